@@ -1,0 +1,3 @@
+export default function GiftCards() {
+  return <h1>Gift cards</h1>;
+}

@@ -1,0 +1,5 @@
+export const cart = {
+  title: "Your cart",
+  empty: "Nothing in it yet.",
+  textsFrom: "base",
+};

@@ -1,0 +1,6 @@
+export const store = {
+  id: "base",
+  name: "Acme",
+  welcome: "Things we sell",
+  textsFrom: "base",
+};

@@ -1,0 +1,6 @@
+export const store = {
+  id: "eu",
+  name: "Acme EU",
+  welcome: "Autumn collection",
+  textsFrom: "eu",
+};

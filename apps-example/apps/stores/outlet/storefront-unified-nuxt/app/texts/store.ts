@@ -1,0 +1,6 @@
+export const store = {
+  id: "outlet",
+  name: "Acme Outlet",
+  welcome: "Last pieces",
+  textsFrom: "outlet",
+};

@@ -1,0 +1,166 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::event::Stage;
+use crate::plan::Selection;
+
+/// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
+///
+/// Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 3 the surroundings are missing
+/// (no git, no Docker, registry or console out of reach, no credentials), 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "alokai", version, propagate_version = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Runs in another project
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Everything about stores
+    Store(StoreArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StoreArguments {
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Shows the store tree: kind, apps, overrides
+    List(ListOptions),
+    /// Writes stores to `.out/<store>` by file inheritance
+    Compose(ComposeOptions),
+    /// Composes stores and runs each app's `build` script
+    Build(BuildOptions),
+    /// Composes, builds, prunes, images, pushes and deploys stores
+    Deploy(DeployOptions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListOptions {
+    /// One JSON document instead of the tree
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Select {
+    /// Stores by id: `--store us,eu`, `-s us -s eu`
+    #[arg(short, long = "store", alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., conflicts_with = "all")]
+    pub stores: Vec<String>,
+    /// Every deployable store
+    #[arg(short, long)]
+    pub all: bool,
+    /// Units by name, `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`
+    #[arg(long, value_name = "PATTERN")]
+    pub filter: Vec<String>,
+}
+
+impl Select {
+    pub fn selection(&self) -> Selection {
+        if self.all {
+            return Selection::All;
+        }
+        // `--store us, eu` leaves an empty piece.
+        let ids = self.stores.iter().map(|id| id.trim()).filter(|id| !id.is_empty());
+        Selection::Stores(ids.map(str::to_owned).collect())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// NDJSON events on standard output; with `--dry-run` one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ComposeOptions {
+    #[command(flatten)]
+    pub select: Select,
+    /// Writes nothing, and exits with 1 when it would
+    #[arg(long)]
+    pub check: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BuildOptions {
+    #[command(flatten)]
+    pub select: Select,
+    /// Only composes, as `store compose` does
+    #[arg(long)]
+    pub compose_only: bool,
+    #[command(flatten)]
+    pub work: Work,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Work {
+    /// Prints the plan and changes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Lets failed stores drop out while the rest goes on; the exit code still says 1
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Scripts that run at once [default: cores, with 2 GiB of free memory for each]
+    #[arg(long, alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeployOptions {
+    #[command(flatten)]
+    pub select: Select,
+    /// Stops after this stage
+    #[arg(long, value_name = "STAGE", default_value = "deploy")]
+    pub until: Stage,
+    /// Tags `<sha>-dirty-<8 hex of the content>` instead of refusing a dirty tree
+    #[arg(long)]
+    pub allow_dirty: bool,
+    #[command(flatten)]
+    pub work: Work,
+    #[command(flatten)]
+    pub access: AccessOptions,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access (each also from the environment or `.env`)")]
+pub(super) struct AccessOptions {
+    /// User of registry and console [env: CLI_CLOUD_USERNAME]
+    #[arg(long, value_name = "USER")]
+    pub cloud_username: Option<String>,
+    /// Password of registry and console [env: CLI_CLOUD_PASSWORD]; other users of this machine
+    /// can see it, so better use the environment or standard input
+    #[arg(long, value_name = "PASSWORD", conflicts_with = "cloud_password_stdin")]
+    pub cloud_password: Option<String>,
+    /// Reads the password from standard input
+    #[arg(long)]
+    pub cloud_password_stdin: bool,
+    /// Registry [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
+    #[arg(long, value_name = "URL")]
+    pub docker_registry_url: Option<String>,
+    /// Console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
+    #[arg(long, value_name = "URL")]
+    pub console_api_url: Option<String>,
+}

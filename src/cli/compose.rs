@@ -1,0 +1,45 @@
+//! `store compose`.
+
+use std::fmt::Write as _;
+
+use super::arguments::{ComposeOptions, Global};
+use super::run::{Surroundings, document, request, run};
+use super::{Error, answer, project};
+use crate::error::Error as AnyError;
+use crate::event::Stage;
+use crate::pipeline::{Access, changes};
+use crate::plan::Plan;
+
+pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
+    let (project, environment) = project(global)?;
+    let request = request(&options.select, Stage::Compose);
+    if !options.check {
+        let surroundings = Surroundings {
+            access: Access::default(),
+            scripts: environment.scripts(),
+        };
+        return run(&project, request, None, &options.output, surroundings);
+    }
+    let plan = Plan::make(&project, &request)?;
+    let changes = changes(&plan).map_err(crate::pipeline::Error::from)?;
+    if options.output.json {
+        document(&serde_json::json!({ "write": changes.write, "remove": changes.remove }))?;
+    } else {
+        let mut out = String::new();
+        for (verb, paths) in [("write", &changes.write), ("remove", &changes.remove)] {
+            for path in paths {
+                // Writing to a string cannot fail.
+                let _ = writeln!(out, "{verb} {}", path.escape_debug());
+            }
+        }
+        answer(&out)?;
+    }
+    if changes.write.is_empty() && changes.remove.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Differs {
+        write: changes.write.len(),
+        remove: changes.remove.len(),
+    }
+    .into())
+}

@@ -1,0 +1,166 @@
+//! The environment: the only place that reads it.
+#![expect(clippy::disallowed_methods, reason = "this is the room that the others are told to use")]
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::Error;
+use super::arguments::AccessOptions;
+use crate::error::Error as AnyError;
+use crate::pipeline::{Access, Credentials, ScriptEnvironment};
+
+const USER: &str = "CLI_CLOUD_USERNAME";
+const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
+const REGISTRY: &str = "CLI_DOCKER_REGISTRY_URL";
+const CONSOLE: &str = "CLI_CONSOLE_API_URL";
+
+/// The process's environment over the project's `.env`. An empty value counts as not set.
+pub struct Environment {
+    file: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// Reads `.env` in the project, if there is one.
+    pub fn load(project: &Path) -> Result<Self, Error> {
+        let path = project.join(".env");
+        if !path.is_file() {
+            return Ok(Self {
+                file: BTreeMap::new(),
+            });
+        }
+        let failed = |reason: String| Error::EnvFile {
+            path: path.clone(),
+            reason,
+        };
+        let entries = dotenvy::from_path_iter(&path).map_err(|error| failed(error.to_string()))?;
+        let mut file = BTreeMap::new();
+        for (number, entry) in entries.enumerate() {
+            let (name, value) = entry.map_err(|error| match error {
+                // The library would print the line.
+                dotenvy::Error::LineParse(..) => failed(format!("entry {} is not `NAME=value`", number + 1)),
+                other => failed(other.to_string()),
+            })?;
+            file.insert(name, value);
+        }
+        Ok(Self { file })
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        let set = |value: &String| !value.is_empty();
+        std::env::var(name).ok().filter(set).or_else(|| self.file.get(name).cloned().filter(set))
+    }
+
+    /// The registry that flag or environment names.
+    pub fn registry(&self, options: &AccessOptions) -> Option<String> {
+        given(options.docker_registry_url.as_ref()).or_else(|| self.get(REGISTRY))
+    }
+
+    /// The console that flag or environment names.
+    pub fn console(&self, options: &AccessOptions) -> Option<String> {
+        given(options.console_api_url.as_ref()).or_else(|| self.get(CONSOLE))
+    }
+
+    /// Docker's address and the cloud's credentials.
+    pub fn access(&self, options: &AccessOptions) -> Result<Access, Error> {
+        let user = given(options.cloud_username.as_ref()).or_else(|| self.get(USER));
+        let password = if options.cloud_password_stdin {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map_err(|_| Error::NoPassword)?;
+            let password = line.trim_end_matches(['\r', '\n']).to_owned();
+            if password.is_empty() {
+                return Err(Error::NoPassword);
+            }
+            Some(password)
+        } else {
+            given(options.cloud_password.as_ref()).or_else(|| self.get(PASSWORD))
+        };
+        let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
+        Ok(Access {
+            docker: self.docker(),
+            missing: missing.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect(),
+            credentials: user.zip(password).map(|(user, password)| Credentials {
+                user,
+                password: SecretString::from(password),
+            }),
+        })
+    }
+
+    /// Docker's address.
+    pub fn docker(&self) -> Option<String> {
+        self.get("DOCKER_HOST")
+    }
+
+    /// What scripts see: `.env` where the environment does not say otherwise, no credentials.
+    pub fn scripts(&self) -> ScriptEnvironment {
+        let secret = [USER, PASSWORD];
+        ScriptEnvironment {
+            set: self
+                .file
+                .iter()
+                .filter(|(name, _)| !secret.contains(&name.as_str()))
+                .filter(|(name, _)| std::env::var_os(name).is_none_or(|value| value.is_empty()))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            unset: secret.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+fn given(flag: Option<&String>) -> Option<String> {
+    flag.filter(|value| !value.is_empty()).cloned()
+}
+
+/// The folder to start from: `--cwd`, else the current one.
+pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
+    let path = match cwd {
+        Some(path) => path.to_owned(),
+        None => std::env::current_dir().map_err(|_| Error::Cwd { path: ".".into() })?,
+    };
+    match path.canonicalize() {
+        Ok(real) if real.is_dir() => Ok(real),
+        _ => Err(Error::Cwd { path }),
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// A person watches.
+    Terminal,
+    /// Lines, for a pipe or a CI that knows no groups.
+    Plain,
+    /// GitHub Actions.
+    GitHub,
+}
+
+/// How progress is to be shown here.
+pub fn screen() -> Screen {
+    let set = |name: &str| {
+        std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
+    };
+    if set("GITHUB_ACTIONS") {
+        Screen::GitHub
+    } else if set("CI") || !std::io::stderr().is_terminal() || std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+        Screen::Plain
+    } else {
+        Screen::Terminal
+    }
+}
+
+/// Prints an error to standard error: with colours on a terminal, plain elsewhere.
+pub fn print_error(error: AnyError) {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let terminal = std::io::stderr().is_terminal();
+    let _ = miette::set_hook(Box::new(move |_| {
+        let mut options = miette::MietteHandlerOpts::new().color(terminal && !no_color).break_words(false);
+        if !terminal {
+            // A log is read by people and by grep; neither wants lines broken at 80.
+            options = options.width(400).unicode(false);
+        }
+        Box::new(options.build())
+    }));
+    eprintln!("{:?}", miette::Report::new(error));
+}

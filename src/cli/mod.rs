@@ -1,0 +1,123 @@
+//! The edge: flags and environment become values, values become answers.
+
+mod arguments;
+mod build;
+mod compose;
+mod environment;
+mod list;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use miette::Diagnostic;
+
+pub use arguments::Arguments;
+use arguments::{Command, Global, StoreCommand};
+use environment::Environment;
+
+use crate::config::Project;
+use crate::error::Error as AnyError;
+
+/// What can be wrong with the command line and the environment, and with standard output.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// The folder given with `--cwd`.
+    #[error("`{}` is no folder", path.display())]
+    #[diagnostic(code(alokai::cli::cwd), help("`--cwd` takes the project's folder or one below it"))]
+    Cwd {
+        /// As given.
+        path: PathBuf,
+    },
+    /// `.env` cannot be read.
+    #[error("cannot read `{}`: {reason}", path.display())]
+    #[diagnostic(code(alokai::cli::env_file), help("each line is `NAME=value`; quote values with spaces"))]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without the line, which may hold a secret.
+        reason: String,
+    },
+    /// `--cloud-password-stdin` without a password there.
+    #[error("`--cloud-password-stdin` is given, and standard input has no password")]
+    #[diagnostic(code(alokai::cli::password), help("pipe it in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`"))]
+    NoPassword,
+    /// `compose --check` found differences.
+    #[error("`.out` differs from the composition: {write} to write, {remove} to remove")]
+    #[diagnostic(code(alokai::cli::differs), help("write it: the same command without `--check`"))]
+    Differs {
+        /// Files to write.
+        write: usize,
+        /// Files to remove.
+        remove: usize,
+    },
+    /// Standard output is gone.
+    #[error("cannot write to standard output")]
+    #[diagnostic(code(alokai::cli::output))]
+    Output {
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The asynchronous runtime or the signal handlers cannot be set up.
+    #[error("cannot start: {source}")]
+    #[diagnostic(code(alokai::cli::start), help("check the limits of this user: `ulimit -a`"))]
+    Start {
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// Parses, runs, prints the error; the exit code says of which kind it was.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, and are no error.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who closes our output has what he wanted (`alokai store list | head`).
+        Err(AnyError::Cli(Error::Output { source }))
+            if source.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let exit = error.exit();
+            environment::print_error(error);
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
+    let Command::Store(store) = &arguments.command;
+    let global = &arguments.global;
+    match &store.command {
+        StoreCommand::List(options) => list::list(global, options),
+        StoreCommand::Compose(options) => compose::compose(global, options),
+        StoreCommand::Build(options) => build::build(global, options),
+        StoreCommand::Deploy(options) => build::deploy(global, options),
+    }
+}
+
+/// The project that the command line means.
+fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
+    let start = environment::start(global.cwd.as_deref())?;
+    let project = Project::find(&start)?;
+    let environment = Environment::load(&project.root)?;
+    Ok((project, environment))
+}
+
+/// Writes an answer to standard output.
+fn answer(text: &str) -> Result<(), AnyError> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Output { source }.into())
+}

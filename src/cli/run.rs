@@ -1,0 +1,136 @@
+//! What `compose`, `build` and `deploy` share: plan, show or carry out, sum up.
+
+use std::sync::Arc;
+
+use super::arguments::{Output, Select, Work};
+use super::environment::{self, Screen};
+use super::{Error, answer};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::event::Stage;
+use crate::pipeline::{self, Access, Context, Interrupt, ScriptEnvironment, Summary};
+use crate::plan::{self, Filter, Plan, Request};
+use crate::report::{self, Bars, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable};
+
+/// What a run is given beside its plan.
+pub struct Surroundings {
+    pub access: Access,
+    pub scripts: ScriptEnvironment,
+}
+
+/// The request of a command that stops at `until` and needs no registry.
+pub fn request(select: &Select, until: Stage) -> Request {
+    Request {
+        selection: select.selection(),
+        filter: Filter::new(select.filter.clone()),
+        until,
+        allow_dirty: false,
+        registry: None,
+        console: None,
+        concurrency: None,
+    }
+}
+
+/// Plans, and prints the plan or carries it out.
+pub fn run(
+    project: &Project,
+    mut request: Request,
+    work: Option<&Work>,
+    output: &Output,
+    surroundings: Surroundings,
+) -> Result<(), AnyError> {
+    let concurrency = work.and_then(|work| work.concurrency);
+    request.concurrency = concurrency.map(usize::from);
+    let plan = Plan::make(project, &request)?;
+    if work.is_some_and(|work| work.dry_run) {
+        return if output.json { document(&plan::document(&plan)) } else { answer(&plan::text(&plan)) };
+    }
+    let keep_going = work.is_some_and(|work| work.keep_going);
+    let (summary, result) = carry_out(&plan, keep_going, output.json, surroundings)?;
+    let table = table(summary);
+    if output.json {
+        let mut event = serde_json::to_value(&table).unwrap_or_default();
+        if let Some(object) = event.as_object_mut() {
+            object.shift_insert(0, "event".into(), "summary".into());
+            object.insert("ok".into(), result.is_ok().into());
+        }
+        answer(&format!("{event}\n"))?;
+    } else if plan.until > Stage::Compose && (result.is_ok() || !table.units.is_empty()) {
+        answer(&format!("\n{}", table.text()))?;
+    }
+    Ok(result?)
+}
+
+/// Prints one JSON document.
+pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
+    answer(&format!("{value:#}\n"))
+}
+
+type Ended = (Summary, Result<(), pipeline::Error>);
+
+fn carry_out(plan: &Plan, keep_going: bool, json: bool, surroundings: Surroundings) -> Result<Ended, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
+    let reporter: Box<dyn Reporter> = match environment::screen() {
+        _ if json => Box::new(Ndjson::new(std::io::stdout())),
+        Screen::Terminal => Box::new(Bars::new()),
+        Screen::Plain => Box::new(Lines::new(std::io::stderr())),
+        Screen::GitHub => Box::new(Groups::new(std::io::stderr())),
+    };
+    let (events, reporting) = report::start(reporter);
+    let interrupt = Interrupt::default();
+    listen(&runtime, &interrupt)?;
+    let context = Arc::new(Context {
+        events,
+        interrupt,
+        runtime: runtime.handle().clone(),
+        keep_going,
+        access: surroundings.access,
+        scripts: surroundings.scripts,
+    });
+    let ended = pipeline::run(plan, &context);
+    // The reporter ends when the last sender is gone.
+    drop(context);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    let _ = reporting.join();
+    Ok(ended)
+}
+
+/// Ctrl-C, and the signals by which a CI ends a job, end the run politely; a second one kills.
+fn listen(runtime: &tokio::runtime::Runtime, interrupt: &Interrupt) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _inside = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals = signal(kind).map_err(|source| Error::Start { source })?;
+        let interrupt = interrupt.clone();
+        runtime.spawn(async move {
+            while signals.recv().await.is_some() {
+                interrupt.raise();
+            }
+        });
+    }
+    Ok(())
+}
+
+fn table(summary: Summary) -> SummaryTable {
+    SummaryTable {
+        units: summary
+            .units
+            .into_iter()
+            .map(|row| SummaryRow {
+                store_id: row.unit.store.to_string(),
+                app: row.unit.app.to_string(),
+                build_seconds: row.build.map(|time| time.as_secs_f64()),
+                deploy_bytes: row.deploy_size,
+                image_bytes: row.image_size,
+                digest: row.digest,
+                reference: row.reference,
+            })
+            .collect(),
+        deployed: summary.deployed.into_iter().map(|(store, address)| (store.to_string(), address)).collect(),
+        seconds: summary.elapsed.as_secs_f64(),
+        own_seconds: summary.own.as_secs_f64(),
+    }
+}

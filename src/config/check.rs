@@ -1,0 +1,264 @@
+//! Holds a JSONC document against the generated schema and reports every difference.
+//!
+//! A small walker and not a schema library: it needs the spans of the JSONC tree, the nearest
+//! key as help, and only the few keywords that our own types generate.
+
+use std::path::Path;
+
+use jsonc_parser::ast::{ObjectProp, Value};
+use jsonc_parser::common::{Range, Ranged};
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use miette::{NamedSource, SourceSpan};
+use serde_json::Value as Json;
+
+use super::problem::{Error, Problem};
+use super::raw::Config;
+
+/// Comments and trailing commas; nothing else that JSON does not have.
+fn options() -> ParseOptions {
+    ParseOptions {
+        allow_comments: true,
+        allow_trailing_commas: true,
+        allow_loose_object_property_names: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    }
+}
+
+/// The JSON schema of the config file, as `alokai.config.schema.json` holds it.
+pub fn schema() -> Json {
+    schemars::schema_for!(Config).to_value()
+}
+
+/// Parses the text, or says everything that is wrong with it.
+pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+    let invalid = |problems| Error::Invalid {
+        path: path.to_owned(),
+        text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
+        problems,
+    };
+    let syntax = |error: jsonc_parser::errors::ParseError| {
+        let place = Some(span(error.range()));
+        let message = error.kind().to_string().to_lowercase();
+        invalid(vec![
+            Problem::new(message, "the file is JSON with comments and trailing commas").at(place),
+        ])
+    };
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &options()).map_err(syntax)?;
+    let Some(root) = parsed.value else {
+        return Err(invalid(vec![Problem::new(
+            "the file is empty",
+            r#"start with `{ "stores": {} }`"#,
+        )]));
+    };
+    let schema = schema();
+    let mut walk = Walk {
+        root: &schema,
+        problems: Vec::new(),
+    };
+    walk.value(&root, &schema, "the file");
+    if !walk.problems.is_empty() {
+        return Err(invalid(walk.problems));
+    }
+    jsonc_parser::parse_to_serde_value::<Config>(text, &options()).map_err(syntax)
+}
+
+/// The place of a JSON pointer's value in the text, looked up only when something is wrong.
+pub fn locate(text: &str, pointer: &[&str]) -> Option<SourceSpan> {
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &options()).ok()?;
+    let root = parsed.value?;
+    let mut at = &root;
+    for key in pointer {
+        let Value::Object(object) = at else {
+            return Some(span(at.range()));
+        };
+        // A key that is not there is reported at the object that misses it.
+        let Some(property) = object.get(key) else {
+            break;
+        };
+        at = &property.value;
+    }
+    Some(match at {
+        // The opening brace: an excerpt of the whole object would bury the message.
+        Value::Object(object) => (object.range.start, 1).into(),
+        other => span(other.range()),
+    })
+}
+
+fn span(range: Range) -> SourceSpan {
+    (range.start, range.end - range.start).into()
+}
+
+struct Walk<'a> {
+    root: &'a Json,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Walk<'a> {
+    /// Follows `$ref`, and in `anyOf` (an optional type) the branch that is not null.
+    fn deref(&self, schema: &'a Json) -> &'a Json {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let pointer = reference.trim_start_matches('#');
+            return self.deref(self.root.pointer(pointer).unwrap_or(&Json::Null));
+        }
+        if let Some(branches) = schema["anyOf"].as_array() {
+            let real = branches.iter().find(|branch| branch["type"] != "null");
+            return self.deref(real.unwrap_or(&Json::Null));
+        }
+        schema
+    }
+
+    fn value(&mut self, value: &Value, schema: &'a Json, name: &str) {
+        let nullable = schema["anyOf"].is_array()
+            || schema["type"]
+                .as_array()
+                .is_some_and(|types| types.iter().any(|one| one == "null"));
+        if nullable && matches!(value, Value::NullKeyword(_)) {
+            return;
+        }
+        let schema = self.deref(schema);
+        let expected = match &schema["type"] {
+            Json::Array(types) => types.iter().find_map(|one| one.as_str().filter(|t| *t != "null")),
+            one => one.as_str(),
+        };
+        let mut wrong = |message: String, help: String| {
+            self.problems
+                .push(Problem::new(message, help).at(Some(span(value.range()))));
+        };
+        match (value, expected) {
+            (Value::Object(object), Some("object")) => {
+                for property in &object.properties {
+                    self.property(property, schema);
+                }
+                for key in schema["required"].as_array().into_iter().flatten() {
+                    let key = key.as_str().unwrap_or_default();
+                    if object.get(key).is_none() {
+                        self.problems.push(
+                            Problem::new(
+                                format!("{name} lacks `{key}`"),
+                                format!("add `\"{key}\"`: {}", describe(&schema["properties"][key])),
+                            )
+                            .at(Some((object.range.start, 1).into())),
+                        );
+                    }
+                }
+            }
+            (Value::Array(array), Some("array")) => {
+                for element in &array.elements {
+                    self.value(element, &schema["items"], name);
+                }
+            }
+            (Value::StringLit(text), Some("string")) => {
+                let allowed = choices(schema);
+                if !allowed.is_empty() && !allowed.contains(&text.value.as_ref()) {
+                    wrong(
+                        format!("{name} cannot be `{}`", text.value.escape_debug()),
+                        format!("use one of: {}", allowed.join(", ")),
+                    );
+                }
+            }
+            (Value::StringLit(text), None) if !choices(schema).is_empty() => {
+                let allowed = choices(schema);
+                if !allowed.contains(&text.value.as_ref()) {
+                    wrong(
+                        format!("{name} cannot be `{}`", text.value.escape_debug()),
+                        format!("use one of: {}", allowed.join(", ")),
+                    );
+                }
+            }
+            (Value::NumberLit(number), Some("integer")) => {
+                let maximum = schema["maximum"].as_u64().unwrap_or(u64::MAX);
+                if number.value.parse::<u64>().is_ok_and(|n| n <= maximum) {
+                    return;
+                }
+                wrong(
+                    format!("{name} cannot be `{}`", number.value),
+                    format!("use a whole number from 0 to {maximum}"),
+                );
+            }
+            (Value::BooleanLit(_), Some("boolean")) => {}
+            (_, expected) => wrong(
+                format!(
+                    "{name} is {}, where {} is expected",
+                    kind(value),
+                    article(expected.unwrap_or("string"))
+                ),
+                format!("write {}", article(expected.unwrap_or("string"))),
+            ),
+        }
+    }
+
+    fn property(&mut self, property: &ObjectProp, schema: &'a Json) {
+        let key = property.name.as_str();
+        let name = format!("`{key}`");
+        if let Some(known) = schema["properties"].get(key) {
+            return self.value(&property.value, known, &name);
+        }
+        match &schema["additionalProperties"] {
+            Json::Object(_) => {
+                self.value(&property.value, &schema["additionalProperties"], &name);
+            }
+            _ if key.starts_with("x-") => {}
+            _ => {
+                let known: Vec<&str> = schema["properties"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|properties| properties.keys().map(String::as_str))
+                    .collect();
+                self.problems.push(
+                    Problem::new(
+                        format!("unknown key `{}`", key.escape_debug()),
+                        match nearest(key, known.iter().copied()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None => format!("known here: {}; keys of your own begin with `x-`", known.join(", ")),
+                        },
+                    )
+                    .at(Some(span(property.name.range()))),
+                );
+            }
+        }
+    }
+}
+
+/// The closest of the known names, if one is close enough to have been meant.
+pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// `enum`, or the `const`s of a `oneOf`, which is how a documented Rust enum comes out.
+fn choices(schema: &Json) -> Vec<&str> {
+    let plain = schema["enum"].as_array().into_iter().flatten();
+    let documented = schema["oneOf"].as_array().into_iter().flatten().map(|one| &one["const"]);
+    plain.chain(documented).filter_map(Json::as_str).collect()
+}
+
+fn describe(schema: &Json) -> &str {
+    schema["description"].as_str().unwrap_or("it is required")
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::StringLit(_) => "a string",
+        Value::NumberLit(_) => "a number",
+        Value::BooleanLit(_) => "a boolean",
+        Value::Object(_) => "an object",
+        Value::Array(_) => "an array",
+        Value::NullKeyword(_) => "null",
+    }
+}
+
+fn article(name: &str) -> String {
+    match name {
+        "object" | "array" | "integer" => format!("an {name}"),
+        other => format!("a {other}"),
+    }
+}

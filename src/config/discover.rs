@@ -1,0 +1,145 @@
+//! Which base apps, stores and workspace packages the folder tree holds.
+
+use std::path::Path;
+
+use crate::store::{AppKind, AppName, StoreId};
+
+use super::package::PackageJson;
+use super::problem::{Error, Problem};
+use super::{BaseApp, WorkspacePackage};
+
+/// A store's folder; its place in the tree is its place on disk.
+#[derive(Debug, Clone)]
+pub struct StoreFolder {
+    /// The folder's name.
+    pub id: StoreId,
+    /// The store it is nested in.
+    pub parent: Option<StoreId>,
+    /// Relative to the project, with `/`.
+    pub path: String,
+    /// Its folders, but for `stores`.
+    pub folders: Vec<String>,
+}
+
+/// What lies under `apps/`.
+#[derive(Debug, Clone, Default)]
+pub struct Folders {
+    /// Folders of `apps/` with a `package.json`, by name.
+    pub apps: Vec<BaseApp>,
+    /// Folders of stores, parents before children.
+    pub stores: Vec<StoreFolder>,
+    /// Folders of `packages/` with a named `package.json`, by folder.
+    pub packages: Vec<WorkspacePackage>,
+    /// What the root `package.json` says; empty where there is none.
+    pub root: PackageJson,
+}
+
+/// Reads the folder tree of the project in `root`.
+pub fn scan(root: &Path) -> Result<Folders, Error> {
+    let mut found = Folders::default();
+    let mut problems = Vec::new();
+    let apps = root.join("apps");
+    for name in subfolders(&apps)? {
+        let package = apps.join(&name).join("package.json");
+        if name == "stores" || !package.is_file() {
+            continue;
+        }
+        match AppName::new(&name) {
+            Ok(name) => {
+                let package = PackageJson::read(&package)?;
+                let kind =
+                    AppKind::detect(&name, |wanted| package.all_dependencies().any(|d| d == wanted));
+                found.apps.push(BaseApp {
+                    name,
+                    kind,
+                    package,
+                });
+            }
+            Err(error) => problems.push(Problem::new(
+                error.to_string(),
+                format!("rename the folder `apps/{}`", name.escape_debug()),
+            )),
+        }
+    }
+    for name in subfolders(&root.join("packages"))? {
+        let folder = format!("packages/{name}");
+        let file = root.join(&folder).join("package.json");
+        if file.is_file() {
+            let package = PackageJson::read(&file)?;
+            if let Some(name) = package.name.clone() {
+                found.packages.push(WorkspacePackage { name, folder, package });
+            }
+        }
+    }
+    let file = root.join("package.json");
+    if file.is_file() {
+        found.root = PackageJson::read(&file)?;
+    }
+    stores(root, "apps/stores", None, &mut found.stores, &mut problems)?;
+    if problems.is_empty() {
+        Ok(found)
+    } else {
+        Err(Error::Folders {
+            path: apps,
+            problems,
+        })
+    }
+}
+
+fn stores(
+    root: &Path,
+    folder: &str,
+    parent: Option<&StoreId>,
+    found: &mut Vec<StoreFolder>,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Error> {
+    for name in subfolders(&root.join(folder))? {
+        let path = format!("{folder}/{name}");
+        let id = match StoreId::new(&name) {
+            Ok(id) => id,
+            Err(error) => {
+                problems.push(Problem::new(
+                    error.to_string(),
+                    format!("rename the folder `{}`", path.escape_debug()),
+                ));
+                continue;
+            }
+        };
+        let mut folders = subfolders(&root.join(&path))?;
+        folders.retain(|name| name != "stores");
+        found.push(StoreFolder {
+            id: id.clone(),
+            parent: parent.cloned(),
+            path: path.clone(),
+            folders,
+        });
+        stores(root, &format!("{path}/stores"), Some(&id), found, problems)?;
+    }
+    Ok(())
+}
+
+/// Names of the real folders in `folder`, sorted; none where it does not exist. Hidden ones
+/// are tools' own, and links are not followed: a link upwards would make a store its own parent.
+fn subfolders(folder: &Path) -> Result<Vec<String>, Error> {
+    let failed = |source| Error::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.')
+            && name != "node_modules"
+            && entry.file_type().map_err(failed)?.is_dir()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,125 @@
+//! `alokai.config.json` and the folders beside it, made into a [`Project`].
+//!
+//! The file is read as JSONC, held against the schema that [`raw`]'s types generate, and only
+//! then deserialized; so unknown keys, wrong types and contradictions are all reported at once,
+//! each with its place. The folders under `apps/` say which apps and stores there are.
+
+mod check;
+mod discover;
+mod package;
+mod problem;
+pub mod raw;
+mod resolve;
+
+use std::path::{Path, PathBuf};
+
+pub use check::{nearest, schema};
+pub use discover::Folders;
+pub use package::PackageJson;
+pub use problem::{Error, Problem};
+pub use raw::{AppImage, Console, Image, Prune};
+
+use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
+
+/// The name of the config file; the folder that holds it is the project.
+pub const FILE: &str = "alokai.config.json";
+
+/// A folder `apps/<app>` with a `package.json`.
+#[derive(Debug, Clone)]
+pub struct BaseApp {
+    /// The folder's name.
+    pub name: AppName,
+    /// What it is, which decides how it is built and imaged.
+    pub kind: AppKind,
+    /// What its `package.json` says.
+    pub package: PackageJson,
+}
+
+/// A folder `packages/<folder>`: code that apps depend on, built once for all stores.
+#[derive(Debug, Clone)]
+pub struct WorkspacePackage {
+    /// The package's name, as others depend on it.
+    pub name: String,
+    /// Relative to the project.
+    pub folder: String,
+    /// What its `package.json` says.
+    pub package: PackageJson,
+}
+
+/// Everything the config and the folder tree say, valid as a whole.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// The folder with `alokai.config.json`, absolute.
+    pub root: PathBuf,
+    /// Base apps, by name.
+    pub apps: Vec<BaseApp>,
+    /// Packages of the workspace, by folder.
+    pub packages: Vec<WorkspacePackage>,
+    /// What the root `package.json` says; empty where there is none.
+    pub package: PackageJson,
+    /// All stores.
+    pub stores: StoreTree,
+    /// The optional sections, with defaults filled in.
+    pub settings: Settings,
+    /// What is odd but stops nothing, for people.
+    pub notices: Vec<String>,
+}
+
+/// The optional top-level sections.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How images are named and made.
+    pub image: Image,
+    /// The registry, if the config names one.
+    pub registry: Option<String>,
+    /// The console.
+    pub console: Console,
+    /// How many builds may run at once, if the config says.
+    pub concurrency: Option<usize>,
+    /// What stays in `.deploy`.
+    pub prune: Prune,
+}
+
+impl Project {
+    /// Reads the project that holds `start`: the nearest folder upwards with the config file.
+    pub fn find(start: &Path) -> Result<Self, Error> {
+        let root = start
+            .ancestors()
+            .find(|folder| folder.join(FILE).is_file())
+            .ok_or_else(|| Error::NotFound {
+                start: start.to_owned(),
+            })?;
+        Self::load(root)
+    }
+
+    /// Reads the project in `root`.
+    pub fn load(root: &Path) -> Result<Self, Error> {
+        let path = root.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let config = check::parse(&path, &text)?;
+        let folders = discover::scan(root)?;
+        resolve::resolve(root, &path, &text, config, folders)
+    }
+
+    /// The base app of that name.
+    pub fn app(&self, name: &AppName) -> Option<&BaseApp> {
+        self.apps.iter().find(|app| app.name == *name)
+    }
+
+    /// The apps a store consists of: every base app, except frontends of another framework.
+    pub fn apps_of<'a>(&'a self, store: &Store) -> impl Iterator<Item = &'a BaseApp> {
+        let wanted: Option<Framework> = store
+            .deployment
+            .as_ref()
+            .and_then(|deployment| deployment.framework);
+        self.apps
+            .iter()
+            .filter(move |app| match (app.kind.framework(), wanted) {
+                (Some(own), Some(wanted)) => own == wanted,
+                _ => true,
+            })
+    }
+}

@@ -1,0 +1,173 @@
+//! The config file as it is written. These types are the schema: `alokai.config.schema.json`
+//! is generated from them, and the file is checked against the same.
+
+use indexmap::IndexMap;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+
+use crate::store::Framework;
+
+/// Keys are closed, but for `x-…`, which belong to the project and are not looked at.
+#[expect(clippy::needless_pass_by_ref_mut, reason = "schemars calls it with &mut")]
+fn closed(schema: &mut Schema) {
+    schema.insert("additionalProperties".into(), false.into());
+    schema.insert(
+        "patternProperties".into(),
+        serde_json::json!({ "^x-": true }),
+    );
+}
+
+/// Settings of an Alokai multistore project.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(title = "alokai.config.json", transform = closed)]
+pub struct Config {
+    /// Where editors find the schema of this file.
+    #[serde(rename = "$schema")]
+    pub schema: Option<String>,
+    /// One entry a store; the key is the store's id, the name of its folder.
+    #[schemars(required)]
+    pub stores: IndexMap<String, StoreEntry>,
+    /// How images are made and named.
+    pub image: Image,
+    /// Where images are pushed.
+    pub registry: Registry,
+    /// The console that deploys them.
+    pub console: Console,
+    /// How builds run.
+    pub build: Build,
+    /// What stays in `.deploy`.
+    pub prune: Prune,
+}
+
+/// One store.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct StoreEntry {
+    /// Makes the store deployable. A store without it is a template: it gives code to its descendants.
+    pub deployment: Option<DeploymentEntry>,
+    /// Ports for local development.
+    pub local_ports: Option<LocalPorts>,
+    /// Domain for local development.
+    pub local_domain: Option<String>,
+    /// Files that this store and its descendants do not inherit: gitignore rules, relative to
+    /// the app folder, in which brackets are literal.
+    pub ignore_paths: Vec<String>,
+}
+
+/// Where a store runs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DeploymentEntry {
+    /// The console's project, such as `acme-us`.
+    #[schemars(required)]
+    pub project_name: Option<String>,
+    /// The cloud region, such as `europe-west1`.
+    pub cloud_region: Option<String>,
+    /// Older spelling of `cloudRegion`.
+    pub region: Option<String>,
+    /// The frontend that the store runs; may be left out when the project has one frontend app.
+    pub framework: Option<Framework>,
+    /// Older spelling of `framework`.
+    pub frontend: Option<Framework>,
+}
+
+/// Ports for local development.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct LocalPorts {
+    /// Port of the middleware.
+    pub middleware: Option<u16>,
+    /// Port of the Next.js frontend.
+    pub nextjs: Option<u16>,
+    /// Port of the Nuxt frontend.
+    pub nuxt: Option<u16>,
+}
+
+/// How images are made and named.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Image {
+    /// The image that the default Dockerfile starts from.
+    pub base: String,
+    /// A Dockerfile, relative to the project, for apps that have none of their own.
+    pub dockerfile: Option<String>,
+    /// Image names by app, where they are not `vue-storefront`, `vue-storefront-middleware` or the app's name.
+    pub names: IndexMap<String, String>,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            base: "node:22-alpine".into(),
+            dockerfile: None,
+            names: IndexMap::new(),
+        }
+    }
+}
+
+/// Where images are pushed.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Registry {
+    /// Host, and port if any; `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
+    pub url: Option<String>,
+}
+
+/// The console that deploys images.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Console {
+    /// Address; `CLI_CONSOLE_API_URL` and `--console-api-url` win over it.
+    pub url: Option<String>,
+    /// Where apps that are neither frontend nor middleware listen, by app.
+    pub apps: IndexMap<String, AppImage>,
+}
+
+/// Where an additional app listens.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct AppImage {
+    /// Public path; by default `/<app>/`.
+    pub path: Option<String>,
+    /// Port inside the container.
+    pub port: u16,
+    /// Whether the app itself expects the path in front.
+    pub has_base_path: bool,
+}
+
+impl Default for AppImage {
+    fn default() -> Self {
+        Self {
+            path: None,
+            port: 3000,
+            has_base_path: false,
+        }
+    }
+}
+
+/// How builds run.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Build {
+    /// How many scripts run at once; by default as many as there are cores and 2 GiB of free
+    /// memory for each.
+    pub concurrency: Option<u16>,
+}
+
+/// What stays in `.deploy`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Prune {
+    /// Keeps `.env` and `.env.*` files, which are left out otherwise.
+    pub keep_env: bool,
+}

@@ -1,0 +1,114 @@
+//! The one place that maps errors to exit codes.
+
+use miette::Diagnostic;
+
+use crate::pipeline::{self, BuildError, ConsoleError, DockerError, RegistryError, StageError};
+use crate::{cli, config, git, overlay, plan};
+
+/// Everything that a command can fail with.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// The config or the folders.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Config(#[from] config::Error),
+    /// Planning.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Plan(#[from] plan::Error),
+    /// Composing.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Overlay(#[from] overlay::Error),
+    /// Git.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Git(#[from] git::Error),
+    /// Carrying out.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pipeline(#[from] pipeline::Error),
+    /// The command line and the environment.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Cli(#[from] cli::Error),
+}
+
+/// What the caller learns from the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The work failed.
+    Failed = 1,
+    /// The input is wrong.
+    Input = 2,
+    /// Something around us is missing.
+    Surroundings = 3,
+    /// A person ended it.
+    Interrupted = 130,
+}
+
+impl Error {
+    /// The exit code that tells this error's kind.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Input,
+            Self::Plan(error) => of_plan(error),
+            Self::Overlay(error) => of_overlay(error),
+            Self::Git(_) => Exit::Surroundings,
+            Self::Pipeline(error) => of_pipeline(error),
+            Self::Cli(error) => match error {
+                cli::Error::Differs { .. } | cli::Error::Output { .. } => Exit::Failed,
+                _ => Exit::Input,
+            },
+        }
+    }
+}
+
+fn of_plan(error: &plan::Error) -> Exit {
+    match error {
+        plan::Error::Git(_) | plan::Error::NotInstalled { .. } => Exit::Surroundings,
+        plan::Error::Overlay(error) => of_overlay(error),
+        plan::Error::Read { .. } => Exit::Failed,
+        _ => Exit::Input,
+    }
+}
+
+fn of_overlay(error: &overlay::Error) -> Exit {
+    match error {
+        overlay::Error::Git(_) => Exit::Surroundings,
+        overlay::Error::Read { .. } => Exit::Failed,
+        overlay::Error::Files { .. } | overlay::Error::Rewrite { .. } => Exit::Input,
+    }
+}
+
+fn of_pipeline(error: &pipeline::Error) -> Exit {
+    match error {
+        pipeline::Error::Interrupted { .. } => Exit::Interrupted,
+        pipeline::Error::Preflight { .. } => Exit::Surroundings,
+        pipeline::Error::Failed { failures } => {
+            // One failure of the work itself outweighs any number of things out of reach.
+            if failures.iter().all(|failure| is_out_of_reach(&failure.error)) {
+                Exit::Surroundings
+            } else {
+                Exit::Failed
+            }
+        }
+        pipeline::Error::Io(_) => Exit::Failed,
+    }
+}
+
+fn is_out_of_reach(error: &StageError) -> bool {
+    match error {
+        StageError::Build(error) => matches!(error, BuildError::Start { .. }),
+        StageError::Docker(error) => matches!(
+            error,
+            DockerError::Unreachable { .. } | DockerError::Permission { .. } | DockerError::Address { .. }
+        ),
+        StageError::Registry(error) => matches!(
+            error,
+            RegistryError::Unreachable { .. } | RegistryError::NoCredentials { .. }
+        ),
+        StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
+        StageError::Prune(_) | StageError::Io(_) => false,
+    }
+}

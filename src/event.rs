@@ -1,0 +1,308 @@
+//! What can be observed of a run, and the way it travels from the work to its readers.
+//!
+//! Stages send [`Event`]s and know no screen; reports read them and know no stage.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::store::{StoreId, UnitId};
+
+/// The stages of `deploy`, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Layers to `.out`.
+    Compose,
+    /// The apps' `build` scripts.
+    Build,
+    /// Results to `.deploy`.
+    Prune,
+    /// `.deploy` to an image.
+    Image,
+    /// Images to the registry.
+    Push,
+    /// The console's call.
+    Deploy,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Compose => "compose",
+            Self::Build => "build",
+            Self::Prune => "prune",
+            Self::Image => "image",
+            Self::Push => "push",
+            Self::Deploy => "deploy",
+        })
+    }
+}
+
+/// What an event is about: something of one stage.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Unit {
+    /// The stage.
+    pub stage: Stage,
+    /// The store; none for a workspace package, which all stores share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreId>,
+    /// The app or the package; none when the store is meant as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Unit {
+    /// One app of one store.
+    pub fn app(stage: Stage, unit: &UnitId) -> Self {
+        Self {
+            stage,
+            store: Some(unit.store.clone()),
+            name: Some(unit.app.to_string()),
+        }
+    }
+
+    /// A workspace package.
+    pub fn package(stage: Stage, name: &str) -> Self {
+        Self {
+            stage,
+            store: None,
+            name: Some(name.to_owned()),
+        }
+    }
+
+    /// A store as a whole.
+    pub fn store(stage: Stage, store: &StoreId) -> Self {
+        Self {
+            stage,
+            store: Some(store.clone()),
+            name: None,
+        }
+    }
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.store, &self.name) {
+            (Some(store), Some(name)) => write!(f, "{store}/{name}"),
+            (Some(store), None) => store.fmt(f),
+            (None, name) => f.write_str(name.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// How a unit ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is done; the note says with what result.
+    Done {
+        /// Such as a size or a digest.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// It failed.
+    Failed {
+        /// Why, in one line.
+        message: String,
+    },
+    /// It was never begun.
+    Skipped {
+        /// Whose failure that is.
+        because: String,
+    },
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// A stage begins.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+        /// How many units it has.
+        units: usize,
+    },
+    /// A stage ended, well or not.
+    StageFinished {
+        /// Which.
+        stage: Stage,
+        /// Wall time.
+        seconds: f64,
+    },
+    /// A unit begins.
+    Started {
+        /// Which.
+        #[serde(flatten)]
+        unit: Unit,
+    },
+    /// A line that a unit's child printed, or that the engine said of it.
+    Output {
+        /// Whose.
+        #[serde(flatten)]
+        unit: Unit,
+        /// Without its line end.
+        line: String,
+    },
+    /// A unit ended.
+    Finished {
+        /// Which.
+        #[serde(flatten)]
+        unit: Unit,
+        /// How.
+        #[serde(flatten)]
+        outcome: Outcome,
+        /// Wall time.
+        seconds: f64,
+    },
+    /// Something a person should know.
+    Notice {
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// The sending end: cheap to clone, usable from any thread.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: SyncSender<Event>,
+    outside: Arc<Outside>,
+}
+
+impl Events {
+    /// Sends to a reader. The channel is bounded, so a child that prints without end waits for
+    /// the reader and fills no memory.
+    pub fn new(sender: SyncSender<Event>) -> Self {
+        Self {
+            sender,
+            outside: Arc::default(),
+        }
+    }
+
+    /// Sends one event. A reader that is gone ends no work.
+    pub fn send(&self, event: Event) {
+        let _ = self.sender.send(event);
+    }
+
+    /// Tells people something.
+    pub fn notice(&self, message: impl Into<String>) {
+        self.send(Event::Notice {
+            message: message.into(),
+        });
+    }
+
+    /// Marks time as spent outside this program (a script, the engine, the network) until the
+    /// guard is dropped. Overlapping spans count once.
+    pub fn outside(&self) -> OutsideGuard {
+        self.outside.enter();
+        OutsideGuard(Arc::clone(&self.outside))
+    }
+
+    /// Wall time spent outside this program so far.
+    pub fn outside_time(&self) -> Duration {
+        Duration::from_micros(self.outside.micros.load(Ordering::Relaxed))
+    }
+
+    /// Runs one unit and sends its beginning and its end.
+    pub fn observe<T, E: std::fmt::Display>(
+        &self,
+        unit: &Unit,
+        note: impl FnOnce(&T) -> Option<String>,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let span = self.begin(unit);
+        let result = work();
+        span.end(result.as_ref().map(note).map_err(ToString::to_string));
+        result
+    }
+
+    /// Sends a unit's beginning; [`Span::end`] sends its end.
+    pub fn begin(&self, unit: &Unit) -> Span {
+        self.send(Event::Started { unit: unit.clone() });
+        Span {
+            events: self.clone(),
+            unit: unit.clone(),
+            started: Instant::now(),
+        }
+    }
+}
+
+/// A unit that has begun.
+#[derive(Debug)]
+pub struct Span {
+    events: Events,
+    unit: Unit,
+    started: Instant,
+}
+
+impl Span {
+    /// Sends the unit's end and gives the time it took.
+    pub fn end(self, result: Result<Option<String>, String>) -> Duration {
+        let elapsed = self.started.elapsed();
+        self.events.send(Event::Finished {
+            unit: self.unit,
+            outcome: match result {
+                Ok(note) => Outcome::Done { note },
+                Err(message) => Outcome::Failed { message },
+            },
+            seconds: elapsed.as_secs_f64(),
+        });
+        elapsed
+    }
+}
+
+#[derive(Debug, Default)]
+struct Outside {
+    running: AtomicUsize,
+    since: Mutex<Option<Instant>>,
+    micros: AtomicU64,
+}
+
+impl Outside {
+    fn enter(&self) {
+        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.running.fetch_add(1, Ordering::Relaxed) == 0 {
+            *since = Some(Instant::now());
+        }
+    }
+
+    fn leave(&self) {
+        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.running.fetch_sub(1, Ordering::Relaxed) == 1
+            && let Some(start) = since.take()
+        {
+            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+}
+
+/// While it lives, time counts as spent outside.
+#[derive(Debug)]
+pub struct OutsideGuard(Arc<Outside>);
+
+impl Drop for OutsideGuard {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// A size for people, in powers of 1000: `820 B`, `3.1 MB`.
+pub fn bytes(size: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    if size < 1000 {
+        return format!("{size} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mut value = size as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", units[unit])
+}

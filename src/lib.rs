@@ -1,0 +1,29 @@
+//! alokai composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
+//!
+//! Data walks one way through the rooms of this house:
+//!
+//! ```text
+//! store   the words: ids, apps, stores and their tree
+//! config  alokai.config.json and the folders → Project
+//! git     revision, dirty paths, what the index knows of files
+//! overlay layers → Composition: which layer gives which file
+//! plan    everything decided, nothing done → Plan
+//! pipeline compose → build → prune → image → push → deploy, each taking the product before it
+//! event   what can be observed of it
+//! report  events to people and machines
+//! cli     the edge: flags, environment, one file per command
+//! ```
+//!
+//! Imports go downward in this list's order of use, never up; `tests/house.rs` holds that.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod git;
+pub mod overlay;
+pub mod path;
+pub mod pipeline;
+pub mod plan;
+pub mod report;
+pub mod store;

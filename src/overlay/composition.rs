@@ -1,0 +1,307 @@
+//! What layers make together, for one store and one app.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::content::ContentId;
+use super::layer::{Kind, Layer, Lister, Owner, base_folder};
+use super::merge::merge;
+use super::rewrite;
+use super::rules::{Origin, Rules};
+use super::{Error, Problem};
+use crate::config::Project;
+use crate::git::Repository;
+use crate::store::{AppKind, AppName, Store, UnitId};
+
+/// Files that always come from the base app and cannot be dropped.
+const FROM_BASE: [&str; 2] = ["package.json", "tsconfig.json"];
+
+/// One store's app as it would lie under `.out`: a value, independent of the disk.
+#[derive(Debug, Clone)]
+pub struct Composition {
+    /// The store and the app.
+    pub unit: UnitId,
+    /// What the app is.
+    pub kind: AppKind,
+    /// Owners of the layers, the base app first, the store last.
+    pub layers: Vec<Owner>,
+    /// Every path, relative to the app, with `/`.
+    pub entries: BTreeMap<Arc<str>, Entry>,
+    /// Paths that an `ignorePaths` rule dropped, with the rule.
+    pub dropped: BTreeMap<Arc<str>, Origin>,
+    /// Files of stores that are not used, since they come from the base app.
+    pub unused: Vec<Unused>,
+    /// Whether the base app has `node_modules` of its own, which the composed app links to.
+    pub own_node_modules: bool,
+}
+
+/// One path of a composition.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Index of the layer that gives it.
+    pub winner: usize,
+    /// Indices of the layers that it hides, outermost first.
+    pub hidden: Vec<usize>,
+    /// File or link.
+    pub kind: Kind,
+    /// Identity of the composed content.
+    pub id: ContentId,
+    /// Where the content comes from.
+    pub body: Body,
+}
+
+/// Where a composed file's content comes from.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Copied from this file.
+    Copy(Arc<Path>),
+    /// Edited on its way.
+    Text(Arc<str>),
+    /// A link; its target is in the entry's kind.
+    Link,
+}
+
+/// A store's own `package.json` or `tsconfig.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// The file's name.
+    pub path: &'static str,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+impl Composition {
+    /// How many files each layer gives, in the order of the layers.
+    pub fn files_by_layer(&self) -> Vec<(&Owner, usize)> {
+        let mut counts = vec![0; self.layers.len()];
+        for entry in self.entries.values() {
+            counts[entry.winner] += 1;
+        }
+        self.layers.iter().zip(counts).collect()
+    }
+
+    /// Identity of the whole: equal when every path, mode and content is.
+    pub fn id(&self) -> ContentId {
+        let mut listing = String::new();
+        for (path, entry) in &self.entries {
+            let mode = match entry.kind {
+                Kind::File { executable: false } => "100644",
+                Kind::File { executable: true } => "100755",
+                Kind::Link { .. } => "120000",
+            };
+            // Writing to a string cannot fail. NUL separates, since a path may hold a newline.
+            let _ = write!(listing, "{mode} {}\0{path}\0", entry.id);
+        }
+        ContentId::of(listing.as_bytes())
+    }
+}
+
+/// Composes stores of one project; every layer is listed once, however many stores take it.
+pub struct Composer<'a> {
+    project: &'a Project,
+    lister: Lister,
+}
+
+/// A store together with one of its apps.
+type Wanted<'a> = (&'a Store, &'a crate::config::BaseApp);
+
+impl<'a> Composer<'a> {
+    /// Gets ready to compose from the working tree.
+    pub fn new(project: &'a Project, repository: Option<&Repository>) -> Result<Self, Error> {
+        Ok(Self {
+            project,
+            lister: Lister::new(&project.root, repository)?,
+        })
+    }
+
+    /// Composes every app of these stores. All problems of all stores come at once.
+    pub fn compose(&self, stores: &[&Store]) -> Result<Vec<Composition>, Error> {
+        let wanted: Vec<Wanted> = stores
+            .iter()
+            .flat_map(|store| self.project.apps_of(store).map(|app| (*store, app)))
+            .collect();
+        let layers = self.list(&wanted)?;
+        let made: Vec<_> = wanted
+            .par_iter()
+            .map(|(store, app)| self.one(store, app, &layers))
+            .collect::<Result<_, Error>>()?;
+        let mut problems = Vec::new();
+        let mut compositions = Vec::new();
+        for (composition, clashes) in made {
+            compositions.push(composition);
+            problems.extend(clashes);
+        }
+        fail_on(problems)?;
+        Ok(compositions)
+    }
+
+    /// Lists each layer that any of the wanted units has, once.
+    fn list(&self, wanted: &[Wanted]) -> Result<HashMap<(Owner, AppName), Layer>, Error> {
+        let mut folders = BTreeMap::new();
+        for (store, app) in wanted {
+            folders.insert((Owner::Base, app.name.clone()), base_folder(&app.name));
+            for link in self.project.stores.lineage(store) {
+                if let Some(folder) = &link.folder
+                    && link.apps.contains(&app.name)
+                {
+                    let key = (Owner::Store(link.id.clone()), app.name.clone());
+                    folders.insert(key, format!("{folder}/{}", app.name));
+                }
+            }
+        }
+        let listed: Vec<_> = folders
+            .into_par_iter()
+            .map(|(key, folder)| Ok((key.clone(), self.lister.layer(key.0, &folder)?)))
+            .collect::<Result<_, Error>>()?;
+        let mut layers = HashMap::new();
+        let mut problems = Vec::new();
+        for (key, (layer, found)) in listed {
+            problems.extend(found);
+            layers.insert(key, layer);
+        }
+        fail_on(problems)?;
+        Ok(layers)
+    }
+
+    fn one(
+        &self,
+        store: &Store,
+        app: &crate::config::BaseApp,
+        listed: &HashMap<(Owner, AppName), Layer>,
+    ) -> Result<(Composition, Vec<Problem>), Error> {
+        let lineage = self.project.stores.lineage(store);
+        let unit = UnitId {
+            store: store.id.clone(),
+            app: app.name.clone(),
+        };
+        let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
+        let layers: Vec<&Layer> = [Owner::Base]
+            .into_iter()
+            .chain(owners)
+            .filter_map(|owner| listed.get(&(owner, app.name.clone())))
+            .collect();
+        let rules = Rules::new(&lineage).map_err(|(origin, error)| Error::Files {
+            problems: vec![Problem::Rule {
+                rule: origin.rule,
+                store: origin.store.to_string(),
+                reason: error.to_string(),
+            }],
+        })?;
+
+        let from_base = |path: &str| FROM_BASE.contains(&path);
+        let mut unused = Vec::new();
+        for layer in &layers[1..] {
+            for path in FROM_BASE {
+                if layer.files.contains_key(path) {
+                    unused.push(Unused {
+                        path,
+                        owner: layer.owner.clone(),
+                    });
+                }
+            }
+        }
+        let mut dropped = BTreeMap::new();
+        for layer in &layers {
+            for path in layer.files.keys().filter(|path| !from_base(path)) {
+                if let Some(origin) = rules.drops(path) {
+                    dropped.insert(Arc::clone(path), origin.clone());
+                }
+            }
+        }
+        let keep = |layer: usize, path: &str| {
+            if from_base(path) { layer == 0 } else { !dropped.contains_key(path) }
+        };
+        let (merged, clashes) = merge(&layers, keep);
+        let problems = clashes
+            .iter()
+            .map(|clash| Problem::Clash {
+                path: format!("{unit}/{}", clash.path),
+                file: layers[clash.file].owner.to_string(),
+                folder: layers[clash.folder].owner.to_string(),
+                below: clash.below.to_string(),
+            })
+            .collect();
+
+        let mut entries = BTreeMap::new();
+        for (path, merged) in merged {
+            let mut id = merged.file.id;
+            let body = match (&merged.file.kind, &*path) {
+                (Kind::Link { .. }, _) => Body::Link,
+                (Kind::File { .. }, "package.json") => {
+                    let name = unit.package_name();
+                    edited(&merged.file.source, &mut id, |text| rewrite::package_json(text, &name))?
+                }
+                (Kind::File { .. }, "tsconfig.json") => {
+                    edited(&merged.file.source, &mut id, rewrite::tsconfig_json)?
+                }
+                (Kind::File { .. }, _) => Body::Copy(Arc::clone(&merged.file.source)),
+            };
+            entries.insert(
+                path,
+                Entry {
+                    winner: merged.winner,
+                    hidden: merged.hidden,
+                    kind: merged.file.kind.clone(),
+                    id,
+                    body,
+                },
+            );
+        }
+        let node_modules = self.project.root.join(base_folder(&app.name)).join("node_modules");
+        let composition = Composition {
+            layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
+            kind: app.kind,
+            own_node_modules: has_packages(&node_modules),
+            unit,
+            entries,
+            dropped,
+            unused,
+        };
+        Ok((composition, problems))
+    }
+}
+
+fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
+    problems.sort();
+    problems.dedup();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Files { problems })
+    }
+}
+
+fn edited(
+    source: &Path,
+    id: &mut ContentId,
+    edit: impl FnOnce(&str) -> Result<String, String>,
+) -> Result<Body, Error> {
+    let text = std::fs::read_to_string(source).map_err(|error| Error::Read {
+        path: source.to_owned(),
+        source: error,
+    })?;
+    let text = edit(&text).map_err(|reason| Error::Rewrite {
+        path: source.to_owned(),
+        reason,
+    })?;
+    *id = ContentId::of(text.as_bytes());
+    Ok(Body::Text(text.into()))
+}
+
+/// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and
+/// the like make no dependency.
+fn has_packages(node_modules: &Path) -> bool {
+    std::fs::read_dir(node_modules).is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                !name.starts_with('.') || name == ".bin" || name == ".pnpm"
+            })
+        })
+    })
+}

@@ -1,0 +1,64 @@
+//! The identity of content: the git blob id, so that what git knows need not be read.
+
+use std::fmt;
+use std::path::Path;
+
+use git2::{ObjectType, Oid};
+use serde::{Serialize, Serializer};
+
+/// A git blob id: SHA-1 of `blob <length>\0` and the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentId(Oid);
+
+impl ContentId {
+    /// The id of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        // It fails only for an object type that cannot be stored, which a blob is not.
+        Self(Oid::hash_object(ObjectType::Blob, bytes).unwrap_or(Oid::ZERO_SHA1))
+    }
+
+    /// The id of a file's content, read in pieces.
+    pub fn of_file(path: &Path) -> std::io::Result<Self> {
+        let failed = |error: git2::Error| {
+            // libgit2 loses the system's error number; opening again brings it back.
+            match std::fs::File::open(path) {
+                Err(error) => error,
+                Ok(_) => std::io::Error::other(error),
+            }
+        };
+        Oid::hash_file(ObjectType::Blob, path).map(Self).map_err(failed)
+    }
+
+    /// The first `digits` hexadecimal digits.
+    pub fn short(&self, digits: usize) -> String {
+        let mut text = self.0.to_string();
+        text.truncate(digits);
+        text
+    }
+}
+
+impl From<Oid> for ContentId {
+    fn from(id: Oid) -> Self {
+        Self(id)
+    }
+}
+
+impl std::str::FromStr for ContentId {
+    type Err = git2::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Oid::from_str(text).map(Self)
+    }
+}
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for ContentId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,77 @@
+//! Merging layers: nearest wins, and a path cannot be both file and folder.
+//!
+//! Pure and associative: because a clash is an error and not a silent choice, merging in any
+//! grouping gives the same; `tests` hold it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::layer::{File, Layer};
+
+/// A path with the layer that gives it and the layers it hides, outermost first.
+#[derive(Debug, Clone)]
+pub struct Merged<'a> {
+    /// Index of the winner among the layers.
+    pub winner: usize,
+    /// Indices of the layers whose file is not seen.
+    pub hidden: Vec<usize>,
+    /// The winner's file.
+    pub file: &'a File,
+}
+
+/// A path that is a file in one layer and a folder in another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// The path.
+    pub path: Arc<str>,
+    /// The layer with the file.
+    pub file: usize,
+    /// The layer with the folder.
+    pub folder: usize,
+    /// The first path in that folder.
+    pub below: Arc<str>,
+}
+
+/// Merges layers given outermost first. `keep` says which of a layer's paths take part.
+pub fn merge<'a>(
+    layers: &[&'a Layer],
+    keep: impl Fn(usize, &str) -> bool,
+) -> (BTreeMap<Arc<str>, Merged<'a>>, Vec<Clash>) {
+    let mut merged = BTreeMap::<Arc<str>, Merged>::new();
+    for (index, layer) in layers.iter().enumerate() {
+        for (path, file) in &layer.files {
+            if !keep(index, path) {
+                continue;
+            }
+            match merged.get_mut(path) {
+                Some(entry) => {
+                    entry.hidden.push(entry.winner);
+                    entry.winner = index;
+                    entry.file = file;
+                }
+                None => {
+                    let entry = Merged {
+                        winner: index,
+                        hidden: Vec::new(),
+                        file,
+                    };
+                    merged.insert(Arc::clone(path), entry);
+                }
+            }
+        }
+    }
+    let mut clashes = BTreeMap::<Arc<str>, Clash>::new();
+    for (path, entry) in &merged {
+        for (end, _) in path.match_indices('/') {
+            if let Some((above, file)) = merged.get_key_value(&path[..end]) {
+                clashes.entry(Arc::clone(above)).or_insert_with(|| Clash {
+                    path: Arc::clone(above),
+                    file: file.winner,
+                    folder: entry.winner,
+                    below: Arc::clone(path),
+                });
+            }
+        }
+    }
+    (merged, clashes.into_values().collect())
+}

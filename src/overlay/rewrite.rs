@@ -1,0 +1,172 @@
+//! The two files that are edited on their way: `package.json` and `tsconfig.json`.
+//!
+//! Edited as text trees and not parsed and printed again, so that order, indentation and
+//! comments stay as their writer left them.
+
+use jsonc_parser::ParseOptions;
+use jsonc_parser::cst::{CstInputValue, CstNode, CstRootNode};
+
+/// `package.json` of the base app under the unit's name; nothing else changes.
+pub fn package_json(text: &str, name: &str) -> Result<String, String> {
+    let strict = ParseOptions {
+        allow_comments: false,
+        allow_trailing_commas: false,
+        ..ParseOptions::default()
+    };
+    let root = CstRootNode::parse(text, &strict).map_err(|error| error.to_string())?;
+    let object = root.object_value().ok_or("it is no object")?;
+    let value = CstInputValue::from(name);
+    match object.get("name") {
+        Some(property) => property.set_value(value),
+        None => {
+            object.insert(0, "name", value);
+        }
+    }
+    Ok(root.to_string())
+}
+
+/// `tsconfig.json` of the base app, one folder deeper: relative paths that leave `apps/` gain
+/// one `../`. Sibling apps are siblings under `.out` too, so paths to them stay.
+pub fn tsconfig_json(text: &str) -> Result<String, String> {
+    let root = CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
+    let Some(object) = root.object_value() else {
+        return Ok(text.to_owned());
+    };
+    let base_url = object
+        .object_value("compilerOptions")
+        .and_then(|options| options.get("baseUrl"))
+        .and_then(|property| property.value())
+        .and_then(|value| value.as_string_lit())
+        .and_then(|value| value.decoded_value().ok());
+    for property in object.properties() {
+        if let Some(value) = property.value() {
+            deepen(&value, "");
+        }
+    }
+    // Values of `paths` count from `baseUrl`; where that one leaves `apps/` it was deepened
+    // itself, and they are right already.
+    if let (Some(base), Some(options)) = (base_url, object.object_value("compilerOptions"))
+        && let Some(paths) = options.object_value("paths")
+        && leaves_apps(&base).is_none()
+    {
+        for property in paths.properties() {
+            if let Some(value) = property.value() {
+                deepen(&value, &base);
+            }
+        }
+    }
+    Ok(root.to_string())
+}
+
+/// Walks every string below `node`, but for `paths` when they count from a `baseUrl`.
+fn deepen(node: &CstNode, base: &str) {
+    if let Some(literal) = node.as_string_lit() {
+        if let Ok(value) = literal.decoded_value()
+            && let Some(offset) = leaves_apps(&join(base, &value))
+        {
+            let skip = if base.is_empty() { offset } else { 0 };
+            let skip = skip.min(value.len());
+            let deeper = format!("{}../{}", &value[..skip], &value[skip..]);
+            if let Ok(json) = serde_json::to_string(&deeper) {
+                literal.set_raw_value(json);
+            }
+        }
+    } else if let Some(array) = node.as_array() {
+        for element in array.elements() {
+            deepen(&element, base);
+        }
+    } else if let Some(object) = node.as_object() {
+        let based = object.get("baseUrl").is_some();
+        for property in object.properties() {
+            let name = property.decoded_name().unwrap_or_default();
+            if name == "paths" && based {
+                continue;
+            }
+            if let Some(value) = property.value() {
+                deepen(&value, base);
+            }
+        }
+    }
+}
+
+fn join(base: &str, value: &str) -> String {
+    if base.is_empty() || !value.starts_with('.') {
+        value.to_owned()
+    } else {
+        format!("{base}/{value}")
+    }
+}
+
+/// For a path that climbs two folders or more (out of the app, out of `apps/`): where the
+/// climbing starts, so that `${configDir}/` in front stays in front.
+fn leaves_apps(path: &str) -> Option<usize> {
+    const CONFIG_DIR: &str = "${configDir}/";
+    let start = if path.starts_with(CONFIG_DIR) { CONFIG_DIR.len() } else { 0 };
+    let relative = &path[start..];
+    if start == 0 && !relative.starts_with('.') && !relative.contains("/../") {
+        return None;
+    }
+    let mut depth = 0_i32;
+    let mut lowest = 0;
+    for part in relative.split('/') {
+        match part {
+            ".." => depth -= 1,
+            "" | "." => {}
+            _ => depth += 1,
+        }
+        lowest = lowest.min(depth);
+    }
+    let start = start + if relative.starts_with("./") { 2 } else { 0 };
+    (lowest <= -2).then_some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{package_json, tsconfig_json};
+
+    #[test]
+    fn package_json_changes_its_name_and_nothing_else() {
+        let text = "{\n\t\"version\": \"1.0.0\",\n\t\"name\" : \"app\",\n\t\"z\": {\"name\": 1}\n}\n";
+        let wanted = text.replace("\"app\"", "\"app-us\"");
+        assert_eq!(package_json(text, "app-us").unwrap(), wanted);
+    }
+
+    #[test]
+    fn tsconfig_paths_that_leave_apps_gain_a_folder() {
+        let text = r#"{
+  // shared
+  "extends": "../../tsconfig.base.json",
+  "compilerOptions": {
+    "paths": {
+      "@/*": ["./*"],
+      "mw/*": ["../storefront-middleware/lib/*"], /* sibling */
+      "theme": ["./../../packages/theme/src"],
+    },
+    "types": ["node"]
+  },
+  "include": ["**/*.ts", "${configDir}/../../types/*.d.ts"],
+}
+"#;
+        let wanted = text
+            .replace("\"../../tsconfig", "\"../../../tsconfig")
+            .replace("./../../packages", "./../../../packages")
+            .replace("${configDir}/../../", "${configDir}/../../../");
+        assert_eq!(tsconfig_json(text).unwrap(), wanted);
+    }
+
+    #[test]
+    fn tsconfig_paths_count_from_base_url() {
+        let with = |base: &str, path: &str| {
+            let text = format!(
+                r#"{{"compilerOptions":{{"baseUrl":"{base}","paths":{{"a":["{path}"]}}}}}}"#
+            );
+            tsconfig_json(&text).unwrap()
+        };
+        // `src/../../sibling` stays in apps/; `../../packages` from `src` too needs three.
+        assert!(with("src", "../../storefront-middleware/lib").contains("\"../../storefront-middleware/lib\""));
+        assert!(with("src", "../../../packages/x").contains("\"../../../../packages/x\""));
+        assert!(with("..", "../packages/x").contains("\"../../packages/x\""));
+        let moved = with("../..", "packages/x");
+        assert!(moved.contains(r#""baseUrl":"../../..""#) && moved.contains(r#"["packages/x"]"#));
+    }
+}

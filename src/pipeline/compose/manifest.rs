@@ -1,0 +1,101 @@
+//! What the last compose wrote, so that the next one knows what it may leave alone.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::failure::Io;
+use crate::overlay::{Entry, Kind};
+
+/// Files of one store under `.out`, by path relative to the store's folder.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Manifest {
+    /// False while a compose is at work: the paths are all that may exist, nothing more is sure.
+    pub complete: bool,
+    /// The files.
+    pub files: BTreeMap<String, Written>,
+}
+
+/// A file as it was left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Content and kind, as [`identity`] writes it; empty while it is pending.
+    content: String,
+    size: u64,
+    /// Nanoseconds since the epoch.
+    modified: i128,
+}
+
+impl Manifest {
+    /// Reads a manifest. One that is missing or broken counts as empty: everything is written.
+    pub fn read(path: &Path) -> Result<Self, Io> {
+        match std::fs::read(path) {
+            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Io::at("read", path)(error)),
+        }
+    }
+
+    /// Writes it whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), Io> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        let failed = || Io::at("write", path);
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
+        let mut writer = std::io::BufWriter::new(&mut file);
+        serde_json::to_writer(&mut writer, self)
+            .map_err(std::io::Error::from)
+            .and_then(|()| std::io::Write::flush(&mut writer))
+            .map_err(failed())?;
+        drop(writer);
+        file.persist(path).map_err(|error| failed()(error.error))?;
+        Ok(())
+    }
+
+    /// Whether the file is there just as this entry would be written: one stat, no reading.
+    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> bool {
+        let Some(written) = self.files.get(path) else {
+            return false;
+        };
+        written.content == identity(entry)
+            && file.symlink_metadata().is_ok_and(|metadata| {
+                written.size == metadata.size() && written.modified == modified(&metadata)
+            })
+    }
+}
+
+impl Written {
+    /// The file as it is now.
+    pub fn new(entry: &Entry, metadata: &Metadata) -> Self {
+        Self {
+            content: identity(entry),
+            size: metadata.size(),
+            modified: modified(metadata),
+        }
+    }
+
+    /// A file that may or may not be there.
+    pub fn pending() -> Self {
+        Self {
+            content: String::new(),
+            size: 0,
+            modified: 0,
+        }
+    }
+}
+
+fn identity(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Kind::File { executable: false } => "file",
+        Kind::File { executable: true } => "executable",
+        Kind::Link { .. } => "link",
+    };
+    format!("{kind} {}", entry.id)
+}
+
+fn modified(metadata: &Metadata) -> i128 {
+    i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
+}

@@ -1,0 +1,184 @@
+//! The deploy stage: one call of the console a store, after all of its images are pushed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use miette::Diagnostic;
+use reqwest::StatusCode;
+use secrecy::ExposeSecret;
+
+use super::context::Context;
+use super::failure::{Settled, StageError};
+use super::push::Pushed;
+use super::registry::{client, reason};
+use crate::event::{Stage, Unit};
+use crate::plan::{Plan, Release};
+use crate::store::StoreId;
+
+/// Time that a call may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waits before each further try, where the request has surely not been carried out.
+const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Bytes of the console's answer that an error shows.
+const SHOWN: usize = 2000;
+
+/// What can go wrong with the console.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// It refuses.
+    #[error("the console refused to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
+    #[diagnostic(code(alokai::console::refused), help("{}", refusal(*status)))]
+    Refused {
+        /// The store.
+        store: String,
+        /// 4xx.
+        status: u16,
+        /// What it answered.
+        body: String,
+        /// Where.
+        url: String,
+    },
+    /// It failed itself.
+    #[error("the console failed to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
+    #[diagnostic(
+        code(alokai::console::server),
+        help("whether the store was deployed is not known; look at it in the console, then run again: images that are pushed are not pushed twice")
+    )]
+    Server {
+        /// The store.
+        store: String,
+        /// 5xx, or another status that is no success.
+        status: u16,
+        /// What it answered.
+        body: String,
+        /// Where.
+        url: String,
+    },
+    /// Nobody answers.
+    #[error("the console at `{url}` cannot be reached: {message}")]
+    #[diagnostic(
+        code(alokai::console::unreachable),
+        help("check the address (`CLI_CONSOLE_API_URL`, or `console.url` in `alokai.config.json`) and the network")
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// The system's word.
+        message: String,
+    },
+    /// A person ended the run.
+    #[error("interrupted")]
+    #[diagnostic(code(alokai::console::interrupted))]
+    Interrupted,
+}
+
+fn refusal(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project",
+        404 => "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance",
+        _ => "the console's answer says what it does not accept",
+    }
+}
+
+/// Whether all images of the release's store have been pushed.
+pub fn is_due(release: &Release, pushed: &[Pushed]) -> bool {
+    pushed.iter().any(|pushed| pushed.unit.store == release.store)
+}
+
+/// Deploys every store whose images are all there, in the plan's order: the console is one,
+/// and a person follows its steps better one by one.
+pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<(StoreId, String)> {
+    let mut settled = Settled::default();
+    for release in plan.releases.iter().filter(|release| is_due(release, pushed)) {
+        if context.interrupt.stopped() {
+            break;
+        }
+        let unit = Unit::store(Stage::Deploy, &release.store);
+        let span = context.events.begin(&unit);
+        let outside = context.events.outside();
+        let result = tokio::select! {
+            result = call(release, context) => result,
+            () = context.interrupt.stopping() => Err(Error::Interrupted),
+        };
+        drop(outside);
+        let first_line = |error: &Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+        span.end(result.as_ref().map(|()| Some(release.address.clone())).map_err(first_line));
+        let product = result.map(|()| (release.store.clone(), release.address.clone()));
+        let failed = product.is_err();
+        settled.add(unit, product.map_err(StageError::from));
+        if failed && !context.keep_going {
+            break;
+        }
+    }
+    settled
+}
+
+async fn call(release: &Release, context: &Context) -> Result<(), Error> {
+    let unreachable = |error: reqwest::Error| Error::Unreachable {
+        url: release.url.clone(),
+        message: reason(error),
+    };
+    let client = client(&release.url, TIMEOUT).map_err(unreachable)?;
+    let (user, password) = match &context.access.credentials {
+        Some(credentials) => (credentials.user.as_str(), credentials.password.expose_secret()),
+        // The preflight has refused a deploy without them.
+        None => ("", ""),
+    };
+    let body = release.body(user, password);
+    let mut waits = BACKOFF.into_iter();
+    loop {
+        let answer = client.patch(&release.url).json(&body).send().await;
+        let answer = match answer {
+            // No connection, no request: repeating is safe. A request that was sent may have
+            // been carried out, so nothing else is repeated.
+            Err(error) if error.is_connect() => match waits.next() {
+                Some(wait) => {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                None => return Err(unreachable(error)),
+            },
+            Err(error) => return Err(unreachable(error)),
+            Ok(answer) => answer,
+        };
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            && let Some(wait) = waits.next()
+        {
+            tokio::time::sleep(wait).await;
+            continue;
+        }
+        let text = answer.text().await.unwrap_or_default();
+        let mut body = context.redact(text.trim());
+        if body.is_empty() {
+            body = status.canonical_reason().unwrap_or("no reason was given").to_owned();
+        }
+        let mut end = body.len().min(SHOWN);
+        while !body.is_char_boundary(end) {
+            end -= 1;
+        }
+        body.truncate(end);
+        let (store, url, status) = (release.store.to_string(), release.url.clone(), status.as_u16());
+        return Err(if (400..500).contains(&status) {
+            Error::Refused { store, status, body, url }
+        } else {
+            Error::Server { store, status, body, url }
+        });
+    }
+}
+
+/// Whether the console answers at all; what it answers does not matter.
+pub async fn reach(console: &str) -> Result<(), Error> {
+    let unreachable = |error: reqwest::Error| Error::Unreachable {
+        url: console.to_owned(),
+        message: reason(error),
+    };
+    let client = client(console, Duration::from_secs(15)).map_err(unreachable)?;
+    client.get(console).send().await.map_err(unreachable)?;
+    Ok(())
+}

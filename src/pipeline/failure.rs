@@ -1,0 +1,176 @@
+//! How stages fail: errors that carry what was being done, to what, and the next action.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+
+use super::{build, deploy, docker, prune, registry};
+use crate::event::{Stage, Unit};
+use crate::store::UnitId;
+
+/// Why a run did not end well.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// Units failed.
+    #[error("{}", count(failures))]
+    #[diagnostic(code(alokai::pipeline::failed))]
+    Failed {
+        /// Each with its unit.
+        #[related]
+        failures: Vec<Failure>,
+    },
+    /// Something that the run needs is not there; found before the first build.
+    #[error("{} before anything was built", if problems.len() == 1 { "a check failed" } else { "checks failed" })]
+    #[diagnostic(code(alokai::pipeline::preflight))]
+    Preflight {
+        /// Everything that is missing.
+        #[related]
+        problems: Vec<StageError>,
+    },
+    /// A person ended it.
+    #[error("interrupted while `{stage}` ran; nothing is left running")]
+    #[diagnostic(code(alokai::pipeline::interrupted), help("the same command goes on where this one ended"))]
+    Interrupted {
+        /// The stage.
+        stage: Stage,
+    },
+    /// The project's lock or a file under `.out` cannot be written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Io(#[from] Io),
+}
+
+fn count(failures: &[Failure]) -> String {
+    match failures {
+        [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
+        several => format!("{} units failed", several.len()),
+    }
+}
+
+/// One unit's failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", unit.stage)]
+pub struct Failure {
+    /// Which unit, in which stage.
+    pub unit: Unit,
+    /// Why.
+    #[source]
+    pub error: StageError,
+}
+
+impl Diagnostic for Failure {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.error.code()
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.error.help()
+    }
+}
+
+/// Whatever a stage can fail with.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum StageError {
+    /// A script.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Build(#[from] build::Error),
+    /// `.deploy`.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Prune(#[from] prune::Error),
+    /// The engine.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Docker(#[from] docker::Error),
+    /// The registry.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Registry(#[from] registry::Error),
+    /// The console.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Console(#[from] deploy::Error),
+    /// The disk.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Io(#[from] Io),
+}
+
+/// What a stage did with each unit.
+pub struct Settled<T> {
+    /// Products.
+    pub done: Vec<T>,
+    /// Failures.
+    pub failed: Vec<Failure>,
+    /// Units that were not begun, because of others.
+    pub skipped: Vec<UnitId>,
+}
+
+impl<T> Default for Settled<T> {
+    fn default() -> Self {
+        Self {
+            done: Vec::new(),
+            failed: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+}
+
+impl<T> Settled<T> {
+    /// Files one unit's result where it belongs.
+    pub fn add(&mut self, unit: Unit, result: Result<T, StageError>) {
+        match result {
+            Ok(product) => self.done.push(product),
+            Err(error) => self.failed.push(Failure { unit, error }),
+        }
+    }
+}
+
+/// A file operation that failed, with what was being done to which path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} `{}`", path.display())]
+pub struct Io {
+    /// Such as `write`.
+    pub doing: &'static str,
+    /// To which path.
+    pub path: PathBuf,
+    /// The system's word.
+    pub source: std::io::Error,
+}
+
+impl Io {
+    /// For `map_err`.
+    pub fn at(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+impl Diagnostic for Io {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new(match self.source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "alokai::disk_full",
+            _ => "alokai::io",
+        }))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(match self.source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Box::new(
+                "the disk is full: free some space (`docker system prune`, old folders under `.out`) and run again; what was there before is intact",
+            ),
+            ErrorKind::PermissionDenied => Box::new("check who owns the file and its folder"),
+            ErrorKind::ReadOnlyFilesystem => Box::new("the project has to lie on a disk that can be written"),
+            ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory => {
+                Box::new("something that a build made is in the way; remove it and run again")
+            }
+            _ => Box::new("check the path; if something else changed it meanwhile, run again"),
+        })
+    }
+}

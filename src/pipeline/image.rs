@@ -1,0 +1,260 @@
+//! The image stage: one image a unit, built by the Docker engine from a streamed context.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bollard::Docker;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::StreamExt;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use tokio_util::io::{ReaderStream, SyncIoBridge};
+
+use super::context::Context;
+use super::docker::{self, Error};
+use super::failure::{Io, Settled, StageError};
+use super::prune::{Artifact, FOLDER, files};
+use crate::event::{Event, Stage, Unit, bytes};
+use crate::plan::{Dockerfile, ImagePlan, Plan, Reference};
+use crate::store::UnitId;
+
+/// Images that are built or pushed at the same time; the engine's disk is the bottleneck.
+pub const AT_ONCE: usize = 4;
+
+/// Lines of the engine's output that a failure shows.
+const TAIL: usize = 20;
+
+/// An image in the engine.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Store and app.
+    pub unit: UnitId,
+    /// Its full name.
+    pub reference: Reference,
+    /// Bytes, as the engine counts them, base included.
+    pub size: u64,
+}
+
+impl Image {
+    /// Store and app.
+    pub fn unit(&self) -> &UnitId {
+        &self.unit
+    }
+}
+
+/// Builds an image of every artifact.
+pub async fn run(plan: &Plan, artifacts: Vec<Artifact>, context: &Arc<Context>) -> Settled<Image> {
+    let mut settled = Settled::default();
+    if artifacts.is_empty() {
+        return settled;
+    }
+    let docker = match docker::connect(context.access.docker.as_deref()).await {
+        Ok(docker) => docker,
+        Err(error) => {
+            settled.add(Unit::app(Stage::Image, &artifacts[0].unit), Err(error.into()));
+            return settled;
+        }
+    };
+    let work = artifacts.iter().filter_map(|artifact| {
+        let image = plan.images.iter().find(|image| image.unit == artifact.unit)?;
+        let reference = image.reference.as_ref()?;
+        Some((artifact, image, reference))
+    });
+    let results: Vec<_> = futures_util::stream::iter(work)
+        .map(|(artifact, image, reference)| {
+            let docker = &docker;
+            async move {
+                let unit = Unit::app(Stage::Image, &artifact.unit);
+                let span = context.events.begin(&unit);
+                let outside = context.events.outside();
+                let result = tokio::select! {
+                    result = one(docker, &unit, artifact, image, reference, context) => result,
+                    () = context.interrupt.stopping() => Err(Error::Interrupted),
+                };
+                drop(outside);
+                let note = |image: &Image| Some(bytes(image.size));
+                let first_line = |error: &Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+                span.end(result.as_ref().map(note).map_err(first_line));
+                (unit, result.map_err(StageError::from))
+            }
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    for (unit, result) in results {
+        settled.add(unit, result);
+    }
+    settled
+}
+
+async fn one(
+    docker: &Docker,
+    unit: &Unit,
+    artifact: &Artifact,
+    image: &ImagePlan,
+    reference: &Reference,
+    context: &Context,
+) -> Result<Image, Error> {
+    let name = reference.to_string();
+    let labels: HashMap<&str, &str> =
+        image.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let options = BuildImageOptionsBuilder::default()
+        .dockerfile("Dockerfile")
+        .t(&name)
+        .labels(&labels)
+        .rm(true)
+        .forcerm(true)
+        .build();
+
+    // The context is written while the engine reads it; it is never whole in memory.
+    let (reader, writer) = tokio::io::duplex(256 * 1024);
+    let pack = Pack {
+        workdir: artifact.workdir.clone(),
+        dockerfile: image.dockerfile.clone(),
+        modified: u64::try_from(image.modified).unwrap_or(0),
+    };
+    let packing = tokio::task::spawn_blocking(move || pack.write(SyncIoBridge::new(writer)));
+    let body = bollard::body_try_stream(ReaderStream::new(reader));
+
+    let mut output = VecDeque::new();
+    let mut failed = None;
+    let mut stream = docker.build_image(options, None, Some(body));
+    while let Some(info) = stream.next().await {
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => {
+                failed = Some(docker::message(&error));
+                break;
+            }
+        };
+        if let Some(detail) = info.error_detail {
+            failed = Some(detail.message.unwrap_or_else(|| "no reason was given".into()));
+            break;
+        }
+        for line in info.stream.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty()) {
+            let line = context.redact(line);
+            if output.len() == TAIL {
+                output.pop_front();
+            }
+            output.push_back(line.clone());
+            context.events.send(Event::Output {
+                unit: unit.clone(),
+                line,
+            });
+        }
+    }
+    drop(stream);
+    // An unreadable file is the cause, the engine's complaint of a short context its effect.
+    if let Ok(Err(error)) = packing.await
+        && (failed.is_none() || error.source.kind() != std::io::ErrorKind::BrokenPipe)
+    {
+        return Err(error.into());
+    }
+    if let Some(message) = failed {
+        return Err(classify(name, context.redact(&message), output, &artifact.workdir));
+    }
+    let inspected = docker.inspect_image(&name).await.map_err(|error| Error::Request {
+        doing: format!("inspect the image `{name}`"),
+        message: docker::message(&error),
+    })?;
+    Ok(Image {
+        unit: artifact.unit.clone(),
+        reference: reference.clone(),
+        size: inspected.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+    })
+}
+
+fn classify(reference: String, message: String, output: VecDeque<String>, workdir: &Path) -> Error {
+    let pull = ["pull access denied", "manifest unknown", "manifest for", "lookup ", "dial tcp", "TLS handshake", "failed to resolve"];
+    if docker::is_disk_full(&message) {
+        Error::DiskFull { message }
+    } else if pull.iter().any(|sign| message.contains(sign)) {
+        Error::Base { reference, message }
+    } else {
+        Error::Build {
+            reference,
+            message,
+            output: output.into(),
+            context: workdir.display().to_string(),
+        }
+    }
+}
+
+/// A build context.
+struct Pack {
+    workdir: PathBuf,
+    dockerfile: Dockerfile,
+    modified: u64,
+}
+
+impl Pack {
+    /// Writes it as a tar. Owners, times and modes are the same on every machine, so that the
+    /// engine's cache knows files again.
+    fn write(self, to: impl std::io::Write) -> Result<(), Io> {
+        let mut tar = tar::Builder::new(std::io::BufWriter::with_capacity(256 * 1024, to));
+        let context = &self.workdir;
+        match &self.dockerfile {
+            Dockerfile::Default(text) | Dockerfile::Project(_, text) => {
+                let mut header = self.header(tar::EntryType::Regular, false);
+                header.set_size(text.len() as u64);
+                tar.append_data(&mut header, "Dockerfile", text.as_bytes())
+                    .map_err(Io::at("send", context))?;
+                let folder = context.join(FOLDER);
+                for (path, file) in files(&folder, |_| true)? {
+                    self.append(&mut tar, &Path::new(FOLDER).join(path), &file)?;
+                }
+            }
+            Dockerfile::App => {
+                let ignored = dockerignore(context);
+                for (path, file) in files(context, |_| true)? {
+                    let is_needed = path == Path::new("Dockerfile") || path == Path::new(".dockerignore");
+                    if is_needed || !ignored.matched_path_or_any_parents(&path, false).is_ignore() {
+                        self.append(&mut tar, &path, &file)?;
+                    }
+                }
+            }
+        }
+        let finished = tar.into_inner().and_then(|mut writer| std::io::Write::flush(&mut writer));
+        finished.map_err(Io::at("send", context))
+    }
+
+    fn append(&self, tar: &mut tar::Builder<impl std::io::Write>, path: &Path, file: &Path) -> Result<(), Io> {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata = file.symlink_metadata().map_err(Io::at("read", file))?;
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(file).map_err(Io::at("read", file))?;
+            let mut header = self.header(tar::EntryType::Symlink, true);
+            return tar.append_link(&mut header, path, target).map_err(Io::at("send", file));
+        }
+        let content = std::fs::File::open(file).map_err(Io::at("read", file))?;
+        let mut header = self.header(tar::EntryType::Regular, metadata.permissions().mode() & 0o100 != 0);
+        header.set_size(metadata.len());
+        tar.append_data(&mut header, path, content).map_err(Io::at("send", file))
+    }
+
+    fn header(&self, kind: tar::EntryType, executable: bool) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(if executable { 0o755 } else { 0o644 });
+        header.set_mtime(self.modified);
+        header.set_size(0);
+        header
+    }
+}
+
+/// Docker's rules count from the context's root, where git's count from any folder.
+fn dockerignore(context: &Path) -> Gitignore {
+    let mut builder = GitignoreBuilder::new("");
+    let text = std::fs::read_to_string(context.join(".dockerignore")).unwrap_or_default();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (negation, pattern) = match line.strip_prefix('!') {
+            Some(pattern) => ("!", pattern),
+            None => ("", line),
+        };
+        let pattern = pattern.trim_start_matches("./").trim_start_matches('/').trim_end_matches('/');
+        // A pattern that is none is Docker's to complain of; it does not hide files here.
+        let _ = builder.add_line(None, &format!("{negation}/{pattern}"));
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}

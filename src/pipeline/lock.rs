@@ -1,0 +1,87 @@
+//! One run at a time in a project: a second one waits and says for whom.
+//!
+//! The lock is the system's, on `.alokai/lock`, so it ends with its process however that ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::context::Context;
+use super::failure::{Error, Io};
+use crate::event::Stage;
+
+/// Held while a run writes.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// This tool's folder in a project, which hides itself from git. Made when it is missing.
+pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
+    let folder = project.join(".alokai");
+    std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+    let ignore = folder.join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n").map_err(Io::at("write", &ignore))?;
+    }
+    Ok(folder)
+}
+
+impl Lock {
+    /// Takes the project's lock, waiting for another run if there is one.
+    pub fn take(project: &Path, context: &Context) -> Result<Self, Error> {
+        let path = own_folder(project)?.join("lock");
+        let failed = |doing| Io::at(doing, &path);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed("open"))?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock")(error).into()),
+            }
+            if !told {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "another process" } else { holder };
+                context.events.notice(format!(
+                    "another run works in `{}` ({holder}); waiting for it to end",
+                    project.display()
+                ));
+                told = true;
+            }
+            if context.interrupt.stopped() {
+                return Err(Error::Interrupted {
+                    stage: Stage::Compose,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let write = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            let now = humantime(std::time::SystemTime::now());
+            writeln!(file, "pid {}, since {now}", std::process::id())
+        };
+        write(&mut file).map_err(failed("write"))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// UTC to the second, as in `2026-01-31 12:00:00 UTC`.
+fn humantime(time: std::time::SystemTime) -> String {
+    let seconds = time
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs());
+    jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or_default())
+        .map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+        .unwrap_or_default()
+}

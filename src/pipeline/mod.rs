@@ -1,0 +1,218 @@
+//! Doing what the plan says, stage by stage: each stage takes the product of the stage before
+//! it and returns its own, so `push` cannot be called before `image`.
+//!
+//! The driver here is plain code. Compose and prune work on rayon's threads, the others on
+//! tokio's; the border is a stage's return, and no task outlives its stage.
+
+mod build;
+mod compose;
+mod context;
+mod deploy;
+mod docker;
+mod failure;
+mod image;
+mod lock;
+mod preflight;
+mod process;
+mod prune;
+mod push;
+mod registry;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use build::{Built, Error as BuildError};
+pub use compose::{Changes, Workdir, changes};
+pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};
+pub use deploy::Error as ConsoleError;
+pub use docker::Error as DockerError;
+pub use failure::{Error, Failure, Io, StageError};
+pub use image::Image;
+pub use lock::Lock;
+pub use prune::{Artifact, Error as PruneError};
+pub use push::Pushed;
+pub use registry::Error as RegistryError;
+
+use crate::event::{Event, Stage};
+use crate::plan::Plan;
+use crate::store::{StoreId, UnitId};
+use failure::Settled;
+
+/// What a run made, whether it ended well or not.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// A row a unit that was at least built.
+    pub units: Vec<Row>,
+    /// Stores that the console has taken, with their public addresses.
+    pub deployed: Vec<(StoreId, String)>,
+    /// Wall time of the whole run.
+    pub elapsed: Duration,
+    /// Wall time of this program itself: without scripts, the engine and the network.
+    pub own: Duration,
+}
+
+/// One unit's results, as far as it came.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Store and app.
+    pub unit: UnitId,
+    /// Time of its build script.
+    pub build: Option<Duration>,
+    /// Bytes in `.deploy`.
+    pub deploy_size: Option<u64>,
+    /// Bytes of the image, as the engine counts them, base included.
+    pub image_size: Option<u64>,
+    /// Digest of the pushed manifest.
+    pub digest: Option<String>,
+    /// Full reference.
+    pub reference: Option<String>,
+}
+
+/// Carries the plan out as far as it reaches. The summary tells what was made even when the
+/// run failed.
+pub fn run(plan: &Plan, context: &Arc<Context>) -> (Summary, Result<(), Error>) {
+    let started = Instant::now();
+    let mut summary = Summary::default();
+    let result = stages(plan, context, &mut summary);
+    summary.elapsed = started.elapsed();
+    summary.own = summary.elapsed.saturating_sub(context.events.outside_time());
+    (summary, result)
+}
+
+fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<(), Error> {
+    for notice in &plan.notices {
+        context.events.notice(notice);
+    }
+    context.wait(preflight::check(plan, context))?;
+    let _lock = Lock::take(&plan.project, context)?;
+    let mut gate = Gate {
+        keep_going: context.keep_going,
+        failures: Vec::new(),
+    };
+
+    let workdirs = stage(context, Stage::Compose, plan.compositions().count(), || {
+        compose::run(plan, context)
+    })?;
+    if plan.until == Stage::Compose {
+        return gate.end();
+    }
+
+    let built = stage(context, Stage::Build, plan.tasks.len(), || {
+        context.wait(build::run(plan, workdirs, context))
+    });
+    summary.units.extend(built.done.iter().map(|built| Row {
+        unit: built.unit().clone(),
+        build: Some(built.elapsed),
+        deploy_size: None,
+        image_size: None,
+        digest: None,
+        reference: None,
+    }));
+    let built = gate.pass(Stage::Build, context, built, Built::unit)?;
+    if plan.until == Stage::Build {
+        return gate.end();
+    }
+
+    let artifacts = stage(context, Stage::Prune, plan.images.len(), || {
+        prune::run(plan, built, context)
+    });
+    summary.each(&artifacts.done, Artifact::unit, |row, artifact| row.deploy_size = Some(artifact.size));
+    let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
+    if plan.until == Stage::Prune {
+        return gate.end();
+    }
+
+    let images = stage(context, Stage::Image, artifacts.len(), || {
+        context.wait(image::run(plan, artifacts, context))
+    });
+    summary.each(&images.done, Image::unit, |row, image| {
+        row.image_size = Some(image.size);
+        row.reference = Some(image.reference.to_string());
+    });
+    let images = gate.pass(Stage::Image, context, images, Image::unit)?;
+    if plan.until == Stage::Image {
+        return gate.end();
+    }
+
+    let pushed = stage(context, Stage::Push, images.len(), || {
+        context.wait(push::run(images, context))
+    });
+    summary.each(&pushed.done, Pushed::unit, |row, pushed| row.digest = Some(pushed.digest.clone()));
+    let pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
+    if plan.until == Stage::Push {
+        return gate.end();
+    }
+
+    let stores = plan.releases.iter().filter(|release| deploy::is_due(release, &pushed)).count();
+    let deployed = stage(context, Stage::Deploy, stores, || {
+        context.wait(deploy::run(plan, &pushed, context))
+    });
+    summary.deployed.clone_from(&deployed.done);
+    gate.failures.extend(deployed.failed);
+    gate.end_of(Stage::Deploy, context)
+}
+
+/// Sends a stage's beginning and end around its work.
+fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -> T) -> T {
+    context.events.send(Event::StageStarted { stage, units });
+    let started = Instant::now();
+    let product = work();
+    context.events.send(Event::StageFinished {
+        stage,
+        seconds: started.elapsed().as_secs_f64(),
+    });
+    product
+}
+
+impl Summary {
+    fn each<T>(&mut self, products: &[T], unit: impl Fn(&T) -> &UnitId, set: impl Fn(&mut Row, &T)) {
+        for product in products {
+            if let Some(row) = self.units.iter_mut().find(|row| row.unit == *unit(product)) {
+                set(row, product);
+            }
+        }
+    }
+}
+
+/// The barrier between stages: nothing goes on while anything failed, or, with `--keep-going`,
+/// whole stores drop out and the rest goes on.
+struct Gate {
+    keep_going: bool,
+    failures: Vec<Failure>,
+}
+
+impl Gate {
+    fn pass<T>(
+        &mut self,
+        stage: Stage,
+        context: &Context,
+        settled: Settled<T>,
+        unit: impl Fn(&T) -> &UnitId,
+    ) -> Result<Vec<T>, Error> {
+        self.failures.extend(settled.failed);
+        if context.interrupt.stopped() || (!self.failures.is_empty() && !self.keep_going) {
+            self.end_of(stage, context)?;
+        }
+        let lost = |store: &StoreId| {
+            self.failures.iter().any(|failure| failure.unit.store.as_ref() == Some(store))
+                || settled.skipped.iter().any(|unit| unit.store == *store)
+        };
+        Ok(settled.done.into_iter().filter(|product| !lost(&unit(product).store)).collect())
+    }
+
+    fn end_of(&mut self, stage: Stage, context: &Context) -> Result<(), Error> {
+        if context.interrupt.stopped() {
+            return Err(Error::Interrupted { stage });
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Failed {
+            failures: std::mem::take(&mut self.failures),
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! Before the first build: is everything there that the last stage will need? A wrong
+//! password costs a second here, and an hour after the builds.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::failure::{Error, StageError};
+use super::{deploy, docker, registry};
+use crate::event::Stage;
+use crate::plan::Plan;
+
+/// Asks engine, registry and console at once, and reports everything that is missing.
+pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
+    let _outside = context.events.outside();
+    let engine = async {
+        if plan.until < Stage::Image {
+            return Ok(());
+        }
+        docker::connect(context.access.docker.as_deref()).await.map(|_| ()).map_err(StageError::from)
+    };
+    let login = async {
+        if plan.until < Stage::Push {
+            return Ok(());
+        }
+        let Some(credentials) = &context.access.credentials else {
+            return Err(StageError::from(registry::Error::NoCredentials {
+                whom: format!("the registry `{}`", plan.registry),
+                missing: context.access.missing.clone(),
+            }));
+        };
+        registry::login(&plan.registry, credentials).await.map_err(StageError::from)
+    };
+    let console = async {
+        if plan.until < Stage::Deploy {
+            return Ok(());
+        }
+        deploy::reach(&plan.console).await.map_err(StageError::from)
+    };
+    let checks = async { tokio::join!(engine, login, console) };
+    let (engine, login, console) = tokio::select! {
+        results = checks => results,
+        () = context.interrupt.stopping() => {
+            return Err(Error::Interrupted { stage: Stage::Compose });
+        }
+    };
+    let problems: Vec<_> = [engine, login, console].into_iter().filter_map(Result::err).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Preflight { problems }) }
+}

@@ -1,0 +1,216 @@
+//! One script as a child process: its group, its lines, its log, its end.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use super::context::{Context, Interrupt};
+use super::failure::Io;
+use crate::event::{Event, Unit};
+
+/// Lines of a failed script that its error shows.
+const TAIL: usize = 40;
+
+/// Bytes of one line that are shown; the log has them all.
+const LONGEST_LINE: usize = 8 * 1024;
+
+/// A script to run.
+pub struct Script<'a> {
+    /// Whose.
+    pub unit: &'a Unit,
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// Where.
+    pub folder: &'a Path,
+    /// Where everything that it prints is kept.
+    pub log: PathBuf,
+}
+
+/// How a script ended.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its last lines.
+    pub tail: Vec<String>,
+}
+
+/// Why a script could not be run to its end.
+pub enum Trouble {
+    /// It could not be started.
+    Start(std::io::Error),
+    /// Its log could not be written.
+    Log(Io),
+    /// A person ended the run.
+    Interrupted,
+}
+
+/// Runs a script in a process group of its own. However it ends, nothing of its group lives on.
+pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble> {
+    let log = open_log(&script.log).map_err(Trouble::Log)?;
+    let (program, arguments) = script.command.split_first().ok_or_else(|| {
+        Trouble::Start(std::io::Error::other("the command is empty"))
+    })?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(script.folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    for (name, value) in &context.scripts.set {
+        command.env(name, value);
+    }
+    for name in &context.scripts.unset {
+        command.env_remove(name);
+    }
+    let outside = context.events.outside();
+    let mut child = command.spawn().map_err(Trouble::Start)?;
+    // The group's id is the leader's, and stays valid for its other members after the leader.
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let sink = Arc::new(Mutex::new(Sink {
+        log,
+        tail: VecDeque::with_capacity(TAIL),
+    }));
+    let stdout = child.stdout.take().map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
+    let stderr = child.stderr.take().map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
+    let reading = async {
+        tokio::join!(
+            async { if let Some(reading) = stdout { reading.await } },
+            async { if let Some(reading) = stderr { reading.await } },
+        );
+    };
+    tokio::pin!(reading);
+
+    let (status, interrupted) = {
+        let ending = end(&mut child, group, &context.interrupt);
+        tokio::pin!(ending);
+        // Both at once: a full pipe would keep the child from ending.
+        let mut read_all = false;
+        loop {
+            tokio::select! {
+                ended = &mut ending => break ended,
+                () = &mut reading, if !read_all => read_all = true,
+            }
+        }
+    };
+    // Whatever the leader has left behind ends with it, and so lets go of the pipes.
+    signal(group, Signal::KILL);
+    let _ = tokio::time::timeout(Duration::from_secs(2), &mut reading).await;
+    drop(outside);
+    if interrupted {
+        return Err(Trouble::Interrupted);
+    }
+    let status = status.map_err(Trouble::Start)?;
+    let sink = sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(Ended {
+        status,
+        tail: sink.tail.iter().cloned().collect(),
+    })
+}
+
+/// Waits for the child; on interruption asks its group to end, and then makes it.
+async fn end(
+    child: &mut Child,
+    group: Option<Pid>,
+    interrupt: &Interrupt,
+) -> (std::io::Result<ExitStatus>, bool) {
+    tokio::select! {
+        status = child.wait() => return (status, false),
+        () = interrupt.stopping() => {}
+    }
+    signal(group, Signal::TERM);
+    tokio::select! {
+        status = child.wait() => return (status, true),
+        () = interrupt.killing() => {}
+        () = tokio::time::sleep(Interrupt::GRACE) => {}
+    }
+    signal(group, Signal::KILL);
+    (child.wait().await, true)
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // A group that is gone already is what is wanted.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+struct Sink {
+    log: std::fs::File,
+    tail: VecDeque<String>,
+}
+
+async fn read(
+    pipe: impl AsyncRead + Unpin,
+    script: &Script<'_>,
+    context: &Context,
+    sink: Arc<Mutex<Sink>>,
+) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = context.redact(&String::from_utf8_lossy(&line));
+        let shown = readable(&text);
+        {
+            let mut sink = sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // A log that cannot be written any more is no reason to end a build.
+            let _ = sink.log.write_all(text.as_bytes());
+            if !shown.is_empty() {
+                if sink.tail.len() == TAIL {
+                    sink.tail.pop_front();
+                }
+                sink.tail.push_back(shown.clone());
+            }
+        }
+        if !shown.is_empty() {
+            context.events.send(Event::Output {
+                unit: script.unit.clone(),
+                line: shown,
+            });
+        }
+    }
+}
+
+/// The line as a person would read it: without colours, and of a line that was drawn over and
+/// over only its last state.
+fn readable(text: &str) -> String {
+    let plain = anstream::adapter::strip_str(text).to_string();
+    let last = plain.trim_end().rsplit('\r').next().unwrap_or_default();
+    let mut end = last.len().min(LONGEST_LINE);
+    while !last.is_char_boundary(end) {
+        end -= 1;
+    }
+    last[..end].to_owned()
+}
+
+fn open_log(path: &Path) -> Result<std::fs::File, Io> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+    }
+    std::fs::File::create(path).map_err(Io::at("write the log", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn lines_are_shown_without_colours_and_redrawing() {
+        assert_eq!(readable("\u{1b}[32m✓\u{1b}[0m ready\r\n"), "✓ ready");
+        assert_eq!(readable("10 %\r50 %\r100 %\n"), "100 %");
+    }
+}

@@ -1,0 +1,117 @@
+//! Copying into a fresh `.deploy`, counting bytes and leaving out what no image needs.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use walkdir::WalkDir;
+
+use super::super::failure::Io;
+
+/// Copies files below one root.
+pub struct Copier<'a> {
+    root: &'a Path,
+    keep_env: bool,
+    bytes: AtomicU64,
+}
+
+/// What a file is to the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The app's own: its sources stay out.
+    App,
+    /// A dependency's: everything that is installed may be needed.
+    Dependency,
+}
+
+impl<'a> Copier<'a> {
+    /// Copies below `root`, which is empty.
+    pub fn new(root: &'a Path, keep_env: bool) -> Self {
+        Self {
+            root,
+            keep_env,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes copied so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where a path below the root lies.
+    pub fn path(&self, to: &Path) -> PathBuf {
+        self.root.join(to)
+    }
+
+    /// Whether the file belongs into an image.
+    pub fn takes(&self, path: &Path, origin: Origin) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name == ".env" || name.starts_with(".env.") {
+            return self.keep_env;
+        }
+        let in_dependency = path.components().any(|part| part.as_os_str() == "node_modules");
+        let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"].iter().any(|end| name.ends_with(end));
+        origin == Origin::Dependency || in_dependency || !is_source
+    }
+
+    /// Copies one file or link to `to`, below the root. A path that is there already stays.
+    pub fn file(&self, from: &Path, to: &Path) -> Result<(), Io> {
+        let to = self.root.join(to);
+        if to.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        }
+        let metadata = from.symlink_metadata().map_err(Io::at("read", from))?;
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(from).map_err(Io::at("read", from))?;
+            return std::os::unix::fs::symlink(target, &to).map_err(Io::at("link", &to));
+        }
+        let bytes = std::fs::copy(from, &to).map_err(|error| match std::fs::File::open(from) {
+            Err(error) => Io::at("read", from)(error),
+            Ok(_) => Io::at("write", &to)(error),
+        })?;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Copies a folder's files to `to`, below the root, but for those that `leave_out` names
+    /// by their path in the folder.
+    pub fn folder(
+        &self,
+        from: &Path,
+        to: &Path,
+        origin: Origin,
+        leave_out: impl Fn(&Path) -> bool,
+    ) -> Result<(), Io> {
+        for (path, file) in files(from, |path| !leave_out(path))? {
+            let to = to.join(&path);
+            if self.takes(&to, origin) {
+                self.file(&file, &to)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Files and links below `root`, with their paths in it; folders that `enter` refuses are not
+/// opened. Links are not followed.
+pub fn files(root: &Path, enter: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, PathBuf)>, Io> {
+    let inner = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
+    let mut files = Vec::new();
+    let walk = WalkDir::new(root)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || enter(&inner(entry.path())));
+    for entry in walk {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(root).to_owned();
+            Io::at("read", &path)(error.into())
+        })?;
+        if !entry.file_type().is_dir() {
+            files.push((inner(entry.path()), entry.into_path()));
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,176 @@
+//! From what a build made to `.deploy`: a folder that runs by itself.
+//!
+//! Each is made under a temporary name and takes the place of the one before in one step.
+
+mod closure;
+mod copy;
+mod next;
+mod nuxt;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use rayon::prelude::*;
+
+use self::copy::Copier;
+pub use self::copy::files;
+use super::build::Built;
+use super::context::Context;
+use super::failure::{Io, Settled, StageError};
+use crate::event::{Stage, Unit};
+use crate::plan::{ImagePlan, Plan};
+use crate::store::{AppKind, Framework, UnitId};
+
+/// The name of the pruned folder in a composed app.
+pub const FOLDER: &str = ".deploy";
+
+/// An app that runs by itself.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Store and app.
+    pub unit: UnitId,
+    /// The composed app's folder; `.deploy` lies in it.
+    pub workdir: PathBuf,
+    /// Bytes in `.deploy`.
+    pub size: u64,
+}
+
+impl Artifact {
+    /// Store and app.
+    pub fn unit(&self) -> &UnitId {
+        &self.unit
+    }
+
+    /// The pruned folder.
+    pub fn folder(&self) -> PathBuf {
+        self.workdir.join(FOLDER)
+    }
+}
+
+/// Why an app cannot be pruned.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// Next.js made no standalone output.
+    #[error("`{}` has no standalone output: `{}` is missing", app.display(), standalone.display())]
+    #[diagnostic(
+        code(alokai::prune::no_standalone),
+        help("set `output: \"standalone\"` in the app's next.config, and leave `distDir` at `.next`")
+    )]
+    NoStandalone {
+        /// The composed app.
+        app: PathBuf,
+        /// What is missing.
+        standalone: PathBuf,
+    },
+    /// Standalone output without the app in it.
+    #[error("no `server.js` for `{}` under `{}`", app.display(), standalone.display())]
+    #[diagnostic(
+        code(alokai::prune::no_server),
+        help("`outputFileTracingRoot` in next.config has to be a folder above the app, best the one with the lock file; then build again")
+    )]
+    NoServer {
+        /// The composed app.
+        app: PathBuf,
+        /// Where it was looked for.
+        standalone: PathBuf,
+    },
+    /// Nuxt made no Node server.
+    #[error("`{}` is missing", server.display())]
+    #[diagnostic(
+        code(alokai::prune::no_nitro),
+        help("Nuxt's `nitro.preset` has to be `node-server`, the default, and `ssr` must not generate a static site")
+    )]
+    NoNitro {
+        /// The file that was looked for.
+        server: PathBuf,
+    },
+    /// The entry that Node shall start is not there.
+    #[error("`{}` is missing after the build", entry.display())]
+    #[diagnostic(
+        code(alokai::prune::no_entry),
+        help("the app is started as its `start` script or `main` says; check that the build writes that file")
+    )]
+    NoEntry {
+        /// The file.
+        entry: PathBuf,
+    },
+    /// Production dependencies that are not installed.
+    #[error("{} not installed: {}", if missing.len() == 1 { "a dependency is" } else { "dependencies are" }, missing.join(", "))]
+    #[diagnostic(code(alokai::prune::missing), help("install them with the project's package manager, such as `npm ci`"))]
+    Missing {
+        /// Each with the package that needs it.
+        missing: Vec<String>,
+    },
+    /// Packages of different versions that need each other without end.
+    #[error("the dependencies of `{package}` nest deeper than 64 folders")]
+    #[diagnostic(code(alokai::prune::nesting), help("let the package manager dedupe them: `npm dedupe`"))]
+    Nesting {
+        /// Where it was noticed.
+        package: String,
+    },
+    /// A `package.json` of a dependency.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Package(#[from] crate::config::Error),
+    /// The disk.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Io(#[from] Io),
+}
+
+/// Prunes every built unit that the plan makes an image of.
+pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifact> {
+    let work: Vec<_> = built
+        .into_iter()
+        .filter_map(|built| {
+            let image = plan.images.iter().find(|image| image.unit == *built.unit())?;
+            Some((built, image))
+        })
+        .collect();
+    let results: Vec<_> = work
+        .into_par_iter()
+        .filter(|_| !context.interrupt.stopped())
+        .map(|(built, image)| {
+            let unit = Unit::app(Stage::Prune, &image.unit);
+            let note = |artifact: &Artifact| Some(crate::event::bytes(artifact.size));
+            let result = context.events.observe(&unit, note, || {
+                one(&plan.project, &built.workdir.path, image, plan.prune.keep_env)
+            });
+            (unit, result.map_err(StageError::from))
+        })
+        .collect();
+    let mut settled = Settled::default();
+    for (unit, result) in results {
+        settled.add(unit, result);
+    }
+    settled
+}
+
+fn one(project: &Path, workdir: &Path, image: &ImagePlan, keep_env: bool) -> Result<Artifact, Error> {
+    let fresh = tempfile::Builder::new()
+        .prefix(".deploy-")
+        .tempdir_in(workdir)
+        .map_err(Io::at("make a folder in", workdir))?;
+    let copier = Copier::new(fresh.path(), keep_env);
+    match image.kind {
+        AppKind::Frontend(Framework::Nextjs) => next::prune(workdir, &copier)?,
+        AppKind::Frontend(Framework::Nuxt) => nuxt::prune(workdir, &copier)?,
+        _ => server::prune(project, workdir, &image.entry, &copier)?,
+    }
+    let size = copier.bytes();
+    let folder = workdir.join(FOLDER);
+    if folder.symlink_metadata().is_ok() {
+        std::fs::remove_dir_all(&folder).map_err(Io::at("remove", &folder))?;
+    }
+    // Readable by the container's user, which a temporary folder is not.
+    let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
+    let fresh = fresh.keep();
+    std::fs::rename(&fresh, &folder).map_err(Io::at("write", &folder))?;
+    Ok(Artifact {
+        unit: image.unit.clone(),
+        workdir: workdir.to_owned(),
+        size,
+    })
+}

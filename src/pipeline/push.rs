@@ -1,0 +1,146 @@
+//! The push stage: images from the engine to the registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use bollard::query_parameters::PushImageOptionsBuilder;
+use futures_util::StreamExt;
+use secrecy::ExposeSecret;
+
+use super::context::Context;
+use super::docker;
+use super::failure::{Settled, StageError};
+use super::image::{AT_ONCE, Image};
+use super::registry::Error;
+use crate::event::{Event, Stage, Unit};
+use crate::plan::Reference;
+use crate::store::UnitId;
+
+/// Waits before each further try.
+const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// An image that the registry has.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// Store and app.
+    pub unit: UnitId,
+    /// Its full name.
+    pub reference: Reference,
+    /// Digest of its manifest, `sha256:…`.
+    pub digest: String,
+}
+
+impl Pushed {
+    /// Store and app.
+    pub fn unit(&self) -> &UnitId {
+        &self.unit
+    }
+}
+
+/// Pushes every image. Repeating is safe: a layer that is there is not sent again.
+pub async fn run(images: Vec<Image>, context: &Arc<Context>) -> Settled<Pushed> {
+    let mut settled = Settled::default();
+    if images.is_empty() {
+        return settled;
+    }
+    let docker = match docker::connect(context.access.docker.as_deref()).await {
+        Ok(docker) => docker,
+        Err(error) => {
+            settled.add(Unit::app(Stage::Push, &images[0].unit), Err(error.into()));
+            return settled;
+        }
+    };
+    let results: Vec<_> = futures_util::stream::iter(&images)
+        .map(|image| {
+            let docker = &docker;
+            async move {
+                let unit = Unit::app(Stage::Push, &image.unit);
+                let span = context.events.begin(&unit);
+                let outside = context.events.outside();
+                let result = tokio::select! {
+                    result = tries(docker, &unit, image, context) => result,
+                    () = context.interrupt.stopping() => Err(Error::Interrupted),
+                };
+                drop(outside);
+                let note = |pushed: &Pushed| Some(pushed.digest.clone());
+                span.end(result.as_ref().map(note).map_err(ToString::to_string));
+                (unit, result.map_err(StageError::from))
+            }
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    for (unit, result) in results {
+        settled.add(unit, result);
+    }
+    settled
+}
+
+async fn tries(docker: &Docker, unit: &Unit, image: &Image, context: &Context) -> Result<Pushed, Error> {
+    let mut waits = BACKOFF.into_iter();
+    loop {
+        let error = match once(docker, unit, image, context).await {
+            Ok(pushed) => return Ok(pushed),
+            Err(error) => error,
+        };
+        match waits.next() {
+            Some(wait) if error.is_passing() => {
+                context.events.send(Event::Output {
+                    unit: unit.clone(),
+                    line: format!("{error}; trying again in {} s", wait.as_secs()),
+                });
+                tokio::time::sleep(wait).await;
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+async fn once(docker: &Docker, unit: &Unit, image: &Image, context: &Context) -> Result<Pushed, Error> {
+    let reference = &image.reference;
+    let credentials = context.access.credentials.as_ref();
+    let user = credentials.map(|credentials| credentials.user.clone()).unwrap_or_default();
+    let failed = |message: String| {
+        Error::of_push(&reference.to_string(), &reference.registry, &user, context.redact(&message))
+    };
+    let login = credentials.map(|credentials| DockerCredentials {
+        username: Some(credentials.user.clone()),
+        password: Some(credentials.password.expose_secret().to_owned()),
+        serveraddress: Some(reference.registry.clone()),
+        ..DockerCredentials::default()
+    });
+    let options = PushImageOptionsBuilder::default().tag(&reference.tag).build();
+    let mut stream = docker.push_image(&reference.name(), Some(options), login);
+    let mut last = String::new();
+    while let Some(info) = stream.next().await {
+        let info = info.map_err(|error| failed(docker::message(&error)))?;
+        // The engine repeats a status for every chunk; once is enough.
+        if let Some(status) = info.status.filter(|status| *status != last) {
+            let line = context.redact(&status);
+            context.events.send(Event::Output {
+                unit: unit.clone(),
+                line,
+            });
+            last = status;
+        }
+    }
+    let inspected = docker
+        .inspect_image(&reference.to_string())
+        .await
+        .map_err(|error| failed(docker::message(&error)))?;
+    let prefix = format!("{}@", reference.name());
+    let digest = inspected
+        .repo_digests
+        .iter()
+        .flatten()
+        .find_map(|known| known.strip_prefix(&prefix))
+        .ok_or_else(|| failed("the engine reports no digest after the push".into()))?
+        .to_owned();
+    Ok(Pushed {
+        unit: image.unit.clone(),
+        reference: reference.clone(),
+        digest,
+    })
+}

@@ -1,0 +1,157 @@
+//! A plan as text for people and as one JSON document for machines.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{Dockerfile, Plan, Subject, Task};
+use crate::overlay::Composition;
+
+/// Grows when a field of the document changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What stands where a secret would.
+const SECRET: &str = "***";
+
+/// The plan as JSON.
+pub fn document(plan: &Plan) -> Value {
+    let layers = |composition: &Composition| -> Value {
+        let counts = composition.files_by_layer().into_iter();
+        counts.map(|(owner, files)| json!({ "layer": owner.to_string(), "files": files })).collect()
+    };
+    let stores = plan.stores.iter().map(|store| {
+        let compositions = store.compositions.iter().map(|composition| {
+            json!({
+                "app": composition.unit.app,
+                "unit": composition.unit.package_name(),
+                "files": composition.entries.len(),
+                "layers": layers(composition),
+                "dropped": composition.dropped.len(),
+                "contentId": composition.id(),
+                "folder": format!(".out/{}/{}", store.id, composition.unit.app),
+            })
+        });
+        json!({
+            "storeId": store.id,
+            "deployment": store.deployment,
+            "compositions": compositions.collect::<Value>(),
+        })
+    });
+    let tasks = plan.tasks.iter().map(|task| {
+        let needs = task.needs.iter().map(|need| plan.tasks[*need].subject.to_string());
+        let mut value = json!({
+            "id": task.subject.to_string(),
+            "command": task.command,
+            "folder": task.folder,
+            "needs": needs.collect::<Vec<_>>(),
+        });
+        match &task.subject {
+            Subject::Package(name) => value["package"] = json!(name),
+            Subject::Unit(unit) => {
+                value["storeId"] = json!(unit.store);
+                value["app"] = json!(unit.app);
+            }
+        }
+        value
+    });
+    let images = plan.images.iter().map(|image| {
+        json!({
+            "storeId": image.unit.store,
+            "app": image.unit.app,
+            "reference": image.reference.as_ref().map(ToString::to_string),
+            "tag": image.reference.as_ref().map(|reference| &reference.tag),
+            "dockerfile": match &image.dockerfile {
+                Dockerfile::Default(text) => json!({ "source": "default", "text": text }),
+                Dockerfile::Project(path, text) => json!({ "source": path, "text": text }),
+                Dockerfile::App => json!({ "source": "app" }),
+            },
+            "entry": image.entry,
+            "port": image.port,
+            "labels": image.labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let releases = plan.releases.iter().map(|release| {
+        json!({
+            "storeId": release.store,
+            "method": "PATCH",
+            "url": release.url,
+            "address": release.address,
+            "body": release.body(SECRET, SECRET),
+        })
+    });
+    json!({
+        "schemaVersion": SCHEMA_VERSION,
+        "project": plan.project,
+        "until": plan.until,
+        "revision": plan.revision.as_ref().map(|revision| &revision.sha),
+        "dirty": plan.revision.as_ref().map(|revision| &revision.dirty),
+        "tag": plan.tag,
+        "stores": stores.collect::<Value>(),
+        "tasks": tasks.collect::<Value>(),
+        "images": images.collect::<Value>(),
+        "releases": releases.collect::<Value>(),
+        "notices": plan.notices,
+    })
+}
+
+/// The plan for people.
+pub fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_text(plan, &mut out);
+    out
+}
+
+fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
+    let stores = plan.stores.len();
+    write!(out, "Plan for {stores} {}", if stores == 1 { "store" } else { "stores" })?;
+    if let Some(tag) = &plan.tag {
+        write!(out, ", tag {tag}")?;
+    }
+    writeln!(out, "\n\nCompose")?;
+    for composition in plan.compositions() {
+        write!(out, "  {}  {} files:", composition.unit, composition.entries.len())?;
+        for (position, (owner, files)) in composition.files_by_layer().into_iter().enumerate() {
+            write!(out, "{} {files} {owner}", if position == 0 { "" } else { " +" })?;
+        }
+        if !composition.dropped.is_empty() {
+            write!(out, "; {} dropped", composition.dropped.len())?;
+        }
+        writeln!(out)?;
+    }
+    if !plan.tasks.is_empty() {
+        writeln!(out, "\nBuild, in this order")?;
+        for (number, task) in plan.tasks.iter().enumerate() {
+            writeln!(out, "  {}. {}  {}{}", number + 1, task.subject, task.command.join(" "), after(task))?;
+        }
+    }
+    if !plan.images.is_empty() {
+        let references = plan.images.iter().filter_map(|image| image.reference.as_ref());
+        if references.clone().next().is_some() {
+            writeln!(out, "\nImages")?;
+            for (image, reference) in plan.images.iter().zip(references) {
+                writeln!(out, "  {}\n    {reference}", image.unit)?;
+            }
+        }
+    }
+    if !plan.releases.is_empty() {
+        writeln!(out, "\nDeploy")?;
+        for release in &plan.releases {
+            writeln!(out, "  {}  {}", release.store, release.address)?;
+            writeln!(out, "    PATCH {}", release.url)?;
+            let body = serde_json::to_string_pretty(&release.body(SECRET, SECRET));
+            for line in body.unwrap_or_default().lines() {
+                writeln!(out, "    {line}")?;
+            }
+        }
+    }
+    writeln!(out, "\nNothing has been changed.")
+}
+
+fn after(task: &Task) -> String {
+    if task.needs.is_empty() {
+        return String::new();
+    }
+    let numbers: Vec<_> = task.needs.iter().map(|need| (need + 1).to_string()).collect();
+    format!("  (after {})", numbers.join(", "))
+}

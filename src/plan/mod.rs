@@ -1,0 +1,386 @@
+//! Everything decided, nothing done.
+//!
+//! A [`Plan`] holds what every stage will do, down to commands, references and requests, so
+//! that `--dry-run` can print it and a pipeline can only carry it out. It holds no secret.
+
+mod document;
+mod image;
+mod release;
+mod select;
+mod tag;
+mod task;
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+
+pub use document::{SCHEMA_VERSION, document, text};
+pub use image::{Dockerfile, ImagePlan, Reference};
+pub use release::{Release, DEFAULT_CONSOLE};
+pub use select::{Filter, Selection};
+pub use task::{PackageManager, Subject, Task};
+
+use crate::config::{Project, Prune};
+use crate::event::Stage;
+use crate::git::{Repository, Revision};
+use crate::overlay::{Composer, Composition};
+use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
+
+/// The registry where neither config, environment nor flag names one.
+pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
+
+/// What a run is asked to do.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which stores.
+    pub selection: Selection,
+    /// Which units of them.
+    pub filter: Filter,
+    /// The last stage.
+    pub until: Stage,
+    /// Whether a dirty tree gets a tag that says so, instead of an error.
+    pub allow_dirty: bool,
+    /// The registry, as flag or environment have it.
+    pub registry: Option<String>,
+    /// The console's address, as flag or environment have it.
+    pub console: Option<String>,
+    /// How many scripts at once, if the command line says.
+    pub concurrency: Option<usize>,
+}
+
+/// A store that takes part.
+#[derive(Debug, Clone)]
+pub struct StorePlan {
+    /// Its id.
+    pub id: StoreId,
+    /// Where it runs.
+    pub deployment: Deployment,
+    /// Every app that the store consists of, whether it takes part or not.
+    pub apps: Vec<AppName>,
+    /// Its apps that take part, composed.
+    pub compositions: Vec<Composition>,
+}
+
+/// Everything a run will do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The project's folder.
+    pub project: PathBuf,
+    /// The last stage.
+    pub until: Stage,
+    /// The commit; none where the run needs none and there is none.
+    pub revision: Option<Revision>,
+    /// The tag of every image of this run.
+    pub tag: Option<String>,
+    /// The stores.
+    pub stores: Vec<StorePlan>,
+    /// Scripts, upstream before downstream.
+    pub tasks: Vec<Task>,
+    /// Units to prune and to make images of.
+    pub images: Vec<ImagePlan>,
+    /// Calls of the console, one a store.
+    pub releases: Vec<Release>,
+    /// The registry as given, with its scheme if it has one.
+    pub registry: String,
+    /// The console's address.
+    pub console: String,
+    /// How many scripts at once; none leaves it to the machine.
+    pub concurrency: Option<usize>,
+    /// What stays in `.deploy`.
+    pub prune: Prune,
+    /// What is odd but stops nothing.
+    pub notices: Vec<String>,
+}
+
+/// Why a run cannot be planned.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// No `--store`, no `--all`.
+    #[error("no store is chosen")]
+    #[diagnostic(
+        code(alokai::plan::no_selection),
+        help("name stores with `--store us,eu`, or take all with `--all`; deployable here: {}", list(deployable))
+    )]
+    NoSelection {
+        /// What could be chosen.
+        deployable: Vec<String>,
+    },
+    /// Chosen, and not possible.
+    #[error("{} cannot be chosen", if problems.len() == 1 { "a store".into() } else { format!("{} stores", problems.len()) })]
+    #[diagnostic(code(alokai::plan::selection), help("deployable here: {}", list(deployable)))]
+    Selection {
+        /// Each wrong choice.
+        #[related]
+        problems: Vec<select::Problem>,
+        /// What could be chosen.
+        deployable: Vec<String>,
+    },
+    /// `--filter` is no pattern, or leaves nothing.
+    #[error("{message}")]
+    #[diagnostic(code(alokai::plan::filter), help("patterns match `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`; here: {}", list(units)))]
+    Filter {
+        /// What is wrong.
+        message: String,
+        /// The names that could match.
+        units: Vec<String>,
+    },
+    /// A deploy that would name images that this run does not push.
+    #[error("`--filter` leaves out {}, and a deploy needs every image of its store", list(left_out))]
+    #[diagnostic(
+        code(alokai::plan::partial_deploy),
+        help("push some units only with `--until push`, or leave out `--filter`")
+    )]
+    PartialDeploy {
+        /// Units without an image.
+        left_out: Vec<String>,
+    },
+    /// Frontends and middleware have to be built.
+    #[error("{} no `build` script", lacking(apps))]
+    #[diagnostic(
+        code(alokai::plan::no_build_script),
+        help("add one to {}, such as `\"build\": \"next build\"`", files(apps))
+    )]
+    NoBuildScript {
+        /// The base apps.
+        apps: Vec<String>,
+    },
+    /// An app that nobody can start.
+    #[error("cannot tell how `{app}` is started")]
+    #[diagnostic(
+        code(alokai::plan::no_entry),
+        help("in `apps/{app}/package.json`, set `main`, or a `start` script of the form `node <file>`")
+    )]
+    NoEntry {
+        /// The base app.
+        app: String,
+    },
+    /// Workspace packages that need each other.
+    #[error("workspace packages depend on each other in a circle: {}", cycle.join(" → "))]
+    #[diagnostic(code(alokai::plan::cycle), help("move what they share into a package of its own"))]
+    Cycle {
+        /// The circle, its first member again at the end.
+        cycle: Vec<String>,
+    },
+    /// Nothing is installed.
+    #[error("the dependencies of `{}` are not installed", project.display())]
+    #[diagnostic(code(alokai::plan::not_installed), help("install them: `{command}`"))]
+    NotInstalled {
+        /// The project.
+        project: PathBuf,
+        /// What installs them.
+        command: &'static str,
+    },
+    /// A package manager that is not known.
+    #[error("`packageManager` in `{}` names `{name}`, which is not known", path.display())]
+    #[diagnostic(code(alokai::plan::package_manager), help("use npm, yarn, pnpm or bun, as in `npm@10.9.0`"))]
+    PackageManager {
+        /// The root `package.json`.
+        path: PathBuf,
+        /// What it says.
+        name: String,
+    },
+    /// The tag would lie.
+    #[error("the working tree has {} that {} in no commit, so the tag would lie: {}", changes(dirty.len()), if dirty.len() == 1 { "is" } else { "are" }, first_five(dirty))]
+    #[diagnostic(
+        code(alokai::plan::dirty),
+        help("commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", sha.get(..12).unwrap_or(sha))
+    )]
+    Dirty {
+        /// The paths.
+        dirty: Vec<String>,
+        /// HEAD.
+        sha: String,
+    },
+    /// A Dockerfile that the config names and nobody can read.
+    #[error("cannot read the Dockerfile `{}`", path.display())]
+    #[diagnostic(code(alokai::plan::dockerfile), help("mend `image.dockerfile` in `alokai.config.json`; it is relative to the project"))]
+    Dockerfile {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Part of an image's name that no registry takes.
+    #[error("`{value}` is no valid {what}: {why}")]
+    #[diagnostic(code(alokai::plan::address), help("{help}"))]
+    Address {
+        /// As given.
+        value: String,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+        /// What to write instead.
+        help: &'static str,
+    },
+    /// A dirty file could not be read for the tag.
+    #[error("cannot read `{}`", path.display())]
+    #[diagnostic(code(alokai::plan::read), help("check that you may read it"))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The composition cannot be made.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Overlay(#[from] crate::overlay::Error),
+    /// Git does not tell what is needed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Git(#[from] crate::git::Error),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+fn lacking(apps: &[String]) -> String {
+    let quoted: Vec<_> = apps.iter().map(|app| format!("`{app}`")).collect();
+    format!("{} {}", quoted.join(" and "), if apps.len() == 1 { "has" } else { "have" })
+}
+
+fn files(apps: &[String]) -> String {
+    let files: Vec<_> = apps.iter().map(|app| format!("`apps/{app}/package.json`")).collect();
+    files.join(" and ")
+}
+
+fn changes(count: usize) -> String {
+    if count == 1 { "1 change".into() } else { format!("{count} changes") }
+}
+
+fn first_five(paths: &[String]) -> String {
+    let mut shown: Vec<_> = paths
+        .iter()
+        .take(5)
+        .map(|path| format!("`{}`", path.escape_debug()))
+        .collect();
+    if paths.len() > 5 {
+        shown.push(format!("and {} more", paths.len() - 5));
+    }
+    shown.join(", ")
+}
+
+impl Plan {
+    /// Decides everything that `request` asks for. Reads the project, writes nothing.
+    pub fn make(project: &Project, request: &Request) -> Result<Self, Error> {
+        let stores = request.selection.stores(project)?;
+        let needs_tag = request.until >= Stage::Image;
+        let repository = match Repository::open(&project.root) {
+            Ok(repository) => Some(repository),
+            Err(error) if needs_tag => return Err(error.into()),
+            // Composing needs no repository: without one, `.gitignore` files alone count.
+            Err(_) => None,
+        };
+        let revision = match &repository {
+            Some(repository) if needs_tag => Some(repository.revision()?),
+            _ => None,
+        };
+        let tag = match &revision {
+            Some(revision) => Some(tag::tag(&project.root, revision, request.allow_dirty)?),
+            None => None,
+        };
+
+        let composer = Composer::new(project, repository.as_ref())?;
+        let chosen = request.filter.units(project, &stores)?;
+        let plans = compose(project, &composer, &stores, &chosen)?;
+
+        let mut tasks = Vec::new();
+        let mut images = Vec::new();
+        let mut releases = Vec::new();
+        if request.until >= Stage::Build {
+            tasks = task::tasks(project, &plans, &chosen)?;
+        }
+        let registry = first_set([&request.registry, &project.settings.registry])
+            .unwrap_or_else(|| DEFAULT_REGISTRY.into());
+        let console = first_set([&request.console, &project.settings.console.url])
+            .unwrap_or_else(|| DEFAULT_CONSOLE.into());
+        if request.until >= Stage::Prune {
+            images = image::images(project, &plans, &chosen, &registry, tag.as_deref(), revision.as_ref())?;
+        }
+        if request.until >= Stage::Deploy {
+            let tag = tag.as_deref().unwrap_or_default();
+            releases = release::releases(project, &plans, &images, &console, tag)?;
+        }
+        let mut notices = project.notices.clone();
+        notices.extend(unused(&plans));
+        Ok(Self {
+            project: project.root.clone(),
+            until: request.until,
+            revision,
+            tag,
+            stores: plans,
+            tasks,
+            images,
+            releases,
+            registry,
+            console,
+            concurrency: request.concurrency.or(project.settings.concurrency),
+            prune: project.settings.prune.clone(),
+            notices,
+        })
+    }
+
+    /// Every composition of every store.
+    pub fn compositions(&self) -> impl Iterator<Item = &Composition> {
+        self.stores.iter().flat_map(|store| &store.compositions)
+    }
+
+    /// The folder a unit is composed into.
+    pub fn workdir(&self, unit: &UnitId) -> PathBuf {
+        self.project.join(".out").join(unit.store.as_str()).join(unit.app.as_str())
+    }
+}
+
+/// Composes the chosen units, and what their builds read: the middleware of the same store.
+fn compose(
+    project: &Project,
+    composer: &Composer,
+    stores: &[&Store],
+    chosen: &select::Chosen,
+) -> Result<Vec<StorePlan>, Error> {
+    let mut compositions = composer.compose(stores)?;
+    compositions.retain(|composition| {
+        chosen.contains(&composition.unit) || chosen.feeds(&composition.unit, composition.kind)
+    });
+    let mut plans: Vec<StorePlan> = Vec::new();
+    for store in stores {
+        let of_store = |composition: &Composition| composition.unit.store == store.id;
+        let (own, rest): (Vec<_>, Vec<_>) = compositions.into_iter().partition(of_store);
+        compositions = rest;
+        if let Some(deployment) = &store.deployment
+            && !own.is_empty()
+        {
+            plans.push(StorePlan {
+                id: store.id.clone(),
+                deployment: deployment.clone(),
+                apps: project.apps_of(store).map(|app| app.name.clone()).collect(),
+                compositions: own,
+            });
+        }
+    }
+    Ok(plans)
+}
+
+fn unused(stores: &[StorePlan]) -> Vec<String> {
+    let mut notices: Vec<String> = stores
+        .iter()
+        .flat_map(|store| &store.compositions)
+        .flat_map(|composition| {
+            composition.unused.iter().map(|unused| {
+                format!(
+                    "`{}` of `{}` for `{}` is not used: it always comes from the base app",
+                    unused.path, unused.owner, composition.unit.app
+                )
+            })
+        })
+        .collect();
+    notices.sort();
+    notices.dedup();
+    notices
+}
+
+fn first_set(values: [&Option<String>; 2]) -> Option<String> {
+    values.into_iter().flatten().find(|value| !value.is_empty()).cloned()
+}

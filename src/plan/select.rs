@@ -1,0 +1,179 @@
+//! Which stores and which of their units take part.
+
+use std::collections::BTreeSet;
+
+use globset::{Glob, GlobMatcher};
+use miette::Diagnostic;
+
+use super::Error;
+use crate::config::Project;
+use crate::store::{AppKind, Store, UnitId};
+
+/// Stores, as the command line chooses them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// These, in this order.
+    Stores(Vec<String>),
+    /// Every deployable one.
+    All,
+}
+
+/// A choice that is not possible.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Problem {
+    /// No such store.
+    #[error("there is no store `{}`", id.escape_debug())]
+    Unknown {
+        /// As given.
+        id: String,
+        /// The nearest one, as a question.
+        #[help]
+        help: Option<String>,
+    },
+    /// A template is never composed.
+    #[error("`{id}` is a template: it gives code to its descendants and is never composed")]
+    Template {
+        /// As given.
+        id: String,
+        /// What can be chosen instead.
+        #[help]
+        help: String,
+    },
+}
+
+impl Selection {
+    /// The chosen stores; every wrong choice is reported.
+    pub fn stores<'a>(&self, project: &'a Project) -> Result<Vec<&'a Store>, Error> {
+        let deployable = || project.stores.deployables().map(|store| store.id.to_string()).collect();
+        let wanted = match self {
+            Self::All => return Ok(project.stores.deployables().collect()),
+            Self::Stores(ids) if ids.is_empty() => {
+                return Err(Error::NoSelection {
+                    deployable: deployable(),
+                });
+            }
+            Self::Stores(ids) => ids,
+        };
+        let mut stores: Vec<&Store> = Vec::new();
+        let mut problems = Vec::new();
+        for id in wanted {
+            match project.stores.get(id) {
+                Some(store) if store.deployment.is_some() => {
+                    if !stores.iter().any(|other| other.id == store.id) {
+                        stores.push(store);
+                    }
+                }
+                Some(store) => {
+                    let below = project.stores.deployable_descendants(&store.id);
+                    let below: Vec<_> = below.iter().map(ToString::to_string).collect();
+                    problems.push(Problem::Template {
+                        id: id.clone(),
+                        help: if below.is_empty() {
+                            format!("give it a `deployment` in `alokai.config.json` to make it deployable; `stores.{id}` has none")
+                        } else {
+                            format!("choose below it: `--store {}`", below.join(","))
+                        },
+                    });
+                }
+                None => {
+                    let known = project.stores.iter().map(|store| store.id.as_str());
+                    problems.push(Problem::Unknown {
+                        id: id.clone(),
+                        help: crate::config::nearest(id, known)
+                            .map(|near| format!("did you mean `{near}`?")),
+                    });
+                }
+            }
+        }
+        if problems.is_empty() {
+            Ok(stores)
+        } else {
+            Err(Error::Selection {
+                problems,
+                deployable: deployable(),
+            })
+        }
+    }
+}
+
+/// turbo-like patterns on unit names: `storefront-middleware-*`, `!playwright-*`.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    patterns: Vec<String>,
+}
+
+/// The units that a filter leaves.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    units: BTreeSet<UnitId>,
+    frontends: BTreeSet<UnitId>,
+}
+
+impl Chosen {
+    /// Whether the unit itself is chosen.
+    pub fn contains(&self, unit: &UnitId) -> bool {
+        self.units.contains(unit)
+    }
+
+    /// Whether a chosen unit reads what this one builds.
+    pub fn feeds(&self, unit: &UnitId, kind: AppKind) -> bool {
+        kind == AppKind::Middleware
+            && self.frontends.iter().any(|frontend| frontend.store == unit.store)
+    }
+}
+
+impl Filter {
+    /// Patterns as given; none takes every unit.
+    pub fn new(patterns: Vec<String>) -> Self {
+        Self { patterns }
+    }
+
+    /// The units of `stores` that pass: any positive pattern (or none given), no negative one.
+    pub fn units(&self, project: &Project, stores: &[&Store]) -> Result<Chosen, Error> {
+        let all: Vec<(UnitId, AppKind)> = stores
+            .iter()
+            .flat_map(|store| {
+                project.apps_of(store).map(|app| {
+                    let unit = UnitId {
+                        store: store.id.clone(),
+                        app: app.name.clone(),
+                    };
+                    (unit, app.kind)
+                })
+            })
+            .collect();
+        let names = || all.iter().map(|(unit, _)| unit.package_name()).collect();
+        let (mut positive, mut negative) = (Vec::new(), Vec::new());
+        for pattern in &self.patterns {
+            let (list, pattern) = match pattern.strip_prefix('!') {
+                Some(rest) => (&mut negative, rest),
+                None => (&mut positive, pattern.as_str()),
+            };
+            let glob = Glob::new(pattern).map_err(|error| Error::Filter {
+                message: format!("`--filter {}` is no pattern: {}", pattern.escape_debug(), error.kind()),
+                units: names(),
+            })?;
+            list.push(glob.compile_matcher());
+        }
+        let any = |globs: &[GlobMatcher], name: &str| globs.iter().any(|glob| glob.is_match(name));
+        let passes = |unit: &UnitId| {
+            let name = unit.package_name();
+            (positive.is_empty() || any(&positive, &name)) && !any(&negative, &name)
+        };
+        let chosen: Vec<_> = all.iter().filter(|(unit, _)| passes(unit)).collect();
+        if chosen.is_empty() && !all.is_empty() {
+            return Err(Error::Filter {
+                message: format!("`--filter {}` leaves no unit", self.patterns.join(" ").escape_debug()),
+                units: names(),
+            });
+        }
+        Ok(Chosen {
+            frontends: chosen
+                .iter()
+                .filter(|(_, kind)| kind.framework().is_some())
+                .map(|(unit, _)| unit.clone())
+                .collect(),
+            units: chosen.into_iter().map(|(unit, _)| unit.clone()).collect(),
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! A terminal: one live line per running unit, and a finished line above for each that ended.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Reporter;
+use super::lines::line;
+use crate::event::{Event, Unit};
+
+/// Live lines on standard error.
+pub struct Bars {
+    all: MultiProgress,
+    running: HashMap<Unit, ProgressBar>,
+}
+
+impl Bars {
+    /// Draws to standard error.
+    pub fn new() -> Self {
+        Self {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            running: HashMap::new(),
+        }
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reporter for Bars {
+    fn report(&mut self, event: &Event) {
+        match event {
+            Event::Started { unit } => {
+                let bar = self.all.add(ProgressBar::new_spinner());
+                // The literal cannot be wrong.
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {wide_msg}") {
+                    bar.set_style(style);
+                }
+                bar.set_prefix(format!("{} {unit}", unit.stage));
+                bar.enable_steady_tick(Duration::from_millis(120));
+                self.running.insert(unit.clone(), bar);
+            }
+            Event::Output { unit, line } => {
+                if let Some(bar) = self.running.get(unit) {
+                    bar.set_message(line.replace('\t', " "));
+                }
+            }
+            other => {
+                if let Event::Finished { unit, .. } = other
+                    && let Some(bar) = self.running.remove(unit)
+                {
+                    bar.finish_and_clear();
+                    self.all.remove(&bar);
+                }
+                if let Some(line) = line(other) {
+                    let _ = self.all.println(line);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        for (_, bar) in self.running.drain() {
+            bar.finish_and_clear();
+        }
+        let _ = self.all.clear();
+    }
+}

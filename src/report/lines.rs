@@ -1,0 +1,129 @@
+//! Plain lines, for pipes and CI; on GitHub Actions the output of each unit in a group.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use super::{Reporter, duration};
+use crate::event::{Event, Outcome, Unit};
+
+/// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
+/// told apart.
+pub struct Lines<W> {
+    out: W,
+}
+
+impl<W: Write + Send> Lines<W> {
+    /// Writes to `out`, which is standard error.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+}
+
+impl<W: Write + Send> Reporter for Lines<W> {
+    fn report(&mut self, event: &Event) {
+        // Nobody to read it is no reason to end the work.
+        let _ = match event {
+            Event::Output { unit, line } => writeln!(self.out, "{}: {line}", prefix(unit)),
+            other => write_line(&mut self.out, other),
+        };
+    }
+
+    fn finish(&mut self) {
+        let _ = self.out.flush();
+    }
+}
+
+/// The same with a unit's output held back until it has ended: groups cannot interleave.
+pub struct Groups<W> {
+    out: W,
+    held: HashMap<Unit, Vec<String>>,
+}
+
+impl<W: Write + Send> Groups<W> {
+    /// Writes to `out`, which is standard error.
+    pub fn new(out: W) -> Self {
+        Self {
+            out,
+            held: HashMap::new(),
+        }
+    }
+
+    fn group(&mut self, unit: &Unit) -> std::io::Result<()> {
+        let Some(lines) = self.held.remove(unit) else {
+            return Ok(());
+        };
+        writeln!(self.out, "::group::{} {unit}", unit.stage)?;
+        // A line of a script must not be taken for a command of the runner, whatever it
+        // says: between these two marks the runner listens to nothing.
+        let token = format!("alokai-{}", std::process::id());
+        writeln!(self.out, "::stop-commands::{token}")?;
+        for line in lines {
+            writeln!(self.out, "{line}")?;
+        }
+        writeln!(self.out, "::{token}::")?;
+        writeln!(self.out, "::endgroup::")
+    }
+}
+
+impl<W: Write + Send> Reporter for Groups<W> {
+    fn report(&mut self, event: &Event) {
+        let _ = match event {
+            Event::Output { unit, line } => {
+                self.held.entry(unit.clone()).or_default().push(line.clone());
+                Ok(())
+            }
+            Event::Finished { unit, .. } => {
+                self.group(unit).and_then(|()| write_line(&mut self.out, event))
+            }
+            other => write_line(&mut self.out, other),
+        };
+    }
+
+    fn finish(&mut self) {
+        let units: Vec<_> = self.held.keys().cloned().collect();
+        for unit in units {
+            let _ = self.group(&unit);
+        }
+        let _ = self.out.flush();
+    }
+}
+
+fn prefix(unit: &Unit) -> String {
+    match (&unit.store, &unit.name) {
+        (Some(store), Some(name)) => format!("{name}-{store}:{}", unit.stage),
+        _ => format!("{unit}:{}", unit.stage),
+    }
+}
+
+fn write_line(out: &mut impl Write, event: &Event) -> std::io::Result<()> {
+    match line(event) {
+        Some(line) => writeln!(out, "{line}"),
+        None => Ok(()),
+    }
+}
+
+/// What people read of an event that is no output.
+pub fn line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::StageStarted { stage, units } => {
+            format!("== {stage} ({units} {})", if *units == 1 { "unit" } else { "units" })
+        }
+        Event::Notice { message } => format!("note: {message}"),
+        Event::Started { unit } => format!("   {} {unit}", unit.stage),
+        Event::Finished {
+            unit,
+            outcome,
+            seconds,
+        } => {
+            let stage = unit.stage;
+            let time = duration(*seconds);
+            match outcome {
+                Outcome::Done { note: None } => format!("ok {stage} {unit} ({time})"),
+                Outcome::Done { note: Some(note) } => format!("ok {stage} {unit} ({time}): {note}"),
+                Outcome::Failed { message } => format!("FAILED {stage} {unit} ({time}): {message}"),
+                Outcome::Skipped { because } => format!("skipped {stage} {unit} because of {because}"),
+            }
+        }
+        Event::StageFinished { .. } | Event::Output { .. } => return None,
+    })
+}
