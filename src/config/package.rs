@@ -8,29 +8,51 @@ use serde::Deserialize;
 use super::problem::Error;
 
 /// The fields of a `package.json` that decide something here; all others are left alone.
+///
+/// Installed packages are as their writers left them (`"main": false` exists), so a field of
+/// another type than ours counts as not there.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PackageJson {
     /// The package's name.
+    #[serde(deserialize_with = "lenient")]
     pub name: Option<String>,
     /// Its scripts, by name.
+    #[serde(deserialize_with = "lenient")]
     pub scripts: IndexMap<String, String>,
     /// What it needs to run.
+    #[serde(deserialize_with = "lenient")]
     pub dependencies: IndexMap<String, String>,
     /// What it needs to be built.
+    #[serde(deserialize_with = "lenient")]
     pub dev_dependencies: IndexMap<String, String>,
     /// What it uses where it can be installed.
+    #[serde(deserialize_with = "lenient")]
     pub optional_dependencies: IndexMap<String, String>,
     /// What it expects its user to bring.
+    #[serde(deserialize_with = "lenient")]
     pub peer_dependencies: IndexMap<String, String>,
     /// What is said of those, by name.
+    #[serde(deserialize_with = "lenient")]
     pub peer_dependencies_meta: IndexMap<String, PeerMeta>,
     /// The file that `require` of the package loads.
+    #[serde(deserialize_with = "lenient")]
     pub main: Option<String>,
     /// What `npm pack` would take; `None` means everything.
+    #[serde(deserialize_with = "lenient")]
     pub files: Option<Vec<String>>,
     /// `<name>@<version>` of the project's package manager.
+    #[serde(deserialize_with = "lenient")]
     pub package_manager: Option<String>,
+}
+
+fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::de::DeserializeOwned + Default,
+{
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(T::deserialize(value).unwrap_or_default())
 }
 
 /// What a package says of one of its peers.

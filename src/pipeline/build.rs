@@ -120,10 +120,10 @@ pub async fn run(plan: &Plan, workdirs: Vec<Workdir>, context: &Arc<Context>) ->
         let Some(joined) = running.join_next().await else {
             break;
         };
-        let Ok((index, result)) = joined else {
-            // A task that panicked; the panic has been printed.
-            stop_because = Some("a task that crashed".into());
-            continue;
+        let (index, result) = match joined {
+            Ok(ended) => ended,
+            // Tasks are never aborted, so this is a panic: a bug must not look like success.
+            Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         };
         let task = &plan.tasks[index];
         match result {
@@ -152,8 +152,8 @@ pub async fn run(plan: &Plan, workdirs: Vec<Workdir>, context: &Arc<Context>) ->
         }
     }
     // In the plan's order, whatever ended first.
-    let position = |unit: &UnitId| plan.tasks.iter().position(|task| task.subject == Subject::Unit(unit.clone()));
-    settled.done.sort_by_key(|built| position(built.unit()));
+    let order: Vec<_> = plan.compositions().map(|composition| &composition.unit).collect();
+    settled.done.sort_by_key(|built| order.iter().position(|unit| *unit == built.unit()));
     settled
 }
 

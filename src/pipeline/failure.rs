@@ -43,20 +43,31 @@ pub enum Error {
 
 fn count(failures: &[Failure]) -> String {
     match failures {
-        [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
+    [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
         several => format!("{} units failed", several.len()),
     }
 }
 
 /// One unit's failure.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", unit.stage)]
+#[derive(Debug)]
 pub struct Failure {
     /// Which unit, in which stage.
     pub unit: Unit,
     /// Why.
-    #[source]
     pub error: StageError,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.unit, self.error)
+    }
+}
+
+impl std::error::Error for Failure {
+    // The error is in the message already; what follows is its own cause.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 impl Diagnostic for Failure {

@@ -90,11 +90,11 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     };
     tokio::pin!(reading);
 
+    let mut read_all = false;
     let (status, interrupted) = {
         let ending = end(&mut child, group, &context.interrupt);
         tokio::pin!(ending);
         // Both at once: a full pipe would keep the child from ending.
-        let mut read_all = false;
         loop {
             tokio::select! {
                 ended = &mut ending => break ended,
@@ -104,7 +104,9 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     };
     // Whatever the leader has left behind ends with it, and so lets go of the pipes.
     signal(group, Signal::KILL);
-    let _ = tokio::time::timeout(Duration::from_secs(2), &mut reading).await;
+    if !read_all {
+        let _ = tokio::time::timeout(Duration::from_secs(2), &mut reading).await;
+    }
     drop(outside);
     if interrupted {
         return Err(Trouble::Interrupted);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use super::{Reporter, duration};
-use crate::event::{Event, Outcome, Unit};
+use crate::event::{Event, Outcome, Stage, Unit};
 
 /// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
 /// told apart.
@@ -109,6 +109,8 @@ pub fn line(event: &Event) -> Option<String> {
             format!("== {stage} ({units} {})", if *units == 1 { "unit" } else { "units" })
         }
         Event::Notice { message } => format!("note: {message}"),
+        // Over before it could be read.
+        Event::Started { unit } if matches!(unit.stage, Stage::Compose | Stage::Prune) => return None,
         Event::Started { unit } => format!("   {} {unit}", unit.stage),
         Event::Finished {
             unit,
