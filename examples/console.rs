@@ -30,7 +30,9 @@ async fn record(
     if method != Method::PATCH {
         return (StatusCode::OK, Json(json!({ "service": "console" })));
     }
-    let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get("content-type")
+        .and_then(|value| value.to_str().ok());
     let document = json!({
         "method": method.as_str(),
         "path": uri.path(),
@@ -51,7 +53,9 @@ async fn record(
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        return Err(std::io::Error::other("usage: console <folder for the requests>"));
+        return Err(std::io::Error::other(
+            "usage: console <folder for the requests>",
+        ));
     };
     std::fs::create_dir_all(&folder)?;
     let recorder = Arc::new(Recorder {
@@ -60,5 +64,9 @@ async fn main() -> std::io::Result<()> {
     });
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     println!("http://{}", listener.local_addr()?);
-    axum::serve(listener, Router::new().fallback(record).with_state(recorder)).await
+    axum::serve(
+        listener,
+        Router::new().fallback(record).with_state(recorder),
+    )
+    .await
 }

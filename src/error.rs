@@ -87,7 +87,10 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
         pipeline::Error::Preflight { .. } => Exit::Surroundings,
         pipeline::Error::Failed { failures } => {
             // One failure of the work itself outweighs any number of things out of reach.
-            if failures.iter().all(|failure| is_out_of_reach(&failure.error)) {
+            if failures
+                .iter()
+                .all(|failure| is_out_of_reach(&failure.error))
+            {
                 Exit::Surroundings
             } else {
                 Exit::Failed
@@ -102,7 +105,9 @@ fn is_out_of_reach(error: &StageError) -> bool {
         StageError::Build(error) => matches!(error, BuildError::Start { .. }),
         StageError::Docker(error) => matches!(
             error,
-            DockerError::Unreachable { .. } | DockerError::Permission { .. } | DockerError::Address { .. }
+            DockerError::Unreachable { .. }
+                | DockerError::Permission { .. }
+                | DockerError::Address { .. }
         ),
         StageError::Registry(error) => matches!(
             error,

@@ -118,7 +118,11 @@ pub enum Outcome {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "event",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
 pub enum Event {
     /// A stage begins.
     StageStarted {
@@ -264,14 +268,20 @@ struct Outside {
 
 impl Outside {
     fn enter(&self) {
-        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut since = self
+            .since
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.running.fetch_add(1, Ordering::Relaxed) == 0 {
             *since = Some(Instant::now());
         }
     }
 
     fn leave(&self) {
-        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut since = self
+            .since
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.running.fetch_sub(1, Ordering::Relaxed) == 1
             && let Some(start) = since.take()
         {

@@ -47,7 +47,10 @@ pub enum Error {
     },
     /// Anything else libgit2 reports.
     #[error("git cannot read {what} of `{}`", project.display())]
-    #[diagnostic(code(alokai::git::read), help("`git fsck` tells whether the repository is sound"))]
+    #[diagnostic(
+        code(alokai::git::read),
+        help("`git fsck` tells whether the repository is sound")
+    )]
     Read {
         /// What was asked for.
         what: &'static str,
@@ -105,7 +108,9 @@ impl Repository {
                 source,
             },
         })?;
-        let root = inner.workdir().ok_or_else(|| Error::NoRepository { project: owned() })?;
+        let root = inner
+            .workdir()
+            .ok_or_else(|| Error::NoRepository { project: owned() })?;
         // Both sides canonical: a project reached through a link is still under its work tree.
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let inside = canonical(project)
@@ -179,7 +184,10 @@ impl Repository {
 
     /// What the index knows of files under the project.
     pub fn index(&self) -> Result<Index, Error> {
-        let index = self.inner.index().map_err(|source| self.failed("the index", source))?;
+        let index = self
+            .inner
+            .index()
+            .map_err(|source| self.failed("the index", source))?;
         // A file changed in the same instant the index was written may have the recorded time
         // and other content ("racy git"); such files are read.
         let written = index
@@ -206,7 +214,11 @@ impl Repository {
                     Tracked {
                         id: entry.id,
                         size: entry.file_size,
-                        modified: if racy { (0, 0) } else { (seconds, entry.mtime.nanoseconds()) },
+                        modified: if racy {
+                            (0, 0)
+                        } else {
+                            (seconds, entry.mtime.nanoseconds())
+                        },
                     },
                 );
             }

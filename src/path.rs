@@ -19,7 +19,11 @@ pub fn normalize(path: &Path) -> PathBuf {
 
 /// The way from the folder `from` to `to`, both absolute and normal.
 pub fn relative(from: &Path, to: &Path) -> PathBuf {
-    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let shared = from
+        .components()
+        .zip(to.components())
+        .take_while(|(a, b)| a == b)
+        .count();
     let mut path = PathBuf::new();
     for _ in from.components().skip(shared) {
         path.push("..");

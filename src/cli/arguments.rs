@@ -77,7 +77,11 @@ impl Select {
             return Selection::All;
         }
         // `--store us, eu` leaves an empty piece.
-        let ids = self.stores.iter().map(|id| id.trim()).filter(|id| !id.is_empty());
+        let ids = self
+            .stores
+            .iter()
+            .map(|id| id.trim())
+            .filter(|id| !id.is_empty());
         Selection::Stores(ids.map(str::to_owned).collect())
     }
 }

@@ -9,12 +9,22 @@ use crate::pipeline::Access;
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let until = if options.compose_only { Stage::Compose } else { Stage::Build };
+    let until = if options.compose_only {
+        Stage::Compose
+    } else {
+        Stage::Build
+    };
     let surroundings = Surroundings {
         access: Access::default(),
         scripts: environment.scripts(),
     };
-    run(&project, request(&options.select, until), Some(&options.work), &options.output, surroundings)
+    run(
+        &project,
+        request(&options.select, until),
+        Some(&options.work),
+        &options.output,
+        surroundings,
+    )
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
@@ -27,5 +37,11 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         access: environment.access(&options.access)?,
         scripts: environment.scripts(),
     };
-    run(&project, request, Some(&options.work), &options.output, surroundings)
+    run(
+        &project,
+        request,
+        Some(&options.work),
+        &options.output,
+        surroundings,
+    )
 }

@@ -1,5 +1,8 @@
 //! The environment: the only place that reads it.
-#![expect(clippy::disallowed_methods, reason = "this is the room that the others are told to use")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the room that the others are told to use"
+)]
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -40,7 +43,9 @@ impl Environment {
         for (number, entry) in entries.enumerate() {
             let (name, value) = entry.map_err(|error| match error {
                 // The library would print the line.
-                dotenvy::Error::LineParse(..) => failed(format!("entry {} is not `NAME=value`", number + 1)),
+                dotenvy::Error::LineParse(..) => {
+                    failed(format!("entry {} is not `NAME=value`", number + 1))
+                }
                 other => failed(other.to_string()),
             })?;
             file.insert(name, value);
@@ -50,7 +55,10 @@ impl Environment {
 
     fn get(&self, name: &str) -> Option<String> {
         let set = |value: &String| !value.is_empty();
-        std::env::var(name).ok().filter(set).or_else(|| self.file.get(name).cloned().filter(set))
+        std::env::var(name)
+            .ok()
+            .filter(set)
+            .or_else(|| self.file.get(name).cloned().filter(set))
     }
 
     /// The registry that flag or environment names.
@@ -68,7 +76,9 @@ impl Environment {
         let user = given(options.cloud_username.as_ref()).or_else(|| self.get(USER));
         let password = if options.cloud_password_stdin {
             let mut line = String::new();
-            std::io::stdin().read_line(&mut line).map_err(|_| Error::NoPassword)?;
+            std::io::stdin()
+                .read_line(&mut line)
+                .map_err(|_| Error::NoPassword)?;
             let password = line.trim_end_matches(['\r', '\n']).to_owned();
             if password.is_empty() {
                 return Err(Error::NoPassword);
@@ -80,7 +90,11 @@ impl Environment {
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
         Ok(Access {
             docker: self.docker(),
-            missing: missing.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect(),
+            missing: missing
+                .iter()
+                .filter(|(is, _)| *is)
+                .map(|(_, name)| *name)
+                .collect(),
             credentials: user.zip(password).map(|(user, password)| Credentials {
                 user,
                 password: SecretString::from(password),
@@ -143,7 +157,10 @@ pub fn screen() -> Screen {
     };
     if set("GITHUB_ACTIONS") {
         Screen::GitHub
-    } else if set("CI") || !std::io::stderr().is_terminal() || std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+    } else if set("CI")
+        || !std::io::stderr().is_terminal()
+        || std::env::var("TERM").is_ok_and(|term| term == "dumb")
+    {
         Screen::Plain
     } else {
         Screen::Terminal
@@ -155,7 +172,9 @@ pub fn print_error(error: AnyError) {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let terminal = std::io::stderr().is_terminal();
     let _ = miette::set_hook(Box::new(move |_| {
-        let mut options = miette::MietteHandlerOpts::new().color(terminal && !no_color).break_words(false);
+        let mut options = miette::MietteHandlerOpts::new()
+            .color(terminal && !no_color)
+            .break_words(false);
         if !terminal {
             // A log is read by people and by grep; neither wants lines broken at 80.
             options = options.width(400).unicode(false);

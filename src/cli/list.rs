@@ -42,7 +42,8 @@ fn overrides(lister: &Lister, store: &Store) -> Result<Vec<(String, usize)>, Any
     let mut counts = Vec::new();
     for app in &store.apps {
         if let Some(folder) = &store.folder {
-            let (layer, _) = lister.layer(Owner::Store(store.id.clone()), &format!("{folder}/{app}"))?;
+            let (layer, _) =
+                lister.layer(Owner::Store(store.id.clone()), &format!("{folder}/{app}"))?;
             counts.push((app.to_string(), layer.files.len()));
         }
     }
@@ -51,8 +52,10 @@ fn overrides(lister: &Lister, store: &Store) -> Result<Vec<(String, usize)>, Any
 
 fn entry(project: &Project, store: &Store, overrides: &[(String, usize)]) -> Value {
     let apps: Vec<_> = project.apps_of(store).map(|app| &app.name).collect();
-    let overrides: serde_json::Map<_, _> =
-        overrides.iter().map(|(app, files)| (app.clone(), json!(files))).collect();
+    let overrides: serde_json::Map<_, _> = overrides
+        .iter()
+        .map(|(app, files)| (app.clone(), json!(files)))
+        .collect();
     json!({
         "storeId": store.id,
         "kind": if store.deployment.is_some() { "deployable" } else { "template" },
@@ -74,23 +77,46 @@ fn draw(
     let children: Vec<_> = project.stores.children(parent).collect();
     for (position, store) in children.iter().enumerate() {
         let last = position + 1 == children.len();
-        let (branch, below) = if last { ("└── ", "    ") } else { ("├── ", "│   ") };
+        let (branch, below) = if last {
+            ("└── ", "    ")
+        } else {
+            ("├── ", "│   ")
+        };
         let kind = match &store.deployment {
             None => "template".into(),
             Some(deployment) => {
-                let framework = deployment.framework.map(|name| format!(" {name}")).unwrap_or_default();
-                format!("deployable{framework}, {} in {}", deployment.project_name, deployment.cloud_region)
+                let framework = deployment
+                    .framework
+                    .map(|name| format!(" {name}"))
+                    .unwrap_or_default();
+                format!(
+                    "deployable{framework}, {} in {}",
+                    deployment.project_name, deployment.cloud_region
+                )
             }
         };
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{indent}{branch}{}  {kind}", store.id);
         let has_children = project.stores.children(Some(&store.id)).next().is_some();
-        let inner = format!("{indent}{below}{}", if has_children { "│   " } else { "    " });
+        let inner = format!(
+            "{indent}{below}{}",
+            if has_children { "│   " } else { "    " }
+        );
         for (app, files) in overrides(lister, store)? {
-            let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+            let files = if files == 1 {
+                "1 file".into()
+            } else {
+                format!("{files} files")
+            };
             let _ = writeln!(out, "{inner}{app}: {files}");
         }
-        draw(project, lister, Some(&store.id), &format!("{indent}{below}"), out)?;
+        draw(
+            project,
+            lister,
+            Some(&store.id),
+            &format!("{indent}{below}"),
+            out,
+        )?;
     }
     Ok(())
 }

@@ -25,14 +25,20 @@ use crate::error::Error as AnyError;
 pub enum Error {
     /// The folder given with `--cwd`.
     #[error("`{}` is no folder", path.display())]
-    #[diagnostic(code(alokai::cli::cwd), help("`--cwd` takes the project's folder or one below it"))]
+    #[diagnostic(
+        code(alokai::cli::cwd),
+        help("`--cwd` takes the project's folder or one below it")
+    )]
     Cwd {
         /// As given.
         path: PathBuf,
     },
     /// `.env` cannot be read.
     #[error("cannot read `{}`: {reason}", path.display())]
-    #[diagnostic(code(alokai::cli::env_file), help("each line is `NAME=value`; quote values with spaces"))]
+    #[diagnostic(
+        code(alokai::cli::env_file),
+        help("each line is `NAME=value`; quote values with spaces")
+    )]
     EnvFile {
         /// The file.
         path: PathBuf,
@@ -41,11 +47,17 @@ pub enum Error {
     },
     /// `--cloud-password-stdin` without a password there.
     #[error("`--cloud-password-stdin` is given, and standard input has no password")]
-    #[diagnostic(code(alokai::cli::password), help("pipe it in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`"))]
+    #[diagnostic(
+        code(alokai::cli::password),
+        help("pipe it in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`")
+    )]
     NoPassword,
     /// `compose --check` found differences.
     #[error("`.out` differs from the composition: {write} to write, {remove} to remove")]
-    #[diagnostic(code(alokai::cli::differs), help("write it: the same command without `--check`"))]
+    #[diagnostic(
+        code(alokai::cli::differs),
+        help("write it: the same command without `--check`")
+    )]
     Differs {
         /// Files to write.
         write: usize,
@@ -61,7 +73,10 @@ pub enum Error {
     },
     /// The asynchronous runtime or the signal handlers cannot be set up.
     #[error("cannot start: {source}")]
-    #[diagnostic(code(alokai::cli::start), help("check the limits of this user: `ulimit -a`"))]
+    #[diagnostic(
+        code(alokai::cli::start),
+        help("check the limits of this user: `ulimit -a`")
+    )]
     Start {
         /// The system's word.
         source: std::io::Error,

@@ -43,7 +43,11 @@ pub fn run(
     request.concurrency = concurrency.map(usize::from);
     let plan = Plan::make(project, &request)?;
     if work.is_some_and(|work| work.dry_run) {
-        return if output.json { document(&plan::document(&plan)) } else { answer(&plan::text(&plan)) };
+        return if output.json {
+            document(&plan::document(&plan))
+        } else {
+            answer(&plan::text(&plan))
+        };
     }
     let keep_going = work.is_some_and(|work| work.keep_going);
     let (summary, result) = carry_out(&plan, keep_going, output.json, surroundings)?;
@@ -68,7 +72,12 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 
 type Ended = (Summary, Result<(), pipeline::Error>);
 
-fn carry_out(plan: &Plan, keep_going: bool, json: bool, surroundings: Surroundings) -> Result<Ended, Error> {
+fn carry_out(
+    plan: &Plan,
+    keep_going: bool,
+    json: bool,
+    surroundings: Surroundings,
+) -> Result<Ended, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -102,7 +111,11 @@ fn carry_out(plan: &Plan, keep_going: bool, json: bool, surroundings: Surroundin
 fn listen(runtime: &tokio::runtime::Runtime, interrupt: &Interrupt) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let _inside = runtime.enter();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
         let mut signals = signal(kind).map_err(|source| Error::Start { source })?;
         let interrupt = interrupt.clone();
         runtime.spawn(async move {
@@ -129,7 +142,11 @@ fn table(summary: Summary) -> SummaryTable {
                 reference: row.reference,
             })
             .collect(),
-        deployed: summary.deployed.into_iter().map(|(store, address)| (store.to_string(), address)).collect(),
+        deployed: summary
+            .deployed
+            .into_iter()
+            .map(|(store, address)| (store.to_string(), address))
+            .collect(),
         seconds: summary.elapsed.as_secs_f64(),
         own_seconds: summary.own.as_secs_f64(),
     }

@@ -46,7 +46,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         let place = Some(span(error.range()));
         let message = error.kind().to_string().to_lowercase();
         invalid(vec![
-            Problem::new(message, "the file is JSON with comments and trailing commas").at(place),
+            Problem::new(
+                message,
+                "the file is JSON with comments and trailing commas",
+            )
+            .at(place),
         ])
     };
     let parsed = parse_to_ast(text, &CollectOptions::default(), &options()).map_err(syntax)?;
@@ -123,7 +127,9 @@ impl<'a> Walk<'a> {
         }
         let schema = self.deref(schema);
         let expected = match &schema["type"] {
-            Json::Array(types) => types.iter().find_map(|one| one.as_str().filter(|t| *t != "null")),
+            Json::Array(types) => types
+                .iter()
+                .find_map(|one| one.as_str().filter(|t| *t != "null")),
             one => one.as_str(),
         };
         let mut wrong = |message: String, help: String| {
@@ -141,7 +147,10 @@ impl<'a> Walk<'a> {
                         self.problems.push(
                             Problem::new(
                                 format!("{name} lacks `{key}`"),
-                                format!("add `\"{key}\"`: {}", describe(&schema["properties"][key])),
+                                format!(
+                                    "add `\"{key}\"`: {}",
+                                    describe(&schema["properties"][key])
+                                ),
                             )
                             .at(Some((object.range.start, 1).into())),
                         );
@@ -215,7 +224,10 @@ impl<'a> Walk<'a> {
                         format!("unknown key `{}`", key.escape_debug()),
                         match nearest(key, known.iter().copied()) {
                             Some(near) => format!("did you mean `{near}`?"),
-                            None => format!("known here: {}; keys of your own begin with `x-`", known.join(", ")),
+                            None => format!(
+                                "known here: {}; keys of your own begin with `x-`",
+                                known.join(", ")
+                            ),
                         },
                     )
                     .at(Some(span(property.name.range()))),
@@ -228,7 +240,12 @@ impl<'a> Walk<'a> {
 /// The closest of the known names, if one is close enough to have been meant.
 pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|name| (strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -237,7 +254,11 @@ pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<
 /// `enum`, or the `const`s of a `oneOf`, which is how a documented Rust enum comes out.
 fn choices(schema: &Json) -> Vec<&str> {
     let plain = schema["enum"].as_array().into_iter().flatten();
-    let documented = schema["oneOf"].as_array().into_iter().flatten().map(|one| &one["const"]);
+    let documented = schema["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| &one["const"]);
     plain.chain(documented).filter_map(Json::as_str).collect()
 }
 

@@ -47,8 +47,9 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
         match AppName::new(&name) {
             Ok(name) => {
                 let package = PackageJson::read(&package)?;
-                let kind =
-                    AppKind::detect(&name, |wanted| package.all_dependencies().any(|d| d == wanted));
+                let kind = AppKind::detect(&name, |wanted| {
+                    package.all_dependencies().any(|d| d == wanted)
+                });
                 found.apps.push(BaseApp {
                     name,
                     kind,
@@ -67,7 +68,11 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
         if file.is_file() {
             let package = PackageJson::read(&file)?;
             if let Some(name) = package.name.clone() {
-                found.packages.push(WorkspacePackage { name, folder, package });
+                found.packages.push(WorkspacePackage {
+                    name,
+                    folder,
+                    package,
+                });
             }
         }
     }

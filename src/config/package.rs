@@ -78,7 +78,9 @@ impl PackageJson {
 
     /// Whether the peer is said to be optional.
     pub fn is_optional_peer(&self, name: &str) -> bool {
-        self.peer_dependencies_meta.get(name).is_some_and(|meta| meta.optional)
+        self.peer_dependencies_meta
+            .get(name)
+            .is_some_and(|meta| meta.optional)
     }
 
     /// Names of everything it may use while it is built, each once or more.

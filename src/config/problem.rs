@@ -19,7 +19,10 @@ pub enum Error {
     },
     /// A file or folder of the project cannot be read.
     #[error("cannot read `{}`", path.display())]
-    #[diagnostic(code(alokai::config::read), help("check that it exists and that you may read it"))]
+    #[diagnostic(
+        code(alokai::config::read),
+        help("check that it exists and that you may read it")
+    )]
     Read {
         /// What was read.
         path: PathBuf,
@@ -51,7 +54,10 @@ pub enum Error {
     },
     /// A `package.json` that is no JSON of the expected shape.
     #[error("`{}` is not a valid package.json", path.display())]
-    #[diagnostic(code(alokai::config::package), help("mend the file; `npm pkg get name` checks it"))]
+    #[diagnostic(
+        code(alokai::config::package),
+        help("mend the file; `npm pkg get name` checks it")
+    )]
     Package {
         /// The file.
         path: PathBuf,

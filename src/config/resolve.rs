@@ -23,8 +23,11 @@ pub fn resolve(
     let mut problems = Vec::new();
     let mut notices = Vec::new();
     let mut stores = Vec::new();
-    let frontends: Vec<Framework> =
-        folders.apps.iter().filter_map(|app| app.kind.framework()).collect();
+    let frontends: Vec<Framework> = folders
+        .apps
+        .iter()
+        .filter_map(|app| app.kind.framework())
+        .collect();
 
     let mut deployment = |id: &str| {
         let entry = config.stores.get(id)?.deployment.as_ref()?;
@@ -40,7 +43,11 @@ pub fn resolve(
         }
     };
     let ignore_paths = |id: &str| {
-        config.stores.get(id).map(|entry| entry.ignore_paths.clone()).unwrap_or_default()
+        config
+            .stores
+            .get(id)
+            .map(|entry| entry.ignore_paths.clone())
+            .unwrap_or_default()
     };
 
     for folder in folders.stores {
@@ -122,6 +129,8 @@ pub fn resolve(
     }
 
     if !problems.is_empty() {
+        // From the top of the file down.
+        problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
         return Err(Error::Invalid {
             path: path.to_owned(),
             text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
@@ -158,13 +167,19 @@ fn is_repository_component(name: &str) -> bool {
         let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         part.starts_with(edge)
             && part.ends_with(edge)
-            && part.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
+            && part
+                .chars()
+                .all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
     })
 }
 
 type Found = Vec<(&'static [&'static str], Problem)>;
 
-fn deployment(id: &str, entry: &DeploymentEntry, frontends: &[Framework]) -> Result<Deployment, Found> {
+fn deployment(
+    id: &str,
+    entry: &DeploymentEntry,
+    frontends: &[Framework],
+) -> Result<Deployment, Found> {
     let mut found: Found = Vec::new();
     let project_name = entry.project_name.clone().unwrap_or_default();
     if !is_repository_component(&project_name) || project_name.contains('/') {
@@ -201,7 +216,9 @@ fn deployment(id: &str, entry: &DeploymentEntry, frontends: &[Framework]) -> Res
     };
     if let Some(region) = cloud_region.as_deref()
         && (region.is_empty()
-            || !region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+            || !region
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-'))
     {
         found.push((
             &["cloudRegion"],

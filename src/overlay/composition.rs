@@ -213,7 +213,11 @@ impl<'a> Composer<'a> {
             }
         }
         let keep = |layer: usize, path: &str| {
-            if from_base(path) { layer == 0 } else { !dropped.contains_key(path) }
+            if from_base(path) {
+                layer == 0
+            } else {
+                !dropped.contains_key(path)
+            }
         };
         let (merged, clashes) = merge(&layers, keep);
         let problems = clashes
@@ -233,7 +237,9 @@ impl<'a> Composer<'a> {
                 (Kind::Link { .. }, _) => Body::Link,
                 (Kind::File { .. }, "package.json") => {
                     let name = unit.package_name();
-                    edited(&merged.file.source, &mut id, |text| rewrite::package_json(text, &name))?
+                    edited(&merged.file.source, &mut id, |text| {
+                        rewrite::package_json(text, &name)
+                    })?
                 }
                 (Kind::File { .. }, "tsconfig.json") => {
                     edited(&merged.file.source, &mut id, rewrite::tsconfig_json)?
@@ -251,7 +257,11 @@ impl<'a> Composer<'a> {
                 },
             );
         }
-        let node_modules = self.project.root.join(base_folder(&app.name)).join("node_modules");
+        let node_modules = self
+            .project
+            .root
+            .join(base_folder(&app.name))
+            .join("node_modules");
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
             kind: app.kind,

@@ -26,7 +26,9 @@ impl ContentId {
                 Ok(_) => std::io::Error::other(error),
             }
         };
-        Oid::hash_file(ObjectType::Blob, path).map(Self).map_err(failed)
+        Oid::hash_file(ObjectType::Blob, path)
+            .map(Self)
+            .map_err(failed)
     }
 
     /// The first `digits` hexadecimal digits.

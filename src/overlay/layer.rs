@@ -134,7 +134,11 @@ impl Lister {
         if root.is_dir() {
             let mut rules = Vec::new();
             let mut parent = self.project.clone();
-            for part in Path::new(folder).parent().into_iter().flat_map(Path::components) {
+            for part in Path::new(folder)
+                .parent()
+                .into_iter()
+                .flat_map(Path::components)
+            {
                 parent.push(part);
                 rules.extend(rules_in(&parent));
             }
@@ -184,7 +188,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, folder: &Path, path: &str, rules: &mut Vec<Gitignore>) -> Result<(), Error> {
+    fn folder(
+        &mut self,
+        folder: &Path,
+        path: &str,
+        rules: &mut Vec<Gitignore>,
+    ) -> Result<(), Error> {
         let own = rules_in(folder);
         let depth = rules.len();
         rules.extend(own);
@@ -229,7 +238,9 @@ impl Walk<'_> {
                 continue;
             }
             match file.symlink_metadata() {
-                Ok(metadata) if !metadata.is_dir() => self.add(&file, path.to_owned(), &metadata)?,
+                Ok(metadata) if !metadata.is_dir() => {
+                    self.add(&file, path.to_owned(), &metadata)?
+                }
                 _ => {}
             }
         }
@@ -287,7 +298,10 @@ impl Walk<'_> {
         let target = std::fs::read_link(file).map_err(failed)?;
         let shown = |problem: fn(String, String) -> Problem| {
             let folder = self.folder;
-            problem(format!("{folder}/{path}"), target.to_string_lossy().into_owned())
+            problem(
+                format!("{folder}/{path}"),
+                target.to_string_lossy().into_owned(),
+            )
         };
         let parent = file.parent().unwrap_or(self.root);
         let lexical = normalize(&parent.join(&target));
@@ -319,7 +333,8 @@ impl Walk<'_> {
             return Ok(());
         };
         if !real.starts_with(&self.lister.boundary) {
-            self.problems.push(shown(|path, target| Problem::LinkOutside { path, target }));
+            self.problems
+                .push(shown(|path, target| Problem::LinkOutside { path, target }));
             return Ok(());
         }
         let metadata = stat(&real)?;
@@ -327,11 +342,13 @@ impl Walk<'_> {
             return self.content(&real, path, &metadata);
         }
         if !metadata.is_dir() {
-            self.problems.push(shown(|path, _| Problem::Special { path }));
+            self.problems
+                .push(shown(|path, _| Problem::Special { path }));
             return Ok(());
         }
         if through.contains(&real) || file.starts_with(&real) {
-            self.problems.push(shown(|path, target| Problem::LinkCycle { path, target }));
+            self.problems
+                .push(shown(|path, target| Problem::LinkCycle { path, target }));
             return Ok(());
         }
         through.push(real.clone());
@@ -340,7 +357,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn linked_folder(&mut self, folder: &Path, path: &str, through: &mut Vec<PathBuf>) -> Result<(), Error> {
+    fn linked_folder(
+        &mut self,
+        folder: &Path,
+        path: &str,
+        through: &mut Vec<PathBuf>,
+    ) -> Result<(), Error> {
         for (name, entry) in entries(folder)? {
             let Some(name) = name.to_str() else {
                 self.problems.push(Problem::Name {

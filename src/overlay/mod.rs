@@ -10,7 +10,7 @@ mod merge;
 mod rewrite;
 mod rules;
 
-pub use composition::{Body, Composition, Composer, Entry, Unused};
+pub use composition::{Body, Composer, Composition, Entry, Unused};
 pub use content::ContentId;
 pub use layer::{File, Kind, Layer, Lister, Owner};
 pub use merge::{Clash, Merged, merge};
@@ -33,7 +33,10 @@ pub enum Error {
     },
     /// A file or folder cannot be read.
     #[error("cannot read `{}`", path.display())]
-    #[diagnostic(code(alokai::overlay::read), help("check that you may read it, and that nothing changes it meanwhile"))]
+    #[diagnostic(
+        code(alokai::overlay::read),
+        help("check that you may read it, and that nothing changes it meanwhile")
+    )]
     Read {
         /// What was read.
         path: PathBuf,
@@ -42,7 +45,10 @@ pub enum Error {
     },
     /// A `package.json` or `tsconfig.json` that cannot be edited.
     #[error("`{}` is no valid JSON: {reason}", path.display())]
-    #[diagnostic(code(alokai::overlay::rewrite), help("mend the file; `tsconfig.json` may have comments, `package.json` may not"))]
+    #[diagnostic(
+        code(alokai::overlay::rewrite),
+        help("mend the file; `tsconfig.json` may have comments, `package.json` may not")
+    )]
     Rewrite {
         /// The base app's file.
         path: PathBuf,
@@ -56,7 +62,11 @@ pub enum Error {
 }
 
 fn files(count: usize) -> String {
-    if count == 1 { "1 path".into() } else { format!("{count} paths") }
+    if count == 1 {
+        "1 path".into()
+    } else {
+        format!("{count} paths")
+    }
 }
 
 /// One path that cannot be composed.
@@ -64,7 +74,10 @@ fn files(count: usize) -> String {
 pub enum Problem {
     /// A file here, a folder there.
     #[error("`{}` is a file in {file} and a folder in {folder} (which has `{}`)", path.escape_debug(), below.escape_debug())]
-    #[diagnostic(code(alokai::overlay::clash), help("rename one of the two, or drop one with `ignorePaths`"))]
+    #[diagnostic(
+        code(alokai::overlay::clash),
+        help("rename one of the two, or drop one with `ignorePaths`")
+    )]
     Clash {
         /// The path in the app, with the unit first.
         path: String,
@@ -77,7 +90,10 @@ pub enum Problem {
     },
     /// A link out of the repository.
     #[error("`{}` is a link to `{}`, which is outside the repository", path.escape_debug(), target.escape_debug())]
-    #[diagnostic(code(alokai::overlay::link_outside), help("copy the content into the repository, or remove the link"))]
+    #[diagnostic(
+        code(alokai::overlay::link_outside),
+        help("copy the content into the repository, or remove the link")
+    )]
     LinkOutside {
         /// The link, relative to the project.
         path: String,
@@ -86,7 +102,10 @@ pub enum Problem {
     },
     /// A link to nothing.
     #[error("`{}` is a link to `{}`, which does not exist", path.escape_debug(), target.escape_debug())]
-    #[diagnostic(code(alokai::overlay::link_dangling), help("mend the link's target, or remove the link"))]
+    #[diagnostic(
+        code(alokai::overlay::link_dangling),
+        help("mend the link's target, or remove the link")
+    )]
     LinkDangling {
         /// The link, relative to the project.
         path: String,
@@ -104,14 +123,20 @@ pub enum Problem {
     },
     /// A fifo, a socket, a device.
     #[error("`{}` is neither a file, a folder nor a link", path.escape_debug())]
-    #[diagnostic(code(alokai::overlay::special), help("remove it; fifos, sockets and devices cannot be composed"))]
+    #[diagnostic(
+        code(alokai::overlay::special),
+        help("remove it; fifos, sockets and devices cannot be composed")
+    )]
     Special {
         /// The path, relative to the project.
         path: String,
     },
     /// An `ignorePaths` rule that is no gitignore rule.
     #[error("`{}` in the `ignorePaths` of `{store}` is no valid rule: {reason}", rule.escape_debug())]
-    #[diagnostic(code(alokai::overlay::rule), help("rules are those of .gitignore, with brackets taken literally"))]
+    #[diagnostic(
+        code(alokai::overlay::rule),
+        help("rules are those of .gitignore, with brackets taken literally")
+    )]
     Rule {
         /// The rule as written.
         rule: String,

@@ -28,7 +28,8 @@ pub fn package_json(text: &str, name: &str) -> Result<String, String> {
 /// `tsconfig.json` of the base app, one folder deeper: relative paths that leave `apps/` gain
 /// one `../`. Sibling apps are siblings under `.out` too, so paths to them stay.
 pub fn tsconfig_json(text: &str) -> Result<String, String> {
-    let root = CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
+    let root =
+        CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
     let Some(object) = root.object_value() else {
         return Ok(text.to_owned());
     };
@@ -101,7 +102,11 @@ fn join(base: &str, value: &str) -> String {
 /// climbing starts, so that `${configDir}/` in front stays in front.
 fn leaves_apps(path: &str) -> Option<usize> {
     const CONFIG_DIR: &str = "${configDir}/";
-    let start = if path.starts_with(CONFIG_DIR) { CONFIG_DIR.len() } else { 0 };
+    let start = if path.starts_with(CONFIG_DIR) {
+        CONFIG_DIR.len()
+    } else {
+        0
+    };
     let relative = &path[start..];
     if start == 0 && !relative.starts_with('.') && !relative.contains("/../") {
         return None;
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn package_json_changes_its_name_and_nothing_else() {
-        let text = "{\n\t\"version\": \"1.0.0\",\n\t\"name\" : \"app\",\n\t\"z\": {\"name\": 1}\n}\n";
+        let text =
+            "{\n\t\"version\": \"1.0.0\",\n\t\"name\" : \"app\",\n\t\"z\": {\"name\": 1}\n}\n";
         let wanted = text.replace("\"app\"", "\"app-us\"");
         assert_eq!(package_json(text, "app-us").unwrap(), wanted);
     }
@@ -163,7 +169,10 @@ mod tests {
             tsconfig_json(&text).unwrap()
         };
         // `src/../../sibling` stays in apps/; `../../packages` from `src` too needs three.
-        assert!(with("src", "../../storefront-middleware/lib").contains("\"../../storefront-middleware/lib\""));
+        assert!(
+            with("src", "../../storefront-middleware/lib")
+                .contains("\"../../storefront-middleware/lib\"")
+        );
         assert!(with("src", "../../../packages/x").contains("\"../../../../packages/x\""));
         assert!(with("..", "../packages/x").contains("\"../../packages/x\""));
         let moved = with("../..", "packages/x");

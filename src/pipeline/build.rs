@@ -54,7 +54,10 @@ pub enum Error {
     },
     /// It could not be started.
     #[error("cannot start `{command}` in `{}`", folder.display())]
-    #[diagnostic(code(alokai::build::start), help("check that `{program}` is installed and on the PATH: `{program} --version`"))]
+    #[diagnostic(
+        code(alokai::build::start),
+        help("check that `{program}` is installed and on the PATH: `{program} --version`")
+    )]
     Start {
         /// As typed.
         command: String,
@@ -109,7 +112,10 @@ pub async fn run(plan: &Plan, workdirs: Vec<Workdir>, context: &Arc<Context>) ->
                 skip(task, &because, context, &mut settled);
                 states[index] = State::Lost(because);
             } else if running.len() < limit
-                && task.needs.iter().all(|need| matches!(states[*need], State::Done))
+                && task
+                    .needs
+                    .iter()
+                    .all(|need| matches!(states[*need], State::Done))
             {
                 states[index] = State::Running;
                 let (plan_folder, task) = (plan.project.clone(), task.clone());
@@ -152,8 +158,13 @@ pub async fn run(plan: &Plan, workdirs: Vec<Workdir>, context: &Arc<Context>) ->
         }
     }
     // In the plan's order, whatever ended first.
-    let order: Vec<_> = plan.compositions().map(|composition| &composition.unit).collect();
-    settled.done.sort_by_key(|built| order.iter().position(|unit| *unit == built.unit()));
+    let order: Vec<_> = plan
+        .compositions()
+        .map(|composition| &composition.unit)
+        .collect();
+    settled
+        .done
+        .sort_by_key(|built| order.iter().position(|unit| *unit == built.unit()));
     settled
 }
 
@@ -177,14 +188,20 @@ fn skip(task: &Task, because: &str, context: &Context, settled: &mut Settled<Bui
     });
 }
 
-async fn one(project: &std::path::Path, task: &Task, context: &Context) -> Result<Duration, StageError> {
+async fn one(
+    project: &std::path::Path,
+    task: &Task,
+    context: &Context,
+) -> Result<Duration, StageError> {
     let unit = event_unit(task);
     let folder = project.join(&task.folder);
     let name = match &task.subject {
         Subject::Package(name) => format!("packages/{}", name.replace('/', "+")),
         Subject::Unit(unit) => unit.to_string(),
     };
-    let log = project.join(".alokai/logs/build").join(format!("{name}.log"));
+    let log = project
+        .join(".alokai/logs/build")
+        .join(format!("{name}.log"));
     let span = context.events.begin(&unit);
     let script = Script {
         unit: &unit,
@@ -215,7 +232,12 @@ async fn one(project: &std::path::Path, task: &Task, context: &Context) -> Resul
     let message = match &result {
         Ok(()) => Ok(None),
         // The tail comes with the error itself; here one line is enough.
-        Err(error) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
+        Err(error) => Err(error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()),
     };
     let elapsed = span.end(message);
     result.map(|()| elapsed)
@@ -234,10 +256,16 @@ fn describe(status: std::process::ExitStatus) -> String {
 /// As many as there are cores, and 2 GiB of free memory for each.
 fn default_concurrency() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    let free = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("MemAvailable:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+    let fit = free.map_or(cores, |kib| {
+        usize::try_from(kib * 1024 / MEMORY_PER_BUILD).unwrap_or(cores)
     });
-    let fit = free.map_or(cores, |kib| usize::try_from(kib * 1024 / MEMORY_PER_BUILD).unwrap_or(cores));
     cores.min(fit).max(1)
 }

@@ -61,7 +61,11 @@ impl Credentials {
     /// Puts `***` where the password stands.
     pub fn redact(&self, text: &str) -> String {
         let secret = self.password.expose_secret();
-        if secret.is_empty() { text.to_owned() } else { text.replace(secret, "***") }
+        if secret.is_empty() {
+            text.to_owned()
+        } else {
+            text.replace(secret, "***")
+        }
     }
 }
 

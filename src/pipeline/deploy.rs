@@ -44,7 +44,9 @@ pub enum Error {
     #[error("the console failed to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(
         code(alokai::console::server),
-        help("whether the store was deployed is not known; look at it in the console, then run again: images that are pushed are not pushed twice")
+        help(
+            "whether the store was deployed is not known; look at it in the console, then run again: images that are pushed are not pushed twice"
+        )
     )]
     Server {
         /// The store.
@@ -60,7 +62,9 @@ pub enum Error {
     #[error("the console at `{url}` cannot be reached: {message}")]
     #[diagnostic(
         code(alokai::console::unreachable),
-        help("check the address (`CLI_CONSOLE_API_URL`, or `console.url` in `alokai.config.json`) and the network")
+        help(
+            "check the address (`CLI_CONSOLE_API_URL`, or `console.url` in `alokai.config.json`) and the network"
+        )
     )]
     Unreachable {
         /// Where.
@@ -76,22 +80,36 @@ pub enum Error {
 
 fn refusal(status: u16) -> &'static str {
     match status {
-        401 | 403 => "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project",
-        404 => "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance",
+        401 | 403 => {
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project"
+        }
+        404 => {
+            "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance"
+        }
         _ => "the console's answer says what it does not accept",
     }
 }
 
 /// Whether all images of the release's store have been pushed.
 pub fn is_due(release: &Release, pushed: &[Pushed]) -> bool {
-    pushed.iter().any(|pushed| pushed.unit.store == release.store)
+    pushed
+        .iter()
+        .any(|pushed| pushed.unit.store == release.store)
 }
 
 /// Deploys every store whose images are all there, in the plan's order: the console is one,
 /// and a person follows its steps better one by one.
-pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<(StoreId, String)> {
+pub async fn run(
+    plan: &Plan,
+    pushed: &[Pushed],
+    context: &Arc<Context>,
+) -> Settled<(StoreId, String)> {
     let mut settled = Settled::default();
-    for release in plan.releases.iter().filter(|release| is_due(release, pushed)) {
+    for release in plan
+        .releases
+        .iter()
+        .filter(|release| is_due(release, pushed))
+    {
         if context.interrupt.stopped() {
             break;
         }
@@ -103,8 +121,20 @@ pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Sett
             () = context.interrupt.stopping() => Err(Error::Interrupted),
         };
         drop(outside);
-        let first_line = |error: &Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-        span.end(result.as_ref().map(|()| Some(release.address.clone())).map_err(first_line));
+        let first_line = |error: &Error| {
+            error
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        span.end(
+            result
+                .as_ref()
+                .map(|()| Some(release.address.clone()))
+                .map_err(first_line),
+        );
         let product = result.map(|()| (release.store.clone(), release.address.clone()));
         let failed = product.is_err();
         settled.add(unit, product.map_err(StageError::from));
@@ -122,7 +152,10 @@ async fn call(release: &Release, context: &Context) -> Result<(), Error> {
     };
     let client = client(&release.url, TIMEOUT).map_err(unreachable)?;
     let (user, password) = match &context.access.credentials {
-        Some(credentials) => (credentials.user.as_str(), credentials.password.expose_secret()),
+        Some(credentials) => (
+            credentials.user.as_str(),
+            credentials.password.expose_secret(),
+        ),
         // The preflight has refused a deploy without them.
         None => ("", ""),
     };
@@ -147,8 +180,10 @@ async fn call(release: &Release, context: &Context) -> Result<(), Error> {
         if status.is_success() {
             return Ok(());
         }
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            && let Some(wait) = waits.next()
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) && let Some(wait) = waits.next()
         {
             tokio::time::sleep(wait).await;
             continue;
@@ -156,18 +191,35 @@ async fn call(release: &Release, context: &Context) -> Result<(), Error> {
         let text = answer.text().await.unwrap_or_default();
         let mut body = context.redact(text.trim());
         if body.is_empty() {
-            body = status.canonical_reason().unwrap_or("no reason was given").to_owned();
+            body = status
+                .canonical_reason()
+                .unwrap_or("no reason was given")
+                .to_owned();
         }
         let mut end = body.len().min(SHOWN);
         while !body.is_char_boundary(end) {
             end -= 1;
         }
         body.truncate(end);
-        let (store, url, status) = (release.store.to_string(), release.url.clone(), status.as_u16());
+        let (store, url, status) = (
+            release.store.to_string(),
+            release.url.clone(),
+            status.as_u16(),
+        );
         return Err(if (400..500).contains(&status) {
-            Error::Refused { store, status, body, url }
+            Error::Refused {
+                store,
+                status,
+                body,
+                url,
+            }
         } else {
-            Error::Server { store, status, body, url }
+            Error::Server {
+                store,
+                status,
+                body,
+                url,
+            }
         });
     }
 }

@@ -23,7 +23,9 @@ pub enum Error {
     #[error("no Docker engine answers at `{address}`: {reason}")]
     #[diagnostic(
         code(alokai::docker::unreachable),
-        help("start it (`systemctl start docker`, or Docker Desktop), or point `DOCKER_HOST` to one that runs")
+        help(
+            "start it (`systemctl start docker`, or Docker Desktop), or point `DOCKER_HOST` to one that runs"
+        )
     )]
     Unreachable {
         /// The socket or address.
@@ -35,7 +37,9 @@ pub enum Error {
     #[error("the Docker socket `{address}` may not be used by this user")]
     #[diagnostic(
         code(alokai::docker::permission),
-        help("add the user to the group that owns it (`sudo usermod -aG docker \"$USER\"`, then log in again), or use a rootless engine through `DOCKER_HOST`")
+        help(
+            "add the user to the group that owns it (`sudo usermod -aG docker \"$USER\"`, then log in again), or use a rootless engine through `DOCKER_HOST`"
+        )
     )]
     Permission {
         /// The socket.
@@ -43,14 +47,27 @@ pub enum Error {
     },
     /// An address of a kind that is not spoken.
     #[error("`DOCKER_HOST` is `{address}`, which is neither `unix://` nor `tcp://`")]
-    #[diagnostic(code(alokai::docker::address), help("for an engine behind ssh or TLS, forward its socket: `ssh -L /tmp/docker.sock:/var/run/docker.sock host`"))]
+    #[diagnostic(
+        code(alokai::docker::address),
+        help(
+            "for an engine behind ssh or TLS, forward its socket: `ssh -L /tmp/docker.sock:/var/run/docker.sock host`"
+        )
+    )]
     Address {
         /// As given.
         address: String,
     },
     /// The build of an image failed.
-    #[error("the image `{reference}` could not be built: {message}{}", quote(output))]
-    #[diagnostic(code(alokai::docker::build), help("`docker build` in `{context}` shows the same; check its Dockerfile and `image.base` in `alokai.config.json`"))]
+    #[error(
+        "the image `{reference}` could not be built: {message}{}",
+        quote(output)
+    )]
+    #[diagnostic(
+        code(alokai::docker::build),
+        help(
+            "`docker build` in `{context}` shows the same; check its Dockerfile and `image.base` in `alokai.config.json`"
+        )
+    )]
     Build {
         /// The image.
         reference: String,
@@ -65,7 +82,9 @@ pub enum Error {
     #[error("the base image of `{reference}` cannot be pulled: {message}")]
     #[diagnostic(
         code(alokai::docker::base),
-        help("check `image.base` in `alokai.config.json`, or load the image first: `docker pull <image>`")
+        help(
+            "check `image.base` in `alokai.config.json`, or load the image first: `docker pull <image>`"
+        )
     )]
     Base {
         /// The image that needs it.
@@ -75,14 +94,20 @@ pub enum Error {
     },
     /// The engine's disk is full.
     #[error("the disk of the Docker engine is full: {message}")]
-    #[diagnostic(code(alokai::docker::disk_full), help("free some space: `docker system prune`, then run again"))]
+    #[diagnostic(
+        code(alokai::docker::disk_full),
+        help("free some space: `docker system prune`, then run again")
+    )]
     DiskFull {
         /// The engine's word.
         message: String,
     },
     /// Any other request.
     #[error("the Docker engine failed to {doing}: {message}")]
-    #[diagnostic(code(alokai::docker::request), help("the engine's own log tells more: `journalctl -u docker`"))]
+    #[diagnostic(
+        code(alokai::docker::request),
+        help("the engine's own log tells more: `journalctl -u docker`")
+    )]
     Request {
         /// What was asked.
         doing: String,
@@ -128,7 +153,11 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
             reason: error.to_string(),
         },
     };
-    docker.map_err(unreachable)?.negotiate_version().await.map_err(unreachable)
+    docker
+        .map_err(unreachable)?
+        .negotiate_version()
+        .await
+        .map_err(unreachable)
 }
 
 fn refused(address: &str, error: &std::io::Error) -> Error {

@@ -30,7 +30,10 @@ pub enum Error {
     },
     /// A person ended it.
     #[error("interrupted while `{stage}` ran; nothing is left running")]
-    #[diagnostic(code(alokai::pipeline::interrupted), help("the same command goes on where this one ended"))]
+    #[diagnostic(
+        code(alokai::pipeline::interrupted),
+        help("the same command goes on where this one ended")
+    )]
     Interrupted {
         /// The stage.
         stage: Stage,
@@ -43,7 +46,7 @@ pub enum Error {
 
 fn count(failures: &[Failure]) -> String {
     match failures {
-    [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
+        [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
         several => format!("{} units failed", several.len()),
     }
 }
@@ -177,7 +180,9 @@ impl Diagnostic for Io {
                 "the disk is full: free some space (`docker system prune`, old folders under `.out`) and run again; what was there before is intact",
             ),
             ErrorKind::PermissionDenied => Box::new("check who owns the file and its folder"),
-            ErrorKind::ReadOnlyFilesystem => Box::new("the project has to lie on a disk that can be written"),
+            ErrorKind::ReadOnlyFilesystem => {
+                Box::new("the project has to lie on a disk that can be written")
+            }
             ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory => {
                 Box::new("something that a build made is in the way; remove it and run again")
             }

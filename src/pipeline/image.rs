@@ -52,12 +52,18 @@ pub async fn run(plan: &Plan, artifacts: Vec<Artifact>, context: &Arc<Context>) 
     let docker = match docker::connect(context.access.docker.as_deref()).await {
         Ok(docker) => docker,
         Err(error) => {
-            settled.add(Unit::app(Stage::Image, &artifacts[0].unit), Err(error.into()));
+            settled.add(
+                Unit::app(Stage::Image, &artifacts[0].unit),
+                Err(error.into()),
+            );
             return settled;
         }
     };
     let work = artifacts.iter().filter_map(|artifact| {
-        let image = plan.images.iter().find(|image| image.unit == artifact.unit)?;
+        let image = plan
+            .images
+            .iter()
+            .find(|image| image.unit == artifact.unit)?;
         let reference = image.reference.as_ref()?;
         Some((artifact, image, reference))
     });
@@ -74,7 +80,14 @@ pub async fn run(plan: &Plan, artifacts: Vec<Artifact>, context: &Arc<Context>) 
                 };
                 drop(outside);
                 let note = |image: &Image| Some(bytes(image.size));
-                let first_line = |error: &Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+                let first_line = |error: &Error| {
+                    error
+                        .to_string()
+                        .lines()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned()
+                };
                 span.end(result.as_ref().map(note).map_err(first_line));
                 (unit, result.map_err(StageError::from))
             }
@@ -97,8 +110,11 @@ async fn one(
     context: &Context,
 ) -> Result<Image, Error> {
     let name = reference.to_string();
-    let labels: HashMap<&str, &str> =
-        image.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let labels: HashMap<&str, &str> = image
+        .labels
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .collect();
     let options = BuildImageOptionsBuilder::default()
         .dockerfile("Dockerfile")
         .t(&name)
@@ -129,10 +145,19 @@ async fn one(
             }
         };
         if let Some(detail) = info.error_detail {
-            failed = Some(detail.message.unwrap_or_else(|| "no reason was given".into()));
+            failed = Some(
+                detail
+                    .message
+                    .unwrap_or_else(|| "no reason was given".into()),
+            );
             break;
         }
-        for line in info.stream.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty()) {
+        for line in info
+            .stream
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter(|line| !line.trim().is_empty())
+        {
             let line = context.redact(line);
             if output.len() == TAIL {
                 output.pop_front();
@@ -152,21 +177,40 @@ async fn one(
         return Err(error.into());
     }
     if let Some(message) = failed {
-        return Err(classify(name, context.redact(&message), output, &artifact.workdir));
+        return Err(classify(
+            name,
+            context.redact(&message),
+            output,
+            &artifact.workdir,
+        ));
     }
-    let inspected = docker.inspect_image(&name).await.map_err(|error| Error::Request {
-        doing: format!("inspect the image `{name}`"),
-        message: docker::message(&error),
-    })?;
+    let inspected = docker
+        .inspect_image(&name)
+        .await
+        .map_err(|error| Error::Request {
+            doing: format!("inspect the image `{name}`"),
+            message: docker::message(&error),
+        })?;
     Ok(Image {
         unit: artifact.unit.clone(),
         reference: reference.clone(),
-        size: inspected.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        size: inspected
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0),
     })
 }
 
 fn classify(reference: String, message: String, output: VecDeque<String>, workdir: &Path) -> Error {
-    let pull = ["pull access denied", "manifest unknown", "manifest for", "lookup ", "dial tcp", "TLS handshake", "failed to resolve"];
+    let pull = [
+        "pull access denied",
+        "manifest unknown",
+        "manifest for",
+        "lookup ",
+        "dial tcp",
+        "TLS handshake",
+        "failed to resolve",
+    ];
     if docker::is_disk_full(&message) {
         Error::DiskFull { message }
     } else if pull.iter().any(|sign| message.contains(sign)) {
@@ -208,29 +252,47 @@ impl Pack {
             Dockerfile::App => {
                 let ignored = dockerignore(context);
                 for (path, file) in files(context, |_| true)? {
-                    let is_needed = path == Path::new("Dockerfile") || path == Path::new(".dockerignore");
-                    if is_needed || !ignored.matched_path_or_any_parents(&path, false).is_ignore() {
+                    let is_needed =
+                        path == Path::new("Dockerfile") || path == Path::new(".dockerignore");
+                    if is_needed
+                        || !ignored
+                            .matched_path_or_any_parents(&path, false)
+                            .is_ignore()
+                    {
                         self.append(&mut tar, &path, &file)?;
                     }
                 }
             }
         }
-        let finished = tar.into_inner().and_then(|mut writer| std::io::Write::flush(&mut writer));
+        let finished = tar
+            .into_inner()
+            .and_then(|mut writer| std::io::Write::flush(&mut writer));
         finished.map_err(Io::at("send", context))
     }
 
-    fn append(&self, tar: &mut tar::Builder<impl std::io::Write>, path: &Path, file: &Path) -> Result<(), Io> {
+    fn append(
+        &self,
+        tar: &mut tar::Builder<impl std::io::Write>,
+        path: &Path,
+        file: &Path,
+    ) -> Result<(), Io> {
         use std::os::unix::fs::PermissionsExt;
         let metadata = file.symlink_metadata().map_err(Io::at("read", file))?;
         if metadata.is_symlink() {
             let target = std::fs::read_link(file).map_err(Io::at("read", file))?;
             let mut header = self.header(tar::EntryType::Symlink, true);
-            return tar.append_link(&mut header, path, target).map_err(Io::at("send", file));
+            return tar
+                .append_link(&mut header, path, target)
+                .map_err(Io::at("send", file));
         }
         let content = std::fs::File::open(file).map_err(Io::at("read", file))?;
-        let mut header = self.header(tar::EntryType::Regular, metadata.permissions().mode() & 0o100 != 0);
+        let mut header = self.header(
+            tar::EntryType::Regular,
+            metadata.permissions().mode() & 0o100 != 0,
+        );
         header.set_size(metadata.len());
-        tar.append_data(&mut header, path, content).map_err(Io::at("send", file))
+        tar.append_data(&mut header, path, content)
+            .map_err(Io::at("send", file))
     }
 
     fn header(&self, kind: tar::EntryType, executable: bool) -> tar::Header {
@@ -247,12 +309,19 @@ impl Pack {
 fn dockerignore(context: &Path) -> Gitignore {
     let mut builder = GitignoreBuilder::new("");
     let text = std::fs::read_to_string(context.join(".dockerignore")).unwrap_or_default();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         let (negation, pattern) = match line.strip_prefix('!') {
             Some(pattern) => ("!", pattern),
             None => ("", line),
         };
-        let pattern = pattern.trim_start_matches("./").trim_start_matches('/').trim_end_matches('/');
+        let pattern = pattern
+            .trim_start_matches("./")
+            .trim_start_matches('/')
+            .trim_end_matches('/');
         // A pattern that is none is Docker's to complain of; it does not hide files here.
         let _ = builder.add_line(None, &format!("{negation}/{pattern}"));
     }

@@ -51,7 +51,11 @@ impl Lock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = holder.trim();
-                let holder = if holder.is_empty() { "another process" } else { holder };
+                let holder = if holder.is_empty() {
+                    "another process"
+                } else {
+                    holder
+                };
                 context.events.notice(format!(
                     "another run works in `{}` ({holder}); waiting for it to end",
                     project.display()

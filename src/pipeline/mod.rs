@@ -75,7 +75,9 @@ pub fn run(plan: &Plan, context: &Arc<Context>) -> (Summary, Result<(), Error>) 
     let mut summary = Summary::default();
     let result = stages(plan, context, &mut summary);
     summary.elapsed = started.elapsed();
-    summary.own = summary.elapsed.saturating_sub(context.events.outside_time());
+    summary.own = summary
+        .elapsed
+        .saturating_sub(context.events.outside_time());
     (summary, result)
 }
 
@@ -116,7 +118,9 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     let artifacts = stage(context, Stage::Prune, plan.images.len(), || {
         prune::run(plan, built, context)
     });
-    summary.each(&artifacts.done, Artifact::unit, |row, artifact| row.deploy_size = Some(artifact.size));
+    summary.each(&artifacts.done, Artifact::unit, |row, artifact| {
+        row.deploy_size = Some(artifact.size)
+    });
     let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
     if plan.until == Stage::Prune {
         return gate.end();
@@ -137,13 +141,19 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     let pushed = stage(context, Stage::Push, images.len(), || {
         context.wait(push::run(images, context))
     });
-    summary.each(&pushed.done, Pushed::unit, |row, pushed| row.digest = Some(pushed.digest.clone()));
+    summary.each(&pushed.done, Pushed::unit, |row, pushed| {
+        row.digest = Some(pushed.digest.clone())
+    });
     let pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
     if plan.until == Stage::Push {
         return gate.end();
     }
 
-    let stores = plan.releases.iter().filter(|release| deploy::is_due(release, &pushed)).count();
+    let stores = plan
+        .releases
+        .iter()
+        .filter(|release| deploy::is_due(release, &pushed))
+        .count();
     let deployed = stage(context, Stage::Deploy, stores, || {
         context.wait(deploy::run(plan, &pushed, context))
     });
@@ -165,7 +175,12 @@ fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -
 }
 
 impl Summary {
-    fn each<T>(&mut self, products: &[T], unit: impl Fn(&T) -> &UnitId, set: impl Fn(&mut Row, &T)) {
+    fn each<T>(
+        &mut self,
+        products: &[T],
+        unit: impl Fn(&T) -> &UnitId,
+        set: impl Fn(&mut Row, &T),
+    ) {
         for product in products {
             if let Some(row) = self.units.iter_mut().find(|row| row.unit == *unit(product)) {
                 set(row, product);
@@ -194,10 +209,16 @@ impl Gate {
             self.end_of(stage, context)?;
         }
         let lost = |store: &StoreId| {
-            self.failures.iter().any(|failure| failure.unit.store.as_ref() == Some(store))
+            self.failures
+                .iter()
+                .any(|failure| failure.unit.store.as_ref() == Some(store))
                 || settled.skipped.iter().any(|unit| unit.store == *store)
         };
-        Ok(settled.done.into_iter().filter(|product| !lost(&unit(product).store)).collect())
+        Ok(settled
+            .done
+            .into_iter()
+            .filter(|product| !lost(&unit(product).store))
+            .collect())
     }
 
     fn end_of(&mut self, stage: Stage, context: &Context) -> Result<(), Error> {

@@ -16,7 +16,10 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
         if plan.until < Stage::Image {
             return Ok(());
         }
-        docker::connect(context.access.docker.as_deref()).await.map(|_| ()).map_err(StageError::from)
+        docker::connect(context.access.docker.as_deref())
+            .await
+            .map(|_| ())
+            .map_err(StageError::from)
     };
     let login = async {
         if plan.until < Stage::Push {
@@ -28,7 +31,9 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
                 missing: context.access.missing.clone(),
             }));
         };
-        registry::login(&plan.registry, credentials).await.map_err(StageError::from)
+        registry::login(&plan.registry, credentials)
+            .await
+            .map_err(StageError::from)
     };
     let console = async {
         if plan.until < Stage::Deploy {
@@ -43,6 +48,13 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
             return Err(Error::Interrupted { stage: Stage::Compose });
         }
     };
-    let problems: Vec<_> = [engine, login, console].into_iter().filter_map(Result::err).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error::Preflight { problems }) }
+    let problems: Vec<_> = [engine, login, console]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Preflight { problems })
+    }
 }

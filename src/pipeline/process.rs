@@ -54,9 +54,10 @@ pub enum Trouble {
 /// Runs a script in a process group of its own. However it ends, nothing of its group lives on.
 pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble> {
     let log = open_log(&script.log).map_err(Trouble::Log)?;
-    let (program, arguments) = script.command.split_first().ok_or_else(|| {
-        Trouble::Start(std::io::Error::other("the command is empty"))
-    })?;
+    let (program, arguments) = script
+        .command
+        .split_first()
+        .ok_or_else(|| Trouble::Start(std::io::Error::other("the command is empty")))?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -75,17 +76,33 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     let outside = context.events.outside();
     let mut child = command.spawn().map_err(Trouble::Start)?;
     // The group's id is the leader's, and stays valid for its other members after the leader.
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let sink = Arc::new(Mutex::new(Sink {
         log,
         tail: VecDeque::with_capacity(TAIL),
     }));
-    let stdout = child.stdout.take().map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
-    let stderr = child.stderr.take().map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
+    let stdout = child
+        .stdout
+        .take()
+        .map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
+    let stderr = child
+        .stderr
+        .take()
+        .map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
     let reading = async {
         tokio::join!(
-            async { if let Some(reading) = stdout { reading.await } },
-            async { if let Some(reading) = stderr { reading.await } },
+            async {
+                if let Some(reading) = stdout {
+                    reading.await
+                }
+            },
+            async {
+                if let Some(reading) = stderr {
+                    reading.await
+                }
+            },
         );
     };
     tokio::pin!(reading);
@@ -112,7 +129,9 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         return Err(Trouble::Interrupted);
     }
     let status = status.map_err(Trouble::Start)?;
-    let sink = sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sink = sink
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(Ended {
         status,
         tail: sink.tail.iter().cloned().collect(),
@@ -168,7 +187,9 @@ async fn read(
         let text = context.redact(&String::from_utf8_lossy(&line));
         let shown = readable(&text);
         {
-            let mut sink = sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut sink = sink
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written any more is no reason to end a build.
             let _ = sink.log.write_all(text.as_bytes());
             if !shown.is_empty() {

@@ -78,7 +78,12 @@ pub async fn run(images: Vec<Image>, context: &Arc<Context>) -> Settled<Pushed> 
     settled
 }
 
-async fn tries(docker: &Docker, unit: &Unit, image: &Image, context: &Context) -> Result<Pushed, Error> {
+async fn tries(
+    docker: &Docker,
+    unit: &Unit,
+    image: &Image,
+    context: &Context,
+) -> Result<Pushed, Error> {
     let mut waits = BACKOFF.into_iter();
     loop {
         let error = match once(docker, unit, image, context).await {
@@ -98,12 +103,24 @@ async fn tries(docker: &Docker, unit: &Unit, image: &Image, context: &Context) -
     }
 }
 
-async fn once(docker: &Docker, unit: &Unit, image: &Image, context: &Context) -> Result<Pushed, Error> {
+async fn once(
+    docker: &Docker,
+    unit: &Unit,
+    image: &Image,
+    context: &Context,
+) -> Result<Pushed, Error> {
     let reference = &image.reference;
     let credentials = context.access.credentials.as_ref();
-    let user = credentials.map(|credentials| credentials.user.clone()).unwrap_or_default();
+    let user = credentials
+        .map(|credentials| credentials.user.clone())
+        .unwrap_or_default();
     let failed = |message: String| {
-        Error::of_push(&reference.to_string(), &reference.registry, &user, context.redact(&message))
+        Error::of_push(
+            &reference.to_string(),
+            &reference.registry,
+            &user,
+            context.redact(&message),
+        )
     };
     let login = credentials.map(|credentials| DockerCredentials {
         username: Some(credentials.user.clone()),
@@ -111,7 +128,9 @@ async fn once(docker: &Docker, unit: &Unit, image: &Image, context: &Context) ->
         serveraddress: Some(reference.registry.clone()),
         ..DockerCredentials::default()
     });
-    let options = PushImageOptionsBuilder::default().tag(&reference.tag).build();
+    let options = PushImageOptionsBuilder::default()
+        .tag(&reference.tag)
+        .build();
     let mut stream = docker.push_image(&reference.name(), Some(options), login);
     let mut last = String::new();
     while let Some(info) = stream.next().await {

@@ -18,7 +18,9 @@ pub enum Error {
     #[error("no credentials for {whom}: {} not set", missing.join(" and "))]
     #[diagnostic(
         code(alokai::registry::no_credentials),
-        help("set `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD` (environment or `.env`), or pass `--cloud-username` and `--cloud-password-stdin`")
+        help(
+            "set `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD` (environment or `.env`), or pass `--cloud-username` and `--cloud-password-stdin`"
+        )
     )]
     NoCredentials {
         /// Registry or console.
@@ -27,10 +29,14 @@ pub enum Error {
         missing: Vec<&'static str>,
     },
     /// 401.
-    #[error("the registry `{registry}` does not accept the credentials of `{user}` (401): {message}")]
+    #[error(
+        "the registry `{registry}` does not accept the credentials of `{user}` (401): {message}"
+    )]
     #[diagnostic(
         code(alokai::registry::unauthorized),
-        help("check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`; a password that has been changed lately has to be changed in the pipeline's secrets too")
+        help(
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`; a password that has been changed lately has to be changed in the pipeline's secrets too"
+        )
     )]
     Unauthorized {
         /// Host.
@@ -44,7 +50,9 @@ pub enum Error {
     #[error("the registry refuses `{user}` to push `{what}` (403): {message}")]
     #[diagnostic(
         code(alokai::registry::forbidden),
-        help("check `projectName` in `alokai.config.json`, and ask for the right to push to that project")
+        help(
+            "check `projectName` in `alokai.config.json`, and ask for the right to push to that project"
+        )
     )]
     Forbidden {
         /// Reference or host.
@@ -58,7 +66,9 @@ pub enum Error {
     #[error("the registry does not know `{what}` (404): {message}")]
     #[diagnostic(
         code(alokai::registry::not_found),
-        help("check the registry's address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url`) and `projectName` in `alokai.config.json`")
+        help(
+            "check the registry's address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url`) and `projectName` in `alokai.config.json`"
+        )
     )]
     NotFound {
         /// Reference or host.
@@ -70,7 +80,9 @@ pub enum Error {
     #[error("a layer of `{what}` is too large for the registry (413): {message}")]
     #[diagnostic(
         code(alokai::registry::too_large),
-        help("look at what makes `.deploy` large (`du -sh .out/*/*/.deploy/*`), or raise the limit of the proxy before the registry (nginx: `client_max_body_size`)")
+        help(
+            "look at what makes `.deploy` large (`du -sh .out/*/*/.deploy/*`), or raise the limit of the proxy before the registry (nginx: `client_max_body_size`)"
+        )
     )]
     TooLarge {
         /// Reference.
@@ -82,7 +94,9 @@ pub enum Error {
     #[error("the registry failed for `{what}`: {message}")]
     #[diagnostic(
         code(alokai::registry::server),
-        help("it was tried several times; run again later, what is pushed already is not pushed twice")
+        help(
+            "it was tried several times; run again later, what is pushed already is not pushed twice"
+        )
     )]
     Server {
         /// Reference or host.
@@ -94,7 +108,9 @@ pub enum Error {
     #[error("the registry `{what}` cannot be reached: {message}")]
     #[diagnostic(
         code(alokai::registry::unreachable),
-        help("check the address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url` in `alokai.config.json`) and the network")
+        help(
+            "check the address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url` in `alokai.config.json`) and the network"
+        )
     )]
     Unreachable {
         /// Reference or host.
@@ -104,7 +120,10 @@ pub enum Error {
     },
     /// Anything else.
     #[error("pushing `{what}` failed: {message}")]
-    #[diagnostic(code(alokai::registry::push), help("`docker push {what}` shows the same"))]
+    #[diagnostic(
+        code(alokai::registry::push),
+        help("`docker push {what}` shows the same")
+    )]
     Push {
         /// Reference.
         what: String,
@@ -128,7 +147,12 @@ impl Error {
         let what = reference.to_owned();
         let text = message.to_lowercase();
         let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
-        if has(&["unauthorized", "authentication required", "no basic auth credentials", "401"]) {
+        if has(&[
+            "unauthorized",
+            "authentication required",
+            "no basic auth credentials",
+            "401",
+        ]) {
             Self::Unauthorized {
                 registry: registry.to_owned(),
                 user: user.to_owned(),
@@ -142,11 +166,26 @@ impl Error {
             }
         } else if has(&["413", "too large"]) {
             Self::TooLarge { what, message }
-        } else if has(&["http status: 5", "500 internal", "502 bad", "503 service", "504 gateway", "received unexpected http status"]) {
+        } else if has(&[
+            "http status: 5",
+            "500 internal",
+            "502 bad",
+            "503 service",
+            "504 gateway",
+            "received unexpected http status",
+        ]) {
             Self::Server { what, message }
         } else if has(&["404", "name unknown", "not found"]) {
             Self::NotFound { what, message }
-        } else if has(&["connection refused", "no such host", "timeout", "dial tcp", "eof", "connection reset", "broken pipe"]) {
+        } else if has(&[
+            "connection refused",
+            "no such host",
+            "timeout",
+            "dial tcp",
+            "eof",
+            "connection reset",
+            "broken pipe",
+        ]) {
             Self::Unreachable { what, message }
         } else {
             Self::Push { what, message }
@@ -178,7 +217,11 @@ pub fn client(address: &str, timeout: Duration) -> reqwest::Result<Client> {
         .timeout(timeout)
         .connect_timeout(Duration::from_secs(10))
         .user_agent(concat!("alokai/", env!("CARGO_PKG_VERSION")));
-    if is_loopback(&host) { builder.no_proxy().build() } else { builder.build() }
+    if is_loopback(&host) {
+        builder.no_proxy().build()
+    } else {
+        builder.build()
+    }
 }
 
 /// The causes of an HTTP error, without the address, which may carry a query.
@@ -214,7 +257,11 @@ pub async fn login(registry: &str, credentials: &Credentials) -> Result<(), Erro
         .to_owned();
     let password = credentials.password.expose_secret();
     let Some(parameters) = challenge.strip_prefix("Bearer ") else {
-        let answer = client.get(&url).basic_auth(&credentials.user, Some(password)).send().await;
+        let answer = client
+            .get(&url)
+            .basic_auth(&credentials.user, Some(password))
+            .send()
+            .await;
         return accepted(answer.map_err(unreachable)?, &host, credentials).await;
     };
     let parameter = |name: &str| {
@@ -232,11 +279,17 @@ pub async fn login(registry: &str, credentials: &Credentials) -> Result<(), Erro
         what: host.clone(),
         message: "the realm of its challenge is no address".into(),
     })?;
-    token.query_pairs_mut().append_pair("account", &credentials.user);
+    token
+        .query_pairs_mut()
+        .append_pair("account", &credentials.user);
     if let Some(service) = parameter("service") {
         token.query_pairs_mut().append_pair("service", service);
     }
-    let answer = client.get(token).basic_auth(&credentials.user, Some(password)).send().await;
+    let answer = client
+        .get(token)
+        .basic_auth(&credentials.user, Some(password))
+        .send()
+        .await;
     accepted(answer.map_err(unreachable)?, &host, credentials).await
 }
 

@@ -17,7 +17,9 @@ const SECRET: &str = "***";
 pub fn document(plan: &Plan) -> Value {
     let layers = |composition: &Composition| -> Value {
         let counts = composition.files_by_layer().into_iter();
-        counts.map(|(owner, files)| json!({ "layer": owner.to_string(), "files": files })).collect()
+        counts
+            .map(|(owner, files)| json!({ "layer": owner.to_string(), "files": files }))
+            .collect()
     };
     let stores = plan.stores.iter().map(|store| {
         let compositions = store.compositions.iter().map(|composition| {
@@ -38,7 +40,10 @@ pub fn document(plan: &Plan) -> Value {
         })
     });
     let tasks = plan.tasks.iter().map(|task| {
-        let needs = task.needs.iter().map(|need| plan.tasks[*need].subject.to_string());
+        let needs = task
+            .needs
+            .iter()
+            .map(|need| plan.tasks[*need].subject.to_string());
         let mut value = json!({
             "id": task.subject.to_string(),
             "command": task.command,
@@ -104,15 +109,25 @@ pub fn text(plan: &Plan) -> String {
 
 fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
     let stores = plan.stores.len();
-    write!(out, "Plan for {stores} {}", if stores == 1 { "store" } else { "stores" })?;
+    write!(
+        out,
+        "Plan for {stores} {}",
+        if stores == 1 { "store" } else { "stores" }
+    )?;
     if let Some(tag) = &plan.tag {
         write!(out, ", tag {tag}")?;
     }
     writeln!(out, "\n\nCompose")?;
     for composition in plan.compositions() {
-        write!(out, "  {}  {} files:", composition.unit, composition.entries.len())?;
+        let files = composition.entries.len();
+        let noun = if files == 1 { "file" } else { "files" };
+        write!(out, "  {}  {files} {noun}:", composition.unit)?;
         for (position, (owner, files)) in composition.files_by_layer().into_iter().enumerate() {
-            write!(out, "{} {files} {owner}", if position == 0 { "" } else { " +" })?;
+            write!(
+                out,
+                "{} {files} {owner}",
+                if position == 0 { "" } else { " +" }
+            )?;
         }
         if !composition.dropped.is_empty() {
             write!(out, "; {} dropped", composition.dropped.len())?;
@@ -122,11 +137,21 @@ fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.tasks.is_empty() {
         writeln!(out, "\nBuild, in this order")?;
         for (number, task) in plan.tasks.iter().enumerate() {
-            writeln!(out, "  {}. {}  {}{}", number + 1, task.subject, task.command.join(" "), after(task))?;
+            writeln!(
+                out,
+                "  {}. {}  {}{}",
+                number + 1,
+                task.subject,
+                task.command.join(" "),
+                after(task)
+            )?;
         }
     }
     if !plan.images.is_empty() {
-        let references = plan.images.iter().filter_map(|image| image.reference.as_ref());
+        let references = plan
+            .images
+            .iter()
+            .filter_map(|image| image.reference.as_ref());
         if references.clone().next().is_some() {
             writeln!(out, "\nImages")?;
             for (image, reference) in plan.images.iter().zip(references) {
@@ -152,6 +177,10 @@ fn after(task: &Task) -> String {
     if task.needs.is_empty() {
         return String::new();
     }
-    let numbers: Vec<_> = task.needs.iter().map(|need| (need + 1).to_string()).collect();
+    let numbers: Vec<_> = task
+        .needs
+        .iter()
+        .map(|need| (need + 1).to_string())
+        .collect();
     format!("  (after {})", numbers.join(", "))
 }

@@ -102,7 +102,12 @@ pub fn images(
                 Dockerfile::App
             } else {
                 dockerfile.clone().unwrap_or_else(|| {
-                    Dockerfile::Default(default(&project.settings.image.base, app.kind, &entry, port))
+                    Dockerfile::Default(default(
+                        &project.settings.image.base,
+                        app.kind,
+                        &entry,
+                        port,
+                    ))
                 })
             };
             let reference = tag.map(|tag| Reference {
@@ -154,8 +159,11 @@ fn host(registry: &str) -> Result<String, Error> {
         })
     };
     if bare.contains('@') {
-        wrong("credentials do not belong into the address; use `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`")
-    } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+        wrong(
+            "credentials do not belong into the address; use `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
+        )
+    } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+    {
         wrong("it names no host")
     } else if bare.contains("://") {
         wrong("only `http` and `https` are spoken")
@@ -185,7 +193,12 @@ fn port(project: &Project, app: &BaseApp) -> u16 {
     match app.kind {
         AppKind::Middleware => super::release::MIDDLEWARE_PORT,
         AppKind::Frontend(_) => 3000,
-        _ => project.settings.console.apps.get(app.name.as_str()).map_or(3000, |app| app.port),
+        _ => project
+            .settings
+            .console
+            .apps
+            .get(app.name.as_str())
+            .map_or(3000, |app| app.port),
     }
 }
 
@@ -193,14 +206,22 @@ fn port(project: &Project, app: &BaseApp) -> u16 {
 fn entry(app: &BaseApp) -> Result<String, Error> {
     let of_script = || {
         let mut words = app.package.scripts.get("start")?.split_whitespace();
-        let file = (words.next()? == "node").then(|| words.find(|word| !word.starts_with('-')))??;
+        let file =
+            (words.next()? == "node").then(|| words.find(|word| !word.starts_with('-')))??;
         Some(file.trim_start_matches("./").to_owned())
     };
-    let of_main = || app.package.main.as_ref().map(|main| main.trim_start_matches("./").to_owned());
+    let of_main = || {
+        app.package
+            .main
+            .as_ref()
+            .map(|main| main.trim_start_matches("./").to_owned())
+    };
     match app.kind {
         AppKind::Frontend(Framework::Nextjs) => Ok("server.js".into()),
         AppKind::Frontend(Framework::Nuxt) => Ok("server/index.mjs".into()),
-        AppKind::Middleware => Ok(of_script().or_else(of_main).unwrap_or_else(|| "lib/index.js".into())),
+        AppKind::Middleware => Ok(of_script()
+            .or_else(of_main)
+            .unwrap_or_else(|| "lib/index.js".into())),
         _ => of_script().or_else(of_main).ok_or_else(|| Error::NoEntry {
             app: app.name.to_string(),
         }),

@@ -16,7 +16,7 @@ use miette::Diagnostic;
 
 pub use document::{SCHEMA_VERSION, document, text};
 pub use image::{Dockerfile, ImagePlan, Reference};
-pub use release::{Release, DEFAULT_CONSOLE};
+pub use release::{DEFAULT_CONSOLE, Release};
 pub use select::{Filter, Selection};
 pub use task::{PackageManager, Subject, Task};
 
@@ -99,7 +99,10 @@ pub enum Error {
     #[error("no store is chosen")]
     #[diagnostic(
         code(alokai::plan::no_selection),
-        help("name stores with `--store us,eu`, or take all with `--all`; deployable here: {}", list(deployable))
+        help(
+            "name stores with `--store us,eu`, or take all with `--all`; deployable here: {}",
+            list(deployable)
+        )
     )]
     NoSelection {
         /// What could be chosen.
@@ -107,7 +110,10 @@ pub enum Error {
     },
     /// Chosen, and not possible.
     #[error("{} cannot be chosen", if problems.len() == 1 { "a store".into() } else { format!("{} stores", problems.len()) })]
-    #[diagnostic(code(alokai::plan::selection), help("deployable here: {}", list(deployable)))]
+    #[diagnostic(
+        code(alokai::plan::selection),
+        help("deployable here: {}", list(deployable))
+    )]
     Selection {
         /// Each wrong choice.
         #[related]
@@ -117,7 +123,13 @@ pub enum Error {
     },
     /// `--filter` is no pattern, or leaves nothing.
     #[error("{message}")]
-    #[diagnostic(code(alokai::plan::filter), help("patterns match `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`; here: {}", list(units)))]
+    #[diagnostic(
+        code(alokai::plan::filter),
+        help(
+            "patterns match `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`; here: {}",
+            list(units)
+        )
+    )]
     Filter {
         /// What is wrong.
         message: String,
@@ -125,7 +137,10 @@ pub enum Error {
         units: Vec<String>,
     },
     /// A deploy that would name images that this run does not push.
-    #[error("`--filter` leaves out {}, and a deploy needs every image of its store", list(left_out))]
+    #[error(
+        "`--filter` leaves out {}, and a deploy needs every image of its store",
+        list(left_out)
+    )]
     #[diagnostic(
         code(alokai::plan::partial_deploy),
         help("push some units only with `--until push`, or leave out `--filter`")
@@ -148,7 +163,9 @@ pub enum Error {
     #[error("cannot tell how `{app}` is started")]
     #[diagnostic(
         code(alokai::plan::no_entry),
-        help("in `apps/{app}/package.json`, set `main`, or a `start` script of the form `node <file>`")
+        help(
+            "in `apps/{app}/package.json`, set `main`, or a `start` script of the form `node <file>`"
+        )
     )]
     NoEntry {
         /// The base app.
@@ -156,7 +173,10 @@ pub enum Error {
     },
     /// Workspace packages that need each other.
     #[error("workspace packages depend on each other in a circle: {}", cycle.join(" → "))]
-    #[diagnostic(code(alokai::plan::cycle), help("move what they share into a package of its own"))]
+    #[diagnostic(
+        code(alokai::plan::cycle),
+        help("move what they share into a package of its own")
+    )]
     Cycle {
         /// The circle, its first member again at the end.
         cycle: Vec<String>,
@@ -172,7 +192,10 @@ pub enum Error {
     },
     /// A package manager that is not known.
     #[error("`packageManager` in `{}` names `{name}`, which is not known", path.display())]
-    #[diagnostic(code(alokai::plan::package_manager), help("use npm, yarn, pnpm or bun, as in `npm@10.9.0`"))]
+    #[diagnostic(
+        code(alokai::plan::package_manager),
+        help("use npm, yarn, pnpm or bun, as in `npm@10.9.0`")
+    )]
     PackageManager {
         /// The root `package.json`.
         path: PathBuf,
@@ -193,7 +216,10 @@ pub enum Error {
     },
     /// A Dockerfile that the config names and nobody can read.
     #[error("cannot read the Dockerfile `{}`", path.display())]
-    #[diagnostic(code(alokai::plan::dockerfile), help("mend `image.dockerfile` in `alokai.config.json`; it is relative to the project"))]
+    #[diagnostic(
+        code(alokai::plan::dockerfile),
+        help("mend `image.dockerfile` in `alokai.config.json`; it is relative to the project")
+    )]
     Dockerfile {
         /// The file.
         path: PathBuf,
@@ -233,21 +259,36 @@ pub enum Error {
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn lacking(apps: &[String]) -> String {
     let quoted: Vec<_> = apps.iter().map(|app| format!("`{app}`")).collect();
-    format!("{} {}", quoted.join(" and "), if apps.len() == 1 { "has" } else { "have" })
+    format!(
+        "{} {}",
+        quoted.join(" and "),
+        if apps.len() == 1 { "has" } else { "have" }
+    )
 }
 
 fn files(apps: &[String]) -> String {
-    let files: Vec<_> = apps.iter().map(|app| format!("`apps/{app}/package.json`")).collect();
+    let files: Vec<_> = apps
+        .iter()
+        .map(|app| format!("`apps/{app}/package.json`"))
+        .collect();
     files.join(" and ")
 }
 
 fn changes(count: usize) -> String {
-    if count == 1 { "1 change".into() } else { format!("{count} changes") }
+    if count == 1 {
+        "1 change".into()
+    } else {
+        format!("{count} changes")
+    }
 }
 
 fn first_five(paths: &[String]) -> String {
@@ -297,7 +338,14 @@ impl Plan {
         let console = first_set([&request.console, &project.settings.console.url])
             .unwrap_or_else(|| DEFAULT_CONSOLE.into());
         if request.until >= Stage::Prune {
-            images = image::images(project, &plans, &chosen, &registry, tag.as_deref(), revision.as_ref())?;
+            images = image::images(
+                project,
+                &plans,
+                &chosen,
+                &registry,
+                tag.as_deref(),
+                revision.as_ref(),
+            )?;
         }
         if request.until >= Stage::Deploy {
             let tag = tag.as_deref().unwrap_or_default();
@@ -329,7 +377,10 @@ impl Plan {
 
     /// The folder a unit is composed into.
     pub fn workdir(&self, unit: &UnitId) -> PathBuf {
-        self.project.join(".out").join(unit.store.as_str()).join(unit.app.as_str())
+        self.project
+            .join(".out")
+            .join(unit.store.as_str())
+            .join(unit.app.as_str())
     }
 }
 
@@ -382,5 +433,9 @@ fn unused(stores: &[StorePlan]) -> Vec<String> {
 }
 
 fn first_set(values: [&Option<String>; 2]) -> Option<String> {
-    values.into_iter().flatten().find(|value| !value.is_empty()).cloned()
+    values
+        .into_iter()
+        .flatten()
+        .find(|value| !value.is_empty())
+        .cloned()
 }

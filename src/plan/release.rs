@@ -75,7 +75,12 @@ pub fn releases(
             if app.kind == AppKind::Other
                 && let Some(reference) = &image.reference
             {
-                let listens = project.settings.console.apps.get(app.name.as_str()).cloned();
+                let listens = project
+                    .settings
+                    .console
+                    .apps
+                    .get(app.name.as_str())
+                    .cloned();
                 let listens = listens.unwrap_or_default();
                 additional.insert(
                     app.name.to_string(),

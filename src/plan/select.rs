@@ -44,7 +44,13 @@ pub enum Problem {
 impl Selection {
     /// The chosen stores; every wrong choice is reported.
     pub fn stores<'a>(&self, project: &'a Project) -> Result<Vec<&'a Store>, Error> {
-        let deployable = || project.stores.deployables().map(|store| store.id.to_string()).collect();
+        let deployable = || {
+            project
+                .stores
+                .deployables()
+                .map(|store| store.id.to_string())
+                .collect()
+        };
         let wanted = match self {
             Self::All => return Ok(project.stores.deployables().collect()),
             Self::Stores(ids) if ids.is_empty() => {
@@ -118,7 +124,10 @@ impl Chosen {
     /// Whether a chosen unit reads what this one builds.
     pub fn feeds(&self, unit: &UnitId, kind: AppKind) -> bool {
         kind == AppKind::Middleware
-            && self.frontends.iter().any(|frontend| frontend.store == unit.store)
+            && self
+                .frontends
+                .iter()
+                .any(|frontend| frontend.store == unit.store)
     }
 }
 
@@ -150,7 +159,11 @@ impl Filter {
                 None => (&mut positive, pattern.as_str()),
             };
             let glob = Glob::new(pattern).map_err(|error| Error::Filter {
-                message: format!("`--filter {}` is no pattern: {}", pattern.escape_debug(), error.kind()),
+                message: format!(
+                    "`--filter {}` is no pattern: {}",
+                    pattern.escape_debug(),
+                    error.kind()
+                ),
                 units: names(),
             })?;
             list.push(glob.compile_matcher());
@@ -163,7 +176,10 @@ impl Filter {
         let chosen: Vec<_> = all.iter().filter(|(unit, _)| passes(unit)).collect();
         if chosen.is_empty() && !all.is_empty() {
             return Err(Error::Filter {
-                message: format!("`--filter {}` leaves no unit", self.patterns.join(" ").escape_debug()),
+                message: format!(
+                    "`--filter {}` leaves no unit",
+                    self.patterns.join(" ").escape_debug()
+                ),
                 units: names(),
             });
         }

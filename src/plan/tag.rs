@@ -22,10 +22,11 @@ pub fn tag(project: &Path, revision: &Revision, allow_dirty: bool) -> Result<Str
     for path in &revision.dirty {
         let file = project.join(path);
         let content = match file.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => {
-                std::fs::read_link(&file).map(|target| ContentId::of(target.as_os_str().as_encoded_bytes()).to_string())
+            Ok(metadata) if metadata.is_symlink() => std::fs::read_link(&file)
+                .map(|target| ContentId::of(target.as_os_str().as_encoded_bytes()).to_string()),
+            Ok(metadata) if metadata.is_file() => {
+                ContentId::of_file(&file).map(|id| id.to_string())
             }
-            Ok(metadata) if metadata.is_file() => ContentId::of_file(&file).map(|id| id.to_string()),
             _ => Ok("deleted".into()),
         };
         let content = content.map_err(|source| Error::Read { path: file, source })?;

@@ -75,7 +75,9 @@ impl PackageManager {
             ("bun.lock", Self::Bun),
             ("bun.lockb", Self::Bun),
         ];
-        let found = lock_files.iter().find(|(file, _)| project.root.join(file).is_file());
+        let found = lock_files
+            .iter()
+            .find(|(file, _)| project.root.join(file).is_file());
         Ok(found.map_or(Self::Npm, |(_, manager)| *manager))
     }
 
@@ -186,9 +188,16 @@ fn installed<'a>(
     mut apps: impl Iterator<Item = &'a crate::config::BaseApp>,
 ) -> Result<(), Error> {
     // Node looks upwards, beyond the project too.
-    let at_root = project.root.ancestors().any(|folder| folder.join("node_modules").is_dir());
+    let at_root = project
+        .root
+        .ancestors()
+        .any(|folder| folder.join("node_modules").is_dir());
     let missing = apps.any(|app| {
-        let own = project.root.join("apps").join(app.name.as_str()).join("node_modules");
+        let own = project
+            .root
+            .join("apps")
+            .join(app.name.as_str())
+            .join("node_modules");
         app.package.all_dependencies().next().is_some() && !at_root && !own.is_dir()
     });
     if missing {
@@ -224,7 +233,8 @@ impl<'a> Packages<'a> {
             .filter(|package| of.all_dependencies().any(|name| name == package.name))
         {
             if let Some(start) = self.path.iter().position(|name| *name == package.name) {
-                let mut cycle: Vec<_> = self.path[start..].iter().map(ToString::to_string).collect();
+                let mut cycle: Vec<_> =
+                    self.path[start..].iter().map(ToString::to_string).collect();
                 cycle.push(package.name.clone());
                 return Err(Error::Cycle { cycle });
             }

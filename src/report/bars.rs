@@ -37,7 +37,9 @@ impl Reporter for Bars {
             Event::Started { unit } => {
                 let bar = self.all.add(ProgressBar::new_spinner());
                 // The literal cannot be wrong.
-                if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {wide_msg}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {wide_msg}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_prefix(format!("{} {unit}", unit.stage));

@@ -69,12 +69,15 @@ impl<W: Write + Send> Reporter for Groups<W> {
     fn report(&mut self, event: &Event) {
         let _ = match event {
             Event::Output { unit, line } => {
-                self.held.entry(unit.clone()).or_default().push(line.clone());
+                self.held
+                    .entry(unit.clone())
+                    .or_default()
+                    .push(line.clone());
                 Ok(())
             }
-            Event::Finished { unit, .. } => {
-                self.group(unit).and_then(|()| write_line(&mut self.out, event))
-            }
+            Event::Finished { unit, .. } => self
+                .group(unit)
+                .and_then(|()| write_line(&mut self.out, event)),
             other => write_line(&mut self.out, other),
         };
     }
@@ -106,11 +109,16 @@ fn write_line(out: &mut impl Write, event: &Event) -> std::io::Result<()> {
 pub fn line(event: &Event) -> Option<String> {
     Some(match event {
         Event::StageStarted { stage, units } => {
-            format!("== {stage} ({units} {})", if *units == 1 { "unit" } else { "units" })
+            format!(
+                "== {stage} ({units} {})",
+                if *units == 1 { "unit" } else { "units" }
+            )
         }
         Event::Notice { message } => format!("note: {message}"),
         // Over before it could be read.
-        Event::Started { unit } if matches!(unit.stage, Stage::Compose | Stage::Prune) => return None,
+        Event::Started { unit } if matches!(unit.stage, Stage::Compose | Stage::Prune) => {
+            return None;
+        }
         Event::Started { unit } => format!("   {} {unit}", unit.stage),
         Event::Finished {
             unit,
@@ -123,7 +131,9 @@ pub fn line(event: &Event) -> Option<String> {
                 Outcome::Done { note: None } => format!("ok {stage} {unit} ({time})"),
                 Outcome::Done { note: Some(note) } => format!("ok {stage} {unit} ({time}): {note}"),
                 Outcome::Failed { message } => format!("FAILED {stage} {unit} ({time}): {message}"),
-                Outcome::Skipped { because } => format!("skipped {stage} {unit} because of {because}"),
+                Outcome::Skipped { because } => {
+                    format!("skipped {stage} {unit} because of {because}")
+                }
             }
         }
         Event::StageFinished { .. } | Event::Output { .. } => return None,

@@ -74,7 +74,11 @@ impl SummaryTable {
                     &digest[..digest.len().min(12)],
                 )?;
             }
-            let references: Vec<_> = self.units.iter().filter_map(|row| row.reference.as_ref()).collect();
+            let references: Vec<_> = self
+                .units
+                .iter()
+                .filter_map(|row| row.reference.as_ref())
+                .collect();
             if !references.is_empty() {
                 writeln!(out)?;
                 for reference in references {

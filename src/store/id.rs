@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn ids_that_would_leave_their_folder_are_refused() {
-        for bad in ["", ".", "..", "a/b", "../us", ".hidden", "-x", "a\nb", "ü", "a b"] {
+        for bad in [
+            "", ".", "..", "a/b", "../us", ".hidden", "-x", "a\nb", "ü", "a b",
+        ] {
             assert!(StoreId::new(bad).is_err(), "{bad:?}");
         }
         for good in ["us", "fashion-brand", "b2b_eu", "v1.2", "0"] {

@@ -69,7 +69,8 @@ impl StoreTree {
         let mut tree = IndexMap::<StoreId, Store>::new();
         let mut errors = Vec::new();
         for store in stores {
-            let folder = |store: &Store| store.folder.clone().unwrap_or_else(|| "(no folder)".into());
+            let folder =
+                |store: &Store| store.folder.clone().unwrap_or_else(|| "(no folder)".into());
             if let Some(parent) = &store.parent
                 && !tree.contains_key(parent)
             {
@@ -111,7 +112,8 @@ impl StoreTree {
 
     /// Stores directly below `parent`; `None` asks for the top level.
     pub fn children(&self, parent: Option<&StoreId>) -> impl Iterator<Item = &Store> {
-        self.iter().filter(move |store| store.parent.as_ref() == parent)
+        self.iter()
+            .filter(move |store| store.parent.as_ref() == parent)
     }
 
     /// From the outermost ancestor in to the store itself: the order of its layers.

@@ -49,8 +49,15 @@ pub fn changes(plan: &Plan) -> Result<Changes, Io> {
         let work = Work::decide(plan, store)?;
         let path = |path: &str| format!(".out/{}/{path}", store.id);
         changes.write.extend(work.write.keys().map(|key| path(key)));
-        changes.write.extend(work.links.iter().filter(|link| link.differs()).map(|link| path(&link.key)));
-        changes.remove.extend(work.remove.iter().map(|key| path(key)));
+        changes.write.extend(
+            work.links
+                .iter()
+                .filter(|link| link.differs())
+                .map(|link| path(&link.key)),
+        );
+        changes
+            .remove
+            .extend(work.remove.iter().map(|key| path(key)));
     }
     Ok(changes)
 }
@@ -68,7 +75,9 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Vec<Workdir>, Error> {
             Some(match (written, removed) {
                 (0, 0) => format!("{files} files, nothing changed"),
                 (written, 0) => format!("{files} files, {written} written"),
-                (written, removed) => format!("{files} files, {written} written, {removed} removed"),
+                (written, removed) => {
+                    format!("{files} files, {written} written, {removed} removed")
+                }
             })
         };
         let result = context.events.observe(&unit, note, || {
@@ -76,7 +85,9 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Vec<Workdir>, Error> {
             work.carry_out()
         });
         if let Err(error) = result {
-            let mut failures = failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut failures = failures
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             failures.push(Failure {
                 unit,
                 error: error.into(),
@@ -88,7 +99,9 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Vec<Workdir>, Error> {
             stage: Stage::Compose,
         });
     }
-    let mut failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut failures = failures
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     failures.sort_by_key(|failure| failure.unit.to_string());
     if !failures.is_empty() {
         return Err(Error::Failed { failures });
@@ -120,7 +133,10 @@ impl NodeModules {
         if !self.differs() {
             return Ok(());
         }
-        let is_link = self.link.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        let is_link = self
+            .link
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_symlink());
         if is_link {
             std::fs::remove_file(&self.link).map_err(Io::at("remove", &self.link))?;
         }
@@ -182,7 +198,10 @@ impl<'a> Work<'a> {
         let (mut remove, mut untouched) = (Vec::new(), BTreeMap::new());
         for (path, written) in &old.files {
             let app = path.split('/').next().unwrap_or_default();
-            let is_composed = store.compositions.iter().any(|one| one.unit.app.as_str() == app);
+            let is_composed = store
+                .compositions
+                .iter()
+                .any(|one| one.unit.app.as_str() == app);
             let is_of_store = store.apps.iter().any(|one| one.as_str() == app);
             if wanted.contains_key(path) {
                 continue;
@@ -237,14 +256,20 @@ impl<'a> Work<'a> {
             }
             link.make()?;
         }
-        self.write.par_iter().try_for_each(|(path, entry)| write(&self.folder.join(path), entry))?;
+        self.write
+            .par_iter()
+            .try_for_each(|(path, entry)| write(&self.folder.join(path), entry))?;
 
         let mut manifest = Manifest {
             complete: true,
             files: self.untouched,
         };
         for (path, entry) in &self.wanted {
-            let known = self.old.files.get(path).filter(|_| !self.write.contains_key(path));
+            let known = self
+                .old
+                .files
+                .get(path)
+                .filter(|_| !self.write.contains_key(path));
             let written = match known {
                 Some(written) => written.clone(),
                 None => {
@@ -267,7 +292,10 @@ impl<'a> Work<'a> {
         let mut above = self.folder.clone();
         for part in parent {
             above.push(part);
-            if !above.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            if !above
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir())
+            {
                 return Ok(());
             }
         }
@@ -314,7 +342,10 @@ impl<'a> Folders<'a> {
 
     /// Makes the folders above the file `path`.
     fn make(&self, path: &str) -> Result<(), Io> {
-        let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut made = self
+            .made
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if made.is_empty() {
             std::fs::create_dir_all(self.root).map_err(Io::at("make the folder", self.root))?;
             made.insert(String::new());
@@ -359,8 +390,12 @@ fn fill(temporary: &Path, entry: &Entry) -> Result<(), Io> {
     use std::os::unix::fs::PermissionsExt;
     let failed = || Io::at("write", temporary);
     match (&entry.body, &entry.kind) {
-        (_, Kind::Link { target }) => std::os::unix::fs::symlink(&**target, temporary).map_err(failed()),
-        (Body::Text(text), Kind::File { .. }) => std::fs::write(temporary, &**text).map_err(failed()),
+        (_, Kind::Link { target }) => {
+            std::os::unix::fs::symlink(&**target, temporary).map_err(failed())
+        }
+        (Body::Text(text), Kind::File { .. }) => {
+            std::fs::write(temporary, &**text).map_err(failed())
+        }
         (Body::Copy(source), Kind::File { .. }) => {
             std::fs::copy(source, temporary).map_err(|error| {
                 // `copy` does not say which side failed.

@@ -27,7 +27,12 @@ struct Placed {
 }
 
 /// Copies all production dependencies of the app in `workdir`.
-pub fn copy(project: &Path, workdir: &Path, app: &PackageJson, copier: &Copier) -> Result<(), Error> {
+pub fn copy(
+    project: &Path,
+    workdir: &Path,
+    app: &PackageJson,
+    copier: &Copier,
+) -> Result<(), Error> {
     // From where a package lies in `.deploy` to where it comes from.
     let mut places = BTreeMap::<PathBuf, PathBuf>::new();
     let mut missing = Vec::new();
@@ -47,13 +52,21 @@ pub fn copy(project: &Path, workdir: &Path, app: &PackageJson, copier: &Copier) 
                 }
                 continue;
             };
+            let own = user.target.join("node_modules").join(name);
             let target = match nearest(&places, &user.target, name) {
-                Some((_, seen)) if *seen == source => continue,
+                Some(seen) if *seen == source => continue,
                 // Another version is nearer: this one goes into the user's own folder.
-                Some(_) => user.target.join("node_modules").join(name),
+                Some(_) => own,
+                // The top is for the version that the app finds there now.
+                None if resolve(workdir, name).is_some_and(|top| top != source) => own,
                 None => Path::new("node_modules").join(name),
             };
-            if target.components().filter(|part| part.as_os_str() == "node_modules").count() > DEEPEST {
+            if target
+                .components()
+                .filter(|part| part.as_os_str() == "node_modules")
+                .count()
+                > DEEPEST
+            {
                 return Err(Error::Nesting {
                     package: name.to_owned(),
                 });
@@ -85,8 +98,14 @@ fn needs(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
         .filter(|name| !optional.contains_key(*name))
         .map(|name| (name.as_str(), false));
     // A peer that is not installed is its user's decision.
-    let peers = package.peer_dependencies.keys().filter(|name| !package.is_optional_peer(name));
-    let optional = optional.keys().chain(peers).map(|name| (name.as_str(), true));
+    let peers = package
+        .peer_dependencies
+        .keys()
+        .filter(|name| !package.is_optional_peer(name));
+    let optional = optional
+        .keys()
+        .chain(peers)
+        .map(|name| (name.as_str(), true));
     required.chain(optional)
 }
 
@@ -97,7 +116,10 @@ fn resolve(from: &Path, name: &str) -> Option<PathBuf> {
     [from, &real].into_iter().find_map(|start| {
         start.ancestors().find_map(|folder| {
             let found = folder.join("node_modules").join(name);
-            found.join("package.json").is_file().then(|| found.canonicalize().ok())?
+            found
+                .join("package.json")
+                .is_file()
+                .then(|| found.canonicalize().ok())?
         })
     })
 }
@@ -107,15 +129,15 @@ fn nearest<'a>(
     places: &'a BTreeMap<PathBuf, PathBuf>,
     user: &Path,
     name: &str,
-) -> Option<(PathBuf, &'a PathBuf)> {
-    user.ancestors().find_map(|folder| {
-        let place = folder.join("node_modules").join(name);
-        places.get(&place).map(|source| (place, source))
-    })
+) -> Option<&'a PathBuf> {
+    user.ancestors()
+        .find_map(|folder| places.get(&folder.join("node_modules").join(name)))
 }
 
 fn package(project: &Path, source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
-    let installed = source.components().any(|part| part.as_os_str() == "node_modules");
+    let installed = source
+        .components()
+        .any(|part| part.as_os_str() == "node_modules");
     let nested = |path: &Path| path.ends_with("node_modules") || path.ends_with(".git");
     if installed || !source.starts_with(project) {
         copier.folder(source, target, Origin::Dependency, nested)?;
@@ -141,7 +163,10 @@ fn package(project: &Path, source: &Path, target: &Path, copier: &Copier) -> Res
 fn published(package: &PackageJson) -> Option<GlobSet> {
     let mut globs = GlobSetBuilder::new();
     for pattern in package.files.as_ref()? {
-        let pattern = pattern.trim_start_matches("./").trim_start_matches('/').trim_end_matches('/');
+        let pattern = pattern
+            .trim_start_matches("./")
+            .trim_start_matches('/')
+            .trim_end_matches('/');
         for pattern in [pattern.to_owned(), format!("{pattern}/**")] {
             if let Ok(glob) = Glob::new(&pattern) {
                 globs.add(glob);

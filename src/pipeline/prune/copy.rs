@@ -49,8 +49,12 @@ impl<'a> Copier<'a> {
         if name == ".env" || name.starts_with(".env.") {
             return self.keep_env;
         }
-        let in_dependency = path.components().any(|part| part.as_os_str() == "node_modules");
-        let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"].iter().any(|end| name.ends_with(end));
+        let in_dependency = path
+            .components()
+            .any(|part| part.as_os_str() == "node_modules");
+        let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"]
+            .iter()
+            .any(|end| name.ends_with(end));
         origin == Origin::Dependency || in_dependency || !is_source
     }
 

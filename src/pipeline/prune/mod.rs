@@ -55,7 +55,9 @@ pub enum Error {
     #[error("`{}` has no standalone output: `{}` is missing", app.display(), standalone.display())]
     #[diagnostic(
         code(alokai::prune::no_standalone),
-        help("set `output: \"standalone\"` in the app's next.config, and leave `distDir` at `.next`")
+        help(
+            "set `output: \"standalone\"` in the app's next.config, and leave `distDir` at `.next`"
+        )
     )]
     NoStandalone {
         /// The composed app.
@@ -67,7 +69,9 @@ pub enum Error {
     #[error("no `server.js` for `{}` under `{}`", app.display(), standalone.display())]
     #[diagnostic(
         code(alokai::prune::no_server),
-        help("`outputFileTracingRoot` in next.config has to be a folder above the app, best the one with the lock file; then build again")
+        help(
+            "`outputFileTracingRoot` in next.config has to be a folder above the app, best the one with the lock file; then build again"
+        )
     )]
     NoServer {
         /// The composed app.
@@ -79,7 +83,9 @@ pub enum Error {
     #[error("`{}` is missing", server.display())]
     #[diagnostic(
         code(alokai::prune::no_nitro),
-        help("Nuxt's `nitro.preset` has to be `node-server`, the default, and `ssr` must not generate a static site")
+        help(
+            "Nuxt's `nitro.preset` has to be `node-server`, the default, and `ssr` must not generate a static site"
+        )
     )]
     NoNitro {
         /// The file that was looked for.
@@ -89,7 +95,9 @@ pub enum Error {
     #[error("`{}` is missing after the build", entry.display())]
     #[diagnostic(
         code(alokai::prune::no_entry),
-        help("the app is started as its `start` script or `main` says; check that the build writes that file")
+        help(
+            "the app is started as its `start` script or `main` says; check that the build writes that file"
+        )
     )]
     NoEntry {
         /// The file.
@@ -97,14 +105,20 @@ pub enum Error {
     },
     /// Production dependencies that are not installed.
     #[error("{} not installed: {}", if missing.len() == 1 { "a dependency is" } else { "dependencies are" }, missing.join(", "))]
-    #[diagnostic(code(alokai::prune::missing), help("install them with the project's package manager, such as `npm ci`"))]
+    #[diagnostic(
+        code(alokai::prune::missing),
+        help("install them with the project's package manager, such as `npm ci`")
+    )]
     Missing {
         /// Each with the package that needs it.
         missing: Vec<String>,
     },
     /// Packages of different versions that need each other without end.
     #[error("the dependencies of `{package}` nest deeper than 64 folders")]
-    #[diagnostic(code(alokai::prune::nesting), help("let the package manager dedupe them: `npm dedupe`"))]
+    #[diagnostic(
+        code(alokai::prune::nesting),
+        help("let the package manager dedupe them: `npm dedupe`")
+    )]
     Nesting {
         /// Where it was noticed.
         package: String,
@@ -124,7 +138,10 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
     let work: Vec<_> = built
         .into_iter()
         .filter_map(|built| {
-            let image = plan.images.iter().find(|image| image.unit == *built.unit())?;
+            let image = plan
+                .images
+                .iter()
+                .find(|image| image.unit == *built.unit())?;
             Some((built, image))
         })
         .collect();
@@ -135,7 +152,12 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
             let unit = Unit::app(Stage::Prune, &image.unit);
             let note = |artifact: &Artifact| Some(crate::event::bytes(artifact.size));
             let result = context.events.observe(&unit, note, || {
-                one(&plan.project, &built.workdir.path, image, plan.prune.keep_env)
+                one(
+                    &plan.project,
+                    &built.workdir.path,
+                    image,
+                    plan.prune.keep_env,
+                )
             });
             (unit, result.map_err(StageError::from))
         })
@@ -147,7 +169,12 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
     settled
 }
 
-fn one(project: &Path, workdir: &Path, image: &ImagePlan, keep_env: bool) -> Result<Artifact, Error> {
+fn one(
+    project: &Path,
+    workdir: &Path,
+    image: &ImagePlan,
+    keep_env: bool,
+) -> Result<Artifact, Error> {
     let fresh = tempfile::Builder::new()
         .prefix(".deploy-")
         .tempdir_in(workdir)

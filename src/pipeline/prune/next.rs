@@ -38,7 +38,11 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
         if mapping.is_own_modules_link(&file) {
             continue;
         }
-        if mapping.is_nearest(&file) { own.push(file) } else { outer.push((path, file)) }
+        if mapping.is_nearest(&file) {
+            own.push(file)
+        } else {
+            outer.push((path, file))
+        }
     }
     for file in own {
         mapping.copy(&file, copier)?;
@@ -94,7 +98,9 @@ struct Mapping<'a> {
 impl<'a> Mapping<'a> {
     fn new(standalone: &'a Path, app: PathBuf) -> Self {
         let link = app.join("node_modules");
-        let own_modules = std::fs::read_link(&link).ok().map(|target| normalize(&app.join(target)));
+        let own_modules = std::fs::read_link(&link)
+            .ok()
+            .map(|target| normalize(&app.join(target)));
         Self {
             standalone,
             app,
@@ -109,7 +115,10 @@ impl<'a> Mapping<'a> {
     /// Whether the app finds the file before those of the folders above it.
     fn is_nearest(&self, file: &Path) -> bool {
         file.starts_with(&self.app)
-            || self.own_modules.as_ref().is_some_and(|own| file.starts_with(own))
+            || self
+                .own_modules
+                .as_ref()
+                .is_some_and(|own| file.starts_with(own))
     }
 
     /// The place below `.deploy`.
@@ -174,7 +183,9 @@ fn package_of(path: &Path) -> Option<&Path> {
     let mut parts = inner.components();
     let first = parts.next()?.as_os_str().to_string_lossy();
     let count = if first.starts_with('@') { 2 } else { 1 };
-    inner.ancestors().find(|ancestor| ancestor.components().count() == count)
+    inner
+        .ancestors()
+        .find(|ancestor| ancestor.components().count() == count)
 }
 
 /// Copies the root's version of a package into every package of the root that depends on it.
@@ -197,7 +208,10 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
                 || manifest.peer_dependencies.contains_key(&*name)
                 || manifest.optional_dependencies.contains_key(&*name));
         if uses && !root.join(user).join("node_modules").join(package).exists() {
-            let target = Path::new("node_modules").join(user).join("node_modules").join(package);
+            let target = Path::new("node_modules")
+                .join(user)
+                .join("node_modules")
+                .join(package);
             copier.folder(&root.join(package), &target, Origin::Dependency, |_| false)?;
         }
     }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use super::Error;
 use super::closure;
 use super::copy::{Copier, Origin};
-use super::Error;
 use crate::config::PackageJson;
 
 /// Copies the folder that holds `entry`, or the entry alone where it lies at the top.

@@ -1,0 +1,293 @@
+//! The build stage: order, failures, interruption, two runs at once.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use crate::support::{Project, filtered};
+
+#[test]
+fn a_failing_script_shows_its_end_and_what_is_skipped() {
+    let noisy = "for (let n = 1; n <= 100; n++) console.log('line', n); console.error('the cause'); process.exit(7)";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", noisy);
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .fails_with(1);
+    insta::assert_snapshot!(run.diagnostic(&project));
+    assert!(run.stderr.contains(
+        "skipped build us/storefront-unified-nextjs because of us/storefront-middleware"
+    ));
+    let log = project.read(".alokai/logs/build/us/storefront-middleware.log");
+    assert!(
+        log.contains("line 1\n") && log.contains("the cause"),
+        "the log has everything"
+    );
+}
+
+#[test]
+fn keep_going_lets_stores_drop_out_and_still_says_1() {
+    let build = "if (process.cwd().includes('/us/')) process.exit(1); require('fs').mkdirSync('lib', {recursive: true}); require('fs').writeFileSync('lib/index.js', '')";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", build);
+    project.commit();
+    let run = project
+        .alokai(&[
+            "store",
+            "deploy",
+            "--all",
+            "--keep-going",
+            "--until",
+            "prune",
+        ])
+        .fails_with(1);
+    assert!(
+        project.exists(".out/eu/storefront-unified-nextjs/.deploy/server.js"),
+        "{}",
+        run.stderr
+    );
+    assert!(!project.exists(".out/us/storefront-unified-nextjs/.deploy"));
+    assert!(
+        run.stdout.contains("eu") && run.stderr.contains("`us/storefront-middleware` failed"),
+        "{}",
+        run.stderr
+    );
+
+    // Without it nothing new begins.
+    let run = project
+        .alokai(&[
+            "store",
+            "deploy",
+            "--all",
+            "--until",
+            "prune",
+            "--concurrency",
+            "1",
+        ])
+        .fails_with(1);
+    assert!(
+        run.stderr
+            .contains("skipped build eu/storefront-unified-nextjs"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn scripts_see_the_env_file_and_the_environment_wins() {
+    let build = "console.log('A=' + process.env.A, 'B=' + process.env.B)";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", build)
+        .file(".env", "A=file\nB=file\n")
+        .env("B", "real");
+    let run = project
+        .alokai(&[
+            "store",
+            "build",
+            "--store",
+            "us",
+            "--filter",
+            "storefront-middleware-*",
+        ])
+        .succeeds();
+    assert!(run.stderr.contains("A=file B=real"), "{}", run.stderr);
+}
+
+#[test]
+fn a_missing_package_manager_is_named() {
+    let project = Project::shop();
+    let mut command = project.command(&["store", "build", "--store", "us"]);
+    let run: crate::support::Run = command.env("PATH", "/nonexistent").output().unwrap().into();
+    let run = run.fails_with(3);
+    insta::assert_snapshot!(run.diagnostic(&project));
+}
+
+#[test]
+fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
+    let project = Project::shop().file(
+        "apps/storefront-middleware/build.js",
+        "console.log('::error::not a command')",
+    );
+    let arguments = [
+        "store",
+        "build",
+        "--store",
+        "us",
+        "--filter",
+        "storefront-middleware-*",
+    ];
+    let plain = project.alokai(&arguments).succeeds();
+    assert!(
+        plain
+            .stderr
+            .contains("storefront-middleware-us:build: ::error::not a command"),
+        "{}",
+        plain.stderr
+    );
+
+    let project = project.env("GITHUB_ACTIONS", "true");
+    let grouped = project.alokai(&arguments).succeeds().stderr;
+    let open = grouped
+        .find("::group::build us/storefront-middleware")
+        .expect("a group");
+    let stop = grouped.find("::stop-commands::").expect("commands are off");
+    let line = grouped.find("::error::not a command").expect("the line");
+    let close = grouped.find("::endgroup::").expect("the end");
+    assert!(open < stop && stop < line && line < close, "{grouped}");
+
+    let json = project
+        .alokai(&[&arguments[..], &["--json"]].concat())
+        .succeeds();
+    let events: Vec<serde_json::Value> = json
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect();
+    let last = events.last().expect("a summary");
+    assert_eq!(
+        (last["event"].as_str(), last["ok"].as_bool()),
+        (Some("summary"), Some(true))
+    );
+    let output = events
+        .iter()
+        .find(|event| event["event"] == "output" && event["line"] == "::error::not a command");
+    let output = output.expect("the line is an event");
+    assert_eq!(
+        (output["stage"].as_str(), output["store"].as_str()),
+        (Some("build"), Some("us"))
+    );
+    assert!(json.stderr.is_empty(), "{}", json.stderr);
+}
+
+/// Waits for a child, but not for ever.
+fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(start.elapsed() < limit, "it still runs after {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes that work below a folder, but for those that have ended and wait to be reaped.
+pub fn processes_in(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let inside =
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if inside && !status.contains("State:\tZ") {
+            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            found.push(command.replace('\0', " "));
+        }
+    }
+    found
+}
+
+/// Starts a build, waits until a line of it has been seen, and interrupts it.
+pub fn interrupt_when(
+    project: &Project,
+    arguments: &[&str],
+    seen: &str,
+    times: usize,
+    limit: Duration,
+) -> i32 {
+    let mut child = project.start(arguments);
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(seen)), "`{seen}` never came");
+    let rest = std::thread::spawn(move || lines.count());
+    for time in 0..times {
+        if time > 0 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let status = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    let status = wait(&mut child, limit);
+    rest.join().unwrap();
+    status.code().unwrap_or(-1)
+}
+
+/// A script with a child of its own that would outlive it, and that ends when asked.
+const ENDLESS: &str = "require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }); console.log('begun'); setInterval(() => {}, 1000)";
+/// The same, deaf to SIGTERM.
+const DEAF: &str = "process.on('SIGTERM', () => {}); require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }); console.log('begun'); setInterval(() => {}, 1000)";
+
+#[test]
+fn ctrl_c_ends_every_child_and_exits_130() {
+    let project = Project::shop().file("apps/storefront-middleware/build.js", ENDLESS);
+    let arguments = ["store", "build", "--all"];
+    let code = interrupt_when(
+        &project,
+        &arguments,
+        "build: begun",
+        1,
+        Duration::from_secs(8),
+    );
+    assert_eq!(code, 130);
+    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_ctrl_c_kills_what_does_not_listen() {
+    let project = Project::shop().file("apps/storefront-middleware/build.js", DEAF);
+    let arguments = ["store", "build", "--all"];
+    let code = interrupt_when(
+        &project,
+        &arguments,
+        "build: begun",
+        2,
+        Duration::from_secs(8),
+    );
+    assert_eq!(code, 130);
+    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_script_leaves_behind_ends_with_it() {
+    let daemon = "require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }).unref(); require('fs').mkdirSync('lib', { recursive: true })";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", daemon);
+    project
+        .alokai(&[
+            "store",
+            "build",
+            "--store",
+            "us",
+            "--filter",
+            "storefront-middleware-*",
+        ])
+        .succeeds();
+    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_run_waits_and_names_the_first() {
+    let slow = "const fs = require('fs'); if (fs.existsSync('busy')) throw new Error('two at once'); fs.writeFileSync('busy', ''); setTimeout(() => fs.unlinkSync('busy'), 1500)";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", slow);
+    let arguments = [
+        "store",
+        "build",
+        "--store",
+        "us",
+        "--filter",
+        "storefront-middleware-*",
+    ];
+    let first = project.start(&arguments);
+    let pid = first.id();
+    while !project.exists(".out/us/storefront-middleware/busy") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = project.alokai(&arguments).succeeds();
+    let wanted = format!("another run works in `[project]` (pid {pid}, since ");
+    assert!(
+        filtered(&second.stderr, &project).contains(&wanted),
+        "{}",
+        second.stderr
+    );
+    let first: crate::support::Run = first.wait_with_output().unwrap().into();
+    first.succeeds();
+}

@@ -1,0 +1,94 @@
+//! What the command line says, as a person reads it.
+
+use crate::support::Project;
+
+#[test]
+fn list_draws_the_tree() {
+    let project = Project::shop();
+    insta::assert_snapshot!(project.alokai(&["store", "list"]).succeeds().stdout);
+    let json = project
+        .alokai(&["store", "list", "--json"])
+        .succeeds()
+        .json();
+    assert_eq!(json["schemaVersion"], 1);
+    assert_eq!(
+        json["stores"][1]["overrides"]["storefront-unified-nextjs"],
+        1
+    );
+}
+
+#[test]
+fn help_names_the_exit_codes_and_every_variable() {
+    let project = Project::shop();
+    let help = project.alokai(&["--help"]).succeeds().stdout;
+    for code in [
+        "0 done",
+        "1 the work failed",
+        "2 the input is wrong",
+        "3 the surroundings",
+        "130 interrupted",
+    ] {
+        assert!(help.contains(code), "{help}");
+    }
+    let deploy = project
+        .alokai(&["store", "deploy", "--help"])
+        .succeeds()
+        .stdout;
+    for variable in [
+        "CLI_CLOUD_USERNAME",
+        "CLI_CLOUD_PASSWORD",
+        "CLI_DOCKER_REGISTRY_URL",
+        "CLI_CONSOLE_API_URL",
+    ] {
+        assert!(deploy.contains(variable), "{deploy}");
+    }
+}
+
+#[test]
+fn wrong_flags_are_wrong_input() {
+    let project = Project::shop();
+    for arguments in [
+        &["store", "build", "--al"][..],
+        &["store", "build", "--all", "--store", "us"],
+        &["store", "build", "--all", "--concurrency", "0"],
+        &["--cwd", "/nonexistent", "store", "list"],
+        &["stores"],
+    ] {
+        project.alokai(arguments).fails_with(2);
+    }
+}
+
+#[test]
+fn cwd_runs_in_another_project_and_from_below_it() {
+    let project = Project::shop();
+    let elsewhere = Project::new();
+    let root = project.root().display().to_string();
+    let list = elsewhere
+        .alokai(&["--cwd", &root, "store", "list"])
+        .succeeds()
+        .stdout;
+    assert!(list.contains("fashion"), "{list}");
+    let below = format!("{root}/apps/stores/fashion");
+    assert_eq!(
+        list,
+        elsewhere
+            .alokai(&["store", "list", "--cwd", &below])
+            .succeeds()
+            .stdout
+    );
+}
+
+#[test]
+fn a_folder_that_belongs_to_no_app_is_pointed_at() {
+    let project = Project::shop().file(
+        "apps/stores/fashion/stores/us/storefront-unified-nexjs/x.tsx",
+        "",
+    );
+    let run = project.alokai(&["store", "list"]).succeeds();
+    assert!(
+        run.stderr
+            .contains("did you mean `storefront-unified-nextjs`?"),
+        "{}",
+        run.stderr
+    );
+}

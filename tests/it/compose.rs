@@ -1,0 +1,386 @@
+//! Composition on disk: SPEC §3, rule by rule, and what a second compose does.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Project, git};
+
+fn composed(project: &Project) -> &Project {
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project
+}
+
+const NEXT: &str = "storefront-unified-nextjs";
+
+/// A project with one store in two layers.
+fn two_layers() -> Project {
+    Project::shop()
+}
+
+#[test]
+fn rule_1_the_nearest_layer_wins_and_additions_are_there() {
+    let project = two_layers()
+        .file(
+            "apps/storefront-unified-nextjs/header.tsx",
+            "header of base\n",
+        )
+        .file(
+            "apps/stores/fashion/stores/us/storefront-unified-nextjs/only/us.tsx",
+            "added\n",
+        );
+    composed(&project);
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/texts.txt"),
+        "texts of us\n"
+    );
+    assert_eq!(
+        project.read(".out/eu/storefront-unified-nextjs/texts.txt"),
+        "texts of eu\n"
+    );
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/header.tsx"),
+        "header of fashion\n"
+    );
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/only/us.tsx"),
+        "added\n"
+    );
+    assert!(!project.exists(".out/eu/storefront-unified-nextjs/only"));
+    assert!(
+        !project.exists(".out/fashion"),
+        "a template is never composed"
+    );
+}
+
+#[test]
+fn rule_2_a_store_has_every_base_app_but_frontends_of_another_framework() {
+    let project = two_layers()
+        .app("storefront-unified-nuxt", r#""build": "node build.js""#)
+        .app("search", r#""lint": "true""#);
+    composed(&project);
+    let apps: Vec<_> = std::fs::read_dir(project.path(".out/us"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(apps.len(), 4, "{apps:?}");
+    assert!(!apps.contains(&"storefront-unified-nuxt".to_owned()));
+}
+
+#[test]
+fn rule_3_an_edit_under_out_reaches_no_source_and_no_other_store() {
+    let project = two_layers();
+    composed(&project);
+    project.write(".out/us/storefront-unified-nextjs/header.tsx", b"edited\n");
+    assert_eq!(
+        project.read("apps/stores/fashion/storefront-unified-nextjs/header.tsx"),
+        "header of fashion\n"
+    );
+    assert_eq!(
+        project.read(".out/eu/storefront-unified-nextjs/header.tsx"),
+        "header of fashion\n"
+    );
+}
+
+#[test]
+fn rule_4_sibling_apps_are_siblings() {
+    let project = two_layers();
+    composed(&project);
+    let sibling = ".out/us/storefront-unified-nextjs/../storefront-middleware/src/index.js";
+    assert!(project.exists(sibling));
+}
+
+#[test]
+fn rule_5_a_layer_holds_what_git_would_not_ignore_and_env_files() {
+    let project = two_layers()
+        .file(
+            "apps/storefront-unified-nextjs/.gitignore",
+            "*.log\n!keep.log\n/generated\n",
+        )
+        .file("apps/storefront-unified-nextjs/debug.log", "")
+        .file("apps/storefront-unified-nextjs/keep.log", "")
+        .file("apps/storefront-unified-nextjs/generated/a.ts", "")
+        .file("apps/storefront-unified-nextjs/deep/.gitignore", "secret\n")
+        .file("apps/storefront-unified-nextjs/deep/secret", "")
+        .file("apps/storefront-unified-nextjs/deep/plain", "")
+        .file("apps/storefront-unified-nextjs/.env", "A=1\n")
+        .file("apps/storefront-unified-nextjs/.env.production", "A=2\n")
+        .file("apps/storefront-unified-nextjs/node_modules/.cache/x", "")
+        .file("apps/storefront-unified-nextjs/tracked.log", "tracked\n");
+    git(
+        project.root(),
+        &[
+            "add",
+            "--force",
+            "apps/storefront-unified-nextjs/tracked.log",
+        ],
+    );
+    composed(&project);
+    let tree = project.tree(".out/us/storefront-unified-nextjs");
+    let has = |path: &str| tree.contains_key(path);
+    assert!(!has("debug.log") && !has("generated/a.ts") && !has("deep/secret"));
+    assert!(has("keep.log") && has("deep/plain") && has(".env") && has(".env.production"));
+    assert!(has("tracked.log"), "git ignores nothing that it tracks");
+    assert!(
+        !tree
+            .keys()
+            .any(|path| path.contains("node_modules") || path.contains(".git/"))
+    );
+}
+
+#[test]
+fn rule_6_package_json_is_the_base_apps_under_the_units_name() {
+    let text = "{\n\t\"version\": \"1.2.3\",\n\t\"name\":   \"whatever\",\n\t\"scripts\": { \"build\": \"node build.js\" }\n}\n";
+    let project = two_layers()
+        .file("apps/storefront-unified-nextjs/package.json", text)
+        .file(
+            "apps/stores/fashion/stores/us/storefront-unified-nextjs/package.json",
+            r#"{"name":"own"}"#,
+        );
+    let run = project.alokai(&["store", "compose", "--all"]).succeeds();
+    let wanted = text.replace("\"whatever\"", "\"storefront-unified-nextjs-us\"");
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/package.json"),
+        wanted
+    );
+    assert!(
+        run.stderr.contains("`package.json` of `us`") && run.stderr.contains("not used"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn rule_7_tsconfig_paths_that_leave_apps_gain_a_folder() {
+    let text = r#"{
+  // what the apps share
+  "extends": "../../tsconfig.base.json",
+  "compilerOptions": { "paths": { "mw/*": ["../storefront-middleware/lib/*"], "t": ["../../packages/t"] } },
+}
+"#;
+    let project = two_layers().file("apps/storefront-unified-nextjs/tsconfig.json", text);
+    composed(&project);
+    let wanted = text.replace("\"../../", "\"../../../");
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/tsconfig.json"),
+        wanted
+    );
+}
+
+#[test]
+fn rule_8_ignore_paths_of_ancestors_come_first_and_the_last_match_wins() {
+    let config = r#"{ "stores": {
+        "fashion": { "ignorePaths": ["app/[locale]/page.tsx", "*.svg", "package.json"] },
+        "us": { "ignorePaths": ["!public/logo.svg"], "deployment": { "projectName": "a", "cloudRegion": "r" } },
+        "eu": { "deployment": { "projectName": "b", "cloudRegion": "r" } }
+    } }"#;
+    let project = two_layers().config(config).file(
+        "apps/storefront-unified-nextjs/app/l/page.tsx",
+        "no character class\n",
+    );
+    composed(&project);
+    let us = project.tree(".out/us/storefront-unified-nextjs");
+    let eu = project.tree(".out/eu/storefront-unified-nextjs");
+    assert!(!us.contains_key("app/[locale]/page.tsx"));
+    assert!(us.contains_key("app/l/page.tsx"), "brackets are literal");
+    assert!(us.contains_key("public/logo.svg") && !eu.contains_key("public/logo.svg"));
+    assert!(eu.contains_key("package.json"), "it cannot be dropped");
+}
+
+#[test]
+fn rule_9_an_own_node_modules_is_linked_and_caches_are_none() {
+    let project = two_layers()
+        .file(
+            "apps/storefront-middleware/node_modules/left-pad/package.json",
+            r#"{"name":"left-pad"}"#,
+        )
+        .file("apps/storefront-unified-nextjs/node_modules/.cache/x", "");
+    composed(&project);
+    let link =
+        std::fs::read_link(project.path(".out/us/storefront-middleware/node_modules")).unwrap();
+    assert_eq!(
+        link.to_str(),
+        Some("../../../apps/storefront-middleware/node_modules")
+    );
+    assert!(project.exists(".out/us/storefront-middleware/node_modules/left-pad/package.json"));
+    assert!(!project.exists(".out/us/storefront-unified-nextjs/node_modules"));
+    // It goes when the base app's goes.
+    std::fs::remove_dir_all(project.path("apps/storefront-middleware/node_modules")).unwrap();
+    composed(&project);
+    assert!(!project.exists(".out/us/storefront-middleware/node_modules"));
+}
+
+#[test]
+fn rule_10_links_are_kept_followed_or_refused_by_where_they_lead() {
+    let project = two_layers()
+        .file("shared/note.txt", "shared\n")
+        .file("shared/icons/a.svg", "a\n")
+        .file("shared/icons/deep/b.svg", "b\n")
+        .link("apps/storefront-unified-nextjs/inside", "texts.txt")
+        .link(
+            "apps/storefront-unified-nextjs/elsewhere.txt",
+            "../../shared/note.txt",
+        )
+        .link("apps/storefront-unified-nextjs/icons", "../../shared/icons");
+    project.write("apps/storefront-unified-nextjs/run.sh", b"#!/bin/sh\n");
+    project.make_executable("apps/storefront-unified-nextjs/run.sh");
+    composed(&project);
+    let tree = project.tree(".out/us/storefront-unified-nextjs");
+    assert_eq!(tree["inside"], "-> texts.txt");
+    assert_eq!(tree["elsewhere.txt"], "shared\n");
+    assert_eq!(
+        (
+            tree["icons/a.svg"].as_str(),
+            tree["icons/deep/b.svg"].as_str()
+        ),
+        ("a\n", "b\n")
+    );
+    let mode = project
+        .path(".out/us/storefront-unified-nextjs/run.sh")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o111, 0o111, "executable bits are kept");
+
+    let outside = project
+        .link("apps/storefront-unified-nextjs/out", "/etc/hostname")
+        .link("apps/storefront-unified-nextjs/none", "../../shared/none")
+        .link("apps/storefront-unified-nextjs/loop", "../../apps");
+    let run = outside.alokai(&["store", "compose", "--all"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&outside));
+}
+
+#[test]
+fn rule_11_all_clashes_of_file_and_folder_come_at_once() {
+    let project = two_layers()
+        .file("apps/storefront-unified-nextjs/header.tsx/inner.ts", "")
+        .file(
+            "apps/stores/fashion/stores/us/storefront-unified-nextjs/public",
+            "a file\n",
+        );
+    let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&project));
+    assert!(!project.exists(".out"), "nothing is written");
+}
+
+#[test]
+fn a_second_compose_writes_nothing_and_a_change_only_itself() {
+    let project = two_layers();
+    composed(&project);
+    let times = || {
+        let files = project.tree(".out").into_keys();
+        let modified = |path: &String| {
+            project
+                .path(&format!(".out/{path}"))
+                .metadata()
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        files
+            .map(|path| (modified(&path), path))
+            .collect::<Vec<_>>()
+    };
+    let before = times();
+    composed(&project);
+    assert_eq!(before, times());
+    project
+        .alokai(&["store", "compose", "--all", "--check"])
+        .succeeds();
+
+    project.write(
+        "apps/stores/fashion/storefront-unified-nextjs/header.tsx",
+        b"changed\n",
+    );
+    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
+    let check = project
+        .alokai(&["store", "compose", "--all", "--check"])
+        .fails_with(1);
+    insta::assert_snapshot!(check.stdout, @r"
+    write .out/eu/storefront-unified-nextjs/header.tsx
+    write .out/us/storefront-unified-nextjs/header.tsx
+    remove .out/eu/storefront-unified-nextjs/public/logo.svg
+    remove .out/us/storefront-unified-nextjs/public/logo.svg
+    ");
+    assert_eq!(before, times(), "a check writes nothing");
+    composed(&project);
+    let after = times();
+    let untouched = before.iter().filter(|file| after.contains(file)).count();
+    assert_eq!(untouched, before.len() - 4);
+    assert!(
+        !project.exists(".out/us/storefront-unified-nextjs/public"),
+        "empty folders go too"
+    );
+}
+
+#[test]
+fn composed_content_wins_over_hand_edits_and_build_products_stay() {
+    let project = two_layers();
+    composed(&project);
+    project.write(".out/us/storefront-unified-nextjs/header.tsx", b"by hand\n");
+    project.write(
+        ".out/us/storefront-unified-nextjs/.next/cache/x",
+        b"product\n",
+    );
+    std::fs::remove_file(project.path(".out/us/storefront-unified-nextjs/texts.txt")).unwrap();
+    composed(&project);
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/header.tsx"),
+        "header of fashion\n"
+    );
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/.next/cache/x"),
+        "product\n"
+    );
+    assert!(project.exists(".out/us/storefront-unified-nextjs/texts.txt"));
+}
+
+#[test]
+fn nothing_is_written_through_a_link_that_leads_out_of_out() {
+    let project = two_layers();
+    composed(&project);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = project.path(&format!(".out/us/{NEXT}/app"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), &folder).unwrap();
+    composed(&project);
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/app/[locale]/page.tsx"),
+        "base page\n"
+    );
+}
+
+#[test]
+fn a_project_below_the_repositorys_root_composes_the_same() {
+    let project = Project::shop();
+    let inner = project.path("shop");
+    std::fs::create_dir(&inner).unwrap();
+    for name in ["apps", "alokai.config.json"] {
+        std::fs::rename(project.path(name), inner.join(name)).unwrap();
+    }
+    project.commit();
+    let inner = Project::at(inner);
+    composed(&inner);
+    assert_eq!(
+        inner.read(".out/us/storefront-unified-nextjs/texts.txt"),
+        "texts of us\n"
+    );
+    let plan = inner
+        .alokai(&["store", "deploy", "--all", "--dry-run", "--json"])
+        .succeeds()
+        .json();
+    assert_eq!(plan["revision"], project.sha());
+    project.write("elsewhere.txt", b"not of the project\n");
+    inner
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .succeeds();
+}
+
+#[test]
+fn without_a_repository_gitignore_files_still_count() {
+    let project = Project::shop().file("apps/storefront-unified-nextjs/lib/x.js", "");
+    std::fs::remove_dir_all(project.path(".git")).unwrap();
+    composed(&project);
+    assert!(!project.exists(".out/us/storefront-unified-nextjs/lib"));
+    assert!(project.exists(".out/us/storefront-unified-nextjs/texts.txt"));
+}

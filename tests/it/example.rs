@@ -1,0 +1,330 @@
+//! The example project as a newcomer gets it: real Next.js, Nuxt and middleware, real engine,
+//! real registry, real browser. One heavy run, and everything that can be seen of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::build::{interrupt_when, processes_in};
+use crate::deploy::{request_body, unique};
+use crate::support::{Console, Project, Registry, Run, docker, git, registry};
+
+/// A copy of `apps-example` in a repository of its own, with its dependencies and with project
+/// names that no other run has.
+fn example(name: &str) -> (tempfile::TempDir, Project) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps-example");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let files = git(
+        &source,
+        &["ls-files", "--cached", "--others", "--exclude-standard"],
+    );
+    for file in files.lines().filter(|file| source.join(file).is_file()) {
+        let to = root.join(file);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(source.join(file), to).unwrap();
+    }
+    assert!(
+        source.join("node_modules").is_dir(),
+        "install them first: `npm ci` in apps-example, or `scripts/test`"
+    );
+    // Hard links: the builds read dependencies and do not write them.
+    let linked = Command::new("cp")
+        .arg("-al")
+        .arg(source.join("node_modules"))
+        .arg(&root)
+        .status()
+        .unwrap();
+    assert!(linked.success());
+    let project = Project::at(root);
+    let config = project
+        .read("alokai.config.json")
+        .replace("\"acme-", &format!("\"{name}-"));
+    let project = project.config(&config);
+    git(
+        project.root(),
+        &["init", "--quiet", "--initial-branch=main"],
+    );
+    project.commit();
+    (folder, project)
+}
+
+/// Containers that end with the test.
+struct Containers(Vec<String>);
+
+impl Containers {
+    /// Runs an image, and gives the port of the loopback where its own port is published.
+    fn run(&mut self, image: &str, port: u16, environment: &[&str]) -> u16 {
+        let published = format!("127.0.0.1::{port}");
+        let mut arguments = vec!["run", "--detach", "--init", "--publish", &published];
+        arguments.push("--add-host=host.docker.internal:host-gateway");
+        for variable in environment {
+            arguments.extend(["--env", variable]);
+        }
+        arguments.push(image);
+        let id = docker(&arguments);
+        self.0.push(id.clone());
+        let address = docker(&["port", &id, &format!("{port}/tcp")]);
+        address
+            .lines()
+            .next()
+            .unwrap()
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn last(&self) -> &str {
+        self.0.last().unwrap()
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        for id in &self.0 {
+            let _ = Command::new("docker").args(["rm", "--force", id]).output();
+        }
+    }
+}
+
+/// The page, as soon as it answers, which has to be within five seconds.
+fn page(port: u16, path: &str) -> String {
+    let start = Instant::now();
+    loop {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--location", &url])
+            .output()
+            .unwrap();
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{url} does not answer: {error}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A pulled image: nothing that does not belong, a user that is not root, an answer.
+fn inspect_image(image: &str) {
+    let user = docker(&["run", "--rm", "--entrypoint", "id", image, "-u"]);
+    assert_ne!(user, "0", "{image} runs as root");
+    let files = docker(&[
+        "run",
+        "--rm",
+        "--entrypoint",
+        "find",
+        image,
+        "/var/www",
+        "-type",
+        "f",
+    ]);
+    for file in files.lines() {
+        let name = file.rsplit('/').next().unwrap();
+        assert!(
+            name != ".env" && !name.starts_with(".env."),
+            "{image} has {file}"
+        );
+        let of_app = !file.contains("/node_modules/");
+        let is_source = [".ts", ".tsx", ".vue"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        assert!(!(of_app && is_source), "{image} has the source {file}");
+        for package in ["typescript", "@playwright/test", "playwright-core"] {
+            assert!(
+                !file.contains(&format!("/node_modules/{package}/")),
+                "{image} has the dev dependency {package}: {file}"
+            );
+        }
+    }
+}
+
+/// The composed tests of a store in a real browser, against whatever runs at a port.
+fn browser(project: &Project, store: &str, port: u16) -> Run {
+    let run = Command::new("npm")
+        .args(["test", "--", "--reporter=line"])
+        .current_dir(project.path(&format!(".out/{store}/playwright")))
+        .env("BASE_URL", format!("http://127.0.0.1:{port}"))
+        .output()
+        .unwrap();
+    run.into()
+}
+
+#[test]
+fn the_example_goes_through_all_six_stages() {
+    let Some(registry) = registry() else { return };
+    let console = Console::start();
+    let name = unique("example");
+    let (_folder, project) = example(&name);
+    let project = registry.used_by(project, &console.address);
+    let run = project
+        .alokai(&["store", "deploy", "--all", "--json"])
+        .succeeds();
+    let summary: Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
+    let sha = project.sha();
+
+    // The registry, asked with another client.
+    for store in ["us", "eu", "outlet"] {
+        for app in ["vue-storefront", "vue-storefront-middleware"] {
+            assert_eq!(
+                registry.tags(&format!("{name}-{store}-storefrontcloud-io/{app}")),
+                [sha.as_str()]
+            );
+        }
+    }
+    assert_eq!(registry.repositories(&name).len(), 6);
+    assert_eq!(console.requests().len(), 3);
+    for request in console.requests() {
+        assert_eq!(
+            request.body,
+            request_body(&registry.user, &registry.password, &sha)
+        );
+    }
+    let image = |store: &str, app: &str| {
+        format!(
+            "{}/{name}-{store}-storefrontcloud-io/{app}:{sha}",
+            registry.address
+        )
+    };
+    pull_again(&registry, &summary);
+
+    let mut containers = Containers(Vec::new());
+    let mut frontends = Vec::new();
+    for store in ["us", "eu", "outlet"] {
+        let (frontend, middleware) = (
+            image(store, "vue-storefront"),
+            image(store, "vue-storefront-middleware"),
+        );
+        inspect_image(&frontend);
+        inspect_image(&middleware);
+        let middleware = containers.run(&middleware, 4000, &[]);
+        page(middleware, "/healthz");
+        let address = docker(&[
+            "inspect",
+            "--format",
+            "{{.NetworkSettings.IPAddress}}",
+            containers.last(),
+        ]);
+        let port = containers.run(
+            &frontend,
+            3000,
+            &[&format!("MIDDLEWARE_URL=http://{address}:4000")],
+        );
+        let home = page(port, "/");
+        assert!(
+            home.contains(&format!("data-store=\"{store}\"")),
+            "{store}: {home}"
+        );
+        frontends.push((store, port));
+    }
+
+    // The tests of each store pass against it, and fail against another.
+    let port = |store: &str| frontends.iter().find(|(name, _)| *name == store).unwrap().1;
+    browser(&project, "us", port("us")).succeeds();
+    browser(&project, "eu", port("eu")).succeeds();
+    browser(&project, "outlet", port("outlet")).succeeds();
+    let swapped = [
+        browser(&project, "us", port("eu")),
+        browser(&project, "eu", port("us")),
+    ];
+    for run in swapped {
+        assert!(
+            run.code != 0 && run.stdout.contains("failed"),
+            "{}",
+            run.stdout
+        );
+    }
+
+    // The composed tree needs nothing of ours.
+    plain_next_build(&project.path(".out/us/storefront-unified-nextjs"));
+}
+
+/// Takes the images away and pulls them anew: only what the registry has counts.
+fn pull_again(registry: &Registry, summary: &Value) {
+    let config = tempfile::tempdir().unwrap();
+    let config = config.path().to_str().unwrap();
+    let mut login = Command::new("docker");
+    login.args([
+        "--config",
+        config,
+        "login",
+        "--username",
+        &registry.user,
+        "--password-stdin",
+        &registry.address,
+    ]);
+    let mut login = login
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(
+        &mut login.stdin.take().unwrap(),
+        registry.password.as_bytes(),
+    )
+    .unwrap();
+    assert!(login.wait().unwrap().success());
+    for unit in summary["units"].as_array().unwrap() {
+        let reference = unit["reference"].as_str().unwrap();
+        docker(&["rmi", "--force", reference]);
+        docker(&["--config", config, "pull", "--quiet", reference]);
+        let digests = docker(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{json .RepoDigests}}",
+            reference,
+        ]);
+        assert!(
+            digests.contains(unit["digest"].as_str().unwrap()),
+            "{digests}"
+        );
+        let inspected: Value =
+            serde_json::from_str(&docker(&["image", "inspect", reference])).unwrap();
+        let labels = &inspected[0]["Config"]["Labels"];
+        assert_eq!(labels["com.alokai.store"], unit["storeId"]);
+        assert_eq!(labels["com.alokai.app"], unit["app"]);
+        assert!(
+            labels["org.opencontainers.image.revision"]
+                .as_str()
+                .is_some_and(|sha| reference.ends_with(sha))
+        );
+    }
+}
+
+fn plain_next_build(folder: &PathBuf) {
+    std::fs::remove_dir_all(folder.join(".next")).unwrap();
+    let run = Command::new("npx")
+        .args(["next", "build"])
+        .current_dir(folder)
+        .env("NEXT_TELEMETRY_DISABLED", "1")
+        .output()
+        .unwrap();
+    Run::from(run).succeeds();
+    assert!(folder.join(".next/standalone").is_dir());
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_a_next_build_leaves_no_process() {
+    let Some(_registry) = registry() else { return };
+    let (_folder, project) = example("acme");
+    let arguments = [
+        "store",
+        "build",
+        "--store",
+        "us",
+        "--filter",
+        "storefront-unified-nextjs-us",
+    ];
+    let seen = "storefront-unified-nextjs-us:build:    Creating an optimized production build";
+    let code = interrupt_when(&project, &arguments, seen, 1, Duration::from_secs(12));
+    assert_eq!(code, 130);
+    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+}

@@ -1,0 +1,374 @@
+//! Every failure that has a name, provoked on real parts: exit code and diagnostic.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::deploy::unique;
+use crate::support::{Console, FaultyRegistry, Project, Registry, Run, registry};
+
+const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
+
+/// A diagnostic without the addresses and names that differ from run to run.
+fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String {
+    let mut text = run.diagnostic(project);
+    for (what, with) in replace {
+        text = text.replace(what, with);
+    }
+    // Digests and upload ids, and ports of clients that the system's errors name.
+    let mut settings = regex_like(&text, "sha256:", 64, "[digest]");
+    settings =
+        regex_like(&settings, "127.0.0.1:", 5, "127.0.0.1:[port]").replace("[port]->", "[port]->");
+    settings
+}
+
+/// Replaces what begins so and goes on with up to `length` letters and digits.
+fn regex_like(text: &str, beginning: &str, length: usize, with: &str) -> String {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(beginning) {
+        let (before, after) = rest.split_at(start);
+        let tail = &after[beginning.len()..];
+        let end = tail
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(tail.len())
+            .min(length);
+        result.push_str(before);
+        result.push_str(with);
+        rest = &tail[end..];
+    }
+    result + rest
+}
+
+fn project(registry: &Registry, console: &str, name: &str) -> Project {
+    registry.used_by(Project::shop_named(name), console)
+}
+
+#[test]
+fn a_wrong_password_is_found_before_the_first_build() {
+    let Some(registry) = registry() else { return };
+    let console = Console::start();
+    let project = project(&registry, &console.address, "acme").env("CLI_CLOUD_PASSWORD", "wrong");
+    let run = project.alokai(&DEPLOY).fails_with(3);
+    insta::assert_snapshot!(diagnostic(
+        &run,
+        &project,
+        &[(&registry.address, "[registry]")]
+    ));
+    assert!(!project.exists(".out"), "nothing was composed or built");
+}
+
+#[test]
+fn everything_that_is_missing_comes_at_once() {
+    let project = Project::shop()
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9")
+        .env("CLI_CONSOLE_API_URL", "http://127.0.0.1:9");
+    let run = project.alokai(&DEPLOY).fails_with(3);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    let project = project
+        .env("CLI_CLOUD_USERNAME", "u")
+        .env("CLI_CLOUD_PASSWORD", "p");
+    let run = project.alokai(&DEPLOY).fails_with(3);
+    assert!(
+        run.stderr
+            .contains("the registry `127.0.0.1:9` cannot be reached"),
+        "{}",
+        run.stderr
+    );
+}
+
+/// Deploys to the real registry behind a proxy that answers the manifest with this status. (The
+/// engine itself tries a layer again and again for 50 seconds; a manifest it sends once.)
+fn push_refused(status: u16, body: &str) -> Option<(Run, Project, String)> {
+    let registry = registry()?;
+    let console = Console::start();
+    let faulty = FaultyRegistry::before(&registry.address, "PUT", "/manifests/", status, body);
+    let name = unique("refused");
+    let behind = Registry {
+        address: faulty.address.clone(),
+        ..registry
+    };
+    let project = project(&behind, &console.address, &name);
+    let run = project.alokai(&DEPLOY);
+    assert!(
+        console.requests().is_empty(),
+        "nothing is deployed when a push failed"
+    );
+    let text = diagnostic(
+        &run,
+        &project,
+        &[(&faulty.address, "[registry]"), (&name, "[name]")],
+    );
+    Some((run, project, text))
+}
+
+#[test]
+fn push_401() {
+    let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+    let Some((run, _, text)) = push_refused(401, body) else {
+        return;
+    };
+    run.fails_with(1);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn push_403() {
+    let body =
+        r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    let Some((run, _, text)) = push_refused(403, body) else {
+        return;
+    };
+    run.fails_with(1);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn push_404() {
+    let body =
+        r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
+    let Some((run, _, text)) = push_refused(404, body) else {
+        return;
+    };
+    run.fails_with(1);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn push_413() {
+    let Some((run, _, text)) = push_refused(413, "<html>413 Request Entity Too Large</html>")
+    else {
+        return;
+    };
+    run.fails_with(1);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn push_500_is_tried_again_and_then_told() {
+    let Some((run, _, text)) = push_refused(500, "") else {
+        return;
+    };
+    let again = run.stderr.matches("trying again in").count();
+    assert!(again >= 2, "{}", run.stderr);
+    run.fails_with(1);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_console_that_fails_or_refuses_shows_its_answer() {
+    let Some(registry) = registry() else { return };
+    let name = unique("console");
+    for (status, body) in [
+        (500, "out of order"),
+        (401, r#"{"message":"no such user"}"#),
+        (404, "no such instance"),
+    ] {
+        let console = Console::answering(status, body);
+        let project = project(&registry, &console.address, &name);
+        let run = project.alokai(&DEPLOY).fails_with(1);
+        let address = console.address.as_str();
+        let text = diagnostic(&run, &project, &[(address, "[console]"), (&name, "[name]")]);
+        insta::assert_snapshot!(format!("console_{status}"), text);
+        assert_eq!(
+            console.requests().len(),
+            1,
+            "what may have been carried out is not repeated"
+        );
+    }
+}
+
+#[test]
+fn a_console_that_goes_away_is_out_of_reach() {
+    let Some(registry) = registry() else { return };
+    let project = project(&registry, "http://127.0.0.1:9", "acme");
+    let run = project.alokai(&DEPLOY).fails_with(3);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}
+
+#[test]
+fn a_base_image_that_cannot_be_pulled_is_named() {
+    let Some(registry) = registry() else { return };
+    let project = Project::shop();
+    let config = project.read("alokai.config.json").replacen(
+        '{',
+        r#"{ "image": { "base": "127.0.0.1:9/none:1" },"#,
+        1,
+    );
+    let project = registry.used_by(project.config(&config), "http://127.0.0.1:9");
+    project.commit();
+    let run = project
+        .alokai(&[
+            "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
+        ])
+        .fails_with(1);
+    let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
+    assert!(
+        text.contains("the base image of") && text.contains("cannot be pulled"),
+        "{text}"
+    );
+}
+
+#[test]
+fn next_without_standalone_output() {
+    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", "");
+    project.commit();
+    let run = project
+        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .fails_with(1);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}
+
+#[test]
+fn next_without_server_js() {
+    let build = "require('fs').mkdirSync('.next/standalone', { recursive: true })";
+    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", build);
+    project.commit();
+    let run = project
+        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .fails_with(1);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}
+
+#[test]
+fn a_middleware_whose_build_writes_nothing() {
+    let project = Project::shop().file("apps/storefront-middleware/build.js", "");
+    project.commit();
+    let run = project
+        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .fails_with(1);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    String::from_utf8_lossy(&id.stdout).trim() == "0"
+}
+
+/// A file system of a given size, mounted while it lives.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+            ])
+            .arg(folder.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
+    let Some(mount) = is_root().then(|| Mount::new("4m")).flatten() else {
+        println!("skipped: only root can mount a small file system");
+        return;
+    };
+    let shop = Project::shop();
+    let root = mount.0.path().canonicalize().unwrap().join("shop");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(shop.root())
+        .arg(&root)
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let project = Project::at(root);
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    let before = project.tree(".out");
+    project.write(
+        "apps/storefront-unified-nextjs/large.bin",
+        &vec![1; 3_000_000],
+    );
+    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
+    let text = run.diagnostic(&project);
+    // Which store fills the disk is chance, what is said of it is not.
+    assert!(
+        text.contains("alokai::disk_full") && text.contains("large.bin`"),
+        "{text}"
+    );
+    insta::assert_snapshot!(
+        text.lines()
+            .find(|line| line.contains("help:"))
+            .unwrap()
+            .trim()
+    );
+    let mut after = project.tree(".out");
+    after.retain(|path, _| before.contains_key(path));
+    assert_eq!(before, after);
+    assert!(
+        !project
+            .tree(".out")
+            .keys()
+            .any(|path| path.ends_with(".tmp")),
+        "no half-written file is left"
+    );
+    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/large.bin")).unwrap();
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    assert_eq!(before, project.tree(".out"));
+}
+
+#[test]
+fn a_socket_without_permission() {
+    if registry().is_none() {
+        return;
+    }
+    if !is_root() {
+        println!("skipped: only root can become a user without permission");
+        return;
+    }
+    let project = Project::shop();
+    // Readable for anybody, and ours to nobody.
+    let given = Command::new("chown")
+        .args(["-R", "65534:65534"])
+        .arg(project.root())
+        .status()
+        .unwrap();
+    let opened = Command::new("chmod")
+        .args(["755"])
+        .arg(project.root())
+        .status()
+        .unwrap();
+    assert!(given.success() && opened.success());
+    // The program itself may lie where nobody may look.
+    let program = project.path(".home/alokai");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_alokai"), &program).unwrap();
+    let arguments = [
+        "store",
+        "deploy",
+        "--store",
+        "us",
+        "--until",
+        "image",
+        "--allow-dirty",
+    ];
+    let template = project.command(&arguments);
+    let mut command = Command::new(&program);
+    command
+        .args(template.get_args())
+        .current_dir(project.root())
+        .env_clear()
+        .uid(65534)
+        .gid(65534);
+    for (name, value) in template.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let run: Run = command.output().unwrap().into();
+    let run = run.fails_with(3);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}

@@ -1,0 +1,19 @@
+//! Everything that can be seen from outside, in the order of the pipeline.
+//!
+//! Tests that need Docker find the registry in `ALOKAI_TEST_REGISTRY` (`scripts/test` sets it);
+//! without it they say `skipped`, and fail when `ALOKAI_REQUIRE_DOCKER=1`.
+
+mod support;
+
+mod build;
+mod command_line;
+mod compose;
+mod config;
+mod deploy;
+mod example;
+mod failures;
+mod house;
+mod plan;
+mod prune;
+mod rules;
+mod secrets;

@@ -1,0 +1,263 @@
+//! What would happen: selection, tags, and the plan as text and as JSON.
+
+use crate::support::{Project, filtered, git};
+
+#[test]
+fn a_dry_run_prints_everything_and_changes_nothing() {
+    let project = Project::shop();
+    let run = project
+        .alokai(&["store", "deploy", "--store", "us,eu", "--dry-run"])
+        .succeeds();
+    insta::assert_snapshot!(filtered(&run.stdout, &project));
+    assert!(!project.exists(".out") && !project.exists(".alokai"));
+}
+
+#[test]
+fn a_dry_run_as_json_is_one_document() {
+    let project = Project::shop();
+    let run = project
+        .alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"])
+        .succeeds();
+    insta::assert_snapshot!(filtered(&run.stdout, &project));
+}
+
+#[test]
+fn stores_are_chosen_in_every_way_that_the_spec_names() {
+    let project = Project::shop();
+    let chosen = |arguments: &[&str]| {
+        let arguments = [&["store", "deploy", "--dry-run", "--json"], arguments].concat();
+        let plan = project.alokai(&arguments).succeeds().json();
+        let stores = plan["stores"].as_array().unwrap().iter();
+        stores
+            .map(|store| store["storeId"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for arguments in [
+        &["--store", "us,eu"][..],
+        &["-s", "us", "-s", "eu"],
+        &["--store-id", "us", "eu"],
+        &["--store", "us, eu"],
+    ] {
+        assert_eq!(chosen(arguments), ["us", "eu"], "{arguments:?}");
+    }
+    assert_eq!(chosen(&["--all"]), ["eu", "us"]);
+    assert_eq!(chosen(&["-a"]), ["eu", "us"]);
+}
+
+#[test]
+fn a_choice_that_is_not_possible_says_what_is() {
+    let project = Project::shop();
+    let none = project.alokai(&["store", "build"]).fails_with(2);
+    let wrong = project
+        .alokai(&["store", "build", "--store", "uss,fashion"])
+        .fails_with(2);
+    insta::assert_snapshot!(format!(
+        "{}\n{}",
+        none.diagnostic(&project),
+        wrong.diagnostic(&project)
+    ));
+}
+
+#[test]
+fn a_filter_leaves_units_and_what_they_read() {
+    let project = Project::shop();
+    let tasks = |filter: &[&str]| {
+        let arguments = [&["store", "build", "--all", "--dry-run", "--json"], filter].concat();
+        let plan = project.alokai(&arguments).succeeds().json();
+        let tasks = plan["tasks"].as_array().unwrap().iter();
+        tasks
+            .map(|task| task["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        tasks(&["--filter", "storefront-middleware-*"]),
+        ["eu/storefront-middleware", "us/storefront-middleware"]
+    );
+    assert_eq!(
+        tasks(&["--filter", "*-us", "--filter", "!playwright-*"]),
+        ["us/storefront-middleware", "us/storefront-unified-nextjs"]
+    );
+    assert_eq!(
+        tasks(&["--filter", "*nextjs-us"]),
+        ["us/storefront-middleware", "us/storefront-unified-nextjs"],
+        "a frontend reads its middleware's types"
+    );
+    let deploy = [
+        "store",
+        "deploy",
+        "--all",
+        "--dry-run",
+        "--filter",
+        "storefront-middleware-*",
+    ];
+    let partial = project.alokai(&deploy).fails_with(2);
+    let nothing = project
+        .alokai(&["store", "build", "--all", "--filter", "nothing-*"])
+        .fails_with(2);
+    insta::assert_snapshot!(format!(
+        "{}\n{}",
+        partial.diagnostic(&project),
+        nothing.diagnostic(&project)
+    ));
+}
+
+#[test]
+fn a_dirty_tree_is_refused_unless_the_tag_may_say_so() {
+    let project = Project::shop();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        project.write(&format!("apps/playwright/{name}.ts"), b"new\n");
+    }
+    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/texts.txt")).unwrap();
+    let refused = project
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .fails_with(2);
+    insta::assert_snapshot!(refused.diagnostic(&project));
+
+    let arguments = [
+        "store",
+        "deploy",
+        "--all",
+        "--allow-dirty",
+        "--dry-run",
+        "--json",
+    ];
+    let tag = || {
+        project.alokai(&arguments).succeeds().json()["tag"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let first = tag();
+    let (sha, content) = first.split_once("-dirty-").unwrap();
+    assert_eq!((sha, content.len()), (project.sha().as_str(), 8));
+    assert_eq!(first, tag(), "the same content has the same tag");
+    project.write("apps/playwright/a.ts", b"other\n");
+    assert_ne!(first, tag());
+}
+
+#[test]
+fn what_this_tool_writes_makes_no_tree_dirty() {
+    let project = Project::shop().file(".gitignore", "node_modules\nlib\n.next\n");
+    project.commit();
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .succeeds();
+    assert!(
+        git(project.root(), &["status", "--porcelain"]).contains(".out"),
+        "`.out` is not ignored here"
+    );
+}
+
+#[test]
+fn a_missing_or_empty_repository_says_what_mends_it() {
+    let empty = Project::shop();
+    std::fs::remove_dir_all(empty.path(".git")).unwrap();
+    let missing = empty
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .fails_with(3);
+    git(empty.root(), &["init", "--quiet"]);
+    let none = empty
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .fails_with(3);
+    insta::assert_snapshot!(format!(
+        "{}\n{}",
+        missing.diagnostic(&empty),
+        none.diagnostic(&empty)
+    ));
+}
+
+#[test]
+fn frontends_and_middleware_must_have_a_build_script() {
+    let project = Project::shop()
+        .app("storefront-middleware", "")
+        .app("storefront-unified-nextjs", r#""dev": "next dev""#);
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&project));
+    assert!(!project.exists(".out"));
+}
+
+#[test]
+fn dependencies_that_are_not_installed_are_named_with_their_command() {
+    let package =
+        r#"{ "name": "m", "scripts": { "build": "tsc" }, "dependencies": { "left-pad": "1" } }"#;
+    let project = Project::shop().file("apps/storefront-middleware/package.json", package);
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(3);
+    insta::assert_snapshot!(run.diagnostic(&project));
+    let project = project.file("package.json", r#"{ "packageManager": "pnpm@9.0.0" }"#);
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(3);
+    assert!(
+        run.stderr.contains("pnpm install --frozen-lockfile"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn packages_that_apps_depend_on_come_first_once_and_without_circles() {
+    let with = |dependency: &str| {
+        format!(
+            r#"{{ "name": "app", "scripts": {{ "build": "true" }}, "dependencies": {{ "{dependency}": "*" }} }}"#
+        )
+    };
+    let project = Project::shop()
+        .file("node_modules/.package-lock.json", "{}")
+        .file("apps/storefront-unified-nextjs/package.json", &with("@acme/theme"))
+        .file("packages/theme/package.json", r#"{ "name": "@acme/theme", "scripts": { "build": "true" }, "dependencies": { "@acme/tokens": "*" } }"#)
+        .file("packages/tokens/package.json", r#"{ "name": "@acme/tokens", "scripts": { "build": "true" } }"#)
+        .file("packages/unused/package.json", r#"{ "name": "@acme/unused", "scripts": { "build": "true" } }"#);
+    let plan = project
+        .alokai(&["store", "build", "--all", "--dry-run", "--json"])
+        .succeeds()
+        .json();
+    let tasks: Vec<_> = plan["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        tasks,
+        [
+            "@acme/tokens",
+            "@acme/theme",
+            "eu/storefront-middleware",
+            "us/storefront-middleware",
+            "eu/storefront-unified-nextjs",
+            "us/storefront-unified-nextjs"
+        ]
+    );
+    let frontend = &plan["tasks"][4]["needs"];
+    assert_eq!(
+        *frontend,
+        serde_json::json!(["@acme/theme", "eu/storefront-middleware"])
+    );
+
+    let circle = project.file("packages/tokens/package.json", r#"{ "name": "@acme/tokens", "scripts": { "build": "true" }, "dependencies": { "@acme/theme": "*" } }"#);
+    let run = circle.alokai(&["store", "build", "--all"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&circle));
+}
+
+#[test]
+fn other_apps_are_imaged_and_announced_when_they_have_a_build_script() {
+    let project = Project::shop()
+        .file(
+            "apps/search/package.json",
+            r#"{ "name": "search", "main": "dist/main.js", "scripts": { "build": "true" } }"#,
+        )
+        .app("docs", r#""lint": "true""#);
+    project.commit();
+    let plan = project
+        .alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"])
+        .succeeds()
+        .json();
+    let images: Vec<_> = plan["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| image["reference"].as_str().unwrap())
+        .collect();
+    assert_eq!(images.len(), 3, "{images:?}");
+    let additional = &plan["releases"][0]["body"]["additionalApps"]["apps"]["search"];
+    insta::assert_snapshot!(filtered(&format!("{additional:#}"), &project));
+}

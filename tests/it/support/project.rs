@@ -1,0 +1,341 @@
+//! A small project in a folder of its own, built up as a case needs it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A project in a temporary folder, in a git repository of its own.
+pub struct Project {
+    _folder: Option<tempfile::TempDir>,
+    root: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+/// What a run of the program gave.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A middleware whose build is a line of node, and that answers with its store's name.
+const MIDDLEWARE_BUILD: &str = r"
+const fs = require('fs');
+fs.mkdirSync('lib', { recursive: true });
+fs.copyFileSync('src/index.js', 'lib/index.js');
+fs.writeFileSync('lib/types.d.ts', 'export type Product = { name: string };');
+";
+
+const MIDDLEWARE: &str = r"
+require('http').createServer((_, answer) => answer.end('middleware\n')).listen(process.env.PORT || 4000);
+";
+
+/// A frontend whose build makes what Next.js's standalone output looks like, nested as deep as
+/// the app lies below the project.
+const FRONTEND_BUILD: &str = r"
+const fs = require('fs'), path = require('path');
+const root = path.resolve('../../..');
+const app = path.join('.next/standalone', path.relative(root, process.cwd()));
+fs.mkdirSync(app, { recursive: true });
+fs.mkdirSync('.next/static', { recursive: true });
+fs.mkdirSync('.next/standalone/node_modules/next', { recursive: true });
+fs.writeFileSync('.next/static/chunk.js', '');
+fs.writeFileSync('.next/standalone/node_modules/next/package.json', '{}');
+fs.writeFileSync(path.join(app, '.env.production'), 'A=1');
+const texts = JSON.stringify(fs.readFileSync('texts.txt', 'utf8'));
+fs.writeFileSync(path.join(app, 'server.js'),
+  `require('http').createServer((_, answer) => answer.end(${texts})).listen(process.env.PORT || 3000);`);
+";
+
+impl Project {
+    /// A repository with nothing but a config without stores.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = folder.path().canonicalize().expect("it exists");
+        let project = Self::at(root).file("alokai.config.json", r#"{ "stores": {} }"#);
+        git(&project.root, &["init", "--quiet", "--initial-branch=main"]);
+        Self {
+            _folder: Some(folder),
+            ..project
+        }
+    }
+
+    /// A project in a folder that somebody else looks after.
+    pub fn at(root: PathBuf) -> Self {
+        Self {
+            _folder: None,
+            root,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Two base apps, Playwright's tests, a template `fashion` and under it `us` and `eu`;
+    /// committed. Every build is a line of node.
+    pub fn shop() -> Self {
+        Self::shop_named("acme")
+    }
+
+    /// The same, with another beginning of the console's project names.
+    pub fn shop_named(name: &str) -> Self {
+        let project = Self::new()
+            .config(&shop_config(name))
+            .file(".gitignore", "node_modules\n.out\nlib\n.next\n.env\n")
+            .app(
+                "storefront-middleware",
+                r#""build": "node build.js", "start": "node lib/index.js""#,
+            )
+            .file("apps/storefront-middleware/build.js", MIDDLEWARE_BUILD)
+            .file("apps/storefront-middleware/src/index.js", MIDDLEWARE)
+            .app("storefront-unified-nextjs", r#""build": "node build.js""#)
+            .file("apps/storefront-unified-nextjs/build.js", FRONTEND_BUILD)
+            .file(
+                "apps/storefront-unified-nextjs/texts.txt",
+                "texts of the base\n",
+            )
+            .file(
+                "apps/storefront-unified-nextjs/app/[locale]/page.tsx",
+                "base page\n",
+            )
+            .file("apps/storefront-unified-nextjs/public/logo.svg", "<svg/>\n")
+            .app("playwright", r#""test": "playwright test""#)
+            .file(
+                "apps/stores/fashion/storefront-unified-nextjs/header.tsx",
+                "header of fashion\n",
+            )
+            .file(
+                "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt",
+                "texts of us\n",
+            )
+            .file(
+                "apps/stores/fashion/stores/eu/storefront-unified-nextjs/texts.txt",
+                "texts of eu\n",
+            );
+        project.commit();
+        project
+    }
+
+    /// Writes a file, with its folders.
+    pub fn file(self, path: &str, content: &str) -> Self {
+        self.write(path, content.as_bytes());
+        self
+    }
+
+    /// Writes the config.
+    pub fn config(self, content: &str) -> Self {
+        self.file("alokai.config.json", content)
+    }
+
+    /// Writes the `package.json` of a base app, with these scripts.
+    pub fn app(self, name: &str, scripts: &str) -> Self {
+        let package = format!("{{\n  \"name\": \"{name}\",\n  \"scripts\": {{ {scripts} }}\n}}\n");
+        self.file(&format!("apps/{name}/package.json"), &package)
+    }
+
+    /// Makes a link.
+    pub fn link(self, path: &str, target: &str) -> Self {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("below the project")).expect("folders");
+        std::os::unix::fs::symlink(target, path).expect("a link");
+        self
+    }
+
+    /// Sets a variable for runs of the program.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes a file of a project that is built already.
+    pub fn write(&self, path: &str, content: &[u8]) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("below the project")).expect("folders");
+        std::fs::write(path, content).expect("a file");
+    }
+
+    /// Lets a file be executed.
+    pub fn make_executable(&self, path: &str) {
+        std::fs::set_permissions(self.path(path), std::fs::Permissions::from_mode(0o755))
+            .expect("it is ours");
+    }
+
+    /// Commits everything.
+    pub fn commit(&self) {
+        git(&self.root, &["add", "--all"]);
+        git(&self.root, &["commit", "--quiet", "--message", "change"]);
+    }
+
+    /// HEAD.
+    pub fn sha(&self) -> String {
+        git(&self.root, &["rev-parse", "HEAD"])
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The text of a file.
+    pub fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    pub fn exists(&self, path: &str) -> bool {
+        self.path(path).symlink_metadata().is_ok()
+    }
+
+    /// Every file below a folder with its content; links with their target.
+    pub fn tree(&self, folder: &str) -> BTreeMap<String, String> {
+        let root = self.path(folder);
+        let mut tree = BTreeMap::new();
+        for entry in walkdir::WalkDir::new(&root) {
+            let entry = entry.expect("readable");
+            let path = entry
+                .path()
+                .strip_prefix(&root)
+                .expect("below")
+                .display()
+                .to_string();
+            if entry.file_type().is_symlink() {
+                let target = std::fs::read_link(entry.path()).expect("a link");
+                tree.insert(path, format!("-> {}", target.display()));
+            } else if entry.file_type().is_file() {
+                let content = std::fs::read(entry.path()).expect("readable");
+                tree.insert(path, String::from_utf8_lossy(&content).into_owned());
+            }
+        }
+        tree
+    }
+
+    /// Runs the program in the project to its end.
+    pub fn alokai(&self, arguments: &[&str]) -> Run {
+        self.command(arguments)
+            .output()
+            .expect("the program runs")
+            .into()
+    }
+
+    /// Starts the program in the project.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the program starts")
+    }
+
+    /// The program, in an environment that says nothing of this machine's user.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alokai"));
+        command
+            .args(arguments)
+            .current_dir(&self.root)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.root.join(".home"))
+            .stdin(Stdio::null());
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Run {
+    /// Fails unless the run ended well.
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        self.fails_with(0)
+    }
+
+    /// Fails unless the run ended with this code.
+    #[track_caller]
+    pub fn fails_with(self, code: i32) -> Self {
+        assert_eq!(
+            self.code, code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
+        self
+    }
+
+    /// The last diagnostic, with everything taken out that differs from run to run.
+    pub fn diagnostic(&self, project: &Project) -> String {
+        let start = self.stderr.find("alokai::").unwrap_or(0);
+        filtered(&self.stderr[start..], project)
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}:\n{}", self.stdout))
+    }
+}
+
+/// A text without what differs from run to run.
+pub fn filtered(text: &str, project: &Project) -> String {
+    let mut text = text.replace(&project.root().display().to_string(), "[project]");
+    if project.exists(".git/HEAD") {
+        let head = Command::new("git")
+            .args(["rev-parse", "--quiet", "--verify", "HEAD"])
+            .current_dir(project.root())
+            .output();
+        let sha = head
+            .map(|head| String::from_utf8_lossy(&head.stdout).trim().to_owned())
+            .unwrap_or_default();
+        if !sha.is_empty() {
+            text = text.replace(&sha, "[sha]").replace(&sha[..12], "[sha 12]");
+        }
+    }
+    text
+}
+
+/// Runs git, without this machine's user's settings.
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args([
+            "-c",
+            "user.name=Test",
+            "-c",
+            "user.email=test@example.com",
+            "-c",
+            "commit.gpgsign=false",
+        ])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .expect("git runs");
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The config of [`Project::shop`].
+fn shop_config(name: &str) -> String {
+    format!(
+        r#"{{
+  "stores": {{
+    "us": {{ "deployment": {{ "projectName": "{name}-us", "cloudRegion": "us-east1", "framework": "nextjs" }} }},
+    "eu": {{ "deployment": {{ "projectName": "{name}-eu", "cloudRegion": "europe-west1", "framework": "nextjs" }} }}
+  }}
+}}
+"#
+    )
+}
