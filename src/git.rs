@@ -128,6 +128,16 @@ impl Repository {
         })
     }
 
+    /// The repository around `project`, or none where there is none. Any other trouble is an
+    /// error: passing over it would change what a layer holds.
+    pub fn around(project: &Path) -> Result<Option<Self>, Error> {
+        match Self::open(project) {
+            Ok(repository) => Ok(Some(repository)),
+            Err(Error::NoRepository { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The work tree's root.
     pub fn root(&self) -> &Path {
         self.inner.workdir().unwrap_or(&self.project)

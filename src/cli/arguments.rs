@@ -88,7 +88,7 @@ impl Select {
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
-    /// NDJSON events on standard output; with `--dry-run` one JSON document
+    /// NDJSON events on standard output; one JSON document for `--dry-run` and `--check`
     #[arg(long)]
     pub json: bool,
 }

@@ -5,7 +5,6 @@ use super::project;
 use super::run::{Surroundings, request, run};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::Access;
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
@@ -15,7 +14,7 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
         Stage::Build
     };
     let surroundings = Surroundings {
-        access: Access::default(),
+        access: environment.secrets(),
         scripts: environment.scripts(),
     };
     run(

@@ -22,8 +22,8 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
     }
     let plan = Plan::make(&project, &request)?;
     let changes = changes(&plan).map_err(crate::pipeline::Error::from)?;
-    if options.output.json {
-        document(&serde_json::json!({ "write": changes.write, "remove": changes.remove }))?;
+    let shown = if options.output.json {
+        document(&serde_json::json!({ "write": changes.write, "remove": changes.remove }))
     } else {
         let mut out = String::new();
         for (verb, paths) in [("write", &changes.write), ("remove", &changes.remove)] {
@@ -32,10 +32,10 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
                 let _ = writeln!(out, "{verb} {}", path.escape_debug());
             }
         }
-        answer(&out)?;
-    }
+        answer(&out)
+    };
     if changes.write.is_empty() && changes.remove.is_empty() {
-        return Ok(());
+        return shown;
     }
     Err(Error::Differs {
         write: changes.write.len(),

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::Error;
 use super::arguments::AccessOptions;
+use super::dotenv;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, Credentials, ScriptEnvironment};
 
@@ -34,22 +35,10 @@ impl Environment {
                 file: BTreeMap::new(),
             });
         }
-        let failed = |reason: String| Error::EnvFile {
-            path: path.clone(),
-            reason,
-        };
-        let entries = dotenvy::from_path_iter(&path).map_err(|error| failed(error.to_string()))?;
-        let mut file = BTreeMap::new();
-        for (number, entry) in entries.enumerate() {
-            let (name, value) = entry.map_err(|error| match error {
-                // The library would print the line.
-                dotenvy::Error::LineParse(..) => {
-                    failed(format!("entry {} is not `NAME=value`", number + 1))
-                }
-                other => failed(other.to_string()),
-            })?;
-            file.insert(name, value);
-        }
+        let text = std::fs::read(&path).map_err(|source| Error::EnvFile { path, source })?;
+        let file = dotenv::parse(&String::from_utf8_lossy(&text))
+            .into_iter()
+            .collect();
         Ok(Self { file })
     }
 
@@ -100,6 +89,17 @@ impl Environment {
                 password: SecretString::from(password),
             }),
         })
+    }
+
+    /// The cloud's credentials, so that no output of a script shows them.
+    pub fn secrets(&self) -> Access {
+        Access {
+            credentials: self.get(PASSWORD).map(|password| Credentials {
+                user: self.get(USER).unwrap_or_default(),
+                password: SecretString::from(password),
+            }),
+            ..Access::default()
+        }
     }
 
     /// Docker's address.
@@ -181,5 +181,11 @@ pub fn print_error(error: AnyError) {
         }
         Box::new(options.build())
     }));
-    eprintln!("{:?}", miette::Report::new(error));
+    tell(&format!("{:?}", miette::Report::new(error)));
+}
+
+/// Writes to standard error; nobody to read it is no reason to panic.
+pub fn tell(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::arguments::{Global, ListOptions};
+use super::environment::tell;
 use super::run::document;
 use super::{answer, project};
 use crate::config::Project;
@@ -16,9 +17,9 @@ use crate::store::{Store, StoreId};
 pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
     for notice in &project.notices {
-        eprintln!("note: {notice}");
+        tell(&format!("note: {notice}"));
     }
-    let repository = Repository::open(&project.root).ok();
+    let repository = Repository::around(&project.root)?;
     let lister = Lister::new(&project.root, repository.as_ref())?;
     if options.json {
         let stores = project

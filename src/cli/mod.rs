@@ -3,6 +3,7 @@
 mod arguments;
 mod build;
 mod compose;
+mod dotenv;
 mod environment;
 mod list;
 mod run;
@@ -34,16 +35,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// `.env` cannot be read.
-    #[error("cannot read `{}`: {reason}", path.display())]
-    #[diagnostic(
-        code(alokai::cli::env_file),
-        help("each line is `NAME=value`; quote values with spaces")
-    )]
+    #[error("cannot read `{}`", path.display())]
+    #[diagnostic(code(alokai::cli::env_file), help("check that you may read it"))]
     EnvFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, without the line, which may hold a secret.
-        reason: String,
+        /// The system's word.
+        source: std::io::Error,
     },
     /// `--cloud-password-stdin` without a password there.
     #[error("`--cloud-password-stdin` is given, and standard input has no password")]

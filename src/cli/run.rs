@@ -8,7 +8,7 @@ use super::{Error, answer};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::{self, Access, Context, Interrupt, ScriptEnvironment, Summary};
+use crate::pipeline::{self, Access, Context, Interrupt, Lock, ScriptEnvironment, Summary};
 use crate::plan::{self, Filter, Plan, Request};
 use crate::report::{self, Bars, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable};
 
@@ -50,19 +50,25 @@ pub fn run(
         };
     }
     let keep_going = work.is_some_and(|work| work.keep_going);
-    let (summary, result) = carry_out(&plan, keep_going, output.json, surroundings)?;
-    let table = table(summary);
-    if output.json {
+    let (summary, result) = carry_out(plan, &request, keep_going, output.json, surroundings)?;
+    let shown = show(table(summary), request.until, result.is_ok(), output.json);
+    // A failed run stays a failed run although nobody reads its summary.
+    result.map_err(AnyError::from).and(shown)
+}
+
+fn show(table: SummaryTable, until: Stage, ok: bool, json: bool) -> Result<(), AnyError> {
+    if json {
         let mut event = serde_json::to_value(&table).unwrap_or_default();
         if let Some(object) = event.as_object_mut() {
             object.shift_insert(0, "event".into(), "summary".into());
-            object.insert("ok".into(), result.is_ok().into());
+            object.insert("ok".into(), ok.into());
         }
-        answer(&format!("{event}\n"))?;
-    } else if plan.until > Stage::Compose && (result.is_ok() || !table.units.is_empty()) {
-        answer(&format!("\n{}", table.text()))?;
+        answer(&format!("{event}\n"))
+    } else if until > Stage::Compose && (ok || !table.units.is_empty()) {
+        answer(&format!("\n{}", table.text()))
+    } else {
+        Ok(())
     }
-    Ok(result?)
 }
 
 /// Prints one JSON document.
@@ -73,11 +79,12 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 type Ended = (Summary, Result<(), pipeline::Error>);
 
 fn carry_out(
-    plan: &Plan,
+    plan: Plan,
+    request: &Request,
     keep_going: bool,
     json: bool,
     surroundings: Surroundings,
-) -> Result<Ended, Error> {
+) -> Result<Ended, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -99,12 +106,28 @@ fn carry_out(
         access: surroundings.access,
         scripts: surroundings.scripts,
     });
-    let ended = pipeline::run(plan, &context);
+    let ended = under_lock(plan, request, &context);
     // The reporter ends when the last sender is gone.
     drop(context);
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     let _ = reporting.join();
-    Ok(ended)
+    ended
+}
+
+/// What was planned before another run ended may not hold after it: then it is planned again.
+fn under_lock(
+    mut plan: Plan,
+    request: &Request,
+    context: &Arc<Context>,
+) -> Result<Ended, AnyError> {
+    let lock = match Lock::take(&plan.project, context) {
+        Ok(lock) => lock,
+        Err(error) => return Ok((Summary::default(), Err(error))),
+    };
+    if lock.has_waited() {
+        plan = Plan::make(&Project::load(&plan.project)?, request)?;
+    }
+    Ok(pipeline::run(&plan, context, &lock))
 }
 
 /// Ctrl-C, and the signals by which a CI ends a job, end the run politely; a second one kills.

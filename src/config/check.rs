@@ -37,6 +37,7 @@ pub fn schema() -> Json {
 
 /// Parses the text, or says everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+    let text = text.trim_start_matches('\u{feff}');
     let invalid = |problems| Error::Invalid {
         path: path.to_owned(),
         text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
@@ -138,7 +139,15 @@ impl<'a> Walk<'a> {
         };
         match (value, expected) {
             (Value::Object(object), Some("object")) => {
-                for property in &object.properties {
+                for (position, property) in object.properties.iter().enumerate() {
+                    let key = property.name.as_str();
+                    let before = &object.properties[..position];
+                    if before.iter().any(|other| other.name.as_str() == key) {
+                        let message = format!("`{}` is here twice", key.escape_debug());
+                        let place = Some(span(property.name.range()));
+                        let help = "remove one of the two";
+                        self.problems.push(Problem::new(message, help).at(place));
+                    }
                     self.property(property, schema);
                 }
                 for key in schema["required"].as_array().into_iter().flatten() {
@@ -162,18 +171,9 @@ impl<'a> Walk<'a> {
                     self.value(element, &schema["items"], name);
                 }
             }
-            (Value::StringLit(text), Some("string")) => {
+            (Value::StringLit(text), Some("string") | None) => {
                 let allowed = choices(schema);
                 if !allowed.is_empty() && !allowed.contains(&text.value.as_ref()) {
-                    wrong(
-                        format!("{name} cannot be `{}`", text.value.escape_debug()),
-                        format!("use one of: {}", allowed.join(", ")),
-                    );
-                }
-            }
-            (Value::StringLit(text), None) if !choices(schema).is_empty() => {
-                let allowed = choices(schema);
-                if !allowed.contains(&text.value.as_ref()) {
                     wrong(
                         format!("{name} cannot be `{}`", text.value.escape_debug()),
                         format!("use one of: {}", allowed.join(", ")),

@@ -1,5 +1,6 @@
 //! Which base apps, stores and workspace packages the folder tree holds.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::store::{AppKind, AppName, StoreId};
@@ -39,16 +40,22 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
     let mut found = Folders::default();
     let mut problems = Vec::new();
     let apps = root.join("apps");
-    for name in subfolders(&apps)? {
+    for name in subfolders(&apps, &mut problems)? {
         let package = apps.join(&name).join("package.json");
         if name == "stores" || !package.is_file() {
             continue;
         }
         match AppName::new(&name) {
             Ok(name) => {
-                let package = PackageJson::read(&package)?;
+                let package = match PackageJson::read(&package) {
+                    Ok(package) => package,
+                    Err(error) => {
+                        problems.push(broken(&error));
+                        continue;
+                    }
+                };
                 let kind = AppKind::detect(&name, |wanted| {
-                    package.all_dependencies().any(|d| d == wanted)
+                    package.build_dependencies().any(|d| d == wanted)
                 });
                 found.apps.push(BaseApp {
                     name,
@@ -62,7 +69,7 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
             )),
         }
     }
-    for name in subfolders(&root.join("packages"))? {
+    for name in subfolders(&root.join("packages"), &mut Vec::new())? {
         let folder = format!("packages/{name}");
         let file = root.join(&folder).join("package.json");
         if file.is_file() {
@@ -91,6 +98,15 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
     }
 }
 
+/// A `package.json` that is none, among the other problems.
+fn broken(error: &Error) -> Problem {
+    let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
+    Problem::new(
+        format!("{error}{}", reason.unwrap_or_default()),
+        "mend the file",
+    )
+}
+
 fn stores(
     root: &Path,
     folder: &str,
@@ -98,7 +114,7 @@ fn stores(
     found: &mut Vec<StoreFolder>,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    for name in subfolders(&root.join(folder))? {
+    for name in subfolders(&root.join(folder), problems)? {
         let path = format!("{folder}/{name}");
         let id = match StoreId::new(&name) {
             Ok(id) => id,
@@ -110,7 +126,7 @@ fn stores(
                 continue;
             }
         };
-        let mut folders = subfolders(&root.join(&path))?;
+        let mut folders = subfolders(&root.join(&path), problems)?;
         folders.retain(|name| name != "stores");
         found.push(StoreFolder {
             id: id.clone(),
@@ -124,25 +140,37 @@ fn stores(
 }
 
 /// Names of the real folders in `folder`, sorted; none where it does not exist. Hidden ones
-/// are tools' own, and links are not followed: a link upwards would make a store its own parent.
-fn subfolders(folder: &Path) -> Result<Vec<String>, Error> {
+/// are tools' own. Links are not followed, since a link upwards would make a store its own
+/// parent; one that leads to a folder is a problem, since its writer meant something by it.
+fn subfolders(folder: &Path, problems: &mut Vec<Problem>) -> Result<Vec<String>, Error> {
     let failed = |source| Error::Read {
         path: folder.to_owned(),
         source,
     };
     let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         other => other.map_err(failed)?,
     };
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.')
-            && name != "node_modules"
-            && entry.file_type().map_err(failed)?.is_dir()
-        {
+        if name.starts_with('.') || name == "node_modules" {
+            continue;
+        }
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
             names.push(name);
+        } else if kind.is_symlink() && entry.path().is_dir() {
+            problems.push(Problem::new(
+                format!(
+                    "`{}` is a link to a folder, and apps and stores are real folders",
+                    entry.path().display()
+                ),
+                "move the folder here, or remove the link",
+            ));
         }
     }
     names.sort();

@@ -70,10 +70,15 @@ impl PackageJson {
             path: path.to_owned(),
             source,
         })?;
-        serde_json::from_slice(&text).map_err(|source| Error::Package {
-            path: path.to_owned(),
-            source,
-        })
+        // By way of a value: other tools put up with a key that is there twice, and with a BOM.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        let value = serde_json::from_slice::<serde_json::Value>(text);
+        value
+            .and_then(Self::deserialize)
+            .map_err(|source| Error::Package {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// Whether the peer is said to be optional.
@@ -83,13 +88,13 @@ impl PackageJson {
             .is_some_and(|meta| meta.optional)
     }
 
-    /// Names of everything it may use while it is built, each once or more.
-    pub fn all_dependencies(&self) -> impl Iterator<Item = &str> {
+    /// Names of what is installed for it. A peer is its user's to bring, and no edge of the
+    /// build: packages that are each other's peers would be a circle.
+    pub fn build_dependencies(&self) -> impl Iterator<Item = &str> {
         [
             &self.dependencies,
             &self.dev_dependencies,
             &self.optional_dependencies,
-            &self.peer_dependencies,
         ]
         .into_iter()
         .flat_map(|map| map.keys().map(String::as_str))

@@ -20,16 +20,28 @@ fn closed(schema: &mut Schema) {
     );
 }
 
+/// Serde fills in what is missing, so that it can be named; the schema still demands it.
+fn require(schema: &mut Schema, key: &str) {
+    schema.insert("required".into(), serde_json::json!([key]));
+}
+
+fn require_stores(schema: &mut Schema) {
+    require(schema, "stores");
+}
+
+fn require_project_name(schema: &mut Schema) {
+    require(schema, "projectName");
+}
+
 /// Settings of an Alokai multistore project.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(title = "alokai.config.json", transform = closed)]
+#[schemars(title = "alokai.config.json", transform = closed, transform = require_stores)]
 pub struct Config {
     /// Where editors find the schema of this file.
     #[serde(rename = "$schema")]
     pub schema: Option<String>,
     /// One entry a store; the key is the store's id, the name of its folder.
-    #[schemars(required)]
     pub stores: IndexMap<String, StoreEntry>,
     /// How images are made and named.
     pub image: Image,
@@ -62,10 +74,9 @@ pub struct StoreEntry {
 /// Where a store runs.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(transform = closed)]
+#[schemars(transform = closed, transform = require_project_name)]
 pub struct DeploymentEntry {
     /// The console's project, such as `acme-us`.
-    #[schemars(required)]
     pub project_name: Option<String>,
     /// The cloud region, such as `europe-west1`.
     pub cloud_region: Option<String>,

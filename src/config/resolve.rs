@@ -77,6 +77,16 @@ pub fn resolve(
     }
     let mut invalid_ids = Vec::new();
     for (id, entry) in &config.stores {
+        let has_folder = stores.iter().any(|store| store.id.as_str() == id);
+        if entry.deployment.is_none() && !has_folder {
+            let known = stores.iter().map(|store| store.id.as_str());
+            let hint = nearest(id, known)
+                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            notices.push(format!(
+                "`stores.{}` has neither a folder nor a `deployment`, so it is no store{hint}",
+                id.escape_debug()
+            ));
+        }
         if entry.deployment.is_none() || stores.iter().any(|store| store.id.as_str() == id) {
             continue;
         }
@@ -96,6 +106,7 @@ pub fn resolve(
         }
     }
     problems.append(&mut invalid_ids);
+    problems.extend(shared_names(text, &stores));
     for app in config.image.names.keys().chain(config.console.apps.keys()) {
         if !folders.apps.iter().any(|known| known.name.as_str() == app) {
             let known = folders.apps.iter().map(|app| app.name.as_str());
@@ -161,16 +172,43 @@ pub fn resolve(
     })
 }
 
-/// Lower-case components, as the distribution specification's grammar of a reference has them.
+/// Lower-case components, as the distribution specification's grammar of a reference has them:
+/// letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_repository_component(name: &str) -> bool {
-    name.split('/').all(|part| {
-        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        part.starts_with(edge)
-            && part.ends_with(edge)
-            && part
-                .chars()
-                .all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
-    })
+    name.len() <= 128
+        && name.split('/').all(|part| {
+            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            let separators = part
+                .split(is_word)
+                .filter(|separator| !separator.is_empty());
+            let all_valid = separators
+                .into_iter()
+                .all(|it| matches!(it, "." | "_" | "__") || it.chars().all(|c| c == '-'));
+            part.starts_with(is_word) && part.ends_with(is_word) && all_valid
+        })
+}
+
+/// Image names begin with the project's, so two stores of one project would overwrite each
+/// other's images.
+fn shared_names(text: &str, stores: &[Store]) -> Vec<Problem> {
+    let name = |store: &Store| store.deployment.as_ref().map(|it| it.project_name.clone());
+    let mut problems = Vec::new();
+    for (position, store) in stores.iter().enumerate() {
+        let same = |other: &&Store| name(store).is_some() && name(other) == name(store);
+        if let Some(other) = stores[..position].iter().find(same) {
+            let message = format!(
+                "`{}` and `{}` have the same `projectName`",
+                other.id, store.id
+            );
+            let help = "give each store its own: they would overwrite each other's images";
+            let place = locate(
+                text,
+                &["stores", store.id.as_str(), "deployment", "projectName"],
+            );
+            problems.push(Problem::new(message, help).at(place));
+        }
+    }
+    problems
 }
 
 type Found = Vec<(&'static [&'static str], Problem)>;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::content::ContentId;
-use super::layer::{Kind, Layer, Lister, Owner, base_folder};
+use super::layer::{Kind, Layer, Lister, Owner, Stamp, base_folder};
 use super::merge::merge;
 use super::rewrite;
 use super::rules::{Origin, Rules};
@@ -58,7 +58,7 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub enum Body {
     /// Copied from this file.
-    Copy(Arc<Path>),
+    Copy(Arc<Path>, Stamp),
     /// Edited on its way.
     Text(Arc<str>),
     /// A link; its target is in the entry's kind.
@@ -244,7 +244,9 @@ impl<'a> Composer<'a> {
                 (Kind::File { .. }, "tsconfig.json") => {
                     edited(&merged.file.source, &mut id, rewrite::tsconfig_json)?
                 }
-                (Kind::File { .. }, _) => Body::Copy(Arc::clone(&merged.file.source)),
+                (Kind::File { .. }, _) => {
+                    Body::Copy(Arc::clone(&merged.file.source), merged.file.stamp)
+                }
             };
             entries.insert(
                 path,
@@ -294,10 +296,14 @@ fn edited(
         path: source.to_owned(),
         source: error,
     })?;
-    let text = edit(&text).map_err(|reason| Error::Rewrite {
-        path: source.to_owned(),
-        reason,
-    })?;
+    // A BOM is no JSON; it stays in front, as everything else stays.
+    let (bom, text) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
+    let text = edit(text)
+        .map(|text| format!("{bom}{text}"))
+        .map_err(|reason| Error::Rewrite {
+            path: source.to_owned(),
+            reason,
+        })?;
     *id = ContentId::of(text.as_bytes());
     Ok(Body::Text(text.into()))
 }

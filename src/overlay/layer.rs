@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ignore::Match;
-use ignore::gitignore::Gitignore;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::Serialize;
 
 use super::content::ContentId;
@@ -61,6 +61,32 @@ pub struct File {
     pub id: ContentId,
     /// Where the content lies.
     pub source: Arc<Path>,
+    /// What the source looked like when its id was taken.
+    pub stamp: Stamp,
+}
+
+/// Size and time of a file: while they stay, its content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// Of a file as it is now.
+    pub fn new(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// Whether the file still is as it was.
+    pub fn is_of(&self, path: &Path) -> bool {
+        path.metadata()
+            .is_ok_and(|metadata| Self::new(&metadata) == *self)
+    }
 }
 
 /// One owner's files for one app, by path relative to the app, with `/`.
@@ -100,9 +126,7 @@ impl Lister {
             index = repository.index()?;
             let exclude = repository.exclude_file();
             if exclude.is_file() {
-                let mut builder = ignore::gitignore::GitignoreBuilder::new(&boundary);
-                builder.add(exclude);
-                outer.extend(builder.build());
+                outer.push(rules_of(&boundary, &exclude));
             }
         }
         // From the repository's root down to the folder that holds the layers.
@@ -134,15 +158,15 @@ impl Lister {
         if root.is_dir() {
             let mut rules = Vec::new();
             let mut parent = self.project.clone();
-            for part in Path::new(folder)
-                .parent()
-                .into_iter()
-                .flat_map(Path::components)
-            {
+            let mut ignored = false;
+            for part in Path::new(folder) {
+                rules.extend(rules_in(&parent).filter(|_| parent != self.project));
                 parent.push(part);
-                rules.extend(rules_in(&parent));
+                ignored |= self.ignores(&rules, &parent, true);
             }
-            walk.folder(&root, "", &mut rules)?;
+            if !ignored {
+                walk.folder(&root, "", &mut rules)?;
+            }
             walk.tracked()?;
         }
         let Walk {
@@ -171,8 +195,22 @@ pub fn base_folder(app: &AppName) -> String {
 
 fn rules_in(folder: &Path) -> Option<Gitignore> {
     let file = folder.join(".gitignore");
-    // A rule that cannot be parsed is git's business, and git passes over it too.
-    file.is_file().then(|| Gitignore::new(&file).0)
+    file.is_file().then(|| rules_of(folder, &file))
+}
+
+/// The rules of a file, which count from `root`. A rule that cannot be parsed is git's
+/// business, and git passes over it too; so it does with a file that is no text.
+fn rules_of(root: &Path, file: &Path) -> Gitignore {
+    let mut builder = GitignoreBuilder::new(root);
+    let text = std::fs::read(file).unwrap_or_default();
+    for line in String::from_utf8_lossy(&text)
+        .trim_start_matches('\u{feff}')
+        .lines()
+    {
+        // Braces are alternatives to the crate and mean themselves to git.
+        let _ = builder.add_line(None, &line.replace('{', "\\{").replace('}', "\\}"));
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
 fn is_env(name: &str) -> bool {
@@ -283,6 +321,7 @@ impl Walk<'_> {
                 kind,
                 id,
                 source: file.into(),
+                stamp: Stamp::new(metadata),
             },
         );
         Ok(())
@@ -319,6 +358,7 @@ impl Walk<'_> {
                     },
                     id: ContentId::of(target.as_bytes()),
                     source: file.into(),
+                    stamp: Stamp::default(),
                 },
             );
             return Ok(());
@@ -332,7 +372,8 @@ impl Walk<'_> {
             });
             return Ok(());
         };
-        if !real.starts_with(&self.lister.boundary) {
+        let in_git = real.components().any(|part| part.as_os_str() == ".git");
+        if in_git || !real.starts_with(&self.lister.boundary) {
             self.problems
                 .push(shown(|path, target| Problem::LinkOutside { path, target }));
             return Ok(());

@@ -42,6 +42,13 @@ impl Rules {
                     rule: rule.clone(),
                 };
                 // The line's source is its number, so that a match finds its origin again.
+                // Git takes neither for a pattern: they match nothing.
+                let is_none =
+                    rule == "!" || (rule.len() - rule.trim_end_matches('\\').len()) % 2 == 1;
+                if is_none {
+                    origins.push(origin);
+                    continue;
+                }
                 let number = Path::new(&origins.len().to_string()).to_owned();
                 if let Err(error) = builder.add_line(Some(number), &literal(rule)) {
                     return Err((origin, error));

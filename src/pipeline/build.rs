@@ -94,7 +94,19 @@ enum State {
 /// `--keep-going` nothing new begins after a failure, and what runs may end.
 pub async fn run(plan: &Plan, workdirs: Vec<Workdir>, context: &Arc<Context>) -> Settled<Built> {
     let mut settled = Settled::default();
-    let mut states: Vec<State> = plan.tasks.iter().map(|_| State::Waiting).collect();
+    let is_composed = |task: &Task| match &task.subject {
+        Subject::Unit(unit) => workdirs.iter().any(|workdir| workdir.unit == *unit),
+        Subject::Package(_) => true,
+    };
+    // With `--keep-going`, a store that could not be composed has dropped out already.
+    let state = |task| {
+        if is_composed(task) {
+            State::Waiting
+        } else {
+            State::Lost(task.subject.to_string())
+        }
+    };
+    let mut states: Vec<State> = plan.tasks.iter().map(state).collect();
     let limit = plan.concurrency.unwrap_or_else(default_concurrency).max(1);
     let mut running = JoinSet::new();
     let mut stop_because: Option<String> = None;
@@ -245,9 +257,11 @@ async fn one(
 
 fn describe(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
+    // A package manager or a shell says 128 + the signal that ended its child.
+    let signal = status.signal().or(status.code().map(|code| code - 128));
+    match (status.code(), signal) {
+        (Some(137) | None, Some(9)) => "was killed by signal 9, which mostly means that memory ran out (fewer builds at once need less: `--concurrency 1`),".into(),
         (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(9)) => "was killed by signal 9, which mostly means that memory ran out (fewer builds at once need less: `--concurrency 1`),".into(),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended without a code".into(),
     }

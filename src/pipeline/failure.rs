@@ -177,7 +177,7 @@ impl Diagnostic for Io {
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         Some(match self.source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Box::new(
-                "the disk is full: free some space (`docker system prune`, old folders under `.out`) and run again; what was there before is intact",
+                "the disk is full: free some space (`docker system prune`, old folders under `.out`) and run again; `.out` is as it was before",
             ),
             ErrorKind::PermissionDenied => Box::new("check who owns the file and its folder"),
             ErrorKind::ReadOnlyFilesystem => {

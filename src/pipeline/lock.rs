@@ -15,6 +15,7 @@ use crate::event::Stage;
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    waited: bool,
 }
 
 /// This tool's folder in a project, which hides itself from git. Made when it is missing.
@@ -76,7 +77,17 @@ impl Lock {
             writeln!(file, "pid {}, since {now}", std::process::id())
         };
         write(&mut file).map_err(failed("write"))?;
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            waited: told,
+        })
+    }
+}
+
+impl Lock {
+    /// Whether another run has worked in the project meanwhile.
+    pub fn has_waited(&self) -> bool {
+        self.waited
     }
 }
 

@@ -68,9 +68,9 @@ pub struct Row {
     pub reference: Option<String>,
 }
 
-/// Carries the plan out as far as it reaches. The summary tells what was made even when the
+/// Carries the plan out as far as it reaches, under the project's lock. The summary tells what was made even when the
 /// run failed.
-pub fn run(plan: &Plan, context: &Arc<Context>) -> (Summary, Result<(), Error>) {
+pub fn run(plan: &Plan, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
     let started = Instant::now();
     let mut summary = Summary::default();
     let result = stages(plan, context, &mut summary);
@@ -86,15 +86,15 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
         context.events.notice(notice);
     }
     context.wait(preflight::check(plan, context))?;
-    let _lock = Lock::take(&plan.project, context)?;
     let mut gate = Gate {
         keep_going: context.keep_going,
         failures: Vec::new(),
     };
 
-    let workdirs = stage(context, Stage::Compose, plan.compositions().count(), || {
+    let workdirs = stage(context, Stage::Compose, plan.stores.len(), || {
         compose::run(plan, context)
     })?;
+    let workdirs = gate.pass(Stage::Compose, context, workdirs, Workdir::unit)?;
     if plan.until == Stage::Compose {
         return gate.end();
     }
@@ -102,6 +102,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     let built = stage(context, Stage::Build, plan.tasks.len(), || {
         context.wait(build::run(plan, workdirs, context))
     });
+    compose::keep(plan, &built.done)?;
     summary.units.extend(built.done.iter().map(|built| Row {
         unit: built.unit().clone(),
         build: Some(built.elapsed),

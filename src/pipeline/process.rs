@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::context::{Context, Interrupt};
@@ -18,8 +18,8 @@ use crate::event::{Event, Unit};
 /// Lines of a failed script that its error shows.
 const TAIL: usize = 40;
 
-/// Bytes of one line that are shown; the log has them all.
-const LONGEST_LINE: usize = 8 * 1024;
+/// Bytes after which a line is cut into pieces.
+const LONGEST_LINE: u64 = 16 * 1024;
 
 /// A script to run.
 pub struct Script<'a> {
@@ -149,13 +149,40 @@ async fn end(
         () = interrupt.stopping() => {}
     }
     signal(group, Signal::TERM);
+    // The leader (mostly the package manager) may end at once; what works is below it.
+    let ended = async {
+        let status = child.wait().await;
+        while lives(group) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        status
+    };
     tokio::select! {
-        status = child.wait() => return (status, true),
+        status = ended => return (status, true),
         () = interrupt.killing() => {}
         () = tokio::time::sleep(Interrupt::GRACE) => {}
     }
     signal(group, Signal::KILL);
     (child.wait().await, true)
+}
+
+/// Whether a process of the group still works. One that has ended and waits to be reaped does
+/// not; only Linux tells that without asking a library for more rights.
+fn lives(group: Option<Pid>) -> bool {
+    let Some(group) = group else {
+        return false;
+    };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return rustix::process::test_kill_process_group(group).is_ok();
+    };
+    let number = group.as_raw_nonzero().to_string();
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // `pid (name) state parent group …`; the name may hold anything, brackets too.
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let state = fields.next().unwrap_or("Z");
+        state != "Z" && state != "X" && fields.nth(1) == Some(&number)
+    })
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {
@@ -180,7 +207,9 @@ async fn read(
     let mut line = Vec::new();
     loop {
         line.clear();
-        match reader.read_until(b'\n', &mut line).await {
+        // A line without end comes in pieces: whatever a script prints, memory stays bounded.
+        let mut bounded = (&mut reader).take(LONGEST_LINE);
+        match bounded.read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
@@ -212,12 +241,12 @@ async fn read(
 /// over only its last state.
 fn readable(text: &str) -> String {
     let plain = anstream::adapter::strip_str(text).to_string();
-    let last = plain.trim_end().rsplit('\r').next().unwrap_or_default();
-    let mut end = last.len().min(LONGEST_LINE);
-    while !last.is_char_boundary(end) {
-        end -= 1;
-    }
-    last[..end].to_owned()
+    plain
+        .trim_end()
+        .rsplit('\r')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn open_log(path: &Path) -> Result<std::fs::File, Io> {

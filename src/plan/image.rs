@@ -138,6 +138,18 @@ pub fn images(
             });
         }
     }
+    for (position, image) in images.iter().enumerate() {
+        let same =
+            |other: &&ImagePlan| other.reference.is_some() && other.reference == image.reference;
+        if let (Some(other), Some(reference)) =
+            (images[..position].iter().find(same), &image.reference)
+        {
+            return Err(Error::SameImage {
+                units: vec![format!("`{}`", other.unit), format!("`{}`", image.unit)],
+                reference: reference.to_string(),
+            });
+        }
+    }
     Ok(images)
 }
 
@@ -204,28 +216,61 @@ fn port(project: &Project, app: &BaseApp) -> u16 {
 
 /// The file that Node starts.
 fn entry(app: &BaseApp) -> Result<String, Error> {
-    let of_script = || {
-        let mut words = app.package.scripts.get("start")?.split_whitespace();
-        let file =
-            (words.next()? == "node").then(|| words.find(|word| !word.starts_with('-')))??;
-        Some(file.trim_start_matches("./").to_owned())
-    };
     let of_main = || {
         app.package
             .main
-            .as_ref()
-            .map(|main| main.trim_start_matches("./").to_owned())
+            .clone()
+            .unwrap_or_else(|| "index.js".into())
+    };
+    let of_script = || {
+        let file = started_file(app.package.scripts.get("start")?)?;
+        // `node .` starts what `main` names.
+        Some(if file == "." { of_main() } else { file })
+    };
+    let of_main = || app.package.main.clone();
+    let inside = |file: Option<String>| {
+        let file = file.map(|file| file.trim_start_matches("./").to_owned());
+        let is_inside = |file: &String| {
+            let mut parts = std::path::Path::new(file).components();
+            !file.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+        };
+        file.filter(is_inside).ok_or_else(|| Error::NoEntry {
+            app: app.name.to_string(),
+        })
     };
     match app.kind {
         AppKind::Frontend(Framework::Nextjs) => Ok("server.js".into()),
         AppKind::Frontend(Framework::Nuxt) => Ok("server/index.mjs".into()),
-        AppKind::Middleware => Ok(of_script()
-            .or_else(of_main)
-            .unwrap_or_else(|| "lib/index.js".into())),
-        _ => of_script().or_else(of_main).ok_or_else(|| Error::NoEntry {
-            app: app.name.to_string(),
-        }),
+        AppKind::Middleware => inside(of_script().or_else(of_main).or(Some("lib/index.js".into()))),
+        _ => inside(of_script().or_else(of_main)),
     }
+}
+
+/// The file of `node [options] <file>`, or nothing where the script is another.
+fn started_file(script: &str) -> Option<String> {
+    /// Options whose value is the next word.
+    const WITH_VALUE: [&str; 8] = [
+        "-r",
+        "--require",
+        "--import",
+        "--loader",
+        "--experimental-loader",
+        "--env-file",
+        "-C",
+        "--conditions",
+    ];
+    let mut words = script.split_whitespace();
+    if words.next()? != "node" {
+        return None;
+    }
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return Some(word.trim_matches(['"', '\'']).to_owned());
+        }
+    }
+    None
 }
 
 /// The default Dockerfile. The app's own user owns the files, since Next.js writes pages that

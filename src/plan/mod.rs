@@ -159,6 +159,30 @@ pub enum Error {
         /// The base apps.
         apps: Vec<String>,
     },
+    /// There is nothing to compose.
+    #[error("there is no base app in `{}`", apps.display())]
+    #[diagnostic(
+        code(alokai::plan::no_apps),
+        help("a base app is a folder `apps/<app>` with a `package.json`")
+    )]
+    NoApps {
+        /// Where they belong.
+        apps: PathBuf,
+    },
+    /// Two units would be pushed to one place.
+    #[error("{} would have one and the same image `{reference}`", list(units))]
+    #[diagnostic(
+        code(alokai::plan::same_image),
+        help(
+            "give each store a `projectName` of its own, and each app a name of its own in `image.names`"
+        )
+    )]
+    SameImage {
+        /// The units.
+        units: Vec<String>,
+        /// The reference.
+        reference: String,
+    },
     /// An app that nobody can start.
     #[error("cannot tell how `{app}` is started")]
     #[diagnostic(
@@ -307,12 +331,17 @@ impl Plan {
     /// Decides everything that `request` asks for. Reads the project, writes nothing.
     pub fn make(project: &Project, request: &Request) -> Result<Self, Error> {
         let stores = request.selection.stores(project)?;
+        if project.apps.is_empty() {
+            return Err(Error::NoApps {
+                apps: project.root.join("apps"),
+            });
+        }
         let needs_tag = request.until >= Stage::Image;
-        let repository = match Repository::open(&project.root) {
-            Ok(repository) => Some(repository),
-            Err(error) if needs_tag => return Err(error.into()),
-            // Composing needs no repository: without one, `.gitignore` files alone count.
-            Err(_) => None,
+        // Composing needs no repository: without one, `.gitignore` files alone count.
+        let repository = if needs_tag {
+            Some(Repository::open(&project.root)?)
+        } else {
+            Repository::around(&project.root)?
         };
         let revision = match &repository {
             Some(repository) if needs_tag => Some(repository.revision()?),

@@ -1,6 +1,7 @@
 //! The tag of a run: the commit, or the commit and what differs from it.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Error;
@@ -21,17 +22,35 @@ pub fn tag(project: &Path, revision: &Revision, allow_dirty: bool) -> Result<Str
     let mut listing = String::new();
     for path in &revision.dirty {
         let file = project.join(path);
-        let content = match file.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => std::fs::read_link(&file)
-                .map(|target| ContentId::of(target.as_os_str().as_encoded_bytes()).to_string()),
-            Ok(metadata) if metadata.is_file() => {
-                ContentId::of_file(&file).map(|id| id.to_string())
-            }
-            _ => Ok("deleted".into()),
-        };
-        let content = content.map_err(|source| Error::Read { path: file, source })?;
-        // Writing to a string cannot fail.
-        let _ = write!(listing, "{path}\0{content}\0");
+        if file.symlink_metadata().is_err() {
+            // Writing to a string cannot fail.
+            let _ = write!(listing, "{path}\0deleted\0");
+            continue;
+        }
+        // Git names a dirty submodule or a nested repository, and not what is in it.
+        for entry in walkdir::WalkDir::new(&file).sort_by_file_name() {
+            let failed = |source| Error::Read {
+                path: file.clone(),
+                source,
+            };
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            let metadata = entry.path().symlink_metadata().map_err(failed)?;
+            let content = if metadata.is_symlink() {
+                let target = std::fs::read_link(entry.path()).map_err(failed)?;
+                ContentId::of(target.as_os_str().as_encoded_bytes())
+            } else if metadata.is_file() {
+                ContentId::of_file(entry.path()).map_err(failed)?
+            } else {
+                continue;
+            };
+            let inner = entry
+                .path()
+                .strip_prefix(project)
+                .unwrap_or(entry.path())
+                .display();
+            let executable = metadata.permissions().mode() & 0o100;
+            let _ = write!(listing, "{inner}\0{executable} {content}\0");
+        }
     }
     let content = ContentId::of(listing.as_bytes());
     Ok(format!("{}-dirty-{}", revision.sha, content.short(8)))

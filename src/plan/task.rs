@@ -198,7 +198,7 @@ fn installed<'a>(
             .join("apps")
             .join(app.name.as_str())
             .join("node_modules");
-        app.package.all_dependencies().next().is_some() && !at_root && !own.is_dir()
+        app.package.build_dependencies().next().is_some() && !at_root && !own.is_dir()
     });
     if missing {
         return Err(Error::NotInstalled {
@@ -227,11 +227,10 @@ impl<'a> Packages<'a> {
 
     fn order(&mut self, of: &PackageJson) -> Result<(), Error> {
         let project = self.project;
-        for package in project
-            .packages
-            .iter()
-            .filter(|package| of.all_dependencies().any(|name| name == package.name))
-        {
+        for package in project.packages.iter().filter(|package| {
+            let is_itself = of.name.as_ref() == Some(&package.name);
+            !is_itself && of.build_dependencies().any(|name| name == package.name)
+        }) {
             if let Some(start) = self.path.iter().position(|name| *name == package.name) {
                 let mut cycle: Vec<_> =
                     self.path[start..].iter().map(ToString::to_string).collect();
@@ -252,7 +251,7 @@ impl<'a> Packages<'a> {
     /// Tasks of packages that `of` depends on, directly or through packages without a script.
     fn needs(&self, of: &PackageJson, tasks: &BTreeMap<&str, usize>) -> Vec<usize> {
         let mut needs = BTreeSet::new();
-        for name in of.all_dependencies() {
+        for name in of.build_dependencies() {
             if let Some(task) = tasks.get(name) {
                 needs.insert(*task);
             } else if let Some(package) = self.ordered.iter().find(|package| package.name == name) {

@@ -92,6 +92,105 @@ fn scripts_see_the_env_file_and_the_environment_wins() {
 }
 
 #[test]
+fn a_password_in_the_env_file_is_taken_as_it_is_and_never_shown() {
+    let build = "console.log('FOO=' + process.env.FOO, 'user=' + process.env.CLI_CLOUD_USERNAME); \
+        console.log(require('fs').readFileSync('../../../.env', 'utf8'))";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", build)
+        .file(
+            ".env",
+            "FOO=a$HOME-b c\nCLI_CLOUD_USERNAME=somebody\nCLI_CLOUD_PASSWORD=n33dle$x\n",
+        );
+    let run = project
+        .alokai(&[
+            "store",
+            "build",
+            "--store",
+            "us",
+            "--filter",
+            "storefront-middleware-*",
+        ])
+        .succeeds();
+    assert!(
+        run.stderr.contains("FOO=a$HOME-b c user=undefined"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("CLI_CLOUD_PASSWORD=***"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        !run.stderr.contains("n33dle")
+            && !project
+                .read(".alokai/logs/build/us/storefront-middleware.log")
+                .contains("n33dle")
+    );
+}
+
+#[test]
+fn a_failed_run_stays_failed_although_nobody_reads_it() {
+    let project = Project::shop().file("apps/storefront-middleware/build.js", "process.exit(1)");
+    for arguments in [
+        &["store", "build", "--store", "us"][..],
+        &["store", "build", "--store", "us", "--json"],
+    ] {
+        let mut child = project.start(arguments);
+        drop(child.stdout.take());
+        drop(child.stderr.take());
+        assert_eq!(
+            wait(&mut child, Duration::from_secs(20)).code(),
+            Some(1),
+            "{arguments:?}"
+        );
+    }
+    let mut child = project.start(&["store", "list"]);
+    drop(child.stdout.take());
+    assert_eq!(wait(&mut child, Duration::from_secs(20)).code(), Some(0));
+}
+
+#[test]
+fn a_line_without_end_fills_no_memory() {
+    let endless = "const chunk = 'x'.repeat(1 << 20); let n = 0; \
+        (function more() { if (n++ < 64) process.stdout.write(chunk, more) })()";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", endless);
+    let run = project
+        .alokai(&[
+            "store",
+            "build",
+            "--store",
+            "us",
+            "--filter",
+            "storefront-middleware-*",
+        ])
+        .succeeds();
+    assert!(run.stderr.lines().all(|line| line.len() < 32 * 1024));
+    let log = project.path(".alokai/logs/build/us/storefront-middleware.log");
+    assert!(
+        log.metadata().unwrap().len() >= 64 << 20,
+        "the log has everything"
+    );
+}
+
+#[test]
+fn the_first_ctrl_c_lets_a_script_clean_up() {
+    let careful = "process.on('SIGTERM', () => setTimeout(() => { require('fs').writeFileSync('cleaned', ''); process.exit(0) }, 700)); \
+        console.log('begun'); setInterval(() => {}, 1000)";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", careful);
+    let arguments = ["store", "build", "--store", "us"];
+    let code = interrupt_when(
+        &project,
+        &arguments,
+        "build: begun",
+        1,
+        Duration::from_secs(8),
+    );
+    assert_eq!(code, 130);
+    assert!(project.exists(".out/us/storefront-middleware/cleaned"));
+}
+
+#[test]
 fn a_missing_package_manager_is_named() {
     let project = Project::shop();
     let mut command = project.command(&["store", "build", "--store", "us"]);

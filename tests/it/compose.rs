@@ -384,3 +384,137 @@ fn without_a_repository_gitignore_files_still_count() {
     assert!(!project.exists(".out/us/storefront-unified-nextjs/lib"));
     assert!(project.exists(".out/us/storefront-unified-nextjs/texts.txt"));
 }
+
+#[test]
+fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
+    let project = Project::shop();
+    composed(&project);
+    let source = project.tree("apps/stores");
+    std::fs::remove_dir_all(project.path(".out/us")).unwrap();
+    let project = project.link(".out/us", "../apps/stores/fashion/stores/us");
+    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
+    project
+        .alokai(&["store", "compose", "--all", "--check"])
+        .fails_with(1);
+    composed(&project);
+    assert_eq!(
+        source,
+        project.tree("apps/stores"),
+        "no source was written or removed"
+    );
+    assert!(project.path(".out/us").symlink_metadata().unwrap().is_dir());
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::remove_dir_all(project.path(".out")).unwrap();
+    let project = project.link(".out", elsewhere.path().to_str().unwrap());
+    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
+    assert!(run.stderr.contains("it is a link"), "{}", run.stderr);
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_manifest_cannot_name_files_outside_of_out() {
+    let project = Project::shop().file("precious", "kept\n");
+    composed(&project);
+    let manifest = project.read(".alokai/manifests/us.json");
+    let files = r#""files":{"playwright/../../../precious":{"content":"x","size":1,"modified":1,"mode":1},"#;
+    project.write(
+        ".alokai/manifests/us.json",
+        manifest.replacen(r#""files":{"#, files, 1).as_bytes(),
+    );
+    composed(&project);
+    assert_eq!(project.read("precious"), "kept\n");
+    project.write(".alokai/manifests/us.json", b"no JSON");
+    composed(&project);
+}
+
+#[test]
+fn what_a_build_wrote_over_a_composed_file_stays_until_that_file_changes() {
+    let build = "require('fs').appendFileSync('tsconfig.json', '// by the build\\n')";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", build)
+        .file("apps/storefront-middleware/tsconfig.json", "{}\n");
+    let middleware = ["--store", "us", "--filter", "storefront-middleware-*"];
+    project
+        .alokai(&[&["store", "build"], &middleware[..]].concat())
+        .succeeds();
+    project
+        .alokai(&[&["store", "compose", "--check"], &middleware[..]].concat())
+        .succeeds();
+    composed(&project);
+    assert_eq!(
+        project.read(".out/us/storefront-middleware/tsconfig.json"),
+        "{}\n// by the build\n"
+    );
+    project.write("apps/storefront-middleware/tsconfig.json", b"{ }\n");
+    composed(&project);
+    assert_eq!(
+        project.read(".out/us/storefront-middleware/tsconfig.json"),
+        "{ }\n"
+    );
+}
+
+#[test]
+fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
+    let project = Project::shop();
+    composed(&project);
+    project.write("apps/storefront-unified-nextjs/new.ts", b"new\n");
+    // A package in the way of a link cannot be replaced.
+    project.write(
+        "apps/storefront-middleware/node_modules/a/package.json",
+        b"{}",
+    );
+    let blocked = ".out/us/storefront-middleware/node_modules/b";
+    project.write(&format!("{blocked}/package.json"), b"{}");
+    project
+        .alokai(&["store", "build", "--all", "--keep-going"])
+        .fails_with(1);
+    assert!(project.exists(".out/eu/storefront-unified-nextjs/new.ts"));
+    assert!(
+        project.exists(".out/eu/storefront-unified-nextjs/.next"),
+        "eu was built"
+    );
+    assert!(!project.exists(".out/us/storefront-unified-nextjs/.next"));
+}
+
+#[test]
+fn a_killed_compose_is_repaired_by_the_next() {
+    let project = Project::shop();
+    for number in 0..300 {
+        project.write(
+            &format!("apps/playwright/tests/{number}.ts"),
+            format!("{number}\n").as_bytes(),
+        );
+    }
+    composed(&project);
+    let wanted = project.tree(".out");
+    std::fs::remove_dir_all(project.path(".out")).unwrap();
+    for millis in [2, 5, 10, 15, 20, 25, 30, 40, 50, 70] {
+        let mut child = project.start(&["store", "compose", "--all"]);
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        composed(&project);
+        assert_eq!(wanted, project.tree(".out"), "killed after {millis} ms");
+        let other = if project.exists("apps/playwright/tests/0.ts") {
+            "moved"
+        } else {
+            "tests"
+        };
+        let from = if other == "moved" { "tests" } else { "moved" };
+        std::fs::rename(
+            project.path(&format!("apps/playwright/{from}")),
+            project.path(&format!("apps/playwright/{other}")),
+        )
+        .unwrap();
+        let mut child = project.start(&["store", "compose", "--all"]);
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::fs::rename(
+            project.path(&format!("apps/playwright/{other}")),
+            project.path(&format!("apps/playwright/{from}")),
+        )
+        .unwrap();
+    }
+}

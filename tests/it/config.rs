@@ -99,3 +99,32 @@ fn no_project_says_where_it_was_looked_for() {
     let run = empty.alokai(&["store", "list"]).fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&empty));
 }
+
+#[test]
+fn what_is_there_twice_or_missing_is_named() {
+    insta::assert_snapshot!(diagnostic("{}\n"));
+    insta::assert_snapshot!(diagnostic(
+        r#"{ "stores": { "us": {}, "us": { "localDomain": "a", "localDomain": "b" } } }"#
+    ));
+}
+
+#[test]
+fn two_stores_of_one_project_would_overwrite_each_other() {
+    insta::assert_snapshot!(diagnostic(
+        r#"{ "stores": {
+  "us": { "deployment": { "projectName": "acme", "cloudRegion": "a" } },
+  "eu": { "deployment": { "projectName": "acme", "cloudRegion": "b" } }
+} }
+"#
+    ));
+}
+
+#[test]
+fn broken_packages_and_links_in_place_of_folders_come_at_once() {
+    let project = Project::shop()
+        .file("apps/storefront-middleware/package.json", "{")
+        .file("apps/playwright/package.json", "[")
+        .link("apps/stores/linked", "fashion");
+    let run = project.alokai(&["store", "list"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&project));
+}

@@ -261,3 +261,56 @@ fn other_apps_are_imaged_and_announced_when_they_have_a_build_script() {
     let additional = &plan["releases"][0]["body"]["additionalApps"]["apps"]["search"];
     insta::assert_snapshot!(filtered(&format!("{additional:#}"), &project));
 }
+
+#[test]
+fn the_entry_of_a_server_is_what_its_start_script_starts() {
+    for (package, entry) in [
+        (
+            r#""scripts": { "build": "true", "start": "node -r dotenv/config --env-file .env ./dist/main.js --port 1" }"#,
+            Some("dist/main.js"),
+        ),
+        (
+            r#""main": "./dist/main.js", "scripts": { "build": "true", "start": "node ." }"#,
+            Some("dist/main.js"),
+        ),
+        (
+            r#""main": "dist/main", "scripts": { "build": "true", "start": "nodemon x" }"#,
+            Some("dist/main"),
+        ),
+        (
+            r#""main": "/etc/passwd", "scripts": { "build": "true" }"#,
+            None,
+        ),
+        (
+            r#""main": "../other/x.js", "scripts": { "build": "true" }"#,
+            None,
+        ),
+        (r#""scripts": { "build": "true" }"#, None),
+    ] {
+        let project = Project::shop().file("apps/search/package.json", &format!("{{ {package} }}"));
+        project.commit();
+        let run = project.alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"]);
+        match entry {
+            Some(entry) => assert_eq!(
+                run.succeeds().json()["images"][0]["entry"],
+                entry,
+                "{package}"
+            ),
+            None => assert!(
+                run.fails_with(2)
+                    .stderr
+                    .contains("cannot tell how `search` is started"),
+                "{package}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn nothing_to_compose_is_no_success() {
+    let config =
+        r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r" } } } }"#;
+    let project = Project::new().config(config);
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(2);
+    assert!(run.stderr.contains("no base app"), "{}", run.stderr);
+}

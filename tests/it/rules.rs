@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, merge};
+use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Stamp, merge};
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
             kind: Kind::File { executable: false },
             id: ContentId::of(&[content]),
             source: Path::new("x").into(),
+            stamp: Stamp::default(),
         };
         (Arc::from(path), file)
     });

@@ -27,13 +27,23 @@ pub struct Written {
     size: u64,
     /// Nanoseconds since the epoch.
     modified: i128,
+    /// Permissions.
+    mode: u32,
 }
 
 impl Manifest {
     /// Reads a manifest. One that is missing or broken counts as empty: everything is written.
     pub fn read(path: &Path) -> Result<Self, Io> {
         match std::fs::read(path) {
-            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Ok(text) => {
+                let mut manifest: Self = serde_json::from_slice(&text).unwrap_or_default();
+                // The file can be edited; what it says to remove has to lie below `.out`.
+                manifest.files.retain(|path, _| {
+                    let mut parts = Path::new(path).components();
+                    parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+                });
+                Ok(manifest)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Io::at("read", path)(error)),
         }
@@ -61,20 +71,37 @@ impl Manifest {
             return false;
         };
         written.content == identity(entry)
-            && file.symlink_metadata().is_ok_and(|metadata| {
-                written.size == metadata.size() && written.modified == modified(&metadata)
-            })
+            && file
+                .symlink_metadata()
+                .is_ok_and(|metadata| written.is_as_left(&metadata))
+    }
+
+    /// Takes over files of one app as they are now; says whether any differs.
+    pub fn take_over(&mut self, folder: &Path, app: &str) -> bool {
+        let mut changed = false;
+        for (path, written) in &mut self.files {
+            if path.split('/').next() != Some(app) {
+                continue;
+            }
+            if let Ok(metadata) = folder.join(path).symlink_metadata()
+                && !metadata.is_dir()
+                && !written.is_as_left(&metadata)
+            {
+                written.leave(&metadata);
+                changed = true;
+            }
+        }
+        changed
     }
 }
 
 impl Written {
     /// The file as it is now.
     pub fn new(entry: &Entry, metadata: &Metadata) -> Self {
-        Self {
-            content: identity(entry),
-            size: metadata.size(),
-            modified: modified(metadata),
-        }
+        let mut written = Self::pending();
+        written.content = identity(entry);
+        written.leave(metadata);
+        written
     }
 
     /// A file that may or may not be there.
@@ -83,7 +110,20 @@ impl Written {
             content: String::new(),
             size: 0,
             modified: 0,
+            mode: 0,
         }
+    }
+
+    fn leave(&mut self, metadata: &Metadata) {
+        self.size = metadata.size();
+        self.modified = modified(metadata);
+        self.mode = metadata.mode() & 0o7777;
+    }
+
+    fn is_as_left(&self, metadata: &Metadata) -> bool {
+        self.size == metadata.size()
+            && self.modified == modified(metadata)
+            && self.mode == metadata.mode() & 0o7777
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Origin {
     App,
     /// A dependency's: everything that is installed may be needed.
     Dependency,
+    /// Served as it is: a `.ts` there is a video, not a source.
+    Asset,
 }
 
 impl<'a> Copier<'a> {
@@ -55,7 +57,7 @@ impl<'a> Copier<'a> {
         let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"]
             .iter()
             .any(|end| name.ends_with(end));
-        origin == Origin::Dependency || in_dependency || !is_source
+        origin != Origin::App || in_dependency || !is_source
     }
 
     /// Copies one file or link to `to`, below the root. A path that is there already stays.

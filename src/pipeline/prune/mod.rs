@@ -162,6 +162,8 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
             (unit, result.map_err(StageError::from))
         })
         .collect();
+    // It goes when it is empty; another unit's folder may not be in place yet otherwise.
+    let _ = std::fs::remove_dir(plan.project.join(".out/.tmp"));
     let mut settled = Settled::default();
     for (unit, result) in results {
         settled.add(unit, result);
@@ -175,10 +177,10 @@ fn one(
     image: &ImagePlan,
     keep_env: bool,
 ) -> Result<Artifact, Error> {
-    let fresh = tempfile::Builder::new()
-        .prefix(".deploy-")
-        .tempdir_in(workdir)
-        .map_err(Io::at("make a folder in", workdir))?;
+    // Below `.out`, where the next compose sweeps what a killed run has left.
+    let temporary = project.join(".out/.tmp");
+    std::fs::create_dir_all(&temporary).map_err(Io::at("make the folder", &temporary))?;
+    let fresh = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
     let copier = Copier::new(fresh.path(), keep_env);
     match image.kind {
         AppKind::Frontend(Framework::Nextjs) => next::prune(workdir, &copier)?,

@@ -65,11 +65,11 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
     let whole = |_: &Path| false;
     let statics = workdir.join(".next/static");
     if statics.is_dir() {
-        copier.folder(&statics, Path::new(".next/static"), Origin::App, whole)?;
+        copier.folder(&statics, Path::new(".next/static"), Origin::Asset, whole)?;
     }
     let public = workdir.join("public");
     if public.is_dir() {
-        copier.folder(&public, Path::new("public"), Origin::App, whole)?;
+        copier.folder(&public, Path::new("public"), Origin::Asset, whole)?;
     }
     Ok(())
 }

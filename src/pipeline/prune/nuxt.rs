@@ -12,6 +12,11 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
     if !server.is_file() {
         return Err(Error::NoNitro { server });
     }
-    copier.folder(&output, Path::new(""), Origin::App, |_| false)?;
+    let is_public = |path: &Path| path.starts_with("public");
+    copier.folder(&output, Path::new(""), Origin::App, is_public)?;
+    let public = output.join("public");
+    if public.is_dir() {
+        copier.folder(&public, Path::new("public"), Origin::Asset, |_| false)?;
+    }
     Ok(())
 }

@@ -10,16 +10,20 @@ use crate::config::PackageJson;
 
 /// Copies the folder that holds `entry`, or the entry alone where it lies at the top.
 pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Result<(), Error> {
-    let file = workdir.join(entry);
-    if !file.is_file() {
-        return Err(Error::NoEntry { entry: file });
-    }
-    match Path::new(entry).components().next() {
-        Some(first) if Path::new(entry).components().count() > 1 => {
+    // As Node finds what it is told to start: the file, an extension less, or a folder's index.
+    let candidates =
+        ["", ".js", ".cjs", ".mjs", "/index.js"].map(|end| workdir.join(format!("{entry}{end}")));
+    let Some(file) = candidates.iter().find(|file| file.is_file()) else {
+        let entry = workdir.join(entry);
+        return Err(Error::NoEntry { entry });
+    };
+    let entry = file.strip_prefix(workdir).unwrap_or(file);
+    match entry.components().next() {
+        Some(first) if entry.components().count() > 1 => {
             let folder = Path::new(first.as_os_str());
             copier.folder(&workdir.join(folder), folder, Origin::App, |_| false)?;
         }
-        _ => copier.file(&file, Path::new(entry))?,
+        _ => copier.file(file, entry)?,
     }
     // Without it, Node would not know whether the files are modules.
     let package = workdir.join("package.json");

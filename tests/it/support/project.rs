@@ -53,7 +53,12 @@ impl Project {
     /// A repository with nothing but a config without stores.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let root = folder.path().canonicalize().expect("it exists");
+        let root = folder
+            .path()
+            .canonicalize()
+            .expect("it exists")
+            .join("project");
+        std::fs::create_dir(&root).expect("a folder");
         let project = Self::at(root).file("alokai.config.json", r#"{ "stores": {} }"#);
         git(&project.root, &["init", "--quiet", "--initial-branch=main"]);
         Self {
@@ -234,7 +239,7 @@ impl Project {
             .current_dir(&self.root)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.root.join(".home"))
+            .env("HOME", self.root.with_file_name(".home"))
             .stdin(Stdio::null());
         for (name, value) in &self.environment {
             command.env(name, value);
