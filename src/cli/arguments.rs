@@ -1,4 +1,8 @@
 //! The command line, as clap reads it.
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are the help, read in a terminal"
+)]
 
 use std::path::PathBuf;
 
@@ -143,9 +147,9 @@ pub(super) struct DeployOptions {
     #[command(flatten)]
     pub work: Work,
     #[command(flatten)]
-    pub access: AccessOptions,
-    #[command(flatten)]
     pub output: Output,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }
 
 #[derive(Debug, Args)]

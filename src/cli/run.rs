@@ -10,7 +10,9 @@ use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::{self, Access, Context, Interrupt, Lock, ScriptEnvironment, Summary};
 use crate::plan::{self, Filter, Plan, Request};
-use crate::report::{self, Bars, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable};
+use crate::report::{
+    self, Bars, Deployed, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
+};
 
 /// What a run is given beside its plan.
 pub struct Surroundings {
@@ -51,14 +53,14 @@ pub fn run(
     }
     let keep_going = work.is_some_and(|work| work.keep_going);
     let (summary, result) = carry_out(plan, &request, keep_going, output.json, surroundings)?;
-    let shown = show(table(summary), request.until, result.is_ok(), output.json);
+    let shown = show(&table(summary), request.until, result.is_ok(), output.json);
     // A failed run stays a failed run although nobody reads its summary.
     result.map_err(AnyError::from).and(shown)
 }
 
-fn show(table: SummaryTable, until: Stage, ok: bool, json: bool) -> Result<(), AnyError> {
+fn show(table: &SummaryTable, until: Stage, ok: bool, json: bool) -> Result<(), AnyError> {
     if json {
-        let mut event = serde_json::to_value(&table).unwrap_or_default();
+        let mut event = serde_json::to_value(table).unwrap_or_default();
         if let Some(object) = event.as_object_mut() {
             object.shift_insert(0, "event".into(), "summary".into());
             object.insert("ok".into(), ok.into());
@@ -168,7 +170,10 @@ fn table(summary: Summary) -> SummaryTable {
         deployed: summary
             .deployed
             .into_iter()
-            .map(|(store, address)| (store.to_string(), address))
+            .map(|(store, address)| Deployed {
+                store_id: store.to_string(),
+                address,
+            })
             .collect(),
         seconds: summary.elapsed.as_secs_f64(),
         own_seconds: summary.own.as_secs_f64(),

@@ -8,10 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::store::Framework;
 
 /// Keys are closed, but for `x-…`, which belong to the project and are not looked at.
-#[expect(
-    clippy::needless_pass_by_ref_mut,
-    reason = "schemars calls it with &mut"
-)]
 fn closed(schema: &mut Schema) {
     schema.insert("additionalProperties".into(), false.into());
     schema.insert(

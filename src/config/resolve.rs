@@ -4,10 +4,10 @@ use std::path::Path;
 
 use miette::NamedSource;
 
-use crate::store::{Deployment, Framework, Store, StoreId, StoreTree};
+use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 
 use super::check::{locate, nearest};
-use super::discover::Folders;
+use super::discover::{Folders, StoreFolder};
 use super::problem::{Error, Problem};
 use super::raw::{Config, DeploymentEntry};
 use super::{Project, Settings};
@@ -20,125 +20,27 @@ pub fn resolve(
     config: Config,
     folders: Folders,
 ) -> Result<Project, Error> {
-    let mut problems = Vec::new();
-    let mut notices = Vec::new();
-    let mut stores = Vec::new();
-    let frontends: Vec<Framework> = folders
-        .apps
-        .iter()
-        .filter_map(|app| app.kind.framework())
-        .collect();
-
-    let mut deployment = |id: &str| {
-        let entry = config.stores.get(id)?.deployment.as_ref()?;
-        match self::deployment(id, entry, &frontends) {
-            Ok(deployment) => Some(deployment),
-            Err(found) => {
-                problems.extend(found.into_iter().map(|(pointer, problem)| {
-                    let pointer = [&["stores", id, "deployment"], pointer].concat();
-                    problem.at(locate(text, &pointer))
-                }));
-                None
-            }
-        }
+    let mut resolver = Resolver {
+        text,
+        config: &config,
+        frontends: folders
+            .apps
+            .iter()
+            .filter_map(|app| app.kind.framework())
+            .collect(),
+        apps: folders.apps.iter().map(|app| app.name.clone()).collect(),
+        problems: Vec::new(),
+        notices: Vec::new(),
     };
-    let ignore_paths = |id: &str| {
-        config
-            .stores
-            .get(id)
-            .map(|entry| entry.ignore_paths.clone())
-            .unwrap_or_default()
-    };
-
-    for folder in folders.stores {
-        let mut apps = Vec::new();
-        for name in folder.folders {
-            match folders.apps.iter().find(|app| app.name.as_str() == name) {
-                Some(app) => apps.push(app.name.clone()),
-                None => {
-                    let known = folders.apps.iter().map(|app| app.name.as_str());
-                    let hint = nearest(&name, known)
-                        .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-                    notices.push(format!(
-                        "`{}/{name}` belongs to no base app and is in no composition{hint}",
-                        folder.path
-                    ));
-                }
-            }
-        }
-        stores.push(Store {
-            deployment: deployment(folder.id.as_str()),
-            ignore_paths: ignore_paths(folder.id.as_str()),
-            id: folder.id,
-            parent: folder.parent,
-            folder: Some(folder.path),
-            apps,
-        });
-    }
-    let mut invalid_ids = Vec::new();
-    for (id, entry) in &config.stores {
-        let has_folder = stores.iter().any(|store| store.id.as_str() == id);
-        if entry.deployment.is_none() && !has_folder {
-            let known = stores.iter().map(|store| store.id.as_str());
-            let hint = nearest(id, known)
-                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            notices.push(format!(
-                "`stores.{}` has neither a folder nor a `deployment`, so it is no store{hint}",
-                id.escape_debug()
-            ));
-        }
-        if entry.deployment.is_none() || stores.iter().any(|store| store.id.as_str() == id) {
-            continue;
-        }
-        match StoreId::new(id) {
-            Ok(valid) => stores.push(Store {
-                deployment: deployment(id),
-                ignore_paths: ignore_paths(id),
-                id: valid,
-                parent: None,
-                folder: None,
-                apps: Vec::new(),
-            }),
-            Err(error) => invalid_ids.push(
-                Problem::new(error.to_string(), "give the store another id")
-                    .at(locate(text, &["stores", id])),
-            ),
-        }
-    }
-    problems.append(&mut invalid_ids);
-    problems.extend(shared_names(text, &stores));
-    for app in config.image.names.keys().chain(config.console.apps.keys()) {
-        if !folders.apps.iter().any(|known| known.name.as_str() == app) {
-            let known = folders.apps.iter().map(|app| app.name.as_str());
-            let section = if config.image.names.contains_key(app) {
-                ["image", "names", app]
-            } else {
-                ["console", "apps", app]
-            };
-            problems.push(
-                Problem::new(
-                    format!("there is no base app `{}`", app.escape_debug()),
-                    match nearest(app, known) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "name a folder of `apps/`".into(),
-                    },
-                )
-                .at(locate(text, &section)),
-            );
-        }
-    }
-    for (app, name) in &config.image.names {
-        if !is_repository_component(name) {
-            problems.push(
-                Problem::new(
-                    format!("`{}` is no valid image name", name.escape_debug()),
-                    "use lower-case letters and digits, separated by `-`, `_`, `.` or `/`",
-                )
-                .at(locate(text, &["image", "names", app])),
-            );
-        }
-    }
-
+    let mut stores = resolver.stores_with_folders(folders.stores);
+    resolver.stores_without_folders(&mut stores);
+    resolver.shared_names(&stores);
+    resolver.app_names();
+    let Resolver {
+        mut problems,
+        notices,
+        ..
+    } = resolver;
     if !problems.is_empty() {
         // From the top of the file down.
         problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
@@ -172,6 +74,161 @@ pub fn resolve(
     })
 }
 
+/// What is known while stores are put together, and what was found to be wrong.
+struct Resolver<'a> {
+    text: &'a str,
+    config: &'a Config,
+    apps: Vec<AppName>,
+    frontends: Vec<Framework>,
+    problems: Vec<Problem>,
+    notices: Vec<String>,
+}
+
+impl Resolver<'_> {
+    fn problem(&mut self, pointer: &[&str], message: String, help: impl Into<String>) {
+        let place = locate(self.text, pointer);
+        self.problems.push(Problem::new(message, help).at(place));
+    }
+
+    fn stores_with_folders(&mut self, folders: Vec<StoreFolder>) -> Vec<Store> {
+        let mut stores = Vec::new();
+        for folder in folders {
+            let mut apps = Vec::new();
+            for name in &folder.folders {
+                if let Some(app) = self.apps.iter().find(|app| app.as_str() == name) {
+                    apps.push(app.clone());
+                    continue;
+                }
+                let hint = did_you_mean(name, self.apps.iter().map(AppName::as_str));
+                self.notices.push(format!(
+                    "`{}/{name}` belongs to no base app and is in no composition{hint}",
+                    folder.path
+                ));
+            }
+            stores.push(Store {
+                deployment: self.deployment(folder.id.as_str()),
+                ignore_paths: self.ignore_paths(folder.id.as_str()),
+                id: folder.id,
+                parent: folder.parent,
+                folder: Some(folder.path),
+                apps,
+            });
+        }
+        stores
+    }
+
+    /// Git keeps no empty folders, so a deployable store may have none: a store of root.
+    fn stores_without_folders(&mut self, stores: &mut Vec<Store>) {
+        for (id, entry) in &self.config.stores {
+            if stores.iter().any(|store| store.id.as_str() == id) {
+                continue;
+            }
+            if entry.deployment.is_none() {
+                let hint = did_you_mean(id, stores.iter().map(|store| store.id.as_str()));
+                self.notices.push(format!(
+                    "`stores.{}` has neither a folder nor a `deployment`, so it is no store{hint}",
+                    id.escape_debug()
+                ));
+                continue;
+            }
+            match StoreId::new(id) {
+                Ok(valid) => stores.push(Store {
+                    deployment: self.deployment(id),
+                    ignore_paths: self.ignore_paths(id),
+                    id: valid,
+                    parent: None,
+                    folder: None,
+                    apps: Vec::new(),
+                }),
+                Err(error) => {
+                    self.problem(
+                        &["stores", id],
+                        error.to_string(),
+                        "give the store another id",
+                    );
+                }
+            }
+        }
+    }
+
+    fn ignore_paths(&self, id: &str) -> Vec<String> {
+        let entry = self.config.stores.get(id);
+        entry
+            .map(|entry| entry.ignore_paths.clone())
+            .unwrap_or_default()
+    }
+
+    fn deployment(&mut self, id: &str) -> Option<Deployment> {
+        let entry = self.config.stores.get(id)?.deployment.as_ref()?;
+        match deployment(id, entry, &self.frontends) {
+            Ok(deployment) => Some(deployment),
+            Err(found) => {
+                self.problems
+                    .extend(found.into_iter().map(|(pointer, problem)| {
+                        let pointer = [&["stores", id, "deployment"], pointer].concat();
+                        problem.at(locate(self.text, &pointer))
+                    }));
+                None
+            }
+        }
+    }
+
+    /// Image names begin with the project's, so two stores of one project would overwrite each
+    /// other's images.
+    fn shared_names(&mut self, stores: &[Store]) {
+        let name = |store: &Store| store.deployment.as_ref().map(|it| it.project_name.clone());
+        for (position, store) in stores.iter().enumerate() {
+            let same = |other: &&Store| name(store).is_some() && name(other) == name(store);
+            if let Some(other) = stores[..position].iter().find(same) {
+                let message = format!(
+                    "`{}` and `{}` have the same `projectName`",
+                    other.id, store.id
+                );
+                let help = "give each store its own: they would overwrite each other's images";
+                let pointer = ["stores", store.id.as_str(), "deployment", "projectName"];
+                self.problem(&pointer, message, help);
+            }
+        }
+    }
+
+    /// Apps that the sections `image` and `console` speak of.
+    fn app_names(&mut self) {
+        let config = self.config;
+        let of_image = config.image.names.keys().map(|app| ["image", "names", app]);
+        let of_console = config
+            .console
+            .apps
+            .keys()
+            .map(|app| ["console", "apps", app]);
+        for pointer in of_image.chain(of_console) {
+            let app = pointer[2];
+            if self.apps.iter().any(|known| known.as_str() == app) {
+                continue;
+            }
+            let help = match nearest(app, self.apps.iter().map(AppName::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name a folder of `apps/`".into(),
+            };
+            self.problem(
+                &pointer,
+                format!("there is no base app `{}`", app.escape_debug()),
+                help,
+            );
+        }
+        for (app, name) in &config.image.names {
+            if !is_repository_component(name) {
+                let message = format!("`{}` is no valid image name", name.escape_debug());
+                let help = "use lower-case letters and digits, separated by `-`, `_`, `.` or `/`";
+                self.problem(&["image", "names", app], message, help);
+            }
+        }
+    }
+}
+
+fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(wrong, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
+}
+
 /// Lower-case components, as the distribution specification's grammar of a reference has them:
 /// letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_repository_component(name: &str) -> bool {
@@ -186,29 +243,6 @@ fn is_repository_component(name: &str) -> bool {
                 .all(|it| matches!(it, "." | "_" | "__") || it.chars().all(|c| c == '-'));
             part.starts_with(is_word) && part.ends_with(is_word) && all_valid
         })
-}
-
-/// Image names begin with the project's, so two stores of one project would overwrite each
-/// other's images.
-fn shared_names(text: &str, stores: &[Store]) -> Vec<Problem> {
-    let name = |store: &Store| store.deployment.as_ref().map(|it| it.project_name.clone());
-    let mut problems = Vec::new();
-    for (position, store) in stores.iter().enumerate() {
-        let same = |other: &&Store| name(store).is_some() && name(other) == name(store);
-        if let Some(other) = stores[..position].iter().find(same) {
-            let message = format!(
-                "`{}` and `{}` have the same `projectName`",
-                other.id, store.id
-            );
-            let help = "give each store its own: they would overwrite each other's images";
-            let place = locate(
-                text,
-                &["stores", store.id.as_str(), "deployment", "projectName"],
-            );
-            problems.push(Problem::new(message, help).at(place));
-        }
-    }
-    problems
 }
 
 type Found = Vec<(&'static [&'static str], Problem)>;

@@ -277,7 +277,7 @@ impl Walk<'_> {
             }
             match file.symlink_metadata() {
                 Ok(metadata) if !metadata.is_dir() => {
-                    self.add(&file, path.to_owned(), &metadata)?
+                    self.add(&file, path.to_owned(), &metadata)?;
                 }
                 _ => {}
             }

@@ -43,20 +43,17 @@ pub fn merge<'a>(
             if !keep(index, path) {
                 continue;
             }
-            match merged.get_mut(path) {
-                Some(entry) => {
-                    entry.hidden.push(entry.winner);
-                    entry.winner = index;
-                    entry.file = file;
-                }
-                None => {
-                    let entry = Merged {
-                        winner: index,
-                        hidden: Vec::new(),
-                        file,
-                    };
-                    merged.insert(Arc::clone(path), entry);
-                }
+            if let Some(entry) = merged.get_mut(path) {
+                entry.hidden.push(entry.winner);
+                entry.winner = index;
+                entry.file = file;
+            } else {
+                let entry = Merged {
+                    winner: index,
+                    hidden: Vec::new(),
+                    file,
+                };
+                merged.insert(Arc::clone(path), entry);
             }
         }
     }

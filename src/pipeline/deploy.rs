@@ -16,7 +16,7 @@ use crate::plan::{Plan, Release};
 use crate::store::StoreId;
 
 /// Time that a call may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Waits before each further try, where the request has surely not been carried out.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
@@ -191,10 +191,10 @@ async fn call(release: &Release, context: &Context) -> Result<(), Error> {
         let text = answer.text().await.unwrap_or_default();
         let mut body = context.redact(text.trim());
         if body.is_empty() {
-            body = status
+            status
                 .canonical_reason()
                 .unwrap_or("no reason was given")
-                .to_owned();
+                .clone_into(&mut body);
         }
         let mut end = body.len().min(SHOWN);
         while !body.is_char_boundary(end) {

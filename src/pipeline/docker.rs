@@ -125,7 +125,8 @@ pub enum Error {
 }
 
 fn quote(output: &[String]) -> String {
-    output.iter().map(|line| format!("\n  │ {line}")).collect()
+    let lines = output.iter().map(|line| ["\n  │ ", line]);
+    lines.flatten().collect()
 }
 
 /// Connects and agrees on an API version. `host` is `DOCKER_HOST`.

@@ -120,7 +120,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
         prune::run(plan, built, context)
     });
     summary.each(&artifacts.done, Artifact::unit, |row, artifact| {
-        row.deploy_size = Some(artifact.size)
+        row.deploy_size = Some(artifact.size);
     });
     let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
     if plan.until == Stage::Prune {
@@ -143,7 +143,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
         context.wait(push::run(images, context))
     });
     summary.each(&pushed.done, Pushed::unit, |row, pushed| {
-        row.digest = Some(pushed.digest.clone())
+        row.digest = Some(pushed.digest.clone());
     });
     let pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
     if plan.until == Stage::Push {

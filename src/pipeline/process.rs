@@ -95,12 +95,12 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         tokio::join!(
             async {
                 if let Some(reading) = stdout {
-                    reading.await
+                    reading.await;
                 }
             },
             async {
                 if let Some(reading) = stderr {
-                    reading.await
+                    reading.await;
                 }
             },
         );

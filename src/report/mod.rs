@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 pub use bars::Bars;
 pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
-pub use summary::{SummaryRow, SummaryTable};
+pub use summary::{Deployed, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};
 

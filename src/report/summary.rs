@@ -27,6 +27,16 @@ pub struct SummaryRow {
     pub reference: Option<String>,
 }
 
+/// A store that the console has taken.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployed {
+    /// The store.
+    pub store_id: String,
+    /// Its public address.
+    pub address: String,
+}
+
 /// Everything that a run made.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,7 +44,7 @@ pub struct SummaryTable {
     /// Units in the plan's order.
     pub units: Vec<SummaryRow>,
     /// Deployed stores with their public addresses.
-    pub deployed: Vec<(String, String)>,
+    pub deployed: Vec<Deployed>,
     /// Wall time of the run.
     pub seconds: f64,
     /// Wall time of this program itself.
@@ -56,7 +66,7 @@ impl SummaryTable {
             let app = width("app", self.units.iter().map(|row| row.app.as_str()));
             writeln!(
                 out,
-                "{:store$}  {:app$}  {:>8}  {:>8}  {:>8}  digest",
+                "{:store$}  {:app$}  {:>12}  {:>8}  {:>8}  digest",
                 "store", "app", "build", ".deploy", "image"
             )?;
             for row in &self.units {
@@ -65,7 +75,7 @@ impl SummaryTable {
                 let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
                 writeln!(
                     out,
-                    "{:store$}  {:app$}  {:>8}  {:>8}  {:>8}  {}",
+                    "{:store$}  {:app$}  {:>12}  {:>8}  {:>8}  {}",
                     row.store_id,
                     row.app,
                     row.build_seconds.map_or("-".into(), duration),
@@ -87,8 +97,8 @@ impl SummaryTable {
             }
             writeln!(out)?;
         }
-        for (store, address) in &self.deployed {
-            writeln!(out, "deployed {store}: {address}")?;
+        for deployed in &self.deployed {
+            writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
         }
         writeln!(
             out,

@@ -7,15 +7,46 @@ use serde_json::{Value, json};
 use crate::support::{Console, Project, docker, registry};
 
 /// Lower-case and different for every test run, so that a registry that lives on is no trouble.
-pub fn unique(name: &str) -> String {
+/// Images whose name begins so go when it does.
+pub struct Unique(String);
+
+pub fn unique(name: &str) -> Unique {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    format!(
+    Unique(format!(
         "{name}-{}-{}",
         std::process::id(),
         now.as_micros() % 1_000_000
-    )
+    ))
+}
+
+impl std::ops::Deref for Unique {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Unique {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Drop for Unique {
+    fn drop(&mut self) {
+        let all = docker(&["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]);
+        let own = all
+            .lines()
+            .filter(|line| line.contains(&format!("/{}-", self.0)));
+        for image in own.filter_map(|line| line.split(' ').next_back()) {
+            let _ = std::process::Command::new("docker")
+                .args(["rmi", "--force", image])
+                .output();
+        }
+    }
 }
 
 /// The request body of SPEC §6 for these values, written out and not computed by the program.

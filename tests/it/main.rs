@@ -3,6 +3,11 @@
 //! Tests that need Docker find the registry in `ALOKAI_TEST_REGISTRY` (`scripts/test` sets it);
 //! without it they say `skipped`, and fail when `ALOKAI_REQUIRE_DOCKER=1`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment where the world is"
+)]
+
 mod support;
 
 mod build;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::super::failure::Io;
 use super::Error;
 use super::copy::{Copier, Origin, files};
 use crate::config::PackageJson;
@@ -153,7 +152,7 @@ fn package(project: &Path, source: &Path, target: &Path, copier: &Copier) -> Res
             None => !is_source,
         };
         if wanted && (published.is_none() || !is_source) {
-            copier.file(&file, &target.join(&path)).map_err(Io::from)?;
+            copier.file(&file, &target.join(&path))?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! From what a build made to `.deploy`: a folder that runs by itself.
 //!
-//! Each is made under a temporary name and takes the place of the one before in one step.
+//! Each is made under a temporary name, and takes the place of the one before whole.
 
 mod closure;
 mod copy;
@@ -188,13 +188,17 @@ fn one(
         _ => server::prune(project, workdir, &image.entry, &copier)?,
     }
     let size = copier.bytes();
-    let folder = workdir.join(FOLDER);
-    if folder.symlink_metadata().is_ok() {
-        std::fs::remove_dir_all(&folder).map_err(Io::at("remove", &folder))?;
-    }
-    // Readable by the container's user, which a temporary folder is not.
+    // Readable for the container's user, which a temporary folder is not.
     let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
+    let folder = workdir.join(FOLDER);
+    let old = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
+    match std::fs::rename(&folder, old.path().join(FOLDER)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Io::at("replace", &folder)(error).into());
+        }
+        _ => {}
+    }
     let fresh = fresh.keep();
     std::fs::rename(&fresh, &folder).map_err(Io::at("write", &folder))?;
     Ok(Artifact {

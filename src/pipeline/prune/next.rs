@@ -39,9 +39,9 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
             continue;
         }
         if mapping.is_nearest(&file) {
-            own.push(file)
+            own.push(file);
         } else {
-            outer.push((path, file))
+            outer.push((path, file));
         }
     }
     for file in own {
@@ -196,7 +196,7 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
         if path.file_name().is_none_or(|name| name != "package.json") {
             continue;
         }
-        let Some(user) = path.parent().filter(|user| *user != package) else {
+        let Some(dependent) = path.parent().filter(|dependent| *dependent != package) else {
             continue;
         };
         // Manifests deeper in a package (`dist/esm/package.json`) are none of a package.
@@ -207,9 +207,15 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
             && (manifest.dependencies.contains_key(&*name)
                 || manifest.peer_dependencies.contains_key(&*name)
                 || manifest.optional_dependencies.contains_key(&*name));
-        if uses && !root.join(user).join("node_modules").join(package).exists() {
+        if uses
+            && !root
+                .join(dependent)
+                .join("node_modules")
+                .join(package)
+                .exists()
+        {
             let target = Path::new("node_modules")
-                .join(user)
+                .join(dependent)
                 .join("node_modules")
                 .join(package);
             copier.folder(&root.join(package), &target, Origin::Dependency, |_| false)?;
