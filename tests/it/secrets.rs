@@ -114,8 +114,9 @@ fn the_password_may_come_from_standard_input() {
     use std::io::Write;
     let Some(registry) = registry() else { return };
     let console = Console::start();
+    let name = unique("stdin");
     let project = registry
-        .used_by(Project::shop_named(&unique("stdin")), &console.address)
+        .used_by(Project::shop_named(&name), &console.address)
         .env("CLI_CLOUD_PASSWORD", "");
     let arguments = ["store", "deploy", "--store", "us", "--cloud-password-stdin"];
     let mut command = project.command(&arguments);
