@@ -251,7 +251,10 @@ impl Span {
             unit: self.unit,
             outcome: match result {
                 Ok(note) => Outcome::Done { note },
-                Err(message) => Outcome::Failed { message },
+                // The rest (a script's last lines) comes with the error itself.
+                Err(message) => Outcome::Failed {
+                    message: message.lines().next().unwrap_or_default().to_owned(),
+                },
             },
             seconds: elapsed.as_secs_f64(),
         });

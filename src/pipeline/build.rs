@@ -241,16 +241,7 @@ async fn one(
         Err(Trouble::Log(error)) => Err(error.into()),
         Err(Trouble::Interrupted) => Err(Error::Interrupted.into()),
     };
-    let message = match &result {
-        Ok(()) => Ok(None),
-        // The tail comes with the error itself; here one line is enough.
-        Err(error) => Err(error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned()),
-    };
+    let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     result.map(|()| elapsed)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use crate::event::Events;
+use crate::event::{Events, Unit};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
@@ -27,6 +27,28 @@ impl Context {
     /// Runs a future to its end from plain code.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    /// Carries out one unit whose work is done elsewhere, by the engine or over the network:
+    /// sends its beginning and its end, counts its time as spent outside, and gives it up with
+    /// `interrupted` when a person ends the run.
+    pub async fn attempt<T, E: std::fmt::Display>(
+        &self,
+        unit: &Unit,
+        interrupted: E,
+        note: impl FnOnce(&T) -> String,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let span = self.events.begin(unit);
+        let outside = self.events.outside();
+        let result = tokio::select! {
+            result = work => result,
+            () = self.interrupt.stopping() => Err(interrupted),
+        };
+        drop(outside);
+        let note = |product| Some(note(product));
+        span.end(result.as_ref().map(note).map_err(ToString::to_string));
+        result
     }
 
     /// Takes the password out of a text that came from outside.

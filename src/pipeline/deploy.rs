@@ -114,27 +114,10 @@ pub async fn run(
             break;
         }
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let span = context.events.begin(&unit);
-        let outside = context.events.outside();
-        let result = tokio::select! {
-            result = call(release, context) => result,
-            () = context.interrupt.stopping() => Err(Error::Interrupted),
-        };
-        drop(outside);
-        let first_line = |error: &Error| {
-            error
-                .to_string()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        span.end(
-            result
-                .as_ref()
-                .map(|()| Some(release.address.clone()))
-                .map_err(first_line),
-        );
+        let note = |(): &()| release.address.clone();
+        let result = context
+            .attempt(&unit, Error::Interrupted, note, call(release, context))
+            .await;
         let product = result.map(|()| (release.store.clone(), release.address.clone()));
         let failed = product.is_err();
         settled.add(unit, product.map_err(StageError::from));

@@ -142,6 +142,16 @@ impl<T> Settled<T> {
     }
 }
 
+impl<T> FromIterator<(Unit, Result<T, StageError>)> for Settled<T> {
+    fn from_iter<I: IntoIterator<Item = (Unit, Result<T, StageError>)>>(results: I) -> Self {
+        let mut settled = Self::default();
+        for (unit, result) in results {
+            settled.add(unit, result);
+        }
+        settled
+    }
+}
+
 /// A file operation that failed, with what was being done to which path.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} `{}`", path.display())]

@@ -44,61 +44,31 @@ impl Image {
 }
 
 /// Builds an image of every artifact.
-pub async fn run(plan: &Plan, artifacts: Vec<Artifact>, context: &Arc<Context>) -> Settled<Image> {
-    let mut settled = Settled::default();
-    if artifacts.is_empty() {
-        return settled;
-    }
-    let docker = match docker::connect(context.access.docker.as_deref()).await {
-        Ok(docker) => docker,
-        Err(error) => {
-            settled.add(
-                Unit::app(Stage::Image, &artifacts[0].unit),
-                Err(error.into()),
-            );
-            return settled;
-        }
-    };
+pub async fn run(
+    plan: &Plan,
+    docker: &Docker,
+    artifacts: Vec<Artifact>,
+    context: &Arc<Context>,
+) -> Settled<Image> {
     let work = artifacts.iter().filter_map(|artifact| {
         let image = plan
             .images
             .iter()
             .find(|image| image.unit == artifact.unit)?;
-        let reference = image.reference.as_ref()?;
-        Some((artifact, image, reference))
+        Some((artifact, image, image.reference.as_ref()?))
     });
     let results: Vec<_> = futures_util::stream::iter(work)
-        .map(|(artifact, image, reference)| {
-            let docker = &docker;
-            async move {
-                let unit = Unit::app(Stage::Image, &artifact.unit);
-                let span = context.events.begin(&unit);
-                let outside = context.events.outside();
-                let result = tokio::select! {
-                    result = one(docker, &unit, artifact, image, reference, context) => result,
-                    () = context.interrupt.stopping() => Err(Error::Interrupted),
-                };
-                drop(outside);
-                let note = |image: &Image| Some(bytes(image.size));
-                let first_line = |error: &Error| {
-                    error
-                        .to_string()
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned()
-                };
-                span.end(result.as_ref().map(note).map_err(first_line));
-                (unit, result.map_err(StageError::from))
-            }
+        .map(async |(artifact, image, reference)| {
+            let unit = Unit::app(Stage::Image, &artifact.unit);
+            let note = |image: &Image| bytes(image.size);
+            let work = one(docker, &unit, artifact, image, reference, context);
+            let result = context.attempt(&unit, Error::Interrupted, note, work).await;
+            (unit, result.map_err(StageError::from))
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    for (unit, result) in results {
-        settled.add(unit, result);
-    }
-    settled
+    results.into_iter().collect()
 }
 
 async fn one(

@@ -85,7 +85,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     for notice in &plan.notices {
         context.events.notice(notice);
     }
-    context.wait(preflight::check(plan, context))?;
+    let docker = context.wait(preflight::check(plan, context))?;
     let mut gate = Gate {
         keep_going: context.keep_going,
         failures: Vec::new(),
@@ -127,8 +127,9 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
         return gate.end();
     }
 
+    let docker = docker.expect("the preflight connects for every plan that makes images");
     let images = stage(context, Stage::Image, artifacts.len(), || {
-        context.wait(image::run(plan, artifacts, context))
+        context.wait(image::run(plan, &docker, artifacts, context))
     });
     summary.each(&images.done, Image::unit, |row, image| {
         row.image_size = Some(image.size);
@@ -140,7 +141,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     }
 
     let pushed = stage(context, Stage::Push, images.len(), || {
-        context.wait(push::run(images, context))
+        context.wait(push::run(&docker, images, context))
     });
     summary.each(&pushed.done, Pushed::unit, |row, pushed| {
         row.digest = Some(pushed.digest.clone());

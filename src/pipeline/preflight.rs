@@ -3,23 +3,24 @@
 
 use std::sync::Arc;
 
+use bollard::Docker;
+
 use super::context::Context;
 use super::failure::{Error, StageError};
 use super::{deploy, docker, registry};
 use crate::event::Stage;
 use crate::plan::Plan;
 
-/// Asks engine, registry and console at once, and reports everything that is missing.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
+/// Asks engine, registry and console at once, and reports everything that is missing. Gives the
+/// connection to the engine, where the plan needs one.
+pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>, Error> {
     let _outside = context.events.outside();
     let engine = async {
         if plan.until < Stage::Image {
-            return Ok(());
+            return Ok(None);
         }
-        docker::connect(context.access.docker.as_deref())
-            .await
-            .map(|_| ())
-            .map_err(StageError::from)
+        let docker = docker::connect(context.access.docker.as_deref()).await;
+        docker.map(Some).map_err(StageError::from)
     };
     let login = async {
         if plan.until < Stage::Push {
@@ -48,12 +49,16 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<(), Error> {
             return Err(Error::Interrupted { stage: Stage::Compose });
         }
     };
+    let (docker, engine) = match engine {
+        Ok(docker) => (docker, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
     let problems: Vec<_> = [engine, login, console]
         .into_iter()
         .filter_map(Result::err)
         .collect();
     if problems.is_empty() {
-        Ok(())
+        Ok(docker)
     } else {
         Err(Error::Preflight { problems })
     }

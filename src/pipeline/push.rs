@@ -40,42 +40,19 @@ impl Pushed {
 }
 
 /// Pushes every image. Repeating is safe: a layer that is there is not sent again.
-pub async fn run(images: Vec<Image>, context: &Arc<Context>) -> Settled<Pushed> {
-    let mut settled = Settled::default();
-    if images.is_empty() {
-        return settled;
-    }
-    let docker = match docker::connect(context.access.docker.as_deref()).await {
-        Ok(docker) => docker,
-        Err(error) => {
-            settled.add(Unit::app(Stage::Push, &images[0].unit), Err(error.into()));
-            return settled;
-        }
-    };
+pub async fn run(docker: &Docker, images: Vec<Image>, context: &Arc<Context>) -> Settled<Pushed> {
     let results: Vec<_> = futures_util::stream::iter(&images)
-        .map(|image| {
-            let docker = &docker;
-            async move {
-                let unit = Unit::app(Stage::Push, &image.unit);
-                let span = context.events.begin(&unit);
-                let outside = context.events.outside();
-                let result = tokio::select! {
-                    result = tries(docker, &unit, image, context) => result,
-                    () = context.interrupt.stopping() => Err(Error::Interrupted),
-                };
-                drop(outside);
-                let note = |pushed: &Pushed| Some(pushed.digest.clone());
-                span.end(result.as_ref().map(note).map_err(ToString::to_string));
-                (unit, result.map_err(StageError::from))
-            }
+        .map(async |image| {
+            let unit = Unit::app(Stage::Push, &image.unit);
+            let note = |pushed: &Pushed| pushed.digest.clone();
+            let work = tries(docker, &unit, image, context);
+            let result = context.attempt(&unit, Error::Interrupted, note, work).await;
+            (unit, result.map_err(StageError::from))
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    for (unit, result) in results {
-        settled.add(unit, result);
-    }
-    settled
+    results.into_iter().collect()
 }
 
 async fn tries(

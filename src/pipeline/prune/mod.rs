@@ -164,11 +164,7 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
         .collect();
     // It goes when it is empty; another unit's folder may not be in place yet otherwise.
     let _ = std::fs::remove_dir(plan.project.join(".out/.tmp"));
-    let mut settled = Settled::default();
-    for (unit, result) in results {
-        settled.add(unit, result);
-    }
-    settled
+    results.into_iter().collect()
 }
 
 fn one(
