@@ -3,7 +3,7 @@
 use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, RegistryError, StageError};
-use crate::{cli, config, git, overlay, plan};
+use crate::{cli, compare, config, git, overlay, plan};
 
 /// Everything that a command can fail with.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -24,6 +24,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] git::Error),
+    /// A question about a composed file.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Why(#[from] compare::Error),
     /// Carrying out.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -55,6 +59,11 @@ impl Error {
             Self::Plan(error) => of_plan(error),
             Self::Overlay(error) => of_overlay(error),
             Self::Git(_) => Exit::Surroundings,
+            Self::Why(error) => match error {
+                compare::Error::App { .. } | compare::Error::Path { .. } => Exit::Input,
+                compare::Error::Overlay(error) => of_overlay(error),
+                compare::Error::Git(_) => Exit::Surroundings,
+            },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. } | cli::Error::Output { .. } => Exit::Failed,

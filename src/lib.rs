@@ -7,6 +7,7 @@
 //! config  alokai.config.json and the folders → Project
 //! git     revision, dirty paths, what the index knows of files
 //! overlay layers → Composition: which layer gives which file
+//! compare questions asked of compositions
 //! plan    everything decided, nothing done → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   what can be observed of it
@@ -17,6 +18,7 @@
 //! Imports go downward in this list's order of use, never up; `tests/house.rs` holds that.
 
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod error;
 pub mod event;

@@ -53,11 +53,26 @@ pub(super) enum StoreCommand {
     Build(BuildOptions),
     /// Composes, builds, prunes, images, pushes and deploys stores
     Deploy(DeployOptions),
+    /// Tells who gives a composed file, whom it hides, and which rule dropped it
+    Why(WhyOptions),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListOptions {
     /// One JSON document instead of the tree
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyOptions {
+    /// A deployable store
+    #[arg(value_name = "STORE")]
+    pub store: String,
+    /// The file: `<app>/<path in the app>`
+    #[arg(value_name = "APP/PATH")]
+    pub path: String,
+    /// One JSON document instead of text
     #[arg(long)]
     pub json: bool,
 }

@@ -7,6 +7,7 @@ mod dotenv;
 mod environment;
 mod list;
 mod run;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -115,6 +116,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Compose(options) => compose::compose(global, options),
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
+        StoreCommand::Why(options) => why::why(global, options),
     }
 }
 

@@ -79,14 +79,19 @@ pub fn locate(text: &str, pointer: &[&str]) -> Option<SourceSpan> {
     let root = parsed.value?;
     let mut at = &root;
     for key in pointer {
-        let Value::Object(object) = at else {
-            return Some(span(at.range()));
+        let next = match at {
+            Value::Object(object) => object.get(key).map(|property| &property.value),
+            Value::Array(array) => key
+                .parse()
+                .ok()
+                .and_then(|index: usize| array.elements.get(index)),
+            _ => return Some(span(at.range())),
         };
         // A key that is not there is reported at the object that misses it.
-        let Some(property) = object.get(key) else {
+        let Some(next) = next else {
             break;
         };
-        at = &property.value;
+        at = next;
     }
     Some(match at {
         // The opening brace: an excerpt of the whole object would bury the message.

@@ -104,6 +104,13 @@ impl Project {
         resolve::resolve(root, &path, &text, config, folders)
     }
 
+    /// The line of the config file, from 1, where a JSON pointer's value stands.
+    pub fn config_line(&self, pointer: &[&str]) -> Option<usize> {
+        let text = std::fs::read_to_string(self.root.join(FILE)).ok()?;
+        let offset = check::locate(&text, pointer)?.offset();
+        Some(text.get(..offset)?.matches('\n').count() + 1)
+    }
+
     /// The base app of that name.
     pub fn app(&self, name: &AppName) -> Option<&BaseApp> {
         self.apps.iter().find(|app| app.name == *name)

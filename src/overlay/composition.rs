@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::content::ContentId;
-use super::layer::{Kind, Layer, Lister, Owner, Stamp, base_folder};
+use super::layer::{File, Kind, Layer, Lister, Owner, Stamp, base_folder};
 use super::merge::merge;
 use super::rewrite;
 use super::rules::{Origin, Rules};
@@ -32,11 +32,20 @@ pub struct Composition {
     /// Every path, relative to the app, with `/`.
     pub entries: BTreeMap<Arc<str>, Entry>,
     /// Paths that an `ignorePaths` rule dropped, with the rule.
-    pub dropped: BTreeMap<Arc<str>, Origin>,
+    pub dropped: BTreeMap<Arc<str>, Dropped>,
     /// Files of stores that are not used, since they come from the base app.
     pub unused: Vec<Unused>,
     /// Whether the base app has `node_modules` of its own, which the composed app links to.
     pub own_node_modules: bool,
+}
+
+/// A path that a rule keeps out.
+#[derive(Debug, Clone)]
+pub struct Dropped {
+    /// The rule.
+    pub origin: Origin,
+    /// Indices of the layers that have it, outermost first.
+    pub layers: Vec<usize>,
 }
 
 /// One path of a composition.
@@ -204,11 +213,14 @@ impl<'a> Composer<'a> {
                 }
             }
         }
-        let mut dropped = BTreeMap::new();
-        for layer in &layers {
+        let mut dropped = BTreeMap::<Arc<str>, Dropped>::new();
+        for (index, layer) in layers.iter().enumerate() {
             for path in layer.files.keys().filter(|path| !from_base(path)) {
-                if let Some(origin) = rules.drops(path) {
-                    dropped.insert(Arc::clone(path), origin.clone());
+                if let Some(dropped) = dropped.get_mut(path) {
+                    dropped.layers.push(index);
+                } else if let Some(origin) = rules.drops(path) {
+                    let (origin, layers) = (origin.clone(), vec![index]);
+                    dropped.insert(Arc::clone(path), Dropped { origin, layers });
                 }
             }
         }
@@ -232,32 +244,15 @@ impl<'a> Composer<'a> {
 
         let mut entries = BTreeMap::new();
         for (path, merged) in merged {
-            let mut id = merged.file.id;
-            let body = match (&merged.file.kind, &*path) {
-                (Kind::Link { .. }, _) => Body::Link,
-                (Kind::File { .. }, "package.json") => {
-                    let name = unit.package_name();
-                    edited(&merged.file.source, &mut id, |text| {
-                        rewrite::package_json(text, &name)
-                    })?
-                }
-                (Kind::File { .. }, "tsconfig.json") => {
-                    edited(&merged.file.source, &mut id, rewrite::tsconfig_json)?
-                }
-                (Kind::File { .. }, _) => {
-                    Body::Copy(Arc::clone(&merged.file.source), merged.file.stamp)
-                }
+            let (id, body) = content(&unit, &path, merged.file)?;
+            let entry = Entry {
+                winner: merged.winner,
+                hidden: merged.hidden,
+                kind: merged.file.kind.clone(),
+                id,
+                body,
             };
-            entries.insert(
-                path,
-                Entry {
-                    winner: merged.winner,
-                    hidden: merged.hidden,
-                    kind: merged.file.kind.clone(),
-                    id,
-                    body,
-                },
-            );
+            entries.insert(path, entry);
         }
         let node_modules = self
             .project
@@ -287,11 +282,22 @@ fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     }
 }
 
+/// The composed content of a layer's file: the file itself, or an edited text.
+fn content(unit: &UnitId, path: &str, file: &File) -> Result<(ContentId, Body), Error> {
+    match (&file.kind, path) {
+        (Kind::Link { .. }, _) => Ok((file.id, Body::Link)),
+        (Kind::File { .. }, "package.json") => edited(&file.source, |text| {
+            rewrite::package_json(text, &unit.package_name())
+        }),
+        (Kind::File { .. }, "tsconfig.json") => edited(&file.source, rewrite::tsconfig_json),
+        (Kind::File { .. }, _) => Ok((file.id, Body::Copy(Arc::clone(&file.source), file.stamp))),
+    }
+}
+
 fn edited(
     source: &Path,
-    id: &mut ContentId,
     edit: impl FnOnce(&str) -> Result<String, String>,
-) -> Result<Body, Error> {
+) -> Result<(ContentId, Body), Error> {
     let text = std::fs::read_to_string(source).map_err(|error| Error::Read {
         path: source.to_owned(),
         source: error,
@@ -304,8 +310,7 @@ fn edited(
             path: source.to_owned(),
             reason,
         })?;
-    *id = ContentId::of(text.as_bytes());
-    Ok(Body::Text(text.into()))
+    Ok((ContentId::of(text.as_bytes()), Body::Text(text.into())))
 }
 
 /// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and

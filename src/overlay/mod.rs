@@ -10,7 +10,7 @@ mod merge;
 mod rewrite;
 mod rules;
 
-pub use composition::{Body, Composer, Composition, Entry, Unused};
+pub use composition::{Body, Composer, Composition, Dropped, Entry, Unused};
 pub use content::ContentId;
 pub use layer::{File, Kind, Layer, Lister, Owner, Stamp};
 pub use merge::{Clash, Merged, merge};

@@ -1,5 +1,6 @@
 //! The push stage: images from the engine to the registry.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,17 +110,18 @@ async fn once(
         .tag(&reference.tag)
         .build();
     let mut stream = docker.push_image(&reference.name(), Some(options), login);
-    let mut last = String::new();
+    let mut seen = HashSet::new();
     while let Some(info) = stream.next().await {
         let info = info.map_err(|error| failed(docker::message(&error)))?;
-        // The engine repeats a status for every chunk; once is enough.
-        if let Some(status) = info.status.filter(|status| *status != last) {
-            let line = context.redact(&status);
+        // The engine repeats a status for every layer and every chunk; once is enough.
+        let Some(status) = info.status else {
+            continue;
+        };
+        if seen.insert(status.clone()) {
             context.events.send(Event::Output {
                 unit: unit.clone(),
-                line,
+                line: context.redact(&status),
             });
-            last = status;
         }
     }
     let inspected = docker

@@ -33,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &["store"]),
     ("git", &[]),
     ("overlay", &["store", "config", "git", "path"]),
+    ("compare", &["store", "config", "git", "overlay"]),
     ("plan", &["store", "config", "git", "overlay", "event"]),
     (
         "pipeline",
@@ -42,12 +43,15 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "store", "config", "git", "overlay", "plan", "pipeline", "event", "report", "error",
+            "compare", "store", "config", "git", "overlay", "plan", "pipeline", "event", "report",
+            "error",
         ],
     ),
     (
         "error",
-        &["cli", "config", "git", "overlay", "plan", "pipeline"],
+        &[
+            "compare", "cli", "config", "git", "overlay", "plan", "pipeline",
+        ],
     ),
     ("main", &[]),
     ("lib", &[]),

@@ -22,3 +22,4 @@ mod plan;
 mod prune;
 mod rules;
 mod secrets;
+mod why;

@@ -1,0 +1,79 @@
+//! `store why`.
+
+use std::fmt::Write as _;
+
+use super::arguments::{Global, WhyOptions};
+use super::run::document;
+use super::{answer, project};
+use crate::compare::{self, Layer, Why};
+use crate::config::FILE;
+use crate::error::Error as AnyError;
+use crate::plan::Selection;
+
+pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
+    let (project, _) = project(global)?;
+    let stores = Selection::Stores(vec![options.store.clone()]).stores(&project)?;
+    for store in stores {
+        let why = compare::why(&project, store, &options.path)?;
+        if options.json {
+            let mut value = serde_json::to_value(&why).unwrap_or_default();
+            if let Some(object) = value.as_object_mut() {
+                object.shift_insert(0, "schemaVersion".into(), 1.into());
+            }
+            document(&value)?;
+        } else {
+            answer(&text(&why))?;
+        }
+    }
+    Ok(())
+}
+
+fn text(why: &Why) -> String {
+    let mut out = format!("{}/{}\n", why.unit, why.path.escape_debug());
+    if let Some(dropped) = &why.dropped {
+        let place = match dropped.line {
+            Some(line) => format!("{FILE}:{line}"),
+            None => FILE.to_owned(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "  is dropped by `{}`, `ignorePaths` of {} ({place})",
+            dropped.rule, dropped.store_id
+        );
+    }
+    if let Some(winner) = &why.winner {
+        line(&mut out, "comes from", winner);
+    }
+    for hidden in &why.hidden {
+        let verb = if why.winner.is_some() {
+            "hides that of"
+        } else {
+            "exists in"
+        };
+        line(&mut out, verb, hidden);
+    }
+    if let Some(special) = &why.special {
+        let _ = writeln!(out, "  {special}");
+    }
+    out
+}
+
+fn line(out: &mut String, verb: &str, layer: &Layer) {
+    let _ = writeln!(
+        out,
+        "  {verb} {}: {}",
+        layer.layer,
+        layer.file.escape_debug()
+    );
+    let _ = match &layer.last_commit {
+        Some(commit) => writeln!(
+            out,
+            "    last changed by {} on {}: {}",
+            &commit.sha[..12.min(commit.sha.len())],
+            commit.date.get(..10).unwrap_or(&commit.date),
+            commit.subject
+        ),
+        None => writeln!(out, "    in no commit yet"),
+    };
+}

@@ -1,0 +1,5 @@
+//! Questions asked of compositions; nothing here writes.
+
+mod why;
+
+pub use why::{Error, Layer, Why, why};

@@ -1,0 +1,233 @@
+//! Why is this file the one it is: who gives it, whom it hides, which rule dropped it.
+
+use miette::Diagnostic;
+use serde::Serialize;
+
+use crate::config::Project;
+use crate::git::{Commit, Repository};
+use crate::overlay::{Body, Composer, Composition, Kind, Owner};
+use crate::store::{Store, UnitId};
+
+/// Paths that an error offers in place of an unknown one.
+const OFFERED: usize = 3;
+
+/// Why the question has no answer.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// The path names no app of the store.
+    #[error("`{}` begins with no app of `{store}`", path.escape_debug())]
+    #[diagnostic(code(alokai::why::app), help("a path is `<app>/<path in the app>`; apps of `{store}`: {}", apps.join(", ")))]
+    App {
+        /// As given.
+        path: String,
+        /// The store.
+        store: String,
+        /// Its apps.
+        apps: Vec<String>,
+    },
+    /// No layer has the path.
+    #[error("no layer of `{unit}` has `{}`", path.escape_debug())]
+    #[diagnostic(code(alokai::why::path), help("{}", offer(nearest)))]
+    Path {
+        /// The store and the app.
+        unit: UnitId,
+        /// As given, without the app.
+        path: String,
+        /// Existing paths that are most like it.
+        nearest: Vec<String>,
+    },
+    /// The composition cannot be made.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Overlay(#[from] crate::overlay::Error),
+    /// Git does not tell what is needed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Git(#[from] crate::git::Error),
+}
+
+fn offer(nearest: &[String]) -> String {
+    let quoted: Vec<_> = nearest
+        .iter()
+        .map(|path| format!("`{}`", path.escape_debug()))
+        .collect();
+    if quoted.is_empty() {
+        "the composition is empty".into()
+    } else {
+        format!("the nearest: {}", quoted.join(", "))
+    }
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// The store and the app.
+    #[serde(flatten)]
+    pub unit: UnitId,
+    /// Relative to the app.
+    pub path: String,
+    /// Who gives it; nobody when it is dropped.
+    pub winner: Option<Layer>,
+    /// Whose file is not seen, nearest first.
+    pub hidden: Vec<Layer>,
+    /// The rule that dropped it.
+    pub dropped: Option<DroppedBy>,
+    /// What is special about the file, as a sentence.
+    pub special: Option<String>,
+}
+
+/// One layer's file.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// `base` or a store's id.
+    pub layer: String,
+    /// Relative to the project.
+    pub file: String,
+    /// The commit that last changed it; none while it is in none.
+    pub last_commit: Option<Commit>,
+}
+
+/// An `ignorePaths` rule and its place.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DroppedBy {
+    /// As written.
+    pub rule: String,
+    /// The store in whose list it is.
+    pub store_id: String,
+    /// Line in the config file, from 1.
+    pub line: Option<usize>,
+}
+
+/// Answers for `<app>/<path>` of a store.
+pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
+    let unknown_app = || Error::App {
+        path: path.to_owned(),
+        store: store.id.to_string(),
+        apps: project
+            .apps_of(store)
+            .map(|app| app.name.to_string())
+            .collect(),
+    };
+    let (app, inner) = path
+        .trim_start_matches("./")
+        .split_once('/')
+        .ok_or_else(unknown_app)?;
+    let repository = Repository::around(&project.root)?;
+    let composer = Composer::new(project, repository.as_ref())?;
+    let compositions = composer.compose(&[store])?;
+    let composition = compositions
+        .into_iter()
+        .find(|composition| composition.unit.app.as_str() == app)
+        .ok_or_else(unknown_app)?;
+    let layer = |index: usize| -> Result<Layer, Error> {
+        let owner = &composition.layers[index];
+        let file = format!("{}/{inner}", folder(project, owner, app));
+        let last_commit = match &repository {
+            Some(repository) => repository.last_commit(&file)?,
+            None => None,
+        };
+        Ok(Layer {
+            layer: owner.to_string(),
+            file,
+            last_commit,
+        })
+    };
+    let mut why = Why {
+        unit: composition.unit.clone(),
+        path: inner.to_owned(),
+        winner: None,
+        hidden: Vec::new(),
+        dropped: None,
+        special: special(&composition, inner),
+    };
+    if let Some(entry) = composition.entries.get(inner) {
+        why.winner = Some(layer(entry.winner)?);
+        let hidden = entry.hidden.iter().rev();
+        why.hidden = hidden
+            .map(|index| layer(*index))
+            .collect::<Result<_, _>>()?;
+    } else if let Some(dropped) = composition.dropped.get(inner) {
+        let origin = &dropped.origin;
+        let position = origin.position.to_string();
+        let pointer = ["stores", origin.store.as_str(), "ignorePaths", &position];
+        let layers = dropped.layers.iter().rev();
+        why.hidden = layers
+            .map(|index| layer(*index))
+            .collect::<Result<_, _>>()?;
+        why.dropped = Some(DroppedBy {
+            rule: origin.rule.clone(),
+            store_id: origin.store.to_string(),
+            line: project.config_line(&pointer),
+        });
+    } else {
+        return Err(Error::Path {
+            unit: composition.unit.clone(),
+            path: inner.to_owned(),
+            nearest: nearest(&composition, inner),
+        });
+    }
+    Ok(why)
+}
+
+/// A layer's folder, relative to the project.
+fn folder(project: &Project, owner: &Owner, app: &str) -> String {
+    match owner {
+        Owner::Base => format!("apps/{app}"),
+        Owner::Store(id) => {
+            let store = project.stores.get(id.as_str());
+            let folder = store
+                .and_then(|store| store.folder.clone())
+                .unwrap_or_default();
+            format!("{folder}/{app}")
+        }
+    }
+}
+
+fn special(composition: &Composition, path: &str) -> Option<String> {
+    let unused: Vec<_> = composition
+        .unused
+        .iter()
+        .filter(|unused| unused.path == path)
+        .map(|unused| format!("`{}`", unused.owner))
+        .collect();
+    let not_used = match unused.as_slice() {
+        [] => String::new(),
+        owners => format!("; that of {} is not used", owners.join(" and ")),
+    };
+    let entry = composition.entries.get(path)?;
+    match (path, &entry.body, &entry.kind) {
+        ("package.json", Body::Text(_), _) => Some(format!(
+            "always comes from the base app, under the name `{}`{not_used}",
+            composition.unit.package_name()
+        )),
+        ("tsconfig.json", Body::Text(_), _) => Some(format!(
+            "always comes from the base app; paths that leave `apps/` gain one `../`{not_used}"
+        )),
+        (_, _, Kind::Link { target }) => Some(format!("is a link to `{target}`")),
+        _ => None,
+    }
+}
+
+/// Existing paths most like the unknown one: the same name elsewhere comes first.
+fn nearest(composition: &Composition, path: &str) -> Vec<String> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let wanted = name(path);
+    let mut all: Vec<_> = composition
+        .entries
+        .keys()
+        .chain(composition.dropped.keys())
+        .map(|known| {
+            let likeness = strsim::normalized_levenshtein(path, known)
+                + strsim::normalized_levenshtein(&wanted, &name(known));
+            (likeness, known)
+        })
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    all.into_iter()
+        .take(OFFERED)
+        .map(|(_, path)| path.to_string())
+        .collect()
+}
