@@ -256,7 +256,7 @@ impl Span {
                     message: message.lines().next().unwrap_or_default().to_owned(),
                 },
             },
-            seconds: elapsed.as_secs_f64(),
+            seconds: seconds(elapsed),
         });
         elapsed
     }
@@ -302,6 +302,11 @@ impl Drop for OutsideGuard {
     fn drop(&mut self) {
         self.0.leave();
     }
+}
+
+/// Seconds, to the millisecond: more digits are noise in a log.
+pub fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// A size for people, in powers of 1000: `820 B`, `3.1 MB`.

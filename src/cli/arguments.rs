@@ -80,7 +80,7 @@ pub(super) struct WhyOptions {
 #[derive(Debug, Args)]
 pub(super) struct Select {
     /// Stores by id: `--store us,eu`, `-s us -s eu`
-    #[arg(short, long = "store", alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., conflicts_with = "all")]
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., conflicts_with = "all")]
     pub stores: Vec<String>,
     /// Every deployable store
     #[arg(short, long)]
@@ -107,7 +107,7 @@ impl Select {
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
-    /// NDJSON events on standard output; one JSON document for `--dry-run` and `--check`
+    /// NDJSON events on standard output; one JSON document where nothing is carried out
     #[arg(long)]
     pub json: bool,
 }

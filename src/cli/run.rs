@@ -7,7 +7,7 @@ use super::environment::{self, Screen};
 use super::{Error, answer};
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::event::Stage;
+use crate::event::{Stage, seconds};
 use crate::pipeline::{self, Access, Context, Interrupt, Lock, ScriptEnvironment, Summary};
 use crate::plan::{self, Filter, Plan, Request};
 use crate::report::{
@@ -160,7 +160,7 @@ fn table(summary: Summary) -> SummaryTable {
             .map(|row| SummaryRow {
                 store_id: row.unit.store.to_string(),
                 app: row.unit.app.to_string(),
-                build_seconds: row.build.map(|time| time.as_secs_f64()),
+                build_seconds: row.build.map(seconds),
                 deploy_bytes: row.deploy_size,
                 image_bytes: row.image_size,
                 digest: row.digest,
@@ -175,7 +175,7 @@ fn table(summary: Summary) -> SummaryTable {
                 address,
             })
             .collect(),
-        seconds: summary.elapsed.as_secs_f64(),
-        own_seconds: summary.own.as_secs_f64(),
+        seconds: seconds(summary.elapsed),
+        own_seconds: seconds(summary.own),
     }
 }

@@ -31,6 +31,8 @@ pub struct Folders {
     pub stores: Vec<StoreFolder>,
     /// Folders of `packages/` with a named `package.json`, by folder.
     pub packages: Vec<WorkspacePackage>,
+    /// What is odd but stops nothing.
+    pub notices: Vec<String>,
     /// What the root `package.json` says; empty where there is none.
     pub root: PackageJson,
 }
@@ -42,7 +44,12 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
     let apps = root.join("apps");
     for name in subfolders(&apps, &mut problems)? {
         let package = apps.join(&name).join("package.json");
-        if name == "stores" || !package.is_file() {
+        if name == "stores" {
+            continue;
+        }
+        if !package.is_file() {
+            let notice = format!("`apps/{name}` has no `package.json` and is no base app");
+            found.notices.push(notice);
             continue;
         }
         match AppName::new(&name) {

@@ -30,7 +30,7 @@ pub fn resolve(
             .collect(),
         apps: folders.apps.iter().map(|app| app.name.clone()).collect(),
         problems: Vec::new(),
-        notices: Vec::new(),
+        notices: folders.notices,
     };
     let mut stores = resolver.stores_with_folders(folders.stores);
     resolver.stores_without_folders(&mut stores);
@@ -131,6 +131,15 @@ impl Resolver<'_> {
                 ));
                 continue;
             }
+            let templates = stores
+                .iter()
+                .filter(|store| !self.config.stores.contains_key(store.id.as_str()));
+            if let Some(near) = nearest(id, templates.map(|store| store.id.as_str())) {
+                self.notices.push(format!(
+                    "`stores.{}` has no folder, so it is the base apps alone; did you mean `{near}`?",
+                    id.escape_debug()
+                ));
+            }
             match StoreId::new(id) {
                 Ok(valid) => stores.push(Store {
                     deployment: self.deployment(id),
@@ -178,7 +187,10 @@ impl Resolver<'_> {
     fn shared_names(&mut self, stores: &[Store]) {
         let name = |store: &Store| store.deployment.as_ref().map(|it| it.project_name.clone());
         for (position, store) in stores.iter().enumerate() {
-            let same = |other: &&Store| name(store).is_some() && name(other) == name(store);
+            // One id twice is another problem, and told as that.
+            let same = |other: &&Store| {
+                other.id != store.id && name(store).is_some() && name(other) == name(store)
+            };
             if let Some(other) = stores[..position].iter().find(same) {
                 let message = format!(
                     "`{}` and `{}` have the same `projectName`",

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::compose::Workdir;
 use super::context::Context;
-use super::failure::{Failure, Settled, StageError};
+use super::failure::{Failure, Io, Settled, StageError};
 use super::process::{self, Ended, Script, Trouble};
 use crate::event::{Event, Outcome, Stage, Unit};
 use crate::plan::{Plan, Subject, Task};
@@ -215,6 +215,12 @@ async fn one(
         .join(".alokai/logs/build")
         .join(format!("{name}.log"));
     let span = context.events.begin(&unit);
+    for output in &task.outputs {
+        if let Err(error) = remove(&folder.join(output)) {
+            span.end(Err(error.to_string()));
+            return Err(error.into());
+        }
+    }
     let script = Script {
         unit: &unit,
         command: &task.command,
@@ -244,6 +250,16 @@ async fn one(
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     result.map(|()| elapsed)
+}
+
+/// Removes a file, a link or a folder with all that is in it.
+fn remove(path: &std::path::Path) -> Result<(), Io> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.map_err(Io::at("remove", path))
 }
 
 fn describe(status: std::process::ExitStatus) -> String {

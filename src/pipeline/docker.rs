@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 
 use bollard::Docker;
 use bollard::errors::Error as Bollard;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::failure::Io;
@@ -79,16 +81,16 @@ pub enum Error {
         context: String,
     },
     /// The base image cannot be had.
-    #[error("the base image of `{reference}` cannot be pulled: {message}")]
+    #[error("the base image `{image}` cannot be pulled: {message}")]
     #[diagnostic(
         code(alokai::docker::base),
         help(
-            "check `image.base` in `alokai.config.json`, or load the image first: `docker pull <image>`"
+            "check `image.base` in `alokai.config.json` or the app's Dockerfile, or load the image first: `docker pull {image}`"
         )
     )]
     Base {
-        /// The image that needs it.
-        reference: String,
+        /// The image.
+        image: String,
         /// The engine's word.
         message: String,
     },
@@ -159,6 +161,45 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
         .negotiate_version()
         .await
         .map_err(unreachable)
+}
+
+/// Makes sure that the engine has an image, pulling it if need be.
+pub async fn provide(docker: &Docker, image: &str) -> Result<(), Error> {
+    match docker.inspect_image(image).await {
+        Ok(_) => return Ok(()),
+        Err(Bollard::DockerResponseServerError {
+            status_code: 404, ..
+        }) => {}
+        Err(error) => {
+            return Err(Error::Request {
+                doing: format!("inspect the image `{image}`"),
+                message: message(&error),
+            });
+        }
+    }
+    let failed = |message: String| Error::Base {
+        image: image.to_owned(),
+        message,
+    };
+    // Without a tag, the engine would pull every one there is.
+    let is_named =
+        image.contains('@') || image.rsplit('/').next().is_some_and(|it| it.contains(':'));
+    let full = if is_named {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    };
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(&full)
+        .build();
+    let mut stream = docker.create_image(Some(options), None, None);
+    while let Some(info) = stream.next().await {
+        let info = info.map_err(|error| failed(message(&error)))?;
+        if let Some(detail) = info.error_detail {
+            return Err(failed(detail.message.unwrap_or_default()));
+        }
+    }
+    Ok(())
 }
 
 fn refused(address: &str, error: &std::io::Error) -> Error {

@@ -32,7 +32,9 @@ pub enum Error {
     #[error("interrupted while `{stage}` ran; nothing is left running")]
     #[diagnostic(
         code(alokai::pipeline::interrupted),
-        help("the same command goes on where this one ended")
+        help(
+            "run the same command again; what is composed stays, what was being built is built again"
+        )
     )]
     Interrupted {
         /// The stage.

@@ -184,7 +184,9 @@ fn classify(reference: String, message: String, output: VecDeque<String>, workdi
     if docker::is_disk_full(&message) {
         Error::DiskFull { message }
     } else if pull.iter().any(|sign| message.contains(sign)) {
-        Error::Base { reference, message }
+        // Only of an app's own Dockerfile: the default's base has been provided before.
+        let image = base_of(workdir).unwrap_or_else(|| "(in its Dockerfile)".into());
+        Error::Base { image, message }
     } else {
         Error::Build {
             reference,
@@ -193,6 +195,18 @@ fn classify(reference: String, message: String, output: VecDeque<String>, workdi
             context: workdir.display().to_string(),
         }
     }
+}
+
+/// The image after the first `FROM` of an app's own Dockerfile.
+fn base_of(workdir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(workdir.join("Dockerfile")).ok()?;
+    let mut words = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("FROM "))?
+        .split_whitespace();
+    words
+        .find(|word| !word.starts_with("--"))
+        .map(str::to_owned)
 }
 
 /// A build context.

@@ -33,7 +33,7 @@ pub use prune::{Artifact, Error as PruneError};
 pub use push::Pushed;
 pub use registry::Error as RegistryError;
 
-use crate::event::{Event, Stage};
+use crate::event::{Event, Stage, seconds};
 use crate::plan::Plan;
 use crate::store::{StoreId, UnitId};
 use failure::Settled;
@@ -171,7 +171,7 @@ fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -
     let product = work();
     context.events.send(Event::StageFinished {
         stage,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: seconds(started.elapsed()),
     });
     product
 }

@@ -19,8 +19,12 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>
         if plan.until < Stage::Image {
             return Ok(None);
         }
-        let docker = docker::connect(context.access.docker.as_deref()).await;
-        docker.map(Some).map_err(StageError::from)
+        let docker = docker::connect(context.access.docker.as_deref()).await?;
+        // Pulled now, or known to be missing now: the first image would need it anyway.
+        if let Some(base) = &plan.base {
+            docker::provide(&docker, base).await?;
+        }
+        Ok(Some(docker))
     };
     let login = async {
         if plan.until < Stage::Push {

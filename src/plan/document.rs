@@ -48,6 +48,7 @@ pub fn document(plan: &Plan) -> Value {
             "id": task.subject.to_string(),
             "command": task.command,
             "folder": task.folder,
+            "outputs": task.outputs,
             "needs": needs.collect::<Vec<_>>(),
         });
         match &task.subject {
@@ -122,7 +123,11 @@ fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
         let files = composition.entries.len();
         let noun = if files == 1 { "file" } else { "files" };
         write!(out, "  {}  {files} {noun}:", composition.unit)?;
-        for (position, (owner, files)) in composition.files_by_layer().into_iter().enumerate() {
+        let given = composition
+            .files_by_layer()
+            .into_iter()
+            .filter(|(_, files)| *files > 0);
+        for (position, (owner, files)) in given.enumerate() {
             write!(
                 out,
                 "{} {files} {owner}",

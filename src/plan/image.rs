@@ -215,7 +215,7 @@ fn port(project: &Project, app: &BaseApp) -> u16 {
 }
 
 /// The file that Node starts.
-fn entry(app: &BaseApp) -> Result<String, Error> {
+pub fn entry(app: &BaseApp) -> Result<String, Error> {
     let of_main = || {
         app.package
             .main

@@ -23,7 +23,7 @@ pub use task::{PackageManager, Subject, Task};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::git::{Repository, Revision};
-use crate::overlay::{Composer, Composition};
+use crate::overlay::{Composer, Composition, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 
 /// The registry where neither config, environment nor flag names one.
@@ -80,6 +80,8 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// Calls of the console, one a store.
     pub releases: Vec<Release>,
+    /// The base image, if any image is made with the default Dockerfile.
+    pub base: Option<String>,
     /// The registry as given, with its scheme if it has one.
     pub registry: String,
     /// The console's address.
@@ -109,17 +111,28 @@ pub enum Error {
         deployable: Vec<String>,
     },
     /// Chosen, and not possible.
-    #[error("{} cannot be chosen", if problems.len() == 1 { "a store".into() } else { format!("{} stores", problems.len()) })]
+    #[error("{}", all(problems))]
     #[diagnostic(
         code(alokai::plan::selection),
-        help("deployable here: {}", list(deployable))
+        help("{}deployable here: {}", hints(problems), list(deployable))
     )]
     Selection {
         /// Each wrong choice.
-        #[related]
         problems: Vec<select::Problem>,
         /// What could be chosen.
         deployable: Vec<String>,
+    },
+    /// Nothing could be chosen.
+    #[error("`{}` has no deployable store", config.display())]
+    #[diagnostic(
+        code(alokai::plan::no_deployable),
+        help(
+            "give a store a `deployment`: `\"us\": {{ \"deployment\": {{ \"projectName\": …, \"cloudRegion\": … }} }}`"
+        )
+    )]
+    NoDeployable {
+        /// The config file.
+        config: PathBuf,
     },
     /// `--filter` is no pattern, or leaves nothing.
     #[error("{message}")]
@@ -153,7 +166,10 @@ pub enum Error {
     #[error("{} no `build` script", lacking(apps))]
     #[diagnostic(
         code(alokai::plan::no_build_script),
-        help("add one to {}, such as `\"build\": \"next build\"`", files(apps))
+        help(
+            "add one to {}: `\"build\": \"next build\"`, `\"nuxt build\"`, `\"tsc\"`, or what makes it run",
+            files(apps)
+        )
     )]
     NoBuildScript {
         /// The base apps.
@@ -230,7 +246,7 @@ pub enum Error {
     #[error("the working tree has {} that {} in no commit, so the tag would lie: {}", changes(dirty.len()), if dirty.len() == 1 { "is" } else { "are" }, first_five(dirty))]
     #[diagnostic(
         code(alokai::plan::dirty),
-        help("commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", sha.get(..12).unwrap_or(sha))
+        help("{}commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", ignorable(dirty), sha.get(..12).unwrap_or(sha))
     )]
     Dirty {
         /// The paths.
@@ -287,6 +303,34 @@ fn list(names: &[String]) -> String {
         "none".into()
     } else {
         names.join(", ")
+    }
+}
+
+fn all(problems: &[select::Problem]) -> String {
+    let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
+fn hints(problems: &[select::Problem]) -> String {
+    problems
+        .iter()
+        .filter_map(select::Problem::hint)
+        .flat_map(|hint| [hint, "; "])
+        .collect()
+}
+
+/// What else to do about a dirty tree: some files are better ignored than committed.
+fn ignorable(dirty: &[String]) -> String {
+    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let of_git = |path: &&String| {
+        name(path).starts_with(".env") || path.split('/').any(|part| part == "node_modules")
+    };
+    match dirty.iter().find(of_git) {
+        Some(path) => format!(
+            "let git ignore `{}` (in `.gitignore`), ",
+            path.escape_debug()
+        ),
+        None => String::new(),
     }
 }
 
@@ -382,6 +426,7 @@ impl Plan {
         }
         let mut notices = project.notices.clone();
         notices.extend(unused(&plans));
+        notices.extend(dropped(&plans));
         Ok(Self {
             project: project.root.clone(),
             until: request.until,
@@ -389,6 +434,10 @@ impl Plan {
             tag,
             stores: plans,
             tasks,
+            base: images
+                .iter()
+                .any(|image| matches!(image.dockerfile, Dockerfile::Default(_)))
+                .then(|| project.settings.image.base.clone()),
             images,
             releases,
             registry,
@@ -441,6 +490,29 @@ fn compose(
         }
     }
     Ok(plans)
+}
+
+/// Files of a store that a rule of its own, or of an ancestor, drops: seldom what is meant.
+fn dropped(stores: &[StorePlan]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for composition in stores.iter().flat_map(|store| &store.compositions) {
+        for (path, dropped) in &composition.dropped {
+            let origin = &dropped.origin;
+            let is_of = |owner: &Owner| matches!(owner, Owner::Store(id) if *id == origin.store);
+            let Some(rule) = composition.layers.iter().position(is_of) else {
+                continue;
+            };
+            for layer in dropped.layers.iter().filter(|layer| **layer >= rule) {
+                notices.push(format!(
+                    "`{}` of `{}` for `{}` is dropped by the rule `{}` of `{}`; `!{path}` after it brings it back",
+                    path.escape_debug(), composition.layers[*layer], composition.unit.app, origin.rule, origin.store
+                ));
+            }
+        }
+    }
+    notices.sort();
+    notices.dedup();
+    notices
 }
 
 fn unused(stores: &[StorePlan]) -> Vec<String> {

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use globset::{Glob, GlobMatcher};
-use miette::Diagnostic;
-
 use super::Error;
 use crate::config::Project;
 use crate::store::{AppKind, Store, UnitId};
+use globset::{Glob, GlobMatcher};
 
 /// Stores, as the command line chooses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub enum Selection {
 }
 
 /// A choice that is not possible.
-#[derive(Debug, thiserror::Error, Diagnostic)]
+#[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// No such store.
     #[error("there is no store `{}`", id.escape_debug())]
@@ -27,8 +25,7 @@ pub enum Problem {
         /// As given.
         id: String,
         /// The nearest one, as a question.
-        #[help]
-        help: Option<String>,
+        hint: Option<String>,
     },
     /// A template is never composed.
     #[error("`{id}` is a template: it gives code to its descendants and is never composed")]
@@ -36,9 +33,18 @@ pub enum Problem {
         /// As given.
         id: String,
         /// What can be chosen instead.
-        #[help]
-        help: String,
+        hint: String,
     },
+}
+
+impl Problem {
+    /// What to choose instead.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unknown { hint, .. } => hint.as_deref(),
+            Self::Template { hint, .. } => Some(hint),
+        }
+    }
 }
 
 impl Selection {
@@ -52,7 +58,14 @@ impl Selection {
                 .collect()
         };
         let wanted = match self {
-            Self::All => return Ok(project.stores.deployables().collect()),
+            Self::All => {
+                let all: Vec<_> = project.stores.deployables().collect();
+                if all.is_empty() {
+                    let config = project.root.join(crate::config::FILE);
+                    return Err(Error::NoDeployable { config });
+                }
+                return Ok(all);
+            }
             Self::Stores(ids) if ids.is_empty() => {
                 return Err(Error::NoSelection {
                     deployable: deployable(),
@@ -74,7 +87,7 @@ impl Selection {
                     let below: Vec<_> = below.iter().map(ToString::to_string).collect();
                     problems.push(Problem::Template {
                         id: id.clone(),
-                        help: if below.is_empty() {
+                        hint: if below.is_empty() {
                             format!("give it a `deployment` in `alokai.config.json` to make it deployable; `stores.{id}` has none")
                         } else {
                             format!("choose below it: `--store {}`", below.join(","))
@@ -85,7 +98,7 @@ impl Selection {
                     let known = project.stores.iter().map(|store| store.id.as_str());
                     problems.push(Problem::Unknown {
                         id: id.clone(),
-                        help: crate::config::nearest(id, known)
+                        hint: crate::config::nearest(id, known)
                             .map(|near| format!("did you mean `{near}`?")),
                     });
                 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{PackageJson, Project, WorkspacePackage};
-use crate::store::{AppKind, UnitId};
+use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
+use crate::overlay::Composition;
+use crate::store::{AppKind, Framework, UnitId};
 
 use super::select::Chosen;
 use super::{Error, StorePlan};
@@ -17,6 +18,9 @@ pub struct Task {
     pub command: Vec<String>,
     /// Where it runs, relative to the project.
     pub folder: String,
+    /// Folders and files that the script writes anew, relative to `folder`. They go before it
+    /// runs: what an earlier build left of a source that is gone would be shipped otherwise.
+    pub outputs: Vec<String>,
     /// Indices of tasks that have to be done before.
     pub needs: Vec<usize>,
 }
@@ -87,8 +91,9 @@ impl PackageManager {
     }
 
     /// The command that installs what the lock file says.
-    pub fn install(self) -> &'static str {
+    pub fn install(self, project: &Project) -> &'static str {
         match self {
+            Self::Npm if !project.root.join("package-lock.json").is_file() => "npm install",
             Self::Npm => "npm ci",
             Self::Yarn => "yarn install --frozen-lockfile",
             Self::Pnpm => "pnpm install --frozen-lockfile",
@@ -127,7 +132,7 @@ pub fn tasks(project: &Project, stores: &[StorePlan], chosen: &Chosen) -> Result
         if is_built(app.kind, &app.package)
             && (chosen.contains(&composition.unit) || chosen.feeds(&composition.unit, app.kind))
         {
-            built.push((&composition.unit, app));
+            built.push((composition, app));
         }
     }
     let without: BTreeSet<String> = built
@@ -158,13 +163,15 @@ pub fn tasks(project: &Project, stores: &[StorePlan], chosen: &Chosen) -> Result
             subject: Subject::Package(package.name.clone()),
             command: manager.run("build"),
             folder: package.folder.clone(),
+            outputs: Vec::new(),
             needs,
         });
     }
     // Middleware before the frontends, which read its types.
     built.sort_by_key(|(_, app)| app.kind.framework().is_some());
     let mut middleware = BTreeMap::new();
-    for (unit, app) in built {
+    for (composition, app) in built {
+        let unit = &composition.unit;
         let mut needs = packages.needs(&app.package, &task_of_package);
         if app.kind == AppKind::Middleware {
             middleware.insert(&unit.store, tasks.len());
@@ -175,17 +182,41 @@ pub fn tasks(project: &Project, stores: &[StorePlan], chosen: &Chosen) -> Result
             subject: Subject::Unit(unit.clone()),
             command: manager.run("build"),
             folder: format!(".out/{}/{}", unit.store, unit.app),
+            outputs: outputs(app, composition),
             needs,
         });
     }
     Ok(tasks)
 }
 
+/// What the app's build writes and an image takes, but for folders with composed files in them.
+/// Incremental caches stay, and with TypeScript's goes its note of what is written already.
+fn outputs(app: &BaseApp, composition: &Composition) -> Vec<String> {
+    let mut outputs = match app.kind {
+        AppKind::Frontend(Framework::Nextjs) => vec![".next/standalone".to_owned()],
+        AppKind::Frontend(Framework::Nuxt) => vec![".output".to_owned()],
+        _ => {
+            let entry = super::image::entry(app).unwrap_or_default();
+            let folder = entry.split_once('/').map(|(folder, _)| folder.to_owned());
+            folder
+                .into_iter()
+                .chain(["tsconfig.tsbuildinfo".to_owned()])
+                .collect()
+        }
+    };
+    outputs.retain(|output| {
+        let inside = format!("{output}/");
+        let is_composed = |path: &str| path == output || path.starts_with(&inside);
+        !composition.entries.keys().any(|path| is_composed(path))
+    });
+    outputs
+}
+
 /// Says so before the first build, and with the command, when nothing is installed.
 fn installed<'a>(
     project: &Project,
     manager: PackageManager,
-    mut apps: impl Iterator<Item = &'a crate::config::BaseApp>,
+    mut apps: impl Iterator<Item = &'a BaseApp>,
 ) -> Result<(), Error> {
     // Node looks upwards, beyond the project too.
     let at_root = project
@@ -203,7 +234,7 @@ fn installed<'a>(
     if missing {
         return Err(Error::NotInstalled {
             project: project.root.clone(),
-            command: manager.install(),
+            command: manager.install(project),
         });
     }
     Ok(())

@@ -75,9 +75,13 @@ impl<W: Write + Send> Reporter for Groups<W> {
                     .push(line.clone());
                 Ok(())
             }
-            Event::Finished { unit, .. } => self
+            Event::Finished { unit, outcome, .. } => self
                 .group(unit)
-                .and_then(|()| write_line(&mut self.out, event)),
+                .and_then(|()| write_line(&mut self.out, event))
+                .and_then(|()| match outcome {
+                    Outcome::Failed { message } => annotate(&mut self.out, unit, message),
+                    _ => Ok(()),
+                }),
             other => write_line(&mut self.out, other),
         };
     }
@@ -89,6 +93,19 @@ impl<W: Write + Send> Reporter for Groups<W> {
         }
         let _ = self.out.flush();
     }
+}
+
+/// What GitHub shows beside the commit.
+fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result<()> {
+    let escape = |text: &str| {
+        text.replace('%', "%25")
+            .replace('\r', "%0D")
+            .replace('\n', "%0A")
+    };
+    let title = escape(&format!("{} {unit}", unit.stage))
+        .replace(':', "%3A")
+        .replace(',', "%2C");
+    writeln!(out, "::error title={title}::{}", escape(message))
 }
 
 fn prefix(unit: &Unit) -> String {

@@ -8,7 +8,7 @@ use crate::support::{Project, filtered};
 
 #[test]
 fn a_failing_script_shows_its_end_and_what_is_skipped() {
-    let noisy = "for (let n = 1; n <= 100; n++) console.log('line', n); console.error('the cause'); process.exit(7)";
+    let noisy = "for (let n = 1; n <= 100; n++) console.log('line', n); console.log('the cause'); process.exitCode = 7";
     let project = Project::shop().file("apps/storefront-middleware/build.js", noisy);
     let run = project
         .alokai(&["store", "build", "--store", "us"])
@@ -231,6 +231,13 @@ fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
     let line = grouped.find("::error::not a command").expect("the line");
     let close = grouped.find("::endgroup::").expect("the end");
     assert!(open < stop && stop < line && line < close, "{grouped}");
+
+    let failing = Project::shop()
+        .file("apps/storefront-middleware/build.js", "process.exit(3)")
+        .env("GITHUB_ACTIONS", "true");
+    let annotated = failing.alokai(&arguments).fails_with(1).stderr;
+    let wanted = "::error title=build us/storefront-middleware::`npm run build` exited with code 3";
+    assert!(annotated.contains(wanted), "{annotated}");
 
     let json = project
         .alokai(&[&arguments[..], &["--json"]].concat())

@@ -204,10 +204,11 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
         .alokai(&[
             "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
         ])
-        .fails_with(1);
+        .fails_with(3);
     let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
     assert!(
-        text.contains("the base image of") && text.contains("cannot be pulled"),
+        text.contains("before anything was built")
+            && text.contains("`127.0.0.1:[port]/none:1` cannot be pulled"),
         "{text}"
     );
 }

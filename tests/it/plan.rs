@@ -314,3 +314,44 @@ fn nothing_to_compose_is_no_success() {
     let run = project.alokai(&["store", "build", "--all"]).fails_with(2);
     assert!(run.stderr.contains("no base app"), "{}", run.stderr);
 }
+
+#[test]
+fn what_is_probably_not_meant_is_noted() {
+    let config = r#"{ "stores": {
+        "fashion": { "ignorePaths": ["*.txt"] },
+        "su": { "deployment": { "projectName": "a", "cloudRegion": "r" } },
+        "eu": { "deployment": { "projectName": "b", "cloudRegion": "r" } }
+    } }"#;
+    let project = Project::shop()
+        .config(config)
+        .file("apps/leftover/README.md", "");
+    let run = project.alokai(&["store", "compose", "--all"]).succeeds();
+    let notes: Vec<_> = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("note: "))
+        .collect();
+    insta::assert_snapshot!(notes.join("\n"));
+}
+
+#[test]
+fn a_dirty_env_file_is_better_ignored_than_committed() {
+    let project = Project::shop().file(".gitignore", "node_modules\n.out\n");
+    project.commit();
+    project.write(".env", b"CLI_CLOUD_PASSWORD=x\n");
+    let run = project
+        .alokai(&["store", "deploy", "--all", "--dry-run"])
+        .fails_with(2);
+    assert!(
+        run.stderr.contains("let git ignore `.env`"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_project_without_deployable_stores_is_no_success() {
+    let project = Project::shop().config(r#"{ "stores": {} }"#);
+    let run = project.alokai(&["store", "deploy", "--all"]).fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&project));
+}

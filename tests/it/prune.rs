@@ -169,3 +169,19 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
         run.stderr
     );
 }
+
+#[test]
+fn what_an_earlier_build_left_of_a_source_that_is_gone_is_not_shipped() {
+    let build = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
+        for (const name of fs.readdirSync('src')) fs.copyFileSync('src/' + name, 'lib/' + name)";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", build)
+        .file("apps/storefront-middleware/src/extra.js", "");
+    project.commit();
+    pruned(&project);
+    assert!(project.exists(".out/us/storefront-middleware/.deploy/lib/extra.js"));
+    std::fs::remove_file(project.path("apps/storefront-middleware/src/extra.js")).unwrap();
+    project.commit();
+    pruned(&project);
+    assert!(!project.exists(".out/us/storefront-middleware/.deploy/lib/extra.js"));
+}
