@@ -67,6 +67,7 @@ impl Error {
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. } | cli::Error::Output { .. } => Exit::Failed,
+                cli::Error::Start { .. } => Exit::Surroundings,
                 _ => Exit::Input,
             },
         }

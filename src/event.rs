@@ -3,11 +3,12 @@
 //! Stages send [`Event`]s and know no screen; reports read them and know no stage.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::store::{StoreId, UnitId};
 
@@ -170,26 +171,56 @@ pub enum Event {
     },
 }
 
+/// Lines of output that may wait for a slow reader before their children wait too.
+const BACKLOG: usize = 1024;
+
 /// The sending end: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Events {
-    sender: SyncSender<Event>,
+    sender: UnboundedSender<Sent>,
+    room: Arc<Semaphore>,
     outside: Arc<Outside>,
 }
 
+type Sent = (Event, Option<OwnedSemaphorePermit>);
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Received(UnboundedReceiver<Sent>);
+
+impl Iterator for Received {
+    type Item = Event;
+
+    /// Waits for the next event; none when every sender is gone.
+    fn next(&mut self) -> Option<Event> {
+        self.0.blocking_recv().map(|(event, _room)| event)
+    }
+}
+
 impl Events {
-    /// Sends to a reader. The channel is bounded, so a child that prints without end waits for
-    /// the reader and fills no memory.
-    pub fn new(sender: SyncSender<Event>) -> Self {
-        Self {
+    /// A channel. Its few events of the plan's size never wait; output does.
+    pub fn channel() -> (Self, Received) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let events = Self {
             sender,
+            room: Arc::new(Semaphore::new(BACKLOG)),
             outside: Arc::default(),
-        }
+        };
+        (events, Received(receiver))
     }
 
     /// Sends one event. A reader that is gone ends no work.
     pub fn send(&self, event: Event) {
-        let _ = self.sender.send(event);
+        let _ = self.sender.send((event, None));
+    }
+
+    /// Sends a line of output, as soon as there is room for it: a child that prints without
+    /// end waits for the reader and fills no memory. Only this task waits; a person can still
+    /// end the run while the reader is stalled.
+    pub async fn output(&self, unit: &Unit, line: String) {
+        let room = Arc::clone(&self.room).acquire_owned().await.ok();
+        let unit = unit.clone();
+        let _ = self.sender.send((Event::Output { unit, line }, room));
     }
 
     /// Tells people something.

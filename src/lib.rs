@@ -15,7 +15,7 @@
 //! cli     the edge: flags, environment, one file per command
 //! ```
 //!
-//! Imports go downward in this list's order of use, never up; `tests/house.rs` holds that.
+//! Imports go downward in this list's order of use, never up; `tests/it/house.rs` holds that.
 
 pub mod cli;
 pub mod compare;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::{ComposeOptions, Global};
+use super::environment::tell;
 use super::run::{Surroundings, document, request, run};
 use super::{Error, answer, project};
 use crate::error::Error as AnyError;
@@ -21,6 +22,9 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
         return run(&project, request, None, &options.output, surroundings);
     }
     let plan = Plan::make(&project, &request)?;
+    for notice in &plan.notices {
+        tell(&format!("note: {notice}"));
+    }
     let changes = changes(&plan).map_err(crate::pipeline::Error::from)?;
     let shown = if options.output.json {
         document(&serde_json::json!({ "write": changes.write, "remove": changes.remove }))

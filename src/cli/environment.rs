@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-
-use secrecy::SecretString;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use super::Error;
 use super::arguments::AccessOptions;
@@ -79,25 +79,24 @@ impl Environment {
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
         Ok(Access {
             docker: self.docker(),
+            registry: None,
             missing: missing
                 .iter()
                 .filter(|(is, _)| *is)
                 .map(|(_, name)| *name)
                 .collect(),
-            credentials: user.zip(password).map(|(user, password)| Credentials {
-                user,
-                password: SecretString::from(password),
-            }),
+            credentials: user
+                .zip(password)
+                .map(|(user, password)| Credentials::new(user, password)),
         })
     }
 
     /// The cloud's credentials, so that no output of a script shows them.
     pub fn secrets(&self) -> Access {
         Access {
-            credentials: self.get(PASSWORD).map(|password| Credentials {
-                user: self.get(USER).unwrap_or_default(),
-                password: SecretString::from(password),
-            }),
+            credentials: self
+                .get(PASSWORD)
+                .map(|password| Credentials::new(self.get(USER).unwrap_or_default(), password)),
             ..Access::default()
         }
     }
@@ -137,6 +136,28 @@ pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
         Ok(real) if real.is_dir() => Ok(real),
         _ => Err(Error::Cwd { path }),
     }
+}
+
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+/// When the program began; the first call is its beginning.
+pub fn started() -> Instant {
+    *STARTED.get_or_init(Instant::now)
+}
+
+/// Whether whoever started this program lets it ignore SIGHUP, as `nohup` does. Only Linux
+/// tells.
+pub fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // SIGHUP is the first signal.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Ends this program wherever it is.
+pub fn end_now() -> ! {
+    std::process::exit(crate::error::Exit::Interrupted as i32)
 }
 
 /// How progress is shown.

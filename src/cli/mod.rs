@@ -84,6 +84,7 @@ pub enum Error {
 
 /// Parses, runs, prints the error; the exit code says of which kind it was.
 pub fn main() -> ExitCode {
+    environment::started();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What `compose`, `build` and `deploy` share: plan, show or carry out, sum up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::arguments::{Output, Select, Work};
 use super::environment::{self, Screen};
@@ -13,6 +14,12 @@ use crate::plan::{self, Filter, Plan, Request};
 use crate::report::{
     self, Bars, Deployed, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
+
+/// How often it is looked whether everything has been reported.
+const TICK: Duration = Duration::from_millis(5);
+
+/// How long an interrupted run waits for its reader.
+const STALLED: Duration = Duration::from_secs(2);
 
 /// What a run is given beside its plan.
 pub struct Surroundings {
@@ -99,20 +106,32 @@ fn carry_out(
     };
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
-    listen(&runtime, &interrupt)?;
+    listen(&interrupt)?;
     let context = Arc::new(Context {
+        started: environment::started(),
         events,
         interrupt,
         runtime: runtime.handle().clone(),
         keep_going,
-        access: surroundings.access,
+        access: Access {
+            registry: plan.registry_host.clone(),
+            ..surroundings.access
+        },
         scripts: surroundings.scripts,
     });
     let ended = under_lock(plan, request, &context);
-    // The reporter ends when the last sender is gone.
+    // The reporter ends when the last sender is gone. Somebody who has ended the run does not
+    // wait for a reader that is stalled.
+    let interrupt = context.interrupt.clone();
     drop(context);
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    let _ = reporting.join();
+    let mut patience = STALLED;
+    while !reporting.is_finished() && !patience.is_zero() {
+        std::thread::sleep(TICK);
+        if interrupt.stopped() {
+            patience = patience.saturating_sub(TICK);
+        }
+    }
+    runtime.shutdown_timeout(STALLED);
     ended
 }
 
@@ -132,24 +151,47 @@ fn under_lock(
     Ok(pipeline::run(&plan, context, &lock))
 }
 
-/// Ctrl-C, and the signals by which a CI ends a job, end the run politely; a second one kills.
-fn listen(runtime: &tokio::runtime::Runtime, interrupt: &Interrupt) -> Result<(), Error> {
+/// Ctrl-C, and the signals by which a CI ends a job: the first ends the run politely, the
+/// second kills its children, the third ends this program wherever it is, as when nobody reads
+/// its last words. They are heard on a thread of their own, which nothing else can keep busy.
+fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
-    let _inside = runtime.enter();
-    for kind in [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ] {
-        let mut signals = signal(kind).map_err(|source| Error::Start { source })?;
-        let interrupt = interrupt.clone();
-        runtime.spawn(async move {
-            while signals.recv().await.is_some() {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    // `nohup` ignores it, and means it.
+    if !environment::ignores_hangup() {
+        kinds.push(SignalKind::hangup());
+    }
+    let interrupt = interrupt.clone();
+    let (sender, listening) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let started = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match started {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(sender.send(Err(error))),
+        };
+        runtime.block_on(async {
+            let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
+            let mut signals = match signals {
+                Ok(signals) => signals,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            let _ = sender.send(Ok(()));
+            for count in 1.. {
+                let next = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+                futures_util::future::select_all(next).await;
+                if count > 2 {
+                    environment::end_now();
+                }
                 interrupt.raise();
             }
         });
-    }
-    Ok(())
+    });
+    let ready = listening
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::Error::other("no signals are heard")));
+    ready.map_err(|source| Error::Start { source })
 }
 
 fn table(summary: Summary) -> SummaryTable {

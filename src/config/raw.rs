@@ -3,7 +3,7 @@
 
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::store::Framework;
 
@@ -98,7 +98,7 @@ pub struct LocalPorts {
 }
 
 /// How images are made and named.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Image {

@@ -45,14 +45,6 @@ impl From<Oid> for ContentId {
     }
 }
 
-impl std::str::FromStr for ContentId {
-    type Err = git2::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Oid::from_str(text).map(Self)
-    }
-}
-
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

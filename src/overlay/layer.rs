@@ -393,7 +393,14 @@ impl Walk<'_> {
             return Ok(());
         }
         through.push(real.clone());
-        self.linked_folder(&real, &path, through)?;
+        // What git would not ignore, where it really lies.
+        let above = real
+            .ancestors()
+            .skip(1)
+            .take_while(|folder| folder.starts_with(&self.lister.boundary));
+        let mut rules: Vec<_> = above.filter_map(rules_in).collect();
+        rules.reverse();
+        self.linked_folder(&real, &path, through, &mut rules)?;
         through.pop();
         Ok(())
     }
@@ -403,7 +410,10 @@ impl Walk<'_> {
         folder: &Path,
         path: &str,
         through: &mut Vec<PathBuf>,
+        rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
+        let depth = rules.len();
+        rules.extend(rules_in(folder));
         for (name, entry) in entries(folder)? {
             let Some(name) = name.to_str() else {
                 self.problems.push(Problem::Name {
@@ -416,8 +426,11 @@ impl Walk<'_> {
             }
             let inner = format!("{path}/{name}");
             let metadata = stat(&entry)?;
+            if self.lister.ignores(rules, &entry, metadata.is_dir()) && !is_env(name) {
+                continue;
+            }
             if metadata.is_dir() {
-                self.linked_folder(&entry, &inner, through)?;
+                self.linked_folder(&entry, &inner, through, rules)?;
             } else if metadata.is_symlink() {
                 self.link(&entry, inner, through)?;
             } else if metadata.is_file() {
@@ -428,6 +441,7 @@ impl Walk<'_> {
                 });
             }
         }
+        rules.truncate(depth);
         Ok(())
     }
 }

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use super::compose::Workdir;
 use super::context::Context;
-use super::failure::{Failure, Io, Settled, StageError};
+use super::failure::{Failure, Io, Settled, StageError, quote};
 use super::process::{self, Ended, Script, Trouble};
-use crate::event::{Event, Outcome, Stage, Unit};
+use crate::event::{Stage, Unit};
 use crate::plan::{Plan, Subject, Task};
 use crate::store::UnitId;
 
@@ -72,14 +72,6 @@ pub enum Error {
     #[error("interrupted")]
     #[diagnostic(code(alokai::build::interrupted))]
     Interrupted,
-}
-
-fn quote(tail: &[String]) -> String {
-    if tail.is_empty() {
-        return "  (it printed nothing)".into();
-    }
-    let lines: Vec<_> = tail.iter().map(|line| format!("  │ {line}")).collect();
-    lines.join("\n")
 }
 
 enum State {
@@ -191,13 +183,7 @@ fn skip(task: &Task, because: &str, context: &Context, settled: &mut Settled<Bui
     if let Subject::Unit(unit) = &task.subject {
         settled.skipped.push(unit.clone());
     }
-    context.events.send(Event::Finished {
-        unit: event_unit(task),
-        outcome: Outcome::Skipped {
-            because: because.to_owned(),
-        },
-        seconds: 0.0,
-    });
+    context.skip(event_unit(task), because);
 }
 
 async fn one(

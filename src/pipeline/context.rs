@@ -1,14 +1,19 @@
 //! What every stage is given: where to send events, how to be interrupted, whom to ask.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bollard::auth::DockerCredentials;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{Events, Unit};
+use crate::event::{Event, Events, Outcome, Unit};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
+    /// When the program began.
+    pub started: Instant,
     /// Where events go.
     pub events: Events,
     /// How a person ends the run.
@@ -29,26 +34,37 @@ impl Context {
         self.runtime.block_on(future)
     }
 
-    /// Carries out one unit whose work is done elsewhere, by the engine or over the network:
-    /// sends its beginning and its end, counts its time as spent outside, and gives it up with
-    /// `interrupted` when a person ends the run.
+    /// Carries out one unit, and sends its beginning and its end.
     pub async fn attempt<T, E: std::fmt::Display>(
         &self,
         unit: &Unit,
-        interrupted: E,
         note: impl FnOnce(&T) -> String,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let span = self.events.begin(unit);
-        let outside = self.events.outside();
-        let result = tokio::select! {
-            result = work => result,
-            () = self.interrupt.stopping() => Err(interrupted),
-        };
-        drop(outside);
+        let result = work.await;
         let note = |product| Some(note(product));
         span.end(result.as_ref().map(note).map_err(ToString::to_string));
         result
+    }
+
+    /// Sends that a unit is not begun, and because of whom.
+    pub fn skip(&self, unit: Unit, because: &str) {
+        self.events.send(Event::Finished {
+            unit,
+            outcome: Outcome::Skipped {
+                because: because.to_owned(),
+            },
+            seconds: 0.0,
+        });
+    }
+
+    /// Bytes of the longest text that [`Self::redact`] looks for, less one.
+    pub fn longest_secret(&self) -> usize {
+        let credentials = self.access.credentials.as_ref();
+        credentials.map_or(0, |credentials| {
+            credentials.longest().saturating_sub(1).min(4096)
+        })
     }
 
     /// Takes the password out of a text that came from outside.
@@ -67,8 +83,26 @@ pub struct Access {
     pub docker: Option<String>,
     /// User and password of registry and console.
     pub credentials: Option<Credentials>,
+    /// Host of the registry that they are for.
+    pub registry: Option<String>,
     /// What is not set, where there are no credentials.
     pub missing: Vec<&'static str>,
+}
+
+impl Access {
+    /// The login that the engine needs for an image, if it is one of our registry.
+    pub fn login(&self, image: &str) -> Option<DockerCredentials> {
+        let credentials = self.credentials.as_ref()?;
+        let host = self.registry.as_ref()?;
+        image
+            .starts_with(&format!("{host}/"))
+            .then(|| DockerCredentials {
+                username: Some(credentials.user.clone()),
+                password: Some(credentials.password.expose_secret().to_owned()),
+                serveraddress: Some(host.clone()),
+                ..DockerCredentials::default()
+            })
+    }
 }
 
 /// User and password of the cloud: one pair for registry and console.
@@ -77,17 +111,58 @@ pub struct Credentials {
     pub user: String,
     /// `CLI_CLOUD_PASSWORD`; has no `Debug` that shows it.
     pub password: SecretString,
+    /// The password as others write it, longest first.
+    spellings: Vec<SecretString>,
 }
 
 impl Credentials {
-    /// Puts `***` where the password stands.
-    pub fn redact(&self, text: &str) -> String {
-        let secret = self.password.expose_secret();
-        if secret.is_empty() {
-            text.to_owned()
-        } else {
-            text.replace(secret, "***")
+    /// Takes them as they were given.
+    pub fn new(user: String, password: String) -> Self {
+        let mut spellings = Vec::new();
+        if !password.is_empty() {
+            let json = serde_json::Value::from(password.as_str()).to_string();
+            let percent: String = password
+                .bytes()
+                .map(|byte| match byte {
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                        char::from(byte).to_string()
+                    }
+                    other => format!("%{other:02X}"),
+                })
+                .collect();
+            spellings = vec![
+                password.clone(),
+                json[1..json.len() - 1].to_owned(),
+                percent.to_lowercase(),
+                percent,
+                BASE64.encode(&password),
+                // Basic authentication.
+                BASE64.encode(format!("{user}:{password}")),
+            ];
+            spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+            spellings.dedup();
         }
+        Self {
+            user,
+            password: SecretString::from(password),
+            spellings: spellings.into_iter().map(SecretString::from).collect(),
+        }
+    }
+
+    /// Puts `***` where the password stands, also as JSON, an address or a header would have it.
+    pub fn redact(&self, text: &str) -> String {
+        self.spellings
+            .iter()
+            .fold(text.to_owned(), |text, spelling| {
+                text.replace(spelling.expose_secret(), "***")
+            })
+    }
+
+    /// Bytes of the longest text that [`Self::redact`] looks for.
+    pub fn longest(&self) -> usize {
+        self.spellings
+            .first()
+            .map_or(0, |spelling| spelling.expose_secret().len())
     }
 }
 
@@ -129,8 +204,61 @@ impl Interrupt {
         self.stop.cancelled().await;
     }
 
+    /// Gives work up when the run shall end.
+    pub async fn unless_stopped<T, E>(
+        &self,
+        interrupted: E,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            () = self.stopping() => Err(interrupted),
+            result = work => result,
+        }
+    }
+
+    /// Gives work up only when the run shall end at once.
+    pub async fn unless_killed<T, E>(
+        &self,
+        interrupted: E,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            () = self.killing() => Err(interrupted),
+            result = work => result,
+        }
+    }
+
     /// Ends when the run shall end at once.
     pub async fn killing(&self) {
         self.kill.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Credentials;
+
+    #[test]
+    fn the_password_is_found_in_every_spelling() {
+        let credentials = Credentials::new("u".into(), "sec\"ret/x y".into());
+        for text in [
+            "sec\"ret/x y",
+            r#"{"p":"sec\"ret/x y"}"#,
+            "sec%22ret%2Fx%20y",
+            "sec%22ret%2fx%20y",
+            "Basic dTpzZWMicmV0L3ggeQ==",
+        ] {
+            let redacted = credentials.redact(text);
+            assert!(
+                redacted.contains("***") && !redacted.contains("ret"),
+                "{redacted}"
+            );
+        }
+        assert_eq!(
+            Credentials::new("u".into(), String::new()).redact("text"),
+            "text"
+        );
     }
 }

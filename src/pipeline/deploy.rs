@@ -8,7 +8,8 @@ use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 
 use super::context::Context;
-use super::failure::{Settled, StageError};
+use super::failure::Settled;
+use super::halt::Halt;
 use super::push::Pushed;
 use super::registry::{client, reason};
 use crate::event::{Stage, Unit};
@@ -73,8 +74,11 @@ pub enum Error {
         message: String,
     },
     /// A person ended the run.
-    #[error("interrupted")]
-    #[diagnostic(code(alokai::console::interrupted))]
+    #[error("interrupted; whether the store was deployed is not known")]
+    #[diagnostic(
+        code(alokai::console::interrupted),
+        help("look at the store in the console")
+    )]
     Interrupted,
 }
 
@@ -90,7 +94,7 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
-/// Whether all images of the release's store have been pushed.
+/// Whether the release's store has come this far; it comes whole or not at all.
 pub fn is_due(release: &Release, pushed: &[Pushed]) -> bool {
     pushed
         .iter()
@@ -104,28 +108,29 @@ pub async fn run(
     pushed: &[Pushed],
     context: &Arc<Context>,
 ) -> Settled<(StoreId, String)> {
-    let mut settled = Settled::default();
+    let halt = Halt::new(context);
+    let mut results = Vec::new();
     for release in plan
         .releases
         .iter()
         .filter(|release| is_due(release, pushed))
     {
-        if context.interrupt.stopped() {
-            break;
-        }
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let note = |(): &()| release.address.clone();
-        let result = context
-            .attempt(&unit, Error::Interrupted, note, call(release, context))
-            .await;
-        let product = result.map(|()| (release.store.clone(), release.address.clone()));
-        let failed = product.is_err();
-        settled.add(unit, product.map_err(StageError::from));
-        if failed && !context.keep_going {
-            break;
-        }
+        let note = |_: &(StoreId, String)| release.address.clone();
+        let work = async {
+            let _outside = context.events.outside();
+            // A request that is on its way may be carried out; its answer is waited for, unless
+            // a person insists.
+            let work = call(release, context);
+            context
+                .interrupt
+                .unless_killed(Error::Interrupted, work)
+                .await?;
+            Ok::<_, Error>((release.store.clone(), release.address.clone()))
+        };
+        results.extend(halt.unless_halted(unit, note, work).await);
     }
-    settled
+    results.into_iter().collect()
 }
 
 async fn call(release: &Release, context: &Context) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as Bollard;
@@ -9,7 +10,8 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::failure::Io;
+use super::context::Context;
+use super::failure::{Io, quote};
 
 /// Where the engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -17,6 +19,9 @@ const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 /// Seconds that the engine may take to answer one request; a build's output is streamed and
 /// not bounded by it.
 const TIMEOUT: u64 = 600;
+
+/// How long the engine may take to say which version it is.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What can go wrong with the engine.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -126,11 +131,6 @@ pub enum Error {
     Io(#[from] Io),
 }
 
-fn quote(output: &[String]) -> String {
-    let lines = output.iter().map(|line| ["\n  │ ", line]);
-    lines.flatten().collect()
-}
-
 /// Connects and agrees on an API version. `host` is `DOCKER_HOST`.
 pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
     let address = host.unwrap_or(DEFAULT_SOCKET);
@@ -156,15 +156,18 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
             reason: error.to_string(),
         },
     };
-    docker
-        .map_err(unreachable)?
-        .negotiate_version()
-        .await
-        .map_err(unreachable)
+    let negotiating = docker.map_err(unreachable)?.negotiate_version();
+    match tokio::time::timeout(PATIENCE, negotiating).await {
+        Ok(docker) => docker.map_err(unreachable),
+        Err(_) => Err(Error::Unreachable {
+            address: address.to_owned(),
+            reason: format!("no answer within {} s", PATIENCE.as_secs()),
+        }),
+    }
 }
 
 /// Makes sure that the engine has an image, pulling it if need be.
-pub async fn provide(docker: &Docker, image: &str) -> Result<(), Error> {
+pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<(), Error> {
     match docker.inspect_image(image).await {
         Ok(_) => return Ok(()),
         Err(Bollard::DockerResponseServerError {
@@ -192,7 +195,11 @@ pub async fn provide(docker: &Docker, image: &str) -> Result<(), Error> {
     let options = CreateImageOptionsBuilder::default()
         .from_image(&full)
         .build();
-    let mut stream = docker.create_image(Some(options), None, None);
+    context
+        .events
+        .notice(format!("pulling the base image `{full}`"));
+    let login = context.access.login(&full);
+    let mut stream = docker.create_image(Some(options), None, login);
     while let Some(info) = stream.next().await {
         let info = info.map_err(|error| failed(message(&error)))?;
         if let Some(detail) = info.error_detail {

@@ -39,6 +39,9 @@ pub enum Error {
     Interrupted {
         /// The stage.
         stage: Stage,
+        /// Units that had failed before.
+        #[related]
+        failures: Vec<Failure>,
     },
     /// The project's lock or a file under `.out` cannot be written.
     #[error(transparent)]
@@ -51,6 +54,15 @@ fn count(failures: &[Failure]) -> String {
         [one] => format!("`{}` failed in stage `{}`", one.unit, one.unit.stage),
         several => format!("{} units failed", several.len()),
     }
+}
+
+/// The last lines of a child, set off from the message above them.
+pub fn quote(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return "  (it printed nothing)".into();
+    }
+    let lines: Vec<_> = lines.iter().map(|line| format!("  │ {line}")).collect();
+    lines.join("\n")
 }
 
 /// One unit's failure.
@@ -112,6 +124,18 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
+}
+
+impl StageError {
+    /// Whether a person ended the unit, and nothing else is wrong with it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(
+            self,
+            Self::Build(build::Error::Interrupted)
+                | Self::Docker(docker::Error::Interrupted)
+                | Self::Registry(registry::Error::Interrupted)
+        )
+    }
 }
 
 /// What a stage did with each unit.

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use bollard::Docker;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::StreamExt;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use globset::{GlobBuilder, GlobMatcher};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::context::Context;
 use super::docker::{self, Error};
-use super::failure::{Io, Settled, StageError};
+use super::failure::{Io, Settled};
+use super::halt::Halt;
 use super::prune::{Artifact, FOLDER, files};
-use crate::event::{Event, Stage, Unit, bytes};
+use crate::event::{Stage, Unit, bytes};
 use crate::plan::{Dockerfile, ImagePlan, Plan, Reference};
 use crate::store::UnitId;
 
@@ -57,18 +58,19 @@ pub async fn run(
             .find(|image| image.unit == artifact.unit)?;
         Some((artifact, image, image.reference.as_ref()?))
     });
+    let halt = Halt::new(context);
     let results: Vec<_> = futures_util::stream::iter(work)
         .map(async |(artifact, image, reference)| {
             let unit = Unit::app(Stage::Image, &artifact.unit);
             let note = |image: &Image| bytes(image.size);
             let work = one(docker, &unit, artifact, image, reference, context);
-            let result = context.attempt(&unit, Error::Interrupted, note, work).await;
-            (unit, result.map_err(StageError::from))
+            let work = context.interrupt.unless_stopped(Error::Interrupted, work);
+            halt.unless_halted(unit.clone(), note, work).await
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    results.into_iter().collect()
+    results.into_iter().flatten().collect()
 }
 
 async fn one(
@@ -100,12 +102,22 @@ async fn one(
         dockerfile: image.dockerfile.clone(),
         modified: u64::try_from(image.modified).unwrap_or(0),
     };
-    let packing = tokio::task::spawn_blocking(move || pack.write(SyncIoBridge::new(writer)));
+    // Packing is this program's own time; once it is done, the engine works alone.
+    let events = context.events.clone();
+    let packing = tokio::task::spawn_blocking(move || {
+        let packed = pack.write(SyncIoBridge::new(writer));
+        packed.map(|()| events.outside())
+    });
     let body = bollard::body_try_stream(ReaderStream::new(reader));
 
     let mut output = VecDeque::new();
     let mut failed = None;
-    let mut stream = docker.build_image(options, None, Some(body));
+    // For a base image that an app's own Dockerfile takes from the same registry.
+    let login = context
+        .access
+        .login(&name)
+        .map(|login| HashMap::from([(reference.registry.clone(), login)]));
+    let mut stream = docker.build_image(options, login, Some(body));
     while let Some(info) = stream.next().await {
         let info = match info {
             Ok(info) => info,
@@ -133,18 +145,19 @@ async fn one(
                 output.pop_front();
             }
             output.push_back(line.clone());
-            context.events.send(Event::Output {
-                unit: unit.clone(),
-                line,
-            });
+            context.events.output(unit, line).await;
         }
     }
     drop(stream);
     // An unreadable file is the cause, the engine's complaint of a short context its effect.
-    if let Ok(Err(error)) = packing.await
-        && (failed.is_none() || error.source.kind() != std::io::ErrorKind::BrokenPipe)
-    {
-        return Err(error.into());
+    match packing.await {
+        Ok(Err(error))
+            if failed.is_none() || error.source.kind() != std::io::ErrorKind::BrokenPipe =>
+        {
+            return Err(error.into());
+        }
+        Ok(_) => {}
+        Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
     }
     if let Some(message) = failed {
         return Err(classify(
@@ -234,15 +247,11 @@ impl Pack {
                 }
             }
             Dockerfile::App => {
-                let ignored = dockerignore(context);
+                let ignored = Ignored::read(context);
                 for (path, file) in files(context, |_| true)? {
                     let is_needed =
                         path == Path::new("Dockerfile") || path == Path::new(".dockerignore");
-                    if is_needed
-                        || !ignored
-                            .matched_path_or_any_parents(&path, false)
-                            .is_ignore()
-                    {
+                    if is_needed || !ignored.ignores(&path) {
                         self.append(&mut tar, &path, &file)?;
                     }
                 }
@@ -289,25 +298,41 @@ impl Pack {
     }
 }
 
-/// Docker's rules count from the context's root, where git's count from any folder.
-fn dockerignore(context: &Path) -> Gitignore {
-    let mut builder = GitignoreBuilder::new("");
-    let text = std::fs::read_to_string(context.join(".dockerignore")).unwrap_or_default();
-    for line in text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        let (negation, pattern) = match line.strip_prefix('!') {
-            Some(pattern) => ("!", pattern),
-            None => ("", line),
-        };
-        let pattern = pattern
-            .trim_start_matches("./")
-            .trim_start_matches('/')
-            .trim_end_matches('/');
-        // A pattern that is none is Docker's to complain of; it does not hide files here.
-        let _ = builder.add_line(None, &format!("{negation}/{pattern}"));
+/// `.dockerignore`: globs that count from the context's root. Unlike git's, the last one that
+/// matches the path or a folder above it decides, so a file below an ignored folder can be
+/// brought back.
+struct Ignored(Vec<(bool, GlobMatcher)>);
+
+impl Ignored {
+    fn read(context: &Path) -> Self {
+        let text = std::fs::read_to_string(context.join(".dockerignore")).unwrap_or_default();
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let rules = lines.filter_map(|line| {
+            let (ignores, pattern) = match line.strip_prefix('!') {
+                Some(pattern) => (false, pattern),
+                None => (true, line),
+            };
+            let pattern = pattern.trim().trim_start_matches("./").trim_matches('/');
+            // A pattern that is none is Docker's to complain of; it hides no files here.
+            let glob = GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .build()
+                .ok()?;
+            Some((ignores, glob.compile_matcher()))
+        });
+        Self(rules.collect())
     }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
+
+    fn ignores(&self, path: &Path) -> bool {
+        let matching =
+            |(_, glob): &&(bool, GlobMatcher)| path.ancestors().any(|it| glob.is_match(it));
+        self.0
+            .iter()
+            .rev()
+            .find(matching)
+            .is_some_and(|(ignores, _)| *ignores)
+    }
 }

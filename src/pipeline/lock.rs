@@ -42,12 +42,14 @@ impl Lock {
             .open(&path)
             .map_err(failed("open"))?;
         let mut told = false;
+        let mut waiting = None;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed("lock")(error).into()),
             }
+            waiting.get_or_insert_with(|| context.events.outside());
             if !told {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
@@ -66,6 +68,7 @@ impl Lock {
             if context.interrupt.stopped() {
                 return Err(Error::Interrupted {
                     stage: Stage::Compose,
+                    failures: Vec::new(),
                 });
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -10,6 +10,7 @@ mod context;
 mod deploy;
 mod docker;
 mod failure;
+mod halt;
 mod image;
 mod lock;
 mod preflight;
@@ -71,10 +72,9 @@ pub struct Row {
 /// Carries the plan out as far as it reaches, under the project's lock. The summary tells what was made even when the
 /// run failed.
 pub fn run(plan: &Plan, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
-    let started = Instant::now();
     let mut summary = Summary::default();
     let result = stages(plan, context, &mut summary);
-    summary.elapsed = started.elapsed();
+    summary.elapsed = context.started.elapsed();
     summary.own = summary
         .elapsed
         .saturating_sub(context.events.outside_time());
@@ -102,7 +102,11 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     let built = stage(context, Stage::Build, plan.tasks.len(), || {
         context.wait(build::run(plan, workdirs, context))
     });
-    compose::keep(plan, &built.done)?;
+    if let Err(error) = compose::keep(plan, &built.done) {
+        context.events.notice(format!(
+            "{error}: what builds wrote over composed files will be written over"
+        ));
+    }
     summary.units.extend(built.done.iter().map(|built| Row {
         unit: built.unit().clone(),
         build: Some(built.elapsed),
@@ -225,7 +229,10 @@ impl Gate {
 
     fn end_of(&mut self, stage: Stage, context: &Context) -> Result<(), Error> {
         if context.interrupt.stopped() {
-            return Err(Error::Interrupted { stage });
+            // What failed before is told too; that a unit was interrupted says nothing new.
+            let mut failures = std::mem::take(&mut self.failures);
+            failures.retain(|failure| !failure.error.is_interruption());
+            return Err(Error::Interrupted { stage, failures });
         }
         self.end()
     }

@@ -20,10 +20,6 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>
             return Ok(None);
         }
         let docker = docker::connect(context.access.docker.as_deref()).await?;
-        // Pulled now, or known to be missing now: the first image would need it anyway.
-        if let Some(base) = &plan.base {
-            docker::provide(&docker, base).await?;
-        }
         Ok(Some(docker))
     };
     let login = async {
@@ -50,7 +46,7 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>
     let (engine, login, console) = tokio::select! {
         results = checks => results,
         () = context.interrupt.stopping() => {
-            return Err(Error::Interrupted { stage: Stage::Compose });
+            return Err(Error::Interrupted { stage: Stage::Compose, failures: Vec::new() });
         }
     };
     let (docker, engine) = match engine {
@@ -61,9 +57,27 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>
         .into_iter()
         .filter_map(Result::err)
         .collect();
-    if problems.is_empty() {
-        Ok(docker)
-    } else {
-        Err(Error::Preflight { problems })
+    if !problems.is_empty() {
+        return Err(Error::Preflight { problems });
     }
+    // Pulled now, or known to be missing now: the first image would need it anyway.
+    if let (Some(docker), Some(base)) = (&docker, &plan.base) {
+        let provided = docker::provide(docker, base, context);
+        let provided = context
+            .interrupt
+            .unless_stopped(docker::Error::Interrupted, provided)
+            .await;
+        match provided {
+            Err(docker::Error::Interrupted) => {
+                return Err(Error::Interrupted {
+                    stage: Stage::Compose,
+                    failures: Vec::new(),
+                });
+            }
+            other => other.map_err(|error| Error::Preflight {
+                problems: vec![error.into()],
+            })?,
+        }
+    }
+    Ok(docker)
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::context::{Context, Interrupt};
 use super::failure::Io;
-use crate::event::{Event, Unit};
+use crate::event::Unit;
 
 /// Lines of a failed script that its error shows.
 const TAIL: usize = 40;
@@ -122,7 +122,13 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     // Whatever the leader has left behind ends with it, and so lets go of the pipes.
     signal(group, Signal::KILL);
     if !read_all {
-        let _ = tokio::time::timeout(Duration::from_secs(2), &mut reading).await;
+        // What is in the pipes is still read; but neither a reader that is stalled nor a process
+        // that has left the group may hold the run.
+        tokio::select! {
+            () = &mut reading => {}
+            () = context.interrupt.stopping() => {}
+            () = tokio::time::sleep(Interrupt::GRACE) => {}
+        }
     }
     drop(outside);
     if interrupted {
@@ -206,14 +212,22 @@ async fn read(
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
-        line.clear();
         // A line without end comes in pieces: whatever a script prints, memory stays bounded.
         let mut bounded = (&mut reader).take(LONGEST_LINE);
         match bounded.read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) if line.is_empty() => return,
+            Err(_) => return,
             Ok(_) => {}
         }
+        // A piece keeps back as much as a password is long, which may go on in the next.
+        let is_piece = !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE;
+        let kept = if is_piece {
+            line.split_off(line.len() - context.longest_secret())
+        } else {
+            Vec::new()
+        };
         let text = context.redact(&String::from_utf8_lossy(&line));
+        line = kept;
         let shown = readable(&text);
         {
             let mut sink = sink
@@ -229,10 +243,7 @@ async fn read(
             }
         }
         if !shown.is_empty() {
-            context.events.send(Event::Output {
-                unit: script.unit.clone(),
-                line: shown,
-            });
+            context.events.output(script.unit, shown).await;
         }
     }
 }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::auth::DockerCredentials;
 use bollard::query_parameters::PushImageOptionsBuilder;
 use futures_util::StreamExt;
-use secrecy::ExposeSecret;
 
 use super::context::Context;
 use super::docker;
 use super::failure::{Settled, StageError};
+use super::halt::Halt;
 use super::image::{AT_ONCE, Image};
 use super::registry::Error;
-use crate::event::{Event, Stage, Unit};
+use crate::event::{Stage, Unit};
 use crate::plan::Reference;
 use crate::store::UnitId;
 
@@ -42,18 +41,25 @@ impl Pushed {
 
 /// Pushes every image. Repeating is safe: a layer that is there is not sent again.
 pub async fn run(docker: &Docker, images: Vec<Image>, context: &Arc<Context>) -> Settled<Pushed> {
+    let halt = Halt::new(context);
     let results: Vec<_> = futures_util::stream::iter(&images)
         .map(async |image| {
             let unit = Unit::app(Stage::Push, &image.unit);
             let note = |pushed: &Pushed| pushed.digest.clone();
-            let work = tries(docker, &unit, image, context);
-            let result = context.attempt(&unit, Error::Interrupted, note, work).await;
-            (unit, result.map_err(StageError::from))
+            let work = async {
+                let _outside = context.events.outside();
+                let work = tries(docker, &unit, image, context);
+                context
+                    .interrupt
+                    .unless_stopped(Error::Interrupted.into(), work)
+                    .await
+            };
+            halt.unless_halted(unit.clone(), note, work).await
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    results.into_iter().collect()
+    results.into_iter().flatten().collect()
 }
 
 async fn tries(
@@ -61,7 +67,7 @@ async fn tries(
     unit: &Unit,
     image: &Image,
     context: &Context,
-) -> Result<Pushed, Error> {
+) -> Result<Pushed, StageError> {
     let mut waits = BACKOFF.into_iter();
     loop {
         let error = match once(docker, unit, image, context).await {
@@ -69,11 +75,14 @@ async fn tries(
             Err(error) => error,
         };
         match waits.next() {
-            Some(wait) if error.is_passing() => {
-                context.events.send(Event::Output {
-                    unit: unit.clone(),
-                    line: format!("{error}; trying again in {} s", wait.as_secs()),
-                });
+            Some(wait) if matches!(&error, StageError::Registry(error) if error.is_passing()) => {
+                context
+                    .events
+                    .output(
+                        unit,
+                        format!("{error}; trying again in {} s", wait.as_secs()),
+                    )
+                    .await;
                 tokio::time::sleep(wait).await;
             }
             _ => return Err(error),
@@ -86,26 +95,21 @@ async fn once(
     unit: &Unit,
     image: &Image,
     context: &Context,
-) -> Result<Pushed, Error> {
+) -> Result<Pushed, StageError> {
     let reference = &image.reference;
     let credentials = context.access.credentials.as_ref();
     let user = credentials
         .map(|credentials| credentials.user.clone())
         .unwrap_or_default();
     let failed = |message: String| {
-        Error::of_push(
+        StageError::from(Error::of_push(
             &reference.to_string(),
             &reference.registry,
             &user,
             context.redact(&message),
-        )
+        ))
     };
-    let login = credentials.map(|credentials| DockerCredentials {
-        username: Some(credentials.user.clone()),
-        password: Some(credentials.password.expose_secret().to_owned()),
-        serveraddress: Some(reference.registry.clone()),
-        ..DockerCredentials::default()
-    });
+    let login = context.access.login(&reference.name());
     let options = PushImageOptionsBuilder::default()
         .tag(&reference.tag)
         .build();
@@ -118,23 +122,23 @@ async fn once(
             continue;
         };
         if seen.insert(status.clone()) {
-            context.events.send(Event::Output {
-                unit: unit.clone(),
-                line: context.redact(&status),
-            });
+            context.events.output(unit, context.redact(&status)).await;
         }
     }
-    let inspected = docker
-        .inspect_image(&reference.to_string())
-        .await
-        .map_err(|error| failed(docker::message(&error)))?;
+    let name = reference.to_string();
+    let odd = |message: String| docker::Error::Request {
+        doing: format!("tell the digest of `{name}`"),
+        message,
+    };
+    let inspected = docker.inspect_image(&name).await;
+    let inspected = inspected.map_err(|error| odd(docker::message(&error)))?;
     let prefix = format!("{}@", reference.name());
     let digest = inspected
         .repo_digests
         .iter()
         .flatten()
         .find_map(|known| known.strip_prefix(&prefix))
-        .ok_or_else(|| failed("the engine reports no digest after the push".into()))?
+        .ok_or_else(|| odd("it has none after the push".into()))?
         .to_owned();
     Ok(Pushed {
         unit: image.unit.clone(),

@@ -145,52 +145,90 @@ impl Error {
     /// What a push's error message means. The engine passes on the registry's answer as text.
     pub fn of_push(reference: &str, registry: &str, user: &str, message: String) -> Self {
         let what = reference.to_owned();
-        let text = message.to_lowercase();
-        let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
-        if has(&[
-            "unauthorized",
-            "authentication required",
-            "no basic auth credentials",
-            "401",
-        ]) {
-            Self::Unauthorized {
+        let user = user.to_owned();
+        match push_status(&message) {
+            Some(401) => Self::Unauthorized {
                 registry: registry.to_owned(),
-                user: user.to_owned(),
+                user,
                 message,
-            }
-        } else if has(&["denied", "forbidden", "403"]) {
-            Self::Forbidden {
+            },
+            Some(403) => Self::Forbidden {
                 what,
-                user: user.to_owned(),
+                user,
                 message,
-            }
-        } else if has(&["413", "too large"]) {
-            Self::TooLarge { what, message }
-        } else if has(&[
-            "http status: 5",
-            "500 internal",
-            "502 bad",
-            "503 service",
-            "504 gateway",
-            "received unexpected http status",
-        ]) {
-            Self::Server { what, message }
-        } else if has(&["404", "name unknown", "not found"]) {
-            Self::NotFound { what, message }
-        } else if has(&[
-            "connection refused",
-            "no such host",
-            "timeout",
-            "dial tcp",
-            "eof",
-            "connection reset",
-            "broken pipe",
-        ]) {
-            Self::Unreachable { what, message }
-        } else {
-            Self::Push { what, message }
+            },
+            Some(404) => Self::NotFound { what, message },
+            Some(413) => Self::TooLarge { what, message },
+            Some(429 | 500..=599) => Self::Server { what, message },
+            None if is_of_network(&message) => Self::Unreachable { what, message },
+            _ => Self::Push { what, message },
         }
     }
+}
+
+/// The HTTP status behind the engine's words: it names the number in some of its messages, and
+/// the distribution specification's code in lower-case words in others.
+fn push_status(message: &str) -> Option<u16> {
+    let text = message.to_lowercase();
+    for before in [
+        "http status: ",
+        "status code ",
+        "status code: ",
+        "parsing http ",
+    ] {
+        if let Some(start) = text.find(before).map(|start| start + before.len())
+            && let Some(status) = text
+                .get(start..start + 3)
+                .and_then(|digits| digits.parse().ok())
+        {
+            return Some(status);
+        }
+    }
+    // A code stands at the beginning, or behind what the engine was doing: `push: denied: …`.
+    let has = |codes: &[&str]| {
+        codes.iter().any(|code| {
+            text == *code
+                || text.starts_with(&format!("{code}:"))
+                || text.contains(&format!(": {code}"))
+        })
+    };
+    if has(&[
+        "unauthorized",
+        "no basic auth credentials",
+        "authentication required",
+    ]) {
+        Some(401)
+    } else if has(&[
+        "denied",
+        "forbidden",
+        "requested access to the resource is denied",
+    ]) {
+        Some(403)
+    } else if has(&["name unknown", "not found", "name invalid"]) {
+        Some(404)
+    } else if has(&["size invalid", "request entity too large"]) {
+        Some(413)
+    } else if has(&["toomanyrequests", "too many requests"]) {
+        Some(429)
+    } else {
+        None
+    }
+}
+
+fn is_of_network(message: &str) -> bool {
+    let text = message.to_lowercase();
+    let signs = [
+        "connection refused",
+        "no such host",
+        "timeout",
+        "timed out",
+        "dial tcp",
+        "eof",
+        "connection reset",
+        "broken pipe",
+        "no route to host",
+    ];
+    signs.iter().any(|sign| text.contains(sign))
 }
 
 /// The address of a registry as HTTP needs it, and its bare host.
@@ -206,8 +244,12 @@ fn base(registry: &str) -> (String, String) {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.starts_with("127.") || name == "[::1]"
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    let address = name.parse::<std::net::IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// An HTTP client. Proxies of the environment hold, but not for this machine itself.
@@ -323,4 +365,50 @@ async fn accepted(answer: Response, host: &str, credentials: &Credentials) -> Re
 fn first_message(text: &str) -> Option<String> {
     let document: serde_json::Value = serde_json::from_str(text).ok()?;
     Some(document["errors"][0]["message"].as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_loopback, push_status};
+
+    #[test]
+    fn a_status_is_read_and_not_guessed_from_digits() {
+        for (message, status) in [
+            ("unauthorized: authentication required", Some(401)),
+            (
+                "denied: requested access to the resource is denied",
+                Some(403),
+            ),
+            (
+                "received unexpected HTTP status: 500 Internal Server Error",
+                Some(500),
+            ),
+            (
+                "error parsing HTTP 413 response body: invalid character '<'",
+                Some(413),
+            ),
+            (
+                "name unknown: repository name not known to registry",
+                Some(404),
+            ),
+            ("toomanyrequests: slow down", Some(429)),
+            (
+                "read tcp 127.0.0.1:40134->127.0.0.1:5000: connection reset by peer",
+                None,
+            ),
+            ("layer sha256:401403404413 does not fit", None),
+        ] {
+            assert_eq!(push_status(message), status, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_an_address_and_not_a_beginning() {
+        for host in ["127.0.0.1:5000", "localhost", "[::1]:5000", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["127.example.com", "registry.example.com:443", "10.0.0.1"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

@@ -175,6 +175,12 @@ fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
             }
         }
     }
+    if !plan.notices.is_empty() {
+        writeln!(out, "\nNotes")?;
+        for notice in &plan.notices {
+            writeln!(out, "  {notice}")?;
+        }
+    }
     writeln!(out, "\nNothing has been changed.")
 }
 

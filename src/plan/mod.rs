@@ -84,6 +84,8 @@ pub struct Plan {
     pub base: Option<String>,
     /// The registry as given, with its scheme if it has one.
     pub registry: String,
+    /// Its host, with port and path, as references begin; none when no image is made.
+    pub registry_host: Option<String>,
     /// The console's address.
     pub console: String,
     /// How many scripts at once; none leaves it to the machine.
@@ -184,6 +186,16 @@ pub enum Error {
     NoApps {
         /// Where they belong.
         apps: PathBuf,
+    },
+    /// A store of which nothing would run.
+    #[error("`{store}` has no app that an image is made of, so there is nothing to deploy")]
+    #[diagnostic(
+        code(alokai::plan::nothing_to_deploy),
+        help("a frontend, a middleware, or another app with a `build` script makes one")
+    )]
+    NothingToDeploy {
+        /// The store.
+        store: String,
     },
     /// Two units would be pushed to one place.
     #[error("{} would have one and the same image `{reference}`", list(units))]
@@ -438,6 +450,10 @@ impl Plan {
                 .iter()
                 .any(|image| matches!(image.dockerfile, Dockerfile::Default(_)))
                 .then(|| project.settings.image.base.clone()),
+            registry_host: images
+                .iter()
+                .find_map(|image| image.reference.as_ref())
+                .map(|reference| reference.registry.clone()),
             images,
             releases,
             registry,

@@ -19,8 +19,6 @@ pub const MIDDLEWARE_PORT: u16 = 4000;
 pub struct Release {
     /// The store.
     pub store: StoreId,
-    /// The instance, as the console names it.
-    pub instance: String,
     /// Where the request goes.
     pub url: String,
     /// Where visitors find the store.
@@ -95,13 +93,17 @@ pub fn releases(
                 );
             }
         }
+        if !images.iter().any(|image| image.unit.store == store.id) && left_out.is_empty() {
+            return Err(Error::NothingToDeploy {
+                store: store.id.to_string(),
+            });
+        }
         let project_name = &store.deployment.project_name;
         let region = &store.deployment.cloud_region;
         let instance = format!("{project_name}-{region}-gcp-storefrontcloud-io");
         releases.push(Release {
             store: store.id.clone(),
             url: format!("{console}/cloud/instances/{instance}/deploy"),
-            instance,
             address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
             tag: tag.to_owned(),
             middleware,

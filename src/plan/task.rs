@@ -169,14 +169,14 @@ pub fn tasks(project: &Project, stores: &[StorePlan], chosen: &Chosen) -> Result
     }
     // Middleware before the frontends, which read its types.
     built.sort_by_key(|(_, app)| app.kind.framework().is_some());
-    let mut middleware = BTreeMap::new();
+    let mut middleware = BTreeMap::<_, Vec<usize>>::new();
     for (composition, app) in built {
         let unit = &composition.unit;
         let mut needs = packages.needs(&app.package, &task_of_package);
         if app.kind == AppKind::Middleware {
-            middleware.insert(&unit.store, tasks.len());
+            middleware.entry(&unit.store).or_default().push(tasks.len());
         } else if app.kind.framework().is_some() {
-            needs.extend(middleware.get(&unit.store));
+            needs.extend(middleware.get(&unit.store).into_iter().flatten());
         }
         tasks.push(Task {
             subject: Subject::Unit(unit.clone()),

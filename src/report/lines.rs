@@ -1,6 +1,7 @@
 //! Plain lines, for pipes and CI; on GitHub Actions the output of each unit in a group.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 
 use super::{Reporter, duration};
@@ -55,7 +56,7 @@ impl<W: Write + Send> Groups<W> {
         writeln!(self.out, "::group::{} {unit}", unit.stage)?;
         // A line of a script must not be taken for a command of the runner, whatever it
         // says: between these two marks the runner listens to nothing.
-        let token = format!("alokai-{}", std::process::id());
+        let token = format!("alokai-{:x}", RandomState::new().hash_one(unit));
         writeln!(self.out, "::stop-commands::{token}")?;
         for line in lines {
             writeln!(self.out, "{line}")?;

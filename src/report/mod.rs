@@ -5,7 +5,6 @@ mod lines;
 mod ndjson;
 mod summary;
 
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 pub use bars::Bars;
@@ -14,9 +13,6 @@ pub use ndjson::Ndjson;
 pub use summary::{Deployed, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};
-
-/// Events that may wait for a slow reader before the work waits too.
-const BACKLOG: usize = 1024;
 
 /// Shows events as they come.
 pub trait Reporter: Send {
@@ -30,15 +26,14 @@ pub trait Reporter: Send {
 /// Starts a thread that hands events to the reporter. Join it after the last [`Events`] is
 /// dropped.
 pub fn start(mut reporter: Box<dyn Reporter>) -> (Events, JoinHandle<()>) {
-    let (sender, receiver) = sync_channel(BACKLOG);
-    let events: Receiver<Event> = receiver;
+    let (events, received) = Events::channel();
     let thread = std::thread::spawn(move || {
-        for event in events {
+        for event in received {
             reporter.report(&event);
         }
         reporter.finish();
     });
-    (Events::new(sender), thread)
+    (events, thread)
 }
 
 /// A duration for people: `0.4 s`, `41.2 s`, `3 min 05 s`.

@@ -52,7 +52,7 @@ pub struct SummaryTable {
 }
 
 impl SummaryTable {
-    /// The table; references stand below their row, whole, so that they can be copied.
+    /// The table, and below it every reference, whole, so that it can be copied.
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.

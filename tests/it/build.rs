@@ -339,6 +339,38 @@ fn ctrl_c_ends_every_child_and_exits_130() {
 }
 
 #[test]
+fn ctrl_c_ends_a_run_that_nobody_reads() {
+    let chatty = "setInterval(() => console.log('x'.repeat(1000)), 0)";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", chatty);
+    let mut child = project.start(&["store", "build", "--store", "us"]);
+    // Both pipes stay open and unread: the run fills them and then waits for us.
+    std::thread::sleep(Duration::from_secs(3));
+    let status = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // The summary and the error have no reader either, so its last words may block it: what
+    // counts is that its children are gone, and that insisting ends it.
+    let start = Instant::now();
+    while !processes_in(&project.path(".out")).is_empty() {
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            processes_in(&project.path(".out"))
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..2 {
+        let _ = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(wait(&mut child, Duration::from_secs(8)).code(), Some(130));
+}
+
+#[test]
 fn a_second_ctrl_c_kills_what_does_not_listen() {
     let project = Project::shop().file("apps/storefront-middleware/build.js", DEAF);
     let arguments = ["store", "build", "--all"];

@@ -32,19 +32,21 @@ pub struct Written {
 }
 
 impl Manifest {
-    /// Reads a manifest. One that is missing or broken counts as empty: everything is written.
-    pub fn read(path: &Path) -> Result<Self, Io> {
+    /// Reads a manifest; none where it is missing or broken.
+    pub fn read(path: &Path) -> Result<Option<Self>, Io> {
         match std::fs::read(path) {
             Ok(text) => {
-                let mut manifest: Self = serde_json::from_slice(&text).unwrap_or_default();
+                let Ok(mut manifest) = serde_json::from_slice::<Self>(&text) else {
+                    return Ok(None);
+                };
                 // The file can be edited; what it says to remove has to lie below `.out`.
                 manifest.files.retain(|path, _| {
                     let mut parts = Path::new(path).components();
                     parts.all(|part| matches!(part, std::path::Component::Normal(_)))
                 });
-                Ok(manifest)
+                Ok(Some(manifest))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Io::at("read", path)(error)),
         }
     }

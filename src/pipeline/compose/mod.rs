@@ -80,6 +80,7 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
     if context.interrupt.stopped() {
         return Err(Error::Interrupted {
             stage: Stage::Compose,
+            failures: Vec::new(),
         });
     }
     let all_staged = staged.iter().all(|(.., staged)| staged.is_ok());
@@ -137,7 +138,9 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
             continue;
         }
         let path = work::manifest_path(plan, store);
-        let mut manifest = Manifest::read(&path)?;
+        let Some(mut manifest) = Manifest::read(&path)? else {
+            continue;
+        };
         let folder = plan.project.join(".out").join(store.id.as_str());
         let mut changed = false;
         for unit in units {

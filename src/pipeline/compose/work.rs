@@ -25,6 +25,8 @@ pub struct Work<'a> {
     /// `.out/<store>`.
     folder: PathBuf,
     manifest_path: PathBuf,
+    /// Whether the folder holds what no manifest tells of; then it is made anew.
+    is_unknown: bool,
     old: Manifest,
     /// By path relative to `folder`: everything that is to be there in the end.
     wanted: BTreeMap<String, &'a Entry>,
@@ -40,7 +42,10 @@ impl<'a> Work<'a> {
     pub fn decide(plan: &'a Plan, store: &'a StorePlan) -> Result<Self, Io> {
         let folder = plan.project.join(".out").join(store.id.as_str());
         let manifest_path = manifest_path(plan, store);
-        let old = Manifest::read(&manifest_path)?;
+        let known = Manifest::read(&manifest_path)?;
+        // Without a manifest nobody knows what in the folder is of sources that are gone.
+        let is_unknown = known.is_none() && folder.symlink_metadata().is_ok();
+        let old = known.unwrap_or_default();
         let mut wanted = BTreeMap::new();
         let mut links = Vec::new();
         for composition in &store.compositions {
@@ -79,6 +84,7 @@ impl<'a> Work<'a> {
             project: &plan.project,
             folder,
             manifest_path,
+            is_unknown,
             old,
             wanted,
             write,
@@ -138,6 +144,18 @@ impl Staged<'_> {
         }
         pending.write(&work.manifest_path)?;
 
+        if work.is_unknown {
+            let is_folder = work
+                .folder
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir());
+            let removed = if is_folder {
+                std::fs::remove_dir_all(&work.folder)
+            } else {
+                std::fs::remove_file(&work.folder)
+            };
+            removed.map_err(Io::at("remove", &work.folder))?;
+        }
         let mut folders = Folders::new(work.folder.clone());
         for path in &work.remove {
             folders.remove(path)?;

@@ -41,11 +41,6 @@ impl Artifact {
     pub fn unit(&self) -> &UnitId {
         &self.unit
     }
-
-    /// The pruned folder.
-    pub fn folder(&self) -> PathBuf {
-        self.workdir.join(FOLDER)
-    }
 }
 
 /// Why an app cannot be pruned.
