@@ -3,7 +3,7 @@
 
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::Framework;
 
@@ -97,8 +97,8 @@ pub struct LocalPorts {
     pub nuxt: Option<u16>,
 }
 
-/// How images are made and named.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// How images are made and named. Serialized for its defaults, which the schema shows.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Image {
