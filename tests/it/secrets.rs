@@ -2,19 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::deploy::unique;
 use crate::support::{Console, Project, docker, registry};
 
-/// Watches arguments and environments of all processes but the program itself, until it is
-/// told to stop.
-fn watch(needle: String, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<BTreeSet<String>> {
+/// Watches arguments and environments of all processes that work in a folder, but for the
+/// program itself, until it is told to stop. (Those of other tests may know the password.)
+fn watch(
+    needle: String,
+    folder: PathBuf,
+    stop: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<(usize, BTreeSet<String>)> {
     std::thread::spawn(move || {
-        let mut found = BTreeSet::new();
+        let (mut children, mut found) = (0, BTreeSet::new());
         while !stop.load(Ordering::Relaxed) {
             for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+                let cwd = std::fs::read_link(entry.path().join("cwd"));
                 let read = |file: &str| {
                     let mut text = Vec::new();
                     let _ = std::fs::File::open(entry.path().join(file))
@@ -23,15 +29,19 @@ fn watch(needle: String, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<BTree
                 };
                 let arguments = read("cmdline");
                 let own = arguments.starts_with(env!("CARGO_BIN_EXE_alokai"));
-                let inside = read("environ").contains("CLI_CLOUD_USERNAME=")
-                    || read("environ").contains(&needle);
-                if arguments.contains(&needle) || (arguments.contains("node") && !own && inside) {
+                if own || !cwd.is_ok_and(|cwd| cwd.starts_with(&folder)) {
+                    continue;
+                }
+                children += 1;
+                let environment = read("environ");
+                let names_us = environment.contains("CLI_CLOUD_USERNAME=");
+                if arguments.contains(&needle) || environment.contains(&needle) || names_us {
                     found.insert(arguments.replace('\0', " "));
                 }
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        found
+        (children, found)
     })
 }
 
@@ -58,7 +68,7 @@ fn the_password_is_found_nowhere() {
         .env("CLI_CONSOLE_API_URL", &console.address);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let watching = watch(needle.clone(), Arc::clone(&stop));
+    let watching = watch(needle.clone(), project.root().to_owned(), Arc::clone(&stop));
     let mut texts = Vec::new();
     for arguments in [
         &["store", "deploy", "--store", "us"][..],
@@ -71,7 +81,8 @@ fn the_password_is_found_nowhere() {
         texts.push((format!("stderr of {arguments:?}"), run.stderr));
     }
     stop.store(true, Ordering::Relaxed);
-    let seen = watching.join().unwrap();
+    let (children, seen) = watching.join().unwrap();
+    assert!(children > 0, "no child was ever looked at");
     assert!(seen.is_empty(), "seen in processes: {seen:?}");
 
     // The console did get it, and the error does show its answer.
