@@ -510,10 +510,11 @@ fn a_killed_compose_is_repaired_by_the_next() {
         project.path("apps/playwright/tests"),
         project.path("apps/playwright/moved"),
     );
-    let mut torn = 0;
-    for millis in [
-        2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 35, 40, 50,
-    ] {
+    // Ever later, and on until a kill came in the middle: how fast a machine is, is no matter.
+    let (mut torn, mut millis) = (0, 2);
+    while millis < 50 || torn == 0 {
+        assert!(millis < 10_000, "no kill came in the middle");
+        millis += 2 + millis / 10;
         // Every file has to go and another to come; then everything goes back.
         std::fs::rename(&tests, &moved).unwrap();
         let mut child = project.start(&["store", "compose", "--all"]);
@@ -528,5 +529,4 @@ fn a_killed_compose_is_repaired_by_the_next() {
         composed(&project);
         assert_eq!(wanted, project.tree(".out"), "killed after {millis} ms");
     }
-    assert!(torn > 0, "no kill came in the middle");
 }
