@@ -277,16 +277,27 @@ pub struct Span {
 impl Span {
     /// Sends the unit's end and gives the time it took.
     pub fn end(self, result: Result<Option<String>, String>) -> Duration {
+        self.finish(match result {
+            Ok(note) => Outcome::Done { note },
+            // The rest (a script's last lines) comes with the error itself.
+            Err(message) => Outcome::Failed {
+                message: message.lines().next().unwrap_or_default().to_owned(),
+            },
+        })
+    }
+
+    /// Sends that the unit was given up before it did anything, and because of whom.
+    pub fn skip(self, because: &str) {
+        self.finish(Outcome::Skipped {
+            because: because.to_owned(),
+        });
+    }
+
+    fn finish(self, outcome: Outcome) -> Duration {
         let elapsed = self.started.elapsed();
         self.events.send(Event::Finished {
             unit: self.unit,
-            outcome: match result {
-                Ok(note) => Outcome::Done { note },
-                // The rest (a script's last lines) comes with the error itself.
-                Err(message) => Outcome::Failed {
-                    message: message.lines().next().unwrap_or_default().to_owned(),
-                },
-            },
+            outcome,
             seconds: seconds(elapsed),
         });
         elapsed

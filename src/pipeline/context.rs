@@ -34,20 +34,6 @@ impl Context {
         self.runtime.block_on(future)
     }
 
-    /// Carries out one unit, and sends its beginning and its end.
-    pub async fn attempt<T, E: std::fmt::Display>(
-        &self,
-        unit: &Unit,
-        note: impl FnOnce(&T) -> String,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        let span = self.events.begin(unit);
-        let result = work.await;
-        let note = |product| Some(note(product));
-        span.end(result.as_ref().map(note).map_err(ToString::to_string));
-        result
-    }
-
     /// Sends that a unit is not begun, and because of whom.
     pub fn skip(&self, unit: Unit, because: &str) {
         self.events.send(Event::Finished {
@@ -210,11 +196,7 @@ impl Interrupt {
         interrupted: E,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        tokio::select! {
-            biased;
-            () = self.stopping() => Err(interrupted),
-            result = work => result,
-        }
+        unless(self.stopping(), interrupted, work).await
     }
 
     /// Gives work up only when the run shall end at once.
@@ -223,16 +205,24 @@ impl Interrupt {
         interrupted: E,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        tokio::select! {
-            biased;
-            () = self.killing() => Err(interrupted),
-            result = work => result,
-        }
+        unless(self.killing(), interrupted, work).await
     }
 
     /// Ends when the run shall end at once.
     pub async fn killing(&self) {
         self.kill.cancelled().await;
+    }
+}
+
+async fn unless<T, E>(
+    ending: impl Future<Output = ()>,
+    interrupted: E,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::select! {
+        biased;
+        () = ending => Err(interrupted),
+        result = work => result,
     }
 }
 

@@ -33,7 +33,10 @@ impl<'a> Halt<'a> {
             self.context.skip(unit, &because);
             return None;
         }
-        let result = self.context.attempt(&unit, note, work).await;
+        let span = self.context.events.begin(&unit);
+        let result = work.await;
+        let note = |product| Some(note(product));
+        span.end(result.as_ref().map(note).map_err(ToString::to_string));
         if result.is_err() && !self.context.keep_going {
             let mut because = self
                 .because

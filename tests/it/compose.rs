@@ -483,6 +483,15 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     );
     let blocked = ".out/us/storefront-middleware/node_modules/b";
     project.write(&format!("{blocked}/package.json"), b"{}");
+    let before = project.tree(".out");
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    assert_eq!(before, project.tree(".out"));
+    assert!(
+        run.stderr.contains("skipped compose eu because of us"),
+        "{}",
+        run.stderr
+    );
+
     project
         .alokai(&["store", "build", "--all", "--keep-going"])
         .fails_with(1);

@@ -83,22 +83,24 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
             failures: Vec::new(),
         });
     }
-    let all_staged = staged.iter().all(|(.., staged)| staged.is_ok());
+    // Without `--keep-going` one store's trouble leaves all of them untouched.
+    let trouble = staged
+        .iter()
+        .find_map(|(store, .., staged)| staged.is_err().then_some(&store.id));
+    let trouble = trouble
+        .filter(|_| !context.keep_going)
+        .map(ToString::to_string);
     let results: Vec<_> = staged
         .into_par_iter()
         .map(|(store, unit, span, staged)| {
-            // Without `--keep-going` one store's trouble leaves all of them untouched.
-            let result = match staged {
-                Ok(staged) if all_staged || context.keep_going => staged.commit().map(Some),
-                Ok(_) => Ok(None),
-                Err(error) => Err(error),
-            };
-            let note = |done: &Option<(usize, usize)>| match done {
-                Some(done) => Some(note(store, *done)),
-                None => Some("left as it was, because of another store".into()),
-            };
+            if let (Ok(_), Some(because)) = (&staged, &trouble) {
+                span.skip(because);
+                return (store, unit, Ok(()));
+            }
+            let result = staged.and_then(Staged::commit);
+            let note = |done: &Done| Some(note(store, *done));
             span.end(result.as_ref().map(note).map_err(ToString::to_string));
-            (store, unit, result)
+            (store, unit, result.map(|_| ()))
         })
         .collect();
     let mut settled = Settled::default();
@@ -109,14 +111,14 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
             path: plan.workdir(&composition.unit),
         });
         match result {
-            Ok(_) => settled.done.extend(of_store),
+            Ok(()) => settled.done.extend(of_store),
             Err(error) => settled.add(unit, Err(StageError::from(error))),
         }
     }
     Ok(settled)
 }
 
-fn note(store: &StorePlan, done: (usize, usize)) -> String {
+fn note(store: &StorePlan, done: Done) -> String {
     let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
     match done {
         (0, 0) => format!("{files} files, nothing changed"),

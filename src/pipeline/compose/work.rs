@@ -106,6 +106,7 @@ impl<'a> Work<'a> {
 
     /// Writes everything new to the staging folder; `.out/<store>` is not touched.
     pub fn stage(self, staging: &Staging) -> Result<Staged<'a>, Io> {
+        self.links.iter().try_for_each(NodeModules::is_free)?;
         let files = self
             .write
             .par_iter()
@@ -231,31 +232,46 @@ impl NodeModules {
         std::fs::read_link(&self.link).ok() != self.target
     }
 
-    fn make(&self) -> Result<(), Io> {
-        if !self.differs() {
-            return Ok(());
-        }
+    /// Whether the place is free. Tools keep caches in `node_modules/.cache`; a folder with
+    /// nothing else gives way, one with packages does not.
+    fn is_free(&self) -> Result<(), Io> {
         let is_link = self
             .link
             .symlink_metadata()
             .is_ok_and(|metadata| metadata.is_symlink());
-        if is_link {
-            std::fs::remove_file(&self.link).map_err(Io::at("remove", &self.link))?;
+        if is_link || self.target.is_none() {
+            return Ok(());
+        }
+        let Ok(mut entries) = std::fs::read_dir(&self.link) else {
+            return Ok(());
+        };
+        let only_caches = entries.all(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+        });
+        if only_caches {
+            return Ok(());
+        }
+        let error = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
+        Err(Io::at("replace", &self.link)(error))
+    }
+
+    fn make(&self) -> Result<(), Io> {
+        if !self.differs() {
+            return Ok(());
+        }
+        match self.link.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                std::fs::remove_file(&self.link).map_err(Io::at("remove", &self.link))?;
+            }
+            // Only caches, as the staging has seen.
+            Ok(_) if self.target.is_some() => {
+                std::fs::remove_dir_all(&self.link).map_err(Io::at("remove", &self.link))?;
+            }
+            _ => {}
         }
         let Some(target) = &self.target else {
             return Ok(());
         };
-        // Tools keep caches in `node_modules/.cache`; a folder with nothing else gives way.
-        if let Ok(mut entries) = std::fs::read_dir(&self.link) {
-            let only_caches = entries.all(|entry| {
-                entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.'))
-            });
-            if !only_caches {
-                let error = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
-                return Err(Io::at("replace", &self.link)(error));
-            }
-            std::fs::remove_dir_all(&self.link).map_err(Io::at("remove", &self.link))?;
-        }
         std::os::unix::fs::symlink(target, &self.link).map_err(Io::at("link", &self.link))
     }
 }
