@@ -318,6 +318,11 @@ pub fn git(folder: &Path, arguments: &[&str]) -> String {
             "user.email=test@example.com",
             "-c",
             "commit.gpgsign=false",
+            // A maintenance that detaches itself would still be at work beside the run under test.
+            "-c",
+            "maintenance.auto=false",
+            "-c",
+            "gc.auto=0",
         ])
         .args(arguments)
         .current_dir(folder)
