@@ -22,6 +22,7 @@ pub mod compare;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod git;
 pub mod overlay;
 pub mod path;

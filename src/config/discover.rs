@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::files::{Files, Node};
 use crate::store::{AppKind, AppName, StoreId};
 
 use super::package::PackageJson;
@@ -38,23 +39,23 @@ pub struct Folders {
 }
 
 /// Reads the folder tree of the project in `root`.
-pub fn scan(root: &Path) -> Result<Folders, Error> {
+pub fn scan(files: &dyn Files, root: &Path) -> Result<Folders, Error> {
     let mut found = Folders::default();
     let mut problems = Vec::new();
     let apps = root.join("apps");
-    for name in subfolders(&apps, &mut problems)? {
+    for name in subfolders(files, &apps, &mut problems)? {
         let package = apps.join(&name).join("package.json");
         if name == "stores" {
             continue;
         }
-        if !package.is_file() {
+        if !files.is_file(&package) {
             let notice = format!("`apps/{name}` has no `package.json` and is no base app");
             found.notices.push(notice);
             continue;
         }
         match AppName::new(&name) {
             Ok(name) => {
-                let package = match PackageJson::read(&package) {
+                let package = match PackageJson::read_from(files, &package) {
                     Ok(package) => package,
                     Err(error) => {
                         problems.push(broken(&error));
@@ -76,11 +77,11 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
             )),
         }
     }
-    for name in subfolders(&root.join("packages"), &mut Vec::new())? {
+    for name in subfolders(files, &root.join("packages"), &mut Vec::new())? {
         let folder = format!("packages/{name}");
         let file = root.join(&folder).join("package.json");
-        if file.is_file() {
-            let package = PackageJson::read(&file)?;
+        if files.is_file(&file) {
+            let package = PackageJson::read_from(files, &file)?;
             if let Some(name) = package.name.clone() {
                 found.packages.push(WorkspacePackage {
                     name,
@@ -91,10 +92,17 @@ pub fn scan(root: &Path) -> Result<Folders, Error> {
         }
     }
     let file = root.join("package.json");
-    if file.is_file() {
-        found.root = PackageJson::read(&file)?;
+    if files.is_file(&file) {
+        found.root = PackageJson::read_from(files, &file)?;
     }
-    stores(root, "apps/stores", None, &mut found.stores, &mut problems)?;
+    stores(
+        files,
+        root,
+        "apps/stores",
+        None,
+        &mut found.stores,
+        &mut problems,
+    )?;
     if problems.is_empty() {
         Ok(found)
     } else {
@@ -115,13 +123,14 @@ fn broken(error: &Error) -> Problem {
 }
 
 fn stores(
+    files: &dyn Files,
     root: &Path,
     folder: &str,
     parent: Option<&StoreId>,
     found: &mut Vec<StoreFolder>,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    for name in subfolders(&root.join(folder), problems)? {
+    for name in subfolders(files, &root.join(folder), problems)? {
         let path = format!("{folder}/{name}");
         let id = match StoreId::new(&name) {
             Ok(id) => id,
@@ -133,7 +142,7 @@ fn stores(
                 continue;
             }
         };
-        let mut folders = subfolders(&root.join(&path), problems)?;
+        let mut folders = subfolders(files, &root.join(&path), problems)?;
         folders.retain(|name| name != "stores");
         found.push(StoreFolder {
             id: id.clone(),
@@ -141,7 +150,8 @@ fn stores(
             path: path.clone(),
             folders,
         });
-        stores(root, &format!("{path}/stores"), Some(&id), found, problems)?;
+        let below = format!("{path}/stores");
+        stores(files, root, &below, Some(&id), found, problems)?;
     }
     Ok(())
 }
@@ -149,37 +159,38 @@ fn stores(
 /// Names of the real folders in `folder`, sorted; none where it does not exist. Hidden ones
 /// are tools' own. Links are not followed, since a link upwards would make a store its own
 /// parent; one that leads to a folder is a problem, since its writer meant something by it.
-fn subfolders(folder: &Path, problems: &mut Vec<Problem>) -> Result<Vec<String>, Error> {
-    let failed = |source| Error::Read {
-        path: folder.to_owned(),
-        source,
-    };
-    let entries = match std::fs::read_dir(folder) {
+fn subfolders(
+    files: &dyn Files,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<String>, Error> {
+    let entries = match files.entries(folder) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
-        other => other.map_err(failed)?,
+        other => other.map_err(|source| Error::Read {
+            path: folder.to_owned(),
+            source,
+        })?,
     };
     let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+    for (name, node) in entries {
+        let path = folder.join(&name);
+        let name = name.to_string_lossy().into_owned();
         if name.starts_with('.') || name == "node_modules" {
             continue;
         }
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
+        if node == Node::Folder {
             names.push(name);
-        } else if kind.is_symlink() && entry.path().is_dir() {
+        } else if node == Node::Link && files.is_folder(&path) {
             problems.push(Problem::new(
                 format!(
                     "`{}` is a link to a folder, and apps and stores are real folders",
-                    entry.path().display()
+                    path.display()
                 ),
                 "move the folder here, or remove the link",
             ));
         }
     }
-    names.sort();
     Ok(names)
 }

@@ -19,6 +19,7 @@ pub use package::PackageJson;
 pub use problem::{Error, Problem};
 pub use raw::{AppImage, Console, Image, Prune};
 
+use crate::files::{Disk, Files};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
 
 /// The name of the config file; the folder that holds it is the project.
@@ -92,15 +93,23 @@ impl Project {
         Self::load(root)
     }
 
-    /// Reads the project in `root`.
+    /// Reads the project in `root` from disk.
     pub fn load(root: &Path) -> Result<Self, Error> {
+        Self::load_from(&Disk, root)
+    }
+
+    /// Reads the project in `root`, as it is in the working tree or was in a commit.
+    pub fn load_from(files: &dyn Files, root: &Path) -> Result<Self, Error> {
         let path = root.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+        let read = files.read(&path).and_then(|text| {
+            String::from_utf8(text).map_err(|_| std::io::Error::other("it is not valid UTF-8"))
+        });
+        let text = read.map_err(|source| Error::Read {
             path: path.clone(),
             source,
         })?;
         let config = check::parse(&path, &text)?;
-        let folders = discover::scan(root)?;
+        let folders = discover::scan(files, root)?;
         resolve::resolve(root, &path, &text, config, folders)
     }
 

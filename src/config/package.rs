@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::problem::Error;
+use crate::files::{Disk, Files};
 
 /// The fields of a `package.json` that decide something here; all others are left alone.
 ///
@@ -64,9 +65,14 @@ pub struct PeerMeta {
 }
 
 impl PackageJson {
-    /// Reads the file.
+    /// Reads the file from disk.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path).map_err(|source| Error::Read {
+        Self::read_from(&Disk, path)
+    }
+
+    /// Reads the file.
+    pub fn read_from(files: &dyn Files, path: &Path) -> Result<Self, Error> {
+        let text = files.read(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::content::ContentId;
-use super::layer::{File, Kind, Layer, Lister, Owner, Stamp, base_folder};
+use super::layer::{File, Kind, Layer, Lister, Owner, Source, Stamp, base_folder};
 use super::merge::merge;
 use super::rewrite;
 use super::rules::{Origin, Rules};
 use super::{Error, Problem};
 use crate::config::Project;
-use crate::git::Repository;
+use crate::git::{Objects, Repository, Tree};
 use crate::store::{AppKind, AppName, Store, UnitId};
 
 /// Files that always come from the base app and cannot be dropped.
@@ -68,10 +68,34 @@ pub struct Entry {
 pub enum Body {
     /// Copied from this file.
     Copy(Arc<Path>, Stamp),
+    /// The blob with the entry's id, when composed from a commit.
+    Blob(Arc<Objects>),
     /// Edited on its way.
     Text(Arc<str>),
     /// A link; its target is in the entry's kind.
     Link,
+}
+
+impl Entry {
+    /// The composed content; a link's target.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        match (&self.body, &self.kind) {
+            (_, Kind::Link { target }) => Ok(target.as_bytes().to_vec()),
+            (Body::Copy(path, _), _) => std::fs::read(path),
+            (Body::Blob(objects), _) => objects.blob(self.id.oid()),
+            (Body::Text(text), _) => Ok(text.as_bytes().to_vec()),
+            (Body::Link, _) => Ok(Vec::new()),
+        }
+    }
+
+    /// Git's mode of it, in octal.
+    pub fn mode(&self) -> &'static str {
+        match self.kind {
+            Kind::File { executable: false } => "100644",
+            Kind::File { executable: true } => "100755",
+            Kind::Link { .. } => "120000",
+        }
+    }
 }
 
 /// A store's own `package.json` or `tsconfig.json`.
@@ -97,11 +121,7 @@ impl Composition {
     pub fn id(&self) -> ContentId {
         let mut listing = String::new();
         for (path, entry) in &self.entries {
-            let mode = match entry.kind {
-                Kind::File { executable: false } => "100644",
-                Kind::File { executable: true } => "100755",
-                Kind::Link { .. } => "120000",
-            };
+            let mode = entry.mode();
             // Writing to a string cannot fail. NUL separates, since a path may hold a newline.
             let _ = write!(listing, "{mode} {}\0{path}\0", entry.id);
         }
@@ -113,6 +133,7 @@ impl Composition {
 pub struct Composer<'a> {
     project: &'a Project,
     lister: Lister,
+    on_disk: bool,
 }
 
 /// A store together with one of its apps.
@@ -124,6 +145,20 @@ impl<'a> Composer<'a> {
         Ok(Self {
             project,
             lister: Lister::new(&project.root, repository)?,
+            on_disk: true,
+        })
+    }
+
+    /// Gets ready to compose as it was in a commit; `project` is that commit's too.
+    pub fn of_commit(
+        project: &'a Project,
+        repository: &Repository,
+        tree: Tree,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            project,
+            lister: Lister::of_commit(&project.root, repository, tree)?,
+            on_disk: false,
         })
     }
 
@@ -244,7 +279,11 @@ impl<'a> Composer<'a> {
 
         let mut entries = BTreeMap::new();
         for (path, merged) in merged {
-            let (id, body) = content(&unit, &path, merged.file)?;
+            let place = || {
+                let folder = self.lister.project().join(base_folder(&app.name));
+                folder.join(&*path)
+            };
+            let (id, body) = content(&unit, &path, merged.file, place)?;
             let entry = Entry {
                 winner: merged.winner,
                 hidden: merged.hidden,
@@ -254,15 +293,11 @@ impl<'a> Composer<'a> {
             };
             entries.insert(path, entry);
         }
-        let node_modules = self
-            .project
-            .root
-            .join(base_folder(&app.name))
-            .join("node_modules");
+        let base = self.project.root.join(base_folder(&app.name));
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
             kind: app.kind,
-            own_node_modules: has_packages(&node_modules),
+            own_node_modules: self.on_disk && has_packages(&base.join("node_modules")),
             unit,
             entries,
             dropped,
@@ -282,35 +317,57 @@ fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     }
 }
 
-/// The composed content of a layer's file: the file itself, or an edited text.
-fn content(unit: &UnitId, path: &str, file: &File) -> Result<(ContentId, Body), Error> {
+/// The composed content of a layer's file: the file itself, or an edited text. `place` is
+/// where the file lies, for messages.
+fn content(
+    unit: &UnitId,
+    path: &str,
+    file: &File,
+    place: impl FnOnce() -> PathBuf,
+) -> Result<(ContentId, Body), Error> {
     match (&file.kind, path) {
         (Kind::Link { .. }, _) => Ok((file.id, Body::Link)),
-        (Kind::File { .. }, "package.json") => edited(&file.source, |text| {
+        (Kind::File { .. }, "package.json") => edited(file, place(), |text| {
             rewrite::package_json(text, &unit.package_name())
         }),
-        (Kind::File { .. }, "tsconfig.json") => edited(&file.source, rewrite::tsconfig_json),
-        (Kind::File { .. }, _) => Ok((file.id, Body::Copy(Arc::clone(&file.source), file.stamp))),
+        (Kind::File { .. }, "tsconfig.json") => edited(file, place(), rewrite::tsconfig_json),
+        (Kind::File { .. }, _) => {
+            let body = match &file.source {
+                Source::Disk(path, stamp) => Body::Copy(Arc::clone(path), *stamp),
+                Source::Blob(objects) => Body::Blob(Arc::clone(objects)),
+                Source::Link => Body::Link,
+            };
+            Ok((file.id, body))
+        }
     }
 }
 
 fn edited(
-    source: &Path,
+    file: &File,
+    place: PathBuf,
     edit: impl FnOnce(&str) -> Result<String, String>,
 ) -> Result<(ContentId, Body), Error> {
-    let text = std::fs::read_to_string(source).map_err(|error| Error::Read {
-        path: source.to_owned(),
-        source: error,
-    })?;
-    // A BOM is no JSON; it stays in front, as everything else stays.
-    let (bom, text) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
-    let text = edit(text)
-        .map(|text| format!("{bom}{text}"))
+    let text = match file.read() {
+        Ok(text) => text,
+        Err(source) => {
+            return Err(Error::Read {
+                path: place,
+                source,
+            });
+        }
+    };
+    let edited = std::str::from_utf8(&text)
+        .map_err(|_| "it is not valid UTF-8".to_owned())
+        .and_then(|text| {
+            // A BOM is no JSON; it stays in front, as everything else stays.
+            let (bom, text) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
+            edit(text).map(|text| format!("{bom}{text}"))
+        })
         .map_err(|reason| Error::Rewrite {
-            path: source.to_owned(),
+            path: place,
             reason,
         })?;
-    Ok((ContentId::of(text.as_bytes()), Body::Text(text.into())))
+    Ok((ContentId::of(edited.as_bytes()), Body::Text(edited.into())))
 }
 
 /// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and

@@ -31,6 +31,11 @@ impl ContentId {
             .map_err(failed)
     }
 
+    /// The id as git's library has it.
+    pub fn oid(self) -> Oid {
+        self.0
+    }
+
     /// The first `digits` hexadecimal digits.
     pub fn short(&self, digits: usize) -> String {
         let mut text = self.0.to_string();

@@ -1,10 +1,10 @@
-//! Listing one layer from disk: the files that git would not ignore, plus `.env` and `.env.*`.
+//! Listing one layer, from disk or from a commit: the files that git would not ignore, plus
+//! `.env` and `.env.*`.
 //!
 //! An own walk and not the `ignore` crate's: ignored `.env` files must be seen, tracked files
 //! count although a rule ignores them, and a link is kept, followed or refused by where it leads.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::content::ContentId;
 use super::{Error, Problem};
-use crate::git::{Index, Repository};
+use crate::files::{Disk, FileStat, Files, Node};
+use crate::git::{Index, Objects, Repository, Tree};
 use crate::path::{normalize, relative};
 use crate::store::{AppName, StoreId};
 
@@ -60,9 +61,30 @@ pub struct File {
     /// Identity of the content; of the target's text for a link.
     pub id: ContentId,
     /// Where the content lies.
-    pub source: Arc<Path>,
-    /// What the source looked like when its id was taken.
-    pub stamp: Stamp,
+    pub source: Source,
+}
+
+/// Where a file's content lies.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// In this file of the working tree.
+    Disk(Arc<Path>, Stamp),
+    /// In the blob with the file's id.
+    Blob(Arc<Objects>),
+    /// In the link itself.
+    Link,
+}
+
+impl File {
+    /// Its content; a link's target.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        match (&self.kind, &self.source) {
+            (Kind::Link { target }, _) => Ok(target.as_bytes().to_vec()),
+            (_, Source::Disk(path, _)) => std::fs::read(path),
+            (_, Source::Blob(objects)) => objects.blob(self.id.oid()),
+            (_, Source::Link) => Ok(Vec::new()),
+        }
+    }
 }
 
 /// Size and time of a file: while they stay, its content does.
@@ -73,19 +95,18 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file as it is now.
-    pub fn new(metadata: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
+    /// Of a file as it was looked at.
+    pub fn new(stat: &FileStat) -> Self {
         Self {
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            size: stat.size,
+            modified: stat.modified,
         }
     }
 
     /// Whether the file still is as it was.
     pub fn is_of(&self, path: &Path) -> bool {
         path.metadata()
-            .is_ok_and(|metadata| Self::new(&metadata) == *self)
+            .is_ok_and(|metadata| Self::new(&FileStat::new(&metadata)) == *self)
     }
 }
 
@@ -103,20 +124,19 @@ pub struct Lister {
     project: PathBuf,
     /// Content may be copied from below here.
     boundary: PathBuf,
+    files: Arc<dyn Files>,
+    /// Where blobs are, for a commit.
+    objects: Option<Arc<Objects>>,
     index: Index,
     /// Rules that hold in all of `apps/`, weakest first.
     outer: Vec<Gitignore>,
+    /// Whether `.env` files count although git ignores them.
+    takes_ignored_env: bool,
 }
 
 impl Lister {
     /// Gets ready to list layers of `project`; without a repository only `.gitignore` files count.
     pub fn new(project: &Path, repository: Option<&Repository>) -> Result<Self, Error> {
-        let canonical = |path: &Path| {
-            path.canonicalize().map_err(|source| Error::Read {
-                path: path.to_owned(),
-                source,
-            })
-        };
         let project = canonical(project)?;
         let mut outer = vec![Gitignore::global().0];
         let mut boundary = project.clone();
@@ -139,9 +159,43 @@ impl Lister {
         Ok(Self {
             project,
             boundary,
+            files: Arc::new(Disk),
+            objects: None,
             index,
             outer,
+            takes_ignored_env: true,
         })
+    }
+
+    /// Gets ready to list layers as they were in a commit.
+    pub fn of_commit(project: &Path, repository: &Repository, tree: Tree) -> Result<Self, Error> {
+        Ok(Self {
+            project: canonical(project)?,
+            boundary: canonical(repository.root())?,
+            objects: Some(Arc::clone(tree.objects())),
+            files: Arc::new(tree),
+            index: Index::default(),
+            outer: Vec::new(),
+            takes_ignored_env: false,
+        })
+    }
+
+    /// Leaves out `.env` files that git ignores: no commit has them, so that they would make
+    /// the working tree differ from every one.
+    #[must_use]
+    pub fn without_ignored_env(mut self) -> Self {
+        self.takes_ignored_env = false;
+        self
+    }
+
+    /// The project's folder, without links.
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// Where the layers' files are read from.
+    pub fn files(&self) -> &dyn Files {
+        &*self.files
     }
 
     /// Lists what `owner` has for an app in `folder`, relative to the project. A folder that
@@ -155,12 +209,14 @@ impl Lister {
             files: BTreeMap::new(),
             problems: Vec::new(),
         };
-        if root.is_dir() {
+        if self.files.is_folder(&root) {
             let mut rules = Vec::new();
             let mut parent = self.project.clone();
             let mut ignored = false;
             for part in Path::new(folder) {
-                rules.extend(rules_in(&parent).filter(|_| parent != self.project));
+                if parent != self.project {
+                    rules.extend(self.rules_in(&parent));
+                }
                 parent.push(part);
                 ignored |= self.ignores(&rules, &parent, true);
             }
@@ -175,6 +231,10 @@ impl Lister {
         Ok((Layer { owner, files }, problems))
     }
 
+    fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
+        self.files.has_ignored().then(|| rules_in(folder)).flatten()
+    }
+
     /// Whether git would ignore the path: nearest rules first, the last match in a file wins.
     fn ignores(&self, rules: &[Gitignore], path: &Path, is_dir: bool) -> bool {
         for rules in rules.iter().rev().chain(self.outer.iter().rev()) {
@@ -186,6 +246,18 @@ impl Lister {
         }
         false
     }
+
+    fn tracks(&self, path: &Path) -> bool {
+        let inside = path.strip_prefix(&self.project).ok().and_then(Path::to_str);
+        inside.is_some_and(|path| self.index.tracks(path))
+    }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Error> {
+    path.canonicalize().map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The base app's folder, relative to the project.
@@ -232,11 +304,12 @@ impl Walk<'_> {
         path: &str,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
-        let own = rules_in(folder);
+        let own = self.lister.rules_in(folder);
         let depth = rules.len();
         rules.extend(own);
-        for (name, entry) in entries(folder)? {
-            let Some(name) = name.to_str().map(str::to_owned) else {
+        for (name, node) in self.entries(folder)? {
+            let entry = folder.join(&name);
+            let Some(name) = name.to_str() else {
                 self.problems.push(Problem::Name {
                     path: format!("{}/{path}{}", self.folder, name.to_string_lossy()),
                 });
@@ -246,14 +319,14 @@ impl Walk<'_> {
                 continue;
             }
             let inner = format!("{path}{name}");
-            let metadata = stat(&entry)?;
-            let ignored = self.lister.ignores(rules, &entry, metadata.is_dir());
-            if metadata.is_dir() {
+            let is_folder = node == Node::Folder;
+            let ignored = self.lister.ignores(rules, &entry, is_folder);
+            if is_folder {
                 if !ignored {
                     self.folder(&entry, &format!("{inner}/"), rules)?;
                 }
-            } else if !ignored || is_env(&name) {
-                self.add(&entry, inner, &metadata)?;
+            } else if !ignored || (is_env(name) && self.lister.takes_ignored_env) {
+                self.add(&entry, inner, node)?;
             }
         }
         rules.truncate(depth);
@@ -271,70 +344,58 @@ impl Walk<'_> {
             }
             let file = self.root.join(path);
             // Deleted, or now below a link: the walk has seen what is there.
-            let real = file.parent().and_then(|parent| parent.canonicalize().ok());
+            let real = file
+                .parent()
+                .and_then(|parent| self.lister.files.real(parent).ok());
             if real.as_deref() != file.parent() {
                 continue;
             }
-            match file.symlink_metadata() {
-                Ok(metadata) if !metadata.is_dir() => {
-                    self.add(&file, path.to_owned(), &metadata)?;
-                }
-                _ => {}
+            match self.lister.files.node(&file) {
+                Ok(Node::Folder) | Err(_) => {}
+                Ok(node) => self.add(&file, path.to_owned(), node)?,
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, file: &Path, path: String, metadata: &Metadata) -> Result<(), Error> {
-        if metadata.is_symlink() {
-            return self.link(file, path, &mut Vec::new());
+    fn add(&mut self, file: &Path, path: String, node: Node) -> Result<(), Error> {
+        match node {
+            Node::Link => self.link(file, path, &mut Vec::new()),
+            Node::File(stat) => self.content(file, path, &stat),
+            Node::Folder | Node::Special => {
+                self.problems.push(Problem::Special {
+                    path: format!("{}/{path}", self.folder),
+                });
+                Ok(())
+            }
         }
-        if !metadata.is_file() {
-            self.problems.push(Problem::Special {
-                path: format!("{}/{path}", self.folder),
-            });
-            return Ok(());
-        }
-        self.content(file, path, metadata)
     }
 
-    fn content(&mut self, file: &Path, path: String, metadata: &Metadata) -> Result<(), Error> {
-        use std::os::unix::fs::PermissionsExt;
-        let known = file
-            .strip_prefix(&self.lister.project)
-            .ok()
-            .and_then(Path::to_str)
-            .and_then(|path| self.lister.index.unchanged(path, metadata));
-        let id = match known {
-            Some(id) => id.into(),
-            None => ContentId::of_file(file).map_err(|source| Error::Read {
-                path: file.to_owned(),
-                source,
-            })?,
+    fn content(&mut self, file: &Path, path: String, stat: &FileStat) -> Result<(), Error> {
+        let known = || {
+            let inside = file.strip_prefix(&self.lister.project).ok()?.to_str()?;
+            self.lister.index.unchanged(inside, stat)
+        };
+        let (id, source) = if let (Some(blob), Some(objects)) = (stat.blob, &self.lister.objects) {
+            (blob.into(), Source::Blob(Arc::clone(objects)))
+        } else {
+            let id = match known() {
+                Some(id) => id.into(),
+                None => ContentId::of_file(file).map_err(reading(file))?,
+            };
+            (id, Source::Disk(file.into(), Stamp::new(stat)))
         };
         let kind = Kind::File {
-            executable: metadata.permissions().mode() & 0o100 != 0,
+            executable: stat.executable,
         };
-        self.files.insert(
-            path.into(),
-            File {
-                kind,
-                id,
-                source: file.into(),
-                stamp: Stamp::new(metadata),
-            },
-        );
+        self.files.insert(path.into(), File { kind, id, source });
         Ok(())
     }
 
     /// Inside the app: kept. Elsewhere in the repository: the content. Outside: a problem.
     /// `through` are the folders that links have led through, against cycles.
     fn link(&mut self, file: &Path, path: String, through: &mut Vec<PathBuf>) -> Result<(), Error> {
-        let failed = |source| Error::Read {
-            path: file.to_owned(),
-            source,
-        };
-        let target = std::fs::read_link(file).map_err(failed)?;
+        let target = self.lister.files.target(file).map_err(reading(file))?;
         let shown = |problem: fn(String, String) -> Problem| {
             let folder = self.folder;
             problem(
@@ -350,20 +411,17 @@ impl Walk<'_> {
                 self.problems.push(shown(|path, _| Problem::Name { path }));
                 return Ok(());
             };
-            self.files.insert(
-                path.into(),
-                File {
-                    kind: Kind::Link {
-                        target: target.into(),
-                    },
-                    id: ContentId::of(target.as_bytes()),
-                    source: file.into(),
-                    stamp: Stamp::default(),
+            let link = File {
+                kind: Kind::Link {
+                    target: target.into(),
                 },
-            );
+                id: ContentId::of(target.as_bytes()),
+                source: Source::Link,
+            };
+            self.files.insert(path.into(), link);
             return Ok(());
         }
-        let Ok(real) = file.canonicalize() else {
+        let Ok(real) = self.lister.files.real(file) else {
             let outside = !lexical.starts_with(&self.lister.boundary);
             self.problems.push(if outside {
                 shown(|path, target| Problem::LinkOutside { path, target })
@@ -378,14 +436,14 @@ impl Walk<'_> {
                 .push(shown(|path, target| Problem::LinkOutside { path, target }));
             return Ok(());
         }
-        let metadata = stat(&real)?;
-        if metadata.is_file() {
-            return self.content(&real, path, &metadata);
-        }
-        if !metadata.is_dir() {
-            self.problems
-                .push(shown(|path, _| Problem::Special { path }));
-            return Ok(());
+        match self.lister.files.node(&real).map_err(reading(&real))? {
+            Node::File(stat) => return self.content(&real, path, &stat),
+            Node::Folder => {}
+            Node::Link | Node::Special => {
+                self.problems
+                    .push(shown(|path, _| Problem::Special { path }));
+                return Ok(());
+            }
         }
         if through.contains(&real) || file.starts_with(&real) {
             self.problems
@@ -398,7 +456,9 @@ impl Walk<'_> {
             .ancestors()
             .skip(1)
             .take_while(|folder| folder.starts_with(&self.lister.boundary));
-        let mut rules: Vec<_> = above.filter_map(rules_in).collect();
+        let mut rules: Vec<_> = above
+            .filter_map(|folder| self.lister.rules_in(folder))
+            .collect();
         rules.reverse();
         self.linked_folder(&real, &path, through, &mut rules)?;
         through.pop();
@@ -413,8 +473,9 @@ impl Walk<'_> {
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
         let depth = rules.len();
-        rules.extend(rules_in(folder));
-        for (name, entry) in entries(folder)? {
+        rules.extend(self.lister.rules_in(folder));
+        for (name, node) in self.entries(folder)? {
+            let entry = folder.join(&name);
             let Some(name) = name.to_str() else {
                 self.problems.push(Problem::Name {
                     path: format!("{}/{path}/{}", self.folder, name.to_string_lossy()),
@@ -425,45 +486,34 @@ impl Walk<'_> {
                 continue;
             }
             let inner = format!("{path}/{name}");
-            let metadata = stat(&entry)?;
-            if self.lister.ignores(rules, &entry, metadata.is_dir()) && !is_env(name) {
+            let ignored = self.lister.ignores(rules, &entry, node == Node::Folder);
+            let counts = (is_env(name) && self.lister.takes_ignored_env)
+                || (node != Node::Folder && self.lister.tracks(&entry));
+            if ignored && !counts {
                 continue;
             }
-            if metadata.is_dir() {
-                self.linked_folder(&entry, &inner, through, rules)?;
-            } else if metadata.is_symlink() {
-                self.link(&entry, inner, through)?;
-            } else if metadata.is_file() {
-                self.content(&entry, inner, &metadata)?;
-            } else {
-                self.problems.push(Problem::Special {
+            match node {
+                Node::Folder => self.linked_folder(&entry, &inner, through, rules)?,
+                Node::Link => self.link(&entry, inner, through)?,
+                Node::File(stat) => self.content(&entry, inner, &stat)?,
+                Node::Special => self.problems.push(Problem::Special {
                     path: format!("{}/{inner}", self.folder),
-                });
+                }),
             }
         }
         rules.truncate(depth);
         Ok(())
     }
+
+    /// What a folder holds, sorted, so that problems come in a stable order.
+    fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, Node)>, Error> {
+        self.lister.files.entries(folder).map_err(reading(folder))
+    }
 }
 
-fn stat(path: &Path) -> Result<Metadata, Error> {
-    path.symlink_metadata().map_err(|source| Error::Read {
+fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Read {
         path: path.to_owned(),
         source,
-    })
-}
-
-/// What a folder holds, sorted, so that problems come in a stable order.
-fn entries(folder: &Path) -> Result<Vec<(std::ffi::OsString, PathBuf)>, Error> {
-    let failed = |source| Error::Read {
-        path: folder.to_owned(),
-        source,
-    };
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        entries.push((entry.file_name(), entry.path()));
     }
-    entries.sort();
-    Ok(entries)
 }

@@ -12,7 +12,7 @@ mod rules;
 
 pub use composition::{Body, Composer, Composition, Dropped, Entry, Unused};
 pub use content::ContentId;
-pub use layer::{File, Kind, Layer, Lister, Owner, Stamp};
+pub use layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
 pub use merge::{Clash, Merged, merge};
 pub use rules::Rules;
 

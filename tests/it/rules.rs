@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Stamp, merge};
+use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Source, Stamp, merge};
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;
 
@@ -13,8 +13,7 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
         let file = File {
             kind: Kind::File { executable: false },
             id: ContentId::of(&[content]),
-            source: Path::new("x").into(),
-            stamp: Stamp::default(),
+            source: Source::Disk(Path::new("x").into(), Stamp::default()),
         };
         (Arc::from(path), file)
     });

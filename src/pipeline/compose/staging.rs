@@ -90,6 +90,9 @@ fn fill(temporary: &Path, entry: &Entry, place: &Path) -> Result<(), Io> {
             }
             Ok(())
         }
-        (Body::Link, Kind::File { .. }) => Ok(()),
+        (Body::Blob(_) | Body::Link, Kind::File { .. }) => {
+            let content = entry.read().map_err(failed())?;
+            std::fs::write(temporary, content).map_err(failed())
+        }
     }
 }

@@ -3,11 +3,19 @@
 //! The project may lie below the repository's root, so every path that leaves this module is
 //! relative to the project, with `/`.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod history;
+mod index;
+mod tree;
 
-use git2::{ErrorCode, Oid, Status, StatusOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use git2::{ErrorCode, Status, StatusOptions};
 use miette::Diagnostic;
+
+pub use history::Commit;
+pub use index::Index;
+pub use tree::{Objects, Tree};
 
 /// Folders of this tool in a project; never dirty, whether ignored by the user or not.
 const OWN: [&str; 2] = [".out", ".alokai"];
@@ -45,6 +53,17 @@ pub enum Error {
         /// The project.
         project: PathBuf,
     },
+    /// A revision that is not here.
+    #[error("there is no commit `{}` in the repository of `{}`", revision.escape_debug(), project.display())]
+    #[diagnostic(code(alokai::git::revision), help("{}", deepen(*shallow)))]
+    Revision {
+        /// As given.
+        revision: String,
+        /// The project.
+        project: PathBuf,
+        /// Whether the clone lacks a part of its history.
+        shallow: bool,
+    },
     /// Anything else libgit2 reports.
     #[error("git cannot read {what} of `{}`", project.display())]
     #[diagnostic(
@@ -59,6 +78,15 @@ pub enum Error {
         /// The library's word.
         source: git2::Error,
     },
+}
+
+fn deepen(shallow: bool) -> &'static str {
+    if shallow {
+        "this clone is shallow, so its history ends early; deepen it: `git fetch --deepen=100` \
+         or `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
+    } else {
+        "name a commit, a branch or a tag; `git log --oneline` lists commits"
+    }
 }
 
 /// The repository that a project lies in.
@@ -78,32 +106,6 @@ pub struct Revision {
     pub time: i64,
     /// Paths under the project that differ from HEAD, sorted.
     pub dirty: Vec<String>,
-}
-
-/// A commit, as far as people want to know it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Commit {
-    /// Full SHA.
-    pub sha: String,
-    /// Author date in the author's own time, `2026-01-31T12:00:00`.
-    pub date: String,
-    /// First line of its message.
-    pub subject: String,
-}
-
-/// What the index remembers of one file.
-#[derive(Debug, Clone, Copy)]
-pub struct Tracked {
-    id: Oid,
-    size: u32,
-    /// Seconds and nanoseconds; zero when the index cannot vouch for the file.
-    modified: (i64, u32),
-}
-
-/// Files that git tracks under the project, by path relative to it.
-#[derive(Debug, Default)]
-pub struct Index {
-    files: BTreeMap<String, Tracked>,
 }
 
 impl Repository {
@@ -159,6 +161,38 @@ impl Repository {
         self.inner.commondir().join("info/exclude")
     }
 
+    /// Whether history ends early.
+    pub fn is_shallow(&self) -> bool {
+        self.inner.is_shallow()
+    }
+
+    /// Objects, for trees that are to share what they read.
+    pub fn objects(&self) -> Result<Arc<Objects>, Error> {
+        let failed = |source| self.failed("the objects", source);
+        let repository = git2::Repository::open(self.inner.path()).map_err(failed)?;
+        Ok(Arc::new(Objects::new(repository)))
+    }
+
+    /// The files of the commit that `revision` names.
+    pub fn tree(&self, objects: &Arc<Objects>, revision: &str) -> Result<Tree, Error> {
+        let commit = self.commit(revision)?;
+        let tree = commit.tree_id();
+        let root = self.root();
+        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        Ok(Tree::new(Arc::clone(objects), root, commit.id(), tree))
+    }
+
+    fn commit(&self, revision: &str) -> Result<git2::Commit<'_>, Error> {
+        let found = self.inner.revparse_single(revision);
+        found
+            .and_then(|object| object.peel_to_commit())
+            .map_err(|_| Error::Revision {
+                revision: revision.to_owned(),
+                project: self.project.clone(),
+                shallow: self.is_shallow(),
+            })
+    }
+
     /// HEAD and what differs from it under the project.
     pub fn revision(&self) -> Result<Revision, Error> {
         let head = self.inner.head().and_then(|head| head.peel_to_commit());
@@ -203,131 +237,11 @@ impl Repository {
         Ok(paths)
     }
 
-    /// The commit that last changed a path, as `git log -1 -- <path>` finds it: back from HEAD,
-    /// always to a parent in which the path is the same.
-    pub fn last_commit(&self, path: &str) -> Result<Option<Commit>, Error> {
-        let failed = |source| self.failed("the history", source);
-        let path = format!("{}{path}", self.prefix);
-        let Ok(head) = self.inner.head() else {
-            return Ok(None);
-        };
-        let content = |commit: &git2::Commit| -> Result<Option<Oid>, git2::Error> {
-            match commit.tree()?.get_path(Path::new(&path)) {
-                Ok(entry) => Ok(Some(entry.id())),
-                Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        let mut commit = head.peel_to_commit().map_err(failed)?;
-        let Some(wanted) = content(&commit).map_err(failed)? else {
-            return Ok(None);
-        };
-        'back: loop {
-            // In a shallow clone the history ends where the parents are not there.
-            for parent in commit.parents() {
-                if content(&parent).map_err(failed)? == Some(wanted) {
-                    commit = parent;
-                    continue 'back;
-                }
-            }
-            break;
-        }
-        let author = commit.author().when();
-        let offset = jiff::tz::Offset::from_seconds(author.offset_minutes() * 60);
-        let date = jiff::Timestamp::from_second(author.seconds()).map(|time| {
-            offset
-                .unwrap_or(jiff::tz::Offset::UTC)
-                .to_datetime(time)
-                .to_string()
-        });
-        Ok(Some(Commit {
-            sha: commit.id().to_string(),
-            date: date.unwrap_or_default(),
-            subject: commit
-                .summary()
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-                .to_owned(),
-        }))
-    }
-
-    /// What the index knows of files under the project.
-    pub fn index(&self) -> Result<Index, Error> {
-        let index = self
-            .inner
-            .index()
-            .map_err(|source| self.failed("the index", source))?;
-        // A file changed in the same instant the index was written may have the recorded time
-        // and other content ("racy git"); such files are read.
-        let written = index
-            .path()
-            .and_then(|path| path.metadata().ok())
-            .and_then(|metadata| metadata.modified().ok())
-            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-            .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-        let mut files = BTreeMap::new();
-        for entry in index.iter() {
-            let stage = (entry.flags >> 12) & 0x3;
-            let Ok(path) = std::str::from_utf8(&entry.path) else {
-                continue;
-            };
-            // Conflicts have no one content; 0o160000 is a submodule.
-            if stage != 0 || entry.mode == 0o160_000 {
-                continue;
-            }
-            if let Some(path) = path.strip_prefix(&self.prefix) {
-                let seconds = i64::from(entry.mtime.seconds());
-                let racy = seconds >= written;
-                files.insert(
-                    path.to_owned(),
-                    Tracked {
-                        id: entry.id,
-                        size: entry.file_size,
-                        modified: if racy {
-                            (0, 0)
-                        } else {
-                            (seconds, entry.mtime.nanoseconds())
-                        },
-                    },
-                );
-            }
-        }
-        Ok(Index { files })
-    }
-
     fn failed(&self, what: &'static str, source: git2::Error) -> Error {
         Error::Read {
             what,
             project: self.project.clone(),
             source,
         }
-    }
-}
-
-impl Index {
-    /// The blob id of a file that has not changed since git looked at it, without reading it.
-    pub fn unchanged(&self, path: &str, metadata: &std::fs::Metadata) -> Option<Oid> {
-        use std::os::unix::fs::MetadataExt;
-        let tracked = self.files.get(path)?;
-        // The index keeps sizes modulo 2^32.
-        let same = tracked.modified.0 != 0
-            && u64::from(tracked.size) == metadata.size() & 0xffff_ffff
-            && tracked.modified.0 == metadata.mtime()
-            && i64::from(tracked.modified.1) == metadata.mtime_nsec();
-        same.then_some(tracked.id)
-    }
-
-    /// Whether git tracks the file.
-    pub fn tracks(&self, path: &str) -> bool {
-        self.files.contains_key(path)
-    }
-
-    /// Tracked paths below `folder` (ending in `/`).
-    pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
-        self.files
-            .range(folder.to_owned()..)
-            .map(|(path, _)| path.as_str())
-            .take_while(move |path| path.starts_with(folder))
     }
 }

@@ -1,0 +1,143 @@
+//! Where files are read from: the working tree, or the tree of a commit.
+//!
+//! What decides a composition (config, folders, layers) asks [`Files`] and not the disk, so
+//! that the same code answers for any revision, without a checkout. Paths are absolute, as they
+//! are or would be in the working tree.
+
+use std::ffi::OsString;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+use git2::Oid;
+
+/// A tree of files that can be read.
+pub trait Files: Send + Sync {
+    /// What lies at the path; a link is not followed.
+    fn node(&self, path: &Path) -> Result<Node>;
+
+    /// What a folder holds, sorted by name.
+    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, Node)>>;
+
+    /// The content of a file; links are followed.
+    fn read(&self, path: &Path) -> Result<Vec<u8>>;
+
+    /// What a link says.
+    fn target(&self, link: &Path) -> Result<PathBuf>;
+
+    /// The path without any link in it; an error where one leads to nothing.
+    fn real(&self, path: &Path) -> Result<PathBuf>;
+
+    /// Whether `.gitignore` files count. In a commit they do not: what it holds is tracked.
+    fn has_ignored(&self) -> bool;
+
+    /// Whether the path is a file, or a link to one.
+    fn is_file(&self, path: &Path) -> bool {
+        let real = self.real(path).and_then(|real| self.node(&real));
+        matches!(real, Ok(Node::File(_)))
+    }
+
+    /// Whether the path is a folder, or a link to one.
+    fn is_folder(&self, path: &Path) -> bool {
+        let real = self.real(path).and_then(|real| self.node(&real));
+        matches!(real, Ok(Node::Folder))
+    }
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A regular file.
+    File(FileStat),
+    /// A fifo, a socket, a device.
+    Special,
+}
+
+/// What is known of a file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// Whether its owner may execute it.
+    pub executable: bool,
+    /// In bytes; 0 in a commit.
+    pub size: u64,
+    /// Seconds and nanoseconds since the epoch; 0 in a commit.
+    pub modified: (i64, i64),
+    /// Its blob, in a commit.
+    pub blob: Option<Oid>,
+}
+
+/// The working tree.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn node(&self, path: &Path) -> Result<Node> {
+        path.symlink_metadata().map(|metadata| of(&metadata))
+    }
+
+    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, Node)>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            // Most systems tell a folder without a further call.
+            let node = if entry.file_type()?.is_dir() {
+                Node::Folder
+            } else {
+                of(&entry.metadata()?)
+            };
+            entries.push((entry.file_name(), node));
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn target(&self, link: &Path) -> Result<PathBuf> {
+        std::fs::read_link(link)
+    }
+
+    fn real(&self, path: &Path) -> Result<PathBuf> {
+        path.canonicalize()
+    }
+
+    fn has_ignored(&self) -> bool {
+        true
+    }
+}
+
+fn of(metadata: &std::fs::Metadata) -> Node {
+    if metadata.is_dir() {
+        Node::Folder
+    } else if metadata.is_symlink() {
+        Node::Link
+    } else if metadata.is_file() {
+        Node::File(FileStat::new(metadata))
+    } else {
+        Node::Special
+    }
+}
+
+impl FileStat {
+    /// Of a file in the working tree.
+    pub fn new(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            executable: metadata.mode() & 0o100 != 0,
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            blob: None,
+        }
+    }
+}
+
+/// The error for a path that is not there.
+pub fn not_found(path: &Path) -> Error {
+    let reason = format!("`{}` is not there", path.display());
+    Error::new(ErrorKind::NotFound, reason)
+}

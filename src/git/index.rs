@@ -1,0 +1,95 @@
+//! What git's index remembers of files, so that unchanged ones need not be read.
+
+use std::collections::BTreeMap;
+
+use git2::Oid;
+
+use super::{Error, Repository};
+use crate::files::FileStat;
+
+/// What the index remembers of one file.
+#[derive(Debug, Clone, Copy)]
+pub struct Tracked {
+    id: Oid,
+    size: u32,
+    /// Seconds and nanoseconds; zero when the index cannot vouch for the file.
+    modified: (i64, u32),
+}
+
+/// Files that git tracks under the project, by path relative to it.
+#[derive(Debug, Default)]
+pub struct Index {
+    files: BTreeMap<String, Tracked>,
+}
+
+impl Repository {
+    /// What the index knows of files under the project.
+    pub fn index(&self) -> Result<Index, Error> {
+        let index = self
+            .inner
+            .index()
+            .map_err(|source| self.failed("the index", source))?;
+        // A file changed in the same instant the index was written may have the recorded time
+        // and other content ("racy git"); such files are read.
+        let written = index
+            .path()
+            .and_then(|path| path.metadata().ok())
+            .and_then(|metadata| metadata.modified().ok())
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+        let mut files = BTreeMap::new();
+        for entry in index.iter() {
+            let stage = (entry.flags >> 12) & 0x3;
+            let Ok(path) = std::str::from_utf8(&entry.path) else {
+                continue;
+            };
+            // Conflicts have no one content; 0o160000 is a submodule.
+            if stage != 0 || entry.mode == 0o160_000 {
+                continue;
+            }
+            if let Some(path) = path.strip_prefix(&self.prefix) {
+                let seconds = i64::from(entry.mtime.seconds());
+                let racy = seconds >= written;
+                files.insert(
+                    path.to_owned(),
+                    Tracked {
+                        id: entry.id,
+                        size: entry.file_size,
+                        modified: if racy {
+                            (0, 0)
+                        } else {
+                            (seconds, entry.mtime.nanoseconds())
+                        },
+                    },
+                );
+            }
+        }
+        Ok(Index { files })
+    }
+}
+
+impl Index {
+    /// The blob id of a file that has not changed since git looked at it, without reading it.
+    pub fn unchanged(&self, path: &str, stat: &FileStat) -> Option<Oid> {
+        let tracked = self.files.get(path)?;
+        // The index keeps sizes modulo 2^32.
+        let same = tracked.modified.0 != 0
+            && u64::from(tracked.size) == stat.size & 0xffff_ffff
+            && tracked.modified.0 == stat.modified.0
+            && i64::from(tracked.modified.1) == stat.modified.1;
+        same.then_some(tracked.id)
+    }
+
+    /// Whether git tracks the file.
+    pub fn tracks(&self, path: &str) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// Tracked paths below `folder` (ending in `/`).
+    pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
+        self.files
+            .range(folder.to_owned()..)
+            .map(|(path, _)| path.as_str())
+            .take_while(move |path| path.starts_with(folder))
+    }
+}

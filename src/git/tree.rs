@@ -1,0 +1,265 @@
+//! Trees of commits, read without a checkout.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use git2::{ObjectType, Oid};
+
+use crate::files::{FileStat, Files, Node, not_found};
+
+/// Links that may follow one another before they count as a circle; as in the Linux kernel.
+const LINKS: usize = 40;
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Objects")
+    }
+}
+
+/// Objects of a repository, for any thread; each tree is parsed once, however many commits
+/// have it.
+pub struct Objects {
+    repository: Mutex<git2::Repository>,
+    folders: Mutex<HashMap<Oid, Arc<Folder>>>,
+}
+
+/// What a tree object holds, sorted by name.
+type Folder = Vec<(OsString, Item)>;
+
+/// An entry of a tree object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Item {
+    id: Oid,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    Link,
+    File { executable: bool },
+}
+
+/// The files of one commit.
+#[derive(Clone)]
+pub struct Tree {
+    objects: Arc<Objects>,
+    /// The work tree's root, without links; paths are taken below it.
+    root: PathBuf,
+    commit: Oid,
+    top: Oid,
+}
+
+impl Objects {
+    pub(super) fn new(repository: git2::Repository) -> Self {
+        Self {
+            repository: Mutex::new(repository),
+            folders: Mutex::default(),
+        }
+    }
+
+    /// The content of a blob.
+    pub fn blob(&self, id: Oid) -> io::Result<Vec<u8>> {
+        // A thread that panicked with the lock has not changed the repository.
+        let repository = self
+            .repository
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let blob = repository.find_blob(id).map_err(io::Error::other)?;
+        Ok(blob.content().to_vec())
+    }
+
+    fn folder(&self, id: Oid) -> io::Result<Arc<Folder>> {
+        let known = |folders: &HashMap<Oid, Arc<Folder>>| folders.get(&id).cloned();
+        if let Some(folder) = known(&self.folders.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(folder);
+        }
+        let folder = Arc::new(self.parse(id)?);
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        folders.insert(id, Arc::clone(&folder));
+        Ok(folder)
+    }
+
+    fn parse(&self, id: Oid) -> io::Result<Folder> {
+        let repository = self
+            .repository
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let tree = repository.find_tree(id).map_err(io::Error::other)?;
+        let mut folder = Folder::with_capacity(tree.len());
+        for entry in &tree {
+            let kind = match (entry.kind(), entry.filemode()) {
+                (Some(ObjectType::Tree), _) => Kind::Folder,
+                (_, 0o120_000) => Kind::Link,
+                (Some(ObjectType::Blob), mode) => Kind::File {
+                    executable: mode & 0o100 != 0,
+                },
+                // A submodule's files are in another repository.
+                _ => continue,
+            };
+            let name = OsString::from_vec(entry.name_bytes().to_vec());
+            folder.push((
+                name,
+                Item {
+                    id: entry.id(),
+                    kind,
+                },
+            ));
+        }
+        folder.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(folder)
+    }
+}
+
+impl Tree {
+    pub(super) fn new(objects: Arc<Objects>, root: PathBuf, commit: Oid, tree: Oid) -> Self {
+        Self {
+            objects,
+            root,
+            commit,
+            top: tree,
+        }
+    }
+
+    /// Full SHA of the commit.
+    pub fn sha(&self) -> String {
+        self.commit.to_string()
+    }
+
+    /// The repository's objects.
+    pub fn objects(&self) -> &Arc<Objects> {
+        &self.objects
+    }
+
+    /// The id of a file's content or of a folder's tree; none where nothing is.
+    pub fn id(&self, path: &Path) -> io::Result<Option<Oid>> {
+        Ok(self.find(path)?.map(|item| item.id))
+    }
+
+    /// What lies at the path, which has to be without links in its folders.
+    fn find(&self, path: &Path) -> io::Result<Option<Item>> {
+        let Ok(inside) = path.strip_prefix(&self.root) else {
+            return Ok(None);
+        };
+        let mut item = Item {
+            id: self.top,
+            kind: Kind::Folder,
+        };
+        for part in inside {
+            if item.kind != Kind::Folder {
+                return Ok(None);
+            }
+            match find(&*self.objects.folder(item.id)?, part) {
+                Some(next) => item = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(item))
+    }
+
+    fn item(&self, path: &Path) -> io::Result<Item> {
+        self.find(path)?.ok_or_else(|| not_found(path))
+    }
+}
+
+fn find(folder: &Folder, name: &OsStr) -> Option<Item> {
+    let position = folder.binary_search_by(|(known, _)| known.as_os_str().cmp(name));
+    position.ok().map(|position| folder[position].1)
+}
+
+impl Item {
+    fn node(self) -> Node {
+        match self.kind {
+            Kind::Folder => Node::Folder,
+            Kind::Link => Node::Link,
+            Kind::File { executable } => Node::File(FileStat {
+                executable,
+                size: 0,
+                modified: (0, 0),
+                blob: Some(self.id),
+            }),
+        }
+    }
+}
+
+impl Files for Tree {
+    fn node(&self, path: &Path) -> io::Result<Node> {
+        self.item(path).map(Item::node)
+    }
+
+    fn entries(&self, folder: &Path) -> io::Result<Vec<(OsString, Node)>> {
+        let item = self.item(folder)?;
+        if item.kind != Kind::Folder {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let folder = self.objects.folder(item.id)?;
+        Ok(folder
+            .iter()
+            .map(|(name, item)| (name.clone(), item.node()))
+            .collect())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let item = self.item(&self.real(path)?)?;
+        if item.kind == Kind::Folder {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        self.objects.blob(item.id)
+    }
+
+    fn target(&self, link: &Path) -> io::Result<PathBuf> {
+        let item = self.item(link)?;
+        let text = self.objects.blob(item.id)?;
+        Ok(PathBuf::from(OsStr::from_bytes(&text)))
+    }
+
+    fn real(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut real = PathBuf::new();
+        let mut rest: Vec<PathBuf> = parts(path);
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part.as_os_str() == ".." {
+                real.pop();
+                continue;
+            }
+            real.push(&part);
+            // Above the repository nothing is known but that it has no links.
+            if real == self.root || !real.starts_with(&self.root) {
+                if !self.root.starts_with(&real) && !real.starts_with(&self.root) {
+                    return Err(not_found(path));
+                }
+                continue;
+            }
+            if self.item(&real)?.kind == Kind::Link {
+                links += 1;
+                if links > LINKS {
+                    return Err(io::Error::other("too many links lead on"));
+                }
+                let target = self.target(&real)?;
+                real.pop();
+                if target.is_absolute() {
+                    real = PathBuf::new();
+                }
+                rest.extend(parts(&target));
+            }
+        }
+        Ok(real)
+    }
+
+    fn has_ignored(&self) -> bool {
+        false
+    }
+}
+
+/// The components of a path, last first, without `.`.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let parts = path.components().rev();
+    parts
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| PathBuf::from(part.as_os_str()))
+        .collect()
+}
