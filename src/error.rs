@@ -24,10 +24,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] git::Error),
-    /// A question about a composed file.
+    /// A question about compositions.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Why(#[from] compare::Error),
+    Compare(#[from] compare::Error),
     /// Carrying out.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -58,12 +58,8 @@ impl Error {
             Self::Config(_) => Exit::Input,
             Self::Plan(error) => of_plan(error),
             Self::Overlay(error) => of_overlay(error),
-            Self::Git(_) => Exit::Surroundings,
-            Self::Why(error) => match error {
-                compare::Error::App { .. } | compare::Error::Path { .. } => Exit::Input,
-                compare::Error::Overlay(error) => of_overlay(error),
-                compare::Error::Git(_) => Exit::Surroundings,
-            },
+            Self::Git(error) => of_git(error),
+            Self::Compare(error) => of_compare(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. } | cli::Error::Output { .. } => Exit::Failed,
@@ -71,6 +67,25 @@ impl Error {
                 _ => Exit::Input,
             },
         }
+    }
+}
+
+fn of_git(error: &git::Error) -> Exit {
+    match error {
+        git::Error::Revision { shallow: false, .. } => Exit::Input,
+        _ => Exit::Surroundings,
+    }
+}
+
+fn of_compare(error: &compare::Error) -> Exit {
+    match error {
+        compare::Error::Overlay(error) => of_overlay(error),
+        compare::Error::Git(error) => of_git(error),
+        compare::Error::NoRepository { .. } => Exit::Surroundings,
+        compare::Error::App { .. }
+        | compare::Error::Path { .. }
+        | compare::Error::Project { .. }
+        | compare::Error::Glob { .. } => Exit::Input,
     }
 }
 

@@ -33,10 +33,10 @@ const APPS = {
     [10, "app/[locale]/(compact)/*/[[...slug]]/page.tsx", 3500],
     [8, "app/[locale]/(compact)/checkout/*/layout.tsx", 1200],
     [6, "app/api/*/route.ts", 1500],
-    [70, "components/*/*.tsx", 3500],
-    [45, "components/*/index.ts", 120],
+    [94, "components/*/*.tsx", 3500],
+    [21, "components/*/index.ts", 120],
     [40, "components/ui/*/*.tsx", 2500],
-    [24, "components/cms/*/*/*.tsx", 3000],
+    [24, "components/cms/*/*.tsx", 3000],
     [36, "hooks/*/use-*.ts", 2000],
     [30, "sdk/modules/*/*.ts", 2200],
     [24, "helpers/*.ts", 1500],
@@ -51,8 +51,8 @@ const APPS = {
     [1, "middleware.config.ts", 2500],
     [1, "src/index.ts", 1500],
     [8, "integrations/*/config.ts", 1800],
-    [16, "integrations/*/extensions/*.ts", 2500],
-    [20, "api/*/methods/*.ts", 2500],
+    [16, "extensions/*/*.ts", 2500],
+    [20, "api/methods/*/*.ts", 2500],
     [8, "api/*/index.ts", 400],
     [9, "types/*.ts", 1500],
   ],
@@ -61,7 +61,7 @@ const APPS = {
     [32, "tests/*/*.spec.ts", 4000],
     [28, "page-objects/*/*.page.ts", 3000],
     [20, "page-objects/components/*.ts", 2000],
-    [30, "mocks/*/*/*.json", 5000],
+    [30, "mocks/*/*.json", 5000],
     [12, "utils/*.ts", 1500],
   ],
 };
@@ -69,7 +69,7 @@ const APPS = {
 // Files of one store or template; a new one goes where the pattern says.
 const OWN = [
   { app: FRONTEND, overrides: 22, additions: 6, pattern: "components/*/*.tsx" },
-  { app: "storefront-middleware", overrides: 7, additions: 1, pattern: "api/*/methods/*.ts" },
+  { app: "storefront-middleware", overrides: 7, additions: 1, pattern: "api/methods/*/*.ts" },
   { app: "playwright", overrides: 3, additions: 1, pattern: "tests/*/*.spec.ts" },
 ];
 const NOT_OVERRIDDEN = ["package.json", "tsconfig.json", "app/[locale]/layout.tsx"];
@@ -94,14 +94,14 @@ function randomFor(name) {
 }
 
 const below = (random, limit) => Math.floor(random() * limit);
-const word = (random) => WORDS[below(random, WORDS.length)];
+const word = (random, among = WORDS.length) => WORDS[below(random, among)];
 
-// A path that `taken` has not; it has it afterwards. Folders are one word and
-// so are shared, files are two.
+// A path that `taken` has not; it has it afterwards. Folders are one of few
+// words and so are shared, files are two of all.
 function newPath(random, pattern, taken) {
   for (;;) {
     const candidate = pattern
-      .replace(/\*(?=\/)/g, () => word(random))
+      .replace(/\*(?=\/)/g, () => word(random, 24))
       .replace("*", () => `${word(random)}-${word(random)}`);
     if (!taken.has(candidate)) {
       taken.add(candidate);
@@ -144,7 +144,7 @@ function packageOf(app) {
     version: "1.0.0",
     private: true,
     scripts: { build: "node build.mjs", lint: "eslint .", test: "vitest run" },
-    dependencies: Object.fromEntries(WORDS.slice(0, 24).map((name) => [`@acme/${name}`, "^1.0.0"])),
+    dependencies: Object.fromEntries(WORDS.map((name) => [`@acme/${name}`, "^1.0.0"])),
   });
 }
 

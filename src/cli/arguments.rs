@@ -53,6 +53,8 @@ pub(super) enum StoreCommand {
     Build(BuildOptions),
     /// Composes, builds, prunes, images, pushes and deploys stores
     Deploy(DeployOptions),
+    /// Lists deployable stores whose composition differs between two revisions
+    Changed(ChangedOptions),
     /// Tells who gives a composed file, whom it hides, and which rule dropped it
     Why(WhyOptions),
 }
@@ -85,13 +87,20 @@ pub(super) struct Select {
     /// Every deployable store
     #[arg(short, long)]
     pub all: bool,
+    /// Stores that a change touches, as `store changed` lists them
+    #[arg(long, conflicts_with_all = ["all", "stores"])]
+    pub changed: bool,
+    /// With `--changed`: the revision that the working tree is compared with [default: HEAD~1]
+    #[arg(long, value_name = "REV", requires = "changed")]
+    pub since: Option<String>,
     /// Units by name, `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`
     #[arg(long, value_name = "PATTERN")]
     pub filter: Vec<String>,
 }
 
 impl Select {
-    pub fn selection(&self) -> Selection {
+    /// The stores that are named, or all. (`--changed` needs the project.)
+    pub fn named(&self) -> Selection {
         if self.all {
             return Selection::All;
         }
@@ -102,6 +111,72 @@ impl Select {
             .map(|id| id.trim())
             .filter(|id| !id.is_empty());
         Selection::Stores(ids.map(str::to_owned).collect())
+    }
+}
+
+/// The revision that changes are looked for since, where none is given.
+pub(super) const SINCE: &str = "HEAD~1";
+
+#[derive(Debug, Args)]
+pub(super) struct ChangedOptions {
+    /// The revision to compare with
+    #[arg(long, value_name = "REV", default_value = SINCE)]
+    pub since: String,
+    /// The later revision [default: the working tree, with its untracked files]
+    #[arg(long, value_name = "REV")]
+    pub to: Option<String>,
+    /// Files that count for every store, relative to the project: `tsconfig.*.json`, `config/**`
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    pub global_dependencies: Vec<String>,
+    /// Only the ids
+    #[arg(long, conflicts_with_all = ["json", "matrix"])]
+    pub condensed: bool,
+    /// Also the files, with who gave them before and who gives them now
+    #[arg(long, conflicts_with = "matrix")]
+    pub json: bool,
+    /// What a CI matrix takes, in place of the list
+    #[arg(long, value_name = "CI")]
+    pub matrix: Option<Matrix>,
+    /// A stable share of the stores, such as 2/5
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+}
+
+/// Whose matrix.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum Matrix {
+    /// For `strategy.matrix: ${{ fromJSON(…) }}`
+    Github,
+    /// A child pipeline's hidden job `.alokai-stores`, with `parallel: matrix`
+    Gitlab,
+}
+
+/// One of several equal shares.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a share is `i/n` with 1 ≤ i ≤ n, such as 2/5".to_owned();
+        let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+        let (index, count): (usize, usize) = (
+            index.parse().map_err(|_| wrong())?,
+            count.parse().map_err(|_| wrong())?,
+        );
+        if index == 0 || index > count {
+            return Err(wrong());
+        }
+        Ok(Self {
+            index: index - 1,
+            count,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     };
     run(
         &project,
-        request(&options.select, until),
+        request(&project, &options.select, until)?,
         Some(&options.work),
         &options.output,
         surroundings,
@@ -28,7 +28,7 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let mut request = request(&options.select, options.until);
+    let mut request = request(&project, &options.select, options.until)?;
     request.allow_dirty = options.allow_dirty;
     request.registry = environment.registry(&options.access);
     request.console = environment.console(&options.access);

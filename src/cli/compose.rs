@@ -13,7 +13,7 @@ use crate::plan::Plan;
 
 pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let request = request(&options.select, Stage::Compose);
+    let request = request(&project, &options.select, Stage::Compose)?;
     if !options.check {
         let surroundings = Surroundings {
             access: Access::default(),

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod build;
+mod changed;
 mod compose;
 mod dotenv;
 mod environment;
@@ -117,6 +118,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Compose(options) => compose::compose(global, options),
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
+        StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Why(options) => why::why(global, options),
     }
 }

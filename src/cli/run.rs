@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::{Output, Select, Work};
+use super::changed::selection;
 use super::environment::{self, Screen};
 use super::{Error, answer};
 use crate::config::Project;
@@ -28,16 +29,16 @@ pub struct Surroundings {
 }
 
 /// The request of a command that stops at `until` and needs no registry.
-pub fn request(select: &Select, until: Stage) -> Request {
-    Request {
-        selection: select.selection(),
+pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Request, AnyError> {
+    Ok(Request {
+        selection: selection(project, select)?,
         filter: Filter::new(select.filter.clone()),
         until,
         allow_dirty: false,
         registry: None,
         console: None,
         concurrency: None,
-    }
+    })
 }
 
 /// Plans, and prints the plan or carries it out.

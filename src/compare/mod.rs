@@ -1,5 +1,114 @@
 //! Questions asked of compositions; nothing here writes.
 
+mod changed;
+mod snapshot;
 mod why;
 
-pub use why::{Error, Layer, Why, why};
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+
+pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
+pub use snapshot::Snapshot;
+pub use why::{Layer, Why, why};
+
+use crate::config::{self, Project};
+use crate::overlay::Owner;
+use crate::store::{AppName, UnitId};
+
+/// Paths that an error offers in place of an unknown one.
+const OFFERED: usize = 3;
+
+/// Why the question has no answer.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// The path names no app of the store.
+    #[error("`{}` begins with no app of `{store}`", path.escape_debug())]
+    #[diagnostic(code(alokai::compare::app), help("a path is `<app>/<path in the app>`; apps of `{store}`: {}", apps.join(", ")))]
+    App {
+        /// As given.
+        path: String,
+        /// The store.
+        store: String,
+        /// Its apps.
+        apps: Vec<String>,
+    },
+    /// No layer has the path.
+    #[error("no layer of `{unit}` has `{}`", path.escape_debug())]
+    #[diagnostic(code(alokai::compare::path), help("{}", offer(nearest)))]
+    Path {
+        /// The store and the app.
+        unit: UnitId,
+        /// As given, without the app.
+        path: String,
+        /// Existing paths that are most like it.
+        nearest: Vec<String>,
+    },
+    /// The composition cannot be made.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Overlay(#[from] crate::overlay::Error),
+    /// The project of a revision cannot be read.
+    #[error("the project at `{}` cannot be read", revision.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::project),
+        help("its config has to be valid there; choose another revision")
+    )]
+    Project {
+        /// As given.
+        revision: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<config::Error>,
+    },
+    /// A glob that is none.
+    #[error("`{}` is no glob: {reason}", glob.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::glob),
+        help("globs are relative to the project: `tsconfig.*.json`, `config/**`")
+    )]
+    Glob {
+        /// As given.
+        glob: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The project is in no repository, so there are no revisions.
+    #[error("`{}` is in no git repository, so it has no revisions to compare", project.display())]
+    #[diagnostic(
+        code(alokai::compare::no_repository),
+        help("make one: `git init && git add . && git commit -m \"first commit\"`")
+    )]
+    NoRepository {
+        /// The project.
+        project: PathBuf,
+    },
+    /// Git does not tell what is needed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Git(#[from] crate::git::Error),
+}
+
+fn offer(nearest: &[String]) -> String {
+    let quoted: Vec<_> = nearest
+        .iter()
+        .map(|path| format!("`{}`", path.escape_debug()))
+        .collect();
+    if quoted.is_empty() {
+        "the composition is empty".into()
+    } else {
+        format!("the nearest: {}", quoted.join(", "))
+    }
+}
+
+/// A layer's folder, relative to the project.
+fn owner_folder(project: &Project, owner: &Owner, app: &AppName) -> String {
+    match owner {
+        Owner::Base => format!("apps/{app}"),
+        Owner::Store(id) => {
+            let store = project.stores.get(id.as_str());
+            let folder = store.and_then(|store| store.folder_of(app));
+            folder.unwrap_or_default()
+        }
+    }
+}

@@ -1,62 +1,12 @@
 //! Why is this file the one it is: who gives it, whom it hides, which rule dropped it.
 
-use miette::Diagnostic;
 use serde::Serialize;
 
+use super::{Error, OFFERED, owner_folder};
 use crate::config::Project;
 use crate::git::{Commit, Repository};
-use crate::overlay::{Body, Composer, Composition, Kind, Owner};
+use crate::overlay::{Body, Composer, Composition, Kind, Lister};
 use crate::store::{Store, UnitId};
-
-/// Paths that an error offers in place of an unknown one.
-const OFFERED: usize = 3;
-
-/// Why the question has no answer.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum Error {
-    /// The path names no app of the store.
-    #[error("`{}` begins with no app of `{store}`", path.escape_debug())]
-    #[diagnostic(code(alokai::why::app), help("a path is `<app>/<path in the app>`; apps of `{store}`: {}", apps.join(", ")))]
-    App {
-        /// As given.
-        path: String,
-        /// The store.
-        store: String,
-        /// Its apps.
-        apps: Vec<String>,
-    },
-    /// No layer has the path.
-    #[error("no layer of `{unit}` has `{}`", path.escape_debug())]
-    #[diagnostic(code(alokai::why::path), help("{}", offer(nearest)))]
-    Path {
-        /// The store and the app.
-        unit: UnitId,
-        /// As given, without the app.
-        path: String,
-        /// Existing paths that are most like it.
-        nearest: Vec<String>,
-    },
-    /// The composition cannot be made.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Overlay(#[from] crate::overlay::Error),
-    /// Git does not tell what is needed.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Git(#[from] crate::git::Error),
-}
-
-fn offer(nearest: &[String]) -> String {
-    let quoted: Vec<_> = nearest
-        .iter()
-        .map(|path| format!("`{}`", path.escape_debug()))
-        .collect();
-    if quoted.is_empty() {
-        "the composition is empty".into()
-    } else {
-        format!("the nearest: {}", quoted.join(", "))
-    }
-}
 
 /// The answer.
 #[derive(Debug, Clone, Serialize)]
@@ -116,15 +66,18 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
         .split_once('/')
         .ok_or_else(unknown_app)?;
     let repository = Repository::around(&project.root)?;
-    let composer = Composer::new(project, repository.as_ref())?;
-    let compositions = composer.compose(&[store])?;
+    let lister = Lister::new(&project.root, repository.as_ref())?;
+    let compositions = Composer::new(project, &lister).compose(&[store])?;
     let composition = compositions
         .into_iter()
         .find(|composition| composition.unit.app.as_str() == app)
         .ok_or_else(unknown_app)?;
     let layer = |index: usize| -> Result<Layer, Error> {
         let owner = &composition.layers[index];
-        let file = format!("{}/{inner}", folder(project, owner, app));
+        let file = format!(
+            "{}/{inner}",
+            owner_folder(project, owner, &composition.unit.app)
+        );
         let last_commit = match &repository {
             Some(repository) => repository.last_commit(&file)?,
             None => None,
@@ -170,20 +123,6 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
         });
     }
     Ok(why)
-}
-
-/// A layer's folder, relative to the project.
-fn folder(project: &Project, owner: &Owner, app: &str) -> String {
-    match owner {
-        Owner::Base => format!("apps/{app}"),
-        Owner::Store(id) => {
-            let store = project.stores.get(id.as_str());
-            let folder = store
-                .and_then(|store| store.folder.clone())
-                .unwrap_or_default();
-            format!("{folder}/{app}")
-        }
-    }
 }
 
 fn special(composition: &Composition, path: &str) -> Option<String> {

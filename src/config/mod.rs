@@ -125,6 +125,22 @@ impl Project {
         self.apps.iter().find(|app| app.name == *name)
     }
 
+    /// Workspace packages that a package depends on, directly or through others.
+    pub fn packages_of(&self, package: &PackageJson) -> Vec<&WorkspacePackage> {
+        let mut found: Vec<&WorkspacePackage> = Vec::new();
+        let mut waiting = vec![package];
+        while let Some(user) = waiting.pop() {
+            for package in &self.packages {
+                let is_needed = user.build_dependencies().any(|name| name == package.name);
+                if is_needed && !found.iter().any(|known| known.name == package.name) {
+                    found.push(package);
+                    waiting.push(&package.package);
+                }
+            }
+        }
+        found
+    }
+
     /// The apps a store consists of: every base app, except frontends of another framework.
     pub fn apps_of<'a>(&'a self, store: &Store) -> impl Iterator<Item = &'a BaseApp> {
         let wanted: Option<Framework> = store

@@ -7,10 +7,11 @@ mod history;
 mod index;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use git2::{ErrorCode, Status, StatusOptions};
+use git2::{DiffOptions, ErrorCode, Status, StatusOptions};
 use miette::Diagnostic;
 
 pub use history::Commit;
@@ -180,6 +181,38 @@ impl Repository {
         let root = self.root();
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         Ok(Tree::new(Arc::clone(objects), root, commit.id(), tree))
+    }
+
+    /// Paths under the project that differ between a commit and another one, or the working
+    /// tree with its untracked files; relative to the project, sorted.
+    pub fn changed_paths(&self, old: &Tree, new: Option<&Tree>) -> Result<Vec<String>, Error> {
+        let failed = |source| self.failed("what has changed", source);
+        let tree = |tree: &Tree| self.inner.find_tree(tree.root_id()).map_err(failed);
+        let old = tree(old)?;
+        let mut options = DiffOptions::new();
+        options.include_untracked(true).recurse_untracked_dirs(true);
+        let diff = match new {
+            Some(new) => {
+                let new = tree(new)?;
+                self.inner
+                    .diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))
+            }
+            None => self
+                .inner
+                .diff_tree_to_workdir_with_index(Some(&old), Some(&mut options)),
+        }
+        .map_err(failed)?;
+        let mut paths = BTreeSet::new();
+        for delta in diff.deltas() {
+            for file in [delta.old_file(), delta.new_file()] {
+                let path = file.path_bytes().map(String::from_utf8_lossy);
+                let inside = path
+                    .as_deref()
+                    .and_then(|path| path.strip_prefix(&self.prefix));
+                paths.extend(inside.map(str::to_owned));
+            }
+        }
+        Ok(paths.into_iter().collect())
     }
 
     fn commit(&self, revision: &str) -> Result<git2::Commit<'_>, Error> {

@@ -130,6 +130,11 @@ impl Tree {
         self.commit.to_string()
     }
 
+    /// The id of the tree itself.
+    pub fn root_id(&self) -> Oid {
+        self.top
+    }
+
     /// The repository's objects.
     pub fn objects(&self) -> &Arc<Objects> {
         &self.objects

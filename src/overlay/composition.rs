@@ -9,12 +9,12 @@ use rayon::prelude::*;
 
 use super::content::ContentId;
 use super::layer::{File, Kind, Layer, Lister, Owner, Source, Stamp, base_folder};
-use super::merge::merge;
+use super::merge::{Merged, merge, winner};
 use super::rewrite;
 use super::rules::{Origin, Rules};
 use super::{Error, Problem};
-use crate::config::Project;
-use crate::git::{Objects, Repository, Tree};
+use crate::config::{BaseApp, Project};
+use crate::git::Objects;
 use crate::store::{AppKind, AppName, Store, UnitId};
 
 /// Files that always come from the base app and cannot be dropped.
@@ -132,46 +132,44 @@ impl Composition {
 /// Composes stores of one project; every layer is listed once, however many stores take it.
 pub struct Composer<'a> {
     project: &'a Project,
-    lister: Lister,
-    on_disk: bool,
+    lister: &'a Lister,
 }
 
 /// A store together with one of its apps.
-type Wanted<'a> = (&'a Store, &'a crate::config::BaseApp);
+type Wanted<'a> = (&'a Store, &'a BaseApp);
 
-impl<'a> Composer<'a> {
-    /// Gets ready to compose from the working tree.
-    pub fn new(project: &'a Project, repository: Option<&Repository>) -> Result<Self, Error> {
-        Ok(Self {
-            project,
-            lister: Lister::new(&project.root, repository)?,
-            on_disk: true,
-        })
+/// Listed layers, by owner and app.
+#[derive(Debug, Default)]
+pub struct Layers {
+    listed: HashMap<(Owner, AppName), Arc<Layer>>,
+}
+
+impl Layers {
+    /// Who has a layer, and for which app.
+    pub fn keys(&self) -> impl Iterator<Item = &(Owner, AppName)> {
+        self.listed.keys()
     }
 
-    /// Gets ready to compose as it was in a commit; `project` is that commit's too.
-    pub fn of_commit(
-        project: &'a Project,
-        repository: &Repository,
-        tree: Tree,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            project,
-            lister: Lister::of_commit(&project.root, repository, tree)?,
-            on_disk: false,
-        })
+    /// The layer, if its owner has a folder for the app.
+    pub fn get(&self, owner: &Owner, app: &AppName) -> Option<&Arc<Layer>> {
+        self.listed.get(&(owner.clone(), app.clone()))
+    }
+}
+
+impl<'a> Composer<'a> {
+    /// Gets ready to compose; the lister's files are the project's.
+    pub fn new(project: &'a Project, lister: &'a Lister) -> Self {
+        Self { project, lister }
     }
 
     /// Composes every app of these stores. All problems of all stores come at once.
     pub fn compose(&self, stores: &[&Store]) -> Result<Vec<Composition>, Error> {
-        let wanted: Vec<Wanted> = stores
-            .iter()
-            .flat_map(|store| self.project.apps_of(store).map(|app| (*store, app)))
-            .collect();
-        let layers = self.list(&wanted)?;
-        let made: Vec<_> = wanted
+        let (layers, problems) = self.layers(stores, |_, _| None)?;
+        fail_on(problems)?;
+        let made: Vec<_> = self
+            .wanted(stores)
             .par_iter()
-            .map(|(store, app)| self.one(store, app, &layers))
+            .map(|(store, app)| self.view(store, app, &layers)?.compose(self))
             .collect::<Result<_, Error>>()?;
         let mut problems = Vec::new();
         let mut compositions = Vec::new();
@@ -183,51 +181,59 @@ impl<'a> Composer<'a> {
         Ok(compositions)
     }
 
-    /// Lists each layer that any of the wanted units has, once.
-    fn list(&self, wanted: &[Wanted]) -> Result<HashMap<(Owner, AppName), Layer>, Error> {
+    fn wanted<'s>(&self, stores: &[&'s Store]) -> Vec<Wanted<'s>>
+    where
+        'a: 's,
+    {
+        stores
+            .iter()
+            .flat_map(|store| self.project.apps_of(store).map(|app| (*store, app)))
+            .collect()
+    }
+
+    /// Lists each layer that any unit of the stores has, once, but for those that `known`
+    /// (asked with the owner and the folder) has already.
+    pub fn layers(
+        &self,
+        stores: &[&Store],
+        known: impl Fn(&Owner, &str) -> Option<Arc<Layer>> + Sync,
+    ) -> Result<(Layers, Vec<Problem>), Error> {
         let mut folders = BTreeMap::new();
-        for (store, app) in wanted {
+        for (store, app) in self.wanted(stores) {
             folders.insert((Owner::Base, app.name.clone()), base_folder(&app.name));
             for link in self.project.stores.lineage(store) {
-                if let Some(folder) = &link.folder
-                    && link.apps.contains(&app.name)
-                {
-                    let key = (Owner::Store(link.id.clone()), app.name.clone());
-                    folders.insert(key, format!("{folder}/{}", app.name));
+                if let Some(folder) = link.folder_of(&app.name) {
+                    folders.insert((Owner::Store(link.id.clone()), app.name.clone()), folder);
                 }
             }
         }
         let listed: Vec<_> = folders
             .into_par_iter()
-            .map(|(key, folder)| Ok((key.clone(), self.lister.layer(key.0, &folder)?)))
+            .map(|(key, folder)| {
+                if let Some(layer) = known(&key.0, &folder) {
+                    return Ok((key, layer, Vec::new()));
+                }
+                let (layer, problems) = self.lister.layer(key.0.clone(), &folder)?;
+                Ok((key, Arc::new(layer), problems))
+            })
             .collect::<Result<_, Error>>()?;
-        let mut layers = HashMap::new();
+        let mut layers = Layers::default();
         let mut problems = Vec::new();
-        for (key, (layer, found)) in listed {
+        for (key, layer, found) in listed {
             problems.extend(found);
-            layers.insert(key, layer);
+            layers.listed.insert(key, layer);
         }
-        fail_on(problems)?;
-        Ok(layers)
+        Ok((layers, problems))
     }
 
-    fn one(
+    /// The layers of one unit, outermost first, with the rules that hold for it.
+    pub fn view<'l>(
         &self,
         store: &Store,
-        app: &crate::config::BaseApp,
-        listed: &HashMap<(Owner, AppName), Layer>,
-    ) -> Result<(Composition, Vec<Problem>), Error> {
+        app: &BaseApp,
+        layers: &'l Layers,
+    ) -> Result<View<'l>, Error> {
         let lineage = self.project.stores.lineage(store);
-        let unit = UnitId {
-            store: store.id.clone(),
-            app: app.name.clone(),
-        };
-        let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
-        let layers: Vec<&Layer> = [Owner::Base]
-            .into_iter()
-            .chain(owners)
-            .filter_map(|owner| listed.get(&(owner, app.name.clone())))
-            .collect();
         let rules = Rules::new(&lineage).map_err(|(origin, error)| Error::Files {
             problems: vec![Problem::Rule {
                 rule: origin.rule,
@@ -235,8 +241,74 @@ impl<'a> Composer<'a> {
                 reason: error.to_string(),
             }],
         })?;
+        let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
+        Ok(View {
+            unit: UnitId {
+                store: store.id.clone(),
+                app: app.name.clone(),
+            },
+            kind: app.kind,
+            layers: [Owner::Base]
+                .into_iter()
+                .chain(owners)
+                .filter_map(|owner| layers.get(&owner, &app.name).map(|layer| &**layer))
+                .collect(),
+            rules,
+            folder: self.lister.project().join(base_folder(&app.name)),
+        })
+    }
+}
 
-        let from_base = |path: &str| FROM_BASE.contains(&path);
+/// The layers of one unit and the rules that hold for it: a composition whose paths are
+/// answered one by one.
+#[derive(Debug)]
+pub struct View<'l> {
+    /// The store and the app.
+    pub unit: UnitId,
+    kind: AppKind,
+    /// The base app's first.
+    pub layers: Vec<&'l Layer>,
+    rules: Rules,
+    /// The base app's, for messages.
+    folder: PathBuf,
+}
+
+impl View<'_> {
+    /// What the composition has at the path.
+    pub fn entry(&self, path: &str) -> Result<Option<Entry>, Error> {
+        let drops = !is_from_base(path) && self.rules.drops(path).is_some();
+        let keep = |layer: usize, path: &str| !drops && (layer == 0 || !is_from_base(path));
+        let merged = winner(&self.layers, keep, path);
+        merged.map(|merged| self.resolve(path, merged)).transpose()
+    }
+
+    /// The rule that keeps the path out.
+    pub fn dropped_by(&self, path: &str) -> Option<&Origin> {
+        if is_from_base(path) {
+            return None;
+        }
+        self.rules.drops(path)
+    }
+
+    /// The rules in their order: all ancestors' first, the store's own last.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn resolve(&self, path: &str, merged: Merged) -> Result<Entry, Error> {
+        let place = || self.folder.join(path);
+        let (id, body) = content(&self.unit, path, merged.file, place)?;
+        Ok(Entry {
+            winner: merged.winner,
+            hidden: merged.hidden,
+            kind: merged.file.kind.clone(),
+            id,
+            body,
+        })
+    }
+
+    fn compose(self, composer: &Composer) -> Result<(Composition, Vec<Problem>), Error> {
+        let layers = &self.layers;
         let mut unused = Vec::new();
         for layer in &layers[1..] {
             for path in FROM_BASE {
@@ -250,55 +322,43 @@ impl<'a> Composer<'a> {
         }
         let mut dropped = BTreeMap::<Arc<str>, Dropped>::new();
         for (index, layer) in layers.iter().enumerate() {
-            for path in layer.files.keys().filter(|path| !from_base(path)) {
+            for path in layer.files.keys() {
                 if let Some(dropped) = dropped.get_mut(path) {
                     dropped.layers.push(index);
-                } else if let Some(origin) = rules.drops(path) {
+                } else if let Some(origin) = self.dropped_by(path) {
                     let (origin, layers) = (origin.clone(), vec![index]);
                     dropped.insert(Arc::clone(path), Dropped { origin, layers });
                 }
             }
         }
         let keep = |layer: usize, path: &str| {
-            if from_base(path) {
+            if is_from_base(path) {
                 layer == 0
             } else {
                 !dropped.contains_key(path)
             }
         };
-        let (merged, clashes) = merge(&layers, keep);
+        let (merged, clashes) = merge(layers, keep);
         let problems = clashes
             .iter()
             .map(|clash| Problem::Clash {
-                path: format!("{unit}/{}", clash.path),
+                path: format!("{}/{}", self.unit, clash.path),
                 file: layers[clash.file].owner.to_string(),
                 folder: layers[clash.folder].owner.to_string(),
                 below: clash.below.to_string(),
             })
             .collect();
-
         let mut entries = BTreeMap::new();
         for (path, merged) in merged {
-            let place = || {
-                let folder = self.lister.project().join(base_folder(&app.name));
-                folder.join(&*path)
-            };
-            let (id, body) = content(&unit, &path, merged.file, place)?;
-            let entry = Entry {
-                winner: merged.winner,
-                hidden: merged.hidden,
-                kind: merged.file.kind.clone(),
-                id,
-                body,
-            };
+            let entry = self.resolve(&path, merged)?;
             entries.insert(path, entry);
         }
-        let base = self.project.root.join(base_folder(&app.name));
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
-            kind: app.kind,
-            own_node_modules: self.on_disk && has_packages(&base.join("node_modules")),
-            unit,
+            kind: self.kind,
+            own_node_modules: composer.lister.is_on_disk()
+                && has_packages(&self.folder.join("node_modules")),
+            unit: self.unit,
             entries,
             dropped,
             unused,
@@ -307,7 +367,12 @@ impl<'a> Composer<'a> {
     }
 }
 
-fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
+fn is_from_base(path: &str) -> bool {
+    FROM_BASE.contains(&path)
+}
+
+/// All of them as one error, each once and in a stable order.
+pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     problems.sort();
     problems.dedup();
     if problems.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
 use super::{Error, Problem};
@@ -20,8 +20,7 @@ use crate::path::{normalize, relative};
 use crate::store::{AppName, StoreId};
 
 /// Whose layer it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// The base app in `apps/<app>`.
     Base,
@@ -35,6 +34,12 @@ impl std::fmt::Display for Owner {
             Self::Base => f.write_str("base"),
             Self::Store(id) => id.fmt(f),
         }
+    }
+}
+
+impl Serialize for Owner {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -117,6 +122,9 @@ pub struct Layer {
     pub owner: Owner,
     /// The files.
     pub files: BTreeMap<Arc<str>, File>,
+    /// Whether everything in it lies in its own folder: no link has led out of it, to content
+    /// that can change while the folder does not.
+    pub is_closed: bool,
 }
 
 /// Lists layers of one project.
@@ -193,6 +201,11 @@ impl Lister {
         &self.project
     }
 
+    /// Whether it lists the working tree.
+    pub fn is_on_disk(&self) -> bool {
+        self.objects.is_none()
+    }
+
     /// Where the layers' files are read from.
     pub fn files(&self) -> &dyn Files {
         &*self.files
@@ -208,6 +221,7 @@ impl Lister {
             root: &root,
             files: BTreeMap::new(),
             problems: Vec::new(),
+            is_closed: true,
         };
         if self.files.is_folder(&root) {
             let mut rules = Vec::new();
@@ -225,10 +239,12 @@ impl Lister {
             }
             walk.tracked()?;
         }
-        let Walk {
-            files, problems, ..
-        } = walk;
-        Ok((Layer { owner, files }, problems))
+        let layer = Layer {
+            owner,
+            files: walk.files,
+            is_closed: walk.is_closed,
+        };
+        Ok((layer, walk.problems))
     }
 
     fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
@@ -295,6 +311,7 @@ struct Walk<'a> {
     root: &'a Path,
     files: BTreeMap<Arc<str>, File>,
     problems: Vec<Problem>,
+    is_closed: bool,
 }
 
 impl Walk<'_> {
@@ -421,6 +438,7 @@ impl Walk<'_> {
             self.files.insert(path.into(), link);
             return Ok(());
         }
+        self.is_closed = false;
         let Ok(real) = self.lister.files.real(file) else {
             let outside = !lexical.starts_with(&self.lister.boundary);
             self.problems.push(if outside {

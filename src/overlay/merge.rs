@@ -32,6 +32,31 @@ pub struct Clash {
     pub below: Arc<str>,
 }
 
+/// What merging gives at one path.
+pub fn winner<'a>(
+    layers: &[&'a Layer],
+    keep: impl Fn(usize, &str) -> bool,
+    path: &str,
+) -> Option<Merged<'a>> {
+    let mut merged: Option<Merged> = None;
+    for (index, layer) in layers.iter().enumerate() {
+        let Some(file) = layer.files.get(path).filter(|_| keep(index, path)) else {
+            continue;
+        };
+        let mut hidden = Vec::new();
+        if let Some(further_out) = merged {
+            hidden = further_out.hidden;
+            hidden.push(further_out.winner);
+        }
+        merged = Some(Merged {
+            winner: index,
+            hidden,
+            file,
+        });
+    }
+    merged
+}
+
 /// Merges layers given outermost first. `keep` says which of a layer's paths take part.
 pub fn merge<'a>(
     layers: &[&'a Layer],

@@ -10,11 +10,11 @@ mod merge;
 mod rewrite;
 mod rules;
 
-pub use composition::{Body, Composer, Composition, Dropped, Entry, Unused};
+pub use composition::{Body, Composer, Composition, Dropped, Entry, Layers, Unused, View, fail_on};
 pub use content::ContentId;
 pub use layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
-pub use merge::{Clash, Merged, merge};
-pub use rules::Rules;
+pub use merge::{Clash, Merged, merge, winner};
+pub use rules::{Origin, Rules};
 
 use std::path::PathBuf;
 

@@ -85,6 +85,10 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     for notice in &plan.notices {
         context.events.notice(notice);
     }
+    // `--changed`, and nothing has.
+    if plan.stores.is_empty() {
+        return Ok(());
+    }
     let docker = context.wait(preflight::check(plan, context))?;
     let mut gate = Gate {
         keep_going: context.keep_going,

@@ -23,7 +23,7 @@ pub use task::{PackageManager, Subject, Task};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::git::{Repository, Revision};
-use crate::overlay::{Composer, Composition, Owner};
+use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 
 /// The registry where neither config, environment nor flag names one.
@@ -408,7 +408,8 @@ impl Plan {
             None => None,
         };
 
-        let composer = Composer::new(project, repository.as_ref())?;
+        let lister = Lister::new(&project.root, repository.as_ref())?;
+        let composer = Composer::new(project, &lister);
         let chosen = request.filter.units(project, &stores)?;
         let plans = compose(project, &composer, &stores, &chosen)?;
 

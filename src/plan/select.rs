@@ -14,6 +14,8 @@ pub enum Selection {
     Stores(Vec<String>),
     /// Every deployable one.
     All,
+    /// These, which are deployable, or none at all: what a change touches.
+    Exactly(Vec<String>),
 }
 
 /// A choice that is not possible.
@@ -71,7 +73,7 @@ impl Selection {
                     deployable: deployable(),
                 });
             }
-            Self::Stores(ids) => ids,
+            Self::Stores(ids) | Self::Exactly(ids) => ids,
         };
         let mut stores: Vec<&Store> = Vec::new();
         let mut problems = Vec::new();

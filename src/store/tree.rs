@@ -34,6 +34,14 @@ pub struct Store {
     pub ignore_paths: Vec<String>,
 }
 
+impl Store {
+    /// Its folder for an app, relative to the project; none where it has none.
+    pub fn folder_of(&self, app: &AppName) -> Option<String> {
+        let folder = self.folder.as_ref()?;
+        self.apps.contains(app).then(|| format!("{folder}/{app}"))
+    }
+}
+
 /// All stores of a project, parents before children, siblings by id.
 #[derive(Debug, Clone, Default)]
 pub struct StoreTree {

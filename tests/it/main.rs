@@ -11,12 +11,14 @@
 mod support;
 
 mod build;
+mod changed;
 mod command_line;
 mod compose;
 mod config;
 mod deploy;
 mod example;
 mod failures;
+mod histories;
 mod house;
 mod plan;
 mod prune;

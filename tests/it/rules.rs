@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Source, Stamp, merge};
+use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Source, Stamp, merge, winner};
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
     });
     Layer {
         owner: Owner::Base,
+        is_closed: true,
         files: files.collect(),
     }
 }
@@ -43,6 +44,7 @@ fn as_layer(layers: &[&Layer]) -> Layer {
     let (merged, _) = merge(layers, |_, _| true);
     Layer {
         owner: Owner::Base,
+        is_closed: true,
         files: merged
             .into_iter()
             .map(|(path, entry)| (path, entry.file.clone()))
@@ -65,6 +67,7 @@ proptest! {
         for (path, id) in merged(&all) {
             let nearest = all.iter().rev().find_map(|layer| layer.files.get(&path)).unwrap();
             prop_assert_eq!(id, nearest.id);
+            prop_assert_eq!(id, winner(&all, |_, _| true, &path).unwrap().file.id);
         }
     }
 

@@ -1,0 +1,96 @@
+//! `store changed`, and `--changed` of the commands that take stores.
+
+use serde_json::{Value, json};
+
+use super::arguments::{ChangedOptions, Global, Matrix, SINCE, Select};
+use super::environment::tell;
+use super::run::document;
+use super::{answer, project};
+use crate::compare::{self, Changed, Comparison};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::plan::Selection;
+
+pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError> {
+    let (project, _) = project(global)?;
+    let comparison = Comparison {
+        since: options.since.clone(),
+        to: options.to.clone(),
+        global_dependencies: options.global_dependencies.clone(),
+    };
+    let answered = compare::changed(&project, &comparison)?;
+    for notice in &answered.notices {
+        tell(&format!("note: {notice}"));
+    }
+    let mut stores = answered.stores;
+    if let Some(shard) = options.shard {
+        // By the place among all deployable stores: shares of equal size, and a store stays in
+        // its own whatever else has changed.
+        let share: Vec<_> = answered
+            .deployable
+            .iter()
+            .skip(shard.index)
+            .step_by(shard.count)
+            .collect();
+        stores.retain(|store| share.contains(&&store.store_id));
+    }
+    if options.condensed {
+        let ids: Vec<_> = stores.iter().map(|store| &store.store_id).collect();
+        return answer(&format!("{}\n", json!(ids)));
+    }
+    match options.matrix {
+        Some(matrix) => answer(&format!("{}\n", of_matrix(matrix, &stores))),
+        None => document(&list(&stores, options.json)),
+    }
+}
+
+fn list(stores: &[Changed], with_files: bool) -> Value {
+    if with_files {
+        return json!(stores);
+    }
+    let short = |store: &Changed| json!({ "storeId": store.store_id, "reasons": store.reasons });
+    stores.iter().map(short).collect()
+}
+
+fn of_matrix(matrix: Matrix, stores: &[Changed]) -> Value {
+    let ids: Vec<_> = stores.iter().map(|store| &store.store_id).collect();
+    match matrix {
+        Matrix::Github => {
+            let include: Vec<_> = ids.iter().map(|id| json!({ "storeId": id })).collect();
+            json!({ "include": include })
+        }
+        // GitLab refuses an empty matrix; a job that never runs is what is meant.
+        Matrix::Gitlab if ids.is_empty() => {
+            json!({ ".alokai-stores": { "rules": [{ "when": "never" }] } })
+        }
+        Matrix::Gitlab => {
+            json!({ ".alokai-stores": { "parallel": { "matrix": [{ "STORE_ID": ids }] } } })
+        }
+    }
+}
+
+/// The stores that the command line chooses.
+pub fn selection(project: &Project, select: &Select) -> Result<Selection, AnyError> {
+    if !select.changed {
+        return Ok(select.named());
+    }
+    let since = select.since.as_deref().unwrap_or(SINCE);
+    let comparison = Comparison {
+        since: since.to_owned(),
+        ..Comparison::default()
+    };
+    let answered = compare::changed(project, &comparison)?;
+    for notice in &answered.notices {
+        tell(&format!("note: {notice}"));
+    }
+    let ids = answered
+        .stores
+        .iter()
+        .map(|store| store.store_id.to_string());
+    let ids: Vec<String> = ids.collect();
+    tell(&match ids.as_slice() {
+        [] => format!("note: no store differs from `{since}`; there is nothing to do"),
+        ids => format!("note: differing from `{since}`: {}", ids.join(", ")),
+    });
+    Ok(Selection::Exactly(ids))
+}

@@ -1,0 +1,79 @@
+//! A project at one moment: as it lies on disk, or as a commit has it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Error;
+use crate::config::{self, Project};
+use crate::git::{Objects, Repository, Tree};
+use crate::overlay::{Composer, Lister};
+
+/// A project and where its layers are listed from.
+pub struct Snapshot {
+    /// As people call it: a revision, or the working tree.
+    pub name: String,
+    /// Stores, apps and settings of that moment.
+    pub project: Project,
+    /// Lists its layers.
+    pub lister: Lister,
+    /// The commit's files; none for the working tree.
+    pub tree: Option<Tree>,
+}
+
+impl Snapshot {
+    /// The working tree. `.env` files that git ignores are left out, since no commit has them.
+    pub fn working_tree(project: &Project, repository: &Repository) -> Result<Self, Error> {
+        Ok(Self {
+            name: "the working tree".into(),
+            project: project.clone(),
+            lister: Lister::new(&project.root, Some(repository))?.without_ignored_env(),
+            tree: None,
+        })
+    }
+
+    /// A commit of the repository around the project in `root`.
+    pub fn commit(
+        root: &Path,
+        repository: &Repository,
+        objects: &Arc<Objects>,
+        revision: &str,
+    ) -> Result<Self, Error> {
+        let tree = repository.tree(objects, revision)?;
+        let lister = Lister::of_commit(root, repository, tree.clone())?;
+        let project =
+            Project::load_from(&tree, lister.project()).map_err(|source| Error::Project {
+                revision: revision.to_owned(),
+                source: Box::new(source),
+            })?;
+        Ok(Self {
+            name: revision.to_owned(),
+            project,
+            lister,
+            tree: Some(tree),
+        })
+    }
+
+    /// Composes its stores.
+    pub fn composer(&self) -> Composer<'_> {
+        Composer::new(&self.project, &self.lister)
+    }
+}
+
+/// The repository around the project; a project without one has no revisions.
+pub fn repository(project: &Project) -> Result<Repository, Error> {
+    Repository::around(&project.root)?.ok_or_else(|| Error::NoRepository {
+        project: project.root.clone(),
+    })
+}
+
+/// Whether the revision has no project at all.
+pub fn is_absent(error: &Error) -> bool {
+    let Error::Project { source, .. } = error else {
+        return false;
+    };
+    match &**source {
+        config::Error::NotFound { .. } => true,
+        config::Error::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
