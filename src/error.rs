@@ -82,9 +82,11 @@ fn of_compare(error: &compare::Error) -> Exit {
         compare::Error::Overlay(error) => of_overlay(error),
         compare::Error::Git(error) => of_git(error),
         compare::Error::NoRepository { .. } => Exit::Surroundings,
+        compare::Error::Read { .. } | compare::Error::Patch { .. } => Exit::Failed,
         compare::Error::App { .. }
         | compare::Error::Path { .. }
         | compare::Error::Project { .. }
+        | compare::Error::NoSuchApp { .. }
         | compare::Error::Glob { .. } => Exit::Input,
     }
 }

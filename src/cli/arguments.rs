@@ -55,6 +55,8 @@ pub(super) enum StoreCommand {
     Deploy(DeployOptions),
     /// Lists deployable stores whose composition differs between two revisions
     Changed(ChangedOptions),
+    /// Compares composed output: store with store, or one store across revisions
+    Diff(DiffOptions),
     /// Tells who gives a composed file, whom it hides, and which rule dropped it
     Why(WhyOptions),
 }
@@ -178,6 +180,38 @@ impl std::str::FromStr for Shard {
             count,
         })
     }
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "git's own switches")]
+pub(super) struct DiffOptions {
+    /// A deployable store
+    #[arg(value_name = "STORE")]
+    pub store: String,
+    /// Another one, which it is compared with
+    #[arg(value_name = "OTHER")]
+    pub other: Option<String>,
+    /// Without another store: the revision to compare with [default: HEAD]
+    #[arg(long, value_name = "REV", conflicts_with = "other")]
+    pub since: Option<String>,
+    /// The later revision [default: the working tree]
+    #[arg(long, value_name = "REV", conflicts_with = "other")]
+    pub to: Option<String>,
+    /// Only this app
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+    /// Statistics, as `git diff --stat` has them
+    #[arg(long)]
+    pub stat: bool,
+    /// One line a file, as `git diff --name-status` has them
+    #[arg(long, conflicts_with_all = ["stat", "patch"])]
+    pub name_status: bool,
+    /// A patch, for `git apply --directory=.out/<store>` at the repository's root
+    #[arg(short, long)]
+    pub patch: bool,
+    /// One JSON document
+    #[arg(long, conflicts_with_all = ["stat", "patch", "name_status"])]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

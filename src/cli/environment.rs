@@ -188,6 +188,58 @@ pub fn screen() -> Screen {
     }
 }
 
+/// How an answer is shown that may be long: as git shows its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Display {
+    /// Whether lines are coloured.
+    pub colour: bool,
+    /// The command that pages them.
+    pub pager: Option<String>,
+}
+
+/// What git would do with a long answer here: `GIT_PAGER`, `core.pager`, `PAGER`, else `less`.
+pub fn display(setting: impl Fn(&str) -> Option<String>) -> Display {
+    if !std::io::stdout().is_terminal() {
+        return Display::default();
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let dumb = variable("TERM").is_some_and(|term| term == "dumb");
+    let never = setting("color.diff")
+        .or_else(|| setting("color.ui"))
+        .is_some_and(|value| ["never", "false", "no", "off"].contains(&value.as_str()));
+    let pager = variable("GIT_PAGER")
+        .or_else(|| setting("core.pager"))
+        .or_else(|| variable("PAGER"))
+        .unwrap_or_else(|| "less".into());
+    Display {
+        colour: !dumb && !never && variable("NO_COLOR").is_none_or(|value| value.is_empty()),
+        pager: (!dumb && !pager.is_empty() && pager != "cat").then_some(pager),
+    }
+}
+
+/// Runs a pager; false when there is none. What git sets for `less` is set here too: quit when
+/// it fits the screen, let colours through, leave the text on the screen.
+pub fn page(pager: &str, text: &[u8]) -> bool {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("sh");
+    command.args(["-c", pager]).stdin(Stdio::piped());
+    for (name, value) in [("LESS", "FRX"), ("LV", "-c")] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+    let Ok(mut child) = command.spawn() else {
+        return false;
+    };
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever quits the pager has seen enough.
+        let _ = stdin.write_all(text);
+    }
+    // The shell's code for a command that is not there.
+    child.wait().is_ok_and(|status| status.code() != Some(127))
+}
+
 /// Prints an error to standard error: with colours on a terminal, plain elsewhere.
 pub fn print_error(error: AnyError) {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

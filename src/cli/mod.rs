@@ -4,10 +4,12 @@ mod arguments;
 mod build;
 mod changed;
 mod compose;
+mod diff;
 mod dotenv;
 mod environment;
 mod list;
 mod run;
+mod show;
 mod why;
 
 use std::path::PathBuf;
@@ -119,6 +121,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
+        StoreCommand::Diff(options) => diff::diff(global, options),
         StoreCommand::Why(options) => why::why(global, options),
     }
 }
@@ -133,9 +136,14 @@ fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
 
 /// Writes an answer to standard output.
 fn answer(text: &str) -> Result<(), AnyError> {
+    answer_bytes(text.as_bytes())
+}
+
+/// The same, for what may be no text.
+fn answer_bytes(bytes: &[u8]) -> Result<(), AnyError> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(bytes)
         .and_then(|()| out.flush())
         .map_err(|source| Error::Output { source }.into())
 }

@@ -1,6 +1,8 @@
 //! Questions asked of compositions; nothing here writes.
 
 mod changed;
+mod diff;
+mod patch;
 mod snapshot;
 mod why;
 
@@ -9,6 +11,8 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
+pub use diff::{Diff, FileDiff, Sides, diff};
+pub use patch::{Difference, Line, LineKind, Patch, Version};
 pub use snapshot::Snapshot;
 pub use why::{Layer, Why, why};
 
@@ -72,6 +76,34 @@ pub enum Error {
         glob: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The store has no such app.
+    #[error("there is no app `{}` to compare", app.escape_debug())]
+    #[diagnostic(code(alokai::compare::no_such_app), help("there are: {}", apps.join(", ")))]
+    NoSuchApp {
+        /// As given.
+        app: String,
+        /// What could be given.
+        apps: Vec<String>,
+    },
+    /// The content of a composed file.
+    #[error("cannot read the content of `{path}`")]
+    #[diagnostic(
+        code(alokai::compare::read),
+        help("check that you may read it, and that nothing changes it meanwhile")
+    )]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Git's library could not compare.
+    #[error("two versions of a file cannot be compared")]
+    #[diagnostic(code(alokai::compare::patch))]
+    Patch {
+        /// The library's word.
+        source: git2::Error,
     },
     /// The project is in no repository, so there are no revisions.
     #[error("`{}` is in no git repository, so it has no revisions to compare", project.display())]

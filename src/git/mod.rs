@@ -162,6 +162,11 @@ impl Repository {
         self.inner.commondir().join("info/exclude")
     }
 
+    /// A setting of git, such as `core.pager`, wherever the user has it.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.inner.config().ok()?.get_string(name).ok()
+    }
+
     /// Whether history ends early.
     pub fn is_shallow(&self) -> bool {
         self.inner.is_shallow()

@@ -16,6 +16,7 @@ mod command_line;
 mod compose;
 mod config;
 mod deploy;
+mod diff;
 mod example;
 mod failures;
 mod histories;

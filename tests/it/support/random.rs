@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A sequence of numbers that a seed decides (SplitMix64).
+/// A sequence of numbers that a seed decides (`SplitMix64`).
 pub struct Random(u64);
 
 impl Random {
@@ -302,7 +302,7 @@ impl RandomProject {
 
 /// Writes, links, makes executable or removes.
 fn change(files: &mut BTreeMap<String, Thing>, path: String, random: &mut Random) {
-    let is_json = path.ends_with(".json");
+    let is_json = path.contains(".json");
     match random.below(8) {
         0 | 1 => {
             files.remove(&path);

@@ -1,0 +1,110 @@
+//! `store diff`.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::arguments::{DiffOptions, Global};
+use super::environment::tell;
+use super::project;
+use super::run::document;
+use super::show::Page;
+use crate::compare::{self, Diff, FileDiff, Sides};
+use crate::error::Error as AnyError;
+use crate::plan::Selection;
+use crate::store::Store;
+
+pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
+    let (project, _) = project(global)?;
+    let store = |id: &String| -> Result<&Store, AnyError> {
+        let chosen = Selection::Stores(vec![id.clone()]).stores(&project)?;
+        Ok(chosen[0])
+    };
+    let first = store(&options.store)?;
+    let sides = match (&options.other, &options.since) {
+        (Some(other), _) => Sides::Stores(first, store(other)?),
+        (None, since) => Sides::Revisions(
+            first,
+            since.as_deref().unwrap_or("HEAD"),
+            options.to.as_deref(),
+        ),
+    };
+    let diff = compare::diff(&project, sides, options.app.as_deref())?;
+    if options.json {
+        return document(&json!({
+            "schemaVersion": 1,
+            "old": diff.old,
+            "new": diff.new,
+            "files": diff.files,
+        }));
+    }
+    let mut page = Page::new(&project);
+    if options.name_status {
+        for file in &diff.files {
+            page.plain(&name_status(file));
+        }
+    } else if options.stat || options.patch {
+        if options.stat {
+            page.plain(&diff.patch.stat);
+        }
+        if options.stat && options.patch {
+            page.plain("\n");
+        }
+        if options.patch {
+            page.patch(&diff.patch.lines);
+        }
+    } else {
+        overview(&diff, &mut page);
+    }
+    page.show()?;
+    let binary = diff.files.iter().filter(|file| file.binary);
+    let binary: Vec<_> = binary.map(|file| file.path.as_str()).collect();
+    if options.patch && !binary.is_empty() {
+        tell(&format!(
+            "note: binary files differ and are not in the patch: {}",
+            binary.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// As `git diff --name-status` has it.
+fn name_status(file: &FileDiff) -> String {
+    match (&file.old_path, file.similarity) {
+        (Some(old), similarity) => {
+            format!("R{:03}\t{old}\t{}\n", similarity.unwrap_or(0), file.path)
+        }
+        _ => format!("{}\t{}\n", file.status, file.path),
+    }
+}
+
+/// What differs, below what gives the difference.
+fn overview(diff: &Diff, page: &mut Page) {
+    let mut groups = BTreeMap::<&str, Vec<&FileDiff>>::new();
+    for file in &diff.files {
+        groups.entry(&file.because).or_default().push(file);
+    }
+    let count = match diff.files.len() {
+        0 => "no composed file differs".into(),
+        1 => "1 file differs".into(),
+        count => format!("{count} files differ"),
+    };
+    page.plain(&format!("{} → {}: {count}\n", diff.old, diff.new));
+    for (because, files) in groups {
+        page.plain("\n");
+        page.title(because);
+        for file in files {
+            let from = file
+                .old_path
+                .as_ref()
+                .map(|old| format!("{} → ", old.escape_debug()));
+            let binary = if file.binary { " (binary)" } else { "" };
+            page.plain(&format!(
+                "  {} {}{}{binary}\n",
+                file.status,
+                from.unwrap_or_default(),
+                file.path.escape_debug()
+            ));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Long answers, shown as git shows its own: coloured and paged on a terminal, plain elsewhere.
+
+use super::answer_bytes;
+use super::environment::{self, Display};
+use crate::compare::{Line, LineKind};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::git::Repository;
+
+/// Git's own colours.
+const BOLD: &str = "\x1b[1m";
+const CYAN: &str = "\x1b[36m";
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const END: &str = "\x1b[m";
+
+/// An answer that may be long.
+pub struct Page {
+    text: Vec<u8>,
+    display: Display,
+}
+
+impl Page {
+    /// An empty one, for the screen as it is.
+    pub fn new(project: &Project) -> Self {
+        let repository = Repository::around(&project.root).ok().flatten();
+        let setting = |name: &str| repository.as_ref()?.setting(name);
+        Self {
+            text: Vec::new(),
+            display: environment::display(setting),
+        }
+    }
+
+    /// Adds text as it is.
+    pub fn plain(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    /// Adds a line that stands over others.
+    pub fn title(&mut self, text: &str) {
+        self.styled(BOLD, text.as_bytes());
+        self.plain("\n");
+    }
+
+    /// Adds a patch.
+    pub fn patch(&mut self, lines: &[Line]) {
+        for line in lines {
+            let colour = match line.kind {
+                LineKind::Header => BOLD,
+                LineKind::Hunk => CYAN,
+                LineKind::Added => GREEN,
+                LineKind::Removed => RED,
+                LineKind::Context => "",
+            };
+            // Line by line, and never over its end: pagers and terminals want it so.
+            for piece in line.text.split_inclusive(|byte| *byte == b'\n') {
+                let end = piece.strip_suffix(b"\n").unwrap_or(piece);
+                self.styled(colour, end);
+                self.text.extend_from_slice(&piece[end.len()..]);
+            }
+        }
+    }
+
+    fn styled(&mut self, colour: &str, text: &[u8]) {
+        let colour = if self.display.colour { colour } else { "" };
+        self.plain(colour);
+        self.text.extend_from_slice(text);
+        if !colour.is_empty() {
+            self.plain(END);
+        }
+    }
+
+    /// Shows it.
+    pub fn show(self) -> Result<(), AnyError> {
+        if let Some(pager) = &self.display.pager
+            && !self.text.is_empty()
+            && environment::page(pager, &self.text)
+        {
+            return Ok(());
+        }
+        answer_bytes(&self.text)
+    }
+}

@@ -1,0 +1,247 @@
+//! Composed output against composed output: store against store, or one store across
+//! revisions; each difference with the layer that gives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::patch::{Difference, Patch, Version};
+use super::snapshot::{is_absent, repository};
+use super::{Error, Snapshot};
+use crate::config::Project;
+use crate::git::Repository;
+use crate::overlay::{Composer, Composition, Entry, Lister, Owner};
+use crate::store::{AppName, Store};
+
+/// What is compared with what.
+#[derive(Debug, Clone, Copy)]
+pub enum Sides<'a> {
+    /// Two stores as they are.
+    Stores(&'a Store, &'a Store),
+    /// A store as it was in a revision, and as it is in a later one or in the working tree.
+    Revisions(&'a Store, &'a str, Option<&'a str>),
+}
+
+/// Everything in which two compositions differ.
+#[derive(Debug, Clone)]
+pub struct Diff {
+    /// What the first side is called.
+    pub old: String,
+    /// What the second side is called.
+    pub new: String,
+    /// The files, by path.
+    pub files: Vec<FileDiff>,
+    /// Their content; paths are `<app>/<path>`.
+    pub patch: Patch,
+}
+
+/// One file that differs.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileDiff {
+    /// Git's letter: `A`, `D`, `M`, `R`, `T`.
+    pub status: char,
+    /// `<app>/<path>`; before, where nothing is any more.
+    pub path: String,
+    /// Where it was, for a rename.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_path: Option<String>,
+    /// How alike a renamed file is, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<u16>,
+    /// Whether its content is no text.
+    pub binary: bool,
+    /// Whose it was.
+    pub old_layer: Option<Owner>,
+    /// Whose it is.
+    pub new_layer: Option<Owner>,
+    /// What gives the difference: a layer, a rule, or what is always edited.
+    pub because: String,
+}
+
+/// Both sides' compositions, by app.
+type Side = BTreeMap<AppName, Composition>;
+
+/// Compares; `app` leaves only one app.
+pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, Error> {
+    let (names, old, new) = match sides {
+        Sides::Stores(a, b) => {
+            let around = Repository::around(&project.root)?;
+            let lister = Lister::new(&project.root, around.as_ref())?;
+            let mut compositions = Composer::new(project, &lister).compose(&[a, b])?;
+            let second = compositions.split_off(project.apps_of(a).count());
+            let names = (a.id.to_string(), b.id.to_string());
+            (names, side(compositions), side(second))
+        }
+        Sides::Revisions(store, since, to) => {
+            let repository = repository(project)?;
+            let objects = repository.objects()?;
+            let at = |revision| Snapshot::commit(&project.root, &repository, &objects, revision);
+            let old = match at(since) {
+                Err(error) if is_absent(&error) => None,
+                other => Some(other?),
+            };
+            let new = match to {
+                Some(to) => at(to)?,
+                None => Snapshot::working_tree(project, &repository)?,
+            };
+            let names = (since.to_owned(), new.name.clone());
+            let old = old.map(|old| compose(&old, store)).transpose()?;
+            (names, old.unwrap_or_default(), compose(&new, store)?)
+        }
+    };
+    if let Some(app) = app {
+        let known: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        if !known.iter().any(|name| name.as_str() == app) {
+            return Err(Error::NoSuchApp {
+                app: app.to_owned(),
+                apps: known.iter().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    let chosen = |(name, _): &(&AppName, &Composition)| app.is_none_or(|app| name.as_str() == app);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for (_, composition) in old.iter().filter(chosen) {
+        versions(composition, new.get(&composition.unit.app), &mut before)?;
+    }
+    for (_, composition) in new.iter().filter(chosen) {
+        versions(composition, old.get(&composition.unit.app), &mut after)?;
+    }
+    let patch = Patch::between(&before, &after)?;
+    let files = patch.files.iter().map(|file| explain(file, &old, &new));
+    Ok(Diff {
+        files: files.collect(),
+        old: names.0,
+        new: names.1,
+        patch,
+    })
+}
+
+fn side(compositions: Vec<Composition>) -> Side {
+    let by_app = compositions.into_iter();
+    by_app.map(|it| (it.unit.app.clone(), it)).collect()
+}
+
+/// The store as the snapshot has it; nothing where it was not deployable.
+fn compose(snapshot: &Snapshot, store: &Store) -> Result<Side, Error> {
+    let then = snapshot.project.stores.get(store.id.as_str());
+    match then.filter(|store| store.deployment.is_some()) {
+        Some(store) => Ok(side(snapshot.composer().compose(&[store])?)),
+        None => Ok(Side::new()),
+    }
+}
+
+/// Contents of what the other side does not have just so.
+fn versions(
+    composition: &Composition,
+    other: Option<&Composition>,
+    into: &mut Vec<Version>,
+) -> Result<(), Error> {
+    let same = |path: &Arc<str>, entry: &Entry| {
+        let other = other.and_then(|other| other.entries.get(path));
+        other.is_some_and(|other| other.id == entry.id && other.kind == entry.kind)
+    };
+    let app = &composition.unit.app;
+    for (path, entry) in &composition.entries {
+        if same(path, entry) {
+            continue;
+        }
+        let path = format!("{app}/{path}");
+        let content = entry.read().map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        into.push(Version {
+            path,
+            mode: entry.mode(),
+            content,
+        });
+    }
+    Ok(())
+}
+
+fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
+    let before = find(old, &file.old).filter(|_| file.status != 'A');
+    let after = find(new, &file.new).filter(|_| file.status != 'D');
+    let owner = |found: &Option<(&Composition, &Entry)>| {
+        found.map(|(composition, entry)| composition.layers[entry.winner].clone())
+    };
+    let (old_layer, new_layer) = (owner(&before), owner(&after));
+    let is_rename = file.status == 'R';
+    FileDiff {
+        status: file.status,
+        path: if file.status == 'D' {
+            &file.old
+        } else {
+            &file.new
+        }
+        .clone(),
+        old_path: is_rename.then(|| file.old.clone()),
+        similarity: file.similarity,
+        binary: file.is_binary,
+        because: because(file, before, after, old, new),
+        old_layer,
+        new_layer,
+    }
+}
+
+/// What gives the difference: the nearer of the two layers, or the rule without which there
+/// would be none.
+fn because(
+    file: &Difference,
+    before: Option<(&Composition, &Entry)>,
+    after: Option<(&Composition, &Entry)>,
+    old: &Side,
+    new: &Side,
+) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            let (was, is) = (name(before), name(after));
+            if was != is && before.1.winner == after.1.winner {
+                return format!("{was} and {is}");
+            }
+            if file.old.ends_with("/package.json") && was == is && was == &Owner::Base {
+                let unit = |(composition, _): (&Composition, _)| composition.unit.package_name();
+                let (was, is) = (unit(before), unit(after));
+                if was != is {
+                    return "the unit's name".into();
+                }
+            }
+            let nearer = if before.1.winner > after.1.winner {
+                was
+            } else {
+                is
+            };
+            nearer.to_string()
+        }
+        (Some(only), None) | (None, Some(only)) => {
+            let (path, other) = if before.is_some() {
+                (&file.old, new)
+            } else {
+                (&file.new, old)
+            };
+            let rule = path.split_once('/').and_then(|(app, path)| {
+                let other = other.iter().find(|(name, _)| name.as_str() == app)?.1;
+                let dropped = other.dropped.get(path)?;
+                let origin = &dropped.origin;
+                Some(format!(
+                    "`{}`, ignorePaths of {}",
+                    origin.rule, origin.store
+                ))
+            });
+            rule.unwrap_or_else(|| name(only).to_string())
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn name<'a>((composition, entry): (&'a Composition, &Entry)) -> &'a Owner {
+    &composition.layers[entry.winner]
+}
+
+fn find<'a>(side: &'a Side, path: &str) -> Option<(&'a Composition, &'a Entry)> {
+    let (app, path) = path.split_once('/')?;
+    let composition = side.iter().find(|(name, _)| name.as_str() == app)?.1;
+    Some((composition, composition.entries.get(path)?))
+}

@@ -1,0 +1,204 @@
+//! Two sets of files, compared by git's own library in memory: renames, binary files, hunks
+//! and statistics are git's and not ours.
+
+use git2::{
+    Delta, Diff, DiffFindOptions, DiffFormat, DiffOptions, DiffStatsFormat, IndexEntry, IndexTime,
+    Odb, Oid, Repository,
+};
+
+use super::Error;
+
+/// Columns of the statistics; git's own for output that is no terminal.
+const STAT_WIDTH: usize = 80;
+
+/// A file of one side.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// With `/`.
+    pub path: String,
+    /// Git's mode, in octal.
+    pub mode: &'static str,
+    /// The content; a link's target.
+    pub content: Vec<u8>,
+}
+
+/// How a file differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Git's letter: `A`, `D`, `M`, `R`, `T`.
+    pub status: char,
+    /// Its path before; the same as `new` but for renames.
+    pub old: String,
+    /// Its path now.
+    pub new: String,
+    /// Whether its content is no text.
+    pub is_binary: bool,
+    /// How alike a renamed file is, in percent.
+    pub similarity: Option<u16>,
+}
+
+/// One line of a patch.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// What it is.
+    pub kind: LineKind,
+    /// With its sign and its end.
+    pub text: Vec<u8>,
+}
+
+/// What a line of a patch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineKind {
+    /// Names and modes.
+    Header,
+    /// Where a hunk lies.
+    Hunk,
+    /// Added.
+    Added,
+    /// Removed.
+    Removed,
+    /// On both sides.
+    Context,
+}
+
+/// Everything in which two sets of files differ.
+#[derive(Debug, Clone, Default)]
+pub struct Patch {
+    /// The files, by path.
+    pub files: Vec<Difference>,
+    /// A patch that `git apply` takes; binary files are not in it.
+    pub lines: Vec<Line>,
+    /// As `git diff --stat` has it.
+    pub stat: String,
+}
+
+impl Patch {
+    /// Compares. Files that are the same on both sides may be left out.
+    pub fn between(old: &[Version], new: &[Version]) -> Result<Self, Error> {
+        make(old, new).map_err(|source| Error::Patch { source })
+    }
+}
+
+fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
+    let odb = Odb::new()?;
+    // Objects live in memory, and only as long as this comparison.
+    odb.add_new_mempack_backend(1)?;
+    let repository = Repository::from_odb(odb)?;
+    let (old, new) = (tree(&repository, old)?, tree(&repository, new)?);
+    let (old, new) = (repository.find_tree(old)?, repository.find_tree(new)?);
+    let mut options = DiffOptions::new();
+    options.include_typechange(true);
+    let mut diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
+    diff.find_similar(Some(DiffFindOptions::new().renames(true)))?;
+    let lines = lines(&diff)?;
+    // Whether a file is binary is known once its content has been looked at.
+    let path = |file: &git2::DiffFile| {
+        let bytes = file.path_bytes().unwrap_or_default();
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    let mut files = Vec::new();
+    for (index, delta) in diff.deltas().enumerate() {
+        let status = match delta.status() {
+            Delta::Added => 'A',
+            Delta::Deleted => 'D',
+            Delta::Renamed => 'R',
+            Delta::Typechange => 'T',
+            _ => 'M',
+        };
+        let looked_at = git2::Patch::from_diff(&diff, index)?;
+        let is_binary = looked_at.is_none_or(|patch| patch.delta().flags().is_binary());
+        let (before, after) = (
+            repository.find_blob(delta.old_file().id()).ok(),
+            repository.find_blob(delta.new_file().id()).ok(),
+        );
+        files.push(Difference {
+            status,
+            old: path(&delta.old_file()),
+            new: path(&delta.new_file()),
+            is_binary,
+            similarity: before
+                .zip(after)
+                .filter(|_| status == 'R')
+                .map(|(before, after)| alike(before.content(), after.content())),
+        });
+    }
+    let stats = diff.stats()?;
+    let stat = stats.to_buf(DiffStatsFormat::FULL, STAT_WIDTH)?;
+    Ok(Patch {
+        files,
+        lines,
+        stat: String::from_utf8_lossy(&stat).into_owned(),
+    })
+}
+
+/// Percent of the bytes in lines that both have, of the longer one.
+fn alike(old: &[u8], new: &[u8]) -> u16 {
+    let longer = old.len().max(new.len());
+    if longer == 0 || old == new {
+        return 100;
+    }
+    let mut known = std::collections::HashMap::<&[u8], usize>::new();
+    for line in old.split_inclusive(|byte| *byte == b'\n') {
+        *known.entry(line).or_default() += 1;
+    }
+    let mut shared = 0;
+    for line in new.split_inclusive(|byte| *byte == b'\n') {
+        if let Some(count) = known.get_mut(line).filter(|count| **count > 0) {
+            *count -= 1;
+            shared += line.len();
+        }
+    }
+    u16::try_from(shared * 100 / longer).unwrap_or(100)
+}
+
+fn tree(repository: &Repository, files: &[Version]) -> Result<Oid, git2::Error> {
+    let mut index = git2::Index::new()?;
+    let never = IndexTime::new(0, 0);
+    for file in files {
+        index.add(&IndexEntry {
+            ctime: never,
+            mtime: never,
+            dev: 0,
+            ino: 0,
+            mode: u32::from_str_radix(file.mode, 8).unwrap_or(0o100_644),
+            uid: 0,
+            gid: 0,
+            file_size: 0,
+            id: repository.blob(&file.content)?,
+            flags: 0,
+            flags_extended: 0,
+            path: file.path.clone().into_bytes(),
+        })?;
+    }
+    index.write_tree_to(repository)
+}
+
+fn lines(diff: &Diff) -> Result<Vec<Line>, git2::Error> {
+    let mut lines: Vec<Line> = Vec::new();
+    // Where the present file's lines begin: a binary file's header is taken back.
+    let mut start = 0;
+    diff.print(DiffFormat::Patch, |_, _, line| {
+        let kind = match line.origin() {
+            'F' => {
+                start = lines.len();
+                LineKind::Header
+            }
+            'H' => LineKind::Hunk,
+            '+' | '>' => LineKind::Added,
+            '-' | '<' => LineKind::Removed,
+            'B' => {
+                lines.truncate(start);
+                return true;
+            }
+            _ => LineKind::Context,
+        };
+        let mut text = Vec::new();
+        if matches!(line.origin(), '+' | '-' | ' ') {
+            text.push(line.origin() as u8);
+        }
+        text.extend_from_slice(line.content());
+        lines.push(Line { kind, text });
+        true
+    })?;
+    Ok(lines)
+}

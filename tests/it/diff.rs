@@ -1,0 +1,142 @@
+//! `diff`: composed output against composed output.
+
+use serde_json::json;
+
+use crate::support::{Project, git};
+
+const NEXT: &str = "storefront-unified-nextjs";
+
+/// `us` and `eu` differ in every way that a patch can tell, and in a binary file.
+fn shop() -> Project {
+    let long: String = (0..40).map(|line| format!("line {line}\n")).collect();
+    let us = format!("apps/stores/fashion/stores/us/{NEXT}");
+    let eu = format!("apps/stores/fashion/stores/eu/{NEXT}");
+    let project = Project::shop()
+        .file(&format!("{us}/only us.tsx"), "one\n")
+        .file(&format!("{us}/old-name.tsx"), &long)
+        .file(
+            &format!("{eu}/new-name.tsx"),
+            &long.replace("line 7\n", "line seven\n"),
+        )
+        .file(&format!("{eu}/no-end.txt"), "no newline at the end")
+        .file(&format!("{us}/run.sh"), "#!/bin/sh\n")
+        .file(&format!("{eu}/run.sh"), "#!/bin/sh\n")
+        .file(&format!("{us}/image.bin"), "\0us")
+        .file(&format!("{eu}/image.bin"), "\0eu")
+        .link(&format!("{eu}/link.txt"), "texts.txt");
+    project.make_executable(&format!("{eu}/run.sh"));
+    let config = project.read("alokai.config.json");
+    let project = project.config(&config.replace(
+        r#""eu": {"#,
+        r#""eu": { "ignorePaths": ["app/[locale]/page.tsx"],"#,
+    ));
+    project.commit();
+    project
+}
+
+#[test]
+fn differences_are_grouped_by_what_gives_them() {
+    let project = shop();
+    let run = project.alokai(&["store", "diff", "us", "eu"]).succeeds();
+    insta::assert_snapshot!(run.stdout);
+    let run = project
+        .alokai(&["store", "diff", "us", "eu", "--name-status"])
+        .succeeds();
+    insta::assert_snapshot!(run.stdout);
+    let same = project.alokai(&["store", "diff", "us"]).succeeds();
+    assert_eq!(
+        same.stdout,
+        "HEAD → the working tree: no composed file differs\n"
+    );
+}
+
+#[test]
+fn git_applies_the_patch_to_the_composed_tree() {
+    let project = shop();
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    let run = project
+        .alokai(&["store", "diff", "us", "eu", "--patch"])
+        .succeeds();
+    assert!(run.stdout.contains("rename from"), "{}", run.stdout);
+    assert!(
+        !run.stdout.contains("image.bin"),
+        "a binary file is no part of the patch"
+    );
+    assert!(
+        run.stderr.contains(&format!("{NEXT}/image.bin")),
+        "{}",
+        run.stderr
+    );
+    project.write("us-to-eu.patch", run.stdout.as_bytes());
+    git(
+        project.root(),
+        &["apply", "--directory=.out/us", "us-to-eu.patch"],
+    );
+    let (mut made, mut wanted) = (project.tree(".out/us"), project.tree(".out/eu"));
+    let binary = format!("{NEXT}/image.bin");
+    assert_ne!(made.remove(&binary), wanted.remove(&binary));
+    assert_eq!(made, wanted);
+    let mode = |path: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        project.path(path).metadata().unwrap().permissions().mode() & 0o111
+    };
+    assert_eq!(mode(&format!(".out/us/{NEXT}/run.sh")), 0o111);
+}
+
+#[test]
+fn a_store_is_compared_across_revisions_without_a_checkout() {
+    let project = shop();
+    project.write(&format!("apps/{NEXT}/public/logo.svg"), b"<svg>2</svg>\n");
+    project.commit();
+    project.write(
+        &format!("apps/stores/fashion/{NEXT}/header.tsx"),
+        b"not committed\n",
+    );
+    let json = |arguments: &[&str]| {
+        let all = [&["store", "diff", "us", "--json"], arguments].concat();
+        project.alokai(&all).succeeds().json()
+    };
+    assert_eq!(
+        json(&["--since", "HEAD~1", "--to", "HEAD"])["files"],
+        json!([{
+            "status": "M", "path": format!("{NEXT}/public/logo.svg"), "binary": false,
+            "oldLayer": "base", "newLayer": "base", "because": "base",
+        }])
+    );
+    let files = json(&["--since", "HEAD~1"])["files"].clone();
+    assert_eq!(files.as_array().unwrap().len(), 2, "{files}");
+    assert_eq!(json(&[])["files"][0]["because"], "fashion");
+    assert_eq!(
+        json(&["--app", "storefront-middleware"])["files"],
+        json!([])
+    );
+    let patch = project
+        .alokai(&["store", "diff", "us", "-p"])
+        .succeeds()
+        .stdout;
+    assert!(
+        patch.contains("-header of fashion\n+not committed\n"),
+        "{patch}"
+    );
+    let stat = project
+        .alokai(&["store", "diff", "us", "--stat"])
+        .succeeds()
+        .stdout;
+    assert!(
+        stat.contains("1 file changed, 1 insertion(+), 1 deletion(-)"),
+        "{stat}"
+    );
+}
+
+#[test]
+fn what_cannot_be_compared_is_named() {
+    let project = shop();
+    let run = |arguments: &[&str]| {
+        let all = [&["store", "diff"], arguments].concat();
+        project.alokai(&all).fails_with(2).stderr
+    };
+    assert!(run(&["us", "uk"]).contains("no store `uk`"));
+    assert!(run(&["fashion", "us"]).contains("is a template"));
+    assert!(run(&["us", "eu", "--app", "web"]).contains("no app `web`"));
+    assert!(run(&["us", "--since", "nowhere"]).contains("no commit `nowhere`"));
+}
