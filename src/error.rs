@@ -62,7 +62,11 @@ impl Error {
             Self::Compare(error) => of_compare(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
-                cli::Error::Differs { .. } | cli::Error::Output { .. } => Exit::Failed,
+                cli::Error::Differs { .. }
+                | cli::Error::Drift { .. }
+                | cli::Error::Conflicts { .. }
+                | cli::Error::Write { .. }
+                | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. } => Exit::Surroundings,
                 _ => Exit::Input,
             },
@@ -87,6 +91,10 @@ fn of_compare(error: &compare::Error) -> Exit {
         | compare::Error::Path { .. }
         | compare::Error::Project { .. }
         | compare::Error::NoSuchApp { .. }
+        | compare::Error::NoOverride { .. }
+        | compare::Error::NothingInherited { .. }
+        | compare::Error::BinaryMerge { .. }
+        | compare::Error::Unresolved { .. }
         | compare::Error::Glob { .. } => Exit::Input,
     }
 }

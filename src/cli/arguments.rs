@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::Standing;
 use crate::event::Stage;
 use crate::plan::Selection;
 
@@ -57,6 +58,8 @@ pub(super) enum StoreCommand {
     Changed(ChangedOptions),
     /// Compares composed output: store with store, or one store across revisions
     Diff(DiffOptions),
+    /// Finds overrides whose original has changed since they were made
+    Drift(DriftOptions),
     /// Tells who gives a composed file, whom it hides, and which rule dropped it
     Why(WhyOptions),
 }
@@ -212,6 +215,46 @@ pub(super) struct DiffOptions {
     /// One JSON document
     #[arg(long, conflicts_with_all = ["stat", "patch", "name_status"])]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DriftOptions {
+    /// Only overrides of these stores, templates included [default: all]
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
+    pub stores: Vec<String>,
+    /// What was missed, as patches of the overrides
+    #[arg(short, long, conflicts_with = "json")]
+    pub patch: bool,
+    /// Merges what an override misses into it, with conflict markers where it must
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["patch", "json", "stores", "fail_on"])]
+    pub merge: Option<PathBuf>,
+    /// Exits with 1 when there is such an override
+    #[arg(long, value_name = "STANDING", value_delimiter = ',')]
+    pub fail_on: Vec<FailOn>,
+    /// One JSON document, with the overrides that are current
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What makes `drift` fail.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum FailOn {
+    /// The inherited file has changed since.
+    Behind,
+    /// What it overrode is not there any more.
+    Orphan,
+    /// It is the same as what it overrides.
+    Identical,
+}
+
+impl FailOn {
+    pub fn standing(self) -> Standing {
+        match self {
+            Self::Behind => Standing::Behind,
+            Self::Orphan => Standing::Orphan,
+            Self::Identical => Standing::Identical,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod changed;
 mod compose;
 mod diff;
 mod dotenv;
+mod drift;
 mod environment;
 mod list;
 mod run;
@@ -66,6 +67,51 @@ pub enum Error {
         /// Files to remove.
         remove: usize,
     },
+    /// `drift --fail-on` found some.
+    #[error("{count} {} {standing}", if *count == 1 { "override is" } else { "overrides are" })]
+    #[diagnostic(
+        code(alokai::cli::drift),
+        help("`alokai store drift --patch` shows what was missed, `--merge <path>` takes it over")
+    )]
+    Drift {
+        /// How many.
+        count: usize,
+        /// How they stand.
+        standing: String,
+    },
+    /// A merge that a person has to finish.
+    #[error("`{path}` is merged with {count} {}", if *count == 1 { "conflict" } else { "conflicts" })]
+    #[diagnostic(
+        code(alokai::cli::conflicts),
+        help("resolve what stands between `<<<<<<<` and `>>>>>>>`, then commit the file")
+    )]
+    Conflicts {
+        /// The override.
+        path: String,
+        /// How many.
+        count: usize,
+    },
+    /// A store that is not there.
+    #[error("there is no store `{}`", id.escape_debug())]
+    #[diagnostic(code(alokai::cli::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` shows them".into(), |near| format!("did you mean `{near}`?"))))]
+    NoStore {
+        /// As given.
+        id: String,
+        /// The nearest one.
+        nearest: Option<String>,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    #[diagnostic(
+        code(alokai::cli::write),
+        help("check that you may write it, and that there is room")
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// Standard output is gone.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
@@ -122,6 +168,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),
+        StoreCommand::Drift(options) => drift::drift(global, options),
         StoreCommand::Why(options) => why::why(global, options),
     }
 }

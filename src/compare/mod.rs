@@ -2,6 +2,7 @@
 
 mod changed;
 mod diff;
+mod drift;
 mod patch;
 mod snapshot;
 mod why;
@@ -12,6 +13,7 @@ use miette::Diagnostic;
 
 pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
 pub use diff::{Diff, FileDiff, Sides, diff};
+pub use drift::{Drift, Merge, Override, Standing, drift, merge};
 pub use patch::{Difference, Line, LineKind, Patch, Version};
 pub use snapshot::Snapshot;
 pub use why::{Layer, Why, why};
@@ -85,6 +87,53 @@ pub enum Error {
         app: String,
         /// What could be given.
         apps: Vec<String>,
+    },
+    /// A path that is no override.
+    #[error("`{}` is no override", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::no_override),
+        help(
+            "a path is relative to the project or to this folder, as `store drift` shows it; {}",
+            offer(nearest)
+        )
+    )]
+    NoOverride {
+        /// As given.
+        path: String,
+        /// Overrides that are most like it.
+        nearest: Vec<String>,
+    },
+    /// A file of a store that overrides nothing.
+    #[error("`{}` overrides nothing, so there is nothing to merge", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::nothing_inherited),
+        help(
+            "`store drift` lists overrides, and orphans with the commit that removed what they overrode"
+        )
+    )]
+    NothingInherited {
+        /// The file.
+        path: String,
+    },
+    /// A merge of files that are no text.
+    #[error("`{}` is no text and cannot be merged", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::binary),
+        help("take over by hand what has changed, and commit it")
+    )]
+    BinaryMerge {
+        /// The file.
+        path: String,
+    },
+    /// Conflicts of an earlier merge.
+    #[error("`{}` still has conflict markers", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::compare::unresolved),
+        help("resolve them first: edit the file, or bring it back with `git checkout -- <file>`")
+    )]
+    Unresolved {
+        /// The file.
+        path: String,
     },
     /// The content of a composed file.
     #[error("cannot read the content of `{path}`")]

@@ -1,8 +1,9 @@
-//! What earlier commits say of a path.
+//! What earlier commits did to paths, and what they had at them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use git2::{ErrorCode, Oid};
+use git2::{Delta, DiffOptions, ErrorCode, Oid, Sort};
 
 use super::{Error, Repository};
 
@@ -17,6 +18,117 @@ pub struct Commit {
     pub subject: String,
 }
 
+impl Commit {
+    fn new(commit: &git2::Commit) -> Self {
+        let author = commit.author().when();
+        let offset = jiff::tz::Offset::from_seconds(author.offset_minutes() * 60);
+        let date = jiff::Timestamp::from_second(author.seconds()).map(|time| {
+            offset
+                .unwrap_or(jiff::tz::Offset::UTC)
+                .to_datetime(time)
+                .to_string()
+        });
+        Self {
+            sha: commit.id().to_string(),
+            date: date.unwrap_or_default(),
+            subject: commit
+                .summary()
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+                .to_owned(),
+        }
+    }
+}
+
+/// A commit that changed a followed path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touch {
+    /// The commit; smaller is newer.
+    pub commit: usize,
+    /// What the path had from then on; none where it was removed.
+    pub blob: Option<Oid>,
+}
+
+/// What every commit that can be reached from HEAD did to some paths. A path is followed through
+/// renames, as far as git's library finds them.
+pub struct History<'a> {
+    repository: &'a Repository,
+    /// Newest first, children before parents.
+    commits: Vec<Oid>,
+    followed: HashMap<String, Followed>,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    /// Newest first.
+    touches: Vec<Touch>,
+    /// The names it had, with the newest commit at which it had them; newest first.
+    names: Vec<(usize, String)>,
+}
+
+impl History<'_> {
+    /// Commits that changed the path, newest first.
+    pub fn touches(&self, path: &str) -> &[Touch] {
+        self.followed
+            .get(path)
+            .map_or(&[], |followed| &followed.touches)
+    }
+
+    /// What the path, under the name it had then, had in the commit.
+    pub fn blob_at(&self, path: &str, commit: usize) -> Result<Option<Oid>, Error> {
+        let Some(followed) = self.followed.get(path) else {
+            return Ok(None);
+        };
+        let names = followed.names.iter().rev();
+        let Some((_, name)) = names.into_iter().find(|(since, _)| *since <= commit) else {
+            return Ok(None);
+        };
+        let inside = format!("{}{name}", self.repository.prefix);
+        let blob = self
+            .repository
+            .inner
+            .find_commit(self.commits[commit])
+            .and_then(|commit| blob(&commit, &inside));
+        blob.map_err(|source| self.repository.failed("the history", source))
+    }
+
+    /// What people want to know of a commit.
+    pub fn commit(&self, index: usize) -> Result<Commit, Error> {
+        let commit = self.repository.inner.find_commit(self.commits[index]);
+        commit
+            .map(|commit| Commit::new(&commit))
+            .map_err(|source| self.repository.failed("the history", source))
+    }
+
+    /// How many commits it has.
+    pub fn len(&self) -> usize {
+        self.commits.len()
+    }
+
+    /// Whether there is no commit.
+    pub fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+    }
+
+    /// The content of a blob.
+    pub fn content(&self, blob: Oid) -> Result<Vec<u8>, Error> {
+        let found = self.repository.inner.find_blob(blob);
+        found
+            .map(|blob| blob.content().to_vec())
+            .map_err(|source| self.repository.failed("the history", source))
+    }
+}
+
+/// The blob at a path of the repository in a commit.
+fn blob(commit: &git2::Commit, path: &str) -> Result<Option<Oid>, git2::Error> {
+    match commit.tree()?.get_path(Path::new(path)) {
+        Ok(entry) => Ok(Some(entry.id())),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Repository {
     /// The commit that last changed a path, as `git log -1 -- <path>` finds it: back from HEAD,
     /// always to a parent in which the path is the same.
@@ -26,44 +138,150 @@ impl Repository {
         let Ok(head) = self.inner.head() else {
             return Ok(None);
         };
-        let content = |commit: &git2::Commit| -> Result<Option<Oid>, git2::Error> {
-            match commit.tree()?.get_path(Path::new(&path)) {
-                Ok(entry) => Ok(Some(entry.id())),
-                Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
         let mut commit = head.peel_to_commit().map_err(failed)?;
-        let Some(wanted) = content(&commit).map_err(failed)? else {
+        let Some(wanted) = blob(&commit, &path).map_err(failed)? else {
             return Ok(None);
         };
         'back: loop {
             // In a shallow clone the history ends where the parents are not there.
             for parent in commit.parents() {
-                if content(&parent).map_err(failed)? == Some(wanted) {
+                if blob(&parent, &path).map_err(failed)? == Some(wanted) {
                     commit = parent;
                     continue 'back;
                 }
             }
             break;
         }
-        let author = commit.author().when();
-        let offset = jiff::tz::Offset::from_seconds(author.offset_minutes() * 60);
-        let date = jiff::Timestamp::from_second(author.seconds()).map(|time| {
-            offset
-                .unwrap_or(jiff::tz::Offset::UTC)
-                .to_datetime(time)
-                .to_string()
-        });
-        Ok(Some(Commit {
-            sha: commit.id().to_string(),
-            date: date.unwrap_or_default(),
-            subject: commit
-                .summary()
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-                .to_owned(),
-        }))
+        Ok(Some(Commit::new(&commit)))
     }
+
+    /// Follows paths (relative to the project, all below `folder`) through the whole history.
+    pub fn history(&self, paths: &[String], folder: &str) -> Result<History<'_>, Error> {
+        self.walk(paths, folder)
+            .map_err(|source| self.failed("the history", source))
+    }
+
+    fn walk(&self, paths: &[String], folder: &str) -> Result<History<'_>, git2::Error> {
+        let mut history = History {
+            repository: self,
+            commits: Vec::new(),
+            followed: HashMap::new(),
+        };
+        // Which followed paths a name stands for at present; several, after renames.
+        let mut names = BTreeMap::<String, Vec<String>>::new();
+        for path in paths {
+            names.insert(path.clone(), vec![path.clone()]);
+            let followed = Followed {
+                touches: Vec::new(),
+                names: vec![(0, path.clone())],
+            };
+            history.followed.insert(path.clone(), followed);
+        }
+        if self.inner.is_empty()? || self.inner.head().is_err() {
+            return Ok(history);
+        }
+        let mut walk = self.inner.revwalk()?;
+        walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
+        walk.push_head()?;
+        for id in walk {
+            let id = id?;
+            let index = history.commits.len();
+            history.commits.push(id);
+            for change in self.changes(&self.inner.find_commit(id)?, folder, &names)? {
+                for key in names.get(&change.path).cloned().unwrap_or_default() {
+                    let Some(followed) = history.followed.get_mut(&key) else {
+                        continue;
+                    };
+                    followed.touches.push(Touch {
+                        commit: index,
+                        blob: change.blob,
+                    });
+                    if let Some(before) = &change.renamed_from {
+                        followed.names.push((index + 1, before.clone()));
+                        if let Some(keys) = names.get_mut(&change.path) {
+                            keys.retain(|other| *other != key);
+                        }
+                        names.entry(before.clone()).or_default().push(key);
+                    }
+                }
+            }
+        }
+        Ok(history)
+    }
+
+    /// What a commit changed of the names that are followed; a merge only what none of its
+    /// parents has just so, as `git log` has it.
+    fn changes(
+        &self,
+        commit: &git2::Commit,
+        folder: &str,
+        names: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Vec<Change>, git2::Error> {
+        let tree = commit.tree()?;
+        let mut options = DiffOptions::new();
+        options.disable_pathspec_match(true);
+        options.pathspec(format!("{}{folder}", self.prefix));
+        let parents: Vec<_> = commit.parents().collect();
+        let mut found: Option<Vec<Change>> = None;
+        let trees = parents.iter().map(|parent| parent.tree().map(Some));
+        let trees = trees.collect::<Result<Vec<_>, _>>()?;
+        let none = [None];
+        for parent in if trees.is_empty() { &none[..] } else { &trees } {
+            let mut diff =
+                self.inner
+                    .diff_tree_to_tree(parent.as_ref(), Some(&tree), Some(&mut options))?;
+            let is_followed = |file: &git2::DiffFile| {
+                let inside = self.inside(file);
+                inside.is_some_and(|path| names.get(&path).is_some_and(|keys| !keys.is_empty()))
+            };
+            let may_be_renamed = parent.is_some()
+                && diff
+                    .deltas()
+                    .any(|delta| delta.status() == Delta::Added && is_followed(&delta.new_file()))
+                && diff.deltas().any(|delta| delta.status() == Delta::Deleted);
+            if may_be_renamed {
+                diff.find_similar(None)?;
+            }
+            let mut changes = Vec::new();
+            for delta in diff.deltas() {
+                let (old, new) = (delta.old_file(), delta.new_file());
+                let renamed = delta.status() == Delta::Renamed;
+                if delta.status() != Delta::Deleted && is_followed(&new) {
+                    changes.push(Change {
+                        path: self.inside(&new).unwrap_or_default(),
+                        blob: Some(new.id()),
+                        renamed_from: renamed.then(|| self.inside(&old)).flatten(),
+                    });
+                }
+                if (delta.status() == Delta::Deleted || renamed) && is_followed(&old) {
+                    changes.push(Change {
+                        path: self.inside(&old).unwrap_or_default(),
+                        blob: None,
+                        renamed_from: None,
+                    });
+                }
+            }
+            found = Some(match found {
+                None => changes,
+                Some(mut before) => {
+                    before.retain(|one| changes.iter().any(|other| other.path == one.path));
+                    before
+                }
+            });
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The path relative to the project; none for what lies outside.
+    fn inside(&self, file: &git2::DiffFile) -> Option<String> {
+        let path = std::str::from_utf8(file.path_bytes()?).ok()?;
+        path.strip_prefix(&self.prefix).map(str::to_owned)
+    }
+}
+
+/// What a commit did to a followed name.
+struct Change {
+    path: String,
+    blob: Option<Oid>,
+    renamed_from: Option<String>,
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use git2::{DiffOptions, ErrorCode, Status, StatusOptions};
 use miette::Diagnostic;
 
-pub use history::Commit;
+pub use history::{Commit, History, Touch};
 pub use index::Index;
 pub use tree::{Objects, Tree};
 

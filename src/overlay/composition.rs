@@ -367,7 +367,8 @@ impl View<'_> {
     }
 }
 
-fn is_from_base(path: &str) -> bool {
+/// Whether the file always comes from the base app.
+pub fn is_from_base(path: &str) -> bool {
     FROM_BASE.contains(&path)
 }
 

@@ -10,7 +10,9 @@ mod merge;
 mod rewrite;
 mod rules;
 
-pub use composition::{Body, Composer, Composition, Dropped, Entry, Layers, Unused, View, fail_on};
+pub use composition::{
+    Body, Composer, Composition, Dropped, Entry, Layers, Unused, View, fail_on, is_from_base,
+};
 pub use content::ContentId;
 pub use layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
 pub use merge::{Clash, Merged, merge, winner};

@@ -8,7 +8,8 @@ const NEXT: &str = "storefront-unified-nextjs";
 
 /// `us` and `eu` differ in every way that a patch can tell, and in a binary file.
 fn shop() -> Project {
-    let long: String = (0..40).map(|line| format!("line {line}\n")).collect();
+    let lines: Vec<_> = (0..40).map(|line| format!("line {line}\n")).collect();
+    let long = lines.concat();
     let us = format!("apps/stores/fashion/stores/us/{NEXT}");
     let eu = format!("apps/stores/fashion/stores/eu/{NEXT}");
     let project = Project::shop()
@@ -76,11 +77,11 @@ fn git_applies_the_patch_to_the_composed_tree() {
     let binary = format!("{NEXT}/image.bin");
     assert_ne!(made.remove(&binary), wanted.remove(&binary));
     assert_eq!(made, wanted);
-    let mode = |path: &str| {
+    let executable = |path: &str| {
         use std::os::unix::fs::PermissionsExt;
         project.path(path).metadata().unwrap().permissions().mode() & 0o111
     };
-    assert_eq!(mode(&format!(".out/us/{NEXT}/run.sh")), 0o111);
+    assert_eq!(executable(&format!(".out/us/{NEXT}/run.sh")), 0o111);
 }
 
 #[test]

@@ -44,8 +44,8 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "compare", "store", "config", "git", "overlay", "plan", "pipeline", "event", "report",
-            "error",
+            "compare", "path", "store", "config", "git", "overlay", "plan", "pipeline", "event",
+            "report", "error",
         ],
     ),
     (

@@ -17,6 +17,7 @@ mod compose;
 mod config;
 mod deploy;
 mod diff;
+mod drift;
 mod example;
 mod failures;
 mod histories;

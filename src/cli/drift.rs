@@ -1,0 +1,199 @@
+//! `store drift`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::arguments::{DriftOptions, Global};
+use super::environment::tell;
+use super::run::document;
+use super::show::Page;
+use super::{Error, answer, environment, project};
+use crate::compare::{self, Drift, Override, Standing};
+use crate::config::{Project, nearest};
+use crate::error::Error as AnyError;
+use crate::git::Commit;
+use crate::path::normalize;
+use crate::store::Store;
+
+pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
+    let (project, _) = project(global)?;
+    if let Some(path) = &options.merge {
+        return merge(global, &project, path);
+    }
+    let stores = stores(&project, &options.stores)?;
+    let drift = compare::drift(&project, &stores, options.patch)?;
+    if options.json {
+        let mut value = json!(drift);
+        if let Some(object) = value.as_object_mut() {
+            object.shift_insert(0, "schemaVersion".into(), 1.into());
+        }
+        document(&value)?;
+    } else {
+        let mut page = Page::new(&project);
+        if options.patch {
+            for one in &drift.overrides {
+                page.patch(&one.missed);
+            }
+        } else {
+            overview(&drift, &mut page);
+        }
+        page.show()?;
+    }
+    if let (true, Some(oldest)) = (drift.shallow, &drift.oldest) {
+        tell(&format!(
+            "note: this clone is shallow: history goes back to {}, {}; what is older is not seen \
+             (`git fetch --unshallow` brings it)",
+            short(oldest),
+            commits(drift.commits)
+        ));
+    }
+    let found = |standing: &Standing| drift.overrides.iter().any(|one| one.standing == *standing);
+    match options.fail_on.iter().map(|it| it.standing()).find(found) {
+        Some(standing) => Err(Error::Drift {
+            count: drift
+                .overrides
+                .iter()
+                .filter(|one| one.standing == standing)
+                .count(),
+            standing: standing.to_string(),
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// The stores that are named, templates too; all when none is.
+fn stores<'a>(project: &'a Project, ids: &[String]) -> Result<Vec<&'a Store>, AnyError> {
+    if ids.is_empty() {
+        return Ok(project.stores.iter().collect());
+    }
+    let find = |id: &String| {
+        project.stores.get(id).ok_or_else(|| {
+            let known = project.stores.iter().map(|store| store.id.as_str());
+            Error::NoStore {
+                id: id.clone(),
+                nearest: nearest(id, known).map(str::to_owned),
+            }
+        })
+    };
+    Ok(ids.iter().map(find).collect::<Result<_, _>>()?)
+}
+
+fn overview(drift: &Drift, page: &mut Page) {
+    let of = |standing: Standing| -> Vec<&Override> {
+        let all = drift.overrides.iter();
+        all.filter(|one| one.standing == standing).collect()
+    };
+    for standing in [Standing::Behind, Standing::Orphan, Standing::Identical] {
+        let overrides = of(standing);
+        if overrides.is_empty() {
+            continue;
+        }
+        page.title(match standing {
+            Standing::Behind => "behind: the inherited file has changed since",
+            Standing::Orphan => "orphan: what it overrode is not there any more",
+            _ => "identical to what it overrides, and needless",
+        });
+        for one in overrides {
+            let from = one.inherits_from.as_ref().map(ToString::to_string);
+            let from = from.unwrap_or_default();
+            page.plain(&format!("  {}\n", one.file.escape_debug()));
+            match standing {
+                Standing::Behind => {
+                    let uncommitted = if one.uncommitted {
+                        ", and changes in no commit"
+                    } else {
+                        ""
+                    };
+                    page.plain(&format!(
+                        "    misses {} of {from}{uncommitted}\n",
+                        commits(one.commits.len())
+                    ));
+                }
+                Standing::Orphan => page.plain(&format!("    removed from {from} by\n")),
+                _ => {}
+            }
+            for commit in &one.commits {
+                page.plain(&format!("    {} {}\n", short(commit), commit.subject));
+            }
+        }
+        page.plain("\n");
+    }
+    let counts = [
+        Standing::Current,
+        Standing::Behind,
+        Standing::Orphan,
+        Standing::Identical,
+    ]
+    .map(|standing| (standing, of(standing).len()));
+    let counts: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(standing, count)| format!("{count} {standing}"))
+        .collect();
+    page.plain(&match drift.overrides.len() {
+        0 => "no store overrides a file\n".to_owned(),
+        1 => format!("1 override: {}\n", counts.join(", ")),
+        count => format!("{count} overrides: {}\n", counts.join(", ")),
+    });
+}
+
+fn commits(count: usize) -> String {
+    match count {
+        1 => "1 commit".into(),
+        count => format!("{count} commits"),
+    }
+}
+
+fn short(commit: &Commit) -> String {
+    let sha = commit.sha.get(..12).unwrap_or(&commit.sha);
+    format!("{sha} {}", commit.date.get(..10).unwrap_or(&commit.date))
+}
+
+/// Merges what an override misses into it. Staging is left to the user.
+fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError> {
+    // As it is shown (relative to the project), or as a shell completes it.
+    let here = normalize(&environment::start(global.cwd.as_deref())?.join(path));
+    let inside = here.strip_prefix(&project.root).ok();
+    let as_shown = project.root.join(path).symlink_metadata().is_ok();
+    let file = match inside.filter(|_| !as_shown && here.symlink_metadata().is_ok()) {
+        Some(inside) => inside.to_string_lossy().into_owned(),
+        None => path.to_string_lossy().trim_start_matches("./").to_owned(),
+    };
+    let merged = compare::merge(project, &file)?;
+    let Some(content) = &merged.content else {
+        return answer(&format!("{}: nothing to take over\n", merged.file));
+    };
+    write(&project.root.join(&merged.file), content)?;
+    if merged.conflicts > 0 {
+        return Err(Error::Conflicts {
+            path: merged.file,
+            count: merged.conflicts,
+        }
+        .into());
+    }
+    answer(&format!(
+        "{}: merged; look at it and commit it\n",
+        merged.file
+    ))
+}
+
+/// Replaces a file whole, with the permissions it has.
+fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mode = path.metadata().map_err(failed)?.permissions().mode();
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    std::io::Write::write_all(&mut file, content).map_err(failed)?;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    file.as_file()
+        .set_permissions(permissions)
+        .map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

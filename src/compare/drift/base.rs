@@ -1,0 +1,122 @@
+//! Which version of the inherited file an override was made from: history first, likeness
+//! where history does not tell.
+
+use git2::Oid;
+
+use super::Candidate;
+use super::three_way::{contains, count, distance, is_binary, three_way};
+use crate::compare::Error;
+use crate::git::History;
+use crate::overlay::ContentId;
+
+/// How alike two contents must be for one to count as made from the other, when history does
+/// not tell: as many lines unchanged as changed.
+const ALIKE: f64 = 0.5;
+
+/// The versions of an override and of what it inherits.
+pub struct Versions<'a> {
+    pub history: &'a History<'a>,
+    pub candidate: &'a Candidate<'a>,
+}
+
+/// A version: its id, and its content.
+type Content<'a> = (ContentId, &'a [u8]);
+
+impl Versions<'_> {
+    /// The content that the override was made from.
+    pub fn base(&self, ours: Content, theirs: Content) -> Result<Option<ContentId>, Error> {
+        let mut base: Option<ContentId> = None;
+        let mut before: Option<Vec<u8>> = None;
+        let touches = self.history.touches(&self.candidate.place.file);
+        // Oldest first. A removal ends an override; what is added later is another one.
+        let start = touches.iter().position(|touch| touch.blob.is_none());
+        for touch in touches[..start.unwrap_or(touches.len())].iter().rev() {
+            let Some(own) = touch.blob else { continue };
+            let own = self.history.content(own)?;
+            let there = self.inherited_at(touch.commit)?;
+            base = match (base, there) {
+                // Added together with it, or after it.
+                (None, Some(there)) => Some(there),
+                (None, None) => self.most_alike(&own, touch.commit)?,
+                (Some(base), Some(there)) if there != base => {
+                    let there_content = self.history.content(there.oid())?;
+                    let taken_over =
+                        self.has_taken_over(base, before.as_deref(), &own, &there_content)?;
+                    Some(if taken_over { there } else { base })
+                }
+                (base, _) => base,
+            };
+            before = Some(own);
+        }
+        // In no commit yet: a new override, or one that is being worked on.
+        let committed = touches.first().and_then(|touch| touch.blob);
+        if committed == Some(ours.0.oid()) {
+            return Ok(base);
+        }
+        match base {
+            None if committed.is_none() => Ok(Some(theirs.0)),
+            Some(base) if base != theirs.0 => {
+                let taken_over = self.has_taken_over(base, before.as_deref(), ours.1, theirs.1)?;
+                Ok(Some(if taken_over { theirs.0 } else { base }))
+            }
+            base => Ok(base),
+        }
+    }
+
+    /// What the override would have inherited at a commit.
+    fn inherited_at(&self, commit: usize) -> Result<Option<ContentId>, Error> {
+        for place in &self.candidate.above {
+            if let Some(blob) = self.history.blob_at(&place.file, commit)? {
+                return Ok(Some(blob.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the override, changed from `before` to `own`, has taken over what came after
+    /// `base`: merging would bring nothing more, or it has come nearer to it where a person had
+    /// to decide.
+    fn has_taken_over(
+        &self,
+        base: ContentId,
+        before: Option<&[u8]>,
+        own: &[u8],
+        there: &[u8],
+    ) -> Result<bool, Error> {
+        let base = self.history.content(base.oid())?;
+        if is_binary(&base) || is_binary(own) || is_binary(there) {
+            return Ok(false);
+        }
+        let merged = three_way(&base, own, there, ("", ""))?;
+        if merged.clean {
+            return Ok(merged.content == own);
+        }
+        let Some(before) = before else {
+            return Ok(false);
+        };
+        Ok(distance(own, there)? < distance(before, there)? && !contains(own, b"<<<<<<< "))
+    }
+
+    /// For an override that is older than what it overrides, as far as history goes: the
+    /// version that is most like it, else the first.
+    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<ContentId>, Error> {
+        let mut best: Option<(f64, Oid)> = None;
+        let mut first = None;
+        for place in &self.candidate.above {
+            for touch in self.history.touches(&place.file) {
+                let Some(blob) = touch.blob.filter(|_| touch.commit < commit) else {
+                    continue;
+                };
+                first = Some(blob);
+                let content = self.history.content(blob)?;
+                let lines = 1 + count(own, b"\n") + count(&content, b"\n");
+                #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
+                let alike = 1.0 - distance(own, &content)? as f64 / lines as f64;
+                if alike >= ALIKE && best.is_none_or(|(known, _)| alike > known) {
+                    best = Some((alike, blob));
+                }
+            }
+        }
+        Ok(best.map(|(_, blob)| blob).or(first).map(ContentId::from))
+    }
+}

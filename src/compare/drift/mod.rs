@@ -1,0 +1,393 @@
+//! Which overrides have fallen behind the file they were made from.
+//!
+//! An override is a copy that went its own way. What it was made from is the *base version*: the
+//! content that the inherited file had at the commit that added the override, or at the last one
+//! that took over what had changed in it since. An override is behind when a three-way merge of
+//! base version, override and inherited file would bring something.
+
+mod base;
+mod three_way;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::base::Versions;
+use self::three_way::{brings_nothing, contains, count, is_binary, three_way};
+use super::patch::{Line, Patch, Version};
+use super::snapshot::repository;
+use super::{Error, OFFERED};
+use crate::config::Project;
+use crate::git::{Commit, History, Repository, Touch};
+use crate::overlay::{File, Kind, Layer, Lister, Owner, is_from_base};
+use crate::store::{AppName, Store, StoreId};
+
+/// Where layers lie, relative to the project.
+const APPS: &str = "apps";
+
+/// How an override stands to the file it overrides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// The inherited file has changed, and the override has not taken it over.
+    Behind,
+    /// The same content as the inherited file: needless.
+    Identical,
+    /// What it was made to override is not there any more.
+    Orphan,
+    /// Nothing is missed.
+    Current,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Behind => "behind",
+            Self::Identical => "identical",
+            Self::Orphan => "orphan",
+            Self::Current => "current",
+        })
+    }
+}
+
+/// One override.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    /// Whose it is.
+    pub store_id: StoreId,
+    /// The app.
+    pub app: AppName,
+    /// Relative to the app.
+    pub path: String,
+    /// Relative to the project.
+    pub file: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Whose file it overrides; for an orphan, whose it was.
+    pub inherits_from: Option<Owner>,
+    /// The overridden file, relative to the project.
+    pub inherited_file: Option<String>,
+    /// Blob id of the content it was made from, if it is known.
+    pub base: Option<String>,
+    /// Commits that it misses, newest first; for an orphan, the one that removed the file.
+    pub commits: Vec<Commit>,
+    /// Whether the inherited file has changes in no commit.
+    pub uncommitted: bool,
+    /// What it missed, as a patch of the override; only where that was asked for.
+    #[serde(skip)]
+    pub missed: Vec<Line>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// Every override, by file.
+    pub overrides: Vec<Override>,
+    /// How many commits were looked at.
+    pub commits: usize,
+    /// The oldest of them.
+    pub oldest: Option<Commit>,
+    /// Whether the clone is shallow, so that there are older ones elsewhere.
+    pub shallow: bool,
+}
+
+/// The outcome of a merge into an override.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// The override, relative to the project.
+    pub file: String,
+    /// Its content from now on; none when there is nothing to take over.
+    pub content: Option<Vec<u8>>,
+    /// How many conflicts are marked in it.
+    pub conflicts: usize,
+}
+
+/// Where a file of a layer lies.
+struct Place {
+    owner: Owner,
+    /// Relative to the project.
+    file: String,
+}
+
+/// An override together with everything it could inherit, nearest first.
+struct Candidate<'a> {
+    store: &'a Store,
+    app: &'a AppName,
+    path: Arc<str>,
+    place: Place,
+    content: File,
+    above: Vec<Place>,
+    /// The nearest file above that is there now: its place in `above`, and its content.
+    inherited: Option<(usize, File)>,
+}
+
+/// How every override of these stores stands; `with_patches` adds what was missed.
+pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result<Drift, Error> {
+    let repository = repository(project)?;
+    let candidates = candidates(project, &repository, stores)?;
+    let history = follow(&repository, &candidates)?;
+    let mut overrides = Vec::new();
+    for candidate in &candidates {
+        let Some((mut one, base)) = judge(candidate, &history)? else {
+            continue;
+        };
+        if let (true, Standing::Behind, Some(base), Some((_, inherited))) =
+            (with_patches, one.standing, base, &candidate.inherited)
+        {
+            let version = |content| Version {
+                path: one.file.clone(),
+                mode: "100644",
+                content,
+            };
+            let now = version(read(inherited, &one.file)?);
+            one.missed = Patch::between(&[version(base)], &[now])?.lines;
+        }
+        overrides.push(one);
+    }
+    overrides.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(Drift {
+        overrides,
+        commits: history.len(),
+        oldest: (!history.is_empty())
+            .then(|| history.commit(history.len() - 1))
+            .transpose()?,
+        shallow: repository.is_shallow(),
+    })
+}
+
+/// Merges into the override `file` (relative to the project) what it misses. Writes nothing.
+pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
+    let repository = repository(project)?;
+    let stores: Vec<&Store> = project.stores.iter().collect();
+    let mut candidates = candidates(project, &repository, &stores)?;
+    let Some(position) = candidates.iter().position(|one| one.place.file == file) else {
+        let known = candidates.iter().filter(|one| one.inherited.is_some());
+        return Err(Error::NoOverride {
+            path: file.to_owned(),
+            nearest: nearest(file, known.map(|one| one.place.file.as_str())),
+        });
+    };
+    let candidate = candidates.swap_remove(position);
+    let history = follow(&repository, std::slice::from_ref(&candidate))?;
+    let nothing = Merge {
+        file: file.to_owned(),
+        content: None,
+        conflicts: 0,
+    };
+    let Some((one, base)) = judge(&candidate, &history)? else {
+        return Err(Error::NothingInherited {
+            path: file.to_owned(),
+        });
+    };
+    let (Some(base), Some((_, inherited))) = (base, &candidate.inherited) else {
+        return match one.standing {
+            Standing::Orphan => Err(Error::NothingInherited {
+                path: file.to_owned(),
+            }),
+            _ => Ok(nothing),
+        };
+    };
+    if one.standing != Standing::Behind {
+        return Ok(nothing);
+    }
+    let (ours, theirs) = (read(&candidate.content, file)?, read(inherited, file)?);
+    if is_binary(&base) || is_binary(&ours) || is_binary(&theirs) {
+        return Err(Error::BinaryMerge {
+            path: file.to_owned(),
+        });
+    }
+    if ours.starts_with(b"<<<<<<< ") || contains(&ours, b"\n<<<<<<< ") {
+        return Err(Error::Unresolved {
+            path: file.to_owned(),
+        });
+    }
+    let theirs_name = one.inherited_file.unwrap_or_default();
+    let merged = three_way(&base, &ours, &theirs, (file, &theirs_name))?;
+    Ok(Merge {
+        conflicts: if merged.clean {
+            0
+        } else {
+            count(&merged.content, b"<<<<<<< ")
+        },
+        content: Some(merged.content),
+        ..nothing
+    })
+}
+
+/// Every file of the stores that some layer above has, or may have had.
+fn candidates<'a>(
+    project: &'a Project,
+    repository: &Repository,
+    stores: &[&'a Store],
+) -> Result<Vec<Candidate<'a>>, Error> {
+    let lister = Lister::new(&project.root, Some(repository))?.without_ignored_env();
+    let mut known = BTreeMap::<String, Arc<Layer>>::new();
+    let mut list = |owner: &Owner, folder: &str| -> Result<Arc<Layer>, Error> {
+        if let Some(layer) = known.get(folder) {
+            return Ok(Arc::clone(layer));
+        }
+        let (layer, problems) = lister.layer(owner.clone(), folder)?;
+        crate::overlay::fail_on(problems)?;
+        let layer = Arc::new(layer);
+        known.insert(folder.to_owned(), Arc::clone(&layer));
+        Ok(layer)
+    };
+    let mut candidates = Vec::new();
+    for store in stores {
+        for app in &store.apps {
+            let lineage = project.stores.lineage(store);
+            let folders = lineage.iter().map(|link| {
+                let owner = Owner::Store(link.id.clone());
+                (owner, link.folder_of(app))
+            });
+            let base = (Owner::Base, Some(format!("{APPS}/{app}")));
+            let mut layers = Vec::new();
+            for (owner, folder) in [base].into_iter().chain(folders) {
+                if let Some(folder) = folder {
+                    let layer = list(&owner, &folder)?;
+                    layers.push((folder, layer));
+                }
+            }
+            let Some((own_folder, own)) = layers.pop() else {
+                continue;
+            };
+            layers.reverse();
+            for (path, file) in &own.files {
+                if is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
+                    continue;
+                }
+                let place = |owner: &Owner, folder: &str| Place {
+                    owner: owner.clone(),
+                    file: format!("{folder}/{path}"),
+                };
+                let inherited = layers
+                    .iter()
+                    .enumerate()
+                    .find_map(|(index, (_, layer))| Some((index, layer.files.get(path)?.clone())));
+                candidates.push(Candidate {
+                    store,
+                    app,
+                    path: Arc::clone(path),
+                    place: place(&own.owner, &own_folder),
+                    content: file.clone(),
+                    above: layers
+                        .iter()
+                        .map(|(folder, layer)| place(&layer.owner, folder))
+                        .collect(),
+                    inherited,
+                });
+            }
+        }
+    }
+    Ok(candidates)
+}
+
+fn follow<'r>(repository: &'r Repository, candidates: &[Candidate]) -> Result<History<'r>, Error> {
+    let mut paths: Vec<String> = candidates
+        .iter()
+        .flat_map(|one| one.above.iter().chain([&one.place]))
+        .map(|place| place.file.clone())
+        .collect();
+    paths.sort();
+    paths.dedup();
+    Ok(repository.history(&paths, APPS)?)
+}
+
+/// An override, and the content it was made from.
+type Judged = (Override, Option<Vec<u8>>);
+
+/// How the override stands; nothing for a file that never overrode any.
+fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Error> {
+    let answer = |standing: Standing, from: Option<usize>| Override {
+        store_id: candidate.store.id.clone(),
+        app: candidate.app.clone(),
+        path: candidate.path.to_string(),
+        file: candidate.place.file.clone(),
+        standing,
+        inherits_from: from.map(|index| candidate.above[index].owner.clone()),
+        inherited_file: from.map(|index| candidate.above[index].file.clone()),
+        base: None,
+        commits: Vec::new(),
+        uncommitted: false,
+        missed: Vec::new(),
+    };
+    let Some((above, inherited)) = &candidate.inherited else {
+        let Some((index, removal)) = removed(candidate, history)? else {
+            return Ok(None);
+        };
+        let mut orphan = answer(Standing::Orphan, Some(index));
+        orphan.commits.push(history.commit(removal.commit)?);
+        return Ok(Some((orphan, None)));
+    };
+    if candidate.content.id == inherited.id {
+        return Ok(Some((answer(Standing::Identical, Some(*above)), None)));
+    }
+    let ours = read(&candidate.content, &candidate.place.file)?;
+    let theirs = read(inherited, &candidate.above[*above].file)?;
+    let versions = Versions { history, candidate };
+    let base = versions.base((candidate.content.id, &ours), (inherited.id, &theirs))?;
+    let content = match base {
+        Some(id) if id == inherited.id => theirs.clone(),
+        Some(id) => history.content(id.oid())?,
+        None => Vec::new(),
+    };
+    // Without a base version there is nothing to measure from.
+    let is_behind =
+        base.is_some() && base != Some(inherited.id) && !brings_nothing(&content, &ours, &theirs)?;
+    let standing = if is_behind {
+        Standing::Behind
+    } else {
+        Standing::Current
+    };
+    let mut one = answer(standing, Some(*above));
+    one.base = base.map(|id| id.to_string());
+    if is_behind {
+        let place = &candidate.above[*above].file;
+        let touches = history.touches(place);
+        let committed = touches.first().and_then(|touch| touch.blob);
+        one.uncommitted = committed != Some(inherited.id.oid());
+        for touch in touches {
+            if base.is_some_and(|base| touch.blob == Some(base.oid())) {
+                break;
+            }
+            one.commits.push(history.commit(touch.commit)?);
+        }
+    }
+    Ok(Some((one, Some(content))))
+}
+
+/// The commit that removed what the override overrode: newer than the override itself.
+fn removed(candidate: &Candidate, history: &History) -> Result<Option<(usize, Touch)>, Error> {
+    let Some(added) = history.touches(&candidate.place.file).last() else {
+        return Ok(None);
+    };
+    for (index, place) in candidate.above.iter().enumerate() {
+        let newest = history.touches(&place.file).first();
+        let Some(removal) = newest.filter(|touch| touch.blob.is_none()) else {
+            continue;
+        };
+        if removal.commit < added.commit && history.blob_at(&place.file, added.commit)?.is_some() {
+            return Ok(Some((index, *removal)));
+        }
+    }
+    Ok(None)
+}
+
+fn read(file: &File, path: &str) -> Result<Vec<u8>, Error> {
+    file.read().map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn nearest<'a>(path: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut all: Vec<_> = known
+        .map(|known| (strsim::normalized_levenshtein(path, known), known))
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let nearest = all.into_iter().take(OFFERED);
+    nearest.map(|(_, path)| path.to_owned()).collect()
+}

@@ -1,0 +1,69 @@
+//! Three versions of a file: what a merge brings, and how far two of them are apart.
+
+use git2::{MergeFileInput, MergeFileOptions};
+
+use crate::compare::Error;
+
+/// Whether merging would leave the override as it is.
+pub fn brings_nothing(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<bool, Error> {
+    if is_binary(base) || is_binary(ours) || is_binary(theirs) {
+        return Ok(false);
+    }
+    let merged = three_way(base, ours, theirs, ("", ""))?;
+    Ok(merged.clean && merged.content == ours)
+}
+
+/// What a merge gave.
+pub struct Merged {
+    /// With conflict markers where it had to.
+    pub content: Vec<u8>,
+    /// Whether it had to nowhere.
+    pub clean: bool,
+}
+
+/// Merges, as git does. The names are ours and theirs, for conflict markers.
+pub fn three_way(
+    base: &[u8],
+    ours: &[u8],
+    theirs: &[u8],
+    names: (&str, &str),
+) -> Result<Merged, Error> {
+    let input = |content| {
+        let mut input = MergeFileInput::new();
+        input.content(content);
+        input
+    };
+    let mut options = MergeFileOptions::new();
+    options.our_label(names.0).their_label(names.1);
+    let (base, ours, theirs) = (input(base), input(ours), input(theirs));
+    let merged = git2::merge_file(&base, &ours, &theirs, Some(&mut options))
+        .map_err(|source| Error::Patch { source })?;
+    Ok(Merged {
+        content: merged.content().to_vec(),
+        clean: merged.is_automergeable(),
+    })
+}
+
+/// How many lines have to be added and removed to get from one to the other.
+pub fn distance(from: &[u8], to: &[u8]) -> Result<usize, Error> {
+    git2::Patch::from_buffers(from, None, to, None, None)
+        .and_then(|patch| patch.line_stats())
+        .map(|(_, added, removed)| added + removed)
+        .map_err(|source| Error::Patch { source })
+}
+
+/// As git tells it: a NUL in the first 8000 bytes.
+pub fn is_binary(content: &[u8]) -> bool {
+    content.iter().take(8000).any(|byte| *byte == 0)
+}
+
+/// Whether the bytes occur.
+pub fn contains(content: &[u8], wanted: &[u8]) -> bool {
+    content.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// How often the bytes occur.
+pub fn count(content: &[u8], wanted: &[u8]) -> usize {
+    let windows = content.windows(wanted.len());
+    windows.filter(|window| *window == wanted).count()
+}
