@@ -64,6 +64,7 @@ impl Error {
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
                 | cli::Error::Drift { .. }
+                | cli::Error::Findings { .. }
                 | cli::Error::Conflicts { .. }
                 | cli::Error::Write { .. }
                 | cli::Error::Output { .. } => Exit::Failed,

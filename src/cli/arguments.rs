@@ -60,6 +60,10 @@ pub(super) enum StoreCommand {
     Diff(DiffOptions),
     /// Finds overrides whose original has changed since they were made
     Drift(DriftOptions),
+    /// Finds what is odd in the hierarchy: needless copies, orphans, rules without effect
+    Check(CheckOptions),
+    /// Removes `.out` and what is remembered of it
+    Clean,
     /// Tells who gives a composed file, whom it hides, and which rule dropped it
     Why(WhyOptions),
 }
@@ -215,6 +219,16 @@ pub(super) struct DiffOptions {
     /// One JSON document
     #[arg(long, conflicts_with_all = ["stat", "patch", "name_status"])]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckOptions {
+    /// One JSON document
+    #[arg(long, conflicts_with = "sarif")]
+    pub json: bool,
+    /// SARIF 2.1.0, for code scanning
+    #[arg(long)]
+    pub sarif: bool,
 }
 
 #[derive(Debug, Args)]

@@ -38,7 +38,7 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
             "files": diff.files,
         }));
     }
-    let mut page = Page::new(&project);
+    let mut page = Page::new(&project.root);
     if options.name_status {
         for file in &diff.files {
             page.plain(&name_status(file));

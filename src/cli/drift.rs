@@ -31,7 +31,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
         }
         document(&value)?;
     } else {
-        let mut page = Page::new(&project);
+        let mut page = Page::new(&project.root);
         if options.patch {
             for one in &drift.overrides {
                 page.patch(&one.missed);

@@ -1,6 +1,7 @@
 //! `store list`: the tree of stores.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -11,8 +12,8 @@ use super::{answer, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::git::Repository;
-use crate::overlay::{Lister, Owner};
-use crate::store::{Store, StoreId};
+use crate::overlay::{Composer, Layers, Lister, Owner};
+use crate::store::{AppName, Store, StoreId};
 
 pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
@@ -21,12 +22,11 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
     }
     let repository = Repository::around(&project.root)?;
     let lister = Lister::new(&project.root, repository.as_ref())?;
+    let stores: Vec<&Store> = project.stores.iter().collect();
+    let (layers, _) = Composer::new(&project, &lister).layers(&stores, |_, _| None)?;
     if options.json {
-        let stores = project
-            .stores
-            .iter()
-            .map(|store| Ok(entry(&project, store, &overrides(&lister, store)?)))
-            .collect::<Result<Vec<_>, AnyError>>()?;
+        let stores = stores.iter().map(|store| entry(&project, store, &layers));
+        let stores: Vec<_> = stores.collect();
         let apps: Vec<_> = project.apps.iter().map(|app| &app.name).collect();
         return document(&json!({ "schemaVersion": 1, "apps": apps, "stores": stores }));
     }
@@ -34,28 +34,66 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
     let apps: Vec<_> = project.apps.iter().map(|app| app.name.as_str()).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "root: {}", apps.join(", "));
-    draw(&project, &lister, None, "", &mut out)?;
+    draw(&project, &layers, None, "", &mut out);
     answer(&out)
 }
 
-/// For each app, how many files the store's own layer has.
-fn overrides(lister: &Lister, store: &Store) -> Result<Vec<(String, usize)>, AnyError> {
-    let mut counts = Vec::new();
-    for app in &store.apps {
-        if let Some(folder) = &store.folder {
-            let (layer, _) =
-                lister.layer(Owner::Store(store.id.clone()), &format!("{folder}/{app}"))?;
-            counts.push((app.to_string(), layer.files.len()));
-        }
-    }
-    Ok(counts)
+/// What a store's own layer of an app holds.
+struct Own<'a> {
+    app: &'a AppName,
+    files: usize,
+    /// How many of them hide a file of a layer above.
+    overrides: usize,
 }
 
-fn entry(project: &Project, store: &Store, overrides: &[(String, usize)]) -> Value {
+impl Own<'_> {
+    /// `2 overrides, 1 addition`.
+    fn counts(&self) -> String {
+        let additions = self.files - self.overrides;
+        let count = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            count => Some(format!("{count} {what}s")),
+        };
+        let counts = [
+            count(self.overrides, "override"),
+            count(additions, "addition"),
+        ];
+        counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<Own<'a>> {
+    let lineage = project.stores.lineage(store);
+    let above = lineage[..lineage.len() - 1].iter();
+    let above: Vec<_> = [Owner::Base]
+        .into_iter()
+        .chain(above.map(|link| Owner::Store(link.id.clone())))
+        .collect();
+    let own = Owner::Store(store.id.clone());
+    let of_app = |app: &'a AppName| {
+        let layer = layers.get(&own, app)?;
+        let hides = |path: &&Arc<str>| {
+            let mut above = above.iter().filter_map(|owner| layers.get(owner, app));
+            above.any(|layer| layer.files.contains_key(*path))
+        };
+        Some(Own {
+            app,
+            files: layer.files.len(),
+            overrides: layer.files.keys().filter(hides).count(),
+        })
+    };
+    store.apps.iter().filter_map(of_app).collect()
+}
+
+fn entry(project: &Project, store: &Store, layers: &Layers) -> Value {
     let apps: Vec<_> = project.apps_of(store).map(|app| &app.name).collect();
-    let overrides: serde_json::Map<_, _> = overrides
-        .iter()
-        .map(|(app, files)| (app.clone(), json!(files)))
+    let layers: serde_json::Map<_, _> = own_layers(project, store, layers)
+        .into_iter()
+        .map(|own| {
+            let counts = json!({ "files": own.files, "overrides": own.overrides });
+            (own.app.to_string(), counts)
+        })
         .collect();
     json!({
         "storeId": store.id,
@@ -64,17 +102,17 @@ fn entry(project: &Project, store: &Store, overrides: &[(String, usize)]) -> Val
         "folder": store.folder,
         "deployment": store.deployment,
         "apps": apps,
-        "overrides": overrides,
+        "layers": layers,
     })
 }
 
 fn draw(
     project: &Project,
-    lister: &Lister,
+    layers: &Layers,
     parent: Option<&StoreId>,
     indent: &str,
     out: &mut String,
-) -> Result<(), AnyError> {
+) {
     let children: Vec<_> = project.stores.children(parent).collect();
     for (position, store) in children.iter().enumerate() {
         let last = position + 1 == children.len();
@@ -103,21 +141,15 @@ fn draw(
             "{indent}{below}{}",
             if has_children { "│   " } else { "    " }
         );
-        for (app, files) in overrides(lister, store)? {
-            let files = if files == 1 {
-                "1 file".into()
-            } else {
-                format!("{files} files")
-            };
-            let _ = writeln!(out, "{inner}{app}: {files}");
+        for own in own_layers(project, store, layers) {
+            let _ = writeln!(out, "{inner}{}: {}", own.app, own.counts());
         }
         draw(
             project,
-            lister,
+            layers,
             Some(&store.id),
             &format!("{indent}{below}"),
             out,
-        )?;
+        );
     }
-    Ok(())
 }

@@ -3,6 +3,8 @@
 mod arguments;
 mod build;
 mod changed;
+mod check;
+mod clean;
 mod compose;
 mod diff;
 mod dotenv;
@@ -78,6 +80,16 @@ pub enum Error {
         count: usize,
         /// How they stand.
         standing: String,
+    },
+    /// `check` found something.
+    #[error("{count} {} odd", if *count == 1 { "thing is" } else { "things are" })]
+    #[diagnostic(
+        code(alokai::cli::findings),
+        help("each is listed with its place and its mend")
+    )]
+    Findings {
+        /// How many.
+        count: usize,
     },
     /// A merge that a person has to finish.
     #[error("`{path}` is merged with {count} {}", if *count == 1 { "conflict" } else { "conflicts" })]
@@ -169,6 +181,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),
         StoreCommand::Drift(options) => drift::drift(global, options),
+        StoreCommand::Check(options) => check::check(global, options),
+        StoreCommand::Clean => clean::clean(global),
         StoreCommand::Why(options) => why::why(global, options),
     }
 }

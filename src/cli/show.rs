@@ -1,9 +1,10 @@
 //! Long answers, shown as git shows its own: coloured and paged on a terminal, plain elsewhere.
 
+use std::path::Path;
+
 use super::answer_bytes;
 use super::environment::{self, Display};
 use crate::compare::{Line, LineKind};
-use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::git::Repository;
 
@@ -22,8 +23,8 @@ pub struct Page {
 
 impl Page {
     /// An empty one, for the screen as it is.
-    pub fn new(project: &Project) -> Self {
-        let repository = Repository::around(&project.root).ok().flatten();
+    pub fn new(project: &Path) -> Self {
+        let repository = Repository::around(project).ok().flatten();
         let setting = |name: &str| repository.as_ref()?.setting(name);
         Self {
             text: Vec::new(),

@@ -1,6 +1,7 @@
 //! Questions asked of compositions; nothing here writes.
 
 mod changed;
+mod check;
 mod diff;
 mod drift;
 mod patch;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
+pub use check::{CODES, Code, Finding, check};
 pub use diff::{Diff, FileDiff, Sides, diff};
 pub use drift::{Drift, Merge, Override, Standing, drift, merge};
 pub use patch::{Difference, Line, LineKind, Patch, Version};

@@ -7,7 +7,7 @@ use crate::files::{Files, Node};
 use crate::store::{AppKind, AppName, StoreId};
 
 use super::package::PackageJson;
-use super::problem::{Error, Problem};
+use super::problem::{Error, Notice, Place, Problem};
 use super::{BaseApp, WorkspacePackage};
 
 /// A store's folder; its place in the tree is its place on disk.
@@ -33,7 +33,7 @@ pub struct Folders {
     /// Folders of `packages/` with a named `package.json`, by folder.
     pub packages: Vec<WorkspacePackage>,
     /// What is odd but stops nothing.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
     /// What the root `package.json` says; empty where there is none.
     pub root: PackageJson,
 }
@@ -49,8 +49,10 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<Folders, Error> {
             continue;
         }
         if !files.is_file(&package) {
-            let notice = format!("`apps/{name}` has no `package.json` and is no base app");
-            found.notices.push(notice);
+            found.notices.push(Notice {
+                message: format!("`apps/{name}` has no `package.json` and is no base app"),
+                place: Place::Folder(format!("apps/{name}")),
+            });
             continue;
         }
         match AppName::new(&name) {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use check::{nearest, schema};
 pub use discover::Folders;
 pub use package::PackageJson;
-pub use problem::{Error, Problem};
+pub use problem::{Error, Notice, Place, Problem};
 pub use raw::{AppImage, Console, Image, Prune};
 
 use crate::files::{Disk, Files};
@@ -60,10 +60,21 @@ pub struct Project {
     pub package: PackageJson,
     /// All stores.
     pub stores: StoreTree,
+    /// Settings for local development, by store id as the config has it.
+    pub local: Vec<(String, Local)>,
     /// The optional sections, with defaults filled in.
     pub settings: Settings,
     /// What is odd but stops nothing, for people.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
+}
+
+/// Where a store listens on a developer's machine.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// The key in `localPorts`, and the port.
+    pub ports: Vec<(&'static str, u16)>,
+    /// Its domain.
+    pub domain: Option<String>,
 }
 
 /// The optional top-level sections.
@@ -84,13 +95,16 @@ pub struct Settings {
 impl Project {
     /// Reads the project that holds `start`: the nearest folder upwards with the config file.
     pub fn find(start: &Path) -> Result<Self, Error> {
-        let root = start
-            .ancestors()
-            .find(|folder| folder.join(FILE).is_file())
-            .ok_or_else(|| Error::NotFound {
-                start: start.to_owned(),
-            })?;
-        Self::load(root)
+        Self::load(&Self::root_of(start)?)
+    }
+
+    /// The folder of the project that holds `start`.
+    pub fn root_of(start: &Path) -> Result<PathBuf, Error> {
+        let mut folders = start.ancestors();
+        let root = folders.find(|folder| folder.join(FILE).is_file());
+        root.map(Path::to_owned).ok_or_else(|| Error::NotFound {
+            start: start.to_owned(),
+        })
     }
 
     /// Reads the project in `root` from disk.

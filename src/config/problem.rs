@@ -116,3 +116,27 @@ impl Diagnostic for Problem {
         )))
     }
 }
+
+/// Something odd that stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Where it is.
+    pub place: Place,
+    /// What it is.
+    pub message: String,
+}
+
+/// Where a [`Notice`] belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A value of the config file, by its keys.
+    Config(Vec<String>),
+    /// A folder, relative to the project.
+    Folder(String),
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}

@@ -8,9 +8,9 @@ use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 
 use super::check::{locate, nearest};
 use super::discover::{Folders, StoreFolder};
-use super::problem::{Error, Problem};
+use super::problem::{Error, Notice, Place, Problem};
 use super::raw::{Config, DeploymentEntry};
-use super::{Project, Settings};
+use super::{Local, Project, Settings};
 
 /// Makes the project, or says everything that contradicts itself.
 pub fn resolve(
@@ -63,6 +63,26 @@ pub fn resolve(
         packages: folders.packages,
         package: folders.root,
         stores,
+        local: config
+            .stores
+            .into_iter()
+            .map(|(id, entry)| {
+                let ports = entry.local_ports.unwrap_or_default();
+                let ports = [
+                    ("middleware", ports.middleware),
+                    ("nextjs", ports.nextjs),
+                    ("nuxt", ports.nuxt),
+                ];
+                let given = ports
+                    .into_iter()
+                    .filter_map(|(app, port)| Some((app, port?)));
+                let local = Local {
+                    ports: given.collect(),
+                    domain: entry.local_domain,
+                };
+                (id, local)
+            })
+            .collect(),
         settings: Settings {
             image: config.image,
             registry: config.registry.url.filter(|url| !url.is_empty()),
@@ -81,13 +101,18 @@ struct Resolver<'a> {
     apps: Vec<AppName>,
     frontends: Vec<Framework>,
     problems: Vec<Problem>,
-    notices: Vec<String>,
+    notices: Vec<Notice>,
 }
 
 impl Resolver<'_> {
     fn problem(&mut self, pointer: &[&str], message: String, help: impl Into<String>) {
         let place = locate(self.text, pointer);
         self.problems.push(Problem::new(message, help).at(place));
+    }
+
+    fn notice(&mut self, store: &str, message: String) {
+        let place = Place::Config(vec!["stores".into(), store.to_owned()]);
+        self.notices.push(Notice { place, message });
     }
 
     fn stores_with_folders(&mut self, folders: Vec<StoreFolder>) -> Vec<Store> {
@@ -100,10 +125,13 @@ impl Resolver<'_> {
                     continue;
                 }
                 let hint = did_you_mean(name, self.apps.iter().map(AppName::as_str));
-                self.notices.push(format!(
-                    "`{}/{name}` belongs to no base app and is in no composition{hint}",
-                    folder.path
-                ));
+                self.notices.push(Notice {
+                    message: format!(
+                        "`{}/{name}` belongs to no base app and is in no composition{hint}",
+                        folder.path
+                    ),
+                    place: Place::Folder(format!("{}/{name}", folder.path)),
+                });
             }
             stores.push(Store {
                 deployment: self.deployment(folder.id.as_str()),
@@ -125,20 +153,22 @@ impl Resolver<'_> {
             }
             if entry.deployment.is_none() {
                 let hint = did_you_mean(id, stores.iter().map(|store| store.id.as_str()));
-                self.notices.push(format!(
+                let message = format!(
                     "`stores.{}` has neither a folder nor a `deployment`, so it is no store{hint}",
                     id.escape_debug()
-                ));
+                );
+                self.notice(id, message);
                 continue;
             }
             let templates = stores
                 .iter()
                 .filter(|store| !self.config.stores.contains_key(store.id.as_str()));
             if let Some(near) = nearest(id, templates.map(|store| store.id.as_str())) {
-                self.notices.push(format!(
+                let message = format!(
                     "`stores.{}` has no folder, so it is the base apps alone; did you mean `{near}`?",
                     id.escape_debug()
-                ));
+                );
+                self.notice(id, message);
             }
             match StoreId::new(id) {
                 Ok(valid) => stores.push(Store {

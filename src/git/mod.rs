@@ -157,6 +157,11 @@ impl Repository {
         self.inner.workdir().unwrap_or(&self.project)
     }
 
+    /// The project's path in the repository, empty or ending in `/`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The file with the excludes of this clone alone.
     pub fn exclude_file(&self) -> PathBuf {
         self.inner.commondir().join("info/exclude")

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
 
 use crate::store::Store;
 
@@ -32,28 +32,28 @@ pub struct Origin {
 impl Rules {
     /// The rules that hold for the last store of `lineage`. The error names the rule.
     pub fn new(lineage: &[&Store]) -> Result<Self, (Origin, ignore::Error)> {
+        let origins = lineage.iter().flat_map(|store| {
+            let rules = store.ignore_paths.iter().enumerate();
+            rules.map(|(position, rule)| Origin {
+                store: store.id.clone(),
+                position,
+                rule: rule.clone(),
+            })
+        });
+        Self::of(origins.collect())
+    }
+
+    /// These rules, in this order.
+    pub fn of(origins: Vec<Origin>) -> Result<Self, (Origin, ignore::Error)> {
         let mut builder = GitignoreBuilder::new("");
-        let mut origins = Vec::new();
-        for store in lineage {
-            for (position, rule) in store.ignore_paths.iter().enumerate() {
-                let origin = Origin {
-                    store: store.id.clone(),
-                    position,
-                    rule: rule.clone(),
-                };
-                // The line's source is its number, so that a match finds its origin again.
-                // Git takes neither for a pattern: they match nothing.
-                let is_none =
-                    rule == "!" || (rule.len() - rule.trim_end_matches('\\').len()) % 2 == 1;
-                if is_none {
-                    origins.push(origin);
-                    continue;
-                }
-                let number = Path::new(&origins.len().to_string()).to_owned();
-                if let Err(error) = builder.add_line(Some(number), &literal(rule)) {
-                    return Err((origin, error));
-                }
-                origins.push(origin);
+        for (number, origin) in origins.iter().enumerate() {
+            if is_none(&origin.rule) {
+                continue;
+            }
+            // The line's source is its number, so that a match finds its origin again.
+            let number = Path::new(&number.to_string()).to_owned();
+            if let Err(error) = builder.add_line(Some(number), &literal(&origin.rule)) {
+                return Err((origin.clone(), error));
             }
         }
         let matcher = builder.build().unwrap_or_else(|_| Gitignore::empty());
@@ -63,18 +63,55 @@ impl Rules {
     /// The rule that drops the file, if one does. As in git, a file below a dropped folder
     /// cannot be brought back.
     pub fn drops(&self, path: &str) -> Option<&Origin> {
+        match self.decides(path) {
+            Some((origin, true)) => Some(origin),
+            _ => None,
+        }
+    }
+
+    /// The rule that decides about the file, and whether it drops it.
+    pub fn decides(&self, path: &str) -> Option<(&Origin, bool)> {
         if self.origins.is_empty() {
             return None;
         }
+        let origin = |glob: &Glob| {
+            let number: usize = glob.from()?.to_str()?.parse().ok()?;
+            self.origins.get(number)
+        };
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
+        let mut kept = None;
         for (path, is_dir) in folders.chain([(path, false)]) {
-            if let Match::Ignore(glob) = self.matcher.matched(path, is_dir) {
-                let number: usize = glob.from()?.to_str()?.parse().ok()?;
-                return self.origins.get(number);
+            match self.matcher.matched(path, is_dir) {
+                Match::Ignore(glob) => return Some((origin(glob)?, true)),
+                Match::Whitelist(glob) => kept = Some((origin(glob)?, false)),
+                Match::None => {}
             }
         }
-        None
+        kept
     }
+
+    /// The rules in their order.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Whether a rule alone would match the file or a folder above it.
+    pub fn matches(rule: &str, path: &str) -> bool {
+        let mut builder = GitignoreBuilder::new("");
+        if is_none(rule) || builder.add_line(None, &literal(rule)).is_err() {
+            return false;
+        }
+        let matcher = builder.build().unwrap_or_else(|_| Gitignore::empty());
+        let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
+        folders
+            .chain([(path, false)])
+            .any(|(path, is_dir)| !matcher.matched(path, is_dir).is_none())
+    }
+}
+
+/// Whether git takes the line for no pattern, so that it matches nothing.
+fn is_none(rule: &str) -> bool {
+    rule == "!" || (rule.len() - rule.trim_end_matches('\\').len()) % 2 == 1
 }
 
 /// Escapes brackets and braces that are not escaped already.

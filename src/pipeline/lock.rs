@@ -33,35 +33,16 @@ impl Lock {
     /// Takes the project's lock, waiting for another run if there is one.
     pub fn take(project: &Path, context: &Context) -> Result<Self, Error> {
         let path = own_folder(project)?.join("lock");
-        let failed = |doing| Io::at(doing, &path);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed("open"))?;
+        let mut file = open(&path)?;
         let mut told = false;
         let mut waiting = None;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(failed("lock")(error).into()),
-            }
+        while !is_taken(&file, &path)? {
             waiting.get_or_insert_with(|| context.events.outside());
             if !told {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.trim();
-                let holder = if holder.is_empty() {
-                    "another process"
-                } else {
-                    holder
-                };
                 context.events.notice(format!(
-                    "another run works in `{}` ({holder}); waiting for it to end",
-                    project.display()
+                    "another run works in `{}` ({}); waiting for it to end",
+                    project.display(),
+                    holder(&mut file)
                 ));
                 told = true;
             }
@@ -73,18 +54,63 @@ impl Lock {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        let write = |file: &mut File| -> std::io::Result<()> {
-            file.set_len(0)?;
-            file.rewind()?;
-            let now = humantime(std::time::SystemTime::now());
-            writeln!(file, "pid {}, since {now}", std::process::id())
-        };
-        write(&mut file).map_err(failed("write"))?;
+        sign(&mut file).map_err(Io::at("write", &path))?;
         Ok(Self {
             _file: file,
             waited: told,
         })
     }
+
+    /// Takes it if nobody has it; the error says who does.
+    pub fn take_now(project: &Path) -> Result<Self, Io> {
+        let path = own_folder(project)?.join("lock");
+        let mut file = open(&path)?;
+        if !is_taken(&file, &path)? {
+            let reason = format!("another run works here ({})", holder(&mut file));
+            return Err(Io::at("lock", &path)(std::io::Error::other(reason)));
+        }
+        sign(&mut file).map_err(Io::at("write", &path))?;
+        Ok(Self {
+            _file: file,
+            waited: false,
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<File, Io> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(Io::at("open", path))
+}
+
+/// Tries to lock; whether the lock is ours now.
+fn is_taken(file: &File, path: &Path) -> Result<bool, Io> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Io::at("lock", path)(error)),
+    }
+}
+
+/// Who has it, as that run has signed.
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    match holder.trim() {
+        "" => "another process".into(),
+        holder => holder.to_owned(),
+    }
+}
+
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    let now = humantime(std::time::SystemTime::now());
+    writeln!(file, "pid {}, since {now}", std::process::id())
 }
 
 impl Lock {

@@ -5,6 +5,7 @@
 //! tokio's; the border is a stage's return, and no task outlives its stage.
 
 mod build;
+mod clean;
 mod compose;
 mod context;
 mod deploy;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use build::{Built, Error as BuildError};
+pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
 pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};
 pub use deploy::Error as ConsoleError;

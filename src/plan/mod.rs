@@ -437,7 +437,7 @@ impl Plan {
             let tag = tag.as_deref().unwrap_or_default();
             releases = release::releases(project, &plans, &images, &console, tag)?;
         }
-        let mut notices = project.notices.clone();
+        let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         notices.extend(unused(&plans));
         notices.extend(dropped(&plans));
         Ok(Self {

@@ -12,8 +12,8 @@ fn list_draws_the_tree() {
         .json();
     assert_eq!(json["schemaVersion"], 1);
     assert_eq!(
-        json["stores"][1]["overrides"]["storefront-unified-nextjs"],
-        1
+        json["stores"][1]["layers"]["storefront-unified-nextjs"],
+        serde_json::json!({ "files": 1, "overrides": 1 })
     );
 }
 

@@ -11,8 +11,8 @@ const NEXT: &str = "storefront-unified-nextjs";
 /// Twenty lines, some of them other than usual.
 fn page(changes: &[(usize, &str)]) -> String {
     (0..20).fold(String::new(), |mut text, line| {
-        let changed = changes.iter().find(|(at, _)| *at == line);
-        let _ = match changed {
+        let other = changes.iter().find(|(at, _)| *at == line);
+        let _ = match other {
             Some((_, other)) => writeln!(text, "{other}"),
             None => writeln!(text, "line {line}"),
         };

@@ -34,7 +34,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &["store", "files"]),
     ("git", &["files"]),
     ("overlay", &["store", "config", "files", "git", "path"]),
-    ("compare", &["store", "config", "files", "git", "overlay"]),
+    (
+        "compare",
+        &["store", "config", "files", "git", "overlay", "path"],
+    ),
     ("plan", &["store", "config", "git", "overlay", "event"]),
     (
         "pipeline",

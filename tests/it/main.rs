@@ -12,6 +12,7 @@ mod support;
 
 mod build;
 mod changed;
+mod check;
 mod command_line;
 mod compose;
 mod config;

@@ -1,0 +1,565 @@
+//! Lint of the hierarchy: what is odd in config, folders and layers, and what to do about it.
+
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use serde::Serialize;
+
+use self::imports::{Import, imports, is_source, targets};
+use super::drift::{Standing, drift};
+use super::{Error, owner_folder};
+use crate::config::{self, FILE, Place, Project};
+use crate::git::Repository;
+use crate::overlay::{self, Composer, Composition, Layers, Lister, Origin, Owner, Rules};
+use crate::store::Store;
+
+/// Stores above one another, root not counted; more are hard to oversee.
+const DEEPEST: usize = 3;
+
+/// A rule of this lint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The config or the folders contradict themselves.
+    Config,
+    /// Something cannot be composed: a clash, a link to nowhere.
+    Composition,
+    /// A store has a `package.json` or `tsconfig.json`, which is not used.
+    OwnPackageJson,
+    /// An override is the same as what it overrides.
+    NeedlessOverride,
+    /// What an override was made to override is not there any more.
+    Orphan,
+    /// Two paths differ only by case.
+    CaseClash,
+    /// A store id that is no DNS label.
+    StoreId,
+    /// A file in a store's folder that belongs to no app.
+    OutsideApp,
+    /// A config entry for a store that is not there.
+    UnknownStore,
+    /// An `ignorePaths` rule that changes nothing.
+    IgnoreRule,
+    /// Two stores with one port or one domain.
+    LocalClash,
+    /// An import that is found from `apps/` and not from `.out/`.
+    Import,
+    /// Too many stores above one another.
+    DeepChain,
+}
+
+/// Every code with what it means, for people and for code scanning.
+pub const CODES: [(Code, &str); 13] = [
+    (Code::Config, "config and folders contradict themselves"),
+    (Code::Composition, "a path cannot be composed"),
+    (
+        Code::OwnPackageJson,
+        "a store's own package.json or tsconfig.json is not used",
+    ),
+    (
+        Code::NeedlessOverride,
+        "an override is the same as what it overrides",
+    ),
+    (
+        Code::Orphan,
+        "what a file was made to override is not there any more",
+    ),
+    (Code::CaseClash, "two composed paths differ only by case"),
+    (Code::StoreId, "a store id is no DNS label"),
+    (Code::OutsideApp, "a file of a store belongs to no app"),
+    (
+        Code::UnknownStore,
+        "the config speaks of a store that is not there",
+    ),
+    (Code::IgnoreRule, "an ignorePaths rule changes nothing"),
+    (Code::LocalClash, "two stores have the same port or domain"),
+    (
+        Code::Import,
+        "an import is found from apps/ and not from .out/",
+    ),
+    (
+        Code::DeepChain,
+        "more than three stores lie above one another",
+    ),
+];
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = serde_json::to_value(self).unwrap_or_default();
+        f.write_str(name.as_str().unwrap_or_default())
+    }
+}
+
+/// One thing that is odd.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Relative to the project.
+    pub file: String,
+    /// From 1.
+    pub line: Option<usize>,
+    /// Which rule found it.
+    pub code: Code,
+    /// What, and why it matters.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Everything odd, by file and line, each once.
+pub fn check(root: &Path) -> Result<Vec<Finding>, Error> {
+    let project = match Project::load(root) {
+        Ok(project) => project,
+        Err(error) => return of_config(root, error),
+    };
+    let mut check = Check {
+        project: &project,
+        findings: BTreeSet::new(),
+    };
+    check.notices();
+    check.ids_and_chains();
+    check.local();
+    check.outside_apps()?;
+    let repository = Repository::around(&project.root)?;
+    let lister = Lister::new(&project.root, repository.as_ref())?;
+    let composer = Composer::new(&project, &lister);
+    let stores: Vec<&Store> = project.stores.deployables().collect();
+    let (layers, _) = composer.layers(&stores, |_, _| None)?;
+    check.rules(&stores, &layers);
+    match composer.compose(&stores) {
+        Ok(compositions) => check.compositions(&compositions),
+        Err(overlay::Error::Files { problems }) => check.problems(&problems),
+        Err(error) => return Err(error.into()),
+    }
+    check.overrides(repository.is_some())?;
+    Ok(check.findings.into_iter().collect())
+}
+
+/// A project that cannot be read is found to be so; anything else is an error.
+fn of_config(root: &Path, error: config::Error) -> Result<Vec<Finding>, Error> {
+    let (file, text, problems) = match error {
+        config::Error::Invalid { text, problems, .. } => (FILE, text.inner().clone(), problems),
+        config::Error::Folders { problems, .. } => ("apps", String::new(), problems),
+        error => {
+            return Err(Error::Project {
+                revision: root.display().to_string(),
+                source: Box::new(error),
+            });
+        }
+    };
+    let line = |offset: usize| {
+        text.get(..offset)
+            .map(|text| text.matches('\n').count() + 1)
+    };
+    let found = problems.into_iter().map(|problem| Finding {
+        file: file.to_owned(),
+        line: problem.span.and_then(|span| line(span.offset())),
+        code: Code::Config,
+        message: problem.message,
+        help: problem.help.unwrap_or_default(),
+    });
+    Ok(found.collect())
+}
+
+struct Check<'a> {
+    project: &'a Project,
+    findings: BTreeSet<Finding>,
+}
+
+impl Check<'_> {
+    fn find(&mut self, code: Code, at: (String, Option<usize>), message: String, help: &str) {
+        self.findings.insert(Finding {
+            file: at.0,
+            line: at.1,
+            code,
+            message,
+            help: help.to_owned(),
+        });
+    }
+
+    /// The place of a value of the config.
+    fn config(&self, pointer: &[&str]) -> (String, Option<usize>) {
+        (FILE.to_owned(), self.project.config_line(pointer))
+    }
+
+    /// A store's folder, or its entry in the config.
+    fn store(&self, store: &Store) -> (String, Option<usize>) {
+        match &store.folder {
+            Some(folder) => (folder.clone(), None),
+            None => self.config(&["stores", store.id.as_str()]),
+        }
+    }
+
+    fn notices(&mut self) {
+        for notice in &self.project.notices {
+            let message = notice.message.clone();
+            match &notice.place {
+                Place::Config(keys) => {
+                    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+                    let help = "make the store's folder, mend the id, or remove the entry";
+                    self.find(Code::UnknownStore, self.config(&keys), message, help);
+                }
+                Place::Folder(folder) => {
+                    let help = "mend the folder's name, or move it out of `apps/`";
+                    self.find(Code::OutsideApp, (folder.clone(), None), message, help);
+                }
+            }
+        }
+    }
+
+    fn ids_and_chains(&mut self) {
+        for store in self.project.stores.iter() {
+            if !is_dns_label(store.id.as_str()) {
+                let message = format!("the store id `{}` is no DNS label", store.id);
+                let help = "ids become parts of host names: lower-case letters, digits and `-`, at most 63";
+                self.find(Code::StoreId, self.store(store), message, help);
+            }
+            let lineage = self.project.stores.lineage(store);
+            if lineage.len() > DEEPEST {
+                let chain: Vec<_> = lineage.iter().map(|link| link.id.to_string()).collect();
+                let message = format!(
+                    "`{}` has {} stores above it: {}",
+                    store.id,
+                    lineage.len() - 1,
+                    chain.join(" → ")
+                );
+                let help = "lift what its ancestors share into one template";
+                self.find(Code::DeepChain, self.store(store), message, help);
+            }
+        }
+    }
+
+    fn local(&mut self) {
+        let mut ports = BTreeMap::<u16, (&str, &str)>::new();
+        let mut domains = BTreeMap::<&str, &str>::new();
+        for (id, local) in &self.project.local {
+            for (app, port) in &local.ports {
+                if let Some((other, key)) = ports.get(port).filter(|(other, _)| other != id) {
+                    let message = format!(
+                        "`{id}` and `{other}` have the same port {port} (`localPorts.{app}`, `localPorts.{key}`)"
+                    );
+                    let at = self.config(&["stores", id, "localPorts", app]);
+                    self.find(
+                        Code::LocalClash,
+                        at,
+                        message,
+                        "give each store ports of its own",
+                    );
+                } else {
+                    ports.insert(*port, (id, app));
+                }
+            }
+            if let Some(domain) = local.domain.as_deref() {
+                if let Some(other) = domains.get(domain) {
+                    let message =
+                        format!("`{id}` and `{other}` have the same `localDomain` {domain}");
+                    let at = self.config(&["stores", id, "localDomain"]);
+                    self.find(
+                        Code::LocalClash,
+                        at,
+                        message,
+                        "give each store a domain of its own",
+                    );
+                } else {
+                    domains.insert(domain, id);
+                }
+            }
+        }
+    }
+
+    /// Files beside a store's apps. Notes for people and for git belong there.
+    fn outside_apps(&mut self) -> Result<(), Error> {
+        for store in self.project.stores.iter() {
+            let Some(folder) = &store.folder else {
+                continue;
+            };
+            let path = self.project.root.join(folder);
+            let reading = |source| Error::Read {
+                path: folder.clone(),
+                source,
+            };
+            for entry in std::fs::read_dir(&path).map_err(reading)? {
+                let entry = entry.map_err(reading)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let is_note =
+                    name.starts_with(".git") || Path::new(&name).extension() == Some("md".as_ref());
+                if entry.file_type().map_err(reading)?.is_dir() || is_note {
+                    continue;
+                }
+                let message = format!(
+                    "`{folder}/{}` belongs to no app and is in no composition",
+                    name.escape_debug()
+                );
+                let help = "move it into the folder of an app, or remove it";
+                self.find(
+                    Code::OutsideApp,
+                    (format!("{folder}/{name}"), None),
+                    message,
+                    help,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules without which every composition would be the same.
+    fn rules(&mut self, stores: &[&Store], layers: &Layers) {
+        // By store and position: whether it changes something, and whether it matches anything.
+        let mut seen = BTreeMap::<(String, usize), (Origin, bool, bool)>::new();
+        for store in stores {
+            let lineage = self.project.stores.lineage(store);
+            let Ok(all) = Rules::new(&lineage) else {
+                continue;
+            };
+            if all.origins().is_empty() {
+                continue;
+            }
+            let owners: Vec<_> = [Owner::Base]
+                .into_iter()
+                .chain(lineage.iter().map(|link| Owner::Store(link.id.clone())))
+                .collect();
+            let apps = self.project.apps_of(store);
+            let of_store = apps.flat_map(|app| {
+                owners
+                    .iter()
+                    .filter_map(|owner| layers.get(owner, &app.name))
+            });
+            let paths: BTreeSet<&str> = of_store
+                .flat_map(|layer| layer.files.keys().map(|path| &**path))
+                .collect();
+            for (number, origin) in all.origins().iter().enumerate() {
+                let key = (origin.store.to_string(), origin.position);
+                let known = seen.entry(key).or_insert((origin.clone(), false, false));
+                if known.1 {
+                    continue;
+                }
+                let mut others = all.origins().to_vec();
+                others.remove(number);
+                let Ok(others) = Rules::of(others) else {
+                    continue;
+                };
+                let mut differs = |path: &&str| {
+                    known.2 |= Rules::matches(&origin.rule, path);
+                    all.drops(path).is_some() != others.drops(path).is_some()
+                };
+                known.1 = paths.iter().any(&mut differs);
+            }
+        }
+        for (origin, changes, matches) in seen.into_values() {
+            if changes {
+                continue;
+            }
+            let position = origin.position.to_string();
+            let at = self.config(&["stores", origin.store.as_str(), "ignorePaths", &position]);
+            let (why, help) = if matches {
+                (
+                    "changes nothing: other rules decide about all that it matches",
+                    "remove it, or move it behind the rule that undoes it: the last match wins, and nothing comes back below a dropped folder",
+                )
+            } else {
+                (
+                    "matches no file",
+                    "mend or remove it; paths are relative to the app, and brackets are literal",
+                )
+            };
+            let message = format!(
+                "the rule `{}` of `{}` {why}",
+                origin.rule.escape_debug(),
+                origin.store
+            );
+            self.find(Code::IgnoreRule, at, message, help);
+        }
+    }
+
+    fn problems(&mut self, problems: &[overlay::Problem]) {
+        for problem in problems {
+            let help = problem.help().map(|help| help.to_string());
+            let at = match problem {
+                overlay::Problem::LinkOutside { path, .. }
+                | overlay::Problem::LinkDangling { path, .. }
+                | overlay::Problem::LinkCycle { path, .. }
+                | overlay::Problem::Special { path }
+                | overlay::Problem::Name { path } => path.clone(),
+                overlay::Problem::Clash { .. } | overlay::Problem::Rule { .. } => FILE.to_owned(),
+            };
+            let help = help.unwrap_or_default();
+            self.find(Code::Composition, (at, None), problem.to_string(), &help);
+        }
+    }
+
+    fn compositions(&mut self, compositions: &[Composition]) {
+        let mut by_store = BTreeMap::<&str, Vec<&Composition>>::new();
+        for composition in compositions {
+            by_store
+                .entry(composition.unit.store.as_str())
+                .or_default()
+                .push(composition);
+            self.own_files(composition);
+            self.case(composition);
+        }
+        let mut texts = BTreeMap::<PathBuf, Vec<Import>>::new();
+        for of_store in by_store.values() {
+            for composition in of_store {
+                self.imports(composition, of_store, &mut texts);
+            }
+        }
+    }
+
+    fn folder(&self, composition: &Composition, layer: usize) -> String {
+        owner_folder(
+            self.project,
+            &composition.layers[layer],
+            &composition.unit.app,
+        )
+    }
+
+    fn own_files(&mut self, composition: &Composition) {
+        for unused in &composition.unused {
+            let folder = owner_folder(self.project, &unused.owner, &composition.unit.app);
+            let message = format!(
+                "`{folder}/{}` is not used: it always comes from the base app",
+                unused.path
+            );
+            let help =
+                "remove it; what it adds belongs into the base app, or into an app of its own";
+            let at = (format!("{folder}/{}", unused.path), None);
+            self.find(Code::OwnPackageJson, at, message, help);
+        }
+    }
+
+    /// Paths and folders that are one and the same where case does not count (macOS, Windows).
+    fn case(&mut self, composition: &Composition) {
+        let mut known = BTreeMap::<String, &str>::new();
+        for (path, entry) in &composition.entries {
+            let ends = path
+                .match_indices('/')
+                .map(|(end, _)| end)
+                .chain([path.len()]);
+            for end in ends {
+                let part = &path[..end];
+                let other = *known.entry(part.to_lowercase()).or_insert(part);
+                if other == part {
+                    continue;
+                }
+                let file = format!("{}/{path}", self.folder(composition, entry.winner));
+                let message = format!(
+                    "`{}` and `{}` of {} differ only by case",
+                    other.escape_debug(),
+                    part.escape_debug(),
+                    composition.unit.app
+                );
+                let help = "rename one of the two: on macOS and Windows they are one file";
+                self.find(Code::CaseClash, (file, None), message, help);
+                break;
+            }
+        }
+    }
+
+    fn imports(
+        &mut self,
+        composition: &Composition,
+        of_store: &[&Composition],
+        texts: &mut BTreeMap<PathBuf, Vec<Import>>,
+    ) {
+        let app = &composition.unit.app;
+        let root = &self.project.root;
+        let out = root.join(".out").join(composition.unit.store.as_str());
+        for (path, entry) in &composition.entries {
+            if !is_source(path) {
+                continue;
+            }
+            let file = format!("{}/{path}", self.folder(composition, entry.winner));
+            let source = root.join(&file);
+            let found = texts.entry(source).or_insert_with(|| {
+                let content = entry.read().unwrap_or_default();
+                imports(&String::from_utf8_lossy(&content))
+            });
+            for import in found.clone() {
+                let folder = Path::new(&**path).parent().unwrap_or(Path::new(""));
+                let composed = out.join(app.as_str());
+                let from_out = targets(&composed.join(folder), &import.specifier);
+                if from_out[0].starts_with(&composed) {
+                    continue;
+                }
+                // A sibling that is composed may have it once it is built.
+                let is_sibling = of_store
+                    .iter()
+                    .any(|other| from_out[0].starts_with(out.join(other.unit.app.as_str())));
+                let is_there = |targets: &[PathBuf]| {
+                    let in_project = |path: &&PathBuf| {
+                        path.starts_with(root) && !path.starts_with(root.join(".out"))
+                    };
+                    targets.iter().filter(in_project).any(|path| path.is_file())
+                };
+                if is_sibling || is_there(&from_out) {
+                    continue;
+                }
+                let base = root.join("apps").join(app.as_str()).join(folder);
+                let own = root.join(&file);
+                let own = own.parent().unwrap_or(root);
+                let from_apps = [base.as_path(), own]
+                    .iter()
+                    .any(|folder| is_there(&targets(folder, &import.specifier)));
+                if from_apps {
+                    let message = format!(
+                        "`{}` is found from `apps/` and not from `.out/`, where the app lies one folder deeper",
+                        import.specifier.escape_debug()
+                    );
+                    let help = "import a workspace package by its name, or a sibling app that the store has";
+                    self.find(
+                        Code::Import,
+                        (file.clone(), Some(import.line)),
+                        message,
+                        help,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Overrides that are the same as what they override, and those that override nothing any
+    /// more, which only history tells.
+    fn overrides(&mut self, has_history: bool) -> Result<(), Error> {
+        if !has_history {
+            return Ok(());
+        }
+        let stores: Vec<&Store> = self.project.stores.iter().collect();
+        for one in drift(self.project, &stores, false)?.overrides {
+            let from = one.inherited_file.clone().unwrap_or_default();
+            match one.standing {
+                Standing::Identical => {
+                    let message =
+                        format!("`{}` is the same as `{from}`, which it overrides", one.file);
+                    let help = "remove it; the store inherits the same";
+                    self.find(Code::NeedlessOverride, (one.file, None), message, help);
+                }
+                Standing::Orphan => {
+                    let commit = one.commits.first();
+                    let commit = commit
+                        .and_then(|commit| commit.sha.get(..12))
+                        .unwrap_or_default();
+                    let message = format!(
+                        "`{}` was made to override `{from}`, which {commit} removed",
+                        one.file
+                    );
+                    let help = "remove it too, or move it to where the file has gone";
+                    self.find(Code::Orphan, (one.file, None), message, help);
+                }
+                Standing::Behind | Standing::Current => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As in RFC 1123: lower-case letters, digits and `-`, at most 63, no `-` at either end.
+fn is_dns_label(id: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    id.len() <= 63
+        && id.starts_with(is_word)
+        && id.ends_with(is_word)
+        && id.chars().all(|c| is_word(c) || c == '-')
+}
