@@ -330,7 +330,7 @@ impl<'a> Compared<'a> {
                 continue;
             }
             let giver = |view: Option<&View>, entry: Option<&Entry>| {
-                Some(view?.layers[entry?.winner].owner.clone())
+                Some(view?.layers[entry?.winner()].owner.clone())
             };
             let (from, to) = (
                 giver(old.as_ref(), was.as_ref()),
@@ -395,7 +395,7 @@ fn past(view: &View, path: &str) -> Result<Option<Entry>, Error> {
 
 fn alike(old: Option<&Entry>, new: Option<&Entry>) -> bool {
     match (old, new) {
-        (Some(old), Some(new)) => old.id == new.id && old.kind == new.kind,
+        (Some(old), Some(new)) => old.is_like(new),
         (None, None) => true,
         _ => false,
     }

@@ -140,7 +140,7 @@ fn versions(
 ) -> Result<(), Error> {
     let same = |path: &Arc<str>, entry: &Entry| {
         let other = other.and_then(|other| other.entries.get(path));
-        other.is_some_and(|other| other.id == entry.id && other.kind == entry.kind)
+        other.is_some_and(|other| other.is_like(entry))
     };
     let app = &composition.unit.app;
     for (path, entry) in &composition.entries {
@@ -165,7 +165,7 @@ fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
     let before = find(old, &file.old).filter(|_| file.status != 'A');
     let after = find(new, &file.new).filter(|_| file.status != 'D');
     let owner = |found: &Option<(&Composition, &Entry)>| {
-        found.map(|(composition, entry)| composition.layers[entry.winner].clone())
+        found.map(|(composition, entry)| composition.layers[entry.winner()].clone())
     };
     let (old_layer, new_layer) = (owner(&before), owner(&after));
     let is_rename = file.status == 'R';
@@ -198,7 +198,7 @@ fn because(
     match (before, after) {
         (Some(before), Some(after)) => {
             let (was, is) = (name(before), name(after));
-            if was != is && before.1.winner == after.1.winner {
+            if was != is && before.1.winner() == after.1.winner() {
                 return format!("{was} and {is}");
             }
             if file.old.ends_with("/package.json") && was == is && was == &Owner::Base {
@@ -208,7 +208,7 @@ fn because(
                     return "the unit's name".into();
                 }
             }
-            let nearer = if before.1.winner > after.1.winner {
+            let nearer = if before.1.winner() > after.1.winner() {
                 was
             } else {
                 is
@@ -237,7 +237,7 @@ fn because(
 }
 
 fn name<'a>((composition, entry): (&'a Composition, &Entry)) -> &'a Owner {
-    &composition.layers[entry.winner]
+    &composition.layers[entry.winner()]
 }
 
 fn find<'a>(side: &'a Side, path: &str) -> Option<(&'a Composition, &'a Entry)> {

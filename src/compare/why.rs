@@ -97,11 +97,9 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
         special: special(&composition, inner),
     };
     if let Some(entry) = composition.entries.get(inner) {
-        why.winner = Some(layer(entry.winner)?);
-        let hidden = entry.hidden.iter().rev();
-        why.hidden = hidden
-            .map(|index| layer(*index))
-            .collect::<Result<_, _>>()?;
+        why.winner = Some(layer(entry.winner())?);
+        let hidden = entry.hidden().rev();
+        why.hidden = hidden.map(layer).collect::<Result<_, _>>()?;
     } else if let Some(dropped) = composition.dropped.get(inner) {
         let origin = &dropped.origin;
         let position = origin.position.to_string();
@@ -137,7 +135,7 @@ fn special(composition: &Composition, path: &str) -> Option<String> {
         owners => format!("; that of {} is not used", owners.join(" and ")),
     };
     let entry = composition.entries.get(path)?;
-    match (path, &entry.body, &entry.kind) {
+    match (path, entry.body(), entry.kind()) {
         ("package.json", Body::Text(_), _) => Some(format!(
             "always comes from the base app, under the name `{}`{not_used}",
             composition.unit.package_name()

@@ -48,53 +48,89 @@ pub struct Dropped {
     pub layers: Vec<usize>,
 }
 
-/// One path of a composition.
+/// One path of a composition. There are very many: a file that comes as it is shares its
+/// layer's.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Index of the layer that gives it.
-    pub winner: usize,
-    /// Indices of the layers that it hides, outermost first.
-    pub hidden: Vec<usize>,
-    /// File or link.
-    pub kind: Kind,
-    /// Identity of the composed content.
-    pub id: ContentId,
-    /// Where the content comes from.
-    pub body: Body,
+    winner: u16,
+    hidden: Box<[u16]>,
+    file: Arc<File>,
+    edited: Option<Arc<Edited>>,
+}
+
+/// A file that is edited on its way.
+#[derive(Debug)]
+struct Edited {
+    id: ContentId,
+    text: String,
 }
 
 /// Where a composed file's content comes from.
-#[derive(Debug, Clone)]
-pub enum Body {
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
     /// Copied from this file.
-    Copy(Arc<Path>, Stamp),
+    Copy(&'a Arc<Path>, Stamp),
     /// The blob with the entry's id, when composed from a commit.
-    Blob(Arc<Objects>),
+    Blob(&'a Objects),
     /// Edited on its way.
-    Text(Arc<str>),
+    Text(&'a str),
     /// A link; its target is in the entry's kind.
     Link,
 }
 
 impl Entry {
+    /// Index of the layer that gives it.
+    pub fn winner(&self) -> usize {
+        usize::from(self.winner)
+    }
+
+    /// Indices of the layers that it hides, outermost first.
+    pub fn hidden(&self) -> impl DoubleEndedIterator<Item = usize> {
+        self.hidden.iter().map(|layer| usize::from(*layer))
+    }
+
+    /// File or link.
+    pub fn kind(&self) -> &Kind {
+        &self.file.kind
+    }
+
+    /// Identity of the composed content.
+    pub fn id(&self) -> ContentId {
+        self.edited
+            .as_ref()
+            .map_or(self.file.id, |edited| edited.id)
+    }
+
+    /// Where the content comes from.
+    pub fn body(&self) -> Body<'_> {
+        match (&self.edited, &self.file.source) {
+            (Some(edited), _) => Body::Text(&edited.text),
+            (None, Source::Disk(path, stamp)) => Body::Copy(path, *stamp),
+            (None, Source::Blob(objects)) => Body::Blob(objects),
+            (None, Source::Link) => Body::Link,
+        }
+    }
+
     /// The composed content; a link's target.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
-        match (&self.body, &self.kind) {
-            (_, Kind::Link { target }) => Ok(target.as_bytes().to_vec()),
-            (Body::Copy(path, _), _) => std::fs::read(path),
-            (Body::Blob(objects), _) => objects.blob(self.id.oid()),
-            (Body::Text(text), _) => Ok(text.as_bytes().to_vec()),
-            (Body::Link, _) => Ok(Vec::new()),
+        match &self.edited {
+            Some(edited) => Ok(edited.text.as_bytes().to_vec()),
+            None => self.file.read(),
         }
     }
 
     /// Git's mode of it, in octal.
     pub fn mode(&self) -> &'static str {
-        match self.kind {
+        match self.kind() {
             Kind::File { executable: false } => "100644",
             Kind::File { executable: true } => "100755",
             Kind::Link { .. } => "120000",
         }
+    }
+
+    /// Whether both give the same content in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.id() == other.id() && self.kind() == other.kind()
     }
 }
 
@@ -112,7 +148,7 @@ impl Composition {
     pub fn files_by_layer(&self) -> Vec<(&Owner, usize)> {
         let mut counts = vec![0; self.layers.len()];
         for entry in self.entries.values() {
-            counts[entry.winner] += 1;
+            counts[entry.winner()] += 1;
         }
         self.layers.iter().zip(counts).collect()
     }
@@ -123,7 +159,7 @@ impl Composition {
         for (path, entry) in &self.entries {
             let mode = entry.mode();
             // Writing to a string cannot fail. NUL separates, since a path may hold a newline.
-            let _ = write!(listing, "{mode} {}\0{path}\0", entry.id);
+            let _ = write!(listing, "{mode} {}\0{path}\0", entry.id());
         }
         ContentId::of(listing.as_bytes())
     }
@@ -297,13 +333,14 @@ impl View<'_> {
 
     fn resolve(&self, path: &str, merged: Merged) -> Result<Entry, Error> {
         let place = || self.folder.join(path);
-        let (id, body) = content(&self.unit, path, merged.file, place)?;
+        // A path has far fewer folders above it than layers can be counted in 16 bits.
+        #[expect(clippy::cast_possible_truncation, reason = "there are few layers")]
+        let narrow = |layer: usize| layer as u16;
         Ok(Entry {
-            winner: merged.winner,
-            hidden: merged.hidden,
-            kind: merged.file.kind.clone(),
-            id,
-            body,
+            winner: narrow(merged.winner),
+            hidden: merged.hidden.into_iter().map(narrow).collect(),
+            edited: edited(&self.unit, path, merged.file, place)?,
+            file: Arc::clone(merged.file),
         })
     }
 
@@ -348,11 +385,11 @@ impl View<'_> {
                 below: clash.below.to_string(),
             })
             .collect();
-        let mut entries = BTreeMap::new();
-        for (path, merged) in merged {
-            let entry = self.resolve(&path, merged)?;
-            entries.insert(path, entry);
-        }
+        // Collected and not inserted one by one, which would leave the tree's nodes half empty.
+        let entries = merged
+            .into_iter()
+            .map(|(path, merged)| Ok((Arc::clone(&path), self.resolve(&path, merged)?)))
+            .collect::<Result<_, Error>>()?;
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
             kind: self.kind,
@@ -383,36 +420,18 @@ pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     }
 }
 
-/// The composed content of a layer's file: the file itself, or an edited text. `place` is
-/// where the file lies, for messages.
-fn content(
+/// The edited text of a file that is edited on its way. `place` is where the file lies, for
+/// messages.
+fn edited(
     unit: &UnitId,
     path: &str,
     file: &File,
     place: impl FnOnce() -> PathBuf,
-) -> Result<(ContentId, Body), Error> {
-    match (&file.kind, path) {
-        (Kind::Link { .. }, _) => Ok((file.id, Body::Link)),
-        (Kind::File { .. }, "package.json") => edited(file, place(), |text| {
-            rewrite::package_json(text, &unit.package_name())
-        }),
-        (Kind::File { .. }, "tsconfig.json") => edited(file, place(), rewrite::tsconfig_json),
-        (Kind::File { .. }, _) => {
-            let body = match &file.source {
-                Source::Disk(path, stamp) => Body::Copy(Arc::clone(path), *stamp),
-                Source::Blob(objects) => Body::Blob(Arc::clone(objects)),
-                Source::Link => Body::Link,
-            };
-            Ok((file.id, body))
-        }
+) -> Result<Option<Arc<Edited>>, Error> {
+    if !is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
+        return Ok(None);
     }
-}
-
-fn edited(
-    file: &File,
-    place: PathBuf,
-    edit: impl FnOnce(&str) -> Result<String, String>,
-) -> Result<(ContentId, Body), Error> {
+    let place = place();
     let text = match file.read() {
         Ok(text) => text,
         Err(source) => {
@@ -422,7 +441,11 @@ fn edited(
             });
         }
     };
-    let edited = std::str::from_utf8(&text)
+    let edit = |text: &str| match path {
+        "package.json" => rewrite::package_json(text, &unit.package_name()),
+        _ => rewrite::tsconfig_json(text),
+    };
+    let text = std::str::from_utf8(&text)
         .map_err(|_| "it is not valid UTF-8".to_owned())
         .and_then(|text| {
             // A BOM is no JSON; it stays in front, as everything else stays.
@@ -433,7 +456,8 @@ fn edited(
             path: place,
             reason,
         })?;
-    Ok((ContentId::of(edited.as_bytes()), Body::Text(edited.into())))
+    let id = ContentId::of(text.as_bytes());
+    Ok(Some(Arc::new(Edited { id, text })))
 }
 
 /// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and

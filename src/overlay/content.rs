@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use git2::{ObjectType, Oid};
-use serde::{Serialize, Serializer};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A git blob id: SHA-1 of `blob <length>\0` and the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +54,27 @@ impl From<Oid> for ContentId {
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Hexadecimal)
+    }
+}
+
+/// Reads an id without making a string of it: manifests have very many.
+struct Hexadecimal;
+
+impl Visitor<'_> for Hexadecimal {
+    type Value = ContentId;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a git object id")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ContentId, E> {
+        Oid::from_str(text).map(ContentId).map_err(E::custom)
     }
 }
 

@@ -108,6 +108,11 @@ impl Stamp {
         }
     }
 
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Whether the file still is as it was.
     pub fn is_of(&self, path: &Path) -> bool {
         path.metadata()
@@ -121,7 +126,7 @@ pub struct Layer {
     /// Whose they are.
     pub owner: Owner,
     /// The files.
-    pub files: BTreeMap<Arc<str>, File>,
+    pub files: BTreeMap<Arc<str>, Arc<File>>,
     /// Whether everything in it lies in its own folder: no link has led out of it, to content
     /// that can change while the folder does not.
     pub is_closed: bool,
@@ -309,7 +314,7 @@ struct Walk<'a> {
     lister: &'a Lister,
     folder: &'a str,
     root: &'a Path,
-    files: BTreeMap<Arc<str>, File>,
+    files: BTreeMap<Arc<str>, Arc<File>>,
     problems: Vec<Problem>,
     is_closed: bool,
 }
@@ -405,7 +410,8 @@ impl Walk<'_> {
         let kind = Kind::File {
             executable: stat.executable,
         };
-        self.files.insert(path.into(), File { kind, id, source });
+        let file = File { kind, id, source };
+        self.files.insert(path.into(), Arc::new(file));
         Ok(())
     }
 
@@ -435,7 +441,7 @@ impl Walk<'_> {
                 id: ContentId::of(target.as_bytes()),
                 source: Source::Link,
             };
-            self.files.insert(path.into(), link);
+            self.files.insert(path.into(), Arc::new(link));
             return Ok(());
         }
         self.is_closed = false;

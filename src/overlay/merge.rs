@@ -16,7 +16,7 @@ pub struct Merged<'a> {
     /// Indices of the layers whose file is not seen.
     pub hidden: Vec<usize>,
     /// The winner's file.
-    pub file: &'a File,
+    pub file: &'a Arc<File>,
 }
 
 /// A path that is a file in one layer and a folder in another.

@@ -67,7 +67,7 @@ fn composed(project: &Project, lister: &Lister) -> Result<Composed, String> {
         let store = composed.get_mut(composition.unit.store.as_str()).unwrap();
         for (path, entry) in composition.entries {
             let path = format!("{}/{path}", composition.unit.app);
-            store.insert(path, format!("{} {}", entry.mode(), entry.id));
+            store.insert(path, format!("{} {}", entry.mode(), entry.id()));
         }
     }
     Ok(composed)

@@ -15,7 +15,7 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
             id: ContentId::of(&[content]),
             source: Source::Disk(Path::new("x").into(), Stamp::default()),
         };
-        (Arc::from(path), file)
+        (Arc::from(path), Arc::new(file))
     });
     Layer {
         owner: Owner::Base,
@@ -47,7 +47,7 @@ fn as_layer(layers: &[&Layer]) -> Layer {
         is_closed: true,
         files: merged
             .into_iter()
-            .map(|(path, entry)| (path, entry.file.clone()))
+            .map(|(path, entry)| (path, Arc::clone(entry.file)))
             .collect(),
     }
 }

@@ -444,7 +444,7 @@ impl Check<'_> {
                 if other == part {
                     continue;
                 }
-                let file = format!("{}/{path}", self.folder(composition, entry.winner));
+                let file = format!("{}/{path}", self.folder(composition, entry.winner()));
                 let message = format!(
                     "`{}` and `{}` of {} differ only by case",
                     other.escape_debug(),
@@ -471,7 +471,7 @@ impl Check<'_> {
             if !is_source(path) {
                 continue;
             }
-            let file = format!("{}/{path}", self.folder(composition, entry.winner));
+            let file = format!("{}/{path}", self.folder(composition, entry.winner()));
             let source = root.join(&file);
             let found = texts.entry(source).or_insert_with(|| {
                 let content = entry.read().unwrap_or_default();

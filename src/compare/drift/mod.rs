@@ -118,10 +118,10 @@ struct Candidate<'a> {
     app: &'a AppName,
     path: Arc<str>,
     place: Place,
-    content: File,
+    content: Arc<File>,
     above: Vec<Place>,
     /// The nearest file above that is there now: its place in `above`, and its content.
-    inherited: Option<(usize, File)>,
+    inherited: Option<(usize, Arc<File>)>,
 }
 
 /// How every override of these stores stands; `with_patches` adds what was missed.
@@ -263,16 +263,15 @@ fn candidates<'a>(
                     owner: owner.clone(),
                     file: format!("{folder}/{path}"),
                 };
-                let inherited = layers
-                    .iter()
-                    .enumerate()
-                    .find_map(|(index, (_, layer))| Some((index, layer.files.get(path)?.clone())));
+                let inherited = layers.iter().enumerate().find_map(|(index, (_, layer))| {
+                    Some((index, Arc::clone(layer.files.get(path)?)))
+                });
                 candidates.push(Candidate {
                     store,
                     app,
                     path: Arc::clone(path),
                     place: place(&own.owner, &own_folder),
-                    content: file.clone(),
+                    content: Arc::clone(file),
                     above: layers
                         .iter()
                         .map(|(folder, layer)| place(&layer.owner, folder))

@@ -1,29 +1,33 @@
 //! What the last compose wrote, so that the next one knows what it may leave alone.
+//!
+//! While a compose puts files in place, a second file beside the manifest names the paths that
+//! are under way; what it names is believed by nobody until the next compose has repaired it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
-use crate::overlay::{Entry, Kind};
+use crate::overlay::{ContentId, Entry, Kind};
 
 /// Files of one store under `.out`, by path relative to the store's folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Manifest {
-    /// False while a compose is at work: the paths are all that may exist, nothing more is sure.
-    pub complete: bool,
     /// The files.
     pub files: BTreeMap<String, Written>,
+    /// Paths of a compose that did not end: they may exist or not.
+    #[serde(skip)]
+    pub under_way: BTreeSet<String>,
 }
 
 /// A file as it was left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// Content and kind, as [`identity`] writes it; empty while it is pending.
-    content: String,
+    kind: WrittenKind,
+    id: ContentId,
     size: u64,
     /// Nanoseconds since the epoch.
     modified: i128,
@@ -31,51 +35,130 @@ pub struct Written {
     mode: u32,
 }
 
-impl Manifest {
-    /// Reads a manifest; none where it is missing or broken.
-    pub fn read(path: &Path) -> Result<Option<Self>, Io> {
-        match std::fs::read(path) {
-            Ok(text) => {
-                let Ok(mut manifest) = serde_json::from_slice::<Self>(&text) else {
-                    return Ok(None);
-                };
-                // The file can be edited; what it says to remove has to lie below `.out`.
-                manifest.files.retain(|path, _| {
-                    let mut parts = Path::new(path).components();
-                    parts.all(|part| matches!(part, std::path::Component::Normal(_)))
-                });
-                Ok(Some(manifest))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Io::at("read", path)(error)),
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenKind {
+    File,
+    Executable,
+    Link,
+}
+
+/// Where the manifest of a store lies, and the paths that are under way beside it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    manifest: PathBuf,
+    under_way: PathBuf,
+    prepared: PathBuf,
+}
+
+impl Place {
+    /// Of a store in a project.
+    pub fn new(project: &Path, store: &str) -> Self {
+        let folder = project.join(".alokai/manifests");
+        // No store's id begins with a dot.
+        Self {
+            manifest: folder.join(format!("{store}.json")),
+            under_way: folder.join(format!(".{store}.under-way.json")),
+            prepared: folder.join(format!(".{store}.prepared.json")),
         }
     }
 
-    /// Writes it whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<(), Io> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-        let failed = || Io::at("write", path);
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-        let mut writer = std::io::BufWriter::new(&mut file);
-        serde_json::to_writer(&mut writer, self)
-            .map_err(std::io::Error::from)
-            .and_then(|()| std::io::Write::flush(&mut writer))
-            .map_err(failed())?;
-        drop(writer);
-        file.persist(path).map_err(|error| failed()(error.error))?;
-        Ok(())
+    /// Reads the manifest; none where it is missing or broken.
+    pub fn read(&self) -> Result<Option<Manifest>, Io> {
+        let Some(mut manifest) = read::<Manifest>(&self.manifest)? else {
+            return Ok(None);
+        };
+        // The file can be edited; what it says to remove has to lie below `.out`.
+        manifest.files.retain(|path, _| is_below(path));
+        if self.under_way.exists() {
+            let paths = read::<BTreeSet<String>>(&self.under_way)?;
+            // Broken, it would have to name everything.
+            let Some(paths) = paths else { return Ok(None) };
+            manifest.under_way = paths.into_iter().filter(|path| is_below(path)).collect();
+        }
+        Ok(Some(manifest))
     }
 
+    /// Writes the manifest whole or not at all; then nothing is under way any more.
+    pub fn write(&self, manifest: &Manifest) -> Result<(), Io> {
+        write(&self.manifest, manifest)?;
+        remove(&self.under_way)
+    }
+
+    /// Writes the manifest of a store that waits to be put in place as a whole.
+    pub fn prepare(&self, manifest: &Manifest) -> Result<(), Io> {
+        write(&self.prepared, manifest)
+    }
+
+    /// Takes the prepared manifest for the manifest.
+    pub fn adopt(&self) -> Result<(), Io> {
+        std::fs::rename(&self.prepared, &self.manifest).map_err(Io::at("write", &self.manifest))
+    }
+
+    /// Remembers what is about to be put in place or removed.
+    pub fn begin(&self, paths: &BTreeSet<&str>) -> Result<(), Io> {
+        write(&self.under_way, paths)
+    }
+
+    /// Forgets the store.
+    pub fn forget(&self) -> Result<(), Io> {
+        remove(&self.manifest)?;
+        remove(&self.under_way)
+    }
+}
+
+fn is_below(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+fn remove(path: &Path) -> Result<(), Io> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Io::at("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Io::at("read", path)(error)),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+    let failed = || Io::at("write", path);
+    let text = serde_json::to_vec(value).map_err(|error| failed()(error.into()))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
+    std::io::Write::write_all(&mut file, &text).map_err(failed())?;
+    file.persist(path).map_err(|error| failed()(error.error))?;
+    Ok(())
+}
+
+impl Manifest {
     /// Whether the file is there just as this entry would be written: one stat, no reading.
     pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> bool {
         let Some(written) = self.files.get(path) else {
             return false;
         };
-        written.content == identity(entry)
+        !self.under_way.contains(path)
+            && written.id == entry.id()
+            && written.kind == WrittenKind::of(entry)
             && file
                 .symlink_metadata()
                 .is_ok_and(|metadata| written.is_as_left(&metadata))
+    }
+
+    /// Every path that may exist.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        let more = self.under_way.iter();
+        let more = more.filter(|path| !self.files.contains_key(*path));
+        self.files.keys().chain(more).map(String::as_str)
     }
 
     /// Takes over files of one app as they are now; says whether any differs.
@@ -97,23 +180,28 @@ impl Manifest {
     }
 }
 
+impl WrittenKind {
+    fn of(entry: &Entry) -> Self {
+        match entry.kind() {
+            Kind::File { executable: false } => Self::File,
+            Kind::File { executable: true } => Self::Executable,
+            Kind::Link { .. } => Self::Link,
+        }
+    }
+}
+
 impl Written {
     /// The file as it is now.
     pub fn new(entry: &Entry, metadata: &Metadata) -> Self {
-        let mut written = Self::pending();
-        written.content = identity(entry);
-        written.leave(metadata);
-        written
-    }
-
-    /// A file that may or may not be there.
-    pub fn pending() -> Self {
-        Self {
-            content: String::new(),
+        let mut written = Self {
+            kind: WrittenKind::of(entry),
+            id: entry.id(),
             size: 0,
             modified: 0,
             mode: 0,
-        }
+        };
+        written.leave(metadata);
+        written
     }
 
     fn leave(&mut self, metadata: &Metadata) {
@@ -127,15 +215,6 @@ impl Written {
             && self.modified == modified(metadata)
             && self.mode == metadata.mode() & 0o7777
     }
-}
-
-fn identity(entry: &Entry) -> String {
-    let kind = match entry.kind {
-        Kind::File { executable: false } => "file",
-        Kind::File { executable: true } => "executable",
-        Kind::Link { .. } => "link",
-    };
-    format!("{kind} {}", entry.id)
 }
 
 fn modified(metadata: &Metadata) -> i128 {

@@ -3,11 +3,13 @@
 //!
 //! Everything new is written to `.out/.tmp` first, for all stores; only when all of it is
 //! there does it move to its place. So a full disk or an unreadable source leaves `.out` as it
-//! was. A manifest that says `complete: false` goes before the moves: it names every path that
-//! may exist from then on, so that a run that was killed is repaired by the next.
+//! was. Before files move, their paths are noted beside the manifest, so that a run that was
+//! killed is repaired by the next.
 
 mod folders;
+mod links;
 mod manifest;
+mod sources;
 mod staging;
 mod work;
 
@@ -15,7 +17,8 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::manifest::Manifest;
+use self::manifest::Place;
+use self::sources::Sources;
 pub use self::staging::Staging;
 use self::work::{Staged, Work};
 use super::build::Built;
@@ -67,13 +70,21 @@ pub fn changes(plan: &Plan) -> Result<Changes, Io> {
 /// Composes everything in the plan.
 pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
     let staging = Staging::new(&plan.project)?;
-    let staged: Vec<_> = plan
+    let decided: Vec<_> = plan
         .stores
         .par_iter()
         .map(|store| {
             let unit = Unit::store(Stage::Compose, &store.id);
             let span = context.events.begin(&unit);
-            let staged = Work::decide(plan, store).and_then(|work| work.stage(&staging));
+            (store, unit, span, Work::decide(plan, store))
+        })
+        .collect();
+    let works = decided.iter().filter_map(|(.., work)| work.as_ref().ok());
+    let sources = Sources::new(works.flat_map(Work::entries));
+    let staged: Vec<_> = decided
+        .into_par_iter()
+        .map(|(store, unit, span, work)| {
+            let staged = work.and_then(|work| work.stage(&staging, &sources));
             (store, unit, span, staged)
         })
         .collect();
@@ -97,7 +108,7 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
                 span.skip(because);
                 return (store, unit, Ok(()));
             }
-            let result = staged.and_then(Staged::commit);
+            let result = staged.and_then(Staged::put_in_place);
             let note = |done: &Done| Some(note(store, *done));
             span.end(result.as_ref().map(note).map_err(ToString::to_string));
             (store, unit, result.map(|_| ()))
@@ -139,8 +150,8 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
         if units.is_empty() {
             continue;
         }
-        let path = work::manifest_path(plan, store);
-        let Some(mut manifest) = Manifest::read(&path)? else {
+        let place = Place::new(&plan.project, store.id.as_str());
+        let Some(mut manifest) = place.read()? else {
             continue;
         };
         let folder = plan.project.join(".out").join(store.id.as_str());
@@ -149,7 +160,7 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
             changed |= manifest.take_over(&folder, unit.app.as_str());
         }
         if changed {
-            manifest.write(&path)?;
+            place.write(&manifest)?;
         }
     }
     Ok(())
@@ -157,13 +168,3 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
 
 /// How many files were written and removed.
 type Done = (usize, usize);
-
-impl Staged<'_> {
-    /// Moves everything to its place.
-    fn commit(self) -> Result<Done, Io> {
-        if self.is_empty() {
-            return Ok((0, 0));
-        }
-        self.put_in_place()
-    }
-}

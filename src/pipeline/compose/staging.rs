@@ -3,9 +3,13 @@
 //! Below `.out`, so that moving is a rename on one file system; and in one folder, so that
 //! whatever a killed run has left is found and swept by the next.
 
+use std::fs::Metadata;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::sources::{Sources, unchanged};
 use crate::overlay::{Body, Entry, Kind};
 use crate::pipeline::failure::Io;
 
@@ -34,19 +38,25 @@ impl Staging {
             }
             _ => {}
         }
-        std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+        for part in ["files", "stores"] {
+            let folder = folder.join(part);
+            std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+        }
         Ok(Self {
             folder,
             next: AtomicU64::new(0),
         })
     }
 
-    /// Writes one file or link under a number. `place` is where it will go, for messages.
-    pub fn write(&self, entry: &Entry, place: &Path) -> Result<PathBuf, Io> {
+    /// The place of a single file that waits.
+    pub fn file(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.folder.join(number.to_string());
-        fill(&temporary, entry, place)?;
-        Ok(temporary)
+        self.folder.join("files").join(number.to_string())
+    }
+
+    /// The place of a whole store that waits.
+    pub fn store(&self, id: &str) -> PathBuf {
+        self.folder.join("stores").join(id)
     }
 }
 
@@ -57,42 +67,54 @@ impl Drop for Staging {
     }
 }
 
-fn fill(temporary: &Path, entry: &Entry, place: &Path) -> Result<(), Io> {
-    use std::os::unix::fs::PermissionsExt;
+/// Writes one file or link to `path`, where nothing is yet, and says what it looks like. `place`
+/// is where it will go, for messages.
+pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Result<Metadata, Io> {
     let failed = || Io::at("write", place);
-    match (&entry.body, &entry.kind) {
-        (_, Kind::Link { target }) => {
-            std::os::unix::fs::symlink(&**target, temporary).map_err(failed())
-        }
-        (Body::Text(text), Kind::File { .. }) => {
-            std::fs::write(temporary, &**text).map_err(failed())
-        }
-        (Body::Copy(source, stamp), Kind::File { .. }) => {
-            std::fs::copy(source, temporary).map_err(|error| {
-                // `copy` does not say which side failed.
-                match std::fs::File::open(source) {
-                    Err(error) => Io::at("read", source)(error),
-                    Ok(_) => failed()(error),
-                }
-            })?;
-            // Its id was taken when the layer was listed; content that has changed since would
-            // be recorded under the wrong one.
-            if !stamp.is_of(source) {
-                let error = std::io::Error::other("it changed while it was composed; run again");
-                return Err(Io::at("copy", source)(error));
+    let create = |content: &[u8], mode: u32| {
+        // A build may have to write over it, as Next.js does with `tsconfig.json`.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(mode | 0o200);
+        let mut file = options.open(path)?;
+        file.write_all(content)?;
+        file.metadata()
+    };
+    let mode = if *entry.kind() == (Kind::File { executable: true }) {
+        0o777
+    } else {
+        0o666
+    };
+    match (entry.kind(), entry.body()) {
+        (Kind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
+            .and_then(|()| path.symlink_metadata())
+            .map_err(failed()),
+        (Kind::File { .. }, Body::Copy(source, stamp)) => {
+            if let Some(read) = sources.take(source, stamp)? {
+                return create(&read.content, read.mode & 0o777).map_err(failed());
             }
-            let metadata = temporary.metadata().map_err(failed())?;
-            let mode = metadata.permissions().mode();
-            if mode & 0o200 == 0 {
-                // A build may have to write over it, as Next.js does with `tsconfig.json`.
-                let permissions = std::fs::Permissions::from_mode(mode | 0o200);
-                std::fs::set_permissions(temporary, permissions).map_err(failed())?;
-            }
-            Ok(())
+            copy(source, path, place)?;
+            unchanged(source, stamp)?;
+            path.metadata().map_err(failed())
         }
-        (Body::Blob(_) | Body::Link, Kind::File { .. }) => {
+        (Kind::File { .. }, Body::Text(text)) => create(text.as_bytes(), mode).map_err(failed()),
+        (Kind::File { .. }, Body::Blob(_) | Body::Link) => {
             let content = entry.read().map_err(failed())?;
-            std::fs::write(temporary, content).map_err(failed())
+            create(&content, mode).map_err(failed())
         }
     }
+}
+
+/// Lets the system copy, or clone, a large file.
+fn copy(source: &Path, path: &Path, place: &Path) -> Result<(), Io> {
+    let failed = || Io::at("write", place);
+    std::fs::copy(source, path).map_err(|error| {
+        // `copy` does not say which side failed.
+        match std::fs::File::open(source) {
+            Err(error) => Io::at("read", source)(error),
+            Ok(_) => failed()(error),
+        }
+    })?;
+    let mode = path.metadata().map_err(failed())?.permissions().mode();
+    let permissions = std::fs::Permissions::from_mode(mode | 0o200);
+    std::fs::set_permissions(path, permissions).map_err(failed())
 }

@@ -1,6 +1,9 @@
 //! What has to be done for one store: decided, then staged, then put in place.
+//!
+//! A store that is not there yet is staged whole and moves in one rename; of one that is there,
+//! only the files that differ are staged, and each moves to its place.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -8,90 +11,105 @@ use rayon::prelude::*;
 use super::super::failure::Io;
 use super::super::lock::own_folder;
 use super::folders::Folders;
-use super::manifest::{Manifest, Written};
-use super::staging::Staging;
-use crate::overlay::{Composition, Entry};
+use super::links::NodeModules;
+use super::manifest::{Manifest, Place, Written};
+use super::sources::Sources;
+use super::staging::{Staging, fill};
+use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
-
-/// Where a store's manifest lies.
-pub fn manifest_path(plan: &Plan, store: &StorePlan) -> PathBuf {
-    let name = format!("{}.json", store.id);
-    plan.project.join(".alokai/manifests").join(name)
-}
 
 /// What differs from the last compose.
 pub struct Work<'a> {
     project: &'a Path,
+    store: &'a StorePlan,
     /// `.out/<store>`.
     folder: PathBuf,
-    manifest_path: PathBuf,
-    /// Whether the folder holds what no manifest tells of; then it is made anew.
-    is_unknown: bool,
-    old: Manifest,
-    /// By path relative to `folder`: everything that is to be there in the end.
-    wanted: BTreeMap<String, &'a Entry>,
-    write: BTreeMap<String, &'a Entry>,
+    place: Place,
+    /// Whether nothing in the folder is known to be right, so that the store is made anew.
+    is_new: bool,
+    /// Whether the last compose ended.
+    is_complete: bool,
+    write: Vec<Item<'a>>,
     remove: Vec<String>,
     links: Vec<NodeModules>,
-    /// Files of units that take no part now and stay as they are.
-    untouched: BTreeMap<String, Written>,
+}
+
+/// A path to write.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    app: &'a str,
+    path: &'a str,
+    entry: &'a Entry,
+}
+
+impl Item<'_> {
+    /// Relative to the store's folder.
+    fn key(&self) -> String {
+        format!("{}/{}", self.app, self.path)
+    }
+}
+
+/// Every path that is to be there in the end.
+fn wanted(store: &StorePlan) -> impl Iterator<Item = Item<'_>> {
+    store.compositions.iter().flat_map(|composition| {
+        let app = composition.unit.app.as_str();
+        let entries = composition.entries.iter();
+        entries.map(move |(path, entry)| Item { app, path, entry })
+    })
 }
 
 impl<'a> Work<'a> {
     /// Compares the plan with the manifest and the disk.
     pub fn decide(plan: &'a Plan, store: &'a StorePlan) -> Result<Self, Io> {
         let folder = plan.project.join(".out").join(store.id.as_str());
-        let manifest_path = manifest_path(plan, store);
-        let known = Manifest::read(&manifest_path)?;
-        // Without a manifest nobody knows what in the folder is of sources that are gone.
-        let is_unknown = known.is_none() && folder.symlink_metadata().is_ok();
-        let old = known.unwrap_or_default();
-        let mut wanted = BTreeMap::new();
-        let mut links = Vec::new();
-        for composition in &store.compositions {
-            let app = &composition.unit.app;
-            for (path, entry) in &composition.entries {
-                wanted.insert(format!("{app}/{path}"), entry);
-            }
-            links.push(NodeModules::of(&folder, composition));
-        }
-        let mut folders = Folders::new(folder.clone());
-        let mut write = BTreeMap::new();
-        for (path, entry) in &wanted {
-            let is_there = folders.are_real(path) && old.holds(path, entry, &folder.join(path));
-            if !is_there {
-                write.insert(path.clone(), *entry);
-            }
-        }
-        let (mut remove, mut untouched) = (Vec::new(), BTreeMap::new());
-        for (path, written) in &old.files {
-            let app = path.split('/').next().unwrap_or_default();
-            let is_composed = store
-                .compositions
-                .iter()
-                .any(|one| one.unit.app.as_str() == app);
-            let is_of_store = store.apps.iter().any(|one| one.as_str() == app);
-            if wanted.contains_key(path) {
-                continue;
-            }
-            if is_composed || !is_of_store {
-                remove.push(path.clone());
-            } else {
-                untouched.insert(path.clone(), written.clone());
-            }
-        }
-        Ok(Self {
+        let place = Place::new(&plan.project, store.id.as_str());
+        let links = store.compositions.iter();
+        let mut work = Self {
             project: &plan.project,
+            store,
+            links: links.map(|one| NodeModules::of(&folder, one)).collect(),
             folder,
-            manifest_path,
-            is_unknown,
-            old,
-            wanted,
-            write,
-            remove,
-            links,
-            untouched,
-        })
+            place,
+            is_new: true,
+            is_complete: true,
+            write: Vec::new(),
+            remove: Vec::new(),
+        };
+        let is_there = work.folder.symlink_metadata();
+        let is_there = is_there.is_ok_and(|metadata| metadata.is_dir());
+        // Without a manifest nobody knows what in the folder is of sources that are gone.
+        let known = work.place.read()?.filter(|_| is_there);
+        let Some(old) = known else {
+            work.write = wanted(store).collect();
+            return Ok(work);
+        };
+        work.is_new = false;
+        work.is_complete = old.under_way.is_empty();
+        let mut folders = Folders::new(work.folder.clone());
+        let mut keys = BTreeSet::new();
+        for item in wanted(store) {
+            let key = item.key();
+            let is_there =
+                folders.are_real(&key) && old.holds(&key, item.entry, &work.folder.join(&key));
+            if !is_there {
+                work.write.push(item);
+            }
+            keys.insert(key);
+        }
+        let gone = old
+            .paths()
+            .filter(|path| !keys.contains(*path) && work.is_ours(path));
+        work.remove = gone.map(str::to_owned).collect();
+        Ok(work)
+    }
+
+    /// Whether a path that is not wanted has to go: one of an app that takes part, or of no app
+    /// of the store. Apps that take no part now stay as they are.
+    fn is_ours(&self, path: &str) -> bool {
+        let app = path.split('/').next().unwrap_or_default();
+        let takes_part = |one: &crate::overlay::Composition| one.unit.app.as_str() == app;
+        self.store.compositions.iter().any(takes_part)
+            || !self.store.apps.iter().any(|one| one.as_str() == app)
     }
 
     /// Paths that would be written and removed.
@@ -101,177 +119,169 @@ impl<'a> Work<'a> {
             .into_iter()
             .filter(NodeModules::differs)
             .map(|link| link.key);
-        (self.write.into_keys().chain(links).collect(), self.remove)
+        let write = self.write.iter().map(Item::key);
+        (write.chain(links).collect(), self.remove)
+    }
+
+    /// What will be written.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.write.iter().map(|item| item.entry)
     }
 
     /// Writes everything new to the staging folder; `.out/<store>` is not touched.
-    pub fn stage(self, staging: &Staging) -> Result<Staged<'a>, Io> {
+    pub fn stage(self, staging: &Staging, sources: &Sources) -> Result<Staged<'a>, Io> {
+        if self.is_new {
+            return self.stage_whole(staging, sources);
+        }
         self.links.iter().try_for_each(NodeModules::is_free)?;
+        let stage = |item: &Item<'a>| {
+            let file = staging.file();
+            fill(&file, item.entry, sources, &self.folder.join(item.key()))?;
+            Ok((*item, file))
+        };
         let files = self
             .write
             .par_iter()
-            .map(|(path, entry)| Ok((path.clone(), staging.write(entry, &self.folder.join(path))?)))
-            .collect::<Result<Vec<_>, Io>>()?;
-        Ok(Staged { work: self, files })
+            .map(stage)
+            .collect::<Result<_, Io>>()?;
+        Ok(Staged::Files { work: self, files })
+    }
+
+    /// Writes the store as it will be, and its manifest.
+    fn stage_whole(self, staging: &Staging, sources: &Sources) -> Result<Staged<'a>, Io> {
+        own_folder(self.project)?;
+        let whole = staging.store(self.store.id.as_str());
+        std::fs::create_dir(&whole).map_err(Io::at("make the folder", &whole))?;
+        let mut folders = Folders::new(whole.clone());
+        for item in &self.write {
+            folders.make(&item.key())?;
+        }
+        let write = |item: &Item| {
+            let key = item.key();
+            let place = self.folder.join(&key);
+            let metadata = fill(&whole.join(&key), item.entry, sources, &place)?;
+            Ok((key, Written::new(item.entry, &metadata)))
+        };
+        let files = self.write.par_iter().with_min_len(32).map(write);
+        let manifest = Manifest {
+            files: files.collect::<Result<_, Io>>()?,
+            ..Manifest::default()
+        };
+        self.links
+            .iter()
+            .try_for_each(|link| link.make_in(&whole))?;
+        self.place.prepare(&manifest)?;
+        let count = manifest.files.len();
+        let Self { folder, place, .. } = self;
+        Ok(Staged::Whole {
+            folder,
+            place,
+            whole,
+            count,
+        })
     }
 }
 
 /// Work whose files are written and wait to be put in place.
-pub struct Staged<'a> {
-    work: Work<'a>,
-    /// By path relative to the store's folder: where the file waits.
-    files: Vec<(String, PathBuf)>,
+pub enum Staged<'a> {
+    /// A store that is made anew.
+    Whole {
+        /// `.out/<store>`.
+        folder: PathBuf,
+        place: Place,
+        /// Where it waits.
+        whole: PathBuf,
+        /// How many files it has.
+        count: usize,
+    },
+    /// Files of a store that is there, each with the place where it waits.
+    Files {
+        work: Work<'a>,
+        files: Vec<(Item<'a>, PathBuf)>,
+    },
 }
 
 impl Staged<'_> {
-    /// Whether everything is as it should be already.
-    pub fn is_empty(&self) -> bool {
-        let work = &self.work;
-        self.files.is_empty()
-            && work.remove.is_empty()
-            && work.old.complete
-            && !work.links.iter().any(NodeModules::differs)
-    }
-
     /// Removes, makes folders, renames; the manifest last. Returns how many files were written
     /// and removed.
     pub fn put_in_place(self) -> Result<(usize, usize), Io> {
-        let Self { work, files } = self;
-        own_folder(work.project)?;
-        let mut pending = work.old.clone();
-        pending.complete = false;
-        for (path, _) in &files {
-            pending.files.insert(path.clone(), Written::pending());
+        match self {
+            Self::Files { work, files } => work.put_in_place(&files),
+            Self::Whole {
+                folder,
+                place,
+                whole,
+                count,
+            } => {
+                place.forget()?;
+                let removed = match folder.symlink_metadata() {
+                    Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&folder),
+                    Ok(_) => std::fs::remove_file(&folder),
+                    Err(_) => Ok(()),
+                };
+                removed.map_err(Io::at("remove", &folder))?;
+                std::fs::rename(&whole, &folder).map_err(Io::at("write", &folder))?;
+                place.adopt()?;
+                Ok((count, 0))
+            }
         }
-        pending.write(&work.manifest_path)?;
+    }
+}
 
-        if work.is_unknown {
-            let is_folder = work
-                .folder
-                .symlink_metadata()
-                .is_ok_and(|metadata| metadata.is_dir());
-            let removed = if is_folder {
-                std::fs::remove_dir_all(&work.folder)
-            } else {
-                std::fs::remove_file(&work.folder)
-            };
-            removed.map_err(Io::at("remove", &work.folder))?;
+impl Work<'_> {
+    fn put_in_place(self, files: &[(Item, PathBuf)]) -> Result<(usize, usize), Io> {
+        let nothing = files.is_empty()
+            && self.remove.is_empty()
+            && self.is_complete
+            && !self.links.iter().any(NodeModules::differs);
+        if nothing {
+            return Ok((0, 0));
         }
-        let mut folders = Folders::new(work.folder.clone());
-        for path in &work.remove {
+        let written: Vec<String> = files.iter().map(|(item, _)| item.key()).collect();
+        let under_way = written.iter().chain(&self.remove).map(String::as_str);
+        self.place.begin(&under_way.collect())?;
+
+        let mut folders = Folders::new(self.folder.clone());
+        for path in &self.remove {
             folders.remove(path)?;
         }
-        for path in work
-            .write
-            .keys()
-            .chain(work.links.iter().map(|link| &link.key))
+        for path in written
+            .iter()
+            .chain(self.links.iter().map(|link| &link.key))
         {
             folders.make(path)?;
         }
-        for link in &work.links {
-            link.make()?;
+        for link in &self.links {
+            link.make_in(&self.folder)?;
         }
-        files.par_iter().try_for_each(|(path, temporary)| {
-            let place = work.folder.join(path);
-            match std::fs::rename(temporary, &place) {
-                // A folder where a composed file belongs was put there by hand.
-                Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
-                    std::fs::remove_dir_all(&place).map_err(Io::at("remove", &place))?;
-                    std::fs::rename(temporary, &place).map_err(Io::at("write", &place))
+        files
+            .par_iter()
+            .zip(&written)
+            .try_for_each(|((_, temporary), path)| {
+                let place = self.folder.join(path);
+                match std::fs::rename(temporary, &place) {
+                    // A folder where a composed file belongs was put there by hand.
+                    Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+                        std::fs::remove_dir_all(&place).map_err(Io::at("remove", &place))?;
+                        std::fs::rename(temporary, &place).map_err(Io::at("write", &place))
+                    }
+                    other => other.map_err(Io::at("write", &place)),
                 }
-                other => other.map_err(Io::at("write", &place)),
-            }
-        })?;
+            })?;
 
-        let mut manifest = Manifest {
-            complete: true,
-            files: work.untouched,
-        };
-        for (path, entry) in &work.wanted {
-            let known = work
-                .old
+        // Read again and not kept: of a thousand stores that would be much.
+        let mut manifest = self.place.read()?.unwrap_or_default();
+        for path in &self.remove {
+            manifest.files.remove(path);
+        }
+        for ((item, _), path) in files.iter().zip(written) {
+            let file = self.folder.join(&path);
+            let metadata = file.symlink_metadata().map_err(Io::at("read", &file))?;
+            manifest
                 .files
-                .get(path)
-                .filter(|_| !work.write.contains_key(path));
-            let written = if let Some(written) = known {
-                written.clone()
-            } else {
-                let file = work.folder.join(path);
-                let metadata = file.symlink_metadata().map_err(Io::at("read", &file))?;
-                Written::new(entry, &metadata)
-            };
-            manifest.files.insert(path.clone(), written);
+                .insert(path, Written::new(item.entry, &metadata));
         }
-        manifest.write(&work.manifest_path)?;
-        Ok((files.len(), work.remove.len()))
-    }
-}
-
-/// A link from a composed app to its base app's own `node_modules`.
-struct NodeModules {
-    /// Relative to the store's folder.
-    key: String,
-    link: PathBuf,
-    /// None takes a link away that is no longer wanted.
-    target: Option<PathBuf>,
-}
-
-impl NodeModules {
-    fn of(folder: &Path, composition: &Composition) -> Self {
-        let app = &composition.unit.app;
-        Self {
-            key: format!("{app}/node_modules"),
-            link: folder.join(app.as_str()).join("node_modules"),
-            target: composition
-                .own_node_modules
-                .then(|| PathBuf::from(format!("../../../apps/{app}/node_modules"))),
-        }
-    }
-
-    fn differs(&self) -> bool {
-        std::fs::read_link(&self.link).ok() != self.target
-    }
-
-    /// Whether the place is free. Tools keep caches in `node_modules/.cache`; a folder with
-    /// nothing else gives way, one with packages does not.
-    fn is_free(&self) -> Result<(), Io> {
-        let is_link = self
-            .link
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_symlink());
-        if is_link || self.target.is_none() {
-            return Ok(());
-        }
-        let Ok(mut entries) = std::fs::read_dir(&self.link) else {
-            return Ok(());
-        };
-        let only_caches = entries.all(|entry| {
-            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.'))
-        });
-        if only_caches {
-            return Ok(());
-        }
-        let error = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
-        Err(Io::at("replace", &self.link)(error))
-    }
-
-    fn make(&self) -> Result<(), Io> {
-        if !self.differs() {
-            return Ok(());
-        }
-        match self.link.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => {
-                std::fs::remove_file(&self.link).map_err(Io::at("remove", &self.link))?;
-            }
-            // Only caches, as the staging has seen.
-            Ok(_) if self.target.is_some() => {
-                std::fs::remove_dir_all(&self.link).map_err(Io::at("remove", &self.link))?;
-            }
-            _ => {}
-        }
-        let Some(target) = &self.target else {
-            return Ok(());
-        };
-        std::os::unix::fs::symlink(target, &self.link).map_err(Io::at("link", &self.link))
+        self.place.write(&manifest)?;
+        Ok((files.len(), self.remove.len()))
     }
 }
