@@ -91,6 +91,7 @@ fn of_compare(error: &compare::Error) -> Exit {
         compare::Error::App { .. }
         | compare::Error::Path { .. }
         | compare::Error::Project { .. }
+        | compare::Error::Config(_)
         | compare::Error::NoSuchApp { .. }
         | compare::Error::NoOverride { .. }
         | compare::Error::NothingInherited { .. }

@@ -2,23 +2,24 @@
 
 use serde_json::{Value, json};
 
+use super::answer;
 use super::arguments::{ChangedOptions, Global, Matrix, SINCE, Select};
-use super::environment::tell;
+use super::environment::{self, tell};
 use super::run::document;
-use super::{answer, project};
 use crate::compare::{self, Changed, Comparison};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
 
 pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError> {
-    let (project, _) = project(global)?;
+    // With `--to` nothing is asked of the project as it is.
+    let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
     let comparison = Comparison {
         since: options.since.clone(),
         to: options.to.clone(),
         global_dependencies: options.global_dependencies.clone(),
     };
-    let answered = compare::changed(&project, &comparison)?;
+    let answered = compare::changed(&root, &comparison)?;
     for notice in &answered.notices {
         tell(&format!("note: {notice}"));
     }
@@ -79,7 +80,7 @@ pub fn selection(project: &Project, select: &Select) -> Result<Selection, AnyErr
         since: since.to_owned(),
         ..Comparison::default()
     };
-    let answered = compare::changed(project, &comparison)?;
+    let answered = compare::changed(&project.root, &comparison)?;
     for notice in &answered.notices {
         tell(&format!("note: {notice}"));
     }

@@ -6,6 +6,7 @@
 //! paths alone are resolved on both sides, by the same code that composes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -94,16 +95,16 @@ pub struct Answer {
     pub notices: Vec<String>,
 }
 
-/// The deployable stores that differ.
-pub fn changed(project: &Project, comparison: &Comparison) -> Result<Answer, Error> {
+/// The deployable stores of the project in `root` that differ.
+pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
     let globs = globs(&comparison.global_dependencies)?;
-    let repository = repository(project)?;
-    let objects = repository.objects()?;
-    let at = |revision: &str| Snapshot::commit(&project.root, &repository, &objects, revision);
+    let repository = repository(root)?;
+    let objects = repository.objects();
+    let at = |revision: &str| Snapshot::commit(root, &repository, &objects, revision);
     let old_tree = repository.tree(&objects, &comparison.since)?;
     let new = match &comparison.to {
         Some(revision) => at(revision)?,
-        None => Snapshot::working_tree(project, &repository)?,
+        None => Snapshot::working_tree(root, &repository)?,
     };
     let mut notices = Vec::new();
     let old = match at(&comparison.since) {

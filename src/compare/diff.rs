@@ -75,8 +75,8 @@ pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, 
             (names, side(compositions), side(second))
         }
         Sides::Revisions(store, since, to) => {
-            let repository = repository(project)?;
-            let objects = repository.objects()?;
+            let repository = repository(&project.root)?;
+            let objects = repository.objects();
             let at = |revision| Snapshot::commit(&project.root, &repository, &objects, revision);
             let old = match at(since) {
                 Err(error) if is_absent(&error) => None,
@@ -84,7 +84,7 @@ pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, 
             };
             let new = match to {
                 Some(to) => at(to)?,
-                None => Snapshot::working_tree(project, &repository)?,
+                None => Snapshot::working_tree(&project.root, &repository)?,
             };
             let names = (since.to_owned(), new.name.clone());
             let old = old.map(|old| compose(&old, store)).transpose()?;

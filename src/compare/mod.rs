@@ -166,6 +166,10 @@ pub enum Error {
         /// The project.
         project: PathBuf,
     },
+    /// The project itself cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Config(#[from] config::Error),
     /// Git does not tell what is needed.
     #[error(transparent)]
     #[diagnostic(transparent)]

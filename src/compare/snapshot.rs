@@ -22,11 +22,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The working tree. `.env` files that git ignores are left out, since no commit has them.
-    pub fn working_tree(project: &Project, repository: &Repository) -> Result<Self, Error> {
+    pub fn working_tree(root: &Path, repository: &Repository) -> Result<Self, Error> {
         Ok(Self {
             name: "the working tree".into(),
-            project: project.clone(),
-            lister: Lister::new(&project.root, Some(repository))?.without_ignored_env(),
+            project: Project::load(root)?,
+            lister: Lister::new(root, Some(repository))?.without_ignored_env(),
             tree: None,
         })
     }
@@ -60,9 +60,9 @@ impl Snapshot {
 }
 
 /// The repository around the project; a project without one has no revisions.
-pub fn repository(project: &Project) -> Result<Repository, Error> {
-    Repository::around(&project.root)?.ok_or_else(|| Error::NoRepository {
-        project: project.root.clone(),
+pub fn repository(project: &Path) -> Result<Repository, Error> {
+    Repository::around(project)?.ok_or_else(|| Error::NoRepository {
+        project: project.to_owned(),
     })
 }
 

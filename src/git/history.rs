@@ -1,10 +1,12 @@
 //! What earlier commits did to paths, and what they had at them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use git2::{Delta, DiffOptions, ErrorCode, Oid, Sort};
 
+use super::tree::{Difference, Objects};
 use super::{Error, Repository};
 
 /// A commit, as far as people want to know it.
@@ -180,6 +182,7 @@ impl Repository {
         if self.inner.is_empty()? || self.inner.head().is_err() {
             return Ok(history);
         }
+        let objects = self.objects();
         let mut walk = self.inner.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
         walk.push_head()?;
@@ -187,7 +190,7 @@ impl Repository {
             let id = id?;
             let index = history.commits.len();
             history.commits.push(id);
-            for change in self.changes(&self.inner.find_commit(id)?, folder, &names)? {
+            for change in self.changes(&self.inner.find_commit(id)?, folder, &names, &objects)? {
                 for key in names.get(&change.path).cloned().unwrap_or_default() {
                     let Some(followed) = history.followed.get_mut(&key) else {
                         continue;
@@ -216,49 +219,47 @@ impl Repository {
         commit: &git2::Commit,
         folder: &str,
         names: &BTreeMap<String, Vec<String>>,
+        objects: &Arc<Objects>,
     ) -> Result<Vec<Change>, git2::Error> {
-        let tree = commit.tree()?;
-        let mut options = DiffOptions::new();
-        options.disable_pathspec_match(true);
-        options.pathspec(format!("{}{folder}", self.prefix));
+        let tree = self.tree_of(objects, commit);
+        let folder = format!("{}{folder}", self.prefix);
         let parents: Vec<_> = commit.parents().collect();
-        let mut found: Option<Vec<Change>> = None;
-        let trees = parents.iter().map(|parent| parent.tree().map(Some));
-        let trees = trees.collect::<Result<Vec<_>, _>>()?;
         let none = [None];
-        for parent in if trees.is_empty() { &none[..] } else { &trees } {
-            let mut diff =
-                self.inner
-                    .diff_tree_to_tree(parent.as_ref(), Some(&tree), Some(&mut options))?;
-            let is_followed = |file: &git2::DiffFile| {
-                let inside = self.inside(file);
-                inside.is_some_and(|path| names.get(&path).is_some_and(|keys| !keys.is_empty()))
-            };
-            let may_be_renamed = parent.is_some()
-                && diff
-                    .deltas()
-                    .any(|delta| delta.status() == Delta::Added && is_followed(&delta.new_file()))
-                && diff.deltas().any(|delta| delta.status() == Delta::Deleted);
-            if may_be_renamed {
-                diff.find_similar(None)?;
-            }
-            let mut changes = Vec::new();
-            for delta in diff.deltas() {
-                let (old, new) = (delta.old_file(), delta.new_file());
-                let renamed = delta.status() == Delta::Renamed;
-                if delta.status() != Delta::Deleted && is_followed(&new) {
-                    changes.push(Change {
-                        path: self.inside(&new).unwrap_or_default(),
-                        blob: Some(new.id()),
-                        renamed_from: renamed.then(|| self.inside(&old)).flatten(),
-                    });
-                }
-                if (delta.status() == Delta::Deleted || renamed) && is_followed(&old) {
-                    changes.push(Change {
-                        path: self.inside(&old).unwrap_or_default(),
-                        blob: None,
+        let parents: Vec<_> = parents.iter().map(Some).collect();
+        let mut found: Option<Vec<Change>> = None;
+        for parent in if parents.is_empty() {
+            &none[..]
+        } else {
+            &parents
+        } {
+            let before = parent.map(|parent| self.tree_of(objects, parent));
+            let differences = tree
+                .since(before.as_ref(), Path::new(&folder))
+                .map_err(|error| git2::Error::from_str(&error.to_string()))?;
+            let is_added = |it: &&Difference| it.old.is_none();
+            let is_removed = |it: &&Difference| it.new.is_none();
+            let mut changes: Vec<_> = differences
+                .iter()
+                .filter_map(|it| {
+                    let path = it.path.to_str()?.strip_prefix(&self.prefix)?.to_owned();
+                    let is_followed = names.get(&path).is_some_and(|keys| !keys.is_empty());
+                    is_followed.then_some(Change {
+                        path,
+                        blob: it.new,
                         renamed_from: None,
-                    });
+                    })
+                })
+                .collect();
+            let added = differences.iter().filter(is_added);
+            let added: BTreeSet<_> = added.filter_map(|it| it.path.to_str()).collect();
+            let may_be_renamed = differences.iter().any(|it| is_removed(&it))
+                && changes
+                    .iter()
+                    .any(|it| added.contains(format!("{}{}", self.prefix, it.path).as_str()));
+            if let (true, Some(parent)) = (may_be_renamed, parent) {
+                let renames = self.renames(parent, commit, &folder)?;
+                for change in &mut changes {
+                    change.renamed_from = renames.get(&change.path).cloned();
                 }
             }
             found = Some(match found {
@@ -270,6 +271,33 @@ impl Repository {
             });
         }
         Ok(found.unwrap_or_default())
+    }
+
+    /// New names with the old ones, as git's library finds them.
+    fn renames(
+        &self,
+        old: &git2::Commit,
+        new: &git2::Commit,
+        folder: &str,
+    ) -> Result<BTreeMap<String, String>, git2::Error> {
+        let mut options = DiffOptions::new();
+        options.disable_pathspec_match(true).pathspec(folder);
+        let (old, new) = (old.tree()?, new.tree()?);
+        let mut diff = self
+            .inner
+            .diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
+        diff.find_similar(None)?;
+        let renamed = diff
+            .deltas()
+            .filter(|delta| delta.status() == Delta::Renamed);
+        Ok(renamed
+            .filter_map(|delta| {
+                Some((
+                    self.inside(&delta.new_file())?,
+                    self.inside(&delta.old_file())?,
+                ))
+            })
+            .collect())
     }
 
     /// The path relative to the project; none for what lies outside.

@@ -113,6 +113,8 @@ impl Repository {
     /// Opens the repository around `project`.
     pub fn open(project: &Path) -> Result<Self, Error> {
         let owned = || project.to_owned();
+        // Git itself does not hash again what it reads; `git fsck` is for that.
+        git2::opts::strict_hash_verification(false);
         let inner = git2::Repository::discover(project).map_err(|source| match source.code() {
             ErrorCode::NotFound => Error::NoRepository { project: owned() },
             ErrorCode::Owner => Error::Owner { project: owned() },
@@ -178,48 +180,51 @@ impl Repository {
     }
 
     /// Objects, for trees that are to share what they read.
-    pub fn objects(&self) -> Result<Arc<Objects>, Error> {
-        let failed = |source| self.failed("the objects", source);
-        let repository = git2::Repository::open(self.inner.path()).map_err(failed)?;
-        Ok(Arc::new(Objects::new(repository)))
+    pub fn objects(&self) -> Arc<Objects> {
+        Arc::new(Objects::new(self.inner.path()))
     }
 
     /// The files of the commit that `revision` names.
     pub fn tree(&self, objects: &Arc<Objects>, revision: &str) -> Result<Tree, Error> {
         let commit = self.commit(revision)?;
-        let tree = commit.tree_id();
+        Ok(self.tree_of(objects, &commit))
+    }
+
+    fn tree_of(&self, objects: &Arc<Objects>, commit: &git2::Commit) -> Tree {
         let root = self.root();
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        Ok(Tree::new(Arc::clone(objects), root, commit.id(), tree))
+        Tree::new(Arc::clone(objects), root, commit.id(), commit.tree_id())
     }
 
     /// Paths under the project that differ between a commit and another one, or the working
     /// tree with its untracked files; relative to the project, sorted.
     pub fn changed_paths(&self, old: &Tree, new: Option<&Tree>) -> Result<Vec<String>, Error> {
         let failed = |source| self.failed("what has changed", source);
-        let tree = |tree: &Tree| self.inner.find_tree(tree.root_id()).map_err(failed);
-        let old = tree(old)?;
-        let mut options = DiffOptions::new();
-        options.include_untracked(true).recurse_untracked_dirs(true);
-        let diff = match new {
-            Some(new) => {
-                let new = tree(new)?;
-                self.inner
-                    .diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))
-            }
-            None => self
-                .inner
-                .diff_tree_to_workdir_with_index(Some(&old), Some(&mut options)),
-        }
-        .map_err(failed)?;
         let mut paths = BTreeSet::new();
-        for delta in diff.deltas() {
-            for file in [delta.old_file(), delta.new_file()] {
-                let path = file.path_bytes().map(String::from_utf8_lossy);
-                let inside = path
-                    .as_deref()
-                    .and_then(|path| path.strip_prefix(&self.prefix));
-                paths.extend(inside.map(str::to_owned));
+        let inside = |path: &str| path.strip_prefix(&self.prefix).map(str::to_owned);
+        if let Some(new) = new {
+            let folder = Path::new(self.prefix.trim_end_matches('/'));
+            let differences = new
+                .since(Some(old), folder)
+                .map_err(|error| failed(git2::Error::from_str(&error.to_string())))?;
+            paths.extend(
+                differences
+                    .iter()
+                    .filter_map(|it| inside(it.path.to_str()?)),
+            );
+        } else {
+            let old = self.inner.find_tree(old.root_id()).map_err(failed)?;
+            let mut options = DiffOptions::new();
+            options.include_untracked(true).recurse_untracked_dirs(true);
+            let diff = self
+                .inner
+                .diff_tree_to_workdir_with_index(Some(&old), Some(&mut options))
+                .map_err(failed)?;
+            for delta in diff.deltas() {
+                for file in [delta.old_file(), delta.new_file()] {
+                    let path = file.path_bytes().map(String::from_utf8_lossy);
+                    paths.extend(path.as_deref().and_then(inside));
+                }
             }
         }
         Ok(paths.into_iter().collect())

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use git2::{ObjectType, Oid};
 
@@ -23,8 +24,11 @@ impl std::fmt::Debug for Objects {
 /// Objects of a repository, for any thread; each tree is parsed once, however many commits
 /// have it.
 pub struct Objects {
-    repository: Mutex<git2::Repository>,
-    folders: Mutex<HashMap<Oid, Arc<Folder>>>,
+    /// The `.git` folder.
+    path: PathBuf,
+    /// The library's handle is for one thread at a time, so there are some, opened on demand.
+    handles: Vec<Mutex<Option<git2::Repository>>>,
+    folders: RwLock<HashMap<Oid, Arc<Folder>>>,
 }
 
 /// What a tree object holds, sorted by name.
@@ -55,64 +59,131 @@ pub struct Tree {
 }
 
 impl Objects {
-    pub(super) fn new(repository: git2::Repository) -> Self {
+    /// Of the repository with this `.git` folder.
+    pub(super) fn new(path: &Path) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            repository: Mutex::new(repository),
-            folders: Mutex::default(),
+            path: path.to_owned(),
+            handles: (0..threads).map(|_| Mutex::default()).collect(),
+            folders: RwLock::default(),
         }
+    }
+
+    /// Asks the repository something, with a handle that nobody else has.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
+    ) -> io::Result<T> {
+        let free = self
+            .handles
+            .iter()
+            .find_map(|handle| handle.try_lock().ok());
+        // A thread that panicked with a handle has not changed the repository.
+        let mut handle = free.unwrap_or_else(|| {
+            let first = self.handles[0].lock();
+            first.unwrap_or_else(PoisonError::into_inner)
+        });
+        let repository = match &mut *handle {
+            Some(repository) => repository,
+            none => none.insert(git2::Repository::open(&self.path).map_err(io::Error::other)?),
+        };
+        question(repository).map_err(io::Error::other)
     }
 
     /// The content of a blob.
     pub fn blob(&self, id: Oid) -> io::Result<Vec<u8>> {
-        // A thread that panicked with the lock has not changed the repository.
-        let repository = self
-            .repository
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let blob = repository.find_blob(id).map_err(io::Error::other)?;
-        Ok(blob.content().to_vec())
+        self.ask(|repository| Ok(repository.find_blob(id)?.content().to_vec()))
     }
 
     fn folder(&self, id: Oid) -> io::Result<Arc<Folder>> {
-        let known = |folders: &HashMap<Oid, Arc<Folder>>| folders.get(&id).cloned();
-        if let Some(folder) = known(&self.folders.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(folder);
+        let known = self.folders.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = known.get(&id) {
+            return Ok(Arc::clone(folder));
         }
+        drop(known);
         let folder = Arc::new(self.parse(id)?);
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
         folders.insert(id, Arc::clone(&folder));
         Ok(folder)
     }
 
     fn parse(&self, id: Oid) -> io::Result<Folder> {
-        let repository = self
-            .repository
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let tree = repository.find_tree(id).map_err(io::Error::other)?;
-        let mut folder = Folder::with_capacity(tree.len());
-        for entry in &tree {
-            let kind = match (entry.kind(), entry.filemode()) {
-                (Some(ObjectType::Tree), _) => Kind::Folder,
-                (_, 0o120_000) => Kind::Link,
-                (Some(ObjectType::Blob), mode) => Kind::File {
-                    executable: mode & 0o100 != 0,
-                },
-                // A submodule's files are in another repository.
-                _ => continue,
-            };
-            let name = OsString::from_vec(entry.name_bytes().to_vec());
-            folder.push((
-                name,
-                Item {
-                    id: entry.id(),
-                    kind,
-                },
-            ));
-        }
+        let mut folder = self.ask(|repository| {
+            let tree = repository.find_tree(id)?;
+            let mut folder = Folder::with_capacity(tree.len());
+            for entry in &tree {
+                let kind = match (entry.kind(), entry.filemode()) {
+                    (Some(ObjectType::Tree), _) => Kind::Folder,
+                    (_, 0o120_000) => Kind::Link,
+                    (Some(ObjectType::Blob), mode) => Kind::File {
+                        executable: mode & 0o100 != 0,
+                    },
+                    // A submodule's files are in another repository.
+                    _ => continue,
+                };
+                let name = OsString::from_vec(entry.name_bytes().to_vec());
+                let id = entry.id();
+                folder.push((name, Item { id, kind }));
+            }
+            Ok(folder)
+        })?;
         folder.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(folder)
     }
+
+    /// Adds the paths below `prefix` in which two trees differ; what is the same on both sides
+    /// is not opened.
+    fn differences(
+        &self,
+        old: Option<Oid>,
+        new: Option<Oid>,
+        prefix: &Path,
+        found: &mut Vec<Difference>,
+    ) -> io::Result<()> {
+        let open = |id: Option<Oid>| id.map(|id| self.folder(id)).transpose();
+        let (old, new) = (
+            open(old)?.unwrap_or_default(),
+            open(new)?.unwrap_or_default(),
+        );
+        let mut names: Vec<&OsString> =
+            old.iter().chain(new.iter()).map(|(name, _)| name).collect();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let (was, is) = (find(&old, name), find(&new, name));
+            if was == is {
+                continue;
+            }
+            let path = prefix.join(name);
+            let folder = |item: Option<Item>| item.filter(|it| it.kind == Kind::Folder);
+            let (old_folder, new_folder) = (folder(was), folder(is));
+            if old_folder.is_some() || new_folder.is_some() {
+                let id = |item: Option<Item>| item.map(|it| it.id);
+                self.differences(id(old_folder), id(new_folder), &path, found)?;
+            }
+            let file = |item: Option<Item>| item.filter(|it| it.kind != Kind::Folder);
+            let (old, new) = (file(was), file(is));
+            if old.is_some() || new.is_some() {
+                found.push(Difference {
+                    path,
+                    old: old.map(|item| item.id),
+                    new: new.map(|item| item.id),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file in which two trees differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Relative to the repository's root.
+    pub path: PathBuf,
+    /// Its blob before, if it was there.
+    pub old: Option<Oid>,
+    /// Its blob now, if it is there.
+    pub new: Option<Oid>,
 }
 
 impl Tree {
@@ -133,6 +204,21 @@ impl Tree {
     /// The id of the tree itself.
     pub fn root_id(&self) -> Oid {
         self.top
+    }
+
+    /// Files below `folder` (relative to the repository's root) in which this tree differs from
+    /// an earlier one; from nothing, where there is none.
+    pub fn since(&self, old: Option<&Self>, folder: &Path) -> io::Result<Vec<Difference>> {
+        let top = |tree: &Self| {
+            let item = tree.find(&tree.root.join(folder))?;
+            Ok::<_, io::Error>(item.filter(|it| it.kind == Kind::Folder).map(|it| it.id))
+        };
+        let mut found = Vec::new();
+        let (old, new) = (old.map(top).transpose()?.flatten(), top(self)?);
+        if old != new {
+            self.objects.differences(old, new, folder, &mut found)?;
+        }
+        Ok(found)
     }
 
     /// The repository's objects.

@@ -104,13 +104,12 @@ fn differing_files(old: &Composed, new: &Composed) -> BTreeSet<String> {
 
 /// What `changed` says: stores, and their files.
 fn said(root: &Path, since: &str, to: Option<&str>) -> (BTreeSet<String>, BTreeSet<String>) {
-    let project = Project::load(root).unwrap();
     let comparison = Comparison {
         since: since.into(),
         to: to.map(str::to_owned),
         global_dependencies: Vec::new(),
     };
-    let answer = changed(&project, &comparison).unwrap();
+    let answer = changed(root, &comparison).unwrap();
     let mut files = BTreeSet::new();
     for store in &answer.stores {
         let listed = store.files.iter();
@@ -172,7 +171,7 @@ fn a_commit_lists_the_same_as_a_clean_working_tree() {
         bench.commit();
         let root = bench.root();
         let repository = Repository::open(root).unwrap();
-        let objects = repository.objects().unwrap();
+        let objects = repository.objects();
         let snapshot = Snapshot::commit(root, &repository, &objects, "HEAD").unwrap();
         let committed = composed(&snapshot.project, &snapshot.lister);
         let indexed = Lister::new(root, Some(&repository)).unwrap();

@@ -126,7 +126,7 @@ struct Candidate<'a> {
 
 /// How every override of these stores stands; `with_patches` adds what was missed.
 pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result<Drift, Error> {
-    let repository = repository(project)?;
+    let repository = repository(&project.root)?;
     let candidates = candidates(project, &repository, stores)?;
     let history = follow(&repository, &candidates)?;
     let mut overrides = Vec::new();
@@ -160,7 +160,7 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
 
 /// Merges into the override `file` (relative to the project) what it misses. Writes nothing.
 pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
-    let repository = repository(project)?;
+    let repository = repository(&project.root)?;
     let stores: Vec<&Store> = project.stores.iter().collect();
     let mut candidates = candidates(project, &repository, &stores)?;
     let Some(position) = candidates.iter().position(|one| one.place.file == file) else {
