@@ -297,14 +297,11 @@ impl<'a> Compared<'a> {
         }
         let old = match (before, old_app) {
             (Some((old, before)), Some(app)) => {
-                Some(old.composer().view(before, app, &self.old_layers)?)
+                Some(old.composer().view(before, app, &self.old_layers))
             }
             _ => None,
         };
-        let new = match new_app {
-            Some(app) => Some(self.new.composer().view(store, app, &self.new_layers)?),
-            None => None,
-        };
+        let new = new_app.map(|app| self.new.composer().view(store, app, &self.new_layers));
         if !same_shape {
             let views = old.iter().chain(new.iter());
             let layers = views.flat_map(|view| view.layers.iter());

@@ -109,6 +109,18 @@ pub struct Revision {
     pub dirty: Vec<String>,
 }
 
+/// The file with the user's excludes for all repositories.
+pub fn excludes_file(repository: Option<&Repository>) -> Option<PathBuf> {
+    let config = match repository {
+        Some(repository) => repository.inner.config(),
+        None => git2::Config::open_default(),
+    };
+    let named = config.and_then(|config| config.get_path("core.excludesFile"));
+    named
+        .ok()
+        .or_else(|| gix_path::env::xdg_config("ignore", &mut |name| gix_path::env::var(name)))
+}
+
 impl Repository {
     /// Opens the repository around `project`.
     pub fn open(project: &Path) -> Result<Self, Error> {

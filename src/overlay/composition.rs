@@ -205,7 +205,7 @@ impl<'a> Composer<'a> {
         let made: Vec<_> = self
             .wanted(stores)
             .par_iter()
-            .map(|(store, app)| self.view(store, app, &layers)?.compose(self))
+            .map(|(store, app)| self.view(store, app, &layers).compose(self))
             .collect::<Result<_, Error>>()?;
         let mut problems = Vec::new();
         let mut compositions = Vec::new();
@@ -263,22 +263,10 @@ impl<'a> Composer<'a> {
     }
 
     /// The layers of one unit, outermost first, with the rules that hold for it.
-    pub fn view<'l>(
-        &self,
-        store: &Store,
-        app: &BaseApp,
-        layers: &'l Layers,
-    ) -> Result<View<'l>, Error> {
+    pub fn view<'l>(&self, store: &Store, app: &BaseApp, layers: &'l Layers) -> View<'l> {
         let lineage = self.project.stores.lineage(store);
-        let rules = Rules::new(&lineage).map_err(|(origin, error)| Error::Files {
-            problems: vec![Problem::Rule {
-                rule: origin.rule,
-                store: origin.store.to_string(),
-                reason: error.to_string(),
-            }],
-        })?;
         let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
-        Ok(View {
+        View {
             unit: UnitId {
                 store: store.id.clone(),
                 app: app.name.clone(),
@@ -289,9 +277,9 @@ impl<'a> Composer<'a> {
                 .chain(owners)
                 .filter_map(|owner| layers.get(&owner, &app.name).map(|layer| &**layer))
                 .collect(),
-            rules,
+            rules: Rules::new(&lineage),
             folder: self.lister.project().join(base_folder(&app.name)),
-        })
+        }
     }
 }
 

@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
+use super::gitignore::Gitignore;
 use super::{Error, Problem};
 use crate::files::{Disk, FileStat, Files, Node};
-use crate::git::{Index, Objects, Repository, Tree};
+use crate::git::{self, Index, Objects, Repository, Tree};
 use crate::path::{normalize, relative};
 use crate::store::{AppName, StoreId};
 
@@ -151,16 +150,20 @@ impl Lister {
     /// Gets ready to list layers of `project`; without a repository only `.gitignore` files count.
     pub fn new(project: &Path, repository: Option<&Repository>) -> Result<Self, Error> {
         let project = canonical(project)?;
-        let mut outer = vec![Gitignore::global().0];
+        let mut outer = Vec::new();
         let mut boundary = project.clone();
         let mut index = Index::default();
         if let Some(repository) = repository {
             boundary = canonical(repository.root())?;
             index = repository.index()?;
-            let exclude = repository.exclude_file();
-            if exclude.is_file() {
-                outer.push(rules_of(&boundary, &exclude));
-            }
+        }
+        // The user's for all repositories, then this clone's.
+        let excludes = [
+            git::excludes_file(repository),
+            repository.map(Repository::exclude_file),
+        ];
+        for file in excludes.into_iter().flatten().filter(|it| it.is_file()) {
+            outer.push(Gitignore::read(&boundary, &file));
         }
         // From the repository's root down to the folder that holds the layers.
         let mut folders: Vec<_> = project
@@ -259,10 +262,8 @@ impl Lister {
     /// Whether git would ignore the path: nearest rules first, the last match in a file wins.
     fn ignores(&self, rules: &[Gitignore], path: &Path, is_dir: bool) -> bool {
         for rules in rules.iter().rev().chain(self.outer.iter().rev()) {
-            match rules.matched(path, is_dir) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => {}
+            if let Some(ignored) = rules.decides(path, is_dir) {
+                return ignored;
             }
         }
         false
@@ -288,22 +289,7 @@ pub fn base_folder(app: &AppName) -> String {
 
 fn rules_in(folder: &Path) -> Option<Gitignore> {
     let file = folder.join(".gitignore");
-    file.is_file().then(|| rules_of(folder, &file))
-}
-
-/// The rules of a file, which count from `root`. A rule that cannot be parsed is git's
-/// business, and git passes over it too; so it does with a file that is no text.
-fn rules_of(root: &Path, file: &Path) -> Gitignore {
-    let mut builder = GitignoreBuilder::new(root);
-    let text = std::fs::read(file).unwrap_or_default();
-    for line in String::from_utf8_lossy(&text)
-        .trim_start_matches('\u{feff}')
-        .lines()
-    {
-        // Braces are alternatives to the crate and mean themselves to git.
-        let _ = builder.add_line(None, &line.replace('{', "\\{").replace('}', "\\}"));
-    }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
+    file.is_file().then(|| Gitignore::read(folder, &file))
 }
 
 fn is_env(name: &str) -> bool {

@@ -5,6 +5,7 @@
 
 mod composition;
 mod content;
+mod gitignore;
 mod layer;
 mod merge;
 mod rewrite;
@@ -132,20 +133,6 @@ pub enum Problem {
     Special {
         /// The path, relative to the project.
         path: String,
-    },
-    /// An `ignorePaths` rule that is no gitignore rule.
-    #[error("`{}` in the `ignorePaths` of `{store}` is no valid rule: {reason}", rule.escape_debug())]
-    #[diagnostic(
-        code(alokai::overlay::rule),
-        help("rules are those of .gitignore, with brackets taken literally")
-    )]
-    Rule {
-        /// The rule as written.
-        rule: String,
-        /// The store whose it is.
-        store: String,
-        /// What the parser says.
-        reason: String,
     },
     /// A name that is no text.
     #[error("the name of `{path}` is not valid UTF-8")]

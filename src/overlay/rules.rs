@@ -1,19 +1,17 @@
 //! `ignorePaths`: gitignore rules in which brackets are literal.
 //!
 //! Next.js names folders `[locale]`, so a character class is never what the writer means.
-//! Braces are literal too, as in git; the glob crate would take them as alternatives.
 
-use std::path::Path;
+use gix_glob::Pattern;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
-
+use super::gitignore::{Brackets, matches, pattern};
 use crate::store::Store;
 
 /// The rules of a store: all ancestors' first, its own last.
 #[derive(Debug)]
 pub struct Rules {
-    matcher: Gitignore,
+    /// For each rule in order, what it matches.
+    patterns: Vec<Option<Pattern>>,
     /// For each rule in order: whose it is, and its place in that store's list.
     origins: Vec<Origin>,
 }
@@ -30,8 +28,8 @@ pub struct Origin {
 }
 
 impl Rules {
-    /// The rules that hold for the last store of `lineage`. The error names the rule.
-    pub fn new(lineage: &[&Store]) -> Result<Self, (Origin, ignore::Error)> {
+    /// The rules that hold for the last store of `lineage`.
+    pub fn new(lineage: &[&Store]) -> Self {
         let origins = lineage.iter().flat_map(|store| {
             let rules = store.ignore_paths.iter().enumerate();
             rules.map(|(position, rule)| Origin {
@@ -44,50 +42,37 @@ impl Rules {
     }
 
     /// These rules, in this order.
-    pub fn of(origins: Vec<Origin>) -> Result<Self, (Origin, ignore::Error)> {
-        let mut builder = GitignoreBuilder::new("");
-        for (number, origin) in origins.iter().enumerate() {
-            if is_none(&origin.rule) {
-                continue;
-            }
-            // The line's source is its number, so that a match finds its origin again.
-            let number = Path::new(&number.to_string()).to_owned();
-            if let Err(error) = builder.add_line(Some(number), &literal(&origin.rule)) {
-                return Err((origin.clone(), error));
-            }
+    pub fn of(origins: Vec<Origin>) -> Self {
+        let rules = origins.iter();
+        Self {
+            patterns: rules
+                .map(|origin| pattern(&origin.rule, Brackets::Literal))
+                .collect(),
+            origins,
         }
-        let matcher = builder.build().unwrap_or_else(|_| Gitignore::empty());
-        Ok(Self { matcher, origins })
     }
 
     /// The rule that drops the file, if one does. As in git, a file below a dropped folder
     /// cannot be brought back.
     pub fn drops(&self, path: &str) -> Option<&Origin> {
-        match self.decides(path) {
-            Some((origin, true)) => Some(origin),
-            _ => None,
-        }
-    }
-
-    /// The rule that decides about the file, and whether it drops it.
-    pub fn decides(&self, path: &str) -> Option<(&Origin, bool)> {
         if self.origins.is_empty() {
             return None;
         }
-        let origin = |glob: &Glob| {
-            let number: usize = glob.from()?.to_str()?.parse().ok()?;
-            self.origins.get(number)
-        };
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
-        let mut kept = None;
-        for (path, is_dir) in folders.chain([(path, false)]) {
-            match self.matcher.matched(path, is_dir) {
-                Match::Ignore(glob) => return Some((origin(glob)?, true)),
-                Match::Whitelist(glob) => kept = Some((origin(glob)?, false)),
-                Match::None => {}
+        for (path, is_folder) in folders.chain([(path, false)]) {
+            let rules = self.patterns.iter().zip(&self.origins).rev();
+            for (pattern, origin) in rules {
+                if let Some(pattern) = pattern
+                    && matches(pattern, path, is_folder)
+                {
+                    if pattern.is_negative() {
+                        break;
+                    }
+                    return Some(origin);
+                }
             }
         }
-        kept
+        None
     }
 
     /// The rules in their order.
@@ -95,40 +80,16 @@ impl Rules {
         &self.origins
     }
 
-    /// Whether a rule alone would match the file or a folder above it.
+    /// Whether a rule alone matches the file or a folder above it.
     pub fn matches(rule: &str, path: &str) -> bool {
-        let mut builder = GitignoreBuilder::new("");
-        if is_none(rule) || builder.add_line(None, &literal(rule)).is_err() {
+        let Some(pattern) = pattern(rule, Brackets::Literal) else {
             return false;
-        }
-        let matcher = builder.build().unwrap_or_else(|_| Gitignore::empty());
+        };
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
         folders
             .chain([(path, false)])
-            .any(|(path, is_dir)| !matcher.matched(path, is_dir).is_none())
+            .any(|(path, is_folder)| matches(&pattern, path, is_folder))
     }
-}
-
-/// Whether git takes the line for no pattern, so that it matches nothing.
-fn is_none(rule: &str) -> bool {
-    rule == "!" || (rule.len() - rule.trim_end_matches('\\').len()) % 2 == 1
-}
-
-/// Escapes brackets and braces that are not escaped already.
-fn literal(rule: &str) -> String {
-    let mut escaped = String::with_capacity(rule.len() + 4);
-    let mut chars = rule.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '\\' => {
-                escaped.push('\\');
-                escaped.extend(chars.next());
-            }
-            '[' | ']' | '{' | '}' => escaped.extend(['\\', char]),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -145,7 +106,7 @@ mod tests {
             deployment: None,
             ignore_paths: patterns.iter().map(ToString::to_string).collect(),
         };
-        Rules::new(&[&store]).unwrap()
+        Rules::new(&[&store])
     }
 
     #[test]

@@ -8,6 +8,8 @@ use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Source, Stamp,
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;
 
+use crate::support::Random;
+
 fn layer(paths: BTreeMap<String, u8>) -> Layer {
     let files = paths.into_iter().map(|(path, content)| {
         let file = File {
@@ -91,9 +93,189 @@ proptest! {
             deployment: None,
             ignore_paths: vec![format!("app/[{name}]/page.tsx")],
         };
-        let rules = Rules::new(&[&store]).unwrap();
+        let rules = Rules::new(&[&store]);
         let dropped = |path: String| rules.drops(&path).is_some();
         let (meant, other) = (format!("app/[{name}]/page.tsx"), format!("app/{}/page.tsx", &name[..1]));
         prop_assert!(dropped(meant) && !dropped(other));
     }
+}
+
+/// Parts that paths and rules are made of: letters that meet, and everything that means
+/// something to gitignore.
+const NAMES: [&str; 14] = [
+    "a",
+    "b",
+    "ab",
+    "a.ts",
+    "b.tsx",
+    "[x]",
+    "[[...slug]]",
+    "{c}",
+    "docs",
+    "a b",
+    "#h",
+    "!n",
+    "é",
+    "a*b",
+];
+const GLOBS: [&str; 24] = [
+    "a",
+    "b",
+    "*",
+    "**",
+    "?",
+    "a*",
+    "*b",
+    "*.ts",
+    "*.ts*",
+    "a**",
+    "**b",
+    "a**b",
+    "***",
+    "?b",
+    "[x]",
+    "[*]",
+    "[[...slug]]",
+    "{c}",
+    "{a,b}",
+    "docs",
+    "a b",
+    "\\a",
+    "é",
+    "a\\*b",
+];
+
+fn random_path(random: &mut Random) -> String {
+    let parts = 1 + random.below(4);
+    let parts: Vec<_> = (0..parts).map(|_| random.pick(&NAMES)).collect();
+    parts.join("/")
+}
+
+fn random_rule(random: &mut Random) -> String {
+    let parts = 1 + random.below(3);
+    let parts: Vec<_> = (0..parts).map(|_| random.pick(&GLOBS)).collect();
+    let mut rule = parts.join("/");
+    if random.once_in(4) {
+        rule.insert(0, '/');
+    }
+    if random.once_in(4) {
+        rule.push('/');
+    }
+    if random.once_in(4) {
+        rule.insert(0, '!');
+    }
+    match random.below(24) {
+        0 => rule.push(' '),
+        1 => rule.push_str("\\ "),
+        2 => rule.push('\t'),
+        3 => rule.insert(0, '#'),
+        4 => rule.insert_str(0, "\\#"),
+        5 => rule.insert_str(0, "\\!"),
+        6 => rule.push('\\'),
+        _ => {}
+    }
+    rule
+}
+
+/// The rule as git has to be told it: brackets mean themselves.
+fn for_git(rule: &str) -> String {
+    let mut escaped = String::new();
+    let mut chars = rule.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => {
+                escaped.push(char);
+                escaped.extend(chars.next());
+            }
+            '[' | ']' => escaped.extend(['\\', char]),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+fn rules_of(patterns: &[String]) -> Rules {
+    let store = Store {
+        id: StoreId::new("us").unwrap(),
+        parent: None,
+        folder: None,
+        apps: Vec::new(),
+        deployment: None,
+        ignore_paths: patterns.to_vec(),
+    };
+    Rules::new(&[&store])
+}
+
+/// What git ignores of these paths.
+fn ignored_by_git(root: &Path, patterns: &[String], paths: &[String]) -> Vec<bool> {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let lines: Vec<_> = patterns.iter().map(|rule| for_git(rule)).collect();
+    std::fs::write(root.join(".gitignore"), lines.join("\n") + "\n").unwrap();
+    let mut git = Command::new("git")
+        .args([
+            "check-ignore",
+            "--no-index",
+            "--verbose",
+            "--non-matching",
+            "-z",
+            "--stdin",
+        ])
+        .current_dir(root)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = git.stdin.take().unwrap();
+    stdin.write_all(paths.join("\0").as_bytes()).unwrap();
+    drop(stdin);
+    let output = git.wait_with_output().unwrap().stdout;
+    let output = String::from_utf8(output).unwrap();
+    // Four fields a path: file, line, pattern, path.
+    let fields: Vec<_> = output.split('\0').collect();
+    let answers: Vec<_> = fields.chunks_exact(4).collect();
+    assert_eq!(answers.len(), paths.len());
+    answers
+        .iter()
+        .zip(paths)
+        .map(|(answer, path)| {
+            assert_eq!(answer[3], path);
+            !answer[2].is_empty() && !answer[2].starts_with('!')
+        })
+        .collect()
+}
+
+#[test]
+fn rules_are_gits_on_twenty_thousand_random_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    git2::Repository::init(folder.path()).unwrap();
+    let random = &mut Random::new(7);
+    let (mut compared, mut dropped) = (0, 0);
+    let mut differences = Vec::new();
+    for _ in 0..500 {
+        let patterns: Vec<_> = (0..=random.below(4)).map(|_| random_rule(random)).collect();
+        let mut paths: Vec<_> = (0..50).map(|_| random_path(random)).collect();
+        paths.sort();
+        paths.dedup();
+        let rules = rules_of(&patterns);
+        let expected = ignored_by_git(folder.path(), &patterns, &paths);
+        for (path, expected) in paths.iter().zip(expected) {
+            compared += 1;
+            dropped += usize::from(expected);
+            if rules.drops(path).is_some() != expected {
+                differences.push(format!("{patterns:?} {path:?}: git says {expected}"));
+            }
+        }
+    }
+    assert!(
+        compared >= 20_000 && dropped > 2_000,
+        "{compared}, {dropped} of them dropped"
+    );
+    assert!(
+        differences.is_empty(),
+        "{} of {compared} differ:\n{}",
+        differences.len(),
+        differences[..differences.len().min(30)].join("\n")
+    );
 }

@@ -311,9 +311,7 @@ impl Check<'_> {
         let mut seen = BTreeMap::<(String, usize), (Origin, bool, bool)>::new();
         for store in stores {
             let lineage = self.project.stores.lineage(store);
-            let Ok(all) = Rules::new(&lineage) else {
-                continue;
-            };
+            let all = Rules::new(&lineage);
             if all.origins().is_empty() {
                 continue;
             }
@@ -338,9 +336,7 @@ impl Check<'_> {
                 }
                 let mut others = all.origins().to_vec();
                 others.remove(number);
-                let Ok(others) = Rules::of(others) else {
-                    continue;
-                };
+                let others = Rules::of(others);
                 let mut differs = |path: &&str| {
                     known.2 |= Rules::matches(&origin.rule, path);
                     all.drops(path).is_some() != others.drops(path).is_some()
@@ -383,7 +379,7 @@ impl Check<'_> {
                 | overlay::Problem::LinkCycle { path, .. }
                 | overlay::Problem::Special { path }
                 | overlay::Problem::Name { path } => path.clone(),
-                overlay::Problem::Clash { .. } | overlay::Problem::Rule { .. } => FILE.to_owned(),
+                overlay::Problem::Clash { .. } => FILE.to_owned(),
             };
             let help = help.unwrap_or_default();
             self.find(Code::Composition, (at, None), problem.to_string(), &help);

@@ -1,0 +1,115 @@
+//! Patterns of gitignore. Matching is gitoxide's, which follows git's own code: what git takes
+//! for literal (braces, stars in a row within a name) is literal here.
+
+use std::path::{Path, PathBuf};
+
+use gix_glob::Pattern;
+use gix_glob::pattern::{Case, Mode as Kind};
+use gix_glob::wildmatch::Mode;
+
+/// What brackets mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brackets {
+    /// A character class, as in git.
+    Class,
+    /// Themselves, as in names of Next.js routes.
+    Literal,
+}
+
+/// The pattern that a line is; none for a comment, an empty line, or what git takes for none.
+pub fn pattern(line: &str, brackets: Brackets) -> Option<Pattern> {
+    if line.contains('\n') || ends_in_backslash(line) {
+        return None;
+    }
+    let line = match brackets {
+        Brackets::Class => line.to_owned(),
+        Brackets::Literal => literal(line),
+    };
+    let (mut pattern, ..) = gix_ignore::parse(line.as_bytes(), false).next()?;
+    if line.strip_prefix('!').unwrap_or(&line).starts_with('\\') {
+        // The parser takes the backslash of `\#` away; to git it is a wildcard's beginning.
+        pattern.first_wildcard_pos = Some(0);
+    }
+    Some(pattern)
+}
+
+/// Whether the pattern matches the path, which is relative to the folder that it counts from.
+pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
+    let mode = Mode::NO_MATCH_SLASH_LITERAL;
+    let is_path = !pattern.mode.contains(Kind::NO_SUB_DIR) || pattern.mode.contains(Kind::ABSOLUTE);
+    if !is_path {
+        let basename = path.rfind('/').map(|slash| slash + 1);
+        let case = Case::Sensitive;
+        return pattern.matches_repo_relative_path(
+            path.into(),
+            basename,
+            Some(is_folder),
+            case,
+            mode,
+        );
+    }
+    if pattern.mode.contains(Kind::MUST_BE_DIR) && !is_folder {
+        return false;
+    }
+    // Git compares what comes before the first wildcard and matches only the rest, so that the
+    // stars of `a**/b` stand at the beginning and reach over folders.
+    let wild = pattern.first_wildcard_pos.unwrap_or(pattern.text.len());
+    let (plain, glob) = pattern.text.split_at(wild);
+    match path.as_bytes().strip_prefix(plain) {
+        Some([]) if glob.is_empty() => true,
+        Some(rest) if !glob.is_empty() => gix_glob::wildmatch(glob.into(), rest.into(), mode),
+        _ => false,
+    }
+}
+
+/// A `.gitignore` file, and the folder that it counts from.
+#[derive(Debug)]
+pub struct Gitignore {
+    folder: PathBuf,
+    patterns: Vec<Pattern>,
+}
+
+impl Gitignore {
+    /// Reads a file. One that cannot be read has no patterns; git passes over it too.
+    pub fn read(folder: &Path, file: &Path) -> Self {
+        let text = std::fs::read(file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.trim_start_matches('\u{feff}').lines();
+        Self {
+            folder: folder.to_owned(),
+            patterns: lines
+                .filter_map(|line| pattern(line, Brackets::Class))
+                .collect(),
+        }
+    }
+
+    /// Whether it ignores the path or brings it back; the last match wins.
+    pub fn decides(&self, path: &Path, is_folder: bool) -> Option<bool> {
+        let inside = path.strip_prefix(&self.folder).ok()?.to_string_lossy();
+        let mut patterns = self.patterns.iter().rev();
+        let last = patterns.find(|pattern| matches(pattern, &inside, is_folder))?;
+        Some(!last.is_negative())
+    }
+}
+
+/// Escapes brackets that are not escaped already.
+fn literal(rule: &str) -> String {
+    let mut escaped = String::with_capacity(rule.len() + 4);
+    let mut chars = rule.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => {
+                escaped.push('\\');
+                escaped.extend(chars.next());
+            }
+            '[' | ']' => escaped.extend(['\\', char]),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A backslash with nothing behind it makes git match nothing.
+fn ends_in_backslash(text: &str) -> bool {
+    (text.len() - text.trim_end_matches('\\').len()) % 2 == 1
+}
