@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
@@ -177,6 +177,7 @@ type Wanted<'a> = (&'a Store, &'a BaseApp);
 /// Listed layers, by owner and app.
 #[derive(Debug, Default)]
 pub struct Layers {
+    edits: Edits,
     listed: HashMap<(Owner, AppName), Arc<Layer>>,
 }
 
@@ -278,6 +279,7 @@ impl<'a> Composer<'a> {
                 .filter_map(|owner| layers.get(&owner, &app.name).map(|layer| &**layer))
                 .collect(),
             rules: Rules::new(&lineage),
+            edits: &layers.edits,
             folder: self.lister.project().join(base_folder(&app.name)),
         }
     }
@@ -293,6 +295,7 @@ pub struct View<'l> {
     /// The base app's first.
     pub layers: Vec<&'l Layer>,
     rules: Rules,
+    edits: &'l Edits,
     /// The base app's, for messages.
     folder: PathBuf,
 }
@@ -327,7 +330,7 @@ impl View<'_> {
         Ok(Entry {
             winner: narrow(merged.winner),
             hidden: merged.hidden.into_iter().map(narrow).collect(),
-            edited: edited(&self.unit, path, merged.file, place)?,
+            edited: edited(&self.unit, path, merged.file, self.edits, place)?,
             file: Arc::clone(merged.file),
         })
     }
@@ -408,44 +411,77 @@ pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     }
 }
 
+/// Base files that are edited on their way, by where they lie in memory: each is parsed once,
+/// however many units take it.
+type Edits = RwLock<HashMap<usize, Arc<Edit>>>;
+
+/// What comes of a base file.
+#[derive(Debug)]
+enum Edit {
+    /// Another text for each unit.
+    Package(rewrite::PackageJson),
+    /// The same for all.
+    Same(Arc<Edited>),
+}
+
 /// The edited text of a file that is edited on its way. `place` is where the file lies, for
 /// messages.
 fn edited(
     unit: &UnitId,
     path: &str,
-    file: &File,
+    file: &Arc<File>,
+    edits: &Edits,
     place: impl FnOnce() -> PathBuf,
 ) -> Result<Option<Arc<Edited>>, Error> {
     if !is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
         return Ok(None);
     }
-    let place = place();
-    let text = match file.read() {
-        Ok(text) => text,
-        Err(source) => {
-            return Err(Error::Read {
-                path: place,
-                source,
-            });
+    let key = Arc::as_ptr(file).addr();
+    let known = {
+        let edits = edits.read().unwrap_or_else(PoisonError::into_inner);
+        edits.get(&key).cloned()
+    };
+    let edit = if let Some(edit) = known {
+        edit
+    } else {
+        let edit = Arc::new(edit(path, file, &place())?);
+        let mut edits = edits.write().unwrap_or_else(PoisonError::into_inner);
+        edits.insert(key, Arc::clone(&edit));
+        edit
+    };
+    Ok(Some(match &*edit {
+        Edit::Package(package) => {
+            let text = package.named(&unit.package_name());
+            let id = ContentId::of(text.as_bytes());
+            Arc::new(Edited { id, text })
         }
+        Edit::Same(edited) => Arc::clone(edited),
+    }))
+}
+
+fn edit(path: &str, file: &File, place: &Path) -> Result<Edit, Error> {
+    let text = file.read().map_err(|source| Error::Read {
+        path: place.to_owned(),
+        source,
+    })?;
+    let edit = |text: &str| {
+        // A BOM is no JSON; it stays in front, as everything else stays.
+        let (bom, json) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
+        if path == "package.json" {
+            let package = rewrite::PackageJson::new(json)?;
+            return Ok(Edit::Package(package.after(bom)));
+        }
+        let text = format!("{bom}{}", rewrite::tsconfig_json(json)?);
+        let id = ContentId::of(text.as_bytes());
+        Ok(Edit::Same(Arc::new(Edited { id, text })))
     };
-    let edit = |text: &str| match path {
-        "package.json" => rewrite::package_json(text, &unit.package_name()),
-        _ => rewrite::tsconfig_json(text),
-    };
-    let text = std::str::from_utf8(&text)
+    std::str::from_utf8(&text)
         .map_err(|_| "it is not valid UTF-8".to_owned())
-        .and_then(|text| {
-            // A BOM is no JSON; it stays in front, as everything else stays.
-            let (bom, text) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
-            edit(text).map(|text| format!("{bom}{text}"))
-        })
+        .and_then(edit)
         .map_err(|reason| Error::Rewrite {
-            path: place,
+            path: place.to_owned(),
             reason,
-        })?;
-    let id = ContentId::of(text.as_bytes());
-    Ok(Some(Arc::new(Edited { id, text })))
+        })
 }
 
 /// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and

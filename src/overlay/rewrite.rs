@@ -6,23 +6,51 @@
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstNode, CstRootNode};
 
-/// `package.json` of the base app under the unit's name; nothing else changes.
-pub fn package_json(text: &str, name: &str) -> Result<String, String> {
-    let strict = ParseOptions {
-        allow_comments: false,
-        allow_trailing_commas: false,
-        ..ParseOptions::default()
-    };
-    let root = CstRootNode::parse(text, &strict).map_err(|error| error.to_string())?;
-    let object = root.object_value().ok_or("it is no object")?;
-    let value = CstInputValue::from(name);
-    match object.get("name") {
-        Some(property) => property.set_value(value),
-        None => {
-            object.insert(0, "name", value);
+/// `package.json` of the base app, ready for the names of units; nothing else changes.
+#[derive(Debug)]
+pub struct PackageJson {
+    before: String,
+    after: String,
+}
+
+impl PackageJson {
+    /// Finds the place of the name.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let strict = ParseOptions {
+            allow_comments: false,
+            allow_trailing_commas: false,
+            ..ParseOptions::default()
+        };
+        let root = CstRootNode::parse(text, &strict).map_err(|error| error.to_string())?;
+        let object = root.object_value().ok_or("it is no object")?;
+        // A name that no package has, so that it is found again.
+        let mark = "\u{e000}name of the unit\u{e000}";
+        let value = CstInputValue::from(mark);
+        match object.get("name") {
+            Some(property) => property.set_value(value),
+            None => {
+                object.insert(0, "name", value);
+            }
         }
+        let marked = root.to_string();
+        let (before, after) = marked.split_once(mark).ok_or("its `name` cannot be set")?;
+        Ok(Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
     }
-    Ok(root.to_string())
+
+    /// The same behind a byte order mark, or behind nothing.
+    pub fn after(mut self, mark: &str) -> Self {
+        self.before.insert_str(0, mark);
+        self
+    }
+
+    /// The text under a unit's name, which needs no escaping: names of apps and stores are
+    /// letters, digits, `-`, `_` and `.`.
+    pub fn named(&self, name: &str) -> String {
+        [self.before.as_str(), name, &self.after].concat()
+    }
 }
 
 /// `tsconfig.json` of the base app, one folder deeper: relative paths that leave `apps/` gain
@@ -127,14 +155,14 @@ fn leaves_apps(path: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{package_json, tsconfig_json};
+    use super::{PackageJson, tsconfig_json};
 
     #[test]
-    fn package_json_changes_its_name_and_nothing_else() {
+    fn the_name_changes_and_nothing_else() {
         let text =
             "{\n\t\"version\": \"1.0.0\",\n\t\"name\" : \"app\",\n\t\"z\": {\"name\": 1}\n}\n";
         let wanted = text.replace("\"app\"", "\"app-us\"");
-        assert_eq!(package_json(text, "app-us").unwrap(), wanted);
+        assert_eq!(PackageJson::new(text).unwrap().named("app-us"), wanted);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct Folders {
     /// `.out/<store>`.
     root: PathBuf,
     known: HashMap<String, bool>,
+    /// The folder that was asked for last, and the answer: paths come sorted.
+    last: Option<(String, bool)>,
 }
 
 impl Folders {
@@ -19,6 +21,7 @@ impl Folders {
         Self {
             root,
             known: HashMap::new(),
+            last: None,
         }
     }
 
@@ -33,6 +36,18 @@ impl Folders {
 
     /// Whether every folder above the file `path` is there, and none is a link.
     pub fn are_real(&mut self, path: &str) -> bool {
+        let parent = path.rfind('/').map_or("", |slash| &path[..slash]);
+        if let Some((last, real)) = &self.last
+            && last == parent
+        {
+            return *real;
+        }
+        let real = self.look(path);
+        self.last = Some((parent.to_owned(), real));
+        real
+    }
+
+    fn look(&mut self, path: &str) -> bool {
         above(path).all(|folder| {
             if let Some(known) = self.known.get(folder) {
                 return *known;
@@ -61,6 +76,7 @@ impl Folders {
             }
             self.known.insert(folder.to_owned(), true);
         }
+        self.last = None;
         Ok(())
     }
 
@@ -83,6 +99,7 @@ impl Folders {
                 break;
             }
             self.known.remove(folder);
+            self.last = None;
         }
         Ok(())
     }

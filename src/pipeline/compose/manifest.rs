@@ -68,13 +68,11 @@ impl Place {
         let Some(mut manifest) = read::<Manifest>(&self.manifest)? else {
             return Ok(None);
         };
-        // The file can be edited; what it says to remove has to lie below `.out`.
-        manifest.files.retain(|path, _| is_below(path));
         if self.under_way.exists() {
             let paths = read::<BTreeSet<String>>(&self.under_way)?;
             // Broken, it would have to name everything.
             let Some(paths) = paths else { return Ok(None) };
-            manifest.under_way = paths.into_iter().filter(|path| is_below(path)).collect();
+            manifest.under_way = paths;
         }
         Ok(Some(manifest))
     }
@@ -105,6 +103,11 @@ impl Place {
         remove(&self.manifest)?;
         remove(&self.under_way)
     }
+}
+
+/// Whether it is worth a closer look whether the path leads out.
+fn has_dots(path: &str) -> bool {
+    path.starts_with('/') || path.contains("..") || path.contains("/.") || path.starts_with('.')
 }
 
 fn is_below(path: &str) -> bool {
@@ -154,11 +157,13 @@ impl Manifest {
                 .is_ok_and(|metadata| written.is_as_left(&metadata))
     }
 
-    /// Every path that may exist.
+    /// Every path that may exist. The file can be edited; what it says to remove has to lie
+    /// below `.out`.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         let more = self.under_way.iter();
         let more = more.filter(|path| !self.files.contains_key(*path));
-        self.files.keys().chain(more).map(String::as_str)
+        let paths = self.files.keys().chain(more).map(String::as_str);
+        paths.filter(|path| !has_dots(path) || is_below(path))
     }
 
     /// Takes over files of one app as they are now; says whether any differs.

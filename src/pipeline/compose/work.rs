@@ -3,7 +3,6 @@
 //! A store that is not there yet is staged whole and moves in one rename; of one that is there,
 //! only the files that differ are staged, and each moves to its place.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -45,7 +44,17 @@ pub struct Item<'a> {
 impl Item<'_> {
     /// Relative to the store's folder.
     fn key(&self) -> String {
-        format!("{}/{}", self.app, self.path)
+        let mut key = String::new();
+        self.write_key(&mut key);
+        key
+    }
+
+    /// The same, into a string that is there.
+    fn write_key(&self, key: &mut String) {
+        key.clear();
+        key.push_str(self.app);
+        key.push('/');
+        key.push_str(self.path);
     }
 }
 
@@ -86,30 +95,29 @@ impl<'a> Work<'a> {
         work.is_new = false;
         work.is_complete = old.under_way.is_empty();
         let mut folders = Folders::new(work.folder.clone());
-        let mut keys = BTreeSet::new();
+        let mut key = String::new();
         for item in wanted(store) {
-            let key = item.key();
+            item.write_key(&mut key);
             let is_there =
                 folders.are_real(&key) && old.holds(&key, item.entry, &work.folder.join(&key));
             if !is_there {
                 work.write.push(item);
             }
-            keys.insert(key);
         }
-        let gone = old
-            .paths()
-            .filter(|path| !keys.contains(*path) && work.is_ours(path));
+        let gone = old.paths().filter(|path| work.has_to_go(path));
         work.remove = gone.map(str::to_owned).collect();
         Ok(work)
     }
 
-    /// Whether a path that is not wanted has to go: one of an app that takes part, or of no app
-    /// of the store. Apps that take no part now stay as they are.
-    fn is_ours(&self, path: &str) -> bool {
-        let app = path.split('/').next().unwrap_or_default();
-        let takes_part = |one: &crate::overlay::Composition| one.unit.app.as_str() == app;
-        self.store.compositions.iter().any(takes_part)
-            || !self.store.apps.iter().any(|one| one.as_str() == app)
+    /// Whether a path that is there is not wanted any more: one of an app that takes part, or of
+    /// no app of the store. Apps that take no part now stay as they are.
+    fn has_to_go(&self, path: &str) -> bool {
+        let (app, inside) = path.split_once('/').unwrap_or((path, ""));
+        let mut compositions = self.store.compositions.iter();
+        match compositions.find(|one| one.unit.app.as_str() == app) {
+            Some(composition) => !composition.entries.contains_key(inside),
+            None => !self.store.apps.iter().any(|one| one.as_str() == app),
+        }
     }
 
     /// Paths that would be written and removed.
