@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Project, git};
+use crate::support::{Project, Random, git};
 
 fn composed(project: &Project) -> &Project {
     project.alokai(&["store", "compose", "--all"]).succeeds();
@@ -503,6 +503,9 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     assert!(!project.exists(".out/us/storefront-unified-nextjs/.next"));
 }
 
+/// How often a compose is killed; the moments are random.
+const KILLS: usize = 300;
+
 #[test]
 fn a_killed_compose_is_repaired_by_the_next() {
     let project = Project::shop();
@@ -513,29 +516,39 @@ fn a_killed_compose_is_repaired_by_the_next() {
             content.as_bytes(),
         );
     }
+    let started = std::time::Instant::now();
     composed(&project);
+    let usual = started.elapsed();
     let wanted = project.tree(".out");
     let (tests, moved) = (
         project.path("apps/playwright/tests"),
         project.path("apps/playwright/moved"),
     );
-    // Ever later, and on until a kill came in the middle: how fast a machine is, is no matter.
-    let (mut torn, mut millis) = (0, 2);
-    while millis < 50 || torn == 0 {
-        assert!(millis < 10_000, "no kill came in the middle");
-        millis += 2 + millis / 10;
-        // Every file has to go and another to come; then everything goes back.
-        std::fs::rename(&tests, &moved).unwrap();
+    let random = &mut Random::new(3);
+    let mut torn = 0;
+    for kill in 0..KILLS {
+        // Of every three, one store made anew, and two in which every file has to go and
+        // another to come; then everything goes back.
+        if kill % 3 == 0 {
+            std::fs::remove_dir_all(project.path(".out")).unwrap();
+        } else {
+            std::fs::rename(&tests, &moved).unwrap();
+        }
         let mut child = project.start(&["store", "compose", "--all"]);
-        std::thread::sleep(std::time::Duration::from_millis(millis));
+        let moment = usual.mul_f64(f64::from(u32::try_from(random.below(1_000)).unwrap()) / 800.0);
+        std::thread::sleep(moment);
         child.kill().unwrap();
         child.wait().unwrap();
-        std::fs::rename(&moved, &tests).unwrap();
-        let half = project.tree(".out");
-        torn += usize::from(
-            half.contains_key(".tmp") || half.keys().any(|path| path.starts_with(".tmp/")),
-        );
+        if kill % 3 != 0 {
+            std::fs::rename(&moved, &tests).unwrap();
+        }
+        torn += usize::from(project.exists(".out/.tmp"));
         composed(&project);
-        assert_eq!(wanted, project.tree(".out"), "killed after {millis} ms");
+        assert_eq!(
+            wanted,
+            project.tree(".out"),
+            "kill {kill}, after {moment:?}"
+        );
     }
+    assert!(torn > KILLS / 30, "only {torn} kills came in the middle");
 }

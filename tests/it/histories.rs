@@ -8,7 +8,7 @@ use alokai::config::Project;
 use alokai::git::Repository;
 use alokai::overlay::{Composer, Lister};
 
-use crate::support::{Random, RandomProject};
+use crate::support::{Project as Shop, Random, RandomProject};
 
 /// How many histories the comparisons are tried on; the issue asks for a thousand.
 const HISTORIES: u64 = 1_000;
@@ -190,4 +190,70 @@ fn a_commit_lists_the_same_as_a_clean_working_tree() {
         }
     }
     assert!(compared > 100, "only {compared} projects could be composed");
+}
+
+/// Every file below `.out` with its kind, permissions and content.
+fn out(root: &Path) -> BTreeMap<String, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut tree = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(root.join(".out"))
+        .into_iter()
+        .flatten()
+    {
+        let path = entry.path().strip_prefix(root).unwrap();
+        let path = path.to_string_lossy().into_owned();
+        if entry.file_type().is_symlink() {
+            let target = std::fs::read_link(entry.path()).unwrap();
+            tree.insert(path, format!("-> {}", target.display()));
+        } else if entry.file_type().is_file() {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o111;
+            let content = std::fs::read_to_string(entry.path()).unwrap();
+            tree.insert(path, format!("{mode:o} {content}"));
+        }
+    }
+    tree
+}
+
+#[test]
+fn composing_after_any_edits_gives_what_composing_from_nothing_gives() {
+    let mut composed = 0;
+    for seed in 0..60 {
+        let random = &mut Random::new(5_000 + seed);
+        let mut random_project = RandomProject::new(random);
+        let project = Shop::new();
+        let mut files = random_project.write(project.root(), &BTreeMap::new());
+        for step in 0..6 {
+            let before = out(project.root());
+            let run = project.alokai(&["store", "compose", "--all"]);
+            if run.code == 0 {
+                composed += 1;
+                let after = out(project.root());
+                let again = project.alokai(&["store", "compose", "--all", "--check"]);
+                assert_eq!(again.code, 0, "seed {seed}, step {step}: {}", again.stdout);
+                let scratch = Shop::new();
+                random_project.write(scratch.root(), &BTreeMap::new());
+                scratch.alokai(&["store", "compose", "--all"]).succeeds();
+                let anew = out(scratch.root());
+                // Stores that are deployable no more are left to `clean`.
+                let stores: BTreeSet<_> = anew.keys().map(|path| store_of(path)).collect();
+                let after: BTreeMap<_, _> = after
+                    .into_iter()
+                    .filter(|(path, _)| stores.contains(&store_of(path)))
+                    .collect();
+                assert_eq!(after, anew, "seed {seed}, step {step}");
+            } else {
+                assert_eq!(before, out(project.root()), "seed {seed}, step {step}");
+            }
+            for _ in 0..=random.below(3) {
+                random_project.mutate(random);
+            }
+            files = random_project.write(project.root(), &files);
+        }
+    }
+    assert!(composed > 150, "only {composed} could be composed");
+}
+
+/// `us` of `.out/us/web/a.ts`.
+fn store_of(path: &str) -> String {
+    path.split('/').nth(1).unwrap_or_default().to_owned()
 }

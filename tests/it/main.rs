@@ -22,6 +22,7 @@ mod drift;
 mod example;
 mod failures;
 mod histories;
+mod hostile;
 mod house;
 mod plan;
 mod prune;
