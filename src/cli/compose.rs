@@ -27,7 +27,11 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
     }
     let changes = changes(&plan).map_err(crate::pipeline::Error::from)?;
     let shown = if options.output.json {
-        document(&serde_json::json!({ "write": changes.write, "remove": changes.remove }))
+        document(&serde_json::json!({
+            "schemaVersion": 1,
+            "write": changes.write,
+            "remove": changes.remove,
+        }))
     } else {
         let mut out = String::new();
         for (verb, paths) in [("write", &changes.write), ("remove", &changes.remove)] {
