@@ -362,7 +362,21 @@ fn a_socket_without_permission() {
         return;
     }
     let project = Project::shop();
-    // The whole of it belongs to nobody.
+    let arguments = [
+        "store",
+        "deploy",
+        "--store",
+        "us",
+        "--until",
+        "image",
+        "--allow-dirty",
+    ];
+    let run = as_nobody(&project, &arguments).fails_with(3);
+    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+}
+
+/// Runs the program as the user nobody, whose the whole project is from now on.
+fn as_nobody(project: &Project, arguments: &[&str]) -> Run {
     let folder = project.root().parent().unwrap();
     let given = Command::new("chown")
         .args(["-R", "65534:65534"])
@@ -373,16 +387,7 @@ fn a_socket_without_permission() {
     // The program itself may lie where nobody may look.
     let program = folder.join("alokai");
     std::fs::copy(env!("CARGO_BIN_EXE_alokai"), &program).unwrap();
-    let arguments = [
-        "store",
-        "deploy",
-        "--store",
-        "us",
-        "--until",
-        "image",
-        "--allow-dirty",
-    ];
-    let template = project.command(&arguments);
+    let template = project.command(arguments);
     let mut command = Command::new(&program);
     command
         .args(template.get_args())
@@ -393,7 +398,30 @@ fn a_socket_without_permission() {
     for (name, value) in template.get_envs() {
         command.env(name, value.unwrap_or_default());
     }
-    let run: Run = command.output().unwrap().into();
-    let run = run.fails_with(3);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    command.output().unwrap().into()
+}
+
+#[test]
+fn an_unreadable_source_is_named_and_leaves_the_earlier_tree_intact() {
+    use std::os::unix::fs::PermissionsExt;
+    if !is_root() {
+        assert!(is_excused("only root can become a user without permission"));
+        return;
+    }
+    let project = Project::shop();
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    let before = project.tree(".out");
+    let readable = "apps/storefront-unified-nextjs/app/[locale]/page.tsx";
+    project.write(readable, b"changed\n");
+    let source = "apps/storefront-unified-nextjs/texts.txt";
+    project.write(source, b"changed\n");
+    let closed = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(project.path(source), closed).unwrap();
+    let run = as_nobody(&project, &["store", "compose", "--all"]).fails_with(1);
+    assert!(
+        run.stderr
+            .contains(&format!("cannot read `{}", project.root().display()))
+    );
+    assert!(run.stderr.contains("texts.txt`"), "{}", run.stderr);
+    assert_eq!(before, project.tree(".out"));
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::overlay::{Body, Entry, Stamp};
@@ -26,14 +25,14 @@ pub struct Source {
 #[derive(Debug, Default)]
 struct Shared {
     /// How many still will.
-    takers: AtomicUsize,
-    source: Mutex<Option<Arc<Source>>>,
+    takers: usize,
+    source: Option<Arc<Source>>,
 }
 
 /// Files that several stores take.
 #[derive(Debug, Default)]
 pub struct Sources {
-    shared: HashMap<usize, Shared>,
+    shared: HashMap<usize, Mutex<Shared>>,
 }
 
 /// Compositions of all stores share a layer's paths, so where a path lies in memory tells it
@@ -57,11 +56,8 @@ impl Sources {
         Self {
             shared: shared
                 .map(|(key, takers)| {
-                    let shared = Shared {
-                        takers: takers.into(),
-                        source: Mutex::default(),
-                    };
-                    (key, shared)
+                    let source = None;
+                    (key, Mutex::new(Shared { takers, source }))
                 })
                 .collect(),
         }
@@ -75,14 +71,14 @@ impl Sources {
         let Some(shared) = self.shared.get(&key(path)) else {
             return Ok(Some(Arc::new(read(path, stamp)?)));
         };
-        let mut known = shared.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = match &*known {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = match &shared.source {
             Some(source) => Arc::clone(source),
             None => Arc::new(read(path, stamp)?),
         };
         // The last one leaves nothing behind.
-        let left = shared.takers.fetch_sub(1, Ordering::Relaxed);
-        *known = (left > 1).then(|| Arc::clone(&source));
+        shared.takers = shared.takers.saturating_sub(1);
+        shared.source = (shared.takers > 0).then(|| Arc::clone(&source));
         Ok(Some(source))
     }
 }
@@ -107,4 +103,57 @@ pub fn unchanged(path: &Path, stamp: Stamp) -> Result<(), Io> {
     }
     let error = std::io::Error::other("it changed while it was composed; run again");
     Err(Io::at("copy", path)(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::{Shared, Source, Sources, key};
+    use crate::files::FileStat;
+    use crate::overlay::Stamp;
+
+    /// Sources of which `path` will be taken `takers` times.
+    fn sources(path: &Arc<Path>, takers: usize) -> Sources {
+        let source = None;
+        let shared = Mutex::new(Shared { takers, source });
+        Sources {
+            shared: HashMap::from([(key(path), shared)]),
+        }
+    }
+
+    fn content(taken: Option<Arc<Source>>) -> Vec<u8> {
+        taken.unwrap().content.clone()
+    }
+
+    #[test]
+    fn a_file_is_read_by_the_first_and_forgotten_by_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path: Arc<Path> = folder.path().join("file").into();
+        std::fs::write(&path, "content").unwrap();
+        let stamp = Stamp::new(&FileStat::new(&path.metadata().unwrap()));
+        let sources = sources(&path, 3);
+        assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
+        // Whoever comes later does not look at the file any more.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
+        assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
+        assert!(sources.take(&path, stamp).is_err(), "nobody keeps it");
+    }
+
+    #[test]
+    fn a_file_that_has_changed_since_it_was_listed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path: Arc<Path> = folder.path().join("file").into();
+        std::fs::write(&path, "content").unwrap();
+        let stamp = Stamp::new(&FileStat::new(&path.metadata().unwrap()));
+        std::fs::write(&path, "other content").unwrap();
+        let error = sources(&path, 2).take(&path, stamp).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("it changed while"),
+            "{error:?}"
+        );
+    }
 }
