@@ -4,10 +4,11 @@
 //!
 //! ```text
 //! store   the words: ids, apps, stores and their tree
+//! files   a tree of files: the working tree, or a commit's
 //! config  alokai.config.json and the folders → Project
-//! git     revision, dirty paths, what the index knows of files
+//! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
-//! compare questions asked of compositions
+//! compare questions asked of compositions: why, diff, changed, drift, check
 //! plan    everything decided, nothing done → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   what can be observed of it

@@ -3,22 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::content::ContentId;
-use super::layer::{File, Kind, Layer, Lister, Owner, Source, Stamp, base_folder};
+use super::entry::{Edits, Entry, FROM_BASE, is_from_base};
+use super::layer::{Layer, Lister, Owner, base_folder};
 use super::merge::{Merged, merge, winner};
-use super::rewrite;
 use super::rules::{Origin, Rules};
 use super::{Error, Problem};
 use crate::config::{BaseApp, Project};
-use crate::git::Objects;
 use crate::store::{AppKind, AppName, Store, UnitId};
-
-/// Files that always come from the base app and cannot be dropped.
-const FROM_BASE: [&str; 2] = ["package.json", "tsconfig.json"];
 
 /// One store's app as it would lie under `.out`: a value, independent of the disk.
 #[derive(Debug, Clone)]
@@ -46,92 +42,6 @@ pub struct Dropped {
     pub origin: Origin,
     /// Indices of the layers that have it, outermost first.
     pub layers: Vec<usize>,
-}
-
-/// One path of a composition. There are very many: a file that comes as it is shares its
-/// layer's.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    winner: u16,
-    hidden: Box<[u16]>,
-    file: Arc<File>,
-    edited: Option<Arc<Edited>>,
-}
-
-/// A file that is edited on its way.
-#[derive(Debug)]
-struct Edited {
-    id: ContentId,
-    text: String,
-}
-
-/// Where a composed file's content comes from.
-#[derive(Debug, Clone, Copy)]
-pub enum Body<'a> {
-    /// Copied from this file.
-    Copy(&'a Arc<Path>, Stamp),
-    /// The blob with the entry's id, when composed from a commit.
-    Blob(&'a Objects),
-    /// Edited on its way.
-    Text(&'a str),
-    /// A link; its target is in the entry's kind.
-    Link,
-}
-
-impl Entry {
-    /// Index of the layer that gives it.
-    pub fn winner(&self) -> usize {
-        usize::from(self.winner)
-    }
-
-    /// Indices of the layers that it hides, outermost first.
-    pub fn hidden(&self) -> impl DoubleEndedIterator<Item = usize> {
-        self.hidden.iter().map(|layer| usize::from(*layer))
-    }
-
-    /// File or link.
-    pub fn kind(&self) -> &Kind {
-        &self.file.kind
-    }
-
-    /// Identity of the composed content.
-    pub fn id(&self) -> ContentId {
-        self.edited
-            .as_ref()
-            .map_or(self.file.id, |edited| edited.id)
-    }
-
-    /// Where the content comes from.
-    pub fn body(&self) -> Body<'_> {
-        match (&self.edited, &self.file.source) {
-            (Some(edited), _) => Body::Text(&edited.text),
-            (None, Source::Disk(path, stamp)) => Body::Copy(path, *stamp),
-            (None, Source::Blob(objects)) => Body::Blob(objects),
-            (None, Source::Link) => Body::Link,
-        }
-    }
-
-    /// The composed content; a link's target.
-    pub fn read(&self) -> std::io::Result<Vec<u8>> {
-        match &self.edited {
-            Some(edited) => Ok(edited.text.as_bytes().to_vec()),
-            None => self.file.read(),
-        }
-    }
-
-    /// Git's mode of it, in octal.
-    pub fn mode(&self) -> &'static str {
-        match self.kind() {
-            Kind::File { executable: false } => "100644",
-            Kind::File { executable: true } => "100755",
-            Kind::Link { .. } => "120000",
-        }
-    }
-
-    /// Whether both give the same content in the same way.
-    pub fn is_like(&self, other: &Self) -> bool {
-        self.id() == other.id() && self.kind() == other.kind()
-    }
 }
 
 /// A store's own `package.json` or `tsconfig.json`.
@@ -323,16 +233,7 @@ impl View<'_> {
     }
 
     fn resolve(&self, path: &str, merged: Merged) -> Result<Entry, Error> {
-        let place = || self.folder.join(path);
-        // A path has far fewer folders above it than layers can be counted in 16 bits.
-        #[expect(clippy::cast_possible_truncation, reason = "there are few layers")]
-        let narrow = |layer: usize| layer as u16;
-        Ok(Entry {
-            winner: narrow(merged.winner),
-            hidden: merged.hidden.into_iter().map(narrow).collect(),
-            edited: edited(&self.unit, path, merged.file, self.edits, place)?,
-            file: Arc::clone(merged.file),
-        })
+        Entry::new(&self.unit, path, merged, self.edits, &self.folder)
     }
 
     fn compose(self, composer: &Composer) -> Result<(Composition, Vec<Problem>), Error> {
@@ -395,11 +296,6 @@ impl View<'_> {
     }
 }
 
-/// Whether the file always comes from the base app.
-pub fn is_from_base(path: &str) -> bool {
-    FROM_BASE.contains(&path)
-}
-
 /// All of them as one error, each once and in a stable order.
 pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     problems.sort();
@@ -409,79 +305,6 @@ pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
     } else {
         Err(Error::Files { problems })
     }
-}
-
-/// Base files that are edited on their way, by where they lie in memory: each is parsed once,
-/// however many units take it.
-type Edits = RwLock<HashMap<usize, Arc<Edit>>>;
-
-/// What comes of a base file.
-#[derive(Debug)]
-enum Edit {
-    /// Another text for each unit.
-    Package(rewrite::PackageJson),
-    /// The same for all.
-    Same(Arc<Edited>),
-}
-
-/// The edited text of a file that is edited on its way. `place` is where the file lies, for
-/// messages.
-fn edited(
-    unit: &UnitId,
-    path: &str,
-    file: &Arc<File>,
-    edits: &Edits,
-    place: impl FnOnce() -> PathBuf,
-) -> Result<Option<Arc<Edited>>, Error> {
-    if !is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
-        return Ok(None);
-    }
-    let key = Arc::as_ptr(file).addr();
-    let known = {
-        let edits = edits.read().unwrap_or_else(PoisonError::into_inner);
-        edits.get(&key).cloned()
-    };
-    let edit = if let Some(edit) = known {
-        edit
-    } else {
-        let edit = Arc::new(edit(path, file, &place())?);
-        let mut edits = edits.write().unwrap_or_else(PoisonError::into_inner);
-        edits.insert(key, Arc::clone(&edit));
-        edit
-    };
-    Ok(Some(match &*edit {
-        Edit::Package(package) => {
-            let text = package.named(&unit.package_name());
-            let id = ContentId::of(text.as_bytes());
-            Arc::new(Edited { id, text })
-        }
-        Edit::Same(edited) => Arc::clone(edited),
-    }))
-}
-
-fn edit(path: &str, file: &File, place: &Path) -> Result<Edit, Error> {
-    let text = file.read().map_err(|source| Error::Read {
-        path: place.to_owned(),
-        source,
-    })?;
-    let edit = |text: &str| {
-        // A BOM is no JSON; it stays in front, as everything else stays.
-        let (bom, json) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
-        if path == "package.json" {
-            let package = rewrite::PackageJson::new(json)?;
-            return Ok(Edit::Package(package.after(bom)));
-        }
-        let text = format!("{bom}{}", rewrite::tsconfig_json(json)?);
-        let id = ContentId::of(text.as_bytes());
-        Ok(Edit::Same(Arc::new(Edited { id, text })))
-    };
-    std::str::from_utf8(&text)
-        .map_err(|_| "it is not valid UTF-8".to_owned())
-        .and_then(edit)
-        .map_err(|reason| Error::Rewrite {
-            path: place.to_owned(),
-            reason,
-        })
 }
 
 /// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and

@@ -12,10 +12,10 @@ use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
+use super::walk::Walk;
 use super::{Error, Problem};
-use crate::files::{Disk, FileStat, Files, Node};
+use crate::files::{Disk, FileStat, Files};
 use crate::git::{self, Index, Objects, Repository, Tree};
-use crate::path::{normalize, relative};
 use crate::store::{AppName, StoreId};
 
 /// Whose layer it is.
@@ -112,10 +112,14 @@ impl Stamp {
         self.size
     }
 
+    /// Of a file as it is now.
+    pub fn now(path: &Path) -> std::io::Result<Self> {
+        Ok(Self::new(&FileStat::new(&path.metadata()?)))
+    }
+
     /// Whether the file still is as it was.
     pub fn is_of(&self, path: &Path) -> bool {
-        path.metadata()
-            .is_ok_and(|metadata| Self::new(&FileStat::new(&metadata)) == *self)
+        Self::now(path).is_ok_and(|now| now == *self)
     }
 }
 
@@ -133,17 +137,17 @@ pub struct Layer {
 
 /// Lists layers of one project.
 pub struct Lister {
-    project: PathBuf,
+    pub(super) project: PathBuf,
     /// Content may be copied from below here.
-    boundary: PathBuf,
-    files: Arc<dyn Files>,
+    pub(super) boundary: PathBuf,
+    pub(super) files: Arc<dyn Files>,
     /// Where blobs are, for a commit.
-    objects: Option<Arc<Objects>>,
-    index: Index,
+    pub(super) objects: Option<Arc<Objects>>,
+    pub(super) index: Index,
     /// Rules that hold in all of `apps/`, weakest first.
     outer: Vec<Gitignore>,
     /// Whether `.env` files count although git ignores them.
-    takes_ignored_env: bool,
+    pub(super) takes_ignored_env: bool,
 }
 
 impl Lister {
@@ -223,14 +227,7 @@ impl Lister {
     /// does not exist is an empty layer.
     pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<Problem>), Error> {
         let root = self.project.join(folder);
-        let mut walk = Walk {
-            lister: self,
-            folder,
-            root: &root,
-            files: BTreeMap::new(),
-            problems: Vec::new(),
-            is_closed: true,
-        };
+        let mut walk = Walk::new(self, folder, &root);
         if self.files.is_folder(&root) {
             let mut rules = Vec::new();
             let mut parent = self.project.clone();
@@ -247,20 +244,15 @@ impl Lister {
             }
             walk.tracked()?;
         }
-        let layer = Layer {
-            owner,
-            files: walk.files,
-            is_closed: walk.is_closed,
-        };
-        Ok((layer, walk.problems))
+        Ok(walk.end(owner))
     }
 
-    fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
+    pub(super) fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
         self.files.has_ignored().then(|| rules_in(folder)).flatten()
     }
 
     /// Whether git would ignore the path: nearest rules first, the last match in a file wins.
-    fn ignores(&self, rules: &[Gitignore], path: &Path, is_dir: bool) -> bool {
+    pub(super) fn ignores(&self, rules: &[Gitignore], path: &Path, is_dir: bool) -> bool {
         for rules in rules.iter().rev().chain(self.outer.iter().rev()) {
             if let Some(ignored) = rules.decides(path, is_dir) {
                 return ignored;
@@ -269,7 +261,7 @@ impl Lister {
         false
     }
 
-    fn tracks(&self, path: &Path) -> bool {
+    pub(super) fn tracks(&self, path: &Path) -> bool {
         let inside = path.strip_prefix(&self.project).ok().and_then(Path::to_str);
         inside.is_some_and(|path| self.index.tracks(path))
     }
@@ -290,240 +282,4 @@ pub fn base_folder(app: &AppName) -> String {
 fn rules_in(folder: &Path) -> Option<Gitignore> {
     let file = folder.join(".gitignore");
     file.is_file().then(|| Gitignore::read(folder, &file))
-}
-
-fn is_env(name: &str) -> bool {
-    name == ".env" || name.starts_with(".env.")
-}
-
-struct Walk<'a> {
-    lister: &'a Lister,
-    folder: &'a str,
-    root: &'a Path,
-    files: BTreeMap<Arc<str>, Arc<File>>,
-    problems: Vec<Problem>,
-    is_closed: bool,
-}
-
-impl Walk<'_> {
-    fn folder(
-        &mut self,
-        folder: &Path,
-        path: &str,
-        rules: &mut Vec<Gitignore>,
-    ) -> Result<(), Error> {
-        let own = self.lister.rules_in(folder);
-        let depth = rules.len();
-        rules.extend(own);
-        for (name, node) in self.entries(folder)? {
-            let entry = folder.join(&name);
-            let Some(name) = name.to_str() else {
-                self.problems.push(Problem::Name {
-                    path: format!("{}/{path}{}", self.folder, name.to_string_lossy()),
-                });
-                continue;
-            };
-            if name == ".git" || name == "node_modules" {
-                continue;
-            }
-            let inner = format!("{path}{name}");
-            let is_folder = node == Node::Folder;
-            let ignored = self.lister.ignores(rules, &entry, is_folder);
-            if is_folder {
-                if !ignored {
-                    self.folder(&entry, &format!("{inner}/"), rules)?;
-                }
-            } else if !ignored || (is_env(name) && self.lister.takes_ignored_env) {
-                self.add(&entry, inner, node)?;
-            }
-        }
-        rules.truncate(depth);
-        Ok(())
-    }
-
-    /// Files that a rule ignores and git tracks all the same.
-    fn tracked(&mut self) -> Result<(), Error> {
-        let prefix = format!("{}/", self.folder);
-        let lister = self.lister;
-        for tracked in lister.index.below(&prefix) {
-            let path = &tracked[prefix.len()..];
-            if self.files.contains_key(path) || path.split('/').any(|part| part == "node_modules") {
-                continue;
-            }
-            let file = self.root.join(path);
-            // Deleted, or now below a link: the walk has seen what is there.
-            let real = file
-                .parent()
-                .and_then(|parent| self.lister.files.real(parent).ok());
-            if real.as_deref() != file.parent() {
-                continue;
-            }
-            match self.lister.files.node(&file) {
-                Ok(Node::Folder) | Err(_) => {}
-                Ok(node) => self.add(&file, path.to_owned(), node)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, file: &Path, path: String, node: Node) -> Result<(), Error> {
-        match node {
-            Node::Link => self.link(file, path, &mut Vec::new()),
-            Node::File(stat) => self.content(file, path, &stat),
-            Node::Folder | Node::Special => {
-                self.problems.push(Problem::Special {
-                    path: format!("{}/{path}", self.folder),
-                });
-                Ok(())
-            }
-        }
-    }
-
-    fn content(&mut self, file: &Path, path: String, stat: &FileStat) -> Result<(), Error> {
-        let known = || {
-            let inside = file.strip_prefix(&self.lister.project).ok()?.to_str()?;
-            self.lister.index.unchanged(inside, stat)
-        };
-        let (id, source) = if let (Some(blob), Some(objects)) = (stat.blob, &self.lister.objects) {
-            (blob.into(), Source::Blob(Arc::clone(objects)))
-        } else {
-            let id = match known() {
-                Some(id) => id.into(),
-                None => ContentId::of_file(file).map_err(reading(file))?,
-            };
-            (id, Source::Disk(file.into(), Stamp::new(stat)))
-        };
-        let kind = Kind::File {
-            executable: stat.executable,
-        };
-        let file = File { kind, id, source };
-        self.files.insert(path.into(), Arc::new(file));
-        Ok(())
-    }
-
-    /// Inside the app: kept. Elsewhere in the repository: the content. Outside: a problem.
-    /// `through` are the folders that links have led through, against cycles.
-    fn link(&mut self, file: &Path, path: String, through: &mut Vec<PathBuf>) -> Result<(), Error> {
-        let target = self.lister.files.target(file).map_err(reading(file))?;
-        let shown = |problem: fn(String, String) -> Problem| {
-            let folder = self.folder;
-            problem(
-                format!("{folder}/{path}"),
-                target.to_string_lossy().into_owned(),
-            )
-        };
-        let parent = file.parent().unwrap_or(self.root);
-        let lexical = normalize(&parent.join(&target));
-        if through.is_empty() && lexical.starts_with(self.root) {
-            let target = relative(parent, &lexical);
-            let Some(target) = target.to_str() else {
-                self.problems.push(shown(|path, _| Problem::Name { path }));
-                return Ok(());
-            };
-            let link = File {
-                kind: Kind::Link {
-                    target: target.into(),
-                },
-                id: ContentId::of(target.as_bytes()),
-                source: Source::Link,
-            };
-            self.files.insert(path.into(), Arc::new(link));
-            return Ok(());
-        }
-        self.is_closed = false;
-        let Ok(real) = self.lister.files.real(file) else {
-            let outside = !lexical.starts_with(&self.lister.boundary);
-            self.problems.push(if outside {
-                shown(|path, target| Problem::LinkOutside { path, target })
-            } else {
-                shown(|path, target| Problem::LinkDangling { path, target })
-            });
-            return Ok(());
-        };
-        let in_git = real.components().any(|part| part.as_os_str() == ".git");
-        if in_git || !real.starts_with(&self.lister.boundary) {
-            self.problems
-                .push(shown(|path, target| Problem::LinkOutside { path, target }));
-            return Ok(());
-        }
-        match self.lister.files.node(&real).map_err(reading(&real))? {
-            Node::File(stat) => return self.content(&real, path, &stat),
-            Node::Folder => {}
-            Node::Link | Node::Special => {
-                self.problems
-                    .push(shown(|path, _| Problem::Special { path }));
-                return Ok(());
-            }
-        }
-        if through.contains(&real) || file.starts_with(&real) {
-            self.problems
-                .push(shown(|path, target| Problem::LinkCycle { path, target }));
-            return Ok(());
-        }
-        through.push(real.clone());
-        // What git would not ignore, where it really lies.
-        let above = real
-            .ancestors()
-            .skip(1)
-            .take_while(|folder| folder.starts_with(&self.lister.boundary));
-        let mut rules: Vec<_> = above
-            .filter_map(|folder| self.lister.rules_in(folder))
-            .collect();
-        rules.reverse();
-        self.linked_folder(&real, &path, through, &mut rules)?;
-        through.pop();
-        Ok(())
-    }
-
-    fn linked_folder(
-        &mut self,
-        folder: &Path,
-        path: &str,
-        through: &mut Vec<PathBuf>,
-        rules: &mut Vec<Gitignore>,
-    ) -> Result<(), Error> {
-        let depth = rules.len();
-        rules.extend(self.lister.rules_in(folder));
-        for (name, node) in self.entries(folder)? {
-            let entry = folder.join(&name);
-            let Some(name) = name.to_str() else {
-                self.problems.push(Problem::Name {
-                    path: format!("{}/{path}/{}", self.folder, name.to_string_lossy()),
-                });
-                continue;
-            };
-            if name == ".git" || name == "node_modules" {
-                continue;
-            }
-            let inner = format!("{path}/{name}");
-            let ignored = self.lister.ignores(rules, &entry, node == Node::Folder);
-            let counts = (is_env(name) && self.lister.takes_ignored_env)
-                || (node != Node::Folder && self.lister.tracks(&entry));
-            if ignored && !counts {
-                continue;
-            }
-            match node {
-                Node::Folder => self.linked_folder(&entry, &inner, through, rules)?,
-                Node::Link => self.link(&entry, inner, through)?,
-                Node::File(stat) => self.content(&entry, inner, &stat)?,
-                Node::Special => self.problems.push(Problem::Special {
-                    path: format!("{}/{inner}", self.folder),
-                }),
-            }
-        }
-        rules.truncate(depth);
-        Ok(())
-    }
-
-    /// What a folder holds, sorted, so that problems come in a stable order.
-    fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, Node)>, Error> {
-        self.lister.files.entries(folder).map_err(reading(folder))
-    }
-}
-
-fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    }
 }

@@ -5,16 +5,17 @@
 
 mod composition;
 mod content;
+mod entry;
 mod gitignore;
 mod layer;
 mod merge;
 mod rewrite;
 mod rules;
+mod walk;
 
-pub use composition::{
-    Body, Composer, Composition, Dropped, Entry, Layers, Unused, View, fail_on, is_from_base,
-};
+pub use composition::{Composer, Composition, Dropped, Layers, Unused, View, fail_on};
 pub use content::ContentId;
+pub use entry::{Body, Entry, is_from_base};
 pub use layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
 pub use merge::{Clash, Merged, merge, winner};
 pub use rules::{Origin, Rules};

@@ -112,7 +112,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::{Shared, Source, Sources, key};
-    use crate::files::FileStat;
     use crate::overlay::Stamp;
 
     /// Sources of which `path` will be taken `takers` times.
@@ -133,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::new(&FileStat::new(&path.metadata().unwrap()));
+        let stamp = Stamp::now(&path).unwrap();
         let sources = sources(&path, 3);
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
         // Whoever comes later does not look at the file any more.
@@ -148,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::new(&FileStat::new(&path.metadata().unwrap()));
+        let stamp = Stamp::now(&path).unwrap();
         std::fs::write(&path, "other content").unwrap();
         let error = sources(&path, 2).take(&path, stamp).unwrap_err();
         assert!(
