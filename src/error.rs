@@ -68,7 +68,7 @@ impl Error {
                 | cli::Error::Conflicts { .. }
                 | cli::Error::Write { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
-                cli::Error::Start { .. } => Exit::Surroundings,
+                cli::Error::Start { .. } | cli::Error::HistoryEnds { .. } => Exit::Surroundings,
                 _ => Exit::Input,
             },
         }

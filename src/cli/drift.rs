@@ -49,19 +49,21 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
             commits(drift.commits)
         ));
     }
-    let found = |standing: &Standing| drift.overrides.iter().any(|one| one.standing == *standing);
-    match options.fail_on.iter().map(|it| it.standing()).find(found) {
-        Some(standing) => Err(Error::Drift {
-            count: drift
-                .overrides
-                .iter()
-                .filter(|one| one.standing == standing)
-                .count(),
-            standing: standing.to_string(),
-        }
-        .into()),
-        None => Ok(()),
+    let count = |standing: Standing| {
+        let all = drift.overrides.iter();
+        all.filter(|one| one.standing == standing).count()
+    };
+    let mut failing = options.fail_on.iter().map(|it| it.standing());
+    if let Some(standing) = failing.find(|standing| count(*standing) > 0) {
+        let count = count(standing);
+        return Err(Error::Drift { count, standing }.into());
     }
+    // Green would be a guess.
+    let cut_off = drift.overrides.iter().filter(|one| one.cut_off).count();
+    if cut_off > 0 && !options.fail_on.is_empty() {
+        return Err(Error::HistoryEnds { count: cut_off }.into());
+    }
+    Ok(())
 }
 
 /// The stores that are named, templates too; all when none is.
@@ -102,15 +104,15 @@ fn overview(drift: &Drift, page: &mut Page) {
             page.plain(&format!("  {}\n", one.file.escape_debug()));
             match standing {
                 Standing::Behind => {
-                    let uncommitted = if one.uncommitted {
-                        ", and changes in no commit"
-                    } else {
-                        ""
+                    let what = match (one.commits.len(), one.uncommitted) {
+                        (0, _) => "changes in no commit".to_owned(),
+                        (count, false) => commits(count),
+                        (count, true) => format!("{} and changes in no commit", commits(count)),
                     };
-                    page.plain(&format!(
-                        "    misses {} of {from}{uncommitted}\n",
-                        commits(one.commits.len())
-                    ));
+                    page.plain(&format!("    misses {what} of {from}\n"));
+                }
+                Standing::Orphan if one.uncommitted => {
+                    page.plain(&format!("    removed from {from}, in no commit yet\n"));
                 }
                 Standing::Orphan => page.plain(&format!("    removed from {from} by\n")),
                 _ => {}
@@ -157,7 +159,7 @@ fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError
     // As it is shown (relative to the project), or as a shell completes it.
     let here = normalize(&environment::start(global.cwd.as_deref())?.join(path));
     let inside = here.strip_prefix(&project.root).ok();
-    let as_shown = project.root.join(path).symlink_metadata().is_ok();
+    let as_shown = path.is_relative() && project.root.join(path).symlink_metadata().is_ok();
     let file = match inside.filter(|_| !as_shown && here.symlink_metadata().is_ok()) {
         Some(inside) => inside.to_string_lossy().into_owned(),
         None => path.to_string_lossy().trim_start_matches("./").to_owned(),

@@ -25,6 +25,7 @@ pub use arguments::Arguments;
 use arguments::{Command, Global, StoreCommand};
 use environment::Environment;
 
+use crate::compare::Standing;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 
@@ -70,16 +71,25 @@ pub enum Error {
         remove: usize,
     },
     /// `drift --fail-on` found some.
-    #[error("{count} {} {standing}", if *count == 1 { "override is" } else { "overrides are" })]
-    #[diagnostic(
-        code(alokai::cli::drift),
-        help("`alokai store drift --patch` shows what was missed, `--merge <path>` takes it over")
-    )]
+    #[error("{}", overrides(*count, *standing))]
+    #[diagnostic(code(alokai::cli::drift), help("{}", mend(*standing)))]
     Drift {
         /// How many.
         count: usize,
         /// How they stand.
-        standing: String,
+        standing: Standing,
+    },
+    /// `drift --fail-on` found none, and cannot know.
+    #[error("history ends before {} made, so whether they are behind is not known", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
+    #[diagnostic(
+        code(alokai::cli::history_ends),
+        help(
+            "bring the rest of it: `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
+        )
+    )]
+    HistoryEnds {
+        /// How many.
+        count: usize,
     },
     /// `check` found something.
     #[error("{count} {} odd", if *count == 1 { "thing is" } else { "things are" })]
@@ -141,6 +151,25 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+}
+
+fn overrides(count: usize, standing: Standing) -> String {
+    match (count, standing) {
+        (1, Standing::Orphan) => "1 override is an orphan".into(),
+        (count, Standing::Orphan) => format!("{count} overrides are orphans"),
+        (1, standing) => format!("1 override is {standing}"),
+        (count, standing) => format!("{count} overrides are {standing}"),
+    }
+}
+
+fn mend(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Orphan => "remove them too, or move them to where the file has gone",
+        Standing::Identical => "remove them; the stores inherit the same",
+        Standing::Behind | Standing::Current => {
+            "`alokai store drift --patch` shows what was missed, `--merge <path>` takes it over"
+        }
+    }
 }
 
 /// Parses, runs, prints the error; the exit code says of which kind it was.

@@ -246,10 +246,17 @@ impl<'a> Walk<'a> {
 pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| {
-            (
-                strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()),
-                name,
-            )
+            let (wrong, known) = (wrong.to_lowercase(), name.to_lowercase());
+            // Two letters in each other's place are the most frequent slip, and in short names
+            // leave little that is alike.
+            let is_slip = strsim::osa_distance(&wrong, &known) == 1 && wrong.len() == known.len();
+            let likeness = strsim::jaro_winkler(&wrong, &known);
+            let likeness = if is_slip {
+                likeness.max(0.81)
+            } else {
+                likeness
+            };
+            (likeness, name)
         })
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))

@@ -58,6 +58,8 @@ pub struct History<'a> {
     repository: &'a Repository,
     /// Newest first, children before parents.
     commits: Vec<Oid>,
+    /// Commits without a parent, or whose parents are not here.
+    ends: BTreeSet<usize>,
     followed: HashMap<String, Followed>,
 }
 
@@ -101,6 +103,13 @@ impl History<'_> {
         commit
             .map(|commit| Commit::new(&commit))
             .map_err(|source| self.repository.failed("the history", source))
+    }
+
+    /// Whether the path was there already where a shallow clone's history ends.
+    pub fn is_cut_off(&self, path: &str) -> bool {
+        let oldest = self.touches(path).last();
+        self.repository.is_shallow()
+            && oldest.is_some_and(|touch| self.ends.contains(&touch.commit))
     }
 
     /// How many commits it has.
@@ -167,6 +176,7 @@ impl Repository {
         let mut history = History {
             repository: self,
             commits: Vec::new(),
+            ends: BTreeSet::new(),
             followed: HashMap::new(),
         };
         // Which followed paths a name stands for at present; several, after renames.
@@ -190,7 +200,11 @@ impl Repository {
             let id = id?;
             let index = history.commits.len();
             history.commits.push(id);
-            for change in self.changes(&self.inner.find_commit(id)?, folder, &names, &objects)? {
+            let commit = self.inner.find_commit(id)?;
+            if commit.parents().len() == 0 {
+                history.ends.insert(index);
+            }
+            for change in self.changes(&commit, folder, &names, &objects)? {
                 for key in names.get(&change.path).cloned().unwrap_or_default() {
                     let Some(followed) = history.followed.get_mut(&key) else {
                         continue;

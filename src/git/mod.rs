@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// A revision that is not here.
     #[error("there is no commit `{}` in the repository of `{}`", revision.escape_debug(), project.display())]
-    #[diagnostic(code(alokai::git::revision), help("{}", deepen(*shallow)))]
+    #[diagnostic(code(alokai::git::revision), help("{}", deepen(revision, *shallow)))]
     Revision {
         /// As given.
         revision: String,
@@ -81,10 +81,12 @@ pub enum Error {
     },
 }
 
-fn deepen(shallow: bool) -> &'static str {
+fn deepen(revision: &str, shallow: bool) -> &'static str {
     if shallow {
         "this clone is shallow, so its history ends early; deepen it: `git fetch --deepen=100` \
          or `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
+    } else if revision == "HEAD~1" {
+        "HEAD is the first commit; name another one with `--since`, such as a branch or a tag"
     } else {
         "name a commit, a branch or a tag; `git log --oneline` lists commits"
     }

@@ -92,7 +92,7 @@ impl Selection {
                         hint: if below.is_empty() {
                             format!("give it a `deployment` in `alokai.config.json` to make it deployable; `stores.{id}` has none")
                         } else {
-                            format!("choose below it: `--store {}`", below.join(","))
+                            format!("choose below it: {}", below.join(", "))
                         },
                     });
                 }

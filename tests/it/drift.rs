@@ -169,7 +169,7 @@ fn a_conflict_is_marked_and_what_a_person_decided_counts() {
     );
     project.write(
         &us("page.tsx"),
-        page(&[(3, "us line"), (4, "new below")]).as_bytes(),
+        page(&[(3, "neither line"), (4, "new below")]).as_bytes(),
     );
     assert_eq!(standing(&project, &us("page.tsx")), "current");
     commit(&project, "us: decided");
@@ -180,7 +180,7 @@ fn a_conflict_is_marked_and_what_a_person_decided_counts() {
         page(&[(3, "base again"), (4, "new below")]).as_bytes(),
     );
     commit(&project, "base: again");
-    let own = page(&[(3, "us line"), (4, "new below"), (18, "us below")]);
+    let own = page(&[(3, "neither line"), (4, "new below"), (18, "us below")]);
     project.write(&us("page.tsx"), own.as_bytes());
     commit(&project, "us: own");
     assert_eq!(standing(&project, &us("page.tsx")), "behind");
@@ -198,6 +198,20 @@ fn needless_copies_orphans_and_additions_are_told_apart() {
     commit(&project, "us: going");
     std::fs::remove_file(project.path(&base("going.tsx"))).unwrap();
     commit(&project, "base: gone");
+    git(
+        project.root(),
+        &["rm", "--quiet", "-r", "--cached", &base("copy.tsx")],
+    );
+    std::fs::remove_file(project.path(&base("copy.tsx"))).unwrap();
+    assert_eq!(
+        standing(&project, &us("copy.tsx")),
+        "orphan",
+        "before any commit"
+    );
+    git(
+        project.root(),
+        &["checkout", "HEAD", "--", &base("copy.tsx")],
+    );
     // What was removed before is no orphan's.
     let project = project.file(&us("later.tsx"), "later\n");
     commit(&project, "us: later");
@@ -265,6 +279,14 @@ fn a_shallow_clone_says_how_far_its_history_goes() {
     let run = one.alokai(&["store", "drift"]).succeeds();
     assert!(!run.stdout.contains("behind"), "{}", run.stdout);
     assert!(run.stderr.contains("shallow"), "{}", run.stderr);
+    let gate = one
+        .alokai(&["store", "drift", "--fail-on", "behind"])
+        .fails_with(3);
+    assert!(
+        gate.stderr.contains("history ends before"),
+        "{}",
+        gate.stderr
+    );
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use git2::Oid;
 
 use super::Candidate;
-use super::three_way::{contains, count, distance, is_binary, three_way};
+use super::three_way::{
+    contains, count, distance, is_binary, keep_ours, ours_in_conflicts, three_way,
+};
 use crate::compare::Error;
 use crate::git::History;
 use crate::overlay::ContentId;
@@ -74,8 +76,8 @@ impl Versions<'_> {
     }
 
     /// Whether the override, changed from `before` to `own`, has taken over what came after
-    /// `base`: merging would bring nothing more, or it has come nearer to it where a person had
-    /// to decide.
+    /// `base`: merging would bring nothing more, or nothing more but conflicts in lines that
+    /// this change has touched, so that a person has decided.
     fn has_taken_over(
         &self,
         base: ContentId,
@@ -91,10 +93,12 @@ impl Versions<'_> {
         if merged.clean {
             return Ok(merged.content == own);
         }
-        let Some(before) = before else {
+        let Some(before) = before.filter(|_| !contains(own, b"<<<<<<< ")) else {
             return Ok(false);
         };
-        Ok(distance(own, there)? < distance(before, there)? && !contains(own, b"<<<<<<< "))
+        let earlier = three_way(&base, before, there, ("", ""))?;
+        let has_decided = ours_in_conflicts(&earlier.content) != ours_in_conflicts(&merged.content);
+        Ok(has_decided && keep_ours(&base, own, there)? == own)
     }
 
     /// For an override that is older than what it overrides, as far as history goes: the

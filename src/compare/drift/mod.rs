@@ -73,8 +73,11 @@ pub struct Override {
     pub base: Option<String>,
     /// Commits that it misses, newest first; for an orphan, the one that removed the file.
     pub commits: Vec<Commit>,
-    /// Whether the inherited file has changes in no commit.
+    /// Whether the inherited file has changes, or was removed, in no commit.
     pub uncommitted: bool,
+    /// Whether history ends before the override was made, so that changes before that end are
+    /// not seen.
+    pub cut_off: bool,
     /// What it missed, as a patch of the override; only where that was asked for.
     #[serde(skip)]
     pub missed: Vec<Line>,
@@ -311,6 +314,7 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
         base: None,
         commits: Vec::new(),
         uncommitted: false,
+        cut_off: history.is_cut_off(&candidate.place.file),
         missed: Vec::new(),
     };
     let Some((above, inherited)) = &candidate.inherited else {
@@ -318,7 +322,10 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
             return Ok(None);
         };
         let mut orphan = answer(Standing::Orphan, Some(index));
-        orphan.commits.push(history.commit(removal.commit)?);
+        match removal {
+            Some(touch) => orphan.commits.push(history.commit(touch.commit)?),
+            None => orphan.uncommitted = true,
+        }
         return Ok(Some((orphan, None)));
     };
     if candidate.content.id == inherited.id {
@@ -358,18 +365,26 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
     Ok(Some((one, Some(content))))
 }
 
-/// The commit that removed what the override overrode: newer than the override itself.
-fn removed(candidate: &Candidate, history: &History) -> Result<Option<(usize, Touch)>, Error> {
+/// What the override overrode, if it is gone: its place in `above`, and the commit that removed
+/// it; none where no commit has yet.
+fn removed(
+    candidate: &Candidate,
+    history: &History,
+) -> Result<Option<(usize, Option<Touch>)>, Error> {
     let Some(added) = history.touches(&candidate.place.file).last() else {
         return Ok(None);
     };
     for (index, place) in candidate.above.iter().enumerate() {
-        let newest = history.touches(&place.file).first();
-        let Some(removal) = newest.filter(|touch| touch.blob.is_none()) else {
+        if history.blob_at(&place.file, added.commit)?.is_none() {
             continue;
-        };
-        if removal.commit < added.commit && history.blob_at(&place.file, added.commit)?.is_some() {
-            return Ok(Some((index, *removal)));
+        }
+        let newest = history.touches(&place.file).first();
+        match newest.filter(|touch| touch.blob.is_none()) {
+            Some(removal) if removal.commit < added.commit => {
+                return Ok(Some((index, Some(*removal))));
+            }
+            Some(_) => {}
+            None => return Ok(Some((index, None))),
         }
     }
     Ok(None)

@@ -28,20 +28,52 @@ pub fn three_way(
     theirs: &[u8],
     names: (&str, &str),
 ) -> Result<Merged, Error> {
+    let mut options = MergeFileOptions::new();
+    options.our_label(names.0).their_label(names.1);
+    merge(base, ours, theirs, &mut options)
+}
+
+fn merge(
+    base: &[u8],
+    ours: &[u8],
+    theirs: &[u8],
+    options: &mut MergeFileOptions,
+) -> Result<Merged, Error> {
     let input = |content| {
         let mut input = MergeFileInput::new();
         input.content(content);
         input
     };
-    let mut options = MergeFileOptions::new();
-    options.our_label(names.0).their_label(names.1);
     let (base, ours, theirs) = (input(base), input(ours), input(theirs));
-    let merged = git2::merge_file(&base, &ours, &theirs, Some(&mut options))
+    let merged = git2::merge_file(&base, &ours, &theirs, Some(options))
         .map_err(|source| Error::Patch { source })?;
     Ok(Merged {
         content: merged.content().to_vec(),
         clean: merged.is_automergeable(),
     })
+}
+
+/// Merges, with ours wherever the two are in conflict.
+pub fn keep_ours(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut options = MergeFileOptions::new();
+    options.favor(git2::FileFavor::Ours);
+    Ok(merge(base, ours, theirs, &mut options)?.content)
+}
+
+/// Our side of every conflict that is marked.
+pub fn ours_in_conflicts(merged: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let mut ours: Option<Vec<u8>> = None;
+    for line in merged.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b"<<<<<<<") {
+            ours = Some(Vec::new());
+        } else if line.starts_with(b"=======") {
+            found.extend(ours.take());
+        } else if let Some(ours) = &mut ours {
+            ours.extend_from_slice(line);
+        }
+    }
+    found
 }
 
 /// How many lines have to be added and removed to get from one to the other.
