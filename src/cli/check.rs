@@ -28,10 +28,9 @@ pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
                 .map(|line| format!(":{line}"))
                 .unwrap_or_default();
             page.title(&format!("{}{line}", finding.file.escape_debug()));
-            page.plain(&format!(
-                "  {} [{}]\n  help: {}\n\n",
-                finding.message, finding.code, finding.help
-            ));
+            page.paragraph("  ", &format!("{} [{}]", finding.message, finding.code));
+            page.paragraph("  help: ", &finding.help);
+            page.plain("\n");
         }
         if findings.is_empty() {
             page.plain("nothing odd was found\n");

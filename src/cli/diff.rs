@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::arguments::{DiffOptions, Global};
-use super::environment::tell;
+use super::environment::{self, tell};
 use super::project;
 use super::run::document;
 use super::show::Page;
+use super::stat::{quoted, stat};
 use crate::compare::{self, Diff, FileDiff, Sides};
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
@@ -45,7 +46,7 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
         }
     } else if options.stat || options.patch {
         if options.stat {
-            page.plain(&diff.patch.stat);
+            stat(&diff.files, environment::columns(), &mut page);
         }
         if options.stat && options.patch {
             page.plain("\n");
@@ -74,7 +75,7 @@ fn name_status(file: &FileDiff) -> String {
         (Some(old), similarity) => {
             format!("R{:03}\t{old}\t{}\n", similarity.unwrap_or(0), file.path)
         }
-        _ => format!("{}\t{}\n", file.status, file.path),
+        _ => format!("{}\t{}\n", file.status, quoted(&file.path)),
     }
 }
 

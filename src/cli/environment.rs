@@ -217,6 +217,20 @@ pub fn display(setting: impl Fn(&str) -> Option<String>) -> Display {
     }
 }
 
+/// Whether answers go to a person.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// How wide answers may be: the terminal, else what git takes where there is none.
+pub fn columns() -> usize {
+    let width = std::io::stdout()
+        .is_terminal()
+        .then(terminal_size::terminal_size)
+        .flatten();
+    width.map_or(80, |(width, _)| usize::from(width.0))
+}
+
 /// Runs a pager; false when there is none. What git sets for `less` is set here too: quit when
 /// it fits the screen, let colours through, leave the text on the screen.
 pub fn page(pager: &str, text: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use super::{answer, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::git::Repository;
-use crate::overlay::{Composer, Layers, Lister, Owner};
+use crate::overlay::{Composer, Layers, Lister, Owner, is_from_base};
 use crate::store::{AppName, Store, StoreId};
 
 pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
@@ -77,10 +77,12 @@ fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<O
             let mut above = above.iter().filter_map(|owner| layers.get(owner, app));
             above.any(|layer| layer.files.contains_key(*path))
         };
+        // What is not used overrides nothing.
+        let used = || layer.files.keys().filter(|path| !is_from_base(path));
         Some(Own {
             app,
-            files: layer.files.len(),
-            overrides: layer.files.keys().filter(hides).count(),
+            files: used().count(),
+            overrides: used().filter(hides).count(),
         })
     };
     store.apps.iter().filter_map(of_app).collect()

@@ -13,6 +13,7 @@ mod environment;
 mod list;
 mod run;
 mod show;
+mod stat;
 mod why;
 
 use std::path::PathBuf;

@@ -37,6 +37,29 @@ impl Page {
         self.text.extend_from_slice(text.as_bytes());
     }
 
+    /// Adds a paragraph, on a terminal broken between words. `indent` stands before its first
+    /// line, and as many blanks before the others.
+    pub fn paragraph(&mut self, indent: &str, text: &str) {
+        if environment::is_terminal() {
+            let rest = " ".repeat(indent.len());
+            let options = textwrap::Options::new(environment::columns())
+                .initial_indent(indent)
+                .subsequent_indent(&rest)
+                .break_words(false)
+                .word_splitter(textwrap::WordSplitter::NoHyphenation);
+            self.plain(&textwrap::fill(text, options));
+        } else {
+            self.plain(indent);
+            self.plain(text);
+        }
+        self.plain("\n");
+    }
+
+    /// Adds text in the colour of such a line.
+    pub fn coloured(&mut self, kind: LineKind, text: &str) {
+        self.styled(colour(kind), text.as_bytes());
+    }
+
     /// Adds a line that stands over others.
     pub fn title(&mut self, text: &str) {
         self.styled(BOLD, text.as_bytes());
@@ -46,13 +69,7 @@ impl Page {
     /// Adds a patch.
     pub fn patch(&mut self, lines: &[Line]) {
         for line in lines {
-            let colour = match line.kind {
-                LineKind::Header => BOLD,
-                LineKind::Hunk => CYAN,
-                LineKind::Added => GREEN,
-                LineKind::Removed => RED,
-                LineKind::Context => "",
-            };
+            let colour = colour(line.kind);
             // Line by line, and never over its end: pagers and terminals want it so.
             for piece in line.text.split_inclusive(|byte| *byte == b'\n') {
                 let end = piece.strip_suffix(b"\n").unwrap_or(piece);
@@ -63,7 +80,8 @@ impl Page {
     }
 
     fn styled(&mut self, colour: &str, text: &[u8]) {
-        let colour = if self.display.colour { colour } else { "" };
+        let coloured = self.display.colour && !text.is_empty();
+        let colour = if coloured { colour } else { "" };
         self.plain(colour);
         self.text.extend_from_slice(text);
         if !colour.is_empty() {
@@ -80,5 +98,15 @@ impl Page {
             return Ok(());
         }
         answer_bytes(&self.text)
+    }
+}
+
+fn colour(kind: LineKind) -> &'static str {
+    match kind {
+        LineKind::Header => BOLD,
+        LineKind::Hunk => CYAN,
+        LineKind::Added => GREEN,
+        LineKind::Removed => RED,
+        LineKind::Context => "",
     }
 }

@@ -52,6 +52,10 @@ pub struct FileDiff {
     pub similarity: Option<u16>,
     /// Whether its content is no text.
     pub binary: bool,
+    /// Lines added.
+    pub added: usize,
+    /// Lines removed.
+    pub removed: usize,
     /// Whose it was.
     pub old_layer: Option<Owner>,
     /// Whose it is.
@@ -86,7 +90,10 @@ pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, 
                 Some(to) => at(to)?,
                 None => Snapshot::working_tree(&project.root, &repository)?,
             };
-            let names = (since.to_owned(), new.name.clone());
+            let names = (
+                format!("{} at {since}", store.id),
+                format!("{} in {}", store.id, new.name),
+            );
             let old = old.map(|old| compose(&old, store)).transpose()?;
             (names, old.unwrap_or_default(), compose(&new, store)?)
         }
@@ -180,6 +187,8 @@ fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
         old_path: is_rename.then(|| file.old.clone()),
         similarity: file.similarity,
         binary: file.is_binary,
+        added: file.added,
+        removed: file.removed,
         because: because(file, before, after, old, new),
         old_layer,
         new_layer,

@@ -2,14 +2,11 @@
 //! and statistics are git's and not ours.
 
 use git2::{
-    Delta, Diff, DiffFindOptions, DiffFormat, DiffOptions, DiffStatsFormat, IndexEntry, IndexTime,
-    Odb, Oid, Repository,
+    Delta, Diff, DiffFindOptions, DiffFormat, DiffOptions, IndexEntry, IndexTime, Odb, Oid,
+    Repository,
 };
 
 use super::Error;
-
-/// Columns of the statistics; git's own for output that is no terminal.
-const STAT_WIDTH: usize = 80;
 
 /// A file of one side.
 #[derive(Debug, Clone)]
@@ -35,6 +32,10 @@ pub struct Difference {
     pub is_binary: bool,
     /// How alike a renamed file is, in percent.
     pub similarity: Option<u16>,
+    /// Lines added.
+    pub added: usize,
+    /// Lines removed.
+    pub removed: usize,
 }
 
 /// One line of a patch.
@@ -68,8 +69,6 @@ pub struct Patch {
     pub files: Vec<Difference>,
     /// A patch that `git apply` takes; binary files are not in it.
     pub lines: Vec<Line>,
-    /// As `git diff --stat` has it.
-    pub stat: String,
 }
 
 impl Patch {
@@ -106,7 +105,11 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
             _ => 'M',
         };
         let looked_at = git2::Patch::from_diff(&diff, index)?;
-        let is_binary = looked_at.is_none_or(|patch| patch.delta().flags().is_binary());
+        let is_binary = looked_at
+            .as_ref()
+            .is_none_or(|patch| patch.delta().flags().is_binary());
+        let stats = looked_at.map(|patch| patch.line_stats()).transpose()?;
+        let (_, added, removed) = stats.unwrap_or_default();
         let (before, after) = (
             repository.find_blob(delta.old_file().id()).ok(),
             repository.find_blob(delta.new_file().id()).ok(),
@@ -116,19 +119,15 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
             old: path(&delta.old_file()),
             new: path(&delta.new_file()),
             is_binary,
+            added,
+            removed,
             similarity: before
                 .zip(after)
                 .filter(|_| status == 'R')
                 .map(|(before, after)| alike(before.content(), after.content())),
         });
     }
-    let stats = diff.stats()?;
-    let stat = stats.to_buf(DiffStatsFormat::FULL, STAT_WIDTH)?;
-    Ok(Patch {
-        files,
-        lines,
-        stat: String::from_utf8_lossy(&stat).into_owned(),
-    })
+    Ok(Patch { files, lines })
 }
 
 /// Percent of the bytes in lines that both have, of the longer one.

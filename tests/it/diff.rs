@@ -47,7 +47,7 @@ fn differences_are_grouped_by_what_gives_them() {
     let same = project.alokai(&["store", "diff", "us"]).succeeds();
     assert_eq!(
         same.stdout,
-        "HEAD → the working tree: no composed file differs\n"
+        "us at HEAD → us in the working tree: no composed file differs\n"
     );
 }
 
@@ -100,7 +100,7 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
     assert_eq!(
         json(&["--since", "HEAD~1", "--to", "HEAD"])["files"],
         json!([{
-            "status": "M", "path": format!("{NEXT}/public/logo.svg"), "binary": false,
+            "status": "M", "path": format!("{NEXT}/public/logo.svg"), "binary": false, "added": 1, "removed": 1,
             "oldLayer": "base", "newLayer": "base", "because": "base",
         }])
     );
@@ -126,6 +126,77 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
     assert!(
         stat.contains("1 file changed, 1 insertion(+), 1 deletion(-)"),
         "{stat}"
+    );
+}
+
+#[test]
+fn statistics_are_gits() {
+    let project = shop();
+    project.write(
+        "apps/playwright/very/long/way/to/a/folder/that/does/not/fit/into/eighty/columns.ts",
+        "x\n".repeat(300).as_bytes(),
+    );
+    project.write("apps/playwright/é x.ts", b"x\n");
+    project.alokai(&["store", "compose", "--all"]).succeeds();
+    let ours = |arguments: &[&str]| {
+        let all = [&["store", "diff", "us", "eu"], arguments].concat();
+        project.alokai(&all).succeeds().stdout
+    };
+    // Git itself, of what was composed.
+    std::fs::create_dir(project.path("both")).unwrap();
+    git(&project.path("both"), &["init", "--quiet"]);
+    let copy = |store: &str| {
+        let _ = std::fs::remove_dir_all(project.path("both/apps"));
+        let from = project.path(&format!(".out/{store}"));
+        let to = project.path("both/apps");
+        assert!(
+            std::process::Command::new("cp")
+                .arg("-a")
+                .arg(from)
+                .arg(to)
+                .status()
+                .unwrap()
+                .success()
+        );
+        git(&project.path("both"), &["add", "--all", "--force"]);
+        git(
+            &project.path("both"),
+            &["commit", "--quiet", "--message", store],
+        );
+    };
+    copy("us");
+    copy("eu");
+    let gits = |switch: &str| {
+        let text = git(
+            &project.path("both"),
+            &["diff", "--relative=apps", switch, "HEAD~1", "HEAD"],
+        );
+        text.trim_end().to_owned()
+    };
+    let without_bytes = |text: &str| {
+        let lines = text
+            .lines()
+            .map(|line| line.split("Bin").next().unwrap().trim().to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        without_bytes(&ours(&["--stat"])),
+        without_bytes(&gits("--stat"))
+    );
+    let statuses = |text: &str| {
+        // How alike two files are, git measures in its own way.
+        let lines = text
+            .trim_end()
+            .lines()
+            .map(|line| match line.split_once('\t') {
+                Some((status, path)) => format!("{} {path}", &status[..1]),
+                None => line.to_owned(),
+            });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        statuses(&ours(&["--name-status"])),
+        statuses(&gits("--name-status"))
     );
 }
 
