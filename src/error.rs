@@ -92,6 +92,7 @@ fn of_compare(error: &compare::Error) -> Exit {
         | compare::Error::Path { .. }
         | compare::Error::Project { .. }
         | compare::Error::Config(_)
+        | compare::Error::NoStore { .. }
         | compare::Error::NoSuchApp { .. }
         | compare::Error::NoOverride { .. }
         | compare::Error::NothingInherited { .. }

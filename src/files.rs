@@ -65,6 +65,9 @@ pub struct FileStat {
     pub size: u64,
     /// Seconds and nanoseconds since the epoch; 0 in a commit.
     pub modified: (i64, i64),
+    /// When its content or what is known of it last changed; unlike `modified`, nobody can
+    /// set it back. 0 in a commit.
+    pub changed: (i64, i64),
     /// Its blob, in a commit.
     pub blob: Option<Oid>,
 }
@@ -131,6 +134,7 @@ impl FileStat {
             executable: metadata.mode() & 0o100 != 0,
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             blob: None,
         }
     }

@@ -80,7 +80,7 @@ pub(super) struct WhyOptions {
     /// A deployable store
     #[arg(value_name = "STORE")]
     pub store: String,
-    /// The file: `<app>/<path in the app>`
+    /// The file: `<app>/<path in the app>`, or the path of one in `apps` or `.out`
     #[arg(value_name = "APP/PATH")]
     pub path: String,
     /// One JSON document instead of text
@@ -213,7 +213,7 @@ pub(super) struct DiffOptions {
     /// One line a file, as `git diff --name-status` has them
     #[arg(long, conflicts_with_all = ["stat", "patch"])]
     pub name_status: bool,
-    /// A patch, for `git apply --directory=.out/<store>` at the repository's root
+    /// A patch, for `git apply --directory=<project>/.out/<store>` at the repository's root
     #[arg(short, long)]
     pub patch: bool,
     /// One JSON document

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::arguments::{CheckOptions, Global};
+use super::environment::tell;
 use super::run::document;
 use super::show::Page;
 use super::{Error, environment};
@@ -14,7 +15,13 @@ use crate::git::Repository;
 pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
     // A project that cannot be read is what this command is for.
     let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
-    let findings = compare::check(&root)?;
+    let compare::Checked {
+        findings,
+        unchecked,
+    } = compare::check(&root)?;
+    for note in unchecked {
+        tell(&format!("note: {note}"));
+    }
     if options.json {
         document(&json!({ "schemaVersion": 1, "findings": findings }))?;
     } else if options.sarif {

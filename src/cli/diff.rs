@@ -6,31 +6,28 @@ use serde_json::json;
 
 use super::arguments::{DiffOptions, Global};
 use super::environment::{self, tell};
-use super::project;
 use super::run::document;
 use super::show::Page;
 use super::stat::{quoted, stat};
-use crate::compare::{self, Diff, FileDiff, Sides};
+use crate::compare::{self, Diff, FileDiff};
+use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
-use crate::store::Store;
 
 pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
-    let (project, _) = project(global)?;
-    let store = |id: &String| -> Result<&Store, AnyError> {
-        let chosen = Selection::Stores(vec![id.clone()]).stores(&project)?;
-        Ok(chosen[0])
+    let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
+    let app = options.app.as_deref();
+    let diff = if let Some(other) = &options.other {
+        let project = Project::load(&root)?;
+        let chosen = vec![options.store.clone(), other.clone()];
+        let stores = Selection::Stores(chosen).stores(&project)?;
+        compare::between_stores(&project, stores[0], stores[stores.len() - 1], app)?
+    } else {
+        // With `--to` nothing is asked of the project as it is.
+        let since = options.since.as_deref().unwrap_or("HEAD");
+        let revisions = (since, options.to.as_deref());
+        compare::across_revisions(&root, &options.store, revisions, app)?
     };
-    let first = store(&options.store)?;
-    let sides = match (&options.other, &options.since) {
-        (Some(other), _) => Sides::Stores(first, store(other)?),
-        (None, since) => Sides::Revisions(
-            first,
-            since.as_deref().unwrap_or("HEAD"),
-            options.to.as_deref(),
-        ),
-    };
-    let diff = compare::diff(&project, sides, options.app.as_deref())?;
     if options.json {
         return document(&json!({
             "schemaVersion": 1,
@@ -39,7 +36,7 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
             "files": diff.files,
         }));
     }
-    let mut page = Page::new(&project.root);
+    let mut page = Page::new(&root);
     if options.name_status {
         for file in &diff.files {
             page.plain(&name_status(file));

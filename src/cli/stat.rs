@@ -83,10 +83,12 @@ fn sum(files: &[FileDiff]) -> String {
     let removed: usize = files.iter().map(|file| file.removed).sum();
     let mut sum = format!(" {}", many(files.len(), "file changed", "files changed"));
     if added > 0 || removed == 0 {
-        sum += &format!(", {}", many(added, "insertion(+)", "insertions(+)"));
+        sum.push_str(", ");
+        sum.push_str(&many(added, "insertion(+)", "insertions(+)"));
     }
     if removed > 0 || added == 0 {
-        sum += &format!(", {}", many(removed, "deletion(-)", "deletions(-)"));
+        sum.push_str(", ");
+        sum.push_str(&many(removed, "deletion(-)", "deletions(-)"));
     }
     sum + "\n"
 }

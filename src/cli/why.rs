@@ -4,17 +4,26 @@ use std::fmt::Write as _;
 
 use super::arguments::{Global, WhyOptions};
 use super::run::document;
-use super::{answer, project};
+use super::{answer, environment, project};
 use crate::compare::{self, Layer, Why};
 use crate::config::FILE;
 use crate::error::Error as AnyError;
+use crate::path::normalize;
 use crate::plan::Selection;
 
 pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
     let stores = Selection::Stores(vec![options.store.clone()]).stores(&project)?;
+    let start = environment::start(global.cwd.as_deref())?;
     for store in stores {
-        let why = compare::why(&project, store, &options.path)?;
+        // `<app>/<path>`, or a file of the project, as a shell completes it.
+        let here = normalize(&start.join(&options.path));
+        let inside = [project.root.join(&options.path), here]
+            .iter()
+            .filter_map(|path| path.strip_prefix(&project.root).ok()?.to_str())
+            .find_map(|path| compare::composed_path(&project, store, path));
+        let path = inside.unwrap_or_else(|| options.path.clone());
+        let why = compare::why(&project, store, &path)?;
         if options.json {
             let mut value = serde_json::to_value(&why).unwrap_or_default();
             if let Some(object) = value.as_object_mut() {

@@ -145,7 +145,11 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
                 })
                 .collect();
             let mut dependencies = BTreeSet::new();
-            let packages = package_folders(&new.project, store);
+            // A package that is gone counts as one that changed.
+            let mut packages = package_folders(&new.project, store);
+            if let Some((old, before)) = compared.before(store) {
+                packages.extend(package_folders(&old.project, before));
+            }
             for path in &paths {
                 let reason = if LOCK_FILES.contains(&path.as_str()) {
                     Reason::PackageLockChanged
@@ -176,14 +180,18 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
 fn globs(globs: &[String]) -> Result<GlobSet, Error> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
-        let built = GlobBuilder::new(glob.trim_start_matches("./"))
-            .literal_separator(true)
-            .build()
-            .map_err(|error| Error::Glob {
-                glob: glob.clone(),
-                reason: error.kind().to_string(),
-            })?;
-        set.add(built);
+        let path = glob.trim_start_matches("./").trim_end_matches('/');
+        // A folder means what is below it.
+        for path in [path.to_owned(), format!("{path}/**")] {
+            let built = GlobBuilder::new(&path)
+                .literal_separator(true)
+                .build()
+                .map_err(|error| Error::Glob {
+                    glob: glob.clone(),
+                    reason: error.kind().to_string(),
+                })?;
+            set.add(built);
+        }
     }
     Ok(set.build().unwrap_or_default())
 }

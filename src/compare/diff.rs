@@ -2,6 +2,7 @@
 //! revisions; each difference with the layer that gives it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,19 +10,10 @@ use serde::Serialize;
 use super::patch::{Difference, Patch, Version};
 use super::snapshot::{is_absent, repository};
 use super::{Error, Snapshot};
-use crate::config::Project;
+use crate::config::{Project, nearest};
 use crate::git::Repository;
 use crate::overlay::{Composer, Composition, Entry, Lister, Owner};
 use crate::store::{AppName, Store};
-
-/// What is compared with what.
-#[derive(Debug, Clone, Copy)]
-pub enum Sides<'a> {
-    /// Two stores as they are.
-    Stores(&'a Store, &'a Store),
-    /// A store as it was in a revision, and as it is in a later one or in the working tree.
-    Revisions(&'a Store, &'a str, Option<&'a str>),
-}
 
 /// Everything in which two compositions differ.
 #[derive(Debug, Clone)]
@@ -67,37 +59,76 @@ pub struct FileDiff {
 /// Both sides' compositions, by app.
 type Side = BTreeMap<AppName, Composition>;
 
-/// Compares; `app` leaves only one app.
-pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, Error> {
-    let (names, old, new) = match sides {
-        Sides::Stores(a, b) => {
-            let around = Repository::around(&project.root)?;
-            let lister = Lister::new(&project.root, around.as_ref())?;
-            let mut compositions = Composer::new(project, &lister).compose(&[a, b])?;
-            let second = compositions.split_off(project.apps_of(a).count());
-            let names = (a.id.to_string(), b.id.to_string());
-            (names, side(compositions), side(second))
-        }
-        Sides::Revisions(store, since, to) => {
-            let repository = repository(&project.root)?;
-            let objects = repository.objects();
-            let at = |revision| Snapshot::commit(&project.root, &repository, &objects, revision);
-            let old = match at(since) {
-                Err(error) if is_absent(&error) => None,
-                other => Some(other?),
-            };
-            let new = match to {
-                Some(to) => at(to)?,
-                None => Snapshot::working_tree(&project.root, &repository)?,
-            };
-            let names = (
-                format!("{} at {since}", store.id),
-                format!("{} in {}", store.id, new.name),
-            );
-            let old = old.map(|old| compose(&old, store)).transpose()?;
-            (names, old.unwrap_or_default(), compose(&new, store)?)
-        }
+/// Compares two stores as they are; `app` leaves only one app.
+pub fn between_stores(
+    project: &Project,
+    a: &Store,
+    b: &Store,
+    app: Option<&str>,
+) -> Result<Diff, Error> {
+    let around = Repository::around(&project.root)?;
+    let lister = Lister::new(&project.root, around.as_ref())?;
+    let mut compositions = Composer::new(project, &lister).compose(&[a, b])?;
+    let second = compositions.split_off(project.apps_of(a).count());
+    let names = (a.id.to_string(), b.id.to_string());
+    compare(names, &side(compositions), &side(second), app)
+}
+
+/// Compares a store of the project in `root` as it was in a revision, and as it is in a later
+/// one or in the working tree.
+pub fn across_revisions(
+    root: &Path,
+    store: &str,
+    (since, to): (&str, Option<&str>),
+    app: Option<&str>,
+) -> Result<Diff, Error> {
+    let repository = repository(root)?;
+    let objects = repository.objects();
+    let at = |revision| Snapshot::commit(root, &repository, &objects, revision);
+    let old = match at(since) {
+        Err(error) if is_absent(&error) => None,
+        other => Some(other?),
     };
+    let new = match to {
+        Some(to) => at(to)?,
+        None => Snapshot::working_tree(root, &repository)?,
+    };
+    let before = old.as_ref().map(|old| compose(old, store)).transpose()?;
+    let (before, after) = (before.flatten(), compose(&new, store)?);
+    if before.is_none() && after.is_none() {
+        let known = new
+            .project
+            .stores
+            .deployables()
+            .map(|store| store.id.as_str());
+        return Err(Error::NoStore {
+            store: store.to_owned(),
+            since: since.to_owned(),
+            nearest: nearest(store, known).map(str::to_owned),
+            to: new.name,
+        });
+    }
+    let names = (
+        format!("{store} at {since}"),
+        match to {
+            Some(to) => format!("{store} at {to}"),
+            None => format!("{store} in {}", new.name),
+        },
+    );
+    compare(
+        names,
+        &before.unwrap_or_default(),
+        &after.unwrap_or_default(),
+        app,
+    )
+}
+
+fn compare(
+    names: (String, String),
+    old: &Side,
+    new: &Side,
+    app: Option<&str>,
+) -> Result<Diff, Error> {
     if let Some(app) = app {
         let known: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         if !known.iter().any(|name| name.as_str() == app) {
@@ -116,7 +147,7 @@ pub fn diff(project: &Project, sides: Sides, app: Option<&str>) -> Result<Diff, 
         versions(composition, old.get(&composition.unit.app), &mut after)?;
     }
     let patch = Patch::between(&before, &after)?;
-    let files = patch.files.iter().map(|file| explain(file, &old, &new));
+    let files = patch.files.iter().map(|file| explain(file, old, new));
     Ok(Diff {
         files: files.collect(),
         old: names.0,
@@ -131,12 +162,11 @@ fn side(compositions: Vec<Composition>) -> Side {
 }
 
 /// The store as the snapshot has it; nothing where it was not deployable.
-fn compose(snapshot: &Snapshot, store: &Store) -> Result<Side, Error> {
-    let then = snapshot.project.stores.get(store.id.as_str());
-    match then.filter(|store| store.deployment.is_some()) {
-        Some(store) => Ok(side(snapshot.composer().compose(&[store])?)),
-        None => Ok(Side::new()),
-    }
+fn compose(snapshot: &Snapshot, store: &str) -> Result<Option<Side>, Error> {
+    let then = snapshot.project.stores.get(store);
+    let then = then.filter(|store| store.deployment.is_some());
+    then.map(|store| Ok(side(snapshot.composer().compose(&[store])?)))
+        .transpose()
 }
 
 /// Contents of what the other side does not have just so.

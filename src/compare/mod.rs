@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
-pub use check::{CODES, Code, Finding, check};
-pub use diff::{Diff, FileDiff, Sides, diff};
+pub use check::{CODES, Checked, Code, Finding, check};
+pub use diff::{Diff, FileDiff, across_revisions, between_stores};
 pub use drift::{Drift, Merge, Override, Standing, drift, merge};
 pub use patch::{Difference, Line, LineKind, Patch, Version};
 pub use snapshot::Snapshot;
-pub use why::{Layer, Why, why};
+pub use why::{Layer, Why, composed_path, why};
 
 use crate::config::{self, Project};
 use crate::overlay::Owner;
@@ -32,7 +32,7 @@ const OFFERED: usize = 3;
 pub enum Error {
     /// The path names no app of the store.
     #[error("`{}` begins with no app of `{store}`", path.escape_debug())]
-    #[diagnostic(code(alokai::compare::app), help("a path is `<app>/<path in the app>`; apps of `{store}`: {}", apps.join(", ")))]
+    #[diagnostic(code(alokai::compare::app), help("a path is `<app>/<path in the app>`, or one of the project; {}apps of `{store}`: {}", config::nearest(path.split('/').next().unwrap_or_default(), apps.iter().map(String::as_str)).filter(|near| !path.starts_with(*near)).map_or_else(String::new, |near| format!("did you mean `{near}`? ")), apps.join(", ")))]
     App {
         /// As given.
         path: String,
@@ -43,8 +43,13 @@ pub enum Error {
     },
     /// No layer has the path.
     #[error("no layer of `{unit}` has `{}`", path.escape_debug())]
-    #[diagnostic(code(alokai::compare::path), help("{}", offer(nearest)))]
+    #[diagnostic(
+        code(alokai::compare::path),
+        help("{}{}", elsewhere(others), offer(nearest))
+    )]
     Path {
+        /// Other stores that have it.
+        others: Vec<String>,
         /// The store and the app.
         unit: UnitId,
         /// As given, without the app.
@@ -80,6 +85,19 @@ pub enum Error {
         glob: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A store that is deployable on neither side.
+    #[error("neither `{since}` nor {to} has a deployable store `{}`", store.escape_debug())]
+    #[diagnostic(code(alokai::compare::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` shows them".into(), |near| format!("did you mean `{near}`?"))))]
+    NoStore {
+        /// As given.
+        store: String,
+        /// The earlier side.
+        since: String,
+        /// The later side.
+        to: String,
+        /// The nearest one.
+        nearest: Option<String>,
     },
     /// The store has no such app.
     #[error("there is no app `{}` to compare", app.escape_debug())]
@@ -174,6 +192,14 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] crate::git::Error),
+}
+
+fn elsewhere(others: &[String]) -> String {
+    if others.is_empty() {
+        String::new()
+    } else {
+        format!("it is in the folder of {}; ", others.join(", "))
+    }
 }
 
 fn offer(nearest: &[String]) -> String {

@@ -108,8 +108,8 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
         let is_binary = looked_at
             .as_ref()
             .is_none_or(|patch| patch.delta().flags().is_binary());
-        let stats = looked_at.map(|patch| patch.line_stats()).transpose()?;
-        let (_, added, removed) = stats.unwrap_or_default();
+        let counts = looked_at.map(|patch| patch.line_stats()).transpose()?;
+        let (_, added, removed) = counts.unwrap_or_default();
         let (before, after) = (
             repository.find_blob(delta.old_file().id()).ok(),
             repository.find_blob(delta.new_file().id()).ok(),

@@ -6,15 +6,19 @@ use super::{Error, OFFERED, owner_folder};
 use crate::config::Project;
 use crate::git::{Commit, Repository};
 use crate::overlay::{Body, Composer, Composition, Kind, Lister};
-use crate::store::{Store, UnitId};
+use crate::store::{AppName, Store, StoreId, UnitId};
 
 /// The answer.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Why {
+    /// The store.
+    pub store_id: StoreId,
     /// The store and the app.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub unit: UnitId,
+    /// The app.
+    pub app: AppName,
     /// Relative to the app.
     pub path: String,
     /// Who gives it; nobody when it is dropped.
@@ -25,6 +29,28 @@ pub struct Why {
     pub dropped: Option<DroppedBy>,
     /// What is special about the file, as a sentence.
     pub special: Option<String>,
+}
+
+/// `<app>/<path>` of what a path of the project is in the composed store: a file of one of its
+/// layers, or of `.out`.
+pub fn composed_path(project: &Project, store: &Store, path: &str) -> Option<String> {
+    let out = format!(".out/{}/", store.id);
+    if let Some(inside) = path.strip_prefix(&out) {
+        return Some(inside.to_owned());
+    }
+    let lineage = project.stores.lineage(store);
+    let folders = lineage.iter().rev().filter_map(|link| link.folder.clone());
+    let mut inside = folders
+        .chain(["apps".to_owned()])
+        .filter_map(|folder| path.strip_prefix(&folder)?.strip_prefix('/'));
+    let is_of_app = |path: &&str| {
+        let app = path.split('/').next();
+        project
+            .apps
+            .iter()
+            .any(|one| Some(one.name.as_str()) == app)
+    };
+    inside.find(is_of_app).map(str::to_owned)
 }
 
 /// One layer's file.
@@ -89,6 +115,8 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
         })
     };
     let mut why = Why {
+        store_id: store.id.clone(),
+        app: composition.unit.app.clone(),
         unit: composition.unit.clone(),
         path: inner.to_owned(),
         winner: None,
@@ -118,6 +146,7 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
             unit: composition.unit.clone(),
             path: inner.to_owned(),
             nearest: nearest(&composition, inner),
+            others: others(project, store, &composition.unit, inner),
         });
     }
     Ok(why)
@@ -146,6 +175,17 @@ fn special(composition: &Composition, path: &str) -> Option<String> {
         (_, _, Kind::Link { target }) => Some(format!("is a link to `{target}`")),
         _ => None,
     }
+}
+
+/// Stores that are no ancestors, and have the file in their own folder.
+fn others(project: &Project, store: &Store, unit: &UnitId, path: &str) -> Vec<String> {
+    let lineage = project.stores.lineage(store);
+    let others = project.stores.iter().filter(|other| {
+        let is_ancestor = lineage.iter().any(|link| link.id == other.id);
+        let folder = other.folder_of(&unit.app).filter(|_| !is_ancestor);
+        folder.is_some_and(|folder| project.root.join(folder).join(path).is_file())
+    });
+    others.map(|other| format!("`{}`", other.id)).collect()
 }
 
 /// Existing paths most like the unknown one: the same name elsewhere comes first.

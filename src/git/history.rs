@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use git2::{Delta, DiffOptions, ErrorCode, Oid, Sort};
 
-use super::tree::{Difference, Objects};
+use super::tree::{Difference, Objects, Tree};
 use super::{Error, Repository};
 
 /// A commit, as far as people want to know it.
@@ -112,6 +112,18 @@ impl History<'_> {
             && oldest.is_some_and(|touch| self.ends.contains(&touch.commit))
     }
 
+    /// Whether one commit can be reached from another one.
+    pub fn has_seen(&self, later: usize, earlier: usize) -> Result<bool, Error> {
+        let (later, earlier) = (self.commits[later], self.commits[earlier]);
+        let reached = later == earlier
+            || self
+                .repository
+                .inner
+                .graph_descendant_of(later, earlier)
+                .map_err(|source| self.repository.failed("the history", source))?;
+        Ok(reached)
+    }
+
     /// How many commits it has.
     pub fn len(&self) -> usize {
         self.commits.len()
@@ -172,6 +184,9 @@ impl Repository {
             .map_err(|source| self.failed("the history", source))
     }
 
+    /// One pass, children before parents. A path is at one commit at a time, and goes on to the
+    /// parent in which it is the same, as `git log -- <path>` does: what a merge has left behind
+    /// on another branch is no part of its history.
     fn walk(&self, paths: &[String], folder: &str) -> Result<History<'_>, git2::Error> {
         let mut history = History {
             repository: self,
@@ -179,20 +194,20 @@ impl Repository {
             ends: BTreeSet::new(),
             followed: HashMap::new(),
         };
-        // Which followed paths a name stands for at present; several, after renames.
-        let mut names = BTreeMap::<String, Vec<String>>::new();
         for path in paths {
-            names.insert(path.clone(), vec![path.clone()]);
             let followed = Followed {
                 touches: Vec::new(),
                 names: vec![(0, path.clone())],
             };
             history.followed.insert(path.clone(), followed);
         }
-        if self.inner.is_empty()? || self.inner.head().is_err() {
+        let Ok(head) = self.inner.head().and_then(|head| head.peel_to_commit()) else {
             return Ok(history);
-        }
+        };
+        let mut at = HashMap::<Oid, Vec<String>>::new();
+        at.insert(head.id(), paths.to_vec());
         let objects = self.objects();
+        let folder = format!("{}{folder}", self.prefix);
         let mut walk = self.inner.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
         walk.push_head()?;
@@ -204,87 +219,20 @@ impl Repository {
             if commit.parents().len() == 0 {
                 history.ends.insert(index);
             }
-            for change in self.changes(&commit, folder, &names, &objects)? {
-                for key in names.get(&change.path).cloned().unwrap_or_default() {
-                    let Some(followed) = history.followed.get_mut(&key) else {
-                        continue;
-                    };
-                    followed.touches.push(Touch {
-                        commit: index,
-                        blob: change.blob,
-                    });
-                    if let Some(before) = &change.renamed_from {
-                        followed.names.push((index + 1, before.clone()));
-                        if let Some(keys) = names.get_mut(&change.path) {
-                            keys.retain(|other| *other != key);
-                        }
-                        names.entry(before.clone()).or_default().push(key);
-                    }
+            let Some(paths) = at.remove(&id) else {
+                continue;
+            };
+            let step = Step::new(self, &commit, &folder, &objects)?;
+            for path in paths {
+                let Some(followed) = history.followed.get_mut(&path) else {
+                    continue;
+                };
+                if let Some(next) = step.take(index, followed)? {
+                    at.entry(next).or_default().push(path);
                 }
             }
         }
         Ok(history)
-    }
-
-    /// What a commit changed of the names that are followed; a merge only what none of its
-    /// parents has just so, as `git log` has it.
-    fn changes(
-        &self,
-        commit: &git2::Commit,
-        folder: &str,
-        names: &BTreeMap<String, Vec<String>>,
-        objects: &Arc<Objects>,
-    ) -> Result<Vec<Change>, git2::Error> {
-        let tree = self.tree_of(objects, commit);
-        let folder = format!("{}{folder}", self.prefix);
-        let parents: Vec<_> = commit.parents().collect();
-        let none = [None];
-        let parents: Vec<_> = parents.iter().map(Some).collect();
-        let mut found: Option<Vec<Change>> = None;
-        for parent in if parents.is_empty() {
-            &none[..]
-        } else {
-            &parents
-        } {
-            let before = parent.map(|parent| self.tree_of(objects, parent));
-            let differences = tree
-                .since(before.as_ref(), Path::new(&folder))
-                .map_err(|error| git2::Error::from_str(&error.to_string()))?;
-            let is_added = |it: &&Difference| it.old.is_none();
-            let is_removed = |it: &&Difference| it.new.is_none();
-            let mut changes: Vec<_> = differences
-                .iter()
-                .filter_map(|it| {
-                    let path = it.path.to_str()?.strip_prefix(&self.prefix)?.to_owned();
-                    let is_followed = names.get(&path).is_some_and(|keys| !keys.is_empty());
-                    is_followed.then_some(Change {
-                        path,
-                        blob: it.new,
-                        renamed_from: None,
-                    })
-                })
-                .collect();
-            let added = differences.iter().filter(is_added);
-            let added: BTreeSet<_> = added.filter_map(|it| it.path.to_str()).collect();
-            let may_be_renamed = differences.iter().any(|it| is_removed(&it))
-                && changes
-                    .iter()
-                    .any(|it| added.contains(format!("{}{}", self.prefix, it.path).as_str()));
-            if let (true, Some(parent)) = (may_be_renamed, parent) {
-                let renames = self.renames(parent, commit, &folder)?;
-                for change in &mut changes {
-                    change.renamed_from = renames.get(&change.path).cloned();
-                }
-            }
-            found = Some(match found {
-                None => changes,
-                Some(mut before) => {
-                    before.retain(|one| changes.iter().any(|other| other.path == one.path));
-                    before
-                }
-            });
-        }
-        Ok(found.unwrap_or_default())
     }
 
     /// New names with the old ones, as git's library finds them.
@@ -301,29 +249,112 @@ impl Repository {
             .inner
             .diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
         diff.find_similar(None)?;
+        let inside = |file: git2::DiffFile| {
+            let path = std::str::from_utf8(file.path_bytes()?).ok()?;
+            path.strip_prefix(&self.prefix).map(str::to_owned)
+        };
         let renamed = diff
             .deltas()
             .filter(|delta| delta.status() == Delta::Renamed);
         Ok(renamed
-            .filter_map(|delta| {
-                Some((
-                    self.inside(&delta.new_file())?,
-                    self.inside(&delta.old_file())?,
-                ))
-            })
+            .filter_map(|delta| Some((inside(delta.new_file())?, inside(delta.old_file())?)))
             .collect())
-    }
-
-    /// The path relative to the project; none for what lies outside.
-    fn inside(&self, file: &git2::DiffFile) -> Option<String> {
-        let path = std::str::from_utf8(file.path_bytes()?).ok()?;
-        path.strip_prefix(&self.prefix).map(str::to_owned)
     }
 }
 
-/// What a commit did to a followed name.
-struct Change {
-    path: String,
-    blob: Option<Oid>,
-    renamed_from: Option<String>,
+/// A commit, and in what it differs from each of its parents.
+struct Step<'r> {
+    repository: &'r Repository,
+    commit: &'r git2::Commit<'r>,
+    folder: &'r str,
+    tree: Tree,
+    parents: Vec<Parent<'r>>,
+}
+
+struct Parent<'r> {
+    commit: git2::Commit<'r>,
+    tree: Tree,
+    /// By path relative to the repository.
+    differences: HashMap<String, Difference>,
+}
+
+impl<'r> Step<'r> {
+    fn new(
+        repository: &'r Repository,
+        commit: &'r git2::Commit<'r>,
+        folder: &'r str,
+        objects: &Arc<Objects>,
+    ) -> Result<Self, git2::Error> {
+        let tree = repository.tree_of(objects, commit);
+        let parents = commit.parents().map(|commit| {
+            let before = repository.tree_of(objects, &commit);
+            let differences = tree
+                .since(Some(&before), Path::new(folder))
+                .map_err(of_library)?;
+            let by_path = differences.into_iter().filter_map(|difference| {
+                let path = difference.path.to_str()?.to_owned();
+                Some((path, difference))
+            });
+            Ok(Parent {
+                commit,
+                tree: before,
+                differences: by_path.collect(),
+            })
+        });
+        let parents = parents.collect::<Result<_, git2::Error>>()?;
+        Ok(Self {
+            repository,
+            commit,
+            folder,
+            tree,
+            parents,
+        })
+    }
+
+    /// Takes a path over the commit, and says to which parent it goes on.
+    fn take(&self, index: usize, followed: &mut Followed) -> Result<Option<Oid>, git2::Error> {
+        let name = followed.names.last().map_or("", |(_, name)| name);
+        let path = format!("{}{name}", self.repository.prefix);
+        let is_same = |parent: &&Parent| !parent.differences.contains_key(&path);
+        if let Some(parent) = self.parents.iter().find(is_same) {
+            return Ok(Some(parent.commit.id()));
+        }
+        let blob = |tree: &Tree| tree.blob_at(&path).map_err(of_library);
+        let now = blob(&self.tree)?;
+        if self.parents.is_empty() && now.is_none() {
+            return Ok(None);
+        }
+        followed.touches.push(Touch {
+            commit: index,
+            blob: now,
+        });
+        for parent in &self.parents {
+            if blob(&parent.tree)?.is_some() {
+                return Ok(Some(parent.commit.id()));
+            }
+        }
+        // Added here, or renamed.
+        for parent in &self.parents {
+            let removes = |difference: &Difference| difference.new.is_none();
+            if !parent.differences.values().any(removes) {
+                continue;
+            }
+            let renames = self
+                .repository
+                .renames(&parent.commit, self.commit, self.folder)?;
+            if let Some(before) = renames.get(name) {
+                followed.names.push((index + 1, before.clone()));
+                return Ok(Some(parent.commit.id()));
+            }
+        }
+        Ok(self.parents.first().map(|parent| parent.commit.id()))
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that `map_err` takes"
+)]
+fn of_library(error: std::io::Error) -> git2::Error {
+    git2::Error::from_str(&error.to_string())
 }

@@ -1,6 +1,6 @@
 //! What git's index remembers of files, so that unchanged ones need not be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use git2::Oid;
 
@@ -14,12 +14,16 @@ pub struct Tracked {
     size: u32,
     /// Seconds and nanoseconds; zero when the index cannot vouch for the file.
     modified: (i64, u32),
+    /// The same of the inode; zero where the index was written by a program that keeps none.
+    changed: (i64, u32),
 }
 
 /// Files that git tracks under the project, by path relative to it.
 #[derive(Debug, Default)]
 pub struct Index {
     files: BTreeMap<String, Tracked>,
+    /// Files that a sparse checkout leaves out.
+    skipped: BTreeSet<String>,
 }
 
 impl Repository {
@@ -38,6 +42,7 @@ impl Repository {
             .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
             .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
         let mut files = BTreeMap::new();
+        let mut skipped = BTreeSet::new();
         for entry in index.iter() {
             let stage = (entry.flags >> 12) & 0x3;
             let Ok(path) = std::str::from_utf8(&entry.path) else {
@@ -48,6 +53,10 @@ impl Repository {
                 continue;
             }
             if let Some(path) = path.strip_prefix(&self.prefix) {
+                let flags = git2::IndexEntryExtendedFlag::from_bits_truncate(entry.flags_extended);
+                if flags.is_skip_worktree() {
+                    skipped.insert(path.to_owned());
+                }
                 let seconds = i64::from(entry.mtime.seconds());
                 let racy = seconds >= written;
                 files.insert(
@@ -55,6 +64,7 @@ impl Repository {
                     Tracked {
                         id: entry.id,
                         size: entry.file_size,
+                        changed: (i64::from(entry.ctime.seconds()), entry.ctime.nanoseconds()),
                         modified: if racy {
                             (0, 0)
                         } else {
@@ -64,7 +74,7 @@ impl Repository {
                 );
             }
         }
-        Ok(Index { files })
+        Ok(Index { files, skipped })
     }
 }
 
@@ -76,8 +86,19 @@ impl Index {
         let same = tracked.modified.0 != 0
             && u64::from(tracked.size) == stat.size & 0xffff_ffff
             && tracked.modified.0 == stat.modified.0
-            && i64::from(tracked.modified.1) == stat.modified.1;
+            && i64::from(tracked.modified.1) == stat.modified.1
+            && (tracked.changed == (0, 0)
+                || (tracked.changed.0 == stat.changed.0
+                    && i64::from(tracked.changed.1) == stat.changed.1));
         same.then_some(tracked.id)
+    }
+
+    /// Files below `folder` (ending in `/`) that a sparse checkout leaves out.
+    pub fn skipped<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
+        self.skipped
+            .range(folder.to_owned()..)
+            .map(String::as_str)
+            .take_while(move |path| path.starts_with(folder))
     }
 
     /// Whether git tracks the file.

@@ -67,10 +67,7 @@ pub enum Error {
     },
     /// Anything else libgit2 reports.
     #[error("git cannot read {what} of `{}`", project.display())]
-    #[diagnostic(
-        code(alokai::git::read),
-        help("`git fsck` tells whether the repository is sound")
-    )]
+    #[diagnostic(code(alokai::git::read), help("{}", read_help(source)))]
     Read {
         /// What was asked for.
         what: &'static str,
@@ -79,6 +76,19 @@ pub enum Error {
         /// The library's word.
         source: git2::Error,
     },
+}
+
+fn read_help(source: &git2::Error) -> &'static str {
+    let reason = source.message();
+    if reason.contains("extension") || reason.contains("refstorage") || reason.contains("format") {
+        "sparse and split indexes, SHA-256 and reftable are not read; the first two go with \
+         `git sparse-checkout reapply --no-sparse-index` and `git update-index --no-split-index`"
+    } else if source.code() == ErrorCode::NotFound || reason.contains("not found") {
+        "a partial clone lacks objects: `git fetch --refetch --no-filter` brings them; else \
+         `git fsck` tells whether the repository is sound"
+    } else {
+        "`git fsck` tells whether the repository is sound"
+    }
 }
 
 fn deepen(revision: &str, shallow: bool) -> &'static str {

@@ -231,6 +231,12 @@ impl Tree {
         Ok(self.find(path)?.map(|item| item.id))
     }
 
+    /// The blob at a path relative to the repository; none where no file is.
+    pub fn blob_at(&self, path: &str) -> io::Result<Option<Oid>> {
+        let item = self.find(&self.root.join(path))?;
+        Ok(item.filter(|it| it.kind != Kind::Folder).map(|it| it.id))
+    }
+
     /// What lies at the path, which has to be without links in its folders.
     fn find(&self, path: &Path) -> io::Result<Option<Item>> {
         let Ok(inside) = path.strip_prefix(&self.root) else {
@@ -271,6 +277,7 @@ impl Item {
                 executable,
                 size: 0,
                 modified: (0, 0),
+                changed: (0, 0),
                 blob: Some(self.id),
             }),
         }

@@ -96,6 +96,7 @@ impl File {
 pub struct Stamp {
     size: u64,
     modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -104,6 +105,7 @@ impl Stamp {
         Self {
             size: stat.size,
             modified: stat.modified,
+            changed: stat.changed,
         }
     }
 
@@ -242,8 +244,8 @@ impl Lister {
             if !ignored {
                 walk.folder(&root, "", &mut rules)?;
             }
-            walk.tracked()?;
         }
+        walk.tracked()?;
         Ok(walk.end(owner))
     }
 

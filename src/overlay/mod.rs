@@ -135,6 +135,18 @@ pub enum Problem {
         /// The path, relative to the project.
         path: String,
     },
+    /// A file that a sparse checkout leaves out.
+    #[error("`{}` is not here, since the checkout is sparse", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::overlay::sparse),
+        help(
+            "bring it: `git sparse-checkout add apps`, or all of it: `git sparse-checkout disable`"
+        )
+    )]
+    Sparse {
+        /// The path, relative to the project.
+        path: String,
+    },
     /// A name that is no text.
     #[error("the name of `{path}` is not valid UTF-8")]
     #[diagnostic(code(alokai::overlay::name), help("rename it"))]

@@ -21,6 +21,13 @@ pub struct Lock {
 /// This tool's folder in a project, which hides itself from git. Made when it is missing.
 pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
     let folder = project.join(".alokai");
+    if folder
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_symlink())
+    {
+        let error = std::io::Error::other("it is a link, and nothing may be written outside of it");
+        return Err(Io::at("use", &folder)(error));
+    }
     std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
     let ignore = folder.join(".gitignore");
     if !ignore.exists() {

@@ -46,7 +46,7 @@ fn reasons_say_what_was_touched() {
     project.write("config/brand.json", b"{}\n");
     let lists = changed(
         &project,
-        &["--since", "HEAD", "--global-dependencies", "config/**"],
+        &["--since", "HEAD", "--global-dependencies", "config"],
     );
     let reasons = json!(["PACKAGE_LOCK_CHANGED", "GLOBAL_DEPENDENCIES_CHANGED"]);
     assert_eq!(lists[0]["reasons"], reasons);
@@ -90,6 +90,17 @@ fn a_workspace_package_counts_for_the_stores_whose_apps_depend_on_it() {
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert_eq!(list[0]["reasons"], json!(["GLOBAL_DEPENDENCIES_CHANGED"]));
     assert_eq!(list[0]["dependencies"], json!(["packages/colors/index.js"]));
+    project.commit();
+    // One that is gone is one that changed.
+    std::fs::remove_dir_all(project.path("packages/colors")).unwrap();
+    let ids = changed(&project, &["--since", "HEAD", "--condensed"]);
+    assert_eq!(ids, json!(["eu", "us"]));
+    project.commit();
+    let ids = changed(
+        &project,
+        &["--since", "HEAD~1", "--to", "HEAD", "--condensed"],
+    );
+    assert_eq!(ids, json!(["eu", "us"]));
 }
 
 #[test]

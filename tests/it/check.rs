@@ -127,13 +127,21 @@ fn what_cannot_be_read_or_composed_is_found_too() {
         run.stdout
     );
 
-    let project = Project::shop().link("apps/playwright/out", "/etc/hostname");
+    let project = Project::shop()
+        .link("apps/playwright/out", "/etc/hostname")
+        .file("apps/stores/fashion/stores/us/lost.txt", "lost\n");
     let run = project.alokai(&["store", "check"]).fails_with(1);
     assert!(
         run.stdout.contains("outside the repository"),
         "{}",
         run.stdout
     );
+    assert!(
+        run.stdout.contains("lost.txt"),
+        "the rest is found too: {}",
+        run.stdout
+    );
+    assert!(run.stderr.contains("not looked at"), "{}", run.stderr);
 }
 
 #[test]

@@ -503,6 +503,35 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     assert!(!project.exists(".out/us/storefront-unified-nextjs/.next"));
 }
 
+#[test]
+fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceive_nobody() {
+    let project = two_layers();
+    composed(&project);
+    let out = ".out/us/storefront-unified-nextjs/texts.txt";
+    project.write(out, b"texts of us\n");
+    let check = ["store", "compose", "--all", "--check"];
+    project.alokai(&check).succeeds();
+    let before = project.path(out).metadata().unwrap().modified().unwrap();
+    composed(&project);
+    assert_eq!(
+        project.path(out).metadata().unwrap().modified().unwrap(),
+        before
+    );
+
+    // The same size, and the time that it had.
+    let source = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
+    let time = project.path(source).metadata().unwrap().modified().unwrap();
+    project.write(source, b"TEXTS of us\n");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(project.path(source))
+        .unwrap();
+    file.set_modified(time).unwrap();
+    project.alokai(&check).fails_with(1);
+    composed(&project);
+    assert_eq!(project.read(out), "TEXTS of us\n");
+}
+
 /// How often a compose is killed; the moments are random.
 const KILLS: usize = 300;
 

@@ -119,6 +119,19 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
         patch.contains("-header of fashion\n+not committed\n"),
         "{patch}"
     );
+    // What the working tree has not any more is there in commits.
+    git(project.root(), &["stash", "--quiet"]);
+    project.write("alokai.config.json", b"{ \"stores\": {} }");
+    assert_eq!(
+        json(&["--since", "HEAD~1", "--to", "HEAD"])["files"][0]["path"],
+        format!("{NEXT}/public/logo.svg")
+    );
+    assert_eq!(json(&["--since", "HEAD"])["files"][0]["status"], "D");
+    git(
+        project.root(),
+        &["checkout", "--quiet", "alokai.config.json"],
+    );
+    git(project.root(), &["stash", "pop", "--quiet"]);
     let stat = project
         .alokai(&["store", "diff", "us", "--stat"])
         .succeeds()

@@ -320,3 +320,124 @@ fn what_cannot_be_merged_is_named() {
         stores.stderr
     );
 }
+
+#[test]
+fn what_a_merge_leaves_behind_on_a_branch_is_no_history() {
+    let project = shop();
+    git(project.root(), &["branch", "side"]);
+    project.write(
+        &us("page.tsx"),
+        page(&[(3, "us line"), (5, "us more")]).as_bytes(),
+    );
+    commit(&project, "us: more");
+    // On a branch the override is removed, and the merge keeps it.
+    git(project.root(), &["checkout", "--quiet", "side"]);
+    std::fs::remove_file(project.path(&us("page.tsx"))).unwrap();
+    commit(&project, "side: remove it");
+    git(project.root(), &["checkout", "--quiet", "main"]);
+    git(
+        project.root(),
+        &[
+            "merge",
+            "--quiet",
+            "--strategy",
+            "ours",
+            "-m",
+            "keep it",
+            "side",
+        ],
+    );
+    project.write(&base("page.tsx"), page(&[(15, "mended")]).as_bytes());
+    commit(&project, "base: mend a line");
+    assert_eq!(standing(&project, &us("page.tsx")), "behind");
+
+    // On another one the base is edited, and the merge keeps it removed.
+    git(project.root(), &["checkout", "--quiet", "-b", "other"]);
+    project.write(&base("page.tsx"), b"other\n");
+    commit(&project, "other: edit the base");
+    git(project.root(), &["checkout", "--quiet", "main"]);
+    std::fs::remove_file(project.path(&base("page.tsx"))).unwrap();
+    commit(&project, "base: gone");
+    git(
+        project.root(),
+        &[
+            "merge",
+            "--quiet",
+            "--strategy",
+            "ours",
+            "-m",
+            "stay without",
+            "other",
+        ],
+    );
+    let all = overrides(&project);
+    let one = all
+        .iter()
+        .find(|one| one["file"] == us("page.tsx"))
+        .unwrap();
+    assert_eq!(one["standing"], "orphan");
+    assert_eq!(one["commits"][0]["subject"], "base: gone");
+}
+
+#[test]
+fn another_store_under_an_old_id_has_a_history_of_its_own() {
+    let project = shop();
+    project.write(&base("page.tsx"), page(&[(15, "mended")]).as_bytes());
+    commit(&project, "base: mend a line");
+    let stores = "apps/stores/fashion/stores";
+    git(
+        project.root(),
+        &["mv", &format!("{stores}/us"), &format!("{stores}/at")],
+    );
+    commit(&project, "us is at now");
+    project.write(&us("page.tsx"), b"quite\nother\n");
+    commit(&project, "another us");
+    let at = format!("{stores}/at/{NEXT}/page.tsx");
+    assert_eq!(standing(&project, &at), "behind");
+    assert_eq!(standing(&project, &us("page.tsx")), "current");
+}
+
+#[test]
+fn a_template_that_gave_up_its_file_is_remembered() {
+    let project = shop();
+    let fashion = |path: &str| format!("apps/stores/fashion/{NEXT}/{path}");
+    project.write(&fashion("page.tsx"), page(&[(10, "fashion")]).as_bytes());
+    commit(&project, "fashion: a page");
+    project.write(
+        &us("page.tsx"),
+        page(&[(3, "us line"), (10, "fashion")]).as_bytes(),
+    );
+    commit(&project, "us: take it over");
+    assert_eq!(standing(&project, &us("page.tsx")), "current");
+    // Its folder for the app goes with its last files.
+    git(project.root(), &["rm", "--quiet", "-r", &fashion("")]);
+    commit(&project, "fashion: gives it up");
+    let all = overrides(&project);
+    let one = all
+        .iter()
+        .find(|one| one["file"] == us("page.tsx"))
+        .unwrap();
+    assert_eq!(one["standing"], "behind");
+    let subjects: Vec<_> = one["commits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["subject"])
+        .collect();
+    assert_eq!(subjects, ["fashion: gives it up"]);
+}
+
+#[test]
+fn a_link_to_elsewhere_is_no_override_that_could_be_merged_into() {
+    let project = shop().file("shared/page.tsx", &page(&[(1, "shared")]));
+    std::fs::remove_file(project.path(&us("page.tsx"))).unwrap();
+    let project = project.link(&us("page.tsx"), "../../../../../../shared/page.tsx");
+    commit(&project, "us: a link");
+    project.write(&base("page.tsx"), page(&[(15, "mended")]).as_bytes());
+    commit(&project, "base: mend a line");
+    assert_eq!(standing(&project, &us("page.tsx")), "none");
+    project
+        .alokai(&["store", "drift", "--merge", &us("page.tsx")])
+        .fails_with(2);
+    assert!(project.path(&us("page.tsx")).is_symlink());
+}

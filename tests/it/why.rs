@@ -99,3 +99,21 @@ fn json_has_the_commit_that_last_changed_each_layer() {
     assert_eq!(json["hidden"][0]["lastCommit"]["sha"], second);
     assert_eq!(json["hidden"][0]["lastCommit"]["subject"], "change");
 }
+
+#[test]
+fn a_path_may_be_one_that_a_shell_completes() {
+    let project = shop();
+    let app = "storefront-unified-nextjs";
+    let plain = why(&project, &format!("{app}/header.tsx"));
+    for path in [
+        format!("apps/{app}/header.tsx"),
+        format!("apps/stores/fashion/stores/us/{app}/header.tsx"),
+        format!(".out/us/{app}/header.tsx"),
+        project
+            .path(&format!("apps/{app}/header.tsx"))
+            .display()
+            .to_string(),
+    ] {
+        assert_eq!(why(&project, &path), plain, "{path}");
+    }
+}

@@ -20,15 +20,30 @@ use crate::store::Store;
 /// Stores above one another, root not counted; more are hard to oversee.
 const DEEPEST: usize = 3;
 
-/// Everything odd, by file and line, each once.
-pub fn check(root: &Path) -> Result<Vec<Finding>, Error> {
+/// What was found, and what could not be looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// Everything odd, by file and line, each once.
+    pub findings: Vec<Finding>,
+    /// What was left out, and why.
+    pub unchecked: Vec<String>,
+}
+
+/// Looks at everything that can be looked at.
+pub fn check(root: &Path) -> Result<Checked, Error> {
     let project = match Project::load(root) {
         Ok(project) => project,
-        Err(error) => return of_config(root, error),
+        Err(error) => {
+            return Ok(Checked {
+                findings: of_config(root, error)?,
+                unchecked: vec!["the project cannot be read, so nothing else was looked at".into()],
+            });
+        }
     };
     let mut check = Check {
         project: &project,
         findings: BTreeSet::new(),
+        unchecked: Vec::new(),
     };
     check.notices();
     check.ids_and_chains();
@@ -42,11 +57,21 @@ pub fn check(root: &Path) -> Result<Vec<Finding>, Error> {
     check.rules(&stores, &layers);
     match composer.compose(&stores) {
         Ok(compositions) => check.compositions(&compositions),
-        Err(overlay::Error::Files { problems }) => check.problems(&problems),
+        Err(overlay::Error::Files { problems }) => {
+            check.problems(&problems);
+            check.unchecked.push(
+                "stores cannot be composed, so imports, case and own package files were not \
+                 looked at"
+                    .into(),
+            );
+        }
         Err(error) => return Err(error.into()),
     }
-    check.overrides(repository.is_some())?;
-    Ok(check.findings.into_iter().collect())
+    check.overrides(repository.as_ref())?;
+    Ok(Checked {
+        findings: check.findings.into_iter().collect(),
+        unchecked: check.unchecked,
+    })
 }
 
 /// A project that cannot be read is found to be so; anything else is an error.
@@ -78,6 +103,7 @@ fn of_config(root: &Path, error: config::Error) -> Result<Vec<Finding>, Error> {
 struct Check<'a> {
     project: &'a Project,
     findings: BTreeSet<Finding>,
+    unchecked: Vec<String>,
 }
 
 impl Check<'_> {
@@ -96,11 +122,13 @@ impl Check<'_> {
         (FILE.to_owned(), self.project.config_line(pointer))
     }
 
-    /// A store's folder, or its entry in the config.
+    /// A store's entry in the config, else its folder.
     fn store(&self, store: &Store) -> (String, Option<usize>) {
+        let id = store.id.as_str();
+        let is_configured = self.project.local.iter().any(|(known, _)| known == id);
         match &store.folder {
-            Some(folder) => (folder.clone(), None),
-            None => self.config(&["stores", store.id.as_str()]),
+            Some(folder) if !is_configured => (folder.clone(), None),
+            _ => self.config(&["stores", id]),
         }
     }
 
@@ -187,6 +215,7 @@ impl Check<'_> {
             let Some(folder) = &store.folder else {
                 continue;
             };
+            self.untaken(store);
             let path = self.project.root.join(folder);
             let reading = |source| Error::Read {
                 path: folder.clone(),
@@ -214,6 +243,29 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Folders for a frontend of a framework that neither the store nor one below it names.
+    fn untaken(&mut self, store: &Store) {
+        let project = self.project;
+        let below = project.stores.deployables().filter(|other| {
+            let lineage = project.stores.lineage(other);
+            lineage.iter().any(|link| link.id == store.id)
+        });
+        let takers: Vec<_> = below.collect();
+        for app in &store.apps {
+            let has_it = |store: &&Store| project.apps_of(store).any(|one| one.name == *app);
+            if takers.is_empty() || takers.iter().any(has_it) {
+                continue;
+            }
+            let at = (store.folder_of(app).unwrap_or_default(), None);
+            let message = format!(
+                "`{}` is in no composition: the framework of `{}` is another one",
+                at.0, takers[0].id
+            );
+            let help = "remove it, or mend `framework` in the config";
+            self.find(Code::OutsideApp, at, message, help);
+        }
     }
 
     /// Rules without which every composition would be the same.
@@ -289,12 +341,29 @@ impl Check<'_> {
                 | overlay::Problem::LinkDangling { path, .. }
                 | overlay::Problem::LinkCycle { path, .. }
                 | overlay::Problem::Special { path }
+                | overlay::Problem::Sparse { path }
                 | overlay::Problem::Name { path } => path.clone(),
-                overlay::Problem::Clash { .. } => FILE.to_owned(),
+                overlay::Problem::Clash { path, file, .. } => self.source(path, file),
             };
             let help = help.unwrap_or_default();
             self.find(Code::Composition, (at, None), problem.to_string(), &help);
         }
+    }
+
+    /// Where the layer called `owner` has `<store>/<app>/<path>`.
+    fn source(&self, path: &str, owner: &str) -> String {
+        let mut parts = path.splitn(3, '/').skip(1);
+        let (app, inside) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        let folder = self
+            .project
+            .stores
+            .get(owner)
+            .and_then(|store| store.folder.as_deref());
+        let folder = folder.unwrap_or("apps");
+        format!("{folder}/{app}/{inside}")
     }
 
     fn compositions(&mut self, compositions: &[Composition]) {
@@ -429,9 +498,20 @@ impl Check<'_> {
 
     /// Overrides that are the same as what they override, and those that override nothing any
     /// more, which only history tells.
-    fn overrides(&mut self, has_history: bool) -> Result<(), Error> {
-        if !has_history {
-            return Ok(());
+    fn overrides(&mut self, repository: Option<&Repository>) -> Result<(), Error> {
+        match repository {
+            None => {
+                let note =
+                    "there is no repository, so orphans and needless copies were not looked for";
+                self.unchecked.push(note.into());
+                return Ok(());
+            }
+            Some(repository) if repository.is_shallow() => {
+                let note =
+                    "this clone is shallow, so orphans may be missed (`git fetch --unshallow`)";
+                self.unchecked.push(note.into());
+            }
+            Some(_) => {}
         }
         let stores: Vec<&Store> = self.project.stores.iter().collect();
         for one in drift(self.project, &stores, false)?.overrides {
@@ -447,7 +527,7 @@ impl Check<'_> {
                     let commit = one.commits.first();
                     let commit = commit
                         .and_then(|commit| commit.sha.get(..12))
-                        .unwrap_or_default();
+                        .unwrap_or("the working tree");
                     let message = format!(
                         "`{}` was made to override `{from}`, which {commit} removed",
                         one.file

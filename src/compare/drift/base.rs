@@ -1,14 +1,12 @@
 //! Which version of the inherited file an override was made from: history first, likeness
 //! where history does not tell.
 
-use git2::Oid;
-
 use super::Candidate;
 use super::three_way::{
     contains, count, distance, is_binary, keep_ours, ours_in_conflicts, three_way,
 };
 use crate::compare::Error;
-use crate::git::History;
+use crate::git::{History, Touch};
 use crate::overlay::ContentId;
 
 /// How alike two contents must be for one to count as made from the other, when history does
@@ -21,13 +19,21 @@ pub struct Versions<'a> {
     pub candidate: &'a Candidate<'a>,
 }
 
+/// The content that an override was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    pub id: ContentId,
+    /// The override's commit at which it was inherited; none for what is inherited now.
+    pub commit: Option<usize>,
+}
+
 /// A version: its id, and its content.
 type Content<'a> = (ContentId, &'a [u8]);
 
 impl Versions<'_> {
     /// The content that the override was made from.
-    pub fn base(&self, ours: Content, theirs: Content) -> Result<Option<ContentId>, Error> {
-        let mut base: Option<ContentId> = None;
+    pub fn base(&self, ours: Content, theirs: Content) -> Result<Option<Base>, Error> {
+        let mut base: Option<Base> = None;
         let mut before: Option<Vec<u8>> = None;
         let touches = self.history.touches(&self.candidate.place.file);
         // Oldest first. A removal ends an override; what is added later is another one.
@@ -36,14 +42,18 @@ impl Versions<'_> {
             let Some(own) = touch.blob else { continue };
             let own = self.history.content(own)?;
             let there = self.inherited_at(touch.commit)?;
+            let there = there.map(|id| Base {
+                id,
+                commit: Some(touch.commit),
+            });
             base = match (base, there) {
                 // Added together with it, or after it.
                 (None, Some(there)) => Some(there),
                 (None, None) => self.most_alike(&own, touch.commit)?,
-                (Some(base), Some(there)) if there != base => {
-                    let there_content = self.history.content(there.oid())?;
+                (Some(base), Some(there)) if there.id != base.id => {
+                    let content = self.history.content(there.id.oid())?;
                     let taken_over =
-                        self.has_taken_over(base, before.as_deref(), &own, &there_content)?;
+                        self.has_taken_over(base.id, before.as_deref(), &own, &content)?;
                     Some(if taken_over { there } else { base })
                 }
                 (base, _) => base,
@@ -55,11 +65,16 @@ impl Versions<'_> {
         if committed == Some(ours.0.oid()) {
             return Ok(base);
         }
+        let now = Base {
+            id: theirs.0,
+            commit: None,
+        };
         match base {
-            None if committed.is_none() => Ok(Some(theirs.0)),
-            Some(base) if base != theirs.0 => {
-                let taken_over = self.has_taken_over(base, before.as_deref(), ours.1, theirs.1)?;
-                Ok(Some(if taken_over { theirs.0 } else { base }))
+            None if committed.is_none() => Ok(Some(now)),
+            Some(base) if base.id != theirs.0 => {
+                let taken_over =
+                    self.has_taken_over(base.id, before.as_deref(), ours.1, theirs.1)?;
+                Ok(Some(if taken_over { now } else { base }))
             }
             base => Ok(base),
         }
@@ -103,24 +118,30 @@ impl Versions<'_> {
 
     /// For an override that is older than what it overrides, as far as history goes: the
     /// version that is most like it, else the first.
-    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<ContentId>, Error> {
-        let mut best: Option<(f64, Oid)> = None;
+    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<Base>, Error> {
+        let mut best: Option<(f64, Touch)> = None;
         let mut first = None;
         for place in &self.candidate.above {
             for touch in self.history.touches(&place.file) {
                 let Some(blob) = touch.blob.filter(|_| touch.commit < commit) else {
                     continue;
                 };
-                first = Some(blob);
+                first = Some(*touch);
                 let content = self.history.content(blob)?;
                 let lines = 1 + count(own, b"\n") + count(&content, b"\n");
                 #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
                 let alike = 1.0 - distance(own, &content)? as f64 / lines as f64;
                 if alike >= ALIKE && best.is_none_or(|(known, _)| alike > known) {
-                    best = Some((alike, blob));
+                    best = Some((alike, *touch));
                 }
             }
         }
-        Ok(best.map(|(_, blob)| blob).or(first).map(ContentId::from))
+        let found = best.map(|(_, touch)| touch).or(first);
+        Ok(found.and_then(|touch| {
+            Some(Base {
+                id: touch.blob?.into(),
+                commit: Some(touch.commit),
+            })
+        }))
     }
 }

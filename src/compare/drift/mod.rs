@@ -8,19 +8,19 @@
 mod base;
 mod three_way;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use self::base::Versions;
-use self::three_way::{brings_nothing, contains, count, is_binary, three_way};
+use self::three_way::{brings_nothing, contains, is_binary, ours_in_conflicts, three_way};
 use super::patch::{Line, Patch, Version};
 use super::snapshot::repository;
 use super::{Error, OFFERED};
 use crate::config::Project;
 use crate::git::{Commit, History, Repository, Touch};
-use crate::overlay::{File, Kind, Layer, Lister, Owner, is_from_base};
+use crate::overlay::{File, Layer, Lister, Owner, Source, is_from_base};
 use crate::store::{AppName, Store, StoreId};
 
 /// Where layers lie, relative to the project.
@@ -213,7 +213,7 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
         conflicts: if merged.clean {
             0
         } else {
-            count(&merged.content, b"<<<<<<< ")
+            ours_in_conflicts(&merged.content).len()
         },
         content: Some(merged.content),
         ..nothing
@@ -233,7 +233,8 @@ fn candidates<'a>(
             return Ok(Arc::clone(layer));
         }
         let (layer, problems) = lister.layer(owner.clone(), folder)?;
-        crate::overlay::fail_on(problems)?;
+        // What cannot be composed overrides nothing.
+        drop(problems);
         let layer = Arc::new(layer);
         known.insert(folder.to_owned(), Arc::clone(&layer));
         Ok(layer)
@@ -242,24 +243,30 @@ fn candidates<'a>(
     for store in stores {
         for app in &store.apps {
             let lineage = project.stores.lineage(store);
-            let folders = lineage.iter().map(|link| {
-                let owner = Owner::Store(link.id.clone());
-                (owner, link.folder_of(app))
-            });
-            let base = (Owner::Base, Some(format!("{APPS}/{app}")));
-            let mut layers = Vec::new();
-            for (owner, folder) in [base].into_iter().chain(folders) {
-                if let Some(folder) = folder {
-                    let layer = list(&owner, &folder)?;
-                    layers.push((folder, layer));
-                }
-            }
-            let Some((own_folder, own)) = layers.pop() else {
+            let Some(own_folder) = store.folder_of(app) else {
                 continue;
             };
-            layers.reverse();
+            let own = list(&Owner::Store(store.id.clone()), &own_folder)?;
+            // Nearest first. A folder that is not there now may have been.
+            let ancestors = lineage[..lineage.len() - 1].iter().rev();
+            let ancestors = ancestors.filter_map(|link| {
+                let folder = link.folder.as_ref()?;
+                Some((Owner::Store(link.id.clone()), format!("{folder}/{app}")))
+            });
+            let base = (Owner::Base, format!("{APPS}/{app}"));
+            let mut layers = Vec::new();
+            for (owner, folder) in ancestors.chain([base]) {
+                let layer = list(&owner, &folder)?;
+                layers.push((folder, layer));
+            }
             for (path, file) in &own.files {
-                if is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
+                let file_path = format!("{own_folder}/{path}");
+                // What a link has led to lies elsewhere, and its history too.
+                let is_here = match &file.source {
+                    Source::Disk(from, _) => **from == *lister.project().join(&file_path),
+                    Source::Blob(_) | Source::Link => false,
+                };
+                if is_from_base(path) || !is_here {
                     continue;
                 }
                 let place = |owner: &Owner, folder: &str| Place {
@@ -335,6 +342,8 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
     let theirs = read(inherited, &candidate.above[*above].file)?;
     let versions = Versions { history, candidate };
     let base = versions.base((candidate.content.id, &ours), (inherited.id, &theirs))?;
+    let since = base.as_ref().and_then(|base| base.commit);
+    let base = base.map(|base| base.id);
     let content = match base {
         Some(id) if id == inherited.id => theirs.clone(),
         Some(id) => history.content(id.oid())?,
@@ -355,11 +364,22 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
         let touches = history.touches(place);
         let committed = touches.first().and_then(|touch| touch.blob);
         one.uncommitted = committed != Some(inherited.id.oid());
-        for touch in touches {
-            if base.is_some_and(|base| touch.blob == Some(base.oid())) {
-                break;
+        let mut missed = BTreeSet::new();
+        for place in &candidate.above {
+            for touch in history.touches(&place.file) {
+                let is_base = base.is_some_and(|base| touch.blob == Some(base.oid()));
+                let was_known = match since {
+                    Some(since) => history.has_seen(since, touch.commit)?,
+                    None => false,
+                };
+                if is_base || was_known {
+                    break;
+                }
+                missed.insert(touch.commit);
             }
-            one.commits.push(history.commit(touch.commit)?);
+        }
+        for commit in missed {
+            one.commits.push(history.commit(commit)?);
         }
     }
     Ok(Some((one, Some(content))))

@@ -23,6 +23,17 @@ pub struct Manifest {
     pub under_way: BTreeSet<String>,
 }
 
+/// Whether a file is as it would be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It was left alone.
+    Yes,
+    /// It has the same content, and the manifest does not know of it.
+    Touched,
+    /// It has to be written.
+    No,
+}
+
 /// A file as it was left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
@@ -31,6 +42,8 @@ pub struct Written {
     size: u64,
     /// Nanoseconds since the epoch.
     modified: i128,
+    /// The same of the inode, which nobody can set back.
+    changed: i128,
     /// Permissions.
     mode: u32,
 }
@@ -144,17 +157,29 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
 }
 
 impl Manifest {
-    /// Whether the file is there just as this entry would be written: one stat, no reading.
-    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> bool {
-        let Some(written) = self.files.get(path) else {
-            return false;
+    /// Whether the file is there just as this entry would be written: one stat, and one reading
+    /// where that tells of a change.
+    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> Held {
+        let Ok(metadata) = file.symlink_metadata() else {
+            return Held::No;
         };
-        !self.under_way.contains(path)
-            && written.id == entry.id()
-            && written.kind == WrittenKind::of(entry)
-            && file
-                .symlink_metadata()
-                .is_ok_and(|metadata| written.is_as_left(&metadata))
+        let known = self.files.get(path).filter(|written| {
+            written.id == entry.id()
+                && written.kind == WrittenKind::of(entry)
+                && !self.under_way.contains(path)
+        });
+        if known.is_some_and(|written| written.is_as_left(&metadata)) {
+            return Held::Yes;
+        }
+        let is_executable = metadata.mode() & 0o100 != 0;
+        let is_alike = metadata.is_file()
+            && *entry.kind()
+                == (Kind::File {
+                    executable: is_executable,
+                })
+            && metadata.mode() & 0o200 != 0
+            && ContentId::of_file(file).is_ok_and(|id| id == entry.id());
+        if is_alike { Held::Touched } else { Held::No }
     }
 
     /// Every path that may exist. The file can be edited; what it says to remove has to lie
@@ -203,6 +228,7 @@ impl Written {
             id: entry.id(),
             size: 0,
             modified: 0,
+            changed: 0,
             mode: 0,
         };
         written.leave(metadata);
@@ -211,17 +237,19 @@ impl Written {
 
     fn leave(&mut self, metadata: &Metadata) {
         self.size = metadata.size();
-        self.modified = modified(metadata);
+        self.modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
+        self.changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
         self.mode = metadata.mode() & 0o7777;
     }
 
     fn is_as_left(&self, metadata: &Metadata) -> bool {
         self.size == metadata.size()
-            && self.modified == modified(metadata)
+            && self.modified == nanoseconds(metadata.mtime(), metadata.mtime_nsec())
+            && self.changed == nanoseconds(metadata.ctime(), metadata.ctime_nsec())
             && self.mode == metadata.mode() & 0o7777
     }
 }
 
-fn modified(metadata: &Metadata) -> i128 {
-    i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }

@@ -11,7 +11,7 @@ use super::super::failure::Io;
 use super::super::lock::own_folder;
 use super::folders::Folders;
 use super::links::NodeModules;
-use super::manifest::{Manifest, Place, Written};
+use super::manifest::{Held, Manifest, Place, Written};
 use super::sources::Sources;
 use super::staging::{Staging, fill};
 use crate::overlay::Entry;
@@ -29,6 +29,8 @@ pub struct Work<'a> {
     /// Whether the last compose ended.
     is_complete: bool,
     write: Vec<Item<'a>>,
+    /// Files that are right, and that only the manifest has to learn of.
+    touched: Vec<Item<'a>>,
     remove: Vec<String>,
     links: Vec<NodeModules>,
 }
@@ -82,6 +84,7 @@ impl<'a> Work<'a> {
             is_new: true,
             is_complete: true,
             write: Vec::new(),
+            touched: Vec::new(),
             remove: Vec::new(),
         };
         let is_there = work.folder.symlink_metadata();
@@ -98,10 +101,15 @@ impl<'a> Work<'a> {
         let mut key = String::new();
         for item in wanted(store) {
             item.write_key(&mut key);
-            let is_there =
-                folders.are_real(&key) && old.holds(&key, item.entry, &work.folder.join(&key));
-            if !is_there {
-                work.write.push(item);
+            let held = if folders.are_real(&key) {
+                old.holds(&key, item.entry, &work.folder.join(&key))
+            } else {
+                Held::No
+            };
+            match held {
+                Held::Yes => {}
+                Held::Touched => work.touched.push(item),
+                Held::No => work.write.push(item),
             }
         }
         let gone = old.paths().filter(|path| work.has_to_go(path));
@@ -128,7 +136,9 @@ impl<'a> Work<'a> {
             .filter(NodeModules::differs)
             .map(|link| link.key);
         let write = self.write.iter().map(Item::key);
-        (write.chain(links).collect(), self.remove)
+        let is_there = |path: &String| self.folder.join(path).symlink_metadata().is_ok();
+        let remove = self.remove.iter().filter(|path| is_there(path)).cloned();
+        (write.chain(links).collect(), remove.collect())
     }
 
     /// What will be written.
@@ -240,6 +250,7 @@ impl Work<'_> {
     fn put_in_place(self, files: &[(Item, PathBuf)]) -> Result<(usize, usize), Io> {
         let nothing = files.is_empty()
             && self.remove.is_empty()
+            && self.touched.is_empty()
             && self.is_complete
             && !self.links.iter().any(NodeModules::differs);
         if nothing {
@@ -282,7 +293,9 @@ impl Work<'_> {
         for path in &self.remove {
             manifest.files.remove(path);
         }
-        for ((item, _), path) in files.iter().zip(written) {
+        let touched = self.touched.iter().map(|item| (*item, item.key()));
+        let written = files.iter().map(|(item, _)| *item).zip(written);
+        for (item, path) in written.chain(touched) {
             let file = self.folder.join(&path);
             let metadata = file.symlink_metadata().map_err(Io::at("read", &file))?;
             manifest
