@@ -56,6 +56,8 @@ pub struct Tree {
     root: PathBuf,
     commit: Oid,
     top: Oid,
+    /// Folders that were found, so that what they hold is not looked up from the top again.
+    folders: Arc<RwLock<HashMap<PathBuf, Oid>>>,
 }
 
 impl Objects {
@@ -193,6 +195,7 @@ impl Tree {
             root,
             commit,
             top: tree,
+            folders: Arc::default(),
         }
     }
 
@@ -239,23 +242,36 @@ impl Tree {
 
     /// What lies at the path, which has to be without links in its folders.
     fn find(&self, path: &Path) -> io::Result<Option<Item>> {
-        let Ok(inside) = path.strip_prefix(&self.root) else {
+        if path == self.root {
+            return Ok(Some(Item {
+                id: self.top,
+                kind: Kind::Folder,
+            }));
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(None);
         };
-        let mut item = Item {
-            id: self.top,
-            kind: Kind::Folder,
+        let known = {
+            let folders = self.folders.read().unwrap_or_else(PoisonError::into_inner);
+            folders.get(parent).copied()
         };
-        for part in inside {
-            if item.kind != Kind::Folder {
-                return Ok(None);
-            }
-            match find(&*self.objects.folder(item.id)?, part) {
-                Some(next) => item = next,
-                None => return Ok(None),
-            }
+        let folder = if known.is_some() {
+            known
+        } else if parent.starts_with(&self.root) {
+            let found = self.find(parent)?;
+            found.filter(|it| it.kind == Kind::Folder).map(|it| it.id)
+        } else {
+            None
+        };
+        let Some(folder) = folder else {
+            return Ok(None);
+        };
+        let found = find(&*self.objects.folder(folder)?, name);
+        if let Some(item) = found.filter(|it| it.kind == Kind::Folder) {
+            let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
+            folders.insert(path.to_owned(), item.id);
         }
-        Ok(Some(item))
+        Ok(found)
     }
 
     fn item(&self, path: &Path) -> io::Result<Item> {
