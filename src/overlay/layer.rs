@@ -162,6 +162,15 @@ impl Lister {
         if let Some(repository) = repository {
             boundary = canonical(repository.root())?;
             index = repository.index()?;
+            let missing = |path: &&str| project.join(path).symlink_metadata().is_err();
+            let mut skipped = index.skipped("apps/").filter(missing);
+            if let Some(first) = skipped.next() {
+                let path = first.to_owned();
+                let count = 1 + skipped.count();
+                return Err(Error::Files {
+                    problems: vec![Problem::Sparse { path, count }],
+                });
+            }
         }
         // The user's for all repositories, then this clone's.
         let excludes = [

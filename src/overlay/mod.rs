@@ -135,17 +135,20 @@ pub enum Problem {
         /// The path, relative to the project.
         path: String,
     },
-    /// A file that a sparse checkout leaves out.
-    #[error("`{}` is not here, since the checkout is sparse", path.escape_debug())]
+    /// Files that a sparse checkout leaves out: what is not here cannot be composed, and a smaller
+    /// composition would be wrong.
+    #[error("the checkout is sparse: {count} of the files under `apps/` {} not here, the first `{}`", if *count == 1 { "is" } else { "are" }, path.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::sparse),
         help(
-            "bring it: `git sparse-checkout add apps`, or all of it: `git sparse-checkout disable`"
+            "bring them: `git sparse-checkout add apps`, or all of it: `git sparse-checkout disable`"
         )
     )]
     Sparse {
-        /// The path, relative to the project.
+        /// The first one, relative to the project.
         path: String,
+        /// How many there are.
+        count: usize,
     },
     /// A name that is no text.
     #[error("the name of `{path}` is not valid UTF-8")]

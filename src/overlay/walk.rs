@@ -88,13 +88,6 @@ impl<'a> Walk<'a> {
     pub fn tracked(&mut self) -> Result<(), Error> {
         let prefix = format!("{}/", self.folder);
         let lister = self.lister;
-        for path in lister.index.skipped(&prefix) {
-            if lister.files.node(&lister.project.join(path)).is_err() {
-                self.problems.push(Problem::Sparse {
-                    path: path.to_owned(),
-                });
-            }
-        }
         for tracked in lister.index.below(&prefix) {
             let path = &tracked[prefix.len()..];
             if self.files.contains_key(path) || path.split('/').any(|part| part == "node_modules") {

@@ -3,7 +3,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use crate::support::{Project, Random};
+use crate::support::{Project, Random, git};
 
 const NEXT: &str = "apps/storefront-unified-nextjs";
 const OUT: &str = ".out/us/storefront-unified-nextjs";
@@ -154,4 +154,37 @@ fn a_layer_that_changes_while_it_is_read_is_an_error_or_composed_right_by_the_ne
         }
     }
     eprintln!("{refused} of 10 runs were refused");
+}
+
+#[test]
+fn a_sparse_checkout_is_no_smaller_composition() {
+    let project = Project::shop();
+    let keep = [
+        "sparse-checkout",
+        "set",
+        "--no-cone",
+        "/*",
+        "!/apps/stores/fashion/stores/us",
+    ];
+    git(project.root(), &keep);
+    assert!(!project.exists("apps/stores/fashion/stores/us"));
+    let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
+    assert!(
+        run.stderr.contains("the checkout is sparse"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("git sparse-checkout"), "{}", run.stderr);
+}
+
+#[test]
+fn a_linked_folder_of_this_tools_own_is_not_used() {
+    let project = Project::shop().file("elsewhere/manifests/precious", "p");
+    let project = project.link(".alokai", "elsewhere");
+    for command in [&["store", "clean"][..], &["store", "compose", "--all"]] {
+        let run = project.alokai(command).fails_with(1);
+        assert!(run.stderr.contains("it is a link"), "{}", run.stderr);
+    }
+    assert_eq!(project.read("elsewhere/manifests/precious"), "p");
+    assert!(!project.exists("elsewhere/lock"));
 }

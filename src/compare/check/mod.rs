@@ -341,7 +341,7 @@ impl Check<'_> {
                 | overlay::Problem::LinkDangling { path, .. }
                 | overlay::Problem::LinkCycle { path, .. }
                 | overlay::Problem::Special { path }
-                | overlay::Problem::Sparse { path }
+                | overlay::Problem::Sparse { path, .. }
                 | overlay::Problem::Name { path } => path.clone(),
                 overlay::Problem::Clash { path, file, .. } => self.source(path, file),
             };
