@@ -232,9 +232,8 @@ fn candidates<'a>(
         if let Some(layer) = known.get(folder) {
             return Ok(Arc::clone(layer));
         }
-        let (layer, problems) = lister.layer(owner.clone(), folder)?;
         // What cannot be composed overrides nothing.
-        drop(problems);
+        let (layer, _) = lister.layer(owner.clone(), folder)?;
         let layer = Arc::new(layer);
         known.insert(folder.to_owned(), Arc::clone(&layer));
         Ok(layer)
