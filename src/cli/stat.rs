@@ -104,13 +104,13 @@ fn name(file: &FileDiff) -> String {
         .zip(new.bytes())
         .take_while(|(a, b)| a == b)
         .count();
-    let start = old[..floor(old, same)]
+    let start = old[..old.floor_char_boundary(same)]
         .rfind('/')
         .map_or(0, |slash| slash + 1);
     let (old_rest, new_rest) = (&old[start..], &new[start..]);
     let same = old_rest.bytes().rev().zip(new_rest.bytes().rev());
     let same = same.take_while(|(a, b)| a == b).count();
-    let tail = &old_rest[ceil(old_rest, old_rest.len() - same)..];
+    let tail = &old_rest[old_rest.ceil_char_boundary(old_rest.len() - same)..];
     let tail = tail.find('/').map_or("", |slash| &tail[slash..]);
     if start == 0 && tail.is_empty() {
         return format!("{} => {}", quoted(old), quoted(new));
@@ -122,20 +122,6 @@ fn name(file: &FileDiff) -> String {
         middle(old_rest),
         middle(new_rest)
     ))
-}
-
-fn floor(text: &str, mut at: usize) -> usize {
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-fn ceil(text: &str, mut at: usize) -> usize {
-    while !text.is_char_boundary(at) {
-        at += 1;
-    }
-    at
 }
 
 /// Cut at its front, best at a slash.

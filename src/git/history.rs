@@ -1,5 +1,6 @@
 //! What earlier commits did to paths, and what they had at them.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -276,6 +277,8 @@ struct Parent<'r> {
     tree: Tree,
     /// By path relative to the repository.
     differences: HashMap<String, Difference>,
+    /// New names with the old ones, looked for when the first path asks.
+    renames: OnceCell<BTreeMap<String, String>>,
 }
 
 impl<'r> Step<'r> {
@@ -288,9 +291,7 @@ impl<'r> Step<'r> {
         let tree = repository.tree_of(objects, commit);
         let parents = commit.parents().map(|commit| {
             let before = repository.tree_of(objects, &commit);
-            let differences = tree
-                .since(Some(&before), Path::new(folder))
-                .map_err(of_library)?;
+            let differences = tree.since(&before, Path::new(folder)).map_err(of_library)?;
             let by_path = differences.into_iter().filter_map(|difference| {
                 let path = difference.path.to_str()?.to_owned();
                 Some((path, difference))
@@ -299,6 +300,7 @@ impl<'r> Step<'r> {
                 commit,
                 tree: before,
                 differences: by_path.collect(),
+                renames: OnceCell::new(),
             })
         });
         let parents = parents.collect::<Result<_, git2::Error>>()?;
@@ -335,14 +337,17 @@ impl<'r> Step<'r> {
         }
         // Added here, or renamed.
         for parent in &self.parents {
-            let removes = |difference: &Difference| difference.new.is_none();
-            if !parent.differences.values().any(removes) {
+            if !parent.differences.values().any(|it| it.is_removed) {
                 continue;
             }
-            let renames = self
-                .repository
-                .renames(&parent.commit, self.commit, self.folder)?;
-            if let Some(before) = renames.get(name) {
+            if parent.renames.get().is_none() {
+                let found = self
+                    .repository
+                    .renames(&parent.commit, self.commit, self.folder)?;
+                let _ = parent.renames.set(found);
+            }
+            let renames = parent.renames.get();
+            if let Some(before) = renames.and_then(|renames| renames.get(name)) {
                 followed.names.push((index + 1, before.clone()));
                 return Ok(Some(parent.commit.id()));
             }

@@ -106,6 +106,8 @@ fn deepen(revision: &str, shallow: bool) -> &'static str {
 pub struct Repository {
     inner: git2::Repository,
     project: PathBuf,
+    /// The work tree's root, without links.
+    real_root: PathBuf,
     /// The project's path in the repository, empty or ending in `/`.
     prefix: String,
 }
@@ -153,8 +155,9 @@ impl Repository {
             .ok_or_else(|| Error::NoRepository { project: owned() })?;
         // Both sides canonical: a project reached through a link is still under its work tree.
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let real_root = canonical(root);
         let inside = canonical(project)
-            .strip_prefix(canonical(root))
+            .strip_prefix(&real_root)
             .map(Path::to_owned)
             .map_err(|_| Error::NoRepository { project: owned() })?;
         let mut prefix = inside.to_string_lossy().into_owned();
@@ -163,6 +166,7 @@ impl Repository {
         }
         Ok(Self {
             project: project.to_owned(),
+            real_root,
             prefix,
             inner,
         })
@@ -215,9 +219,11 @@ impl Repository {
     }
 
     fn tree_of(&self, objects: &Arc<Objects>, commit: &git2::Commit) -> Tree {
-        let root = self.root();
-        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        Tree::new(Arc::clone(objects), root, commit.id(), commit.tree_id())
+        Tree::new(
+            Arc::clone(objects),
+            self.real_root.clone(),
+            commit.tree_id(),
+        )
     }
 
     /// Paths under the project that differ between a commit and another one, or the working
@@ -229,7 +235,7 @@ impl Repository {
         if let Some(new) = new {
             let folder = Path::new(self.prefix.trim_end_matches('/'));
             let differences = new
-                .since(Some(old), folder)
+                .since(old, folder)
                 .map_err(|error| failed(git2::Error::from_str(&error.to_string())))?;
             paths.extend(
                 differences

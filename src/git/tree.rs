@@ -54,7 +54,6 @@ pub struct Tree {
     objects: Arc<Objects>,
     /// The work tree's root, without links; paths are taken below it.
     root: PathBuf,
-    commit: Oid,
     top: Oid,
     /// Folders that were found, so that what they hold is not looked up from the top again.
     folders: Arc<RwLock<HashMap<PathBuf, Oid>>>,
@@ -163,13 +162,11 @@ impl Objects {
                 let id = |item: Option<Item>| item.map(|it| it.id);
                 self.differences(id(old_folder), id(new_folder), &path, found)?;
             }
-            let file = |item: Option<Item>| item.filter(|it| it.kind != Kind::Folder);
-            let (old, new) = (file(was), file(is));
-            if old.is_some() || new.is_some() {
+            let is_file = |item: Option<Item>| item.is_some_and(|it| it.kind != Kind::Folder);
+            if is_file(was) || is_file(is) {
                 found.push(Difference {
                     path,
-                    old: old.map(|item| item.id),
-                    new: new.map(|item| item.id),
+                    is_removed: !is_file(is),
                 });
             }
         }
@@ -182,26 +179,18 @@ impl Objects {
 pub struct Difference {
     /// Relative to the repository's root.
     pub path: PathBuf,
-    /// Its blob before, if it was there.
-    pub old: Option<Oid>,
-    /// Its blob now, if it is there.
-    pub new: Option<Oid>,
+    /// Whether it is not there any more.
+    pub is_removed: bool,
 }
 
 impl Tree {
-    pub(super) fn new(objects: Arc<Objects>, root: PathBuf, commit: Oid, tree: Oid) -> Self {
+    pub(super) fn new(objects: Arc<Objects>, root: PathBuf, tree: Oid) -> Self {
         Self {
             objects,
             root,
-            commit,
             top: tree,
             folders: Arc::default(),
         }
-    }
-
-    /// Full SHA of the commit.
-    pub fn sha(&self) -> String {
-        self.commit.to_string()
     }
 
     /// The id of the tree itself.
@@ -210,14 +199,14 @@ impl Tree {
     }
 
     /// Files below `folder` (relative to the repository's root) in which this tree differs from
-    /// an earlier one; from nothing, where there is none.
-    pub fn since(&self, old: Option<&Self>, folder: &Path) -> io::Result<Vec<Difference>> {
+    /// an earlier one.
+    pub fn since(&self, old: &Self, folder: &Path) -> io::Result<Vec<Difference>> {
         let top = |tree: &Self| {
             let item = tree.find(&tree.root.join(folder))?;
             Ok::<_, io::Error>(item.filter(|it| it.kind == Kind::Folder).map(|it| it.id))
         };
         let mut found = Vec::new();
-        let (old, new) = (old.map(top).transpose()?.flatten(), top(self)?);
+        let (old, new) = (top(old)?, top(self)?);
         if old != new {
             self.objects.differences(old, new, folder, &mut found)?;
         }
@@ -342,11 +331,11 @@ impl Files for Tree {
             }
             real.push(&part);
             // Above the repository nothing is known but that it has no links.
-            if real == self.root || !real.starts_with(&self.root) {
-                if !self.root.starts_with(&real) && !real.starts_with(&self.root) {
-                    return Err(not_found(path));
-                }
+            if self.root.starts_with(&real) {
                 continue;
+            }
+            if !real.starts_with(&self.root) {
+                return Err(not_found(path));
             }
             if self.item(&real)?.kind == Kind::Link {
                 links += 1;
@@ -355,9 +344,6 @@ impl Files for Tree {
                 }
                 let target = self.target(&real)?;
                 real.pop();
-                if target.is_absolute() {
-                    real = PathBuf::new();
-                }
                 rest.extend(parts(&target));
             }
         }

@@ -1,8 +1,8 @@
 //! Listing one layer, from disk or from a commit: the files that git would not ignore, plus
 //! `.env` and `.env.*`.
 //!
-//! An own walk and not the `ignore` crate's: ignored `.env` files must be seen, tracked files
-//! count although a rule ignores them, and a link is kept, followed or refused by where it leads.
+//! An own walk: ignored `.env` files must be seen, tracked files count although a rule ignores
+//! them, and a link is kept, followed or refused by where it leads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -115,13 +115,8 @@ impl Stamp {
     }
 
     /// Of a file as it is now.
-    pub fn now(path: &Path) -> std::io::Result<Self> {
-        Ok(Self::new(&FileStat::new(&path.metadata()?)))
-    }
-
-    /// Whether the file still is as it was.
-    pub fn is_of(&self, path: &Path) -> bool {
-        Self::now(path).is_ok_and(|now| now == *self)
+    pub fn now(metadata: &std::fs::Metadata) -> Self {
+        Self::new(&FileStat::new(metadata))
     }
 }
 
@@ -227,11 +222,6 @@ impl Lister {
     /// Whether it lists the working tree.
     pub fn is_on_disk(&self) -> bool {
         self.objects.is_none()
-    }
-
-    /// Where the layers' files are read from.
-    pub fn files(&self) -> &dyn Files {
-        &*self.files
     }
 
     /// Lists what `owner` has for an app in `folder`, relative to the project. A folder that

@@ -3,7 +3,7 @@
 
 use super::Candidate;
 use super::three_way::{
-    contains, count, distance, is_binary, keep_ours, ours_in_conflicts, three_way,
+    count, distance, has_markers, is_binary, keep_ours, ours_in_conflicts, three_way,
 };
 use crate::compare::Error;
 use crate::git::{History, Touch};
@@ -108,7 +108,7 @@ impl Versions<'_> {
         if merged.clean {
             return Ok(merged.content == own);
         }
-        let Some(before) = before.filter(|_| !contains(own, b"<<<<<<< ")) else {
+        let Some(before) = before.filter(|_| !has_markers(own)) else {
             return Ok(false);
         };
         let earlier = three_way(&base, before, there, ("", ""))?;

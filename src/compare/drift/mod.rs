@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::base::Versions;
-use self::three_way::{brings_nothing, contains, is_binary, ours_in_conflicts, three_way};
+use self::three_way::{brings_nothing, has_markers, is_binary, ours_in_conflicts, three_way};
 use super::patch::{Line, Patch, Version};
 use super::snapshot::repository;
 use super::{Error, OFFERED};
@@ -202,7 +202,7 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
             path: file.to_owned(),
         });
     }
-    if ours.starts_with(b"<<<<<<< ") || contains(&ours, b"\n<<<<<<< ") {
+    if has_markers(&ours) {
         return Err(Error::Unresolved {
             path: file.to_owned(),
         });

@@ -89,9 +89,9 @@ pub fn is_binary(content: &[u8]) -> bool {
     content.iter().take(8000).any(|byte| *byte == 0)
 }
 
-/// Whether the bytes occur.
-pub fn contains(content: &[u8], wanted: &[u8]) -> bool {
-    content.windows(wanted.len()).any(|window| window == wanted)
+/// Whether conflicts of an earlier merge are still marked.
+pub fn has_markers(content: &[u8]) -> bool {
+    !ours_in_conflicts(content).is_empty()
 }
 
 /// How often the bytes occur.

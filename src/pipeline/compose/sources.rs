@@ -1,6 +1,7 @@
 //! Source files, each read once however many stores take it.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,7 +90,7 @@ fn read(path: &Path, stamp: Stamp) -> Result<Source, Io> {
     // Looked at after reading: the id was taken when the layer was listed, and content that has
     // changed since would be recorded under the wrong one.
     let metadata = path.metadata().map_err(failed())?;
-    unchanged(path, stamp)?;
+    unchanged(path, stamp, &metadata)?;
     Ok(Source {
         content,
         mode: metadata.permissions().mode(),
@@ -97,8 +98,8 @@ fn read(path: &Path, stamp: Stamp) -> Result<Source, Io> {
 }
 
 /// An error when the file is not any more what it was when its id was taken.
-pub fn unchanged(path: &Path, stamp: Stamp) -> Result<(), Io> {
-    if stamp.is_of(path) {
+pub fn unchanged(path: &Path, stamp: Stamp, metadata: &Metadata) -> Result<(), Io> {
+    if Stamp::now(metadata) == stamp {
         return Ok(());
     }
     let error = std::io::Error::other("it changed while it was composed; run again");
@@ -132,7 +133,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path).unwrap();
+        let stamp = Stamp::now(&path.metadata().unwrap());
         let sources = sources(&path, 3);
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
         // Whoever comes later does not look at the file any more.
@@ -147,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path).unwrap();
+        let stamp = Stamp::now(&path.metadata().unwrap());
         std::fs::write(&path, "other content").unwrap();
         let error = sources(&path, 2).take(&path, stamp).unwrap_err();
         assert!(

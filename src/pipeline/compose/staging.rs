@@ -93,7 +93,8 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
                 return create(&read.content, read.mode & 0o777).map_err(failed());
             }
             copy(source, path, place)?;
-            unchanged(source, stamp)?;
+            let now = source.metadata().map_err(Io::at("read", source))?;
+            unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
         }
         (Kind::File { .. }, Body::Text(text)) => create(text.as_bytes(), mode).map_err(failed()),
