@@ -113,10 +113,19 @@ impl<'a> Composer<'a> {
     pub fn compose(&self, stores: &[&Store]) -> Result<Vec<Composition>, Error> {
         let (layers, problems) = self.layers(stores, |_, _| None)?;
         fail_on(problems)?;
+        self.compose_listed(stores, &layers)
+    }
+
+    /// The same from layers that are listed already.
+    pub fn compose_listed(
+        &self,
+        stores: &[&Store],
+        layers: &Layers,
+    ) -> Result<Vec<Composition>, Error> {
         let made: Vec<_> = self
             .wanted(stores)
             .par_iter()
-            .map(|(store, app)| self.view(store, app, &layers).compose(self))
+            .map(|(store, app)| self.view(store, app, layers).compose(self))
             .collect::<Result<_, Error>>()?;
         let mut problems = Vec::new();
         let mut compositions = Vec::new();

@@ -241,7 +241,7 @@ impl Lister {
                 ignored |= self.ignores(&rules, &parent, true);
             }
             if !ignored {
-                walk.folder(&root, "", &mut rules)?;
+                walk.folder(&root, "", &mut Vec::new(), &mut rules)?;
             }
         }
         walk.tracked()?;

@@ -80,15 +80,15 @@ impl Rules {
         &self.origins
     }
 
-    /// Whether a rule alone matches the file or a folder above it.
-    pub fn matches(rule: &str, path: &str) -> bool {
-        let Some(pattern) = pattern(rule, Brackets::Literal) else {
+    /// Whether the rule of that number alone matches the file or a folder above it.
+    pub fn matches(&self, number: usize, path: &str) -> bool {
+        let Some(pattern) = &self.patterns[number] else {
             return false;
         };
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
         folders
             .chain([(path, false)])
-            .any(|(path, is_folder)| matches(&pattern, path, is_folder))
+            .any(|(path, is_folder)| matches(pattern, path, is_folder))
     }
 }
 

@@ -49,15 +49,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Lists a folder and what is below it; `path` is the way to it, empty or ending in `/`.
+    /// `through` are the folders that links have led through.
     pub fn folder(
         &mut self,
         folder: &Path,
         path: &str,
+        through: &mut Vec<PathBuf>,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
-        let own = self.lister.rules_in(folder);
         let depth = rules.len();
-        rules.extend(own);
+        rules.extend(self.lister.rules_in(folder));
         for (name, node) in self.entries(folder)? {
             let entry = folder.join(&name);
             let Some(name) = name.to_str() else {
@@ -71,20 +72,23 @@ impl<'a> Walk<'a> {
             }
             let inner = format!("{path}{name}");
             let is_folder = node == Node::Folder;
-            let ignored = self.lister.ignores(rules, &entry, is_folder);
-            if is_folder {
-                if !ignored {
-                    self.folder(&entry, &format!("{inner}/"), rules)?;
+            if self.lister.ignores(rules, &entry, is_folder) {
+                let is_env = is_env(name) && self.lister.takes_ignored_env;
+                if is_folder || !(is_env || self.lister.tracks(&entry)) {
+                    continue;
                 }
-            } else if !ignored || (is_env(name) && self.lister.takes_ignored_env) {
-                self.add(&entry, inner, node)?;
+            }
+            if is_folder {
+                self.folder(&entry, &format!("{inner}/"), through, rules)?;
+            } else {
+                self.add(&entry, inner, node, through)?;
             }
         }
         rules.truncate(depth);
         Ok(())
     }
 
-    /// Files that a rule ignores and git tracks all the same.
+    /// Files that git tracks in folders that a rule ignores.
     pub fn tracked(&mut self) -> Result<(), Error> {
         let prefix = format!("{}/", self.folder);
         let lister = self.lister;
@@ -103,15 +107,21 @@ impl<'a> Walk<'a> {
             }
             match self.lister.files.node(&file) {
                 Ok(Node::Folder) | Err(_) => {}
-                Ok(node) => self.add(&file, path.to_owned(), node)?,
+                Ok(node) => self.add(&file, path.to_owned(), node, &mut Vec::new())?,
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, file: &Path, path: String, node: Node) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        file: &Path,
+        path: String,
+        node: Node,
+        through: &mut Vec<PathBuf>,
+    ) -> Result<(), Error> {
         match node {
-            Node::Link => self.link(file, path, &mut Vec::new()),
+            Node::Link => self.link(file, path, through),
             Node::File(stat) => self.content(file, path, &stat),
             Node::Folder | Node::Special => {
                 self.problems.push(Problem::Special {
@@ -213,48 +223,8 @@ impl<'a> Walk<'a> {
             .filter_map(|folder| self.lister.rules_in(folder))
             .collect();
         rules.reverse();
-        self.linked_folder(&real, &path, through, &mut rules)?;
+        self.folder(&real, &format!("{path}/"), through, &mut rules)?;
         through.pop();
-        Ok(())
-    }
-
-    fn linked_folder(
-        &mut self,
-        folder: &Path,
-        path: &str,
-        through: &mut Vec<PathBuf>,
-        rules: &mut Vec<Gitignore>,
-    ) -> Result<(), Error> {
-        let depth = rules.len();
-        rules.extend(self.lister.rules_in(folder));
-        for (name, node) in self.entries(folder)? {
-            let entry = folder.join(&name);
-            let Some(name) = name.to_str() else {
-                self.problems.push(Problem::Name {
-                    path: format!("{}/{path}/{}", self.folder, name.to_string_lossy()),
-                });
-                continue;
-            };
-            if name == ".git" || name == "node_modules" {
-                continue;
-            }
-            let inner = format!("{path}/{name}");
-            let ignored = self.lister.ignores(rules, &entry, node == Node::Folder);
-            let counts = (is_env(name) && self.lister.takes_ignored_env)
-                || (node != Node::Folder && self.lister.tracks(&entry));
-            if ignored && !counts {
-                continue;
-            }
-            match node {
-                Node::Folder => self.linked_folder(&entry, &inner, through, rules)?,
-                Node::Link => self.link(&entry, inner, through)?,
-                Node::File(stat) => self.content(&entry, inner, &stat)?,
-                Node::Special => self.problems.push(Problem::Special {
-                    path: format!("{}/{inner}", self.folder),
-                }),
-            }
-        }
-        rules.truncate(depth);
         Ok(())
     }
 

@@ -85,15 +85,7 @@ proptest! {
 
     #[test]
     fn a_bracket_in_a_rule_means_itself(name in "[a-z]{1,6}") {
-        let store = Store {
-            id: StoreId::new("us").unwrap(),
-            parent: None,
-            folder: None,
-            apps: Vec::new(),
-            deployment: None,
-            ignore_paths: vec![format!("app/[{name}]/page.tsx")],
-        };
-        let rules = Rules::new(&[&store]);
+        let rules = rules_of(&[format!("app/[{name}]/page.tsx")]);
         let dropped = |path: String| rules.drops(&path).is_some();
         let (meant, other) = (format!("app/[{name}]/page.tsx"), format!("app/{}/page.tsx", &name[..1]));
         prop_assert!(dropped(meant) && !dropped(other));

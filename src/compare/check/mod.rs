@@ -53,9 +53,10 @@ pub fn check(root: &Path) -> Result<Checked, Error> {
     let lister = Lister::new(&project.root, repository.as_ref())?;
     let composer = Composer::new(&project, &lister);
     let stores: Vec<&Store> = project.stores.deployables().collect();
-    let (layers, _) = composer.layers(&stores, |_, _| None)?;
+    let (layers, problems) = composer.layers(&stores, |_, _| None)?;
     check.rules(&stores, &layers);
-    match composer.compose(&stores) {
+    let complete = overlay::fail_on(problems);
+    match complete.and_then(|()| composer.compose_listed(&stores, &layers)) {
         Ok(compositions) => check.compositions(&compositions),
         Err(overlay::Error::Files { problems }) => {
             check.problems(&problems);
@@ -301,7 +302,7 @@ impl Check<'_> {
                 others.remove(number);
                 let others = Rules::of(others);
                 let mut differs = |path: &&str| {
-                    known.2 |= Rules::matches(&origin.rule, path);
+                    known.2 |= all.matches(number, path);
                     all.drops(path).is_some() != others.drops(path).is_some()
                 };
                 known.1 = paths.iter().any(&mut differs);

@@ -118,12 +118,8 @@ impl Place {
     }
 }
 
-/// Whether it is worth a closer look whether the path leads out.
-fn has_dots(path: &str) -> bool {
-    path.starts_with('/') || path.contains("..") || path.contains("/.") || path.starts_with('.')
-}
-
-fn is_below(path: &str) -> bool {
+/// Whether a path lies below the folder that it counts from; a manifest can be edited.
+pub fn is_below(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }
@@ -182,13 +178,11 @@ impl Manifest {
         if is_alike { Held::Touched } else { Held::No }
     }
 
-    /// Every path that may exist. The file can be edited; what it says to remove has to lie
-    /// below `.out`.
+    /// Every path that may exist.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         let more = self.under_way.iter();
         let more = more.filter(|path| !self.files.contains_key(*path));
-        let paths = self.files.keys().chain(more).map(String::as_str);
-        paths.filter(|path| !has_dots(path) || is_below(path))
+        self.files.keys().chain(more).map(String::as_str)
     }
 
     /// Takes over files of one app as they are now; says whether any differs.

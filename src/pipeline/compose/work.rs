@@ -11,7 +11,7 @@ use super::super::failure::Io;
 use super::super::lock::own_folder;
 use super::folders::Folders;
 use super::links::NodeModules;
-use super::manifest::{Held, Manifest, Place, Written};
+use super::manifest::{Held, Manifest, Place, Written, is_below};
 use super::sources::Sources;
 use super::staging::{Staging, fill};
 use crate::overlay::Entry;
@@ -112,7 +112,8 @@ impl<'a> Work<'a> {
                 Held::No => work.write.push(item),
             }
         }
-        let gone = old.paths().filter(|path| work.has_to_go(path));
+        let gone = old.paths();
+        let gone = gone.filter(|path| work.has_to_go(path) && is_below(path));
         work.remove = gone.map(str::to_owned).collect();
         Ok(work)
     }
