@@ -67,6 +67,7 @@ impl Error {
                 | cli::Error::Findings { .. }
                 | cli::Error::Conflicts { .. }
                 | cli::Error::Write { .. }
+                | cli::Error::Cache { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. } | cli::Error::HistoryEnds { .. } => Exit::Surroundings,
                 _ => Exit::Input,
@@ -104,7 +105,7 @@ fn of_compare(error: &compare::Error) -> Exit {
 
 fn of_plan(error: &plan::Error) -> Exit {
     match error {
-        plan::Error::Git(_) | plan::Error::NotInstalled { .. } => Exit::Surroundings,
+        plan::Error::Git(_) => Exit::Surroundings,
         plan::Error::Overlay(error) => of_overlay(error),
         plan::Error::Read { .. } => Exit::Failed,
         _ => Exit::Input,
@@ -140,7 +141,10 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
 
 fn is_out_of_reach(error: &StageError) -> bool {
     match error {
-        StageError::Build(error) => matches!(error, BuildError::Start { .. }),
+        StageError::Build(error) => matches!(
+            error,
+            BuildError::Start { .. } | BuildError::NotInstalled { .. }
+        ),
         StageError::Docker(error) => matches!(
             error,
             DockerError::Unreachable { .. }

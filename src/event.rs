@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::cache::Change;
 use crate::store::{StoreId, UnitId};
 
 /// The stages of `deploy`, in order.
@@ -54,6 +55,9 @@ pub struct Unit {
     /// The app or the package; none when the store is meant as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The script, if it is another one than `build`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
 }
 
 impl Unit {
@@ -63,6 +67,7 @@ impl Unit {
             stage,
             store: Some(unit.store.clone()),
             name: Some(unit.app.to_string()),
+            script: None,
         }
     }
 
@@ -72,6 +77,7 @@ impl Unit {
             stage,
             store: None,
             name: Some(name.to_owned()),
+            script: None,
         }
     }
 
@@ -81,7 +87,15 @@ impl Unit {
             stage,
             store: Some(store.clone()),
             name: None,
+            script: None,
         }
+    }
+
+    /// What is done to it: the script, or the stage.
+    pub fn work(&self) -> String {
+        self.script
+            .clone()
+            .unwrap_or_else(|| self.stage.to_string())
     }
 }
 
@@ -114,6 +128,23 @@ pub enum Outcome {
     Skipped {
         /// Whose failure that is.
         because: String,
+    },
+}
+
+/// Why a result is not there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "miss", rename_all = "lowercase")]
+pub enum Miss {
+    /// Nothing is remembered of this unit.
+    New,
+    /// It was asked for with `--force`.
+    Forced,
+    /// What the unit saw when it was last built is what it sees now, but the result is gone.
+    Gone,
+    /// It sees something else than when it was last built.
+    Changed {
+        /// What.
+        changes: Vec<Change>,
     },
 }
 
@@ -163,6 +194,15 @@ pub enum Event {
         outcome: Outcome,
         /// Wall time.
         seconds: f64,
+    },
+    /// A unit's result is not there, and its script will run.
+    Missed {
+        /// Whose.
+        #[serde(flatten)]
+        unit: Unit,
+        /// Why.
+        #[serde(flatten)]
+        miss: Miss,
     },
     /// Something a person should know.
     Notice {
@@ -258,6 +298,11 @@ impl Events {
     /// Sends a unit's beginning; [`Span::end`] sends its end.
     pub fn begin(&self, unit: &Unit) -> Span {
         self.send(Event::Started { unit: unit.clone() });
+        self.span(unit)
+    }
+
+    /// A unit whose end alone is sent: it is over before its beginning could be read.
+    pub fn span(&self, unit: &Unit) -> Span {
         Span {
             events: self.clone(),
             unit: unit.clone(),

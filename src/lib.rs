@@ -9,6 +9,8 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
+//! lockfile the part of a lock file that some folders reach
+//! cache   results of tasks, found by everything that the tasks can see; here and remote
 //! plan    everything decided, nothing done → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   what can be observed of it
@@ -18,6 +20,7 @@
 //!
 //! Imports go downward in this list's order of use, never up; `tests/it/house.rs` holds that.
 
+pub mod cache;
 pub mod cli;
 pub mod compare;
 pub mod config;
@@ -25,6 +28,7 @@ pub mod error;
 pub mod event;
 pub mod files;
 pub mod git;
+pub mod lockfile;
 pub mod overlay;
 pub mod path;
 pub mod pipeline;

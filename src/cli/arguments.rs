@@ -36,6 +36,31 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Everything about stores
     Store(StoreArguments),
+    /// Everything about results that are kept
+    Cache(CacheArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CacheArguments {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Shows how many results are kept, and what they take
+    Stats(StatsOptions),
+    /// Removes what is older or larger than `cache` in the config allows
+    Gc,
+    /// Removes everything
+    Clear,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsOptions {
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +77,8 @@ pub(super) enum StoreCommand {
     Compose(ComposeOptions),
     /// Composes stores and runs each app's `build` script
     Build(BuildOptions),
+    /// Composes stores and runs a script of each app that has it: lint, typecheck, test
+    Run(RunOptions),
     /// Composes, builds, prunes, images, pushes and deploys stores
     Deploy(DeployOptions),
     /// Lists deployable stores whose composition differs between two revisions
@@ -303,6 +330,10 @@ pub(super) struct BuildOptions {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of the command line"
+)]
 pub(super) struct Work {
     /// Prints the plan and changes nothing
     #[arg(long)]
@@ -310,9 +341,43 @@ pub(super) struct Work {
     /// Lets failed stores drop out while the rest goes on; the exit code still says 1
     #[arg(long)]
     pub keep_going: bool,
-    /// Scripts that run at once [default: cores, with 2 GiB of free memory for each]
-    #[arg(long, alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Scripts that run at once, at most [default: cores, as far as memory goes]
+    #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
+    /// Runs scripts although their results are kept
+    #[arg(long)]
+    pub force: bool,
+    /// Tells in full why a script has to run
+    #[arg(long)]
+    pub explain: bool,
+    /// What scripts see of the environment
+    #[arg(long, value_name = "MODE", default_value = "strict")]
+    pub env_mode: EnvMode,
+}
+
+/// What scripts see of the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EnvMode {
+    /// What is declared in `build.env`, and the system's own.
+    Strict,
+    /// All of it; results may then be stale, since keys know only what is declared.
+    Loose,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunOptions {
+    /// The script's name in `package.json`
+    #[arg(value_name = "SCRIPT")]
+    pub script: String,
+    #[command(flatten)]
+    pub select: Select,
+    #[command(flatten)]
+    pub work: Work,
+    #[command(flatten)]
+    pub output: Output,
+    /// What the script is given
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -8,17 +8,14 @@ use super::run::{Surroundings, document, request, run};
 use super::{Error, answer, project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::{Access, changes};
+use crate::pipeline::changes;
 use crate::plan::Plan;
 
 pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
-    let (project, environment) = project(global)?;
+    let (project, _) = project(global)?;
     let request = request(&project, &options.select, Stage::Compose)?;
     if !options.check {
-        let surroundings = Surroundings {
-            access: Access::default(),
-            scripts: environment.scripts(),
-        };
+        let surroundings = Surroundings::default();
         return run(&project, request, None, &options.output, surroundings);
     }
     let plan = Plan::make(&project, &request)?;

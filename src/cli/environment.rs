@@ -5,21 +5,27 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Error;
 use super::arguments::AccessOptions;
 use super::dotenv;
+use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, Credentials, ScriptEnvironment};
+use crate::plan::Surroundings;
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
 const REGISTRY: &str = "CLI_DOCKER_REGISTRY_URL";
 const CONSOLE: &str = "CLI_CONSOLE_API_URL";
+const TOKEN: &str = "TURBO_TOKEN";
+const SIGNATURE_KEY: &str = "TURBO_REMOTE_CACHE_SIGNATURE_KEY";
 
 /// The process's environment over the project's `.env`. An empty value counts as not set.
 pub struct Environment {
@@ -106,19 +112,87 @@ impl Environment {
         self.get("DOCKER_HOST")
     }
 
-    /// What scripts see: `.env` where the environment does not say otherwise, no credentials.
-    pub fn scripts(&self) -> ScriptEnvironment {
-        let secret = [USER, PASSWORD];
-        ScriptEnvironment {
-            set: self
-                .file
-                .iter()
-                .filter(|(name, _)| !secret.contains(&name.as_str()))
-                .filter(|(name, _)| std::env::var_os(name).is_none_or(|value| value.is_empty()))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-            unset: secret.map(str::to_owned).to_vec(),
+    /// What scripts may see: `.env` where the environment does not say otherwise, and no
+    /// credentials.
+    pub fn scripts(&self, loose: bool) -> ScriptEnvironment {
+        let file = self
+            .file
+            .iter()
+            .map(|(name, value)| (name.clone(), value.into()));
+        let mut all: BTreeMap<String, OsString> = file.collect();
+        for (name, value) in std::env::vars_os() {
+            // No program of ours names a variable that is no text.
+            if let Ok(name) = name.into_string()
+                && (!value.is_empty() || !all.contains_key(&name))
+            {
+                all.insert(name, value);
+            }
         }
+        for secret in [USER, PASSWORD, TOKEN, SIGNATURE_KEY] {
+            all.remove(secret);
+        }
+        ScriptEnvironment { all, loose }
+    }
+
+    /// The remote cache, where the variables of turbo name one.
+    pub fn remote(&self) -> Option<RemoteSettings> {
+        let seconds = self
+            .get("TURBO_REMOTE_CACHE_TIMEOUT")
+            .and_then(|text| text.parse().ok());
+        let is_set = |name: &str| {
+            self.get(name)
+                .is_some_and(|value| value != "0" && value != "false")
+        };
+        let (team, team_id) = (self.get("TURBO_TEAM"), self.get("TURBO_TEAMID"));
+        let api = self.get("TURBO_API");
+        // Turbo's own default is a service where every account has a team.
+        let is_known = api.is_some() || team.is_some() || team_id.is_some();
+        Some(RemoteSettings {
+            token: self.get(TOKEN).filter(|_| is_known)?.into(),
+            api: api.unwrap_or_else(|| "https://vercel.com/api".into()),
+            team,
+            team_id,
+            signature_key: self.get(SIGNATURE_KEY).map(Into::into),
+            read_only: is_set("TURBO_REMOTE_CACHE_READ_ONLY"),
+            timeout: Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(30)),
+        })
+    }
+}
+
+/// Node, which is asked for its version while other work goes on: it takes longer to start than
+/// a run has to plan.
+pub struct Node(Child);
+
+impl Node {
+    /// Asks; nothing where there is no Node.
+    pub fn ask() -> Option<Self> {
+        let mut command = Command::new("node");
+        command
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command.spawn().ok().map(Self)
+    }
+
+    fn version(self) -> Option<String> {
+        let output = self.0.wait_with_output().ok()?;
+        let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (!version.is_empty()).then_some(version)
+    }
+}
+
+/// What a result depends on beside files. The version of Node is being asked for meanwhile.
+pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surroundings {
+    let texts = scripts.all.iter();
+    let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
+    let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let node = node
+        .and_then(Node::version)
+        .unwrap_or_else(|| "none".into());
+    Surroundings {
+        environment: texts.collect(),
+        tools: [("node".into(), node), ("platform".into(), platform)].into(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod build;
+mod cache;
 mod changed;
 mod check;
 mod clean;
@@ -114,6 +115,16 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// The cache cannot be read or written.
+    #[error("{source}")]
+    #[diagnostic(
+        code(alokai::cli::cache),
+        help("check who owns `.alokai/cache`; it may be removed as a whole")
+    )]
+    Cache {
+        /// What went wrong.
+        source: crate::cache::Error,
+    },
     /// A store that is not there.
     #[error("there is no store `{}`", id.escape_debug())]
     #[diagnostic(code(alokai::cli::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` shows them".into(), |near| format!("did you mean `{near}`?"))))]
@@ -201,12 +212,16 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
-    let Command::Store(store) = &arguments.command;
     let global = &arguments.global;
+    let store = match &arguments.command {
+        Command::Store(store) => store,
+        Command::Cache(options) => return cache::cache(global, &options.command),
+    };
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),
         StoreCommand::Compose(options) => compose::compose(global, options),
         StoreCommand::Build(options) => build::build(global, options),
+        StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),

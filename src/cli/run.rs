@@ -1,19 +1,23 @@
 //! What `compose`, `build` and `deploy` share: plan, show or carry out, sum up.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::arguments::{Output, Select, Work};
+use super::arguments::{EnvMode, Output, Select, Work};
 use super::changed::selection;
-use super::environment::{self, Screen};
+use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
+use crate::cache::{Cache, Remote, RemoteSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Stage, seconds};
-use crate::pipeline::{self, Access, Context, Interrupt, Lock, ScriptEnvironment, Summary};
-use crate::plan::{self, Filter, Plan, Request};
+use crate::pipeline::{
+    self, Access, CACHE, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
+};
+use crate::plan::{self, Filter, Plan, Request, Script};
 use crate::report::{
-    self, Bars, Deployed, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
+    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
 
 /// How often it is looked whether everything has been reported.
@@ -23,9 +27,22 @@ const TICK: Duration = Duration::from_millis(5);
 const STALLED: Duration = Duration::from_secs(2);
 
 /// What a run is given beside its plan.
+#[derive(Default)]
 pub struct Surroundings {
     pub access: Access,
     pub scripts: ScriptEnvironment,
+    pub remote: Option<RemoteSettings>,
+}
+
+impl Surroundings {
+    /// As command line and environment have them.
+    pub fn new(environment: &Environment, access: Access, work: &Work) -> Self {
+        Self {
+            access,
+            scripts: environment.scripts(work.env_mode == EnvMode::Loose),
+            remote: environment.remote(),
+        }
+    }
 }
 
 /// The request of a command that stops at `until` and needs no registry.
@@ -38,6 +55,8 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
         registry: None,
         console: None,
         concurrency: None,
+        script: Script::default(),
+        surroundings: plan::Surroundings::default(),
     })
 }
 
@@ -59,8 +78,7 @@ pub fn run(
             answer(&plan::text(&plan))
         };
     }
-    let keep_going = work.is_some_and(|work| work.keep_going);
-    let (summary, result) = carry_out(plan, &request, keep_going, output.json, surroundings)?;
+    let (summary, result) = carry_out(plan, &request, work, output.json, surroundings)?;
     let shown = show(&table(summary), request.until, result.is_ok(), output.json);
     // A failed run stays a failed run although nobody reads its summary.
     result.map_err(AnyError::from).and(shown)
@@ -91,7 +109,7 @@ type Ended = (Summary, Result<(), pipeline::Error>);
 fn carry_out(
     plan: Plan,
     request: &Request,
-    keep_going: bool,
+    work: Option<&Work>,
     json: bool,
     surroundings: Surroundings,
 ) -> Result<Ended, AnyError> {
@@ -99,13 +117,30 @@ fn carry_out(
         .enable_all()
         .build()
         .map_err(|source| Error::Start { source })?;
+    let detail = if work.is_some_and(|work| work.explain) {
+        Detail::Full
+    } else {
+        Detail::Short
+    };
     let reporter: Box<dyn Reporter> = match environment::screen() {
         _ if json => Box::new(Ndjson::new(std::io::stdout())),
-        Screen::Terminal => Box::new(Bars::new()),
-        Screen::Plain => Box::new(Lines::new(std::io::stderr())),
-        Screen::GitHub => Box::new(Groups::new(std::io::stderr())),
+        Screen::Terminal => Box::new(Bars::new(detail)),
+        Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
+        Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
     let (events, reporting) = report::start(reporter);
+    let remote = match surroundings.remote.map(Remote::new).transpose() {
+        Ok(remote) => remote,
+        Err(reason) => {
+            events.notice(format!("the remote cache cannot be used: {reason}"));
+            None
+        }
+    };
+    if surroundings.scripts.loose {
+        events.notice(
+            "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
+        );
+    }
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
     let context = Arc::new(Context {
@@ -113,12 +148,16 @@ fn carry_out(
         events,
         interrupt,
         runtime: runtime.handle().clone(),
-        keep_going,
+        keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
             registry: plan.registry_host.clone(),
             ..surroundings.access
         },
         scripts: surroundings.scripts,
+        cache: Cache::new(plan.project.join(CACHE)),
+        remote,
+        force: work.is_some_and(|work| work.force),
+        warned: AtomicBool::new(false),
     });
     let ended = under_lock(plan, request, &context);
     // The reporter ends when the last sender is gone. Somebody who has ended the run does not
@@ -149,7 +188,7 @@ fn under_lock(
     if lock.has_waited() {
         plan = Plan::make(&Project::load(&plan.project)?, request)?;
     }
-    Ok(pipeline::run(&plan, context, &lock))
+    Ok(pipeline::run(&Arc::new(plan), context, &lock))
 }
 
 /// Ctrl-C, and the signals by which a CI ends a job: the first ends the run politely, the
@@ -204,6 +243,11 @@ fn table(summary: Summary) -> SummaryTable {
                 store_id: row.unit.store.to_string(),
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
+                cache: row.origin.map(|origin| match origin {
+                    Origin::Script => "miss".into(),
+                    Origin::Cache => "hit".into(),
+                    Origin::Reused(maker) => format!("reused from {maker}"),
+                }),
                 deploy_bytes: row.deploy_size,
                 image_bytes: row.image_size,
                 digest: row.digest,

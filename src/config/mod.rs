@@ -86,8 +86,18 @@ pub struct Settings {
     pub registry: Option<String>,
     /// The console.
     pub console: Console,
-    /// How many builds may run at once, if the config says.
+    /// How many scripts may run at once, if the config says.
     pub concurrency: Option<usize>,
+    /// Bytes that all running scripts may take together, if the config says.
+    pub max_memory: Option<u64>,
+    /// Patterns of variables that scripts see, by app, package or `*`.
+    pub env: Vec<(String, Vec<String>)>,
+    /// Globs of files that every script may read.
+    pub global_dependencies: Vec<String>,
+    /// Bytes that the cache may take.
+    pub cache_size: u64,
+    /// Days that an unused result is kept.
+    pub cache_days: u16,
     /// What stays in `.deploy`.
     pub prune: Prune,
 }

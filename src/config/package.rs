@@ -36,6 +36,9 @@ pub struct PackageJson {
     /// What is said of those, by name.
     #[serde(deserialize_with = "lenient")]
     pub peer_dependencies_meta: IndexMap<String, PeerMeta>,
+    /// What Yarn is told to install instead, by pattern.
+    #[serde(deserialize_with = "lenient")]
+    pub resolutions: IndexMap<String, serde_json::Value>,
     /// The file that `require` of the package loads.
     #[serde(deserialize_with = "lenient")]
     pub main: Option<String>,

@@ -47,6 +47,8 @@ pub struct Config {
     pub console: Console,
     /// How builds run.
     pub build: Build,
+    /// What is kept so that nothing is built twice.
+    pub cache: Cache,
     /// What stays in `.deploy`.
     pub prune: Prune,
 }
@@ -168,9 +170,38 @@ impl Default for AppImage {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Build {
-    /// How many scripts run at once; by default as many as there are cores and 2 GiB of free
-    /// memory for each.
+    /// How many scripts run at once, at most; by default as many as there are cores.
     pub concurrency: Option<u16>,
+    /// Memory that all running scripts may take together, such as `3 GB`; by default what the
+    /// machine, or the container, has free.
+    pub max_memory: Option<String>,
+    /// Variables that scripts see, by app (or workspace package), and for all of them under `*`:
+    /// names, and patterns such as `SENTRY_*`. They are part of a result's key. `NODE_ENV`,
+    /// `NEXT_PUBLIC_*` and `NUXT_PUBLIC_*` need not be named.
+    pub env: IndexMap<String, Vec<String>>,
+    /// Files beside apps and packages that builds read: globs, relative to the project, such as
+    /// `config/**`. Files at the top of the project and `patches/` need not be named.
+    pub global_dependencies: Vec<String>,
+}
+
+/// What is kept so that nothing is built twice.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct Cache {
+    /// What the cache may take on disk, such as `10 GB`.
+    pub max_size: String,
+    /// Days after which a result that was not used goes.
+    pub max_age_days: u16,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_size: "10 GB".into(),
+            max_age_days: 30,
+        }
+    }
 }
 
 /// What stays in `.deploy`.

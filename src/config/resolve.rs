@@ -36,6 +36,11 @@ pub fn resolve(
     resolver.stores_without_folders(&mut stores);
     resolver.shared_names(&stores);
     resolver.app_names();
+    let packages = folders.packages.iter().map(|package| package.name.as_str());
+    resolver.env_names(&packages.collect::<Vec<_>>());
+    let max_memory = config.build.max_memory.as_deref();
+    let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
+    let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
     let Resolver {
         mut problems,
         notices,
@@ -88,6 +93,11 @@ pub fn resolve(
             registry: config.registry.url.filter(|url| !url.is_empty()),
             console: config.console,
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
+            max_memory,
+            env: config.build.env.into_iter().collect(),
+            global_dependencies: config.build.global_dependencies,
+            cache_size,
+            cache_days: config.cache.max_age_days,
             prune: config.prune,
         },
         notices,
@@ -264,6 +274,49 @@ impl Resolver<'_> {
                 self.problem(&["image", "names", app], message, help);
             }
         }
+    }
+}
+
+impl Resolver<'_> {
+    /// Whom the variables in `build.env` are for.
+    fn env_names(&mut self, packages: &[&str]) {
+        let config = self.config;
+        for name in config.build.env.keys() {
+            let is_app = self.apps.iter().any(|app| app.as_str() == name);
+            if name == "*" || is_app || packages.contains(&name.as_str()) {
+                continue;
+            }
+            let known = self
+                .apps
+                .iter()
+                .map(AppName::as_str)
+                .chain(packages.iter().copied());
+            let help = match nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name an app, a workspace package, or `*` for all".into(),
+            };
+            let message = format!(
+                "there is neither an app nor a package `{}`",
+                name.escape_debug()
+            );
+            self.problem(&["build", "env", name], message, help);
+        }
+    }
+
+    /// Bytes that a text such as `3 GB` means.
+    fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
+        text.parse::<bytesize::ByteSize>().map_or_else(
+            |_| {
+                let message = format!("`{}` is no size", text.escape_debug());
+                self.problem(
+                    pointer,
+                    message,
+                    "write a number and its unit: `500 MB`, `3 GB`, `2 GiB`",
+                );
+                0
+            },
+            |size| size.as_u64(),
+        )
     }
 }
 

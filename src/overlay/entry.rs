@@ -92,6 +92,11 @@ impl Entry {
             .map_or(self.file.id, |edited| edited.id)
     }
 
+    /// Identity of the content before it was edited on its way, which takes no store's name in.
+    pub fn source_id(&self) -> ContentId {
+        self.file.id
+    }
+
     /// Where the content comes from.
     pub fn body(&self) -> Body<'_> {
         match (&self.edited, &self.file.source) {
@@ -112,11 +117,7 @@ impl Entry {
 
     /// Git's mode of it, in octal.
     pub fn mode(&self) -> &'static str {
-        match self.kind() {
-            Kind::File { executable: false } => "100644",
-            Kind::File { executable: true } => "100755",
-            Kind::Link { .. } => "120000",
-        }
+        self.file.mode()
     }
 
     /// Whether both give the same content in the same way.

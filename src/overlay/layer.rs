@@ -80,6 +80,15 @@ pub enum Source {
 }
 
 impl File {
+    /// Git's mode of it, in octal.
+    pub fn mode(&self) -> &'static str {
+        match self.kind {
+            Kind::File { executable: false } => "100644",
+            Kind::File { executable: true } => "100755",
+            Kind::Link { .. } => "120000",
+        }
+    }
+
     /// Its content; a link's target.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
         match (&self.kind, &self.source) {
@@ -246,6 +255,14 @@ impl Lister {
         }
         walk.tracked()?;
         Ok(walk.end(owner))
+    }
+
+    /// Lists the files that lie directly in the project, and in no folder.
+    pub fn top(&self) -> Result<Layer, Error> {
+        let root = self.project.clone();
+        let mut walk = Walk::new(self, "", &root);
+        walk.top()?;
+        Ok(walk.end(Owner::Base).0)
     }
 
     pub(super) fn rules_in(&self, folder: &Path) -> Option<Gitignore> {

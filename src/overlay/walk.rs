@@ -88,6 +88,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Lists the files in the walk's own folder, and none below.
+    pub fn top(&mut self) -> Result<(), Error> {
+        for (name, node) in self.entries(self.root)? {
+            let file = self.root.join(&name);
+            let Some(name) = name.to_str() else { continue };
+            if node != Node::Folder && !self.lister.ignores(&[], &file, false) {
+                self.add(&file, name.to_owned(), node, &mut Vec::new())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Files that git tracks in folders that a rule ignores.
     pub fn tracked(&mut self) -> Result<(), Error> {
         let prefix = format!("{}/", self.folder);

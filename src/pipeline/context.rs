@@ -1,5 +1,8 @@
 //! What every stage is given: where to send events, how to be interrupted, whom to ask.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -8,7 +11,9 @@ use bollard::auth::DockerCredentials;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::{Cache, Remote};
 use crate::event::{Event, Events, Outcome, Unit};
+use crate::plan::is_system;
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
@@ -26,12 +31,28 @@ pub struct Context {
     pub access: Access,
     /// What scripts see.
     pub scripts: ScriptEnvironment,
+    /// Results of earlier runs.
+    pub cache: Cache,
+    /// Results of others.
+    pub remote: Option<Remote>,
+    /// Whether scripts run although their results are there.
+    pub force: bool,
+    /// Whether it was told that results cannot be kept; the first time says enough.
+    pub warned: AtomicBool,
 }
 
 impl Context {
     /// Runs a future to its end from plain code.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    /// Tells that a result cannot be kept; only the first time, since the next has mostly the
+    /// same cause.
+    pub fn warn_once(&self, reason: impl std::fmt::Display) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            self.events.notice(format!("not cached: {reason}"));
+        }
     }
 
     /// Sends that a unit is not begun, and because of whom.
@@ -152,13 +173,24 @@ impl Credentials {
     }
 }
 
-/// The environment of scripts, relative to this program's own.
+/// The environment that scripts see a part of: this program's own over the project's `.env`.
 #[derive(Debug, Default, Clone)]
 pub struct ScriptEnvironment {
-    /// Variables that are set: the project's `.env`, where the environment does not have them.
-    pub set: Vec<(String, String)>,
-    /// Variables that are taken away: credentials are no script's business.
-    pub unset: Vec<String>,
+    /// All of it, but for credentials, which are no script's business.
+    pub all: BTreeMap<String, OsString>,
+    /// Whether scripts see all of it, and not only what is declared for them.
+    pub loose: bool,
+}
+
+impl ScriptEnvironment {
+    /// What a script sees for which these variables are declared.
+    pub fn seen<'a>(
+        &'a self,
+        declared: &'a [String],
+    ) -> impl Iterator<Item = (&'a String, &'a OsString)> {
+        let is_seen = |name: &String| self.loose || is_system(name) || declared.contains(name);
+        self.all.iter().filter(move |(name, _)| is_seen(name))
+    }
 }
 
 /// How a person ends a run: first politely, then not.

@@ -23,7 +23,7 @@ mod registry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use build::{Built, Error as BuildError};
+pub use build::{Built, Error as BuildError, Origin};
 pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
 pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};
@@ -40,6 +40,9 @@ use crate::event::{Event, Stage, seconds};
 use crate::plan::Plan;
 use crate::store::{StoreId, UnitId};
 use failure::Settled;
+
+/// Where results are kept, relative to the project.
+pub const CACHE: &str = ".alokai/cache";
 
 /// What a run made, whether it ended well or not.
 #[derive(Debug, Default)]
@@ -61,6 +64,8 @@ pub struct Row {
     pub unit: UnitId,
     /// Time of its build script.
     pub build: Option<Duration>,
+    /// Where the result of that comes from.
+    pub origin: Option<Origin>,
     /// Bytes in `.deploy`.
     pub deploy_size: Option<u64>,
     /// Bytes of the image, as the engine counts them, base included.
@@ -73,7 +78,7 @@ pub struct Row {
 
 /// Carries the plan out as far as it reaches, under the project's lock. The summary tells what was made even when the
 /// run failed.
-pub fn run(plan: &Plan, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
+pub fn run(plan: &Arc<Plan>, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
     let mut summary = Summary::default();
     let result = stages(plan, context, &mut summary);
     summary.elapsed = context.started.elapsed();
@@ -83,7 +88,7 @@ pub fn run(plan: &Plan, context: &Arc<Context>, _lock: &Lock) -> (Summary, Resul
     (summary, result)
 }
 
-fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<(), Error> {
+fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Result<(), Error> {
     for notice in &plan.notices {
         context.events.notice(notice);
     }
@@ -97,16 +102,19 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
         failures: Vec::new(),
     };
 
-    let workdirs = stage(context, Stage::Compose, plan.stores.len(), || {
-        compose::run(plan, context)
+    let outlook = context.wait(build::look(plan, context))?;
+    let less = outlook.composed(plan);
+    let composed = less.as_ref().unwrap_or(plan);
+    let workdirs = stage(context, Stage::Compose, composed.stores.len(), || {
+        compose::run(composed, context)
     })?;
     let workdirs = gate.pass(Stage::Compose, context, workdirs, Workdir::unit)?;
     if plan.until == Stage::Compose {
         return gate.end();
     }
 
-    let built = stage(context, Stage::Build, plan.tasks.len(), || {
-        context.wait(build::run(plan, workdirs, context))
+    let built = stage(context, Stage::Build, outlook.count(), || {
+        context.wait(build::run(plan, &outlook, workdirs, context))
     });
     if let Err(error) = compose::keep(plan, &built.done) {
         context.events.notice(format!(
@@ -116,6 +124,7 @@ fn stages(plan: &Plan, context: &Arc<Context>, summary: &mut Summary) -> Result<
     summary.units.extend(built.done.iter().map(|built| Row {
         unit: built.unit().clone(),
         build: Some(built.elapsed),
+        origin: Some(built.origin.clone()),
         deploy_size: None,
         image_size: None,
         digest: None,

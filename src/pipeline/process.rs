@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::build::Memory;
 use super::context::{Context, Interrupt};
 use super::failure::Io;
 use crate::event::Unit;
@@ -31,6 +32,10 @@ pub struct Script<'a> {
     pub folder: &'a Path,
     /// Where everything that it prints is kept.
     pub log: PathBuf,
+    /// Names of variables that it sees beside the system's own.
+    pub variables: &'a [String],
+    /// What its processes take.
+    pub memory: &'a Memory,
 }
 
 /// How a script ended.
@@ -67,12 +72,8 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    for (name, value) in &context.scripts.set {
-        command.env(name, value);
-    }
-    for name in &context.scripts.unset {
-        command.env_remove(name);
-    }
+    command.env_clear();
+    command.envs(context.scripts.seen(script.variables));
     let outside = context.events.outside();
     let mut child = command.spawn().map_err(Trouble::Start)?;
     // The group's id is the leader's, and stays valid for its other members after the leader.
@@ -112,10 +113,13 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         let ending = end(&mut child, group, &context.interrupt);
         tokio::pin!(ending);
         // Both at once: a full pipe would keep the child from ending.
+        let watching = script.memory.watch(group);
+        tokio::pin!(watching);
         loop {
             tokio::select! {
                 ended = &mut ending => break ended,
                 () = &mut reading, if !read_all => read_all = true,
+                () = &mut watching => {}
             }
         }
     };
@@ -250,7 +254,7 @@ async fn read(
 
 /// The line as a person would read it: without colours, and of a line that was drawn over and
 /// over only its last state.
-fn readable(text: &str) -> String {
+pub fn readable(text: &str) -> String {
     let plain = anstream::adapter::strip_str(text).to_string();
     plain
         .trim_end()

@@ -5,26 +5,34 @@
 
 mod document;
 mod image;
+mod inputs;
 mod release;
 mod select;
 mod tag;
 mod task;
+mod variables;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use miette::Diagnostic;
 
 pub use document::{SCHEMA_VERSION, document, text};
 pub use image::{Dockerfile, ImagePlan, Reference};
+pub use inputs::{Keys, Surroundings};
 pub use release::{DEFAULT_CONSOLE, Release};
 pub use select::{Filter, Selection};
-pub use task::{PackageManager, Subject, Task};
+pub use task::{BUILD, PackageManager, Script, Subject, Task};
+pub use variables::is_system;
 
+use crate::cache::{Inputs, Limits};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::git::{Repository, Revision};
 use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
+use inputs::Seen;
 
 /// The registry where neither config, environment nor flag names one.
 pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
@@ -46,6 +54,10 @@ pub struct Request {
     pub console: Option<String>,
     /// How many scripts at once, if the command line says.
     pub concurrency: Option<usize>,
+    /// What is run of each unit.
+    pub script: Script,
+    /// What scripts run in.
+    pub surroundings: Surroundings,
 }
 
 /// A store that takes part.
@@ -74,7 +86,9 @@ pub struct Plan {
     pub tag: Option<String>,
     /// The stores.
     pub stores: Vec<StorePlan>,
-    /// Scripts, upstream before downstream.
+    /// The script that was asked for.
+    pub script: String,
+    /// Scripts to run, upstream before downstream.
     pub tasks: Vec<Task>,
     /// Units to prune and to make images of.
     pub images: Vec<ImagePlan>,
@@ -90,6 +104,13 @@ pub struct Plan {
     pub console: String,
     /// How many scripts at once; none leaves it to the machine.
     pub concurrency: Option<usize>,
+    /// Bytes that all running scripts may take; none leaves it to the machine.
+    pub max_memory: Option<u64>,
+    /// What the cache may take.
+    pub cache_limits: Limits,
+    /// What installs dependencies.
+    pub install: &'static str,
+    seen: Seen,
     /// What stays in `.deploy`.
     pub prune: Prune,
     /// What is odd but stops nothing.
@@ -233,14 +254,36 @@ pub enum Error {
         /// The circle, its first member again at the end.
         cycle: Vec<String>,
     },
-    /// Nothing is installed.
-    #[error("the dependencies of `{}` are not installed", project.display())]
-    #[diagnostic(code(alokai::plan::not_installed), help("install them: `{command}`"))]
-    NotInstalled {
-        /// The project.
-        project: PathBuf,
-        /// What installs them.
-        command: &'static str,
+    /// `store run`, and nobody has that script.
+    #[error("no app of these stores has a script `{}`", script.escape_debug())]
+    #[diagnostic(code(alokai::plan::no_script), help("scripts here: {}", list(known)))]
+    NoScript {
+        /// As given.
+        script: String,
+        /// Those that are there.
+        known: Vec<String>,
+    },
+    /// `build.env` has something that is no pattern.
+    #[error("`{pattern}` in `build.env` for `{app}` is no pattern")]
+    #[diagnostic(
+        code(alokai::plan::variables),
+        help("write a variable's name, or a beginning with a star: `SENTRY_*`")
+    )]
+    Variables {
+        /// App, package or `*`.
+        app: String,
+        /// As given.
+        pattern: String,
+    },
+    /// `build.globalDependencies` has something that is no pattern.
+    #[error("`{pattern}` in `build.globalDependencies` is no pattern")]
+    #[diagnostic(
+        code(alokai::plan::global_dependencies),
+        help("write a path relative to the project, such as `config/**`")
+    )]
+    GlobalDependencies {
+        /// As given.
+        pattern: String,
     },
     /// A package manager that is not known.
     #[error("`packageManager` in `{}` names `{name}`, which is not known", path.display())]
@@ -416,8 +459,21 @@ impl Plan {
         let mut tasks = Vec::new();
         let mut images = Vec::new();
         let mut releases = Vec::new();
+        let mut seen = Seen::default();
+        let mut install = "";
         if request.until >= Stage::Build {
-            tasks = task::tasks(project, &plans, &chosen)?;
+            install = PackageManager::detect(project)?.install(project);
+            tasks = task::tasks(project, &plans, &chosen, &request.script)?;
+            seen = Seen::new(project, &lister, &tasks, &request.surroundings)?;
+            for index in 0..tasks.len() {
+                let task = &tasks[index];
+                let shared = seen.inputs(&plans, &tasks, task).key();
+                let own = shared.for_unit(&task.subject.to_string());
+                let variables = seen.variables(task);
+                let task = &mut tasks[index];
+                task.keys = Keys { shared, own };
+                task.variables = variables;
+            }
         }
         let registry = first_set([&request.registry, &project.settings.registry])
             .unwrap_or_else(|| DEFAULT_REGISTRY.into());
@@ -440,12 +496,15 @@ impl Plan {
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         notices.extend(unused(&plans));
         notices.extend(dropped(&plans));
+        notices.append(&mut seen.notices);
+        let days = u64::from(project.settings.cache_days);
         Ok(Self {
             project: project.root.clone(),
             until: request.until,
             revision,
             tag,
             stores: plans,
+            script: request.script.name.clone(),
             tasks,
             base: images
                 .iter()
@@ -460,9 +519,36 @@ impl Plan {
             registry,
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
+            max_memory: project.settings.max_memory,
+            cache_limits: Limits {
+                bytes: project.settings.cache_size,
+                age: Duration::from_hours(days * 24),
+            },
+            install,
+            seen,
             prune: project.settings.prune.clone(),
             notices,
         })
+    }
+
+    /// Paths in the task's folder that are its sources: composed, or a package's own.
+    pub fn sources_of(&self, task: &Task) -> BTreeSet<&str> {
+        match &task.subject {
+            Subject::Package(name) => self.seen.files_of(name, &task.folder).collect(),
+            Subject::Unit(unit) => {
+                let mut compositions = self.compositions().filter(|one| one.unit == *unit);
+                let paths = compositions
+                    .next()
+                    .into_iter()
+                    .flat_map(|one| one.entries.keys());
+                paths.map(|path| &**path).collect()
+            }
+        }
+    }
+
+    /// Everything that the task can see.
+    pub fn inputs(&self, task: &Task) -> Inputs {
+        self.seen.inputs(&self.stores, &self.tasks, task)
     }
 
     /// Every composition of every store.

@@ -2,20 +2,56 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::inputs::Keys;
+use super::select::Chosen;
+use super::{Error, StorePlan};
+use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
 use crate::overlay::Composition;
 use crate::store::{AppKind, Framework, UnitId};
 
-use super::select::Chosen;
-use super::{Error, StorePlan};
+/// The script that makes an app what an image takes.
+pub const BUILD: &str = "build";
+
+/// What is run of each unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Its name in `package.json`.
+    pub name: String,
+    /// What it is given.
+    pub arguments: Vec<String>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            name: BUILD.into(),
+            arguments: Vec::new(),
+        }
+    }
+}
 
 /// One script to run.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// Whose script.
     pub subject: Subject,
+    /// Its name in `package.json`.
+    pub script: String,
+    /// Whether it was asked for; others are only there for those that need them.
+    pub is_wanted: bool,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Where its sources lie, relative to the project: the base app, or the package.
+    pub source: String,
+    /// Names of what has to be installed for it.
+    pub dependencies: Vec<String>,
+    /// Names of workspace packages without a script, whose files it may read.
+    pub packages: Vec<String>,
+    /// Names of declared variables that are set: what its script sees beside the system's own.
+    pub variables: Vec<String>,
+    /// What its result is found by.
+    pub keys: Keys,
     /// Where it runs, relative to the project.
     pub folder: String,
     /// Folders and files that the script writes anew, relative to `folder`. They go before it
@@ -34,6 +70,36 @@ pub enum Subject {
     Unit(UnitId),
 }
 
+impl Task {
+    /// How it is called: `us/storefront-middleware`, or a package's name; another script than
+    /// `build` comes after a `#`.
+    pub fn name(&self) -> String {
+        if self.script == BUILD {
+            self.subject.to_string()
+        } else {
+            format!("{}#{}", self.subject, self.script)
+        }
+    }
+}
+
+impl Subject {
+    /// The app or the package.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Package(name) => name,
+            Self::Unit(unit) => unit.app.as_str(),
+        }
+    }
+
+    /// The unit, if it is one.
+    pub fn unit(&self) -> Option<&UnitId> {
+        match self {
+            Self::Package(_) => None,
+            Self::Unit(unit) => Some(unit),
+        }
+    }
+}
+
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -48,8 +114,10 @@ impl std::fmt::Display for Subject {
 pub enum PackageManager {
     /// `package-lock.json`, or nothing at all.
     Npm,
-    /// `yarn.lock`.
+    /// `yarn.lock`, version 1.
     Yarn,
+    /// `yarn.lock` and `.yarnrc.yml`: version 2 and newer.
+    Berry,
     /// `pnpm-lock.yaml`.
     Pnpm,
     /// `bun.lock` or `bun.lockb`.
@@ -60,10 +128,11 @@ impl PackageManager {
     /// The `packageManager` field, else the lock file, else npm.
     pub fn detect(project: &Project) -> Result<Self, Error> {
         if let Some(field) = &project.package.package_manager {
-            let name = field.split('@').next().unwrap_or_default();
+            let (name, version) = field.split_once('@').unwrap_or((field, ""));
             return match name {
                 "npm" => Ok(Self::Npm),
-                "yarn" => Ok(Self::Yarn),
+                "yarn" if version.starts_with("1.") || version == "1" => Ok(Self::Yarn),
+                "yarn" => Ok(Self::yarn(project)),
                 "pnpm" => Ok(Self::Pnpm),
                 "bun" => Ok(Self::Bun),
                 other => Err(Error::PackageManager {
@@ -82,12 +151,37 @@ impl PackageManager {
         let found = lock_files
             .iter()
             .find(|(file, _)| project.root.join(file).is_file());
-        Ok(found.map_or(Self::Npm, |(_, manager)| *manager))
+        Ok(match found {
+            Some((_, Self::Yarn)) => Self::yarn(project),
+            Some((_, manager)) => *manager,
+            None => Self::Npm,
+        })
     }
 
-    /// The command that runs a script of the package in the current folder.
-    pub fn run(self, script: &str) -> Vec<String> {
-        [self.name(), "run", script].map(str::to_owned).to_vec()
+    /// Yarn by the file that only newer ones read.
+    fn yarn(project: &Project) -> Self {
+        if project.root.join(".yarnrc.yml").is_file() {
+            Self::Berry
+        } else {
+            Self::Yarn
+        }
+    }
+
+    /// The command that runs a script of the package in the current folder. Yarn 2 and newer
+    /// refuse folders that are no workspace, as composed apps are; npm comes with Node.
+    pub fn run(self, script: &Script) -> Vec<String> {
+        let program = match self {
+            Self::Npm | Self::Berry => "npm",
+            Self::Yarn => "yarn",
+            Self::Pnpm => "pnpm",
+            Self::Bun => "bun",
+        };
+        let mut command = [program, "run", &script.name].map(str::to_owned).to_vec();
+        if program == "npm" && !script.arguments.is_empty() {
+            command.push("--".into());
+        }
+        command.extend(script.arguments.iter().cloned());
+        command
     }
 
     /// The command that installs what the lock file says.
@@ -96,17 +190,12 @@ impl PackageManager {
             Self::Npm if !project.root.join("package-lock.json").is_file() => "npm install",
             Self::Npm => "npm ci",
             Self::Yarn => "yarn install --frozen-lockfile",
+            Self::Berry if project.root.join(".pnp.cjs").is_file() => {
+                "yarn config set nodeLinker node-modules && yarn install"
+            }
+            Self::Berry => "yarn install --immutable",
             Self::Pnpm => "pnpm install --frozen-lockfile",
             Self::Bun => "bun install --frozen-lockfile",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Npm => "npm",
-            Self::Yarn => "yarn",
-            Self::Pnpm => "pnpm",
-            Self::Bun => "bun",
         }
     }
 }
@@ -121,72 +210,185 @@ pub fn is_built(kind: AppKind, package: &PackageJson) -> bool {
     }
 }
 
-/// All build tasks of these stores, upstream before downstream.
-pub fn tasks(project: &Project, stores: &[StorePlan], chosen: &Chosen) -> Result<Vec<Task>, Error> {
-    let manager = PackageManager::detect(project)?;
-    let mut built = Vec::new();
-    for composition in stores.iter().flat_map(|store| &store.compositions) {
-        let Some(app) = project.app(&composition.unit.app) else {
-            continue;
-        };
-        if is_built(app.kind, &app.package)
-            && (chosen.contains(&composition.unit) || chosen.feeds(&composition.unit, app.kind))
-        {
-            built.push((composition, app));
-        }
-    }
-    let without: BTreeSet<String> = built
+/// All tasks of these stores, upstream before downstream: the script of every chosen unit, and
+/// the builds that those read from: packages, then the middleware of the same store.
+pub fn tasks(
+    project: &Project,
+    stores: &[StorePlan],
+    chosen: &Chosen,
+    script: &Script,
+) -> Result<Vec<Task>, Error> {
+    let mut graph = Graph {
+        manager: PackageManager::detect(project)?,
+        packages: Packages::new(project),
+        of_package: BTreeMap::new(),
+        middleware: BTreeMap::new(),
+        tasks: Vec::new(),
+    };
+    let units: Vec<_> = stores
         .iter()
-        .filter(|(_, app)| !app.package.scripts.contains_key("build"))
-        .map(|(_, app)| app.name.to_string())
+        .flat_map(|store| &store.compositions)
+        .filter_map(|composition| Some((composition, project.app(&composition.unit.app)?)))
         .collect();
-    if !without.is_empty() {
-        return Err(Error::NoBuildScript {
-            apps: without.into_iter().collect(),
+    let feeds = |composition: &Composition| chosen.feeds(&composition.unit, composition.kind);
+    let is_chosen = |composition: &Composition| chosen.contains(&composition.unit);
+    let is_build = script.name == BUILD;
+    let mut built: Vec<_> = units
+        .iter()
+        .filter(|(composition, app)| {
+            is_built(app.kind, &app.package)
+                && (feeds(composition) || is_build && is_chosen(composition))
+        })
+        .collect();
+    let mut run: Vec<_> = units
+        .iter()
+        .filter(|(composition, app)| {
+            !is_build && is_chosen(composition) && app.package.scripts.contains_key(&script.name)
+        })
+        .collect();
+    if is_build {
+        have_scripts(built.iter().map(|(_, app)| *app))?;
+    } else if run.is_empty() {
+        return Err(Error::NoScript {
+            script: script.name.clone(),
+            known: scripts(units.iter().map(|(_, app)| *app)),
         });
+    } else {
+        // A middleware that has nothing to build feeds nobody.
+        built.retain(|(_, app)| app.package.scripts.contains_key(BUILD));
     }
-    installed(project, manager, built.iter().map(|(_, app)| *app))?;
-
-    let mut tasks = Vec::new();
-    let mut packages = Packages::new(project);
-    for (_, app) in &built {
-        packages.order(&app.package)?;
+    for (_, app) in built.iter().chain(&run) {
+        graph.packages.order(&app.package)?;
     }
-    let mut task_of_package = BTreeMap::new();
-    for package in &packages.ordered {
-        if !package.package.scripts.contains_key("build") {
-            continue;
-        }
-        let needs = packages.needs(&package.package, &task_of_package);
-        task_of_package.insert(package.name.as_str(), tasks.len());
-        tasks.push(Task {
-            subject: Subject::Package(package.name.clone()),
-            command: manager.run("build"),
-            folder: package.folder.clone(),
-            outputs: Vec::new(),
-            needs,
-        });
-    }
+    graph.add_packages();
     // Middleware before the frontends, which read its types.
     built.sort_by_key(|(_, app)| app.kind.framework().is_some());
-    let mut middleware = BTreeMap::<_, Vec<usize>>::new();
+    run.sort_by_key(|(_, app)| app.kind.framework().is_some());
     for (composition, app) in built {
-        let unit = &composition.unit;
-        let mut needs = packages.needs(&app.package, &task_of_package);
-        if app.kind == AppKind::Middleware {
-            middleware.entry(&unit.store).or_default().push(tasks.len());
-        } else if app.kind.framework().is_some() {
-            needs.extend(middleware.get(&unit.store).into_iter().flatten());
+        graph.add_unit(
+            composition,
+            app,
+            &Script::default(),
+            is_build && is_chosen(composition),
+        );
+    }
+    for (composition, app) in run {
+        graph.add_unit(composition, app, script, true);
+    }
+    Ok(graph.tasks)
+}
+
+fn have_scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Result<(), Error> {
+    let without: BTreeSet<String> = apps
+        .filter(|app| !app.package.scripts.contains_key(BUILD))
+        .map(|app| app.name.to_string())
+        .collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NoBuildScript {
+        apps: without.into_iter().collect(),
+    })
+}
+
+/// Names of all scripts of these apps.
+fn scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Vec<String> {
+    let scripts = apps.flat_map(|app| app.package.scripts.keys().cloned());
+    scripts.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Tasks while they are put together.
+struct Graph<'a> {
+    manager: PackageManager,
+    packages: Packages<'a>,
+    of_package: BTreeMap<&'a str, usize>,
+    /// Builds of each store's middleware.
+    middleware: BTreeMap<String, Vec<usize>>,
+    tasks: Vec<Task>,
+}
+
+impl Graph<'_> {
+    fn add_packages(&mut self) {
+        for package in &self.packages.ordered {
+            if !package.package.scripts.contains_key(BUILD) {
+                continue;
+            }
+            let needs = self.packages.needs(&package.package, &self.of_package);
+            self.of_package
+                .insert(package.name.as_str(), self.tasks.len());
+            self.tasks.push(Task {
+                subject: Subject::Package(package.name.clone()),
+                script: BUILD.into(),
+                is_wanted: false,
+                command: self.manager.run(&Script::default()),
+                folder: package.folder.clone(),
+                source: package.folder.clone(),
+                dependencies: required(&package.package),
+                packages: self.packages.sources(&package.package),
+                variables: Vec::new(),
+                keys: NO_KEYS,
+                outputs: Vec::new(),
+                needs,
+            });
         }
-        tasks.push(Task {
+    }
+
+    fn add_unit(
+        &mut self,
+        composition: &Composition,
+        app: &BaseApp,
+        script: &Script,
+        is_wanted: bool,
+    ) {
+        let unit = &composition.unit;
+        let mut needs = self.packages.needs(&app.package, &self.of_package);
+        let is_build = script.name == BUILD;
+        if app.kind == AppKind::Middleware && is_build {
+            let of_store = self.middleware.entry(unit.store.to_string()).or_default();
+            of_store.push(self.tasks.len());
+        } else if app.kind.framework().is_some() {
+            needs.extend(
+                self.middleware
+                    .get(unit.store.as_str())
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        self.tasks.push(Task {
             subject: Subject::Unit(unit.clone()),
-            command: manager.run("build"),
+            script: script.name.clone(),
+            is_wanted,
+            command: self.manager.run(script),
             folder: format!(".out/{}/{}", unit.store, unit.app),
-            outputs: outputs(app, composition),
+            source: format!("apps/{}", app.name),
+            dependencies: required(&app.package),
+            packages: self.packages.sources(&app.package),
+            variables: Vec::new(),
+            keys: NO_KEYS,
+            outputs: if is_build {
+                outputs(app, composition)
+            } else {
+                Vec::new()
+            },
             needs,
         });
     }
-    Ok(tasks)
+}
+
+/// Until everything that a task sees is known.
+const NO_KEYS: Keys = Keys {
+    shared: Key::NONE,
+    own: Key::NONE,
+};
+
+/// What has to be installed: everything but what a machine may do without.
+fn required(package: &PackageJson) -> Vec<String> {
+    let optional = |name: &&str| !package.optional_dependencies.contains_key(*name);
+    package
+        .build_dependencies()
+        .filter(optional)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What the app's build writes and an image takes, but for folders with composed files in them.
@@ -210,34 +412,6 @@ fn outputs(app: &BaseApp, composition: &Composition) -> Vec<String> {
         !composition.entries.keys().any(|path| is_composed(path))
     });
     outputs
-}
-
-/// Says so before the first build, and with the command, when nothing is installed.
-fn installed<'a>(
-    project: &Project,
-    manager: PackageManager,
-    mut apps: impl Iterator<Item = &'a BaseApp>,
-) -> Result<(), Error> {
-    // Node looks upwards, beyond the project too.
-    let at_root = project
-        .root
-        .ancestors()
-        .any(|folder| folder.join("node_modules").is_dir());
-    let missing = apps.any(|app| {
-        let own = project
-            .root
-            .join("apps")
-            .join(app.name.as_str())
-            .join("node_modules");
-        app.package.build_dependencies().next().is_some() && !at_root && !own.is_dir()
-    });
-    if missing {
-        return Err(Error::NotInstalled {
-            project: project.root.clone(),
-            command: manager.install(project),
-        });
-    }
-    Ok(())
 }
 
 /// Workspace packages that apps reach, each after those that it needs itself.
@@ -290,5 +464,12 @@ impl<'a> Packages<'a> {
             }
         }
         needs.into_iter().collect()
+    }
+
+    /// Packages that `of` depends on, directly or through others, and that nobody builds.
+    fn sources(&self, of: &PackageJson) -> Vec<String> {
+        let reached = self.project.packages_of(of).into_iter();
+        let unbuilt = reached.filter(|package| !package.package.scripts.contains_key(BUILD));
+        unbuilt.map(|package| package.name.clone()).collect()
     }
 }

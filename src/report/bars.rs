@@ -5,29 +5,25 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Reporter;
 use super::lines::line;
+use super::{Detail, Reporter};
 use crate::event::{Event, Unit};
 
 /// Live lines on standard error.
 pub struct Bars {
     all: MultiProgress,
     running: HashMap<Unit, ProgressBar>,
+    detail: Detail,
 }
 
 impl Bars {
     /// Draws to standard error.
-    pub fn new() -> Self {
+    pub fn new(detail: Detail) -> Self {
         Self {
+            detail,
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             running: HashMap::new(),
         }
-    }
-}
-
-impl Default for Bars {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -42,7 +38,7 @@ impl Reporter for Bars {
                 {
                     bar.set_style(style);
                 }
-                bar.set_prefix(format!("{} {unit}", unit.stage));
+                bar.set_prefix(format!("{} {unit}", unit.work()));
                 bar.enable_steady_tick(Duration::from_millis(120));
                 self.running.insert(unit.clone(), bar);
             }
@@ -58,7 +54,7 @@ impl Reporter for Bars {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                 }
-                if let Some(line) = line(other) {
+                if let Some(line) = line(other, self.detail) {
                     let _ = self.all.println(line);
                 }
             }

@@ -4,19 +4,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 
-use super::{Reporter, duration};
-use crate::event::{Event, Outcome, Stage, Unit};
+use super::{Detail, Reporter, duration};
+use crate::event::{Event, Miss, Outcome, Stage, Unit};
 
 /// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
 /// told apart.
 pub struct Lines<W> {
     out: W,
+    detail: Detail,
 }
 
 impl<W: Write + Send> Lines<W> {
     /// Writes to `out`, which is standard error.
-    pub fn new(out: W) -> Self {
-        Self { out }
+    pub fn new(out: W, detail: Detail) -> Self {
+        Self { out, detail }
     }
 }
 
@@ -25,7 +26,7 @@ impl<W: Write + Send> Reporter for Lines<W> {
         // Nobody to read it is no reason to end the work.
         let _ = match event {
             Event::Output { unit, line } => writeln!(self.out, "{}: {line}", prefix(unit)),
-            other => write_line(&mut self.out, other),
+            other => write_line(&mut self.out, other, self.detail),
         };
     }
 
@@ -37,14 +38,16 @@ impl<W: Write + Send> Reporter for Lines<W> {
 /// The same with a unit's output held back until it has ended: groups cannot interleave.
 pub struct Groups<W> {
     out: W,
+    detail: Detail,
     held: HashMap<Unit, Vec<String>>,
 }
 
 impl<W: Write + Send> Groups<W> {
     /// Writes to `out`, which is standard error.
-    pub fn new(out: W) -> Self {
+    pub fn new(out: W, detail: Detail) -> Self {
         Self {
             out,
+            detail,
             held: HashMap::new(),
         }
     }
@@ -53,7 +56,7 @@ impl<W: Write + Send> Groups<W> {
         let Some(lines) = self.held.remove(unit) else {
             return Ok(());
         };
-        writeln!(self.out, "::group::{} {unit}", unit.stage)?;
+        writeln!(self.out, "::group::{} {unit}", unit.work())?;
         // A line of a script must not be taken for a command of the runner, whatever it
         // says: between these two marks the runner listens to nothing.
         let token = format!("alokai-{:x}", RandomState::new().hash_one(unit));
@@ -78,12 +81,12 @@ impl<W: Write + Send> Reporter for Groups<W> {
             }
             Event::Finished { unit, outcome, .. } => self
                 .group(unit)
-                .and_then(|()| write_line(&mut self.out, event))
+                .and_then(|()| write_line(&mut self.out, event, self.detail))
                 .and_then(|()| match outcome {
                     Outcome::Failed { message } => annotate(&mut self.out, unit, message),
                     _ => Ok(()),
                 }),
-            other => write_line(&mut self.out, other),
+            other => write_line(&mut self.out, other, self.detail),
         };
     }
 
@@ -103,7 +106,7 @@ fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result
             .replace('\r', "%0D")
             .replace('\n', "%0A")
     };
-    let title = escape(&format!("{} {unit}", unit.stage))
+    let title = escape(&format!("{} {unit}", unit.work()))
         .replace(':', "%3A")
         .replace(',', "%2C");
     writeln!(out, "::error title={title}::{}", escape(message))
@@ -111,20 +114,20 @@ fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result
 
 fn prefix(unit: &Unit) -> String {
     match (&unit.store, &unit.name) {
-        (Some(store), Some(name)) => format!("{name}-{store}:{}", unit.stage),
-        _ => format!("{unit}:{}", unit.stage),
+        (Some(store), Some(name)) => format!("{name}-{store}:{}", unit.work()),
+        _ => format!("{unit}:{}", unit.work()),
     }
 }
 
-fn write_line(out: &mut impl Write, event: &Event) -> std::io::Result<()> {
-    match line(event) {
+fn write_line(out: &mut impl Write, event: &Event, detail: Detail) -> std::io::Result<()> {
+    match line(event, detail) {
         Some(line) => writeln!(out, "{line}"),
         None => Ok(()),
     }
 }
 
 /// What people read of an event that is no output.
-pub fn line(event: &Event) -> Option<String> {
+pub fn line(event: &Event, detail: Detail) -> Option<String> {
     Some(match event {
         Event::StageStarted { stage, units } => {
             format!(
@@ -133,17 +136,18 @@ pub fn line(event: &Event) -> Option<String> {
             )
         }
         Event::Notice { message } => format!("note: {message}"),
-        // Over before it could be read.
-        Event::Started { unit } if matches!(unit.stage, Stage::Compose | Stage::Prune) => {
-            return None;
+        // Over before it could be read, or said together with why a script runs.
+        Event::Started { unit } if unit.stage <= Stage::Prune => return None,
+        Event::Started { unit } => format!("   {} {unit}", unit.work()),
+        Event::Missed { unit, miss } => {
+            format!("   {} {unit}: {}", unit.work(), reason(miss, detail))
         }
-        Event::Started { unit } => format!("   {} {unit}", unit.stage),
         Event::Finished {
             unit,
             outcome,
             seconds,
         } => {
-            let stage = unit.stage;
+            let stage = unit.work();
             let time = duration(*seconds);
             match outcome {
                 Outcome::Done { note: None } => format!("ok {stage} {unit} ({time})"),
@@ -156,4 +160,34 @@ pub fn line(event: &Event) -> Option<String> {
         }
         Event::StageFinished { .. } | Event::Output { .. } => return None,
     })
+}
+
+/// Changes that one line has room for.
+const FEW: usize = 3;
+
+/// Why a script runs.
+fn reason(miss: &Miss, detail: Detail) -> String {
+    let changes = match miss {
+        Miss::New => return "miss, no earlier result of it is known here".into(),
+        Miss::Forced => return "runs because of --force".into(),
+        Miss::Gone => {
+            return "miss, nothing has changed, but the result is not kept any more".into();
+        }
+        Miss::Changed { changes } => changes,
+    };
+    if detail == Detail::Full {
+        let lines = changes.iter().map(|change| format!("\n      {change}"));
+        return format!(
+            "miss, changed since its last result:{}",
+            lines.collect::<String>()
+        );
+    }
+    let shown: Vec<_> = changes.iter().take(FEW).map(ToString::to_string).collect();
+    let rest = changes.len().saturating_sub(FEW);
+    let more = if rest == 0 {
+        String::new()
+    } else {
+        format!(", and {rest} more (--explain)")
+    };
+    format!("miss, changed: {}{more}", shown.join(", "))
 }

@@ -14,6 +14,15 @@ pub use summary::{Deployed, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};
 
+/// How much is said of why a script runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// One line a unit.
+    Short,
+    /// Everything, with a line for each change.
+    Full,
+}
+
 /// Shows events as they come.
 pub trait Reporter: Send {
     /// Takes the next event.

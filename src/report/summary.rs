@@ -1,5 +1,6 @@
 //! What a run made, as a table for people and an object for machines.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -17,6 +18,8 @@ pub struct SummaryRow {
     pub app: String,
     /// Time of the build script.
     pub build_seconds: Option<f64>,
+    /// `miss` when the script ran, `hit`, or whose result was reused.
+    pub cache: Option<String>,
     /// Bytes in `.deploy`.
     pub deploy_bytes: Option<u64>,
     /// Bytes of the image.
@@ -64,25 +67,40 @@ impl SummaryTable {
         if !self.units.is_empty() {
             let store = width("store", self.units.iter().map(|row| row.store_id.as_str()));
             let app = width("app", self.units.iter().map(|row| row.app.as_str()));
-            writeln!(
-                out,
-                "{:store$}  {:app$}  {:>12}  {:>8}  {:>8}  digest",
-                "store", "app", "build", ".deploy", "image"
-            )?;
+            // A column that nobody has come to says nothing.
+            let any = |has: fn(&SummaryRow) -> bool| self.units.iter().any(has);
+            let (deploy, image, digest) = (
+                any(|row| row.deploy_bytes.is_some()),
+                any(|row| row.image_bytes.is_some()),
+                any(|row| row.digest.is_some()),
+            );
+            let mut line = |cells: [&str; 6]| {
+                let [of_store, of_app, of_build, of_deploy, of_image, of_digest] = cells;
+                let mut line = format!("{of_store:store$}  {of_app:app$}  {of_build:>12}");
+                // Writing to a string cannot fail.
+                let _ = match (deploy, image) {
+                    (true, true) => write!(line, "  {of_deploy:>8}  {of_image:>8}"),
+                    (true, false) => write!(line, "  {of_deploy:>8}"),
+                    (false, _) => Ok(()),
+                };
+                if digest {
+                    let _ = write!(line, "  {of_digest}");
+                }
+                writeln!(out, "{}", line.trim_end())
+            };
+            line(["store", "app", "build", ".deploy", "image", "digest"])?;
             for row in &self.units {
                 let size = |size: Option<u64>| size.map_or("-".into(), bytes);
                 let digest = row.digest.as_deref().unwrap_or("-");
                 let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
-                writeln!(
-                    out,
-                    "{:store$}  {:app$}  {:>12}  {:>8}  {:>8}  {}",
-                    row.store_id,
-                    row.app,
-                    row.build_seconds.map_or("-".into(), duration),
-                    size(row.deploy_bytes),
-                    size(row.image_bytes),
+                line([
+                    &row.store_id,
+                    &row.app,
+                    &build(row),
+                    &size(row.deploy_bytes),
+                    &size(row.image_bytes),
                     &digest[..digest.len().min(12)],
-                )?;
+                ])?;
             }
             let references: Vec<_> = self
                 .units
@@ -97,6 +115,7 @@ impl SummaryTable {
             }
             writeln!(out)?;
         }
+        self.write_builds(out)?;
         for deployed in &self.deployed {
             writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
         }
@@ -106,6 +125,47 @@ impl SummaryTable {
             duration(self.seconds),
             duration(self.own_seconds)
         )
+    }
+}
+
+impl SummaryTable {
+    /// How much was not built, and whose results served others.
+    fn write_builds(&self, out: &mut String) -> std::fmt::Result {
+        let with = |what: &str| {
+            self.units
+                .iter()
+                .filter(|row| row.cache.as_deref() == Some(what))
+                .count()
+        };
+        let mut makers = BTreeMap::<&str, usize>::new();
+        for maker in self
+            .units
+            .iter()
+            .filter_map(|row| row.cache.as_deref()?.strip_prefix("reused from "))
+        {
+            *makers.entry(maker).or_default() += 1;
+        }
+        let (ran, hits, reused) = (with("miss"), with("hit"), makers.values().sum::<usize>());
+        if ran + hits + reused == 0 {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "{ran} built, {hits} hits, {reused} reused from other stores"
+        )?;
+        for (maker, count) in makers {
+            writeln!(out, "  {maker} was built once for {} stores", count + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// The time of a script that ran, else where the result comes from.
+fn build(row: &SummaryRow) -> String {
+    match row.cache.as_deref() {
+        None | Some("miss") => row.build_seconds.map_or("-".into(), duration),
+        Some("hit") => "hit".into(),
+        Some(_) => "reused".into(),
     }
 }
 

@@ -26,8 +26,13 @@ fn a_failing_script_shows_its_end_and_what_is_skipped() {
 
 #[test]
 fn keep_going_lets_stores_drop_out_and_still_says_1() {
-    let build = "if (process.cwd().includes('/us/')) process.exit(1); require('fs').mkdirSync('lib', {recursive: true}); require('fs').writeFileSync('lib/index.js', '')";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", build);
+    let build = "if (require('fs').existsSync('broken')) process.exit(1); require('fs').mkdirSync('lib', {recursive: true}); require('fs').writeFileSync('lib/index.js', '')";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", build)
+        .file(
+            "apps/stores/fashion/stores/us/storefront-middleware/broken",
+            "",
+        );
     project.commit();
     let run = project
         .alokai(&[
@@ -61,6 +66,7 @@ fn keep_going_lets_stores_drop_out_and_still_says_1() {
             "prune",
             "--concurrency",
             "1",
+            "--force",
         ])
         .fails_with(1);
     assert!(
@@ -77,7 +83,8 @@ fn scripts_see_the_env_file_and_the_environment_wins() {
     let project = Project::shop()
         .file("apps/storefront-middleware/build.js", build)
         .file(".env", "A=file\nB=file\n")
-        .env("B", "real");
+        .env("B", "real")
+        .env_of("storefront-middleware", &["A", "B"]);
     let run = project
         .alokai(&[
             "store",
@@ -100,7 +107,8 @@ fn a_password_in_the_env_file_is_taken_as_it_is_and_never_shown() {
         .file(
             ".env",
             "FOO=a$HOME-b c\nCLI_CLOUD_USERNAME=somebody\nCLI_CLOUD_PASSWORD=n33dle$x\n",
-        );
+        )
+        .env_of("storefront-middleware", &["FOO", "CLI_CLOUD_*"]);
     let run = project
         .alokai(&[
             "store",

@@ -29,7 +29,9 @@ fn room(file: &str) -> &str {
 const TABLE: &[(&str, &[&str])] = &[
     ("path", &[]),
     ("store", &[]),
-    ("event", &["store"]),
+    ("lockfile", &[]),
+    ("cache", &[]),
+    ("event", &["store", "cache"]),
     ("files", &[]),
     ("config", &["store", "files"]),
     ("git", &["files"]),
@@ -38,17 +40,24 @@ const TABLE: &[(&str, &[&str])] = &[
         "compare",
         &["store", "config", "files", "git", "overlay", "path"],
     ),
-    ("plan", &["store", "config", "git", "overlay", "event"]),
+    (
+        "plan",
+        &[
+            "store", "config", "git", "overlay", "event", "cache", "lockfile",
+        ],
+    ),
     (
         "pipeline",
-        &["store", "config", "overlay", "plan", "event", "path"],
+        &[
+            "store", "config", "overlay", "plan", "event", "path", "cache",
+        ],
     ),
     ("report", &["event"]),
     (
         "cli",
         &[
             "compare", "path", "store", "config", "git", "overlay", "plan", "pipeline", "event",
-            "report", "error",
+            "report", "error", "cache",
         ],
     ),
     (

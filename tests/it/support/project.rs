@@ -146,6 +146,19 @@ impl Project {
         self
     }
 
+    /// Declares variables of an app, in `build.env`.
+    pub fn env_of(self, app: &str, patterns: &[&str]) -> Self {
+        self.setting("build", &serde_json::json!({ "env": { app: patterns } }))
+    }
+
+    /// Sets a section of the config.
+    pub fn setting(self, section: &str, value: &serde_json::Value) -> Self {
+        let config = self.read("alokai.config.json");
+        let mut config: serde_json::Value = serde_json::from_str(&config).expect("plain JSON");
+        config[section] = value.clone();
+        self.config(&format!("{config:#}"))
+    }
+
     /// Sets a variable for runs of the program.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

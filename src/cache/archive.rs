@@ -1,0 +1,383 @@
+//! A task's result as one file: its log and what it wrote, as a tar that zstd has compressed.
+//!
+//! The same content gives the same bytes: entries come in the order given, without times and
+//! owners. What is read back is believed in nothing: a path that leaves the folder, a link that
+//! leads out of it, another kind of file, another length or another digest refuses the whole.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use tar::{EntryType, Header};
+
+use super::Error;
+use super::key::Sha256;
+use super::names::{Names, Scan};
+
+/// Where the log lies in an archive.
+pub const LOG: &str = "log";
+
+/// Where a task's files lie in an archive.
+pub const FILES: &str = "files";
+
+/// zstd's own default: higher levels cost much more time than they save space on bundles.
+const LEVEL: i32 = 3;
+
+/// Bytes of zeros after a tar's end that its writers add.
+const PADDING: u64 = 1 << 16;
+
+/// What was packed.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// SHA-256 of the archive.
+    pub digest: String,
+    /// Bytes of the archive.
+    pub length: u64,
+    /// Bytes of what is in it.
+    pub bytes: u64,
+    /// Where the own store's name occurs, if it does.
+    pub named_in: Option<String>,
+}
+
+/// Packs the log and these paths of the folder, and looks for names on the way.
+pub fn pack(
+    folder: &Path,
+    paths: &BTreeSet<String>,
+    log: &Path,
+    names: &Names,
+    to: File,
+) -> Result<Packed, Error> {
+    let written = Counted {
+        inner: BufWriter::new(to),
+        digest: Sha256::default(),
+        length: 0,
+    };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io {
+            doing: "pack",
+            path,
+            source,
+        }
+    };
+    let encoder = zstd::Encoder::new(written, LEVEL).map_err(failed(folder))?;
+    let mut tar = tar::Builder::new(encoder);
+    let mut bytes = 0;
+    let mut named_in = None;
+    if log.is_file() {
+        // The log names whom it is of, and may.
+        bytes += file(&mut tar, log, LOG, None).map_err(failed(log))?;
+    }
+    for path in paths {
+        let full = folder.join(path);
+        let name = format!("{FILES}/{path}");
+        let metadata = full.symlink_metadata().map_err(failed(&full))?;
+        let mut scan = names.scan();
+        scan.text(path.as_bytes());
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(&full).map_err(failed(&full))?;
+            let inside = target
+                .to_str()
+                .is_some_and(|target| leads_inside(path, target));
+            if !inside {
+                return Err(Error::Unfit {
+                    reason: format!(
+                        "`{}` is a link that leads out of its folder",
+                        path.escape_debug()
+                    ),
+                });
+            }
+            scan.text(target.as_os_str().as_encoded_bytes());
+            let mut header = header(EntryType::Symlink, 0o777, 0);
+            tar.append_link(&mut header, &name, &target)
+                .map_err(failed(&full))?;
+        } else if metadata.is_dir() {
+            let mut header = header(EntryType::Directory, 0o755, 0);
+            tar.append_data(&mut header, format!("{name}/"), io::empty())
+                .map_err(failed(&full))?;
+        } else if metadata.is_file() {
+            scan.begin_file(path);
+            bytes += file(&mut tar, &full, &name, Some(&mut scan)).map_err(failed(&full))?;
+        } else {
+            return Err(Error::Unfit {
+                reason: format!("`{}` is neither file, folder nor link", path.escape_debug()),
+            });
+        }
+        if named_in.is_none() && scan.has_found() {
+            named_in = Some(path.clone());
+        }
+    }
+    let encoder = tar.into_inner().map_err(failed(folder))?;
+    let written = encoder.finish().map_err(failed(folder))?;
+    let (digest, length) = (written.digest, written.length);
+    written
+        .inner
+        .into_inner()
+        .map_err(|error| failed(folder)(error.into_error()))?;
+    Ok(Packed {
+        digest: digest.end(),
+        length,
+        bytes,
+        named_in,
+    })
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+/// Appends a file, and lets its content be scanned.
+fn file(
+    tar: &mut tar::Builder<impl Write>,
+    path: &Path,
+    name: &str,
+    scan: Option<&mut Scan>,
+) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let size = metadata.len();
+    let mode = if metadata.permissions().mode() & 0o100 == 0 {
+        0o644
+    } else {
+        0o755
+    };
+    let mut reader = Scanned {
+        inner: file.take(size),
+        scan,
+        read: 0,
+    };
+    tar.append_data(
+        &mut header(EntryType::Regular, mode, size),
+        name,
+        &mut reader,
+    )?;
+    if let Some(scan) = reader.scan {
+        scan.end_file();
+    }
+    if reader.read != size {
+        return Err(io::Error::other("it has become shorter while it was read"));
+    }
+    Ok(size)
+}
+
+struct Scanned<'a, 'n, R> {
+    inner: R,
+    scan: Option<&'a mut Scan<'n>>,
+    read: u64,
+}
+
+impl<R: Read> Read for Scanned<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.read += length as u64;
+        if let Some(scan) = &mut self.scan {
+            scan.piece(&buffer[..length]);
+        }
+        Ok(length)
+    }
+}
+
+/// Digests and counts what passes.
+struct Counted<W> {
+    inner: W,
+    digest: Sha256,
+    length: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        self.digest.update(&bytes[..length]);
+        self.length += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.digest.update(&buffer[..length]);
+        self.length += length as u64;
+        Ok(length)
+    }
+}
+
+/// Whether a link at `path` with this target stays in the folder, whatever lies there.
+fn leads_inside(path: &str, target: &str) -> bool {
+    if target.is_empty() || target.starts_with('/') || target.contains('\0') {
+        return false;
+    }
+    let mut depth = path.matches('/').count();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+/// Unpacks an archive into an empty folder: the log, and below `files` the rest, whose paths it
+/// returns. `digest` and `bytes` are what the archive must have.
+pub fn unpack(
+    archive: File,
+    digest: &str,
+    bytes: u64,
+    into: &Path,
+) -> Result<BTreeSet<String>, Error> {
+    let damaged = |reason: String| Error::Damaged { reason };
+    let unreadable = |error: io::Error| damaged(error.to_string());
+    let counted = Counted {
+        inner: archive,
+        digest: Sha256::default(),
+        length: 0,
+    };
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 16, counted))
+        .map_err(unreadable)?;
+    let mut unpacking = Unpacking {
+        into,
+        left: bytes,
+        paths: BTreeSet::new(),
+        links: BTreeSet::new(),
+    };
+    {
+        let mut tar = tar::Archive::new(&mut decoder);
+        for member in tar.entries().map_err(unreadable)? {
+            unpacking.member(&mut member.map_err(unreadable)?)?;
+        }
+    }
+    let rest = io::copy(&mut (&mut decoder).take(PADDING), &mut io::sink()).map_err(unreadable)?;
+    if rest == PADDING {
+        return Err(damaged("there is more after its end".into()));
+    }
+    let mut counted = decoder.finish();
+    io::copy(&mut counted, &mut io::sink()).map_err(unreadable)?;
+    if counted.into_inner().digest.end() != digest {
+        return Err(damaged("its digest is another one".into()));
+    }
+    if unpacking.left != 0 {
+        return Err(damaged(format!("{} bytes are missing", unpacking.left)));
+    }
+    Ok(unpacking.paths)
+}
+
+struct Unpacking<'a> {
+    into: &'a Path,
+    /// Bytes that may still come.
+    left: u64,
+    paths: BTreeSet<String>,
+    links: BTreeSet<String>,
+}
+
+impl Unpacking<'_> {
+    fn member(&mut self, member: &mut tar::Entry<impl Read>) -> Result<(), Error> {
+        let damaged = |reason: String| Error::Damaged { reason };
+        let name = member.path_bytes().into_owned();
+        let name = String::from_utf8(name).map_err(|_| damaged("a path is no text".into()))?;
+        let refuse = |what: &str| damaged(format!("`{}` {what}", name.escape_debug()));
+        let kind = member.header().entry_type();
+        let path = match (name.strip_prefix("files/"), kind) {
+            (_, EntryType::Regular) if name == LOG => {
+                return self.file(member, &self.into.join(LOG), 0o644);
+            }
+            (Some(path), EntryType::Directory) => path.strip_suffix('/').unwrap_or(path),
+            (Some(path), _) => path,
+            (None, _) => return Err(refuse("belongs to nothing")),
+        };
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !path.split('/').all(is_plain) {
+            return Err(refuse("is no path inside"));
+        }
+        let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
+        if above.any(|folder| self.links.contains(folder)) {
+            return Err(refuse("lies behind a link"));
+        }
+        if !self.paths.insert(path.to_owned()) {
+            return Err(refuse("is there twice"));
+        }
+        let full = self.into.join(FILES).join(path);
+        let folder = if kind == EntryType::Directory {
+            Some(&*full)
+        } else {
+            full.parent()
+        };
+        if let Some(folder) = folder {
+            std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
+        }
+        match kind {
+            EntryType::Regular => {
+                let mode = member.header().mode().unwrap_or(0o644);
+                let mode = if mode & 0o100 == 0 { 0o666 } else { 0o777 };
+                self.file(member, &full, mode)
+            }
+            EntryType::Directory => Ok(()),
+            EntryType::Symlink => {
+                let target = member.link_name_bytes().unwrap_or_default().into_owned();
+                let target = String::from_utf8(target).map_err(|_| refuse("leads to no text"))?;
+                if !leads_inside(path, &target) {
+                    return Err(refuse("is a link that leads out of its folder"));
+                }
+                self.links.insert(path.to_owned());
+                std::os::unix::fs::symlink(target, &full).map_err(Error::at("link", &full))
+            }
+            _ => Err(refuse("is neither file, folder nor link")),
+        }
+    }
+
+    fn file(&mut self, from: &mut impl Read, to: &Path, mode: u32) -> Result<(), Error> {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(mode);
+        let failed = |source| Error::at("write", to)(source);
+        let mut file = options.open(to).map_err(failed)?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let length = from.read(&mut buffer).map_err(|error| Error::Damaged {
+                reason: error.to_string(),
+            })?;
+            if length == 0 {
+                return Ok(());
+            }
+            self.left = self
+                .left
+                .checked_sub(length as u64)
+                .ok_or_else(|| Error::Damaged {
+                    reason: "it has more bytes than it should".into(),
+                })?;
+            file.write_all(&buffer[..length]).map_err(failed)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leads_inside;
+
+    #[test]
+    fn links_are_judged_by_their_text() {
+        assert!(leads_inside("a/b/link", "../c"));
+        assert!(leads_inside("a/b/link", "../../c"));
+        assert!(!leads_inside("a/b/link", "../../../c"));
+        assert!(!leads_inside("link", "../c"));
+        assert!(leads_inside("link", "c/../d"));
+        assert!(!leads_inside("link", "c/../../d"));
+        assert!(!leads_inside("link", "/etc/passwd"));
+        assert!(!leads_inside("link", ""));
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeping the cache small: what is old or little used goes, and what nobody names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Cache, Entry, Error, read};
+
+/// How long a file that is being written may lie around before it counts as left behind.
+const UNDER_WAY: Duration = Duration::from_hours(24);
+
+/// How large and how old the cache may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all archives.
+    pub bytes: u64,
+    /// Time since an entry was used.
+    pub age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 10_000_000_000,
+            age: Duration::from_hours(30 * 24),
+        }
+    }
+}
+
+/// What is in the cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Entries.
+    pub entries: usize,
+    /// Archives; equal results share one.
+    pub blobs: usize,
+    /// Bytes of all archives.
+    pub bytes: u64,
+    /// Bytes of what is in them, each archive once.
+    pub unpacked: u64,
+    /// When the entry that was least recently used was used.
+    pub oldest: Option<SystemTime>,
+}
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Entries.
+    pub entries: usize,
+    /// Bytes of archives.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Removes entries that were not used for too long, then the least recently used ones until
+    /// the rest fits, then archives that no entry names.
+    pub fn collect(&self, limits: Limits) -> Result<Collected, Error> {
+        let now = SystemTime::now();
+        let mut collected = Collected::default();
+        let mut kept = self.entries()?;
+        // Most recently used first.
+        kept.sort_by_key(|(used, entry)| (std::cmp::Reverse(*used), entry.key));
+        let mut bytes = 0;
+        let mut blobs = BTreeSet::new();
+        for (used, entry) in &kept {
+            let is_old = now.duration_since(*used).is_ok_and(|age| age > limits.age);
+            let more = if blobs.contains(&entry.blob) {
+                0
+            } else {
+                entry.length
+            };
+            if is_old || bytes + more > limits.bytes {
+                remove(&self.entry_path(entry.key))?;
+                collected.entries += 1;
+            } else {
+                bytes += more;
+                blobs.insert(entry.blob.clone());
+            }
+        }
+        for file in files(&self.folder.join("blobs"))? {
+            let name = file.file_name();
+            let digest = name.to_str().and_then(|name| name.strip_suffix(".tar.zst"));
+            if digest.is_none_or(|digest| !blobs.contains(digest)) {
+                collected.bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                remove(&file.path())?;
+            }
+        }
+        for (folder, limit) in [("tmp", UNDER_WAY), ("inputs", limits.age)] {
+            for file in files(&self.folder.join(folder))? {
+                let written = file.metadata().and_then(|metadata| metadata.modified());
+                let age = written.ok().and_then(|time| now.duration_since(time).ok());
+                if age.is_some_and(|age| age > limit) {
+                    remove(&file.path())?;
+                }
+            }
+        }
+        Ok(collected)
+    }
+
+    /// What is there.
+    pub fn statistics(&self) -> Result<Statistics, Error> {
+        let entries = self.entries()?;
+        let mut blobs = BTreeMap::new();
+        for (_, entry) in &entries {
+            blobs.insert(&entry.blob, (entry.length, entry.bytes));
+        }
+        Ok(Statistics {
+            entries: entries.len(),
+            blobs: blobs.len(),
+            bytes: blobs.values().map(|(length, _)| length).sum(),
+            unpacked: blobs.values().map(|(_, bytes)| bytes).sum(),
+            oldest: entries.iter().map(|(used, _)| *used).min(),
+        })
+    }
+
+    /// Removes everything; says what was there.
+    pub fn clear(&self) -> Result<Statistics, Error> {
+        let statistics = self.statistics()?;
+        match std::fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::at("remove", &self.folder)(error))
+            }
+            _ => Ok(statistics),
+        }
+    }
+
+    /// Every entry that can be read, with the time of its last use; others are removed.
+    fn entries(&self) -> Result<Vec<(SystemTime, Entry)>, Error> {
+        let mut entries = Vec::new();
+        for file in files(&self.folder.join("entries"))? {
+            let used = file.metadata().and_then(|metadata| metadata.modified());
+            match (read::<Entry>(&file.path()), used) {
+                (Some(entry), Ok(used)) if self.entry_path(entry.key) == file.path() => {
+                    entries.push((used, entry));
+                }
+                _ => remove(&file.path())?,
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<DirEntry>, Error> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::at("read", folder)(error)),
+        Ok(entries) => entries
+            .collect::<Result<_, _>>()
+            .map_err(Error::at("read", folder)),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::at("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,355 @@
+//! Everything that a task can see, by name, and what of it has changed since another time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::{Hasher, Key};
+
+/// Grows when a key means something else, so that older results are not taken for newer ones.
+const SCHEMA: &[u8] = b"alokai 1";
+
+/// Everything that a task can see, with its own store's name taken out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// What is run.
+    pub command: String,
+    /// Files by path: relative to the unit, or to the project with `//` in front.
+    pub files: BTreeMap<String, FileInput>,
+    /// Digests of the values of variables, by name.
+    pub variables: BTreeMap<String, Key>,
+    /// What pins each installed package that can be reached, by `name@version`.
+    pub dependencies: BTreeMap<String, String>,
+    /// Versions of what runs scripts.
+    pub tools: BTreeMap<String, String>,
+    /// Tasks that have to be done before, by their name in the own store.
+    pub upstream: BTreeMap<String, Key>,
+}
+
+/// A file that a task can see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInput {
+    /// Mode and git blob id, as git's trees have them.
+    pub id: String,
+    /// The layer that gives it; no part of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+}
+
+/// What is different from another time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "lowercase")]
+pub enum Change {
+    /// The command itself.
+    Command,
+    /// A file.
+    File {
+        /// Its path.
+        path: String,
+        /// The layer that gives it now, or gave it before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        layer: Option<String>,
+        /// How.
+        how: How,
+    },
+    /// A variable; its values are never shown.
+    Variable {
+        /// Its name.
+        name: String,
+        /// How.
+        how: How,
+    },
+    /// An installed package.
+    Dependency {
+        /// Its name.
+        name: String,
+        /// Versions before.
+        from: Vec<String>,
+        /// Versions now.
+        to: Vec<String>,
+    },
+    /// What runs scripts.
+    Tool {
+        /// Such as `node`.
+        name: String,
+        /// Its version before.
+        from: Option<String>,
+        /// Its version now.
+        to: Option<String>,
+    },
+    /// What has to be built before.
+    Upstream {
+        /// App or package.
+        name: String,
+        /// How.
+        how: How,
+    },
+}
+
+/// How something differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// It was not there before.
+    Added,
+    /// It is not there any more.
+    Removed,
+    /// It is there, and other than before.
+    Changed,
+}
+
+impl Inputs {
+    /// The key of a result made of these.
+    pub fn key(&self) -> Key {
+        let mut hasher = Hasher::default();
+        hasher.part(SCHEMA);
+        hasher.part(self.command.as_bytes());
+        let mut map = |what: &str, entries: &mut dyn Iterator<Item = (&str, String)>| {
+            hasher.part(what.as_bytes());
+            for (name, value) in entries {
+                hasher.part(name.as_bytes());
+                hasher.part(value.as_bytes());
+            }
+        };
+        let text = |(name, value)| -> (&str, String) { (String::as_str(name), value) };
+        let files = self
+            .files
+            .iter()
+            .map(|(path, file)| (path, file.id.clone()));
+        map("files", &mut files.map(text));
+        let variables = self
+            .variables
+            .iter()
+            .map(|(name, value)| (name, value.to_string()));
+        map("variables", &mut variables.map(text));
+        let dependencies = self
+            .dependencies
+            .iter()
+            .map(|(name, value)| (name, value.clone()));
+        map("dependencies", &mut dependencies.map(text));
+        let tools = self.tools.iter().map(|(name, value)| (name, value.clone()));
+        map("tools", &mut tools.map(text));
+        let upstream = self
+            .upstream
+            .iter()
+            .map(|(name, value)| (name, value.to_string()));
+        map("upstream", &mut upstream.map(text));
+        hasher.end()
+    }
+
+    /// What is other than it was `before`. Layers count for nothing: the same content from
+    /// another layer is the same.
+    pub fn changes(&self, before: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.command != before.command {
+            changes.push(Change::Command);
+        }
+        let same = |a: &FileInput, b: &FileInput| a.id == b.id;
+        changes.extend(
+            differing(&self.files, &before.files, same).map(|(path, how)| {
+                let file = self.files.get(path).or_else(|| before.files.get(path));
+                let (path, layer) = (path.clone(), file.and_then(|file| file.layer.clone()));
+                Change::File { path, layer, how }
+            }),
+        );
+        let variables = differing(&self.variables, &before.variables, Key::eq);
+        changes.extend(variables.map(|(name, how)| Change::Variable {
+            name: name.clone(),
+            how,
+        }));
+        changes.extend(self.changed_dependencies(before));
+        let tools = differing(&self.tools, &before.tools, String::eq);
+        changes.extend(tools.map(|(name, _)| Change::Tool {
+            name: name.clone(),
+            from: before.tools.get(name).cloned(),
+            to: self.tools.get(name).cloned(),
+        }));
+        let upstream = differing(&self.upstream, &before.upstream, Key::eq);
+        changes.extend(upstream.map(|(name, how)| Change::Upstream {
+            name: name.clone(),
+            how,
+        }));
+        changes
+    }
+
+    /// By name: one version that went and another that came are one change.
+    fn changed_dependencies(&self, before: &Self) -> Vec<Change> {
+        let mut names = BTreeMap::<&str, (Vec<String>, Vec<String>)>::new();
+        for (identity, how) in differing(&self.dependencies, &before.dependencies, String::eq) {
+            // A scope begins with the same sign.
+            let at = identity
+                .char_indices()
+                .skip(1)
+                .find(|(_, sign)| *sign == '@');
+            let (name, version) = match at {
+                Some((at, _)) => (&identity[..at], &identity[at + 1..]),
+                None => (identity.as_str(), ""),
+            };
+            let (from, to) = names.entry(name).or_default();
+            if how != How::Added {
+                from.push(version.to_owned());
+            }
+            if how != How::Removed {
+                to.push(version.to_owned());
+            }
+        }
+        // What needs it changes with it, and says nothing more.
+        if names.values().any(|(from, to)| from != to) {
+            names.retain(|_, (from, to)| from != to);
+        }
+        let change = |(name, (from, to)): (&str, _)| Change::Dependency {
+            name: name.to_owned(),
+            from,
+            to,
+        };
+        names.into_iter().map(change).collect()
+    }
+}
+
+/// Names whose values are not the same in both, with how they differ.
+fn differing<'a, V>(
+    now: &'a BTreeMap<String, V>,
+    before: &'a BTreeMap<String, V>,
+    same: impl Fn(&V, &V) -> bool,
+) -> impl Iterator<Item = (&'a String, How)> {
+    let (changed, added): (Vec<_>, Vec<_>) = now
+        .iter()
+        .filter(|(name, value)| !before.get(*name).is_some_and(|old| same(value, old)))
+        .map(|(name, _)| name)
+        .partition(|name| before.contains_key(*name));
+    let removed = before.keys().filter(|name| !now.contains_key(*name));
+    let all = [
+        (changed, How::Changed),
+        (added, How::Added),
+        (removed.collect(), How::Removed),
+    ];
+    all.into_iter()
+        .flat_map(|(names, how)| names.into_iter().map(move |name| (name, how)))
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Added => "new",
+            Self::Removed => "gone",
+            Self::Changed => "changed",
+        })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let versions = |versions: &[String]| match versions {
+            [] => "none".to_owned(),
+            versions => versions.join(", "),
+        };
+        match self {
+            Self::Command => f.write_str("the command"),
+            Self::File { path, layer, how } => {
+                write!(f, "{}", path.escape_debug())?;
+                if let Some(layer) = layer {
+                    write!(f, " of {layer}")?;
+                }
+                match how {
+                    How::Changed => Ok(()),
+                    how => write!(f, " ({how})"),
+                }
+            }
+            Self::Variable {
+                name,
+                how: How::Changed,
+            } => write!(f, "variable {name}"),
+            Self::Variable { name, how } => write!(f, "variable {name} ({how})"),
+            // Pinned otherwise, as a patch does it.
+            Self::Dependency { name, from, to } if from == to => {
+                write!(f, "{name}@{}", versions(to))
+            }
+            Self::Dependency { name, from, to } => {
+                write!(f, "{name} {} → {}", versions(from), versions(to))
+            }
+            Self::Tool { name, from, to } => {
+                let none = || "none".to_owned();
+                let (from, to) = (
+                    from.clone().unwrap_or_else(none),
+                    to.clone().unwrap_or_else(none),
+                );
+                write!(f, "{name} {from} → {to}")
+            }
+            Self::Upstream {
+                name,
+                how: How::Changed,
+            } => write!(f, "what it needs: {name}"),
+            Self::Upstream { name, how } => write!(f, "what it needs: {name} ({how})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FileInput, Inputs, Key};
+
+    fn inputs() -> Inputs {
+        let file = |id: &str, layer: &str| FileInput {
+            id: id.into(),
+            layer: Some(layer.into()),
+        };
+        Inputs {
+            command: "npm run build".into(),
+            files: [
+                ("a.ts".into(), file("1", "base")),
+                ("b.ts".into(), file("2", "us")),
+            ]
+            .into(),
+            variables: [("A".into(), Key::of(b"1"))].into(),
+            dependencies: [
+                ("react@18.3.1".into(), "x".into()),
+                ("@a/b@1.0.0".into(), "y".into()),
+            ]
+            .into(),
+            tools: [("node".into(), "v20".into())].into(),
+            upstream: [("theme".into(), Key::of(b"t"))].into(),
+        }
+    }
+
+    #[test]
+    fn every_part_counts_but_layers() {
+        let one = inputs();
+        let changed = |change: fn(&mut Inputs)| {
+            let mut other = inputs();
+            change(&mut other);
+            assert_ne!(one.key(), other.key());
+            let changes = other.changes(&one);
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            changes[0].to_string()
+        };
+        let explained = [
+            changed(|it| it.command.push('!')),
+            changed(|it| it.files.get_mut("b.ts").unwrap().id.push('!')),
+            changed(|it| drop(it.files.remove("b.ts"))),
+            changed(|it| it.variables.extend([("B".into(), Key::of(b""))])),
+            changed(|it| {
+                it.dependencies.remove("react@18.3.1");
+                it.dependencies.insert("react@18.3.2".into(), "x".into());
+            }),
+            changed(|it| drop(it.dependencies.insert("@a/b@1.0.0".into(), "z".into()))),
+            changed(|it| drop(it.tools.insert("node".into(), "v22".into()))),
+            changed(|it| it.upstream.extend([("theme".into(), Key::of(b"u"))])),
+        ];
+        let expected = [
+            "the command",
+            "b.ts of us",
+            "b.ts of us (gone)",
+            "variable B (new)",
+            "react 18.3.1 → 18.3.2",
+            "@a/b@1.0.0",
+            "node v20 → v22",
+            "what it needs: theme",
+        ];
+        assert_eq!(explained, expected);
+        let mut other = inputs();
+        other.files.get_mut("b.ts").unwrap().layer = Some("fashion".into());
+        assert_eq!(other.key(), one.key());
+        assert!(other.changes(&one).is_empty());
+    }
+}

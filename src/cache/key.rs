@@ -1,0 +1,152 @@
+//! Keys: what a task's result is found by.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes of a digest that a key has: 128 bits are more than any project fills.
+const LENGTH: usize = 16;
+
+/// The first half of a SHA-256, written as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key([u8; LENGTH]);
+
+impl Key {
+    /// The key of no result.
+    pub const NONE: Self = Self([0; LENGTH]);
+
+    /// The key of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.part(bytes);
+        hasher.end()
+    }
+
+    /// The key of this key's result for one unit alone.
+    #[must_use]
+    pub fn for_unit(self, unit: &str) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.part(&self.0);
+        hasher.part(unit.as_bytes());
+        hasher.end()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "a key has 32 hexadecimal digits";
+        if text.len() != 2 * LENGTH || !text.is_ascii() {
+            return Err(wrong);
+        }
+        let mut key = [0; LENGTH];
+        for (position, byte) in key.iter_mut().enumerate() {
+            let digits = &text[2 * position..2 * position + 2];
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong)?;
+        }
+        Ok(Self(key))
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Takes parts one after another; each with its length, so that `ab`, `c` is not `a`, `bc`.
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Hasher {
+    /// Takes the next part.
+    pub fn part(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The key of everything taken.
+    pub fn end(self) -> Key {
+        let digest = self.0.finish();
+        let mut key = [0; LENGTH];
+        for (to, from) in key.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Key(key)
+    }
+}
+
+/// The SHA-256 of content that comes in pieces, as hexadecimal digits.
+pub struct Sha256(Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Sha256 {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest, 64 digits.
+    pub fn end(self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(64);
+        for byte in self.0.finish().as_ref() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hasher, Key};
+
+    #[test]
+    fn a_key_is_what_it_is_written_as() {
+        let key = Key::of(b"x");
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert!("é".repeat(16).parse::<Key>().is_err());
+        assert!("0".repeat(31).parse::<Key>().is_err());
+        assert_ne!(key, key.for_unit("app-us"));
+        assert_ne!(key.for_unit("app-eu"), key.for_unit("app-us"));
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let key = |parts: &[&str]| {
+            let mut hasher = Hasher::default();
+            for part in parts {
+                hasher.part(part.as_bytes());
+            }
+            hasher.end()
+        };
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+    }
+}

@@ -1,0 +1,501 @@
+//! The build stage: results that are there already are taken, the other scripts run in the order
+//! of the plan's tasks, as many at once as have room.
+
+mod memory;
+mod outlook;
+mod result;
+mod script;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use miette::Diagnostic;
+use tokio::task::JoinSet;
+
+pub use self::memory::Memory;
+use self::memory::{Room, ways};
+pub use self::outlook::Outlook;
+use self::outlook::{Found, not_installed};
+use self::script::Ran;
+use super::compose::Workdir;
+use super::context::Context;
+use super::failure::{Error as RunError, Failure, Settled, StageError, quote};
+use crate::cache::{Entry, Figures, Key};
+use crate::event::{Stage, Unit};
+use crate::plan::{BUILD, Plan, Subject, Task};
+use crate::store::UnitId;
+
+/// How often it is looked whether memory has become free.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How many results are unpacked at once.
+const UNPACKING: usize = 4;
+
+/// A built app: its folder holds what its script made.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Where.
+    pub workdir: Workdir,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Where the result comes from.
+    pub origin: Origin,
+}
+
+/// Where a result comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Its script ran.
+    Script,
+    /// Its script ran in an earlier run, or elsewhere.
+    Cache,
+    /// Another store's script has made the same.
+    Reused(String),
+}
+
+impl Built {
+    /// Store and app.
+    pub fn unit(&self) -> &UnitId {
+        &self.workdir.unit
+    }
+}
+
+/// Why a script did not end well.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// Something that scripts need is not installed.
+    #[error("the dependencies of `{}` are not installed: {}", project.display(), some(missing))]
+    #[diagnostic(code(alokai::build::not_installed), help("install them: `{command}`"))]
+    NotInstalled {
+        /// The project.
+        project: PathBuf,
+        /// What is missing, each with who needs it.
+        missing: Vec<String>,
+        /// What installs them.
+        command: &'static str,
+    },
+    /// It ended with an error.
+    #[error("`{command}` {ended} in `{}`\n{}", folder.display(), quote(tail))]
+    #[diagnostic(code(alokai::build::script), help("{}the whole log: `{}`", advice.as_ref().map(|advice| format!("{advice}; ")).unwrap_or_default(), log.display()))]
+    Script {
+        /// As typed.
+        command: Box<str>,
+        /// Where.
+        folder: PathBuf,
+        /// Such as `exited with code 1`.
+        ended: Box<str>,
+        /// What to do, where the way it ended tells.
+        advice: Option<&'static str>,
+        /// Its last lines.
+        tail: Vec<String>,
+        /// Everything that it printed.
+        log: PathBuf,
+    },
+    /// It could not be started.
+    #[error("cannot start `{command}` in `{}`", folder.display())]
+    #[diagnostic(
+        code(alokai::build::start),
+        help("check that `{program}` is installed and on the PATH: `{program} --version`")
+    )]
+    Start {
+        /// As typed.
+        command: String,
+        /// The program.
+        program: String,
+        /// Where.
+        folder: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A person ended the run.
+    #[error("interrupted")]
+    #[diagnostic(code(alokai::build::interrupted))]
+    Interrupted,
+}
+
+fn some(names: &[String]) -> String {
+    let mut shown: Vec<_> = names.iter().take(5).cloned().collect();
+    if names.len() > 5 {
+        shown.push(format!("and {} more", names.len() - 5));
+    }
+    shown.join(", ")
+}
+
+/// Looks what there is to do, and whether what scripts need is installed.
+pub async fn look(plan: &Plan, context: &Context) -> Result<Outlook, RunError> {
+    let outlook = Outlook::new(plan, context).await;
+    let missing = not_installed(plan, outlook.running(plan));
+    if missing.is_empty() {
+        return Ok(outlook);
+    }
+    let error = Error::NotInstalled {
+        project: plan.project.clone(),
+        missing,
+        command: plan.install,
+    };
+    Err(RunError::Preflight {
+        problems: vec![error.into()],
+    })
+}
+
+enum State {
+    Waiting,
+    Running,
+    Done,
+    /// Failed, or skipped because of the unit that it names.
+    Lost(String),
+}
+
+/// What became of a task.
+enum Ended {
+    /// Its result is in place, or nobody needs it there.
+    Taken(Duration, Origin),
+    /// What was found does not hold.
+    NotThere,
+    /// Its script has run.
+    Ran(Ran),
+}
+
+/// Runs every task. Units above a failed one are skipped and say because of whom; without
+/// `--keep-going` nothing new begins after a failure, and what runs may end.
+pub async fn run(
+    plan: &Arc<Plan>,
+    outlook: &Outlook,
+    workdirs: Vec<Workdir>,
+    context: &Arc<Context>,
+) -> Settled<Built> {
+    let mut stage = Building::new(plan, outlook, &workdirs, context);
+    loop {
+        stage.begin();
+        // Only memory keeps a task waiting that could begin; it may become free at any time.
+        let joined = tokio::select! {
+            joined = stage.running.join_next() => joined,
+            () = tokio::time::sleep(LOOK_AGAIN), if stage.waits_for_room => continue,
+        };
+        let Some(joined) = joined else { break };
+        match joined {
+            Ok((index, result)) => stage.end(index, result),
+            // Tasks are never aborted, so this is a panic: a bug must not look like success.
+            Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
+        }
+    }
+    stage.settle().await
+}
+
+/// The stage while it works.
+struct Building<'a> {
+    plan: &'a Arc<Plan>,
+    context: &'a Arc<Context>,
+    workdirs: &'a [Workdir],
+    states: Vec<State>,
+    found: BTreeMap<usize, Found>,
+    /// Tasks in the order in which they are begun: what holds up most first.
+    order: Vec<usize>,
+    room: Room,
+    waits_for_room: bool,
+    running: JoinSet<(usize, Result<Ended, StageError>)>,
+    unpacking: usize,
+    uploads: JoinSet<()>,
+    /// Keys whose script runs now for all that have the same, and by whom.
+    leaders: BTreeMap<Key, usize>,
+    /// Keys whose result names its store, so that each has to make its own.
+    apart: BTreeSet<Key>,
+    learned: BTreeMap<String, Figures>,
+    /// Whether something was kept.
+    has_kept: bool,
+    stop_because: Option<String>,
+    settled: Settled<Built>,
+}
+
+impl<'a> Building<'a> {
+    fn new(
+        plan: &'a Arc<Plan>,
+        outlook: &'a Outlook,
+        workdirs: &'a [Workdir],
+        context: &'a Arc<Context>,
+    ) -> Self {
+        let is_composed = |index: usize, task: &Task| match &task.subject {
+            Subject::Unit(unit) => {
+                !outlook.places(plan, index) || workdirs.iter().any(|workdir| workdir.unit == *unit)
+            }
+            Subject::Package(_) => true,
+        };
+        let found: BTreeMap<usize, Found> = (0..plan.tasks.len())
+            .filter_map(|index| Some((index, outlook.found(index)?.clone())))
+            .collect();
+        let state = |(index, task): (usize, &Task)| {
+            if !found.contains_key(&index) {
+                State::Done
+            } else if is_composed(index, task) {
+                State::Waiting
+            } else {
+                // With `--keep-going`, a store that could not be composed has dropped out.
+                State::Lost(task.subject.to_string())
+            }
+        };
+        let runs = found.values().any(|found| *found == Found::Nothing);
+        let figures = if runs {
+            context.cache.figures()
+        } else {
+            BTreeMap::new()
+        };
+        let room = Room::new(plan, figures);
+        let ways = ways(plan, &room);
+        let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
+        // Of stores that would do the same, the one goes first whose id is least likely to be
+        // in the result by chance.
+        let distinct = |index: usize| {
+            let unit = plan.tasks[index].subject.unit();
+            unit.map_or(0, |unit| unit.store.as_str().len())
+        };
+        order.sort_by_key(|index| {
+            (
+                std::cmp::Reverse(ways[*index]),
+                std::cmp::Reverse(distinct(*index)),
+                *index,
+            )
+        });
+        Self {
+            states: plan.tasks.iter().enumerate().map(state).collect(),
+            plan,
+            context,
+            workdirs,
+            found,
+            order,
+            room,
+            waits_for_room: false,
+            running: JoinSet::new(),
+            unpacking: 0,
+            uploads: JoinSet::new(),
+            leaders: BTreeMap::new(),
+            apart: BTreeSet::new(),
+            learned: BTreeMap::new(),
+            has_kept: false,
+            stop_because: None,
+            settled: Settled::default(),
+        }
+    }
+
+    /// Begins every task that can begin now.
+    fn begin(&mut self) {
+        self.waits_for_room = false;
+        // What is lost makes others lost, which come later in the plan.
+        for index in 0..self.plan.tasks.len() {
+            if !matches!(self.states[index], State::Waiting) {
+                continue;
+            }
+            let task = &self.plan.tasks[index];
+            let lost = task
+                .needs
+                .iter()
+                .find_map(|need| match &self.states[*need] {
+                    State::Lost(because) => Some(because.clone()),
+                    _ => None,
+                });
+            if let Some(because) = lost.or_else(|| self.stop_because.clone()) {
+                skip(task, &because, self.context, &mut self.settled);
+                self.states[index] = State::Lost(because);
+            }
+        }
+        for position in 0..self.order.len() {
+            let index = self.order[position];
+            let task = &self.plan.tasks[index];
+            let is_free = |need: &usize| matches!(self.states[*need], State::Done);
+            if !matches!(self.states[index], State::Waiting) || !task.needs.iter().all(is_free) {
+                continue;
+            }
+            match &self.found[&index] {
+                Found::Nothing => self.begin_script(index),
+                found => {
+                    if self.unpacking < UNPACKING {
+                        let entry = match found {
+                            Found::Kept(entry) => Some(entry.clone()),
+                            _ => None,
+                        };
+                        self.begin_taking(index, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_taking(&mut self, index: usize, entry: Option<Entry>) {
+        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        self.states[index] = State::Running;
+        self.unpacking += 1;
+        self.running
+            .spawn_blocking(move || (index, script::take(&plan, index, entry.as_ref(), &context)));
+    }
+
+    fn begin_script(&mut self, index: usize) {
+        let task = &self.plan.tasks[index];
+        let key = task.keys.shared;
+        if !self.apart.contains(&key) && self.leaders.contains_key(&key) {
+            return;
+        }
+        let Some(memory) = self.room.admit(self.plan, index) else {
+            self.waits_for_room = true;
+            return;
+        };
+        if !self.apart.contains(&key) {
+            self.leaders.insert(key, index);
+        }
+        self.states[index] = State::Running;
+        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        self.running.spawn(async move {
+            let result = script::run(&plan, index, &memory, &context).await;
+            (index, result.map(Ended::Ran))
+        });
+    }
+
+    fn end(&mut self, index: usize, result: Result<Ended, StageError>) {
+        let task = &self.plan.tasks[index];
+        let is_script = self.found[&index] == Found::Nothing;
+        if is_script {
+            let learned = match &result {
+                Ok(Ended::Ran(ran)) => Some(ran.figures),
+                _ => None,
+            };
+            self.room.leave(task, index, learned);
+            self.leaders.remove(&task.keys.shared);
+        } else {
+            self.unpacking -= 1;
+        }
+        match result {
+            Ok(Ended::Ran(ran)) => {
+                self.states[index] = State::Done;
+                self.learned.insert(task.name(), ran.figures);
+                self.share(index, ran.entry);
+                self.done(index, ran.elapsed, Origin::Script);
+            }
+            Ok(Ended::Taken(elapsed, origin)) => {
+                self.states[index] = State::Done;
+                self.done(index, elapsed, origin);
+            }
+            Ok(Ended::NotThere) => {
+                self.states[index] = State::Waiting;
+                self.found.insert(index, Found::Nothing);
+            }
+            Err(error) => {
+                let name = task.subject.to_string();
+                if !self.context.keep_going || self.context.interrupt.stopped() {
+                    self.stop_because = Some(name.clone());
+                }
+                self.states[index] = State::Lost(name);
+                self.settled.failed.push(Failure {
+                    unit: event_unit(task),
+                    error,
+                });
+            }
+        }
+    }
+
+    /// Gives what was kept to all that would do the same, and to the remote cache.
+    fn share(&mut self, index: usize, entry: Option<Entry>) {
+        let key = self.plan.tasks[index].keys.shared;
+        let fits_all = entry.as_ref().is_some_and(|entry| entry.key == key);
+        if !fits_all {
+            self.apart.insert(key);
+        }
+        let Some(entry) = entry else { return };
+        self.has_kept = true;
+        if fits_all {
+            for (other, task) in self.plan.tasks.iter().enumerate() {
+                let waits = matches!(self.states[other], State::Waiting);
+                if waits
+                    && task.keys.shared == key
+                    && self.found.get(&other) == Some(&Found::Nothing)
+                {
+                    self.found.insert(other, Found::Kept(entry.clone()));
+                }
+            }
+        }
+        if self.context.remote.is_some() {
+            let context = Arc::clone(self.context);
+            self.uploads.spawn(async move {
+                if let Some(remote) = &context.remote {
+                    remote.send(&context.cache, &entry).await;
+                }
+            });
+        }
+    }
+
+    fn done(&mut self, index: usize, elapsed: Duration, origin: Origin) {
+        let task = &self.plan.tasks[index];
+        // With another script, the builds that it needed are none of the answer.
+        let is_answer = task.is_wanted || task.script == self.plan.script;
+        let Some(unit) = task.subject.unit().filter(|_| is_answer) else {
+            return;
+        };
+        if let Some(workdir) = self.workdirs.iter().find(|workdir| workdir.unit == *unit) {
+            self.settled.done.push(Built {
+                workdir: workdir.clone(),
+                elapsed,
+                origin,
+            });
+        }
+    }
+
+    /// Waits for uploads, keeps what was learned, and makes room in the cache.
+    async fn settle(mut self) -> Settled<Built> {
+        let uploading = async {
+            let _outside = self.context.events.outside();
+            while self.uploads.join_next().await.is_some() {}
+            Ok(())
+        };
+        let _ = self.context.interrupt.unless_stopped((), uploading).await;
+        if let Some(warning) = self
+            .context
+            .remote
+            .as_ref()
+            .and_then(crate::cache::Remote::take_warning)
+        {
+            self.context.events.notice(warning);
+        }
+        let cache = &self.context.cache;
+        if !self.learned.is_empty() {
+            // Without it the next run guesses.
+            let _ = cache.learn(std::mem::take(&mut self.learned));
+        }
+        if self.has_kept
+            && let Err(error) = cache.collect(self.plan.cache_limits)
+        {
+            self.context
+                .events
+                .notice(format!("the cache could not be kept small: {error}"));
+        }
+        // In the plan's order, whatever ended first.
+        let place: BTreeMap<&UnitId, usize> = self
+            .plan
+            .compositions()
+            .enumerate()
+            .map(|(position, composition)| (&composition.unit, position))
+            .collect();
+        let mut settled = self.settled;
+        settled
+            .done
+            .sort_by_key(|built| place.get(built.unit()).copied());
+        settled
+    }
+}
+
+/// What events say of a task.
+fn event_unit(task: &Task) -> Unit {
+    let unit = match &task.subject {
+        Subject::Package(name) => Unit::package(Stage::Build, name),
+        Subject::Unit(unit) => Unit::app(Stage::Build, unit),
+    };
+    Unit {
+        script: (task.script != BUILD).then(|| task.script.clone()),
+        ..unit
+    }
+}
+
+fn skip(task: &Task, because: &str, context: &Context, settled: &mut Settled<Built>) {
+    if let Subject::Unit(unit) = &task.subject {
+        settled.skipped.push(unit.clone());
+    }
+    context.skip(event_unit(task), because);
+}

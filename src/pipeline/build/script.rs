@@ -1,0 +1,273 @@
+//! One task: its result taken from where it is, or its script run and its result kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::failure::Io;
+use super::super::process::{self, Script, Trouble};
+use super::memory::Memory;
+use super::result::{self, Place};
+use super::{Ended, Error, Origin, event_unit};
+use crate::cache::{self, Entry, Figures, Finished, Names};
+use crate::event::{Event, Miss, Span, Unit};
+use crate::pipeline::context::Context;
+use crate::pipeline::failure::StageError;
+use crate::plan::{Plan, Task};
+
+/// A script that has ended well.
+pub struct Ran {
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What it took.
+    pub figures: Figures,
+    /// Its result, if it could be kept.
+    pub entry: Option<Entry>,
+}
+
+/// Takes a result that was found: leaves it where it lies, or puts it there. What does not hold
+/// any more is told and not there.
+pub fn take(
+    plan: &Plan,
+    index: usize,
+    entry: Option<&Entry>,
+    context: &Context,
+) -> Result<Ended, StageError> {
+    let task = &plan.tasks[index];
+    let place = Place::new(plan, task);
+    let unit = event_unit(task);
+    let span = context.events.span(&unit);
+    if !place.holds() {
+        let Some(entry) = entry else {
+            return Ok(Ended::NotThere);
+        };
+        let origin = if entry.maker == task.subject.to_string() {
+            Origin::Cache
+        } else {
+            Origin::Reused(entry.maker.clone())
+        };
+        match place.restore(&context.cache, entry) {
+            Ok(()) => {
+                remember(plan, task, context);
+                replay(&place, &unit, context);
+                return Ok(Ended::Taken(end(span, &origin), origin));
+            }
+            Err(result::Trouble::Io(error)) => {
+                span.end(Err(error.to_string()));
+                return Err(error.into());
+            }
+            Err(result::Trouble::Cache(error)) => {
+                context
+                    .events
+                    .notice(format!("{unit}: {error}; its script runs"));
+                return Ok(Ended::NotThere);
+            }
+        }
+    }
+    replay(&place, &unit, context);
+    Ok(Ended::Taken(end(span, &Origin::Cache), Origin::Cache))
+}
+
+fn end(span: Span, origin: &Origin) -> Duration {
+    span.end(Ok(Some(match origin {
+        Origin::Reused(maker) => format!("reused from {maker}"),
+        _ => "hit".into(),
+    })))
+}
+
+/// Prints again what the script printed.
+fn replay(place: &Place, unit: &Unit, context: &Context) {
+    let text = std::fs::read(&place.log).unwrap_or_default();
+    for line in String::from_utf8_lossy(&text).lines() {
+        let line = process::readable(line);
+        if !line.is_empty() {
+            let (unit, line) = (unit.clone(), line);
+            context.events.send(Event::Output { unit, line });
+        }
+    }
+}
+
+/// Remembers what the task sees, so that the next miss can be explained.
+fn remember(plan: &Plan, task: &Task, context: &Context) {
+    // Without it a miss is explained by less.
+    let _ = context.cache.remember(&task.name(), &plan.inputs(task));
+}
+
+/// Tells why the script has to run.
+fn explain(plan: &Plan, task: &Task, unit: &Unit, context: &Context) {
+    let miss = if context.force {
+        Miss::Forced
+    } else {
+        match context.cache.inputs(&task.name()) {
+            None => Miss::New,
+            Some(before) => match plan.inputs(task).changes(&before) {
+                changes if changes.is_empty() => Miss::Gone,
+                changes => Miss::Changed { changes },
+            },
+        }
+    };
+    let unit = unit.clone();
+    context.events.send(Event::Missed { unit, miss });
+}
+
+/// Runs the script and keeps its result. That it cannot be kept is told and ends nothing.
+pub async fn run(
+    plan: &Arc<Plan>,
+    index: usize,
+    memory: &Memory,
+    context: &Arc<Context>,
+) -> Result<Ran, StageError> {
+    let task = &plan.tasks[index];
+    let place = Place::new(plan, task);
+    let unit = event_unit(task);
+    explain(plan, task, &unit, context);
+    let span = context.events.begin(&unit);
+    let ready = place.clear().and_then(|()| place.snapshot());
+    let before = match ready {
+        Ok(before) => before,
+        Err(error) => {
+            span.end(Err(error.to_string()));
+            return Err(error.into());
+        }
+    };
+    let script = Script {
+        unit: &unit,
+        command: &task.command,
+        folder: &place.folder,
+        log: place.log.clone(),
+        variables: &task.variables,
+        memory,
+    };
+    let ended = process::run(script, context).await;
+    let result = judge(task, &place, ended, memory);
+    let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
+    let elapsed = span.end(message);
+    result?;
+    let figures = Figures {
+        milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        peak_bytes: memory.peak(),
+    };
+    let keeping = {
+        let (plan, context) = (Arc::clone(plan), Arc::clone(context));
+        tokio::task::spawn_blocking(move || keep(&plan, index, &before, elapsed, figures, &context))
+    };
+    let entry = match keeping.await {
+        Ok(Ok(entry)) => Some(entry),
+        Ok(Err(reason)) => {
+            context.warn_once(format!("{unit}: {reason}"));
+            None
+        }
+        Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
+    };
+    Ok(Ran {
+        elapsed,
+        figures,
+        entry,
+    })
+}
+
+/// Remembers what the script wrote, and keeps it.
+fn keep(
+    plan: &Plan,
+    index: usize,
+    before: &result::Snapshot,
+    elapsed: Duration,
+    figures: Figures,
+    context: &Context,
+) -> Result<Entry, String> {
+    let task = &plan.tasks[index];
+    let place = Place::new(plan, task);
+    let outputs = place.outputs(before).map_err(|error| told(&error))?;
+    let paths = outputs.keys().cloned().collect();
+    place.remember(outputs).map_err(|error| told(&error))?;
+    remember(plan, task, context);
+    let names = match task.subject.unit() {
+        Some(unit) => Names::new(unit.store.as_str(), &unit.package_name()),
+        None => Names::none(),
+    };
+    let finished = Finished {
+        folder: &place.folder,
+        paths: &paths,
+        log: &place.log,
+        maker: &task.subject.to_string(),
+        names: &names,
+        shared: task.keys.shared,
+        own: task.keys.own,
+        elapsed,
+        peak_bytes: figures.peak_bytes,
+    };
+    let kept = context.cache.keep(&finished);
+    kept.map_err(|error: cache::Error| error.to_string())
+}
+
+fn told(error: &Io) -> String {
+    format!("{error}: {}", error.source)
+}
+
+/// What the way a script ended means.
+fn judge(
+    task: &Task,
+    place: &Place,
+    ended: Result<process::Ended, Trouble>,
+    memory: &Memory,
+) -> Result<(), StageError> {
+    let command = || task.command.join(" ");
+    let folder = place.folder.clone();
+    match ended {
+        Ok(process::Ended { status, .. }) if status.success() => Ok(()),
+        Ok(process::Ended { status, tail }) => {
+            let (ended, advice) = describe(status, &tail, memory.peak());
+            Err(StageError::from(Error::Script {
+                command: command().into(),
+                folder,
+                ended: ended.into(),
+                advice,
+                tail,
+                log: place.log.clone(),
+            }))
+        }
+        Err(Trouble::Start(source)) => Err(Error::Start {
+            command: command(),
+            program: task.command.first().cloned().unwrap_or_default(),
+            folder,
+            source,
+        }
+        .into()),
+        Err(Trouble::Log(error)) => Err(error.into()),
+        Err(Trouble::Interrupted) => Err(Error::Interrupted.into()),
+    }
+}
+
+/// What Node says when its own limit is reached, and not the machine's.
+const HEAP: &str = "heap out of memory";
+
+fn describe(
+    status: std::process::ExitStatus,
+    tail: &[String],
+    peak: u64,
+) -> (String, Option<&'static str>) {
+    use std::os::unix::process::ExitStatusExt;
+    let took = match peak {
+        0 => String::new(),
+        peak => format!(" after taking {}", crate::event::bytes(peak)),
+    };
+    // A package manager or a shell says 128 + the signal that ended its child.
+    let signal = status.signal().or(status.code().map(|code| code - 128));
+    if tail.iter().any(|line| line.contains(HEAP)) {
+        let advice = "give Node more: `NODE_OPTIONS=--max-old-space-size=4096` (megabytes)";
+        return (
+            format!("ran out of Node's heap{took},"),
+            Some(advice.into()),
+        );
+    }
+    match (status.code(), signal) {
+        (Some(137) | None, Some(9)) => {
+            let advice = "let fewer run at once: `--concurrency 1`, or `build.maxMemory` below what the machine has";
+            let ended =
+                format!("was killed by signal 9{took}, which mostly means that memory ran out,");
+            (ended, Some(advice))
+        }
+        (Some(code), _) => (format!("exited with code {code}"), None),
+        (None, Some(signal)) => (format!("was killed by signal {signal}"), None),
+        (None, None) => ("ended without a code".into(), None),
+    }
+}
