@@ -255,7 +255,7 @@ pub fn unpack(
         into,
         left: bytes,
         paths: BTreeSet::new(),
-        links: BTreeSet::new(),
+        leaves: BTreeSet::new(),
     };
     {
         let mut tar = tar::Archive::new(&mut decoder);
@@ -283,7 +283,8 @@ struct Unpacking<'a> {
     /// Bytes that may still come.
     left: u64,
     paths: BTreeSet<String>,
-    links: BTreeSet<String>,
+    /// Those that are no folders.
+    leaves: BTreeSet<String>,
 }
 
 impl Unpacking<'_> {
@@ -306,11 +307,14 @@ impl Unpacking<'_> {
             return Err(refuse("is no path inside"));
         }
         let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
-        if above.any(|folder| self.links.contains(folder)) {
-            return Err(refuse("lies behind a link"));
+        if above.any(|folder| self.leaves.contains(folder)) {
+            return Err(refuse("lies below a file or behind a link"));
         }
         if !self.paths.insert(path.to_owned()) {
             return Err(refuse("is there twice"));
+        }
+        if kind != EntryType::Directory {
+            self.leaves.insert(path.to_owned());
         }
         let full = self.into.join(FILES).join(path);
         let folder = if kind == EntryType::Directory {
@@ -334,7 +338,6 @@ impl Unpacking<'_> {
                 if !leads_inside(path, &target) {
                     return Err(refuse("is a link that leads out of its folder"));
                 }
-                self.links.insert(path.to_owned());
                 std::os::unix::fs::symlink(target, &full).map_err(Error::at("link", &full))
             }
             _ => Err(refuse("is neither file, folder nor link")),

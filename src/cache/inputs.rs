@@ -247,10 +247,12 @@ impl fmt::Display for Change {
         match self {
             Self::Command => f.write_str("the command"),
             Self::File { path, layer, how } => {
-                write!(f, "{}", path.escape_debug())?;
-                if let Some(layer) = layer {
-                    write!(f, " of {layer}")?;
-                }
+                let (path, of) = match (path.strip_prefix("//"), layer) {
+                    (Some(path), _) => (path, "the project"),
+                    (None, Some(layer)) => (path.as_str(), layer.as_str()),
+                    (None, None) => (path.as_str(), "it"),
+                };
+                write!(f, "{} of {of}", path.escape_debug())?;
                 match how {
                     How::Changed => Ok(()),
                     how => write!(f, " ({how})"),
@@ -279,8 +281,8 @@ impl fmt::Display for Change {
             Self::Upstream {
                 name,
                 how: How::Changed,
-            } => write!(f, "what it needs: {name}"),
-            Self::Upstream { name, how } => write!(f, "what it needs: {name} ({how})"),
+            } => write!(f, "upstream {name}"),
+            Self::Upstream { name, how } => write!(f, "upstream {name} ({how})"),
         }
     }
 }
@@ -344,7 +346,7 @@ mod tests {
             "react 18.3.1 → 18.3.2",
             "@a/b@1.0.0",
             "node v20 → v22",
-            "what it needs: theme",
+            "upstream theme",
         ];
         assert_eq!(explained, expected);
         let mut other = inputs();

@@ -32,13 +32,15 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names of one unit: its store's id and its package's name.
-    pub fn new(store: &str, unit: &str) -> Self {
+    /// Names of one unit: its store's id, its package's name, and the folder that it is
+    /// composed into.
+    pub fn new(store: &str, unit: &str, folder: &str) -> Self {
         let mut needles = vec![
             (unit.to_owned(), false),
+            (folder.to_owned(), false),
             (store.to_owned(), store.len() < DISTINCT),
         ];
-        for name in [unit, store] {
+        for name in [unit, folder, store] {
             needles.extend(in_base64(name).map(|text| (text, false)));
         }
         let texts = needles.iter().map(|(text, _)| text);
@@ -193,7 +195,11 @@ mod tests {
 
     #[test]
     fn a_short_id_counts_as_a_word() {
-        let names = Names::new("us", "storefront-middleware-us");
+        let names = Names::new(
+            "us",
+            "storefront-middleware-us",
+            ".out/us/storefront-middleware",
+        );
         for text in [
             "const focus = status;",
             "use",
@@ -215,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_distinct_id_counts_anywhere() {
-        let names = Names::new("outlet", "app-outlet");
+        let names = Names::new("outlet", "app-outlet", ".out/outlet/app");
         assert!(finds(&names, "myoutlets") && finds(&names, "OUTLET"));
         assert!(!finds(&names, "out let"));
     }
@@ -223,17 +229,26 @@ mod tests {
     #[test]
     fn base64_is_seen_wherever_it_begins() {
         use base64::Engine;
-        let names = Names::new("us", "storefront-middleware-us");
+        let names = Names::new(
+            "us",
+            "storefront-middleware-us",
+            ".out/us/storefront-middleware",
+        );
         for before in ["", "a", "ab", "abc"] {
-            let text = format!("{before}storefront-middleware-us/src");
-            let text = base64::engine::general_purpose::STANDARD.encode(text);
-            assert!(finds(&names, &text), "{before}");
+            for name in [
+                "storefront-middleware-us",
+                "p/.out/us/storefront-middleware/src",
+            ] {
+                let text = format!("{before}{name}/src");
+                let text = base64::engine::general_purpose::STANDARD.encode(text);
+                assert!(finds(&names, &text), "{before}");
+            }
         }
     }
 
     #[test]
     fn what_is_packed_is_not_known_to_be_free() {
-        let names = Names::new("us", "app-us");
+        let names = Names::new("us", "app-us", ".out/us/app");
         let mut scan = names.scan();
         scan.begin_file("a.js.gz");
         scan.piece(b"\x1f\x8b\x08rest");

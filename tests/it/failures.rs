@@ -4,16 +4,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::deploy::unique;
-use crate::support::{Console, FaultyRegistry, Project, Registry, Run, registry};
+use crate::support::{
+    Console, FaultyRegistry, Mount, Project, Registry, Run, is_excused, is_root, registry,
+};
 
 const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
-
-/// Whether a test may be left out because it needs rights that this user does not have.
-fn is_excused(because: &str) -> bool {
-    let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
-    println!("skipped: {because}");
-    !required
-}
 
 /// A diagnostic without the addresses and names that differ from run to run.
 fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String {
@@ -276,46 +271,14 @@ fn a_middleware_whose_build_writes_nothing() {
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id runs");
-    String::from_utf8_lossy(&id.stdout).trim() == "0"
-}
-
-/// A file system of a given size, mounted while it lives.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=755"),
-                "tmpfs",
-            ])
-            .arg(folder.path())
-            .status()
-            .is_ok_and(|status| status.success());
-        mounted.then_some(Self(folder))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
-    let Some(mount) = is_root().then(|| Mount::new("4m")).flatten() else {
+    let Some(mount) = Mount::new("4m") else {
         assert!(is_excused("only root can mount a small file system"));
         return;
     };
     let shop = Project::shop();
-    let root = mount.0.path().canonicalize().unwrap().join("shop");
+    let root = mount.path().join("shop");
     let copied = Command::new("cp")
         .arg("-a")
         .arg(shop.root())

@@ -11,6 +11,7 @@
 mod support;
 
 mod build;
+mod cache;
 mod changed;
 mod check;
 mod command_line;
@@ -24,7 +25,9 @@ mod failures;
 mod histories;
 mod hostile;
 mod house;
+mod package_managers;
 mod plan;
+mod poison;
 mod prune;
 mod rules;
 mod secrets;

@@ -466,6 +466,10 @@ impl<'a> Building<'a> {
                 .events
                 .notice(format!("the cache could not be kept small: {error}"));
         }
+        // They go when they are empty: nobody may have needed any files.
+        for folder in [".out/.tmp", ".out"] {
+            let _ = std::fs::remove_dir(self.plan.project.join(folder));
+        }
         // In the plan's order, whatever ended first.
         let place: BTreeMap<&UnitId, usize> = self
             .plan

@@ -181,7 +181,7 @@ fn keep(
     place.remember(outputs).map_err(|error| told(&error))?;
     remember(plan, task, context);
     let names = match task.subject.unit() {
-        Some(unit) => Names::new(unit.store.as_str(), &unit.package_name()),
+        Some(unit) => Names::new(unit.store.as_str(), &unit.package_name(), &task.folder),
         None => Names::none(),
     };
     let finished = Finished {
@@ -254,10 +254,7 @@ fn describe(
     let signal = status.signal().or(status.code().map(|code| code - 128));
     if tail.iter().any(|line| line.contains(HEAP)) {
         let advice = "give Node more: `NODE_OPTIONS=--max-old-space-size=4096` (megabytes)";
-        return (
-            format!("ran out of Node's heap{took},"),
-            Some(advice.into()),
-        );
+        return (format!("ran out of Node's heap{took},"), Some(advice));
     }
     match (status.code(), signal) {
         (Some(137) | None, Some(9)) => {

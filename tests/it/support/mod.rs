@@ -1,11 +1,15 @@
 //! A project to test with, a way to run the program in it, and the world by its addresses.
 
+mod mount;
 mod project;
 mod random;
+mod results;
 mod services;
 mod web;
 
+pub use mount::{Mount, is_excused, is_root};
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
+pub use results::{FRONTEND, MIDDLEWARE, build, entry_of, events, forget, results};
 pub use services::{Registry, docker, registry};
 pub use web::{Console, FaultyRegistry};

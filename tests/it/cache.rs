@@ -1,0 +1,582 @@
+//! Results that are kept: found again, shared, explained, distrusted, and kept small.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{
+    FRONTEND, MIDDLEWARE, Mount, Project, Random, build, entry_of, events, filtered, forget,
+    is_excused, results,
+};
+
+fn count(results: &BTreeMap<String, String>, app: &str, result: &str) -> usize {
+    let of_app = results.iter().filter(|(unit, _)| unit.ends_with(app));
+    of_app
+        .filter(|(_, found)| found.starts_with(result))
+        .count()
+}
+
+/// Stores that differ only in the frontend's texts.
+fn many(stores: usize) -> Project {
+    let mut project = Project::shop();
+    let mut config = json!({ "stores": {} });
+    for number in 1..=stores {
+        let id = format!("shop-{number:02}");
+        config["stores"][&id] = json!({ "deployment": {
+            "projectName": format!("acme-{id}"), "cloudRegion": "europe-west1", "framework": "nextjs",
+        }});
+        let texts = format!("apps/stores/{id}/{FRONTEND}/texts.txt");
+        project = project.file(&texts, &format!("texts of {id}\n"));
+    }
+    let project = project.config(&config.to_string());
+    project.commit();
+    project
+}
+
+/// Stores of [`Project::shop`] with another build of the middleware.
+fn with_build(script: &str) -> Project {
+    Project::shop().file("apps/storefront-middleware/build.js", script)
+}
+
+#[test]
+fn what_is_alike_is_built_once_and_nothing_twice() {
+    let project = many(20);
+    let first = project.alokai(&["store", "build", "--all"]).succeeds();
+    assert!(
+        first
+            .stdout
+            .contains("21 built, 0 hits, 19 reused from other stores\n")
+            && first
+                .stdout
+                .contains("/storefront-middleware was built once for 20 stores\n"),
+        "{}",
+        first.stdout
+    );
+    for number in 1..=20 {
+        let lib = format!(".out/shop-{number:02}/{MIDDLEWARE}/lib/index.js");
+        assert!(project.exists(&lib), "{lib}");
+    }
+
+    let second = results(&build(&project, &["--all"]));
+    assert_eq!(
+        second.values().filter(|result| *result == "hit").count(),
+        40,
+        "{second:?}"
+    );
+
+    project.write(
+        &format!("apps/stores/shop-07/{FRONTEND}/header.tsx"),
+        b"a header of its own\n",
+    );
+    let run = build(&project, &["--all"]);
+    let third = results(&run);
+    assert_eq!(third[&format!("shop-07/{FRONTEND}")], "miss");
+    assert_eq!(
+        third.values().filter(|result| *result == "hit").count(),
+        39,
+        "{third:?}"
+    );
+    let events = events(&run);
+    let missed: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "missed")
+        .collect();
+    assert_eq!(missed.len(), 1);
+    assert_eq!(
+        missed[0]["changes"],
+        json!([{ "what": "file", "path": "header.tsx", "layer": "shop-07", "how": "added" }])
+    );
+}
+
+#[test]
+fn a_result_that_names_its_store_is_nobody_elses() {
+    let into = |content: &str| {
+        format!(
+            "const fs = require('fs'); fs.mkdirSync('lib', {{ recursive: true }}); \
+             fs.writeFileSync('lib/index.js', {content})"
+        )
+    };
+    let folder = "'// ' + process.cwd()";
+    let name = "'// ' + require('./package.json').name";
+    let id = "'const STORE = \"' + require('path').basename(require('path').dirname(process.cwd())).toUpperCase() + '\"'";
+    let mapped = "'//# sourceMappingURL=data:application/json;base64,' + Buffer.from('x' + process.cwd()).toString('base64')";
+    let packed = "require('zlib').gzipSync('whatever')";
+    for content in [folder, name, id, mapped, packed] {
+        let results = results(&build(&with_build(&into(content)), &["--all"]));
+        assert_eq!(
+            count(&results, MIDDLEWARE, "miss"),
+            2,
+            "{content}: {results:?}"
+        );
+    }
+    // It serves its own store again, also after everything else is gone.
+    let project = with_build(&into(folder));
+    build(&project, &["--all"]);
+    let before = project.tree(".out");
+    forget(&project);
+    let results = results(&build(&project, &["--all"]));
+    assert_eq!(count(&results, "", "hit"), 4, "{results:?}");
+    assert_eq!(project.tree(".out"), before);
+}
+
+#[test]
+fn results_do_not_mix_and_incremental_caches_stay() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.mkdirSync('.next/cache', { recursive: true });\
+        fs.appendFileSync('.next/cache/log', 'built '); fs.writeFileSync('.next/cache/' + fs.readFileSync('src/index.js'), ''); \
+        fs.writeFileSync('lib/' + fs.readFileSync('src/index.js', 'utf8') + '.js', ''); fs.writeFileSync('beside.txt', fs.readFileSync('src/index.js'));\
+        fs.mkdirSync('lib/empty', { recursive: true }); fs.symlinkSync('../beside.txt', 'lib/link'); \
+        fs.writeFileSync('lib/run.sh', ''); fs.chmodSync('lib/run.sh', 0o755)";
+    let project = with_build(script);
+    let only = ["--store", "us", "--filter", "storefront-middleware-*"];
+    let source = "apps/storefront-middleware/src/index.js";
+    let out = format!(".out/us/{MIDDLEWARE}");
+    project.write(source, b"one");
+    build(&project, &only);
+    let one = project.tree(&out);
+    assert!(
+        one.contains_key("lib/one.js") && one["beside.txt"] == "one",
+        "{one:?}"
+    );
+
+    project.write(source, b"two");
+    build(&project, &only);
+    let two = project.tree(&out);
+    assert!(
+        two.contains_key("lib/two.js") && !two.contains_key("lib/one.js"),
+        "{two:?}"
+    );
+    assert_eq!(
+        two[".next/cache/log"], "built built ",
+        "the incremental cache stays"
+    );
+
+    // Back to the first: its result and none of the second's, and no script has run.
+    project.write(source, b"one");
+    let run = build(&project, &only);
+    assert_eq!(results(&run)[&format!("us/{MIDDLEWARE}")], "hit");
+    let mut again = project.tree(&out);
+    assert_eq!(
+        again.remove(".next/cache/log").as_deref(),
+        Some("built built ")
+    );
+    again.remove(".next/cache/two");
+    let mut one = one;
+    one.remove(".next/cache/log");
+    assert_eq!(again, one);
+    let mode = |path: &str| {
+        let metadata = project.path(&format!("{out}/{path}")).metadata().unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111
+    };
+    assert!(mode("lib/run.sh") != 0 && mode("lib/one.js") == 0);
+    assert!(project.path(&format!("{out}/lib/empty")).is_dir());
+
+    // What somebody does to an output is noticed.
+    project.write(&format!("{out}/lib/one.js"), b"edited by hand");
+    build(&project, &only);
+    assert_eq!(project.read(&format!("{out}/lib/one.js")), "");
+}
+
+#[test]
+fn a_script_sees_what_is_declared_and_nothing_else() {
+    let script = "console.log('SEES', JSON.stringify(Object.keys(process.env).filter(name => /^(A|B|NEXT_PUBLIC_C|CLI_CLOUD_USERNAME|TURBO_TOKEN|NODE_ENV|HOME)$/.test(name)).sort()))";
+    let project = Project::shop()
+        .file(
+            "apps/storefront-middleware/build.js",
+            &format!("{script}; require('fs').mkdirSync('lib')"),
+        )
+        .file("apps/storefront-unified-nextjs/build.js", script)
+        .env_of("storefront-middleware", &["A*", "CLI_*", "TURBO_*"])
+        .env("A", "1")
+        .env("B", "2")
+        .env("NEXT_PUBLIC_C", "3")
+        .env("NODE_ENV", "production")
+        .env("CLI_CLOUD_USERNAME", "somebody");
+    let sees = |arguments: &[&str]| -> Vec<String> {
+        let arguments = [&["store", "build", "--store", "us", "--force"], arguments].concat();
+        let run = project.alokai(&arguments).succeeds();
+        let lines = run
+            .stderr
+            .lines()
+            .filter_map(|line| Some(line.split_once("SEES ")?.1.to_owned()));
+        lines.collect()
+    };
+    assert_eq!(
+        sees(&[]),
+        [
+            r#"["A","HOME","NODE_ENV"]"#,
+            r#"["HOME","NEXT_PUBLIC_C","NODE_ENV"]"#,
+        ]
+    );
+    let all = r#"["A","B","HOME","NEXT_PUBLIC_C","NODE_ENV"]"#;
+    assert_eq!(sees(&["--env-mode", "loose"]), [all, all]);
+    let run = project
+        .alokai(&["store", "build", "--store", "us", "--env-mode", "loose"])
+        .succeeds();
+    assert!(
+        run.stderr.contains("results may be stale"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_miss_says_what_has_changed() {
+    // A node that says another version, and is the real one for everything else.
+    let tools = tempfile::tempdir().unwrap();
+    let node = tools.path().join("node");
+    let real = which("node");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo v99.0.0 || exec {} \"$@\"\n",
+        real.display()
+    );
+    std::fs::write(&node, script).unwrap();
+    std::fs::set_permissions(&node, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+
+    let lock = |version: &str| {
+        json!({
+            "name": "acme", "lockfileVersion": 3, "packages": {
+                "": { "name": "acme" },
+                "apps/storefront-middleware": { "name": "storefront-middleware", "dependencies": { "left": "^1.0.0" } },
+                "apps/storefront-unified-nextjs": { "name": "storefront-unified-nextjs" },
+                "apps/playwright": { "name": "playwright" },
+                "node_modules/left": { "version": version, "integrity": format!("sha512-{version}") },
+            }
+        })
+        .to_string()
+    };
+    let package = r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "left": "^1.0.0" } }"#;
+    let project = Project::shop()
+        .file("apps/storefront-middleware/package.json", package)
+        .file("node_modules/left/package.json", "{}")
+        .file("package-lock.json", &lock("1.0.0"))
+        .file("tsconfig.base.json", "{}")
+        .env_of("*", &["REGION"]);
+    let why = |project: &Project, more: &[&str]| -> String {
+        let arguments = [&["store", "build", "--store", "us"], more].concat();
+        let run = project.alokai(&arguments).succeeds();
+        let lines = run
+            .stderr
+            .lines()
+            .skip_while(|line| !line.contains(": miss") && !line.contains("--force"))
+            .take_while(|line| !line.contains("] ") && !line.contains("build: "));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let mut told = vec![why(&project, &[])];
+    project.write("apps/storefront-middleware/src/index.js", b"// other\n");
+    told.push(why(&project, &[]));
+    project.write("package-lock.json", lock("1.0.1").as_bytes());
+    told.push(why(&project, &[]));
+    let project = project.env("REGION", "a secret place");
+    told.push(why(&project, &[]));
+    project.write("tsconfig.base.json", b"{ }");
+    told.push(why(&project, &[]));
+    let path = format!(
+        "{}:{}",
+        tools.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let project = project.env("PATH", &path);
+    told.push(why(&project, &[]).replace(&node_version(), "[version]"));
+    for number in 0..5 {
+        project.write(
+            &format!("apps/stores/fashion/storefront-middleware/{number}.ts"),
+            b"",
+        );
+    }
+    told.push(why(&project, &[]));
+    project.write("apps/stores/fashion/storefront-middleware/0.ts", b"0");
+    std::fs::remove_file(project.path("apps/stores/fashion/storefront-middleware/1.ts")).unwrap();
+    told.push(why(&project, &["--explain"]));
+    std::fs::remove_dir_all(project.path(".alokai/cache/entries")).unwrap();
+    forget(&project);
+    told.push(why(&project, &[]));
+    told.push(why(&project, &["--force"]));
+    let told = filtered(&told.join("\n--\n"), &project);
+    assert!(!told.contains("secret place"));
+    insta::assert_snapshot!(told);
+    // No value is written down either.
+    for (path, content) in project.tree(".alokai") {
+        assert!(!content.contains("a secret place"), "{path}");
+    }
+}
+
+fn which(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file());
+    found.expect("it is installed")
+}
+
+fn node_version() -> String {
+    let output = std::process::Command::new("node")
+        .arg("--version")
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn another_script_runs_and_is_kept_and_composes_only_what_it_needs() {
+    let project = Project::shop()
+        .app(MIDDLEWARE, r#""build": "node build.js", "start": "node lib/index.js", "lint": "node lint.js""#)
+        .app(FRONTEND, r#""build": "node build.js", "lint": "node lint.js""#)
+        .file("apps/storefront-middleware/lint.js", "console.log('LINT', ...process.argv.slice(2))")
+        .file("apps/storefront-unified-nextjs/lint.js", "require('fs').readFileSync('../storefront-middleware/lib/index.js'); console.log('LINT')");
+    let run = project
+        .alokai(&[
+            "store", "run", "lint", "--store", "us", "--json", "--", "--fix",
+        ])
+        .succeeds();
+    let first = results(&run);
+    assert_eq!(
+        first.len(),
+        2,
+        "the middleware's build is no answer: {first:?}"
+    );
+    assert_eq!(count(&first, "", "miss"), 2);
+    assert!(run.stdout.contains("LINT --fix"), "{}", run.stdout);
+    assert!(run.stdout.contains(r#""script":"lint""#));
+
+    // Without its files: nobody needs them.
+    forget(&project);
+    let run = project
+        .alokai(&[
+            "store", "run", "lint", "--store", "us", "--json", "--", "--fix",
+        ])
+        .succeeds();
+    assert!(
+        run.stdout.contains("LINT --fix"),
+        "what it printed is printed again: {}",
+        run.stdout
+    );
+    assert!(!project.exists(".out"), "{:?}", project.tree(".out"));
+
+    let run = project
+        .alokai(&["store", "run", "tset", "--store", "us"])
+        .fails_with(2);
+    insta::assert_snapshot!(run.diagnostic(&project));
+}
+
+#[test]
+fn a_frontend_that_is_kept_needs_no_middleware() {
+    let project = Project::shop();
+    let only = ["--store", "us", "--filter", "storefront-unified-*"];
+    build(&project, &only);
+    assert!(project.exists(&format!(".out/us/{MIDDLEWARE}/lib")));
+    forget(&project);
+    let run = build(&project, &only);
+    assert_eq!(results(&run).len(), 1);
+    assert!(project.exists(&format!(".out/us/{FRONTEND}/.next")));
+    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}")));
+}
+
+#[test]
+fn nothing_needs_to_be_installed_for_what_is_kept() {
+    let package = r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "left": "1" } }"#;
+    let project = Project::shop()
+        .file("apps/storefront-middleware/package.json", package)
+        .file("node_modules/left/package.json", "{}");
+    build(&project, &["--all"]);
+    std::fs::remove_dir_all(project.path("node_modules")).unwrap();
+    let results = results(&build(&project, &["--all"]));
+    assert_eq!(count(&results, "", "hit"), 4, "{results:?}");
+    let run = project
+        .alokai(&["store", "build", "--all", "--force"])
+        .fails_with(3);
+    assert!(
+        run.stderr.contains("`left` (of `storefront-middleware`)"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn the_cache_is_kept_small() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
+        fs.writeFileSync('lib/index.js', require('crypto').randomBytes(100000))";
+    let project = with_build(script);
+    let only = ["--store", "us", "--filter", "storefront-middleware-*"];
+    let source = "apps/storefront-middleware/src/index.js";
+    for content in [b"1", b"2", b"3", b"4"] {
+        project.write(source, content);
+        build(&project, &only);
+    }
+    let stats = |project: &Project| {
+        project
+            .alokai(&["cache", "stats", "--json"])
+            .succeeds()
+            .json()
+    };
+    assert_eq!(stats(&project)["entries"], 4);
+    let text = project.alokai(&["cache", "stats"]).succeeds().stdout;
+    assert!(text.starts_with("4 results in 4 archives\n40"), "{text}");
+
+    // The first is used again, so the second is the one that is longest unused.
+    std::thread::sleep(Duration::from_millis(20));
+    project.write(source, b"1");
+    assert_eq!(
+        results(&build(&project, &only))[&format!("us/{MIDDLEWARE}")],
+        "hit"
+    );
+    let project = project.setting("cache", &json!({ "maxSize": "310 kB" }));
+    let text = project.alokai(&["cache", "gc"]).succeeds().stdout;
+    assert!(text.starts_with("removed 1 results, 100."), "{text}");
+    project.write(source, b"2");
+    assert_eq!(
+        results(&build(&project, &only))[&format!("us/{MIDDLEWARE}")],
+        "miss"
+    );
+    // A build that keeps something makes room by itself.
+    assert_eq!(stats(&project)["entries"], 3);
+
+    // Old ones go whatever room there is.
+    let project = project.setting("cache", &json!({ "maxAgeDays": 7 }));
+    let old = std::time::SystemTime::now() - Duration::from_hours(8 * 24);
+    let (path, _) = entry_of(&project, &format!("us/{MIDDLEWARE}"));
+    std::fs::File::options()
+        .append(true)
+        .open(path)
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+    let text = project.alokai(&["cache", "gc"]).succeeds().stdout;
+    assert!(text.starts_with("removed 1 results, 100."), "{text}");
+
+    let text = project.alokai(&["cache", "clear"]).succeeds().stdout;
+    assert!(text.starts_with("removed 2 results, 200."), "{text}");
+    assert!(!project.exists(".alokai/cache/blobs"));
+    assert_eq!(stats(&project)["entries"], 0);
+    let wrong = project.setting("cache", &json!({ "maxSize": "much" }));
+    insta::assert_snapshot!(
+        wrong
+            .alokai(&["cache", "stats"])
+            .fails_with(2)
+            .diagnostic(&wrong)
+    );
+}
+
+#[test]
+fn a_full_disk_means_no_cache_and_a_warning() {
+    let Some(mount) = Mount::new("256k") else {
+        assert!(is_excused("only root can mount a small file system"));
+        return;
+    };
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
+        fs.writeFileSync('lib/index.js', require('crypto').randomBytes(1000000))";
+    let project = with_build(script).file("other", "");
+    std::fs::create_dir_all(project.path(".alokai")).unwrap();
+    std::os::unix::fs::symlink(mount.path(), project.path(".alokai/cache")).unwrap();
+    let run = project.alokai(&["store", "build", "--all"]).succeeds();
+    let warnings = run
+        .stderr
+        .lines()
+        .filter(|line| line.contains("note: not cached: "));
+    assert_eq!(warnings.count(), 1, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("No space left on device"),
+        "{}",
+        run.stderr
+    );
+    assert!(project.exists(&format!(".out/eu/{MIDDLEWARE}/lib/index.js")));
+    // What lies in place is a hit although it is not kept.
+    let results = results(&build(&project, &["--all"]));
+    assert_eq!(count(&results, "", "hit"), 4, "{results:?}");
+}
+
+/// How many builds are killed.
+const KILLS: usize = 45;
+
+#[test]
+fn a_killed_build_leaves_a_cache_that_can_be_used() {
+    let project = many(3);
+    let started = std::time::Instant::now();
+    build(&project, &["--all"]);
+    let usual = started.elapsed();
+    let wanted = project.tree(".out");
+    let random = &mut Random::new(5);
+    for kill in 0..KILLS {
+        match kill % 3 {
+            0 => forget(&project),
+            1 => {
+                project.alokai(&["cache", "clear"]).succeeds();
+            }
+            _ => {
+                forget(&project);
+                project.alokai(&["cache", "clear"]).succeeds();
+            }
+        }
+        let mut child = project.start(&["store", "build", "--all"]);
+        let moment = usual.mul_f64(f64::from(u32::try_from(random.below(1_000)).unwrap()) / 1000.0);
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let run = build(&project, &["--all"]);
+        assert!(
+            !run.stdout.contains("damaged"),
+            "kill {kill}: {}",
+            run.stdout
+        );
+        assert_eq!(
+            wanted,
+            project.tree(".out"),
+            "kill {kill}, after {moment:?}"
+        );
+        let again = results(&build(&project, &["--all"]));
+        assert_eq!(count(&again, "", "hit"), 6, "kill {kill}: {again:?}");
+    }
+}
+
+#[test]
+fn scripts_run_beside_each_other_as_far_as_memory_goes() {
+    // Each takes 1 GB for a while, and notes when it began and ended.
+    let script = "const fs = require('fs'); const note = what => fs.appendFileSync('../../../times', `${Date.now()} ${what}\\n`); \
+        const memory = Buffer.alloc(1e9, 1); note(1); setTimeout(() => { note(-1); fs.mkdirSync('.next', { recursive: true }); \
+        fs.writeFileSync('.next/x', process.cwd() + memory.length) }, 1500)";
+    let project = many(8)
+        .file(&format!("apps/{FRONTEND}/build.js"), script)
+        .setting("build", &json!({ "maxMemory": "3 GB" }));
+    let run = build(&project, &["--all", "--jobs", "8"]);
+    assert_eq!(count(&results(&run), FRONTEND, "miss"), 8);
+    let mut times: Vec<(u64, i64)> = project
+        .read("times")
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(time, what)| (time.parse().unwrap(), what.parse().unwrap()))
+        .collect();
+    times.sort_unstable();
+    let (mut now, mut most) = (0, 0);
+    for (_, what) in times {
+        now += what;
+        most = most.max(now);
+    }
+    assert_eq!(most, 2, "three of them would take more than there is");
+}
+
+#[test]
+fn what_cannot_be_kept_is_told_and_built() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/index.js', ''); \
+        try { fs.symlinkSync('/etc/hosts', 'lib/hosts') } catch {}";
+    let project = with_build(script);
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("`lib/hosts` is a link that leads out of its folder"),
+        "{}",
+        run.stderr
+    );
+    // In place it is a hit; elsewhere it is built again.
+    assert_eq!(
+        count(&results(&build(&project, &["--store", "us"])), "", "hit"),
+        2
+    );
+    forget(&project);
+    assert_eq!(
+        results(&build(&project, &["--store", "us"]))[&format!("us/{MIDDLEWARE}")],
+        "miss"
+    );
+}

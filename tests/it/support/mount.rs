@@ -1,0 +1,53 @@
+//! A small file system, and what to do where none can be had.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Whether a test may be left out because it needs rights that this user does not have.
+pub fn is_excused(because: &str) -> bool {
+    let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
+    println!("skipped: {because}");
+    !required
+}
+
+/// Whether the tests are run by root.
+pub fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    String::from_utf8_lossy(&id.stdout).trim() == "0"
+}
+
+/// A file system of a given size, mounted while it lives.
+pub struct Mount(tempfile::TempDir);
+
+impl Mount {
+    /// Mounts it; only root can.
+    pub fn new(size: &str) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+            ])
+            .arg(folder.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self(folder))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().canonicalize().expect("it is mounted")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}

@@ -1,0 +1,67 @@
+//! What a build says of its results, and where they lie.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::{Project, Run};
+
+pub const MIDDLEWARE: &str = "storefront-middleware";
+pub const FRONTEND: &str = "storefront-unified-nextjs";
+
+/// Events of a run with `--json`.
+pub fn events(run: &Run) -> Vec<Value> {
+    let lines = run.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("one event a line"))
+        .collect()
+}
+
+/// `miss`, `hit` or `reused from …`, by unit.
+pub fn results(run: &Run) -> BTreeMap<String, String> {
+    let events = events(run);
+    let summary = events
+        .iter()
+        .find(|event| event["event"] == "summary")
+        .expect("a summary");
+    let row = |row: &Value| {
+        let text = |name: &str| row[name].as_str().unwrap_or("none").to_owned();
+        (
+            format!("{}/{}", text("storeId"), text("app")),
+            text("cache"),
+        )
+    };
+    summary["units"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(row)
+        .collect()
+}
+
+/// Builds stores, with events.
+pub fn build(project: &Project, more: &[&str]) -> Run {
+    let arguments = [&["store", "build", "--json"], more].concat();
+    project.alokai(&arguments).succeeds()
+}
+
+/// Forgets what is in place, so that only the cache knows.
+pub fn forget(project: &Project) {
+    for folder in [".out", ".alokai/results", ".alokai/manifests"] {
+        std::fs::remove_dir_all(project.path(folder)).expect("it is there");
+    }
+}
+
+/// The entry of a unit's build, as it lies in the cache.
+pub fn entry_of(project: &Project, maker: &str) -> (PathBuf, Value) {
+    let folder = project.path(".alokai/cache/entries");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let entry: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if entry["maker"] == maker {
+            return (path, entry);
+        }
+    }
+    panic!("{maker} has no entry");
+}
