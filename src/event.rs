@@ -148,6 +148,36 @@ pub enum Miss {
     },
 }
 
+/// Changes that one line has room for.
+const FEW: usize = 3;
+
+impl Miss {
+    /// The reason for people: one line, or with every change on a line of its own.
+    pub fn text(&self, in_full: bool) -> String {
+        let changes = match self {
+            Self::New => return "miss, no earlier result of it is known here".into(),
+            Self::Forced => return "runs because of --force".into(),
+            Self::Gone => {
+                return "miss, nothing has changed, but the result is not kept any more".into();
+            }
+            Self::Changed { changes } => changes,
+        };
+        if in_full {
+            let lines = changes.iter().map(|change| format!("\n      {change}"));
+            return format!(
+                "miss, changed since its last result:{}",
+                lines.collect::<String>()
+            );
+        }
+        let shown: Vec<_> = changes.iter().take(FEW).map(ToString::to_string).collect();
+        let more = match changes.len().saturating_sub(FEW) {
+            0 => String::new(),
+            rest => format!(", and {rest} more (--explain)"),
+        };
+        format!("miss, changed: {}{more}", shown.join(", "))
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(

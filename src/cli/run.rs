@@ -13,7 +13,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Stage, seconds};
 use crate::pipeline::{
-    self, Access, CACHE, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
+    self, Access, CACHE, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary, forecast,
 };
 use crate::plan::{self, Filter, Plan, Request, Script};
 use crate::report::{
@@ -72,10 +72,12 @@ pub fn run(
     request.concurrency = concurrency.map(usize::from);
     let plan = Plan::make(project, &request)?;
     if work.is_some_and(|work| work.dry_run) {
+        let cache = Cache::new(plan.project.join(CACHE));
+        let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
         return if output.json {
-            document(&plan::document(&plan))
+            document(&plan::document(&plan, &forecasts))
         } else {
-            answer(&plan::text(&plan))
+            answer(&plan::text(&plan, &forecasts))
         };
     }
     let (summary, result) = carry_out(plan, &request, work, output.json, surroundings)?;

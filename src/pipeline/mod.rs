@@ -23,7 +23,7 @@ mod registry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use build::{Built, Error as BuildError, Origin};
+pub use build::{Built, Error as BuildError, Origin, forecast};
 pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
 pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};

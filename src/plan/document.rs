@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Dockerfile, Plan, Subject, Task};
+use super::{BUILD, Dockerfile, Plan, Subject, Task};
+use crate::event::Miss;
 use crate::overlay::Composition;
 
 /// Grows when a field of the document changes its meaning or goes away.
@@ -13,8 +14,19 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// What stands where a secret would.
 const SECRET: &str = "***";
 
+/// What would become of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Forecast {
+    /// Its result is there.
+    Hit,
+    /// Its script would run.
+    Runs(Miss),
+    /// Nobody who runs needs it.
+    Unneeded,
+}
+
 /// The plan as JSON.
-pub fn document(plan: &Plan) -> Value {
+pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
     let layers = |composition: &Composition| -> Value {
         let counts = composition.files_by_layer().into_iter();
         counts
@@ -39,7 +51,7 @@ pub fn document(plan: &Plan) -> Value {
             "compositions": compositions.collect::<Value>(),
         })
     });
-    let tasks = plan.tasks.iter().map(|task| {
+    let tasks = plan.tasks.iter().zip(forecasts).map(|(task, forecast)| {
         let needs = task
             .needs
             .iter()
@@ -49,8 +61,17 @@ pub fn document(plan: &Plan) -> Value {
             "command": task.command,
             "folder": task.folder,
             "outputs": task.outputs,
+            "variables": task.variables,
+            "cache": match forecast {
+                Forecast::Hit => "hit",
+                Forecast::Runs(_) => "miss",
+                Forecast::Unneeded => "unneeded",
+            },
             "needs": needs.collect::<Vec<_>>(),
         });
+        if let Forecast::Runs(miss) = forecast {
+            value["why"] = json!(miss);
+        }
         match &task.subject {
             Subject::Package(name) => value["package"] = json!(name),
             Subject::Unit(unit) => {
@@ -101,14 +122,14 @@ pub fn document(plan: &Plan) -> Value {
 }
 
 /// The plan for people.
-pub fn text(plan: &Plan) -> String {
+pub fn text(plan: &Plan, forecasts: &[Forecast]) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_text(plan, &mut out);
+    let _ = write_text(plan, forecasts, &mut out);
     out
 }
 
-fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
+fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt::Result {
     let stores = plan.stores.len();
     write!(
         out,
@@ -140,8 +161,9 @@ fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
         writeln!(out)?;
     }
     if !plan.tasks.is_empty() {
-        writeln!(out, "\nBuild, in this order")?;
-        for (number, task) in plan.tasks.iter().enumerate() {
+        let title = if plan.script == BUILD { "Build" } else { "Run" };
+        writeln!(out, "\n{title}, in this order")?;
+        for (number, (task, forecast)) in plan.tasks.iter().zip(forecasts).enumerate() {
             writeln!(
                 out,
                 "  {}. {}  {}{}",
@@ -150,6 +172,11 @@ fn write_text(plan: &Plan, out: &mut String) -> std::fmt::Result {
                 task.command.join(" "),
                 after(task)
             )?;
+            match forecast {
+                Forecast::Runs(miss) => writeln!(out, "     {}", miss.text(false))?,
+                Forecast::Hit => writeln!(out, "     hit")?,
+                Forecast::Unneeded => writeln!(out, "     needed by nothing that runs")?,
+            }
         }
     }
     if !plan.images.is_empty() {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use document::{SCHEMA_VERSION, document, text};
+pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
 pub use image::{Dockerfile, ImagePlan, Reference};
 pub use inputs::{Keys, Surroundings};

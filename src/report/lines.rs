@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 
 use super::{Detail, Reporter, duration};
-use crate::event::{Event, Miss, Outcome, Stage, Unit};
+use crate::event::{Event, Outcome, Stage, Unit};
 
 /// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
 /// told apart.
@@ -140,7 +140,11 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         Event::Started { unit } if unit.stage <= Stage::Prune => return None,
         Event::Started { unit } => format!("   {} {unit}", unit.work()),
         Event::Missed { unit, miss } => {
-            format!("   {} {unit}: {}", unit.work(), reason(miss, detail))
+            format!(
+                "   {} {unit}: {}",
+                unit.work(),
+                miss.text(detail == Detail::Full)
+            )
         }
         Event::Finished {
             unit,
@@ -160,34 +164,4 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         }
         Event::StageFinished { .. } | Event::Output { .. } => return None,
     })
-}
-
-/// Changes that one line has room for.
-const FEW: usize = 3;
-
-/// Why a script runs.
-fn reason(miss: &Miss, detail: Detail) -> String {
-    let changes = match miss {
-        Miss::New => return "miss, no earlier result of it is known here".into(),
-        Miss::Forced => return "runs because of --force".into(),
-        Miss::Gone => {
-            return "miss, nothing has changed, but the result is not kept any more".into();
-        }
-        Miss::Changed { changes } => changes,
-    };
-    if detail == Detail::Full {
-        let lines = changes.iter().map(|change| format!("\n      {change}"));
-        return format!(
-            "miss, changed since its last result:{}",
-            lines.collect::<String>()
-        );
-    }
-    let shown: Vec<_> = changes.iter().take(FEW).map(ToString::to_string).collect();
-    let rest = changes.len().saturating_sub(FEW);
-    let more = if rest == 0 {
-        String::new()
-    } else {
-        format!(", and {rest} more (--explain)")
-    };
-    format!("miss, changed: {}{more}", shown.join(", "))
 }

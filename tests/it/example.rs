@@ -356,6 +356,68 @@ fn plain_next_build(folder: &PathBuf) {
 }
 
 #[test]
+fn twenty_stores_with_one_middleware_build_it_once() {
+    let Some(_registry) = registry() else { return };
+    let name = unique("twenty");
+    let (_folder, project) = example(&name);
+    let ids: Vec<String> = (1..=20).map(|number| format!("shop-{number:02}")).collect();
+    let mut stores = serde_json::Map::new();
+    for id in &ids {
+        let texts = project.read("apps/storefront-unified-nextjs/texts/store.ts");
+        let path = format!("apps/stores/{id}/storefront-unified-nextjs/texts/store.ts");
+        project.write(&path, format!("// {id}\n{texts}").as_bytes());
+        let deployment = serde_json::json!({
+            "projectName": format!("{name}-{id}"), "cloudRegion": "europe-west1", "framework": "nextjs",
+        });
+        stores.insert(id.clone(), serde_json::json!({ "deployment": deployment }));
+    }
+    let project = project.config(&serde_json::json!({ "stores": stores }).to_string());
+    project.commit();
+    let run = project
+        .alokai(&[
+            "store",
+            "deploy",
+            "--store",
+            &ids.join(","),
+            "--filter",
+            "storefront-middleware-*",
+            "--until",
+            "image",
+        ])
+        .succeeds();
+    let summary = [
+        "1 built, 0 hits, 19 reused from other stores\n",
+        "/storefront-middleware was built once for 20 stores\n",
+    ];
+    for line in summary {
+        assert!(run.stdout.contains(line), "{}", run.stdout);
+    }
+    // Each store has an image of its own, and it runs.
+    let sha = project.sha();
+    let registry = "registry.vuestorefront.cloud";
+    let mut containers = Containers(Vec::new());
+    for id in &ids {
+        let repository = format!("{registry}/{name}-{id}-storefrontcloud-io");
+        let image = format!("{repository}/vue-storefront-middleware:{sha}");
+        let port = containers.run(&image, 4000, &[]);
+        page(port, "/healthz");
+        let store = docker(&[
+            "inspect",
+            "--format",
+            "{{index .Config.Labels \"com.alokai.store\"}}",
+            containers.last(),
+        ]);
+        assert_eq!(store, *id);
+    }
+    drop(containers);
+    for id in &ids {
+        let image =
+            format!("{registry}/{name}-{id}-storefrontcloud-io/vue-storefront-middleware:{sha}");
+        docker(&["rmi", "--force", &image]);
+    }
+}
+
+#[test]
 fn ctrl_c_in_the_middle_of_a_next_build_leaves_no_process() {
     let Some(_registry) = registry() else { return };
     let (_folder, project) = example("acme");

@@ -53,7 +53,7 @@ impl Poisoned {
         }
     }
 
-    fn blob(&self, entry: &Value) -> String {
+    fn blob(entry: &Value) -> String {
         let digest = entry["blob"].as_str().expect("a digest");
         format!(".alokai/cache/blobs/{digest}.tar.zst")
     }
@@ -107,7 +107,7 @@ fn hostile_archives_are_refused() {
         entry["length"] = blob.len().into();
         entry["bytes"] = bytes.into();
         entry["blob"] = hex(digest(&SHA256, &blob).as_ref()).into();
-        poisoned.project.write(&poisoned.blob(&entry), &blob);
+        poisoned.project.write(&Poisoned::blob(&entry), &blob);
         std::fs::write(&path, entry.to_string()).unwrap();
         let run = poisoned.is_rebuilt(what);
         let is_told = run.stdout.contains("the cached result is damaged");
@@ -121,7 +121,7 @@ fn archives_with_other_bytes_are_refused() {
     let random = &mut Random::new(4);
     for attempt in 0..60 {
         let (_, entry) = entry_of(&poisoned.project, MAKER);
-        let path = poisoned.project.path(&poisoned.blob(&entry));
+        let path = poisoned.project.path(&Poisoned::blob(&entry));
         let mut blob = std::fs::read(&path).unwrap();
         match attempt % 4 {
             0 => blob.truncate(random.below(blob.len())),

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 pub use self::memory::Memory;
 use self::memory::{Room, ways};
-pub use self::outlook::Outlook;
 use self::outlook::{Found, not_installed};
+pub use self::outlook::{Outlook, forecast};
 use self::script::Ran;
 use super::compose::Workdir;
 use super::context::Context;

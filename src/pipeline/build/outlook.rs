@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::StreamExt;
 
 use super::result::Place;
-use crate::cache::{Entry, Key};
-use crate::event::Stage;
+use crate::cache::{Cache, Entry, Key};
+use crate::event::{Miss, Stage};
 use crate::overlay::Composition;
 use crate::pipeline::context::Context;
-use crate::plan::{BUILD, Plan, Task};
+use crate::plan::{BUILD, Forecast, Plan, Task};
 use crate::store::{StoreId, UnitId};
 
 /// Questions to the remote cache at once.
@@ -31,7 +31,7 @@ pub enum Found {
 }
 
 /// What a run will have to do, by the plan's tasks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outlook {
     found: BTreeMap<usize, Found>,
 }
@@ -39,38 +39,47 @@ pub struct Outlook {
 impl Outlook {
     /// Looks for the results of every task that is asked for, or needed by one that runs.
     pub async fn new(plan: &Plan, context: &Context) -> Self {
-        let mut outlook = Self {
-            found: BTreeMap::new(),
-        };
-        let wanted = plan
-            .tasks
-            .iter()
-            .enumerate()
-            .filter(|(_, task)| task.is_wanted);
-        let mut waiting: BTreeSet<usize> = wanted.map(|(index, _)| index).collect();
+        let mut outlook = Self::default();
+        let mut waiting = wanted(plan);
         while !waiting.is_empty() {
             let looked_at = outlook.look(plan, context, &waiting).await;
-            let mut next = BTreeSet::<usize>::new();
-            for (index, found) in looked_at {
-                // An image takes files of the packages that its app depends on.
-                if found == Found::Nothing || plan.until > Stage::Build {
-                    next.extend(&plan.tasks[index].needs);
-                }
-                outlook.found.insert(index, found);
-            }
-            // What a script reads has to be there as a whole, with what it reads from in turn.
-            let mut all = BTreeSet::new();
-            while let Some(index) = next.pop_first() {
-                if all.insert(index) {
-                    next.extend(&plan.tasks[index].needs);
-                }
-            }
-            waiting = all
-                .into_iter()
-                .filter(|index| !outlook.found.contains_key(index))
-                .collect();
+            waiting = outlook.take(plan, looked_at);
         }
         outlook
+    }
+
+    /// The same, as far as can be told without asking anybody else.
+    pub fn local(plan: &Plan, cache: &Cache, force: bool) -> Self {
+        let mut outlook = Self::default();
+        let mut waiting = wanted(plan);
+        while !waiting.is_empty() {
+            let looked_at = waiting
+                .iter()
+                .map(|index| (*index, here(plan, cache, force, *index)));
+            waiting = outlook.take(plan, looked_at.collect());
+        }
+        outlook
+    }
+
+    /// Takes what was found, and gives the tasks that have to be looked for because of it.
+    fn take(&mut self, plan: &Plan, looked_at: BTreeMap<usize, Found>) -> BTreeSet<usize> {
+        let mut next = BTreeSet::<usize>::new();
+        for (index, found) in looked_at {
+            // An image takes files of the packages that its app depends on.
+            if found == Found::Nothing || plan.until > Stage::Build {
+                next.extend(&plan.tasks[index].needs);
+            }
+            self.found.insert(index, found);
+        }
+        // What a script reads has to be there as a whole, with what it reads from in turn.
+        let mut all = BTreeSet::new();
+        while let Some(index) = next.pop_first() {
+            if all.insert(index) {
+                next.extend(&plan.tasks[index].needs);
+            }
+        }
+        all.retain(|index| !self.found.contains_key(index));
+        all
     }
 
     async fn look(
@@ -79,20 +88,11 @@ impl Outlook {
         context: &Context,
         tasks: &BTreeSet<usize>,
     ) -> BTreeMap<usize, Found> {
-        let nothing = |index: &usize| (*index, Found::Nothing);
-        if context.force {
-            return tasks.iter().map(nothing).collect();
-        }
-        let here = |index: &usize| {
-            let task = &plan.tasks[*index];
-            let found = match kept(context, task) {
-                Some(entry) => Found::Kept(entry),
-                None if Place::new(plan, task).holds() => Found::InPlace,
-                None => Found::Nothing,
-            };
-            (*index, found)
-        };
+        let here = |index: &usize| (*index, here(plan, &context.cache, context.force, *index));
         let mut found: BTreeMap<usize, Found> = tasks.iter().map(here).collect();
+        if context.force {
+            return found;
+        }
         let Some(remote) = &context.remote else {
             return found;
         };
@@ -193,10 +193,54 @@ impl Outlook {
     }
 }
 
-/// The entry of a task's result: the own one, else one that fits every store.
-pub fn kept(context: &Context, task: &Task) -> Option<Entry> {
+fn wanted(plan: &Plan) -> BTreeSet<usize> {
+    let wanted = plan
+        .tasks
+        .iter()
+        .enumerate()
+        .filter(|(_, task)| task.is_wanted);
+    wanted.map(|(index, _)| index).collect()
+}
+
+/// What this machine knows of a task's result: kept for its own unit, else for every store.
+fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
+    let task = &plan.tasks[index];
+    if force {
+        return Found::Nothing;
+    }
     let keys = [task.keys.own, task.keys.shared];
-    keys.into_iter().find_map(|key| context.cache.find(key))
+    match keys.into_iter().find_map(|key| cache.find(key)) {
+        Some(entry) => Found::Kept(entry),
+        None if Place::new(plan, task).holds() => Found::InPlace,
+        None => Found::Nothing,
+    }
+}
+
+/// What would become of each task of the plan, as far as this machine knows.
+pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
+    let outlook = Outlook::local(plan, cache, force);
+    let tasks = plan.tasks.iter().enumerate();
+    tasks
+        .map(|(index, task)| match outlook.found(index) {
+            None => Forecast::Unneeded,
+            Some(Found::Nothing) => Forecast::Runs(miss(plan, task, cache, force)),
+            Some(_) => Forecast::Hit,
+        })
+        .collect()
+}
+
+/// Why a script has to run.
+pub fn miss(plan: &Plan, task: &Task, cache: &Cache, force: bool) -> Miss {
+    if force {
+        return Miss::Forced;
+    }
+    match cache.inputs(&task.name()) {
+        None => Miss::New,
+        Some(before) => match plan.inputs(task).changes(&before) {
+            changes if changes.is_empty() => Miss::Gone,
+            changes => Miss::Changed { changes },
+        },
+    }
 }
 
 /// Names of what is not installed and would be needed, each with who needs it. Node looks

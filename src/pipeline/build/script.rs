@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::super::failure::Io;
 use super::super::process::{self, Script, Trouble};
 use super::memory::Memory;
+use super::outlook::miss;
 use super::result::{self, Place};
 use super::{Ended, Error, Origin, event_unit};
 use crate::cache::{self, Entry, Figures, Finished, Names};
-use crate::event::{Event, Miss, Span, Unit};
+use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
 use crate::plan::{Plan, Task};
@@ -92,23 +93,6 @@ fn remember(plan: &Plan, task: &Task, context: &Context) {
     let _ = context.cache.remember(&task.name(), &plan.inputs(task));
 }
 
-/// Tells why the script has to run.
-fn explain(plan: &Plan, task: &Task, unit: &Unit, context: &Context) {
-    let miss = if context.force {
-        Miss::Forced
-    } else {
-        match context.cache.inputs(&task.name()) {
-            None => Miss::New,
-            Some(before) => match plan.inputs(task).changes(&before) {
-                changes if changes.is_empty() => Miss::Gone,
-                changes => Miss::Changed { changes },
-            },
-        }
-    };
-    let unit = unit.clone();
-    context.events.send(Event::Missed { unit, miss });
-}
-
 /// Runs the script and keeps its result. That it cannot be kept is told and ends nothing.
 pub async fn run(
     plan: &Arc<Plan>,
@@ -119,7 +103,10 @@ pub async fn run(
     let task = &plan.tasks[index];
     let place = Place::new(plan, task);
     let unit = event_unit(task);
-    explain(plan, task, &unit, context);
+    context.events.send(Event::Missed {
+        miss: miss(plan, task, &context.cache, context.force),
+        unit: unit.clone(),
+    });
     let span = context.events.begin(&unit);
     let ready = place.clear().and_then(|()| place.snapshot());
     let before = match ready {
