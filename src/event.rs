@@ -137,6 +137,8 @@ pub enum Outcome {
 pub enum Miss {
     /// Nothing is remembered of this unit.
     New,
+    /// Browser tests: what they test is not in their folder, so they always run.
+    Never,
     /// It was asked for with `--force`.
     Forced,
     /// What the unit saw when it was last built is what it sees now, but the result is gone.
@@ -156,6 +158,7 @@ impl Miss {
     pub fn text(&self, in_full: bool) -> String {
         let changes = match self {
             Self::New => return "miss, no earlier result of it is known here".into(),
+            Self::Never => return "runs always, since it tests what is elsewhere".into(),
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
                 return "miss, nothing has changed, but the result is not kept any more".into();

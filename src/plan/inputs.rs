@@ -129,9 +129,13 @@ impl Seen {
             }
             Subject::Unit(unit) => {
                 let store = stores.iter().find(|store| store.id == unit.store);
-                let mut compositions = store.into_iter().flat_map(|store| &store.compositions);
-                if let Some(composition) = compositions.find(|one| one.unit == *unit) {
-                    files.extend(composed(composition));
+                for composition in store.into_iter().flat_map(|store| &store.compositions) {
+                    if composition.unit == *unit {
+                        files.extend(composed(composition, ""));
+                    } else if task.sees_store {
+                        let folder = format!("../{}/", composition.unit.app);
+                        files.extend(composed(composition, &folder));
+                    }
                 }
             }
         }
@@ -180,8 +184,8 @@ impl Seen {
 }
 
 /// The composed files. What a store's name changes in them (`package.json`) counts as it was.
-fn composed(composition: &Composition) -> impl Iterator<Item = (String, FileInput)> {
-    composition.entries.iter().map(|(path, entry)| {
+fn composed(composition: &Composition, folder: &str) -> impl Iterator<Item = (String, FileInput)> {
+    composition.entries.iter().map(move |(path, entry)| {
         let id = if &**path == "package.json" {
             entry.source_id()
         } else {
@@ -191,7 +195,7 @@ fn composed(composition: &Composition) -> impl Iterator<Item = (String, FileInpu
             id: format!("{} {id}", entry.mode()),
             layer: Some(composition.layers[entry.winner()].to_string()),
         };
-        (path.to_string(), file)
+        (format!("{folder}{path}"), file)
     })
 }
 

@@ -40,6 +40,10 @@ pub struct Task {
     pub script: String,
     /// Whether it was asked for; others are only there for those that need them.
     pub is_wanted: bool,
+    /// Whether its result may be kept: what browser tests test is not in their folder.
+    pub is_kept: bool,
+    /// Whether it may read any app of its store, and not only its own.
+    pub sees_store: bool,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where its sources lie, relative to the project: the base app, or the package.
@@ -320,6 +324,8 @@ impl Graph<'_> {
                 subject: Subject::Package(package.name.clone()),
                 script: BUILD.into(),
                 is_wanted: false,
+                is_kept: true,
+                sees_store: false,
                 command: self.manager.run(&Script::default()),
                 folder: package.folder.clone(),
                 source: package.folder.clone(),
@@ -358,6 +364,8 @@ impl Graph<'_> {
             subject: Subject::Unit(unit.clone()),
             script: script.name.clone(),
             is_wanted,
+            is_kept: app.kind != AppKind::Playwright,
+            sees_store: app.kind == AppKind::Other,
             command: self.manager.run(script),
             folder: format!(".out/{}/{}", unit.store, unit.app),
             source: format!("apps/{}", app.name),

@@ -361,6 +361,31 @@ fn another_script_runs_and_is_kept_and_composes_only_what_it_needs() {
 }
 
 #[test]
+fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
+    let project = Project::shop()
+        .app("playwright", r#""test": "node test.js""#)
+        .file("apps/playwright/test.js", "console.log('TESTED')")
+        .app(
+            "cms",
+            r#""build": "node build.js", "start": "node lib/index.js""#,
+        )
+        .file("apps/cms/build.js", "require('fs').mkdirSync('lib')");
+    let test = ["store", "run", "test", "--store", "us"];
+    for _ in 0..2 {
+        let run = project.alokai(&test).succeeds();
+        assert!(run.stderr.contains("runs always") && run.stderr.contains("TESTED"));
+    }
+    let of_cms = |project: &Project| {
+        let run = build(project, &["--store", "us"]);
+        results(&run)["us/cms"].clone()
+    };
+    assert_eq!(of_cms(&project), "miss");
+    assert_eq!(of_cms(&project), "hit");
+    project.write("apps/storefront-unified-nextjs/app/[locale]/page.tsx", b"other\n");
+    assert_eq!(of_cms(&project), "miss", "it may import from the frontend");
+}
+
+#[test]
 fn a_frontend_that_is_kept_needs_no_middleware() {
     let project = Project::shop();
     let only = ["--store", "us", "--filter", "storefront-unified-*"];

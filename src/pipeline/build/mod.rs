@@ -332,14 +332,15 @@ impl<'a> Building<'a> {
     fn begin_script(&mut self, index: usize) {
         let task = &self.plan.tasks[index];
         let key = task.keys.shared;
-        if !self.apart.contains(&key) && self.leaders.contains_key(&key) {
+        let is_shared = task.is_kept && !self.apart.contains(&key);
+        if is_shared && self.leaders.contains_key(&key) {
             return;
         }
         let Some(memory) = self.room.admit(self.plan, index) else {
             self.waits_for_room = true;
             return;
         };
-        if !self.apart.contains(&key) {
+        if is_shared {
             self.leaders.insert(key, index);
         }
         self.states[index] = State::Running;
@@ -367,7 +368,9 @@ impl<'a> Building<'a> {
             Ok(Ended::Ran(ran)) => {
                 self.states[index] = State::Done;
                 self.learned.insert(task.name(), ran.figures);
-                self.share(index, ran.entry);
+                if task.is_kept {
+                    self.share(index, ran.entry);
+                }
                 self.done(index, ran.elapsed, Origin::Script);
             }
             Ok(Ended::Taken(elapsed, origin)) => {

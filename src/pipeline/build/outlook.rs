@@ -99,7 +99,8 @@ impl Outlook {
         let _outside = context.events.outside();
         let missing = |found: &BTreeMap<usize, Found>| -> Vec<usize> {
             let missing = found.iter().filter(|(_, found)| **found == Found::Nothing);
-            missing.map(|(index, _)| *index).collect()
+            let missing = missing.map(|(index, _)| *index);
+            missing.filter(|index| plan.tasks[*index].is_kept).collect()
         };
         // What every store can take is brought once; then what only its own can.
         for shared in [true, false] {
@@ -205,7 +206,7 @@ fn wanted(plan: &Plan) -> BTreeSet<usize> {
 /// What this machine knows of a task's result: kept for its own unit, else for every store.
 fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
     let task = &plan.tasks[index];
-    if force {
+    if force || !task.is_kept {
         return Found::Nothing;
     }
     let keys = [task.keys.own, task.keys.shared];
@@ -233,6 +234,9 @@ pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
 pub fn miss(plan: &Plan, task: &Task, cache: &Cache, force: bool) -> Miss {
     if force {
         return Miss::Forced;
+    }
+    if !task.is_kept {
+        return Miss::Never;
     }
     match cache.inputs(&task.name()) {
         None => Miss::New,

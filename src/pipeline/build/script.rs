@@ -138,7 +138,7 @@ pub async fn run(
         tokio::task::spawn_blocking(move || keep(&plan, index, &before, elapsed, figures, &context))
     };
     let entry = match keeping.await {
-        Ok(Ok(entry)) => Some(entry),
+        Ok(Ok(entry)) => entry,
         Ok(Err(reason)) => {
             context.warn_once(format!("{unit}: {reason}"));
             None
@@ -160,12 +160,15 @@ fn keep(
     elapsed: Duration,
     figures: Figures,
     context: &Context,
-) -> Result<Entry, String> {
+) -> Result<Option<Entry>, String> {
     let task = &plan.tasks[index];
     let place = Place::new(plan, task);
     let outputs = place.outputs(before).map_err(|error| told(&error))?;
     let paths = outputs.keys().cloned().collect();
     place.remember(outputs).map_err(|error| told(&error))?;
+    if !task.is_kept {
+        return Ok(None);
+    }
     remember(plan, task, context);
     let names = match task.subject.unit() {
         Some(unit) => Names::new(unit.store.as_str(), &unit.package_name(), &task.folder),
@@ -182,7 +185,7 @@ fn keep(
         elapsed,
         peak_bytes: figures.peak_bytes,
     };
-    let kept = context.cache.keep(&finished);
+    let kept = context.cache.keep(&finished).map(Some);
     kept.map_err(|error: cache::Error| error.to_string())
 }
 
