@@ -8,6 +8,7 @@ mod check;
 mod discover;
 mod package;
 mod problem;
+mod prune;
 pub mod raw;
 mod resolve;
 
@@ -17,7 +18,8 @@ pub use check::{nearest, schema};
 pub use discover::Folders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, Place, Problem};
-pub use raw::{AppImage, Console, Image, Prune};
+pub use prune::{DROPPED, DropList, Prune};
+pub use raw::{AppImage, Console, Image};
 
 use crate::files::{Disk, Files};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};

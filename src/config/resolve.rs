@@ -9,6 +9,7 @@ use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 use super::check::{locate, nearest};
 use super::discover::{Folders, StoreFolder};
 use super::problem::{Error, Notice, Place, Problem};
+use super::prune::Prune;
 use super::raw::{Config, DeploymentEntry};
 use super::{Local, Project, Settings};
 
@@ -36,6 +37,7 @@ pub fn resolve(
     resolver.stores_without_folders(&mut stores);
     resolver.shared_names(&stores);
     resolver.app_names();
+    let prune = resolver.prune();
     let Resolver {
         mut problems,
         notices,
@@ -88,7 +90,7 @@ pub fn resolve(
             registry: config.registry.url.filter(|url| !url.is_empty()),
             console: config.console,
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
-            prune: config.prune,
+            prune,
         },
         notices,
     })
@@ -233,7 +235,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Apps that the sections `image` and `console` speak of.
+    /// Apps that the sections `image`, `console` and `prune` speak of.
     fn app_names(&mut self) {
         let config = self.config;
         let of_image = config.image.names.keys().map(|app| ["image", "names", app]);
@@ -242,7 +244,9 @@ impl Resolver<'_> {
             .apps
             .keys()
             .map(|app| ["console", "apps", app]);
-        for pointer in of_image.chain(of_console) {
+        let budgets = config.prune.max_size.keys().filter(|app| *app != "*");
+        let of_prune = budgets.map(|app| ["prune", "maxSize", app]);
+        for pointer in of_image.chain(of_console).chain(of_prune) {
             let app = pointer[2];
             if self.apps.iter().any(|known| known.as_str() == app) {
                 continue;
@@ -264,6 +268,17 @@ impl Resolver<'_> {
                 self.problem(&["image", "names", app], message, help);
             }
         }
+    }
+
+    fn prune(&mut self) -> Prune {
+        Prune::new(&self.config.prune).unwrap_or_else(|wrong| {
+            for wrong in wrong {
+                let keys = wrong.pointer.iter().map(String::as_str);
+                let pointer: Vec<_> = ["prune"].into_iter().chain(keys).collect();
+                self.problem(&pointer, wrong.message, wrong.help);
+            }
+            Prune::default()
+        })
     }
 }
 
