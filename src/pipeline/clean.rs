@@ -6,7 +6,7 @@ use super::failure::Io;
 use super::lock::Lock;
 
 /// Everything that can be made again, relative to the project.
-const MADE: [&str; 3] = [".out", ".alokai/manifests", ".alokai/logs"];
+const MADE: [&str; 4] = [".out", ".alokai/manifests", ".alokai/logs", ".alokai/sizes"];
 
 /// Removes it, and says what was there. Links are removed and not followed.
 pub fn clean(project: &Path) -> Result<Vec<PathBuf>, Io> {

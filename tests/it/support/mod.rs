@@ -3,9 +3,11 @@
 mod project;
 mod random;
 mod services;
+mod trees;
 mod web;
 
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
 pub use services::{Registry, docker, registry};
+pub use trees::{bytes_in, copy_of, next_is_whole};
 pub use web::{Console, FaultyRegistry};
