@@ -24,6 +24,7 @@ mod failures;
 mod histories;
 mod hostile;
 mod house;
+mod installed;
 mod plan;
 mod prune;
 mod rules;
