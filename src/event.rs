@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -236,6 +237,18 @@ pub enum Event {
         /// Why.
         #[serde(flatten)]
         miss: Miss,
+    },
+    /// What a `.deploy` consists of, in bytes.
+    Sizes {
+        /// Whose.
+        #[serde(flatten)]
+        unit: Unit,
+        /// All of it.
+        total: u64,
+        /// The app's own files.
+        own: u64,
+        /// Dependencies at the top, each with what is nested in it; largest first.
+        dependencies: IndexMap<String, u64>,
     },
     /// Something a person should know.
     Notice {

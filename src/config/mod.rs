@@ -5,11 +5,14 @@
 //! each with its place. The folders under `apps/` say which apps and stores there are.
 
 mod check;
+mod deployment;
 mod discover;
 mod package;
 mod problem;
+mod prune;
 pub mod raw;
 mod resolve;
+mod size;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +20,8 @@ pub use check::{nearest, schema};
 pub use discover::Folders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, Place, Problem};
-pub use raw::{AppImage, Console, Image, Prune};
+pub use prune::{DROPPED, DropList, Prune};
+pub use raw::{AppImage, Console, Image};
 
 use crate::files::{Disk, Files};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};

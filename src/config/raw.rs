@@ -5,6 +5,7 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+use super::prune::DROPPED;
 use crate::store::Framework;
 
 /// Keys are closed, but for `x-…`, which belong to the project and are not looked at.
@@ -204,11 +205,28 @@ impl Default for Cache {
     }
 }
 
-/// What stays in `.deploy`.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+/// What stays in `.deploy`, and how large it may get. Serialized for its defaults, which the
+/// schema shows.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Prune {
     /// Keeps `.env` and `.env.*` files, which are left out otherwise.
     pub keep_env: bool,
+    /// What is left out of dependencies: globs against paths inside a package. `docs/` is a
+    /// folder, `!` in front keeps, the last that matches decides. It replaces the default list;
+    /// `[]` drops nothing.
+    pub drop: Vec<String>,
+    /// How large `.deploy` may get, by app, and `*` for all others: `150 MB`, `0.5 GiB`.
+    pub max_size: IndexMap<String, String>,
+}
+
+impl Default for Prune {
+    fn default() -> Self {
+        Self {
+            keep_env: false,
+            drop: DROPPED.iter().map(|&glob| glob.to_owned()).collect(),
+            max_size: IndexMap::new(),
+        }
+    }
 }

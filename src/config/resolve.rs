@@ -7,10 +7,12 @@ use miette::NamedSource;
 use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 
 use super::check::{locate, nearest};
+use super::deployment::{deployment, is_repository_component};
 use super::discover::{Folders, StoreFolder};
 use super::problem::{Error, Notice, Place, Problem};
-use super::raw::{Config, DeploymentEntry};
-use super::{Local, Project, Settings};
+use super::prune::Prune;
+use super::raw::Config;
+use super::{Local, Project, Settings, size};
 
 /// Makes the project, or says everything that contradicts itself.
 pub fn resolve(
@@ -41,6 +43,7 @@ pub fn resolve(
     let max_memory = config.build.max_memory.as_deref();
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
+    let prune = resolver.prune();
     let Resolver {
         mut problems,
         notices,
@@ -98,7 +101,7 @@ pub fn resolve(
             global_dependencies: config.build.global_dependencies,
             cache_size,
             cache_days: config.cache.max_age_days,
-            prune: config.prune,
+            prune,
         },
         notices,
     })
@@ -243,7 +246,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Apps that the sections `image` and `console` speak of.
+    /// Apps that the sections `image`, `console` and `prune` speak of.
     fn app_names(&mut self) {
         let config = self.config;
         let of_image = config.image.names.keys().map(|app| ["image", "names", app]);
@@ -252,7 +255,9 @@ impl Resolver<'_> {
             .apps
             .keys()
             .map(|app| ["console", "apps", app]);
-        for pointer in of_image.chain(of_console) {
+        let budgets = config.prune.max_size.keys().filter(|app| *app != "*");
+        let of_prune = budgets.map(|app| ["prune", "maxSize", app]);
+        for pointer in of_image.chain(of_console).chain(of_prune) {
             let app = pointer[2];
             if self.apps.iter().any(|known| known.as_str() == app) {
                 continue;
@@ -274,6 +279,17 @@ impl Resolver<'_> {
                 self.problem(&["image", "names", app], message, help);
             }
         }
+    }
+
+    fn prune(&mut self) -> Prune {
+        Prune::new(&self.config.prune).unwrap_or_else(|wrong| {
+            for wrong in wrong {
+                let keys = wrong.pointer.iter().map(String::as_str);
+                let pointer: Vec<_> = ["prune"].into_iter().chain(keys).collect();
+                self.problem(&pointer, wrong.message, wrong.help);
+            }
+            Prune::default()
+        })
     }
 }
 
@@ -305,142 +321,14 @@ impl Resolver<'_> {
 
     /// Bytes that a text such as `3 GB` means.
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
-        text.parse::<bytesize::ByteSize>().map_or_else(
-            |_| {
-                let message = format!("`{}` is no size", text.escape_debug());
-                self.problem(
-                    pointer,
-                    message,
-                    "write a number and its unit: `500 MB`, `3 GB`, `2 GiB`",
-                );
-                0
-            },
-            |size| size.as_u64(),
-        )
+        size::parse(text).unwrap_or_else(|| {
+            let message = format!("`{}` is no size", text.escape_debug());
+            self.problem(pointer, message, size::HELP);
+            0
+        })
     }
 }
 
 fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(wrong, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
-}
-
-/// Lower-case components, as the distribution specification's grammar of a reference has them:
-/// letters and digits, separated by `.`, `_`, `__` or any number of `-`.
-fn is_repository_component(name: &str) -> bool {
-    name.len() <= 128
-        && name.split('/').all(|part| {
-            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            let separators = part
-                .split(is_word)
-                .filter(|separator| !separator.is_empty());
-            let all_valid = separators
-                .into_iter()
-                .all(|it| matches!(it, "." | "_" | "__") || it.chars().all(|c| c == '-'));
-            part.starts_with(is_word) && part.ends_with(is_word) && all_valid
-        })
-}
-
-type Found = Vec<(&'static [&'static str], Problem)>;
-
-fn deployment(
-    id: &str,
-    entry: &DeploymentEntry,
-    frontends: &[Framework],
-) -> Result<Deployment, Found> {
-    let mut found: Found = Vec::new();
-    let project_name = entry.project_name.clone().unwrap_or_default();
-    if !is_repository_component(&project_name) || project_name.contains('/') {
-        found.push((
-            &["projectName"],
-            Problem::new(
-                format!("`{}` is no valid project name", project_name.escape_debug()),
-                "it becomes part of image names: lower-case letters, digits and `-`",
-            ),
-        ));
-    }
-    let cloud_region = match (&entry.cloud_region, &entry.region) {
-        (Some(new), Some(old)) if new != old => {
-            found.push((
-                &["region"],
-                Problem::new(
-                    format!("`region` says `{old}` and `cloudRegion` says `{new}`"),
-                    "they mean the same; keep `cloudRegion`",
-                ),
-            ));
-            None
-        }
-        (Some(region), _) | (None, Some(region)) => Some(region.clone()),
-        (None, None) => {
-            found.push((
-                &["cloudRegion"],
-                Problem::new(
-                    format!("the deployment of `{id}` lacks `cloudRegion`"),
-                    "add `\"cloudRegion\": \"europe-west1\"`, or the region you deploy to",
-                ),
-            ));
-            None
-        }
-    };
-    if let Some(region) = cloud_region.as_deref()
-        && (region.is_empty()
-            || !region
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-'))
-    {
-        found.push((
-            &["cloudRegion"],
-            Problem::new(
-                format!("`{}` is no valid cloud region", region.escape_debug()),
-                "use a region's name, such as `europe-west1`",
-            ),
-        ));
-    }
-    let framework = match (entry.framework, entry.frontend) {
-        (Some(new), Some(old)) if new != old => {
-            found.push((
-                &["frontend"],
-                Problem::new(
-                    format!("`frontend` says `{old}` and `framework` says `{new}`"),
-                    "they mean the same; keep `framework`",
-                ),
-            ));
-            None
-        }
-        (Some(framework), _) | (None, Some(framework)) => {
-            if !frontends.contains(&framework) {
-                found.push((
-                    &["framework"],
-                    Problem::new(
-                        format!("`{id}` names the framework `{framework}`, but no app in `apps/` is made with it"),
-                        format!("add an app that depends on it, such as `apps/storefront-unified-{framework}`"),
-                    ),
-                ));
-            }
-            Some(framework)
-        }
-        (None, None) => match frontends {
-            [] => None,
-            [one] => Some(*one),
-            several => {
-                let names: Vec<_> = several.iter().map(ToString::to_string).collect();
-                found.push((
-                    &["framework"],
-                    Problem::new(
-                        format!("the deployment of `{id}` lacks `framework`, and the project has {} frontend apps", several.len()),
-                        format!("add `\"framework\"` with one of: {}", names.join(", ")),
-                    ),
-                ));
-                None
-            }
-        },
-    };
-    if found.is_empty() {
-        Ok(Deployment {
-            project_name,
-            cloud_region: cloud_region.unwrap_or_default(),
-            framework,
-        })
-    } else {
-        Err(found)
-    }
 }

@@ -6,11 +6,12 @@ use super::failure::Io;
 use super::lock::Lock;
 
 /// Everything that can be made again, relative to the project.
-const MADE: [&str; 5] = [
+const MADE: [&str; 6] = [
     ".out",
     ".alokai/manifests",
     ".alokai/results",
     ".alokai/logs",
+    ".alokai/sizes",
     super::CACHE,
 ];
 

@@ -32,7 +32,7 @@ pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
 pub use image::Image;
 pub use lock::Lock;
-pub use prune::{Artifact, Error as PruneError};
+pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
 pub use registry::Error as RegistryError;
 
@@ -139,7 +139,7 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
         prune::run(plan, built, context)
     });
     summary.each(&artifacts.done, Artifact::unit, |row, artifact| {
-        row.deploy_size = Some(artifact.size);
+        row.deploy_size = Some(artifact.sizes.total());
     });
     let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
     if plan.until == Stage::Prune {

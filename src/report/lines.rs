@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 
+use indexmap::IndexMap;
+
 use super::{Detail, Reporter, duration};
-use crate::event::{Event, Outcome, Stage, Unit};
+use crate::event::{Event, Outcome, Stage, Unit, bytes};
 
 /// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
 /// told apart.
@@ -136,6 +138,12 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
             )
         }
         Event::Notice { message } => format!("note: {message}"),
+        Event::Sizes {
+            unit,
+            own,
+            dependencies,
+            ..
+        } => sizes(unit, *own, dependencies)?,
         // Over before it could be read, or said together with why a script runs.
         Event::Started { unit } if unit.stage <= Stage::Prune => return None,
         Event::Started { unit } => format!("   {} {unit}", unit.work()),
@@ -164,4 +172,34 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         }
         Event::StageFinished { .. } | Event::Output { .. } => return None,
     })
+}
+
+/// Dependencies that are named; the others are one sum.
+const NAMED: usize = 5;
+
+/// The largest dependencies of a unit, none where it has none.
+fn sizes(unit: &Unit, own: u64, dependencies: &IndexMap<String, u64>) -> Option<String> {
+    if dependencies.is_empty() {
+        return None;
+    }
+    let size = |name: &str, size: u64| format!("{name} {}", bytes(size));
+    let largest = dependencies.iter().take(NAMED);
+    let mut parts: Vec<_> = largest.map(|(name, bytes)| size(name, *bytes)).collect();
+    let rest = dependencies.len().saturating_sub(NAMED);
+    if rest > 0 {
+        let sum = dependencies.values().skip(NAMED).sum();
+        parts.push(size(&format!("{rest} more"), sum));
+    }
+    parts.push(size("its own files", own));
+    // A name and its size stay together.
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| part.replace(' ', "\u{a0}"))
+        .collect();
+    let text = format!("   {unit}: {}", parts.join(", "));
+    let options = textwrap::Options::new(80)
+        .subsequent_indent("     ")
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    Some(textwrap::fill(&text, options).replace('\u{a0}', " "))
 }

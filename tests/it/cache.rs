@@ -381,7 +381,10 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
     };
     assert_eq!(of_cms(&project), "miss");
     assert_eq!(of_cms(&project), "hit");
-    project.write("apps/storefront-unified-nextjs/app/[locale]/page.tsx", b"other\n");
+    project.write(
+        "apps/storefront-unified-nextjs/app/[locale]/page.tsx",
+        b"other\n",
+    );
     assert_eq!(of_cms(&project), "miss", "it may import from the frontend");
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::build::{interrupt_when, processes_in};
 use crate::deploy::{request_body, unique};
-use crate::support::{Console, Project, Registry, Run, docker, git, registry};
+use crate::support::{Console, Project, Registry, Run, docker, git, next_is_whole, registry};
 
 /// A copy of `apps-example` in a repository of its own, with its dependencies and with project
 /// names that no other run has.
@@ -232,6 +232,10 @@ fn the_example_goes_through_all_six_stages() {
         )
     };
     pull_again(&registry, &summary);
+
+    for store in ["us", "eu"] {
+        next_is_whole(&project.path(&format!(".out/{store}/storefront-unified-nextjs")));
+    }
 
     let dev = dev_dependencies(&project);
     let mut containers = Containers(Vec::new());

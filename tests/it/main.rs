@@ -25,6 +25,7 @@ mod failures;
 mod histories;
 mod hostile;
 mod house;
+mod installed;
 mod package_managers;
 mod plan;
 mod poison;

@@ -11,10 +11,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Error;
 use super::copy::{Copier, Origin, files};
+use super::dependency::{self, Dependency};
 use crate::config::PackageJson;
-
-/// Folders that a package may nest in another's before it looks endless.
-const DEEPEST: usize = 64;
 
 /// A package that is placed: where it lies now, and where it will lie.
 struct Placed {
@@ -32,8 +30,49 @@ pub fn copy(
     app: &PackageJson,
     copier: &Copier,
 ) -> Result<(), Error> {
-    // From where a package lies in `.deploy` to where it comes from.
-    let mut places = BTreeMap::<PathBuf, PathBuf>::new();
+    let places = place(workdir, app)?;
+    // Breadth first: where a package is met first, it lies; elsewhere it is linked to.
+    let (mut targets, mut packages) = (Vec::new(), Vec::new());
+    for (target, source, name) in &places.copies {
+        if is_installed(project, source) {
+            packages.push(Dependency::read(name, source, &copier.rules.drop)?);
+            targets.push(target);
+        } else {
+            workspace_package(source, target, copier)?;
+        }
+    }
+    for (from, to) in &places.links {
+        copier.link(from, to)?;
+    }
+    let written = files(&copier.path(Path::new("")), |_| true)?;
+    let code: Vec<_> = written.into_iter().map(|(_, file)| file).collect();
+    dependency::spare(&mut packages, &code, &copier.rules.drop)?;
+    for (target, package) in targets.iter().zip(&packages) {
+        for (path, file) in package.kept(&copier.rules.drop) {
+            let to = target.join(path);
+            if copier.takes(&to, Origin::Dependency) {
+                copier.file(file, &to)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where packages will lie.
+#[derive(Default)]
+struct Places {
+    /// Place below `.deploy`, real folder now, and name; each folder once.
+    copies: Vec<(PathBuf, PathBuf, String)>,
+    /// From a further place to the first.
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Finds a place for every production dependency.
+fn place(workdir: &Path, app: &PackageJson) -> Result<Places, Error> {
+    // From where a package lies in `.deploy` to where it comes from, and back.
+    let mut sources = BTreeMap::<PathBuf, PathBuf>::new();
+    let mut firsts = BTreeMap::<PathBuf, PathBuf>::new();
+    let mut places = Places::default();
     let mut missing = Vec::new();
     let mut queue = VecDeque::from([Placed {
         source: workdir.to_owned(),
@@ -52,7 +91,7 @@ pub fn copy(
                 continue;
             };
             let own = user.target.join("node_modules").join(name);
-            let target = match nearest(&places, &user.target, name) {
+            let target = match nearest(&sources, &user.target, name) {
                 Some(seen) if *seen == source => continue,
                 // Another version is nearer: this one goes into the user's own folder.
                 Some(_) => own,
@@ -60,18 +99,17 @@ pub fn copy(
                 None if resolve(workdir, name).is_some_and(|top| top != source) => own,
                 None => Path::new("node_modules").join(name),
             };
-            if target
-                .components()
-                .filter(|part| part.as_os_str() == "node_modules")
-                .count()
-                > DEEPEST
-            {
-                return Err(Error::Nesting {
-                    package: name.to_owned(),
-                });
+            sources.insert(target.clone(), source.clone());
+            // One folder now is one folder then: Node resolves links before it looks around, so
+            // a second copy would be a second module, and more bytes than are installed.
+            if let Some(first) = firsts.get(&source) {
+                places.links.push((target, first.clone()));
+                continue;
             }
             let package = PackageJson::read(&source.join("package.json"))?;
-            places.insert(target.clone(), source.clone());
+            let copy = (target.clone(), source.clone(), name.to_owned());
+            firsts.insert(source.clone(), target.clone());
+            places.copies.push(copy);
             queue.push_back(Placed {
                 source,
                 target,
@@ -79,13 +117,11 @@ pub fn copy(
             });
         }
     }
-    if !missing.is_empty() {
-        return Err(Error::Missing { missing });
+    if missing.is_empty() {
+        Ok(places)
+    } else {
+        Err(Error::Missing { missing })
     }
-    for (target, source) in &places {
-        package(project, source, target, copier)?;
-    }
-    Ok(())
 }
 
 /// Names that the package loads at run time, and whether it can do without.
@@ -133,15 +169,14 @@ fn nearest<'a>(
         .find_map(|folder| places.get(&folder.join("node_modules").join(name)))
 }
 
-fn package(project: &Path, source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
-    let installed = source
-        .components()
-        .any(|part| part.as_os_str() == "node_modules");
+/// Whether a package manager put the package there, and not the project's own people.
+fn is_installed(project: &Path, source: &Path) -> bool {
+    let mut parts = source.components();
+    parts.any(|part| part.as_os_str() == "node_modules") || !source.starts_with(project)
+}
+
+fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
     let nested = |path: &Path| path.ends_with("node_modules") || path.ends_with(".git");
-    if installed || !source.starts_with(project) {
-        copier.folder(source, target, Origin::Dependency, nested)?;
-        return Ok(());
-    }
     // A workspace package is linked to its sources; what `npm pack` would take is enough.
     let package = PackageJson::read(&source.join("package.json"))?;
     let published = published(&package);

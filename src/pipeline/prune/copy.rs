@@ -1,17 +1,21 @@
 //! Copying into a fresh `.deploy`, counting bytes and leaving out what no image needs.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use walkdir::WalkDir;
 
 use super::super::failure::Io;
+use super::sizes::Sizes;
+use crate::config::Prune;
+use crate::path::relative;
 
 /// Copies files below one root.
 pub struct Copier<'a> {
     root: &'a Path,
-    keep_env: bool,
-    bytes: AtomicU64,
+    /// What stays.
+    pub rules: &'a Prune,
+    sizes: RefCell<Sizes>,
 }
 
 /// What a file is to the app.
@@ -27,17 +31,17 @@ pub enum Origin {
 
 impl<'a> Copier<'a> {
     /// Copies below `root`, which is empty.
-    pub fn new(root: &'a Path, keep_env: bool) -> Self {
+    pub fn new(root: &'a Path, rules: &'a Prune) -> Self {
         Self {
             root,
-            keep_env,
-            bytes: AtomicU64::new(0),
+            rules,
+            sizes: RefCell::default(),
         }
     }
 
-    /// Bytes copied so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// What was copied, in bytes.
+    pub fn sizes(self) -> Sizes {
+        self.sizes.into_inner()
     }
 
     /// Where a path below the root lies.
@@ -49,7 +53,7 @@ impl<'a> Copier<'a> {
     pub fn takes(&self, path: &Path, origin: Origin) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name == ".env" || name.starts_with(".env.") {
-            return self.keep_env;
+            return self.rules.keep_env;
         }
         let in_dependency = path
             .components()
@@ -62,7 +66,8 @@ impl<'a> Copier<'a> {
 
     /// Copies one file or link to `to`, below the root. A path that is there already stays.
     pub fn file(&self, from: &Path, to: &Path) -> Result<(), Io> {
-        let to = self.root.join(to);
+        let path = to;
+        let to = self.root.join(path);
         if to.symlink_metadata().is_ok() {
             return Ok(());
         }
@@ -78,8 +83,17 @@ impl<'a> Copier<'a> {
             Err(error) => Io::at("read", from)(error),
             Ok(_) => Io::at("write", &to)(error),
         })?;
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sizes.borrow_mut().add(path, bytes);
         Ok(())
+    }
+
+    /// Makes a link at `from` that leads to `to`, both below the root.
+    pub fn link(&self, from: &Path, to: &Path) -> Result<(), Io> {
+        let folder = from.parent().unwrap_or(Path::new(""));
+        let path = self.root.join(from);
+        let above = self.root.join(folder);
+        std::fs::create_dir_all(&above).map_err(Io::at("make the folder", &above))?;
+        std::os::unix::fs::symlink(relative(folder, to), &path).map_err(Io::at("link", &path))
     }
 
     /// Copies a folder's files to `to`, below the root, but for those that `leave_out` names

@@ -4,9 +4,11 @@
 
 mod closure;
 mod copy;
+mod dependency;
 mod next;
 mod nuxt;
 mod server;
+mod sizes;
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +17,12 @@ use rayon::prelude::*;
 
 use self::copy::Copier;
 pub use self::copy::files;
+pub use self::sizes::Sizes;
 use super::build::Built;
 use super::context::Context;
 use super::failure::{Io, Settled, StageError};
-use crate::event::{Stage, Unit};
+use crate::config::Prune;
+use crate::event::{Event, Stage, Unit, bytes};
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
 
@@ -33,7 +37,7 @@ pub struct Artifact {
     /// The composed app's folder; `.deploy` lies in it.
     pub workdir: PathBuf,
     /// Bytes in `.deploy`.
-    pub size: u64,
+    pub sizes: Sizes,
 }
 
 impl Artifact {
@@ -108,15 +112,23 @@ pub enum Error {
         /// Each with the package that needs it.
         missing: Vec<String>,
     },
-    /// Packages of different versions that need each other without end.
-    #[error("the dependencies of `{package}` nest deeper than 64 folders")]
+    /// More bytes than the config allows.
+    #[error("`.deploy` has {}, {} more than its budget of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
     #[diagnostic(
-        code(alokai::prune::nesting),
-        help("let the package manager dedupe them: `npm dedupe`")
+        code(alokai::prune::too_large),
+        help(
+            "`npm explain <name>`, `pnpm why` and `yarn why` tell who needs a package; replace it, or raise `prune.maxSize.{key}` in `alokai.config.json`"
+        )
     )]
-    Nesting {
-        /// Where it was noticed.
-        package: String,
+    TooLarge {
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        budget: u64,
+        /// The key in `maxSize`.
+        key: String,
+        /// What grew, or what is large.
+        why: String,
     },
     /// A `package.json` of a dependency.
     #[error(transparent)]
@@ -145,15 +157,21 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifac
         .filter(|_| !context.interrupt.stopped())
         .map(|(built, image)| {
             let unit = Unit::app(Stage::Prune, &image.unit);
-            let note = |artifact: &Artifact| Some(crate::event::bytes(artifact.size));
+            let note = |artifact: &Artifact| Some(bytes(artifact.sizes.total()));
             let result = context.events.observe(&unit, note, || {
-                one(
-                    &plan.project,
-                    &built.workdir.path,
-                    image,
-                    plan.prune.keep_env,
-                )
+                one(&plan.project, &built.workdir.path, image, &plan.prune)
             });
+            if let Ok(artifact) = &result {
+                let largest = artifact.sizes.largest().into_iter();
+                context.events.send(Event::Sizes {
+                    unit: unit.clone(),
+                    total: artifact.sizes.total(),
+                    own: artifact.sizes.own,
+                    dependencies: largest
+                        .map(|(name, size)| (name.to_owned(), size))
+                        .collect(),
+                });
+            }
             (unit, result.map_err(StageError::from))
         })
         .collect();
@@ -166,19 +184,20 @@ fn one(
     project: &Path,
     workdir: &Path,
     image: &ImagePlan,
-    keep_env: bool,
+    rules: &Prune,
 ) -> Result<Artifact, Error> {
     // Below `.out`, where the next compose sweeps what a killed run has left.
     let temporary = project.join(".out/.tmp");
     std::fs::create_dir_all(&temporary).map_err(Io::at("make the folder", &temporary))?;
     let fresh = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
-    let copier = Copier::new(fresh.path(), keep_env);
+    let copier = Copier::new(fresh.path(), rules);
     match image.kind {
         AppKind::Frontend(Framework::Nextjs) => next::prune(workdir, &copier)?,
         AppKind::Frontend(Framework::Nuxt) => nuxt::prune(workdir, &copier)?,
         _ => server::prune(project, workdir, &image.entry, &copier)?,
     }
-    let size = copier.bytes();
+    let sizes = copier.sizes();
+    within_budget(project, &image.unit, &sizes, rules)?;
     // Readable for the container's user, which a temporary folder is not.
     let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
@@ -192,9 +211,23 @@ fn one(
     }
     let fresh = fresh.keep();
     std::fs::rename(&fresh, &folder).map_err(Io::at("write", &folder))?;
+    sizes.remember(project, &image.unit)?;
     Ok(Artifact {
         unit: image.unit.clone(),
         workdir: workdir.to_owned(),
-        size,
+        sizes,
     })
+}
+
+fn within_budget(project: &Path, unit: &UnitId, sizes: &Sizes, rules: &Prune) -> Result<(), Error> {
+    let size = sizes.total();
+    match rules.budget(&unit.app) {
+        Some((key, budget)) if size > budget => Err(Error::TooLarge {
+            size,
+            budget,
+            key: key.to_owned(),
+            why: sizes.explain(Sizes::last(project, unit).as_ref()),
+        }),
+        _ => Ok(()),
+    }
 }

@@ -11,8 +11,9 @@ use std::path::{Component, Path, PathBuf};
 use super::super::failure::Io;
 use super::Error;
 use super::copy::{Copier, Origin, files};
+use super::dependency::drops_traced;
 use crate::config::PackageJson;
-use crate::path::{normalize, relative};
+use crate::path::normalize;
 
 /// Copies the standalone output, flattened, `.next/static` and `public`.
 pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
@@ -135,23 +136,19 @@ impl<'a> Mapping<'a> {
 
     fn copy(&self, file: &Path, copier: &Copier) -> Result<(), Io> {
         let target = self.target(file);
-        if !copier.takes(&target, Origin::App) {
+        let is_dropped = || drops_traced(&copier.rules.drop, self.standalone, file);
+        if !copier.takes(&target, Origin::App) || is_dropped() {
             return Ok(());
         }
         let Ok(link) = std::fs::read_link(file) else {
             return copier.file(file, &target);
         };
         // A link keeps leading to the same file, wherever the two have moved.
-        let from = target.parent().unwrap_or(Path::new(""));
         let to = self.target(&normalize(&file.parent().unwrap_or(file).join(link)));
-        let path = copier.path(&target);
-        if path.symlink_metadata().is_ok() {
+        if copier.path(&target).symlink_metadata().is_ok() {
             return Ok(());
         }
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-        }
-        std::os::unix::fs::symlink(relative(from, &to), &path).map_err(Io::at("link", &path))
+        copier.link(&target, &to)
     }
 
     /// Packages that both the app and the root have: the app's takes the top, so the root's
@@ -218,7 +215,11 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
                 .join(dependent)
                 .join("node_modules")
                 .join(package);
-            copier.folder(&root.join(package), &target, Origin::Dependency, |_| false)?;
+            for (path, file) in files(&root.join(package), |_| true)? {
+                if !drops_traced(&copier.rules.drop, standalone, &file) {
+                    copier.file(&file, &target.join(path))?;
+                }
+            }
         }
     }
     Ok(())

@@ -1,9 +1,11 @@
-//! Nuxt: nitro's output runs by itself already; it is taken as it is.
+//! Nuxt: nitro's output runs by itself already; it is taken as it is, but
+//! for what `prune.drop` names in the packages that it brings.
 
 use std::path::Path;
 
 use super::Error;
-use super::copy::{Copier, Origin};
+use super::copy::{Copier, Origin, files};
+use super::dependency::drops_traced;
 
 /// Copies `.output/server`, `.output/public` and what describes them.
 pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
@@ -13,7 +15,12 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
         return Err(Error::NoNitro { server });
     }
     let is_public = |path: &Path| path.starts_with("public");
-    copier.folder(&output, Path::new(""), Origin::App, is_public)?;
+    for (path, file) in files(&output, |path| !is_public(path))? {
+        let is_dropped = || drops_traced(&copier.rules.drop, &output, &file);
+        if copier.takes(&path, Origin::App) && !is_dropped() {
+            copier.file(&file, &path)?;
+        }
+    }
     let public = output.join("public");
     if public.is_dir() {
         copier.folder(&public, Path::new("public"), Origin::Asset, |_| false)?;

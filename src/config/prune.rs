@@ -1,0 +1,196 @@
+//! What stays in `.deploy` of dependencies, and how large it may get.
+
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use indexmap::IndexMap;
+
+use super::{raw, size};
+use crate::store::AppName;
+
+/// What is left out of dependencies where the config has no `prune.drop`.
+///
+/// Only what Node cannot load, and folders only at a package's top: deeper down, `docs` and
+/// `test` are names of real modules (`googleapis/build/src/apis/docs`).
+pub const DROPPED: &[&str] = &[
+    "**/*.d.ts",
+    "**/*.d.mts",
+    "**/*.d.cts",
+    // TypeScript loads these wherever it checks types.
+    "!**/lib.*.d.ts",
+    "!**/lib.d.ts",
+    "**/*.map",
+    "**/*.tsbuildinfo",
+    // Deeper ones may be templates.
+    "*.md",
+    "*.markdown",
+    "test/",
+    "tests/",
+    "__tests__/",
+    "docs/",
+    "example/",
+    "examples/",
+    "coverage/",
+    ".nyc_output/",
+    ".github/",
+    ".circleci/",
+    ".husky/",
+    ".vscode/",
+    ".idea/",
+];
+
+/// The section `prune`, read.
+#[derive(Debug, Clone, Default)]
+pub struct Prune {
+    /// Keeps `.env` files.
+    pub keep_env: bool,
+    /// What is left out of dependencies.
+    pub drop: DropList,
+    /// The budget of each app in bytes; `*` stands for the others.
+    pub max_size: IndexMap<String, u64>,
+}
+
+impl Prune {
+    /// Reads the section, or says what is wrong at which keys below `prune`.
+    pub fn new(raw: &raw::Prune) -> Result<Self, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        let drop = DropList::new(&raw.drop).unwrap_or_else(|found| {
+            wrong.extend(found);
+            DropList::default()
+        });
+        let mut max_size = IndexMap::new();
+        for (app, text) in &raw.max_size {
+            match size::parse(text) {
+                Some(bytes) => {
+                    max_size.insert(app.clone(), bytes);
+                }
+                None => wrong.push(Wrong {
+                    pointer: vec!["maxSize".into(), app.clone()],
+                    message: format!("`{}` is no size", text.escape_debug()),
+                    help: size::HELP,
+                }),
+            }
+        }
+        if wrong.is_empty() {
+            Ok(Self {
+                keep_env: raw.keep_env,
+                drop,
+                max_size,
+            })
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// The key in `maxSize` that counts for the app, and its bytes.
+    pub fn budget(&self, app: &AppName) -> Option<(&str, u64)> {
+        let named = self.max_size.get_key_value(app.as_str());
+        let (key, size) = named.or_else(|| self.max_size.get_key_value("*"))?;
+        Some((key, *size))
+    }
+}
+
+/// Something in the section that cannot be meant.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Keys below `prune`.
+    pub pointer: Vec<String>,
+    /// What.
+    pub message: String,
+    /// What to write instead.
+    pub help: &'static str,
+}
+
+/// Globs against paths inside a dependency, relative to its folder. The last that matches
+/// decides.
+#[derive(Debug, Clone)]
+pub struct DropList {
+    patterns: Vec<Pattern>,
+    globs: GlobSet,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pattern {
+    /// It ends in `/`: it names a folder, with all that is in it.
+    is_folder: bool,
+    /// It begins with `!`: what it names stays.
+    keeps: bool,
+}
+
+impl Default for DropList {
+    fn default() -> Self {
+        let list: Vec<_> = DROPPED.iter().map(|&pattern| pattern.to_owned()).collect();
+        Self::new(&list).expect("a test reads the default list")
+    }
+}
+
+impl DropList {
+    /// Reads the globs.
+    pub fn new(list: &[String]) -> Result<Self, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        let mut patterns = Vec::new();
+        let mut globs = GlobSetBuilder::new();
+        for (position, text) in list.iter().enumerate() {
+            let keeps = text.starts_with('!');
+            let glob = text.strip_prefix('!').unwrap_or(text);
+            let glob = glob.trim_start_matches("./").trim_start_matches('/');
+            let is_folder = glob.ends_with('/');
+            let glob = glob.trim_end_matches('/');
+            let built = GlobBuilder::new(glob).literal_separator(true).build();
+            match built.ok().filter(|_| !glob.is_empty()) {
+                Some(glob) => {
+                    globs.add(glob);
+                    patterns.push(Pattern { is_folder, keeps });
+                }
+                None => wrong.push(Wrong {
+                    pointer: vec!["drop".into(), position.to_string()],
+                    message: format!("`{}` is no glob", text.escape_debug()),
+                    help: "write a path inside a dependency, such as `**/*.map`, or `docs/` for a folder",
+                }),
+            }
+        }
+        match globs.build() {
+            Ok(globs) if wrong.is_empty() => Ok(Self { patterns, globs }),
+            _ => Err(wrong),
+        }
+    }
+
+    /// Whether the list drops the file, `path` in its package. Of folders that the list names,
+    /// only those go that `may_go` lets go.
+    pub fn drops(&self, path: &Path, mut may_go: impl FnMut(&Path) -> bool) -> bool {
+        if self.patterns.is_empty() || stays(path) {
+            return false;
+        }
+        let mut hits: Vec<(usize, Option<&Path>)> = Vec::new();
+        for (depth, candidate) in path.ancestors().enumerate() {
+            let folder = (depth > 0).then_some(candidate);
+            let matches = self.globs.matches(candidate);
+            let fitting = matches
+                .into_iter()
+                .filter(|&index| self.patterns[index].is_folder == folder.is_some());
+            hits.extend(fitting.map(|index| (index, folder)));
+        }
+        hits.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
+        let decides = hits
+            .into_iter()
+            .find(|(index, folder)| self.patterns[*index].keeps || folder.is_none_or(&mut may_go));
+        decides.is_some_and(|(index, _)| !self.patterns[index].keeps)
+    }
+}
+
+/// What no list drops: manifests, without which a package is none, native modules, and the
+/// licences that go with the code.
+fn stays(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_lowercase();
+    let is_code = [".js", ".cjs", ".mjs", ".ts", ".mts", ".cts", ".map"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    let is_legal = ["license", "licence", "notice", "copying", "copyright"]
+        .iter()
+        .any(|word| name.contains(word));
+    let end = path.extension().unwrap_or_default();
+    let is_native = end == "node" || end == "so" || name.contains(".so.");
+    let is_prebuilt = path.starts_with("prebuilds");
+    name == "package.json" || is_native || is_prebuilt || (is_legal && !is_code)
+}
