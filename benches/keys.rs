@@ -33,13 +33,10 @@ fn main() {
     let config =
         r#"{ "stores": { "us": { "deployment": { "projectName": "us", "cloudRegion": "r" } } } }"#;
     std::fs::write(root.join("alokai.config.json"), config).expect("a file");
-    for arguments in [&["init", "--quiet"][..], &["add", "--all"]] {
-        git(&root, arguments);
-    }
-    // Git trusts what it has seen only when the file is older than the index.
+    git(&root, &["init", "--quiet"]);
+    // Git trusts what it has seen only where the file is older than the index.
     std::thread::sleep(Duration::from_millis(1100));
-    git(&root, &["update-index", "--refresh", "--quiet"]);
-    git(&root, &["add", "--renormalize", "."]);
+    git(&root, &["add", "--all"]);
 
     let project = Project::load(&root).expect("a project");
     let plan = |until: Stage| {

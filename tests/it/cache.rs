@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{
     FRONTEND, MIDDLEWARE, Mount, Project, Random, build, entry_of, events, filtered, forget,
-    is_excused, results,
+    is_excused, many, results,
 };
 
 fn count(results: &BTreeMap<String, String>, app: &str, result: &str) -> usize {
@@ -16,23 +16,6 @@ fn count(results: &BTreeMap<String, String>, app: &str, result: &str) -> usize {
     of_app
         .filter(|(_, found)| found.starts_with(result))
         .count()
-}
-
-/// Stores that differ only in the frontend's texts.
-fn many(stores: usize) -> Project {
-    let mut project = Project::shop();
-    let mut config = json!({ "stores": {} });
-    for number in 1..=stores {
-        let id = format!("shop-{number:02}");
-        config["stores"][&id] = json!({ "deployment": {
-            "projectName": format!("acme-{id}"), "cloudRegion": "europe-west1", "framework": "nextjs",
-        }});
-        let texts = format!("apps/stores/{id}/{FRONTEND}/texts.txt");
-        project = project.file(&texts, &format!("texts of {id}\n"));
-    }
-    let project = project.config(&config.to_string());
-    project.commit();
-    project
 }
 
 /// Stores of [`Project::shop`] with another build of the middleware.
@@ -555,32 +538,6 @@ fn a_killed_build_leaves_a_cache_that_can_be_used() {
         let again = results(&build(&project, &["--all"]));
         assert_eq!(count(&again, "", "hit"), 6, "kill {kill}: {again:?}");
     }
-}
-
-#[test]
-fn scripts_run_beside_each_other_as_far_as_memory_goes() {
-    // Each takes 1 GB for a while, and notes when it began and ended.
-    let script = "const fs = require('fs'); const note = what => fs.appendFileSync('../../../times', `${Date.now()} ${what}\\n`); \
-        const memory = Buffer.alloc(1e9, 1); note(1); setTimeout(() => { note(-1); fs.mkdirSync('.next', { recursive: true }); \
-        fs.writeFileSync('.next/x', process.cwd() + memory.length) }, 1500)";
-    let project = many(8)
-        .file(&format!("apps/{FRONTEND}/build.js"), script)
-        .setting("build", &json!({ "maxMemory": "3 GB" }));
-    let run = build(&project, &["--all", "--jobs", "8"]);
-    assert_eq!(count(&results(&run), FRONTEND, "miss"), 8);
-    let mut times: Vec<(u64, i64)> = project
-        .read("times")
-        .lines()
-        .map(|line| line.split_once(' ').unwrap())
-        .map(|(time, what)| (time.parse().unwrap(), what.parse().unwrap()))
-        .collect();
-    times.sort_unstable();
-    let (mut now, mut most) = (0, 0);
-    for (_, what) in times {
-        now += what;
-        most = most.max(now);
-    }
-    assert_eq!(most, 2, "three of them would take more than there is");
 }
 
 #[test]

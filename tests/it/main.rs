@@ -26,6 +26,7 @@ mod histories;
 mod hostile;
 mod house;
 mod installed;
+mod memory;
 mod package_managers;
 mod plan;
 mod poison;

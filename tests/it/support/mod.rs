@@ -11,7 +11,7 @@ mod web;
 pub use mount::{Mount, is_excused, is_root};
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
-pub use results::{FRONTEND, MIDDLEWARE, build, entry_of, events, forget, results};
+pub use results::{FRONTEND, MIDDLEWARE, build, entry_of, events, forget, many, results};
 pub use services::{Registry, docker, registry};
 pub use trees::{bytes_in, copy_of, next_is_whole};
 pub use web::{Console, FaultyRegistry};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Project, Run};
 
@@ -64,4 +64,21 @@ pub fn entry_of(project: &Project, maker: &str) -> (PathBuf, Value) {
         }
     }
     panic!("{maker} has no entry");
+}
+
+/// Stores that differ only in the frontend's texts.
+pub fn many(stores: usize) -> Project {
+    let mut project = Project::shop();
+    let mut config = json!({ "stores": {} });
+    for number in 1..=stores {
+        let id = format!("shop-{number:02}");
+        config["stores"][&id] = json!({ "deployment": {
+            "projectName": format!("acme-{id}"), "cloudRegion": "europe-west1", "framework": "nextjs",
+        }});
+        let texts = format!("apps/stores/{id}/{FRONTEND}/texts.txt");
+        project = project.file(&texts, &format!("texts of {id}\n"));
+    }
+    let project = project.config(&config.to_string());
+    project.commit();
+    project
 }

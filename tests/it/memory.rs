@@ -1,0 +1,150 @@
+//! Scripts run beside each other as far as memory goes.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{FRONTEND, Project, Run, is_excused, many, results};
+
+/// A build that takes 1 GB for a while, and notes when it began and ended.
+const LARGE: &str = "const fs = require('fs'); \
+    const note = what => fs.appendFileSync('../../../times', `${Date.now()} ${what}\\n`); \
+    const memory = Buffer.alloc(1e9, 1); note(1); \
+    setTimeout(() => { note(-1); fs.mkdirSync('.next', { recursive: true }); \
+    fs.writeFileSync('.next/x', process.cwd() + memory.length) }, 1500)";
+
+fn large(stores: usize) -> Project {
+    many(stores).file(&format!("apps/{FRONTEND}/build.js"), LARGE)
+}
+
+/// How many of the builds ran at once, at most.
+fn most_at_once(project: &Project) -> i64 {
+    let times = project.read("times");
+    let mut times: Vec<(u64, i64)> = times
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(time, what)| (time.parse().unwrap(), what.parse().unwrap()))
+        .collect();
+    times.sort_unstable();
+    let running = times.iter().scan(0, |now, (_, what)| {
+        *now += what;
+        Some(*now)
+    });
+    running.max().unwrap()
+}
+
+#[test]
+fn a_limit_in_the_config_holds() {
+    let project = large(8).setting("build", &json!({ "maxMemory": "3 GB" }));
+    let arguments = ["store", "build", "--all", "--jobs", "8", "--json"];
+    let found = results(&project.alokai(&arguments).succeeds());
+    assert_eq!(
+        found
+            .iter()
+            .filter(|(unit, result)| unit.ends_with(FRONTEND) && *result == "miss")
+            .count(),
+        8
+    );
+    assert_eq!(
+        most_at_once(&project),
+        2,
+        "three of them would take more than there is"
+    );
+}
+
+/// A control group with a limit of memory, as a container has one.
+struct Group(PathBuf);
+
+impl Group {
+    /// Makes it; only root can, and only where version 1 is mounted.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("alokai-test-{}-{bytes}", std::process::id());
+        let folder = PathBuf::from("/sys/fs/cgroup/memory").join(name);
+        std::fs::create_dir(&folder).ok()?;
+        let group = Self(folder);
+        std::fs::write(group.0.join("memory.limit_in_bytes"), bytes.to_string()).ok()?;
+        Some(group)
+    }
+
+    /// Runs the program in it.
+    fn run(&self, project: &Project, arguments: &[&str]) -> Run {
+        let plain = project.command(arguments);
+        let mut command = Command::new("sh");
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        command
+            .args(["-c", &enter, "sh"])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command.env_clear().current_dir(project.root());
+        for (name, value) in plain.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.output().unwrap().into()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn the_limit_of_a_container_holds() {
+    let Some(group) = Group::new(3_000_000_000) else {
+        assert!(is_excused("no control group can be made here"));
+        return;
+    };
+    let project = large(8);
+    let run = group
+        .run(
+            &project,
+            &["store", "build", "--all", "--jobs", "8", "--json"],
+        )
+        .succeeds();
+    let found = results(&run);
+    assert_eq!(
+        found
+            .iter()
+            .filter(|(unit, result)| unit.ends_with(FRONTEND) && *result == "miss")
+            .count(),
+        8
+    );
+    assert_eq!(
+        most_at_once(&project),
+        2,
+        "three of them would take more than there is"
+    );
+}
+
+#[test]
+fn a_script_that_is_killed_for_memory_is_told_as_that() {
+    let Some(group) = Group::new(400_000_000) else {
+        assert!(is_excused("no control group can be made here"));
+        return;
+    };
+    let project = large(1);
+    let run = group
+        .run(&project, &["store", "build", "--all"])
+        .fails_with(1);
+    let text = run.diagnostic(&project);
+    assert!(
+        text.contains("was killed by signal 9 after taking ")
+            && text.contains("memory ran out")
+            && text.contains("`build.maxMemory`"),
+        "{text}"
+    );
+
+    // Node's own limit is another one, and something else mends it.
+    let project = large(1).file(
+        &format!("apps/{FRONTEND}/build.js"),
+        "require('v8').setFlagsFromString('--max-old-space-size=20'); const all = []; while (true) all.push(new Array(1000).fill(all.length))",
+    );
+    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    let text = run.diagnostic(&project);
+    assert!(
+        text.contains("ran out of Node's heap") && text.contains("--max-old-space-size=4096"),
+        "{text}"
+    );
+}
