@@ -254,10 +254,7 @@ fn describe(
     let signal = status.signal().or(status.code().map(|code| code - 128));
     if tail.iter().any(|line| line.contains(HEAP)) {
         let advice = "give Node more: `NODE_OPTIONS=--max-old-space-size=4096` (megabytes)";
-        return (
-            format!("ran out of Node's heap{took},"),
-            Some(advice.into()),
-        );
+        return (format!("ran out of Node's heap{took},"), Some(advice));
     }
     match (status.code(), signal) {
         (Some(137) | None, Some(9)) => {
