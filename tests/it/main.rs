@@ -26,6 +26,7 @@ mod hostile;
 mod house;
 mod plan;
 mod prune;
+mod remote;
 mod rules;
 mod secrets;
 mod why;
