@@ -242,6 +242,20 @@ pub fn unpack(
     bytes: u64,
     into: &Path,
 ) -> Result<BTreeSet<String>, Error> {
+    read(archive, digest, bytes, Some(into))
+}
+
+/// Whether an archive could be unpacked, as far as it is the archive's own fault.
+pub fn check(archive: File, digest: &str, bytes: u64) -> Result<(), Error> {
+    read(archive, digest, bytes, None).map(drop)
+}
+
+fn read(
+    archive: File,
+    digest: &str,
+    bytes: u64,
+    into: Option<&Path>,
+) -> Result<BTreeSet<String>, Error> {
     let damaged = |reason: String| Error::Damaged { reason };
     let unreadable = |error: io::Error| damaged(error.to_string());
     let counted = Counted {
@@ -256,6 +270,8 @@ pub fn unpack(
         left: bytes,
         paths: BTreeSet::new(),
         leaves: BTreeSet::new(),
+        folders: BTreeSet::new(),
+        has_log: false,
     };
     {
         let mut tar = tar::Archive::new(&mut decoder);
@@ -279,12 +295,16 @@ pub fn unpack(
 }
 
 struct Unpacking<'a> {
-    into: &'a Path,
+    /// Where; nowhere if it is only looked at.
+    into: Option<&'a Path>,
     /// Bytes that may still come.
     left: u64,
     paths: BTreeSet<String>,
-    /// Those that are no folders.
+    /// Files and links, in which nothing can lie.
     leaves: BTreeSet<String>,
+    /// Folders in which something lies.
+    folders: BTreeSet<String>,
+    has_log: bool,
 }
 
 impl Unpacking<'_> {
@@ -296,7 +316,11 @@ impl Unpacking<'_> {
         let kind = member.header().entry_type();
         let path = match (name.strip_prefix("files/"), kind) {
             (_, EntryType::Regular) if name == LOG => {
-                return self.file(member, &self.into.join(LOG), 0o644);
+                if std::mem::replace(&mut self.has_log, true) {
+                    return Err(refuse("is there twice"));
+                }
+                let full = self.into.map(|into| into.join(LOG));
+                return self.file(member, full.as_deref(), 0o644);
             }
             (Some(path), EntryType::Directory) => path.strip_suffix('/').unwrap_or(path),
             (Some(path), _) => path,
@@ -306,22 +330,23 @@ impl Unpacking<'_> {
         if !path.split('/').all(is_plain) {
             return Err(refuse("is no path inside"));
         }
-        let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
-        if above.any(|folder| self.leaves.contains(folder)) {
-            return Err(refuse("lies below a file or behind a link"));
+        for (end, _) in path.match_indices('/') {
+            let folder = &path[..end];
+            if self.leaves.contains(folder) {
+                return Err(refuse("lies behind a file or a link"));
+            }
+            self.folders.insert(folder.to_owned());
         }
-        if !self.paths.insert(path.to_owned()) {
+        let is_folder = kind == EntryType::Directory;
+        if !self.paths.insert(path.to_owned()) || (!is_folder && self.folders.contains(path)) {
             return Err(refuse("is there twice"));
         }
-        if kind != EntryType::Directory {
+        if !is_folder {
             self.leaves.insert(path.to_owned());
         }
-        let full = self.into.join(FILES).join(path);
-        let folder = if kind == EntryType::Directory {
-            Some(&*full)
-        } else {
-            full.parent()
-        };
+        let full = self.into.map(|into| into.join(FILES).join(path));
+        let full = full.as_deref();
+        let folder = full.and_then(|full| if is_folder { Some(full) } else { full.parent() });
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
         }
@@ -329,7 +354,7 @@ impl Unpacking<'_> {
             EntryType::Regular => {
                 let mode = member.header().mode().unwrap_or(0o644);
                 let mode = if mode & 0o100 == 0 { 0o666 } else { 0o777 };
-                self.file(member, &full, mode)
+                self.file(member, full, mode)
             }
             EntryType::Directory => Ok(()),
             EntryType::Symlink => {
@@ -338,17 +363,23 @@ impl Unpacking<'_> {
                 if !leads_inside(path, &target) {
                     return Err(refuse("is a link that leads out of its folder"));
                 }
-                std::os::unix::fs::symlink(target, &full).map_err(Error::at("link", &full))
+                full.map_or(Ok(()), |full| {
+                    std::os::unix::fs::symlink(target, full).map_err(Error::at("link", full))
+                })
             }
             _ => Err(refuse("is neither file, folder nor link")),
         }
     }
 
-    fn file(&mut self, from: &mut impl Read, to: &Path, mode: u32) -> Result<(), Error> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(mode);
-        let failed = |source| Error::at("write", to)(source);
-        let mut file = options.open(to).map_err(failed)?;
+    fn file(&mut self, from: &mut impl Read, to: Option<&Path>, mode: u32) -> Result<(), Error> {
+        let mut file = match to {
+            Some(to) => {
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).create_new(true).mode(mode);
+                Some((options.open(to).map_err(Error::at("write", to))?, to))
+            }
+            None => None,
+        };
         let mut buffer = vec![0; 1 << 16];
         loop {
             let length = from.read(&mut buffer).map_err(|error| Error::Damaged {
@@ -363,14 +394,105 @@ impl Unpacking<'_> {
                 .ok_or_else(|| Error::Damaged {
                     reason: "it has more bytes than it should".into(),
                 })?;
-            file.write_all(&buffer[..length]).map_err(failed)?;
+            if let Some((file, to)) = &mut file {
+                file.write_all(&buffer[..length])
+                    .map_err(Error::at("write", to))?;
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::leads_inside;
+    use std::io::Write;
+
+    use tar::EntryType::{self, Block, Directory, Link, Regular, Symlink};
+
+    use super::{Sha256, check, leads_inside, unpack};
+
+    /// A path, what lies there, and where it leads if it is a link.
+    type Member = (&'static str, EntryType, &'static str);
+
+    /// An archive with these members, of which some are such as no honest writer makes.
+    fn archive(members: &[Member]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, target) in members {
+            let mut header = super::header(*kind, 0o644, 0);
+            let gnu = header.as_gnu_mut().expect("it is one");
+            gnu.name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_link_name_literal(target).expect("short");
+            header.set_cksum();
+            builder.append(&header, &b""[..]).expect("memory");
+        }
+        let tar = builder.into_inner().expect("memory");
+        zstd::encode_all(&tar[..], 1).expect("memory")
+    }
+
+    #[test]
+    fn what_is_looked_at_is_refused_as_what_is_unpacked() {
+        let inside = [
+            ("log", Regular, ""),
+            ("files/a/", Directory, ""),
+            ("files/a/b", Regular, ""),
+            ("files/a/link", Symlink, "../c"),
+            ("files/c", Regular, ""),
+        ];
+        let cases: &[(&str, &[Member])] = &[
+            ("", &inside),
+            ("no path inside", &[("files/../outside", Regular, "")]),
+            ("no path inside", &[("files//outside", Regular, "")]),
+            ("no path inside", &[("files/..", Directory, "")]),
+            ("belongs to nothing", &[("../outside", Regular, "")]),
+            ("belongs to nothing", &[("/outside", Regular, "")]),
+            ("belongs to nothing", &[("log", Symlink, "files")]),
+            ("leads out", &[("files/link", Symlink, "..")]),
+            ("leads out", &[("files/link", Symlink, "/")]),
+            (
+                "behind a file or a link",
+                &[("files/a", Symlink, "b"), ("files/a/b", Regular, "")],
+            ),
+            (
+                "behind a file or a link",
+                &[("files/a", Regular, ""), ("files/a/b", Regular, "")],
+            ),
+            (
+                "there twice",
+                &[("files/a/b", Regular, ""), ("files/a", Regular, "")],
+            ),
+            (
+                "there twice",
+                &[("files/a", Regular, ""), ("files/a", Symlink, "b")],
+            ),
+            ("there twice", &[("log", Regular, ""), ("log", Regular, "")]),
+            ("neither file", &[("files/a", Link, "/etc/passwd")]),
+            ("neither file", &[("files/a", Block, "")]),
+        ];
+        for (refusal, members) in cases {
+            let bytes = archive(members);
+            let mut digest = Sha256::default();
+            digest.update(&bytes);
+            let digest = digest.end();
+            let folder = tempfile::tempdir().expect("a folder");
+            let into = folder.path().join("into");
+            std::fs::create_dir(&into).expect("a folder");
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(&bytes).expect("written");
+            let open = || file.reopen().expect("it is there");
+            let looked_at = check(open(), &digest, 0);
+            let unpacked = unpack(open(), &digest, 0, &into).map(drop);
+            for result in [looked_at, unpacked] {
+                let said = result.err().map(|error| error.to_string());
+                match said {
+                    None => assert_eq!(*refusal, "", "{members:?} is taken"),
+                    Some(said) => assert!(
+                        !refusal.is_empty() && said.contains(refusal),
+                        "{members:?}: {said}"
+                    ),
+                }
+            }
+            assert!(!folder.path().join("outside").exists());
+        }
+    }
 
     #[test]
     fn links_are_judged_by_their_text() {

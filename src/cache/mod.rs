@@ -7,6 +7,7 @@
 //! collection removes. This room knows no pipeline: it keeps what it is given.
 
 mod archive;
+mod artifact;
 mod collect;
 mod inputs;
 mod key;

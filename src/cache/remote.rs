@@ -2,33 +2,26 @@
 //! of: `GET` and `PUT /v8/artifacts/{hash}`, a bearer token, a team in the query, and a
 //! signature of each artifact where a key is set.
 //!
-//! An artifact's body is the archive, with its entry in a skippable frame of zstd in front
-//! (RFC 8878, section 3.1.2): whatever reads tar and zstd reads the rest. Nothing that goes
-//! wrong here ends a build. What is out of reach three times is left alone for a while.
+//! Nothing that goes wrong here ends a build. What is out of reach three times is left alone for
+//! a while.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::StreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::io::ReaderStream;
 
-use super::key::Sha256;
-use super::{Cache, Entry, Error, Key, is_digest};
-
-/// What a skippable frame of zstd begins with, as it lies in the file.
-const FRAME: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
-
-/// Bytes that an entry in front of an archive may have.
-const LONGEST_ENTRY: usize = 64 * 1024;
+use super::{Cache, Entry, Error, Key, artifact};
 
 /// Failures in a row after which the server is left alone.
 const OUTAGES: u32 = 3;
@@ -38,6 +31,18 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// After how long what failed is asked once more.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Artifacts sent at once. The others see in their turn that the server is left alone.
+const SENDING: usize = 8;
+
+/// Bytes that are read of an answer that is no artifact.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Characters that are told of what a server says.
+const LONGEST_WORD: usize = 200;
 
 /// Where the remote cache is, and as whom it is asked.
 pub struct Settings {
@@ -60,12 +65,15 @@ pub struct Settings {
 /// The remote cache of one run.
 pub struct Remote {
     settings: Settings,
+    /// The server as people are told of it: an address may have a password in it.
+    host: String,
     client: Client,
     /// Whether the server wants to be used; asked once.
     enabled: OnceCell<bool>,
     /// It said that it is not to be used.
     off: AtomicBool,
     outages: Mutex<(u32, Option<Instant>)>,
+    sending: Semaphore,
     warning: Mutex<Warning>,
 }
 
@@ -81,54 +89,98 @@ enum Trouble {
     Missing,
     /// It could not be reached, or has trouble itself.
     Outage(String),
+    /// It said nothing for as long as it may. Not asked again: that would take as long.
+    Silence,
     /// It said no.
     Refused(String),
+    /// It does not take this one.
+    Unfit(String),
     /// What came is not what was asked for.
     Wrong(String),
+    /// The own disk.
+    Local(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Damaged { reason } => Self::Wrong(reason),
+            error => local(error),
+        }
+    }
+}
+
+fn local(error: impl std::fmt::Display) -> Trouble {
+    Trouble::Local(error.to_string())
 }
 
 impl Remote {
     /// Gets ready; nothing is asked yet.
     pub fn new(settings: Settings) -> Result<Self, String> {
+        let url = Url::parse(&settings.api)
+            .map_err(|error| format!("`TURBO_API` is no address: {error}"))?;
+        // Time is measured here: the client's own measure of silence ends an upload that takes
+        // long, although the server takes bytes all the time.
         let client = Client::builder()
             .user_agent(concat!("alokai ", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT.min(settings.timeout))
-            .read_timeout(settings.timeout)
             .build()
             .map_err(|error| error.to_string())?;
-        let remote = Self {
+        let key = settings.signature_key.as_ref();
+        let is_short = key.is_some_and(|key| key.expose_secret().len() < 32);
+        // Advice and no failure, so the first failure is still told.
+        let advice = is_short.then(|| {
+            "the signature key of the remote cache has fewer than 32 bytes, which turbo will refuse"
+                .into()
+        });
+        Ok(Self {
+            host: url.origin().ascii_serialization(),
             client,
             enabled: OnceCell::new(),
             off: AtomicBool::new(false),
             outages: Mutex::default(),
-            warning: Mutex::default(),
+            sending: Semaphore::new(SENDING),
+            warning: Mutex::new(Warning {
+                message: advice,
+                is_told: false,
+            }),
             settings,
-        };
-        let key = remote.settings.signature_key.as_ref();
-        if key.is_some_and(|key| key.expose_secret().len() < 32) {
-            remote.warn(
-                "the signature key of the remote cache has fewer than 32 bytes, which turbo will refuse"
-                    .into(),
-            );
-        }
-        Ok(remote)
+        })
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        let settings = &self.settings;
+        let secrets = [Some(&settings.token), settings.signature_key.as_ref()];
+        secrets
+            .into_iter()
+            .flatten()
+            .map(ExposeSecret::expose_secret)
+    }
+
+    /// Takes token and signature key out of a text that came from outside.
+    pub fn redact(&self, text: &str) -> String {
+        self.secrets()
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    /// Bytes of the longest text that [`Self::redact`] looks for.
+    pub fn longest_secret(&self) -> usize {
+        self.secrets().map(str::len).max().unwrap_or(0)
     }
 
     /// What a person should know, once.
     pub fn take_warning(&self) -> Option<String> {
         self.warning
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .message
             .take()
     }
 
     /// Only the first is told: what follows mostly has the same cause.
     fn warn(&self, message: String) {
-        let mut warning = self
-            .warning
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner);
         if !warning.is_told {
             warning.is_told = true;
             warning.message = Some(message);
@@ -142,8 +194,8 @@ impl Remote {
                 return None;
             }
             let mut result = self.download(cache, *key).await;
-            if matches!(result, Err(Trouble::Outage(_))) && self.count(true) {
-                // Reading may be repeated.
+            // Reading may be repeated.
+            if self.is_worth_another(&result).await {
                 result = self.download(cache, *key).await;
             }
             match result {
@@ -160,9 +212,22 @@ impl Remote {
         None
     }
 
+    /// Whether something failed in a way that may be over at once; then waits a moment.
+    async fn is_worth_another<T>(&self, result: &Result<T, Trouble>) -> bool {
+        let is_worth = matches!(result, Err(Trouble::Outage(_))) && self.count(true);
+        if is_worth {
+            tokio::time::sleep(AGAIN).await;
+        }
+        is_worth
+    }
+
     /// Sends a kept result.
     pub async fn send(&self, cache: &Cache, entry: &Entry) {
-        if self.settings.read_only || !self.is_open().await {
+        if self.settings.read_only {
+            return;
+        }
+        let _turn = self.sending.acquire().await;
+        if !self.is_open().await {
             return;
         }
         match self.upload(cache, entry).await {
@@ -174,31 +239,41 @@ impl Remote {
     }
 
     fn note(&self, trouble: Trouble) {
-        let host = &self.settings.api;
-        match trouble {
-            Trouble::Missing => {}
+        let host = &self.host;
+        let without = "building goes on without it";
+        let message = match trouble {
+            Trouble::Missing => return,
             Trouble::Outage(reason) => {
                 self.count(true);
-                self.warn(format!("the remote cache `{host}` cannot be used: {reason}; building goes on without it"));
+                format!("the remote cache `{host}` cannot be used: {reason}; {without}")
+            }
+            Trouble::Silence => {
+                self.count(true);
+                let seconds = self.settings.timeout.as_secs();
+                format!(
+                    "the remote cache `{host}` cannot be used: it says nothing for {seconds} s; {without}"
+                )
             }
             Trouble::Refused(reason) => {
                 self.off.store(true, Ordering::Relaxed);
-                self.warn(format!(
-                    "the remote cache `{host}` refuses: {reason}; building goes on without it"
-                ));
+                format!("the remote cache `{host}` refuses: {reason}; {without}")
             }
-            Trouble::Wrong(reason) => self.warn(format!(
-                "an artifact of the remote cache `{host}` is not used: {reason}"
-            )),
-        }
+            Trouble::Unfit(reason) => {
+                format!("the remote cache `{host}` does not take a result: {reason}")
+            }
+            Trouble::Wrong(reason) => {
+                format!("a result of the remote cache `{host}` is not used: {reason}")
+            }
+            Trouble::Local(reason) => {
+                format!("the remote cache `{host}` cannot be used: {reason}")
+            }
+        };
+        self.warn(message);
     }
 
     /// Counts an outage or the end of all; says whether the server may be asked again at once.
     fn count(&self, is_outage: bool) -> bool {
-        let mut outages = self
-            .outages
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_outage {
             *outages = (0, None);
             return true;
@@ -213,15 +288,12 @@ impl Remote {
     /// Whether the server is to be asked: it did not refuse, and is not left alone.
     async fn is_open(&self) -> bool {
         let is_paused = {
-            let mut outages = self
-                .outages
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
             match outages.1 {
                 Some(until) if Instant::now() < until => true,
-                // One more attempt; if it fails too, the pause begins anew.
+                // One attempt of one; all others wait for what becomes of it.
                 Some(_) => {
-                    *outages = (OUTAGES - 1, None);
+                    *outages = (OUTAGES, Some(Instant::now() + PAUSE));
                     false
                 }
                 None => false,
@@ -231,7 +303,11 @@ impl Remote {
             return false;
         }
         let enabled = self.enabled.get_or_init(|| async {
-            match self.status().await {
+            let mut status = self.status().await;
+            if self.is_worth_another(&status).await {
+                status = self.status().await;
+            }
+            match status {
                 Ok(()) => true,
                 Err(trouble) => {
                     self.note(trouble);
@@ -243,17 +319,82 @@ impl Remote {
     }
 
     async fn status(&self) -> Result<(), Trouble> {
-        let response = answer(self.request(Method::GET, "status")).await;
-        let response = match response {
+        let response = match self.ask("status").await {
             // A server that does not know the question is used.
             Err(Trouble::Missing) => return Ok(()),
             other => other?,
         };
-        let body: Value = response.json().await.unwrap_or_default();
-        match body["status"].as_str() {
+        match self.json(response).await["status"].as_str() {
             None | Some("enabled") => Ok(()),
-            Some(other) => Err(Trouble::Refused(format!("its status is `{other}`"))),
+            Some(other) => {
+                let other = self.told(other);
+                Err(Trouble::Refused(format!("its status is `{other}`")))
+            }
         }
+    }
+
+    /// Gets something.
+    async fn ask(&self, what: &str) -> Result<Response, Trouble> {
+        let asking = self.request(Method::GET, what).send();
+        self.judge(self.in_time(asking).await?).await
+    }
+
+    /// What comes, unless nothing does for too long.
+    async fn in_time<T>(
+        &self,
+        coming: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, Trouble> {
+        match tokio::time::timeout(self.settings.timeout, coming).await {
+            Ok(come) => come.map_err(|error| failed(&error)),
+            Err(_) => Err(Trouble::Silence),
+        }
+    }
+
+    /// An answer, if it is a good one.
+    async fn judge(&self, response: Response) -> Result<Response, Trouble> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if status == StatusCode::NOT_FOUND {
+            return Err(Trouble::Missing);
+        }
+        let body = self.json(response).await;
+        let said = body["error"]["message"]
+            .as_str()
+            .or_else(|| body["message"].as_str());
+        let reason = match said {
+            Some(said) => format!("{status}, {}", self.told(said)),
+            None => status.to_string(),
+        };
+        Err(match status {
+            // The server from npm says the second of a store that fails.
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::TOO_MANY_REQUESTS => Trouble::Outage(reason),
+            StatusCode::PAYLOAD_TOO_LARGE => Trouble::Unfit(reason),
+            status if status.is_server_error() => Trouble::Outage(reason),
+            _ => Trouble::Refused(reason),
+        })
+    }
+
+    /// An answer as JSON; nothing where it is none, or too long.
+    async fn json(&self, mut response: Response) -> Value {
+        let mut body = Vec::new();
+        while let Ok(Some(piece)) = self.in_time(response.chunk()).await {
+            body.extend_from_slice(&piece);
+            if body.len() > LONGEST_ANSWER {
+                break;
+            }
+        }
+        serde_json::from_slice(&body).unwrap_or_default()
+    }
+
+    /// What a server says, as people are told: a careless one repeats what it was sent.
+    fn told(&self, said: &str) -> String {
+        let said = self.redact(said);
+        let short: String = said.chars().take(LONGEST_WORD).collect();
+        short.escape_debug().to_string()
     }
 
     fn request(&self, method: Method, what: &str) -> RequestBuilder {
@@ -280,84 +421,65 @@ impl Remote {
         if id.starts_with("team_") { id } else { "" }
     }
 
-    /// What the signature of a body of that length begins with.
+    /// The signature of a body of that length, where a key is set.
     fn signature(&self, key: Key, length: u64) -> Option<hmac::Context> {
         let secret = self.settings.signature_key.as_ref()?;
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
-        let mut context = hmac::Context::with_key(&secret);
-        for part in ["artifact-signature:v2", &key.to_string(), self.team_id()] {
-            context.update(&(part.len() as u64).to_le_bytes());
-            context.update(part.as_bytes());
-        }
-        context.update(&length.to_le_bytes());
-        Some(context)
+        let (secret, team) = (secret.expose_secret(), self.team_id());
+        Some(artifact::signature(secret, team, key, length))
     }
 
     async fn download(&self, cache: &Cache, key: Key) -> Result<Entry, Trouble> {
-        let broken = |error: reqwest::Error| Trouble::Outage(plain(&error));
-        let local = |error: &dyn std::fmt::Display| Trouble::Wrong(error.to_string());
-        let request = self.request(Method::GET, &key.to_string());
-        let mut response = answer(request).await?;
-        let length = response.content_length();
-        let tag = header(&response, "x-artifact-tag");
-        let mut signature = match (self.signature(key, length.unwrap_or(0)), length) {
-            (Some(_), None) => {
-                return Err(Trouble::Wrong(
-                    "it has no length to check its signature with".into(),
-                ));
-            }
-            (signature, _) => signature,
-        };
-        let temporary = cache.temporary().map_err(|error| local(&error))?;
-        let file = temporary.reopen().map_err(|error| local(&error))?;
+        let wrong = || Trouble::Wrong("its content is not what it says".into());
+        let mut response = self.ask(&key.to_string()).await?;
+        let tag = response.headers().get("x-artifact-tag").cloned();
+        let temporary = cache.temporary()?;
+        let file = temporary.reopen().map_err(local)?;
         let mut file = tokio::fs::File::from_std(file);
-        let mut front = Vec::new();
-        let mut entry: Option<Entry> = None;
-        let (mut digest, mut rest, mut all) = (Sha256::default(), 0, 0);
-        while let Some(piece) = response.chunk().await.map_err(broken)? {
-            all += piece.len() as u64;
-            if let Some(signature) = &mut signature {
-                signature.update(&piece);
-            }
+        let (mut front, mut entry) = (Vec::new(), None::<Entry>);
+        let mut length = 0;
+        while let Some(piece) = self.in_time(response.chunk()).await? {
             let mut archive: &[u8] = &piece;
             if entry.is_none() {
                 front.extend_from_slice(&piece);
-                let Some((found, end)) = in_front(&front)? else {
+                let Some((found, end)) = artifact::in_front(&front)? else {
                     continue;
                 };
                 entry = Some(found);
                 archive = &piece[piece.len() - (front.len() - end)..];
+                front.truncate(end);
             }
-            digest.update(archive);
-            rest += archive.len() as u64;
-            file.write_all(archive)
-                .await
-                .map_err(|error| local(&error))?;
+            length += archive.len() as u64;
+            if entry.as_ref().is_some_and(|entry| length > entry.length) {
+                return Err(wrong());
+            }
+            file.write_all(archive).await.map_err(local)?;
         }
-        file.flush().await.map_err(|error| local(&error))?;
-        if length.is_some_and(|length| length != all) {
-            return Err(Trouble::Outage("an artifact came only in part".into()));
+        file.flush().await.map_err(local)?;
+        let entry = entry.ok_or_else(artifact::not_ours)?;
+        if entry.key != key || entry.length != length {
+            return Err(wrong());
         }
-        if let Some(signature) = signature {
-            let given = tag
-                .and_then(|tag| BASE64.decode(tag).ok())
-                .unwrap_or_default();
-            let valid = constant_time::verify_slices_are_equal(signature.sign().as_ref(), &given);
-            valid.map_err(|_| Trouble::Wrong("its signature is missing or wrong".into()))?;
-        }
-        let entry = entry.ok_or_else(|| Trouble::Wrong("it is not one of ours".into()))?;
-        if entry.key != key || entry.length != rest || digest.end() != entry.blob {
-            return Err(Trouble::Wrong("its content is not what it says".into()));
-        }
-        cache
-            .adopt(temporary, &entry)
-            .map_err(|error| local(&error))?;
+        // A server need not say how long an artifact is, and its signature begins with that: so
+        // it is made when all is there.
+        let signature = self.signature(key, front.len() as u64 + length);
+        let signature = signature.map(|mut signature| {
+            signature.update(&front);
+            let tag = tag.and_then(|tag| BASE64.decode(tag).ok());
+            (signature, tag.unwrap_or_default())
+        });
+        let checking = tokio::task::spawn_blocking(move || {
+            artifact::check(&temporary, &entry, signature).map(|()| (temporary, entry))
+        });
+        let (temporary, entry) = match checking.await {
+            Ok(checked) => checked?,
+            Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
+        };
+        cache.adopt(temporary, &entry)?;
         Ok(entry)
     }
 
     async fn upload(&self, cache: &Cache, entry: &Entry) -> Result<(), Trouble> {
-        let local = |error: &dyn std::fmt::Display| Trouble::Wrong(error.to_string());
-        let front = front(entry).map_err(|error| local(&error))?;
+        let front = artifact::front(entry)?;
         let length = front.len() as u64 + entry.length;
         let blob = cache.blob_path(&entry.blob);
         let mut request = self
@@ -367,15 +489,10 @@ impl Remote {
             .header("x-artifact-duration", entry.milliseconds);
         if let Some(mut signature) = self.signature(entry.key, length) {
             signature.update(&front);
-            let mut file = tokio::fs::File::open(&blob)
-                .await
-                .map_err(|error| local(&error))?;
+            let mut file = tokio::fs::File::open(&blob).await.map_err(local)?;
             let mut buffer = vec![0; 1 << 16];
             loop {
-                let read = file
-                    .read(&mut buffer)
-                    .await
-                    .map_err(|error| local(&error))?;
+                let read = file.read(&mut buffer).await.map_err(local)?;
                 if read == 0 {
                     break;
                 }
@@ -383,52 +500,58 @@ impl Remote {
             }
             request = request.header("x-artifact-tag", BASE64.encode(signature.sign().as_ref()));
         }
-        let file = tokio::fs::File::open(&blob)
-            .await
-            .map_err(|error| local(&error))?;
-        let body = std::io::Cursor::new(front).chain(file);
-        let body = reqwest::Body::wrap_stream(ReaderStream::new(body));
-        answer(request.body(body)).await.map(drop)
+        let file = tokio::fs::File::open(&blob).await.map_err(local)?;
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let moving = Arc::clone(&moved);
+        let body = ReaderStream::new(std::io::Cursor::new(front).chain(file));
+        let body = body.inspect(move |_| {
+            *moving.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        });
+        let sending = request.body(reqwest::Body::wrap_stream(body)).send();
+        match self.while_moving(sending, &moved).await {
+            Ok(response) => match self.judge(response).await {
+                // Of what is sent nothing can be missing but the place.
+                Err(Trouble::Missing) => Err(Trouble::Refused("it keeps no artifacts here".into())),
+                other => other.map(drop),
+            },
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// What comes, unless it has not come for too long after something has last moved. An upload
+    /// may take its time as long as it goes on.
+    async fn while_moving<T>(
+        &self,
+        coming: impl Future<Output = reqwest::Result<T>>,
+        moved: &Mutex<Instant>,
+    ) -> Result<T, Trouble> {
+        tokio::pin!(coming);
+        loop {
+            let since = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = self.settings.timeout.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(Trouble::Silence);
+            }
+            tokio::select! {
+                come = &mut coming => return come.map_err(|error| failed(&error)),
+                () = tokio::time::sleep(left) => {}
+            }
+        }
     }
 }
 
-/// Sends, and sorts what comes back.
-async fn answer(request: RequestBuilder) -> Result<Response, Trouble> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| Trouble::Outage(plain(&error)))?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
+/// What a request that failed means.
+fn failed(error: &reqwest::Error) -> Trouble {
+    if error.is_timeout() {
+        Trouble::Silence
+    } else {
+        Trouble::Outage(plain(error))
     }
-    if status == StatusCode::NOT_FOUND {
-        return Err(Trouble::Missing);
-    }
-    let body: Value = response.json().await.unwrap_or_default();
-    let said = body["error"]["message"]
-        .as_str()
-        .or_else(|| body["message"].as_str());
-    let reason = match said {
-        Some(said) => format!("{status}, {}", said.escape_debug()),
-        None => status.to_string(),
-    };
-    Err(
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            Trouble::Outage(reason)
-        } else {
-            Trouble::Refused(reason)
-        },
-    )
 }
 
 /// The error with its causes, and without the address, which may have a token in it.
 fn plain(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else {
-        String::new()
-    };
+    let mut text = String::new();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         let said = next.to_string();
@@ -445,47 +568,4 @@ fn plain(error: &reqwest::Error) -> String {
     } else {
         text
     }
-}
-
-fn header(response: &Response, name: &str) -> Option<String> {
-    response
-        .headers()
-        .get(name)?
-        .to_str()
-        .ok()
-        .map(str::to_owned)
-}
-
-/// The entry as a frame that readers of zstd skip.
-fn front(entry: &Entry) -> Result<Vec<u8>, Error> {
-    let failed = |error: serde_json::Error| Error::Unfit {
-        reason: error.to_string(),
-    };
-    let text = serde_json::to_vec(entry).map_err(failed)?;
-    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    Ok([&FRAME[..], &length.to_le_bytes(), &text].concat())
-}
-
-/// The entry in front of an archive and where it ends, once all of it is there.
-fn in_front(body: &[u8]) -> Result<Option<(Entry, usize)>, Trouble> {
-    let wrong = || Trouble::Wrong("it is not one of ours".into());
-    let Some((front, rest)) = body.split_first_chunk::<8>() else {
-        return Ok(None);
-    };
-    let (magic, length) = front.split_at(4);
-    let length = length
-        .iter()
-        .rev()
-        .fold(0, |length, byte| length << 8 | usize::from(*byte));
-    if magic != FRAME || length > LONGEST_ENTRY {
-        return Err(wrong());
-    }
-    let Some(text) = rest.get(..length) else {
-        return Ok(None);
-    };
-    let entry: Entry = serde_json::from_slice(text).map_err(|_| wrong())?;
-    if !is_digest(&entry.blob) {
-        return Err(wrong());
-    }
-    Ok(Some((entry, front.len() + length)))
 }

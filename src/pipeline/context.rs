@@ -69,16 +69,20 @@ impl Context {
     /// Bytes of the longest text that [`Self::redact`] looks for, less one.
     pub fn longest_secret(&self) -> usize {
         let credentials = self.access.credentials.as_ref();
-        credentials.map_or(0, |credentials| {
-            credentials.longest().saturating_sub(1).min(4096)
-        })
+        let credentials = credentials.map_or(0, Credentials::longest);
+        let remote = self.remote.as_ref().map_or(0, Remote::longest_secret);
+        credentials.max(remote).saturating_sub(1).min(4096)
     }
 
-    /// Takes the password out of a text that came from outside.
+    /// Takes the password and the remote cache's secrets out of a text that came from outside.
     pub fn redact(&self, text: &str) -> String {
-        match &self.access.credentials {
+        let text = match &self.access.credentials {
             Some(credentials) => credentials.redact(text),
             None => text.to_owned(),
+        };
+        match &self.remote {
+            Some(remote) => remote.redact(&text),
+            None => text,
         }
     }
 }

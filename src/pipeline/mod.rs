@@ -20,6 +20,7 @@ mod prune;
 mod push;
 mod registry;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,20 +103,9 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
         failures: Vec::new(),
     };
 
-    let outlook = context.wait(build::look(plan, context))?;
-    let less = outlook.composed(plan);
-    let composed = less.as_ref().unwrap_or(plan);
-    let workdirs = stage(context, Stage::Compose, composed.stores.len(), || {
-        compose::run(composed, context)
-    })?;
-    let workdirs = gate.pass(Stage::Compose, context, workdirs, Workdir::unit)?;
-    if plan.until == Stage::Compose {
+    let Some(built) = to_built(plan, context, &mut gate)? else {
         return gate.end();
-    }
-
-    let built = stage(context, Stage::Build, outlook.count(), || {
-        context.wait(build::run(plan, &outlook, workdirs, context))
-    });
+    };
     if let Err(error) = compose::keep(plan, &built.done) {
         context.events.notice(format!(
             "{error}: what builds wrote over composed files will be written over"
@@ -181,6 +171,36 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
     summary.deployed.clone_from(&deployed.done);
     gate.failures.extend(deployed.failed);
     gate.end_of(Stage::Deploy, context)
+}
+
+/// Composes and builds; none when that is all that was asked for. Mostly once: a kept result
+/// that turns out to be damaged when it is unpacked is removed, and it is looked anew what has to
+/// be there for its script.
+fn to_built(
+    plan: &Arc<Plan>,
+    context: &Arc<Context>,
+    gate: &mut Gate,
+) -> Result<Option<Settled<Built>>, Error> {
+    let mut distrusted = BTreeSet::new();
+    loop {
+        let outlook = context.wait(build::look(plan, &distrusted, context))?;
+        let less = outlook.composed(plan);
+        let composed = less.as_ref().unwrap_or(plan);
+        let workdirs = stage(context, Stage::Compose, composed.stores.len(), || {
+            compose::run(composed, context)
+        })?;
+        let workdirs = gate.pass(Stage::Compose, context, workdirs, Workdir::unit)?;
+        if plan.until == Stage::Compose {
+            return Ok(None);
+        }
+        let built = stage(context, Stage::Build, outlook.count(), || {
+            context.wait(build::run(plan, &outlook, workdirs, context))
+        });
+        match built {
+            Ok(built) => return Ok(Some(built)),
+            Err(damaged) => distrusted.extend(damaged),
+        }
+    }
 }
 
 /// Sends a stage's beginning and end around its work.

@@ -31,6 +31,7 @@ mod package_managers;
 mod plan;
 mod poison;
 mod prune;
+mod remote;
 mod rules;
 mod secrets;
 mod why;

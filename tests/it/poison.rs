@@ -137,6 +137,28 @@ fn archives_with_other_bytes_are_refused() {
 }
 
 #[test]
+fn what_a_damaged_result_needed_is_made_too() {
+    let project = Project::shop().file(
+        "apps/storefront-unified-nextjs/build.js",
+        "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
+         fs.copyFileSync('../storefront-middleware/lib/index.js', '.next/index.js')",
+    );
+    let only = ["--store", "us", "--filter", "storefront-unified-*"];
+    build(&project, &only);
+    let wanted = project.tree(".out/us/storefront-unified-nextjs");
+    let (_, entry) = entry_of(&project, "us/storefront-unified-nextjs");
+    let path = project.path(&Poisoned::blob(&entry));
+    let mut blob = std::fs::read(&path).unwrap();
+    let middle = blob.len() / 2;
+    blob[middle] ^= 1;
+    std::fs::write(&path, blob).unwrap();
+    forget(&project);
+    let run = build(&project, &only);
+    assert_eq!(results(&run)["us/storefront-unified-nextjs"], "miss");
+    assert_eq!(project.tree(".out/us/storefront-unified-nextjs"), wanted);
+}
+
+#[test]
 fn entries_that_lie_are_refused() {
     let poisoned = Poisoned::new();
     for (name, value) in [

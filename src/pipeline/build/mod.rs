@@ -123,9 +123,13 @@ fn some(names: &[String]) -> String {
     shown.join(", ")
 }
 
-/// Looks what there is to do, and whether what scripts need is installed.
-pub async fn look(plan: &Plan, context: &Context) -> Result<Outlook, RunError> {
-    let outlook = Outlook::new(plan, context).await;
+/// Looks what there is to do, without the results of distrusted tasks, and whether what scripts need is installed.
+pub async fn look(
+    plan: &Plan,
+    distrusted: &BTreeSet<usize>,
+    context: &Context,
+) -> Result<Outlook, RunError> {
+    let outlook = Outlook::new(plan, distrusted, context).await;
     let missing = not_installed(plan, outlook.running(plan));
     if missing.is_empty() {
         return Ok(outlook);
@@ -158,14 +162,15 @@ enum Ended {
     Ran(Ran),
 }
 
-/// Runs every task. Units above a failed one are skipped and say because of whom; without
+/// Runs every task. Where a kept result was damaged and what its script needs is not there, it
+/// has to be looked anew what there is to do, without those results. Units above a failed one are skipped and say because of whom; without
 /// `--keep-going` nothing new begins after a failure, and what runs may end.
 pub async fn run(
     plan: &Arc<Plan>,
     outlook: &Outlook,
     workdirs: Vec<Workdir>,
     context: &Arc<Context>,
-) -> Settled<Built> {
+) -> Result<Settled<Built>, BTreeSet<usize>> {
     let mut stage = Building::new(plan, outlook, &workdirs, context);
     loop {
         stage.begin();
@@ -181,7 +186,9 @@ pub async fn run(
             Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         }
     }
-    stage.settle().await
+    let (anew, damaged) = (stage.has_to_look_anew, std::mem::take(&mut stage.damaged));
+    let settled = stage.settle().await;
+    if anew { Err(damaged) } else { Ok(settled) }
 }
 
 /// The stage while it works.
@@ -205,6 +212,10 @@ struct Building<'a> {
     learned: BTreeMap<String, Figures>,
     /// Whether something was kept.
     has_kept: bool,
+    /// Whether what was found does not hold, and its script would lack what it needs.
+    has_to_look_anew: bool,
+    /// Tasks whose results were found and do not hold.
+    damaged: BTreeSet<usize>,
     stop_because: Option<String>,
     settled: Settled<Built>,
 }
@@ -273,6 +284,8 @@ impl<'a> Building<'a> {
             apart: BTreeSet::new(),
             learned: BTreeMap::new(),
             has_kept: false,
+            has_to_look_anew: false,
+            damaged: BTreeSet::new(),
             stop_because: None,
             settled: Settled::default(),
         }
@@ -281,6 +294,9 @@ impl<'a> Building<'a> {
     /// Begins every task that can begin now.
     fn begin(&mut self) {
         self.waits_for_room = false;
+        if self.has_to_look_anew {
+            return;
+        }
         // What is lost makes others lost, which come later in the plan.
         for index in 0..self.plan.tasks.len() {
             if !matches!(self.states[index], State::Waiting) {
@@ -380,6 +396,8 @@ impl<'a> Building<'a> {
             Ok(Ended::NotThere) => {
                 self.states[index] = State::Waiting;
                 self.found.insert(index, Found::Nothing);
+                self.damaged.insert(index);
+                self.has_to_look_anew |= !self.has_needs(index);
             }
             Err(error) => {
                 let name = task.subject.to_string();
@@ -393,6 +411,14 @@ impl<'a> Building<'a> {
                 });
             }
         }
+    }
+
+    /// Whether everything that the task's script reads from is taken or run.
+    fn has_needs(&self, index: usize) -> bool {
+        let needs = &self.plan.tasks[index].needs;
+        needs
+            .iter()
+            .all(|need| self.found.contains_key(need) && self.has_needs(*need))
     }
 
     /// Gives what was kept to all that would do the same, and to the remote cache.

@@ -38,11 +38,17 @@ pub struct Outlook {
 
 impl Outlook {
     /// Looks for the results of every task that is asked for, or needed by one that runs.
-    pub async fn new(plan: &Plan, context: &Context) -> Self {
+    /// What is distrusted counts as not there.
+    pub async fn new(plan: &Plan, distrusted: &BTreeSet<usize>, context: &Context) -> Self {
         let mut outlook = Self::default();
         let mut waiting = wanted(plan);
         while !waiting.is_empty() {
-            let looked_at = outlook.look(plan, context, &waiting).await;
+            let mut looked_at = outlook.look(plan, context, &waiting).await;
+            for (index, found) in &mut looked_at {
+                if distrusted.contains(index) {
+                    *found = Found::Nothing;
+                }
+            }
             waiting = outlook.take(plan, looked_at);
         }
         outlook

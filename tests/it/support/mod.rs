@@ -3,6 +3,7 @@
 mod mount;
 mod project;
 mod random;
+mod remote;
 mod results;
 mod services;
 mod trees;
@@ -11,6 +12,7 @@ mod web;
 pub use mount::{Mount, is_excused, is_root};
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
+pub use remote::{Fault, FaultyCache, On, RemoteCache};
 pub use results::{FRONTEND, MIDDLEWARE, build, entry_of, events, forget, many, results};
 pub use services::{Registry, docker, registry};
 pub use trees::{bytes_in, copy_of, next_is_whole};

@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 /// Serves until the test's process ends, and gives the address.
-fn serve(router: Router) -> SocketAddr {
+pub(super) fn serve(router: Router) -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
