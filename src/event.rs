@@ -138,8 +138,11 @@ pub enum Outcome {
 pub enum Miss {
     /// Nothing is remembered of this unit.
     New,
-    /// Browser tests: what they test is not in their folder, so they always run.
-    Never,
+    /// It always runs.
+    Never {
+        /// Why.
+        because: &'static str,
+    },
     /// It was asked for with `--force`.
     Forced,
     /// What the unit saw when it was last built is what it sees now, but the result is gone.
@@ -159,7 +162,7 @@ impl Miss {
     pub fn text(&self, in_full: bool) -> String {
         let changes = match self {
             Self::New => return "miss, no earlier result of it is known here".into(),
-            Self::Never => return "runs always, since it tests what is elsewhere".into(),
+            Self::Never { because } => return format!("runs in any case: {because}"),
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
                 return "miss, nothing has changed, but the result is not kept any more".into();

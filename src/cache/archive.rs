@@ -145,11 +145,7 @@ fn file(
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let size = metadata.len();
-    let mode = if metadata.permissions().mode() & 0o100 == 0 {
-        0o644
-    } else {
-        0o755
-    };
+    let mode = metadata.permissions().mode() & 0o777;
     let mut reader = Scanned {
         inner: file.take(size),
         scan,
@@ -353,7 +349,7 @@ impl Unpacking<'_> {
         match kind {
             EntryType::Regular => {
                 let mode = member.header().mode().unwrap_or(0o644);
-                let mode = if mode & 0o100 == 0 { 0o666 } else { 0o777 };
+                let mode = mode & 0o777;
                 self.file(member, full, mode)
             }
             EntryType::Directory => Ok(()),

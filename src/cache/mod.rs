@@ -90,6 +90,13 @@ pub struct Entry {
     pub files: usize,
 }
 
+impl Entry {
+    /// SHA-256 of what is kept.
+    pub fn digest(&self) -> &str {
+        &self.blob
+    }
+}
+
 /// A task that has ended well, to be kept.
 pub struct Finished<'a> {
     /// Where its files lie.
@@ -100,8 +107,8 @@ pub struct Finished<'a> {
     pub log: &'a Path,
     /// Whose it is.
     pub maker: &'a str,
-    /// Names that would tie the result to its store.
-    pub names: &'a Names,
+    /// Names that would tie the result to its store; none ties it in any case.
+    pub names: Option<&'a Names>,
     /// What any store would find it by, if it names none.
     pub shared: Key,
     /// What only its own store finds it by.
@@ -170,11 +177,12 @@ impl Cache {
             finished.folder,
             finished.paths,
             finished.log,
-            finished.names,
+            finished.names.unwrap_or(&Names::none()),
             to,
         )?;
+        let fits_all = finished.names.is_some() && packed.named_in.is_none();
         let entry = Entry {
-            key: if packed.named_in.is_none() {
+            key: if fits_all {
                 finished.shared
             } else {
                 finished.own
@@ -188,6 +196,13 @@ impl Cache {
             files: finished.paths.len(),
         };
         self.adopt(temporary, &entry)?;
+        // What was kept under the other key before is not what the script makes now.
+        let other = if fits_all {
+            finished.own
+        } else {
+            finished.shared
+        };
+        let _ = std::fs::remove_file(self.entry_path(other));
         Ok(entry)
     }
 

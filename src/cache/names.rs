@@ -35,11 +35,13 @@ impl Names {
     /// Names of one unit: its store's id, its package's name, and the folder that it is
     /// composed into.
     pub fn new(store: &str, unit: &str, folder: &str) -> Self {
-        let mut needles = vec![
-            (unit.to_owned(), false),
-            (folder.to_owned(), false),
-            (store.to_owned(), store.len() < DISTINCT),
-        ];
+        let mut needles = vec![(unit.to_owned(), false), (folder.to_owned(), false)];
+        // As identifiers and variables write it too: `shop_07`, `shop07`.
+        for between in ["-", "_", ""] {
+            let id = store.replace(['-', '_', '.'], between);
+            needles.push((id.clone(), id.len() < DISTINCT));
+        }
+        needles.push((store.to_owned(), store.len() < DISTINCT));
         for name in [unit, folder, store] {
             needles.extend(in_base64(name).map(|text| (text, false)));
         }
@@ -108,14 +110,19 @@ fn in_base64(name: &str) -> impl Iterator<Item = String> {
 fn is_word(text: &[u8], start: usize, end: usize) -> bool {
     let before = match start.checked_sub(1).map(|at| text[at]) {
         None => true,
-        Some(sign) if !sign.is_ascii_alphanumeric() => true,
+        Some(sign) if !sign.is_ascii_alphabetic() => true,
         Some(_) if start >= 3 && text[start - 3] == b'%' => true,
         Some(sign) => !sign.is_ascii_uppercase() && text[start].is_ascii_uppercase(),
     };
     let after = match text.get(end) {
         None => true,
-        Some(sign) if !sign.is_ascii_alphanumeric() => true,
-        Some(sign) => sign.is_ascii_uppercase() && !text[end - 1].is_ascii_uppercase(),
+        Some(sign) if !sign.is_ascii_alphabetic() => true,
+        // `usShop`, and `USShop`, in which the next word's second letter is small.
+        Some(sign) if sign.is_ascii_uppercase() => {
+            let is_word = text.get(end + 1).is_some_and(u8::is_ascii_lowercase);
+            !text[end - 1].is_ascii_uppercase() || is_word
+        }
+        Some(_) => false,
     };
     before && after
 }
@@ -208,11 +215,13 @@ mod tests {
             "Use",
             "usa",
             "en-USA",
+            "USAGE",
         ] {
             assert!(!finds(&names, text), "{text}");
         }
         for text in [
             "/us/", "\"us\"", "en-US", "shopUs", "shop_us", "%2Fus%2F", "us", "usShop", "Us",
+            "us1", "USStore",
         ] {
             assert!(finds(&names, text), "{text}");
         }

@@ -6,6 +6,7 @@ use super::project;
 use super::run::{Surroundings, request, run};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
+use crate::pipeline::in_place;
 use crate::plan::Script;
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
@@ -14,12 +15,10 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     } else {
         Stage::Build
     };
-    let node = if options.compose_only {
-        None
-    } else {
-        Node::ask()
-    };
     let (project, environment) = project(global)?;
+    let node = (!options.compose_only)
+        .then(|| Node::ask(&project.root))
+        .flatten();
     let surroundings = Surroundings::new(&environment, environment.secrets(), &options.work);
     let mut request = request(&project, &options.select, until)?;
     request.surroundings = surroundings_of(&surroundings.scripts, node);
@@ -33,8 +32,8 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
 }
 
 pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError> {
-    let node = Node::ask();
     let (project, environment) = project(global)?;
+    let node = Node::ask(&project.root);
     let surroundings = Surroundings::new(&environment, environment.secrets(), &options.work);
     let mut request = request(&project, &options.select, Stage::Build)?;
     request.script = Script {
@@ -42,6 +41,7 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
         arguments: options.arguments.clone(),
     };
     request.surroundings = surroundings_of(&surroundings.scripts, node);
+    request.surroundings.in_place = in_place(&project.root);
     run(
         &project,
         request,
@@ -52,8 +52,8 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
-    let node = Node::ask();
     let (project, environment) = project(global)?;
+    let node = Node::ask(&project.root);
     let mut request = request(&project, &options.select, options.until)?;
     request.allow_dirty = options.allow_dirty;
     request.registry = environment.registry(&options.access);

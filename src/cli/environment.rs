@@ -18,7 +18,7 @@ use super::dotenv;
 use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, Credentials, ScriptEnvironment};
-use crate::plan::Surroundings;
+use crate::plan::{InPlace, Surroundings};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
@@ -164,10 +164,12 @@ impl Environment {
 pub struct Node(Child);
 
 impl Node {
-    /// Asks; nothing where there is no Node.
-    pub fn ask() -> Option<Self> {
+    /// Asks in the project, whose files may say which version it is; nothing where there is no
+    /// Node.
+    pub fn ask(project: &Path) -> Option<Self> {
         let mut command = Command::new("node");
         command
+            .current_dir(project)
             .arg("--version")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -190,9 +192,16 @@ pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surround
     let node = node
         .and_then(Node::version)
         .unwrap_or_else(|| "none".into());
+    // What scripts see then is in no key.
+    let loose = scripts
+        .loose
+        .then(|| ("environment".to_owned(), "loose".to_owned()));
+    let tools = [("node".into(), node), ("platform".into(), platform)];
+    let tools = tools.into_iter().chain(loose);
     Surroundings {
         environment: texts.collect(),
-        tools: [("node".into(), node), ("platform".into(), platform)].into(),
+        tools: tools.collect(),
+        in_place: InPlace::new(),
     }
 }
 

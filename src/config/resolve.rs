@@ -40,6 +40,7 @@ pub fn resolve(
     resolver.app_names();
     let packages = folders.packages.iter().map(|package| package.name.as_str());
     resolver.env_names(&packages.collect::<Vec<_>>());
+    resolver.per_store();
     let max_memory = config.build.max_memory.as_deref();
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
@@ -98,6 +99,7 @@ pub fn resolve(
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
             max_memory,
             env: config.build.env.into_iter().collect(),
+            per_store: config.build.per_store,
             global_dependencies: config.build.global_dependencies,
             cache_size,
             cache_days: config.cache.max_age_days,
@@ -316,6 +318,22 @@ impl Resolver<'_> {
                 name.escape_debug()
             );
             self.problem(&["build", "env", name], message, help);
+        }
+    }
+
+    /// Apps whose results stay with their store.
+    fn per_store(&mut self) {
+        let config = self.config;
+        for (position, app) in config.build.per_store.iter().enumerate() {
+            if self.apps.iter().any(|known| known.as_str() == app) {
+                continue;
+            }
+            let help = match nearest(app, self.apps.iter().map(AppName::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name a folder of `apps/`".into(),
+            };
+            let message = format!("there is no base app `{}`", app.escape_debug());
+            self.problem(&["build", "perStore", &position.to_string()], message, help);
         }
     }
 

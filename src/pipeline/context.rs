@@ -47,6 +47,12 @@ impl Context {
         self.runtime.block_on(future)
     }
 
+    /// When the run began, as files have their times.
+    pub fn began(&self) -> std::time::SystemTime {
+        let now = std::time::SystemTime::now();
+        now.checked_sub(self.started.elapsed()).unwrap_or(now)
+    }
+
     /// Tells that a result cannot be kept; only the first time, since the next has mostly the
     /// same cause.
     pub fn warn_once(&self, reason: impl std::fmt::Display) {

@@ -2,32 +2,19 @@
 //! what is installed, variables and tools; and the keys that come of all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use globset::{Glob, GlobSetBuilder};
-
-use super::task::{Subject, Task};
+use super::files::{everything, files, project_files};
+use super::installed::Lock;
+use super::task::{BUILD, Sees, Subject, Task};
 use super::variables::Declared;
 use super::{Error, StorePlan};
 use crate::cache::{FileInput, Inputs, Key};
-use crate::config::{PackageJson, Project};
-use crate::lockfile::{Folder, Lockfile, Workspace};
-use crate::overlay::{Composition, ContentId, Layer, Lister, Owner};
-
-/// Files at the top of a project that no script depends on. The config's effects are in the
-/// compositions; of the lock file the slice counts.
-const UNSEEN: [&str; 6] = [
-    "alokai.config.json",
-    "LICENSE",
-    ".gitignore",
-    ".gitattributes",
-    ".dockerignore",
-    ".gitlab-ci.yml",
-];
-
-/// Folders that patch what is installed.
-const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
+use crate::config::Project;
+use crate::overlay::{Composition, ContentId, Lister, Owner};
+use crate::store::AppKind;
 
 /// What a task's result is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +36,15 @@ pub struct Seen {
     dependencies: BTreeMap<String, BTreeMap<String, String>>,
     /// Names with digests of values, by app or package.
     variables: BTreeMap<String, BTreeMap<String, Key>>,
+    /// Results that lie in units, by script.
+    left: InPlace,
     tools: BTreeMap<String, String>,
     /// What people should know.
     pub notices: Vec<String>,
 }
+
+/// Keys of results that lie in units, by unit and script; none where that is not known.
+pub type InPlace = BTreeMap<String, BTreeMap<String, Option<Key>>>;
 
 /// What the edge knows of the surroundings.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +53,8 @@ pub struct Surroundings {
     pub environment: BTreeMap<String, String>,
     /// Versions of what runs scripts.
     pub tools: BTreeMap<String, String>,
+    /// What lies in units; only another script than `build` sees it.
+    pub in_place: InPlace,
 }
 
 impl Seen {
@@ -73,6 +67,7 @@ impl Seen {
     ) -> Result<Self, Error> {
         let mut seen = Self {
             tools: surroundings.tools.clone(),
+            left: surroundings.in_place.clone(),
             ..Self::default()
         };
         if tasks.is_empty() {
@@ -93,10 +88,14 @@ impl Seen {
             .filter(|it| names.contains(it.name.as_str()))
         {
             let (layer, _) = lister.layer(Owner::Base, &package.folder)?;
-            let files = files(&layer, &format!("//{}/", package.folder), |_| true);
+            let mut files = files(&layer, &format!("//{}/", package.folder), |_| true);
+            if !package.package.scripts.contains_key(BUILD) {
+                // Nobody builds it, so what git ignores in it is what apps import.
+                everything(project, &package.folder, &mut files)?;
+            }
             seen.packages.insert(package.name.clone(), files);
         }
-        seen.project = project_files(project, lister)?;
+        seen.project = project_files(project, lister, &mut seen.notices)?;
         let declared = Declared::new(project)?;
         let lock = Lock::read(project);
         if matches!(lock, Lock::None) && tasks.iter().any(|task| !task.dependencies.is_empty()) {
@@ -119,6 +118,24 @@ impl Seen {
         Ok(seen)
     }
 
+    /// Gives each task its keys and the variables of its script.
+    pub fn complete(&self, stores: &[StorePlan], tasks: &mut [Task]) {
+        for index in 0..tasks.len() {
+            let task = &tasks[index];
+            let shared = self.inputs(stores, tasks, task).key();
+            let own = shared.for_unit(&task.subject.to_string());
+            let variables = self.variables(task);
+            let unsure = self.is_unsure(tasks, task);
+            let task = &mut tasks[index];
+            task.keys = Keys { shared, own };
+            task.variables = variables;
+            if unsure {
+                let because = "an earlier script did not end in its folder; a build clears it";
+                task.never_kept.get_or_insert(because);
+            }
+        }
+    }
+
     /// Everything that the task can see, given the keys of the tasks before it.
     pub fn inputs(&self, stores: &[StorePlan], tasks: &[Task], task: &Task) -> Inputs {
         let mut files = self.project.clone();
@@ -132,7 +149,7 @@ impl Seen {
                 for composition in store.into_iter().flat_map(|store| &store.compositions) {
                     if composition.unit == *unit {
                         files.extend(composed(composition, ""));
-                    } else if task.sees_store {
+                    } else if sees(task.sees, composition.kind) {
                         let folder = format!("../{}/", composition.unit.app);
                         files.extend(composed(composition, &folder));
                     }
@@ -148,7 +165,8 @@ impl Seen {
             (need.subject.name().to_owned(), need.keys.shared)
         });
         Inputs {
-            command: task.command.join(" "),
+            // NUL, since an argument may hold a space.
+            command: task.command.join("\0"),
             files,
             variables: self
                 .variables
@@ -162,7 +180,61 @@ impl Seen {
                 .unwrap_or_default(),
             tools: self.tools.clone(),
             upstream: upstream.collect(),
+            in_place: self.in_place(tasks, task),
         }
+    }
+
+    /// What other scripts have left in the unit's folder, which this one may read. A build
+    /// begins with none of it, and what is built before this task has its key already.
+    fn in_place(&self, tasks: &[Task], task: &Task) -> BTreeMap<String, Key> {
+        let before = |script: &str| {
+            let same = |need: &Task| need.subject == task.subject && need.script == script;
+            task.needs.iter().any(|need| same(&tasks[*need]))
+        };
+        let left = self
+            .left
+            .get(&task.subject.to_string())
+            .into_iter()
+            .flatten();
+        left.filter(|(script, _)| {
+            task.script != BUILD && **script != task.script && !before(script)
+        })
+        .map(|(script, key)| (script.clone(), key.unwrap_or(Key::NONE)))
+        .collect()
+    }
+
+    /// Whether something lies in the unit's folder of which nobody knows what it was made of.
+    fn is_unsure(&self, tasks: &[Task], task: &Task) -> bool {
+        self.in_place(tasks, task)
+            .values()
+            .any(|key| *key == Key::NONE)
+    }
+
+    /// A package's source that is not what the task's key was made of any more: changed since
+    /// the run began, and with other content.
+    pub fn changed_source(&self, project: &Path, task: &Task, began: SystemTime) -> Option<String> {
+        let Subject::Package(name) = &task.subject else {
+            return None;
+        };
+        let changed = |(path, file): (&String, &FileInput)| {
+            let path = path.strip_prefix("//")?;
+            let place = project.join(path);
+            let Ok(metadata) = place.symlink_metadata() else {
+                return Some(path.to_owned());
+            };
+            let changed = Duration::new(
+                u64::try_from(metadata.ctime()).unwrap_or(0),
+                u32::try_from(metadata.ctime_nsec()).unwrap_or(0),
+            );
+            // A clock of a file system may be some milliseconds behind.
+            let is_old = UNIX_EPOCH + changed + Duration::from_millis(20) < began;
+            let is_same = || {
+                let id = ContentId::of_file(&place).ok();
+                metadata.is_symlink() || id.is_some_and(|id| file.id.ends_with(&id.to_string()))
+            };
+            (!is_old && !is_same()).then(|| path.to_owned())
+        };
+        self.packages.get(name)?.iter().find_map(changed)
     }
 
     /// Files of a package, relative to its folder.
@@ -173,7 +245,7 @@ impl Seen {
     }
 
     /// Names of declared variables that are set, for the task's script.
-    pub fn variables(&self, task: &Task) -> Vec<String> {
+    fn variables(&self, task: &Task) -> Vec<String> {
         let variables = self.variables.get(task.subject.name());
         variables
             .into_iter()
@@ -199,142 +271,10 @@ fn composed(composition: &Composition, folder: &str) -> impl Iterator<Item = (St
     })
 }
 
-fn files(layer: &Layer, prefix: &str, keep: impl Fn(&str) -> bool) -> BTreeMap<String, FileInput> {
-    let kept = layer.files.iter().filter(|(path, _)| keep(path));
-    let input = |(path, file): (&Arc<str>, &Arc<crate::overlay::File>)| {
-        let file = FileInput {
-            id: format!("{} {}", file.mode(), file.id),
-            layer: None,
-        };
-        (format!("{prefix}{path}"), file)
-    };
-    kept.map(input).collect()
-}
-
-/// Files at the top of the project, patches, and what `build.globalDependencies` names.
-fn project_files(project: &Project, lister: &Lister) -> Result<BTreeMap<String, FileInput>, Error> {
-    let is_seen = |path: &str| {
-        let is_text = Path::new(path).extension().is_some_and(|end| end == "md");
-        !is_text && !UNSEEN.contains(&path) && !Lockfile::NAMES.contains(&path)
-    };
-    let mut all = files(&lister.top()?, "//", is_seen);
-    for folder in PATCHES {
-        let (layer, _) = lister.layer(Owner::Base, folder)?;
-        all.extend(files(&layer, &format!("//{folder}/"), |_| true));
-    }
-    for pattern in &project.settings.global_dependencies {
-        let wrong = |_| Error::GlobalDependencies {
-            pattern: pattern.clone(),
-        };
-        let glob = Glob::new(pattern.trim_start_matches("./")).map_err(wrong)?;
-        let globs = GlobSetBuilder::new().add(glob).build().map_err(wrong)?;
-        // Only what comes before the first wildcard is looked through.
-        let plain = pattern
-            .find(['*', '?', '[', '{'])
-            .map_or(pattern.as_str(), |at| &pattern[..at]);
-        let folder = plain.rfind('/').map_or("", |slash| &plain[..slash]);
-        if folder.is_empty() {
-            all.extend(files(&lister.top()?, "//", |path| globs.is_match(path)));
-            if !pattern.contains('/') && !pattern.contains("**") {
-                continue;
-            }
-        }
-        let (layer, _) = lister.layer(Owner::Base, folder)?;
-        let prefix = if folder.is_empty() {
-            "//".to_owned()
-        } else {
-            format!("//{folder}/")
-        };
-        let whole = |path: &str| format!("{}{path}", &prefix[2..]);
-        all.extend(files(&layer, &prefix, |path| globs.is_match(whole(path))));
-    }
-    Ok(all)
-}
-
-/// The project's lock file.
-enum Lock {
-    /// There is none.
-    None,
-    /// It can be followed.
-    Known(Lockfile, String, ContentId),
-    /// It cannot, so all of it counts.
-    Whole(String, ContentId),
-}
-
-impl Lock {
-    fn read(project: &Project) -> Self {
-        let found = Lockfile::NAMES.iter().find_map(|name| {
-            let text = std::fs::read(project.root.join(name)).ok()?;
-            Some((*name, text))
-        });
-        let Some((name, text)) = found else {
-            return Self::None;
-        };
-        let id = ContentId::of(&text);
-        let root = folder("", &project.package);
-        let apps: Vec<_> = project
-            .apps
-            .iter()
-            .map(|app| format!("apps/{}", app.name))
-            .collect();
-        let of_apps = apps
-            .iter()
-            .zip(&project.apps)
-            .map(|(path, app)| folder(path, &app.package));
-        let packages = project
-            .packages
-            .iter()
-            .map(|it| folder(&it.folder, &it.package));
-        let workspace = Workspace {
-            folders: [root].into_iter().chain(of_apps).chain(packages).collect(),
-            resolutions: project
-                .package
-                .resolutions
-                .keys()
-                .map(String::as_str)
-                .collect(),
-        };
-        match Lockfile::parse(name, &text, &workspace) {
-            Some(lock) => Self::Known(lock, name.to_owned(), id),
-            None => Self::Whole(name.to_owned(), id),
-        }
-    }
-
-    /// What is installed for the task: what its folder reaches, what the packages reach whose
-    /// files it may read, and what the root brings for all.
-    fn reach(&self, project: &Project, task: &Task) -> BTreeMap<String, String> {
-        let (name, id) = match self {
-            Self::None => return BTreeMap::new(),
-            Self::Whole(name, id) => (name, id),
-            Self::Known(lock, name, id) => {
-                let packages = project.packages.iter();
-                let packages = packages.filter(|package| task.packages.contains(&package.name));
-                let folders: Vec<&str> = ["", &task.source]
-                    .into_iter()
-                    .chain(packages.map(|package| package.folder.as_str()))
-                    .collect();
-                if let Some(reached) = lock.reach(&folders) {
-                    return reached;
-                }
-                (name, id)
-            }
-        };
-        [(name.clone(), id.to_string())].into()
-    }
-}
-
-fn folder<'a>(path: &'a str, package: &'a PackageJson) -> Folder<'a> {
-    let needs = [
-        &package.dependencies,
-        &package.dev_dependencies,
-        &package.optional_dependencies,
-    ];
-    let needs = needs.into_iter().flatten();
-    Folder {
-        path,
-        name: package.name.as_deref(),
-        needs: needs
-            .map(|(name, range)| (name.as_str(), range.as_str()))
-            .collect(),
+fn sees(sees: Sees, kind: AppKind) -> bool {
+    match sees {
+        Sees::Own => false,
+        Sees::Middleware => kind == AppKind::Middleware,
+        Sees::All => true,
     }
 }

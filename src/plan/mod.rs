@@ -5,8 +5,10 @@
 
 mod document;
 mod error;
+mod files;
 mod image;
 mod inputs;
+mod installed;
 mod release;
 mod select;
 mod tag;
@@ -15,12 +17,12 @@ mod variables;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
 pub use image::{Dockerfile, ImagePlan, Reference};
-pub use inputs::{Keys, Surroundings};
+pub use inputs::{InPlace, Keys, Surroundings};
 pub use release::{DEFAULT_CONSOLE, Release};
 pub use select::{Filter, Selection};
 pub use task::{BUILD, PackageManager, Script, Subject, Task};
@@ -156,15 +158,7 @@ impl Plan {
             install = PackageManager::detect(project)?.install(project);
             tasks = task::tasks(project, &plans, &chosen, &request.script)?;
             seen = Seen::new(project, &lister, &tasks, &request.surroundings)?;
-            for index in 0..tasks.len() {
-                let task = &tasks[index];
-                let shared = seen.inputs(&plans, &tasks, task).key();
-                let own = shared.for_unit(&task.subject.to_string());
-                let variables = seen.variables(task);
-                let task = &mut tasks[index];
-                task.keys = Keys { shared, own };
-                task.variables = variables;
-            }
+            seen.complete(&plans, &mut tasks);
         }
         let registry = first_set([&request.registry, &project.settings.registry])
             .unwrap_or_else(|| DEFAULT_REGISTRY.into());
@@ -237,6 +231,11 @@ impl Plan {
         }
     }
 
+    /// A package's source that has changed since the task's key was made.
+    pub fn changed_source(&self, task: &Task, began: SystemTime) -> Option<String> {
+        self.seen.changed_source(&self.project, task, began)
+    }
+
     /// Everything that the task can see.
     pub fn inputs(&self, task: &Task) -> Inputs {
         self.seen.inputs(&self.stores, &self.tasks, task)
@@ -264,9 +263,7 @@ fn compose(
     chosen: &select::Chosen,
 ) -> Result<Vec<StorePlan>, Error> {
     let mut compositions = composer.compose(stores)?;
-    compositions.retain(|composition| {
-        chosen.contains(&composition.unit) || chosen.feeds(&composition.unit, composition.kind)
-    });
+    compositions.retain(|composition| chosen.is_seen(&composition.unit, composition.kind));
     let mut plans: Vec<StorePlan> = Vec::new();
     for store in stores {
         let of_store = |composition: &Composition| composition.unit.store == store.id;

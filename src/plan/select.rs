@@ -128,12 +128,20 @@ pub struct Filter {
 pub struct Chosen {
     units: BTreeSet<UnitId>,
     frontends: BTreeSet<UnitId>,
+    /// Chosen apps of other kinds.
+    others: BTreeSet<UnitId>,
 }
 
 impl Chosen {
     /// Whether the unit itself is chosen.
     pub fn contains(&self, unit: &UnitId) -> bool {
         self.units.contains(unit)
+    }
+
+    /// Whether the unit is chosen, or a chosen one may read its files.
+    pub fn is_seen(&self, unit: &UnitId, kind: AppKind) -> bool {
+        let beside = |other: &UnitId| other.store == unit.store;
+        self.contains(unit) || self.feeds(unit, kind) || self.others.iter().any(beside)
     }
 
     /// Whether a chosen unit reads what this one builds.
@@ -202,6 +210,11 @@ impl Filter {
             frontends: chosen
                 .iter()
                 .filter(|(_, kind)| kind.framework().is_some())
+                .map(|(unit, _)| unit.clone())
+                .collect(),
+            others: chosen
+                .iter()
+                .filter(|(_, kind)| *kind == AppKind::Other)
                 .map(|(unit, _)| unit.clone())
                 .collect(),
             units: chosen.into_iter().map(|(unit, _)| unit.clone()).collect(),

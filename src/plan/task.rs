@@ -40,10 +40,12 @@ pub struct Task {
     pub script: String,
     /// Whether it was asked for; others are only there for those that need them.
     pub is_wanted: bool,
-    /// Whether its result may be kept: what browser tests test is not in their folder.
-    pub is_kept: bool,
-    /// Whether it may read any app of its store, and not only its own.
-    pub sees_store: bool,
+    /// Why its result is not kept, if it is not.
+    pub never_kept: Option<&'static str>,
+    /// Whether its result is never another store's.
+    pub per_store: bool,
+    /// Which apps of its store it may read beside its own.
+    pub sees: Sees,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where its sources lie, relative to the project: the base app, or the package.
@@ -63,6 +65,17 @@ pub struct Task {
     pub outputs: Vec<String>,
     /// Indices of tasks that have to be done before.
     pub needs: Vec<usize>,
+}
+
+/// Which apps of its store a script may read beside its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// None, or only what is built before it.
+    Own,
+    /// The middleware, although nobody builds it.
+    Middleware,
+    /// All of them.
+    All,
 }
 
 /// Whose script a task runs.
@@ -223,6 +236,7 @@ pub fn tasks(
     script: &Script,
 ) -> Result<Vec<Task>, Error> {
     let mut graph = Graph {
+        project,
         manager: PackageManager::detect(project)?,
         packages: Packages::new(project),
         of_package: BTreeMap::new(),
@@ -262,7 +276,8 @@ pub fn tasks(
         built.retain(|(_, app)| app.package.scripts.contains_key(BUILD));
     }
     for (_, app) in built.iter().chain(&run) {
-        graph.packages.order(&app.package)?;
+        let package = graph.needed_by(app);
+        graph.packages.order(&package)?;
     }
     graph.add_packages();
     // Middleware before the frontends, which read its types.
@@ -303,6 +318,7 @@ fn scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Vec<String> {
 
 /// Tasks while they are put together.
 struct Graph<'a> {
+    project: &'a Project,
     manager: PackageManager,
     packages: Packages<'a>,
     of_package: BTreeMap<&'a str, usize>,
@@ -312,6 +328,25 @@ struct Graph<'a> {
 }
 
 impl Graph<'_> {
+    /// What is installed for an app: what it asks for, peers among it, and what the root brings
+    /// for all.
+    fn needed_by(&self, app: &BaseApp) -> PackageJson {
+        let mut package = app.package.clone();
+        let root = &self.project.package;
+        let more = [
+            &root.dependencies,
+            &root.dev_dependencies,
+            &app.package.peer_dependencies,
+        ];
+        for (name, range) in more.into_iter().flatten() {
+            package
+                .dependencies
+                .entry(name.clone())
+                .or_insert_with(|| range.clone());
+        }
+        package
+    }
+
     fn add_packages(&mut self) {
         for package in &self.packages.ordered {
             if !package.package.scripts.contains_key(BUILD) {
@@ -324,8 +359,9 @@ impl Graph<'_> {
                 subject: Subject::Package(package.name.clone()),
                 script: BUILD.into(),
                 is_wanted: false,
-                is_kept: true,
-                sees_store: false,
+                never_kept: None,
+                per_store: false,
+                sees: Sees::Own,
                 command: self.manager.run(&Script::default()),
                 folder: package.folder.clone(),
                 source: package.folder.clone(),
@@ -347,30 +383,41 @@ impl Graph<'_> {
         is_wanted: bool,
     ) {
         let unit = &composition.unit;
-        let mut needs = self.packages.needs(&app.package, &self.of_package);
+        let package = self.needed_by(app);
+        let mut needs = self.packages.needs(&package, &self.of_package);
+        let of_store = self.middleware.entry(unit.store.to_string()).or_default();
+        let has_middleware = !of_store.is_empty();
         let is_build = script.name == BUILD;
-        if app.kind == AppKind::Middleware && is_build {
-            let of_store = self.middleware.entry(unit.store.to_string()).or_default();
-            of_store.push(self.tasks.len());
-        } else if app.kind.framework().is_some() {
-            needs.extend(
-                self.middleware
-                    .get(unit.store.as_str())
-                    .into_iter()
-                    .flatten(),
-            );
+        match app.kind {
+            AppKind::Middleware if is_build => of_store.push(self.tasks.len()),
+            AppKind::Frontend(_) => needs.extend(of_store.iter()),
+            _ => {}
         }
+        // Two scripts in one folder would see each other's files come.
+        let is_same = |task: &Task| task.subject.unit() == Some(unit);
+        needs.extend(self.tasks.iter().position(is_same));
         self.tasks.push(Task {
             subject: Subject::Unit(unit.clone()),
             script: script.name.clone(),
             is_wanted,
-            is_kept: app.kind != AppKind::Playwright,
-            sees_store: app.kind == AppKind::Other,
+            never_kept: (app.kind == AppKind::Playwright).then_some("it tests what is elsewhere"),
+            per_store: self
+                .project
+                .settings
+                .per_store
+                .iter()
+                .any(|one| *one == *app.name.as_str()),
+            sees: match app.kind {
+                AppKind::Middleware => Sees::Own,
+                AppKind::Frontend(_) if has_middleware => Sees::Own,
+                AppKind::Frontend(_) => Sees::Middleware,
+                _ => Sees::All,
+            },
             command: self.manager.run(script),
             folder: format!(".out/{}/{}", unit.store, unit.app),
             source: format!("apps/{}", app.name),
             dependencies: required(&app.package),
-            packages: self.packages.sources(&app.package),
+            packages: self.packages.sources(&package),
             variables: Vec::new(),
             keys: NO_KEYS,
             outputs: if is_build {

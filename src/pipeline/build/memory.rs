@@ -197,7 +197,7 @@ impl Room {
     /// Bytes that the task is expected to take: a tenth more than the last time.
     fn expected(&self, plan: &Plan, task: &Task) -> u64 {
         match self.figures(task) {
-            Some(figures) if figures.peak_bytes > 0 => figures.peak_bytes / 10 * 11,
+            Some(figures) if figures.peak_bytes > 0 => (figures.peak_bytes / 10).saturating_mul(11),
             _ => match kind(plan, task) {
                 Some(AppKind::Frontend(_)) => FRONTEND,
                 _ => OTHER,
@@ -218,13 +218,13 @@ impl Room {
                         .running
                         .values()
                         .map(|it| it.expected.max(it.memory.now()));
-                    Some(limit.saturating_sub(taken.sum()))
+                    Some(limit.saturating_sub(taken.fold(0, u64::saturating_add)))
                 }
                 // What runs may still grow to what is expected of it.
                 None => free().map(|free| {
                     let running = self.running.values();
                     let rest = running.map(|it| it.expected.saturating_sub(it.memory.now()));
-                    free.saturating_sub(rest.sum())
+                    free.saturating_sub(rest.fold(0, u64::saturating_add))
                 }),
             };
             if left.is_some_and(|left| expected > left) {
@@ -260,9 +260,10 @@ fn kind(plan: &Plan, task: &Task) -> Option<AppKind> {
 /// For each task, milliseconds that it and the longest way of tasks behind it are expected to
 /// take: what holds up most goes first.
 pub fn ways(plan: &Plan, room: &Room) -> Vec<u64> {
-    let mut ways = vec![0; plan.tasks.len()];
+    let mut ways = vec![0_u64; plan.tasks.len()];
     for (index, task) in plan.tasks.iter().enumerate().rev() {
-        ways[index] += room.figures(task).map_or(0, |figures| figures.milliseconds);
+        let own = room.figures(task).map_or(0, |figures| figures.milliseconds);
+        ways[index] = ways[index].saturating_add(own);
         for need in &task.needs {
             ways[*need] = ways[*need].max(ways[index]);
         }

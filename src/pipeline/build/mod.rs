@@ -18,6 +18,7 @@ pub use self::memory::Memory;
 use self::memory::{Room, ways};
 use self::outlook::{Found, not_installed};
 pub use self::outlook::{Outlook, forecast};
+pub use self::result::in_place;
 use self::script::Ran;
 use super::compose::Workdir;
 use super::context::Context;
@@ -207,6 +208,8 @@ struct Building<'a> {
     uploads: JoinSet<()>,
     /// Keys whose script runs now for all that have the same, and by whom.
     leaders: BTreeMap<Key, usize>,
+    /// Tasks whose results fit every store.
+    fits_all: BTreeSet<usize>,
     /// Keys whose result names its store, so that each has to make its own.
     apart: BTreeSet<Key>,
     learned: BTreeMap<String, Figures>,
@@ -281,6 +284,7 @@ impl<'a> Building<'a> {
             unpacking: 0,
             uploads: JoinSet::new(),
             leaders: BTreeMap::new(),
+            fits_all: BTreeSet::new(),
             apart: BTreeSet::new(),
             learned: BTreeMap::new(),
             has_kept: false,
@@ -348,7 +352,10 @@ impl<'a> Building<'a> {
     fn begin_script(&mut self, index: usize) {
         let task = &self.plan.tasks[index];
         let key = task.keys.shared;
-        let is_shared = task.is_kept && !self.apart.contains(&key);
+        // What is made of another store's own result is no result of this one.
+        let fits_all = |need: &usize| self.fits_all.contains(need);
+        let may_share = !task.per_store && task.needs.iter().all(fits_all);
+        let is_shared = task.never_kept.is_none() && may_share && !self.apart.contains(&key);
         if is_shared && self.leaders.contains_key(&key) {
             return;
         }
@@ -362,7 +369,7 @@ impl<'a> Building<'a> {
         self.states[index] = State::Running;
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
         self.running.spawn(async move {
-            let result = script::run(&plan, index, &memory, &context).await;
+            let result = script::run(&plan, index, may_share, &memory, &context).await;
             (index, result.map(Ended::Ran))
         });
     }
@@ -384,13 +391,18 @@ impl<'a> Building<'a> {
             Ok(Ended::Ran(ran)) => {
                 self.states[index] = State::Done;
                 self.learned.insert(task.name(), ran.figures);
-                if task.is_kept {
+                if task.never_kept.is_none() {
                     self.share(index, ran.entry);
                 }
                 self.done(index, ran.elapsed, Origin::Script);
             }
             Ok(Ended::Taken(elapsed, origin)) => {
                 self.states[index] = State::Done;
+                if let Found::Kept(entry) = &self.found[&index]
+                    && entry.key == task.keys.shared
+                {
+                    self.fits_all.insert(index);
+                }
                 self.done(index, elapsed, origin);
             }
             Ok(Ended::NotThere) => {
@@ -425,7 +437,9 @@ impl<'a> Building<'a> {
     fn share(&mut self, index: usize, entry: Option<Entry>) {
         let key = self.plan.tasks[index].keys.shared;
         let fits_all = entry.as_ref().is_some_and(|entry| entry.key == key);
-        if !fits_all {
+        if fits_all {
+            self.fits_all.insert(index);
+        } else {
             self.apart.insert(key);
         }
         let Some(entry) = entry else { return };

@@ -106,7 +106,9 @@ impl Outlook {
         let missing = |found: &BTreeMap<usize, Found>| -> Vec<usize> {
             let missing = found.iter().filter(|(_, found)| **found == Found::Nothing);
             let missing = missing.map(|(index, _)| *index);
-            missing.filter(|index| plan.tasks[*index].is_kept).collect()
+            missing
+                .filter(|index| plan.tasks[*index].never_kept.is_none())
+                .collect()
         };
         // What every store can take is brought once; then what only its own can.
         for shared in [true, false] {
@@ -212,13 +214,13 @@ fn wanted(plan: &Plan) -> BTreeSet<usize> {
 /// What this machine knows of a task's result: kept for its own unit, else for every store.
 fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
     let task = &plan.tasks[index];
-    if force || !task.is_kept {
+    if force || task.never_kept.is_some() {
         return Found::Nothing;
     }
     let keys = [task.keys.own, task.keys.shared];
     match keys.into_iter().find_map(|key| cache.find(key)) {
         Some(entry) => Found::Kept(entry),
-        None if Place::new(plan, task).holds() => Found::InPlace,
+        None if Place::new(plan, task).holds(None) => Found::InPlace,
         None => Found::Nothing,
     }
 }
@@ -241,8 +243,8 @@ pub fn miss(plan: &Plan, task: &Task, cache: &Cache, force: bool) -> Miss {
     if force {
         return Miss::Forced;
     }
-    if !task.is_kept {
-        return Miss::Never;
+    if let Some(because) = task.never_kept {
+        return Miss::Never { because };
     }
     match cache.inputs(&task.name()) {
         None => Miss::New,

@@ -15,18 +15,58 @@ use walkdir::WalkDir;
 
 use super::super::failure::Io;
 use crate::cache::{self, Cache, Entry, Key};
-use crate::plan::{Plan, Task};
+use crate::overlay::{self, Composition, Kind};
+use crate::plan::{BUILD, Plan, Task};
 
-/// Paths below a task's folder that are no output: what is installed, what is pruned, and what
-/// tools keep to be faster the next time.
+/// Where the records lie, below this tool's own folder.
+const RESULTS: &str = "results";
+
+/// What lies in the units of a project, by unit and script: the key of the result, none where it
+/// is not known what it was made of.
+pub fn in_place(project: &Path) -> BTreeMap<String, BTreeMap<String, Option<Key>>> {
+    /// Only the key: a record has very many files.
+    #[derive(Deserialize)]
+    struct Head {
+        key: Option<Key>,
+    }
+    let mut units = BTreeMap::<String, BTreeMap<String, Option<Key>>>::new();
+    let records = project.join(".alokai").join(RESULTS);
+    for entry in WalkDir::new(&records)
+        .min_depth(3)
+        .max_depth(3)
+        .into_iter()
+        .flatten()
+    {
+        let path = entry.path().strip_prefix(&records).unwrap_or(entry.path());
+        let mut parts = path.iter().map(|part| part.to_string_lossy().into_owned());
+        let (Some(script), Some(store), Some(app)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let head = std::fs::read(entry.path()).ok();
+        let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
+        let unit = format!("{store}/{}", app.trim_end_matches(".json"));
+        units
+            .entry(unit)
+            .or_default()
+            .insert(script, head.and_then(|head| head.key));
+    }
+    units
+}
+
+/// Paths in a composed app that are no output: what is pruned, and what tools keep to be faster
+/// the next time.
 const APART: [&str; 6] = [
-    "node_modules",
     ".deploy",
     ".next/cache",
     ".turbo",
     ".cache",
     ".git",
+    "node_modules/.cache",
 ];
+
+/// The same of a workspace package, whose dependencies are installed in it.
+const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"];
 
 /// How a file was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +88,12 @@ impl Left {
 /// What is remembered of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
-    /// The key of the result; none while it is put in place.
+    /// The key of the result; none while it is made or put in place, and when it is not known
+    /// what it was made of.
     key: Option<Key>,
+    /// The digest under which it is kept, if it is.
+    #[serde(default)]
+    blob: Option<String>,
     files: BTreeMap<String, Left>,
 }
 
@@ -64,10 +108,27 @@ pub struct Place<'a> {
     pub log: PathBuf,
     /// Paths in the folder that are its sources.
     sources: BTreeSet<&'a str>,
+    /// What is composed there; none for a package.
+    composition: Option<&'a Composition>,
+    /// Where the records of all scripts are.
+    records: PathBuf,
 }
 
 /// What is in a folder, as it was left.
-pub type Snapshot = BTreeMap<String, Left>;
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    files: BTreeMap<String, Left>,
+    /// Names that are no text.
+    odd: Vec<PathBuf>,
+}
+
+/// What a script wrote.
+pub enum Wrote {
+    /// These files, and nothing else decides what is in them but what the task sees.
+    These(BTreeMap<String, Left>),
+    /// Something else may have decided too.
+    Unsure(String),
+}
 
 impl<'a> Place<'a> {
     /// Of a task of the plan.
@@ -83,9 +144,14 @@ impl<'a> Place<'a> {
             task,
             folder: plan.project.join(&task.folder),
             record: own
-                .join("results")
+                .join(RESULTS)
                 .join(&task.script)
                 .join(format!("{name}.json")),
+            records: own.join(RESULTS),
+            composition: task.subject.unit().and_then(|unit| {
+                let store = plan.stores.iter().find(|store| store.id == unit.store)?;
+                store.compositions.iter().find(|one| one.unit == *unit)
+            }),
             log: own
                 .join("logs")
                 .join(&task.script)
@@ -110,26 +176,109 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Whether the result of the task's key lies here as it was left.
-    pub fn holds(&self) -> bool {
-        let Some(record) = self
-            .read()
-            .filter(|record| record.key == Some(self.task.keys.own))
-        else {
+    /// Whether the result of the task's key lies here as it was left; the kept one, where one is.
+    pub fn holds(&self, kept: Option<&Entry>) -> bool {
+        let own = Some(self.task.keys.own);
+        let Some(record) = self.read().filter(|record| record.key == own) else {
             return false;
         };
-        record.files.iter().all(|(path, left)| {
-            let metadata = self.folder.join(path).symlink_metadata();
-            metadata.is_ok_and(|metadata| metadata.is_dir() || Left::new(&metadata) == *left)
-        })
+        let is_same = match (kept, &record.blob) {
+            (Some(kept), Some(blob)) => kept.digest() == blob,
+            _ => true,
+        };
+        is_same
+            && record.files.iter().all(|(path, left)| {
+                let metadata = self.folder.join(path).symlink_metadata();
+                metadata.is_ok_and(|metadata| metadata.is_dir() || Left::new(&metadata) == *left)
+            })
     }
 
-    /// Takes away what the last result has left, and what the script is known to write anew: of
-    /// a source that is gone it would be shipped otherwise. Composed files stay.
+    /// Makes the folder what the task sees and nothing else: a result must not depend on what
+    /// was there by chance. In a composed app a build finds composed files and incremental
+    /// caches; another script also finds what a build has left, which is part of its key. Of a
+    /// package, whose folder is its people's, only what an earlier result has left goes.
     pub fn clear(&self) -> Result<(), Io> {
         let old = self.read().map(|record| record.files).unwrap_or_default();
-        // From here on nobody takes for whole what is not.
-        remove(&self.record)?;
+        if self.composition.is_some() && self.task.script == BUILD {
+            self.forget_others()?;
+            self.sweep(Path::new(""))?;
+        } else {
+            self.remove_old(&old)?;
+        }
+        // Nobody takes for whole what is under way, nor for unknown what it leaves.
+        self.write(&Record {
+            key: None,
+            blob: None,
+            files: BTreeMap::new(),
+        })?;
+        // What the last result wrote over is as composed again.
+        for (path, entry) in self.composition.iter().flat_map(|one| &one.entries) {
+            if old.contains_key(&**path) {
+                self.recompose(path, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn recompose(&self, path: &str, entry: &overlay::Entry) -> Result<(), Io> {
+        let place = self.folder.join(path);
+        let content = entry.read().map_err(Io::at("compose", &place))?;
+        match entry.kind() {
+            Kind::File { .. } if std::fs::read(&place).is_ok_and(|now| now == content) => Ok(()),
+            // Written in place: its permissions are those that compose gave it.
+            Kind::File { .. } => std::fs::write(&place, content).map_err(Io::at("write", &place)),
+            Kind::Link { target } => {
+                remove(&place)?;
+                std::os::unix::fs::symlink(&**target, &place).map_err(Io::at("link", &place))
+            }
+        }
+    }
+
+    /// Forgets what other scripts have left here, which goes.
+    fn forget_others(&self) -> Result<(), Io> {
+        let own = self.task.subject.to_string();
+        for script in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            remove(&script.path().join(format!("{own}.json")))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything below a folder that is neither composed nor apart; says whether
+    /// something stays.
+    fn sweep(&self, folder: &Path) -> Result<bool, Io> {
+        let full = self.folder.join(folder);
+        let entries = match std::fs::read_dir(&full) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            entries => entries.map_err(Io::at("read", &full))?,
+        };
+        let mut stays = false;
+        for entry in entries {
+            let entry = entry.map_err(Io::at("read", &full))?;
+            let inner = folder.join(entry.file_name());
+            let path = entry.path();
+            let kind = entry.file_type().map_err(Io::at("read", &path))?;
+            let is_source = inner
+                .to_str()
+                .is_some_and(|path| self.sources.contains(path));
+            if is_source || self.is_apart(&inner, kind.is_symlink()) {
+                stays = true;
+            } else if !kind.is_dir() {
+                remove(&path)?;
+            } else if self.sweep(&inner)? {
+                stays = true;
+            } else {
+                std::fs::remove_dir(&path).map_err(Io::at("remove", &path))?;
+            }
+        }
+        Ok(stays)
+    }
+
+    /// Removes what the last result has left, and folders that this leaves empty.
+    fn remove_old(&self, old: &BTreeMap<String, Left>) -> Result<(), Io> {
         let gone: Vec<&str> = old
             .keys()
             .map(String::as_str)
@@ -144,35 +293,35 @@ impl<'a> Place<'a> {
         }
         let folders: BTreeSet<&Path> = gone
             .iter()
-            .flat_map(|path| Path::new(path).ancestors().skip(1))
+            .flat_map(|path| Path::new(path).ancestors())
             .collect();
         // Deepest first; those with something else in them stay.
-        for folder in folders
-            .into_iter()
-            .rev()
-            .filter(|folder| *folder != Path::new(""))
-        {
+        let folders = folders.into_iter().rev();
+        for folder in folders.filter(|folder| *folder != Path::new("")) {
             let _ = std::fs::remove_dir(self.folder.join(folder));
         }
-        self.task
-            .outputs
-            .iter()
-            .try_for_each(|output| remove(&self.folder.join(output)))
+        Ok(())
+    }
+
+    fn is_apart(&self, path: &Path, is_link: bool) -> bool {
+        let is = |list: &[&str]| list.iter().any(|apart| path == Path::new(apart));
+        match self.composition {
+            // A link to what is installed is compose's.
+            Some(_) => is(&APART) || is_link && path == Path::new("node_modules"),
+            None => is(&APART_IN_PACKAGE),
+        }
     }
 
     /// What is in the folder now, but for what belongs to no result.
     pub fn snapshot(&self) -> Result<Snapshot, Io> {
-        let mut snapshot = Snapshot::new();
+        let mut snapshot = Snapshot::default();
         let inside = |path: &Path| {
-            path.strip_prefix(&self.folder)
-                .map(Path::to_owned)
-                .unwrap_or_default()
+            let inside = path.strip_prefix(&self.folder);
+            inside.map(Path::to_owned).unwrap_or_default()
         };
         let walk = WalkDir::new(&self.folder).into_iter();
-        let walk = walk.filter_entry(|entry| {
-            let path = inside(entry.path());
-            !APART.iter().any(|apart| path == Path::new(apart))
-        });
+        let walk = walk
+            .filter_entry(|entry| !self.is_apart(&inside(entry.path()), entry.path_is_symlink()));
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -190,11 +339,15 @@ impl<'a> Place<'a> {
                 }
             };
             let path = inside(entry.path());
-            let (Some(path), Ok(metadata)) = (path.to_str(), entry.metadata()) else {
+            let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if !path.is_empty() {
-                snapshot.insert(path.to_owned(), Left::new(&metadata));
+            match path.to_str() {
+                None => snapshot.odd.push(path),
+                Some("") => {}
+                Some(path) => {
+                    snapshot.files.insert(path.to_owned(), Left::new(&metadata));
+                }
             }
         }
         Ok(snapshot)
@@ -202,27 +355,68 @@ impl<'a> Place<'a> {
 
     /// What the script wrote: everything that is new or other than before. Of folders only those
     /// that are new and have nothing in them. A package's own sources are no output.
-    pub fn outputs(&self, before: &Snapshot) -> Result<BTreeMap<String, Left>, Io> {
-        let mut after = self.snapshot()?;
-        let is_folder = |left: &Left| left.5 & 0o170_000 == 0o040_000;
-        let is_package = self.task.subject.unit().is_none();
-        let filled: BTreeSet<String> = after
+    pub fn wrote(&self, before: &Snapshot) -> Result<Wrote, Io> {
+        let Snapshot { files, odd } = self.snapshot()?;
+        let unsure = |path: &Path, what: &str| {
+            let path = path.to_string_lossy();
+            Ok(Wrote::Unsure(format!("`{}` {what}", path.escape_debug())))
+        };
+        if let Some(path) = odd.first() {
+            return unsure(path, "has a name that is no text");
+        }
+        let is_package = self.composition.is_none();
+        for path in before
+            .files
             .keys()
-            .filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned()))
-            .collect();
-        after.retain(|path, left| {
-            if is_folder(left) {
-                return !before.contains_key(path) && !filled.contains(path);
+            .filter(|path| self.sources.contains(path.as_str()))
+        {
+            if !files.contains_key(path) {
+                return unsure(
+                    Path::new(path),
+                    "was removed by the script, although it is a source",
+                );
             }
-            before.get(path) != Some(left) && !(is_package && self.sources.contains(path.as_str()))
-        });
-        Ok(after)
+        }
+        let is_folder = |left: &Left| left.5 & 0o170_000 == 0o040_000;
+        let filled: BTreeSet<&str> = files
+            .keys()
+            .filter_map(|path| Some(path.rsplit_once('/')?.0))
+            .collect();
+        let mut outputs = BTreeMap::new();
+        for (path, left) in &files {
+            let is_source = self.sources.contains(path.as_str());
+            let is_new = before.files.get(path) != Some(left);
+            if is_folder(left) {
+                if !before.files.contains_key(path) && !filled.contains(path.as_str()) {
+                    outputs.insert(path.clone(), *left);
+                }
+            } else if is_new && !(is_package && is_source) {
+                outputs.insert(path.clone(), *left);
+            } else if is_package && !is_source && !is_new {
+                let what =
+                    "was there before, and the script has not written it anew; remove it once";
+                return unsure(&self.folder.join(path), what);
+            }
+        }
+        Ok(Wrote::These(outputs))
+    }
+
+    /// Remembers that something lies here of which nobody knows what it was made of.
+    pub fn remember_unsure(&self, before: &Snapshot) -> Result<(), Io> {
+        let mut files = self.snapshot()?.files;
+        files.retain(|path, left| before.files.get(path) != Some(left));
+        self.write(&Record {
+            key: None,
+            blob: None,
+            files,
+        })
     }
 
     /// Remembers that the result of the task's key lies here.
-    pub fn remember(&self, files: BTreeMap<String, Left>) -> Result<(), Io> {
+    pub fn remember(&self, files: BTreeMap<String, Left>, kept: Option<&Entry>) -> Result<(), Io> {
         self.write(&Record {
             key: Some(self.task.keys.own),
+            blob: kept.map(|entry| entry.digest().to_owned()),
             files,
         })
     }
@@ -244,6 +438,7 @@ impl<'a> Place<'a> {
                 .map(|path| (path.clone(), Left(0, 0, 0, 0, 0, 0)));
             self.write(&Record {
                 key: None,
+                blob: None,
                 files: under_way.collect(),
             })?;
             std::fs::create_dir_all(&self.folder)
@@ -262,7 +457,7 @@ impl<'a> Place<'a> {
             Ok((path, Left::new(&metadata)))
         };
         let files = paths.into_iter().map(left).collect::<Result<_, Io>>()?;
-        Ok(self.remember(files)?)
+        Ok(self.remember(files, Some(entry))?)
     }
 
     /// Moves what is in `from` into the folder: whole folders where nothing is yet.

@@ -7,7 +7,7 @@ use super::super::failure::Io;
 use super::super::process::{self, Script, Trouble};
 use super::memory::Memory;
 use super::outlook::miss;
-use super::result::{self, Place};
+use super::result::{self, Place, Wrote};
 use super::{Ended, Error, Origin, event_unit};
 use crate::cache::{self, Entry, Figures, Finished, Names};
 use crate::event::{Event, Span, Unit};
@@ -37,7 +37,7 @@ pub fn take(
     let place = Place::new(plan, task);
     let unit = event_unit(task);
     let span = context.events.span(&unit);
-    if !place.holds() {
+    if !place.holds(entry) {
         let Some(entry) = entry else {
             return Ok(Ended::NotThere);
         };
@@ -97,6 +97,7 @@ fn remember(plan: &Plan, task: &Task, context: &Context) {
 pub async fn run(
     plan: &Arc<Plan>,
     index: usize,
+    may_share: bool,
     memory: &Memory,
     context: &Arc<Context>,
 ) -> Result<Ran, StageError> {
@@ -135,7 +136,13 @@ pub async fn run(
     };
     let keeping = {
         let (plan, context) = (Arc::clone(plan), Arc::clone(context));
-        tokio::task::spawn_blocking(move || keep(&plan, index, &before, elapsed, figures, &context))
+        let done = Done {
+            before,
+            elapsed,
+            figures,
+            may_share,
+        };
+        tokio::task::spawn_blocking(move || keep(&plan, index, &done, &context))
     };
     let entry = match keeping.await {
         Ok(Ok(entry)) => entry,
@@ -152,41 +159,73 @@ pub async fn run(
     })
 }
 
+/// A script that has ended well, and what it began with.
+struct Done {
+    before: result::Snapshot,
+    elapsed: Duration,
+    figures: Figures,
+    /// Whether what it read from fits every store.
+    may_share: bool,
+}
+
 /// Remembers what the script wrote, and keeps it.
 fn keep(
     plan: &Plan,
     index: usize,
-    before: &result::Snapshot,
-    elapsed: Duration,
-    figures: Figures,
+    done: &Done,
     context: &Context,
 ) -> Result<Option<Entry>, String> {
     let task = &plan.tasks[index];
     let place = Place::new(plan, task);
-    let outputs = place.outputs(before).map_err(|error| told(&error))?;
+    let wrote = place.wrote(&done.before).map_err(|error| told(&error))?;
+    let unsure = match (wrote, plan.changed_source(task, context.began())) {
+        (Wrote::These(outputs), None) => Ok(outputs),
+        (Wrote::Unsure(reason), _) => Err(reason),
+        (_, Some(path)) => Err(format!("`{path}` was changed while the script ran")),
+    };
+    let outputs = match unsure {
+        Ok(outputs) => outputs,
+        Err(reason) => {
+            place
+                .remember_unsure(&done.before)
+                .map_err(|error| told(&error))?;
+            return Err(reason);
+        }
+    };
     let paths = outputs.keys().cloned().collect();
-    place.remember(outputs).map_err(|error| told(&error))?;
-    if !task.is_kept {
+    place
+        .remember(outputs.clone(), None)
+        .map_err(|error| told(&error))?;
+    if task.never_kept.is_some() {
         return Ok(None);
     }
     remember(plan, task, context);
     let names = match task.subject.unit() {
-        Some(unit) => Names::new(unit.store.as_str(), &unit.package_name(), &task.folder),
-        None => Names::none(),
+        _ if !done.may_share => None,
+        Some(unit) => Some(Names::new(
+            unit.store.as_str(),
+            &unit.package_name(),
+            &task.folder,
+        )),
+        None => Some(Names::none()),
     };
     let finished = Finished {
         folder: &place.folder,
         paths: &paths,
         log: &place.log,
         maker: &task.subject.to_string(),
-        names: &names,
+        names: names.as_ref(),
         shared: task.keys.shared,
         own: task.keys.own,
-        elapsed,
-        peak_bytes: figures.peak_bytes,
+        elapsed: done.elapsed,
+        peak_bytes: done.figures.peak_bytes,
     };
-    let kept = context.cache.keep(&finished).map(Some);
-    kept.map_err(|error: cache::Error| error.to_string())
+    let kept = context.cache.keep(&finished);
+    let kept = kept.map_err(|error: cache::Error| error.to_string())?;
+    place
+        .remember(outputs, Some(&kept))
+        .map_err(|error| told(&error))?;
+    Ok(Some(kept))
 }
 
 fn told(error: &Io) -> String {
