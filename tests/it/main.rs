@@ -20,6 +20,7 @@ mod config;
 mod deploy;
 mod diff;
 mod drift;
+mod exact;
 mod example;
 mod failures;
 mod histories;

@@ -1,0 +1,360 @@
+//! A result is found when nothing has changed that its script can see, and not otherwise.
+
+use serde_json::json;
+
+use crate::support::{FRONTEND, MIDDLEWARE, Project, build, forget, many, results};
+
+const US: [&str; 2] = ["--store", "us"];
+
+fn unit(app: &str) -> String {
+    format!("us/{app}")
+}
+
+/// What became of the middleware of `us`.
+fn middleware(project: &Project) -> String {
+    results(&build(project, &US))[&unit(MIDDLEWARE)].clone()
+}
+
+/// A middleware whose result is what a script's expression gives.
+fn gives(expression: &str) -> Project {
+    let script = format!(
+        "const fs = require('fs'); const path = require('path'); const value = {expression}; \
+         fs.mkdirSync('lib', {{ recursive: true }}); fs.writeFileSync('lib/index.js', String(value))"
+    );
+    Project::shop().file("apps/storefront-middleware/build.js", &script)
+}
+
+fn lib(project: &Project) -> String {
+    project.read(&format!(".out/us/{MIDDLEWARE}/lib/index.js"))
+}
+
+#[test]
+fn what_a_failed_script_has_left_is_in_no_result() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.mkdirSync('gen', { recursive: true }); \
+        const source = fs.readFileSync('src/index.js', 'utf8'); fs.writeFileSync('gen/' + source, ''); \
+        if (!fs.existsSync('once')) fs.writeFileSync('once', source); \
+        fs.writeFileSync('lib/index.js', fs.readdirSync('gen').join()); if (source === 'bad') process.exit(1)";
+    let project = Project::shop().file("apps/storefront-middleware/build.js", script);
+    let source = "apps/storefront-middleware/src/index.js";
+    project.write(source, b"bad");
+    project
+        .alokai(&["store", "build", "--store", "us"])
+        .fails_with(1);
+    project.write(source, b"good");
+    assert_eq!(middleware(&project), "miss");
+    assert_eq!(lib(&project), "good");
+    forget(&project);
+    assert_eq!(middleware(&project), "hit");
+    assert_eq!(lib(&project), "good");
+    assert_eq!(project.read(&format!(".out/us/{MIDDLEWARE}/once")), "good");
+}
+
+#[test]
+fn what_lay_in_a_package_is_in_no_result() {
+    let project = Project::shop()
+        .file("packages/theme/package.json", r#"{ "name": "@acme/theme", "scripts": { "build": "node build.js" } }"#)
+        .file("packages/theme/build.js", "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); if (!fs.existsSync('lib/i.js')) fs.writeFileSync('lib/i.js', '1')")
+        .file("apps/storefront-middleware/package.json", r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "devDependencies": { "@acme/theme": "*" } }"#)
+        .link("node_modules/@acme/theme", "../../packages/theme")
+        .file("packages/theme/lib/i.js", "by hand");
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("lib/i.js` was there before, and the script has not written it anew"),
+        "{}",
+        run.stderr
+    );
+    std::fs::remove_dir_all(project.path("packages/theme/lib")).unwrap();
+    project.write("apps/storefront-middleware/src/index.js", b"// other");
+    build(&project, &US);
+    assert_eq!(project.read("packages/theme/lib/i.js"), "1");
+    // Known from here on: taken away before the next, and put back from the cache.
+    std::fs::remove_dir_all(project.path("packages/theme/lib")).unwrap();
+    project.write("apps/storefront-middleware/src/index.js", b"// third");
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr.contains("ok build @acme/theme (0.0 s): hit"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(project.read("packages/theme/lib/i.js"), "1");
+}
+
+#[test]
+fn what_is_made_of_a_stores_own_result_is_its_own() {
+    let project = gives("'// ' + process.cwd() + ({ us: 'USD', eu: 'EUR' })[path.basename(path.dirname(process.cwd()))]").file(
+        "apps/storefront-unified-nextjs/build.js",
+        "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
+         fs.writeFileSync('.next/currency', fs.readFileSync('../storefront-middleware/lib/index.js', 'utf8').slice(-3))",
+    );
+    for store in ["us", "eu"] {
+        let texts =
+            format!("apps/stores/fashion/stores/{store}/storefront-unified-nextjs/texts.txt");
+        project.write(&texts, b"the same");
+    }
+    let currency = |store: &str| project.read(&format!(".out/{store}/{FRONTEND}/.next/currency"));
+    build(&project, &["--all"]);
+    assert_eq!(
+        (currency("us").as_str(), currency("eu").as_str()),
+        ("USD", "EUR")
+    );
+    forget(&project);
+    build(&project, &["--all"]);
+    assert_eq!(
+        (currency("us").as_str(), currency("eu").as_str()),
+        ("USD", "EUR")
+    );
+}
+
+#[test]
+fn an_app_that_makes_something_of_the_id_can_say_so() {
+    let looked_up = "({ us: 'dollar', eu: 'euro' })[path.basename(path.dirname(process.cwd()))]";
+    let project = gives(looked_up).setting("build", &json!({ "perStore": [MIDDLEWARE] }));
+    let found = results(&build(&project, &["--all"]));
+    assert_eq!(found.values().filter(|result| *result == "miss").count(), 4);
+    assert_eq!(lib(&project), "dollar");
+    let wrong = project.setting("build", &json!({ "perStore": ["storefront-midleware"] }));
+    let run = wrong.alokai(&["store", "build", "--all"]).fails_with(2);
+    assert!(
+        run.stderr.contains("did you mean `storefront-middleware`?"),
+        "{}",
+        run.stderr
+    );
+    // The id as identifiers write it is seen.
+    for spelling in ["id.toUpperCase().replace('-', '_')", "id.replace('-', '')"] {
+        let script = format!(
+            "const id = require('path').basename(require('path').dirname(process.cwd())); require('fs').mkdirSync('lib', {{ recursive: true }}); \
+             require('fs').writeFileSync('lib/index.js', 'const ' + {spelling} + ' = 1')"
+        );
+        let project = many(2).file("apps/storefront-middleware/build.js", &script);
+        let found = results(&build(
+            &project,
+            &["--all", "--filter", "storefront-middleware-*"],
+        ));
+        assert!(
+            found.values().all(|result| result == "miss"),
+            "{spelling}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn loose_results_are_not_taken_for_strict_ones() {
+    let project = gives("process.env.MODE").env("MODE", "dev");
+    let loose = ["--store", "us", "--env-mode", "loose"];
+    build(&project, &loose);
+    assert_eq!(lib(&project), "dev");
+    assert_eq!(middleware(&project), "miss");
+    assert_eq!(lib(&project), "undefined");
+}
+
+#[test]
+fn other_scripts_see_arguments_builds_and_the_middleware() {
+    let project = Project::shop()
+        .app(MIDDLEWARE, r#""start": "node lib/index.js", "check": "node check.js""#)
+        .app(FRONTEND, r#""build": "node build.js", "check": "node check.js""#)
+        .file("apps/storefront-middleware/check.js", "console.log('ARGS', JSON.stringify(process.argv.slice(2)))")
+        .file("apps/storefront-unified-nextjs/check.js", "const fs = require('fs'); \
+            console.log('SEES', fs.readFileSync('../storefront-middleware/src/index.js', 'utf8'), fs.existsSync('.next/built') && fs.readFileSync('.next/built', 'utf8'))")
+        .file("apps/storefront-unified-nextjs/build.js", "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); fs.copyFileSync('texts.txt', '.next/built')");
+    let source = "apps/storefront-middleware/src/index.js";
+    project.write(source, b"one");
+    let check = |more: &[&str]| {
+        let arguments = [&["store", "run", "check", "--store", "us"], more].concat();
+        project.alokai(&arguments).succeeds().stderr
+    };
+    assert!(check(&["--", "a", "b"]).contains(r#"ARGS ["a","b"]"#));
+    assert!(check(&["--", "a b"]).contains(r#"ARGS ["a b"]"#));
+    assert!(check(&[]).contains("SEES one false"));
+    project.write(source, b"two");
+    assert!(check(&[]).contains("SEES two false"));
+    assert!(check(&[]).contains("ok check us/storefront-unified-nextjs (0.0 s): hit"));
+}
+
+#[test]
+fn another_script_sees_what_a_build_has_left() {
+    let project = Project::shop()
+        .app(MIDDLEWARE, r#""build": "node build.js", "start": "node lib/index.js", "test": "node test.js""#)
+        .file("apps/storefront-middleware/test.js", "const fs = require('fs'); console.log('TEST', fs.existsSync('lib/index.js') && fs.readFileSync('lib/index.js', 'utf8').trim())");
+    let only = ["--store", "us", "--filter", "storefront-middleware-*"];
+    let test = || {
+        let arguments = [&["store", "run", "test"], &only[..]].concat();
+        let run = project.alokai(&arguments).succeeds();
+        let line = run
+            .stderr
+            .lines()
+            .find_map(|line| Some(line.split_once("TEST ")?.1.to_owned()));
+        line.expect("it printed")
+    };
+    let source = "apps/storefront-middleware/src/index.js";
+    project.write(source, b"one");
+    assert_eq!(test(), "false");
+    build(&project, &only);
+    assert_eq!(test(), "one");
+    project.write(source, b"two");
+    assert_eq!(test(), "one", "nobody has built two");
+    build(&project, &only);
+    assert_eq!(test(), "two");
+    // And a build sees nothing of another script.
+    project.write(
+        "apps/storefront-middleware/test.js",
+        b"require('fs').writeFileSync('left', '')",
+    );
+    project.write("apps/storefront-middleware/build.js", b"const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/index.js', String(fs.existsSync('left')))");
+    let arguments = [&["store", "run", "test"], &only[..]].concat();
+    project.alokai(&arguments).succeeds();
+    assert!(project.exists(&format!(".out/us/{MIDDLEWARE}/left")));
+    build(&project, &only);
+    assert_eq!(lib(&project), "false");
+}
+
+#[test]
+fn an_app_of_another_kind_sees_its_store_whatever_is_chosen() {
+    let project = Project::shop()
+        .app("cms", r#""build": "node build.js", "start": "node lib/index.js""#)
+        .file("apps/cms/build.js", "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.copyFileSync('../storefront-unified-nextjs/shared.txt', 'lib/index.js')");
+    let shared = "apps/storefront-unified-nextjs/shared.txt";
+    let only = ["--store", "us", "--filter", "cms-*"];
+    for content in ["one", "two"] {
+        project.write(shared, content.as_bytes());
+        assert_eq!(results(&build(&project, &only))["us/cms"], "miss");
+        assert_eq!(project.read(".out/us/cms/lib/index.js"), content);
+        assert_eq!(
+            results(&build(&project, &US))["us/cms"],
+            "hit",
+            "the same without the filter"
+        );
+    }
+}
+
+#[test]
+fn files_of_the_project_and_of_packages_count() {
+    let package = r#"{ "name": "@acme/theme" }"#;
+    let project = gives("fs.readFileSync('../../../packages/theme/dist/i.js') + fs.readFileSync('../../../tsconfig.base.json') + fs.readFileSync('../../../tools/t')")
+        .file("package.json", r#"{ "name": "acme", "dependencies": { "@acme/theme": "*" } }"#)
+        .file("package-lock.json", "{}")
+        .file("packages/theme/package.json", package)
+        .file("packages/theme/.gitignore", "dist\n")
+        .file("packages/theme/dist/i.js", "1")
+        .link("node_modules/@acme/theme", "../../packages/theme")
+        .file("config/base.json", "1")
+        .link("tsconfig.base.json", "config/base.json")
+        .file("tools/t", "1")
+        .setting("build", &json!({ "globalDependencies": ["./tools/"] }));
+    assert_eq!(middleware(&project), "miss");
+    assert_eq!(middleware(&project), "hit");
+    for (number, path) in [
+        "packages/theme/dist/i.js",
+        "config/base.json",
+        "tools/t",
+        "package-lock.json",
+    ]
+    .iter()
+    .enumerate()
+    {
+        project.write(path, format!("{{}}{number}").as_bytes());
+        assert_eq!(middleware(&project), "miss", "{path}");
+        assert_eq!(middleware(&project), "hit", "{path}");
+    }
+    let project = project.setting("build", &json!({ "globalDependencies": ["toolz"] }));
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("`toolz` in `build.globalDependencies` matches no file"),
+        "{}",
+        run.stderr
+    );
+    let project = project.setting("build", &json!({ "globalDependencies": ["../x"] }));
+    project
+        .alokai(&["store", "build", "--store", "us"])
+        .fails_with(2);
+}
+
+#[test]
+fn a_forced_result_takes_the_place_of_what_was_kept() {
+    let project = gives("fs.readFileSync('../../../tools/t', 'utf8')").file("tools/t", "us");
+    build(&project, &["--all"]);
+    project.write("tools/t", b"mended");
+    build(&project, &["--store", "us", "--force"]);
+    forget(&project);
+    let found = results(&build(&project, &["--all"]));
+    assert!(!found[&unit(MIDDLEWARE)].contains("miss"), "{found:?}");
+    assert_eq!(lib(&project), "mended");
+}
+
+#[test]
+fn a_script_finds_composed_files_as_they_are_composed() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); const source = fs.readFileSync('src/index.js', 'utf8'); \
+        fs.writeFileSync('lib/index.js', fs.readFileSync('version.txt', 'utf8')); if (source === 'writes') fs.writeFileSync('version.txt', 'by the script'); \
+        if (source === 'removes') fs.rmSync('version.txt')";
+    let project = Project::shop()
+        .file("apps/storefront-middleware/build.js", script)
+        .file("apps/storefront-middleware/version.txt", "composed");
+    let source = "apps/storefront-middleware/src/index.js";
+    let version = format!(".out/us/{MIDDLEWARE}/version.txt");
+    project.write(source, b"writes");
+    build(&project, &US);
+    assert_eq!(project.read(&version), "by the script");
+    // Kept by the next compose, as what Next.js does to `tsconfig.json` is, and by a hit.
+    assert_eq!(middleware(&project), "hit");
+    assert_eq!(project.read(&version), "by the script");
+    project.write(source, b"only reads");
+    build(&project, &US);
+    assert_eq!(
+        (lib(&project).as_str(), project.read(&version).as_str()),
+        ("composed", "composed")
+    );
+
+    project.write(source, b"removes");
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("`version.txt` was removed by the script, although it is a source"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(middleware(&project), "miss", "it is not kept");
+}
+
+#[test]
+fn a_package_that_changes_while_its_script_runs_is_not_kept() {
+    let project = Project::shop()
+        .file("packages/theme/package.json", r#"{ "name": "@acme/theme", "scripts": { "build": "node build.js" } }"#)
+        .file("packages/theme/src.js", "one")
+        .file("packages/theme/build.js", "const fs = require('fs'); fs.writeFileSync('src.js', fs.readFileSync('src.js', 'utf8') + '!'); fs.mkdirSync('lib', { recursive: true }); fs.copyFileSync('src.js', 'lib/i.js')")
+        .file("apps/storefront-middleware/package.json", r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "devDependencies": { "@acme/theme": "*" } }"#)
+        .link("node_modules/@acme/theme", "../../packages/theme");
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("`packages/theme/src.js` was changed while the script ran"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn names_that_are_no_text_are_not_kept_in_part() {
+    let project = gives(
+        "(fs.mkdirSync('lib', { recursive: true }), fs.writeFileSync(Buffer.from('6c69622f636166e92e6a73', 'hex'), ''), 1)",
+    );
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr.contains("has a name that is no text"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(middleware(&project), "miss");
+}
