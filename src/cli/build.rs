@@ -1,13 +1,14 @@
-//! `store build` and `store deploy`.
+//! `store build`, `store run` and `store deploy`.
 
-use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions};
-use super::environment::{Node, surroundings as surroundings_of};
+use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, Work};
+use super::environment::{Environment, Node, surroundings as surroundings_of};
 use super::project;
 use super::run::{Surroundings, request, run};
+use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::in_place;
-use crate::plan::Script;
+use crate::pipeline::{Access, in_place};
+use crate::plan::{Request, Script};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let until = if options.compose_only {
@@ -16,56 +17,52 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
         Stage::Build
     };
     let (project, environment) = project(global)?;
-    let node = (!options.compose_only)
-        .then(|| Node::ask(&project.root))
-        .flatten();
-    let surroundings = Surroundings::new(&environment, environment.secrets(), &options.work);
-    let mut request = request(&project, &options.select, until)?;
-    request.surroundings = surroundings_of(&surroundings.scripts, node);
-    run(
-        &project,
-        request,
-        Some(&options.work),
-        &options.output,
-        surroundings,
-    )
+    let access = environment.secrets();
+    let (select, work) = (&options.select, &options.work);
+    let (request, surroundings) = prepare(&project, &environment, access, select, work, until)?;
+    run(&project, request, Some(work), &options.output, surroundings)
 }
 
 pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let node = Node::ask(&project.root);
-    let surroundings = Surroundings::new(&environment, environment.secrets(), &options.work);
-    let mut request = request(&project, &options.select, Stage::Build)?;
+    let access = environment.secrets();
+    let (select, work) = (&options.select, &options.work);
+    let until = Stage::Build;
+    let (mut request, surroundings) = prepare(&project, &environment, access, select, work, until)?;
     request.script = Script {
         name: options.script.clone(),
         arguments: options.arguments.clone(),
     };
-    request.surroundings = surroundings_of(&surroundings.scripts, node);
     request.surroundings.in_place = in_place(&project.root);
-    run(
-        &project,
-        request,
-        Some(&options.work),
-        &options.output,
-        surroundings,
-    )
+    run(&project, request, Some(work), &options.output, surroundings)
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let node = Node::ask(&project.root);
-    let mut request = request(&project, &options.select, options.until)?;
+    let access = environment.access(&options.access)?;
+    let (select, work) = (&options.select, &options.work);
+    let (mut request, surroundings) =
+        prepare(&project, &environment, access, select, work, options.until)?;
     request.allow_dirty = options.allow_dirty;
     request.registry = environment.registry(&options.access);
     request.console = environment.console(&options.access);
-    let access = environment.access(&options.access)?;
-    let surroundings = Surroundings::new(&environment, access, &options.work);
+    run(&project, request, Some(work), &options.output, surroundings)
+}
+
+/// The request up to a stage, and what it is carried out in. Node is asked for its version while
+/// the stores are chosen.
+fn prepare(
+    project: &Project,
+    environment: &Environment,
+    access: Access,
+    select: &Select,
+    work: &Work,
+    until: Stage,
+) -> Result<(Request, Surroundings), AnyError> {
+    let runs = until > Stage::Compose;
+    let node = runs.then(|| Node::ask(&project.root)).flatten();
+    let mut request = request(project, select, until)?;
+    let surroundings = Surroundings::new(environment, access, work);
     request.surroundings = surroundings_of(&surroundings.scripts, node);
-    run(
-        &project,
-        request,
-        Some(&options.work),
-        &options.output,
-        surroundings,
-    )
+    Ok((request, surroundings))
 }
