@@ -60,7 +60,6 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
             "id": task.subject.to_string(),
             "command": task.command,
             "folder": task.folder,
-            "outputs": task.outputs,
             "variables": task.variables,
             "cache": match forecast {
                 Forecast::Hit => "hit",

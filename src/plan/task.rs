@@ -9,7 +9,7 @@ use super::{Error, StorePlan};
 use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
 use crate::overlay::Composition;
-use crate::store::{AppKind, Framework, UnitId};
+use crate::store::{AppKind, UnitId};
 
 /// The script that makes an app what an image takes.
 pub const BUILD: &str = "build";
@@ -61,9 +61,6 @@ pub struct Task {
     pub keys: Keys,
     /// Where it runs, relative to the project.
     pub folder: String,
-    /// Folders and files that the script writes anew, relative to `folder`. They go before it
-    /// runs: what an earlier build left of a source that is gone would be shipped otherwise.
-    pub outputs: Vec<String>,
     /// Indices of tasks that have to be done before.
     pub needs: Vec<usize>,
 }
@@ -279,7 +276,6 @@ impl Graph<'_> {
                 packages: self.packages.sources(&package.package),
                 variables: Vec::new(),
                 keys: NO_KEYS,
-                outputs: Vec::new(),
                 needs,
             });
         }
@@ -330,11 +326,6 @@ impl Graph<'_> {
             packages: self.packages.sources(&package),
             variables: Vec::new(),
             keys: NO_KEYS,
-            outputs: if is_build {
-                outputs(app, composition)
-            } else {
-                Vec::new()
-            },
             needs,
         });
     }
@@ -346,37 +337,22 @@ const NO_KEYS: Keys = Keys {
     own: Key::NONE,
 };
 
-/// What has to be installed: everything but what a machine may do without.
+/// What has to be installed: the dependencies but those that a machine may do without; of a
+/// package that has none, what it is developed with. Where some are installed, others are left
+/// out on purpose (`npm ci --omit=dev`), and a script that misses one says so itself.
 fn required(package: &PackageJson) -> Vec<String> {
-    let optional = |name: &&str| !package.optional_dependencies.contains_key(*name);
-    package
-        .build_dependencies()
+    let optional = |name: &&String| !package.optional_dependencies.contains_key(*name);
+    let own: Vec<String> = package
+        .dependencies
+        .keys()
         .filter(optional)
-        .map(str::to_owned)
-        .collect()
-}
-
-/// What the app's build writes and an image takes, but for folders with composed files in them.
-/// Incremental caches stay, and with TypeScript's goes its note of what is written already.
-fn outputs(app: &BaseApp, composition: &Composition) -> Vec<String> {
-    let mut outputs = match app.kind {
-        AppKind::Frontend(Framework::Nextjs) => vec![".next/standalone".to_owned()],
-        AppKind::Frontend(Framework::Nuxt) => vec![".output".to_owned()],
-        _ => {
-            let entry = super::image::entry(app).unwrap_or_default();
-            let folder = entry.split_once('/').map(|(folder, _)| folder.to_owned());
-            folder
-                .into_iter()
-                .chain(["tsconfig.tsbuildinfo".to_owned()])
-                .collect()
-        }
-    };
-    outputs.retain(|output| {
-        let inside = format!("{output}/");
-        let is_composed = |path: &str| path == output || path.starts_with(&inside);
-        !composition.entries.keys().any(|path| is_composed(path))
-    });
-    outputs
+        .cloned()
+        .collect();
+    if own.is_empty() {
+        package.dev_dependencies.keys().cloned().collect()
+    } else {
+        own
+    }
 }
 
 /// Workspace packages that apps reach, each after those that it needs itself.
