@@ -199,6 +199,9 @@ pub enum Event {
         stage: Stage,
         /// How many units it has.
         units: usize,
+        /// The script, if it is another one than `build`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        script: Option<String>,
     },
     /// A stage ended, well or not.
     StageFinished {

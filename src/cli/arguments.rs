@@ -52,7 +52,7 @@ pub(super) enum CacheCommand {
     Stats(StatsOptions),
     /// Removes what is older or larger than `cache` in the config allows
     Gc,
-    /// Removes everything
+    /// Removes every kept result; what lies built in `.out` stays
     Clear,
 }
 
@@ -89,7 +89,7 @@ pub(super) enum StoreCommand {
     Drift(DriftOptions),
     /// Finds what is odd in the hierarchy: needless copies, orphans, rules without effect
     Check(CheckOptions),
-    /// Removes `.out` and what is remembered of it
+    /// Removes `.out`, the cache, logs and what is remembered
     Clean,
     /// Tells who gives a composed file, whom it hides, and which rule dropped it
     Why(WhyOptions),
@@ -336,10 +336,10 @@ pub(super) struct BuildOptions {
 )]
 pub(super) struct Work {
     /// Prints the plan and changes nothing
-    #[arg(long)]
+    #[arg(long, alias = "dry")]
     pub dry_run: bool,
     /// Lets failed stores drop out while the rest goes on; the exit code still says 1
-    #[arg(long)]
+    #[arg(long, alias = "continue")]
     pub keep_going: bool,
     /// Scripts that run at once, at most [default: cores, as far as memory goes]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -350,9 +350,21 @@ pub(super) struct Work {
     /// Tells in full why a script has to run
     #[arg(long)]
     pub explain: bool,
+    /// What is printed of what scripts print
+    #[arg(long, value_name = "WHICH", default_value = "full")]
+    pub output_logs: OutputLogs,
     /// What scripts see of the environment
     #[arg(long, value_name = "MODE", default_value = "strict")]
     pub env_mode: EnvMode,
+}
+
+/// What is printed of what scripts print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum OutputLogs {
+    /// Everything; of a kept result what its script printed when it ran.
+    Full,
+    /// Only of scripts that run.
+    NewOnly,
 }
 
 /// What scripts see of the environment.

@@ -46,9 +46,14 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
             )
         });
         return answer(&format!(
-            "{} results in {} archives\n{} of at most {}, {} unpacked\n{used}",
-            found.entries,
+            "{} in {} {}\n{} of at most {}, {} unpacked\n{used}",
+            results(found.entries),
             found.blobs,
+            if found.blobs == 1 {
+                "archive"
+            } else {
+                "archives"
+            },
             bytes(found.bytes),
             bytes(limits.bytes),
             bytes(found.unpacked),
@@ -59,15 +64,19 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
     if matches!(command, CacheCommand::Clear) {
         let removed = cache.clear().map_err(failed)?;
         return answer(&format!(
-            "removed {} results, {}\n",
-            removed.entries,
+            "removed {}, {}\nwhat lies built in .out stays; `--force` runs its scripts all the same\n",
+            results(removed.entries),
             bytes(removed.bytes)
         ));
     }
     let removed = cache.collect(limits).map_err(failed)?;
     answer(&format!(
-        "removed {} results, {}\n",
-        removed.entries,
+        "removed {}, {}\n",
+        results(removed.entries),
         bytes(removed.bytes)
     ))
+}
+
+fn results(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "result" } else { "results" })
 }

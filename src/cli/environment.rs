@@ -134,6 +134,11 @@ impl Environment {
         ScriptEnvironment { all, loose }
     }
 
+    /// Whether a token of turbo is set, and nothing that says whose cache it is for.
+    pub fn has_lonely_token(&self) -> bool {
+        self.get(TOKEN).is_some() && self.remote().is_none()
+    }
+
     /// The remote cache, where the variables of turbo name one.
     pub fn remote(&self) -> Option<RemoteSettings> {
         let seconds = self
@@ -193,14 +198,15 @@ pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surround
         .and_then(Node::version)
         .unwrap_or_else(|| "none".into());
     // What scripts see then is in no key.
-    let loose = scripts
-        .loose
-        .then(|| ("environment".to_owned(), "loose".to_owned()));
-    let tools = [("node".into(), node), ("platform".into(), platform)];
-    let tools = tools.into_iter().chain(loose);
+    let mode = if scripts.loose { "loose" } else { "strict" };
+    let tools = [
+        ("node".into(), node),
+        ("platform".into(), platform),
+        ("environment".into(), mode.into()),
+    ];
     Surroundings {
         environment: texts.collect(),
-        tools: tools.collect(),
+        tools: tools.into(),
         in_place: InPlace::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::arguments::{EnvMode, Output, Select, Work};
+use super::arguments::{EnvMode, Output, OutputLogs, Select, Work};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
@@ -15,7 +15,7 @@ use crate::event::{Stage, seconds};
 use crate::pipeline::{
     self, Access, CACHE, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary, forecast,
 };
-use crate::plan::{self, Filter, Plan, Request, Script};
+use crate::plan::{self, BUILD, Filter, Plan, Request, Script};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -32,6 +32,8 @@ pub struct Surroundings {
     pub access: Access,
     pub scripts: ScriptEnvironment,
     pub remote: Option<RemoteSettings>,
+    /// What a person should know before it begins.
+    pub notices: Vec<&'static str>,
 }
 
 impl Surroundings {
@@ -41,6 +43,13 @@ impl Surroundings {
             access,
             scripts: environment.scripts(work.env_mode == EnvMode::Loose),
             remote: environment.remote(),
+            notices: if environment.has_lonely_token() {
+                vec![
+                    "`TURBO_TOKEN` is set, and neither `TURBO_API` nor a team: the remote cache is not used",
+                ]
+            } else {
+                Vec::new()
+            },
         }
     }
 }
@@ -81,7 +90,9 @@ pub fn run(
         };
     }
     let (summary, result) = carry_out(plan, &request, work, output.json, surroundings)?;
-    let shown = show(&table(summary), request.until, result.is_ok(), output.json);
+    let mut table = table(summary);
+    table.script = other_script(&request);
+    let shown = show(&table, request.until, result.is_ok(), output.json);
     // A failed run stays a failed run although nobody reads its summary.
     result.map_err(AnyError::from).and(shown)
 }
@@ -138,6 +149,9 @@ fn carry_out(
             None
         }
     };
+    for notice in surroundings.notices {
+        events.notice(notice);
+    }
     if surroundings.scripts.loose {
         events.notice(
             "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
@@ -160,6 +174,8 @@ fn carry_out(
         remote,
         force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
+        script: other_script(request),
+        replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
     });
     let ended = under_lock(plan, request, &context);
     // The reporter ends when the last sender is gone. Somebody who has ended the run does not
@@ -236,8 +252,15 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     ready.map_err(|source| Error::Start { source })
 }
 
+/// The script that was asked for, if it is another one than `build`.
+fn other_script(request: &Request) -> Option<String> {
+    let script = &request.script.name;
+    (script != BUILD).then(|| script.clone())
+}
+
 fn table(summary: Summary) -> SummaryTable {
     SummaryTable {
+        script: None,
         units: summary
             .units
             .into_iter()

@@ -37,6 +37,10 @@ pub struct Context {
     pub remote: Option<Remote>,
     /// Whether scripts run although their results are there.
     pub force: bool,
+    /// The script that the build stage runs, if it is another one than `build`.
+    pub script: Option<String>,
+    /// Whether what a kept script printed is printed again.
+    pub replays: bool,
     /// Whether it was told that results cannot be kept; the first time says enough.
     pub warned: AtomicBool,
 }

@@ -205,7 +205,12 @@ fn to_built(
 
 /// Sends a stage's beginning and end around its work.
 fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -> T) -> T {
-    context.events.send(Event::StageStarted { stage, units });
+    let script = context.script.clone().filter(|_| stage == Stage::Build);
+    context.events.send(Event::StageStarted {
+        stage,
+        units,
+        script,
+    });
     let started = Instant::now();
     let product = work();
     context.events.send(Event::StageFinished {

@@ -21,6 +21,8 @@ pub enum Forecast {
     Hit,
     /// Its script would run.
     Runs(Miss),
+    /// Another store's script would make the same, unless its result names that store.
+    Follows(String),
     /// Nobody who runs needs it.
     Unneeded,
 }
@@ -64,12 +66,15 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
             "cache": match forecast {
                 Forecast::Hit => "hit",
                 Forecast::Runs(_) => "miss",
+                Forecast::Follows(_) => "reused",
                 Forecast::Unneeded => "unneeded",
             },
             "needs": needs.collect::<Vec<_>>(),
         });
-        if let Forecast::Runs(miss) = forecast {
-            value["why"] = json!(miss);
+        match forecast {
+            Forecast::Runs(miss) => value["why"] = json!(miss),
+            Forecast::Follows(maker) => value["from"] = json!(maker),
+            Forecast::Hit | Forecast::Unneeded => {}
         }
         match &task.subject {
             Subject::Package(name) => value["package"] = json!(name),
@@ -173,10 +178,24 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             )?;
             match forecast {
                 Forecast::Runs(miss) => writeln!(out, "     {}", miss.text(false))?,
+                Forecast::Follows(maker) => {
+                    writeln!(
+                        out,
+                        "     takes what {maker} makes, unless that names its store"
+                    )?;
+                }
                 Forecast::Hit => writeln!(out, "     hit")?,
-                Forecast::Unneeded => writeln!(out, "     needed by nothing that runs")?,
+                Forecast::Unneeded => writeln!(
+                    out,
+                    "     not needed, since nothing that reads from it runs"
+                )?,
             }
         }
+        let runs = forecasts
+            .iter()
+            .filter(|it| matches!(it, Forecast::Runs(_)))
+            .count();
+        writeln!(out, "  {runs} of {} scripts would run", forecasts.len())?;
     }
     if !plan.images.is_empty() {
         let references = plan

@@ -156,7 +156,9 @@ pub enum Error {
     #[error("`{pattern}` in `build.env` for `{app}` is no pattern")]
     #[diagnostic(
         code(alokai::plan::variables),
-        help("write a variable's name, or a beginning with a star: `SENTRY_*`")
+        help(
+            "write a variable's name, or a beginning with a star: `SENTRY_*`; nothing is taken out with `!`"
+        )
     )]
     Variables {
         /// App, package or `*`.

@@ -130,7 +130,8 @@ impl Seen {
             task.keys = Keys { shared, own };
             task.variables = variables;
             if unsure {
-                let because = "an earlier script did not end in its folder; a build clears it";
+                let because =
+                    "an earlier script was cut short in its folder; `--force` builds it anew";
                 task.never_kept.get_or_insert(because);
             }
         }
@@ -178,10 +179,19 @@ impl Seen {
                 .get(&task.source)
                 .cloned()
                 .unwrap_or_default(),
-            tools: self.tools.clone(),
+            tools: self.tools_of(task),
             upstream: upstream.collect(),
             in_place: self.in_place(tasks, task),
         }
+    }
+
+    /// Tools, and the store itself where its app makes something of the id.
+    fn tools_of(&self, task: &Task) -> BTreeMap<String, String> {
+        let mut tools = self.tools.clone();
+        if let (true, Some(unit)) = (task.per_store, task.subject.unit()) {
+            tools.insert("store".into(), unit.store.to_string());
+        }
+        tools
     }
 
     /// What other scripts have left in the unit's folder, which this one may read. A build

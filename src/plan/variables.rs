@@ -134,6 +134,9 @@ fn globs<'a>(of: &str, patterns: impl Iterator<Item = &'a str>) -> Result<GlobSe
     let mut last = "";
     for pattern in patterns {
         last = pattern;
+        if pattern.is_empty() || pattern.starts_with('!') {
+            return Err(wrong(pattern));
+        }
         globs.add(Glob::new(pattern).map_err(|_| wrong(pattern))?);
     }
     globs.build().map_err(|_| wrong(last))

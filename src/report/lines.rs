@@ -131,9 +131,14 @@ fn write_line(out: &mut impl Write, event: &Event, detail: Detail) -> std::io::R
 /// What people read of an event that is no output.
 pub fn line(event: &Event, detail: Detail) -> Option<String> {
     Some(match event {
-        Event::StageStarted { stage, units } => {
+        Event::StageStarted {
+            stage,
+            units,
+            script,
+        } => {
+            let work = script.clone().unwrap_or_else(|| stage.to_string());
             format!(
-                "== {stage} ({units} {})",
+                "== {work} ({units} {})",
                 if *units == 1 { "unit" } else { "units" }
             )
         }

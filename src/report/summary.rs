@@ -44,6 +44,9 @@ pub struct Deployed {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SummaryTable {
+    /// The script, if it is another one than `build`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// Units in the plan's order.
     pub units: Vec<SummaryRow>,
     /// Deployed stores with their public addresses.
@@ -88,7 +91,8 @@ impl SummaryTable {
                 }
                 writeln!(out, "{}", line.trim_end())
             };
-            line(["store", "app", "build", ".deploy", "image", "digest"])?;
+            let script = self.script.as_deref().unwrap_or("build");
+            line(["store", "app", script, ".deploy", "image", "digest"])?;
             for row in &self.units {
                 let size = |size: Option<u64>| size.map_or("-".into(), bytes);
                 let digest = row.digest.as_deref().unwrap_or("-");
@@ -153,8 +157,13 @@ impl SummaryTable {
             out,
             "{ran} built, {hits} hits, {reused} reused from other stores"
         )?;
+        let was = if self.script.is_some() {
+            "ran"
+        } else {
+            "was built"
+        };
         for (maker, count) in makers {
-            writeln!(out, "  {maker} was built once for {} stores", count + 1)?;
+            writeln!(out, "  {maker} {was} once for {} stores", count + 1)?;
         }
         Ok(())
     }

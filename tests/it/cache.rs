@@ -438,7 +438,7 @@ fn the_cache_is_kept_small() {
     );
     let project = project.setting("cache", &json!({ "maxSize": "310 kB" }));
     let text = project.alokai(&["cache", "gc"]).succeeds().stdout;
-    assert!(text.starts_with("removed 1 results, 100."), "{text}");
+    assert!(text.starts_with("removed 1 result, 100."), "{text}");
     project.write(source, b"2");
     assert_eq!(
         results(&build(&project, &only))[&format!("us/{MIDDLEWARE}")],
@@ -458,7 +458,7 @@ fn the_cache_is_kept_small() {
         .set_modified(old)
         .unwrap();
     let text = project.alokai(&["cache", "gc"]).succeeds().stdout;
-    assert!(text.starts_with("removed 1 results, 100."), "{text}");
+    assert!(text.starts_with("removed 1 result, 100."), "{text}");
 
     let text = project.alokai(&["cache", "clear"]).succeeds().stdout;
     assert!(text.starts_with("removed 2 results, 200."), "{text}");

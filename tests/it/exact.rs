@@ -113,9 +113,15 @@ fn what_is_made_of_a_stores_own_result_is_its_own() {
 #[test]
 fn an_app_that_makes_something_of_the_id_can_say_so() {
     let looked_up = "({ us: 'dollar', eu: 'euro' })[path.basename(path.dirname(process.cwd()))]";
-    let project = gives(looked_up).setting("build", &json!({ "perStore": [MIDDLEWARE] }));
+    // Before it said so, what was made for one store was given to the other.
+    let project = gives(looked_up);
+    build(&project, &["--all"]);
+    let project = project.setting("build", &json!({ "perStore": [MIDDLEWARE] }));
     let found = results(&build(&project, &["--all"]));
-    assert_eq!(found.values().filter(|result| *result == "miss").count(), 4);
+    let misses = found
+        .iter()
+        .filter(|(unit, result)| unit.ends_with(MIDDLEWARE) && *result == "miss");
+    assert_eq!(misses.count(), 2, "{found:?}");
     assert_eq!(lib(&project), "dollar");
     let wrong = project.setting("build", &json!({ "perStore": ["storefront-midleware"] }));
     let run = wrong.alokai(&["store", "build", "--all"]).fails_with(2);
@@ -274,6 +280,57 @@ fn files_of_the_project_and_of_packages_count() {
     project
         .alokai(&["store", "build", "--store", "us"])
         .fails_with(2);
+}
+
+#[test]
+fn a_script_that_failed_leaves_nothing_and_keeps_nobody_from_being_kept() {
+    let project = Project::shop()
+        .app(MIDDLEWARE, r#""build": "node build.js", "start": "node lib/index.js", "test": "node test.js", "lint": "node lint.js""#)
+        .file("apps/storefront-middleware/test.js", "require('fs').writeFileSync('left', ''); process.exit(3)")
+        .file("apps/storefront-middleware/lint.js", "console.log('LEFT', require('fs').existsSync('left'))");
+    let run = |script: &str| project.alokai(&["store", "run", script, "--store", "us"]);
+    assert!(run("lint").succeeds().stderr.contains("LEFT false"));
+    run("test").fails_with(1);
+    assert!(project.exists(&format!(".out/us/{MIDDLEWARE}/left")));
+    assert!(
+        run("lint")
+            .succeeds()
+            .stderr
+            .contains("lint us/storefront-middleware (0.0 s): hit")
+    );
+    project.write("apps/storefront-middleware/src/index.js", b"// other");
+    assert!(
+        run("lint").succeeds().stderr.contains("LEFT false"),
+        "what it left is gone"
+    );
+    assert!(run("lint").succeeds().stderr.contains(": hit"));
+}
+
+#[test]
+fn force_runs_every_script() {
+    let project = Project::shop();
+    build(&project, &["--all"]);
+    let plan = project
+        .alokai(&["store", "build", "--all", "--dry-run"])
+        .succeeds();
+    assert!(
+        plan.stdout.contains("0 of 4 scripts would run"),
+        "{}",
+        plan.stdout
+    );
+    let found = results(&build(&project, &["--all", "--force"]));
+    assert!(found.values().all(|result| result == "miss"), "{found:?}");
+    std::fs::remove_dir_all(project.path(".alokai")).unwrap();
+    let plan = project
+        .alokai(&["store", "build", "--all", "--dry-run"])
+        .succeeds();
+    assert!(
+        plan.stdout
+            .contains("takes what eu/storefront-middleware makes, unless that names its store")
+            && plan.stdout.contains("3 of 4 scripts would run"),
+        "{}",
+        plan.stdout
+    );
 }
 
 #[test]

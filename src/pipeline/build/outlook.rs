@@ -228,11 +228,20 @@ fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
 /// What would become of each task of the plan, as far as this machine knows.
 pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
     let outlook = Outlook::local(plan, cache, force);
+    let mut makers = BTreeMap::new();
     let tasks = plan.tasks.iter().enumerate();
     tasks
         .map(|(index, task)| match outlook.found(index) {
             None => Forecast::Unneeded,
-            Some(Found::Nothing) => Forecast::Runs(miss(plan, task, cache, force)),
+            Some(Found::Nothing) => {
+                let may_follow = task.never_kept.is_none() && !force;
+                let maker = makers.get(&task.keys.shared).filter(|_| may_follow);
+                if let Some(maker) = maker {
+                    return Forecast::Follows(String::clone(maker));
+                }
+                makers.insert(task.keys.shared, task.subject.to_string());
+                Forecast::Runs(miss(plan, task, cache, force))
+            }
             Some(_) => Forecast::Hit,
         })
         .collect()

@@ -28,6 +28,8 @@ pub fn in_place(project: &Path) -> BTreeMap<String, BTreeMap<String, Option<Key>
     #[derive(Deserialize)]
     struct Head {
         key: Option<Key>,
+        #[serde(default)]
+        is_known: bool,
     }
     let mut units = BTreeMap::<String, BTreeMap<String, Option<Key>>>::new();
     let records = project.join(".alokai").join(RESULTS);
@@ -45,6 +47,13 @@ pub fn in_place(project: &Path) -> BTreeMap<String, BTreeMap<String, Option<Key>
         };
         let head = std::fs::read(entry.path()).ok();
         let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
+        // What is known to be a failed script's goes before the next begins.
+        if head
+            .as_ref()
+            .is_some_and(|head| head.key.is_none() && head.is_known)
+        {
+            continue;
+        }
         let unit = format!("{store}/{}", app.trim_end_matches(".json"));
         units
             .entry(unit)
@@ -94,6 +103,9 @@ struct Record {
     /// The digest under which it is kept, if it is.
     #[serde(default)]
     blob: Option<String>,
+    /// Whether the files are all that it has left, although it has no key.
+    #[serde(default)]
+    is_known: bool,
     files: BTreeMap<String, Left>,
 }
 
@@ -203,12 +215,14 @@ impl<'a> Place<'a> {
             self.forget_others()?;
             self.sweep(Path::new(""))?;
         } else {
+            self.remove_failed()?;
             self.remove_old(&old)?;
         }
         // Nobody takes for whole what is under way, nor for unknown what it leaves.
         self.write(&Record {
             key: None,
             blob: None,
+            is_known: false,
             files: BTreeMap::new(),
         })?;
         // What the last result wrote over is as composed again.
@@ -243,6 +257,26 @@ impl<'a> Place<'a> {
             .flatten()
         {
             remove(&script.path().join(format!("{own}.json")))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what other scripts have left here that failed.
+    fn remove_failed(&self) -> Result<(), Io> {
+        let own = format!("{}.json", self.task.subject);
+        for script in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = script.path().join(&own);
+            let record = std::fs::read(&path).ok();
+            let record = record.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+            let is_failed = |record: &Record| record.key.is_none() && record.is_known;
+            if let Some(record) = record.filter(|record| path != self.record && is_failed(record)) {
+                self.remove_old(&record.files)?;
+                remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -408,6 +442,7 @@ impl<'a> Place<'a> {
         self.write(&Record {
             key: None,
             blob: None,
+            is_known: true,
             files,
         })
     }
@@ -417,6 +452,7 @@ impl<'a> Place<'a> {
         self.write(&Record {
             key: Some(self.task.keys.own),
             blob: kept.map(|entry| entry.digest().to_owned()),
+            is_known: true,
             files,
         })
     }
@@ -439,6 +475,7 @@ impl<'a> Place<'a> {
             self.write(&Record {
                 key: None,
                 blob: None,
+                is_known: false,
                 files: under_way.collect(),
             })?;
             std::fs::create_dir_all(&self.folder)

@@ -78,6 +78,9 @@ fn end(span: Span, origin: &Origin) -> Duration {
 
 /// Prints again what the script printed.
 fn replay(place: &Place, unit: &Unit, context: &Context) {
+    if !context.replays {
+        return;
+    }
     let text = std::fs::read(&place.log).unwrap_or_default();
     for line in String::from_utf8_lossy(&text).lines() {
         let line = process::readable(line);
@@ -130,6 +133,10 @@ pub async fn run(
     let result = judge(task, &place, ended, memory);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
+    if result.is_err() {
+        // What it has left is known, and goes before the next script begins.
+        let _ = place.remember_unsure(&before);
+    }
     result?;
     let figures = Figures {
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),

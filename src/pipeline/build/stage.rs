@@ -75,7 +75,6 @@ pub async fn run(
 struct Building<'a> {
     plan: &'a Arc<Plan>,
     context: &'a Arc<Context>,
-    workdirs: &'a [Workdir],
     states: Vec<State>,
     found: BTreeMap<usize, Found>,
     /// Tasks in the order in which they are begun: what holds up most first.
@@ -106,7 +105,7 @@ impl<'a> Building<'a> {
     fn new(
         plan: &'a Arc<Plan>,
         outlook: &'a Outlook,
-        workdirs: &'a [Workdir],
+        workdirs: &[Workdir],
         context: &'a Arc<Context>,
     ) -> Self {
         let is_composed = |index: usize, task: &Task| match &task.subject {
@@ -154,7 +153,6 @@ impl<'a> Building<'a> {
             states: plan.tasks.iter().enumerate().map(state).collect(),
             plan,
             context,
-            workdirs,
             found,
             order,
             room,
@@ -234,7 +232,8 @@ impl<'a> Building<'a> {
         // What is made of another store's own result is no result of this one.
         let fits_all = |need: &usize| self.fits_all.contains(need);
         let may_share = !task.per_store && task.needs.iter().all(fits_all);
-        let is_shared = task.never_kept.is_none() && may_share && !self.apart.contains(&key);
+        let is_kept = task.never_kept.is_none() && !self.context.force;
+        let is_shared = is_kept && may_share && !self.apart.contains(&key);
         if is_shared && self.leaders.contains_key(&key) {
             return;
         }
@@ -323,7 +322,7 @@ impl<'a> Building<'a> {
         }
         let Some(entry) = entry else { return };
         self.has_kept = true;
-        if fits_all {
+        if fits_all && !self.context.force {
             for (other, task) in self.plan.tasks.iter().enumerate() {
                 let waits = matches!(self.states[other], State::Waiting);
                 if waits
@@ -351,9 +350,16 @@ impl<'a> Building<'a> {
         let Some(unit) = task.subject.unit().filter(|_| is_answer) else {
             return;
         };
-        if let Some(workdir) = self.workdirs.iter().find(|workdir| workdir.unit == *unit) {
+        // Where nobody needed its files it was not composed, and is an answer all the same.
+        let composition = self.plan.compositions().find(|one| one.unit == *unit);
+        if let Some(composition) = composition {
+            let workdir = Workdir {
+                unit: unit.clone(),
+                kind: composition.kind,
+                path: self.plan.workdir(unit),
+            };
             self.settled.done.push(Built {
-                workdir: workdir.clone(),
+                workdir,
                 elapsed,
                 origin,
             });

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::super::failure::Io;
 use super::Error;
 use super::closure;
 use super::copy::{Copier, Origin};
@@ -29,5 +30,13 @@ pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Re
     let package = workdir.join("package.json");
     copier.file(&package, Path::new("package.json"))?;
     let package = PackageJson::read(&package)?;
+    for entry in std::fs::read_dir(workdir).map_err(Io::at("read", workdir))? {
+        let entry = entry.map_err(Io::at("read", workdir))?;
+        let name = entry.file_name();
+        let is_env = name.to_string_lossy().starts_with(".env");
+        if is_env && entry.path().is_file() && copier.takes(Path::new(&name), Origin::App) {
+            copier.file(&entry.path(), Path::new(&name))?;
+        }
+    }
     closure::copy(project, workdir, &package, copier)
 }
