@@ -153,15 +153,14 @@ impl SummaryTable {
         if ran + hits + reused == 0 {
             return Ok(());
         }
+        let is_build = self.script.is_none();
+        let done = if is_build { "built" } else { "ran" };
+        let noun = if hits == 1 { "hit" } else { "hits" };
         writeln!(
             out,
-            "{ran} built, {hits} hits, {reused} reused from other stores"
+            "{ran} {done}, {hits} {noun}, {reused} reused from other stores"
         )?;
-        let was = if self.script.is_some() {
-            "ran"
-        } else {
-            "was built"
-        };
+        let was = if is_build { "was built" } else { "ran" };
         for (maker, count) in makers {
             writeln!(out, "  {maker} {was} once for {} stores", count + 1)?;
         }
