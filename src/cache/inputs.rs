@@ -25,9 +25,6 @@ pub struct Inputs {
     pub tools: BTreeMap<String, String>,
     /// Tasks that have to be done before, by their name in the own store.
     pub upstream: BTreeMap<String, Key>,
-    /// What other scripts have left in the folder, by script.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub in_place: BTreeMap<String, Key>,
 }
 
 /// A file that a task can see.
@@ -80,13 +77,6 @@ pub enum Change {
         from: Option<String>,
         /// Its version now.
         to: Option<String>,
-    },
-    /// What another script has left in the folder.
-    InPlace {
-        /// The script.
-        script: String,
-        /// How.
-        how: How,
     },
     /// What has to be built before.
     Upstream {
@@ -145,9 +135,6 @@ impl Inputs {
             .iter()
             .map(|(name, value)| (name, value.to_string()));
         map("upstream", &mut upstream.map(text));
-        let in_place = self.in_place.iter();
-        let in_place = in_place.map(|(name, value)| (name, value.to_string()));
-        map("in place", &mut in_place.map(text));
         hasher.end()
     }
 
@@ -177,11 +164,6 @@ impl Inputs {
             name: name.clone(),
             from: before.tools.get(name).cloned(),
             to: self.tools.get(name).cloned(),
-        }));
-        let in_place = differing(&self.in_place, &before.in_place, Key::eq);
-        changes.extend(in_place.map(|(script, how)| Change::InPlace {
-            script: script.clone(),
-            how,
         }));
         let upstream = differing(&self.upstream, &before.upstream, Key::eq);
         changes.extend(upstream.map(|(name, how)| Change::Upstream {
@@ -296,7 +278,6 @@ impl fmt::Display for Change {
                 );
                 write!(f, "{name} {from} → {to}")
             }
-            Self::InPlace { script, how } => write!(f, "what `{script}` has left ({how})"),
             Self::Upstream {
                 name,
                 how: How::Changed,
@@ -330,7 +311,6 @@ mod tests {
             .into(),
             tools: [("node".into(), "v20".into())].into(),
             upstream: [("theme".into(), Key::of(b"t"))].into(),
-            in_place: [].into(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::run::{Surroundings, request, run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::{Access, in_place};
+use crate::pipeline::Access;
 use crate::plan::{Request, Script};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
@@ -33,7 +33,6 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
         name: options.script.clone(),
         arguments: options.arguments.clone(),
     };
-    request.surroundings.in_place = in_place(&project.root);
     run(&project, request, Some(work), &options.output, surroundings)
 }
 

@@ -18,7 +18,7 @@ use super::dotenv;
 use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, Credentials, ScriptEnvironment};
-use crate::plan::{InPlace, Surroundings};
+use crate::plan::Surroundings;
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
@@ -207,7 +207,6 @@ pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surround
     Surroundings {
         environment: texts.collect(),
         tools: tools.into(),
-        in_place: InPlace::new(),
     }
 }
 

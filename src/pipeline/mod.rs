@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use build::{Built, Error as BuildError, Origin, forecast, in_place};
+pub use build::{Built, Error as BuildError, Origin, forecast};
 pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
 pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};

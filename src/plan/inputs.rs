@@ -36,15 +36,10 @@ pub struct Seen {
     dependencies: BTreeMap<String, BTreeMap<String, String>>,
     /// Names with digests of values, by app or package.
     variables: BTreeMap<String, BTreeMap<String, Key>>,
-    /// Results that lie in units, by script.
-    left: InPlace,
     tools: BTreeMap<String, String>,
     /// What people should know.
     pub notices: Vec<String>,
 }
-
-/// Keys of results that lie in units, by unit and script; none where that is not known.
-pub type InPlace = BTreeMap<String, BTreeMap<String, Option<Key>>>;
 
 /// What the edge knows of the surroundings.
 #[derive(Debug, Clone, Default)]
@@ -53,8 +48,6 @@ pub struct Surroundings {
     pub environment: BTreeMap<String, String>,
     /// Versions of what runs scripts.
     pub tools: BTreeMap<String, String>,
-    /// What lies in units; only another script than `build` sees it.
-    pub in_place: InPlace,
 }
 
 impl Seen {
@@ -67,7 +60,6 @@ impl Seen {
     ) -> Result<Self, Error> {
         let mut seen = Self {
             tools: surroundings.tools.clone(),
-            left: surroundings.in_place.clone(),
             ..Self::default()
         };
         if tasks.is_empty() {
@@ -125,15 +117,9 @@ impl Seen {
             let shared = self.inputs(stores, tasks, task).key();
             let own = shared.for_unit(&task.subject.to_string());
             let variables = self.variables(task);
-            let unsure = self.is_unsure(tasks, task);
             let task = &mut tasks[index];
             task.keys = Keys { shared, own };
             task.variables = variables;
-            if unsure {
-                let because =
-                    "an earlier script was cut short in its folder; `--force` builds it anew";
-                task.never_kept.get_or_insert(because);
-            }
         }
     }
 
@@ -181,7 +167,6 @@ impl Seen {
                 .unwrap_or_default(),
             tools: self.tools_of(task),
             upstream: upstream.collect(),
-            in_place: self.in_place(tasks, task),
         }
     }
 
@@ -192,32 +177,6 @@ impl Seen {
             tools.insert("store".into(), unit.store.to_string());
         }
         tools
-    }
-
-    /// What other scripts have left in the unit's folder, which this one may read. A build
-    /// begins with none of it, and what is built before this task has its key already.
-    fn in_place(&self, tasks: &[Task], task: &Task) -> BTreeMap<String, Key> {
-        let before = |script: &str| {
-            let same = |need: &Task| need.subject == task.subject && need.script == script;
-            task.needs.iter().any(|need| same(&tasks[*need]))
-        };
-        let left = self
-            .left
-            .get(&task.subject.to_string())
-            .into_iter()
-            .flatten();
-        left.filter(|(script, _)| {
-            task.script != BUILD && **script != task.script && !before(script)
-        })
-        .map(|(script, key)| (script.clone(), key.unwrap_or(Key::NONE)))
-        .collect()
-    }
-
-    /// Whether something lies in the unit's folder of which nobody knows what it was made of.
-    fn is_unsure(&self, tasks: &[Task], task: &Task) -> bool {
-        self.in_place(tasks, task)
-            .values()
-            .any(|key| *key == Key::NONE)
     }
 
     /// A package's source that is not what the task's key was made of any more: changed since

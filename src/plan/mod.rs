@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
 pub use image::{Dockerfile, ImagePlan, Reference};
-pub use inputs::{InPlace, Keys, Surroundings};
+pub use inputs::{Keys, Surroundings};
 pub use package_manager::PackageManager;
 pub use release::{DEFAULT_CONSOLE, Release};
 pub use select::{Filter, Selection};

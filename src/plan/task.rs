@@ -299,9 +299,6 @@ impl Graph<'_> {
             AppKind::Frontend(_) => needs.extend(of_store.iter()),
             _ => {}
         }
-        // Two scripts in one folder would see each other's files come.
-        let is_same = |task: &Task| task.subject.unit() == Some(unit);
-        needs.extend(self.tasks.iter().position(is_same));
         self.tasks.push(Task {
             subject: Subject::Unit(unit.clone()),
             script: script.name.clone(),

@@ -181,41 +181,155 @@ fn other_scripts_see_arguments_builds_and_the_middleware() {
     assert!(check(&[]).contains("ok check us/storefront-unified-nextjs (0.0 s): hit"));
 }
 
+/// A middleware with scripts beside its build.
+fn with_scripts(scripts: &str) -> Project {
+    let all = format!(r#""build": "node build.js", "start": "node lib/index.js", {scripts}"#);
+    Project::shop().app(MIDDLEWARE, &all)
+}
+
 #[test]
-fn another_script_sees_what_a_build_has_left() {
-    let project = Project::shop()
-        .app(MIDDLEWARE, r#""build": "node build.js", "start": "node lib/index.js", "test": "node test.js""#)
-        .file("apps/storefront-middleware/test.js", "const fs = require('fs'); console.log('TEST', fs.existsSync('lib/index.js') && fs.readFileSync('lib/index.js', 'utf8').trim())");
-    let only = ["--store", "us", "--filter", "storefront-middleware-*"];
-    let test = || {
-        let arguments = [&["store", "run", "test"], &only[..]].concat();
-        let run = project.alokai(&arguments).succeeds();
-        let line = run
-            .stderr
-            .lines()
-            .find_map(|line| Some(line.split_once("TEST ")?.1.to_owned()));
-        line.expect("it printed")
+fn another_script_sees_no_build_and_takes_none_away() {
+    let project = with_scripts(r#""test": "node test.js", "stamp": "node stamp.js", "fail": "node fail.js""#)
+        .file("apps/storefront-middleware/test.js", "console.log('SEES', require('fs').readdirSync('.').sort().join())")
+        .file("apps/storefront-middleware/stamp.js", "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/stamp', 'x'); fs.writeFileSync('src/index.js', 'BY STAMP')")
+        .file("apps/storefront-middleware/fail.js", "require('fs').writeFileSync('left', ''); process.exit(3)");
+    let run = |script: &str| {
+        project.alokai(&[
+            "store",
+            "run",
+            script,
+            "--store",
+            "us",
+            "--filter",
+            "storefront-middleware-*",
+        ])
     };
-    let source = "apps/storefront-middleware/src/index.js";
-    project.write(source, b"one");
-    assert_eq!(test(), "false");
-    build(&project, &only);
-    assert_eq!(test(), "one");
-    project.write(source, b"two");
-    assert_eq!(test(), "one", "nobody has built two");
-    build(&project, &only);
-    assert_eq!(test(), "two");
-    // And a build sees nothing of another script.
+    let sees = |run: &str| {
+        run.lines()
+            .find_map(|line| Some(line.split_once("SEES ")?.1.to_owned()))
+            .expect("it printed")
+    };
+    let clean = "build.js,fail.js,package.json,src,stamp.js,test.js";
+    assert_eq!(sees(&run("test").succeeds().stderr), clean);
+    let before = build(&project, &US);
+    drop(before);
+    let built = project.tree(&format!(".out/us/{MIDDLEWARE}/lib"));
     project.write(
         "apps/storefront-middleware/test.js",
-        b"require('fs').writeFileSync('left', '')",
+        b"console.log('SEES', require('fs').readdirSync('.').sort().join()) // again",
     );
-    project.write("apps/storefront-middleware/build.js", b"const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/index.js', String(fs.existsSync('left')))");
-    let arguments = [&["store", "run", "test"], &only[..]].concat();
-    project.alokai(&arguments).succeeds();
-    assert!(project.exists(&format!(".out/us/{MIDDLEWARE}/left")));
-    build(&project, &only);
-    assert_eq!(lib(&project), "false");
+    assert_eq!(
+        sees(&run("test").succeeds().stderr),
+        clean,
+        "the build is put aside"
+    );
+    assert_eq!(
+        project.tree(&format!(".out/us/{MIDDLEWARE}/lib")),
+        built,
+        "and comes back"
+    );
+    run("fail").fails_with(1);
+    project.write(
+        "apps/storefront-middleware/test.js",
+        b"console.log('SEES', require('fs').readdirSync('.').sort().join()) // third",
+    );
+    assert_eq!(sees(&run("test").succeeds().stderr), clean);
+
+    // What another script writes over is composed again before the next begins.
+    run("stamp").succeeds();
+    build(&project, &["--store", "us", "--force"]);
+    assert!(!lib(&project).contains("BY STAMP"), "{}", lib(&project));
+    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/lib/stamp")));
+}
+
+#[test]
+fn nothing_outside_is_written_or_removed() {
+    let outside = |project: &Project| {
+        let folder = project.root().with_file_name("outside");
+        std::fs::create_dir_all(folder.join("deep")).unwrap();
+        for name in ["i.js", "deep/old.js", "v.txt"] {
+            std::fs::write(folder.join(name), "precious").unwrap();
+        }
+        folder
+    };
+    let is_whole = |folder: &std::path::Path| {
+        ["i.js", "deep/old.js", "v.txt"].iter().all(|name| {
+            std::fs::read_to_string(folder.join(name)).is_ok_and(|text| text == "precious")
+        })
+    };
+    // A script that puts links in the place of composed files, soft and hard.
+    for link in ["symlinkSync", "linkSync"] {
+        let script = format!(
+            "const fs = require('fs'); fs.mkdirSync('lib', {{ recursive: true }}); fs.copyFileSync('src/index.js', 'lib/index.js'); \
+             fs.rmSync('v.txt'); fs.{link}(require('path').resolve('../../../../outside/v.txt'), 'v.txt')"
+        );
+        let project = Project::shop()
+            .file("apps/storefront-middleware/build.js", &script)
+            .file("apps/storefront-middleware/v.txt", "composed");
+        let folder = outside(&project);
+        for content in ["1", "2", "3"] {
+            project.write(
+                "apps/storefront-middleware/src/index.js",
+                content.as_bytes(),
+            );
+            build(&project, &US);
+        }
+        assert!(is_whole(&folder), "{link}");
+    }
+    // Folders that people have linked elsewhere.
+    let project = with_scripts(r#""gen": "node gen.js""#)
+        .file("apps/storefront-middleware/gen.js", "const fs = require('fs'); fs.mkdirSync('gen/deep', { recursive: true }); fs.writeFileSync('gen/i.js', ''); fs.writeFileSync('gen/deep/old.js', '')");
+    let folder = outside(&project);
+    let run = |project: &Project| {
+        project
+            .alokai(&["store", "run", "gen", "--store", "us", "--force"])
+            .succeeds()
+    };
+    run(&project);
+    let gen_folder = project.path(&format!(".out/us/{MIDDLEWARE}/gen"));
+    std::fs::remove_dir_all(&gen_folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &gen_folder).unwrap();
+    run(&project);
+    build(&project, &["--store", "us", "--force"]);
+    assert!(is_whole(&folder));
+}
+
+#[test]
+fn what_people_put_into_a_package_stays() {
+    let project = Project::shop()
+        .file("packages/theme/package.json", r#"{ "name": "@acme/theme", "scripts": { "build": "node build.js" } }"#)
+        .file("packages/theme/.gitignore", "local.json\n")
+        .file("packages/theme/build.js", "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/i.js', '1'); if (!fs.existsSync('local.json')) fs.writeFileSync('local.json', '{}')")
+        .file("apps/storefront-middleware/package.json", r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "devDependencies": { "@acme/theme": "*" } }"#)
+        .link("node_modules/@acme/theme", "../../packages/theme");
+    build(&project, &US);
+    project.write("packages/theme/local.json", b"mine");
+    project.write("packages/theme/more.js", b"1");
+    build(&project, &US);
+    assert_eq!(project.read("packages/theme/local.json"), "mine");
+    std::fs::remove_file(project.path("packages/theme/more.js")).unwrap();
+    project.write("apps/storefront-middleware/src/index.js", b"5");
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert_eq!(project.read("packages/theme/local.json"), "mine");
+    assert!(
+        run.stderr
+            .contains("was not left there by a build, so the kept result is not put over it"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_folder_in_the_place_of_an_output_is_no_hit() {
+    let project = Project::shop();
+    build(&project, &US);
+    let file = project.path(&format!(".out/us/{MIDDLEWARE}/lib/index.js"));
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("sub")).unwrap();
+    build(&project, &US);
+    assert!(file.is_file());
 }
 
 #[test]
@@ -280,30 +394,6 @@ fn files_of_the_project_and_of_packages_count() {
     project
         .alokai(&["store", "build", "--store", "us"])
         .fails_with(2);
-}
-
-#[test]
-fn a_script_that_failed_leaves_nothing_and_keeps_nobody_from_being_kept() {
-    let project = Project::shop()
-        .app(MIDDLEWARE, r#""build": "node build.js", "start": "node lib/index.js", "test": "node test.js", "lint": "node lint.js""#)
-        .file("apps/storefront-middleware/test.js", "require('fs').writeFileSync('left', ''); process.exit(3)")
-        .file("apps/storefront-middleware/lint.js", "console.log('LEFT', require('fs').existsSync('left'))");
-    let run = |script: &str| project.alokai(&["store", "run", script, "--store", "us"]);
-    assert!(run("lint").succeeds().stderr.contains("LEFT false"));
-    run("test").fails_with(1);
-    assert!(project.exists(&format!(".out/us/{MIDDLEWARE}/left")));
-    assert!(
-        run("lint")
-            .succeeds()
-            .stderr
-            .contains("lint us/storefront-middleware (0.0 s): hit")
-    );
-    project.write("apps/storefront-middleware/src/index.js", b"// other");
-    assert!(
-        run("lint").succeeds().stderr.contains("LEFT false"),
-        "what it left is gone"
-    );
-    assert!(run("lint").succeeds().stderr.contains(": hit"));
 }
 
 #[test]

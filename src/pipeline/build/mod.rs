@@ -16,7 +16,6 @@ use miette::Diagnostic;
 pub use self::memory::Memory;
 use self::outlook::not_installed;
 pub use self::outlook::{Outlook, forecast};
-pub use self::result::in_place;
 pub use self::stage::run;
 use super::compose::Workdir;
 use super::context::Context;

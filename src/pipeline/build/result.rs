@@ -7,7 +7,7 @@
 //! whatever lies in `node_modules`) belong to no result and stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,53 +15,11 @@ use walkdir::WalkDir;
 
 use super::super::failure::Io;
 use crate::cache::{self, Cache, Entry, Key};
-use crate::overlay::{self, Composition, Kind};
+use crate::overlay::{self, Composition, ContentId, Kind};
 use crate::plan::{BUILD, Plan, Task};
 
 /// Where the records lie, below this tool's own folder.
 const RESULTS: &str = "results";
-
-/// What lies in the units of a project, by unit and script: the key of the result, none where it
-/// is not known what it was made of.
-pub fn in_place(project: &Path) -> BTreeMap<String, BTreeMap<String, Option<Key>>> {
-    /// Only the key: a record has very many files.
-    #[derive(Deserialize)]
-    struct Head {
-        key: Option<Key>,
-        #[serde(default)]
-        is_known: bool,
-    }
-    let mut units = BTreeMap::<String, BTreeMap<String, Option<Key>>>::new();
-    let records = project.join(".alokai").join(RESULTS);
-    for entry in WalkDir::new(&records)
-        .min_depth(3)
-        .max_depth(3)
-        .into_iter()
-        .flatten()
-    {
-        let path = entry.path().strip_prefix(&records).unwrap_or(entry.path());
-        let mut parts = path.iter().map(|part| part.to_string_lossy().into_owned());
-        let (Some(script), Some(store), Some(app)) = (parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        let head = std::fs::read(entry.path()).ok();
-        let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
-        // What is known to be a failed script's goes before the next begins.
-        if head
-            .as_ref()
-            .is_some_and(|head| head.key.is_none() && head.is_known)
-        {
-            continue;
-        }
-        let unit = format!("{store}/{}", app.trim_end_matches(".json"));
-        units
-            .entry(unit)
-            .or_default()
-            .insert(script, head.and_then(|head| head.key));
-    }
-    units
-}
 
 /// Paths in a composed app that are no output: what is pruned, and what tools keep to be faster
 /// the next time.
@@ -94,6 +52,17 @@ impl Left {
     }
 }
 
+impl Left {
+    fn is_folder(self) -> bool {
+        self.5 & 0o170_000 == 0o040_000
+    }
+
+    /// The same but for the inode's own time, which a move changes.
+    fn is_moved(self, to: Self) -> bool {
+        (self.0, self.1, self.2, self.5) == (to.0, to.1, to.2, to.5)
+    }
+}
+
 /// What is remembered of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
@@ -103,9 +72,6 @@ struct Record {
     /// The digest under which it is kept, if it is.
     #[serde(default)]
     blob: Option<String>,
-    /// Whether the files are all that it has left, although it has no key.
-    #[serde(default)]
-    is_known: bool,
     files: BTreeMap<String, Left>,
 }
 
@@ -177,14 +143,17 @@ impl<'a> Place<'a> {
     }
 
     fn write(&self, record: &Record) -> Result<(), Io> {
-        let failed = || Io::at("write", &self.record);
-        let folder = self.record.parent().unwrap_or(self.project);
+        self.write_to(&self.record, record)
+    }
+
+    fn write_to(&self, path: &Path, record: &Record) -> Result<(), Io> {
+        let failed = || Io::at("write", path);
+        let folder = path.parent().unwrap_or(self.project);
         std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
         let text = serde_json::to_vec(record).map_err(|error| failed()(error.into()))?;
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
         std::io::Write::write_all(&mut file, &text).map_err(failed())?;
-        file.persist(&self.record)
-            .map_err(|error| failed()(error.error))?;
+        file.persist(path).map_err(|error| failed()(error.error))?;
         Ok(())
     }
 
@@ -201,95 +170,102 @@ impl<'a> Place<'a> {
         is_same
             && record.files.iter().all(|(path, left)| {
                 let metadata = self.folder.join(path).symlink_metadata();
-                metadata.is_ok_and(|metadata| metadata.is_dir() || Left::new(&metadata) == *left)
+                metadata.is_ok_and(|metadata| {
+                    let now = Left::new(&metadata);
+                    now == *left || now.is_folder() && left.is_folder()
+                })
             })
     }
 
     /// Makes the folder what the task sees and nothing else: a result must not depend on what
-    /// was there by chance. In a composed app a build finds composed files and incremental
-    /// caches; another script also finds what a build has left, which is part of its key. Of a
-    /// package, whose folder is its people's, only what an earlier result has left goes.
-    pub fn clear(&self) -> Result<(), Io> {
+    /// was there by chance. In a composed app that is the composed files, as they are composed,
+    /// and incremental caches; everything else goes, or is put aside while another script than
+    /// `build` runs. Of a package, whose folder is its people's, only what an earlier result has
+    /// left goes, as long as nobody has touched it.
+    pub fn clear(&self) -> Result<Option<Aside>, Io> {
         let old = self.read().map(|record| record.files).unwrap_or_default();
-        if self.composition.is_some() && self.task.script == BUILD {
-            self.forget_others()?;
-            self.sweep(Path::new(""))?;
-        } else {
-            self.remove_failed()?;
-            self.remove_old(&old)?;
-        }
-        // Nobody takes for whole what is under way, nor for unknown what it leaves.
+        // Nobody takes for whole what is under way.
         self.write(&Record {
             key: None,
             blob: None,
-            is_known: false,
             files: BTreeMap::new(),
         })?;
-        // What the last result wrote over is as composed again.
-        for (path, entry) in self.composition.iter().flat_map(|one| &one.entries) {
-            if old.contains_key(&**path) {
-                self.recompose(path, entry)?;
-            }
+        let Some(composition) = self.composition else {
+            self.remove_old(&old)?;
+            return Ok(None);
+        };
+        let mut aside = None;
+        if self.task.script != BUILD {
+            self.remove_old(&old)?;
+            aside = Some(Aside::new(self.project)?);
         }
-        Ok(())
+        let folders = self.folders();
+        self.sweep(Path::new(""), &folders, &mut aside)?;
+        for (path, entry) in &composition.entries {
+            self.recompose(path, entry)?;
+        }
+        Ok(aside)
     }
 
+    /// Folders with something in them that stays.
+    fn folders(&self) -> BTreeSet<&Path> {
+        let staying = self.sources.iter().copied().chain(APART);
+        staying
+            .flat_map(|path| Path::new(path).ancestors().skip(1))
+            .collect()
+    }
+
+    /// Writes a composed file that is not as it is composed. Never through a link, and never into
+    /// a file that lies elsewhere too.
     fn recompose(&self, path: &str, entry: &overlay::Entry) -> Result<(), Io> {
         let place = self.folder.join(path);
-        let content = entry.read().map_err(Io::at("compose", &place))?;
+        let found = place.symlink_metadata().ok();
+        let failed = || Io::at("compose", &place);
         match entry.kind() {
-            Kind::File { .. } if std::fs::read(&place).is_ok_and(|now| now == content) => Ok(()),
-            // Written in place: its permissions are those that compose gave it.
-            Kind::File { .. } => std::fs::write(&place, content).map_err(Io::at("write", &place)),
-            Kind::Link { target } => {
+            Kind::File { executable } => {
+                let is_right = found.as_ref().is_some_and(|found| {
+                    found.is_file()
+                        && found.nlink() == 1
+                        && (found.mode() & 0o100 != 0) == *executable
+                        && ContentId::of_file(&place).is_ok_and(|id| id == entry.id())
+                });
+                if is_right {
+                    return Ok(());
+                }
+                let content = entry.read().map_err(failed())?;
                 remove(&place)?;
-                std::os::unix::fs::symlink(&**target, &place).map_err(Io::at("link", &place))
+                let folder = place.parent().unwrap_or(&self.folder);
+                std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+                let mut options = std::fs::OpenOptions::new();
+                let mode = if *executable { 0o777 } else { 0o666 };
+                let file = options.write(true).create_new(true).mode(mode).open(&place);
+                let mut file = file.map_err(failed())?;
+                std::io::Write::write_all(&mut file, &content).map_err(failed())
+            }
+            Kind::Link { target } => {
+                if std::fs::read_link(&place).is_ok_and(|now| now == Path::new(&**target)) {
+                    return Ok(());
+                }
+                remove(&place)?;
+                let folder = place.parent().unwrap_or(&self.folder);
+                std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+                std::os::unix::fs::symlink(&**target, &place).map_err(failed())
             }
         }
     }
 
-    /// Forgets what other scripts have left here, which goes.
-    fn forget_others(&self) -> Result<(), Io> {
-        let own = self.task.subject.to_string();
-        for script in std::fs::read_dir(&self.records)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            remove(&script.path().join(format!("{own}.json")))?;
-        }
-        Ok(())
-    }
-
-    /// Removes what other scripts have left here that failed.
-    fn remove_failed(&self) -> Result<(), Io> {
-        let own = format!("{}.json", self.task.subject);
-        for script in std::fs::read_dir(&self.records)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = script.path().join(&own);
-            let record = std::fs::read(&path).ok();
-            let record = record.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
-            let is_failed = |record: &Record| record.key.is_none() && record.is_known;
-            if let Some(record) = record.filter(|record| path != self.record && is_failed(record)) {
-                self.remove_old(&record.files)?;
-                remove(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes everything below a folder that is neither composed nor apart; says whether
-    /// something stays.
-    fn sweep(&self, folder: &Path) -> Result<bool, Io> {
+    /// Takes away everything below a folder that is neither composed nor apart, or puts it aside.
+    fn sweep(
+        &self,
+        folder: &Path,
+        folders: &BTreeSet<&Path>,
+        aside: &mut Option<Aside>,
+    ) -> Result<(), Io> {
         let full = self.folder.join(folder);
         let entries = match std::fs::read_dir(&full) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(Io::at("read", &full))?,
         };
-        let mut stays = false;
         for entry in entries {
             let entry = entry.map_err(Io::at("read", &full))?;
             let inner = folder.join(entry.file_name());
@@ -299,36 +275,89 @@ impl<'a> Place<'a> {
                 .to_str()
                 .is_some_and(|path| self.sources.contains(path));
             if is_source || self.is_apart(&inner, kind.is_symlink()) {
-                stays = true;
-            } else if !kind.is_dir() {
-                remove(&path)?;
-            } else if self.sweep(&inner)? {
-                stays = true;
+                continue;
+            }
+            if kind.is_dir() && folders.contains(&*inner) {
+                self.sweep(&inner, folders, aside)?;
+            } else if let Some(aside) = aside {
+                aside.take(&path, &inner)?;
             } else {
-                std::fs::remove_dir(&path).map_err(Io::at("remove", &path))?;
+                remove(&path)?;
             }
         }
-        Ok(stays)
+        Ok(())
     }
 
-    /// Removes what the last result has left, and folders that this leaves empty.
+    /// Puts back what was put aside, where the script has written nothing.
+    pub fn put_back(&self, aside: Option<Aside>) -> Result<(), Io> {
+        let Some(aside) = aside else {
+            return Ok(());
+        };
+        let mut moved = Vec::new();
+        for inner in &aside.paths {
+            let place = self.folder.join(inner);
+            if place.symlink_metadata().is_ok() {
+                continue;
+            }
+            let from = aside.folder.path().join(inner);
+            std::fs::rename(from, &place).map_err(Io::at("put back", &place))?;
+            moved.extend(inner.to_str());
+        }
+        self.know_moved(&moved)
+    }
+
+    /// A file that was moved and is otherwise as it was left counts as left.
+    fn know_moved(&self, moved: &[&str]) -> Result<(), Io> {
+        let name = format!("{}.json", self.task.subject);
+        for script in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = script.path().join(&name);
+            let record = std::fs::read(&path).ok();
+            let record = record.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+            let Some(mut record) = record.filter(|record| record.key.is_some()) else {
+                continue;
+            };
+            for path in moved {
+                let now = self.folder.join(path).symlink_metadata();
+                if let (Some(left), Ok(now)) = (record.files.get_mut(*path), now)
+                    && left.is_moved(Left::new(&now))
+                {
+                    *left = Left::new(&now);
+                }
+            }
+            self.write_to(&path, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the last result has left and nobody has touched since, and folders that this
+    /// leaves empty. Nothing is removed behind a link.
     fn remove_old(&self, old: &BTreeMap<String, Left>) -> Result<(), Io> {
-        let gone: Vec<&str> = old
-            .keys()
-            .map(String::as_str)
-            .filter(|path| !self.sources.contains(path))
-            .collect();
-        for path in &gone {
+        let is_real = |path: &Path| {
+            let folders = path
+                .ancestors()
+                .skip(1)
+                .map(|folder| self.folder.join(folder));
+            folders
+                .into_iter()
+                .all(|folder| folder.symlink_metadata().is_ok_and(|it| it.is_dir()))
+        };
+        let mut folders = BTreeSet::new();
+        for (path, left) in old {
             let full = self.folder.join(path);
+            if self.sources.contains(path.as_str()) || !is_real(Path::new(path)) {
+                continue;
+            }
             match full.symlink_metadata() {
-                Ok(metadata) if !metadata.is_dir() => remove(&full)?,
+                Ok(metadata) if metadata.is_dir() => drop(folders.insert(Path::new(path))),
+                Ok(metadata) if Left::new(&metadata) == *left => remove(&full)?,
                 _ => {}
             }
+            folders.extend(Path::new(path).ancestors().skip(1));
         }
-        let folders: BTreeSet<&Path> = gone
-            .iter()
-            .flat_map(|path| Path::new(path).ancestors())
-            .collect();
         // Deepest first; those with something else in them stay.
         let folders = folders.into_iter().rev();
         for folder in folders.filter(|folder| *folder != Path::new("")) {
@@ -404,14 +433,13 @@ impl<'a> Place<'a> {
             .keys()
             .filter(|path| self.sources.contains(path.as_str()))
         {
-            if !files.contains_key(path) {
+            if files.get(path).is_none_or(|left| left.is_folder()) {
                 return unsure(
                     Path::new(path),
                     "was removed by the script, although it is a source",
                 );
             }
         }
-        let is_folder = |left: &Left| left.5 & 0o170_000 == 0o040_000;
         let filled: BTreeSet<&str> = files
             .keys()
             .filter_map(|path| Some(path.rsplit_once('/')?.0))
@@ -420,7 +448,7 @@ impl<'a> Place<'a> {
         for (path, left) in &files {
             let is_source = self.sources.contains(path.as_str());
             let is_new = before.files.get(path) != Some(left);
-            if is_folder(left) {
+            if left.is_folder() {
                 if !before.files.contains_key(path) && !filled.contains(path.as_str()) {
                     outputs.insert(path.clone(), *left);
                 }
@@ -435,24 +463,11 @@ impl<'a> Place<'a> {
         Ok(Wrote::These(outputs))
     }
 
-    /// Remembers that something lies here of which nobody knows what it was made of.
-    pub fn remember_unsure(&self, before: &Snapshot) -> Result<(), Io> {
-        let mut files = self.snapshot()?.files;
-        files.retain(|path, left| before.files.get(path) != Some(left));
-        self.write(&Record {
-            key: None,
-            blob: None,
-            is_known: true,
-            files,
-        })
-    }
-
     /// Remembers that the result of the task's key lies here.
     pub fn remember(&self, files: BTreeMap<String, Left>, kept: Option<&Entry>) -> Result<(), Io> {
         self.write(&Record {
             key: Some(self.task.keys.own),
             blob: kept.map(|entry| entry.digest().to_owned()),
-            is_known: true,
             files,
         })
     }
@@ -460,14 +475,15 @@ impl<'a> Place<'a> {
     /// Puts a result here in the place of the one before. All of it is unpacked and checked
     /// before anything moves.
     pub fn restore(&self, cache: &Cache, entry: &Entry) -> Result<(), Trouble> {
-        let temporary = self.project.join(".out/.tmp");
-        std::fs::create_dir_all(&temporary).map_err(Io::at("make the folder", &temporary))?;
-        let staged =
-            tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
+        let staged = temporary(self.project)?;
         let paths = cache.unpack(entry, staged.path())?;
-        self.clear()?;
+        // What people have put into a package is theirs.
+        if let Some(path) = paths.iter().find(|path| self.is_theirs(path)) {
+            return Err(Trouble::Occupied(path.clone()));
+        }
         let files = staged.path().join(cache::FILES);
-        if files.is_dir() {
+        if files.is_dir() || self.task.script == BUILD {
+            let aside = self.clear()?;
             // Whoever finds this cut short knows what may lie around.
             let under_way = paths
                 .iter()
@@ -475,12 +491,14 @@ impl<'a> Place<'a> {
             self.write(&Record {
                 key: None,
                 blob: None,
-                is_known: false,
                 files: under_way.collect(),
             })?;
             std::fs::create_dir_all(&self.folder)
                 .map_err(Io::at("make the folder", &self.folder))?;
-            self.move_in(&files, Path::new(""))?;
+            if files.is_dir() {
+                self.move_in(&files, Path::new(""))?;
+            }
+            self.put_back(aside)?;
         }
         let log = staged.path().join(cache::LOG);
         if log.is_file() {
@@ -495,6 +513,20 @@ impl<'a> Place<'a> {
         };
         let files = paths.into_iter().map(left).collect::<Result<_, Io>>()?;
         Ok(self.remember(files, Some(entry))?)
+    }
+
+    /// Whether something lies at the path in a package that no result of ours has left there.
+    fn is_theirs(&self, path: &str) -> bool {
+        if self.composition.is_some() {
+            return false;
+        }
+        let Ok(now) = self.folder.join(path).symlink_metadata() else {
+            return false;
+        };
+        let left = self
+            .read()
+            .and_then(|record| record.files.get(path).copied());
+        !now.is_dir() && left != Some(Left::new(&now))
     }
 
     /// Moves what is in `from` into the folder: whole folders where nothing is yet.
@@ -521,8 +553,43 @@ impl<'a> Place<'a> {
     }
 }
 
+/// What was taken out of a composed app while another script than `build` runs.
+pub struct Aside {
+    folder: tempfile::TempDir,
+    /// Relative to the app.
+    paths: Vec<PathBuf>,
+}
+
+impl Aside {
+    fn new(project: &Path) -> Result<Self, Io> {
+        Ok(Self {
+            folder: temporary(project)?,
+            paths: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, path: &Path, inner: &Path) -> Result<(), Io> {
+        let to = self.folder.path().join(inner);
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        }
+        std::fs::rename(path, &to).map_err(Io::at("put aside", path))?;
+        self.paths.push(inner.to_owned());
+        Ok(())
+    }
+}
+
+/// A folder below `.out`, where the next compose sweeps what a killed run has left.
+fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
+    let folder = project.join(".out/.tmp");
+    std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+    tempfile::tempdir_in(&folder).map_err(Io::at("make a folder in", &folder))
+}
+
 /// Why a result could not be put in place.
 pub enum Trouble {
+    /// In a package something lies at this path that is not ours.
+    Occupied(String),
     /// The cache.
     Cache(cache::Error),
     /// The disk.

@@ -7,7 +7,7 @@ use super::super::failure::Io;
 use super::super::process::{self, Script, Trouble};
 use super::memory::Memory;
 use super::outlook::miss;
-use super::result::{self, Place, Wrote};
+use super::result::{self, Aside, Place, Wrote};
 use super::stage::Ended;
 use super::{Error, Origin, event_unit};
 use crate::cache::{self, Entry, Figures, Finished, Names};
@@ -56,6 +56,14 @@ pub fn take(
             Err(result::Trouble::Io(error)) => {
                 span.end(Err(error.to_string()));
                 return Err(error.into());
+            }
+            Err(result::Trouble::Occupied(path)) => {
+                let path = place.folder.join(path);
+                context.events.notice(format!(
+                    "{unit}: `{}` was not left there by a build, so the kept result is not put over it, and the script runs",
+                    path.display()
+                ));
+                return Ok(Ended::NotThere);
             }
             Err(result::Trouble::Cache(error)) => {
                 context
@@ -113,9 +121,11 @@ pub async fn run(
         unit: unit.clone(),
     });
     let span = context.events.begin(&unit);
-    let ready = place.clear().and_then(|()| place.snapshot());
-    let before = match ready {
-        Ok(before) => before,
+    let ready = place
+        .clear()
+        .and_then(|aside| Ok((aside, place.snapshot()?)));
+    let (aside, before) = match ready {
+        Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
             return Err(error.into());
@@ -133,11 +143,11 @@ pub async fn run(
     let result = judge(task, &place, ended, memory);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
-    if result.is_err() {
-        // What it has left is known, and goes before the next script begins.
-        let _ = place.remember_unsure(&before);
+    if let Err(error) = result {
+        // A result that is not kept is no result; what a build has left comes back.
+        place.put_back(aside)?;
+        return Err(error);
     }
-    result?;
     let figures = Figures {
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         peak_bytes: memory.peak(),
@@ -146,11 +156,12 @@ pub async fn run(
         let (plan, context) = (Arc::clone(plan), Arc::clone(context));
         let done = Done {
             before,
+            aside,
             elapsed,
             figures,
             may_share,
         };
-        tokio::task::spawn_blocking(move || keep(&plan, index, &done, &context))
+        tokio::task::spawn_blocking(move || keep(&plan, index, done, &context))
     };
     let entry = match keeping.await {
         Ok(Ok(entry)) => entry,
@@ -170,6 +181,7 @@ pub async fn run(
 /// A script that has ended well, and what it began with.
 struct Done {
     before: result::Snapshot,
+    aside: Option<Aside>,
     elapsed: Duration,
     figures: Figures,
     /// Whether what it read from fits every store.
@@ -177,29 +189,20 @@ struct Done {
 }
 
 /// Remembers what the script wrote, and keeps it.
-fn keep(
-    plan: &Plan,
-    index: usize,
-    done: &Done,
-    context: &Context,
-) -> Result<Option<Entry>, String> {
+fn keep(plan: &Plan, index: usize, done: Done, context: &Context) -> Result<Option<Entry>, String> {
     let task = &plan.tasks[index];
     let place = Place::new(plan, task);
-    let wrote = place.wrote(&done.before).map_err(|error| told(&error))?;
+    let wrote = place.wrote(&done.before).map_err(|error| told(&error));
+    // Whatever becomes of the result, what a build has left comes back.
+    let back = place.put_back(done.aside).map_err(|error| told(&error));
+    let wrote = wrote?;
+    back?;
     let unsure = match (wrote, plan.changed_source(task, context.began())) {
         (Wrote::These(outputs), None) => Ok(outputs),
         (Wrote::Unsure(reason), _) => Err(reason),
         (_, Some(path)) => Err(format!("`{path}` was changed while the script ran")),
     };
-    let outputs = match unsure {
-        Ok(outputs) => outputs,
-        Err(reason) => {
-            place
-                .remember_unsure(&done.before)
-                .map_err(|error| told(&error))?;
-            return Err(reason);
-        }
-    };
+    let outputs = unsure?;
     let paths = outputs.keys().cloned().collect();
     place
         .remember(outputs.clone(), None)

@@ -203,6 +203,13 @@ impl<'a> Building<'a> {
             if !matches!(self.states[index], State::Waiting) || !task.needs.iter().all(is_free) {
                 continue;
             }
+            // Two scripts in one folder would see each other's files come.
+            let is_same = |(other, state): (usize, &State)| {
+                matches!(state, State::Running) && self.plan.tasks[other].folder == task.folder
+            };
+            if self.states.iter().enumerate().any(is_same) {
+                continue;
+            }
             match &self.found[&index] {
                 Found::Nothing => self.begin_script(index),
                 found => {

@@ -65,6 +65,9 @@ impl NodeModules {
             Ok(metadata) if metadata.is_symlink() => {
                 std::fs::remove_file(&link).map_err(Io::at("remove", &link))?;
             }
+            Ok(metadata) if metadata.is_file() => {
+                std::fs::remove_file(&link).map_err(Io::at("remove", &link))?;
+            }
             // Only caches, as the staging has seen.
             Ok(_) if self.target.is_some() => {
                 std::fs::remove_dir_all(&link).map_err(Io::at("remove", &link))?;
