@@ -187,29 +187,30 @@ impl Remote {
         }
     }
 
-    /// Brings the entry of the first key that the server has into the cache.
-    pub async fn fetch(&self, cache: &Cache, keys: &[Key]) -> Option<Entry> {
-        for key in keys {
-            if !self.is_open().await {
-                return None;
+    /// Brings the entry of that key into the cache, if the server has it.
+    pub async fn fetch(&self, cache: &Cache, key: Key) -> Option<Entry> {
+        if !self.is_open().await {
+            return None;
+        }
+        let mut result = self.download(cache, key).await;
+        // Reading may be repeated.
+        if self.is_worth_another(&result).await {
+            result = self.download(cache, key).await;
+        }
+        match result {
+            Ok(entry) => {
+                self.count(false);
+                Some(entry)
             }
-            let mut result = self.download(cache, *key).await;
-            // Reading may be repeated.
-            if self.is_worth_another(&result).await {
-                result = self.download(cache, *key).await;
+            Err(Trouble::Missing) => {
+                self.count(false);
+                None
             }
-            match result {
-                Ok(entry) => {
-                    self.count(false);
-                    return Some(entry);
-                }
-                Err(Trouble::Missing) => {
-                    self.count(false);
-                }
-                Err(trouble) => self.note(trouble),
+            Err(trouble) => {
+                self.note(trouble);
+                None
             }
         }
-        None
     }
 
     /// Whether something failed in a way that may be over at once; then waits a moment.

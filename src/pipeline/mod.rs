@@ -19,6 +19,7 @@ mod process;
 mod prune;
 mod push;
 mod registry;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub use push::Pushed;
 pub use registry::Error as RegistryError;
 
 use crate::event::{Event, Stage, seconds};
-use crate::plan::Plan;
+use crate::plan::{BUILD, Plan};
 use crate::store::{StoreId, UnitId};
 use failure::Settled;
 
@@ -106,7 +107,10 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
     let Some(built) = to_built(plan, context, &mut gate)? else {
         return gate.end();
     };
-    if let Err(error) = compose::keep(plan, &built.done) {
+    // What another script writes over composed files is no build's, and the next compose mends it.
+    if plan.script == BUILD
+        && let Err(error) = compose::keep(plan, &built.done)
+    {
         context.events.notice(format!(
             "{error}: what builds wrote over composed files will be written over"
         ));

@@ -237,9 +237,35 @@ fn another_script_sees_no_build_and_takes_none_away() {
 
     // What another script writes over is composed again before the next begins.
     run("stamp").succeeds();
+    let source = format!(".out/us/{MIDDLEWARE}/src/index.js");
+    assert_eq!(project.read(&source), "BY STAMP");
+    project
+        .alokai(&["store", "compose", "--store", "us"])
+        .succeeds();
+    assert!(
+        !project.read(&source).contains("BY STAMP"),
+        "only a build's edits are kept"
+    );
+    run("stamp").succeeds();
     build(&project, &["--store", "us", "--force"]);
     assert!(!lib(&project).contains("BY STAMP"), "{}", lib(&project));
     assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/lib/stamp")));
+}
+
+#[test]
+fn a_build_is_not_put_aside_while_a_neighbour_reads_it() {
+    let project = with_scripts(r#""check": "node check.js""#)
+        .app(FRONTEND, r#""build": "node build.js", "check": "node check.js""#)
+        .file("apps/storefront-middleware/check.js", "setTimeout(() => 0, 400)")
+        .file("apps/storefront-unified-nextjs/check.js", "const fs = require('fs'); \
+            for (const end = Date.now() + 400; Date.now() < end;) fs.readFileSync('../storefront-middleware/lib/index.js')");
+    for _ in 0..3 {
+        project
+            .alokai(&[
+                "store", "run", "check", "--store", "us", "--force", "--jobs", "4",
+            ])
+            .succeeds();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The build stage: results that are there already are taken, the other scripts run in the order
 //! of the plan's tasks, as many at once as have room.
 
+mod clear;
 mod memory;
 mod outlook;
 mod result;

@@ -117,7 +117,7 @@ impl Outlook {
                 if shared { keys.shared } else { keys.own }
             };
             let keys: BTreeSet<Key> = missing(&found).into_iter().map(key).collect();
-            let bring = |key: Key| async move { (key, remote.fetch(&context.cache, &[key]).await) };
+            let bring = |key: Key| async move { (key, remote.fetch(&context.cache, key).await) };
             let brought = futures_util::stream::iter(keys)
                 .map(bring)
                 .buffer_unordered(AT_ONCE);

@@ -1,21 +1,22 @@
-//! What a task wrote, where it lies: noticed after its script, taken away before the next, put
-//! there from the cache.
+//! What a task wrote, where it lies: noticed after its script, put there from the cache.
 //!
 //! Outputs are not declared but seen: what is new or other in a task's folder after its script
 //! has run. A record of them lies in `.alokai/results`, so that they are known to be in place,
-//! and so that the next result does not mix with this one. Incremental caches (Next.js's, and
-//! whatever lies in `node_modules`) belong to no result and stay.
+//! and so that the next result does not mix with this one. Incremental caches (Next.js's,
+//! and what tools keep in `node_modules/.cache`) belong to no result and stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
+use super::super::compose::remove;
 use super::super::failure::Io;
+use super::super::stored;
 use crate::cache::{self, Cache, Entry, Key};
-use crate::overlay::{self, Composition, ContentId, Kind};
+use crate::overlay::Composition;
 use crate::plan::{BUILD, Plan, Task};
 
 /// Where the records lie, below this tool's own folder.
@@ -23,7 +24,7 @@ const RESULTS: &str = "results";
 
 /// Paths in a composed app that are no output: what is pruned, and what tools keep to be faster
 /// the next time.
-const APART: [&str; 6] = [
+pub(super) const APART: [&str; 6] = [
     ".deploy",
     ".next/cache",
     ".turbo",
@@ -40,7 +41,7 @@ const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"]
 pub struct Left(u64, i64, i64, i64, i64, u32);
 
 impl Left {
-    fn new(metadata: &std::fs::Metadata) -> Self {
+    pub(super) fn new(metadata: &std::fs::Metadata) -> Self {
         Self(
             metadata.size(),
             metadata.mtime(),
@@ -50,46 +51,44 @@ impl Left {
             metadata.mode(),
         )
     }
-}
 
-impl Left {
     fn is_folder(self) -> bool {
         self.5 & 0o170_000 == 0o040_000
     }
 
     /// The same but for the inode's own time, which a move changes.
-    fn is_moved(self, to: Self) -> bool {
+    pub(super) fn is_moved(self, to: Self) -> bool {
         (self.0, self.1, self.2, self.5) == (to.0, to.1, to.2, to.5)
     }
 }
 
 /// What is remembered of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// The key of the result; none while it is made or put in place, and when it is not known
     /// what it was made of.
-    key: Option<Key>,
+    pub key: Option<Key>,
     /// The digest under which it is kept, if it is.
     #[serde(default)]
-    blob: Option<String>,
-    files: BTreeMap<String, Left>,
+    pub blob: Option<String>,
+    pub files: BTreeMap<String, Left>,
 }
 
 /// Where one task works.
 pub struct Place<'a> {
-    project: &'a Path,
-    task: &'a Task,
+    pub(super) project: &'a Path,
+    pub(super) task: &'a Task,
     /// Absolute.
     pub folder: PathBuf,
     record: PathBuf,
     /// Everything that the task printed.
     pub log: PathBuf,
     /// Paths in the folder that are its sources.
-    sources: BTreeSet<&'a str>,
+    pub(super) sources: BTreeSet<&'a str>,
     /// What is composed there; none for a package.
-    composition: Option<&'a Composition>,
+    pub(super) composition: Option<&'a Composition>,
     /// Where the records of all scripts are.
-    records: PathBuf,
+    pub(super) records: PathBuf,
 }
 
 /// What is in a folder, as it was left.
@@ -138,23 +137,12 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn read(&self) -> Option<Record> {
-        serde_json::from_slice(&std::fs::read(&self.record).ok()?).ok()
+    pub(super) fn read(&self) -> Option<Record> {
+        stored::read(&self.record).ok().flatten()
     }
 
-    fn write(&self, record: &Record) -> Result<(), Io> {
-        self.write_to(&self.record, record)
-    }
-
-    fn write_to(&self, path: &Path, record: &Record) -> Result<(), Io> {
-        let failed = || Io::at("write", path);
-        let folder = path.parent().unwrap_or(self.project);
-        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-        let text = serde_json::to_vec(record).map_err(|error| failed()(error.into()))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-        std::io::Write::write_all(&mut file, &text).map_err(failed())?;
-        file.persist(path).map_err(|error| failed()(error.error))?;
-        Ok(())
+    pub(super) fn write(&self, record: &Record) -> Result<(), Io> {
+        stored::write(&self.record, record)
     }
 
     /// Whether the result of the task's key lies here as it was left; the kept one, where one is.
@@ -177,196 +165,7 @@ impl<'a> Place<'a> {
             })
     }
 
-    /// Makes the folder what the task sees and nothing else: a result must not depend on what
-    /// was there by chance. In a composed app that is the composed files, as they are composed,
-    /// and incremental caches; everything else goes, or is put aside while another script than
-    /// `build` runs. Of a package, whose folder is its people's, only what an earlier result has
-    /// left goes, as long as nobody has touched it.
-    pub fn clear(&self) -> Result<Option<Aside>, Io> {
-        let old = self.read().map(|record| record.files).unwrap_or_default();
-        // Nobody takes for whole what is under way.
-        self.write(&Record {
-            key: None,
-            blob: None,
-            files: BTreeMap::new(),
-        })?;
-        let Some(composition) = self.composition else {
-            self.remove_old(&old)?;
-            return Ok(None);
-        };
-        let mut aside = None;
-        if self.task.script != BUILD {
-            self.remove_old(&old)?;
-            aside = Some(Aside::new(self.project)?);
-        }
-        let folders = self.folders();
-        self.sweep(Path::new(""), &folders, &mut aside)?;
-        for (path, entry) in &composition.entries {
-            self.recompose(path, entry)?;
-        }
-        Ok(aside)
-    }
-
-    /// Folders with something in them that stays.
-    fn folders(&self) -> BTreeSet<&Path> {
-        let staying = self.sources.iter().copied().chain(APART);
-        staying
-            .flat_map(|path| Path::new(path).ancestors().skip(1))
-            .collect()
-    }
-
-    /// Writes a composed file that is not as it is composed. Never through a link, and never into
-    /// a file that lies elsewhere too.
-    fn recompose(&self, path: &str, entry: &overlay::Entry) -> Result<(), Io> {
-        let place = self.folder.join(path);
-        let found = place.symlink_metadata().ok();
-        let failed = || Io::at("compose", &place);
-        match entry.kind() {
-            Kind::File { executable } => {
-                let is_right = found.as_ref().is_some_and(|found| {
-                    found.is_file()
-                        && found.nlink() == 1
-                        && (found.mode() & 0o100 != 0) == *executable
-                        && ContentId::of_file(&place).is_ok_and(|id| id == entry.id())
-                });
-                if is_right {
-                    return Ok(());
-                }
-                let content = entry.read().map_err(failed())?;
-                remove(&place)?;
-                let folder = place.parent().unwrap_or(&self.folder);
-                std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-                let mut options = std::fs::OpenOptions::new();
-                let mode = if *executable { 0o777 } else { 0o666 };
-                let file = options.write(true).create_new(true).mode(mode).open(&place);
-                let mut file = file.map_err(failed())?;
-                std::io::Write::write_all(&mut file, &content).map_err(failed())
-            }
-            Kind::Link { target } => {
-                if std::fs::read_link(&place).is_ok_and(|now| now == Path::new(&**target)) {
-                    return Ok(());
-                }
-                remove(&place)?;
-                let folder = place.parent().unwrap_or(&self.folder);
-                std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-                std::os::unix::fs::symlink(&**target, &place).map_err(failed())
-            }
-        }
-    }
-
-    /// Takes away everything below a folder that is neither composed nor apart, or puts it aside.
-    fn sweep(
-        &self,
-        folder: &Path,
-        folders: &BTreeSet<&Path>,
-        aside: &mut Option<Aside>,
-    ) -> Result<(), Io> {
-        let full = self.folder.join(folder);
-        let entries = match std::fs::read_dir(&full) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(Io::at("read", &full))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(Io::at("read", &full))?;
-            let inner = folder.join(entry.file_name());
-            let path = entry.path();
-            let kind = entry.file_type().map_err(Io::at("read", &path))?;
-            let is_source = inner
-                .to_str()
-                .is_some_and(|path| self.sources.contains(path));
-            if is_source || self.is_apart(&inner, kind.is_symlink()) {
-                continue;
-            }
-            if kind.is_dir() && folders.contains(&*inner) {
-                self.sweep(&inner, folders, aside)?;
-            } else if let Some(aside) = aside {
-                aside.take(&path, &inner)?;
-            } else {
-                remove(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts back what was put aside, where the script has written nothing.
-    pub fn put_back(&self, aside: Option<Aside>) -> Result<(), Io> {
-        let Some(aside) = aside else {
-            return Ok(());
-        };
-        let mut moved = Vec::new();
-        for inner in &aside.paths {
-            let place = self.folder.join(inner);
-            if place.symlink_metadata().is_ok() {
-                continue;
-            }
-            let from = aside.folder.path().join(inner);
-            std::fs::rename(from, &place).map_err(Io::at("put back", &place))?;
-            moved.extend(inner.to_str());
-        }
-        self.know_moved(&moved)
-    }
-
-    /// A file that was moved and is otherwise as it was left counts as left.
-    fn know_moved(&self, moved: &[&str]) -> Result<(), Io> {
-        let name = format!("{}.json", self.task.subject);
-        for script in std::fs::read_dir(&self.records)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = script.path().join(&name);
-            let record = std::fs::read(&path).ok();
-            let record = record.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
-            let Some(mut record) = record.filter(|record| record.key.is_some()) else {
-                continue;
-            };
-            for path in moved {
-                let now = self.folder.join(path).symlink_metadata();
-                if let (Some(left), Ok(now)) = (record.files.get_mut(*path), now)
-                    && left.is_moved(Left::new(&now))
-                {
-                    *left = Left::new(&now);
-                }
-            }
-            self.write_to(&path, &record)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what the last result has left and nobody has touched since, and folders that this
-    /// leaves empty. Nothing is removed behind a link.
-    fn remove_old(&self, old: &BTreeMap<String, Left>) -> Result<(), Io> {
-        let is_real = |path: &Path| {
-            let folders = path
-                .ancestors()
-                .skip(1)
-                .map(|folder| self.folder.join(folder));
-            folders
-                .into_iter()
-                .all(|folder| folder.symlink_metadata().is_ok_and(|it| it.is_dir()))
-        };
-        let mut folders = BTreeSet::new();
-        for (path, left) in old {
-            let full = self.folder.join(path);
-            if self.sources.contains(path.as_str()) || !is_real(Path::new(path)) {
-                continue;
-            }
-            match full.symlink_metadata() {
-                Ok(metadata) if metadata.is_dir() => drop(folders.insert(Path::new(path))),
-                Ok(metadata) if Left::new(&metadata) == *left => remove(&full)?,
-                _ => {}
-            }
-            folders.extend(Path::new(path).ancestors().skip(1));
-        }
-        // Deepest first; those with something else in them stay.
-        let folders = folders.into_iter().rev();
-        for folder in folders.filter(|folder| *folder != Path::new("")) {
-            let _ = std::fs::remove_dir(self.folder.join(folder));
-        }
-        Ok(())
-    }
-
-    fn is_apart(&self, path: &Path, is_link: bool) -> bool {
+    pub(super) fn is_apart(&self, path: &Path, is_link: bool) -> bool {
         let is = |list: &[&str]| list.iter().any(|apart| path == Path::new(apart));
         match self.composition {
             // A link to what is installed is compose's.
@@ -553,34 +352,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What was taken out of a composed app while another script than `build` runs.
-pub struct Aside {
-    folder: tempfile::TempDir,
-    /// Relative to the app.
-    paths: Vec<PathBuf>,
-}
-
-impl Aside {
-    fn new(project: &Path) -> Result<Self, Io> {
-        Ok(Self {
-            folder: temporary(project)?,
-            paths: Vec::new(),
-        })
-    }
-
-    fn take(&mut self, path: &Path, inner: &Path) -> Result<(), Io> {
-        let to = self.folder.path().join(inner);
-        if let Some(folder) = to.parent() {
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-        }
-        std::fs::rename(path, &to).map_err(Io::at("put aside", path))?;
-        self.paths.push(inner.to_owned());
-        Ok(())
-    }
-}
-
 /// A folder below `.out`, where the next compose sweeps what a killed run has left.
-fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
+pub(super) fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
     let folder = project.join(".out/.tmp");
     std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
     tempfile::tempdir_in(&folder).map_err(Io::at("make a folder in", &folder))
@@ -606,14 +379,4 @@ impl From<Io> for Trouble {
     fn from(error: Io) -> Self {
         Self::Io(error)
     }
-}
-
-/// Removes a file, a link or a folder with all that is in it.
-pub fn remove(path: &Path) -> Result<(), Io> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.map_err(Io::at("remove", path))
 }

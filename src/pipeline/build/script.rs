@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::super::failure::Io;
 use super::super::process::{self, Script, Trouble};
+use super::clear::Aside;
 use super::memory::Memory;
 use super::outlook::miss;
-use super::result::{self, Aside, Place, Wrote};
+use super::result::{self, Place, Wrote};
 use super::stage::Ended;
 use super::{Error, Origin, event_unit};
 use crate::cache::{self, Entry, Figures, Finished, Names};

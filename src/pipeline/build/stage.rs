@@ -14,7 +14,7 @@ use crate::cache::{Entry, Figures, Key, Remote};
 use crate::pipeline::compose::Workdir;
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::{Failure, Settled, StageError};
-use crate::plan::{Plan, Subject, Task};
+use crate::plan::{BUILD, Plan, Subject, Task};
 use crate::store::UnitId;
 
 /// How often it is looked whether memory has become free.
@@ -203,11 +203,10 @@ impl<'a> Building<'a> {
             if !matches!(self.states[index], State::Waiting) || !task.needs.iter().all(is_free) {
                 continue;
             }
-            // Two scripts in one folder would see each other's files come.
-            let is_same = |(other, state): (usize, &State)| {
-                matches!(state, State::Running) && self.plan.tasks[other].folder == task.folder
+            let disturbs = |(other, state): (usize, &State)| {
+                matches!(state, State::Running) && disturbs(task, &self.plan.tasks[other])
             };
-            if self.states.iter().enumerate().any(is_same) {
+            if self.states.iter().enumerate().any(disturbs) {
                 continue;
             }
             match &self.found[&index] {
@@ -268,7 +267,9 @@ impl<'a> Building<'a> {
                 _ => None,
             };
             self.room.leave(task, index, learned);
-            self.leaders.remove(&task.keys.shared);
+            if self.leaders.get(&task.keys.shared) == Some(&index) {
+                self.leaders.remove(&task.keys.shared);
+            }
         } else {
             self.unpacking -= 1;
         }
@@ -412,6 +413,20 @@ impl<'a> Building<'a> {
             .done
             .sort_by_key(|built| place.get(built.unit()).copied());
         settled
+    }
+}
+
+/// Whether two tasks must not work at once: in one folder they would see each other's files come,
+/// and in one store another script than `build` puts aside what its neighbours may read.
+fn disturbs(one: &Task, other: &Task) -> bool {
+    if one.folder == other.folder {
+        return true;
+    }
+    match (one.subject.unit(), other.subject.unit()) {
+        (Some(unit), Some(beside)) if unit.store == beside.store => {
+            one.script != BUILD || other.script != BUILD
+        }
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
+use super::super::stored::{read, write};
 use crate::overlay::{ContentId, Entry, Kind};
 
 /// Files of one store under `.out`, by path relative to the store's folder.
@@ -131,25 +132,6 @@ fn remove(path: &Path) -> Result<(), Io> {
         }
         _ => Ok(()),
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
-    match std::fs::read(path) {
-        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Io::at("read", path)(error)),
-    }
-}
-
-fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-    let failed = || Io::at("write", path);
-    let text = serde_json::to_vec(value).map_err(|error| failed()(error.into()))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-    std::io::Write::write_all(&mut file, &text).map_err(failed())?;
-    file.persist(path).map_err(|error| failed()(error.error))?;
-    Ok(())
 }
 
 impl Manifest {

@@ -13,18 +13,20 @@ mod sources;
 mod staging;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use self::manifest::Place;
 use self::sources::Sources;
 pub use self::staging::Staging;
+use self::staging::fill;
 use self::work::{Staged, Work};
 use super::build::Built;
 use super::context::Context;
 use super::failure::{Error, Io, Settled, StageError};
 use crate::event::{Stage, Unit};
+use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 use crate::store::{AppKind, UnitId};
 
@@ -164,6 +166,26 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
         }
     }
     Ok(())
+}
+
+/// Writes one composed file or link anew: what lies at the place goes first, so that nothing is
+/// written through a link or into a file that lies elsewhere too.
+pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
+    remove(place)?;
+    if let Some(folder) = place.parent() {
+        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+    }
+    fill(place, entry, &Sources::new([entry].into_iter()), place).map(drop)
+}
+
+/// Removes a file, a link or a folder with all that is in it.
+pub fn remove(path: &Path) -> Result<(), Io> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.map_err(Io::at("remove", path))
 }
 
 /// How many files were written and removed.

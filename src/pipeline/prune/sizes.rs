@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
+use super::super::stored;
 use crate::event::bytes;
 use crate::store::UnitId;
 
@@ -86,22 +87,12 @@ impl Sizes {
 
     /// What the last good run of the unit left; none where nothing that can be read is there.
     pub fn last(project: &Path, unit: &UnitId) -> Option<Self> {
-        let text = std::fs::read(remembered(project, unit)).ok()?;
-        serde_json::from_slice(&text).ok()
+        stored::read(&remembered(project, unit)).ok().flatten()
     }
 
     /// Remembers them for the next run.
     pub fn remember(&self, project: &Path, unit: &UnitId) -> Result<(), Io> {
-        let path = remembered(project, unit);
-        let folder = path.parent().unwrap_or(project);
-        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&mut file, self)?;
-            file.persist(&path)?;
-            std::io::Result::Ok(())
-        };
-        write().map_err(Io::at("write", &path))
+        stored::write(&remembered(project, unit), self)
     }
 }
 

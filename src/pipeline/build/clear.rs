@@ -1,0 +1,212 @@
+//! A task's folder before its script: what the task sees and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::super::compose::{remove, rewrite};
+use super::super::failure::Io;
+use super::super::stored;
+use super::result::{APART, Left, Place, Record, temporary};
+use crate::overlay::{self, ContentId, Kind};
+use crate::plan::BUILD;
+
+/// What was taken out of a composed app while another script than `build` runs.
+pub struct Aside {
+    folder: tempfile::TempDir,
+    /// Relative to the app.
+    paths: Vec<PathBuf>,
+}
+
+impl Aside {
+    fn new(project: &Path) -> Result<Self, Io> {
+        Ok(Self {
+            folder: temporary(project)?,
+            paths: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, path: &Path, inner: &Path) -> Result<(), Io> {
+        let to = self.folder.path().join(inner);
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        }
+        std::fs::rename(path, &to).map_err(Io::at("put aside", path))?;
+        self.paths.push(inner.to_owned());
+        Ok(())
+    }
+}
+
+impl Place<'_> {
+    /// Makes the folder what the task sees and nothing else: a result must not depend on what
+    /// was there by chance. In a composed app that is the composed files, as they are composed,
+    /// and incremental caches; everything else goes, or is put aside while another script than
+    /// `build` runs. Of a package, whose folder is its people's, only what an earlier result has
+    /// left goes, as long as nobody has touched it.
+    pub fn clear(&self) -> Result<Option<Aside>, Io> {
+        let old = self.read().map(|record| record.files).unwrap_or_default();
+        // Nobody takes for whole what is under way.
+        self.write(&Record {
+            key: None,
+            blob: None,
+            files: BTreeMap::new(),
+        })?;
+        let Some(composition) = self.composition else {
+            self.remove_old(&old)?;
+            return Ok(None);
+        };
+        let mut aside = None;
+        if self.task.script != BUILD {
+            self.remove_old(&old)?;
+            aside = Some(Aside::new(self.project)?);
+        }
+        let folders = self.folders();
+        self.sweep(Path::new(""), &folders, &mut aside)?;
+        for (path, entry) in &composition.entries {
+            self.recompose(path, entry)?;
+        }
+        Ok(aside)
+    }
+
+    /// Folders with something in them that stays.
+    fn folders(&self) -> BTreeSet<&Path> {
+        let staying = self.sources.iter().copied().chain(APART);
+        staying
+            .flat_map(|path| Path::new(path).ancestors().skip(1))
+            .collect()
+    }
+
+    /// Writes a composed file that is not as it is composed. Never through a link, and never into
+    /// a file that lies elsewhere too.
+    fn recompose(&self, path: &str, entry: &overlay::Entry) -> Result<(), Io> {
+        let place = self.folder.join(path);
+        let is_right = match (entry.kind(), place.symlink_metadata()) {
+            (_, Err(_)) => false,
+            (Kind::File { executable }, Ok(found)) => {
+                found.is_file()
+                    && found.nlink() == 1
+                    && (found.mode() & 0o100 != 0) == *executable
+                    && ContentId::of_file(&place).is_ok_and(|id| id == entry.id())
+            }
+            (Kind::Link { target }, Ok(_)) => {
+                std::fs::read_link(&place).is_ok_and(|now| now == Path::new(&**target))
+            }
+        };
+        if is_right {
+            Ok(())
+        } else {
+            rewrite(entry, &place)
+        }
+    }
+
+    /// Takes away everything below a folder that is neither composed nor apart, or puts it aside.
+    fn sweep(
+        &self,
+        folder: &Path,
+        folders: &BTreeSet<&Path>,
+        aside: &mut Option<Aside>,
+    ) -> Result<(), Io> {
+        let full = self.folder.join(folder);
+        let entries = match std::fs::read_dir(&full) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(Io::at("read", &full))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(Io::at("read", &full))?;
+            let inner = folder.join(entry.file_name());
+            let path = entry.path();
+            let kind = entry.file_type().map_err(Io::at("read", &path))?;
+            let is_source = inner
+                .to_str()
+                .is_some_and(|path| self.sources.contains(path));
+            if is_source || self.is_apart(&inner, kind.is_symlink()) {
+                continue;
+            }
+            if kind.is_dir() && folders.contains(&*inner) {
+                self.sweep(&inner, folders, aside)?;
+            } else if let Some(aside) = aside {
+                aside.take(&path, &inner)?;
+            } else {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what was put aside, where the script has written nothing.
+    pub fn put_back(&self, aside: Option<Aside>) -> Result<(), Io> {
+        let Some(aside) = aside else {
+            return Ok(());
+        };
+        let mut moved = Vec::new();
+        for inner in &aside.paths {
+            let place = self.folder.join(inner);
+            if place.symlink_metadata().is_ok() {
+                continue;
+            }
+            let from = aside.folder.path().join(inner);
+            std::fs::rename(from, &place).map_err(Io::at("put back", &place))?;
+            moved.extend(inner.to_str());
+        }
+        self.know_moved(&moved)
+    }
+
+    /// A file that was moved and is otherwise as it was left counts as left.
+    fn know_moved(&self, moved: &[&str]) -> Result<(), Io> {
+        let name = format!("{}.json", self.task.subject);
+        for script in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = script.path().join(&name);
+            let record = stored::read::<Record>(&path)?;
+            let Some(mut record) = record.filter(|record| record.key.is_some()) else {
+                continue;
+            };
+            for path in moved {
+                let now = self.folder.join(path).symlink_metadata();
+                if let (Some(left), Ok(now)) = (record.files.get_mut(*path), now)
+                    && left.is_moved(Left::new(&now))
+                {
+                    *left = Left::new(&now);
+                }
+            }
+            stored::write(&path, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the last result has left and nobody has touched since, and folders that this
+    /// leaves empty. Nothing is removed behind a link.
+    fn remove_old(&self, old: &BTreeMap<String, Left>) -> Result<(), Io> {
+        let is_real = |path: &Path| {
+            let folders = path
+                .ancestors()
+                .skip(1)
+                .map(|folder| self.folder.join(folder));
+            folders
+                .into_iter()
+                .all(|folder| folder.symlink_metadata().is_ok_and(|it| it.is_dir()))
+        };
+        let mut folders = BTreeSet::new();
+        for (path, left) in old {
+            let full = self.folder.join(path);
+            if self.sources.contains(path.as_str()) || !is_real(Path::new(path)) {
+                continue;
+            }
+            match full.symlink_metadata() {
+                Ok(metadata) if metadata.is_dir() => drop(folders.insert(Path::new(path))),
+                Ok(metadata) if Left::new(&metadata) == *left => remove(&full)?,
+                _ => {}
+            }
+            folders.extend(Path::new(path).ancestors().skip(1));
+        }
+        // Deepest first; those with something else in them stay.
+        let folders = folders.into_iter().rev();
+        for folder in folders.filter(|folder| *folder != Path::new("")) {
+            let _ = std::fs::remove_dir(self.folder.join(folder));
+        }
+        Ok(())
+    }
+}

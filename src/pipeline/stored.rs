@@ -1,0 +1,29 @@
+//! What runs remember in small JSON files: written whole or not at all.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::failure::Io;
+
+/// Reads it; none where it is missing or broken.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Io::at("read", path)(error)),
+    }
+}
+
+/// Writes it, with its folders, under another name first.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+    let failed = || Io::at("write", path);
+    let text = serde_json::to_vec(value).map_err(|error| failed()(error.into()))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
+    std::io::Write::write_all(&mut file, &text).map_err(failed())?;
+    file.persist(path).map_err(|error| failed()(error.error))?;
+    Ok(())
+}
