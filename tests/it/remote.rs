@@ -276,7 +276,7 @@ fn uploads_that_fail_end_no_build_and_hold_none_for_long() {
 
 #[test]
 fn an_upload_may_take_longer_than_the_server_may_be_silent() {
-    const MIB: u64 = 24;
+    const MIB: u64 = 60;
     let build = format!(
         "require('fs').mkdirSync('lib', {{ recursive: true }}); \
          require('fs').writeFileSync('lib/index.js', require('crypto').randomBytes({MIB} << 20))"
@@ -285,12 +285,12 @@ fn an_upload_may_take_longer_than_the_server_may_be_silent() {
     let (world, cache) = (World::of(project), RemoteCache::start(None));
     let proxy = FaultyCache::before(&cache);
     // What the sockets hold is read within the time, all of it is not.
-    proxy.breaks(On::Put, Fault::Slow(125));
+    proxy.breaks(On::Put, Fault::Slow(80));
     let project = world.clone(&proxy.address);
-    let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "2");
+    let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "4");
     let begun = Instant::now();
     let run = project.alokai(&ONE).succeeds();
-    assert!(begun.elapsed() > Duration::from_millis(125 * MIB));
+    assert!(begun.elapsed() > Duration::from_millis(80 * MIB));
     assert_eq!(notes(&run), Vec::<&str>::new());
     assert_eq!((cache.hashes(TEAM).len(), proxy.count(On::Put)), (1, 1));
 }
