@@ -2,7 +2,8 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, ConsoleError, DockerError, RegistryError, StageError};
+use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError};
+use crate::registry::Error as RegistryError;
 use crate::{cli, compare, config, git, overlay, plan};
 
 /// Everything that a command can fail with.

@@ -11,6 +11,8 @@
 //! compare questions asked of compositions: why, diff, changed, drift, check
 //! lockfile the part of a lock file that some folders reach
 //! cache   results of tasks, found by everything that the tasks can see; here and remote
+//! oci     images as values: digests, manifests, layers, Dockerfiles
+//! registry the distribution protocol, and who may speak it
 //! plan    everything decided, nothing done → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   what can be observed of it
@@ -29,9 +31,11 @@ pub mod event;
 pub mod files;
 pub mod git;
 pub mod lockfile;
+pub mod oci;
 pub mod overlay;
 pub mod path;
 pub mod pipeline;
 pub mod plan;
+pub mod registry;
 pub mod report;
 pub mod store;

@@ -17,8 +17,9 @@ use super::arguments::AccessOptions;
 use super::dotenv;
 use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
-use crate::pipeline::{Access, Credentials, ScriptEnvironment};
+use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::Surroundings;
+use crate::registry::Credentials;
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";

@@ -11,9 +11,9 @@ use super::context::Context;
 use super::failure::Settled;
 use super::halt::Halt;
 use super::push::Pushed;
-use super::registry::{client, reason};
 use crate::event::{Stage, Unit};
 use crate::plan::{Plan, Release};
+use crate::registry::{client, reason};
 use crate::store::StoreId;
 
 /// Time that a call may take.

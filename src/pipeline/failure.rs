@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
-use super::{build, deploy, docker, prune, registry};
+use super::{build, deploy, docker, prune};
 use crate::event::{Stage, Unit};
+use crate::registry;
 use crate::store::UnitId;
 
 /// Why a run did not end well.

@@ -18,7 +18,6 @@ mod preflight;
 mod process;
 mod prune;
 mod push;
-mod registry;
 mod stored;
 
 use std::collections::BTreeSet;
@@ -28,7 +27,7 @@ use std::time::{Duration, Instant};
 pub use build::{Built, Error as BuildError, Origin, forecast};
 pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
-pub use context::{Access, Context, Credentials, Interrupt, ScriptEnvironment};
+pub use context::{Access, Context, Interrupt, ScriptEnvironment};
 pub use deploy::Error as ConsoleError;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
@@ -36,7 +35,6 @@ pub use image::Image;
 pub use lock::Lock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
-pub use registry::Error as RegistryError;
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{BUILD, Plan};

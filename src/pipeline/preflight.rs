@@ -7,9 +7,10 @@ use bollard::Docker;
 
 use super::context::Context;
 use super::failure::{Error, StageError};
-use super::{deploy, docker, registry};
+use super::{deploy, docker};
 use crate::event::Stage;
 use crate::plan::Plan;
+use crate::registry;
 
 /// Asks engine, registry and console at once, and reports everything that is missing. Gives the
 /// connection to the engine, where the plan needs one.

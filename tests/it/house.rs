@@ -30,6 +30,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("path", &[]),
     ("store", &[]),
     ("lockfile", &[]),
+    ("oci", &["path"]),
+    ("registry", &["oci"]),
     ("cache", &[]),
     ("event", &["store", "cache"]),
     ("files", &[]),
@@ -43,13 +45,13 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "plan",
         &[
-            "store", "config", "git", "overlay", "event", "cache", "lockfile",
+            "store", "config", "git", "overlay", "event", "cache", "lockfile", "oci",
         ],
     ),
     (
         "pipeline",
         &[
-            "store", "config", "overlay", "plan", "event", "path", "cache",
+            "store", "config", "overlay", "plan", "event", "path", "cache", "oci", "registry",
         ],
     ),
     ("report", &["event"]),
@@ -57,13 +59,13 @@ const TABLE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "compare", "path", "store", "config", "git", "overlay", "plan", "pipeline", "event",
-            "report", "error", "cache",
+            "report", "error", "cache", "registry",
         ],
     ),
     (
         "error",
         &[
-            "compare", "cli", "config", "git", "overlay", "plan", "pipeline",
+            "compare", "cli", "config", "git", "overlay", "plan", "pipeline", "registry",
         ],
     ),
     ("main", &[]),
