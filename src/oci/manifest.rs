@@ -59,6 +59,18 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// The media type by which OCI knows a layer that Docker has named.
+pub fn layer_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+        }
+        other => other,
+    }
+}
+
 impl Descriptor {
     /// Of a blob without further words.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
@@ -100,6 +112,26 @@ pub struct Manifest {
     /// Anything else.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Of an image with this config and these layers.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: MANIFEST.into(),
+            artifact_type: None,
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Bytes of all layers, as they are stored.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
 }
 
 /// A list of manifests: one image for several platforms, a layout's images, or an image's
@@ -147,6 +179,16 @@ impl Platform {
     pub fn takes(&self, other: &Self) -> bool {
         let is_variant = self.variant.is_none() || self.variant == other.variant;
         self.os == other.os && self.architecture == other.architecture && is_variant
+    }
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            variant: None,
+        }
     }
 }
 

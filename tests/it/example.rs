@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::build::{interrupt_when, processes_in};
 use crate::deploy::{request_body, unique};
-use crate::support::{Console, Project, Registry, Run, docker, git, next_is_whole, registry};
+use crate::support::{
+    Console, Containers, Project, Registry, Run, docker, git, next_is_whole, page, registry,
+};
 
 /// A copy of `apps-example` in a repository of its own, with its dependencies and with project
 /// names that no other run has.
@@ -50,75 +52,6 @@ fn example(name: &str) -> (tempfile::TempDir, Project) {
     );
     project.commit();
     (folder, project)
-}
-
-/// Containers that end with the test.
-struct Containers(Vec<String>);
-
-impl Containers {
-    /// Runs an image, and gives the port of the loopback where its own port is published.
-    fn run(&mut self, image: &str, port: u16, environment: &[&str]) -> u16 {
-        let published = format!("127.0.0.1::{port}");
-        let mut arguments = vec!["run", "--detach", "--init", "--publish", &published];
-        arguments.push("--add-host=host.docker.internal:host-gateway");
-        for variable in environment {
-            arguments.extend(["--env", variable]);
-        }
-        arguments.push(image);
-        let id = docker(&arguments);
-        self.0.push(id.clone());
-        let address = docker(&["port", &id, &format!("{port}/tcp")]);
-        address
-            .lines()
-            .next()
-            .unwrap()
-            .rsplit(':')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
-    }
-
-    fn last(&self) -> &str {
-        self.0.last().unwrap()
-    }
-}
-
-impl Drop for Containers {
-    fn drop(&mut self) {
-        for id in &self.0 {
-            let _ = Command::new("docker").args(["rm", "--force", id]).output();
-        }
-    }
-}
-
-/// The page, as soon as it answers, which has to be within five seconds.
-fn page(port: u16, path: &str) -> String {
-    let start = Instant::now();
-    loop {
-        let url = format!("http://127.0.0.1:{port}{path}");
-        let output = Command::new("curl")
-            .args([
-                "--silent",
-                "--show-error",
-                "--fail",
-                "--location",
-                "--max-time",
-                "5",
-                &url,
-            ])
-            .output()
-            .unwrap();
-        if output.status.success() {
-            return String::from_utf8_lossy(&output.stdout).into_owned();
-        }
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{url} does not answer: {error}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Packages that the lock file knows as needed for development alone, and those that everybody
@@ -238,7 +171,7 @@ fn the_example_goes_through_all_six_stages() {
     }
 
     let dev = dev_dependencies(&project);
-    let mut containers = Containers(Vec::new());
+    let mut containers = Containers::default();
     let mut frontends = Vec::new();
     for store in ["us", "eu", "outlet"] {
         let (frontend, middleware) = (
@@ -399,7 +332,7 @@ fn twenty_stores_with_one_middleware_build_it_once() {
     // Each store has an image of its own, and it runs.
     let sha = project.sha();
     let registry = "registry.vuestorefront.cloud";
-    let mut containers = Containers(Vec::new());
+    let mut containers = Containers::default();
     for id in &ids {
         let repository = format!("{registry}/{name}-{id}-storefrontcloud-io");
         let image = format!("{repository}/vue-storefront-middleware:{sha}");

@@ -35,7 +35,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("event", &["store", "cache"]),
     ("files", &[]),
-    ("config", &["store", "files"]),
+    ("config", &["store", "files", "oci"]),
     ("git", &["files"]),
     ("overlay", &["store", "config", "files", "git", "path"]),
     (

@@ -1,19 +1,31 @@
 //! A project to test with, a way to run the program in it, and the world by its addresses.
 
+mod containers;
+mod entries;
+mod faults;
 mod mount;
+mod npm;
 mod project;
 mod random;
 mod remote;
 mod results;
+mod resuming;
 mod services;
 mod trees;
 mod web;
 
+pub use containers::{Containers, Node, Thing, Tree, page, tree_of};
+pub use entries::{TIME, entry, file, folder, hard, is_there, link, run, same, text};
+pub use faults::{Before, Seen, Turn, cutting};
 pub use mount::{Mount, is_excused, is_root};
+pub use npm::installed;
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
 pub use remote::{Fault, FaultyCache, On, RemoteCache};
-pub use results::{FRONTEND, MIDDLEWARE, build, entry_of, events, forget, many, results};
-pub use services::{Registry, docker, registry};
+pub use results::{
+    FRONTEND, MIDDLEWARE, begun, build, entry_of, events, forget, many, results, rows,
+};
+pub use resuming::Resuming;
+pub use services::{Registry, base_layout, base_reference, docker, registry, second_registry};
 pub use trees::{bytes_in, copy_of, next_is_whole};
 pub use web::{Console, FaultyRegistry};

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::StreamExt;
 
+use super::npm::installed;
 use super::web::serve;
 
-const SERVER: &str = "turborepo-remote-cache";
-const VERSION: &str = "2.12.0";
+const SERVER: &str = "turborepo-remote-cache@2.12.0";
 
 /// The real server from npm, which ends with the test.
 pub struct RemoteCache {
@@ -34,7 +34,7 @@ impl RemoteCache {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new("node");
         command
-            .arg(installed().join(format!("node_modules/{SERVER}/dist/cli.js")))
+            .arg(installed(&[SERVER]).join("node_modules/turborepo-remote-cache/dist/cli.js"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOST", "127.0.0.1")
@@ -120,32 +120,6 @@ impl Drop for RemoteCache {
         }
         let _ = self.child.wait();
     }
-}
-
-/// Where the server is installed: once for all tests, each of which is a process of its own.
-fn installed() -> PathBuf {
-    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = tmp.join(format!("{SERVER}-{VERSION}"));
-    let done = folder.join("installed");
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let lock = std::fs::File::create(folder.join("lock")).expect("a file");
-    lock.lock().expect("a lock");
-    if !done.exists() {
-        std::fs::write(folder.join("package.json"), r#"{ "private": true }"#).expect("a file");
-        let output = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund"])
-            .arg(format!("{SERVER}@{VERSION}"))
-            .current_dir(&folder)
-            .output()
-            .expect("npm runs");
-        assert!(
-            output.status.success(),
-            "npm cannot install {SERVER}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        std::fs::write(&done, "").expect("a file");
-    }
-    folder
 }
 
 /// Requests of one kind.

@@ -18,25 +18,34 @@ pub fn events(run: &Run) -> Vec<Value> {
         .collect()
 }
 
-/// `miss`, `hit` or `reused from …`, by unit.
-pub fn results(run: &Run) -> BTreeMap<String, String> {
+/// Stages that a run with `--json` has begun.
+pub fn begun(run: &Run) -> Vec<String> {
+    let events = events(run).into_iter();
+    let begun = events.filter(|event| event["event"] == "stage-started");
+    begun
+        .map(|event| event["stage"].as_str().expect("text").to_owned())
+        .collect()
+}
+
+/// Rows of the summary, by unit.
+pub fn rows(run: &Run) -> BTreeMap<String, Value> {
     let events = events(run);
     let summary = events
         .iter()
         .find(|event| event["event"] == "summary")
         .expect("a summary");
     let row = |row: &Value| {
-        let text = |name: &str| row[name].as_str().unwrap_or("none").to_owned();
-        (
-            format!("{}/{}", text("storeId"), text("app")),
-            text("cache"),
-        )
+        let text = |name: &str| row[name].as_str().expect("text");
+        (format!("{}/{}", text("storeId"), text("app")), row.clone())
     };
-    summary["units"]
-        .as_array()
-        .expect("rows")
-        .iter()
-        .map(row)
+    let units = summary["units"].as_array().expect("rows");
+    units.iter().map(row).collect()
+}
+
+/// `miss`, `hit` or `reused from …`, by unit.
+pub fn results(run: &Run) -> BTreeMap<String, String> {
+    let rows = rows(run).into_iter();
+    rows.map(|(unit, row)| (unit, row["cache"].as_str().unwrap_or("none").to_owned()))
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! The real Docker engine and the real registry that `scripts/services` starts.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
@@ -16,24 +17,45 @@ pub struct Registry {
     pub base: String,
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What a variable says, or nothing where it is not set and nobody demands it.
+fn wanted(name: &str) -> Option<String> {
+    let found = variable(name);
+    if found.is_none() {
+        let required = variable("ALOKAI_REQUIRE_DOCKER").is_some_and(|value| value == "1");
+        assert!(!required, "ALOKAI_REQUIRE_DOCKER=1, and {name} is not set");
+        println!("skipped: no {name}; `scripts/test` starts what this test needs");
+    }
+    found
+}
+
 /// The registry, or nothing where there is none and nobody demands it.
 pub fn registry() -> Option<Registry> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let found = variable("ALOKAI_TEST_REGISTRY").map(|address| Registry {
+    wanted("ALOKAI_TEST_REGISTRY").map(|address| Registry {
         address,
         user: variable("ALOKAI_TEST_REGISTRY_USER").expect("set with the registry"),
         password: variable("ALOKAI_TEST_REGISTRY_PASSWORD").expect("set with the registry"),
         base: variable("ALOKAI_TEST_BASE_IMAGE").unwrap_or_else(|| "node:22-alpine".into()),
-    });
-    if found.is_none() {
-        let required = variable("ALOKAI_REQUIRE_DOCKER").is_some_and(|value| value == "1");
-        assert!(
-            !required,
-            "ALOKAI_REQUIRE_DOCKER=1, and ALOKAI_TEST_REGISTRY is not set"
-        );
-        println!("skipped: no Docker; `scripts/test` starts what this test needs");
-    }
-    found
+    })
+}
+
+/// A registry of another make, which lists referrers itself, lets everybody in and mounts nothing.
+pub fn second_registry() -> Option<Registry> {
+    let first = registry()?;
+    wanted("ALOKAI_TEST_SECOND_REGISTRY").map(|address| Registry { address, ..first })
+}
+
+/// The base image in the registry, by its full name.
+pub fn base_reference() -> Option<String> {
+    wanted("ALOKAI_TEST_BASE_REFERENCE")
+}
+
+/// The base image in an OCI layout, as `image.base` names it.
+pub fn base_layout() -> Option<String> {
+    wanted("ALOKAI_TEST_BASE_LAYOUT")
 }
 
 impl Registry {
@@ -46,46 +68,82 @@ impl Registry {
             .env("CLI_CONSOLE_API_URL", console)
     }
 
-    /// Tags of a repository, as another client sees them; none where it does not exist.
+    /// A folder in that place with a `config.json` for other clients.
+    pub fn login(&self, place: &Path) -> PathBuf {
+        let folder = place.join("login");
+        std::fs::create_dir(&folder).expect("it is ours");
+        let document = self.logins().to_string();
+        std::fs::write(folder.join("config.json"), document).expect("it is ours");
+        folder
+    }
+
+    fn logins(&self) -> serde_json::Value {
+        let login = BASE64.encode(format!("{}:{}", self.user, self.password));
+        serde_json::json!({ "auths": { &self.address: { "auth": login } } })
+    }
+
+    /// Tags of a repository, as another client sees them; none where it does not exist. Those
+    /// under which a registry that knows no referrers has them are none of anybody's images.
     pub fn tags(&self, repository: &str) -> Vec<String> {
         let name = format!("docker://{}/{repository}", self.address);
-        // A file, and not an argument: another test looks for the password in all arguments.
-        let login = BASE64.encode(format!("{}:{}", self.user, self.password));
-        let document = serde_json::json!({ "auths": { &self.address: { "auth": login } } });
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), document.to_string()).expect("it is ours");
-        let output = Command::new("skopeo")
-            .args(["list-tags", "--tls-verify=false", "--authfile"])
-            .arg(file.path())
-            .arg(&name)
-            .output()
-            .expect("skopeo runs");
-        if !output.status.success() {
+        let Some(text) = self.skopeo(&["list-tags", "--tls-verify=false", &name]) else {
             return Vec::new();
-        }
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        };
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let tags = document["Tags"].as_array().expect("tags").iter();
         tags.map(|tag| tag.as_str().expect("text").to_owned())
+            .filter(|tag| !tag.starts_with("sha256-"))
             .collect()
     }
 
-    /// Repositories whose name begins so. The catalogue is sorted, and goes on after `last`.
-    pub fn repositories(&self, beginning: &str) -> Vec<String> {
+    /// What skopeo prints, who knows the password of this registry; nothing where it fails.
+    pub fn skopeo(&self, arguments: &[&str]) -> Option<String> {
+        // A file, and not an argument: another test looks for the password in all arguments.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), self.logins().to_string()).expect("it is ours");
+        let output = Command::new("skopeo")
+            .args(arguments)
+            .arg("--authfile")
+            .arg(file.path())
+            .output()
+            .expect("skopeo runs");
+        if !output.status.success() {
+            println!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(stdout)
+    }
+
+    /// What the registry answers to a request of this path, unless it refuses.
+    pub fn get(&self, path: &str) -> Option<Vec<u8>> {
         let mut curl = Command::new("curl")
-            .args(["--silent", "--config", "-"])
+            .args(["--silent", "--fail", "--noproxy", "*", "--config", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("curl runs");
+        let kinds = [
+            "application/vnd.oci.image.manifest.v1+json",
+            "application/vnd.oci.image.index.v1+json",
+            "application/vnd.docker.distribution.manifest.v2+json",
+        ];
+        let kinds = kinds.join(", ");
         let config = format!(
-            "user = \"{}:{}\"\nurl = \"http://{}/v2/_catalog?n=100&last={beginning}\"\n",
+            "user = \"{}:{}\"\nurl = \"http://{}{path}\"\nheader = \"Accept: {kinds}\"\n",
             self.user, self.password, self.address
         );
         let mut stdin = curl.stdin.take().expect("a pipe");
         std::io::Write::write_all(&mut stdin, config.as_bytes()).expect("curl reads");
         drop(stdin);
         let output = curl.wait_with_output().expect("curl ends");
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        output.status.success().then_some(output.stdout)
+    }
+
+    /// Repositories whose name begins so. The catalogue is sorted, and goes on after `last`.
+    pub fn repositories(&self, beginning: &str) -> Vec<String> {
+        let path = format!("/v2/_catalog?n=100&last={beginning}");
+        let document = self.get(&path).expect("a catalogue");
+        let document: serde_json::Value = serde_json::from_slice(&document).expect("JSON");
         let all = document["repositories"]
             .as_array()
             .expect("repositories")

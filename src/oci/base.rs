@@ -1,0 +1,418 @@
+//! What has to be known of a base image's files so that layers can be put on it without
+//! unpacking it: who its users are, which folders it has, and where links lead.
+//!
+//! Layers are streamed from the lowest up, as an engine unpacks them: later ones add, replace
+//! and, by whiteouts, remove.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::members::Members;
+use super::stack::Stack;
+use super::{Blobs, Descriptor, Digest, Error, Hasher, Manifest, Owner};
+
+/// What has to be known of a base image's files. Paths have no slash at either end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct BaseTree {
+    /// Users of `etc/passwd`, with the group that they log in with.
+    pub users: BTreeMap<String, Owner>,
+    /// Groups of `etc/group`.
+    pub groups: BTreeMap<String, u32>,
+    /// Every folder but the root. Whose they are matters: a layer has to repeat each folder that
+    /// it puts something into. An engine makes those that a layer leaves out, for root and with
+    /// 0755, and in the image `tmp` would then be nobody else's to write.
+    pub folders: BTreeMap<String, Folder>,
+    /// Every symbolic link, and where it leads, as it is written there.
+    pub links: BTreeMap<String, String>,
+}
+
+/// A folder of a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    /// Whose.
+    pub owner: Owner,
+    /// Permissions: `0o755`, `0o1777`.
+    pub mode: u32,
+}
+
+impl Default for Folder {
+    /// What engines make that no layer names.
+    fn default() -> Self {
+        Self {
+            owner: Owner::default(),
+            mode: 0o755,
+        }
+    }
+}
+
+/// A layer of a base image, to be read.
+pub struct BaseLayer<R> {
+    /// Says how it is compressed, and names it in errors.
+    pub descriptor: Descriptor,
+    /// The digest of its tar that the image's config has.
+    pub diff_id: Digest,
+    /// Its bytes, compressed as they are.
+    pub content: R,
+}
+
+impl BaseTree {
+    /// Reads layers from the lowest up. The tar of each must have the digest that the config
+    /// says.
+    pub fn read<R: Read>(
+        layers: impl IntoIterator<Item = Result<BaseLayer<R>, Error>>,
+    ) -> Result<Self, Error> {
+        let mut stack = Stack::default();
+        for layer in layers {
+            let BaseLayer {
+                descriptor,
+                diff_id,
+                content,
+            } = layer?;
+            let wrong = |reason: String| Error::Layer {
+                layer: descriptor.digest,
+                reason,
+            };
+            let plain = plain(&descriptor.media_type, content).map_err(wrong)?;
+            let mut reader = BufReader::with_capacity(
+                256 << 10,
+                Hashed {
+                    inner: plain,
+                    hasher: Hasher::default(),
+                },
+            );
+            let read = one(&mut stack, &mut reader);
+            read.map_err(|error| wrong(error.to_string()))?;
+            let found = reader.into_inner().hasher.end();
+            if found != diff_id {
+                return Err(wrong(format!(
+                    "it holds `{found}`, and the image's config says `{diff_id}`"
+                )));
+            }
+        }
+        let remains = stack.end();
+        let mut tree = Self {
+            folders: remains.folders,
+            links: remains.links,
+            ..Self::default()
+        };
+        for (name, [user, group]) in records(&remains.passwd) {
+            let owner = Owner { user, group };
+            tree.users.entry(name).or_insert(owner);
+        }
+        for (name, [group]) in records(&remains.group) {
+            tree.groups.entry(name).or_insert(group);
+        }
+        Ok(tree)
+    }
+
+    /// Of an image whose config and layers are among the blobs.
+    pub fn of_image(manifest: &Manifest, blobs: &Blobs) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Document {
+            what: manifest.config.digest.to_string(),
+            kind: "image config",
+            reason,
+        };
+        let config: Value = serde_json::from_slice(&blobs.read(&manifest.config)?)
+            .map_err(|error| wrong(error.to_string()))?;
+        let diff_ids: Vec<Digest> = serde_json::from_value(config["rootfs"]["diff_ids"].clone())
+            .map_err(|error| wrong(format!("its `rootfs.diff_ids`: {error}")))?;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(wrong(format!(
+                "it has {} layers, and the manifest has {}",
+                diff_ids.len(),
+                manifest.layers.len()
+            )));
+        }
+        let layers = manifest.layers.iter().zip(diff_ids);
+        Self::read(layers.map(|(descriptor, diff_id)| {
+            Ok(BaseLayer {
+                descriptor: descriptor.clone(),
+                diff_id,
+                content: blobs.open(descriptor)?,
+            })
+        }))
+    }
+}
+
+/// Reads a layer to its last byte.
+fn one(stack: &mut Stack, reader: &mut impl BufRead) -> std::io::Result<()> {
+    let mut members = Members::new(&mut *reader);
+    while let Some(member) = members.next()? {
+        stack.add(member, &mut members)?;
+    }
+    stack.end_layer();
+    // What follows a tar's end belongs to the layer's digest.
+    std::io::copy(reader, &mut std::io::sink())?;
+    Ok(())
+}
+
+/// A layer's tar, by the words with which OCI's media types and Docker's end.
+fn plain<'a>(media_type: &str, content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, String> {
+    let ending = media_type.rsplit_once(['+', '.']);
+    match ending.map(|(_, ending)| ending) {
+        Some("gzip") => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(
+            BufReader::with_capacity(256 << 10, content),
+        ))),
+        Some("zstd") => {
+            let decoder = zstd::Decoder::new(content);
+            Ok(Box::new(decoder.map_err(|error| error.to_string())?))
+        }
+        Some("tar") => Ok(Box::new(content)),
+        _ => Err(format!(
+            "nothing is known of its type `{}`",
+            media_type.escape_debug()
+        )),
+    }
+}
+
+struct Hashed<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Lines of `etc/passwd` and `etc/group`: a name, a password, and then numbers. As for the
+/// system, a line without them is none.
+fn records<const N: usize>(text: &[u8]) -> impl Iterator<Item = (String, [u32; N])> {
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| {
+        let mut fields = std::str::from_utf8(line).ok()?.trim().split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let mut numbers = fields.skip(1);
+        let mut found = [0; N];
+        for number in &mut found {
+            *number = numbers.next()?.parse().ok()?;
+        }
+        Some((name.to_owned(), found))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tar::{EntryType, Header};
+
+    use super::{BaseLayer, BaseTree};
+    use crate::oci::{Descriptor, Digest, Error, Owner};
+
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    /// A member by its path: a folder if that ends with a slash, a link if it has an arrow, a
+    /// file with content if it has an equals sign.
+    fn tar(members: &[&str]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for member in members {
+            let (path, content) = member.split_once('=').unwrap_or((member, ""));
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            let (path, target) = path.split_once(" -> ").unwrap_or((path, ""));
+            header.set_entry_type(match target {
+                "" if path.ends_with('/') => EntryType::Directory,
+                "" => EntryType::Regular,
+                _ => EntryType::Symlink,
+            });
+            // As hostile as it is given: the library would refuse `..`.
+            let gnu = header.as_gnu_mut().expect("it is one");
+            gnu.name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_link_name_literal(target).expect("short");
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).expect("memory");
+        }
+        builder.into_inner().expect("memory")
+    }
+
+    fn of_tars(tars: &[Vec<u8>]) -> Result<BaseTree, Error> {
+        BaseTree::read(tars.iter().map(|tar| {
+            Ok(BaseLayer {
+                descriptor: Descriptor::of(TAR, tar),
+                diff_id: Digest::of(tar),
+                content: &tar[..],
+            })
+        }))
+    }
+
+    /// Folders and links of layers, in one line.
+    #[track_caller]
+    fn of(layers: &[&[&str]]) -> String {
+        let tars: Vec<_> = layers.iter().map(|members| tar(members)).collect();
+        let tree = of_tars(&tars).expect("it can be read");
+        let links = tree.links.iter().map(|(path, to)| format!("{path}->{to}"));
+        let all: Vec<_> = tree.folders.keys().cloned().chain(links).collect();
+        all.join(" ")
+    }
+
+    #[test]
+    fn later_layers_add_replace_and_remove() {
+        assert_eq!(of(&[]), "");
+        assert_eq!(
+            of(&[&["./", "./a/", "/b/", "c/d/e", "b//./f/"]]),
+            "a b b/f c c/d"
+        );
+        assert_eq!(of(&[&["a/b/", "a/c/"], &["a/.wh.b"]]), "a a/c");
+        assert_eq!(of(&[&["a/b/", "a-/", "a0/"], &[".wh.a"]]), "a- a0");
+        assert_eq!(
+            of(&[&["a/b/", "a/l -> b", "c/"], &["a/", "a/.wh..wh..opq"]]),
+            "a c"
+        );
+        assert_eq!(of(&[&["a/b/", "l -> a"], &[".wh..wh..opq", "c/"]]), "c");
+        // Whiteouts are about lower layers, wherever they stand.
+        assert_eq!(of(&[&["a/b/"], &["a/c/", "a/.wh..wh..opq"]]), "a a/c");
+        assert_eq!(of(&[&["a/b/"], &["a/b/c/", "a/.wh.b"]]), "a a/b a/b/c");
+        // A file or a link in place of a folder, and the other way round.
+        assert_eq!(of(&[&["a/b/"], &["a"]]), "");
+        assert_eq!(of(&[&["a/b/"], &["a -> c"]]), "a->c");
+        assert_eq!(of(&[&["a -> c"], &["a/b/"]]), "c c/b a->c");
+        assert_eq!(of(&[&["a -> c"], &["a/", "a/b/"]]), "a a/b");
+        assert_eq!(of(&[&["a/b/", "a"]]), "");
+        assert_eq!(of(&[&["a -> b", "a"]]), "");
+        assert_eq!(of(&[&["a/", ".wh..wh.plnk", "a/.wh..wh.aufs"]]), "a");
+    }
+
+    #[test]
+    fn paths_lead_through_links() {
+        assert_eq!(
+            of(&[&["usr/lib/", "lib -> usr/lib"], &["lib/x/y"]]),
+            "usr usr/lib usr/lib/x lib->usr/lib"
+        );
+        assert_eq!(of(&[&["a -> /b", "a/c/"]]), "b b/c a->/b");
+        assert_eq!(
+            of(&[&["d/a -> ../../../../b", "d/a/c/"]]),
+            "b b/c d d/a->../../../../b"
+        );
+        assert_eq!(of(&[&["b/c/", "a -> b"], &["a/.wh.c"]]), "b a->b");
+    }
+
+    #[test]
+    fn circles_and_ways_out_harm_nobody() {
+        assert_eq!(of(&[&["a -> b", "b -> a", "a/c/", "d/"]]), "d a->b b->a");
+        assert_eq!(of(&[&["a -> a", "a/a/a/"]]), "a->a");
+        assert_eq!(of(&[&["../../x/", "a/../../y/"]]), "x y");
+    }
+
+    #[test]
+    fn the_topmost_accounts_count() {
+        let passwd = "etc/passwd=root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1001::/:/bin/sh\n\
+                      node:x:7:7::/:\n+nis\nbroken:x:one:2:\n";
+        let lower = tar(&[passwd, "etc/group=root:x:0:\nnode:x:1001:node,a\n"]);
+        let tree = of_tars(std::slice::from_ref(&lower)).expect("it can be read");
+        let names = [("node", 1000, 1001), ("root", 0, 0)];
+        let users = names.map(|(name, user, group)| (name.to_owned(), Owner { user, group }));
+        assert_eq!(tree.users, users.into());
+        let groups = [("node".to_owned(), 1001), ("root".to_owned(), 0)];
+        assert_eq!(tree.groups, groups.into());
+
+        let other = tar(&["./etc/passwd=me:x:5:6::/:\n"]);
+        let tree = of_tars(&[lower.clone(), other]).expect("it can be read");
+        let me = ("me".to_owned(), Owner { user: 5, group: 6 });
+        assert_eq!(tree.users, [me].into());
+        assert_eq!(tree.groups, groups_of(&lower));
+        for gone in [".wh.etc", "etc/.wh..wh..opq", "etc", "etc/.wh.passwd"] {
+            let tree = of_tars(&[lower.clone(), tar(&[gone])]).expect("it can be read");
+            assert!(tree.users.is_empty(), "{gone}");
+        }
+    }
+
+    fn groups_of(tar: &[u8]) -> std::collections::BTreeMap<String, u32> {
+        let tree = of_tars(&[tar.to_vec()]).expect("it can be read");
+        tree.groups
+    }
+
+    #[test]
+    fn every_compression_is_read_and_every_digest_checked() {
+        let plain = tar(&["a/b/"]);
+        let mut gzip = Vec::new();
+        for half in [&plain[..700], &plain[700..]] {
+            let mut encoder =
+                flate2::write::GzEncoder::new(&mut gzip, flate2::Compression::default());
+            encoder.write_all(half).expect("memory");
+            encoder.finish().expect("memory");
+        }
+        let zstd = zstd::encode_all(&plain[..], 3).expect("memory");
+        let read = |media_type: &str, bytes: &[u8], diff_id: Digest| {
+            BaseTree::read([Ok(BaseLayer {
+                descriptor: Descriptor::of(media_type, bytes),
+                diff_id,
+                content: bytes,
+            })])
+        };
+        for (media_type, bytes) in [
+            (TAR, &plain),
+            ("application/vnd.docker.image.rootfs.diff.tar", &plain),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", &gzip),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", &gzip),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", &zstd),
+        ] {
+            let tree = read(media_type, bytes, Digest::of(&plain)).expect(media_type);
+            assert_eq!(tree.folders.len(), 2, "{media_type}");
+            let other = read(media_type, bytes, Digest::of(b"")).expect_err("another digest");
+            let said = other.to_string();
+            assert!(said.contains("config says"), "{said}");
+            let short = read(media_type, &bytes[..bytes.len() / 2], Digest::of(&plain));
+            assert!(matches!(short, Err(Error::Layer { .. })), "{short:?}");
+        }
+        let unknown = read("application/x-tar+lzma", &plain, Digest::of(&plain));
+        assert!(matches!(unknown, Err(Error::Layer { .. })), "{unknown:?}");
+    }
+
+    #[test]
+    fn hostile_tars_are_refused_before_they_cost_anything() {
+        let refused = |tar: Vec<u8>| {
+            let error = of_tars(&[tar]).expect_err("it is hostile");
+            assert!(matches!(error, Error::Layer { .. }), "{error:?}");
+            error.to_string()
+        };
+        let alone = |kind: EntryType, size: u64| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            header.as_bytes().to_vec()
+        };
+        let long = refused(alone(EntryType::GNULongName, 1 << 40));
+        assert!(long.contains("a member of 1099511627776 bytes"), "{long}");
+        refused(alone(EntryType::XHeader, 1 << 40));
+        refused(alone(EntryType::Regular, u64::MAX));
+        refused(alone(EntryType::Regular, 1));
+        refused(alone(EntryType::Regular, 0)[..100].to_vec());
+        refused(vec![1; 2048]);
+        for records in [
+            "x",
+            "9999 path=a\n",
+            "3 a",
+            "7 path\n",
+            "11 size=-1\n",
+            "0 a=b\n",
+        ] {
+            let mut tar = alone(EntryType::XHeader, records.len() as u64);
+            tar.extend_from_slice(records.as_bytes());
+            tar.resize(1024, 0);
+            refused(tar);
+        }
+        // Every folder of a deep path is one; the paths together are too long to be kept.
+        let mut deep = tar::Builder::new(Vec::new());
+        for number in 0..40 {
+            let path = format!("{number}/{}", "a/".repeat(2000));
+            let mut header = Header::new_ustar();
+            header.set_entry_type(EntryType::Directory);
+            header.set_size(0);
+            header.set_cksum();
+            let records = [("path", path.as_bytes())];
+            deep.append_pax_extensions(records).expect("memory");
+            deep.append(&header, &b""[..]).expect("memory");
+        }
+        let deep = refused(deep.into_inner().expect("memory"));
+        assert!(deep.contains("more names"), "{deep}");
+    }
+}

@@ -1,0 +1,207 @@
+//! The image's tree while steps are laid on it: the base's, and what was added.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::oci::{BaseTree, Content, Entry, Owner};
+
+/// How many links a path may lead over, as the engine has it.
+const MOST_LINKS: usize = 255;
+
+/// Base and added entries as one.
+pub(super) struct Tree<'a> {
+    base: &'a BaseTree,
+    added: BTreeMap<String, Entry>,
+    /// Folders of the base that something else has replaced, with all below them.
+    hidden: BTreeSet<String>,
+}
+
+/// What lies at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    Folder,
+    File,
+    Link(&'a str),
+}
+
+/// Why something cannot be put somewhere.
+#[derive(Debug)]
+pub(super) enum Clash {
+    /// Docker cannot either.
+    Vain(String),
+    /// Docker can.
+    Docker(String),
+}
+
+impl<'a> Tree<'a> {
+    pub fn new(base: &'a BaseTree) -> Self {
+        Self {
+            base,
+            added: BTreeMap::new(),
+            hidden: BTreeSet::new(),
+        }
+    }
+
+    /// The base image's own.
+    pub fn base(&self) -> &'a BaseTree {
+        self.base
+    }
+
+    /// Whether a step has put something there.
+    pub fn has_added(&self, path: &str) -> bool {
+        self.added.contains_key(path)
+    }
+
+    /// What lies there. Files of the base are not known, and nothing to this.
+    pub fn kind(&self, path: &str) -> Option<Kind<'_>> {
+        if path.is_empty() {
+            return Some(Kind::Folder);
+        }
+        if let Some(entry) = self.added.get(path) {
+            return Some(match &entry.content {
+                Content::Folder => Kind::Folder,
+                Content::File { .. } => Kind::File,
+                Content::Link { target } => Kind::Link(target),
+            });
+        }
+        if self.is_hidden(path) {
+            None
+        } else if self.base.folders.contains_key(path) {
+            Some(Kind::Folder)
+        } else {
+            self.base.links.get(path).map(|target| Kind::Link(target))
+        }
+    }
+
+    fn is_hidden(&self, path: &str) -> bool {
+        let is_above = |folder: &String| below(path, folder);
+        self.hidden.contains(path) || self.hidden.iter().any(is_above)
+    }
+
+    /// Where a path leads when its links are followed, none of them out of the image.
+    pub fn resolve(&self, path: &str) -> Result<String, Clash> {
+        let link = |path: &str| match self.kind(path) {
+            Some(Kind::Link(target)) => Some(target),
+            _ => None,
+        };
+        resolve(path, link).map_err(Clash::Vain)
+    }
+
+    /// Makes a folder and the ones above it, as far as they are missing.
+    pub fn make_folders(&mut self, path: &str, owner: Owner) -> Result<(), Clash> {
+        let ends = path.match_indices('/').map(|(end, _)| end);
+        for end in ends.chain([path.len()]) {
+            let folder = &path[..end];
+            match self.kind(folder) {
+                Some(Kind::Folder) => {}
+                Some(_) => {
+                    let problem = format!("`/{folder}` is in the way, which is no folder");
+                    return Err(Clash::Vain(problem));
+                }
+                None => self.put(Entry {
+                    path: folder.into(),
+                    owner,
+                    mode: 0o755,
+                    content: Content::Folder,
+                })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry where the one before it gives way: as when a tar is unpacked, only folders
+    /// are merged.
+    pub fn put(&mut self, entry: Entry) -> Result<(), Clash> {
+        let path = entry.path.as_str();
+        if entry.content != Content::Folder {
+            if self.kind(path) == Some(Kind::Folder) {
+                self.added.retain(|other, _| !below(other, path));
+                if self.base.folders.contains_key(path) {
+                    self.hidden.insert(path.into());
+                }
+            }
+        } else if self.hidden.contains(path) {
+            let why = format!("`/{path}` was a folder, then something else, and is a folder again");
+            return Err(Clash::Docker(why));
+        }
+        self.added.insert(entry.path.clone(), entry);
+        Ok(())
+    }
+
+    /// All that is to go into the layer, folders before what is in them. Folders of the base
+    /// that something was put into are among it, as they were.
+    pub fn entries(mut self) -> Vec<Entry> {
+        let mut around = BTreeMap::new();
+        for path in self.added.keys() {
+            for (end, _) in path.match_indices('/') {
+                let folder = &path[..end];
+                if self.added.contains_key(folder) || around.contains_key(folder) {
+                    continue;
+                }
+                if let Some(known) = self.base.folders.get(folder) {
+                    let entry = Entry {
+                        path: folder.into(),
+                        owner: known.owner,
+                        mode: known.mode,
+                        content: Content::Folder,
+                    };
+                    around.insert(folder.to_owned(), entry);
+                }
+            }
+        }
+        self.added.append(&mut around);
+        self.added.into_values().collect()
+    }
+}
+
+/// Whether a path lies below a folder.
+pub(super) fn below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Where a path leads below a root that it does not leave, without a slash at either end.
+pub(super) fn resolve<'a>(
+    path: &str,
+    link: impl Fn(&str) -> Option<&'a str>,
+) -> Result<String, String> {
+    // `..` in the path itself is taken out before links are looked at, and may not lead out.
+    let mut rest: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                if rest.pop().is_none() {
+                    return Err(format!("`{path}` leads out of its root"));
+                }
+            }
+            part => rest.push(part),
+        }
+    }
+    rest.reverse();
+    let mut links = 0;
+    let mut resolved = String::new();
+    while let Some(part) = rest.pop() {
+        match part {
+            "" | "." => continue,
+            ".." => {
+                resolved.truncate(resolved.rfind('/').unwrap_or(0));
+                continue;
+            }
+            _ => {}
+        }
+        let before = resolved.len();
+        if before > 0 {
+            resolved.push('/');
+        }
+        resolved.push_str(part);
+        if let Some(target) = link(&resolved) {
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(format!("`{path}` leads over too many links"));
+            }
+            resolved.truncate(if target.starts_with('/') { 0 } else { before });
+            rest.extend(target.split('/').rev());
+        }
+    }
+    Ok(resolved)
+}

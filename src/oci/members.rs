@@ -1,0 +1,261 @@
+//! The members of a tar, one after another, read as Go's `archive/tar` reads them, since that is
+//! what engines unpack with. Nothing is believed: a name that claims to have a gigabyte is
+//! refused before it is read. The `tar` crate reads such names whole.
+
+use std::io::{self, BufRead, Read};
+
+use tar::{EntryType, Header};
+
+use super::Owner;
+use super::base::Folder;
+
+/// What a tar is made of, in bytes.
+const RECORD: usize = 512;
+
+/// Bytes of the largest header that comes before another one: Go's limit.
+const EXTENSION: u64 = 1 << 20;
+
+/// Bytes of the longest path: the kernel's limit.
+const PATH: usize = 4096;
+
+/// A member without its content.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// As it is written there, `./` and all.
+    pub path: String,
+    /// Of a link.
+    pub target: String,
+    pub kind: EntryType,
+    /// Whose, and with which permissions.
+    pub folder: Folder,
+}
+
+/// A tar that is being read.
+pub(super) struct Members<R> {
+    reader: R,
+    /// What is left of the present member's content.
+    content: u64,
+    /// And of what fills its last record.
+    padding: u64,
+}
+
+/// What headers before a member say of it.
+#[derive(Default)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl<R: BufRead> Members<R> {
+    pub fn new(reader: R) -> Self {
+        Self {
+            reader,
+            content: 0,
+            padding: 0,
+        }
+    }
+
+    /// The next member. What was not read of the present one is skipped.
+    pub fn next(&mut self) -> io::Result<Option<Member>> {
+        let mut extended = Extended::default();
+        loop {
+            self.skip()?;
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
+            let kind = header.entry_type();
+            match kind {
+                EntryType::GNULongName => extended.path = Some(self.long(&header)?),
+                EntryType::GNULongLink => extended.target = Some(self.long(&header)?),
+                EntryType::XHeader => {
+                    let records = self.extension(&header)?;
+                    extended.add(&records)?;
+                }
+                EntryType::XGlobalHeader => {
+                    self.begin(header.entry_size()?)?;
+                }
+                _ => return self.member(&header, extended).map(Some),
+            }
+        }
+    }
+
+    /// The present member's content, if it is not longer than that.
+    pub fn content(&mut self, limit: u64) -> io::Result<Vec<u8>> {
+        if self.content > limit {
+            return Err(wrong(format!(
+                "a member of {} bytes, where at most {limit} are looked at",
+                self.content
+            )));
+        }
+        let mut content = Vec::new();
+        let read = (&mut self.reader)
+            .take(self.content)
+            .read_to_end(&mut content)?;
+        if (read as u64) < self.content {
+            return Err(ended());
+        }
+        self.content = 0;
+        Ok(content)
+    }
+
+    fn member(&mut self, header: &Header, extended: Extended) -> io::Result<Member> {
+        let mut kind = header.entry_type();
+        let path = match extended.path {
+            Some(path) => path,
+            None => header.path_bytes().into_owned(),
+        };
+        let target = match extended.target {
+            Some(target) => target,
+            None => header.link_name_bytes().unwrap_or_default().into_owned(),
+        };
+        if let Some(long) = [&path, &target].into_iter().find(|text| text.len() > PATH) {
+            return Err(wrong(format!("a path of {} bytes", long.len())));
+        }
+        // From before tars knew folders.
+        if kind == EntryType::Regular && path.ends_with(b"/") {
+            kind = EntryType::Directory;
+        }
+        // Whatever the header of these says, nothing follows it.
+        let is_header_only = kind.is_hard_link()
+            || kind.is_symlink()
+            || kind.is_dir()
+            || kind.is_fifo()
+            || kind.is_character_special()
+            || kind.is_block_special();
+        let size = match extended.size {
+            _ if is_header_only => 0,
+            Some(size) => size,
+            None => header.entry_size()?,
+        };
+        if kind.is_gnu_sparse() {
+            self.sparse(header)?;
+        }
+        self.begin(size)?;
+        let number = |number: io::Result<u64>| number.ok().and_then(|it| u32::try_from(it).ok());
+        Ok(Member {
+            folder: Folder {
+                owner: Owner {
+                    user: number(header.uid()).unwrap_or_default(),
+                    group: number(header.gid()).unwrap_or_default(),
+                },
+                mode: header.mode().unwrap_or(0o755) & 0o7777,
+            },
+            path: String::from_utf8_lossy(&path).into_owned(),
+            target: String::from_utf8_lossy(&target).into_owned(),
+            kind,
+        })
+    }
+
+    /// Skips further records of where a sparse file has its data.
+    fn sparse(&mut self, header: &Header) -> io::Result<()> {
+        /// Where such a record says that another one follows.
+        const FURTHER: usize = 504;
+        let mut has_further = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
+        while has_further {
+            let mut record = [0; RECORD];
+            self.reader.read_exact(&mut record)?;
+            has_further = record[FURTHER] != 0;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, size: u64) -> io::Result<()> {
+        let whole = size.checked_next_multiple_of(RECORD as u64);
+        let whole = whole.ok_or_else(|| wrong(format!("a member of {size} bytes")))?;
+        self.content = size;
+        self.padding = whole - size;
+        Ok(())
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let mut left = self.content.saturating_add(self.padding);
+        while left > 0 {
+            let some = self.reader.fill_buf()?.len();
+            if some == 0 {
+                return Err(ended());
+            }
+            let some = usize::try_from(left).map_or(some, |left| left.min(some));
+            self.reader.consume(some);
+            left -= some as u64;
+        }
+        (self.content, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// The next header; nothing at the end.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut bytes = Vec::with_capacity(RECORD);
+        (&mut self.reader)
+            .take(RECORD as u64)
+            .read_to_end(&mut bytes)?;
+        if !bytes.is_empty() && bytes.len() < RECORD {
+            return Err(ended());
+        }
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let header = Header::from_byte_slice(&bytes).clone();
+        // The sum counts its own field as blanks.
+        let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+        let own: u32 = bytes[148..156].iter().map(|byte| u32::from(*byte)).sum();
+        if header.cksum()? != sum - own + 8 * u32::from(b' ') {
+            return Err(wrong("a header whose checksum is wrong".into()));
+        }
+        Ok(Some(header))
+    }
+
+    fn extension(&mut self, header: &Header) -> io::Result<Vec<u8>> {
+        self.begin(header.entry_size()?)?;
+        self.content(EXTENSION)
+    }
+
+    /// A name in a header of its own, which a zero byte ends.
+    fn long(&mut self, header: &Header) -> io::Result<Vec<u8>> {
+        let mut name = self.extension(header)?;
+        if let Some(end) = name.iter().position(|byte| *byte == 0) {
+            name.truncate(end);
+        }
+        Ok(name)
+    }
+}
+
+impl Extended {
+    /// Takes PAX records: `<length> <key>=<value>\n`, where the length counts itself.
+    fn add(&mut self, mut records: &[u8]) -> io::Result<()> {
+        let broken = || wrong("a PAX header that cannot be read".into());
+        while !records.is_empty() {
+            let blank = records.iter().take(20).position(|byte| *byte == b' ');
+            let blank = blank.ok_or_else(broken)?;
+            let length = std::str::from_utf8(&records[..blank]).ok();
+            let length: usize = length.and_then(|it| it.parse().ok()).ok_or_else(broken)?;
+            if length <= blank + 1 || length > records.len() {
+                return Err(broken());
+            }
+            let (record, rest) = records.split_at(length);
+            records = rest;
+            let record = record[blank + 1..].strip_suffix(b"\n").ok_or_else(broken)?;
+            let equals = record.iter().position(|byte| *byte == b'=');
+            let (key, value) = record.split_at(equals.ok_or_else(broken)?);
+            let value = &value[1..];
+            match key {
+                b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.target = Some(value.to_vec()),
+                b"size" => {
+                    let size = std::str::from_utf8(value).ok();
+                    self.size = Some(size.and_then(|it| it.parse().ok()).ok_or_else(broken)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it ends in the middle")
+}

@@ -1,0 +1,136 @@
+//! Entries of a layer, and the tools of others.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use alokai::oci::{Content, Digest, Entry, Owner};
+use tempfile::TempDir;
+
+pub const TIME: i64 = 1_700_000_000;
+
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+pub fn entry(path: &str, content: Content) -> Entry {
+    let mode = match content {
+        Content::Folder => 0o755,
+        Content::File { .. } => 0o644,
+        Content::Link { .. } => 0o777,
+    };
+    Entry {
+        path: path.into(),
+        owner: Owner {
+            user: 1000,
+            group: 1001,
+        },
+        mode,
+        content,
+    }
+}
+
+pub fn link(path: &str, target: &str) -> Entry {
+    let target = target.into();
+    entry(path, Content::Link { target })
+}
+
+/// Writes a file into `sources`, and says that it is `path` in the image.
+pub fn file(sources: &Path, path: &str, content: &[u8]) -> Entry {
+    let from = sources.join(Digest::of(path.as_bytes()).hex());
+    std::fs::write(&from, content).expect("it is ours");
+    let bytes = content.len() as u64;
+    entry(path, Content::File { from, bytes })
+}
+
+/// Content that is neither empty nor all the same.
+pub fn text(length: usize) -> Vec<u8> {
+    (0_u64..)
+        .flat_map(|number| (number * number).to_string().into_bytes())
+        .take(length)
+        .collect()
+}
+
+/// A small tree with everything that is hard for a tar.
+pub fn hard(sources: &Path) -> Vec<Entry> {
+    let long = "n".repeat(99);
+    let mut entries = vec![
+        entry("app", Content::Folder),
+        file(sources, "app/server.js", &text(3_000_000)),
+        file(sources, "app/empty", b""),
+        file(sources, "app/one", b"1"),
+        file(sources, "app/Ünïcode – 商店.txt", "ä".as_bytes()),
+        file(sources, "app/[slug] 'x' \"y\" \\z", b"brackets"),
+        file(sources, &format!("app/{}", "m".repeat(200)), b"long name"),
+        link("app/link", "../app/server.js"),
+        link("app/far", &format!("{long}/{long}/{long}")),
+    ];
+    let mut deep = "app".to_owned();
+    for _ in 0..4 {
+        deep = format!("{deep}/{long}");
+        entries.push(entry(&deep, Content::Folder));
+    }
+    entries.push(file(sources, &format!("{deep}/deep"), b"deep"));
+    entries.push(file(
+        sources,
+        &format!("app/{long}/{}", "e".repeat(100)),
+        b"x",
+    ));
+    let mut tool = file(sources, "app/tool", b"#!/bin/sh\necho run\n");
+    tool.mode = 0o4755;
+    tool.owner = Owner {
+        user: 3_000_000,
+        group: 0,
+    };
+    entries.push(tool);
+    entries
+}
+
+/// What a program prints that must succeed.
+#[track_caller]
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether a tool is there. It has to be where everything has to be.
+pub fn is_there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
+    assert!(
+        found || !required,
+        "ALOKAI_REQUIRE_DOCKER=1, and there is no {program}"
+    );
+    if !found {
+        println!("skipped: there is no {program}");
+    }
+    found
+}
+
+/// Fails unless the entries lie there.
+#[track_caller]
+pub fn same(entries: &[Entry], root: &Path) {
+    for entry in entries {
+        let path = root.join(&entry.path);
+        let metadata = path.symlink_metadata().expect(&entry.path);
+        match &entry.content {
+            Content::Folder => assert!(metadata.is_dir(), "{}", entry.path),
+            Content::File { from, .. } => {
+                let (is, was) = (std::fs::read(&path), std::fs::read(from));
+                assert!(is.expect("there") == was.expect("there"), "{}", entry.path);
+                assert_eq!(metadata.mode() & 0o7777, entry.mode, "{}", entry.path);
+                assert_eq!(metadata.mtime(), TIME, "{}", entry.path);
+            }
+            Content::Link { target } => {
+                let is = std::fs::read_link(&path).expect("a link");
+                assert_eq!(is, Path::new(target), "{}", entry.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Faults put between a registry and its client: a proxy that cuts connections, and one that
+//! answers, lies or rewrites as a test says.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::Response;
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::web::serve;
+
+/// Passes bytes on, and ends every connection after so many of them, both ways together.
+pub fn cutting(upstream: &str, after: i64) -> String {
+    let upstream = upstream.to_owned();
+    let (sender, receiver) = std::sync::mpsc::channel::<SocketAddr>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            sender.send(address).expect("somebody waits");
+            loop {
+                let (near, _) = listener.accept().await.expect("a connection");
+                let far = TcpStream::connect(&upstream).await.expect("it is there");
+                let left = Arc::new(AtomicI64::new(after));
+                tokio::spawn(async move {
+                    let (near_reads, near_writes) = near.into_split();
+                    let (far_reads, far_writes) = far.into_split();
+                    // Whichever ends first ends both.
+                    tokio::select! {
+                        () = copy(near_reads, far_writes, &left) => {}
+                        () = copy(far_reads, near_writes, &left) => {}
+                    }
+                });
+            }
+        });
+    });
+    receiver.recv().expect("the proxy starts").to_string()
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, left: &AtomicI64) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let length = i64::try_from(read).expect("small");
+        let before = left.fetch_sub(length, Ordering::Relaxed);
+        let passed = usize::try_from(before.clamp(0, length)).expect("small");
+        if to.write_all(&buffer[..passed]).await.is_err() || passed < read {
+            break;
+        }
+    }
+}
+
+/// A request as the proxy got it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub host: String,
+    pub authorization: Option<String>,
+    /// Bytes of its body, as it says.
+    pub length: Option<u64>,
+    /// Its body, if it is a form.
+    pub form: String,
+    /// How many came before it.
+    pub number: usize,
+}
+
+impl Seen {
+    /// Whether it is a request of this kind: a method, and a part of its target.
+    pub fn is(&self, method: &str, part: &str) -> bool {
+        self.method == method && self.target.contains(part)
+    }
+}
+
+/// What the proxy does with a request.
+pub enum Turn {
+    /// Passes it on.
+    Pass,
+    /// Passes it on with this authorization.
+    PassAs(String),
+    /// Passes it on to another path and query.
+    Rewrite(String),
+    /// Passes it on, and gives the answer with this header.
+    Lie(&'static str, String),
+    /// Passes it on, and gives the answer with one byte more in its body.
+    Append,
+    /// Passes it on, and breaks off in the middle of the answer.
+    Truncate,
+    /// Passes it on as if it asked for all.
+    WithoutRange,
+    /// Answers itself.
+    Answer(u16, Vec<(&'static str, String)>, String),
+}
+
+impl Turn {
+    /// An answer as registries write errors.
+    pub fn error(status: u16, code: &str) -> Self {
+        let body = serde_json::json!({ "errors": [{ "code": code, "message": code }] });
+        Self::Answer(status, Vec::new(), body.to_string())
+    }
+}
+
+type Rule = Box<dyn Fn(&Seen) -> Turn + Send + Sync>;
+
+struct Proxy {
+    upstream: String,
+    rule: Rule,
+    seen: Mutex<Vec<Seen>>,
+    client: reqwest::Client,
+}
+
+/// A registry behind a proxy that follows a test's rule.
+pub struct Before {
+    pub address: String,
+    proxy: Arc<Proxy>,
+}
+
+impl Before {
+    pub fn new(upstream: &str, rule: impl Fn(&Seen) -> Turn + Send + Sync + 'static) -> Self {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let proxy = Arc::new(Proxy {
+            upstream: upstream.to_owned(),
+            rule: Box::new(rule),
+            seen: Mutex::default(),
+            client: client.build().expect("a client"),
+        });
+        let router = Router::new().fallback(pass).with_state(Arc::clone(&proxy));
+        Self {
+            address: serve(router).to_string(),
+            proxy,
+        }
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.proxy.seen.lock().expect("no panic").clone()
+    }
+
+    /// How many of this kind came.
+    pub fn count(&self, method: &str, part: &str) -> usize {
+        let seen = self.seen();
+        seen.iter().filter(|seen| seen.is(method, part)).count()
+    }
+}
+
+async fn pass(
+    State(proxy): State<Arc<Proxy>>,
+    method: Method,
+    uri: Uri,
+    mut headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let text = |name: &str| Some(headers.get(name)?.to_str().expect("text").to_owned());
+    let is_form = text("content-type").is_some_and(|kind| kind.contains("form"));
+    let (form, body) = if is_form {
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("a form");
+        (
+            String::from_utf8(bytes.to_vec()).expect("text"),
+            Body::from(bytes),
+        )
+    } else {
+        (String::new(), body)
+    };
+    let seen = {
+        let mut all = proxy.seen.lock().expect("no panic");
+        let seen = Seen {
+            method: method.to_string(),
+            target: uri.to_string(),
+            host: text("host").expect("a host"),
+            authorization: text("authorization"),
+            length: text("content-length").map(|length| length.parse().expect("a number")),
+            form,
+            number: all.len(),
+        };
+        all.push(seen.clone());
+        seen
+    };
+    let mut target = seen.target.clone();
+    let mut lie = None;
+    let (mut is_longer, mut is_cut) = (false, false);
+    match (proxy.rule)(&seen) {
+        Turn::Pass => {}
+        Turn::PassAs(authorization) => {
+            headers.insert("authorization", authorization.parse().expect("a header"));
+        }
+        Turn::Rewrite(other) => target = other,
+        Turn::Lie(name, value) => lie = Some((name, value)),
+        Turn::Append => is_longer = true,
+        Turn::Truncate => is_cut = true,
+        Turn::WithoutRange => drop(headers.remove("range")),
+        Turn::Answer(status, fields, text) => {
+            // As a server does that wants to keep the connection.
+            let _ = axum::body::to_bytes(body, usize::MAX).await;
+            let mut answer = Response::builder()
+                .status(StatusCode::from_u16(status).expect("a status"))
+                .header("content-type", "application/json");
+            for (name, value) in fields {
+                answer = answer.header(name, value);
+            }
+            return answer.body(Body::from(text)).expect("an answer");
+        }
+    }
+    let url = format!("http://{}{target}", proxy.upstream);
+    let body = reqwest::Body::wrap_stream(body.into_data_stream());
+    let sending = proxy.client.request(method.clone(), url).headers(headers);
+    let sending = if seen.length.unwrap_or(0) > 0 {
+        sending.body(body)
+    } else {
+        sending
+    };
+    let Ok(upstream) = sending.send().await else {
+        return Response::builder()
+            .status(502)
+            .body(Body::empty())
+            .expect("an answer");
+    };
+    let mut answer = Response::builder().status(upstream.status());
+    for (name, value) in upstream.headers() {
+        if !["transfer-encoding", "connection"].contains(&name.as_str())
+            && lie.as_ref().is_none_or(|(lie, _)| name != lie)
+            && !(is_longer && name == "content-length")
+        {
+            answer = answer.header(name, value);
+        }
+    }
+    if let Some((name, value)) = lie {
+        answer = answer.header(name, value);
+    }
+    if method == Method::HEAD {
+        return answer.body(Body::empty()).expect("an answer");
+    }
+    if is_cut {
+        let whole = upstream.bytes().await.expect("a body");
+        let half = whole.slice(..whole.len() / 2);
+        // The half leaves before the break is seen.
+        let later = futures_util::stream::once(async {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            Err(std::io::Error::other("cut"))
+        });
+        let parts = futures_util::stream::iter([Ok(half)]).chain(later);
+        return answer.body(Body::from_stream(parts)).expect("an answer");
+    }
+    let more = is_longer.then_some(Ok(Bytes::from_static(b"x")));
+    let body = upstream
+        .bytes_stream()
+        .chain(futures_util::stream::iter(more));
+    answer.body(Body::from_stream(body)).expect("an answer")
+}
