@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret, SecretString};
 
 /// User and password of the cloud: one pair for registry and console.
+#[derive(Clone)]
 pub struct Credentials {
     /// `CLI_CLOUD_USERNAME`.
     pub user: String,

@@ -1,6 +1,10 @@
 //! What can go wrong between here and a registry, and what to do about it.
 
+use std::path::PathBuf;
+
 use miette::Diagnostic;
+
+use crate::oci::Digest;
 
 /// What can go wrong with the registry.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -109,6 +113,96 @@ pub enum Error {
         /// The system's word.
         message: String,
     },
+    /// Something could not be read: 401, 403, 404, or another no.
+    #[error("cannot read `{what}` {whom}: {message}")]
+    #[diagnostic(code(alokai::registry::unreadable), help("{}", self.how_to_read()))]
+    Unreadable {
+        /// Image, or a part of it.
+        what: String,
+        /// Where `docker login` would help; nothing where the run's own credentials are used.
+        login: Option<String>,
+        /// "as `user`", or "without a login".
+        whom: String,
+        /// The registry's word.
+        message: String,
+    },
+    /// The specification knows no such name, so no registry has it.
+    #[error("`{name}` is no name of a {kind} in a registry")]
+    #[diagnostic(
+        code(alokai::registry::name),
+        help("names have lower-case letters, digits, and `.`, `_`, `-` or `/` between them")
+    )]
+    Name {
+        /// As it was given.
+        name: String,
+        /// Repository, or tag or digest.
+        kind: &'static str,
+    },
+    /// What came, or what the registry says it took, is not what its digest names.
+    #[error("the registry's `{what}` is not what was asked for: {message}")]
+    #[diagnostic(
+        code(alokai::registry::mismatch),
+        help(
+            "the registry, or a proxy before it, changes what it is given; see whether another client gets the same"
+        )
+    )]
+    Mismatch {
+        /// Reference.
+        what: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The file is not what it was when its digest was made.
+    #[error("the packed layer `{path}` was altered on disk: it is no longer `{digest}`")]
+    #[diagnostic(
+        code(alokai::registry::altered),
+        help("run again; nothing else may write there meanwhile")
+    )]
+    Altered {
+        /// The layer.
+        path: PathBuf,
+        /// What it was.
+        digest: Digest,
+    },
+    /// The own disk.
+    #[error("cannot {action} `{path}`")]
+    #[diagnostic(code(alokai::registry::file))]
+    File {
+        /// Read or write.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Docker's config cannot be used.
+    #[error("cannot take the login of `{host}` from `{path}`: {message}")]
+    #[diagnostic(
+        code(alokai::registry::docker_config),
+        help("`docker login {host}` writes it anew")
+    )]
+    DockerConfig {
+        /// The config.
+        path: PathBuf,
+        /// Whose login.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A credential helper of Docker failed.
+    #[error("the credential helper `{helper}` gives no login of `{host}`: {message}")]
+    #[diagnostic(
+        code(alokai::registry::helper),
+        help("`echo {host} | {helper} get` shows the same; Docker's config names it")
+    )]
+    Helper {
+        /// Program.
+        helper: String,
+        /// Whose login.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
     /// Anything else.
     #[error("pushing `{what}` failed: {message}")]
     #[diagnostic(
@@ -128,6 +222,17 @@ pub enum Error {
 }
 
 impl Error {
+    fn how_to_read(&self) -> String {
+        match self {
+            Self::Unreadable {
+                login: Some(host), ..
+            } => format!(
+                "check the image's name; if it is private, `docker login {host}` as somebody who may read it"
+            ),
+            _ => "check the image's name, and that this user may read it".into(),
+        }
+    }
+
     /// Whether trying again may help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Server { .. } | Self::Unreachable { .. })

@@ -19,6 +19,7 @@ mod compose;
 mod config;
 mod deploy;
 mod diff;
+mod distribution;
 mod dockerfile;
 mod drift;
 mod exact;

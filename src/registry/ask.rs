@@ -1,0 +1,216 @@
+//! One request: sent as whom the registry wants, followed where it leads, and judged.
+//!
+//! Redirects are followed here and not by the HTTP client, because credentials go to the registry
+//! alone, and a 401 of another host is no challenge to answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, Url};
+
+use super::Error;
+use super::address::reason;
+use super::answer::Answer;
+use super::auth::Scope;
+use super::client::Client;
+use super::retry::Trouble;
+use super::source::Piece;
+
+/// Redirects that are followed in a row.
+const REDIRECTS: usize = 5;
+
+/// What a request is for, which is what a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see whether the login is good.
+    Check,
+    /// To read.
+    Read,
+    /// To write.
+    Push,
+}
+
+/// What is sent with a request.
+pub enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    Piece(&'a Piece),
+}
+
+/// A request that can be made again and again.
+pub struct Ask<'a> {
+    pub method: Method,
+    pub url: Url,
+    pub scope: &'a Scope,
+    pub purpose: Purpose,
+    /// As people are told.
+    pub what: String,
+    pub headers: Vec<(HeaderName, String)>,
+    pub payload: Payload<'a>,
+    /// Whether it gets a connection of its own.
+    pub is_fresh: bool,
+}
+
+impl<'a> Ask<'a> {
+    /// To read something.
+    pub fn read(method: Method, url: Url, scope: &'a Scope, what: String) -> Self {
+        Self {
+            method,
+            url,
+            scope,
+            purpose: Purpose::Read,
+            what,
+            headers: Vec::new(),
+            payload: Payload::None,
+            is_fresh: false,
+        }
+    }
+
+    /// To write something.
+    pub fn push(method: Method, url: Url, scope: &'a Scope, what: String) -> Self {
+        Self {
+            purpose: Purpose::Push,
+            ..Self::read(method, url, scope, what)
+        }
+    }
+
+    /// With this header too.
+    pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// When a byte was last seen on its way.
+#[derive(Clone)]
+pub struct Moved(Arc<Mutex<Instant>>);
+
+impl Moved {
+    pub fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub fn again(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn since(&self) -> Duration {
+        let moved = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.elapsed()
+    }
+}
+
+impl Client {
+    /// Tries once. What another try may help is trouble; every other answer is the caller's.
+    pub(super) async fn once(&self, ask: &Ask<'_>) -> Result<Answer, Trouble> {
+        let mut url = ask.url.clone();
+        for _ in 0..=REDIRECTS {
+            let answer = self.answered(ask, &url).await?;
+            // Only reading is followed: what is written goes where the registry was told to be.
+            let is_followed = [301, 302, 303, 307, 308].contains(&answer.status().as_u16())
+                && [Method::GET, Method::HEAD].contains(&ask.method);
+            if !is_followed {
+                return self.judge(ask, answer).await;
+            }
+            let next = answer.header(LOCATION.as_str());
+            let next = next.and_then(|next| url.join(next).ok());
+            let is_good = |next: &Url| {
+                next.scheme() == "https" || next.scheme() == "http" && url.scheme() == "http"
+            };
+            match next.filter(is_good) {
+                Some(next) => url = next,
+                None => return Err(self.refusal(ask, answer).await.into()),
+            }
+        }
+        Err(Trouble::Final(self.refused(
+            ask,
+            StatusCode::LOOP_DETECTED,
+            "it redirects again and again".into(),
+        )))
+    }
+
+    /// The answer of one address, after its challenge.
+    async fn answered(&self, ask: &Ask<'_>, url: &Url) -> Result<Answer, Trouble> {
+        if !self.is_own(url) {
+            return self.send(ask, url, None).await;
+        }
+        let header = self.auth().header(self, ask, None).await?;
+        let answer = self.send(ask, url, header).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        self.auth().learn(ask.scope, answer.headers()).await;
+        let again = self.auth().header(self, ask, answer.secret()).await?;
+        if again.as_ref() == answer.secret() {
+            return Ok(answer);
+        }
+        // Read to its end, so that its connection serves the next one.
+        let _ = self.said(answer).await;
+        self.send(ask, url, again).await
+    }
+
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        url: &Url,
+        secret: Option<HeaderValue>,
+    ) -> Result<Answer, Trouble> {
+        let mut request = self
+            .http(ask.is_fresh)
+            .request(ask.method.clone(), url.clone());
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        if let Some(secret) = &secret {
+            request = request.header(AUTHORIZATION, secret);
+        }
+        let moved = Moved::now();
+        request = match ask.payload {
+            Payload::None if ask.method == Method::GET || ask.method == Method::HEAD => request,
+            Payload::None => request.header(CONTENT_LENGTH, 0),
+            Payload::Bytes(bytes) => request.body(bytes.to_vec()),
+            Payload::Piece(piece) => request
+                .header(CONTENT_LENGTH, piece.length())
+                .body(piece.body(&moved).await?),
+        };
+        let response = self.while_moving(request.send(), &moved).await?;
+        self.has_answered();
+        Ok(Answer::new(response, secret))
+    }
+
+    /// What comes, unless nothing does for too long.
+    pub(super) async fn in_time<T>(
+        &self,
+        coming: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, Trouble> {
+        self.while_moving(coming, &Moved::now()).await
+    }
+
+    /// What comes, unless it has not come for too long after something has last moved. The HTTP
+    /// client's own measure of silence ends an upload that takes long, although bytes move.
+    async fn while_moving<T>(
+        &self,
+        coming: impl Future<Output = reqwest::Result<T>>,
+        moved: &Moved,
+    ) -> Result<T, Trouble> {
+        let unreachable = |message: String| {
+            Trouble::broken(Error::Unreachable {
+                what: self.host().to_owned(),
+                message,
+            })
+        };
+        tokio::pin!(coming);
+        loop {
+            let left = self.limits().silence.saturating_sub(moved.since());
+            if left.is_zero() {
+                let seconds = self.limits().silence.as_secs();
+                return Err(unreachable(format!("nothing moves for {seconds} s")));
+            }
+            tokio::select! {
+                come = &mut coming => return come.map_err(|error| unreachable(reason(error))),
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+}

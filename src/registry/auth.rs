@@ -1,0 +1,338 @@
+//! What a registry wants to see before it answers: a password, or a token that a token server
+//! gives for a scope. A registry says which in a challenge, which is learnt from its first 401.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{StatusCode, Url};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use super::Login;
+use super::address::is_loopback;
+use super::answer::Answer;
+use super::ask::Ask;
+use super::client::Client;
+use super::retry::Trouble;
+
+/// How long a token holds whose server does not say.
+const HOLDS: u64 = 60;
+
+/// Before a token ends, by so much it is taken for ended: its request has to arrive.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Bytes of a token server's answer. A token lists rights, and is long where there are many.
+const LONGEST_ANSWER: u64 = 1 << 20;
+
+/// What a request needs: rights on repositories, as token servers write them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Scope(Vec<String>);
+
+impl Scope {
+    /// To read there.
+    pub fn pull(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:pull")])
+    }
+
+    /// To read and write there.
+    pub fn push(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:pull,push")])
+    }
+
+    /// To read there too.
+    pub fn and_pull(mut self, repository: &str) -> Self {
+        self.0.push(format!("repository:{repository}:pull"));
+        self
+    }
+}
+
+/// How a registry wants to be told who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scheme {
+    /// User and password.
+    Basic,
+    /// A token from there.
+    Bearer { realm: Url, service: Option<String> },
+}
+
+#[derive(Default)]
+struct Slot {
+    /// What the registry's challenge named, where that is more than what we ask for.
+    named: Option<String>,
+    token: Option<Token>,
+}
+
+struct Token {
+    header: HeaderValue,
+    until: Instant,
+}
+
+/// The state of one registry's authentication.
+pub struct Auth {
+    login: Option<Login>,
+    scheme: Mutex<Option<Scheme>>,
+    /// By scope. Whoever needs a token that another is fetching waits for it.
+    tokens: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Slot>>>>,
+}
+
+/// A token server's answer, in both of its spellings.
+#[derive(Deserialize)]
+struct Given {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+impl Auth {
+    pub fn new(login: Option<Login>) -> Self {
+        Self {
+            login,
+            scheme: Mutex::default(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    fn slot(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<Slot>> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokens.entry(scope.clone()) {
+            Entry::Occupied(slot) => Arc::clone(slot.get()),
+            Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
+        }
+    }
+
+    /// Takes the challenge of a 401.
+    pub async fn learn(&self, scope: &Scope, headers: &HeaderMap) {
+        let Some((scheme, named)) = challenged(headers) else {
+            return;
+        };
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+        // What it names for a request that is in no repository is nobody's right.
+        if !scope.0.is_empty() {
+            self.slot(scope).lock().await.named = named;
+        }
+    }
+
+    /// What to send with a request; nothing as long as the registry has not asked for it, or
+    /// where there is nothing. `refused` is what the registry has just not accepted.
+    pub async fn header(
+        &self,
+        client: &Client,
+        ask: &Ask<'_>,
+        refused: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>, Trouble> {
+        let scheme = self
+            .scheme
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (realm, service) = match scheme {
+            None => return Ok(None),
+            Some(Scheme::Basic) => return Ok(self.login.as_ref().and_then(Login::basic)),
+            Some(Scheme::Bearer { realm, service }) => (realm, service),
+        };
+        let slot = self.slot(ask.scope);
+        let mut slot = slot.lock().await;
+        if let Some(token) = &slot.token
+            && Instant::now() < token.until
+            && refused != Some(&token.header)
+        {
+            return Ok(Some(token.header.clone()));
+        }
+        slot.token = None;
+        let mut scopes: Vec<&str> = ask.scope.0.iter().map(String::as_str).collect();
+        if let Some(named) = &slot.named {
+            for scope in named.split(' ').filter(|scope| !scope.is_empty()) {
+                if !scopes.contains(&scope) {
+                    scopes.push(scope);
+                }
+            }
+        }
+        let token = self
+            .fetch(client, ask, realm, service.as_deref(), &scopes)
+            .await?;
+        let header = token.header.clone();
+        slot.token = Some(token);
+        Ok(Some(header))
+    }
+
+    /// Asks the token server.
+    async fn fetch(
+        &self,
+        client: &Client,
+        ask: &Ask<'_>,
+        mut realm: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+    ) -> Result<Token, Trouble> {
+        let refused = |message: String| {
+            Trouble::Final(client.refused(ask, StatusCode::UNAUTHORIZED, message))
+        };
+        if self.login.is_some() && !may_see_passwords(client.is_plain(), &realm) {
+            let message = "its token server has no TLS, so no password is sent there";
+            return Err(refused(message.into()));
+        }
+        let request = if let Some(token) = self.login.as_ref().and_then(Login::refresh_token) {
+            let mut form = Url::parse("form:").expect("a constant");
+            form.query_pairs_mut()
+                .append_pair("grant_type", "refresh_token")
+                .append_pair("service", service.unwrap_or_default())
+                .append_pair("client_id", "alokai")
+                .append_pair("scope", &scopes.join(" "))
+                .append_pair("refresh_token", token.expose_secret());
+            client
+                .http(false)
+                .post(realm)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.query().unwrap_or_default().to_owned())
+        } else {
+            {
+                let mut query = realm.query_pairs_mut();
+                if let Some(service) = service {
+                    query.append_pair("service", service);
+                }
+                for scope in scopes {
+                    query.append_pair("scope", scope);
+                }
+                if let Some(login) = &self.login {
+                    query.append_pair("account", login.user());
+                }
+            }
+            let request = client.http(false).get(realm);
+            match self.login.as_ref().and_then(Login::basic) {
+                Some(basic) => request.header(AUTHORIZATION, basic),
+                None => request,
+            }
+        };
+        let response = client.in_time(request.send()).await?;
+        let answer = Answer::new(response, None);
+        let answer = client.judge(ask, answer).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                // Whatever its number, it is the login that a token server refuses.
+                let (_, message) = client.said(answer).await;
+                return Err(refused(message));
+            }
+            _ => return Err(client.refusal(ask, answer).await.into()),
+        }
+        let body = client.body(answer, LONGEST_ANSWER).await?;
+        let given = body.and_then(|body| serde_json::from_slice::<Given>(&body).ok());
+        let no_token = || refused("its token server gives no token".into());
+        let given = given.ok_or_else(no_token)?;
+        let value = [given.token, given.access_token];
+        let value = value.iter().find(|value| !value.is_empty());
+        let header = value.and_then(|value| HeaderValue::try_from(format!("Bearer {value}")).ok());
+        let mut header = header.ok_or_else(no_token)?;
+        header.set_sensitive(true);
+        let holds = Duration::from_secs(given.expires_in.unwrap_or(HOLDS).min(24 * 3600));
+        Ok(Token {
+            header,
+            until: Instant::now() + holds.saturating_sub(MARGIN.min(holds / 2)),
+        })
+    }
+}
+
+/// Whether a token server is at least as well hidden from others as its registry.
+fn may_see_passwords(is_plain: bool, realm: &Url) -> bool {
+    is_plain || realm.scheme() == "https" || realm.host_str().is_some_and(is_loopback)
+}
+
+/// The best challenge of an answer, and the scope that it names.
+fn challenged(headers: &HeaderMap) -> Option<(Scheme, Option<String>)> {
+    let mut basic = None;
+    for value in headers.get_all(WWW_AUTHENTICATE) {
+        let Some(challenges) = value
+            .to_str()
+            .ok()
+            .and_then(|text| http_auth::parse_challenges(text).ok())
+        else {
+            continue;
+        };
+        for challenge in challenges {
+            let parameter = |name: &str| {
+                let mut all = challenge.params.iter();
+                let (_, value) = all.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+                Some(value.to_unescaped())
+            };
+            if challenge.scheme.eq_ignore_ascii_case("bearer") {
+                let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
+                let is_http = |realm: &Url| ["http", "https"].contains(&realm.scheme());
+                if let Some(realm) = realm.filter(is_http) {
+                    let service = parameter("service");
+                    return Some((Scheme::Bearer { realm, service }, parameter("scope")));
+                }
+            } else if challenge.scheme.eq_ignore_ascii_case("basic") {
+                basic = Some((Scheme::Basic, None));
+            }
+        }
+    }
+    basic
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+
+    use reqwest::Url;
+
+    use super::{Scheme, challenged, may_see_passwords};
+
+    #[test]
+    fn a_password_does_not_leave_tls() {
+        for (is_plain, realm, may) in [
+            (false, "https://auth.example.com/token", true),
+            (false, "http://auth.example.com/token", false),
+            (false, "http://127.0.0.1:5001/token", true),
+            (true, "http://auth.example.com/token", true),
+        ] {
+            let realm = Url::parse(realm).unwrap();
+            assert_eq!(may_see_passwords(is_plain, &realm), may, "{realm}");
+        }
+    }
+
+    fn challenge(values: &[&'static str]) -> Option<(Scheme, Option<String>)> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
+        }
+        challenged(&headers)
+    }
+
+    #[test]
+    fn a_token_is_preferred_to_a_password() {
+        let bearer = r#"Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push""#;
+        let (scheme, scope) = challenge(&[r#"Basic realm="r""#, bearer]).unwrap();
+        let Scheme::Bearer { realm, service } = scheme else {
+            panic!("it is a token");
+        };
+        assert_eq!(realm.as_str(), "https://auth.example.com/token");
+        assert_eq!(service.as_deref(), Some("registry"));
+        assert_eq!(scope.as_deref(), Some("repository:a/b:pull,push"));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_no_challenge() {
+        assert_eq!(
+            challenge(&["basic realm=\"r\""]),
+            Some((Scheme::Basic, None))
+        );
+        for wrong in [
+            "Bearer",
+            "Bearer realm=\"file:///etc/passwd\"",
+            "Bearer realm=\"nowhere\"",
+            "Digest realm=\"r\"",
+            "\"",
+        ] {
+            assert_eq!(challenge(&[wrong]), None, "{wrong}");
+        }
+    }
+}

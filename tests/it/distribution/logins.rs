@@ -1,0 +1,367 @@
+//! Who we are: passwords, tokens that end, Docker's config, and what never reaches an error.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use alokai::registry::{Client, Error, Login, Logins, Sent, Source};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::{Image, PIECES, QUICK, World};
+use crate::support::{Before, Seen, Turn};
+
+/// A token server, and a door to the registry that lets in who has a token for what is asked.
+/// Each token opens it so many times.
+fn with_tokens(world: &World, uses: usize) -> Before {
+    let registry = &world.registry;
+    let basic = |user: &str, password: &str| {
+        format!("Basic {}", BASE64.encode(format!("{user}:{password}")))
+    };
+    let inside = basic(&registry.user, &registry.password);
+    let known = inside.clone();
+    // By token: its scopes, and how often it still holds.
+    let tokens = Mutex::new(HashMap::<String, (Vec<String>, usize)>::new());
+    Before::new(&registry.address, move |seen| {
+        let mut tokens = tokens.lock().unwrap();
+        if seen.target.starts_with("/token") {
+            let is_known = seen.authorization.as_deref() == Some(&known)
+                || seen.form.contains("refresh_token=an+identity");
+            let is_wrong = seen.authorization.is_some() || seen.method == "POST";
+            if is_wrong && !is_known {
+                return Turn::error(401, "UNAUTHORIZED");
+            }
+            let query = format!("{}&{}", seen.target, seen.form);
+            let query = query
+                .replace("%3A", ":")
+                .replace("%2F", "/")
+                .replace("%2C", ",");
+            let scopes = query.split(['?', '&']);
+            let scopes = scopes.filter_map(|part| part.strip_prefix("scope="));
+            let scopes = scopes.flat_map(|list| list.split('+')).map(str::to_owned);
+            // Whoever is nobody may read.
+            let scopes = scopes.map(|scope| {
+                if is_known {
+                    scope
+                } else {
+                    scope.replace("push", "nothing")
+                }
+            });
+            let token = format!("token-{}", tokens.len());
+            tokens.insert(token.clone(), (scopes.collect(), uses));
+            let key = if tokens.len().is_multiple_of(2) {
+                "token"
+            } else {
+                "access_token"
+            };
+            let body = json!({ key: token, "expires_in": 3600 });
+            return Turn::Answer(200, Vec::new(), body.to_string());
+        }
+        let needed = needed(seen);
+        let bearer = seen
+            .authorization
+            .as_deref()
+            .and_then(|value| value.strip_prefix("Bearer "));
+        if let Some((scopes, left)) = bearer.and_then(|token| tokens.get_mut(token)) {
+            let covers = |(repository, action): &(String, &str)| {
+                scopes.iter().any(|scope| {
+                    let rest = scope.strip_prefix(&format!("repository:{repository}:"));
+                    rest.is_some_and(|actions| actions.split(',').any(|other| other == *action))
+                })
+            };
+            if *left > 0 && needed.iter().all(covers) {
+                *left -= 1;
+                return Turn::PassAs(inside.clone());
+            }
+        }
+        let scope = needed
+            .first()
+            .map(|(repository, action)| format!(",scope=\"repository:{repository}:{action}\""));
+        let challenge = format!(
+            "Bearer realm=\"http://{}/token\",service=\"test\"{}",
+            seen.host,
+            scope.unwrap_or_default()
+        );
+        let body = json!({ "errors": [{ "message": format!("not with {bearer:?}") }] });
+        Turn::Answer(401, vec![("www-authenticate", challenge)], body.to_string())
+    })
+}
+
+/// What a request needs to be allowed.
+fn needed(seen: &Seen) -> Vec<(String, &'static str)> {
+    let path = seen.target.strip_prefix("/v2/").unwrap_or_default();
+    let Some((repository, _)) = path
+        .split_once("/blobs/")
+        .or(path.split_once("/manifests/"))
+    else {
+        return Vec::new();
+    };
+    let is_reading = ["GET", "HEAD"].contains(&seen.method.as_str());
+    let mut needed = vec![(
+        repository.to_owned(),
+        if is_reading { "pull" } else { "push" },
+    )];
+    if let Some((_, from)) = seen.target.split_once("from=") {
+        needed.push((from.replace("%2F", "/"), "pull"));
+    }
+    needed
+}
+
+#[tokio::test]
+async fn a_token_that_expires_in_the_middle_is_renewed() {
+    let Some(world) = World::new() else { return };
+    for uses in [1, 2, 3, 1000] {
+        let door = with_tokens(&world, uses);
+        let client = world.through(&door.address, PIECES);
+        client.check().await.unwrap();
+        let image = Image::new(600_000);
+        let pushed = image.push(&client, &world.repository).await;
+        world.ends_right(&image, pushed).await;
+        assert!(image.is_whole(&client, &world.repository).await);
+        let tokens = door
+            .seen()
+            .iter()
+            .filter(|seen| seen.target.starts_with("/token"))
+            .count();
+        assert!(uses < 1000 || tokens <= 3, "{tokens}: login, push, pull");
+    }
+}
+
+#[tokio::test]
+async fn many_tasks_share_one_token() {
+    let Some(world) = World::new() else { return };
+    let door = with_tokens(&world, 1000);
+    let client = world.through(&door.address, QUICK);
+    client.check().await.unwrap();
+    let before = door.count("GET", "/token");
+    let image = Image::new(10);
+    let head = || client.head_manifest(&world.repository, "tag");
+    let _ = futures_util::future::join_all((0..10).map(|_| head())).await;
+    drop(image);
+    assert_eq!(door.count("GET", "/token"), before + 1);
+}
+
+#[tokio::test]
+async fn a_token_for_a_mount_lets_read_where_it_mounts_from() {
+    let Some(world) = World::new() else { return };
+    let door = with_tokens(&world, 1000);
+    let client = world.through(&door.address, QUICK);
+    let image = Image::new(1000);
+    let path = image.path();
+    for (name, expected) in [("one", Sent::Uploaded), ("two", Sent::Mounted)] {
+        let repository = format!("{}/{name}", world.repository);
+        let put = client.put_blob(&repository, &image.layer, Source::File(&path), None);
+        assert_eq!(put.await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn who_is_nobody_may_read_what_is_public() {
+    let Some(world) = World::new() else { return };
+    let image = Image::new(1000);
+    image
+        .push(&world.direct(), &world.repository)
+        .await
+        .unwrap();
+    let door = with_tokens(&world, 1000);
+    let client = Client::with(&door.address, None, QUICK).unwrap();
+    assert!(image.is_whole(&client, &world.repository).await);
+    let another = Image::new(1000);
+    let error = another
+        .put_layer(&client, &world.repository)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
+    assert!(!error.to_string().contains("token-"), "{error}");
+}
+
+#[tokio::test]
+async fn an_identity_token_is_changed_into_tokens() {
+    let Some(world) = World::new() else { return };
+    let door = with_tokens(&world, 2);
+    let login = Login::identity("an identity".into());
+    assert!(!format!("{login:?}").contains("an identity\""));
+    let client = Client::with(&door.address, Some(login), QUICK).unwrap();
+    let image = Image::new(1000);
+    let pushed = image.push(&client, &world.repository).await;
+    world.ends_right(&image, pushed).await;
+    assert!(door.count("POST", "/token") > 0);
+    assert_eq!(door.count("GET", "/token"), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_it() {
+    let Some(world) = World::new() else { return };
+    let door = with_tokens(&world, 1000);
+    for address in [&door.address, &world.registry.address] {
+        let login = Login::password("somebody".into(), "wr0ng-secret".into());
+        let client = Client::with(address, Some(login), QUICK).unwrap();
+        assert!(!format!("{client:?}").contains("wr0ng"));
+        let error = client.check().await.unwrap_err();
+        let told = error.to_string();
+        assert!(matches!(error, Error::Unauthorized { .. }), "{told}");
+        assert!(
+            told.contains("`somebody`") && !told.contains("wr0ng"),
+            "{told}"
+        );
+    }
+}
+
+fn config(folder: &Path, document: &Value) -> Logins {
+    let path = folder.join("config.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    Logins::new(None, Some(path))
+}
+
+#[tokio::test]
+async fn dockers_config_says_who_we_are_to_other_registries() {
+    let Some(world) = World::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let address = &world.registry.address;
+    let (user, password) = (&world.registry.user, &world.registry.password);
+    let auth = BASE64.encode(format!("{user}:{password}"));
+    for auths in [
+        json!({ address: { "auth": auth } }),
+        json!({ format!("http://{address}/v1/"): { "auth": auth } }),
+        json!({ address: { "username": user, "password": password } }),
+    ] {
+        let logins = config(folder.path(), &json!({ "auths": auths }));
+        let login = logins.for_host(address).await.unwrap();
+        let client = Client::with(address, login, QUICK).unwrap();
+        client.check().await.unwrap();
+        assert!(
+            logins
+                .for_host("another.example.com")
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+    let logins = config(
+        folder.path(),
+        &json!({ "auths": { address: { "auth": "c2VjcmV0" } } }),
+    );
+    let told = logins.for_host(address).await.unwrap_err().to_string();
+    assert!(
+        told.contains("no user and password") && !told.contains("c2VjcmV0"),
+        "{told}"
+    );
+    let logins = Logins::new(None, Some(folder.path().join("nowhere/config.json")));
+    assert!(logins.for_host(address).await.unwrap().is_none());
+    std::fs::write(folder.path().join("config.json"), "{\"auths\": \"secret").unwrap();
+    let logins = Logins::new(None, Some(folder.path().join("config.json")));
+    let told = logins.for_host(address).await.unwrap_err().to_string();
+    assert!(!told.contains("secret"), "{told}");
+}
+
+/// Helpers are found on the `PATH`, which a test sets only for a child: so it runs itself again.
+#[tokio::test]
+async fn a_credential_helper_is_asked_and_never_quoted() {
+    const INNER: &str = "ALOKAI_TEST_HELPERS";
+    if let Some(folder) = std::env::var_os(INNER) {
+        return with_helpers(Path::new(&folder)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (name, script) in [
+        // Says what it was asked for as the user.
+        (
+            "good",
+            r#"read -r host; printf '{"ServerURL":"%s","Username":"%s","Secret":"s3cret"}' "$host" "$host""#,
+        ),
+        (
+            "token",
+            r#"printf '{"Username":"<token>","Secret":"s3cret"}'"#,
+        ),
+        (
+            "none",
+            "echo 'credentials not found in native keychain'; exit 1",
+        ),
+        (
+            "bad",
+            "echo s3cret; echo 'the keychain is locked' >&2; exit 3",
+        ),
+        ("odd", "echo s3cret"),
+    ] {
+        let path = folder.path().join(format!("docker-credential-{name}"));
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\n[ \"$1\" = get ] || exit 9\n{script}\n"),
+        )
+        .unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    let name = "distribution::logins::a_credential_helper_is_asked_and_never_quoted";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .env(INNER, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+async fn with_helpers(folder: &Path) {
+    let auths = json!({ "none.example.com": { "username": "kept", "password": "s3cret" } });
+    let logins = config(
+        folder,
+        &json!({
+            "auths": auths,
+            "credsStore": "good",
+            "credHelpers": {
+                "token.example.com": "token",
+                "none.example.com": "none",
+                "nobody.example.com": "none",
+                "bad.example.com": "bad",
+                "odd.example.com": "odd",
+                "missing.example.com": "missing",
+                "path.example.com": "../good",
+            },
+        }),
+    );
+    for (host, expected) in [
+        ("quay.io", Some("Login(quay.io)")),
+        ("docker.io", Some("Login(https://index.docker.io/v1/)")),
+        ("token.example.com", Some("Login(an identity token)")),
+        ("none.example.com", Some("Login(kept)")),
+        ("nobody.example.com", None),
+    ] {
+        let login = logins.for_host(host).await.unwrap();
+        let login = login.map(|login| format!("{login:?}"));
+        assert_eq!(login.as_deref(), expected, "{host}");
+    }
+    for (host, words) in [
+        ("bad.example.com", "the keychain is locked"),
+        ("odd.example.com", "is no login"),
+        ("missing.example.com", "no such program"),
+        ("path.example.com", "a path"),
+    ] {
+        let told = logins.for_host(host).await.unwrap_err().to_string();
+        assert!(told.contains(words) && !told.contains("s3cret"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_own_registry_has_its_own_credentials() {
+    let Some(world) = World::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let address = &world.registry.address;
+    std::fs::write(&path, json!({ "credsStore": "missing" }).to_string()).unwrap();
+    let (user, password) = (&world.registry.user, &world.registry.password);
+    let own = alokai::registry::Credentials::new(user.clone(), password.clone());
+    let logins = Logins::new(Some((address, std::sync::Arc::new(own))), Some(path));
+    let login = logins
+        .for_host(&format!("http://{address}/v2/"))
+        .await
+        .unwrap();
+    let client = Client::with(address, login, QUICK).unwrap();
+    client.check().await.unwrap();
+}

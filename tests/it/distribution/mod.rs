@@ -1,0 +1,173 @@
+//! The client of the distribution protocol, before a real registry and before real trouble.
+
+mod faults;
+mod logins;
+mod pushes;
+mod reads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use alokai::oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
+use alokai::registry::{Client, Credentials, Error, Limits, Login, Sent, Source};
+
+use crate::support::{Random, Registry, registry};
+
+/// Patience that tests have: as many tries, and no waiting.
+const QUICK: Limits = Limits {
+    pause: Duration::from_millis(2),
+    retries: 5,
+    silence: Duration::from_secs(10),
+    piece: 16 << 20,
+    smallest_piece: 64 << 10,
+};
+
+/// In pieces that a small layer has many of.
+const PIECES: Limits = Limits {
+    piece: 256 << 10,
+    smallest_piece: 8 << 10,
+    ..QUICK
+};
+
+fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&random.below(usize::MAX).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// An image of one layer, which lies in a file.
+struct Image {
+    folder: tempfile::TempDir,
+    layer: Descriptor,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+}
+
+impl Image {
+    /// With a layer of that many bytes that no other test has.
+    fn new(length: usize) -> Self {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        let seed = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).expect("masked");
+        let layer = bytes(seed ^ u64::from(std::process::id()), length);
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("layer"), &layer).expect("it is ours");
+        let config = format!(r#"{{"architecture":"amd64","os":"linux","seed":{seed}}}"#);
+        let config = config.into_bytes();
+        let layer = Descriptor::of(LAYER, &layer);
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: MANIFEST.into(),
+            artifact_type: None,
+            config: Descriptor::of(CONFIG, &config),
+            layers: vec![layer.clone()],
+            subject: None,
+            annotations: std::collections::BTreeMap::new(),
+        };
+        Self {
+            folder,
+            layer,
+            config,
+            manifest: serde_json::to_vec(&manifest).expect("JSON"),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("layer")
+    }
+
+    async fn put_layer(&self, client: &Client, repository: &str) -> Result<Sent, Error> {
+        let path = self.path();
+        let source = Source::File(&path);
+        client.put_blob(repository, &self.layer, source, None).await
+    }
+
+    /// All of it, the tag last.
+    async fn push(&self, client: &Client, repository: &str) -> Result<(), Error> {
+        self.put_layer(client, repository).await?;
+        let config = Descriptor::of(CONFIG, &self.config);
+        let source = Source::Bytes(&self.config);
+        client.put_blob(repository, &config, source, None).await?;
+        let put = client.put_manifest(repository, "tag", MANIFEST, &self.manifest);
+        put.await.map(drop)
+    }
+
+    /// Whether the tag names it, whole; a tag that names something less is never right.
+    async fn is_whole(&self, client: &Client, repository: &str) -> bool {
+        let found = client
+            .manifest(repository, "tag")
+            .await
+            .expect("it answers");
+        let Some(found) = found else {
+            return false;
+        };
+        assert_eq!(found.bytes, self.manifest);
+        let config = Descriptor::of(CONFIG, &self.config);
+        for blob in [&self.layer, &config] {
+            let read = client.blob(repository, blob).await.expect("it is whole");
+            assert_eq!(read.len() as u64, blob.size);
+        }
+        true
+    }
+}
+
+/// The real registry, and a repository of the test's own.
+struct World {
+    registry: Registry,
+    repository: String,
+}
+
+impl World {
+    fn new() -> Option<Self> {
+        let registry = registry()?;
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        let repository = format!("distribution/{}-{}", now.as_nanos(), std::process::id());
+        Some(Self {
+            registry,
+            repository,
+        })
+    }
+
+    fn login(&self) -> Login {
+        let Registry { user, password, .. } = &self.registry;
+        Login::own(Arc::new(Credentials::new(user.clone(), password.clone())))
+    }
+
+    /// A client of the registry itself, which knows nothing.
+    fn direct(&self) -> Client {
+        self.through(&self.registry.address, QUICK)
+    }
+
+    /// A client that believes to speak to the registry.
+    fn through(&self, address: &str, limits: Limits) -> Client {
+        Client::with(address, Some(self.login()), limits).expect("a client")
+    }
+
+    /// Fails unless it was pushed and is whole.
+    async fn ends_right(&self, image: &Image, result: Result<(), Error>) {
+        result.expect("the push ends right");
+        let is_whole = image.is_whole(&self.direct(), &self.repository).await;
+        assert!(is_whole, "it says that it was pushed");
+    }
+
+    /// Fails unless it was not pushed, or the tag names all of it; gives what was told.
+    async fn ends_clearly(&self, image: &Image, result: Result<(), Error>) -> Option<String> {
+        let is_whole = image.is_whole(&self.direct(), &self.repository).await;
+        match result {
+            Ok(()) => {
+                assert!(is_whole, "it says that it was pushed");
+                None
+            }
+            Err(error) => {
+                let told = error.to_string();
+                let password = &self.registry.password;
+                assert!(!told.contains(password), "{told}");
+                Some(told)
+            }
+        }
+    }
+}

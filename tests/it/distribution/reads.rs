@@ -1,0 +1,221 @@
+//! Reading: by tag and digest, in bounds, and never something else than was asked for.
+
+use alokai::oci::{Descriptor, LAYER, MANIFEST};
+use alokai::registry::{Client, Error};
+
+use super::{Image, QUICK, World};
+use crate::support::{Before, Turn, cutting};
+
+#[tokio::test]
+async fn a_manifest_is_read_by_tag_and_by_digest() {
+    let Some(world) = World::new() else { return };
+    let (client, repository) = (world.direct(), &world.repository);
+    let image = Image::new(1000);
+    assert_eq!(client.manifest(repository, "tag").await.unwrap(), None);
+    assert_eq!(client.head_manifest(repository, "tag").await.unwrap(), None);
+    image.push(&client, repository).await.unwrap();
+    let expected = Descriptor::of(MANIFEST, &image.manifest);
+    let digest = expected.digest.to_string();
+    for reference in ["tag", &digest] {
+        let found = client
+            .manifest(repository, reference)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.bytes, image.manifest);
+        assert_eq!(found.media_type, MANIFEST);
+        assert_eq!(found.digest, expected.digest);
+        let head = client.head_manifest(repository, reference).await.unwrap();
+        assert_eq!(head.as_ref(), Some(&expected));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_what_was_asked_for_is_refused() {
+    let Some(world) = World::new() else { return };
+    let repository = &world.repository;
+    let image = Image::new(1000);
+    image.push(&world.direct(), repository).await.unwrap();
+    let digest = Descriptor::of(MANIFEST, &image.manifest).digest.to_string();
+    let longer = Before::new(&world.registry.address, |_| Turn::Append);
+    let liar = Before::new(&world.registry.address, |_| {
+        let other = format!("sha256:{}", "0".repeat(64));
+        Turn::Lie("docker-content-digest", other)
+    });
+    for (proxy, reference) in [
+        (&longer, "tag"),
+        (&longer, &digest),
+        (&liar, "tag"),
+        (&liar, &digest),
+    ] {
+        let client = world.through(&proxy.address, QUICK);
+        let error = client.manifest(repository, reference).await.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    }
+    let error = world
+        .through(&liar.address, QUICK)
+        .head_manifest(repository, &digest)
+        .await;
+    assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
+    let client = world.through(&longer.address, QUICK);
+    let error = client.blob(repository, &image.layer).await.unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    let path = image.folder.path().join("read");
+    let error = client
+        .download(repository, &image.layer, &path)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(!path.exists(), "nothing is left behind");
+    // One that is as long, but of other content.
+    let mut other = image.layer.clone();
+    other.digest = alokai::oci::Digest::of(b"other");
+    let swapped = image.layer.digest.to_string();
+    let from = other.digest.to_string();
+    let mixing = Before::new(&world.registry.address, move |seen| {
+        Turn::Rewrite(seen.target.replace(&from, &swapped))
+    });
+    let client = world.through(&mixing.address, QUICK);
+    let error = client
+        .download(repository, &other, &path)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(!path.exists(), "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_download_is_taken_up_where_it_broke() {
+    let Some(world) = World::new() else { return };
+    let repository = &world.repository;
+    let image = Image::new(600_000);
+    image.push(&world.direct(), repository).await.unwrap();
+    let whole = std::fs::read(image.path()).unwrap();
+    let path = image.folder.path().join("read");
+    for kilobytes in [20, 64, 300] {
+        let counter = Before::new(&world.registry.address, |_| Turn::Pass);
+        let address = cutting(&counter.address, kilobytes * 1000);
+        let client = world.through(&address, QUICK);
+        client
+            .download(repository, &image.layer, &path)
+            .await
+            .unwrap();
+        assert!(std::fs::read(&path).unwrap() == whole);
+        let seen = counter.count("GET", "/blobs/");
+        assert!(seen > 600 / usize::try_from(kilobytes).unwrap(), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_ranges_gives_all_of_it_again() {
+    let Some(world) = World::new() else { return };
+    let repository = &world.repository;
+    let image = Image::new(300_000);
+    image.push(&world.direct(), repository).await.unwrap();
+    let path = image.folder.path().join("read");
+    for status in [200, 206, 416] {
+        // What breaks at first is taken up with a part, which is refused, or another.
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let proxy = Before::new(&world.registry.address, move |seen| {
+            let is_blob = seen.is("GET", "/blobs/") && seen.authorization.is_some();
+            let number = if is_blob {
+                asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            } else {
+                usize::MAX
+            };
+            match number {
+                0 => Turn::Truncate,
+                1 if status == 200 => Turn::WithoutRange,
+                1 => {
+                    let fields = vec![("content-range", "bytes 7-9/300000".to_owned())];
+                    Turn::Answer(status, fields, "123".into())
+                }
+                _ => Turn::Pass,
+            }
+        });
+        let client = world.through(&proxy.address, QUICK);
+        client
+            .download(repository, &image.layer, &path)
+            .await
+            .unwrap();
+        assert!(std::fs::read(&path).unwrap() == std::fs::read(image.path()).unwrap());
+        assert!(proxy.count("GET", "/blobs/") >= 3 - usize::from(status == 200));
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_is_dropped_leaves_nothing_behind() {
+    let silent = Before::new("127.0.0.1:9", |_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let client = Client::with(&silent.address, None, QUICK).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("read");
+    let blob = Descriptor::new(LAYER, alokai::oci::Digest::of(b""), 7);
+    let download = client.download("a", &blob, &path);
+    let ended = tokio::time::timeout(std::time::Duration::from_millis(100), download).await;
+    assert!(ended.is_err() && !path.exists());
+}
+
+#[tokio::test]
+async fn credentials_do_not_follow_a_redirect_to_another_host() {
+    let Some(world) = World::new() else { return };
+    let repository = &world.repository;
+    let image = Image::new(1000);
+    image.push(&world.direct(), repository).await.unwrap();
+    // Another host, as far as credentials go: the port is another.
+    let layer = "what the storage has".to_owned();
+    let blob = Descriptor::of(LAYER, layer.as_bytes());
+    let body = layer.clone();
+    let storage = Before::new("127.0.0.1:9", move |seen| {
+        if seen.target == "/refuses" {
+            // A challenge of another host is nobody's business.
+            let realm = format!("Bearer realm=\"http://{}/token\"", seen.host);
+            return Turn::Answer(401, vec![("www-authenticate", realm)], String::new());
+        }
+        Turn::Answer(200, Vec::new(), body.clone())
+    });
+    let address = storage.address.clone();
+    let proxy = Before::new(&world.registry.address, move |seen| {
+        if seen.is("GET", "/blobs/") {
+            let place = if seen.number < 4 { "blob" } else { "refuses" };
+            let fields = vec![("location", format!("http://{address}/{place}"))];
+            return Turn::Answer(307, fields, String::new());
+        }
+        Turn::Pass
+    });
+    let client = world.through(&proxy.address, QUICK);
+    // It learns how to log in.
+    client.check().await.unwrap();
+    assert_eq!(
+        client.blob(repository, &blob).await.unwrap(),
+        layer.as_bytes()
+    );
+    while proxy.seen().len() < 4 {
+        client.check().await.unwrap();
+    }
+    let error = client.blob(repository, &blob).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+    let seen = storage.seen();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(seen.iter().all(|seen| seen.authorization.is_none()));
+    assert!(proxy.seen().iter().any(|seen| seen.authorization.is_some()));
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_read_says_how_to_log_in() {
+    let Some(world) = World::new() else { return };
+    let client = Client::with(&world.registry.address, None, QUICK).unwrap();
+    let error = client.manifest("library/node", "22").await.unwrap_err();
+    let told = error.to_string();
+    assert!(
+        told.contains("library/node:22") && told.contains("without a login"),
+        "{told}"
+    );
+    assert!(told.contains("(401)"), "{told}");
+    let help = miette::Diagnostic::help(&error).unwrap().to_string();
+    let login = format!("`docker login {}`", world.registry.address);
+    assert!(help.contains(&login), "{help}");
+}
