@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use alokai::config::Project;
 use alokai::event::Stage;
-use alokai::plan::{Filter, Plan, Request, Script, Selection, Surroundings};
+use alokai::plan::{Builder, Filter, Plan, Request, Script, Selection, Surroundings};
 
 /// Files of the one app.
 const FILES: usize = 10_000;
@@ -47,6 +47,9 @@ fn main() {
             allow_dirty: false,
             registry: None,
             console: None,
+            builder: Builder::Auto,
+            local: false,
+            attest: false,
             concurrency: None,
             script: Script::default(),
             surroundings: Surroundings::default(),

@@ -124,6 +124,12 @@ fn of_overlay(error: &overlay::Error) -> Exit {
 fn of_pipeline(error: &pipeline::Error) -> Exit {
     match error {
         pipeline::Error::Interrupted { .. } => Exit::Interrupted,
+        // A tag that is taken is for whoever started this to decide about.
+        pipeline::Error::Preflight { problems }
+            if problems.iter().any(|it| matches!(it, StageError::Taken(_))) =>
+        {
+            Exit::Input
+        }
         pipeline::Error::Preflight { .. } => Exit::Surroundings,
         pipeline::Error::Failed { failures } => {
             // One failure of the work itself outweighs any number of things out of reach.
@@ -136,7 +142,7 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
                 Exit::Failed
             }
         }
-        pipeline::Error::Io(_) => Exit::Failed,
+        pipeline::Error::Io(_) | pipeline::Error::Oci(_) => Exit::Failed,
     }
 }
 
@@ -156,7 +162,12 @@ fn is_out_of_reach(error: &StageError) -> bool {
             error,
             RegistryError::Unreachable { .. } | RegistryError::NoCredentials { .. }
         ),
+        StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
-        StageError::Prune(_) | StageError::Io(_) => false,
+        StageError::Prune(_)
+        | StageError::Io(_)
+        | StageError::Oci(_)
+        | StageError::Dockerfile(_)
+        | StageError::Taken(_) => false,
     }
 }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Standing;
 use crate::event::Stage;
-use crate::plan::Selection;
+use crate::plan::{Builder, Selection};
 
 /// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
 ///
@@ -392,6 +392,27 @@ pub(super) struct RunOptions {
     pub arguments: Vec<String>,
 }
 
+/// Who makes images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum BuilderOption {
+    /// This program, unless a line of the Dockerfile needs Docker.
+    Auto,
+    /// This program, without Docker.
+    Oci,
+    /// The Docker engine.
+    Docker,
+}
+
+impl BuilderOption {
+    pub fn builder(self) -> Builder {
+        match self {
+            Self::Auto => Builder::Auto,
+            Self::Oci => Builder::Oci,
+            Self::Docker => Builder::Docker,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct DeployOptions {
     #[command(flatten)]
@@ -402,6 +423,15 @@ pub(super) struct DeployOptions {
     /// Tags `<sha>-dirty-<8 hex of the content>` instead of refusing a dirty tree
     #[arg(long)]
     pub allow_dirty: bool,
+    /// Keeps everything on this machine: images go to `.alokai/registry`, no console is called
+    #[arg(long, conflicts_with_all = ["docker_registry_url", "console_api_url", "builder"])]
+    pub local: bool,
+    /// Who makes images
+    #[arg(long, value_name = "WHO", default_value = "auto")]
+    pub builder: BuilderOption,
+    /// Attaches neither a list of dependencies nor provenance to images
+    #[arg(long)]
+    pub no_attest: bool,
     #[command(flatten)]
     pub work: Work,
     #[command(flatten)]
@@ -423,7 +453,7 @@ pub(super) struct AccessOptions {
     /// Reads the password from standard input
     #[arg(long)]
     pub cloud_password_stdin: bool,
-    /// Registry [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
+    /// Registry, or `oci:<dir>` for a folder [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
     #[arg(long, value_name = "URL")]
     pub docker_registry_url: Option<String>,
     /// Console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]

@@ -8,7 +8,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{Request, Script};
+use crate::plan::{LOCAL_REGISTRY, Request, Script};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let until = if options.compose_only {
@@ -43,8 +43,15 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
     let (mut request, surroundings) =
         prepare(&project, &environment, access, select, work, options.until)?;
     request.allow_dirty = options.allow_dirty;
-    request.registry = environment.registry(&options.access);
-    request.console = environment.console(&options.access);
+    request.builder = options.builder.builder();
+    request.attest = !options.no_attest;
+    request.local = options.local;
+    if options.local {
+        request.registry = Some(LOCAL_REGISTRY.into());
+    } else {
+        request.registry = environment.registry(&options.access);
+        request.console = environment.console(&options.access);
+    }
     run(&project, request, Some(work), &options.output, surroundings)
 }
 

@@ -70,10 +70,16 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
         ));
     }
     let removed = cache.collect(limits).map_err(failed)?;
+    let layers = pipeline::collect_layers(&project.root, limits, SystemTime::now());
+    let layers = layers.map_err(pipeline::Error::from)?;
     answer(&format!(
-        "removed {}, {}\n",
+        "removed {}, {}\n{}",
         results(removed.entries),
-        bytes(removed.bytes)
+        bytes(removed.bytes),
+        match layers.blobs {
+            0 => String::new(),
+            count => format!("and {count} layers of images, {}\n", bytes(layers.bytes)),
+        }
     ))
 }
 

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Error;
@@ -86,6 +86,7 @@ impl Environment {
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
         Ok(Access {
             docker: self.docker(),
+            docker_config: self.docker_config(),
             registry: None,
             missing: missing
                 .iter()
@@ -94,18 +95,26 @@ impl Environment {
                 .collect(),
             credentials: user
                 .zip(password)
-                .map(|(user, password)| Credentials::new(user, password)),
+                .map(|(user, password)| Arc::new(Credentials::new(user, password))),
         })
     }
 
     /// The cloud's credentials, so that no output of a script shows them.
     pub fn secrets(&self) -> Access {
         Access {
-            credentials: self
-                .get(PASSWORD)
-                .map(|password| Credentials::new(self.get(USER).unwrap_or_default(), password)),
+            credentials: self.get(PASSWORD).map(|password| {
+                let user = self.get(USER).unwrap_or_default();
+                Arc::new(Credentials::new(user, password))
+            }),
             ..Access::default()
         }
+    }
+
+    /// The file in which `docker login` keeps what it is told.
+    fn docker_config(&self) -> Option<PathBuf> {
+        let folder = self.get("DOCKER_CONFIG").map(PathBuf::from);
+        let home = || Some(Path::new(&self.get("HOME")?).join(".docker"));
+        Some(folder.or_else(home)?.join("config.json"))
     }
 
     /// Docker's address.

@@ -13,9 +13,10 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Stage, seconds};
 use crate::pipeline::{
-    self, Access, CACHE, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary, forecast,
+    self, Access, CACHE, Clients, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
+    forecast,
 };
-use crate::plan::{self, BUILD, Filter, Plan, Request, Script};
+use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -63,6 +64,9 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
         allow_dirty: false,
         registry: None,
         console: None,
+        builder: Builder::Auto,
+        local: false,
+        attest: false,
         concurrency: None,
         script: Script::default(),
         surroundings: plan::Surroundings::default(),
@@ -166,7 +170,10 @@ fn carry_out(
         runtime: runtime.handle().clone(),
         keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
-            registry: plan.registry_host.clone(),
+            registry: match &plan.target {
+                Some(Target::Registry { host, .. }) => Some(host.clone()),
+                _ => None,
+            },
             ..surroundings.access
         },
         scripts: surroundings.scripts,
@@ -174,6 +181,7 @@ fn carry_out(
         remote,
         force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
+        clients: Clients::default(),
         script: other_script(request),
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
     });
@@ -273,6 +281,7 @@ fn table(summary: Summary) -> SummaryTable {
                     Origin::Cache => "hit".into(),
                     Origin::Reused(maker) => format!("reused from {maker}"),
                 }),
+                was_there: row.was_there,
                 deploy_bytes: row.deploy_size,
                 image_bytes: row.image_size,
                 digest: row.digest,
@@ -280,11 +289,12 @@ fn table(summary: Summary) -> SummaryTable {
             })
             .collect(),
         deployed: summary
-            .deployed
+            .live
             .into_iter()
-            .map(|(store, address)| Deployed {
-                store_id: store.to_string(),
-                address,
+            .map(|live| Deployed {
+                store_id: live.store.to_string(),
+                address: live.address,
+                commands: live.commands,
             })
             .collect(),
         seconds: seconds(summary.elapsed),

@@ -24,6 +24,7 @@ pub use prune::{DROPPED, DropList, Prune};
 pub use raw::{AppImage, Console, Image};
 
 use crate::files::{Disk, Files};
+use crate::oci::Platform;
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
 
 /// The name of the config file; the folder that holds it is the project.
@@ -86,6 +87,8 @@ pub struct Local {
 pub struct Settings {
     /// How images are named and made.
     pub image: Image,
+    /// What images run on.
+    pub platform: Platform,
     /// The registry, if the config names one.
     pub registry: Option<String>,
     /// The console.

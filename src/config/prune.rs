@@ -105,6 +105,7 @@ pub struct Wrong {
 /// decides.
 #[derive(Debug, Clone)]
 pub struct DropList {
+    written: Vec<String>,
     patterns: Vec<Pattern>,
     globs: GlobSet,
 }
@@ -150,9 +151,18 @@ impl DropList {
             }
         }
         match globs.build() {
-            Ok(globs) if wrong.is_empty() => Ok(Self { patterns, globs }),
+            Ok(globs) if wrong.is_empty() => Ok(Self {
+                written: list.to_vec(),
+                patterns,
+                globs,
+            }),
             _ => Err(wrong),
         }
+    }
+
+    /// The globs as written.
+    pub fn written(&self) -> &[String] {
+        &self.written
     }
 
     /// Whether the list drops the file, `path` in its package. Of folders that the list names,

@@ -105,8 +105,11 @@ pub struct LocalPorts {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Image {
-    /// The image that the default Dockerfile starts from.
+    /// The image that the default Dockerfile starts from: a reference, or `oci:<dir>:<name>` for
+    /// one in an OCI image layout, relative to the project.
     pub base: String,
+    /// The platform that images are made for.
+    pub platform: String,
     /// A Dockerfile, relative to the project, for apps that have none of their own.
     pub dockerfile: Option<String>,
     /// Image names by app, where they are not `vue-storefront`, `vue-storefront-middleware` or the app's name.
@@ -117,6 +120,7 @@ impl Default for Image {
     fn default() -> Self {
         Self {
             base: "node:22-alpine".into(),
+            platform: "linux/amd64".into(),
             dockerfile: None,
             names: IndexMap::new(),
         }
@@ -128,7 +132,8 @@ impl Default for Image {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct Registry {
-    /// Host, and port if any; `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
+    /// Host, and port if any; or `oci:<dir>` for a folder, an OCI image layout.
+    /// `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
     pub url: Option<String>,
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use miette::NamedSource;
 
+use crate::oci::Platform;
 use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 
 use super::check::{locate, nearest};
@@ -45,6 +46,7 @@ pub fn resolve(
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
     let prune = resolver.prune();
+    let platform = resolver.platform();
     let Resolver {
         mut problems,
         notices,
@@ -94,6 +96,7 @@ pub fn resolve(
             .collect(),
         settings: Settings {
             image: config.image,
+            platform,
             registry: config.registry.url.filter(|url| !url.is_empty()),
             console: config.console,
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
@@ -203,6 +206,19 @@ impl Resolver<'_> {
                 }
             }
         }
+    }
+
+    fn platform(&mut self) -> Platform {
+        self.config
+            .image
+            .platform
+            .parse()
+            .unwrap_or_else(|message| {
+                let help =
+                    "write system and processor in Docker's words: `linux/amd64`, `linux/arm64`";
+                self.problem(&["image", "platform"], message, help);
+                Platform::default()
+            })
     }
 
     fn ignore_paths(&self, id: &str) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Remote};
 use crate::event::{Event, Events, Outcome, Unit};
+use crate::oci::ImageName;
 use crate::plan::is_system;
-use crate::registry::Credentials;
+use crate::registry::{self, Client, Credentials, Logins};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
@@ -42,9 +45,47 @@ pub struct Context {
     pub replays: bool,
     /// Whether it was told that results cannot be kept; the first time says enough.
     pub warned: AtomicBool,
+    /// Those who speak to registries, by host.
+    pub clients: Clients,
 }
 
+/// Clients of registries: one for each host, since it knows which repositories have a blob.
+pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
+
 impl Context {
+    /// Who speaks to a registry.
+    pub async fn client(&self, registry: &str) -> Result<Client, registry::Error> {
+        let mut clients = self.clients.lock().await;
+        if let Some(client) = clients.get(registry) {
+            return Ok(client.clone());
+        }
+        let login = self.access.logins().for_host(registry).await?;
+        let client = Client::new(registry, login)?;
+        clients.insert(registry.to_owned(), client.clone());
+        Ok(client)
+    }
+
+    /// The login that the engine needs for an image; none where nobody has said who we are.
+    pub async fn engine_login(&self, image: &str) -> Option<DockerCredentials> {
+        let host = ImageName::parse(image).ok()?.registry;
+        let login = self.access.logins().for_host(&host).await.ok()??;
+        let (user, secret) = login.parts();
+        let secret = Some(secret.expose_secret().to_owned());
+        Some(match user {
+            Some(user) => DockerCredentials {
+                username: Some(user.to_owned()),
+                password: secret,
+                serveraddress: Some(host),
+                ..DockerCredentials::default()
+            },
+            None => DockerCredentials {
+                identitytoken: secret,
+                serveraddress: Some(host),
+                ..DockerCredentials::default()
+            },
+        })
+    }
+
     /// Runs a future to its end from plain code.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
@@ -78,7 +119,7 @@ impl Context {
     /// Bytes of the longest text that [`Self::redact`] looks for, less one.
     pub fn longest_secret(&self) -> usize {
         let credentials = self.access.credentials.as_ref();
-        let credentials = credentials.map_or(0, Credentials::longest);
+        let credentials = credentials.map_or(0, |it| it.longest());
         let remote = self.remote.as_ref().map_or(0, Remote::longest_secret);
         credentials.max(remote).saturating_sub(1).min(4096)
     }
@@ -102,7 +143,9 @@ pub struct Access {
     /// `DOCKER_HOST`; none means the local socket.
     pub docker: Option<String>,
     /// User and password of registry and console.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<Arc<Credentials>>,
+    /// Docker's own config, which knows other logins.
+    pub docker_config: Option<PathBuf>,
     /// Host of the registry that they are for.
     pub registry: Option<String>,
     /// What is not set, where there are no credentials.
@@ -110,18 +153,10 @@ pub struct Access {
 }
 
 impl Access {
-    /// The login that the engine needs for an image, if it is one of our registry.
-    pub fn login(&self, image: &str) -> Option<DockerCredentials> {
-        let credentials = self.credentials.as_ref()?;
-        let host = self.registry.as_ref()?;
-        image
-            .starts_with(&format!("{host}/"))
-            .then(|| DockerCredentials {
-                username: Some(credentials.user.clone()),
-                password: Some(credentials.password.expose_secret().to_owned()),
-                serveraddress: Some(host.clone()),
-                ..DockerCredentials::default()
-            })
+    /// Who we are to registries.
+    pub fn logins(&self) -> Logins {
+        let own = self.registry.as_deref().zip(self.credentials.clone());
+        Logins::new(own, self.docker_config.clone())
     }
 }
 

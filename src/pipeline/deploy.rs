@@ -12,7 +12,7 @@ use super::failure::Settled;
 use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
-use crate::plan::{Plan, Release};
+use crate::plan::{ImagePlan, Plan, Release};
 use crate::registry::{client, reason};
 use crate::store::StoreId;
 
@@ -94,29 +94,37 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
+/// A store that is live, or would be.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The store.
+    pub store: StoreId,
+    /// Where visitors find it.
+    pub address: String,
+    /// What runs it on this machine, where nobody else does.
+    pub commands: Vec<String>,
+}
+
 /// Whether the release's store has come this far; it comes whole or not at all.
-pub fn is_due(release: &Release, pushed: &[Pushed]) -> bool {
-    pushed
-        .iter()
-        .any(|pushed| pushed.unit.store == release.store)
+pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
+    let is_there = |image: &ImagePlan| pushed.iter().any(|pushed| pushed.unit == image.unit);
+    let of_store = plan.images.iter();
+    let mut of_store = of_store.filter(|image| image.unit.store == release.store);
+    of_store.all(is_there)
 }
 
 /// Deploys every store whose images are all there, in the plan's order: the console is one,
 /// and a person follows its steps better one by one.
-pub async fn run(
-    plan: &Plan,
-    pushed: &[Pushed],
-    context: &Arc<Context>,
-) -> Settled<(StoreId, String)> {
+pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Live> {
     let halt = Halt::new(context);
     let mut results = Vec::new();
     for release in plan
         .releases
         .iter()
-        .filter(|release| is_due(release, pushed))
+        .filter(|release| is_due(plan, release, pushed))
     {
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let note = |_: &(StoreId, String)| release.address.clone();
+        let note = |live: &Live| live.address.clone();
         let work = async {
             let _outside = context.events.outside();
             // A request that is on its way may be carried out; its answer is waited for, unless
@@ -126,7 +134,11 @@ pub async fn run(
                 .interrupt
                 .unless_killed(Error::Interrupted, work)
                 .await?;
-            Ok::<_, Error>((release.store.clone(), release.address.clone()))
+            Ok::<_, Error>(Live {
+                store: release.store.clone(),
+                address: release.address.clone(),
+                commands: Vec::new(),
+            })
         };
         results.extend(halt.unless_halted(unit, note, work).await);
     }

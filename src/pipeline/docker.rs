@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as Bollard;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
+use super::base::Base;
 use super::context::Context;
 use super::failure::{Io, quote};
+use crate::oci::ImageName;
 
 /// Where the engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -166,10 +169,25 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
     }
 }
 
-/// Makes sure that the engine has an image, pulling it if need be.
-pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<(), Error> {
+/// An error unless the engine has an image.
+pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
+    let found = docker.inspect_image(image).await;
+    found.map(drop).map_err(|error| Error::Request {
+        doing: format!("find `{image}`"),
+        message: message(&error),
+    })
+}
+
+/// Makes sure that the engine has a base image, pulling it if need be, and says what it is.
+pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<Base, Error> {
+    if image.starts_with("oci:") {
+        return Err(Error::Base {
+            image: image.to_owned(),
+            message: "it lies in an OCI image layout, which Docker does not read".into(),
+        });
+    }
     match docker.inspect_image(image).await {
-        Ok(_) => return Ok(()),
+        Ok(found) => return base(image, &found),
         Err(Bollard::DockerResponseServerError {
             status_code: 404, ..
         }) => {}
@@ -198,7 +216,7 @@ pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<
     context
         .events
         .notice(format!("pulling the base image `{full}`"));
-    let login = context.access.login(&full);
+    let login = context.engine_login(&full).await;
     let mut stream = docker.create_image(Some(options), None, login);
     while let Some(info) = stream.next().await {
         let info = info.map_err(|error| failed(message(&error)))?;
@@ -206,7 +224,33 @@ pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<
             return Err(failed(detail.message.unwrap_or_default()));
         }
     }
-    Ok(())
+    let found = docker.inspect_image(image).await;
+    base(image, &found.map_err(|error| failed(message(&error)))?)
+}
+
+/// The digest by which a registry knows the image, else the engine's own.
+fn base(image: &str, found: &ImageInspect) -> Result<Base, Error> {
+    let of_registry = found.repo_digests.iter().flatten();
+    let name = ImageName::parse(image).ok();
+    let is_same = |known: &&String| {
+        let known = ImageName::parse(known).ok();
+        known.zip(name.as_ref()).is_some_and(|(known, name)| {
+            known.registry == name.registry && known.repository == name.repository
+        })
+    };
+    let known = of_registry.clone().find(is_same);
+    let digest = known
+        .and_then(|known| known.rsplit_once('@'))
+        .map(|(_, digest)| digest);
+    let digest = digest.or(found.id.as_deref()).unwrap_or_default();
+    Ok(Base {
+        name: image.to_owned(),
+        digest: digest.parse().map_err(|message| Error::Request {
+            doing: format!("tell the digest of `{image}`"),
+            message,
+        })?,
+        image: None,
+    })
 }
 
 fn refused(address: &str, error: &std::io::Error) -> Error {

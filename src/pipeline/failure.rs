@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
-use super::{build, deploy, docker, prune};
+use super::{base, build, deploy, docker, prune, skip};
 use crate::event::{Stage, Unit};
+use crate::oci;
 use crate::registry;
 use crate::store::UnitId;
 
@@ -48,6 +49,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
+    /// Images on this machine's disk.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Oci(#[from] oci::Error),
 }
 
 fn count(failures: &[Failure]) -> String {
@@ -117,6 +122,22 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Registry(#[from] registry::Error),
+    /// Images on this machine's disk.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Oci(#[from] oci::Error),
+    /// A Dockerfile that is carried out here.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Dockerfile(#[from] oci::dockerfile::Error),
+    /// A base image.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Base(#[from] base::Missing),
+    /// A tag that stands for something else.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Taken(#[from] skip::Taken),
     /// The console.
     #[error(transparent)]
     #[diagnostic(transparent)]

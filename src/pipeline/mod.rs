@@ -4,20 +4,26 @@
 //! The driver here is plain code. Compose and prune work on rayon's threads, the others on
 //! tokio's; the border is a stage's return, and no task outlives its stage.
 
+mod attest;
+mod base;
 mod build;
+mod builder;
 mod clean;
 mod compose;
 mod context;
 mod deploy;
+mod destination;
 mod docker;
 mod failure;
 mod halt;
 mod image;
+mod live;
 mod lock;
 mod preflight;
 mod process;
 mod prune;
 mod push;
+mod skip;
 mod stored;
 
 use std::collections::BTreeSet;
@@ -25,13 +31,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use build::{Built, Error as BuildError, Origin, forecast};
+pub use builder::Image;
 pub use clean::clean;
 pub use compose::{Changes, Workdir, changes};
-pub use context::{Access, Context, Interrupt, ScriptEnvironment};
-pub use deploy::Error as ConsoleError;
+pub use context::{Access, Clients, Context, Interrupt, ScriptEnvironment};
+pub use deploy::{Error as ConsoleError, Live};
+pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
-pub use image::Image;
 pub use lock::Lock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
@@ -40,6 +47,8 @@ use crate::event::{Event, Stage, seconds};
 use crate::plan::{BUILD, Plan};
 use crate::store::{StoreId, UnitId};
 use failure::Settled;
+use preflight::Ready;
+use skip::There;
 
 /// Where results are kept, relative to the project.
 pub const CACHE: &str = ".alokai/cache";
@@ -49,8 +58,8 @@ pub const CACHE: &str = ".alokai/cache";
 pub struct Summary {
     /// A row a unit that was at least built.
     pub units: Vec<Row>,
-    /// Stores that the console has taken, with their public addresses.
-    pub deployed: Vec<(StoreId, String)>,
+    /// Stores that are live now.
+    pub live: Vec<Live>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
     /// Wall time of this program itself: without scripts, the engine and the network.
@@ -68,7 +77,10 @@ pub struct Row {
     pub origin: Option<Origin>,
     /// Bytes in `.deploy`.
     pub deploy_size: Option<u64>,
-    /// Bytes of the image, as the engine counts them, base included.
+    /// Whether its image was there before the run, so that nothing was done for it.
+    pub was_there: bool,
+    /// Bytes of the image, base included: of the engine's as they are unpacked, of others as
+    /// they are sent.
     pub image_size: Option<u64>,
     /// Digest of the pushed manifest.
     pub digest: Option<String>,
@@ -81,6 +93,12 @@ pub struct Row {
 pub fn run(plan: &Arc<Plan>, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
     let mut summary = Summary::default();
     let result = stages(plan, context, &mut summary);
+    // At the end: whatever clocks say, nothing goes that this run still needs.
+    if plan.until >= Stage::Image
+        && let Err(error) = collect_layers(&plan.project, plan.cache_limits, context.began())
+    {
+        context.warn_once(error);
+    }
     summary.elapsed = context.started.elapsed();
     summary.own = summary
         .elapsed
@@ -96,14 +114,75 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
     if plan.stores.is_empty() {
         return Ok(());
     }
-    let docker = context.wait(preflight::check(plan, context))?;
+    let mut ready = context.wait(preflight::check(plan, context))?;
+    let there = std::mem::take(&mut ready.there);
+    let order = plan;
+    let rest = less(plan, &there);
+    let plan = &rest;
     let mut gate = Gate {
         keep_going: context.keep_going,
         failures: Vec::new(),
     };
 
-    let Some(built) = to_built(plan, context, &mut gate)? else {
+    summary.units.extend(there.iter().map(Row::there));
+    // Everything may be there.
+    let mut images = Vec::new();
+    if !plan.images.is_empty() || there.is_empty() {
+        match to_images(plan, &ready, context, &mut gate, summary)? {
+            Some(made) => images = made,
+            None => return gate.end(),
+        }
+    }
+    let pushed = stage(context, Stage::Push, images.len(), || {
+        context.wait(push::run(plan, &ready, images, context))
+    });
+    summary.each(&pushed.done, Pushed::unit, |row, pushed| {
+        row.digest = Some(pushed.digest.to_string());
+    });
+    let mut pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
+    if plan.until == Stage::Push {
         return gate.end();
+    }
+
+    // A store whose other images failed does not go on for those that were there.
+    let there = there.into_iter().map(|there| there.pushed);
+    pushed.extend(there.filter(|pushed| !gate.has_lost(&pushed.unit.store)));
+    let stores = order
+        .releases
+        .iter()
+        .filter(|release| deploy::is_due(order, release, &pushed))
+        .count();
+    let live = stage(context, Stage::Deploy, stores, || {
+        if order.local {
+            live::run(order, &pushed, context)
+        } else {
+            context.wait(deploy::run(order, &pushed, context))
+        }
+    });
+    summary.live.clone_from(&live.done);
+    gate.failures.extend(live.failed);
+    gate.end_of(Stage::Deploy, context)
+}
+
+/// The plan without what is there already.
+fn less(plan: &Arc<Plan>, there: &[There]) -> Arc<Plan> {
+    if there.is_empty() {
+        return Arc::clone(plan);
+    }
+    let units = there.iter().map(|there| &there.pushed.unit);
+    Arc::new(plan.without(&units.collect()))
+}
+
+/// The first four stages; none when that is all that was asked for.
+fn to_images(
+    plan: &Arc<Plan>,
+    ready: &Ready,
+    context: &Arc<Context>,
+    gate: &mut Gate,
+    summary: &mut Summary,
+) -> Result<Option<Vec<Image>>, Error> {
+    let Some(built) = to_built(plan, context, gate)? else {
+        return Ok(None);
     };
     // What another script writes over composed files is no build's, and the next compose mends it.
     if plan.script == BUILD
@@ -113,18 +192,12 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
             "{error}: what builds wrote over composed files will be written over"
         ));
     }
-    summary.units.extend(built.done.iter().map(|built| Row {
-        unit: built.unit().clone(),
-        build: Some(built.elapsed),
-        origin: Some(built.origin.clone()),
-        deploy_size: None,
-        image_size: None,
-        digest: None,
-        reference: None,
-    }));
+    for built in &built.done {
+        summary.built(built);
+    }
     let built = gate.pass(Stage::Build, context, built, Built::unit)?;
     if plan.until == Stage::Build {
-        return gate.end();
+        return Ok(None);
     }
 
     let artifacts = stage(context, Stage::Prune, plan.images.len(), || {
@@ -135,44 +208,18 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
     });
     let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
     if plan.until == Stage::Prune {
-        return gate.end();
+        return Ok(None);
     }
 
-    let docker = docker.expect("the preflight connects for every plan that makes images");
     let images = stage(context, Stage::Image, artifacts.len(), || {
-        context.wait(image::run(plan, &docker, artifacts, context))
+        context.wait(image::run(plan, ready, artifacts, context))
     });
     summary.each(&images.done, Image::unit, |row, image| {
         row.image_size = Some(image.size);
         row.reference = Some(image.reference.to_string());
     });
     let images = gate.pass(Stage::Image, context, images, Image::unit)?;
-    if plan.until == Stage::Image {
-        return gate.end();
-    }
-
-    let pushed = stage(context, Stage::Push, images.len(), || {
-        context.wait(push::run(&docker, images, context))
-    });
-    summary.each(&pushed.done, Pushed::unit, |row, pushed| {
-        row.digest = Some(pushed.digest.clone());
-    });
-    let pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
-    if plan.until == Stage::Push {
-        return gate.end();
-    }
-
-    let stores = plan
-        .releases
-        .iter()
-        .filter(|release| deploy::is_due(release, &pushed))
-        .count();
-    let deployed = stage(context, Stage::Deploy, stores, || {
-        context.wait(deploy::run(plan, &pushed, context))
-    });
-    summary.deployed.clone_from(&deployed.done);
-    gate.failures.extend(deployed.failed);
-    gate.end_of(Stage::Deploy, context)
+    Ok((plan.until > Stage::Image).then_some(images))
 }
 
 /// Composes and builds; none when that is all that was asked for. Mostly once: a kept result
@@ -222,7 +269,43 @@ fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -
     product
 }
 
+impl Row {
+    /// Of a unit for which nothing has to be done.
+    fn there(there: &There) -> Self {
+        Self {
+            unit: there.pushed.unit.clone(),
+            build: None,
+            origin: None,
+            deploy_size: None,
+            was_there: true,
+            image_size: Some(there.size),
+            digest: Some(there.pushed.digest.to_string()),
+            reference: Some(there.pushed.reference.to_string()),
+        }
+    }
+}
+
 impl Summary {
+    /// Adds a unit's row. One whose image is there has one already: it was built for others.
+    fn built(&mut self, built: &Built) {
+        let (time, origin) = (Some(built.elapsed), Some(built.origin.clone()));
+        let mut rows = self.units.iter_mut();
+        if let Some(row) = rows.find(|row| row.unit == *built.unit()) {
+            (row.build, row.origin) = (time, origin);
+            return;
+        }
+        self.units.push(Row {
+            unit: built.unit().clone(),
+            build: time,
+            origin,
+            deploy_size: None,
+            was_there: false,
+            image_size: None,
+            digest: None,
+            reference: None,
+        });
+    }
+
     fn each<T>(
         &mut self,
         products: &[T],
@@ -257,16 +340,19 @@ impl Gate {
             self.end_of(stage, context)?;
         }
         let lost = |store: &StoreId| {
-            self.failures
-                .iter()
-                .any(|failure| failure.unit.store.as_ref() == Some(store))
-                || settled.skipped.iter().any(|unit| unit.store == *store)
+            self.has_lost(store) || settled.skipped.iter().any(|unit| unit.store == *store)
         };
         Ok(settled
             .done
             .into_iter()
             .filter(|product| !lost(&unit(product).store))
             .collect())
+    }
+
+    /// Whether a unit of the store has failed.
+    fn has_lost(&self, store: &StoreId) -> bool {
+        let mut failures = self.failures.iter();
+        failures.any(|failure| failure.unit.store.as_ref() == Some(store))
     }
 
     fn end_of(&mut self, stage: Stage, context: &Context) -> Result<(), Error> {

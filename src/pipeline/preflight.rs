@@ -1,84 +1,344 @@
 //! Before the first build: is everything there that the last stage will need? A wrong
 //! password costs a second here, and an hour after the builds.
+//!
+//! What is asked here holds for the whole run: which digests bases have, who makes which image,
+//! and which images are where they go already.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bollard::Docker;
+use futures_util::StreamExt;
 
+use super::attest;
+use super::base::{Base, Missing, Sources};
+use super::builder::{Builder, DockerBuilder, Image, OciBuilder};
 use super::context::Context;
+use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
+use super::skip;
 use super::{deploy, docker};
 use crate::event::Stage;
-use crate::plan::Plan;
+use crate::oci::Digest;
+use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
 use crate::registry;
+use crate::store::UnitId;
 
-/// Asks engine, registry and console at once, and reports everything that is missing. Gives the
-/// connection to the engine, where the plan needs one.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Option<Docker>, Error> {
+/// Bases and images that are asked for at the same time.
+const AT_ONCE: usize = 8;
+
+/// What stages after the build need, all of it there.
+#[derive(Default)]
+pub struct Ready {
+    docker: Option<DockerBuilder>,
+    oci: Option<OciBuilder>,
+    destination: Option<Arc<Destination>>,
+    bases: BTreeMap<String, Arc<Base>>,
+    /// Units whose images the engine makes.
+    by_engine: BTreeSet<UnitId>,
+    /// Images that are where they go already, made of the same.
+    pub there: Vec<skip::There>,
+}
+
+impl Ready {
+    /// Who makes an image.
+    pub fn builder(&self, image: &ImagePlan) -> &dyn Builder {
+        if self.by_engine.contains(&image.unit) {
+            self.docker.as_ref().expect("connected for it")
+        } else {
+            self.oci.as_ref().expect("there for all others")
+        }
+    }
+
+    /// Labels of an image, with what its bases are in this run.
+    pub fn labels(&self, image: &ImagePlan) -> BTreeMap<String, String> {
+        let planned = image.labels.iter();
+        let mut labels: BTreeMap<String, String> = planned
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        labels.insert(skip::INPUTS.into(), self.inputs(image));
+        // The last `FROM` is what the image is made from.
+        if let Some(base) = self.bases_of(image).last() {
+            labels.insert(
+                "org.opencontainers.image.base.name".into(),
+                base.name.clone(),
+            );
+            labels.insert(
+                "org.opencontainers.image.base.digest".into(),
+                base.digest.to_string(),
+            );
+        }
+        labels
+    }
+
+    /// The digest of everything that an image is made of.
+    pub fn inputs(&self, image: &ImagePlan) -> String {
+        let bases: Vec<_> = self
+            .bases_of(image)
+            .map(|base| base.digest.to_string())
+            .collect();
+        image.inputs_label(bases.iter().map(String::as_str))
+    }
+
+    /// The bases of an image, pinned.
+    pub fn bases_of<'a>(&'a self, image: &'a ImagePlan) -> impl Iterator<Item = &'a Arc<Base>> {
+        let keys = image.base_keys();
+        keys.filter_map(|key| self.bases.get(&key))
+    }
+
+    /// Tells of an image what is in it and what it was made of.
+    pub async fn attest(
+        &self,
+        plan: &Plan,
+        planned: &ImagePlan,
+        image: &Image,
+        digest: Digest,
+    ) -> Result<(), StageError> {
+        let destination = self.destination.as_ref().expect("the run pushes");
+        attest::attach(plan, self, planned, image, digest, destination).await
+    }
+}
+
+/// Asks engine, registry and console at once, and reports everything that is missing; then
+/// bases and images.
+pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
     let _outside = context.events.outside();
+    let interrupted = || Error::Interrupted {
+        stage: Stage::Compose,
+        failures: Vec::new(),
+    };
+    tokio::select! {
+        ready = all(plan, context) => ready,
+        () = context.interrupt.stopping() => Err(interrupted()),
+    }
+}
+
+async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
+    if plan.until < Stage::Image {
+        return Ok(Ready::default());
+    }
+    let is_docker = |image: &ImagePlan| matches!(image.maker, Maker::Docker(_));
     let engine = async {
-        if plan.until < Stage::Image {
+        if !plan.images.iter().any(is_docker) {
             return Ok(None);
         }
         let docker = docker::connect(context.access.docker.as_deref()).await?;
         Ok(Some(docker))
     };
-    let login = async {
-        if plan.until < Stage::Push {
-            return Ok(());
-        }
-        let Some(credentials) = &context.access.credentials else {
+    let (engine, destination, console) =
+        tokio::join!(engine, destination(plan, context), console(plan, context));
+    let mut problems = Vec::new();
+    let mut kept = |error: StageError| problems.push(error);
+    let is_engine_missing = engine.is_err();
+    let docker = engine.map_err(&mut kept).ok().flatten();
+    let destination = destination.map_err(&mut kept).ok().flatten();
+    let _ = console.map_err(&mut kept);
+    let mut ready = if is_engine_missing {
+        Ready::default()
+    } else {
+        let found = bases(plan, docker, context).await;
+        let kept = |mut more: Vec<_>| problems.append(&mut more);
+        found.map_err(kept).unwrap_or_default()
+    };
+    let failed = |problems| Error::Preflight { problems };
+    if !problems.is_empty() {
+        return Err(failed(problems));
+    }
+    ready.destination = destination.map(Arc::new);
+    ready.oci = Some(OciBuilder::new(
+        packed(&plan.project),
+        ready.bases.clone(),
+        ready.destination.clone(),
+    ));
+    if plan.until >= Stage::Push
+        && let Some(destination) = ready.destination.clone()
+    {
+        ready.there = skip::look(plan, &ready, &destination, context)
+            .await
+            .map_err(failed)?;
+    }
+    for line in for_docker(plan, &ready) {
+        context.events.notice(line);
+    }
+    Ok(ready)
+}
+
+/// Whether the engine has an image.
+async fn asked(
+    docker: &mut Option<Docker>,
+    name: &str,
+    context: &Context,
+) -> Result<(), docker::Error> {
+    docker::has(connected(docker, context).await?, name).await
+}
+
+/// The engine, which is connected to if it is not yet.
+async fn connected<'a>(
+    docker: &'a mut Option<Docker>,
+    context: &Context,
+) -> Result<&'a Docker, docker::Error> {
+    let engine = match docker.take() {
+        Some(engine) => engine,
+        None => docker::connect(context.access.docker.as_deref()).await?,
+    };
+    Ok(docker.insert(engine))
+}
+
+/// Lines that made images Docker's: each once, however many stores have it.
+fn for_docker(plan: &Plan, ready: &Ready) -> BTreeSet<String> {
+    let is_there = |image: &&ImagePlan| {
+        let mut there = ready.there.iter();
+        there.any(|there| there.pushed.unit == image.unit)
+    };
+    let made = plan.images.iter().filter(|image| !is_there(image));
+    made.filter_map(|image| {
+        let Maker::Docker(Some(refusal)) = &image.maker else {
+            return None;
+        };
+        let line = image.dockerfile.line(&plan.project, refusal);
+        Some(format!("{line}, needs the Docker engine: {}", refusal.why))
+    })
+    .collect()
+}
+
+/// Where images go, with a login that works.
+async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destination>, StageError> {
+    let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
+        return Ok(None);
+    };
+    let destination = Destination::new(target, context).await?;
+    if let Destination::Registry { client, .. } = &destination {
+        let unauthorized = match client.check().await {
+            Err(error @ registry::Error::Unauthorized { .. }) => error,
+            other => return Ok(other.map(|()| Some(destination))?),
+        };
+        // Nobody has said who we are.
+        if context
+            .access
+            .logins()
+            .for_host(client.host())
+            .await?
+            .is_none()
+        {
             return Err(StageError::from(registry::Error::NoCredentials {
-                whom: format!("the registry `{}`", plan.registry),
+                whom: format!("the registry `{}`", target.name()),
                 missing: context.access.missing.clone(),
             }));
-        };
-        registry::login(&plan.registry, credentials)
-            .await
-            .map_err(StageError::from)
-    };
-    let console = async {
-        if plan.until < Stage::Deploy {
-            return Ok(());
         }
-        deploy::reach(&plan.console).await.map_err(StageError::from)
-    };
-    let checks = async { tokio::join!(engine, login, console) };
-    let (engine, login, console) = tokio::select! {
-        results = checks => results,
-        () = context.interrupt.stopping() => {
-            return Err(Error::Interrupted { stage: Stage::Compose, failures: Vec::new() });
-        }
-    };
-    let (docker, engine) = match engine {
-        Ok(docker) => (docker, Ok(())),
-        Err(error) => (None, Err(error)),
-    };
-    let problems: Vec<_> = [engine, login, console]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    if !problems.is_empty() {
-        return Err(Error::Preflight { problems });
+        return Err(unauthorized.into());
     }
-    // Pulled now, or known to be missing now: the first image would need it anyway.
-    if let (Some(docker), Some(base)) = (&docker, &plan.base) {
-        let provided = docker::provide(docker, base, context);
-        let provided = context
-            .interrupt
-            .unless_stopped(docker::Error::Interrupted, provided)
-            .await;
-        match provided {
-            Err(docker::Error::Interrupted) => {
-                return Err(Error::Interrupted {
-                    stage: Stage::Compose,
-                    failures: Vec::new(),
-                });
+    Ok(Some(destination))
+}
+
+async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
+    if plan.until < Stage::Deploy || plan.local {
+        return Ok(());
+    }
+    if context.access.credentials.is_none() {
+        return Err(StageError::from(registry::Error::NoCredentials {
+            whom: format!("the console `{}`", plan.console),
+            missing: context.access.missing.clone(),
+        }));
+    }
+    Ok(deploy::reach(&plan.console).await?)
+}
+
+/// Resolves every base, and decides by that who makes which image: a base that only the engine
+/// has is the engine's.
+async fn bases(
+    plan: &Plan,
+    mut docker: Option<Docker>,
+    context: &Arc<Context>,
+) -> Result<Ready, Vec<StageError>> {
+    let layout = match &plan.target {
+        Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
+        _ => None,
+    };
+    let sources = Sources {
+        project: &plan.project,
+        layout,
+        context,
+    };
+    // By its key: the name, and the engine's or our own.
+    let mut wanted = BTreeMap::new();
+    for image in &plan.images {
+        let by_engine = matches!(image.maker, Maker::Docker(_));
+        for (key, name) in image.base_keys().zip(&image.bases) {
+            wanted.insert((key, by_engine), (name, &image.platform));
+        }
+    }
+    let mut ready = Ready::default();
+    let mut problems = Vec::new();
+    let own = wanted.iter().filter(|((_, by_engine), _)| !by_engine);
+    let found: Vec<_> = futures_util::stream::iter(own)
+        .map(async |((key, _), (name, platform))| (key, name, sources.find(name, platform).await))
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut in_engine = BTreeSet::new();
+    for (key, name, result) in found {
+        // An engine may know images that no registry has: those that were built here.
+        let may_ask = plan.builder == Wish::Auto && layout.is_none();
+        let error = match result {
+            Ok(base) if may_ask && base.has_triggers() => {
+                match connected(&mut docker, context).await {
+                    Ok(_) => drop(in_engine.insert(key.clone())),
+                    Err(error) => problems.push(error.into()),
+                }
+                context.events.notice(format!(
+                    "Docker makes the images on `{name}`, whose `ONBUILD` may run something"
+                ));
+                continue;
             }
-            other => other.map_err(|error| Error::Preflight {
-                problems: vec![error.into()],
-            })?,
+            Ok(base) => {
+                ready.bases.insert(key.clone(), Arc::new(base));
+                continue;
+            }
+            Err(error) => error,
+        };
+        let asked = if may_ask {
+            Some(asked(&mut docker, name, context).await)
+        } else {
+            None
+        };
+        let engine = match asked {
+            Some(Ok(())) => {
+                context.events.notice(format!(
+                    "Docker makes the images on `{name}`, which it has and no registry gives: {error}"
+                ));
+                in_engine.insert(key.clone());
+                continue;
+            }
+            Some(Err(error)) => Some(Box::new(error)),
+            None => None,
+        };
+        problems.push(StageError::from(Missing {
+            name: (*name).clone(),
+            own: Box::new(error),
+            engine,
+        }));
+    }
+    if let Some(engine) = &docker {
+        for ((key, by_engine), (name, _)) in &wanted {
+            if *by_engine || in_engine.contains(key) {
+                match docker::provide(engine, name, context).await {
+                    Ok(base) => {
+                        ready.bases.insert(key.clone(), Arc::new(base));
+                    }
+                    Err(error) => problems.push(error.into()),
+                }
+            }
         }
     }
-    Ok(docker)
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    for image in &plan.images {
+        let by_engine = matches!(image.maker, Maker::Docker(_));
+        if by_engine || image.base_keys().any(|key| in_engine.contains(&key)) {
+            ready.by_engine.insert(image.unit.clone());
+        }
+    }
+    ready.docker = docker.map(|docker| DockerBuilder::new(docker, Arc::clone(context)));
+    Ok(ready)
 }

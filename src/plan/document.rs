@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{BUILD, Dockerfile, Plan, Subject, Task};
+use super::{BUILD, DockerfileSource, ImagePlan, Maker, Plan, Subject, Task};
 use crate::event::Miss;
 use crate::overlay::Composition;
 
@@ -85,23 +85,14 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
         }
         value
     });
-    let images = plan.images.iter().map(|image| {
-        json!({
-            "storeId": image.unit.store,
-            "app": image.unit.app,
-            "reference": image.reference.as_ref().map(ToString::to_string),
-            "tag": image.reference.as_ref().map(|reference| &reference.tag),
-            "dockerfile": match &image.dockerfile {
-                Dockerfile::Default(text) => json!({ "source": "default", "text": text }),
-                Dockerfile::Project(path, text) => json!({ "source": path, "text": text }),
-                Dockerfile::App => json!({ "source": "app" }),
-            },
-            "entry": image.entry,
-            "port": image.port,
-            "labels": image.labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>(),
-        })
-    });
     let releases = plan.releases.iter().map(|release| {
+        if plan.local {
+            return json!({
+                "storeId": release.store,
+                "address": release.local_address(),
+                "commands": release.commands(),
+            });
+        }
         json!({
             "storeId": release.store,
             "method": "PATCH",
@@ -119,9 +110,44 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
         "tag": plan.tag,
         "stores": stores.collect::<Value>(),
         "tasks": tasks.collect::<Value>(),
-        "images": images.collect::<Value>(),
+        "images": plan.images.iter().map(image).collect::<Value>(),
         "releases": releases.collect::<Value>(),
         "notices": plan.notices,
+    })
+}
+
+fn image(image: &ImagePlan) -> Value {
+    let labels = image.labels.iter();
+    let labels: Map<String, Value> = labels
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
+    json!({
+        "storeId": image.unit.store,
+        "app": image.unit.app,
+        "reference": image.reference.as_ref().map(ToString::to_string),
+        "tag": image.reference.as_ref().map(|reference| &reference.tag),
+        "dockerfile": {
+            "source": match &image.dockerfile.source {
+                DockerfileSource::Default => json!("default"),
+                DockerfileSource::Project(path) => json!(path),
+                DockerfileSource::App(_) => json!("app"),
+            },
+            "text": image.dockerfile.text,
+        },
+        "builder": match &image.maker {
+            Maker::Oci(_) => json!({ "name": "oci" }),
+            Maker::Docker(None) => json!({ "name": "docker" }),
+            Maker::Docker(Some(refusal)) => json!({
+                "name": "docker",
+                "because": { "line": refusal.line, "instruction": refusal.instruction, "why": refusal.why },
+            }),
+        },
+        "bases": image.bases,
+        "platform": image.platform.to_string(),
+        "inputs": image.inputs,
+        "entry": image.entry,
+        "port": image.port,
+        "labels": labels,
     })
 }
 
@@ -197,6 +223,18 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             .count();
         writeln!(out, "  {runs} of {} scripts would run", forecasts.len())?;
     }
+    write_images(plan, out)?;
+    write_releases(plan, out)?;
+    if !plan.notices.is_empty() {
+        writeln!(out, "\nNotes")?;
+        for notice in &plan.notices {
+            writeln!(out, "  {notice}")?;
+        }
+    }
+    writeln!(out, "\nNothing has been changed.")
+}
+
+fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.images.is_empty() {
         let references = plan
             .images
@@ -206,12 +244,32 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             writeln!(out, "\nImages")?;
             for (image, reference) in plan.images.iter().zip(references) {
                 writeln!(out, "  {}\n    {reference}", image.unit)?;
+                match &image.maker {
+                    Maker::Oci(_) => {}
+                    Maker::Docker(None) => writeln!(out, "    by Docker")?,
+                    Maker::Docker(Some(refusal)) => writeln!(
+                        out,
+                        "    by Docker, because of line {} of its Dockerfile, `{}`: {}",
+                        refusal.line, refusal.instruction, refusal.why
+                    )?,
+                }
             }
         }
     }
+    Ok(())
+}
+
+fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.releases.is_empty() {
         writeln!(out, "\nDeploy")?;
         for release in &plan.releases {
+            if plan.local {
+                writeln!(out, "  {}  {}", release.store, release.local_address())?;
+                for command in release.commands() {
+                    writeln!(out, "    {command}")?;
+                }
+                continue;
+            }
             writeln!(out, "  {}  {}", release.store, release.address)?;
             writeln!(out, "    PATCH {}", release.url)?;
             let body = serde_json::to_string_pretty(&release.body(SECRET, SECRET));
@@ -220,13 +278,7 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             }
         }
     }
-    if !plan.notices.is_empty() {
-        writeln!(out, "\nNotes")?;
-        for notice in &plan.notices {
-            writeln!(out, "  {notice}")?;
-        }
-    }
-    writeln!(out, "\nNothing has been changed.")
+    Ok(())
 }
 
 fn after(task: &Task) -> String {

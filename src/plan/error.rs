@@ -212,6 +212,24 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A Dockerfile that only Docker can carry out, where Docker is not to be asked.
+    #[error("the image of `{unit}` cannot be made {into}: {place}: {why}")]
+    #[diagnostic(
+        code(alokai::plan::needs_docker),
+        help(
+            "leave that line out (what has to run can run in the app's `build` script), or push to a registry with `--builder auto`"
+        )
+    )]
+    NeedsDocker {
+        /// Of which unit.
+        unit: String,
+        /// The line, its number and the Dockerfile.
+        place: Box<str>,
+        /// What stands in the way.
+        why: Box<str>,
+        /// By whom or to where.
+        into: Box<str>,
+    },
     /// Part of an image's name that no registry takes.
     #[error("`{value}` is no valid {what}: {why}")]
     #[diagnostic(code(alokai::plan::address), help("{help}"))]

@@ -1,48 +1,83 @@
 //! Images to make: their references, Dockerfiles and labels.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{BaseApp, Project};
 use crate::git::Revision;
+use crate::oci::dockerfile::{self, Recipe, Refusal};
+use crate::oci::{Digest, Hasher, Platform};
+use crate::overlay::{Body, Composition};
 use crate::store::{AppKind, Framework, UnitId};
 
 use super::select::Chosen;
-use super::task::is_built;
+use super::target::{Reference, Target};
+use super::task::{BUILD, Task, is_built};
 use super::{Error, StorePlan};
 
-/// The full name of an image: `<registry>/<repository>:<tag>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference {
-    /// Host, port and path if any, without a scheme.
-    pub registry: String,
-    /// Repository below it.
-    pub repository: String,
-    /// Tag.
-    pub tag: String,
-}
+/// What an image is made from that is made from nothing.
+pub const SCRATCH: &str = "scratch";
 
-impl Reference {
-    /// Registry and repository, without the tag.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
-    }
-}
-
-impl std::fmt::Display for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}:{}", self.registry, self.repository, self.tag)
-    }
+/// A Dockerfile, with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// Whose.
+    pub source: DockerfileSource,
+    /// As written.
+    pub text: String,
 }
 
 /// Where a Dockerfile comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dockerfile {
+pub enum DockerfileSource {
     /// The default one; its context is `.deploy` alone.
-    Default(String),
-    /// `image.dockerfile` of the config, with its text.
-    Project(PathBuf, String),
-    /// `Dockerfile` of the composed app, so inheritable.
-    App,
+    Default,
+    /// `image.dockerfile` of the config; its context is `.deploy` alone.
+    Project(PathBuf),
+    /// `Dockerfile` of the composed app, so inheritable; this is the layer's file.
+    App(PathBuf),
+}
+
+impl Dockerfile {
+    /// How people are told of it.
+    fn name(&self, project: &Path) -> String {
+        match &self.source {
+            DockerfileSource::Default => "the default Dockerfile".into(),
+            DockerfileSource::Project(path) | DockerfileSource::App(path) => path
+                .strip_prefix(project)
+                .unwrap_or(path)
+                .display()
+                .to_string(),
+        }
+    }
+
+    /// How people are told of a line that only Docker can carry out.
+    pub fn line(&self, project: &Path, refusal: &Refusal) -> String {
+        let Refusal {
+            line, instruction, ..
+        } = refusal;
+        format!("line {line} of {}, `{instruction}`", self.name(project))
+    }
+}
+
+/// Who is to make images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Builder {
+    /// This program where a Dockerfile allows it, else the Docker engine.
+    #[default]
+    Auto,
+    /// This program alone.
+    Oci,
+    /// The Docker engine alone.
+    Docker,
+}
+
+/// How one image is made.
+#[derive(Debug, Clone)]
+pub enum Maker {
+    /// By this program: nothing has to run for it.
+    Oci(Recipe),
+    /// By the Docker engine; with the line that needs it, or because it was asked for.
+    Docker(Option<Refusal>),
 }
 
 /// One image to make.
@@ -60,84 +95,219 @@ pub struct ImagePlan {
     pub port: u16,
     /// How it is made.
     pub dockerfile: Dockerfile,
+    /// By whom.
+    pub maker: Maker,
+    /// Images that it is made from, as its Dockerfile names them.
+    pub bases: Vec<String>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Of everything that decides what is in it, but for what its bases are at the time.
+    pub inputs: Digest,
     /// Labels of the image.
     pub labels: Vec<(&'static str, String)>,
     /// Modification time of files in the image, in seconds: the commit's.
     pub modified: i64,
 }
 
-/// Images of the chosen units.
-pub fn images(
-    project: &Project,
-    stores: &[StorePlan],
-    chosen: &Chosen,
-    registry: &str,
-    tag: Option<&str>,
-    revision: Option<&Revision>,
-) -> Result<Vec<ImagePlan>, Error> {
-    let registry = host(registry)?;
-    let dockerfile = match &project.settings.image.dockerfile {
-        Some(path) => {
-            let path = project.root.join(path);
-            let text = std::fs::read_to_string(&path).map_err(|source| Error::Dockerfile {
-                path: path.clone(),
-                source,
-            })?;
-            Some(Dockerfile::Project(path, text))
-        }
-        None => None,
-    };
-    let mut images = Vec::new();
-    for store in stores {
-        for composition in &store.compositions {
-            let Some(app) = project.app(&composition.unit.app) else {
-                continue;
-            };
-            if !is_built(app.kind, &app.package) || !chosen.contains(&composition.unit) {
-                continue;
-            }
-            let entry = entry(app)?;
-            let port = port(project, app);
-            let dockerfile = if composition.entries.contains_key("Dockerfile") {
-                Dockerfile::App
-            } else {
-                dockerfile.clone().unwrap_or_else(|| {
-                    Dockerfile::Default(default(
-                        &project.settings.image.base,
-                        app.kind,
-                        &entry,
-                        port,
-                    ))
-                })
-            };
-            let reference = tag.map(|tag| Reference {
-                registry: registry.clone(),
-                repository: format!(
-                    "{}-storefrontcloud-io/{}",
-                    store.deployment.project_name,
-                    image_name(project, app)
-                ),
-                tag: tag.to_owned(),
-            });
-            let mut labels = vec![
-                ("com.alokai.app", composition.unit.app.to_string()),
-                ("com.alokai.store", composition.unit.store.to_string()),
-            ];
-            if let Some(revision) = revision {
-                labels.push(("org.opencontainers.image.revision", revision.sha.clone()));
-            }
-            images.push(ImagePlan {
-                unit: composition.unit.clone(),
-                kind: app.kind,
-                reference,
-                entry,
-                port,
-                dockerfile,
-                labels,
-                modified: revision.map_or(0, |revision| revision.time),
-            });
-        }
+impl ImagePlan {
+    /// What its bases are known by in one run: name and platform, in the order of [`Self::bases`].
+    pub fn base_keys(&self) -> impl Iterator<Item = String> {
+        self.bases
+            .iter()
+            .map(|base| format!("{base} {}", self.platform))
     }
+
+    /// The label that says what the image is made of. `bases` are digests, in the order of
+    /// [`Self::bases`].
+    pub fn inputs_label<'a>(&self, bases: impl Iterator<Item = &'a str>) -> String {
+        let mut hasher = Hasher::default();
+        hasher.update(self.inputs.to_string().as_bytes());
+        for base in bases {
+            hasher.update(b"\n");
+            hasher.update(base.as_bytes());
+        }
+        hasher.end().to_string()
+    }
+}
+
+/// What images are planned from.
+pub struct Imaging<'a> {
+    /// The project.
+    pub project: &'a Project,
+    /// Stores that take part.
+    pub stores: &'a [StorePlan],
+    /// Units that take part.
+    pub chosen: &'a Chosen,
+    /// Their scripts, with keys.
+    pub tasks: &'a [Task],
+    /// Where images go.
+    pub target: &'a Target,
+    /// Their tag; none when the run ends before images are made.
+    pub tag: Option<&'a str>,
+    /// The commit.
+    pub revision: Option<&'a Revision>,
+    /// Who is to make them.
+    pub builder: Builder,
+}
+
+impl Imaging<'_> {
+    /// Images of the chosen units.
+    pub fn images(&self) -> Result<Vec<ImagePlan>, Error> {
+        let dockerfile = match &self.project.settings.image.dockerfile {
+            Some(path) => {
+                let path = self.project.root.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|source| Error::Dockerfile {
+                    path: path.clone(),
+                    source,
+                })?;
+                let source = DockerfileSource::Project(path);
+                Some(Dockerfile { source, text })
+            }
+            None => None,
+        };
+        let mut images = Vec::new();
+        for store in self.stores {
+            for composition in &store.compositions {
+                let Some(app) = self.project.app(&composition.unit.app) else {
+                    continue;
+                };
+                if is_built(app.kind, &app.package) && self.chosen.contains(&composition.unit) {
+                    images.push(self.image(store, composition, app, dockerfile.clone())?);
+                }
+            }
+        }
+        no_name_twice(&images)?;
+        Ok(images)
+    }
+
+    fn image(
+        &self,
+        store: &StorePlan,
+        composition: &Composition,
+        app: &BaseApp,
+        dockerfile: Option<Dockerfile>,
+    ) -> Result<ImagePlan, Error> {
+        let unit = &composition.unit;
+        let entry = entry(app)?;
+        let port = port(self.project, app);
+        let file = match (own_dockerfile(composition)?, dockerfile) {
+            (Some(own), _) => own,
+            (None, Some(project)) => project,
+            (None, None) => Dockerfile {
+                source: DockerfileSource::Default,
+                text: default(&self.project.settings.image.base, app.kind, &entry, port),
+            },
+        };
+        let reference = self.tag.map(|tag| Reference {
+            registry: self.target.name().to_owned(),
+            repository: format!(
+                "{}-storefrontcloud-io/{}",
+                store.deployment.project_name,
+                image_name(self.project, app)
+            ),
+            tag: tag.to_owned(),
+        });
+        let mut labels = vec![
+            ("com.alokai.app", unit.app.to_string()),
+            ("com.alokai.store", unit.store.to_string()),
+        ];
+        if let Some(revision) = self.revision {
+            labels.push(("org.opencontainers.image.revision", revision.sha.clone()));
+        }
+        // Who makes it matters only where it is made.
+        let maker = match self.tag {
+            Some(_) => self.maker(unit, &file)?,
+            None => Maker::Docker(None),
+        };
+        let bases = match &maker {
+            Maker::Oci(recipe) => vec![recipe.base().unwrap_or(SCRATCH).to_owned()],
+            Maker::Docker(_) => dockerfile::bases(&file.text),
+        };
+        Ok(ImagePlan {
+            inputs: self.inputs(unit, &file, &entry),
+            unit: unit.clone(),
+            kind: app.kind,
+            reference,
+            entry,
+            port,
+            dockerfile: file,
+            platform: match &maker {
+                Maker::Oci(recipe) => recipe.platform().and_then(|it| it.parse().ok()),
+                Maker::Docker(_) => None,
+            }
+            .unwrap_or_else(|| self.project.settings.platform.clone()),
+            maker,
+            bases,
+            labels,
+            modified: self.revision.map_or(0, |revision| revision.time),
+        })
+    }
+
+    fn maker(&self, unit: &UnitId, file: &Dockerfile) -> Result<Maker, Error> {
+        if self.builder == Builder::Docker {
+            return Ok(Maker::Docker(None));
+        }
+        let refusal = match dockerfile::read(&file.text) {
+            Ok(recipe) => return Ok(Maker::Oci(recipe)),
+            Err(refusal) => refusal,
+        };
+        // The engine pushes to registries, and to nothing else.
+        let is_layout = matches!(self.target, Target::Layout { .. });
+        if self.builder == Builder::Auto && !is_layout {
+            return Ok(Maker::Docker(Some(refusal)));
+        }
+        let into = if is_layout {
+            format!("into `{}`, which Docker does not write", self.target.name())
+        } else {
+            "by `--builder oci`".into()
+        };
+        Err(Error::NeedsDocker {
+            unit: unit.to_string(),
+            place: file.line(&self.project.root, &refusal).into(),
+            why: refusal.why.into(),
+            into: into.into(),
+        })
+    }
+
+    /// The digest of everything that decides what is in the image: what its script sees, how
+    /// the result is pruned, and how it is made an image.
+    fn inputs(&self, unit: &UnitId, dockerfile: &Dockerfile, entry: &str) -> Digest {
+        let is_own = |task: &&Task| task.script == BUILD && task.subject.unit() == Some(unit);
+        let task = self.tasks.iter().find(is_own);
+        let prune = &self.project.settings.prune;
+        let document = serde_json::json!({
+            "build": task.map(|task| task.keys.own),
+            "drop": prune.drop.written(),
+            "keepEnv": prune.keep_env,
+            "entry": entry,
+            "dockerfile": dockerfile.text,
+            "platform": self.project.settings.image.platform,
+        });
+        Digest::of(document.to_string().as_bytes())
+    }
+}
+
+/// The `Dockerfile` of the composed app, if it has one.
+fn own_dockerfile(composition: &Composition) -> Result<Option<Dockerfile>, Error> {
+    let Some(entry) = composition.entries.get("Dockerfile") else {
+        return Ok(None);
+    };
+    let path = match entry.body() {
+        Body::Copy(path, _) => path.to_path_buf(),
+        _ => PathBuf::from("Dockerfile"),
+    };
+    let text = entry.read().and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not valid UTF-8"))
+    });
+    let text = text.map_err(|source| Error::Dockerfile {
+        path: path.clone(),
+        source,
+    })?;
+    let source = DockerfileSource::App(path);
+    Ok(Some(Dockerfile { source, text }))
+}
+
+fn no_name_twice(images: &[ImagePlan]) -> Result<(), Error> {
     for (position, image) in images.iter().enumerate() {
         let same =
             |other: &&ImagePlan| other.reference.is_some() && other.reference == image.reference;
@@ -150,43 +320,7 @@ pub fn images(
             });
         }
     }
-    Ok(images)
-}
-
-/// The registry without its scheme, which Docker's references do not have.
-fn host(registry: &str) -> Result<String, Error> {
-    let bare = registry
-        .strip_prefix("https://")
-        .or_else(|| registry.strip_prefix("http://"))
-        .unwrap_or(registry)
-        .trim_end_matches('/');
-    // Whatever stands before an `@` may be a password.
-    let shown = bare.rsplit_once('@').map_or(bare, |(_, host)| host);
-    let wrong = |why: &str| {
-        Err(Error::Address {
-            value: shown.escape_debug().to_string(),
-            what: "registry",
-            why: why.to_owned(),
-            help: "give a host, with a port or a path if need be: `registry.example.com`",
-        })
-    };
-    if bare.contains('@') {
-        wrong(
-            "credentials do not belong into the address; use `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
-        )
-    } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-    {
-        wrong("it names no host")
-    } else if bare.contains("://") {
-        wrong("only `http` and `https` are spoken")
-    } else if !bare
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '[' | ']'))
-    {
-        wrong("it has characters that no host has")
-    } else {
-        Ok(bare.to_owned())
-    }
+    Ok(())
 }
 
 fn image_name(project: &Project, app: &BaseApp) -> String {

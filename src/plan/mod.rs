@@ -13,6 +13,7 @@ mod package_manager;
 mod release;
 mod select;
 mod tag;
+mod target;
 mod task;
 mod variables;
 
@@ -22,11 +23,12 @@ use std::time::{Duration, SystemTime};
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
-pub use image::{Dockerfile, ImagePlan, Reference};
+pub use image::{Builder, Dockerfile, DockerfileSource, ImagePlan, Maker, SCRATCH};
 pub use inputs::{Keys, Surroundings};
 pub use package_manager::PackageManager;
-pub use release::{DEFAULT_CONSOLE, Release};
+pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
 pub use select::{Filter, Selection};
+pub use target::{Reference, Target};
 pub use task::{BUILD, Script, Subject, Task};
 pub use variables::is_system;
 
@@ -34,12 +36,17 @@ use crate::cache::{Inputs, Limits};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::git::{Repository, Revision};
+use crate::oci::Digest;
 use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
+use image::Imaging;
 use inputs::Seen;
 
 /// The registry where neither config, environment nor flag names one.
 pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
+
+/// Where `--local` keeps images.
+pub const LOCAL_REGISTRY: &str = "oci:.alokai/registry";
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -56,6 +63,12 @@ pub struct Request {
     pub registry: Option<String>,
     /// The console's address, as flag or environment have it.
     pub console: Option<String>,
+    /// Who makes images.
+    pub builder: Builder,
+    /// Whether everything stays on this machine.
+    pub local: bool,
+    /// Whether images are told what they are made of, for others to verify.
+    pub attest: bool,
     /// How many scripts at once, if the command line says.
     pub concurrency: Option<usize>,
     /// What is run of each unit.
@@ -98,12 +111,14 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// Calls of the console, one a store.
     pub releases: Vec<Release>,
-    /// The base image, if any image is made with the default Dockerfile.
-    pub base: Option<String>,
-    /// The registry as given, with its scheme if it has one.
-    pub registry: String,
-    /// Its host, with port and path, as references begin; none when no image is made.
-    pub registry_host: Option<String>,
+    /// Where images go; none when none is made.
+    pub target: Option<Target>,
+    /// Who is to make them.
+    pub builder: Builder,
+    /// Whether nobody but this machine is told.
+    pub local: bool,
+    /// Whether images get a list of what is in them, and of what they were made of.
+    pub attest: bool,
     /// The console's address.
     pub console: String,
     /// How many scripts at once; none leaves it to the machine.
@@ -154,6 +169,7 @@ impl Plan {
         let mut tasks = Vec::new();
         let mut images = Vec::new();
         let mut releases = Vec::new();
+        let mut target = None;
         let mut seen = Seen::default();
         let mut install = "";
         if request.until >= Stage::Build {
@@ -167,14 +183,19 @@ impl Plan {
         let console = first_set([&request.console, &project.settings.console.url])
             .unwrap_or_else(|| DEFAULT_CONSOLE.into());
         if request.until >= Stage::Prune {
-            images = image::images(
+            let where_to = Target::new(&project.root, &registry)?;
+            let imaging = Imaging {
                 project,
-                &plans,
-                &chosen,
-                &registry,
-                tag.as_deref(),
-                revision.as_ref(),
-            )?;
+                stores: &plans,
+                chosen: &chosen,
+                tasks: &tasks,
+                target: &where_to,
+                tag: tag.as_deref(),
+                revision: revision.as_ref(),
+                builder: request.builder,
+            };
+            images = imaging.images()?;
+            target = Some(where_to);
         }
         if request.until >= Stage::Deploy {
             let tag = tag.as_deref().unwrap_or_default();
@@ -193,17 +214,12 @@ impl Plan {
             stores: plans,
             script: request.script.name.clone(),
             tasks,
-            base: images
-                .iter()
-                .any(|image| matches!(image.dockerfile, Dockerfile::Default(_)))
-                .then(|| project.settings.image.base.clone()),
-            registry_host: images
-                .iter()
-                .find_map(|image| image.reference.as_ref())
-                .map(|reference| reference.registry.clone()),
+            target,
+            builder: request.builder,
+            local: request.local,
+            attest: request.attest,
             images,
             releases,
-            registry,
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
@@ -246,6 +262,57 @@ impl Plan {
     /// Every composition of every store.
     pub fn compositions(&self) -> impl Iterator<Item = &Composition> {
         self.stores.iter().flat_map(|store| &store.compositions)
+    }
+
+    /// The image of a unit.
+    pub fn image(&self, unit: &UnitId) -> Option<&ImagePlan> {
+        self.images.iter().find(|image| image.unit == *unit)
+    }
+
+    /// Whether everything that the images are made of is in a commit.
+    pub fn is_clean(&self) -> bool {
+        let revision = self.revision.as_ref();
+        revision.is_some_and(|revision| revision.dirty.is_empty())
+    }
+
+    /// The digest of everything that was decided for one image, whatever folder the project lies
+    /// in and whatever else the run is for.
+    pub fn digest_of(&self, unit: &UnitId) -> Digest {
+        let mut own = self.clone();
+        own.images.retain(|image| image.unit == *unit);
+        own.stores.retain(|store| store.id == unit.store);
+        for store in &mut own.stores {
+            store.compositions.retain(|one| one.unit == *unit);
+        }
+        let document = document(&own, &[]);
+        let mut image = document["images"][0].clone();
+        // Where it lies; its text says all.
+        if let Some(dockerfile) = image["dockerfile"].as_object_mut() {
+            dockerfile.remove("source");
+        }
+        let decided = serde_json::json!({
+            "schemaVersion": document["schemaVersion"],
+            "revision": document["revision"],
+            "dirty": document["dirty"],
+            "stores": document["stores"],
+            "image": image,
+        });
+        Digest::of(decided.to_string().as_bytes())
+    }
+
+    /// The plan without what has to be done for these units, whose images are there already.
+    #[must_use]
+    pub fn without(&self, units: &BTreeSet<&UnitId>) -> Self {
+        let mut rest = self.clone();
+        rest.images.retain(|image| !units.contains(&image.unit));
+        for task in &mut rest.tasks {
+            task.is_wanted &= task.subject.unit().is_none_or(|unit| !units.contains(unit));
+        }
+        // What has no image, such as tests, is composed beside what has.
+        let images = &rest.images;
+        let is_left = |store: &StorePlan| images.iter().any(|image| image.unit.store == store.id);
+        rest.stores.retain(is_left);
+        rest
     }
 
     /// The folder a unit is composed into.

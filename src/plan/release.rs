@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::Project;
-use crate::store::{AppKind, StoreId};
+use crate::store::{AppKind, AppName, Framework, StoreId};
 
 use super::image::ImagePlan;
 use super::{Error, StorePlan};
@@ -23,9 +23,25 @@ pub struct Release {
     pub url: String,
     /// Where visitors find the store.
     pub address: String,
+    /// How each of its apps runs on this machine.
+    pub runs: Vec<LocalRun>,
     tag: String,
     middleware: bool,
     additional: Map<String, Value>,
+}
+
+/// How an app runs on this machine, without a container.
+#[derive(Debug, Clone)]
+pub struct LocalRun {
+    /// The app.
+    pub app: AppName,
+    /// Where it lies, relative to the project.
+    pub folder: String,
+    /// The file that Node starts.
+    pub entry: String,
+    /// Where it listens.
+    pub port: u16,
+    is_frontend: bool,
 }
 
 /// The calls for these stores.
@@ -55,6 +71,7 @@ pub fn releases(
     for store in stores {
         let mut middleware = false;
         let mut additional = Map::new();
+        let mut runs = Vec::new();
         // Every app of the store, composed now or not: a release is of the whole store.
         let Some(known) = project.stores.get(store.id.as_str()) else {
             continue;
@@ -70,6 +87,13 @@ pub fn releases(
                 continue;
             };
             middleware |= app.kind == AppKind::Middleware;
+            runs.push(LocalRun {
+                app: app.name.clone(),
+                folder: format!(".out/{}/{}/.deploy", store.id, app.name),
+                entry: image.entry.clone(),
+                port: local_port(project, &store.id, app.kind).unwrap_or(image.port),
+                is_frontend: app.kind.framework().is_some(),
+            });
             if app.kind == AppKind::Other
                 && let Some(reference) = &image.reference
             {
@@ -105,6 +129,7 @@ pub fn releases(
             store: store.id.clone(),
             url: format!("{console}/cloud/instances/{instance}/deploy"),
             address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
+            runs,
             tag: tag.to_owned(),
             middleware,
             additional,
@@ -117,7 +142,35 @@ pub fn releases(
     }
 }
 
+/// The port that the config gives an app of the store on developers' machines.
+fn local_port(project: &Project, store: &StoreId, kind: AppKind) -> Option<u16> {
+    let key = match kind {
+        AppKind::Middleware => "middleware",
+        AppKind::Frontend(Framework::Nextjs) => "nextjs",
+        AppKind::Frontend(Framework::Nuxt) => "nuxt",
+        _ => return None,
+    };
+    let mut local = project.local.iter();
+    let (_, local) = local.find(|(id, _)| *id == *store.as_str())?;
+    let port = local.ports.iter().find(|(app, _)| *app == key)?;
+    Some(port.1)
+}
+
 impl Release {
+    /// Where the store is found when it runs on this machine.
+    pub fn local_address(&self) -> String {
+        let frontend = self.runs.iter().find(|run| run.is_frontend);
+        let port = frontend.or(self.runs.first()).map_or(0, |run| run.port);
+        format!("http://localhost:{port}")
+    }
+
+    /// What starts each app on this machine, from the project's folder.
+    pub fn commands(&self) -> Vec<String> {
+        let command =
+            |run: &LocalRun| format!("PORT={} node {}/{}", run.port, run.folder, run.entry);
+        self.runs.iter().map(command).collect()
+    }
+
     /// The request's body. The two odd keys are the public action's own.
     pub fn body(&self, user: &str, password: &str) -> Value {
         let mut body = json!({

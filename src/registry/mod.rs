@@ -28,9 +28,3 @@ pub use self::manifests::{Fetched, PutManifest};
 pub use self::retry::Limits;
 pub use self::source::Source;
 pub use self::upload::Sent;
-
-/// Logs in without pushing anything.
-pub async fn login(registry: &str, credentials: &Credentials) -> Result<(), Error> {
-    let login = Login::own(std::sync::Arc::new(credentials.clone()));
-    Client::new(registry, Some(login))?.check().await
-}

@@ -20,6 +20,8 @@ pub struct SummaryRow {
     pub build_seconds: Option<f64>,
     /// `miss` when the script ran, `hit`, or whose result was reused.
     pub cache: Option<String>,
+    /// Whether its image was there before the run.
+    pub was_there: bool,
     /// Bytes in `.deploy`.
     pub deploy_bytes: Option<u64>,
     /// Bytes of the image.
@@ -36,8 +38,11 @@ pub struct SummaryRow {
 pub struct Deployed {
     /// The store.
     pub store_id: String,
-    /// Its public address.
+    /// Its address.
     pub address: String,
+    /// What runs it on this machine, where nobody else does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
 }
 
 /// Everything that a run made.
@@ -121,7 +126,14 @@ impl SummaryTable {
         }
         self.write_builds(out)?;
         for deployed in &self.deployed {
-            writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
+            if deployed.commands.is_empty() {
+                writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
+                continue;
+            }
+            writeln!(out, "{} runs at {} by", deployed.store_id, deployed.address)?;
+            for command in &deployed.commands {
+                writeln!(out, "  {command}")?;
+            }
         }
         writeln!(
             out,
@@ -150,6 +162,15 @@ impl SummaryTable {
             *makers.entry(maker).or_default() += 1;
         }
         let (ran, hits, reused) = (with("miss"), with("hit"), makers.values().sum::<usize>());
+        let there = self.units.iter().filter(|row| row.was_there).count();
+        if there > 0 {
+            let was = if there == 1 {
+                "image was"
+            } else {
+                "images were"
+            };
+            writeln!(out, "{there} {was} there already, made of the same")?;
+        }
         if ran + hits + reused == 0 {
             return Ok(());
         }
@@ -171,6 +192,7 @@ impl SummaryTable {
 /// The time of a script that ran, else where the result comes from.
 fn build(row: &SummaryRow) -> String {
     match row.cache.as_deref() {
+        _ if row.was_there => "there".into(),
         None | Some("miss") => row.build_seconds.map_or("-".into(), duration),
         Some("hit") => "hit".into(),
         Some(_) => "reused".into(),

@@ -64,7 +64,8 @@ fn everything_that_is_missing_comes_at_once() {
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9")
         .env("CLI_CONSOLE_API_URL", "http://127.0.0.1:9");
-    let run = project.alokai(&DEPLOY).fails_with(3);
+    let by_docker = [&DEPLOY[..], &["--builder", "docker"]].concat();
+    let run = project.alokai(&by_docker).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
     let project = project
         .env("CLI_CLOUD_USERNAME", "u")
@@ -235,7 +236,7 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
     assert!(
         text.contains("before anything was built")
-            && text.contains("`127.0.0.1:[port]/none:1` cannot be pulled"),
+            && text.contains("the base image `127.0.0.1:[port]/none:1` cannot be had"),
         "{text}"
     );
 }
@@ -333,6 +334,8 @@ fn a_socket_without_permission() {
         "--until",
         "image",
         "--allow-dirty",
+        "--builder",
+        "docker",
     ];
     let run = as_nobody(&project, &arguments).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));

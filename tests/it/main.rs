@@ -10,6 +10,7 @@
 
 mod support;
 
+mod attestations;
 mod build;
 mod cache;
 mod changed;
@@ -28,10 +29,12 @@ mod failures;
 mod histories;
 mod hostile;
 mod house;
+mod images;
 mod installed;
 mod interchange;
 mod layers;
 mod layouts;
+mod local;
 mod memory;
 mod package_managers;
 mod plan;
@@ -40,4 +43,6 @@ mod prune;
 mod remote;
 mod rules;
 mod secrets;
+mod shared;
+mod there;
 mod why;

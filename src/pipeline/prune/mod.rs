@@ -21,8 +21,10 @@ pub use self::sizes::Sizes;
 use super::build::Built;
 use super::context::Context;
 use super::failure::{Io, Settled, StageError};
+use super::stored;
 use crate::config::Prune;
 use crate::event::{Event, Stage, Unit, bytes};
+use crate::oci::Digest;
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
 
@@ -140,6 +142,23 @@ pub enum Error {
     Io(#[from] Io),
 }
 
+/// Where it is kept what each `.deploy` was made of, relative to the project.
+pub const MADE_OF: &str = ".alokai/pruned";
+
+/// Where it is kept what a unit's `.deploy` was made of.
+fn made_of(project: &Path, unit: &UnitId) -> PathBuf {
+    let name = format!("{}.json", unit.app);
+    project.join(MADE_OF).join(unit.store.as_str()).join(name)
+}
+
+/// Whether `.deploy` is there, made of what the image would be made of.
+pub fn is_of(plan: &Plan, image: &ImagePlan) -> bool {
+    let kept: Option<Digest> = stored::read(&made_of(&plan.project, &image.unit))
+        .ok()
+        .flatten();
+    kept == Some(image.inputs) && plan.workdir(&image.unit).join(FOLDER).is_dir()
+}
+
 /// Prunes every built unit that the plan makes an image of.
 pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifact> {
     let work: Vec<_> = built
@@ -202,6 +221,13 @@ fn one(
     let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
     let folder = workdir.join(FOLDER);
+    let made_of = made_of(project, &image.unit);
+    match std::fs::remove_file(&made_of) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Io::at("remove", &made_of)(error).into());
+        }
+        _ => {}
+    }
     let old = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
     match std::fs::rename(&folder, old.path().join(FOLDER)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -212,6 +238,7 @@ fn one(
     let fresh = fresh.keep();
     std::fs::rename(&fresh, &folder).map_err(Io::at("write", &folder))?;
     sizes.remember(project, &image.unit)?;
+    stored::write(&made_of, &image.inputs)?;
     Ok(Artifact {
         unit: image.unit.clone(),
         workdir: workdir.to_owned(),

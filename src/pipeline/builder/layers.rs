@@ -1,0 +1,170 @@
+//! Which layer of an image a path goes to. What many stores have in common lies apart from what
+//! each has for itself, so that it is packed, sent and kept once.
+
+use std::collections::BTreeSet;
+
+use crate::oci::Entry;
+use crate::store::{AppKind, Framework};
+
+/// A layer, from the one that changes least up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The framework and what it is upgraded with.
+    Framework,
+    /// All other dependencies.
+    Dependencies,
+    /// What the app's build has made.
+    App,
+}
+
+/// Packages of a framework: scopes end in a slash. They change only when it is upgraded, while
+/// other dependencies come and go with a store's pages.
+fn packages(kind: AppKind) -> &'static [&'static str] {
+    match kind {
+        AppKind::Frontend(Framework::Nextjs) => &[
+            "next",
+            "@next/",
+            "@swc/",
+            "react",
+            "react-dom",
+            "scheduler",
+            "styled-jsx",
+        ],
+        AppKind::Frontend(Framework::Nuxt) => &[
+            "nuxt",
+            "@nuxt/",
+            "nitropack",
+            "vue",
+            "@vue/",
+            "vue-router",
+            "h3",
+            "ofetch",
+            "unhead",
+            "@unhead/",
+        ],
+        AppKind::Middleware => &["@vue-storefront/", "@alokai/", "express"],
+        _ => &[],
+    }
+}
+
+/// Where a path of the image belongs.
+pub fn part(path: &str, kind: AppKind) -> Part {
+    let mut folders = path
+        .split('/')
+        .skip_while(|folder| *folder != "node_modules");
+    if folders.next().is_none() {
+        return Part::App;
+    }
+    let Some(first) = folders.next() else {
+        return Part::Dependencies;
+    };
+    let name = match (first, folders.next()) {
+        // pnpm's `next@15.1.0_react@19.0.0`, `@next+env@15.1.0`.
+        (".pnpm", Some(id)) => {
+            let end = id.char_indices().skip(1).find(|(_, c)| *c == '@');
+            id[..end.map_or(id.len(), |(at, _)| at)].replace('+', "/")
+        }
+        (scope, Some(name)) if scope.starts_with('@') => format!("{scope}/{name}"),
+        (name, _) => name.to_owned(),
+    };
+    let is_of = |package: &&str| {
+        package.strip_suffix('/').map_or(*package == name, |scope| {
+            name.split('/').next() == Some(scope)
+        })
+    };
+    if packages(kind).iter().any(is_of) {
+        Part::Framework
+    } else {
+        Part::Dependencies
+    }
+}
+
+/// The entries of each layer that has any, from the lowest up. Each has the folders that its
+/// files lie in, so that it can be unpacked by itself.
+pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(Part, Vec<Entry>)> {
+    let parts = [Part::Framework, Part::Dependencies, Part::App];
+    let mut layers = Vec::new();
+    for own in parts {
+        let mut paths = BTreeSet::new();
+        for entry in entries
+            .iter()
+            .filter(|entry| part(&entry.path, kind) == own)
+        {
+            paths.insert(entry.path.as_str());
+            let slashes = entry.path.match_indices('/');
+            paths.extend(slashes.map(|(at, _)| &entry.path[..at]));
+        }
+        let of_layer = entries
+            .iter()
+            .filter(|entry| paths.contains(entry.path.as_str()));
+        let of_layer: Vec<Entry> = of_layer.cloned().collect();
+        if !of_layer.is_empty() {
+            layers.push((own, of_layer));
+        }
+    }
+    layers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Part, part, split};
+    use crate::oci::{Content, Entry, Owner};
+    use crate::store::{AppKind, Framework};
+
+    const NEXT: AppKind = AppKind::Frontend(Framework::Nextjs);
+
+    #[test]
+    fn packages_of_a_framework_lie_apart() {
+        for (path, of) in [
+            ("var/www/server.js", Part::App),
+            ("var/www/node_modules", Part::Dependencies),
+            ("var/www/node_modules/next/dist/x.js", Part::Framework),
+            ("var/www/node_modules/nextra/x.js", Part::Dependencies),
+            ("var/www/node_modules/@next/env/x.js", Part::Framework),
+            ("var/www/node_modules/@next", Part::Framework),
+            (
+                "var/www/node_modules/.pnpm/next@15.1.0_react@19.0.0/node_modules/next/x.js",
+                Part::Framework,
+            ),
+            (
+                "var/www/node_modules/.pnpm/@next+env@15.1.0/node_modules/@next/env/x.js",
+                Part::Framework,
+            ),
+            (
+                "var/www/node_modules/a/node_modules/next/x.js",
+                Part::Dependencies,
+            ),
+        ] {
+            assert_eq!(part(path, NEXT), of, "{path}");
+        }
+        assert_eq!(
+            part("srv/node_modules/next/x.js", AppKind::Other),
+            Part::Dependencies
+        );
+    }
+
+    #[test]
+    fn a_layer_has_the_folders_of_its_files() {
+        let entry = |path: &str| Entry {
+            path: path.into(),
+            owner: Owner::default(),
+            mode: 0o755,
+            content: Content::Folder,
+        };
+        let paths = [
+            "srv",
+            "srv/a",
+            "srv/node_modules",
+            "srv/node_modules/b",
+            "srv/node_modules/next",
+        ];
+        let layers = split(&paths.map(entry), NEXT);
+        let of = |index: usize| -> Vec<&str> {
+            let entries: &Vec<Entry> = &layers[index].1;
+            entries.iter().map(|entry| entry.path.as_str()).collect()
+        };
+        assert_eq!(of(0), ["srv", "srv/node_modules", "srv/node_modules/next"]);
+        assert_eq!(of(1), ["srv", "srv/node_modules", "srv/node_modules/b"]);
+        assert_eq!(of(2), ["srv", "srv/a"]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Who makes images and brings them to where they go: the Docker engine, or this program itself.
+
+mod context;
+mod docker;
+mod layers;
+mod oci;
+mod refusal;
+
+use std::collections::BTreeMap;
+
+use futures_util::future::LocalBoxFuture;
+
+pub use self::docker::DockerBuilder;
+pub use self::oci::{OciBuilder, OciImage};
+use super::failure::StageError;
+use super::prune::Artifact;
+use crate::event::Unit;
+use crate::oci::Digest;
+use crate::plan::{ImagePlan, Reference};
+use crate::store::UnitId;
+
+/// Makes images.
+pub trait Builder: Send + Sync {
+    /// Makes the image of an artifact.
+    fn build<'a>(&'a self, order: Order<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>>;
+
+    /// Brings it to where images go. Repeating is safe: what is there already is
+    /// not sent again.
+    fn push<'a>(
+        &'a self,
+        unit: &'a Unit,
+        image: &'a Image,
+    ) -> LocalBoxFuture<'a, Result<Digest, StageError>>;
+
+    /// Gives what was pushed its name.
+    fn tag<'a>(
+        &'a self,
+        image: &'a Image,
+        digest: Digest,
+    ) -> LocalBoxFuture<'a, Result<(), StageError>>;
+}
+
+/// One image to make.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    /// Whose events these are.
+    pub unit: &'a Unit,
+    /// What goes into it.
+    pub artifact: &'a Artifact,
+    /// How it is made.
+    pub image: &'a ImagePlan,
+    /// Its name.
+    pub reference: &'a Reference,
+    /// Its labels, those about its bases and inputs among them.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// An image that is made.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Store and app.
+    pub unit: UnitId,
+    /// Its full name.
+    pub reference: Reference,
+    /// Bytes with the base: of the engine's as they are unpacked, of our own as they are sent.
+    pub size: u64,
+    /// What was made, where this program has made it.
+    pub made: Option<OciImage>,
+}
+
+impl Image {
+    /// Store and app.
+    pub fn unit(&self) -> &UnitId {
+        &self.unit
+    }
+}

@@ -1,0 +1,277 @@
+//! Where images go: a registry, or a folder that is an OCI image layout.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::failure::{Io, StageError};
+use crate::cache::Limits;
+use crate::oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Manifest};
+use crate::plan::{Reference, Target};
+use crate::registry::{self, Client, Source};
+
+/// Where images go.
+pub enum Destination {
+    /// A registry.
+    Registry {
+        /// Speaks to it.
+        client: Client,
+        /// What stands between its host and repositories: `team/`, or nothing.
+        path: String,
+    },
+    /// An image layout, which is made when the first image comes.
+    Layout(PathBuf),
+}
+
+/// An image that has its name already.
+pub struct Tagged {
+    /// Of its manifest.
+    pub digest: Digest,
+    /// Bytes of its layers, as they are stored.
+    pub size: u64,
+    /// What it says of itself.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Destination {
+    /// Gets ready; nothing is asked and nothing is written yet.
+    pub async fn new(target: &Target, context: &Context) -> Result<Self, StageError> {
+        match target {
+            Target::Registry { address, host } => {
+                let client = context.client(address).await?;
+                let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
+                let path = path.unwrap_or_default();
+                Ok(Self::Registry { client, path })
+            }
+            Target::Layout { folder, .. } => Ok(Self::Layout(folder.clone())),
+        }
+    }
+
+    /// The host, if it is a registry.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Registry { client, .. } => Some(client.host()),
+            Self::Layout(_) => None,
+        }
+    }
+
+    /// What has that name, if anything has.
+    pub async fn find(&self, reference: &Reference) -> Result<Option<Tagged>, StageError> {
+        let (manifest, digest, config) = match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let Some(found) = client.manifest(&repository, &reference.tag).await? else {
+                    return Ok(None);
+                };
+                // A list of manifests is none of ours, nor is anything unreadable.
+                let Ok(manifest) = serde_json::from_slice::<Manifest>(&found.bytes) else {
+                    return Ok(Some(Tagged::foreign(found.digest)));
+                };
+                let config = client.blob(&repository, &manifest.config).await?;
+                (manifest, found.digest, config)
+            }
+            Self::Layout(folder) => {
+                if !folder.join("index.json").is_file() {
+                    return Ok(None);
+                }
+                let layout = Layout::open(folder)?;
+                let Some(found) = layout.find(&reference.within())? else {
+                    return Ok(None);
+                };
+                let bytes = layout.blobs().read(&found)?;
+                let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
+                    return Ok(Some(Tagged::foreign(found.digest)));
+                };
+                let config = layout.blobs().read(&manifest.config)?;
+                (manifest, found.digest, config)
+            }
+        };
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let labels = config["config"]["Labels"].clone();
+        Ok(Some(Tagged {
+            digest,
+            size: manifest.size(),
+            labels: serde_json::from_value(labels).unwrap_or_default(),
+        }))
+    }
+
+    /// Brings a layer that these blobs hold; `from` is a repository of the same registry that
+    /// has it too.
+    pub async fn put_layer(
+        &self,
+        reference: &Reference,
+        layer: &Descriptor,
+        blobs: &Blobs,
+        from: Option<&str>,
+    ) -> Result<(), StageError> {
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let file = blobs.path(&layer.digest);
+                let source = Source::File(&file);
+                client.put_blob(&repository, layer, source, from).await?;
+            }
+            Self::Layout(folder) => Layout::create(folder)?.take_blob(blobs, layer)?,
+        }
+        Ok(())
+    }
+
+    /// Brings a small blob.
+    pub async fn put_bytes(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, StageError> {
+        let blob = Descriptor::of(media_type, bytes);
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let source = Source::Bytes(bytes);
+                client.put_blob(&repository, &blob, source, None).await?;
+            }
+            Self::Layout(folder) => {
+                Layout::create(folder)?.blobs().write(media_type, bytes)?;
+            }
+        }
+        Ok(blob)
+    }
+
+    /// Brings a manifest that has no name yet; everything that it names is there.
+    pub async fn put_manifest(
+        &self,
+        reference: &Reference,
+        bytes: &[u8],
+    ) -> Result<Descriptor, StageError> {
+        let manifest = Descriptor::of(oci::MANIFEST, bytes);
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let digest = manifest.digest.to_string();
+                client
+                    .put_manifest(&repository, &digest, oci::MANIFEST, bytes)
+                    .await?;
+            }
+            Self::Layout(folder) => {
+                Layout::create(folder)?
+                    .blobs()
+                    .write(oci::MANIFEST, bytes)?;
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Gives a manifest its name.
+    pub async fn name(
+        &self,
+        reference: &Reference,
+        manifest: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), StageError> {
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                client
+                    .put_manifest(&repository, &reference.tag, oci::MANIFEST, bytes)
+                    .await?;
+            }
+            Self::Layout(folder) => {
+                Layout::create(folder)?.put(Some(&reference.within()), manifest.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a digest names.
+    pub async fn describe(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Descriptor, StageError> {
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let found = client
+                    .head_manifest(&repository, &digest.to_string())
+                    .await?;
+                let missing = || registry::Error::NotFound {
+                    what: format!("{}@{digest}", reference.name()),
+                    message: "it was pushed and is not there".into(),
+                };
+                Ok(found.ok_or_else(missing)?)
+            }
+            Self::Layout(folder) => {
+                let blob = Descriptor::new(oci::MANIFEST, digest, 0);
+                let path = Layout::open(folder)?.blobs().path(&digest);
+                let size = path.metadata().map_err(Io::at("read", &path))?.len();
+                Ok(Descriptor { size, ..blob })
+            }
+        }
+    }
+
+    /// Brings what refers to an image: an artifact with one blob.
+    pub async fn attach(
+        &self,
+        reference: &Reference,
+        manifest: &Manifest,
+    ) -> Result<(), StageError> {
+        let bytes = serde_json::to_vec(manifest).unwrap_or_default();
+        let mut referrer = Descriptor::of(oci::MANIFEST, &bytes);
+        referrer.artifact_type.clone_from(&manifest.artifact_type);
+        referrer.annotations.clone_from(&manifest.annotations);
+        match self {
+            Self::Registry { client, path } => {
+                let repository = format!("{path}{}", reference.repository);
+                let digest = referrer.digest.to_string();
+                let put = client
+                    .put_manifest(&repository, &digest, oci::MANIFEST, &bytes)
+                    .await?;
+                // Registries older than the referrers API are told by a tag.
+                if !put.subject_taken
+                    && let Some(subject) = &manifest.subject
+                {
+                    client
+                        .add_referrer(&repository, &subject.digest, referrer)
+                        .await?;
+                }
+            }
+            Self::Layout(folder) => {
+                let layout = Layout::create(folder)?;
+                layout.blobs().write(oci::MANIFEST, &bytes)?;
+                layout.put(None, referrer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tagged {
+    /// Something that none of our runs has made.
+    fn foreign(digest: Digest) -> Self {
+        Self {
+            digest,
+            size: 0,
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// Removes layers that nobody has used for long, by the rules of the cache. Nothing goes that was
+/// used since `begun`.
+pub fn collect_layers(
+    project: &Path,
+    limits: Limits,
+    begun: SystemTime,
+) -> Result<Collected, oci::Error> {
+    oci::collect(&packed(project).0, limits.bytes, limits.age, begun)
+}
+
+/// The store of what was packed here and brought here, in the project's cache.
+pub fn packed(project: &Path) -> (PathBuf, Blobs) {
+    let folder = project.join(super::CACHE).join("oci");
+    let blobs = Blobs::new(folder.clone());
+    (folder, blobs)
+}

@@ -1,0 +1,132 @@
+//! Where images go, and what they are called there.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// What an address of a folder begins with, as `skopeo` and `umoci` write it.
+const LAYOUT: &str = "oci:";
+
+/// Where images go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A registry.
+    Registry {
+        /// As given, with its scheme if it has one.
+        address: String,
+        /// Host, port and path if any, as references begin.
+        host: String,
+    },
+    /// A folder: an OCI image layout.
+    Layout {
+        /// As given: `oci:<dir>`.
+        name: String,
+        /// The folder itself.
+        folder: PathBuf,
+    },
+}
+
+impl Target {
+    /// What was given as the registry's address; a layout's folder is relative to the project.
+    pub fn new(project: &Path, given: &str) -> Result<Self, Error> {
+        let Some(folder) = given.strip_prefix(LAYOUT) else {
+            return Ok(Self::Registry {
+                address: given.to_owned(),
+                host: host(given)?,
+            });
+        };
+        let folder = folder.trim_end_matches('/');
+        // Behind a colon, others would read the name of an image.
+        if folder.is_empty() || folder.contains(':') {
+            return Err(Error::Address {
+                value: given.escape_debug().to_string(),
+                what: "registry",
+                why: "`oci:` needs a folder, without a colon in it".into(),
+                help: "name a folder, relative to the project: `oci:.alokai/registry`",
+            });
+        }
+        Ok(Self::Layout {
+            name: format!("{LAYOUT}{folder}"),
+            folder: project.join(folder),
+        })
+    }
+
+    /// How references begin.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Registry { host, .. } => host,
+            Self::Layout { name, .. } => name,
+        }
+    }
+}
+
+/// The full name of an image: `<registry>/<repository>:<tag>`, or in a layout
+/// `oci:<dir>:<repository>:<tag>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// Host, port and path if any, without a scheme; or `oci:` and a folder.
+    pub registry: String,
+    /// Repository below it.
+    pub repository: String,
+    /// Tag.
+    pub tag: String,
+}
+
+impl Reference {
+    /// Registry and repository, without the tag.
+    pub fn name(&self) -> String {
+        let separator = if self.registry.starts_with(LAYOUT) {
+            ':'
+        } else {
+            '/'
+        };
+        format!("{}{separator}{}", self.registry, self.repository)
+    }
+
+    /// Repository and tag: the image's name within a layout.
+    pub fn within(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name(), self.tag)
+    }
+}
+
+/// The registry without its scheme, which Docker's references do not have.
+fn host(registry: &str) -> Result<String, Error> {
+    let bare = registry
+        .strip_prefix("https://")
+        .or_else(|| registry.strip_prefix("http://"))
+        .unwrap_or(registry)
+        .trim_end_matches('/');
+    // Whatever stands before an `@` may be a password.
+    let shown = bare.rsplit_once('@').map_or(bare, |(_, host)| host);
+    let wrong = |why: &str| {
+        Err(Error::Address {
+            value: shown.escape_debug().to_string(),
+            what: "registry",
+            why: why.to_owned(),
+            help: "give a host, with a port or a path if need be: `registry.example.com`",
+        })
+    };
+    if bare.contains('@') {
+        wrong(
+            "credentials do not belong into the address; use `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
+        )
+    } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+    {
+        wrong("it names no host")
+    } else if bare.contains("://") {
+        wrong("only `http` and `https` are spoken")
+    } else if !bare
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '[' | ']'))
+    {
+        wrong("it has characters that no host has")
+    } else {
+        Ok(bare.to_owned())
+    }
+}

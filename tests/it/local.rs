@@ -1,0 +1,285 @@
+//! Everything on one machine: images in a folder, and apps that run from where they lie.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    FRONTEND, MIDDLEWARE, Project, Run, base_layout, begun, events, folder, is_root, is_there,
+    page, rows, run,
+};
+
+const LOCAL: [&str; 4] = ["store", "deploy", "--all", "--local"];
+const STAGES: [&str; 6] = ["compose", "build", "prune", "image", "push", "deploy"];
+
+fn shop(base: &str) -> Project {
+    let project = Project::shop().setting("image", &json!({ "base": base }));
+    project.commit();
+    project
+}
+
+/// Runs the program where there is no Docker, no network, and no other program than these.
+fn alone(project: &Project, arguments: &[&str]) -> Run {
+    let programs = folder();
+    for program in ["node", "git", "npm", "sh"] {
+        let found = run("sh", &["-c", &format!("command -v {program}")]);
+        let to = programs.path().join(program);
+        std::os::unix::fs::symlink(found.trim(), to).unwrap();
+    }
+    let alokai = project.command(arguments);
+    let unshared = Command::new("unshare").args(["-rn", "true"]).status();
+    let mut command = if unshared.is_ok_and(|status| status.success()) {
+        let mut command = Command::new(run("sh", &["-c", "command -v unshare"]).trim());
+        command.arg("-rn").arg(alokai.get_program());
+        command
+    } else {
+        let mut command = Command::new(alokai.get_program());
+        let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+        command.envs(proxies.map(|name| (name, "http://127.0.0.1:9")));
+        command
+    };
+    command
+        .args(arguments)
+        .current_dir(project.root())
+        .env_clear()
+        .env("PATH", programs.path())
+        .env("HOME", project.root().with_file_name(".home"))
+        .env("DOCKER_HOST", "unix:///nonexistent");
+    command.output().expect("the program runs").into()
+}
+
+/// Stages that have begun.
+fn stages(run: &Run) -> Vec<&str> {
+    let lines = run
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("== "));
+    lines.filter_map(|line| line.split(' ').next()).collect()
+}
+
+/// A process with all that it starts, which end with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.0.id()).ok();
+        if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a line of the summary as a person would, but for its port, and gives what it answers.
+fn said_by(project: &Project, command: &str) -> String {
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (given, rest) = command.split_once(' ').unwrap();
+    assert!(given.starts_with("PORT="), "{command}");
+    let started = Command::new("sh")
+        .args(["-c", &format!("PORT={port} {rest}")])
+        .current_dir(project.root())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let _started = Started(started);
+    page(port, "/")
+}
+
+#[test]
+fn without_docker_and_network_stores_are_deployed_and_run() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    let run = alone(&project, &LOCAL).succeeds();
+    assert_eq!(stages(&run), STAGES);
+
+    let commands: Vec<&str> = run
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("  PORT="))
+        .collect();
+    let mut said: Vec<String> = commands
+        .iter()
+        .map(|command| said_by(&project, &format!("PORT={command}")))
+        .collect();
+    said.sort();
+    let wanted = [
+        "middleware\n",
+        "middleware\n",
+        "texts of eu\n",
+        "texts of us\n",
+    ];
+    assert_eq!(said, wanted, "{}", run.stdout);
+
+    let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
+    assert_eq!(live["schemaVersion"], 1);
+    assert_eq!(live["stores"].as_object().unwrap().len(), 2);
+    let again = rows(&alone(&project, &[&LOCAL[..], &["--json"]].concat()).succeeds());
+    for (store, app, port) in [
+        ("us", FRONTEND, 3000),
+        ("us", MIDDLEWARE, 4000),
+        ("eu", FRONTEND, 3000),
+        ("eu", MIDDLEWARE, 4000),
+    ] {
+        assert_eq!(live["stores"][store]["tag"], project.sha());
+        let record = &live["stores"][store]["apps"][app];
+        let row = &again[&format!("{store}/{app}")];
+        assert_eq!(
+            (&record["image"], &record["digest"]),
+            (&row["reference"], &row["digest"])
+        );
+        let folder = record["folder"].as_str().unwrap();
+        assert_eq!(record["command"][0], "node");
+        assert!(
+            project
+                .path(folder)
+                .join(record["command"][1].as_str().unwrap())
+                .is_file()
+        );
+        assert_eq!(record["port"], port);
+    }
+}
+
+#[test]
+fn a_base_may_lie_beside_the_images_under_its_own_name() {
+    let Some(base) = base_layout() else { return };
+    // The default base, which is a name at a registry that nobody can reach from here.
+    let project = Project::shop();
+    std::fs::create_dir(project.path(".alokai")).unwrap();
+    let to = format!(
+        "oci:{}:node:22-alpine",
+        project.path(".alokai/registry").display()
+    );
+    run("skopeo", &["copy", "--quiet", &base, &to]);
+    let run = alone(&project, &LOCAL).succeeds();
+    assert_eq!(stages(&run), STAGES);
+}
+
+#[test]
+fn what_is_there_is_done_again_only_if_it_cannot_run() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    let us = ["store", "deploy", "--store", "us", "--local", "--json"];
+    let first = rows(&project.alokai(&us).succeeds());
+    let run = project.alokai(&us).succeeds();
+    assert_eq!(begun(&run), ["push", "deploy"]);
+    for (unit, row) in rows(&run) {
+        assert_eq!(row["wasThere"], true);
+        assert_eq!(row["digest"], first[&unit]["digest"]);
+    }
+
+    let deploy = format!(".out/us/{FRONTEND}/.deploy");
+    std::fs::remove_dir_all(project.path(&deploy)).unwrap();
+    let run = project.alokai(&us).succeeds();
+    let second = rows(&run);
+    assert!(project.path(&deploy).join("server.js").is_file());
+    let there = |app: &str| &second[&format!("us/{app}")]["wasThere"];
+    assert_eq!(
+        (there(FRONTEND), there(MIDDLEWARE)),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(
+        second[&format!("us/{FRONTEND}")]["digest"],
+        first[&format!("us/{FRONTEND}")]["digest"]
+    );
+
+    // It is the same in all that is told of it.
+    let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2 * 3);
+    let events = events(&run);
+    let summary = events.iter().find(|event| event["event"] == "summary");
+    let units = summary.unwrap()["units"].as_array().unwrap();
+    assert_eq!(
+        units.len(),
+        2,
+        "a row each, though one was built for the other"
+    );
+
+    // Another store's run leaves the record of this one.
+    project
+        .alokai(&["store", "deploy", "--store", "eu", "--local"])
+        .succeeds();
+    let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
+    assert_eq!(live["stores"].as_object().unwrap().len(), 2);
+}
+
+#[test]
+fn others_read_the_folder() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base).env("CLI_DOCKER_REGISTRY_URL", "oci:images/out");
+    let deploy = ["store", "deploy", "--all", "--until", "push", "--json"];
+    let rows = rows(&project.alokai(&deploy).succeeds());
+    assert_eq!(rows.len(), 4);
+    let layout = project.path("images/out").display().to_string();
+    let sha = project.sha();
+    let name = |store: &str, app: &str| format!("acme-{store}-storefrontcloud-io/{app}:{sha}");
+
+    let index: Value = serde_json::from_str(&project.read("images/out/index.json")).unwrap();
+    let manifests = index["manifests"].as_array().unwrap();
+    for (unit, row) in &rows {
+        let reference = row["reference"].as_str().unwrap();
+        let mut named = manifests.iter().filter(|manifest| {
+            let name = &manifest["annotations"]["org.opencontainers.image.ref.name"];
+            name.as_str()
+                .is_some_and(|name| reference == format!("oci:images/out:{name}"))
+        });
+        let annotations = &named.next().expect("it is listed")["annotations"];
+        assert!(named.next().is_none(), "{reference} is listed twice");
+        let of =
+            ["com.alokai.store", "com.alokai.app"].map(|key| annotations[key].as_str().unwrap());
+        assert_eq!(of.join("/"), *unit);
+        assert_eq!(annotations["org.opencontainers.image.revision"], sha);
+
+        let inspected = run(
+            "skopeo",
+            &["inspect", &reference.replace("images/out", &layout)],
+        );
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        assert_eq!(inspected["Digest"], row["digest"]);
+        assert_eq!(inspected["Labels"]["com.alokai.store"], row["storeId"]);
+    }
+    // An attestation has no name and refers to an image that has one.
+    let others = manifests
+        .iter()
+        .filter(|manifest| manifest["artifactType"].is_string());
+    assert_eq!(others.count(), 8);
+
+    if is_there("umoci") {
+        let mut wanted: Vec<String> = ["us", "eu"]
+            .iter()
+            .flat_map(|store| {
+                ["vue-storefront", "vue-storefront-middleware"].map(|app| name(store, app))
+            })
+            .collect();
+        wanted.sort();
+        let listed = run("umoci", &["ls", "--layout", &layout]);
+        let mut listed: Vec<&str> = listed.lines().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, wanted);
+        let bundle = project.root().with_file_name("bundle");
+        let image = format!("{layout}:{}", name("us", "vue-storefront"));
+        let mut unpack = vec!["unpack", "--image", &image, bundle.to_str().unwrap()];
+        if !is_root() {
+            unpack.push("--rootless");
+        }
+        run("umoci", &unpack);
+        let read = |path: &str| std::fs::read(bundle.join(path)).unwrap();
+        let made = std::fs::read(project.path(&format!(".out/us/{FRONTEND}/.deploy/server.js")));
+        assert_eq!(read("rootfs/var/www/server.js"), made.unwrap());
+        let config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+        assert_eq!(config["process"]["args"], json!(["node", "server.js"]));
+        assert_eq!(config["process"]["cwd"], "/var/www");
+    }
+    let copy = project.root().with_file_name("copy");
+    let from = format!("oci:{layout}:{}", name("eu", "vue-storefront"));
+    run(
+        "skopeo",
+        &["copy", "--quiet", &from, &format!("dir:{}", copy.display())],
+    );
+    assert!(Path::new(&copy).join("manifest.json").is_file());
+}
