@@ -78,6 +78,7 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
         bytes(removed.bytes),
         match layers.blobs {
             0 => String::new(),
+            1 => format!("and one layer of images, {}\n", bytes(layers.bytes)),
             count => format!("and {count} layers of images, {}\n", bytes(layers.bytes)),
         }
     ))

@@ -47,6 +47,7 @@ pub fn resolve(
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
     let prune = resolver.prune();
     let platform = resolver.platform();
+    resolver.base_image();
     let Resolver {
         mut problems,
         notices,
@@ -205,6 +206,16 @@ impl Resolver<'_> {
                     );
                 }
             }
+        }
+    }
+
+    fn base_image(&mut self) {
+        let base = &self.config.image.base;
+        let is_odd = |c: char| c.is_whitespace() || c.is_control();
+        if base.is_empty() || base.contains(is_odd) {
+            let message = format!("`{}` names no image", base.escape_debug());
+            let help = "name one as `FROM` has it: `node:22-alpine`, or `oci:<dir>:<name>`";
+            self.problem(&["image", "base"], message, help);
         }
     }
 

@@ -57,10 +57,10 @@ impl Blobs {
         is_there
     }
 
-    /// Writes a blob that is in memory. One that is there already is left as it is.
+    /// Writes a small blob that is in memory. One that is there and whole is left as it is.
     pub fn write(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
         let descriptor = Descriptor::of(media_type, bytes);
-        if !self.holds(&descriptor) {
+        if !self.holds(&descriptor) || self.read(&descriptor).is_err() {
             let mut file = self.temporary()?;
             file.write_all(bytes)
                 .map_err(Error::at("write", file.path()))?;
@@ -98,6 +98,27 @@ impl Blobs {
             ));
         }
         Ok(bytes)
+    }
+
+    /// Reads a blob of any size piece by piece; an error unless it is what its digest says.
+    pub fn verify(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let path = self.path(&descriptor.digest);
+        let mut file = self.open(descriptor)?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = file.read(&mut buffer).map_err(Error::at("read", &path))?;
+            if length == 0 {
+                break;
+            }
+            hasher.update(&buffer[..length]);
+        }
+        let found = hasher.end();
+        if found == descriptor.digest {
+            return Ok(());
+        }
+        let reason = format!("its content is `{found}`");
+        Err(Error::Damaged { path, reason })
     }
 
     /// Opens a blob to be read piece by piece. Its size is right; its content is not looked at.
@@ -140,9 +161,7 @@ impl Blobs {
                 reason: format!("{size} bytes were written and not {}", descriptor.size),
             });
         }
-        if self.holds(descriptor) {
-            return Ok(());
-        }
+        // Also over one that is there: that may be damaged, and this one is not.
         let path = self.path(&descriptor.digest);
         file.persist(&path)
             .map_err(|error| Error::at("write", &path)(error.error))?;

@@ -11,6 +11,7 @@ use super::{Digest, Platform};
 pub enum Error {
     /// The disk.
     #[error("cannot {doing} `{}`", path.display())]
+    #[diagnostic(help("{}", what_now(source)))]
     Io {
         /// Such as `read`.
         doing: &'static str,
@@ -131,6 +132,16 @@ impl Error {
             path,
             source,
         }
+    }
+}
+
+fn what_now(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "the disk is full: free some space and run again"
+        }
+        std::io::ErrorKind::PermissionDenied => "check who owns the file and its folder",
+        _ => "check the path; if something else changed it meanwhile, run again",
     }
 }
 

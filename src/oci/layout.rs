@@ -22,6 +22,9 @@ const MARK: &str = "oci-layout";
 /// The file that lists a layout's images.
 const LIST: &str = "index.json";
 
+/// What git is told about the folder.
+const IGNORED: &str = ".gitignore";
+
 /// The only version there is.
 const VERSION: &str = "1.0.0";
 
@@ -69,6 +72,11 @@ impl Layout {
             ));
         }
         let _lock = layout.lock()?;
+        let ignored = folder.join(IGNORED);
+        if !ignored.exists() {
+            // In a working tree it would count as a change that is in no commit.
+            std::fs::write(&ignored, "*\n").map_err(Error::at("write", &ignored))?;
+        }
         if !folder.join(LIST).exists() {
             let empty = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
             layout.replace(&empty)?;
@@ -170,13 +178,13 @@ impl Layout {
         self.replace(&document)
     }
 
-    /// Takes a blob over from other blobs: under a second name where the disk allows that, else
-    /// as a copy.
+    /// Takes a blob over from other blobs, if it is what its digest says: under a second name where
+    /// the disk allows that, else as a copy.
     pub fn take_blob(&self, from: &Blobs, descriptor: &Descriptor) -> Result<(), Error> {
         if self.blobs.holds(descriptor) {
             return Ok(());
         }
-        // Looks at the size, and says what is missing.
+        from.verify(descriptor)?;
         let mut source = from.open(descriptor)?;
         let temporary = self.blobs.temporary()?;
         let path = temporary.path().to_owned();

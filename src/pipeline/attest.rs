@@ -13,7 +13,7 @@ use super::failure::StageError;
 use super::preflight::Ready;
 use super::prune::{FOLDER, files};
 use crate::oci::{self, Descriptor, Digest, Manifest};
-use crate::plan::{ImagePlan, Maker, Plan};
+use crate::plan::{ImagePlan, Plan};
 
 /// `CycloneDX` 1.6: <https://cyclonedx.org/docs/1.6/json/>.
 const SBOM: &str = "application/vnd.cyclonedx+json";
@@ -177,9 +177,10 @@ fn provenance(
             .bases_of(planned)
             .map(|base| json!({ "name": base.name, "digest": { "sha256": base.digest.hex() } })),
     );
-    let maker = match planned.maker {
-        Maker::Oci(_) => "oci",
-        Maker::Docker(_) => "docker",
+    let maker = if image.made.is_some() {
+        "oci"
+    } else {
+        "docker"
     };
     let labels: Map<String, Value> = ready
         .labels(planned)

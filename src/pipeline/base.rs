@@ -26,7 +26,8 @@ const LAYOUT: &str = "oci:";
 #[diagnostic(
     code(alokai::base::missing),
     help(
-        "check `image.base` in `alokai.config.json` or the app's Dockerfile, and the network; without one, `skopeo copy docker://{name} oci:base-image:base` where there is one, and `\"base\": \"oci:base-image:base\"`"
+        "check `image.base` in `alokai.config.json` or the app's Dockerfile, and the network{}",
+        without_network(name)
     )
 )]
 pub struct Missing {
@@ -36,6 +37,16 @@ pub struct Missing {
     pub own: Box<StageError>,
     /// Why the engine does not give it, if it was asked.
     pub engine: Option<Box<DockerError>>,
+}
+
+/// How to have an image where there is no network.
+fn without_network(name: &str) -> String {
+    if name.starts_with(LAYOUT) {
+        return String::new();
+    }
+    format!(
+        "; where there is none, take one along: `skopeo copy docker://{name} oci:base-image:base`, and `\"base\": \"oci:base-image:base\"`"
+    )
 }
 
 /// What a base's name stands for in this run.

@@ -81,11 +81,21 @@ impl Destination {
                 let Some(found) = layout.find(&reference.within())? else {
                     return Ok(None);
                 };
-                let bytes = layout.blobs().read(&found)?;
+                // What is not whole is made again.
+                let Ok(bytes) = layout.blobs().read(&found) else {
+                    return Ok(None);
+                };
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
                     return Ok(Some(Tagged::foreign(found.digest)));
                 };
-                let config = layout.blobs().read(&manifest.config)?;
+                let mut layers = manifest.layers.iter();
+                let is_whole = layers.all(|layer| layout.blobs().holds(layer));
+                let Ok(config) = layout.blobs().read(&manifest.config) else {
+                    return Ok(None);
+                };
+                if !is_whole {
+                    return Ok(None);
+                }
                 (manifest, found.digest, config)
             }
         };

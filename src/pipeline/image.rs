@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, Order};
 use super::context::Context;
@@ -37,13 +37,14 @@ pub async fn run(
             let unit = Unit::app(Stage::Image, &artifact.unit);
             let note = |image: &Image| bytes(image.size);
             let labels = ready.labels(image);
-            let work = ready.builder(image).build(Order {
+            let order = Order {
                 unit: &unit,
                 artifact,
                 image,
                 reference,
                 labels: &labels,
-            });
+            };
+            let work = ready.build(plan, order, context).boxed_local();
             let work = context
                 .interrupt
                 .unless_stopped(Error::Interrupted.into(), work);

@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use bollard::Docker;
 use futures_util::StreamExt;
+use tokio::sync::OnceCell;
 
 use super::attest;
 use super::base::{Base, Missing, Sources};
-use super::builder::{Builder, DockerBuilder, Image, OciBuilder};
+use super::builder::{Builder, DockerBuilder, Image, OciBuilder, Order};
 use super::context::Context;
 use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
 use crate::event::Stage;
-use crate::oci::Digest;
+use crate::oci::{Digest, Layout, dockerfile};
 use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
 use crate::registry;
 use crate::store::UnitId;
@@ -30,7 +31,7 @@ const AT_ONCE: usize = 8;
 /// What stages after the build need, all of it there.
 #[derive(Default)]
 pub struct Ready {
-    docker: Option<DockerBuilder>,
+    docker: OnceCell<DockerBuilder>,
     oci: Option<OciBuilder>,
     destination: Option<Arc<Destination>>,
     bases: BTreeMap<String, Arc<Base>>,
@@ -41,13 +42,54 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Who makes an image.
-    pub fn builder(&self, image: &ImagePlan) -> &dyn Builder {
+    /// Makes an image. What only the engine can do may show first when a Dockerfile meets its base
+    /// and its files: `ADD` of an archive, or a signal that is not known here.
+    pub async fn build(
+        &self,
+        plan: &Plan,
+        order: Order<'_>,
+        context: &Arc<Context>,
+    ) -> Result<Image, StageError> {
+        let image = order.image;
         if self.by_engine.contains(&image.unit) {
-            self.docker.as_ref().expect("connected for it")
-        } else {
-            self.oci.as_ref().expect("there for all others")
+            return self.engine(context).await?.build(order).await;
         }
+        let built = self
+            .oci
+            .as_ref()
+            .expect("there for all others")
+            .build(order)
+            .await;
+        let is_layout = matches!(plan.target, Some(Target::Layout { .. }));
+        match built {
+            Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
+                if plan.builder == Wish::Auto && !is_layout =>
+            {
+                let line = image.dockerfile.line(&plan.project, &refusal);
+                context
+                    .events
+                    .notice(format!("{line}, needs the Docker engine: {}", refusal.why));
+                self.engine(context).await?.build(order).await
+            }
+            other => other,
+        }
+    }
+
+    /// Who has made an image.
+    pub fn maker(&self, image: &Image) -> &dyn Builder {
+        match &image.made {
+            Some(_) => self.oci.as_ref().expect("it has made it"),
+            None => self.docker.get().expect("it has made it"),
+        }
+    }
+
+    async fn engine(&self, context: &Arc<Context>) -> Result<&DockerBuilder, docker::Error> {
+        self.docker
+            .get_or_try_init(async || {
+                let docker = docker::connect(context.access.docker.as_deref()).await?;
+                Ok(DockerBuilder::new(docker, Arc::clone(context)))
+            })
+            .await
     }
 
     /// Labels of an image, with what its bases are in this run.
@@ -207,6 +249,10 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
         return Ok(None);
     };
     let destination = Destination::new(target, context).await?;
+    if let Destination::Layout(folder) = &destination {
+        // Made now, since what is in its way would be in the way of the first image.
+        Layout::create(folder)?;
+    }
     if let Destination::Registry { client, .. } = &destination {
         let unauthorized = match client.check().await {
             Err(error @ registry::Error::Unauthorized { .. }) => error,
@@ -339,6 +385,8 @@ async fn bases(
             ready.by_engine.insert(image.unit.clone());
         }
     }
-    ready.docker = docker.map(|docker| DockerBuilder::new(docker, Arc::clone(context)));
+    if let Some(docker) = docker {
+        ready.docker = OnceCell::new_with(Some(DockerBuilder::new(docker, Arc::clone(context))));
+    }
     Ok(ready)
 }

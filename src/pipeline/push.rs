@@ -67,7 +67,7 @@ pub async fn run(
 /// Its name comes last: whoever pulls by it gets all there is.
 async fn one(plan: &Plan, ready: &Ready, unit: &Unit, image: &Image) -> Result<Pushed, StageError> {
     let planned = plan.image(&image.unit).expect("made from the plan");
-    let builder = ready.builder(planned);
+    let builder = ready.maker(image);
     let digest = builder.push(unit, image).await?;
     if plan.attest {
         ready.attest(plan, planned, image, digest).await?;

@@ -188,8 +188,8 @@ fn a_name_is_listed_once_and_everything_else_stays() {
     ));
     let files = std::fs::read_dir(layout.folder()).expect("there").count();
     assert_eq!(
-        files, 3,
-        "something else than `blobs`, `index.json` and `oci-layout`"
+        files, 4,
+        "something else than `blobs`, `index.json`, `oci-layout` and `.gitignore`"
     );
 }
 

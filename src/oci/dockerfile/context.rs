@@ -154,6 +154,11 @@ impl File {
                 }),
                 Err(_) => Err(Error::NotText { path: from }),
             },
+            // Opening a pipe would wait for somebody to write to it.
+            Ok((metadata, None)) if !metadata.is_file() => Err(Error::Read {
+                path: from,
+                source: std::io::Error::other("it is neither file, folder nor link"),
+            }),
             Ok((metadata, None)) => Ok(Self {
                 mode: if metadata.permissions().mode() & 0o100 == 0 {
                     0o644

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::oci::dockerfile::Ignore;
 use crate::pipeline::failure::Io;
-use crate::pipeline::prune::{FOLDER, files};
+use crate::pipeline::prune::{FOLDER, files, odd};
 use crate::plan::{Dockerfile, DockerfileSource};
 
 /// Files of a build context.
@@ -80,6 +80,9 @@ impl Pack {
             return tar
                 .append_link(&mut header, path, target)
                 .map_err(Io::at("send", file));
+        }
+        if !metadata.is_file() {
+            return Err(Io::at("send", file)(odd()));
         }
         let content = std::fs::File::open(file).map_err(Io::at("read", file))?;
         let mut header = self.header(

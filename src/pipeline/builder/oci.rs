@@ -20,6 +20,7 @@ use crate::pipeline::base::{Base, BaseImage};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::{ImagePlan, Maker};
+use crate::registry;
 
 /// Layers of one image that are sent at the same time.
 const AT_ONCE: usize = 3;
@@ -159,9 +160,14 @@ impl OciBuilder {
                     self.blobs.clone()
                 };
                 let from = from.filter(|_| is_base);
-                destination
+                let put = destination
                     .put_layer(reference, layer, &holding, from)
-                    .await
+                    .await;
+                if put.as_ref().is_err_and(is_damaged) && holding.folder() == self.blobs.folder() {
+                    // The next run makes or brings it anew.
+                    self.blobs.remove(&layer.digest)?;
+                }
+                put
             })
             .await?;
         destination
@@ -201,6 +207,15 @@ impl Builder for OciBuilder {
             .name(&image.reference, &made.manifest, &made.bytes)
             .boxed_local()
     }
+}
+
+/// Whether a blob is not what its digest says.
+fn is_damaged(error: &StageError) -> bool {
+    matches!(
+        error,
+        StageError::Oci(oci::Error::Damaged { .. })
+            | StageError::Registry(registry::Error::Altered { .. })
+    )
 }
 
 /// Packs the entries, apart by how often they change.

@@ -79,6 +79,9 @@ impl<'a> Copier<'a> {
             let target = std::fs::read_link(from).map_err(Io::at("read", from))?;
             return std::os::unix::fs::symlink(target, &to).map_err(Io::at("link", &to));
         }
+        if !metadata.is_file() {
+            return Err(Io::at("copy", from)(odd()));
+        }
         let bytes = std::fs::copy(from, &to).map_err(|error| match std::fs::File::open(from) {
             Err(error) => Io::at("read", from)(error),
             Ok(_) => Io::at("write", &to)(error),
@@ -113,6 +116,11 @@ impl<'a> Copier<'a> {
         }
         Ok(())
     }
+}
+
+/// Of what can be in no image: opening a pipe would wait for somebody to write to it.
+pub fn odd() -> std::io::Error {
+    std::io::Error::other("it is neither file, folder nor link")
 }
 
 /// Files and links below `root`, with their paths in it; folders that `enter` refuses are not

@@ -16,7 +16,7 @@ use miette::Diagnostic;
 use rayon::prelude::*;
 
 use self::copy::Copier;
-pub use self::copy::files;
+pub use self::copy::{files, odd};
 pub use self::sizes::Sizes;
 use super::build::Built;
 use super::context::Context;
