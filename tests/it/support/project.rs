@@ -253,6 +253,8 @@ impl Project {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.root.with_file_name(".home"))
+            // What it says of itself would stand among what scripts print, on some days.
+            .env("npm_config_update_notifier", "false")
             .stdin(Stdio::null());
         for (name, value) in &self.environment {
             command.env(name, value);
