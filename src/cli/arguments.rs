@@ -344,7 +344,7 @@ pub(super) struct Work {
     /// Scripts that run at once, at most [default: cores, as far as memory goes]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
-    /// Runs scripts although their results are kept
+    /// Runs scripts although their results are kept; a deploy replaces images that are there
     #[arg(long)]
     pub force: bool,
     /// Tells in full why a script has to run

@@ -45,7 +45,7 @@ fn without_network(name: &str) -> String {
         return String::new();
     }
     format!(
-        "; where there is none, take one along: `skopeo copy docker://{name} oci:base-image:base`, and `\"base\": \"oci:base-image:base\"`"
+        "; where there is none, take one along: `skopeo copy docker://{name} oci:base-image:base`, and `\"image\": {{ \"base\": \"oci:base-image:base\" }}`"
     )
 }
 

@@ -6,12 +6,13 @@ use super::failure::Io;
 use super::lock::Lock;
 
 /// Everything that can be made again, relative to the project.
-const MADE: [&str; 7] = [
+const MADE: [&str; 8] = [
     ".out",
     ".alokai/manifests",
     ".alokai/results",
     ".alokai/logs",
     ".alokai/sizes",
+    super::live::RECORD,
     super::prune::MADE_OF,
     super::CACHE,
 ];

@@ -15,7 +15,7 @@ use crate::event::{Stage, Unit};
 use crate::plan::{Plan, Release};
 
 /// Where the record lies, relative to the project.
-const RECORD: &str = ".alokai/live.json";
+pub const RECORD: &str = ".alokai/live.json";
 
 /// Everything that would be live, by store.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -217,7 +217,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::plan::needs_docker),
         help(
-            "leave that line out (what has to run can run in the app's `build` script), or push to a registry with `--builder auto`"
+            "leave that line out (what has to run can run in the app's `build` script), or let Docker make it: `--builder auto`, and a registry that is no folder"
         )
     )]
     NeedsDocker {
@@ -229,6 +229,17 @@ pub enum Error {
         why: Box<str>,
         /// By whom or to where.
         into: Box<str>,
+    },
+    /// Images in a folder, where somebody else is to get them.
+    #[error("`{layout}` is a folder on this machine: {why}")]
+    #[diagnostic(code(alokai::plan::folder), help("{help}"))]
+    Folder {
+        /// As given.
+        layout: String,
+        /// Who cannot do what with it.
+        why: &'static str,
+        /// What to do.
+        help: &'static str,
     },
     /// Part of an image's name that no registry takes.
     #[error("`{value}` is no valid {what}: {why}")]

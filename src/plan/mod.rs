@@ -184,6 +184,7 @@ impl Plan {
             .unwrap_or_else(|| DEFAULT_CONSOLE.into());
         if request.until >= Stage::Prune {
             let where_to = Target::new(&project.root, &registry)?;
+            where_to.suits(request)?;
             let imaging = Imaging {
                 project,
                 stores: &plans,

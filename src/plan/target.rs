@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Builder, Error, Request};
+use crate::event::Stage;
 
 /// What an address of a folder begins with, as `skopeo` and `umoci` write it.
 const LAYOUT: &str = "oci:";
@@ -49,6 +50,33 @@ impl Target {
             name: format!("{LAYOUT}{folder}"),
             folder: project.join(folder),
         })
+    }
+
+    /// Whether everybody who has to can reach it: a folder is this machine's alone.
+    pub fn suits(&self, request: &Request) -> Result<(), Error> {
+        let Self::Layout { name, .. } = self else {
+            return Ok(());
+        };
+        let wrong = |why, help| {
+            Err(Error::Folder {
+                layout: name.clone(),
+                why,
+                help,
+            })
+        };
+        if request.until >= Stage::Deploy && !request.local {
+            wrong(
+                "the console cannot get images from it",
+                "stop before it with `--until push`, or deploy on this machine with `--local`",
+            )
+        } else if request.until >= Stage::Image && request.builder == Builder::Docker {
+            wrong(
+                "Docker does not write images into folders",
+                "leave out `--builder docker`, or name a registry",
+            )
+        } else {
+            Ok(())
+        }
     }
 
     /// How references begin.

@@ -143,6 +143,25 @@ fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
 }
 
 #[test]
+fn a_folder_is_for_this_machine_alone() {
+    let Some(project) = shop() else { return };
+    for (more, why) in [
+        (
+            &["--until", "deploy"][..],
+            "the console cannot get images from it",
+        ),
+        (
+            &["--until", "push", "--builder", "docker"],
+            "Docker does not write images into folders",
+        ),
+    ] {
+        let deploy = [&["store", "deploy", "--store", "us", "--dry-run"], more].concat();
+        let run = project.alokai(&deploy).fails_with(2);
+        assert!(run.stderr.contains(why), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn a_pipe_that_a_build_leaves_is_named_and_not_waited_for() {
     let Some(project) = shop() else { return };
     let build = project.read("apps/storefront-middleware/build.js");

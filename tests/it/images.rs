@@ -366,7 +366,8 @@ fn a_line_that_runs_something_is_named() {
         (["--builder", "oci"], "by `--builder oci`"),
         (["--docker-registry-url", "oci:out"], "into `oci:out`"),
     ] {
-        let run = project.alokai(&[&["store", "deploy", "--store", "us"], &more[..]].concat());
+        let deploy = ["store", "deploy", "--store", "us", "--until", "push"];
+        let run = project.alokai(&[&deploy[..], &more[..]].concat());
         let run = run.fails_with(2);
         let told = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.contains("alokai::plan::needs_docker"), "{told}");
