@@ -368,8 +368,10 @@ async fn bases(
         for ((key, by_engine), (name, _)) in &wanted {
             if *by_engine || in_engine.contains(key) {
                 match docker::provide(engine, name, context).await {
+                    // One that other images are made from without the engine is known better.
                     Ok(base) => {
-                        ready.bases.insert(key.clone(), Arc::new(base));
+                        let known = ready.bases.entry(key.clone());
+                        known.or_insert_with(|| Arc::new(base));
                     }
                     Err(error) => problems.push(error.into()),
                 }

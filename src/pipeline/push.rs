@@ -25,8 +25,6 @@ pub struct Pushed {
     pub reference: Reference,
     /// Digest of its manifest.
     pub digest: Digest,
-    /// Whether it was there before the run.
-    pub was_there: bool,
 }
 
 impl Pushed {
@@ -77,6 +75,5 @@ async fn one(plan: &Plan, ready: &Ready, unit: &Unit, image: &Image) -> Result<P
         unit: image.unit.clone(),
         reference: image.reference.clone(),
         digest,
-        was_there: false,
     })
 }

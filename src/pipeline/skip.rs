@@ -94,7 +94,6 @@ fn judge(
                 unit: image.unit.clone(),
                 reference: reference.clone(),
                 digest: found.digest,
-                was_there: true,
             },
             size: found.size,
         }));

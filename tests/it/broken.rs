@@ -178,6 +178,35 @@ fn a_pipe_that_a_build_leaves_is_named_and_not_waited_for() {
 }
 
 #[test]
+fn one_base_serves_both_who_needs_docker_and_who_does_not() {
+    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+        return;
+    };
+    let name = unique("both");
+    let dockerfile = format!(
+        "FROM {base}\nCOPY .deploy /srv\nRUN id -u\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n"
+    );
+    let project = Project::shop_named(&name)
+        .setting("image", &json!({ "base": base }))
+        .file(
+            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
+            &dockerfile,
+        );
+    project.commit();
+    let project = registry.used_by(project, "http://127.0.0.1:9");
+    let run = project.alokai(&DEPLOY).succeeds();
+    assert!(
+        run.stderr.contains("needs the Docker engine"),
+        "{}",
+        run.stderr
+    );
+    for app in ["vue-storefront", "vue-storefront-middleware"] {
+        let tags = registry.tags(&format!("{name}-us-storefrontcloud-io/{app}"));
+        assert_eq!(tags, [project.sha()]);
+    }
+}
+
+#[test]
 fn what_shows_late_that_it_needs_docker_goes_to_docker_then() {
     let (Some(registry), Some(base)) = (registry(), base_reference()) else {
         return;
