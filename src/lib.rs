@@ -9,7 +9,7 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
-//! lockfile the part of a lock file that some folders reach
+//! workspace the package manager, its lock file, the folders of its workspace
 //! cache   results of tasks, found by everything that the tasks can see; here and remote
 //! oci     images as values: digests, manifests, layers, Dockerfiles
 //! registry the distribution protocol, and who may speak it
@@ -30,7 +30,6 @@ pub mod error;
 pub mod event;
 pub mod files;
 pub mod git;
-pub mod lockfile;
 pub mod oci;
 pub mod overlay;
 pub mod path;
@@ -39,3 +38,4 @@ pub mod plan;
 pub mod registry;
 pub mod report;
 pub mod store;
+pub mod workspace;

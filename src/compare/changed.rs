@@ -18,16 +18,7 @@ use super::{Error, Snapshot};
 use crate::config::{BaseApp, Project};
 use crate::overlay::{Entry, Layer, Layers, Owner, View};
 use crate::store::{AppName, Store, StoreId};
-
-/// Lock files of the package managers, in the project's folder.
-const LOCK_FILES: [&str; 6] = [
-    "package-lock.json",
-    "npm-shrinkwrap.json",
-    "yarn.lock",
-    "pnpm-lock.yaml",
-    "bun.lock",
-    "bun.lockb",
-];
+use crate::workspace::PackageManager;
 
 /// What is compared with what.
 #[derive(Debug, Clone, Default)]
@@ -127,6 +118,8 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
     let compared = Compared::new(old.as_ref(), &new)?;
     let paths = repository.changed_paths(&old_tree, new.tree.as_ref())?;
     let stores: Vec<&Store> = new.project.stores.deployables().collect();
+    let sides = [Some(&new), old.as_ref()];
+    let lock_files: BTreeSet<&str> = sides.into_iter().flatten().flat_map(lock_files).collect();
     let found: Vec<Changed> = stores
         .par_iter()
         .map(|store| {
@@ -151,7 +144,7 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
                 packages.extend(package_folders(&old.project, before));
             }
             for path in &paths {
-                let reason = if LOCK_FILES.contains(&path.as_str()) {
+                let reason = if lock_files.contains(path.as_str()) {
                     Reason::PackageLockChanged
                 } else if globs.is_match(path) || packages.iter().any(|it| path.starts_with(it)) {
                     Reason::GlobalDependenciesChanged
@@ -194,6 +187,20 @@ fn globs(globs: &[String]) -> Result<GlobSet, Error> {
         }
     }
     Ok(set.build().unwrap_or_default())
+}
+
+/// Names of the lock files that the package manager of this side may read.
+fn lock_files(side: &Snapshot) -> Vec<&'static str> {
+    let root = &side.project.root;
+    let field = side.project.package.package_manager.as_deref();
+    match PackageManager::detect(side.files(), root, field) {
+        Ok(manager) => manager.lock_files().to_vec(),
+        Err(_) => PackageManager::ALL
+            .iter()
+            .flat_map(|manager| manager.lock_files())
+            .copied()
+            .collect(),
+    }
 }
 
 /// Folders of workspace packages that an app of the store depends on, with a `/` at the end.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::config::{self, Project};
+use crate::files::{Disk, Files};
 use crate::git::{Objects, Repository, Tree};
 use crate::overlay::{Composer, Lister};
 
@@ -51,6 +52,14 @@ impl Snapshot {
             lister,
             tree: Some(tree),
         })
+    }
+
+    /// What its files are read from.
+    pub fn files(&self) -> &dyn Files {
+        match &self.tree {
+            Some(tree) => tree,
+            None => &Disk,
+        }
     }
 
     /// Composes its stores.

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use crate::files::{Files, Node};
 use crate::store::{AppKind, AppName, StoreId};
+use crate::workspace::PackageManager;
+use crate::workspace::folders::WorkspaceGlobs;
 
 use super::package::PackageJson;
 use super::problem::{Error, Notice, Place, Problem};
@@ -30,7 +32,7 @@ pub struct Folders {
     pub apps: Vec<BaseApp>,
     /// Folders of stores, parents before children.
     pub stores: Vec<StoreFolder>,
-    /// Folders of `packages/` with a named `package.json`, by folder.
+    /// Folders of the workspace with a named `package.json`, sorted. Base apps are not among them.
     pub packages: Vec<WorkspacePackage>,
     /// What is odd but stops nothing.
     pub notices: Vec<Notice>,
@@ -79,24 +81,11 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<Folders, Error> {
             )),
         }
     }
-    for name in subfolders(files, &root.join("packages"), &mut Vec::new())? {
-        let folder = format!("packages/{name}");
-        let file = root.join(&folder).join("package.json");
-        if files.is_file(&file) {
-            let package = PackageJson::read_from(files, &file)?;
-            if let Some(name) = package.name.clone() {
-                found.packages.push(WorkspacePackage {
-                    name,
-                    folder,
-                    package,
-                });
-            }
-        }
-    }
     let file = root.join("package.json");
     if files.is_file(&file) {
         found.root = PackageJson::read_from(files, &file)?;
     }
+    packages(files, root, &mut found)?;
     stores(
         files,
         root,
@@ -115,7 +104,48 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<Folders, Error> {
     }
 }
 
-/// A `package.json` that is none, among the other problems.
+/// Finds the packages of the workspace. What lies in `apps/` is an app or a store.
+fn packages(files: &dyn Files, root: &Path, found: &mut Folders) -> Result<(), Error> {
+    let field = found.root.package_manager.as_deref();
+    let manager = PackageManager::detect(files, root, field);
+    let pnpm = manager == Ok(PackageManager::Pnpm);
+    let failed = |source| Error::Workspace {
+        path: root.to_owned(),
+        source,
+    };
+    let globs = WorkspaceGlobs::read(files, root, &found.root.workspaces, pnpm);
+    let folders = globs
+        .and_then(|globs| globs.find(files, root))
+        .map_err(failed)?;
+    for folder in folders {
+        if folder == "apps" || folder.starts_with("apps/") {
+            continue;
+        }
+        let file = root.join(&folder).join("package.json");
+        let package = PackageJson::read_from(files, &file)?;
+        let Some(name) = package.name.clone() else {
+            continue;
+        };
+        if let Some(other) = found.packages.iter().find(|other| other.name == name) {
+            found.notices.push(Notice {
+                message: format!(
+                    "`{folder}` and `{}` have the same package name `{name}`; only the second is used",
+                    other.folder
+                ),
+                place: Place::Folder(folder),
+            });
+            continue;
+        }
+        found.packages.push(WorkspacePackage {
+            name,
+            folder,
+            package,
+        });
+    }
+    Ok(())
+}
+
+/// A `package.json` that cannot be read, among the other problems.
 fn broken(error: &Error) -> Problem {
     let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
     Problem::new(

@@ -26,6 +26,7 @@ pub use raw::{AppImage, Console, Image};
 use crate::files::{Disk, Files};
 use crate::oci::Platform;
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
+use crate::workspace::{PackageManager, UnknownManager};
 
 /// The name of the config file; the folder that holds it is the project.
 pub const FILE: &str = "alokai.config.json";
@@ -41,7 +42,7 @@ pub struct BaseApp {
     pub package: PackageJson,
 }
 
-/// A folder `packages/<folder>`: code that apps depend on, built once for all stores.
+/// A package of the workspace: code that apps depend on, built once for all stores.
 #[derive(Debug, Clone)]
 pub struct WorkspacePackage {
     /// The package's name, as others depend on it.
@@ -151,6 +152,12 @@ impl Project {
         let text = std::fs::read_to_string(self.root.join(FILE)).ok()?;
         let offset = check::locate(&text, pointer)?.offset();
         Some(text.get(..offset)?.matches('\n').count() + 1)
+    }
+
+    /// The package manager of the project.
+    pub fn package_manager(&self) -> Result<PackageManager, UnknownManager> {
+        let field = self.package.package_manager.as_deref();
+        PackageManager::detect(&Disk, &self.root, field)
     }
 
     /// The base app of that name.

@@ -45,6 +45,8 @@ pub struct PackageJson {
     /// What `npm pack` would take; `None` means everything.
     #[serde(deserialize_with = "lenient")]
     pub files: Option<Vec<String>>,
+    /// Globs of the folders of the workspace: a list, or an object with `packages`.
+    pub workspaces: serde_json::Value,
     /// `<name>@<version>` of the project's package manager.
     #[serde(deserialize_with = "lenient")]
     pub package_manager: Option<String>,

@@ -64,6 +64,18 @@ pub enum Error {
         /// What the parser says.
         source: serde_json::Error,
     },
+    /// The folders of the workspace cannot be found.
+    #[error("cannot read the workspace of `{}`", path.display())]
+    #[diagnostic(
+        code(alokai::config::workspace),
+        help("check `workspaces` in `package.json`, or `pnpm-workspace.yaml`")
+    )]
+    Workspace {
+        /// The project.
+        path: PathBuf,
+        /// The system's or the parser's message.
+        source: std::io::Error,
+    },
 }
 
 fn count(problems: usize) -> String {

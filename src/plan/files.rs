@@ -10,7 +10,6 @@ use globset::{Glob, GlobSetBuilder};
 use super::Error;
 use crate::cache::FileInput;
 use crate::config::Project;
-use crate::lockfile::Lockfile;
 use crate::overlay::{ContentId, Layer, Lister, Owner};
 
 /// Files at the top of a project that no script depends on. The config's effects are in the
@@ -109,7 +108,7 @@ pub fn project_files(
     let is_seen = |path: &str| {
         let end = Path::new(path).extension();
         let is_text = end.is_some_and(|end| end == "md" || end == "log");
-        !is_text && !UNSEEN.contains(&path) && !Lockfile::NAMES.contains(&path)
+        !is_text && !UNSEEN.contains(&path)
     };
     let mut all = files(&lister.top()?, "//", is_seen);
     for folder in PATCHES {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::task::Task;
 use crate::config::{PackageJson, Project};
-use crate::lockfile::{Folder, Lockfile, Workspace};
+use crate::files::Disk;
 use crate::overlay::ContentId;
+use crate::workspace::lockfile::{Folder, Lockfile, Workspace};
 
 /// The project's lock file.
 pub enum Lock {
@@ -20,10 +21,10 @@ pub enum Lock {
 impl Lock {
     /// Reads the first that is there.
     pub fn read(project: &Project) -> Self {
-        let found = Lockfile::NAMES.iter().find_map(|name| {
-            let text = std::fs::read(project.root.join(name)).ok()?;
-            Some((*name, text))
-        });
+        let manager = project.package_manager().ok();
+        let name = manager.and_then(|manager| manager.lock_file(&Disk, &project.root));
+        let found =
+            name.and_then(|name| Some((name, std::fs::read(project.root.join(name)).ok()?)));
         let Some((name, text)) = found else {
             return Self::None;
         };

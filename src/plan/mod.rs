@@ -9,7 +9,6 @@ mod files;
 mod image;
 mod inputs;
 mod installed;
-mod package_manager;
 mod release;
 mod select;
 mod tag;
@@ -25,7 +24,6 @@ pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
 pub use image::{Builder, Dockerfile, DockerfileSource, ImagePlan, Maker, SCRATCH};
 pub use inputs::{Keys, Surroundings};
-pub use package_manager::PackageManager;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
 pub use select::{Filter, Selection};
 pub use target::{Reference, Target};
@@ -35,10 +33,12 @@ pub use variables::is_system;
 use crate::cache::{Inputs, Limits};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
+use crate::files::Disk;
 use crate::git::{Repository, Revision};
 use crate::oci::Digest;
 use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
+use crate::workspace::{PackageManager, UnknownManager};
 use image::Imaging;
 use inputs::Seen;
 
@@ -173,7 +173,7 @@ impl Plan {
         let mut seen = Seen::default();
         let mut install = "";
         if request.until >= Stage::Build {
-            install = PackageManager::detect(project)?.install(project);
+            install = manager(project)?.install(&Disk, &project.root);
             tasks = task::tasks(project, &plans, &chosen, &request.script)?;
             seen = Seen::new(project, &lister, &tasks, &request.surroundings)?;
             seen.complete(&plans, &mut tasks);
@@ -392,6 +392,15 @@ fn unused(stores: &[StorePlan]) -> Vec<String> {
     notices.sort();
     notices.dedup();
     notices
+}
+
+/// The package manager, or an error that names the field that is wrong.
+fn manager(project: &Project) -> Result<PackageManager, Error> {
+    let manager = project.package_manager();
+    manager.map_err(|UnknownManager(name)| Error::PackageManager {
+        path: project.root.join("package.json"),
+        name,
+    })
 }
 
 fn first_set(values: [&Option<String>; 2]) -> Option<String> {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::Keys;
-use super::package_manager::PackageManager;
 use super::select::Chosen;
 use super::{Error, StorePlan};
 use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
 use crate::overlay::Composition;
 use crate::store::{AppKind, UnitId};
+use crate::workspace::PackageManager;
 
 /// The script that makes an app what an image takes.
 pub const BUILD: &str = "build";
@@ -144,7 +144,7 @@ pub fn tasks(
 ) -> Result<Vec<Task>, Error> {
     let mut graph = Graph {
         project,
-        manager: PackageManager::detect(project)?,
+        manager: super::manager(project)?,
         packages: Packages::new(project),
         of_package: BTreeMap::new(),
         middleware: BTreeMap::new(),
@@ -269,7 +269,7 @@ impl Graph<'_> {
                 never_kept: None,
                 per_store: false,
                 sees: Sees::Own,
-                command: self.manager.run(&Script::default()),
+                command: self.manager.run(BUILD, &[]),
                 folder: package.folder.clone(),
                 source: package.folder.clone(),
                 dependencies: required(&package.package),
@@ -316,7 +316,7 @@ impl Graph<'_> {
                 AppKind::Frontend(_) => Sees::Middleware,
                 _ => Sees::All,
             },
-            command: self.manager.run(script),
+            command: self.manager.run(&script.name, &script.arguments),
             folder: format!(".out/{}/{}", unit.store, unit.app),
             source: format!("apps/{}", app.name),
             dependencies: required(&app.package),

@@ -21,8 +21,8 @@ macro_rules! samples {
         [$(Sample {
             manager: $manager,
             file: $file,
-            before: include_str!(concat!("../../fixtures/lockfiles/", $manager, "/before")),
-            after: include_str!(concat!("../../fixtures/lockfiles/", $manager, "/after")),
+            before: include_str!(concat!("../../../fixtures/lockfiles/", $manager, "/before")),
+            after: include_str!(concat!("../../../fixtures/lockfiles/", $manager, "/after")),
         },)*]
     };
 }

@@ -57,16 +57,6 @@ struct Node {
 }
 
 impl Lockfile {
-    /// Names of lock files in order of preference, as they lie in a project's root.
-    pub const NAMES: [&str; 6] = [
-        "npm-shrinkwrap.json",
-        "package-lock.json",
-        "pnpm-lock.yaml",
-        "yarn.lock",
-        "bun.lock",
-        "bun.lockb",
-    ];
-
     /// Reads it; `None` where this format or version is not understood.
     #[must_use]
     pub fn parse(name: &str, text: &[u8], workspace: &Workspace<'_>) -> Option<Self> {
