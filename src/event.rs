@@ -141,7 +141,12 @@ pub enum Miss {
     /// It always runs.
     Never {
         /// Why.
-        because: &'static str,
+        because: String,
+    },
+    /// What the tasks before it make is not known yet.
+    Depends {
+        /// On whose result.
+        on: Vec<String>,
     },
     /// It was asked for with `--force`.
     Forced,
@@ -163,6 +168,9 @@ impl Miss {
         let changes = match self {
             Self::New => return "miss, no earlier result of it is known here".into(),
             Self::Never { because } => return format!("runs in any case: {because}"),
+            Self::Depends { on } => {
+                return format!("depends on the result of {}", on.join(", "));
+            }
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
                 return "miss, nothing has changed, but the result is not kept any more".into();

@@ -6,9 +6,11 @@
 
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind, Result};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use git2::Oid;
+use serde::{Deserialize, Serialize};
 
 /// A tree of files that can be read.
 pub trait Files: Send + Sync {
@@ -70,6 +72,71 @@ pub struct FileStat {
     pub changed: (i64, i64),
     /// Its blob, in a commit.
     pub blob: Option<Oid>,
+}
+
+/// What the system knows of a file, a link or a folder. While it stays the same, so does the
+/// content: nobody can set back when an inode was last changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StampFields", into = "StampFields")]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds since the epoch when the content was last written.
+    pub modified: (i64, i64),
+    /// The same of the inode: content, mode, owner, name.
+    pub changed: (i64, i64),
+    /// Kind and permissions.
+    pub mode: u32,
+}
+
+/// A stamp as it is stored: there are very many, so without names.
+type StampFields = (u64, i64, i64, i64, i64, u32);
+
+impl From<StampFields> for Stamp {
+    fn from((size, modified, modified_ns, changed, changed_ns, mode): StampFields) -> Self {
+        Self {
+            size,
+            modified: (modified, modified_ns),
+            changed: (changed, changed_ns),
+            mode,
+        }
+    }
+}
+
+impl From<Stamp> for StampFields {
+    fn from(stamp: Stamp) -> Self {
+        let (modified, changed) = (stamp.modified, stamp.changed);
+        (
+            stamp.size, modified.0, modified.1, changed.0, changed.1, stamp.mode,
+        )
+    }
+}
+
+impl Stamp {
+    /// Of what lies at the path; a link is not followed. `None` where nothing can be seen.
+    pub fn of(path: &Path) -> Option<Self> {
+        path.symlink_metadata().ok().map(|it| Self::new(&it))
+    }
+
+    /// Of what this metadata belongs to.
+    pub fn new(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            mode: metadata.mode(),
+        }
+    }
+
+    /// Whether it is a folder's.
+    pub fn is_folder(self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+
+    /// Whether `to` can be the same file after it was renamed, which changes the inode.
+    pub fn is_moved(self, to: Self) -> bool {
+        (self.size, self.modified, self.mode) == (to.size, to.modified, to.mode)
+    }
 }
 
 /// The working tree.

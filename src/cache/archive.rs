@@ -13,8 +13,7 @@ use std::path::Path;
 use tar::{EntryType, Header};
 
 use super::Error;
-use super::key::Sha256;
-use super::names::{Names, Scan};
+use super::key::{OutputDigest, OutputHasher, Sha256};
 
 /// Where the log lies in an archive.
 pub const LOG: &str = "log";
@@ -37,16 +36,15 @@ pub struct Packed {
     pub length: u64,
     /// Bytes of what is in it.
     pub bytes: u64,
-    /// Where the own store's name occurs, if it does.
-    pub named_in: Option<String>,
+    /// Identity of the files, without the log.
+    pub output: OutputDigest,
 }
 
-/// Packs the log and these paths of the folder, and looks for names on the way.
+/// Packs the log and these paths of the folder.
 pub fn pack(
     folder: &Path,
     paths: &BTreeSet<String>,
     log: &Path,
-    names: &Names,
     to: File,
 ) -> Result<Packed, Error> {
     let written = Counted {
@@ -65,17 +63,14 @@ pub fn pack(
     let encoder = zstd::Encoder::new(written, LEVEL).map_err(failed(folder))?;
     let mut tar = tar::Builder::new(encoder);
     let mut bytes = 0;
-    let mut named_in = None;
+    let mut output = OutputHasher::default();
     if log.is_file() {
-        // The log names whom it is of, and may.
         bytes += file(&mut tar, log, LOG, None).map_err(failed(log))?;
     }
     for path in paths {
         let full = folder.join(path);
         let name = format!("{FILES}/{path}");
         let metadata = full.symlink_metadata().map_err(failed(&full))?;
-        let mut scan = names.scan();
-        scan.text(path.as_bytes());
         if metadata.is_symlink() {
             let target = std::fs::read_link(&full).map_err(failed(&full))?;
             let inside = target
@@ -89,24 +84,22 @@ pub fn pack(
                     ),
                 });
             }
-            scan.text(target.as_os_str().as_encoded_bytes());
+            output.link(path, target.as_os_str().as_encoded_bytes());
             let mut header = header(EntryType::Symlink, 0o777, 0);
             tar.append_link(&mut header, &name, &target)
                 .map_err(failed(&full))?;
         } else if metadata.is_dir() {
+            output.folder(path);
             let mut header = header(EntryType::Directory, 0o755, 0);
             tar.append_data(&mut header, format!("{name}/"), io::empty())
                 .map_err(failed(&full))?;
         } else if metadata.is_file() {
-            scan.begin_file(path);
-            bytes += file(&mut tar, &full, &name, Some(&mut scan)).map_err(failed(&full))?;
+            let hasher = Some((&mut output, path.as_str()));
+            bytes += file(&mut tar, &full, &name, hasher).map_err(failed(&full))?;
         } else {
             return Err(Error::Unfit {
                 reason: format!("`{}` is neither file, folder nor link", path.escape_debug()),
             });
-        }
-        if named_in.is_none() && scan.has_found() {
-            named_in = Some(path.clone());
         }
     }
     let encoder = tar.into_inner().map_err(failed(folder))?;
@@ -120,8 +113,35 @@ pub fn pack(
         digest: digest.end(),
         length,
         bytes,
-        named_in,
+        output: output.end(),
     })
+}
+
+/// Identity of these paths of the folder, without an archive.
+pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<OutputDigest> {
+    let mut output = OutputHasher::default();
+    let mut buffer = vec![0; 1 << 16];
+    for path in paths {
+        let full = folder.join(path);
+        let metadata = full.symlink_metadata()?;
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(&full)?;
+            output.link(path, target.as_os_str().as_encoded_bytes());
+        } else if metadata.is_dir() {
+            output.folder(path);
+        } else {
+            output.file(path, metadata.permissions().mode(), metadata.len());
+            let mut file = File::open(&full)?;
+            loop {
+                let length = file.read(&mut buffer)?;
+                if length == 0 {
+                    break;
+                }
+                output.content(&buffer[..length]);
+            }
+        }
+    }
+    Ok(output.end())
 }
 
 fn header(kind: EntryType, mode: u32, size: u64) -> Header {
@@ -135,20 +155,24 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-/// Appends a file, and lets its content be scanned.
+/// Appends a file; its content is part of the digest that is given with its path.
 fn file(
     tar: &mut tar::Builder<impl Write>,
     path: &Path,
     name: &str,
-    scan: Option<&mut Scan>,
+    digest: Option<(&mut OutputHasher, &str)>,
 ) -> io::Result<u64> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let size = metadata.len();
     let mode = metadata.permissions().mode() & 0o777;
-    let mut reader = Scanned {
+    let output = digest.map(|(output, path)| {
+        output.file(path, mode, size);
+        output
+    });
+    let mut reader = Digested {
         inner: file.take(size),
-        scan,
+        output,
         read: 0,
     };
     tar.append_data(
@@ -156,27 +180,24 @@ fn file(
         name,
         &mut reader,
     )?;
-    if let Some(scan) = reader.scan {
-        scan.end_file();
-    }
     if reader.read != size {
         return Err(io::Error::other("it has become shorter while it was read"));
     }
     Ok(size)
 }
 
-struct Scanned<'a, 'n, R> {
+struct Digested<'a, R> {
     inner: R,
-    scan: Option<&'a mut Scan<'n>>,
+    output: Option<&'a mut OutputHasher>,
     read: u64,
 }
 
-impl<R: Read> Read for Scanned<'_, '_, R> {
+impl<R: Read> Read for Digested<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.read += length as u64;
-        if let Some(scan) = &mut self.scan {
-            scan.piece(&buffer[..length]);
+        if let Some(output) = &mut self.output {
+            output.content(&buffer[..length]);
         }
         Ok(length)
     }
@@ -231,25 +252,29 @@ fn leads_inside(path: &str, target: &str) -> bool {
 }
 
 /// Unpacks an archive into an empty folder: the log, and below `files` the rest, whose paths it
-/// returns. `digest` and `bytes` are what the archive must have.
-pub fn unpack(
-    archive: File,
-    digest: &str,
-    bytes: u64,
-    into: &Path,
-) -> Result<BTreeSet<String>, Error> {
-    read(archive, digest, bytes, Some(into))
+/// returns. `expected` is what the archive must have.
+pub fn unpack(archive: File, expected: &Expected, into: &Path) -> Result<BTreeSet<String>, Error> {
+    read(archive, expected, Some(into))
 }
 
 /// Whether an archive could be unpacked, as far as it is the archive's own fault.
-pub fn check(archive: File, digest: &str, bytes: u64) -> Result<(), Error> {
-    read(archive, digest, bytes, None).map(drop)
+pub fn check(archive: File, expected: &Expected) -> Result<(), Error> {
+    read(archive, expected, None).map(drop)
+}
+
+/// What an entry says of its archive.
+pub struct Expected<'a> {
+    /// SHA-256 of the archive.
+    pub digest: &'a str,
+    /// Bytes of what is in it.
+    pub bytes: u64,
+    /// Identity of the files in it.
+    pub output: OutputDigest,
 }
 
 fn read(
     archive: File,
-    digest: &str,
-    bytes: u64,
+    expected: &Expected,
     into: Option<&Path>,
 ) -> Result<BTreeSet<String>, Error> {
     let damaged = |reason: String| Error::Damaged { reason };
@@ -263,11 +288,12 @@ fn read(
         .map_err(unreadable)?;
     let mut unpacking = Unpacking {
         into,
-        left: bytes,
+        left: expected.bytes,
         paths: BTreeSet::new(),
         leaves: BTreeSet::new(),
         folders: BTreeSet::new(),
         has_log: false,
+        output: OutputHasher::default(),
     };
     {
         let mut tar = tar::Archive::new(&mut decoder);
@@ -281,11 +307,14 @@ fn read(
     }
     let mut counted = decoder.finish();
     io::copy(&mut counted, &mut io::sink()).map_err(unreadable)?;
-    if counted.into_inner().digest.end() != digest {
+    if counted.into_inner().digest.end() != expected.digest {
         return Err(damaged("its digest is another one".into()));
     }
     if unpacking.left != 0 {
         return Err(damaged(format!("{} bytes are missing", unpacking.left)));
+    }
+    if unpacking.output.end() != expected.output {
+        return Err(damaged("its files have another digest".into()));
     }
     Ok(unpacking.paths)
 }
@@ -301,6 +330,7 @@ struct Unpacking<'a> {
     /// Folders in which something lies.
     folders: BTreeSet<String>,
     has_log: bool,
+    output: OutputHasher,
 }
 
 impl Unpacking<'_> {
@@ -316,7 +346,7 @@ impl Unpacking<'_> {
                     return Err(refuse("is there twice"));
                 }
                 let full = self.into.map(|into| into.join(LOG));
-                return self.file(member, full.as_deref(), 0o644);
+                return self.file(member, full.as_deref(), 0o644, false);
             }
             (Some(path), EntryType::Directory) => path.strip_suffix('/').unwrap_or(path),
             (Some(path), _) => path,
@@ -350,15 +380,21 @@ impl Unpacking<'_> {
             EntryType::Regular => {
                 let mode = member.header().mode().unwrap_or(0o644);
                 let mode = mode & 0o777;
-                self.file(member, full, mode)
+                let size = member.header().size().unwrap_or(0);
+                self.output.file(path, mode, size);
+                self.file(member, full, mode, true)
             }
-            EntryType::Directory => Ok(()),
+            EntryType::Directory => {
+                self.output.folder(path);
+                Ok(())
+            }
             EntryType::Symlink => {
                 let target = member.link_name_bytes().unwrap_or_default().into_owned();
                 let target = String::from_utf8(target).map_err(|_| refuse("leads to no text"))?;
                 if !leads_inside(path, &target) {
                     return Err(refuse("is a link that leads out of its folder"));
                 }
+                self.output.link(path, target.as_bytes());
                 full.map_or(Ok(()), |full| {
                     std::os::unix::fs::symlink(target, full).map_err(Error::at("link", full))
                 })
@@ -367,7 +403,14 @@ impl Unpacking<'_> {
         }
     }
 
-    fn file(&mut self, from: &mut impl Read, to: Option<&Path>, mode: u32) -> Result<(), Error> {
+    /// Reads a file's content, writes it to `to`, and counts it as output unless it is the log.
+    fn file(
+        &mut self,
+        from: &mut impl Read,
+        to: Option<&Path>,
+        mode: u32,
+        is_output: bool,
+    ) -> Result<(), Error> {
         let mut file = match to {
             Some(to) => {
                 let mut options = std::fs::OpenOptions::new();
@@ -390,6 +433,9 @@ impl Unpacking<'_> {
                 .ok_or_else(|| Error::Damaged {
                     reason: "it has more bytes than it should".into(),
                 })?;
+            if is_output {
+                self.output.content(&buffer[..length]);
+            }
             if let Some((file, to)) = &mut file {
                 file.write_all(&buffer[..length])
                     .map_err(Error::at("write", to))?;
@@ -404,7 +450,7 @@ mod tests {
 
     use tar::EntryType::{self, Block, Directory, Link, Regular, Symlink};
 
-    use super::{Sha256, check, leads_inside, unpack};
+    use super::{Expected, OutputHasher, Sha256, check, leads_inside, unpack};
 
     /// A path, what lies there, and where it leads if it is a link.
     type Member = (&'static str, EntryType, &'static str);
@@ -474,8 +520,24 @@ mod tests {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             file.write_all(&bytes).expect("written");
             let open = || file.reopen().expect("it is there");
-            let looked_at = check(open(), &digest, 0);
-            let unpacked = unpack(open(), &digest, 0, &into).map(drop);
+            let mut output = OutputHasher::default();
+            for (name, kind, target) in *members {
+                let Some(path) = name.strip_prefix("files/") else {
+                    continue;
+                };
+                match kind {
+                    Directory => output.folder(path.trim_end_matches('/')),
+                    Symlink => output.link(path, target.as_bytes()),
+                    _ => output.file(path, 0o644, 0),
+                }
+            }
+            let expected = Expected {
+                digest: &digest,
+                bytes: 0,
+                output: output.end(),
+            };
+            let looked_at = check(open(), &expected);
+            let unpacked = unpack(open(), &expected, &into).map(drop);
             for result in [looked_at, unpacked] {
                 let said = result.err().map(|error| error.to_string());
                 match said {

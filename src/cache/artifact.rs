@@ -11,8 +11,8 @@ use super::{Entry, Error, Key, archive, is_digest};
 /// What a skippable frame of zstd begins with, as it lies in the file.
 const FRAME: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
 
-/// Bytes that an entry in front of an archive may have.
-const LONGEST_ENTRY: usize = 64 * 1024;
+/// Bytes that an entry in front of an archive may have. A list of reads is long.
+const LONGEST_ENTRY: usize = 1024 * 1024;
 
 /// What the signature of a body of that length begins with, as turbo signs since the middle of
 /// 2026: each part after its length, the team by its id.
@@ -94,5 +94,5 @@ pub fn check(
             .map_err(|_| damaged("its signature is missing or wrong"))?;
     }
     let file = archive.reopen().map_err(failed())?;
-    archive::check(file, &entry.blob, entry.bytes)
+    archive::check(file, &entry.expected())
 }

@@ -5,12 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::key::{Hasher, Key};
+use super::key::{Key, OutputDigest};
 
-/// Grows when a key means something else, so that older results are not taken for newer ones.
-const SCHEMA: &[u8] = b"alokai 1";
-
-/// Everything that a task can see, with its own store's name taken out.
+/// Everything that a task can see, to say what has changed since another time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
     /// What is run.
@@ -23,8 +20,8 @@ pub struct Inputs {
     pub dependencies: BTreeMap<String, String>,
     /// Versions of what runs scripts.
     pub tools: BTreeMap<String, String>,
-    /// Tasks that have to be done before, by their name in the own store.
-    pub upstream: BTreeMap<String, Key>,
+    /// What the tasks before it made, by their name in the own store.
+    pub upstream: BTreeMap<String, OutputDigest>,
 }
 
 /// A file that a task can see.
@@ -100,44 +97,6 @@ pub enum How {
 }
 
 impl Inputs {
-    /// The key of a result made of these.
-    pub fn key(&self) -> Key {
-        let mut hasher = Hasher::default();
-        hasher.part(SCHEMA);
-        hasher.part(self.command.as_bytes());
-        let mut map = |what: &str, entries: &mut dyn Iterator<Item = (&str, String)>| {
-            hasher.part(what.as_bytes());
-            for (name, value) in entries {
-                hasher.part(name.as_bytes());
-                hasher.part(value.as_bytes());
-            }
-        };
-        let text = |(name, value)| -> (&str, String) { (String::as_str(name), value) };
-        let files = self
-            .files
-            .iter()
-            .map(|(path, file)| (path, file.id.clone()));
-        map("files", &mut files.map(text));
-        let variables = self
-            .variables
-            .iter()
-            .map(|(name, value)| (name, value.to_string()));
-        map("variables", &mut variables.map(text));
-        let dependencies = self
-            .dependencies
-            .iter()
-            .map(|(name, value)| (name, value.clone()));
-        map("dependencies", &mut dependencies.map(text));
-        let tools = self.tools.iter().map(|(name, value)| (name, value.clone()));
-        map("tools", &mut tools.map(text));
-        let upstream = self
-            .upstream
-            .iter()
-            .map(|(name, value)| (name, value.to_string()));
-        map("upstream", &mut upstream.map(text));
-        hasher.end()
-    }
-
     /// What is other than it was `before`. Layers count for nothing: the same content from
     /// another layer is the same.
     pub fn changes(&self, before: &Self) -> Vec<Change> {
@@ -165,7 +124,7 @@ impl Inputs {
             from: before.tools.get(name).cloned(),
             to: self.tools.get(name).cloned(),
         }));
-        let upstream = differing(&self.upstream, &before.upstream, Key::eq);
+        let upstream = differing(&self.upstream, &before.upstream, OutputDigest::eq);
         changes.extend(upstream.map(|(name, how)| Change::Upstream {
             name: name.clone(),
             how,
@@ -289,7 +248,14 @@ impl fmt::Display for Change {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileInput, Inputs, Key};
+    use super::{FileInput, Inputs, Key, OutputDigest};
+    use crate::cache::key::OutputHasher;
+
+    fn output(folder: &str) -> OutputDigest {
+        let mut output = OutputHasher::default();
+        output.folder(folder);
+        output.end()
+    }
 
     fn inputs() -> Inputs {
         let file = |id: &str, layer: &str| FileInput {
@@ -310,7 +276,7 @@ mod tests {
             ]
             .into(),
             tools: [("node".into(), "v20".into())].into(),
-            upstream: [("theme".into(), Key::of(b"t"))].into(),
+            upstream: [("theme".into(), output("t"))].into(),
         }
     }
 
@@ -320,7 +286,6 @@ mod tests {
         let changed = |change: fn(&mut Inputs)| {
             let mut other = inputs();
             change(&mut other);
-            assert_ne!(one.key(), other.key());
             let changes = other.changes(&one);
             assert_eq!(changes.len(), 1, "{changes:?}");
             changes[0].to_string()
@@ -336,7 +301,7 @@ mod tests {
             }),
             changed(|it| drop(it.dependencies.insert("@a/b@1.0.0".into(), "z".into()))),
             changed(|it| drop(it.tools.insert("node".into(), "v22".into()))),
-            changed(|it| it.upstream.extend([("theme".into(), Key::of(b"u"))])),
+            changed(|it| it.upstream.extend([("theme".into(), output("u"))])),
         ];
         let expected = [
             "the command",
@@ -351,7 +316,6 @@ mod tests {
         assert_eq!(explained, expected);
         let mut other = inputs();
         other.files.get_mut("b.ts").unwrap().layer = Some("fashion".into());
-        assert_eq!(other.key(), one.key());
         assert!(other.changes(&one).is_empty());
     }
 }

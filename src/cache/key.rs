@@ -10,13 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const LENGTH: usize = 16;
 
 /// The first half of a SHA-256, written as 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; LENGTH]);
 
 impl Key {
-    /// The key of no result.
-    pub const NONE: Self = Self([0; LENGTH]);
-
     /// The key of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::default();
@@ -24,13 +21,30 @@ impl Key {
         hasher.end()
     }
 
-    /// The key of this key's result for one unit alone.
+    /// The key under which it is kept which files scripts with this key have opened.
     #[must_use]
-    pub fn for_unit(self, unit: &str) -> Self {
+    pub fn of_reads(self) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.part(b"reads");
+        hasher.part(&self.0);
+        hasher.end()
+    }
+
+    /// The key made complete by the files that were opened, each with the identity of its content.
+    #[must_use]
+    pub fn with_reads<'a>(self, reads: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut hasher = Hasher::default();
         hasher.part(&self.0);
-        hasher.part(unit.as_bytes());
+        for (path, identity) in reads {
+            hasher.part(path.as_bytes());
+            hasher.part(identity.as_bytes());
+        }
         hasher.end()
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -97,6 +111,60 @@ impl Hasher {
     }
 }
 
+/// Identity of the files that a task wrote: paths, kinds, whether they are executable, and
+/// content. Times, owners and the log do not count, so equal results are equal on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OutputDigest(Key);
+
+impl fmt::Display for OutputDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Makes an [`OutputDigest`] of files that come in the order of their paths.
+#[derive(Default)]
+pub struct OutputHasher(Hasher);
+
+impl OutputHasher {
+    /// A link.
+    pub fn link(&mut self, path: &str, target: &[u8]) {
+        self.0.part(b"link");
+        self.0.part(path.as_bytes());
+        self.0.part(target);
+    }
+
+    /// A folder with nothing in it.
+    pub fn folder(&mut self, path: &str) {
+        self.0.part(b"folder");
+        self.0.part(path.as_bytes());
+    }
+
+    /// A file; `size` bytes of content have to follow. Of the mode it counts whether the owner
+    /// may execute it: the rest is the umask's.
+    pub fn file(&mut self, path: &str, mode: u32, size: u64) {
+        let kind: &[u8] = if mode & 0o100 == 0 {
+            b"file"
+        } else {
+            b"program"
+        };
+        self.0.part(kind);
+        self.0.part(path.as_bytes());
+        self.0.0.update(&size.to_le_bytes());
+    }
+
+    /// The next piece of a file's content.
+    pub fn content(&mut self, piece: &[u8]) {
+        self.0.0.update(piece);
+    }
+
+    /// The digest of everything taken.
+    pub fn end(self) -> OutputDigest {
+        OutputDigest(self.0.end())
+    }
+}
+
 /// The SHA-256 of content that comes in pieces, as hexadecimal digits.
 pub struct Sha256(Context);
 
@@ -134,8 +202,6 @@ mod tests {
         assert_eq!(key.to_string().parse(), Ok(key));
         assert!("é".repeat(16).parse::<Key>().is_err());
         assert!("0".repeat(31).parse::<Key>().is_err());
-        assert_ne!(key, key.for_unit("app-us"));
-        assert_ne!(key.for_unit("app-eu"), key.for_unit("app-us"));
     }
 
     #[test]

@@ -11,7 +11,6 @@ mod artifact;
 mod collect;
 mod inputs;
 mod key;
-mod names;
 mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +21,11 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use archive::{FILES, LOG};
+use archive::Expected;
+pub use archive::{FILES, LOG, output};
 pub use collect::{Collected, Limits, Statistics};
 pub use inputs::{Change, FileInput, How, Inputs};
-pub use key::{Hasher, Key};
-pub use names::Names;
+pub use key::{Hasher, Key, OutputDigest};
 pub use remote::{Remote, Settings as RemoteSettings};
 
 /// Why the cache could not be used. No reason to end a build.
@@ -88,12 +87,25 @@ pub struct Entry {
     bytes: u64,
     /// How many paths the task wrote.
     pub files: usize,
+    /// Identity of what it wrote: what keys of later tasks are made of.
+    pub output: OutputDigest,
+    /// Only in a list of reads (see [`Cache::reads`]): files that scripts have opened.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reads: BTreeSet<String>,
 }
 
 impl Entry {
     /// SHA-256 of what is kept.
     pub fn digest(&self) -> &str {
         &self.blob
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        Expected {
+            digest: &self.blob,
+            bytes: self.bytes,
+            output: self.output,
+        }
     }
 }
 
@@ -107,12 +119,8 @@ pub struct Finished<'a> {
     pub log: &'a Path,
     /// Whose it is.
     pub maker: &'a str,
-    /// Names that would tie the result to its store; none ties it in any case.
-    pub names: Option<&'a Names>,
-    /// What any store would find it by, if it names none.
-    pub shared: Key,
-    /// What only its own store finds it by.
-    pub own: Key,
+    /// What it is found by.
+    pub key: Key,
     /// How long it took.
     pub elapsed: Duration,
     /// Most memory that it took.
@@ -167,26 +175,15 @@ impl Cache {
         Some(entry)
     }
 
-    /// Keeps a result: for every store if it names none, else for its own.
+    /// Keeps a result under its key.
     pub fn keep(&self, finished: &Finished) -> Result<Entry, Error> {
         let temporary = self.temporary()?;
         let to = temporary
             .reopen()
             .map_err(Error::at("open", temporary.path()))?;
-        let packed = archive::pack(
-            finished.folder,
-            finished.paths,
-            finished.log,
-            finished.names.unwrap_or(&Names::none()),
-            to,
-        )?;
-        let fits_all = finished.names.is_some() && packed.named_in.is_none();
+        let packed = archive::pack(finished.folder, finished.paths, finished.log, to)?;
         let entry = Entry {
-            key: if fits_all {
-                finished.shared
-            } else {
-                finished.own
-            },
+            key: finished.key,
             maker: finished.maker.to_owned(),
             milliseconds: u64::try_from(finished.elapsed.as_millis()).unwrap_or(u64::MAX),
             peak_bytes: finished.peak_bytes,
@@ -194,16 +191,46 @@ impl Cache {
             length: packed.length,
             bytes: packed.bytes,
             files: finished.paths.len(),
+            output: packed.output,
+            reads: BTreeSet::new(),
         };
         self.adopt(temporary, &entry)?;
-        // What was kept under the other key before is not what the script makes now.
-        let other = if fits_all {
-            finished.own
-        } else {
-            finished.shared
-        };
-        let _ = std::fs::remove_file(self.entry_path(other));
         Ok(entry)
+    }
+
+    /// Files that scripts with this primary key have opened beside those that are in the key
+    /// anyway; their content makes the key complete (see [`Key::with_reads`]).
+    pub fn reads(&self, primary: Key) -> BTreeSet<String> {
+        let entry = read::<Entry>(&self.entry_path(primary.of_reads()));
+        entry.map(|entry| entry.reads).unwrap_or_default()
+    }
+
+    /// Adds to the list of reads; gives the new list, where it has grown.
+    pub fn add_reads(&self, primary: Key, now: &BTreeSet<String>) -> Result<Option<Entry>, Error> {
+        let known = self.reads(primary);
+        if now.is_empty() || now.is_subset(&known) {
+            return Ok(None);
+        }
+        let temporary = self.temporary()?;
+        let to = temporary
+            .reopen()
+            .map_err(Error::at("open", temporary.path()))?;
+        let none = BTreeSet::new();
+        let packed = archive::pack(&self.folder, &none, Path::new(""), to)?;
+        let entry = Entry {
+            key: primary.of_reads(),
+            maker: "reads".into(),
+            milliseconds: 0,
+            peak_bytes: 0,
+            blob: packed.digest,
+            length: packed.length,
+            bytes: packed.bytes,
+            files: 0,
+            output: packed.output,
+            reads: known.union(now).cloned().collect(),
+        };
+        self.adopt(temporary, &entry)?;
+        Ok(Some(entry))
     }
 
     /// A file in the cache that goes away unless it is adopted.
@@ -229,7 +256,7 @@ impl Cache {
     pub fn unpack(&self, entry: &Entry, into: &Path) -> Result<BTreeSet<String>, Error> {
         let blob = self.blob_path(&entry.blob);
         let opened = File::open(&blob).map_err(Error::at("open", &blob))?;
-        let unpacked = archive::unpack(opened, &entry.blob, entry.bytes, into);
+        let unpacked = archive::unpack(opened, &entry.expected(), into);
         if matches!(unpacked, Err(Error::Damaged { .. })) {
             let _ = std::fs::remove_file(self.entry_path(entry.key));
             let _ = std::fs::remove_file(&blob);

@@ -66,9 +66,10 @@ fn prepare(
     until: Stage,
 ) -> Result<(Request, Surroundings), AnyError> {
     let runs = until > Stage::Compose;
-    let node = runs.then(|| Node::ask(&project.root)).flatten();
-    let mut request = request(project, select, until)?;
     let surroundings = Surroundings::new(environment, access, work);
+    let node = runs.then(|| Node::ask(&project.root, &surroundings.scripts));
+    let node = node.flatten();
+    let mut request = request(project, select, until)?;
     request.surroundings = surroundings_of(&surroundings.scripts, node);
     Ok((request, surroundings))
 }

@@ -179,12 +179,14 @@ impl Environment {
 pub struct Node(Child);
 
 impl Node {
-    /// Asks in the project, whose files may say which version it is; nothing where there is no
-    /// Node.
-    pub fn ask(project: &Path) -> Option<Self> {
+    /// Asks in the project, whose files may say which version it is, and in the environment that
+    /// scripts have; nothing where there is no Node.
+    pub fn ask(project: &Path, scripts: &ScriptEnvironment) -> Option<Self> {
         let mut command = Command::new("node");
         command
             .current_dir(project)
+            .env_clear()
+            .envs(scripts.seen(&[]))
             .arg("--version")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -100,8 +100,8 @@ pub struct Settings {
     pub max_memory: Option<u64>,
     /// Patterns of variables that scripts see, by app, package or `*`.
     pub env: Vec<(String, Vec<String>)>,
-    /// Apps whose results are never taken for another store.
-    pub per_store: Vec<String>,
+    /// Apps that are built without a store's name.
+    pub shared: Vec<String>,
     /// Globs of files that every script may read.
     pub global_dependencies: Vec<String>,
     /// Bytes that the cache may take.

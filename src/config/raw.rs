@@ -185,9 +185,10 @@ pub struct Build {
     /// names, and patterns such as `SENTRY_*`. They are part of a result's key. `NODE_ENV`,
     /// `NEXT_PUBLIC_*` and `NUXT_PUBLIC_*` need not be named.
     pub env: IndexMap<String, Vec<String>>,
-    /// Apps whose builds make something of the store's id itself, such as a currency that is
-    /// looked up by it: their results are never taken for another store.
-    pub per_store: Vec<String>,
+    /// Apps whose builds do not depend on which store they are for. Such an app is built under a
+    /// neutral name in a neutral folder, and stores whose composed files are equal share one
+    /// result. The result of every other app belongs to its store.
+    pub shared: Vec<String>,
     /// Files beside apps and packages that builds read: globs, relative to the project, such as
     /// `config/**`. Files at the top of the project and `patches/` need not be named.
     pub global_dependencies: Vec<String>,

@@ -41,7 +41,7 @@ pub fn resolve(
     resolver.app_names();
     let packages = folders.packages.iter().map(|package| package.name.as_str());
     resolver.env_names(&packages.collect::<Vec<_>>());
-    resolver.per_store();
+    resolver.shared_apps();
     let max_memory = config.build.max_memory.as_deref();
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
@@ -103,7 +103,7 @@ pub fn resolve(
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
             max_memory,
             env: config.build.env.into_iter().collect(),
-            per_store: config.build.per_store,
+            shared: config.build.shared,
             global_dependencies: config.build.global_dependencies,
             cache_size,
             cache_days: config.cache.max_age_days,
@@ -348,10 +348,10 @@ impl Resolver<'_> {
         }
     }
 
-    /// Apps whose results stay with their store.
-    fn per_store(&mut self) {
+    /// Apps that are built without a store's name.
+    fn shared_apps(&mut self) {
         let config = self.config;
-        for (position, app) in config.build.per_store.iter().enumerate() {
+        for (position, app) in config.build.shared.iter().enumerate() {
             if self.apps.iter().any(|known| known.as_str() == app) {
                 continue;
             }
@@ -360,7 +360,7 @@ impl Resolver<'_> {
                 None => "name a folder of `apps/`".into(),
             };
             let message = format!("there is no base app `{}`", app.escape_debug());
-            self.problem(&["build", "perStore", &position.to_string()], message, help);
+            self.problem(&["build", "shared", &position.to_string()], message, help);
         }
     }
 

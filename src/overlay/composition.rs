@@ -54,6 +54,15 @@ pub struct Unused {
 }
 
 impl Composition {
+    /// The same files with another name in `package.json`.
+    pub fn renamed(&self, name: &str) -> Result<Self, String> {
+        let mut renamed = self.clone();
+        if let Some(entry) = renamed.entries.get_mut("package.json") {
+            *entry = entry.renamed(name)?;
+        }
+        Ok(renamed)
+    }
+
     /// How many files each layer gives, in the order of the layers.
     pub fn files_by_layer(&self) -> Vec<(&Owner, usize)> {
         let mut counts = vec![0; self.layers.len()];

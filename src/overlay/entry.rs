@@ -70,6 +70,26 @@ impl Entry {
         })
     }
 
+    /// A unit's `package.json` under another name.
+    pub fn renamed(&self, name: &str) -> Result<Self, String> {
+        let Some(edited) = &self.edited else {
+            return Ok(self.clone());
+        };
+        let (bom, json) = edited
+            .text
+            .split_at(if edited.text.starts_with('\u{feff}') {
+                3
+            } else {
+                0
+            });
+        let text = rewrite::PackageJson::new(json)?.after(bom).named(name);
+        let id = ContentId::of(text.as_bytes());
+        Ok(Self {
+            edited: Some(Arc::new(Edited { id, text })),
+            ..self.clone()
+        })
+    }
+
     /// Index of the layer that gives it.
     pub fn winner(&self) -> usize {
         usize::from(self.winner)

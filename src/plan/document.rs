@@ -21,7 +21,7 @@ pub enum Forecast {
     Hit,
     /// Its script would run.
     Runs(Miss),
-    /// Another store's script would make the same, unless its result names that store.
+    /// The script of another store makes the same.
     Follows(String),
     /// Nobody who runs needs it.
     Unneeded,
@@ -57,7 +57,7 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
         let needs = task
             .needs
             .iter()
-            .map(|need| plan.tasks[*need].subject.to_string());
+            .map(|need| plan.task(*need).subject.to_string());
         let mut value = json!({
             "id": task.subject.to_string(),
             "command": task.command,
@@ -65,6 +65,7 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
             "variables": task.variables,
             "cache": match forecast {
                 Forecast::Hit => "hit",
+                Forecast::Runs(Miss::Depends { .. }) => "unknown",
                 Forecast::Runs(_) => "miss",
                 Forecast::Follows(_) => "reused",
                 Forecast::Unneeded => "unneeded",
@@ -205,10 +206,7 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             match forecast {
                 Forecast::Runs(miss) => writeln!(out, "     {}", miss.text(false))?,
                 Forecast::Follows(maker) => {
-                    writeln!(
-                        out,
-                        "     takes what {maker} makes, unless that names its store"
-                    )?;
+                    writeln!(out, "     takes what {maker} makes")?;
                 }
                 Forecast::Hit => writeln!(out, "     hit")?,
                 Forecast::Unneeded => writeln!(
@@ -217,11 +215,21 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
                 )?,
             }
         }
+        let depends = |it: &&Forecast| matches!(it, Forecast::Runs(Miss::Depends { .. }));
+        let may_run = forecasts.iter().filter(depends).count();
         let runs = forecasts
             .iter()
-            .filter(|it| matches!(it, Forecast::Runs(_)))
-            .count();
-        writeln!(out, "  {runs} of {} scripts would run", forecasts.len())?;
+            .filter(|it| matches!(it, Forecast::Runs(_)));
+        let runs = runs.count() - may_run;
+        let more = match may_run {
+            0 => String::new(),
+            count => format!(", and up to {count} more"),
+        };
+        writeln!(
+            out,
+            "  {runs} of {} scripts would run{more}",
+            forecasts.len()
+        )?;
     }
     write_images(plan, out)?;
     write_releases(plan, out)?;
@@ -288,7 +296,7 @@ fn after(task: &Task) -> String {
     let numbers: Vec<_> = task
         .needs
         .iter()
-        .map(|need| (need + 1).to_string())
+        .map(|need| (need.index() + 1).to_string())
         .collect();
     format!("  (after {})", numbers.join(", "))
 }

@@ -1,20 +1,38 @@
-//! Files beside a task's own that it can see: the project's, and those of workspace packages.
+//! Files beside a task's own that it can see: those at the top of the project, of workspace
+//! packages, and what `build.globalDependencies` names.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use globset::{Glob, GlobSetBuilder};
+use globset::GlobBuilder;
+use walkdir::WalkDir;
 
 use super::Error;
-use crate::cache::FileInput;
+use crate::cache::{FileInput, Hasher, Key};
 use crate::config::Project;
-use crate::overlay::{ContentId, Layer, Lister, Owner};
+use crate::files::{Disk, Stamp};
+use crate::overlay::{self, ContentId, Layer, Lister, Owner, Source};
 
-/// Files at the top of a project that no script depends on. The config's effects are in the
-/// compositions; of the lock file the slice counts.
-const UNSEEN: [&str; 6] = [
+/// Folders that patch what is installed.
+const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
+
+/// Folders whose content belongs to tools: installed packages, caches, what frameworks build.
+const OF_TOOLS: [&str; 9] = [
+    "node_modules",
+    ".git",
+    ".turbo",
+    ".cache",
+    ".next",
+    ".nuxt",
+    ".output",
+    ".out",
+    ".alokai",
+];
+
+/// Files at the top of a project that scripts seldom read. Their content counts for a script
+/// that opens one.
+const SELDOM_READ: [&str; 6] = [
     "alokai.config.json",
     "LICENSE",
     ".gitignore",
@@ -23,149 +41,410 @@ const UNSEEN: [&str; 6] = [
     ".gitlab-ci.yml",
 ];
 
-/// Folders that patch what is installed.
-const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
-
-/// Files of a layer, with a prefix before their paths.
-pub fn files(
-    layer: &Layer,
-    prefix: &str,
-    keep: impl Fn(&str) -> bool,
-) -> BTreeMap<String, FileInput> {
-    let kept = layer.files.iter().filter(|(path, _)| keep(path));
-    let input = |(path, file): (&Arc<str>, &Arc<crate::overlay::File>)| {
-        let file = FileInput {
-            id: format!("{} {}", file.mode(), file.id),
-            layer: None,
-        };
-        (format!("{prefix}{path}"), file)
-    };
-    kept.map(input).collect()
+/// Files that tasks see together, each with its identity and its stamp.
+#[derive(Debug, Default)]
+pub struct FileGroup {
+    /// By path, with `//` in front.
+    pub files: BTreeMap<String, FileInput>,
+    /// A digest of paths and identities.
+    pub digest: Key,
+    /// What must stay as it is while a script runs.
+    pub watched: Vec<Watched>,
 }
 
-/// Adds the files of a package that git ignores, but for what is installed in it.
-pub fn everything(
-    project: &Project,
-    folder: &str,
-    files: &mut BTreeMap<String, FileInput>,
-) -> Result<(), Error> {
-    let root = project.root.join(folder);
-    let walk = walkdir::WalkDir::new(&root)
-        .into_iter()
-        .filter_entry(|entry| {
-            let name = entry.file_name();
-            !["node_modules", ".git", ".turbo", ".cache"]
-                .iter()
-                .any(|apart| name == *apart)
-        });
-    for entry in walk {
-        let failed = |path: &Path, source| Error::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(&root).to_owned();
-            failed(&path, error.into())
-        })?;
-        let inside = entry
-            .path()
-            .strip_prefix(&project.root)
-            .ok()
-            .and_then(Path::to_str);
-        let Some(inside) = inside.filter(|_| entry.file_type().is_file()) else {
-            continue;
-        };
+/// A path that must stay as it was when the key was made.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Absolute.
+    pub path: PathBuf,
+    /// As it was; for a folder, the names in it.
+    pub state: State,
+}
+
+/// How a watched path was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// A file or a link; `None` where there was nothing.
+    File(Option<Stamp>),
+    /// A folder with files of these names.
+    Folder(BTreeSet<String>),
+    /// It has changed while it was looked at.
+    Changed,
+}
+
+/// A file that counts for a script that opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionalFile {
+    /// As keys name it: `//.env`, `../storefront-middleware/types.ts`.
+    pub name: String,
+    /// Where it lies.
+    pub place: PathBuf,
+}
+
+impl Watched {
+    fn file(path: PathBuf) -> Self {
+        let state = State::File(Stamp::of(&path));
+        Self { path, state }
+    }
+
+    /// Whether it is other than it was.
+    pub fn has_changed(&self) -> bool {
+        match &self.state {
+            State::File(stamp) => Stamp::of(&self.path) != *stamp,
+            State::Folder(names) => names_in(&self.path) != *names,
+            State::Changed => true,
+        }
+    }
+}
+
+/// Names of the files in a folder; of folders in it only where they count as nothing else.
+fn names_in(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !is_junk(name))
+        .collect()
+}
+
+/// What editors and systems leave anywhere: nobody builds of it.
+fn is_junk(name: &str) -> bool {
+    let end = Path::new(name).extension().and_then(|end| end.to_str());
+    matches!(end, Some("swp" | "swx"))
+        || name.ends_with('~')
+        || [".DS_Store", "4913"].contains(&name)
+}
+
+impl FileGroup {
+    fn new(files: BTreeMap<String, FileInput>, watched: Vec<Watched>) -> Self {
+        let mut hasher = Hasher::default();
+        for (path, file) in &files {
+            hasher.part(path.as_bytes());
+            hasher.part(file.id.as_bytes());
+        }
+        Self {
+            digest: hasher.end(),
+            files,
+            watched,
+        }
+    }
+}
+
+/// Collects one group.
+struct Collector<'a> {
+    project: &'a Path,
+    files: BTreeMap<String, FileInput>,
+    watched: Vec<Watched>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(project: &'a Path) -> Self {
+        Self {
+            project,
+            files: BTreeMap::new(),
+            watched: Vec::new(),
+        }
+    }
+
+    /// Adds files of a layer, of which the stamp is taken before their identity counts.
+    fn layer(&mut self, layer: &Layer, folder: &str, keep: impl Fn(&str) -> bool) {
+        for (path, file) in layer.files.iter().filter(|(path, _)| keep(path)) {
+            let inside = join(folder, path);
+            let id = format!("{} {}", file.mode(), file.id);
+            let mut watched = Watched::file(self.project.join(&inside));
+            if let Source::Disk(path, listed) = &file.source
+                && path.metadata().map(|it| overlay::Stamp::now(&it)).ok() != Some(*listed)
+            {
+                // It has changed since its identity was made.
+                watched.state = State::Changed;
+            }
+            self.watched.push(watched);
+            self.files
+                .insert(format!("//{inside}"), FileInput { id, layer: None });
+        }
+    }
+
+    /// Adds a file by what is in it now, unless it is known. A link counts as what it leads to.
+    fn file(&mut self, inside: &str) -> Result<(), Error> {
         let name = format!("//{inside}");
-        if let Entry::Vacant(vacant) = files.entry(name) {
-            let id = ContentId::of_file(entry.path());
-            let id = id.map_err(|error| failed(entry.path(), error))?;
-            let id = format!("100644 {id}");
-            vacant.insert(FileInput { id, layer: None });
+        if self.files.contains_key(&name) {
+            return Ok(());
         }
+        let path = self.project.join(inside);
+        let watched = Watched::file(path.clone());
+        let id = identity(&path).map_err(reading(&path))?;
+        if path.is_symlink() {
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            self.watched.push(Watched::file(real));
+        }
+        self.watched.push(watched);
+        self.files.insert(name, FileInput { id, layer: None });
+        Ok(())
     }
-    Ok(())
+
+    /// Adds everything below a folder, ignored by git or not, but for what belongs to tools.
+    fn everything(&mut self, folder: &str) -> Result<(), Error> {
+        let root = self.project.join(folder);
+        for entry in walk(&root) {
+            let entry = entry.map_err(|error| {
+                let path = error.path().unwrap_or(&root).to_owned();
+                reading(&path)(error.into())
+            })?;
+            let inside = entry.path().strip_prefix(self.project).ok();
+            let Some(inside) = inside.and_then(Path::to_str) else {
+                continue;
+            };
+            if entry.file_type().is_dir() {
+                self.watched.push(Watched {
+                    path: entry.path().to_owned(),
+                    state: State::Folder(names_in(entry.path())),
+                });
+            } else if entry.file_type().is_file() || entry.path().is_file() {
+                self.file(inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self) -> FileGroup {
+        FileGroup::new(self.files, self.watched)
+    }
 }
 
-/// A link at the top is read through: what it leads to is what a script reads.
-fn follow(project: &Project, files: &mut BTreeMap<String, FileInput>) {
-    for (path, file) in files {
-        let place = project.root.join(path.trim_start_matches("//"));
-        if file.id.starts_with("120000")
-            && place.is_file()
-            && let Ok(id) = ContentId::of_file(&place)
-        {
-            file.id = format!("{} {id}", file.id);
-        }
+fn join(folder: &str, path: &str) -> String {
+    if folder.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{folder}/{path}")
     }
 }
 
-/// Files at the top of the project, patches, and what `build.globalDependencies` names.
-pub fn project_files(
+fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Read { path, source }
+}
+
+fn walk(root: &Path) -> impl Iterator<Item = walkdir::Result<walkdir::DirEntry>> {
+    let walk = WalkDir::new(root).sort_by_file_name().into_iter();
+    walk.filter_entry(|entry| {
+        let name = entry.file_name().to_string_lossy();
+        entry.depth() == 0 || !(OF_TOOLS.contains(&&*name) || is_junk(&name))
+    })
+}
+
+/// Mode and content of a file, as git's trees have them; a link is followed.
+pub fn identity(path: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = if path.metadata()?.mode() & 0o100 == 0 {
+        "100644"
+    } else {
+        "100755"
+    };
+    Ok(format!("{mode} {}", ContentId::of_file(path)?))
+}
+
+/// A workspace package. Of one that nobody builds, what git ignores counts too: it is what apps
+/// import.
+pub fn package(
+    project: &Project,
+    lister: &Lister,
+    folder: &str,
+    is_built: bool,
+) -> Result<FileGroup, Error> {
+    let mut group = Collector::new(&project.root);
+    let (layer, _) = lister.layer(Owner::Base, folder)?;
+    group.layer(&layer, folder, |_| true);
+    if !is_built {
+        group.everything(folder)?;
+    }
+    Ok(group.end())
+}
+
+/// A file or a folder of the project that something names, with everything in it.
+pub fn named(project: &Project, path: &str) -> Result<FileGroup, Error> {
+    let mut group = Collector::new(&project.root);
+    if project.root.join(path).is_dir() {
+        group.everything(path)?;
+    } else {
+        group.file(path)?;
+    }
+    Ok(group.end())
+}
+
+/// The lock file, which must stay as it is; its content counts by the part that is reached.
+pub fn lock_file(project: &Project, name: &str) -> FileGroup {
+    let watched = vec![Watched::file(project.root.join(name))];
+    FileGroup::new(BTreeMap::new(), watched)
+}
+
+/// Files at the top of the project, patches, and what `build.globalDependencies` names; and
+/// the files at the top that count for scripts that open them.
+pub fn top(
     project: &Project,
     lister: &Lister,
     notices: &mut Vec<String>,
-) -> Result<BTreeMap<String, FileInput>, Error> {
-    let is_seen = |path: &str| {
-        let end = Path::new(path).extension();
-        let is_text = end.is_some_and(|end| end == "md" || end == "log");
-        !is_text && !UNSEEN.contains(&path)
-    };
-    let mut all = files(&lister.top()?, "//", is_seen);
+) -> Result<(FileGroup, Vec<OptionalFile>), Error> {
+    let mut group = Collector::new(&project.root);
+    let mut optional = Vec::new();
+    let manager = project.package_manager().ok();
+    let lock_files = manager.map_or(&[][..], |manager| manager.lock_files());
+    let seen_by_git = lister.top()?;
+    let names = names_in(&project.root);
+    for name in &names {
+        let place = project.root.join(name);
+        let end = Path::new(name).extension();
+        let is_seldom_read = end.is_some_and(|end| end == "md" || end == "log")
+            || SELDOM_READ.contains(&name.as_str());
+        if lock_files.contains(&name.as_str()) || !place.is_file() {
+            continue;
+        }
+        let is_seen = seen_by_git.files.contains_key(name.as_str());
+        if is_seen && !is_seldom_read {
+            group.file(name)?;
+            continue;
+        }
+        if !is_seldom_read {
+            // That it is there counts: scripts look for files such as `.env.local`.
+            let id = "ignored by git".to_owned();
+            group
+                .files
+                .insert(format!("//{name}"), FileInput { id, layer: None });
+        }
+        let name = format!("//{name}");
+        optional.push(OptionalFile { name, place });
+    }
+    group.watched.push(Watched {
+        path: project.root.clone(),
+        state: State::Folder(names),
+    });
     for folder in PATCHES {
         let (layer, _) = lister.layer(Owner::Base, folder)?;
-        all.extend(files(&layer, &format!("//{folder}/"), |_| true));
+        group.layer(&layer, folder, |_| true);
     }
-    follow(project, &mut all);
     for pattern in &project.settings.global_dependencies {
-        let found = global_dependency(project, lister, pattern)?;
-        if found.is_empty() {
+        if !global_dependency(project, pattern, &mut group)? {
             notices.push(format!(
                 "`{}` in `build.globalDependencies` matches no file",
                 pattern.escape_debug()
             ));
         }
-        all.extend(found);
     }
-    Ok(all)
+    optional.retain(|file| {
+        let known = group.files.get(&file.name);
+        known.is_none_or(|known| known.id == "ignored by git")
+    });
+    Ok((group.end(), optional))
 }
 
-/// Files that one entry of `build.globalDependencies` names; a folder means all that is in it.
-fn global_dependency(
-    project: &Project,
-    lister: &Lister,
-    given: &str,
-) -> Result<BTreeMap<String, FileInput>, Error> {
+/// Adds the files that one entry of `build.globalDependencies` names, ignored by git or not; a
+/// folder means all that is in it. Says whether there are any.
+fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> Result<bool, Error> {
     let wrong = || Error::GlobalDependencies {
         pattern: given.to_owned(),
     };
-    let mut pattern = given.trim_start_matches("./").trim_matches('/').to_owned();
+    let pattern = given.trim_start_matches("./").trim_matches('/').to_owned();
     if pattern.is_empty() || pattern.split('/').any(|part| part == "..") {
         return Err(wrong());
     }
-    if project.root.join(&pattern).is_dir() {
-        pattern.push_str("/**");
+    let named = project.root.join(&pattern);
+    if named.is_dir() {
+        group.everything(&pattern)?;
+        return Ok(true);
     }
-    let glob = Glob::new(&pattern).map_err(|_| wrong())?;
-    let globs = GlobSetBuilder::new()
-        .add(glob)
-        .build()
-        .map_err(|_| wrong())?;
+    if named.is_file() {
+        forget_name(group, &pattern);
+        group.file(&pattern)?;
+        return Ok(true);
+    }
+    let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
+    let glob = glob.map_err(|_| wrong())?.compile_matcher();
     // Only what comes before the first wildcard is looked through.
     let plain = pattern
         .find(['*', '?', '[', '{'])
         .map_or(&*pattern, |at| &pattern[..at]);
     let folder = plain.rfind('/').map_or("", |slash| &plain[..slash]);
-    if folder.is_empty() && !pattern.contains('/') && !pattern.contains("**") {
-        let mut found = files(&lister.top()?, "//", |path| globs.is_match(path));
-        follow(project, &mut found);
-        return Ok(found);
+    let root = project.root.join(folder);
+    if !root.is_dir() {
+        return Ok(false);
     }
-    let (layer, _) = lister.layer(Owner::Base, folder)?;
-    let prefix = if folder.is_empty() {
-        "//".to_owned()
+    let depth = if pattern.contains("**") || pattern.contains('{') {
+        usize::MAX
     } else {
-        format!("//{folder}/")
+        pattern.matches('/').count() + 1 - folder.split('/').filter(|it| !it.is_empty()).count()
     };
-    let whole = |path: &str| format!("{}{path}", &prefix[2..]);
-    Ok(files(&layer, &prefix, |path| globs.is_match(whole(path))))
+    let mut found = false;
+    for entry in walk(&root).take_while(Result::is_ok).flatten() {
+        if entry.depth() > depth {
+            continue;
+        }
+        let inside = entry.path().strip_prefix(&project.root).ok();
+        let Some(inside) = inside.and_then(Path::to_str) else {
+            continue;
+        };
+        if entry.file_type().is_dir() {
+            let state = State::Folder(names_in(entry.path()));
+            let path = entry.path().to_owned();
+            group.watched.push(Watched { path, state });
+        } else if glob.is_match(inside) && entry.path().is_file() {
+            forget_name(group, inside);
+            group.file(inside)?;
+            found = true;
+        }
+    }
+    Ok(found)
+}
+
+/// What counted by its name alone counts by its content from here on.
+fn forget_name(group: &mut Collector, inside: &str) {
+    let name = format!("//{inside}");
+    if group
+        .files
+        .get(&name)
+        .is_some_and(|file| file.id == "ignored by git")
+    {
+        group.files.remove(&name);
+    }
+}
+
+/// A base app that tasks reach as a package of the workspace. Its files count for scripts that
+/// open them; which there are counts in any case, since that decides what an import finds.
+#[derive(Debug)]
+pub struct BaseFolder {
+    /// A digest of the paths.
+    pub names: Key,
+    /// The files.
+    pub files: Vec<OptionalFile>,
+}
+
+/// The base app in `folder`.
+pub fn base_folder(
+    project: &Project,
+    lister: &Lister,
+    folder: &str,
+) -> Result<Arc<BaseFolder>, Error> {
+    let (layer, _) = lister.layer(Owner::Base, folder)?;
+    let mut names = Hasher::default();
+    for path in layer.files.keys() {
+        names.part(path.as_bytes());
+    }
+    let root = project.root.join(folder);
+    let entries = walk(&root).filter_map(Result::ok);
+    let files = entries.filter(|entry| !entry.file_type().is_dir());
+    let files = files.filter_map(|entry| {
+        let inside = entry.path().strip_prefix(&project.root).ok()?.to_str()?;
+        Some(OptionalFile {
+            name: format!("//{inside}"),
+            place: entry.path().to_owned(),
+        })
+    });
+    Ok(Arc::new(BaseFolder {
+        names: names.end(),
+        files: files.collect(),
+    }))
+}
+
+/// The lock file's name, where there is one.
+pub fn lock_file_name(project: &Project) -> Option<&'static str> {
+    let manager = project.package_manager().ok()?;
+    manager.lock_file(&Disk, &project.root)
 }

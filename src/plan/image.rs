@@ -11,7 +11,7 @@ use crate::store::{AppKind, Framework, UnitId};
 
 use super::select::Chosen;
 use super::target::{Reference, Target};
-use super::task::{BUILD, Task, is_built};
+use super::task::{BUILD, Task, is_built, neutral_folder};
 use super::{Error, StorePlan};
 
 /// What an image is made from that is made from nothing.
@@ -89,6 +89,8 @@ pub struct ImagePlan {
     pub kind: AppKind,
     /// Its full name; none when the run ends before images are made.
     pub reference: Option<Reference>,
+    /// Where its build script runs, relative to the project.
+    pub built_in: String,
     /// The file that Node starts, relative to `.deploy`.
     pub entry: String,
     /// The port that it listens on.
@@ -225,6 +227,17 @@ impl Imaging<'_> {
         };
         Ok(ImagePlan {
             inputs: self.inputs(unit, &file, &entry),
+            built_in: if self
+                .project
+                .settings
+                .shared
+                .iter()
+                .any(|it| it == app.name.as_str())
+            {
+                neutral_folder(&app.name)
+            } else {
+                format!(".out/{unit}")
+            },
             unit: unit.clone(),
             kind: app.kind,
             reference,
@@ -276,7 +289,7 @@ impl Imaging<'_> {
         let task = self.tasks.iter().find(is_own);
         let prune = &self.project.settings.prune;
         let document = serde_json::json!({
-            "build": task.map(|task| task.keys.own),
+            "build": task.map(|task| task.source_digest),
             "drop": prune.drop.written(),
             "keepEnv": prune.keep_env,
             "entry": entry,

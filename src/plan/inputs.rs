@@ -1,45 +1,35 @@
-//! What tasks can see beside their own composition: the project's files, workspace packages,
-//! what is installed, variables and tools; and the keys that come of all of it.
+//! Everything that a task can see, as one list: each file with path, identity and stamp, what is
+//! installed, variables, tools, and the results of the tasks before it.
+//!
+//! A key is made in two steps. The *primary* key has everything that is known before the script
+//! runs. Some files count only for scripts that open them (see [`OptionalFile`]); which these
+//! are is learned from earlier runs and completes the key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::files::{everything, files, project_files};
-use super::installed::Lock;
-use super::task::{BUILD, Sees, Subject, Task};
+use rayon::prelude::*;
+
+use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, identity};
+use super::installed::{Local, Lock};
+use super::task::{BUILD, Sees, Subject, Task, TaskId};
 use super::variables::Declared;
-use super::{Error, StorePlan};
-use crate::cache::{FileInput, Inputs, Key};
+use super::{Error, StorePlan, tsconfig};
+use crate::cache::{FileInput, Hasher, Inputs, Key, OutputDigest};
 use crate::config::Project;
-use crate::overlay::{Composition, ContentId, Lister, Owner};
-use crate::store::AppKind;
+use crate::overlay::{Composition, Lister};
+use crate::store::{AppKind, UnitId};
 
-/// What a task's result is found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keys {
-    /// By any store whose task sees the same, names aside.
-    pub shared: Key,
-    /// By its own store alone.
-    pub own: Key,
-}
+/// Grows when a key means something else, so that older results are not taken for newer ones.
+const SCHEMA: &[u8] = b"alokai 2";
 
-/// What tasks can see beside their own composition.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// By path, with `//` in front.
-    project: BTreeMap<String, FileInput>,
-    /// The same of each workspace package, by its name.
-    packages: BTreeMap<String, BTreeMap<String, FileInput>>,
-    /// What is installed, by the folder that reaches it.
-    dependencies: BTreeMap<String, BTreeMap<String, String>>,
-    /// Names with digests of values, by app or package.
-    variables: BTreeMap<String, BTreeMap<String, Key>>,
-    tools: BTreeMap<String, String>,
-    /// What people should know.
-    pub notices: Vec<String>,
-}
+/// Bytes of an ignored file up to which its content is part of what an image is made of; of
+/// larger ones (a database dump) it is the size.
+const LARGE: u64 = 16 << 20;
+
+/// The identity of a file that is not there.
+const ABSENT: &str = "absent";
 
 /// What the edge knows of the surroundings.
 #[derive(Debug, Clone, Default)]
@@ -50,200 +40,600 @@ pub struct Surroundings {
     pub tools: BTreeMap<String, String>,
 }
 
-impl Seen {
-    /// Looks at everything that these tasks can see.
+/// What all tasks of a plan can see.
+#[derive(Debug, Default)]
+pub struct AllInputs {
+    project: PathBuf,
+    tools: BTreeMap<String, String>,
+    top: Arc<FileGroup>,
+    top_optional: Vec<OptionalFile>,
+    lock_file: Arc<FileGroup>,
+    tasks: Vec<TaskInputs>,
+}
+
+/// What one task can see.
+#[derive(Debug)]
+pub struct TaskInputs {
+    /// What its app is composed of; none for a package.
+    pub composition: Option<Arc<Composition>>,
+    /// A digest of that, with the store's name taken out.
+    own: Option<Key>,
+    /// Apps of the same store that it may read.
+    siblings: Vec<Sibling>,
+    /// Workspace packages, and what TypeScript configs and local dependencies lead to.
+    groups: Vec<Arc<FileGroup>>,
+    /// Base apps that it reaches as packages of the workspace.
+    bases: Vec<Arc<BaseFolder>>,
+    /// What is installed.
+    dependencies: Arc<BTreeMap<String, String>>,
+    /// Declared variables that are set, with digests of their values.
+    variables: Arc<BTreeMap<String, Key>>,
+}
+
+/// Another composed app of the same store.
+#[derive(Debug, Clone)]
+struct Sibling {
+    composition: Arc<Composition>,
+    /// A digest of the paths, if the task may read it. Its composed files then count for a
+    /// script that opens them.
+    names: Option<Key>,
+}
+
+/// Digests of one composition.
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    files: Key,
+    names: Key,
+}
+
+impl AllInputs {
+    /// Looks at everything that these tasks can see. A task of which something cannot be seen is
+    /// marked as never kept.
     pub fn new(
         project: &Project,
         lister: &Lister,
-        tasks: &[Task],
+        stores: &[StorePlan],
+        tasks: &mut [Task],
         surroundings: &Surroundings,
+        notices: &mut Vec<String>,
     ) -> Result<Self, Error> {
-        let mut seen = Self {
-            tools: surroundings.tools.clone(),
-            ..Self::default()
-        };
         if tasks.is_empty() {
-            return Ok(seen);
+            return Ok(Self::default());
         }
-        let names: BTreeSet<&str> = tasks
-            .iter()
-            .flat_map(|task| {
-                task.packages
-                    .iter()
-                    .map(String::as_str)
-                    .chain([task.subject.name()])
-            })
-            .collect();
-        for package in project
-            .packages
-            .iter()
-            .filter(|it| names.contains(it.name.as_str()))
-        {
-            let (layer, _) = lister.layer(Owner::Base, &package.folder)?;
-            let mut files = files(&layer, &format!("//{}/", package.folder), |_| true);
-            if !package.package.scripts.contains_key(BUILD) {
-                // Nobody builds it, so what git ignores in it is what apps import.
-                everything(project, &package.folder, &mut files)?;
-            }
-            seen.packages.insert(package.name.clone(), files);
-        }
-        seen.project = project_files(project, lister, &mut seen.notices)?;
-        let declared = Declared::new(project)?;
+        let (top, top_optional) = files::top(project, lister, notices)?;
         let lock = Lock::read(project);
-        if matches!(lock, Lock::None) && tasks.iter().any(|task| !task.dependencies.is_empty()) {
-            seen.notices.push(
-                "there is no lock file, so a build does not notice when other versions are installed"
+        let has_dependencies = tasks.iter().any(|task| !task.dependencies.is_empty());
+        if matches!(lock, Lock::None(_)) && has_dependencies {
+            notices.push(
+                "there is no lock file; versions are those of the packages directly in `node_modules`"
                     .into(),
             );
         }
-        for task in tasks {
-            let name = task.subject.name();
-            if !seen.variables.contains_key(name) {
-                let variables = declared.of(name, &surroundings.environment);
-                seen.variables.insert(name.to_owned(), variables);
-            }
-            if !seen.dependencies.contains_key(&task.source) {
-                let reached = lock.reach(project, task);
-                seen.dependencies.insert(task.source.clone(), reached);
-            }
-        }
-        Ok(seen)
-    }
-
-    /// Gives each task its keys and the variables of its script.
-    pub fn complete(&self, stores: &[StorePlan], tasks: &mut [Task]) {
+        let mut making = Making {
+            project,
+            lister,
+            lock,
+            declared: Declared::new(project)?,
+            surroundings,
+            digests: digests(stores),
+            groups: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            led_to: BTreeMap::new(),
+        };
+        let by_unit: BTreeMap<&UnitId, usize> = stores
+            .iter()
+            .enumerate()
+            .flat_map(|(at, store)| store.compositions.iter().map(move |it| (&it.unit, at)))
+            .collect();
+        let mut inputs = Vec::with_capacity(tasks.len());
         for index in 0..tasks.len() {
-            let task = &tasks[index];
-            let shared = self.inputs(stores, tasks, task).key();
-            let own = shared.for_unit(&task.subject.to_string());
-            let variables = self.variables(task);
+            let store = tasks[index]
+                .subject
+                .unit()
+                .and_then(|unit| by_unit.get(unit));
+            let store = store.map(|at| &stores[*at]);
+            let needs: Vec<Subject> = tasks[index]
+                .needs
+                .iter()
+                .map(|need| tasks[need.index()].subject.clone())
+                .collect();
+            inputs.push(making.task(&mut tasks[index], &needs, store)?);
+        }
+        let lock_file = files::lock_file_name(project)
+            .map_or_else(FileGroup::default, |name| files::lock_file(project, name));
+        let all = Self {
+            project: project.root.clone(),
+            tools: surroundings.tools.clone(),
+            top: Arc::new(top),
+            top_optional,
+            lock_file: Arc::new(lock_file),
+            tasks: inputs,
+        };
+        all.complete(tasks);
+        Ok(all)
+    }
+
+    /// Gives each task the names of its variables, and a digest of all that it is made of.
+    fn complete(&self, tasks: &mut [Task]) {
+        let ignored = self.ignored();
+        for index in 0..tasks.len() {
+            let upstream: Vec<(String, Key)> = tasks[index]
+                .needs
+                .iter()
+                .map(|need| &tasks[need.index()])
+                .map(|need| (need.subject.name().to_owned(), need.source_digest))
+                .collect();
+            let own = &self.tasks[index];
+            let mut hasher = self.hasher(&tasks[index], own);
+            hasher.part(ignored.as_bytes());
+            for (name, digest) in &upstream {
+                hasher.part(name.as_bytes());
+                hasher.part(digest.as_bytes());
+            }
+            for sibling in own.siblings.iter().filter(|it| it.names.is_some()) {
+                hasher.part(composition_digests(&sibling.composition).files.as_bytes());
+            }
             let task = &mut tasks[index];
-            task.keys = Keys { shared, own };
-            task.variables = variables;
+            task.source_digest = hasher.end();
+            task.variables = own.variables.keys().cloned().collect();
         }
     }
 
-    /// Everything that the task can see, given the keys of the tasks before it.
-    pub fn inputs(&self, stores: &[StorePlan], tasks: &[Task], task: &Task) -> Inputs {
-        let mut files = self.project.clone();
-        match &task.subject {
-            Subject::Package(name) => {
-                let own = self.packages.get(name).into_iter().flatten();
-                files.extend(own.map(|(path, file)| (path.clone(), file.clone())));
+    /// A digest of the files at the top of the project that git ignores. Which of them a script
+    /// reads is not known here, so all count.
+    fn ignored(&self) -> Key {
+        let mut hasher = Hasher::default();
+        for file in &self.top_optional {
+            let counts = self.top.files.contains_key(&file.name);
+            if !counts {
+                continue;
             }
-            Subject::Unit(unit) => {
-                let store = stores.iter().find(|store| store.id == unit.store);
-                for composition in store.into_iter().flat_map(|store| &store.compositions) {
-                    if composition.unit == *unit {
-                        files.extend(composed(composition, ""));
-                    } else if sees(task.sees, composition.kind) {
-                        let folder = format!("../{}/", composition.unit.app);
-                        files.extend(composed(composition, &folder));
-                    }
-                }
+            let size = file.place.metadata().map_or(0, |it| it.len());
+            let content = (size <= LARGE).then(|| identity(&file.place).ok());
+            let id = content.flatten().unwrap_or_else(|| size.to_string());
+            hasher.part(file.name.as_bytes());
+            hasher.part(id.as_bytes());
+        }
+        hasher.end()
+    }
+
+    /// What one task can see.
+    pub fn of(&self, task: TaskId) -> &TaskInputs {
+        &self.tasks[task.index()]
+    }
+
+    /// The primary key of a task. `upstream` are the results of the tasks that it needs.
+    pub fn primary_key(
+        &self,
+        id: TaskId,
+        task: &Task,
+        upstream: &BTreeMap<String, OutputDigest>,
+    ) -> Key {
+        let mut hasher = self.hasher(task, self.of(id));
+        hasher.part(b"upstream");
+        for (name, output) in upstream {
+            hasher.part(name.as_bytes());
+            hasher.part(output.to_string().as_bytes());
+        }
+        hasher.end()
+    }
+
+    /// Everything but upstream tasks.
+    fn hasher(&self, task: &Task, own: &TaskInputs) -> Hasher {
+        let mut hasher = Hasher::default();
+        let mut part = |bytes: &[u8]| hasher.part(bytes);
+        part(SCHEMA);
+        part(task.key_name().as_bytes());
+        // NUL, since an argument may hold a space.
+        part(task.command.join("\0").as_bytes());
+        part(self.top.digest.as_bytes());
+        if let Some(key) = own.own {
+            part(key.as_bytes());
+        }
+        part(b"siblings");
+        for sibling in &own.siblings {
+            if let Some(names) = sibling.names {
+                part(sibling.composition.unit.app.as_str().as_bytes());
+                part(names.as_bytes());
             }
         }
-        for package in &task.packages {
-            let of_package = self.packages.get(package).into_iter().flatten();
-            files.extend(of_package.map(|(path, file)| (path.clone(), file.clone())));
+        part(b"groups");
+        for group in &own.groups {
+            part(group.digest.as_bytes());
         }
-        let upstream = task.needs.iter().map(|need| {
-            let need = &tasks[*need];
-            (need.subject.name().to_owned(), need.keys.shared)
+        for base in &own.bases {
+            part(base.names.as_bytes());
+        }
+        for (what, values) in [("dependencies", &*own.dependencies), ("tools", &self.tools)] {
+            part(what.as_bytes());
+            for (name, value) in values {
+                part(name.as_bytes());
+                part(value.as_bytes());
+            }
+        }
+        part(b"variables");
+        for (name, value) in &*own.variables {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
+        hasher
+    }
+
+    /// The key of a task's result: the primary key, completed by the content of the files that
+    /// its script is known to open.
+    pub fn key(&self, id: TaskId, primary: Key, reads: &BTreeSet<String>) -> Key {
+        let identities: Vec<_> = reads.iter().map(|name| self.identity(id, name)).collect();
+        let pairs = reads.iter().map(String::as_str);
+        primary.with_reads(pairs.zip(identities.iter().map(String::as_str)))
+    }
+
+    /// Identity of a file that counts for scripts that open it.
+    pub fn identity(&self, id: TaskId, name: &str) -> String {
+        let own = self.of(id);
+        if let Some(rest) = name.strip_prefix("../") {
+            let (app, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let mut siblings = own.siblings.iter();
+            let sibling = siblings.find(|it| it.composition.unit.app.as_str() == app);
+            let entry = sibling.and_then(|it| it.composition.entries.get_key_value(path));
+            return entry.map_or_else(
+                || ABSENT.into(),
+                |(path, entry)| entry_identity(path, entry),
+            );
+        }
+        // Only what can be meant: the list may come from another machine.
+        let place = name.strip_prefix("//").filter(|path| {
+            let mut parts = path.split('/');
+            parts.all(|part| !matches!(part, "" | "." | ".."))
         });
+        let place = place.map(|path| self.project.join(path));
+        let identity = place.and_then(|place| identity(&place).ok());
+        identity.unwrap_or_else(|| ABSENT.into())
+    }
+
+    /// Files that count if the task's script opens them. The folder of a composed sibling is
+    /// beside `folder`, where the script runs.
+    pub fn optional(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
+        let own = self.of(id);
+        let beside = folder.parent().unwrap_or(folder);
+        let read = own.siblings.iter().filter(|it| it.names.is_some());
+        let composed = read.flat_map(|sibling| {
+            let app = sibling.composition.unit.app.as_str();
+            let paths = sibling.composition.entries.keys();
+            paths.map(move |path| OptionalFile {
+                name: format!("../{app}/{path}"),
+                place: beside.join(app).join(&**path),
+            })
+        });
+        let bases = own.bases.iter().flat_map(|base| base.files.iter().cloned());
+        composed
+            .chain(bases)
+            .chain(self.top_optional.iter().cloned())
+            .collect()
+    }
+
+    /// Composed apps beside the task's own, each with whether it may read it.
+    pub fn siblings(&self, id: TaskId) -> impl Iterator<Item = (&Arc<Composition>, bool)> {
+        let siblings = self.of(id).siblings.iter();
+        siblings.map(|it| (&it.composition, it.names.is_some()))
+    }
+
+    fn groups(&self, id: TaskId) -> impl Iterator<Item = &Arc<FileGroup>> {
+        [&self.top, &self.lock_file]
+            .into_iter()
+            .chain(&self.of(id).groups)
+    }
+
+    /// A path, relative to the project, that is not as it was when the task's key was made.
+    pub fn changed(&self, id: TaskId) -> Option<String> {
+        let mut watched = self.groups(id).flat_map(|group| &group.watched);
+        let changed = watched.find(|watched| watched.has_changed())?;
+        let inside = changed.path.strip_prefix(&self.project);
+        let inside = inside.unwrap_or(&changed.path).display().to_string();
+        Some(if inside.is_empty() {
+            ".".into()
+        } else {
+            inside
+        })
+    }
+
+    /// Folders in which no file may appear or go while the script runs. A package's script
+    /// writes into its own.
+    pub fn folders(&self, id: TaskId) -> Vec<PathBuf> {
+        let watched = self.groups(id).flat_map(|group| &group.watched);
+        let folders = watched.filter(|watched| matches!(watched.state, State::Folder(_)));
+        let mut folders: Vec<_> = folders.map(|watched| watched.path.clone()).collect();
+        folders.dedup();
+        folders
+    }
+
+    /// Files that the task may read beside composed apps, absolute: those of its key, and those
+    /// that become part of it when it opens them.
+    pub fn readable(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
+        let files = self.groups(id).flat_map(|group| group.files.keys());
+        let files = files.map(|name| self.project.join(name.trim_start_matches("//")));
+        let locks = self.lock_file.watched.iter().map(|it| it.path.clone());
+        let bases = self.of(id).bases.iter().flat_map(|base| &base.files);
+        let optional = self.top_optional.iter().chain(bases);
+        files
+            .chain(locks)
+            .chain(optional.map(|file| file.place.clone()))
+    }
+
+    /// Everything that the task can see, to say what has changed since another time.
+    pub fn explained(
+        &self,
+        id: TaskId,
+        task: &Task,
+        upstream: &BTreeMap<String, OutputDigest>,
+        reads: &BTreeSet<String>,
+    ) -> Inputs {
+        let own = self.of(id);
+        let mut files: BTreeMap<String, FileInput> = BTreeMap::new();
+        for group in self.groups(id) {
+            let group = group.files.iter();
+            files.extend(group.map(|(path, file)| (path.clone(), file.clone())));
+        }
+        if let Some(composition) = &own.composition {
+            files.extend(composed(composition));
+        }
+        for name in reads {
+            let id = self.identity(id, name);
+            files.insert(name.clone(), FileInput { id, layer: None });
+        }
+        let mut tools = self.tools.clone();
+        tools.insert("unit".into(), task.key_name());
         Inputs {
-            // NUL, since an argument may hold a space.
             command: task.command.join("\0"),
             files,
-            variables: self
-                .variables
-                .get(task.subject.name())
-                .cloned()
-                .unwrap_or_default(),
-            dependencies: self
-                .dependencies
-                .get(&task.source)
-                .cloned()
-                .unwrap_or_default(),
-            tools: self.tools_of(task),
-            upstream: upstream.collect(),
+            variables: BTreeMap::clone(&own.variables),
+            dependencies: BTreeMap::clone(&own.dependencies),
+            tools,
+            upstream: upstream.clone(),
         }
     }
 
-    /// Tools, and the store itself where its app makes something of the id.
-    fn tools_of(&self, task: &Task) -> BTreeMap<String, String> {
-        let mut tools = self.tools.clone();
-        if let (true, Some(unit)) = (task.per_store, task.subject.unit()) {
-            tools.insert("store".into(), unit.store.to_string());
-        }
-        tools
-    }
-
-    /// A package's source that is not what the task's key was made of any more: changed since
-    /// the run began, and with other content.
-    pub fn changed_source(&self, project: &Path, task: &Task, began: SystemTime) -> Option<String> {
-        let Subject::Package(name) = &task.subject else {
-            return None;
-        };
-        let changed = |(path, file): (&String, &FileInput)| {
-            let path = path.strip_prefix("//")?;
-            let place = project.join(path);
-            let Ok(metadata) = place.symlink_metadata() else {
-                return Some(path.to_owned());
-            };
-            let changed = Duration::new(
-                u64::try_from(metadata.ctime()).unwrap_or(0),
-                u32::try_from(metadata.ctime_nsec()).unwrap_or(0),
-            );
-            // A clock of a file system may be some milliseconds behind.
-            let is_old = UNIX_EPOCH + changed + Duration::from_millis(20) < began;
-            let is_same = || {
-                let id = ContentId::of_file(&place).ok();
-                metadata.is_symlink() || id.is_some_and(|id| file.id.ends_with(&id.to_string()))
-            };
-            (!is_old && !is_same()).then(|| path.to_owned())
-        };
-        self.packages.get(name)?.iter().find_map(changed)
-    }
-
-    /// Files of a package, relative to its folder.
-    pub fn files_of<'a>(&'a self, package: &str, folder: &str) -> impl Iterator<Item = &'a str> {
-        let start = "//".len() + folder.len() + "/".len();
-        let files = self.packages.get(package).into_iter().flatten();
-        files.filter_map(move |(path, _)| path.get(start..))
-    }
-
-    /// Names of declared variables that are set, for the task's script.
-    fn variables(&self, task: &Task) -> Vec<String> {
-        let variables = self.variables.get(task.subject.name());
-        variables
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.clone())
-            .collect()
+    /// Files of a package task, relative to its folder.
+    pub fn package_files(&self, id: TaskId, folder: &str) -> BTreeSet<&str> {
+        let start = format!("//{folder}/");
+        let files = self
+            .of(id)
+            .groups
+            .iter()
+            .flat_map(|group| group.files.keys());
+        files.filter_map(|path| path.strip_prefix(&start)).collect()
     }
 }
 
-/// The composed files. What a store's name changes in them (`package.json`) counts as it was.
-fn composed(composition: &Composition, folder: &str) -> impl Iterator<Item = (String, FileInput)> {
-    composition.entries.iter().map(move |(path, entry)| {
+/// Inputs of tasks while they are made; what several tasks see is looked at once.
+struct Making<'a> {
+    project: &'a Project,
+    lister: &'a Lister,
+    lock: Lock,
+    declared: Declared,
+    surroundings: &'a Surroundings,
+    digests: BTreeMap<UnitId, Digests>,
+    groups: BTreeMap<(String, bool), Arc<FileGroup>>,
+    bases: BTreeMap<String, Arc<BaseFolder>>,
+    reached: BTreeMap<String, Arc<Local>>,
+    variables: BTreeMap<String, Arc<BTreeMap<String, Key>>>,
+    /// What TypeScript configs lead to, by path and content.
+    led_to: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl Making<'_> {
+    fn task(
+        &mut self,
+        task: &mut Task,
+        needs: &[Subject],
+        store: Option<&StorePlan>,
+    ) -> Result<TaskInputs, Error> {
+        let local = self.local(task);
+        if let Some(unknown) = &local.unknown
+            && task.never_kept.is_none()
+        {
+            task.never_kept = Some(format!("it depends on {unknown}, which alokai cannot read"));
+        }
+        let mut folders: BTreeSet<(String, bool)> = BTreeSet::new();
+        let names = task.packages.iter().map(String::as_str);
+        let own = match &task.subject {
+            Subject::Package(name) => Some(name.as_str()),
+            Subject::Unit(_) => None,
+        };
+        for name in names.chain(own) {
+            let mut packages = self.project.packages.iter();
+            if let Some(package) = packages.find(|it| it.name == name) {
+                let is_built = package.package.scripts.contains_key(BUILD);
+                folders.insert((package.folder.clone(), is_built));
+            }
+        }
+        for folder in &local.packages {
+            let mut packages = self.project.packages.iter();
+            let package = packages.find(|it| it.folder == *folder);
+            let is_built = package.is_some_and(|it| it.package.scripts.contains_key(BUILD));
+            folders.insert((folder.clone(), is_built));
+        }
+        let composition = task.subject.unit().and_then(|unit| {
+            let mut compositions = store?.compositions.iter();
+            compositions.find(|it| it.unit == *unit).cloned()
+        });
+        let mut groups = Vec::new();
+        for (folder, is_built) in folders {
+            groups.push(self.group(&folder, is_built)?);
+        }
+        for path in self.led_to(task, composition.as_deref()) {
+            groups.push(self.named(&path)?);
+        }
+        for path in &local.named {
+            groups.push(self.named(path)?);
+        }
+        let mut bases = Vec::new();
+        for folder in &local.bases {
+            bases.push(self.base(folder)?);
+        }
+        let name = task.subject.name();
+        let variables =
+            Arc::clone(self.variables.entry(name.to_owned()).or_insert_with(|| {
+                Arc::new(self.declared.of(name, &self.surroundings.environment))
+            }));
+        Ok(TaskInputs {
+            own: composition.as_ref().map(|it| {
+                self.digests
+                    .get(&it.unit)
+                    .map_or_else(|| composition_digests(it).files, |it| it.files)
+            }),
+            siblings: self.siblings(task, needs, composition.as_deref(), store),
+            composition,
+            groups,
+            bases,
+            dependencies: Arc::new(local.versions.clone()),
+            variables,
+        })
+    }
+
+    fn siblings(
+        &self,
+        task: &Task,
+        needs: &[Subject],
+        own: Option<&Composition>,
+        store: Option<&StorePlan>,
+    ) -> Vec<Sibling> {
+        let Some(own) = own else { return Vec::new() };
+        let compositions = store.into_iter().flat_map(|store| &store.compositions);
+        let others = compositions.filter(|it| it.unit != own.unit);
+        let sibling = |composition: &Arc<Composition>| {
+            let is_need = needs
+                .iter()
+                .any(|need| need.unit() == Some(&composition.unit));
+            let is_read = match task.sees {
+                Sees::Own => is_need,
+                Sees::Middleware => is_need || composition.kind == AppKind::Middleware,
+                Sees::All => true,
+            };
+            let digests = self.digests.get(&composition.unit);
+            let names =
+                digests.map_or_else(|| composition_digests(composition).names, |it| it.names);
+            Sibling {
+                composition: Arc::clone(composition),
+                names: is_read.then_some(names),
+            }
+        };
+        others.map(sibling).collect()
+    }
+
+    fn local(&mut self, task: &Task) -> Arc<Local> {
+        let name = match &task.subject {
+            Subject::Package(_) => task.source.clone(),
+            Subject::Unit(unit) => format!("apps/{}", unit.app),
+        };
+        if let Some(known) = self.reached.get(&name) {
+            return Arc::clone(known);
+        }
+        let local = Arc::new(self.lock.reach(self.project, task));
+        self.reached.insert(name, Arc::clone(&local));
+        local
+    }
+
+    fn group(&mut self, folder: &str, is_built: bool) -> Result<Arc<FileGroup>, Error> {
+        let key = (folder.to_owned(), is_built);
+        if let Some(known) = self.groups.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let group = Arc::new(files::package(self.project, self.lister, folder, is_built)?);
+        self.groups.insert(key, Arc::clone(&group));
+        Ok(group)
+    }
+
+    fn named(&mut self, path: &str) -> Result<Arc<FileGroup>, Error> {
+        let key = (format!("named {path}"), false);
+        if let Some(known) = self.groups.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let group = Arc::new(files::named(self.project, path)?);
+        self.groups.insert(key, Arc::clone(&group));
+        Ok(group)
+    }
+
+    fn base(&mut self, folder: &str) -> Result<Arc<BaseFolder>, Error> {
+        if let Some(known) = self.bases.get(folder) {
+            return Ok(Arc::clone(known));
+        }
+        let base = files::base_folder(self.project, self.lister, folder)?;
+        self.bases.insert(folder.to_owned(), Arc::clone(&base));
+        Ok(base)
+    }
+
+    /// Paths outside the app that its TypeScript configs lead to.
+    fn led_to(&mut self, task: &Task, composition: Option<&Composition>) -> BTreeSet<String> {
+        let root = &self.project.root;
+        let mut found = BTreeSet::new();
+        let Some(composition) = composition else {
+            let config = root.join(&task.source).join("tsconfig.json");
+            let text = std::fs::read(config).unwrap_or_default();
+            return tsconfig::leads_to(root, &text, std::slice::from_ref(&task.source));
+        };
+        let entries = composition.entries.iter();
+        for (path, entry) in entries.filter(|(path, _)| tsconfig::is_config(path)) {
+            let key = (format!("{}/{path}", task.source), entry.id().to_string());
+            if let Some(known) = self.led_to.get(&key) {
+                found.extend(known.iter().cloned());
+                continue;
+            }
+            let inner = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let folders = [&task.source, &task.folder].map(|it| format!("{it}/{inner}"));
+            let text = entry.read().unwrap_or_default();
+            let paths = tsconfig::leads_to(root, &text, &folders);
+            found.extend(paths.iter().cloned());
+            self.led_to.insert(key, paths);
+        }
+        found
+    }
+}
+
+/// Digests of all compositions.
+fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, Digests> {
+    let all = stores.par_iter().flat_map_iter(|store| &store.compositions);
+    all.map(|it| (it.unit.clone(), composition_digests(it)))
+        .collect()
+}
+
+fn composition_digests(composition: &Composition) -> Digests {
+    let (mut files, mut names) = (Hasher::default(), Hasher::default());
+    for (path, entry) in &composition.entries {
+        names.part(path.as_bytes());
+        files.part(path.as_bytes());
+        files.part(entry.mode().as_bytes());
         let id = if &**path == "package.json" {
             entry.source_id()
         } else {
             entry.id()
         };
+        files.part(id.oid().as_bytes());
+    }
+    Digests {
+        files: files.end(),
+        names: names.end(),
+    }
+}
+
+/// The composed files.
+fn composed(composition: &Composition) -> impl Iterator<Item = (String, FileInput)> {
+    composition.entries.iter().map(move |(path, entry)| {
         let file = FileInput {
-            id: format!("{} {id}", entry.mode()),
+            id: entry_identity(path, entry),
             layer: Some(composition.layers[entry.winner()].to_string()),
         };
-        (format!("{folder}{path}"), file)
+        (path.to_string(), file)
     })
 }
 
-fn sees(sees: Sees, kind: AppKind) -> bool {
-    match sees {
-        Sees::Own => false,
-        Sees::Middleware => kind == AppKind::Middleware,
-        Sees::All => true,
-    }
+/// Mode and content. What a store's name changes in a file (`package.json`) counts as it was.
+fn entry_identity(path: &str, entry: &crate::overlay::Entry) -> String {
+    let id = if path == "package.json" {
+        entry.source_id()
+    } else {
+        entry.id()
+    };
+    format!("{} {id}", entry.mode())
 }

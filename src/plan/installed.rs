@@ -1,32 +1,51 @@
-//! What is installed, as the lock file has it: the part that a task reaches.
+//! What a task's dependencies lead to: installed packages, by the part of the lock file that
+//! the task reaches, and folders of the project, whose content has to be looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use super::task::Task;
+use super::task::{Subject, Task};
 use crate::config::{PackageJson, Project};
-use crate::files::Disk;
 use crate::overlay::ContentId;
+use crate::path::normalize;
 use crate::workspace::lockfile::{Folder, Lockfile, Workspace};
+
+/// Ranges in `package.json` that name a folder or an archive instead of a version.
+const LOCAL: [&str; 3] = ["file:", "link:", "portal:"];
 
 /// The project's lock file.
 pub enum Lock {
-    /// There is none.
-    None,
+    /// There is none. What lies directly in the root `node_modules`, by the path of its manifest.
+    None(BTreeMap<String, String>),
     /// It can be followed.
     Known(Lockfile, String, ContentId),
     /// It cannot, so all of it counts.
     Whole(String, ContentId),
 }
 
+/// What a task's dependencies lead to.
+#[derive(Debug, Default)]
+pub struct Local {
+    /// What pins each installed package, by `name@version`.
+    pub versions: BTreeMap<String, String>,
+    /// Folders of workspace packages.
+    pub packages: BTreeSet<String>,
+    /// Folders of base apps.
+    pub bases: BTreeSet<String>,
+    /// Other files and folders of the project.
+    pub named: BTreeSet<String>,
+    /// Something whose content cannot be looked at.
+    pub unknown: Option<String>,
+}
+
 impl Lock {
-    /// Reads the first that is there.
+    /// Reads the lock file of the project's package manager.
     pub fn read(project: &Project) -> Self {
-        let manager = project.package_manager().ok();
-        let name = manager.and_then(|manager| manager.lock_file(&Disk, &project.root));
+        let name = super::files::lock_file_name(project);
         let found =
             name.and_then(|name| Some((name, std::fs::read(project.root.join(name)).ok()?)));
         let Some((name, text)) = found else {
-            return Self::None;
+            return Self::None(manifests(&project.root.join("node_modules")));
         };
         let id = ContentId::of(&text);
         let root = folder("", &project.package);
@@ -58,11 +77,47 @@ impl Lock {
         }
     }
 
-    /// What is installed for the task: what its folder reaches, what the packages reach whose
-    /// files it may read, and what the root brings for all.
-    pub fn reach(&self, project: &Project, task: &Task) -> BTreeMap<String, String> {
+    /// What the task's dependencies lead to: those of its folder, of the packages that it may
+    /// read, and of the root, which brings them for all.
+    pub fn reach(&self, project: &Project, task: &Task) -> Local {
+        let mut local = Local {
+            versions: self.versions(project, task),
+            ..Local::default()
+        };
+        let identities: Vec<String> = local.versions.keys().cloned().collect();
+        for identity in identities {
+            if let Some(folder) = identity.strip_prefix("workspace:") {
+                local.folder(project, task, folder);
+            } else if let Some(path) = local_path(&identity) {
+                local.path(project, "", path, &identity);
+            }
+        }
+        // A lock file that cannot be followed says nothing of these.
+        let packages = project.packages.iter();
+        let packages = packages.filter(|package| task.packages.contains(&package.name));
+        let packages = packages.map(|package| (package.folder.as_str(), &package.package));
+        let own = match &task.subject {
+            Subject::Unit(unit) => project.app(&unit.app).map(|app| &app.package),
+            Subject::Package(name) => {
+                let mut packages = project.packages.iter();
+                packages.find(|it| it.name == *name).map(|it| &it.package)
+            }
+        };
+        let own = own.map(|package| (task.source.as_str(), package));
+        for (folder, package) in packages.chain(own).chain([("", &project.package)]) {
+            for (name, range) in ranges(package) {
+                let path = LOCAL.iter().find_map(|start| range.strip_prefix(start));
+                if let Some(path) = path {
+                    local.path(project, folder, path, &format!("{name}@{range}"));
+                }
+            }
+        }
+        local
+    }
+
+    fn versions(&self, project: &Project, task: &Task) -> BTreeMap<String, String> {
         let (name, id) = match self {
-            Self::None => return BTreeMap::new(),
+            Self::None(manifests) => return manifests.clone(),
             Self::Whole(name, id) => (name, id),
             Self::Known(lock, name, id) => {
                 let packages = project.packages.iter();
@@ -81,18 +136,104 @@ impl Lock {
     }
 }
 
-fn folder<'a>(path: &'a str, package: &'a PackageJson) -> Folder<'a> {
+impl Local {
+    /// A folder of the workspace that is reached.
+    fn folder(&mut self, project: &Project, task: &Task, folder: &str) {
+        if folder.is_empty() || folder == task.source {
+            return;
+        }
+        if project.packages.iter().any(|it| it.folder == folder) {
+            self.packages.insert(folder.to_owned());
+        } else if project
+            .apps
+            .iter()
+            .any(|app| format!("apps/{}", app.name) == folder)
+        {
+            self.bases.insert(folder.to_owned());
+        } else {
+            self.path(project, "", folder, folder);
+        }
+    }
+
+    /// A file or a folder that `folder` names by `path`.
+    fn path(&mut self, project: &Project, folder: &str, path: &str, what: &str) {
+        let path = path.split_once('#').map_or(path, |(path, _)| path);
+        let path = path.split_once("::").map_or(path, |(path, _)| path);
+        let near = normalize(&project.root.join(folder).join(path));
+        let top = normalize(&project.root.join(path.trim_start_matches("../")));
+        let place = [near, top].into_iter().find(|place| place.exists());
+        let inside = place
+            .as_deref()
+            .and_then(|place| place.strip_prefix(&project.root).ok());
+        match inside.and_then(Path::to_str) {
+            Some(inside) if project.packages.iter().any(|it| it.folder == inside) => {
+                self.packages.insert(inside.to_owned());
+            }
+            Some(inside) if inside.starts_with("apps/") => {
+                self.bases.insert(inside.to_owned());
+            }
+            Some(inside) if !inside.is_empty() => {
+                self.named.insert(inside.to_owned());
+            }
+            _ => self.unknown = Some(format!("`{}`", what.escape_debug())),
+        }
+    }
+}
+
+/// The path in `foo@file:./vendor/foo`.
+fn local_path(identity: &str) -> Option<&str> {
+    let (_, range) = identity.get(1..)?.split_once('@')?;
+    LOCAL.iter().find_map(|start| range.strip_prefix(start))
+}
+
+fn ranges(package: &PackageJson) -> impl Iterator<Item = (&str, &str)> {
     let needs = [
         &package.dependencies,
         &package.dev_dependencies,
         &package.optional_dependencies,
     ];
     let needs = needs.into_iter().flatten();
+    needs.map(|(name, range)| (name.as_str(), range.as_str()))
+}
+
+fn folder<'a>(path: &'a str, package: &'a PackageJson) -> Folder<'a> {
     Folder {
         path,
         name: package.name.as_deref(),
-        needs: needs
-            .map(|(name, range)| (name.as_str(), range.as_str()))
-            .collect(),
+        needs: ranges(package).collect(),
     }
+}
+
+/// Content ids of the manifests directly in `node_modules`, links left out: what they lead to
+/// is looked at elsewhere.
+fn manifests(node_modules: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let subfolders = |folder: &Path| -> Vec<std::fs::DirEntry> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .collect()
+    };
+    for entry in subfolders(node_modules) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let inner = if name.starts_with('@') {
+            let inner = subfolders(&entry.path()).into_iter();
+            inner
+                .map(|it| {
+                    (
+                        format!("{name}/{}", it.file_name().to_string_lossy()),
+                        it.path(),
+                    )
+                })
+                .collect()
+        } else {
+            vec![(name, entry.path())]
+        };
+        for (name, folder) in inner {
+            if let Ok(id) = ContentId::of_file(&folder.join("package.json")) {
+                found.insert(format!("{name}@installed"), id.to_string());
+            }
+        }
+    }
+    found
 }

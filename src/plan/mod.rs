@@ -14,23 +14,26 @@ mod select;
 mod tag;
 mod target;
 mod task;
+mod tsconfig;
 mod variables;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
+pub use files::OptionalFile;
 pub use image::{Builder, Dockerfile, DockerfileSource, ImagePlan, Maker, SCRATCH};
-pub use inputs::{Keys, Surroundings};
+pub use inputs::Surroundings;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
 pub use select::{Filter, Selection};
 pub use target::{Reference, Target};
-pub use task::{BUILD, Script, Subject, Task};
+pub use task::{BUILD, Script, Subject, Task, TaskId};
 pub use variables::is_system;
 
-use crate::cache::{Inputs, Limits};
+use crate::cache::{Inputs, Key, Limits, OutputDigest};
 use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::files::Disk;
@@ -40,7 +43,7 @@ use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::Imaging;
-use inputs::Seen;
+use inputs::AllInputs;
 
 /// The registry where neither config, environment nor flag names one.
 pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
@@ -87,7 +90,7 @@ pub struct StorePlan {
     /// Every app that the store consists of, whether it takes part or not.
     pub apps: Vec<AppName>,
     /// Its apps that take part, composed.
-    pub compositions: Vec<Composition>,
+    pub compositions: Vec<Arc<Composition>>,
 }
 
 /// Everything a run will do.
@@ -129,7 +132,7 @@ pub struct Plan {
     pub cache_limits: Limits,
     /// What installs dependencies.
     pub install: &'static str,
-    seen: Seen,
+    inputs: Arc<AllInputs>,
     /// What stays in `.deploy`.
     pub prune: Prune,
     /// What is odd but stops nothing.
@@ -170,13 +173,21 @@ impl Plan {
         let mut images = Vec::new();
         let mut releases = Vec::new();
         let mut target = None;
-        let mut seen = Seen::default();
+        let mut inputs = AllInputs::default();
+        let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         let mut install = "";
         if request.until >= Stage::Build {
             install = manager(project)?.install(&Disk, &project.root);
             tasks = task::tasks(project, &plans, &chosen, &request.script)?;
-            seen = Seen::new(project, &lister, &tasks, &request.surroundings)?;
-            seen.complete(&plans, &mut tasks);
+            let surroundings = &request.surroundings;
+            inputs = AllInputs::new(
+                project,
+                &lister,
+                &plans,
+                &mut tasks,
+                surroundings,
+                &mut notices,
+            )?;
         }
         let registry = first_set([&request.registry, &project.settings.registry])
             .unwrap_or_else(|| DEFAULT_REGISTRY.into());
@@ -202,10 +213,8 @@ impl Plan {
             let tag = tag.as_deref().unwrap_or_default();
             releases = release::releases(project, &plans, &images, &console, tag)?;
         }
-        let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         notices.extend(unused(&plans));
         notices.extend(dropped(&plans));
-        notices.append(&mut seen.notices);
         let days = u64::from(project.settings.cache_days);
         Ok(Self {
             project: project.root.clone(),
@@ -229,39 +238,104 @@ impl Plan {
                 age: Duration::from_hours(days * 24),
             },
             install,
-            seen,
+            inputs: Arc::new(inputs),
             prune: project.settings.prune.clone(),
             notices,
         })
     }
 
+    /// The task of that id.
+    pub fn task(&self, id: TaskId) -> &Task {
+        &self.tasks[id.index()]
+    }
+
+    /// Ids of all tasks, upstream before downstream.
+    pub fn task_ids(&self) -> impl DoubleEndedIterator<Item = TaskId> + use<> {
+        (0..self.tasks.len()).map(TaskId::new)
+    }
+
+    /// What the task's app is composed of; none for a package.
+    pub fn composition_of(&self, id: TaskId) -> Option<&Arc<Composition>> {
+        self.inputs.of(id).composition.as_ref()
+    }
+
+    /// Composed apps of the same store, each with whether the task may read it.
+    pub fn siblings(&self, id: TaskId) -> impl Iterator<Item = (&Arc<Composition>, bool)> {
+        self.inputs.siblings(id)
+    }
+
     /// Paths in the task's folder that are its sources: composed, or a package's own.
-    pub fn sources_of(&self, task: &Task) -> BTreeSet<&str> {
-        match &task.subject {
-            Subject::Package(name) => self.seen.files_of(name, &task.folder).collect(),
-            Subject::Unit(unit) => {
-                let mut compositions = self.compositions().filter(|one| one.unit == *unit);
-                let paths = compositions
-                    .next()
-                    .into_iter()
-                    .flat_map(|one| one.entries.keys());
-                paths.map(|path| &**path).collect()
-            }
+    pub fn sources_of(&self, id: TaskId) -> BTreeSet<&str> {
+        match self.composition_of(id) {
+            Some(composition) => composition.entries.keys().map(|path| &**path).collect(),
+            None => self.inputs.package_files(id, &self.task(id).folder),
         }
     }
 
-    /// A package's source that has changed since the task's key was made.
-    pub fn changed_source(&self, task: &Task, began: SystemTime) -> Option<String> {
-        self.seen.changed_source(&self.project, task, began)
+    /// The key of a task's result as far as it is known before its script runs. `upstream` are
+    /// the results of the tasks that it needs, by name.
+    pub fn primary_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
+        self.inputs.primary_key(id, self.task(id), upstream)
+    }
+
+    /// The primary key that the task would have if its app were shared.
+    pub fn neutral_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
+        let task = Task {
+            shared: true,
+            ..self.task(id).clone()
+        };
+        self.inputs.primary_key(id, &task, upstream)
+    }
+
+    /// The key of a task's result, completed by the files that its script is known to open.
+    pub fn key(&self, id: TaskId, primary: Key, reads: &BTreeSet<String>) -> Key {
+        self.inputs.key(id, primary, reads)
+    }
+
+    /// Files that count if the task's script, which runs in `folder`, opens them.
+    pub fn optional_files(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
+        self.inputs.optional(id, folder)
+    }
+
+    /// Names of these files.
+    pub fn optional_names(&self, id: TaskId) -> BTreeSet<String> {
+        let files = self.inputs.optional(id, Path::new("store/app"));
+        files.into_iter().map(|file| file.name).collect()
+    }
+
+    /// Identity of one of these files as it is now.
+    pub fn identity(&self, id: TaskId, name: &str) -> String {
+        self.inputs.identity(id, name)
+    }
+
+    /// A path of the project that the task can see and that is not as it was when its key was
+    /// made.
+    pub fn changed_input(&self, id: TaskId) -> Option<String> {
+        self.inputs.changed(id)
+    }
+
+    /// Folders in which no file may appear or go while the task's script runs, absolute.
+    pub fn watched_folders(&self, id: TaskId) -> Vec<PathBuf> {
+        self.inputs.folders(id)
+    }
+
+    /// Files beside composed apps that the task may read, absolute.
+    pub fn readable_files(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
+        self.inputs.readable(id)
     }
 
     /// Everything that the task can see.
-    pub fn inputs(&self, task: &Task) -> Inputs {
-        self.seen.inputs(&self.stores, &self.tasks, task)
+    pub fn explained_inputs(
+        &self,
+        id: TaskId,
+        upstream: &BTreeMap<String, OutputDigest>,
+        reads: &BTreeSet<String>,
+    ) -> Inputs {
+        self.inputs.explained(id, self.task(id), upstream, reads)
     }
 
     /// Every composition of every store.
-    pub fn compositions(&self) -> impl Iterator<Item = &Composition> {
+    pub fn compositions(&self) -> impl Iterator<Item = &Arc<Composition>> {
         self.stores.iter().flat_map(|store| &store.compositions)
     }
 
@@ -346,7 +420,7 @@ fn compose(
                 id: store.id.clone(),
                 deployment: deployment.clone(),
                 apps: project.apps_of(store).map(|app| app.name.clone()).collect(),
-                compositions: own,
+                compositions: own.into_iter().map(Arc::new).collect(),
             });
         }
     }

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::Keys;
 use super::select::Chosen;
 use super::{Error, StorePlan};
 use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
 use crate::overlay::Composition;
-use crate::store::{AppKind, UnitId};
+use crate::store::{AppKind, AppName, UnitId};
 use crate::workspace::PackageManager;
 
 /// The script that makes an app what an image takes.
@@ -42,9 +41,9 @@ pub struct Task {
     /// Whether it was asked for; others are only there for those that need them.
     pub is_wanted: bool,
     /// Why its result is not kept, if it is not.
-    pub never_kept: Option<&'static str>,
-    /// Whether its result is never another store's.
-    pub per_store: bool,
+    pub never_kept: Option<String>,
+    /// Whether it runs without a store's name, so that its result is any store's.
+    pub shared: bool,
     /// Which apps of its store it may read beside its own.
     pub sees: Sees,
     /// Program and arguments.
@@ -53,16 +52,38 @@ pub struct Task {
     pub source: String,
     /// Names of what has to be installed for it.
     pub dependencies: Vec<String>,
-    /// Names of workspace packages without a script, whose files it may read.
+    /// Names of workspace packages whose files it may read.
     pub packages: Vec<String>,
     /// Names of declared variables that are set: what its script sees beside the system's own.
     pub variables: Vec<String>,
-    /// What its result is found by.
-    pub keys: Keys,
-    /// Where it runs, relative to the project.
+    /// A digest of everything that it and the tasks before it are made of. The key of a result
+    /// is another: it has what the tasks before it made instead of what they were made of.
+    pub source_digest: Key,
+    /// Where its result belongs, relative to the project.
     pub folder: String,
-    /// Indices of tasks that have to be done before.
-    pub needs: Vec<usize>,
+    /// Tasks that have to be done before.
+    pub needs: Vec<TaskId>,
+}
+
+/// Where an app is built that is built for no store; `_` begins no store's id.
+pub fn neutral_folder(app: &AppName) -> String {
+    format!(".out/_{app}/{app}")
+}
+
+/// The place of a task in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(usize);
+
+impl TaskId {
+    /// The id of the task at this place.
+    pub fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// Its place in the plan.
+    pub fn index(self) -> usize {
+        self.0
+    }
 }
 
 /// Which apps of its store a script may read beside its own.
@@ -86,6 +107,22 @@ pub enum Subject {
 }
 
 impl Task {
+    /// Whose result it is, as keys have it: a shared app's is no store's.
+    pub fn key_name(&self) -> String {
+        match &self.subject {
+            Subject::Unit(unit) if self.shared => format!("shared {}#{}", unit.app, self.script),
+            _ => self.name(),
+        }
+    }
+
+    /// Where its script runs, relative to the project: as deep as where its result belongs.
+    pub fn run_folder(&self) -> String {
+        match &self.subject {
+            Subject::Unit(unit) if self.shared => neutral_folder(&unit.app),
+            _ => self.folder.clone(),
+        }
+    }
+
     /// How it is called: `us/storefront-middleware`, or a package's name; another script than
     /// `build` comes after a `#`.
     pub fn name(&self) -> String {
@@ -228,9 +265,9 @@ struct Graph<'a> {
     project: &'a Project,
     manager: PackageManager,
     packages: Packages<'a>,
-    of_package: BTreeMap<&'a str, usize>,
+    of_package: BTreeMap<&'a str, TaskId>,
     /// Builds of each store's middleware.
-    middleware: BTreeMap<String, Vec<usize>>,
+    middleware: BTreeMap<String, Vec<TaskId>>,
     tasks: Vec<Task>,
 }
 
@@ -261,13 +298,13 @@ impl Graph<'_> {
             }
             let needs = self.packages.needs(&package.package, &self.of_package);
             self.of_package
-                .insert(package.name.as_str(), self.tasks.len());
+                .insert(package.name.as_str(), TaskId(self.tasks.len()));
             self.tasks.push(Task {
                 subject: Subject::Package(package.name.clone()),
                 script: BUILD.into(),
                 is_wanted: false,
                 never_kept: None,
-                per_store: false,
+                shared: false,
                 sees: Sees::Own,
                 command: self.manager.run(BUILD, &[]),
                 folder: package.folder.clone(),
@@ -275,7 +312,7 @@ impl Graph<'_> {
                 dependencies: required(&package.package),
                 packages: self.packages.sources(&package.package),
                 variables: Vec::new(),
-                keys: NO_KEYS,
+                source_digest: Key::default(),
                 needs,
             });
         }
@@ -295,7 +332,7 @@ impl Graph<'_> {
         let has_middleware = !of_store.is_empty();
         let is_build = script.name == BUILD;
         match app.kind {
-            AppKind::Middleware if is_build => of_store.push(self.tasks.len()),
+            AppKind::Middleware if is_build => of_store.push(TaskId(self.tasks.len())),
             AppKind::Frontend(_) => needs.extend(of_store.iter()),
             _ => {}
         }
@@ -303,11 +340,12 @@ impl Graph<'_> {
             subject: Subject::Unit(unit.clone()),
             script: script.name.clone(),
             is_wanted,
-            never_kept: (app.kind == AppKind::Playwright).then_some("it tests what is elsewhere"),
-            per_store: self
+            never_kept: (app.kind == AppKind::Playwright)
+                .then(|| "it tests what runs elsewhere".into()),
+            shared: self
                 .project
                 .settings
-                .per_store
+                .shared
                 .iter()
                 .any(|one| *one == *app.name.as_str()),
             sees: match app.kind {
@@ -322,17 +360,11 @@ impl Graph<'_> {
             dependencies: required(&app.package),
             packages: self.packages.sources(&package),
             variables: Vec::new(),
-            keys: NO_KEYS,
+            source_digest: Key::default(),
             needs,
         });
     }
 }
-
-/// Until everything that a task sees is known.
-const NO_KEYS: Keys = Keys {
-    shared: Key::NONE,
-    own: Key::NONE,
-};
 
 /// What has to be installed: the dependencies but those that a machine may do without; of a
 /// package that has none, what it is developed with. Where some are installed, others are left
@@ -392,7 +424,7 @@ impl<'a> Packages<'a> {
     }
 
     /// Tasks of packages that `of` depends on, directly or through packages without a script.
-    fn needs(&self, of: &PackageJson, tasks: &BTreeMap<&str, usize>) -> Vec<usize> {
+    fn needs(&self, of: &PackageJson, tasks: &BTreeMap<&str, TaskId>) -> Vec<TaskId> {
         let mut needs = BTreeSet::new();
         for name in of.build_dependencies() {
             if let Some(task) = tasks.get(name) {
@@ -404,10 +436,10 @@ impl<'a> Packages<'a> {
         needs.into_iter().collect()
     }
 
-    /// Packages that `of` depends on, directly or through others, and that nobody builds.
+    /// Packages that `of` depends on, directly or through others.
     fn sources(&self, of: &PackageJson) -> Vec<String> {
         let reached = self.project.packages_of(of).into_iter();
-        let unbuilt = reached.filter(|package| !package.package.scripts.contains_key(BUILD));
-        unbuilt.map(|package| package.name.clone()).collect()
+        let others = reached.filter(|package| of.name.as_ref() != Some(&package.name));
+        others.map(|package| package.name.clone()).collect()
     }
 }

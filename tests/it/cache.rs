@@ -26,6 +26,21 @@ fn with_build(script: &str) -> Project {
 #[test]
 fn what_is_alike_is_built_once_and_nothing_twice() {
     let project = many(20);
+    let apart = project.alokai(&["store", "build", "--all"]).succeeds();
+    assert!(
+        apart.stdout.contains("40 built, 0 hits")
+            && apart.stderr.contains(
+                "the builds of `storefront-middleware` gave the same files for 20 stores"
+            )
+            && !apart
+                .stderr
+                .contains("the builds of `storefront-unified-nextjs`"),
+        "{}",
+        apart.stderr
+    );
+    let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
+    project.alokai(&["cache", "clear"]).succeeds();
+    forget(&project);
     let first = project.alokai(&["store", "build", "--all"]).succeeds();
     assert!(
         first
@@ -352,13 +367,17 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
             "cms",
             r#""build": "node build.js", "start": "node lib/index.js""#,
         )
-        .file("apps/cms/build.js", "require('fs').mkdirSync('lib')");
+        .file(
+            "apps/cms/build.js",
+            "const fs = require('fs'); fs.mkdirSync('lib'); \
+             fs.copyFileSync('../storefront-unified-nextjs/app/[locale]/page.tsx', 'lib/page')",
+        );
     let test = ["store", "run", "test", "--store", "us"];
     for _ in 0..2 {
         let run = project.alokai(&test).succeeds();
         assert!(
             run.stderr
-                .contains("runs in any case: it tests what is elsewhere")
+                .contains("runs in any case: it tests what runs elsewhere")
                 && run.stderr.contains("TESTED")
         );
     }
@@ -372,7 +391,19 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
         "apps/storefront-unified-nextjs/app/[locale]/page.tsx",
         b"other\n",
     );
-    assert_eq!(of_cms(&project), "miss", "it may import from the frontend");
+    assert_eq!(
+        of_cms(&project),
+        "miss",
+        "it reads this file of the frontend"
+    );
+    project.write("apps/storefront-unified-nextjs/texts.txt", b"other\n");
+    assert_eq!(of_cms(&project), "hit", "it does not read this one");
+    project.write("apps/storefront-unified-nextjs/more.txt", b"");
+    assert_eq!(
+        of_cms(&project),
+        "miss",
+        "it may look which files there are"
+    );
 }
 
 #[test]
@@ -388,11 +419,18 @@ fn a_frontend_that_is_kept_needs_no_middleware() {
     assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}")));
 }
 
+/// A lock file with one dependency of the middleware.
+const LOCK: &str = r#"{ "lockfileVersion": 3, "packages": {
+  "": {}, "apps/storefront-middleware": { "dependencies": { "left": "1" } },
+  "apps/storefront-unified-nextjs": {}, "node_modules/left": { "version": "1.0.0", "integrity": "sha512-x" }
+} }"#;
+
 #[test]
 fn nothing_needs_to_be_installed_for_what_is_kept() {
     let package = r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "left": "1" } }"#;
     let project = Project::shop()
         .file("apps/storefront-middleware/package.json", package)
+        .file("package-lock.json", LOCK)
         .file("node_modules/left/package.json", "{}");
     build(&project, &["--all"]);
     std::fs::remove_dir_all(project.path("node_modules")).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{FRONTEND, MIDDLEWARE, Project, build, forget, many, results};
+use crate::support::{FRONTEND, MIDDLEWARE, Project, build, forget, results};
 
 const US: [&str; 2] = ["--store", "us"];
 
@@ -111,41 +111,45 @@ fn what_is_made_of_a_stores_own_result_is_its_own() {
 }
 
 #[test]
-fn an_app_that_makes_something_of_the_id_can_say_so() {
+fn a_result_belongs_to_its_store_unless_its_app_is_shared() {
+    // Nothing in the result tells whose it is.
     let looked_up = "({ us: 'dollar', eu: 'euro' })[path.basename(path.dirname(process.cwd()))]";
-    // Before it said so, what was made for one store was given to the other.
     let project = gives(looked_up);
-    build(&project, &["--all"]);
-    let project = project.setting("build", &json!({ "perStore": [MIDDLEWARE] }));
+    for _ in 0..2 {
+        build(&project, &["--all"]);
+        assert_eq!(lib(&project), "dollar");
+        assert_eq!(
+            project.read(&format!(".out/eu/{MIDDLEWARE}/lib/index.js")),
+            "euro"
+        );
+        forget(&project);
+    }
+    // A shared app is told no store.
+    let project = gives("JSON.stringify([process.cwd(), require('./package.json').name])");
+    let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
     let found = results(&build(&project, &["--all"]));
-    let misses = found
-        .iter()
-        .filter(|(unit, result)| unit.ends_with(MIDDLEWARE) && *result == "miss");
-    assert_eq!(misses.count(), 2, "{found:?}");
-    assert_eq!(lib(&project), "dollar");
-    let wrong = project.setting("build", &json!({ "perStore": ["storefront-midleware"] }));
+    assert_eq!(found[&format!("eu/{MIDDLEWARE}")], "miss", "{found:?}");
+    assert_eq!(
+        found[&unit(MIDDLEWARE)],
+        format!("reused from eu/{MIDDLEWARE}")
+    );
+    let made: Vec<String> = serde_json::from_str(&lib(&project)).unwrap();
+    assert!(
+        made[0].ends_with(&format!("/.out/_{MIDDLEWARE}/{MIDDLEWARE}")),
+        "{made:?}"
+    );
+    assert_eq!(made[1], "storefront-middleware-shared");
+    assert_eq!(
+        lib(&project),
+        project.read(&format!(".out/eu/{MIDDLEWARE}/lib/index.js"))
+    );
+    let wrong = project.setting("build", &json!({ "shared": ["storefront-midleware"] }));
     let run = wrong.alokai(&["store", "build", "--all"]).fails_with(2);
     assert!(
         run.stderr.contains("did you mean `storefront-middleware`?"),
         "{}",
         run.stderr
     );
-    // The id as identifiers write it is seen.
-    for spelling in ["id.toUpperCase().replace('-', '_')", "id.replace('-', '')"] {
-        let script = format!(
-            "const id = require('path').basename(require('path').dirname(process.cwd())); require('fs').mkdirSync('lib', {{ recursive: true }}); \
-             require('fs').writeFileSync('lib/index.js', 'const ' + {spelling} + ' = 1')"
-        );
-        let project = many(2).file("apps/storefront-middleware/build.js", &script);
-        let found = results(&build(
-            &project,
-            &["--all", "--filter", "storefront-middleware-*"],
-        ));
-        assert!(
-            found.values().all(|result| result == "miss"),
-            "{spelling}: {found:?}"
-        );
-    }
 }
 
 #[test]
@@ -341,7 +345,7 @@ fn what_people_put_into_a_package_stays() {
     assert_eq!(project.read("packages/theme/local.json"), "mine");
     assert!(
         run.stderr
-            .contains("was not left there by a build, so the kept result is not put over it"),
+            .contains("so the cached result is not put over it"),
         "{}",
         run.stderr
     );
@@ -437,13 +441,19 @@ fn force_runs_every_script() {
     let found = results(&build(&project, &["--all", "--force"]));
     assert!(found.values().all(|result| result == "miss"), "{found:?}");
     std::fs::remove_dir_all(project.path(".alokai")).unwrap();
+    let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
     let plan = project
         .alokai(&["store", "build", "--all", "--dry-run"])
         .succeeds();
     assert!(
         plan.stdout
-            .contains("takes what eu/storefront-middleware makes, unless that names its store")
-            && plan.stdout.contains("3 of 4 scripts would run"),
+            .contains("takes what eu/storefront-middleware makes")
+            && plan
+                .stdout
+                .contains("depends on the result of us/storefront-middleware")
+            && plan
+                .stdout
+                .contains("1 of 4 scripts would run, and up to 2 more"),
         "{}",
         plan.stdout
     );
@@ -525,7 +535,7 @@ fn names_that_are_no_text_are_not_kept_in_part() {
         .alokai(&["store", "build", "--store", "us"])
         .succeeds();
     assert!(
-        run.stderr.contains("has a name that is no text"),
+        run.stderr.contains("has a name that is not valid UTF-8"),
         "{}",
         run.stderr
     );

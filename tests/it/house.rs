@@ -61,13 +61,15 @@ const TABLE: &[(&str, &[&str])] = &[
             "event",
             "cache",
             "oci",
+            "path",
             "workspace",
         ],
     ),
     (
         "pipeline",
         &[
-            "store", "config", "overlay", "plan", "event", "path", "cache", "oci", "registry",
+            "store", "config", "files", "overlay", "plan", "event", "path", "cache", "oci",
+            "registry",
         ],
     ),
     ("report", &["event"]),

@@ -119,6 +119,8 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
                  "optionalDependencies": { "not-for-this-system": "1" } }"#,
         )
         .file("apps/storefront-middleware/src/index.js", "console.log(require('a'), require('b'), require('@acme/tools'))")
+        // Not a lock file that can be followed, so what is installed is in no key.
+        .file("package-lock.json", "{}")
         .file("node_modules/a/package.json", &package("a", "1", r#""b": "2""#))
         .file("node_modules/a/index.js", "module.exports = require('b')")
         .file("node_modules/a/node_modules/b/package.json", &package("b", "2", ""))

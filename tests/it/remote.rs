@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Fault, FaultyCache, On, Project, RemoteCache, Run, git};
 
@@ -131,8 +131,13 @@ fn a_clone_on_another_path_builds_nothing() {
     assert!(second.exists(&format!(".out/us/{MIDDLEWARE}/lib/index.js")));
     assert!(second.exists(&format!(".out/us/{FRONTEND}/.next/standalone")));
 
-    // What fits every store is taken by one that has never been built anywhere.
-    let third = world.clone(&cache.address);
+    // A shared result is taken by a store that has never been built anywhere.
+    let build = json!({ "shared": [MIDDLEWARE], "env": { "*": ["RAN"] } });
+    let shared = |project: Project| project.setting("build", &build);
+    let first = shared(world.clone(&cache.address));
+    first.alokai(&BUILD).succeeds();
+    world.ran();
+    let third = shared(world.clone(&cache.address));
     let run = third
         .alokai(&["store", "build", "--store", "eu"])
         .succeeds();

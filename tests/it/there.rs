@@ -162,10 +162,8 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
     assert_eq!(forced[&unit]["digest"], world.digest(&sha));
     assert_ne!(world.digest(&sha), before);
     let unit = format!("us/{MIDDLEWARE}");
-    assert_eq!(
-        forced[&unit]["digest"], first[&unit]["digest"],
-        "made again of the same"
-    );
+    // Any script may read an ignored file at the top of the project.
+    assert_ne!(forced[&unit]["digest"], first[&unit]["digest"]);
     assert_eq!(begun(&world.deploy(&[]).succeeds()), ["push", "deploy"]);
 
     // What is in no commit cannot be made again, so its name stays.

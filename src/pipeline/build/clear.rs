@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
-use super::result::{APART, Left, Place, Record, temporary};
+use super::result::{APART, Place, Record, temporary};
+use crate::files::Stamp;
 use crate::overlay::{self, ContentId, Kind};
 use crate::plan::BUILD;
 
@@ -46,17 +47,13 @@ impl Place<'_> {
     pub fn clear(&self) -> Result<Option<Aside>, Io> {
         let old = self.read().map(|record| record.files).unwrap_or_default();
         // Nobody takes for whole what is under way.
-        self.write(&Record {
-            key: None,
-            blob: None,
-            files: BTreeMap::new(),
-        })?;
-        let Some(composition) = self.composition else {
+        self.write(&Record::unknown(BTreeMap::new()))?;
+        let Some(composition) = &self.composition else {
             self.remove_old(&old)?;
             return Ok(None);
         };
         let mut aside = None;
-        if self.task.script != BUILD {
+        if self.script != BUILD {
             self.remove_old(&old)?;
             aside = Some(Aside::new(self.project)?);
         }
@@ -70,7 +67,7 @@ impl Place<'_> {
 
     /// Folders with something in them that stays.
     fn folders(&self) -> BTreeSet<&Path> {
-        let staying = self.sources.iter().copied().chain(APART);
+        let staying = self.sources.iter().map(|path| &**path).chain(APART);
         staying
             .flat_map(|path| Path::new(path).ancestors().skip(1))
             .collect()
@@ -153,13 +150,13 @@ impl Place<'_> {
 
     /// A file that was moved and is otherwise as it was left counts as left.
     fn know_moved(&self, moved: &[&str]) -> Result<(), Io> {
-        let name = format!("{}.json", self.task.subject);
+        let name = &self.record_name;
         for script in std::fs::read_dir(&self.records)
             .into_iter()
             .flatten()
             .flatten()
         {
-            let path = script.path().join(&name);
+            let path = script.path().join(name);
             let record = stored::read::<Record>(&path)?;
             let Some(mut record) = record.filter(|record| record.key.is_some()) else {
                 continue;
@@ -167,9 +164,9 @@ impl Place<'_> {
             for path in moved {
                 let now = self.folder.join(path).symlink_metadata();
                 if let (Some(left), Ok(now)) = (record.files.get_mut(*path), now)
-                    && left.is_moved(Left::new(&now))
+                    && left.is_moved(Stamp::new(&now))
                 {
-                    *left = Left::new(&now);
+                    *left = Stamp::new(&now);
                 }
             }
             stored::write(&path, &record)?;
@@ -179,7 +176,7 @@ impl Place<'_> {
 
     /// Removes what the last result has left and nobody has touched since, and folders that this
     /// leaves empty. Nothing is removed behind a link.
-    fn remove_old(&self, old: &BTreeMap<String, Left>) -> Result<(), Io> {
+    fn remove_old(&self, old: &BTreeMap<String, Stamp>) -> Result<(), Io> {
         let is_real = |path: &Path| {
             let folders = path
                 .ancestors()
@@ -197,7 +194,7 @@ impl Place<'_> {
             }
             match full.symlink_metadata() {
                 Ok(metadata) if metadata.is_dir() => drop(folders.insert(Path::new(path))),
-                Ok(metadata) if Left::new(&metadata) == *left => remove(&full)?,
+                Ok(metadata) if Stamp::new(&metadata) == *left => remove(&full)?,
                 _ => {}
             }
             folders.extend(Path::new(path).ancestors().skip(1));

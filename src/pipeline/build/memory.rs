@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use crate::cache::Figures;
-use crate::plan::{Plan, Subject, Task};
+use crate::plan::{Plan, Subject, Task, TaskId};
 use crate::store::AppKind;
 
 /// What a frontend's build is expected to take before one was seen.
@@ -155,7 +155,7 @@ pub struct Room {
     /// How many at once.
     count: usize,
     figures: BTreeMap<String, Figures>,
-    running: BTreeMap<usize, Running>,
+    running: BTreeMap<TaskId, Running>,
 }
 
 struct Running {
@@ -195,10 +195,10 @@ impl Room {
     }
 
     /// Bytes that the task is expected to take: a tenth more than the last time.
-    fn expected(&self, plan: &Plan, task: &Task) -> u64 {
-        match self.figures(task) {
+    fn expected(&self, plan: &Plan, id: TaskId) -> u64 {
+        match self.figures(plan.task(id)) {
             Some(figures) if figures.peak_bytes > 0 => (figures.peak_bytes / 10).saturating_mul(11),
-            _ => match kind(plan, task) {
+            _ => match plan.composition_of(id).map(|it| it.kind) {
                 Some(AppKind::Frontend(_)) => FRONTEND,
                 _ => OTHER,
             },
@@ -206,8 +206,8 @@ impl Room {
     }
 
     /// Lets the task begin if there is room. Alone it may always, or it never could.
-    pub fn admit(&mut self, plan: &Plan, index: usize) -> Option<Arc<Memory>> {
-        let expected = self.expected(plan, &plan.tasks[index]);
+    pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<Memory>> {
+        let expected = self.expected(plan, id);
         if !self.running.is_empty() {
             if self.running.len() >= self.count {
                 return None;
@@ -236,25 +236,17 @@ impl Room {
             expected,
             memory: Arc::clone(&memory),
         };
-        self.running.insert(index, running);
+        self.running.insert(id, running);
         Some(memory)
     }
 
     /// The task has ended; what it took is what the next ones are expected to.
-    pub fn leave(&mut self, task: &Task, index: usize, learned: Option<Figures>) {
-        self.running.remove(&index);
+    pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<Figures>) {
+        self.running.remove(&id);
         if let Some(learned) = learned {
             self.figures.insert(task.name(), learned);
         }
     }
-}
-
-fn kind(plan: &Plan, task: &Task) -> Option<AppKind> {
-    let unit = task.subject.unit()?;
-    let mut compositions = plan.compositions();
-    compositions
-        .find(|composition| composition.unit == *unit)
-        .map(|composition| composition.kind)
 }
 
 /// For each task, milliseconds that it and the longest way of tasks behind it are expected to
@@ -265,7 +257,7 @@ pub fn ways(plan: &Plan, room: &Room) -> Vec<u64> {
         let own = room.figures(task).map_or(0, |figures| figures.milliseconds);
         ways[index] = ways[index].saturating_add(own);
         for need in &task.needs {
-            ways[*need] = ways[*need].max(ways[index]);
+            ways[need.index()] = ways[need.index()].max(ways[index]);
         }
     }
     ways

@@ -3,10 +3,14 @@
 
 mod clear;
 mod memory;
+mod opened;
 mod outlook;
+mod queue;
 mod result;
 mod script;
+mod sharing;
 mod stage;
+mod surroundings;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,7 +26,7 @@ use super::compose::Workdir;
 use super::context::Context;
 use super::failure::{Error as RunError, quote};
 use crate::event::{Stage, Unit};
-use crate::plan::{BUILD, Plan, Subject, Task};
+use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
 use crate::store::UnitId;
 
 /// A built app: its folder holds what its script made.
@@ -118,7 +122,7 @@ fn some(names: &[String]) -> String {
 /// Looks what there is to do, without the results of distrusted tasks, and whether what scripts need is installed.
 pub async fn look(
     plan: &Plan,
-    distrusted: &BTreeSet<usize>,
+    distrusted: &BTreeSet<TaskId>,
     context: &Context,
 ) -> Result<Outlook, RunError> {
     let outlook = Outlook::new(plan, distrusted, context).await;

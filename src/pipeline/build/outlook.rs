@@ -1,23 +1,27 @@
 //! Before anything is composed: which results are there already, and which scripts have to run.
 //!
-//! It is asked from the end: what was asked for first, and what that needs only where it has to
-//! run. So a unit whose result is kept is neither composed nor built nor written, unless
-//! somebody needs its files.
+//! The key of a task is made of what the tasks before it made. So results are looked for in the
+//! order of the plan, level by level, and of a task behind one that has to run nothing can be
+//! said yet. Then it is asked from the end which of them are needed: a unit whose result is kept
+//! needs nothing before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt;
 
 use super::result::Place;
-use crate::cache::{Cache, Entry, Key};
+use crate::cache::{Cache, Entry, Key, OutputDigest, Remote};
 use crate::event::{Miss, Stage};
 use crate::overlay::Composition;
 use crate::pipeline::context::Context;
-use crate::plan::{BUILD, Forecast, Plan, Task};
+use crate::plan::{BUILD, Forecast, Plan, Task, TaskId};
 use crate::store::{StoreId, UnitId};
 
 /// Questions to the remote cache at once.
 const AT_ONCE: usize = 8;
+
+/// Results of the tasks that a task needs, by name.
+pub type Upstream = BTreeMap<String, OutputDigest>;
 
 /// What is known of a task's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,175 +29,311 @@ pub enum Found {
     /// It is kept.
     Kept(Entry),
     /// It lies where it belongs, and is not kept.
-    InPlace,
+    InPlace(OutputDigest),
     /// The script has to run.
     Nothing,
+    /// It depends on results that are not there yet.
+    Unknown,
 }
 
-/// What a run will have to do, by the plan's tasks.
+impl Found {
+    /// Identity of the result, where it is there.
+    pub fn output(&self) -> Option<OutputDigest> {
+        match self {
+            Self::Kept(entry) => Some(entry.output),
+            Self::InPlace(output) => Some(*output),
+            Self::Nothing | Self::Unknown => None,
+        }
+    }
+}
+
+/// A task with what it is made of.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What the tasks before it made.
+    pub upstream: Upstream,
+    /// Its key, without files that count only for a script that opens them.
+    pub primary: Key,
+    /// Files that the script is known to open.
+    pub reads: BTreeSet<String>,
+    /// The whole key.
+    pub key: Key,
+}
+
+impl Resolved {
+    /// Of a task whose upstream is known.
+    pub fn new(plan: &Plan, id: TaskId, upstream: Upstream, cache: &Cache) -> Self {
+        let primary = plan.primary_key(id, &upstream);
+        let reads = cache.reads(primary);
+        Self {
+            key: plan.key(id, primary, &reads),
+            upstream,
+            primary,
+            reads,
+        }
+    }
+
+    /// What this machine knows of the result.
+    pub fn here(&self, plan: &Plan, id: TaskId, cache: &Cache, force: bool) -> Found {
+        if force || plan.task(id).never_kept.is_some() {
+            return Found::Nothing;
+        }
+        if let Some(entry) = cache.find(self.key) {
+            return Found::Kept(entry);
+        }
+        let output = Place::new(plan, id).holds(self.key, None);
+        output.map_or(Found::Nothing, Found::InPlace)
+    }
+
+    /// Asks the remote cache for the result: by the key as it is known here, then by what other
+    /// machines know of the files that the script opens.
+    pub async fn fetch(
+        &mut self,
+        plan: &Plan,
+        id: TaskId,
+        cache: &Cache,
+        remote: &Remote,
+    ) -> Option<Entry> {
+        if let Some(entry) = remote.fetch(cache, self.key).await {
+            return Some(entry);
+        }
+        let theirs = remote.fetch(cache, self.primary.of_reads()).await?.reads;
+        if theirs.is_subset(&self.reads) {
+            return None;
+        }
+        // What was fetched has taken the place of what was known here.
+        let _ = cache.add_reads(self.primary, &self.reads);
+        self.reads.extend(theirs);
+        self.key = plan.key(id, self.primary, &self.reads);
+        match cache.find(self.key) {
+            Some(entry) => Some(entry),
+            None => remote.fetch(cache, self.key).await,
+        }
+    }
+}
+
+/// What a run will have to do.
 #[derive(Debug, Default)]
 pub struct Outlook {
-    found: BTreeMap<usize, Found>,
+    found: Vec<Option<Found>>,
+    resolved: Vec<Option<Resolved>>,
+    needed: BTreeSet<TaskId>,
 }
 
 impl Outlook {
-    /// Looks for the results of every task that is asked for, or needed by one that runs.
-    /// What is distrusted counts as not there.
-    pub async fn new(plan: &Plan, distrusted: &BTreeSet<usize>, context: &Context) -> Self {
-        let mut outlook = Self::default();
-        let mut waiting = wanted(plan);
-        while !waiting.is_empty() {
-            let mut looked_at = outlook.look(plan, context, &waiting).await;
-            for (index, found) in &mut looked_at {
-                if distrusted.contains(index) {
-                    *found = Found::Nothing;
-                }
+    /// Looks for the results of every task that is asked for, and of those before it. What is
+    /// distrusted counts as not there.
+    pub async fn new(plan: &Plan, distrusted: &BTreeSet<TaskId>, context: &Context) -> Self {
+        let mut outlook = Self::empty(plan);
+        let mut waiting = with_upstream(plan, wanted(plan));
+        while let Some(level) = outlook.next_level(plan, &mut waiting) {
+            outlook.look(plan, &level, &context.cache, context.force);
+            for id in level.iter().filter(|id| distrusted.contains(id)) {
+                outlook.found[id.index()] = Some(Found::Nothing);
             }
-            waiting = outlook.take(plan, looked_at);
+            if !context.force {
+                outlook.ask(plan, &level, distrusted, context).await;
+            }
         }
+        outlook.need(plan);
         outlook
     }
 
     /// The same, as far as can be told without asking anybody else.
     pub fn local(plan: &Plan, cache: &Cache, force: bool) -> Self {
-        let mut outlook = Self::default();
-        let mut waiting = wanted(plan);
-        while !waiting.is_empty() {
-            let looked_at = waiting
-                .iter()
-                .map(|index| (*index, here(plan, cache, force, *index)));
-            waiting = outlook.take(plan, looked_at.collect());
+        let mut outlook = Self::empty(plan);
+        let mut waiting = with_upstream(plan, wanted(plan));
+        while let Some(level) = outlook.next_level(plan, &mut waiting) {
+            outlook.look(plan, &level, cache, force);
         }
+        outlook.need(plan);
         outlook
     }
 
-    /// Takes what was found, and gives the tasks that have to be looked for because of it.
-    fn take(&mut self, plan: &Plan, looked_at: BTreeMap<usize, Found>) -> BTreeSet<usize> {
-        let mut next = BTreeSet::<usize>::new();
-        for (index, found) in looked_at {
-            // An image takes files of the packages that its app depends on.
-            if found == Found::Nothing || plan.until > Stage::Build {
-                next.extend(&plan.tasks[index].needs);
-            }
-            self.found.insert(index, found);
+    fn empty(plan: &Plan) -> Self {
+        let count = plan.tasks.len();
+        Self {
+            found: vec![None; count],
+            resolved: vec![None; count],
+            needed: BTreeSet::new(),
         }
-        // What a script reads has to be there as a whole, with what it reads from in turn.
-        let mut all = BTreeSet::new();
-        while let Some(index) = next.pop_first() {
-            if all.insert(index) {
-                next.extend(&plan.tasks[index].needs);
-            }
-        }
-        all.retain(|index| !self.found.contains_key(index));
-        all
     }
 
-    async fn look(
-        &self,
-        plan: &Plan,
-        context: &Context,
-        tasks: &BTreeSet<usize>,
-    ) -> BTreeMap<usize, Found> {
-        let here = |index: &usize| (*index, here(plan, &context.cache, context.force, *index));
-        let mut found: BTreeMap<usize, Found> = tasks.iter().map(here).collect();
-        if context.force {
-            return found;
+    /// Takes the tasks of which everything before is looked at; none when all are.
+    fn next_level(&self, plan: &Plan, waiting: &mut BTreeSet<TaskId>) -> Option<Vec<TaskId>> {
+        let is_known = |need: &TaskId| self.found[need.index()].is_some();
+        let level: Vec<TaskId> = waiting
+            .iter()
+            .filter(|id| plan.task(**id).needs.iter().all(is_known))
+            .copied()
+            .collect();
+        for id in &level {
+            waiting.remove(id);
         }
-        let Some(remote) = &context.remote else {
-            return found;
-        };
-        let _outside = context.events.outside();
-        let missing = |found: &BTreeMap<usize, Found>| -> Vec<usize> {
-            let missing = found.iter().filter(|(_, found)| **found == Found::Nothing);
-            let missing = missing.map(|(index, _)| *index);
-            missing
-                .filter(|index| plan.tasks[*index].never_kept.is_none())
-                .collect()
-        };
-        // What every store can take is brought once; then what only its own can.
-        for shared in [true, false] {
-            let key = |index: usize| {
-                let keys = plan.tasks[index].keys;
-                if shared { keys.shared } else { keys.own }
-            };
-            let keys: BTreeSet<Key> = missing(&found).into_iter().map(key).collect();
-            let bring = |key: Key| async move { (key, remote.fetch(&context.cache, key).await) };
-            let brought = futures_util::stream::iter(keys)
-                .map(bring)
-                .buffer_unordered(AT_ONCE);
-            let ended = async { Ok(brought.collect::<BTreeMap<_, _>>().await) };
-            let Ok(brought) = context.interrupt.unless_stopped((), ended).await else {
-                return found;
-            };
-            for index in missing(&found) {
-                if let Some(Some(entry)) = brought.get(&key(index)) {
-                    found.insert(index, Found::Kept(entry.clone()));
+        (!level.is_empty()).then_some(level)
+    }
+
+    /// Looks for the results of these tasks on this machine.
+    fn look(&mut self, plan: &Plan, level: &[TaskId], cache: &Cache, force: bool) {
+        for id in level {
+            let upstream = self.upstream(plan, *id);
+            let found = match upstream {
+                Some(upstream) => {
+                    let resolved = Resolved::new(plan, *id, upstream, cache);
+                    let found = resolved.here(plan, *id, cache, force);
+                    self.resolved[id.index()] = Some(resolved);
+                    found
                 }
+                None if force || plan.task(*id).never_kept.is_some() => Found::Nothing,
+                None => Found::Unknown,
+            };
+            self.found[id.index()] = Some(found);
+        }
+    }
+
+    /// Asks the remote cache for what this machine does not have.
+    async fn ask(
+        &mut self,
+        plan: &Plan,
+        level: &[TaskId],
+        distrusted: &BTreeSet<TaskId>,
+        context: &Context,
+    ) {
+        let Some(remote) = &context.remote else {
+            return;
+        };
+        let missing = level.iter().filter(|id| {
+            let is_kept = plan.task(**id).never_kept.is_none() && !distrusted.contains(id);
+            is_kept && self.found[id.index()] == Some(Found::Nothing)
+        });
+        // A shared result is brought once.
+        let mut by_key: BTreeMap<Key, Vec<TaskId>> = BTreeMap::new();
+        for id in missing {
+            if let Some(resolved) = &self.resolved[id.index()] {
+                by_key.entry(resolved.primary).or_default().push(*id);
+            }
+        }
+        let _outside = context.events.outside();
+        let bring = |ids: Vec<TaskId>| {
+            let resolved = self.resolved[ids[0].index()].clone();
+            async move {
+                let mut resolved = resolved?;
+                let entry = resolved.fetch(plan, ids[0], &context.cache, remote).await?;
+                Some((ids, resolved, entry))
+            }
+        };
+        let brought = futures_util::stream::iter(by_key.into_values())
+            .map(bring)
+            .buffer_unordered(AT_ONCE);
+        let ended = async { Ok(brought.collect::<Vec<_>>().await) };
+        let Ok(brought) = context.interrupt.unless_stopped((), ended).await else {
+            return;
+        };
+        for (ids, resolved, entry) in brought.into_iter().flatten() {
+            for id in ids {
+                self.found[id.index()] = Some(Found::Kept(entry.clone()));
+                self.resolved[id.index()] = Some(resolved.clone());
             }
         }
         if let Some(warning) = remote.take_warning() {
             context.events.notice(warning);
         }
-        found
+    }
+
+    /// What the tasks before this one made, if all of it is known.
+    fn upstream(&self, plan: &Plan, id: TaskId) -> Option<Upstream> {
+        let needs = plan.task(id).needs.iter();
+        let output = |need: &TaskId| {
+            let output = self.found[need.index()].as_ref()?.output()?;
+            Some((plan.task(*need).subject.name().to_owned(), output))
+        };
+        needs.map(output).collect()
+    }
+
+    /// Decides which tasks have to be there in the end.
+    fn need(&mut self, plan: &Plan) {
+        let wanted = wanted(plan);
+        let reads_files = |id: &TaskId| {
+            // An image takes files of the packages that its app depends on.
+            let found = &self.found[id.index()];
+            matches!(found, Some(Found::Nothing | Found::Unknown)) || plan.until > Stage::Build
+        };
+        let readers = wanted.iter().filter(|id| reads_files(id));
+        let read = readers.flat_map(|id| plan.task(*id).needs.iter().copied());
+        // What a script reads has to be there as a whole, with what it reads from in turn.
+        let read = with_upstream(plan, read.collect());
+        self.needed = wanted.into_iter().chain(read).collect();
     }
 
     /// How many tasks there are to take or to run.
     pub fn count(&self) -> usize {
-        self.found.len()
+        self.needed.len()
     }
 
     /// What is known of a task; nothing of one that is not needed.
-    pub fn found(&self, index: usize) -> Option<&Found> {
-        self.found.get(&index)
+    pub fn found(&self, id: TaskId) -> Option<&Found> {
+        let found = self.found.get(id.index())?.as_ref();
+        found.filter(|_| self.needed.contains(&id))
     }
 
-    /// Tasks whose scripts have to run, as far as can be told.
+    /// Identity of a task's result, needed or not.
+    pub fn output(&self, id: TaskId) -> Option<OutputDigest> {
+        self.found.get(id.index())?.as_ref()?.output()
+    }
+
+    /// What a task is made of, as far as it is known.
+    pub fn resolved(&self, id: TaskId) -> Option<&Resolved> {
+        self.resolved.get(id.index())?.as_ref()
+    }
+
+    /// Tasks whose scripts have to run, or may have to.
     pub fn running<'a>(&self, plan: &'a Plan) -> impl Iterator<Item = &'a Task> {
-        let running = self
-            .found
-            .iter()
-            .filter(|(_, found)| **found == Found::Nothing);
-        running.map(|(index, _)| &plan.tasks[*index])
+        let running = self.needed.iter().filter(|id| {
+            let found = &self.found[id.index()];
+            matches!(found, Some(Found::Nothing | Found::Unknown))
+        });
+        running.map(|id| plan.task(*id))
     }
 
     /// Whether the files of a task are to be there in the end: it runs, somebody who runs reads
     /// them, or they were asked for.
-    pub fn places(&self, plan: &Plan, index: usize) -> bool {
-        match self.found(index) {
+    pub fn places(&self, plan: &Plan, id: TaskId) -> bool {
+        match self.found(id) {
             None => false,
-            Some(Found::Kept(entry)) => plan.tasks[index].script == BUILD || entry.files > 0,
+            Some(Found::Kept(entry)) => plan.task(id).script == BUILD || entry.files > 0,
             Some(_) => true,
         }
     }
 
     /// The plan, less the compositions that nobody needs now; none where all are needed.
     pub fn composed(&self, plan: &Plan) -> Option<Plan> {
-        let placed = |index: &usize| self.places(plan, *index);
-        let units: BTreeSet<&UnitId> = (0..plan.tasks.len())
-            .filter(placed)
-            .filter_map(|index| plan.tasks[index].subject.unit())
+        let placed = plan.task_ids().filter(|id| self.places(plan, *id));
+        let units: BTreeSet<&UnitId> = placed
+            .filter_map(|id| plan.task(id).subject.unit())
             .collect();
         let stores: BTreeSet<&StoreId> = units.iter().map(|unit| &unit.store).collect();
         let is_build = plan.tasks.iter().all(|task| task.script == BUILD);
+        // A middleware that is only there for a frontend is left out with it.
+        let unwanted: BTreeSet<&UnitId> = plan
+            .tasks
+            .iter()
+            .filter(|task| !task.is_wanted)
+            .filter_map(|task| task.subject.unit())
+            .collect();
         let is_needed = |one: &Composition| {
             if is_build {
-                // A middleware that is only there for a frontend is left out with it.
-                let task = plan
-                    .tasks
-                    .iter()
-                    .find(|task| task.subject.unit() == Some(&one.unit));
-                task.is_none_or(|task| task.is_wanted) || units.contains(&one.unit)
+                !unwanted.contains(&one.unit) || units.contains(&one.unit)
             } else {
                 // A script may look at the apps beside its own.
                 stores.contains(&one.unit.store)
             }
         };
-        if plan.compositions().all(is_needed) {
+        if plan.compositions().all(|one| is_needed(one)) {
             return None;
         }
         let mut composed = plan.clone();
         for store in &mut composed.stores {
-            store.compositions.retain(is_needed);
+            store.compositions.retain(|one| is_needed(one));
         }
         composed
             .stores
@@ -202,65 +342,91 @@ impl Outlook {
     }
 }
 
-fn wanted(plan: &Plan) -> BTreeSet<usize> {
-    let wanted = plan
-        .tasks
-        .iter()
-        .enumerate()
-        .filter(|(_, task)| task.is_wanted);
-    wanted.map(|(index, _)| index).collect()
+/// These tasks and all before them.
+fn with_upstream(plan: &Plan, tasks: BTreeSet<TaskId>) -> BTreeSet<TaskId> {
+    let mut all = BTreeSet::new();
+    let mut waiting: Vec<TaskId> = tasks.into_iter().collect();
+    while let Some(id) = waiting.pop() {
+        if all.insert(id) {
+            waiting.extend(&plan.task(id).needs);
+        }
+    }
+    all
 }
 
-/// What this machine knows of a task's result: kept for its own unit, else for every store.
-fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
-    let task = &plan.tasks[index];
-    if force || task.never_kept.is_some() {
-        return Found::Nothing;
-    }
-    let keys = [task.keys.own, task.keys.shared];
-    match keys.into_iter().find_map(|key| cache.find(key)) {
-        Some(entry) => Found::Kept(entry),
-        None if Place::new(plan, task).holds(None) => Found::InPlace,
-        None => Found::Nothing,
-    }
+fn wanted(plan: &Plan) -> BTreeSet<TaskId> {
+    let ids = plan.task_ids();
+    ids.filter(|id| plan.task(*id).is_wanted).collect()
 }
 
 /// What would become of each task of the plan, as far as this machine knows.
 pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
     let outlook = Outlook::local(plan, cache, force);
     let mut makers = BTreeMap::new();
-    let tasks = plan.tasks.iter().enumerate();
-    tasks
-        .map(|(index, task)| match outlook.found(index) {
+    let one = |id: TaskId| {
+        let task = plan.task(id);
+        match outlook.found(id) {
             None => Forecast::Unneeded,
+            Some(Found::Unknown) => {
+                let needs = task.needs.iter();
+                let unknown = needs.filter(|need| outlook.output(**need).is_none());
+                let on = unknown.map(|need| plan.task(*need).name()).collect();
+                Forecast::Runs(Miss::Depends { on })
+            }
             Some(Found::Nothing) => {
-                let may_follow = task.never_kept.is_none() && !force;
-                let maker = makers.get(&task.keys.shared).filter(|_| may_follow);
-                if let Some(maker) = maker {
-                    return Forecast::Follows(String::clone(maker));
+                let shared = outlook
+                    .resolved(id)
+                    .filter(|_| task.shared && task.never_kept.is_none());
+                if let Some(resolved) = shared {
+                    if let Some(maker) = makers.get(&resolved.primary) {
+                        return Forecast::Follows(String::clone(maker));
+                    }
+                    makers.insert(resolved.primary, task.subject.to_string());
                 }
-                makers.insert(task.keys.shared, task.subject.to_string());
-                Forecast::Runs(miss(plan, task, cache, force))
+                Forecast::Runs(miss(plan, id, outlook.resolved(id), cache, force))
             }
             Some(_) => Forecast::Hit,
-        })
-        .collect()
+        }
+    };
+    plan.task_ids().map(one).collect()
 }
 
 /// Why a script has to run.
-pub fn miss(plan: &Plan, task: &Task, cache: &Cache, force: bool) -> Miss {
+pub fn miss(
+    plan: &Plan,
+    id: TaskId,
+    resolved: Option<&Resolved>,
+    cache: &Cache,
+    force: bool,
+) -> Miss {
+    let task = plan.task(id);
     if force {
         return Miss::Forced;
     }
-    if let Some(because) = task.never_kept {
-        return Miss::Never { because };
+    if let Some(because) = &task.never_kept {
+        return Miss::Never {
+            because: because.clone(),
+        };
     }
-    match cache.inputs(&task.name()) {
-        None => Miss::New,
-        Some(before) => match plan.inputs(task).changes(&before) {
-            changes if changes.is_empty() => Miss::Gone,
-            changes => Miss::Changed { changes },
-        },
+    let Some(resolved) = resolved else {
+        let on = task
+            .needs
+            .iter()
+            .map(|need| plan.task(*need).name())
+            .collect();
+        return Miss::Depends { on };
+    };
+    let Some(before) = cache.inputs(&task.name()) else {
+        return Miss::New;
+    };
+    // What was opened then may not be known under the key of now.
+    let optional = plan.optional_names(id);
+    let opened = before.files.keys().filter(|name| optional.contains(*name));
+    let reads = resolved.reads.iter().chain(opened).cloned().collect();
+    let now = plan.explained_inputs(id, &resolved.upstream, &reads);
+    match now.changes(&before) {
+        changes if changes.is_empty() => Miss::Gone,
+        changes => Miss::Changed { changes },
     }
 }
 
@@ -268,7 +434,11 @@ pub fn miss(plan: &Plan, task: &Task, cache: &Cache, force: bool) -> Miss {
 /// upwards, beyond the project too.
 pub fn not_installed<'a>(plan: &Plan, tasks: impl Iterator<Item = &'a Task>) -> Vec<String> {
     let mut missing = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for task in tasks {
+        if !seen.insert(&task.source) {
+            continue;
+        }
         let source = plan.project.join(&task.source);
         for name in &task.dependencies {
             let is_there =

@@ -5,9 +5,10 @@
 //! and so that the next result does not mix with this one. Incremental caches (Next.js's,
 //! and what tools keep in `node_modules/.cache`) belong to no result and stay.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
@@ -15,9 +16,11 @@ use walkdir::WalkDir;
 use super::super::compose::remove;
 use super::super::failure::Io;
 use super::super::stored;
-use crate::cache::{self, Cache, Entry, Key};
+use crate::cache::{self, Cache, Entry, Key, OutputDigest};
+use crate::files::Stamp;
 use crate::overlay::Composition;
-use crate::plan::{BUILD, Plan, Task};
+use crate::plan::{BUILD, Plan, Subject, TaskId};
+use crate::store::AppName;
 
 /// Where the records lie, below this tool's own folder.
 const RESULTS: &str = "results";
@@ -36,104 +39,180 @@ pub(super) const APART: [&str; 6] = [
 /// The same of a workspace package, whose dependencies are installed in it.
 const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"];
 
-/// How a file was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left(u64, i64, i64, i64, i64, u32);
-
-impl Left {
-    pub(super) fn new(metadata: &std::fs::Metadata) -> Self {
-        Self(
-            metadata.size(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.ctime(),
-            metadata.ctime_nsec(),
-            metadata.mode(),
-        )
-    }
-
-    fn is_folder(self) -> bool {
-        self.5 & 0o170_000 == 0o040_000
-    }
-
-    /// The same but for the inode's own time, which a move changes.
-    pub(super) fn is_moved(self, to: Self) -> bool {
-        (self.0, self.1, self.2, self.5) == (to.0, to.1, to.2, to.5)
-    }
-}
-
 /// What is remembered of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The key of the result; none while it is made or put in place, and when it is not known
     /// what it was made of.
     pub key: Option<Key>,
+    /// Identity of the files.
+    #[serde(default)]
+    pub output: Option<OutputDigest>,
     /// The digest under which it is kept, if it is.
     #[serde(default)]
     pub blob: Option<String>,
-    pub files: BTreeMap<String, Left>,
+    pub files: BTreeMap<String, Stamp>,
 }
 
-/// Where one task works.
+impl Record {
+    /// Files whose result is not known, or not whole.
+    pub fn unknown(files: BTreeMap<String, Stamp>) -> Self {
+        Self {
+            key: None,
+            output: None,
+            blob: None,
+            files,
+        }
+    }
+}
+
+/// A folder in which a task works, or whose result it reads.
 pub struct Place<'a> {
     pub(super) project: &'a Path,
-    pub(super) task: &'a Task,
+    /// The script that works here.
+    pub(super) script: &'a str,
     /// Absolute.
     pub folder: PathBuf,
     record: PathBuf,
     /// Everything that the task printed.
     pub log: PathBuf,
     /// Paths in the folder that are its sources.
-    pub(super) sources: BTreeSet<&'a str>,
+    pub(super) sources: BTreeSet<Cow<'a, str>>,
     /// What is composed there; none for a package.
-    pub(super) composition: Option<&'a Composition>,
+    pub(super) composition: Option<Arc<Composition>>,
     /// Where the records of all scripts are.
     pub(super) records: PathBuf,
+    /// The name of its records.
+    pub(super) record_name: String,
+}
+
+/// The name in the `package.json` of an app that is built for no store.
+pub fn neutral_name(app: &AppName) -> String {
+    format!("{app}-shared")
 }
 
 /// What is in a folder, as it was left.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    files: BTreeMap<String, Left>,
-    /// Names that are no text.
-    odd: Vec<PathBuf>,
+    files: BTreeMap<String, Stamp>,
+    /// Names that are not valid UTF-8.
+    invalid: Vec<PathBuf>,
+}
+
+impl Snapshot {
+    /// A path that is not the same in both; folders count by what is in them.
+    pub fn differs<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
+        let not_in = |one: &'a Self, other: &'a Self| {
+            let differs = move |(path, stamp): &(&String, &Stamp)| {
+                !stamp.is_folder() && other.files.get(*path) != Some(stamp)
+            };
+            one.files
+                .iter()
+                .find(differs)
+                .map(|(path, _)| path.as_str())
+        };
+        not_in(self, other).or_else(|| not_in(other, self))
+    }
 }
 
 /// What a script wrote.
 pub enum Wrote {
     /// These files, and nothing else decides what is in them but what the task sees.
-    These(BTreeMap<String, Left>),
+    These(BTreeMap<String, Stamp>),
     /// Something else may have decided too.
     Unsure(String),
 }
 
 impl<'a> Place<'a> {
-    /// Of a task of the plan.
-    pub fn new(plan: &'a Plan, task: &'a Task) -> Self {
-        let name = task.subject.to_string();
-        let name = match task.subject.unit() {
-            Some(_) => name,
-            None => format!("packages/{}", name.replace('/', "+")),
+    /// Where the result of a task belongs.
+    pub fn new(plan: &'a Plan, id: TaskId) -> Self {
+        let task = plan.task(id);
+        let name = match &task.subject {
+            Subject::Unit(unit) => unit.to_string(),
+            Subject::Package(name) => format!("packages/{}", name.replace('/', "+")),
         };
+        let sources = plan.sources_of(id).into_iter().map(Cow::Borrowed).collect();
+        let composition = plan.composition_of(id).cloned();
+        Self::at(
+            plan,
+            &task.script,
+            &task.folder,
+            &name,
+            sources,
+            composition,
+        )
+    }
+
+    /// Where the script of a task runs: where its result belongs, or for a shared app its
+    /// neutral folder.
+    pub fn of_script(plan: &'a Plan, id: TaskId) -> Result<Self, Io> {
+        let task = plan.task(id);
+        match (plan.composition_of(id), task.subject.unit()) {
+            (Some(composition), Some(unit)) if task.shared => {
+                let name = format!("_{}/{}", unit.app, unit.app);
+                Self::neutral(plan, &task.script, &task.run_folder(), &name, composition)
+            }
+            _ => Ok(Self::new(plan, id)),
+        }
+    }
+
+    /// An app beside a shared one, in the neutral folder.
+    pub fn beside(
+        plan: &'a Plan,
+        id: TaskId,
+        sibling: &'a Composition,
+    ) -> Result<Option<Self>, Io> {
+        let task = plan.task(id);
+        let Some(unit) = task.subject.unit().filter(|_| task.shared) else {
+            return Ok(None);
+        };
+        let app = &sibling.unit.app;
+        let folder = format!(".out/_{}/{app}", unit.app);
+        let name = format!("_{}/{app}", unit.app);
+        Self::neutral(plan, BUILD, &folder, &name, sibling).map(Some)
+    }
+
+    fn neutral(
+        plan: &'a Plan,
+        script: &'a str,
+        folder: &str,
+        name: &str,
+        composition: &Composition,
+    ) -> Result<Self, Io> {
+        let renamed = composition.renamed(&neutral_name(&composition.unit.app));
+        let renamed = renamed.map_err(|reason| {
+            let path = plan.project.join(folder).join("package.json");
+            Io::at("rename the package in", &path)(std::io::Error::other(reason))
+        })?;
+        let paths = renamed.entries.keys();
+        let sources = paths.map(|path| Cow::Owned(path.to_string())).collect();
+        let composition = Some(Arc::new(renamed));
+        Ok(Self::at(plan, script, folder, name, sources, composition))
+    }
+
+    fn at(
+        plan: &'a Plan,
+        script: &'a str,
+        folder: &str,
+        name: &str,
+        sources: BTreeSet<Cow<'a, str>>,
+        composition: Option<Arc<Composition>>,
+    ) -> Self {
         let own = plan.project.join(".alokai");
+        let file = |folder: &str, end: &str| {
+            let folder = own.join(folder).join(script);
+            folder.join(format!("{name}.{end}"))
+        };
         Self {
             project: &plan.project,
-            task,
-            folder: plan.project.join(&task.folder),
-            record: own
-                .join(RESULTS)
-                .join(&task.script)
-                .join(format!("{name}.json")),
+            script,
+            folder: plan.project.join(folder),
+            record: file(RESULTS, "json"),
+            log: file("logs", "log"),
             records: own.join(RESULTS),
-            composition: task.subject.unit().and_then(|unit| {
-                let store = plan.stores.iter().find(|store| store.id == unit.store)?;
-                store.compositions.iter().find(|one| one.unit == *unit)
-            }),
-            log: own
-                .join("logs")
-                .join(&task.script)
-                .join(format!("{name}.log")),
-            sources: plan.sources_of(task),
+            record_name: format!("{name}.json"),
+            sources,
+            composition,
         }
     }
 
@@ -145,24 +224,40 @@ impl<'a> Place<'a> {
         stored::write(&self.record, record)
     }
 
-    /// Whether the result of the task's key lies here as it was left; the kept one, where one is.
-    pub fn holds(&self, kept: Option<&Entry>) -> bool {
-        let own = Some(self.task.keys.own);
-        let Some(record) = self.read().filter(|record| record.key == own) else {
-            return false;
-        };
+    /// Identity of the result that lies here, if it has this key, is as it was left, and nothing
+    /// lies beside it; the kept one, where one is.
+    pub fn holds(&self, key: Key, kept: Option<&Entry>) -> Option<OutputDigest> {
+        let record = self.read().filter(|record| record.key == Some(key))?;
         let is_same = match (kept, &record.blob) {
             (Some(kept), Some(blob)) => kept.digest() == blob,
             _ => true,
         };
-        is_same
-            && record.files.iter().all(|(path, left)| {
-                let metadata = self.folder.join(path).symlink_metadata();
-                metadata.is_ok_and(|metadata| {
-                    let now = Left::new(&metadata);
-                    now == *left || now.is_folder() && left.is_folder()
-                })
-            })
+        let output = record.output.filter(|_| is_same)?;
+        let now = self.snapshot().ok()?;
+        let is_as_left = |(path, left): (&String, &Stamp)| {
+            let now = now.files.get(path);
+            now.is_some_and(|now| now == left || now.is_folder() && left.is_folder())
+        };
+        let is_whole = record.files.iter().all(is_as_left);
+        (is_whole && self.beside_result(&now, &record).is_none()).then_some(output)
+    }
+
+    /// Something that neither is a source nor belongs to the result that lies here.
+    pub fn extra(&self) -> Option<String> {
+        let record = self
+            .read()
+            .unwrap_or_else(|| Record::unknown(BTreeMap::new()));
+        let now = self.snapshot().ok()?;
+        let extra = self.beside_result(&now, &record)?;
+        Some(self.folder.join(extra).display().to_string())
+    }
+
+    fn beside_result(&self, now: &Snapshot, record: &Record) -> Option<String> {
+        let known = |path: &str| self.sources.contains(path) || record.files.contains_key(path);
+        let mut files = now.files.iter().filter(|(_, stamp)| !stamp.is_folder());
+        let extra = files.find(|(path, _)| !known(path));
+        let invalid = || now.invalid.first().map(|path| path.display().to_string());
+        extra.map(|(path, _)| path.clone()).or_else(invalid)
     }
 
     pub(super) fn is_apart(&self, path: &Path, is_link: bool) -> bool {
@@ -205,10 +300,12 @@ impl<'a> Place<'a> {
                 continue;
             };
             match path.to_str() {
-                None => snapshot.odd.push(path),
+                None => snapshot.invalid.push(path),
                 Some("") => {}
                 Some(path) => {
-                    snapshot.files.insert(path.to_owned(), Left::new(&metadata));
+                    snapshot
+                        .files
+                        .insert(path.to_owned(), Stamp::new(&metadata));
                 }
             }
         }
@@ -218,13 +315,13 @@ impl<'a> Place<'a> {
     /// What the script wrote: everything that is new or other than before. Of folders only those
     /// that are new and have nothing in them. A package's own sources are no output.
     pub fn wrote(&self, before: &Snapshot) -> Result<Wrote, Io> {
-        let Snapshot { files, odd } = self.snapshot()?;
+        let Snapshot { files, invalid } = self.snapshot()?;
         let unsure = |path: &Path, what: &str| {
             let path = path.to_string_lossy();
             Ok(Wrote::Unsure(format!("`{}` {what}", path.escape_debug())))
         };
-        if let Some(path) = odd.first() {
-            return unsure(path, "has a name that is no text");
+        if let Some(path) = invalid.first() {
+            return unsure(path, "has a name that is not valid UTF-8");
         }
         let is_package = self.composition.is_none();
         for path in before
@@ -262,10 +359,17 @@ impl<'a> Place<'a> {
         Ok(Wrote::These(outputs))
     }
 
-    /// Remembers that the result of the task's key lies here.
-    pub fn remember(&self, files: BTreeMap<String, Left>, kept: Option<&Entry>) -> Result<(), Io> {
+    /// Remembers that this result lies here.
+    pub fn remember(
+        &self,
+        files: BTreeMap<String, Stamp>,
+        key: Key,
+        output: OutputDigest,
+        kept: Option<&Entry>,
+    ) -> Result<(), Io> {
         self.write(&Record {
-            key: Some(self.task.keys.own),
+            key: Some(key),
+            output: Some(output),
             blob: kept.map(|entry| entry.digest().to_owned()),
             files,
         })
@@ -273,25 +377,19 @@ impl<'a> Place<'a> {
 
     /// Puts a result here in the place of the one before. All of it is unpacked and checked
     /// before anything moves.
-    pub fn restore(&self, cache: &Cache, entry: &Entry) -> Result<(), Trouble> {
+    pub fn restore(&self, cache: &Cache, entry: &Entry) -> Result<(), RestoreError> {
         let staged = temporary(self.project)?;
         let paths = cache.unpack(entry, staged.path())?;
         // What people have put into a package is theirs.
         if let Some(path) = paths.iter().find(|path| self.is_theirs(path)) {
-            return Err(Trouble::Occupied(path.clone()));
+            return Err(RestoreError::Occupied(path.clone()));
         }
         let files = staged.path().join(cache::FILES);
-        if files.is_dir() || self.task.script == BUILD {
+        if files.is_dir() || self.script == BUILD {
             let aside = self.clear()?;
             // Whoever finds this cut short knows what may lie around.
-            let under_way = paths
-                .iter()
-                .map(|path| (path.clone(), Left(0, 0, 0, 0, 0, 0)));
-            self.write(&Record {
-                key: None,
-                blob: None,
-                files: under_way.collect(),
-            })?;
+            let under_way = paths.iter().map(|path| (path.clone(), Stamp::default()));
+            self.write(&Record::unknown(under_way.collect()))?;
             std::fs::create_dir_all(&self.folder)
                 .map_err(Io::at("make the folder", &self.folder))?;
             if files.is_dir() {
@@ -308,10 +406,30 @@ impl<'a> Place<'a> {
         let left = |path: String| {
             let file = self.folder.join(&path);
             let metadata = file.symlink_metadata().map_err(Io::at("read", &file))?;
-            Ok((path, Left::new(&metadata)))
+            Ok((path, Stamp::new(&metadata)))
         };
         let files = paths.into_iter().map(left).collect::<Result<_, Io>>()?;
-        Ok(self.remember(files, Some(entry))?)
+        Ok(self.remember(files, entry.key, entry.output, Some(entry))?)
+    }
+
+    /// Copies what was just made in another folder here, in the place of the result before.
+    pub fn copy_from(&self, made: &Self) -> Result<(), Io> {
+        let aside = self.clear()?;
+        let outputs = made.snapshot()?.files;
+        let outputs = outputs
+            .iter()
+            .filter(|(path, stamp)| !stamp.is_folder() && !made.sources.contains(path.as_str()));
+        for (path, _) in outputs {
+            let (from, to) = (made.folder.join(path), self.folder.join(path));
+            let folder = to.parent().unwrap_or(&self.folder);
+            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+            match std::fs::read_link(&from) {
+                Ok(target) => std::os::unix::fs::symlink(target, &to),
+                Err(_) => std::fs::copy(&from, &to).map(drop),
+            }
+            .map_err(Io::at("write", &to))?;
+        }
+        self.put_back(aside)
     }
 
     /// Whether something lies at the path in a package that no result of ours has left there.
@@ -325,7 +443,7 @@ impl<'a> Place<'a> {
         let left = self
             .read()
             .and_then(|record| record.files.get(path).copied());
-        !now.is_dir() && left != Some(Left::new(&now))
+        !now.is_dir() && left != Some(Stamp::new(&now))
     }
 
     /// Moves what is in `from` into the folder: whole folders where nothing is yet.
@@ -360,7 +478,7 @@ pub(super) fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
 }
 
 /// Why a result could not be put in place.
-pub enum Trouble {
+pub enum RestoreError {
     /// In a package something lies at this path that is not ours.
     Occupied(String),
     /// The cache.
@@ -369,13 +487,13 @@ pub enum Trouble {
     Io(Io),
 }
 
-impl From<cache::Error> for Trouble {
+impl From<cache::Error> for RestoreError {
     fn from(error: cache::Error) -> Self {
         Self::Cache(error)
     }
 }
 
-impl From<Io> for Trouble {
+impl From<Io> for RestoreError {
     fn from(error: Io) -> Self {
         Self::Io(error)
     }

@@ -1,5 +1,6 @@
 //! One task: its result taken from where it is, or its script run and its result kept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,17 @@ use super::super::failure::Io;
 use super::super::process::{self, Script, Trouble};
 use super::clear::Aside;
 use super::memory::Memory;
-use super::outlook::miss;
-use super::result::{self, Place, Wrote};
+use super::opened::{Opened, Watch};
+use super::outlook::{Resolved, miss};
+use super::result::{self, Place, Snapshot, Wrote};
 use super::stage::Ended;
+use super::surroundings;
 use super::{Error, Origin, event_unit};
-use crate::cache::{self, Entry, Figures, Finished, Names};
+use crate::cache::{self, Entry, Figures, Finished, OutputDigest};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
-use crate::plan::{Plan, Task};
+use crate::plan::{Plan, Task, TaskId};
 
 /// A script that has ended well.
 pub struct Ran {
@@ -23,66 +26,98 @@ pub struct Ran {
     pub elapsed: Duration,
     /// What it took.
     pub figures: Figures,
-    /// Its result, if it could be kept.
+    /// What became of its result.
+    pub kept: Kept,
+}
+
+/// What became of a result.
+#[derive(Default)]
+pub struct Kept {
+    /// Where it is kept.
     pub entry: Option<Entry>,
+    /// Its identity, if it is known what it was made of.
+    pub output: Option<OutputDigest>,
 }
 
 /// Takes a result that was found: leaves it where it lies, or puts it there. What does not hold
 /// any more is told and not there.
 pub fn take(
     plan: &Plan,
-    index: usize,
+    id: TaskId,
+    resolved: &Resolved,
     entry: Option<&Entry>,
     context: &Context,
 ) -> Result<Ended, StageError> {
-    let task = &plan.tasks[index];
-    let place = Place::new(plan, task);
+    let task = plan.task(id);
+    let place = Place::new(plan, id);
     let unit = event_unit(task);
     let span = context.events.span(&unit);
-    if !place.holds(entry) {
+    let mut origin = Origin::Cache;
+    if place.holds(resolved.key, entry).is_none() {
         let Some(entry) = entry else {
             return Ok(Ended::NotThere);
         };
-        let origin = if entry.maker == task.subject.to_string() {
-            Origin::Cache
-        } else {
-            Origin::Reused(entry.maker.clone())
-        };
-        match place.restore(&context.cache, entry) {
-            Ok(()) => {
-                remember(plan, task, context);
-                replay(&place, &unit, context);
-                return Ok(Ended::Taken(end(span, &origin), origin));
-            }
-            Err(result::Trouble::Io(error)) => {
-                span.end(Err(error.to_string()));
-                return Err(error.into());
-            }
-            Err(result::Trouble::Occupied(path)) => {
-                let path = place.folder.join(path);
-                context.events.notice(format!(
-                    "{unit}: `{}` was not left there by a build, so the kept result is not put over it, and the script runs",
-                    path.display()
-                ));
-                return Ok(Ended::NotThere);
-            }
-            Err(result::Trouble::Cache(error)) => {
-                context
-                    .events
-                    .notice(format!("{unit}: {error}; its script runs"));
-                return Ok(Ended::NotThere);
-            }
+        if entry.maker != task.subject.to_string() {
+            origin = Origin::Reused(entry.maker.clone());
         }
+        if let Err(error) = place.restore(&context.cache, entry) {
+            return not_taken(error, &place, &unit, span, context);
+        }
+        remember(plan, id, resolved, context);
     }
     replay(&place, &unit, context);
-    Ok(Ended::Taken(end(span, &Origin::Cache), Origin::Cache))
-}
-
-fn end(span: Span, origin: &Origin) -> Duration {
-    span.end(Ok(Some(match origin {
+    // What people have put into a package's folder is read by others, and is in no key.
+    let extra = place.composition.is_none().then(|| place.extra()).flatten();
+    let output = match extra {
+        Some(extra) => {
+            context.events.notice(format!(
+                "{unit}: no build has left `{extra}` there, so what is built with it is not cached; remove it, or let git track it"
+            ));
+            None
+        }
+        None => entry
+            .map(|entry| entry.output)
+            .or_else(|| place.holds(resolved.key, None)),
+    };
+    let note = match &origin {
         Origin::Reused(maker) => format!("reused from {maker}"),
         _ => "hit".into(),
-    })))
+    };
+    let elapsed = span.end(Ok(Some(note)));
+    Ok(Ended::Taken {
+        elapsed,
+        origin,
+        output,
+    })
+}
+
+/// Says why a result could not be put in place.
+fn not_taken(
+    error: result::RestoreError,
+    place: &Place,
+    unit: &Unit,
+    span: Span,
+    context: &Context,
+) -> Result<Ended, StageError> {
+    match error {
+        result::RestoreError::Io(error) => {
+            span.end(Err(error.to_string()));
+            return Err(error.into());
+        }
+        result::RestoreError::Occupied(path) => {
+            let path = place.folder.join(path);
+            context.events.notice(format!(
+                "{unit}: no build has left `{}` there, so the cached result is not put over it, and the script runs",
+                path.display()
+            ));
+        }
+        result::RestoreError::Cache(error) => {
+            context
+                .events
+                .notice(format!("{unit}: {error}; its script runs"));
+        }
+    }
+    Ok(Ended::NotThere)
 }
 
 /// Prints again what the script printed.
@@ -101,35 +136,58 @@ fn replay(place: &Place, unit: &Unit, context: &Context) {
 }
 
 /// Remembers what the task sees, so that the next miss can be explained.
-fn remember(plan: &Plan, task: &Task, context: &Context) {
+fn remember(plan: &Plan, id: TaskId, resolved: &Resolved, context: &Context) {
+    let inputs = plan.explained_inputs(id, &resolved.upstream, &resolved.reads);
     // Without it a miss is explained by less.
-    let _ = context.cache.remember(&task.name(), &plan.inputs(task));
+    let _ = context.cache.remember(&plan.task(id).name(), &inputs);
+}
+
+/// What a script begins with.
+struct Begun {
+    before: Snapshot,
+    aside: Option<Aside>,
+    around: surroundings::Before,
+    watch: Watch,
+}
+
+/// Makes everything ready that the script sees.
+fn begin(plan: &Plan, id: TaskId, place: &Place, context: &Context) -> Result<Begun, StageError> {
+    let aside = place.clear()?;
+    if plan.task(id).shared {
+        surroundings::prepare(plan, id, place, &context.cache)?;
+    }
+    Ok(Begun {
+        before: place.snapshot()?,
+        aside,
+        around: surroundings::Before::new(plan, id)?,
+        watch: Watch::begin(plan.optional_files(id, &place.folder)),
+    })
 }
 
 /// Runs the script and keeps its result. That it cannot be kept is told and ends nothing.
+/// Without what it is made of (`resolved`), its result cannot be kept.
 pub async fn run(
     plan: &Arc<Plan>,
-    index: usize,
-    may_share: bool,
+    id: TaskId,
+    resolved: Option<Resolved>,
     memory: &Memory,
     context: &Arc<Context>,
 ) -> Result<Ran, StageError> {
-    let task = &plan.tasks[index];
-    let place = Place::new(plan, task);
+    let task = plan.task(id);
     let unit = event_unit(task);
     context.events.send(Event::Missed {
-        miss: miss(plan, task, &context.cache, context.force),
+        miss: miss(plan, id, resolved.as_ref(), &context.cache, context.force),
         unit: unit.clone(),
     });
     let span = context.events.begin(&unit);
-    let ready = place
-        .clear()
-        .and_then(|aside| Ok((aside, place.snapshot()?)));
-    let (aside, before) = match ready {
+    let ready = Place::of_script(plan, id)
+        .map_err(StageError::from)
+        .and_then(|place| Ok((begin(plan, id, &place, context)?, place)));
+    let (begun, place) = match ready {
         Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
-            return Err(error.into());
+            return Err(error);
         }
     };
     let script = Script {
@@ -145,8 +203,8 @@ pub async fn run(
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     if let Err(error) = result {
-        // A result that is not kept is no result; what a build has left comes back.
-        place.put_back(aside)?;
+        // What a failed script has left is no result; what a build has left comes back.
+        place.put_back(begun.aside)?;
         return Err(error);
     }
     let figures = Figures {
@@ -156,92 +214,166 @@ pub async fn run(
     let keeping = {
         let (plan, context) = (Arc::clone(plan), Arc::clone(context));
         let done = Done {
-            before,
-            aside,
+            begun,
+            resolved,
             elapsed,
             figures,
-            may_share,
         };
-        tokio::task::spawn_blocking(move || keep(&plan, index, done, &context))
+        tokio::task::spawn_blocking(move || settle(&plan, id, done, &context))
     };
-    let entry = match keeping.await {
-        Ok(Ok(entry)) => entry,
-        Ok(Err(reason)) => {
-            context.warn_once(format!("{unit}: {reason}"));
-            None
-        }
+    let kept = match keeping.await {
+        Ok(kept) => kept?,
         Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
     };
     Ok(Ran {
         elapsed,
         figures,
-        entry,
+        kept,
     })
 }
 
 /// A script that has ended well, and what it began with.
 struct Done {
-    before: result::Snapshot,
-    aside: Option<Aside>,
+    begun: Begun,
+    resolved: Option<Resolved>,
     elapsed: Duration,
     figures: Figures,
-    /// Whether what it read from fits every store.
-    may_share: bool,
+}
+
+/// Keeps a result, and puts it where it belongs if its script ran elsewhere.
+fn settle(plan: &Plan, id: TaskId, done: Done, context: &Context) -> Result<Kept, StageError> {
+    let task = plan.task(id);
+    let place = Place::of_script(plan, id)?;
+    let kept = match keep(plan, id, &place, done, context) {
+        Ok(kept) => kept,
+        Err(NotKept(reason)) => {
+            let unit = event_unit(task);
+            context
+                .events
+                .notice(format!("{unit}: not cached: {reason}"));
+            Kept::default()
+        }
+    };
+    if task.shared {
+        let own = Place::new(plan, id);
+        match &kept.entry {
+            Some(entry) => own.restore(&context.cache, entry).map_err(moving)?,
+            None => own.copy_from(&place)?,
+        }
+    }
+    Ok(kept)
+}
+
+fn moving(error: result::RestoreError) -> StageError {
+    match error {
+        result::RestoreError::Io(error) => error.into(),
+        result::RestoreError::Occupied(path) => {
+            let error = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+            Io::at("write", std::path::Path::new(&path))(error).into()
+        }
+        result::RestoreError::Cache(error) => {
+            let error = std::io::Error::other(error.to_string());
+            Io::at("unpack", std::path::Path::new(crate::pipeline::CACHE))(error).into()
+        }
+    }
+}
+
+/// Why a result is not kept: something else than its key may have decided what is in it.
+struct NotKept(String);
+
+impl From<Io> for NotKept {
+    fn from(error: Io) -> Self {
+        Self(format!("{error}: {}", error.source))
+    }
 }
 
 /// Remembers what the script wrote, and keeps it.
-fn keep(plan: &Plan, index: usize, done: Done, context: &Context) -> Result<Option<Entry>, String> {
-    let task = &plan.tasks[index];
-    let place = Place::new(plan, task);
-    let wrote = place.wrote(&done.before).map_err(|error| told(&error));
+fn keep(
+    plan: &Plan,
+    id: TaskId,
+    place: &Place,
+    done: Done,
+    context: &Context,
+) -> Result<Kept, NotKept> {
+    let task = plan.task(id);
+    let wrote = place.wrote(&done.begun.before);
+    let opened = done.begun.watch.end();
     // Whatever becomes of the result, what a build has left comes back.
-    let back = place.put_back(done.aside).map_err(|error| told(&error));
-    let wrote = wrote?;
-    back?;
-    let unsure = match (wrote, plan.changed_source(task, context.began())) {
-        (Wrote::These(outputs), None) => Ok(outputs),
-        (Wrote::Unsure(reason), _) => Err(reason),
-        (_, Some(path)) => Err(format!("`{path}` was changed while the script ran")),
+    place.put_back(done.begun.aside)?;
+    let outputs = match wrote? {
+        Wrote::These(outputs) => outputs,
+        Wrote::Unsure(reason) => return Err(NotKept(reason)),
     };
-    let outputs = unsure?;
-    let paths = outputs.keys().cloned().collect();
-    place
-        .remember(outputs.clone(), None)
-        .map_err(|error| told(&error))?;
     if task.never_kept.is_some() {
-        return Ok(None);
+        return Ok(Kept::default());
     }
-    remember(plan, task, context);
-    let names = match task.subject.unit() {
-        _ if !done.may_share => None,
-        Some(unit) => Some(Names::new(
-            unit.store.as_str(),
-            &unit.package_name(),
-            &task.folder,
-        )),
-        None => Some(Names::none()),
+    if let Some(changed) = changed(plan, id, &opened, done.begun.around)? {
+        return Err(NotKept(changed));
+    }
+    let Some(mut resolved) = done.resolved else {
+        let needs: Vec<_> = task
+            .needs
+            .iter()
+            .map(|need| plan.task(*need).name())
+            .collect();
+        return Err(NotKept(format!(
+            "it depends on a result that is not cached ({})",
+            needs.join(", ")
+        )));
     };
+    resolved.reads.extend(opened.names);
+    if !resolved.reads.is_empty() {
+        resolved.key = plan.key(id, resolved.primary, &resolved.reads);
+    }
+    let paths: BTreeSet<String> = outputs.keys().cloned().collect();
     let finished = Finished {
         folder: &place.folder,
         paths: &paths,
         log: &place.log,
         maker: &task.subject.to_string(),
-        names: names.as_ref(),
-        shared: task.keys.shared,
-        own: task.keys.own,
+        key: resolved.key,
         elapsed: done.elapsed,
         peak_bytes: done.figures.peak_bytes,
     };
-    let kept = context.cache.keep(&finished);
-    let kept = kept.map_err(|error: cache::Error| error.to_string())?;
-    place
-        .remember(outputs, Some(&kept))
-        .map_err(|error| told(&error))?;
-    Ok(Some(kept))
+    let reads = context.cache.add_reads(resolved.primary, &resolved.reads);
+    let entry = match reads.and_then(|_| context.cache.keep(&finished)) {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            context.warn_once(format!("{}: {error}", event_unit(task)));
+            None
+        }
+    };
+    // What cannot be cached lies in place all the same.
+    let output = match &entry {
+        Some(entry) => entry.output,
+        None => cache::output(&place.folder, &paths).map_err(Io::at("read", &place.folder))?,
+    };
+    place.remember(outputs, resolved.key, output, entry.as_ref())?;
+    remember(plan, id, &resolved, context);
+    Ok(Kept {
+        entry,
+        output: Some(output),
+    })
 }
 
-fn told(error: &Io) -> String {
-    format!("{error}: {}", error.source)
+/// Something that is not as it was when the key was made: then it is not known what was read.
+fn changed(
+    plan: &Plan,
+    id: TaskId,
+    opened: &Opened,
+    around: surroundings::Before,
+) -> Result<Option<String>, Io> {
+    let told = |path: &str| format!("`{}` was changed while the script ran", path.escape_debug());
+    if let Some(path) = plan.changed_input(id) {
+        return Ok(Some(told(&path)));
+    }
+    if let Some(path) = &opened.changed {
+        return Ok(Some(told(path)));
+    }
+    if let Some(path) = around.changed(plan, id)? {
+        return Ok(Some(told(&path)));
+    }
+    Ok(around.undeclared())
 }
 
 /// What the way a script ended means.

@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::memory::{Room, ways};
-use super::outlook::{Found, Outlook};
+use super::outlook::{Found, Outlook, Resolved, Upstream};
+use super::queue::Queue;
 use super::script::{self, Ran};
+use super::sharing::Sharing;
 use super::{Built, Origin, event_unit};
-use crate::cache::{Entry, Figures, Key, Remote};
+use crate::cache::{Entry, Figures, Key, OutputDigest, Remote};
 use crate::pipeline::compose::Workdir;
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::{Failure, Settled, StageError};
-use crate::plan::{BUILD, Plan, Subject, Task};
+use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
 use crate::store::UnitId;
 
 /// How often it is looked whether memory has become free.
@@ -23,26 +25,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How many results are unpacked at once.
 const UNPACKING: usize = 4;
 
-enum State {
-    Waiting,
-    Running,
-    Done,
-    /// Failed, or skipped because of the unit that it names.
-    Lost(String),
-}
-
 /// What became of a task.
 pub enum Ended {
-    /// Its result is in place, or nobody needs it there.
-    Taken(Duration, Origin),
+    /// Its result is in place.
+    Taken {
+        /// How long that took.
+        elapsed: Duration,
+        /// Where it comes from.
+        origin: Origin,
+        /// Its identity; none where it is not sure that nothing else lies there.
+        output: Option<OutputDigest>,
+    },
     /// What was found does not hold.
     NotThere,
+    /// The remote cache was asked for it.
+    Asked(Box<Resolved>, Option<Entry>),
     /// Its script has run.
     Ran(Ran),
 }
 
 /// Runs every task. Where a kept result was damaged and what its script needs is not there, it
-/// has to be looked anew what there is to do, without those results. Units above a failed one are
+/// has to be looked anew what there is to do, without those results. Units behind a failed one are
 /// skipped and say because of whom; without `--keep-going` nothing new begins after a failure,
 /// and what runs may end.
 pub async fn run(
@@ -50,7 +53,7 @@ pub async fn run(
     outlook: &Outlook,
     workdirs: Vec<Workdir>,
     context: &Arc<Context>,
-) -> Result<Settled<Built>, BTreeSet<usize>> {
+) -> Result<Settled<Built>, BTreeSet<TaskId>> {
     let mut stage = Building::new(plan, outlook, &workdirs, context);
     loop {
         stage.begin();
@@ -61,42 +64,53 @@ pub async fn run(
         };
         let Some(joined) = joined else { break };
         match joined {
-            Ok((index, result)) => stage.end(index, result),
+            Ok((id, result)) => stage.end(id, result),
             // Tasks are never aborted, so this is a panic: a bug must not look like success.
             Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         }
     }
-    let (anew, damaged) = (stage.has_to_look_anew, std::mem::take(&mut stage.damaged));
+    let (anew, damaged) = (stage.looks_anew, std::mem::take(&mut stage.damaged));
     let settled = stage.settle().await;
     if anew { Err(damaged) } else { Ok(settled) }
+}
+
+/// A task that has begun.
+enum Running {
+    /// Its result is put in place, or asked for.
+    Taking,
+    /// Its script runs.
+    Script,
 }
 
 /// The stage while it works.
 struct Building<'a> {
     plan: &'a Arc<Plan>,
+    outlook: &'a Outlook,
     context: &'a Arc<Context>,
-    states: Vec<State>,
-    found: BTreeMap<usize, Found>,
-    /// Tasks in the order in which they are begun: what holds up most first.
-    order: Vec<usize>,
+    queue: Queue,
+    at_work: BTreeMap<TaskId, Running>,
+    /// Identities of results that are there; none of one that is not sure.
+    outputs: BTreeMap<TaskId, Option<OutputDigest>>,
+    /// What tasks are made of, and what was found of them.
+    found: BTreeMap<TaskId, (Option<Resolved>, Found)>,
+    /// Tasks for which the remote cache has nothing.
+    asked: BTreeSet<TaskId>,
     room: Room,
     waits_for_room: bool,
-    running: JoinSet<(usize, Result<Ended, StageError>)>,
-    unpacking: usize,
+    running: JoinSet<(TaskId, Result<Ended, StageError>)>,
     uploads: JoinSet<()>,
-    /// Keys whose script runs now for all that have the same, and by whom.
-    leaders: BTreeMap<Key, usize>,
-    /// Tasks whose results fit every store.
-    fits_all: BTreeSet<usize>,
-    /// Keys whose result names its store, so that each has to make its own.
-    apart: BTreeSet<Key>,
+    /// Keys of shared results whose script runs now.
+    making: BTreeSet<Key>,
+    /// Shared results that were made in this run.
+    made: BTreeMap<Key, Entry>,
+    sharing: Sharing,
     learned: BTreeMap<String, Figures>,
     /// Whether something was kept.
     has_kept: bool,
-    /// Whether what was found does not hold, and its script would lack what it needs.
-    has_to_look_anew: bool,
-    /// Tasks whose results were found and do not hold.
-    damaged: BTreeSet<usize>,
+    /// Whether a result that was found is not there, and its script would lack what it needs.
+    looks_anew: bool,
+    /// Tasks whose results were found and are not there.
+    damaged: BTreeSet<TaskId>,
     stop_because: Option<String>,
     settled: Settled<Built>,
 }
@@ -108,64 +122,46 @@ impl<'a> Building<'a> {
         workdirs: &[Workdir],
         context: &'a Arc<Context>,
     ) -> Self {
-        let is_composed = |index: usize, task: &Task| match &task.subject {
-            Subject::Unit(unit) => {
-                !outlook.places(plan, index) || workdirs.iter().any(|workdir| workdir.unit == *unit)
-            }
-            Subject::Package(_) => true,
-        };
-        let found: BTreeMap<usize, Found> = (0..plan.tasks.len())
-            .filter_map(|index| Some((index, outlook.found(index)?.clone())))
+        let needed: BTreeSet<TaskId> = plan
+            .task_ids()
+            .filter(|id| outlook.found(*id).is_some())
             .collect();
-        let state = |(index, task): (usize, &Task)| {
-            if !found.contains_key(&index) {
-                State::Done
-            } else if is_composed(index, task) {
-                State::Waiting
-            } else {
-                // With `--keep-going`, a store that could not be composed has dropped out.
-                State::Lost(task.subject.to_string())
-            }
-        };
-        let runs = found.values().any(|found| *found == Found::Nothing);
+        let runs = outlook.running(plan).next().is_some();
         let figures = if runs {
             context.cache.figures()
         } else {
             BTreeMap::new()
         };
         let room = Room::new(plan, figures);
-        let ways = ways(plan, &room);
-        let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
-        // Of stores that would do the same, the one goes first whose id is least likely to be
-        // in the result by chance.
-        let distinct = |index: usize| {
-            let unit = plan.tasks[index].subject.unit();
-            unit.map_or(0, |unit| unit.store.as_str().len())
-        };
-        order.sort_by_key(|index| {
-            (
-                std::cmp::Reverse(ways[*index]),
-                std::cmp::Reverse(distinct(*index)),
-                *index,
-            )
-        });
+        let mut queue = Queue::new(plan, &needed, &ways(plan, &room));
+        // With `--keep-going`, a store that could not be composed has dropped out.
+        let composed: BTreeSet<&UnitId> = workdirs.iter().map(|workdir| &workdir.unit).collect();
+        for id in &needed {
+            let task = plan.task(*id);
+            let unit = task.subject.unit().filter(|_| outlook.places(plan, *id));
+            if unit.is_some_and(|unit| !composed.contains(unit)) {
+                queue.lose(*id, &task.subject.to_string());
+            }
+        }
         Self {
-            states: plan.tasks.iter().enumerate().map(state).collect(),
             plan,
+            outlook,
             context,
-            found,
-            order,
+            queue,
+            at_work: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            found: BTreeMap::new(),
+            asked: BTreeSet::new(),
             room,
             waits_for_room: false,
             running: JoinSet::new(),
-            unpacking: 0,
             uploads: JoinSet::new(),
-            leaders: BTreeMap::new(),
-            fits_all: BTreeSet::new(),
-            apart: BTreeSet::new(),
+            making: BTreeSet::new(),
+            made: BTreeMap::new(),
+            sharing: Sharing::default(),
             learned: BTreeMap::new(),
             has_kept: false,
-            has_to_look_anew: false,
+            looks_anew: false,
             damaged: BTreeSet::new(),
             stop_because: None,
             settled: Settled::default(),
@@ -175,196 +171,255 @@ impl<'a> Building<'a> {
     /// Begins every task that can begin now.
     fn begin(&mut self) {
         self.waits_for_room = false;
-        if self.has_to_look_anew {
+        for (id, because) in self.queue.take_lost(self.stop_because.as_deref()) {
+            self.skip(id, &because);
+        }
+        if self.looks_anew || self.stop_because.is_some() {
             return;
         }
-        // What is lost makes others lost, which come later in the plan.
-        for index in 0..self.plan.tasks.len() {
-            if !matches!(self.states[index], State::Waiting) {
+        for id in self.queue.ready() {
+            let task = self.plan.task(id);
+            if self
+                .at_work
+                .keys()
+                .any(|other| disturbs(task, self.plan.task(*other)))
+            {
                 continue;
             }
-            let task = &self.plan.tasks[index];
-            let lost = task
-                .needs
-                .iter()
-                .find_map(|need| match &self.states[*need] {
-                    State::Lost(because) => Some(because.clone()),
-                    _ => None,
-                });
-            if let Some(because) = lost.or_else(|| self.stop_because.clone()) {
-                skip(task, &because, self.context, &mut self.settled);
-                self.states[index] = State::Lost(because);
-            }
-        }
-        for position in 0..self.order.len() {
-            let index = self.order[position];
-            let task = &self.plan.tasks[index];
-            let is_free = |need: &usize| matches!(self.states[*need], State::Done);
-            if !matches!(self.states[index], State::Waiting) || !task.needs.iter().all(is_free) {
-                continue;
-            }
-            let disturbs = |(other, state): (usize, &State)| {
-                matches!(state, State::Running) && disturbs(task, &self.plan.tasks[other])
-            };
-            if self.states.iter().enumerate().any(disturbs) {
-                continue;
-            }
-            match &self.found[&index] {
-                Found::Nothing => self.begin_script(index),
-                found => {
-                    if self.unpacking < UNPACKING {
-                        let entry = match found {
-                            Found::Kept(entry) => Some(entry.clone()),
-                            _ => None,
-                        };
-                        self.begin_taking(index, entry);
-                    }
+            match self.look(id) {
+                (Some(resolved), Found::Kept(entry)) => {
+                    self.begin_taking(id, resolved, Some(entry));
                 }
+                (Some(resolved), Found::InPlace(_)) => self.begin_taking(id, resolved, None),
+                (resolved, _) => self.begin_script(id, resolved),
             }
         }
     }
 
-    fn begin_taking(&mut self, index: usize, entry: Option<Entry>) {
-        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.states[index] = State::Running;
-        self.unpacking += 1;
-        self.running
-            .spawn_blocking(move || (index, script::take(&plan, index, entry.as_ref(), &context)));
+    /// What a task is made of, now that everything before it is there, and what is known of it.
+    fn look(&mut self, id: TaskId) -> (Option<Resolved>, Found) {
+        let upstream = self.upstream(id);
+        let is_same = |resolved: &Option<Resolved>| {
+            resolved.as_ref().map(|it| &it.upstream) == upstream.as_ref()
+        };
+        if let Some((resolved, found)) = self.found.get(&id).filter(|(it, _)| is_same(it)) {
+            return (resolved.clone(), found.clone());
+        }
+        let known = self
+            .outlook
+            .resolved(id)
+            .filter(|_| !self.damaged.contains(&id));
+        let known = known.filter(|known| Some(&known.upstream) == upstream.as_ref());
+        let looked = match (known, self.outlook.found(id), upstream) {
+            (Some(known), Some(found), _) => (Some(known.clone()), found.clone()),
+            (_, _, Some(upstream)) => {
+                let cache = &self.context.cache;
+                let resolved = Resolved::new(self.plan, id, upstream, cache);
+                let force = self.context.force || self.damaged.contains(&id);
+                let found = resolved.here(self.plan, id, cache, force);
+                (Some(resolved), found)
+            }
+            (_, _, None) => (None, Found::Nothing),
+        };
+        self.found.insert(id, looked.clone());
+        looked
     }
 
-    fn begin_script(&mut self, index: usize) {
-        let task = &self.plan.tasks[index];
-        let key = task.keys.shared;
-        // What is made of another store's own result is no result of this one.
-        let fits_all = |need: &usize| self.fits_all.contains(need);
-        let may_share = !task.per_store && task.needs.iter().all(fits_all);
-        let is_kept = task.never_kept.is_none() && !self.context.force;
-        let is_shared = is_kept && may_share && !self.apart.contains(&key);
-        if is_shared && self.leaders.contains_key(&key) {
-            return;
-        }
-        let Some(memory) = self.room.admit(self.plan, index) else {
-            self.waits_for_room = true;
-            return;
+    /// What the tasks before this one made, if all of it is sure.
+    fn upstream(&self, id: TaskId) -> Option<Upstream> {
+        let needs = self.plan.task(id).needs.iter();
+        let output = |need: &TaskId| {
+            let output = match self.outputs.get(need) {
+                Some(output) => *output,
+                None => self.outlook.output(*need),
+            };
+            Some((self.plan.task(*need).subject.name().to_owned(), output?))
         };
-        if is_shared {
-            self.leaders.insert(key, index);
+        needs.map(output).collect()
+    }
+
+    fn begin_taking(&mut self, id: TaskId, resolved: Resolved, entry: Option<Entry>) {
+        let taking = self.at_work.values();
+        if taking.filter(|it| matches!(it, Running::Taking)).count() >= UNPACKING {
+            return;
         }
-        self.states[index] = State::Running;
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.running.spawn(async move {
-            let result = script::run(&plan, index, may_share, &memory, &context).await;
-            (index, result.map(Ended::Ran))
+        self.start(id, Running::Taking);
+        self.running.spawn_blocking(move || {
+            let taken = script::take(&plan, id, &resolved, entry.as_ref(), &context);
+            (id, taken)
         });
     }
 
-    fn end(&mut self, index: usize, result: Result<Ended, StageError>) {
-        let task = &self.plan.tasks[index];
-        let is_script = self.found[&index] == Found::Nothing;
-        if is_script {
+    /// Asks the remote cache for a result of which nothing could be known before.
+    fn begin_asking(&mut self, id: TaskId, mut resolved: Resolved) {
+        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        self.start(id, Running::Taking);
+        self.running.spawn(async move {
+            let _outside = context.events.outside();
+            let mut entry = None;
+            if let Some(remote) = &context.remote {
+                let fetching = resolved.fetch(&plan, id, &context.cache, remote);
+                entry = fetching.await;
+            }
+            (id, Ok(Ended::Asked(Box::new(resolved), entry)))
+        });
+    }
+
+    fn begin_script(&mut self, id: TaskId, resolved: Option<Resolved>) {
+        let task = self.plan.task(id);
+        let is_kept = task.never_kept.is_none() && resolved.is_some();
+        let was_known = self.outlook.resolved(id).is_some() || self.asked.contains(&id);
+        if let Some(resolved) = resolved.clone().filter(|_| is_kept && !self.context.force)
+            && !was_known
+            && self.context.remote.is_some()
+        {
+            return self.begin_asking(id, resolved);
+        }
+        let shared = resolved.as_ref().filter(|_| task.shared && is_kept);
+        let shared = shared.map(|it| it.primary);
+        if let Some(entry) = shared.and_then(|key| self.made.get(&key)) {
+            let entry = entry.clone();
+            if let Some(resolved) = resolved {
+                return self.begin_taking(
+                    id,
+                    Resolved {
+                        key: entry.key,
+                        ..resolved
+                    },
+                    Some(entry),
+                );
+            }
+            return;
+        }
+        if shared.is_some_and(|key| self.making.contains(&key)) {
+            return;
+        }
+        let Some(memory) = self.room.admit(self.plan, id) else {
+            self.waits_for_room = true;
+            return;
+        };
+        self.making.extend(shared);
+        self.start(id, Running::Script);
+        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        self.running.spawn(async move {
+            let result = script::run(&plan, id, resolved, &memory, &context).await;
+            (id, result.map(Ended::Ran))
+        });
+    }
+
+    fn start(&mut self, id: TaskId, what: Running) {
+        self.queue.start(id);
+        self.at_work.insert(id, what);
+    }
+
+    fn end(&mut self, id: TaskId, result: Result<Ended, StageError>) {
+        let task = self.plan.task(id);
+        if let Some(Running::Script) = self.at_work.remove(&id) {
             let learned = match &result {
                 Ok(Ended::Ran(ran)) => Some(ran.figures),
                 _ => None,
             };
-            self.room.leave(task, index, learned);
-            if self.leaders.get(&task.keys.shared) == Some(&index) {
-                self.leaders.remove(&task.keys.shared);
+            self.room.leave(task, id, learned);
+            if let Some((Some(resolved), _)) = self.found.get(&id) {
+                self.making.remove(&resolved.primary);
             }
-        } else {
-            self.unpacking -= 1;
         }
         match result {
-            Ok(Ended::Ran(ran)) => {
-                self.states[index] = State::Done;
-                self.learned.insert(task.name(), ran.figures);
-                if task.never_kept.is_none() {
-                    self.share(index, ran.entry);
-                }
-                self.done(index, ran.elapsed, Origin::Script);
+            Ok(Ended::Ran(ran)) => self.ran(id, &ran),
+            Ok(Ended::Taken {
+                elapsed,
+                origin,
+                output,
+            }) => {
+                self.outputs.insert(id, output);
+                self.done(id, elapsed, origin);
             }
-            Ok(Ended::Taken(elapsed, origin)) => {
-                self.states[index] = State::Done;
-                if let Found::Kept(entry) = &self.found[&index]
-                    && entry.key == task.keys.shared
-                {
-                    self.fits_all.insert(index);
-                }
-                self.done(index, elapsed, origin);
+            Ok(Ended::Asked(resolved, entry)) => {
+                self.asked.insert(id);
+                let found = entry.map_or(Found::Nothing, Found::Kept);
+                self.found.insert(id, (Some(*resolved), found));
+                self.queue.again(id);
             }
             Ok(Ended::NotThere) => {
-                self.states[index] = State::Waiting;
-                self.found.insert(index, Found::Nothing);
-                self.damaged.insert(index);
-                self.has_to_look_anew |= !self.has_needs(index);
+                self.damaged.insert(id);
+                let resolved = self.found.remove(&id).and_then(|(resolved, _)| resolved);
+                self.found.insert(id, (resolved, Found::Nothing));
+                self.queue.again(id);
+                let is_needed = |need: &TaskId| self.outlook.found(*need).is_some();
+                self.looks_anew |= !task.needs.iter().all(is_needed);
             }
-            Err(error) => {
-                let name = task.subject.to_string();
-                if !self.context.keep_going || self.context.interrupt.stopped() {
-                    self.stop_because = Some(name.clone());
-                }
-                self.states[index] = State::Lost(name);
-                self.settled.failed.push(Failure {
-                    unit: event_unit(task),
-                    error,
-                });
-            }
+            Err(error) => self.failed(id, error),
         }
     }
 
-    /// Whether everything that the task's script reads from is taken or run.
-    fn has_needs(&self, index: usize) -> bool {
-        let needs = &self.plan.tasks[index].needs;
-        needs
-            .iter()
-            .all(|need| self.found.contains_key(need) && self.has_needs(*need))
-    }
-
-    /// Gives what was kept to all that would do the same, and to the remote cache.
-    fn share(&mut self, index: usize, entry: Option<Entry>) {
-        let key = self.plan.tasks[index].keys.shared;
-        let fits_all = entry.as_ref().is_some_and(|entry| entry.key == key);
-        if fits_all {
-            self.fits_all.insert(index);
-        } else {
-            self.apart.insert(key);
-        }
-        let Some(entry) = entry else { return };
-        self.has_kept = true;
-        if fits_all && !self.context.force {
-            for (other, task) in self.plan.tasks.iter().enumerate() {
-                let waits = matches!(self.states[other], State::Waiting);
-                if waits
-                    && task.keys.shared == key
-                    && self.found.get(&other) == Some(&Found::Nothing)
-                {
-                    self.found.insert(other, Found::Kept(entry.clone()));
-                }
+    fn ran(&mut self, id: TaskId, ran: &Ran) {
+        let task = self.plan.task(id);
+        self.learned.insert(task.name(), ran.figures);
+        self.outputs.insert(id, ran.kept.output);
+        if let (Some(entry), Some((Some(resolved), _))) = (&ran.kept.entry, self.found.get(&id)) {
+            if task.shared {
+                self.made.insert(resolved.primary, entry.clone());
+            } else {
+                self.sharing
+                    .made(self.plan, id, &resolved.upstream, entry, ran.elapsed);
             }
+            self.has_kept = true;
+            self.upload(resolved.primary, entry);
         }
-        if self.context.remote.is_some() {
-            let context = Arc::clone(self.context);
-            self.uploads.spawn(async move {
-                if let Some(remote) = &context.remote {
-                    remote.send(&context.cache, &entry).await;
-                }
-            });
-        }
+        self.done(id, ran.elapsed, Origin::Script);
     }
 
-    fn done(&mut self, index: usize, elapsed: Duration, origin: Origin) {
-        let task = &self.plan.tasks[index];
+    fn failed(&mut self, id: TaskId, error: StageError) {
+        let task = self.plan.task(id);
+        let name = task.subject.to_string();
+        if !self.context.keep_going || self.context.interrupt.stopped() {
+            self.stop_because = Some(name.clone());
+        }
+        self.queue.lose(id, &name);
+        self.settled.failed.push(Failure {
+            unit: event_unit(task),
+            error,
+        });
+    }
+
+    /// Sends a result to the remote cache, and what is known of the files that are opened.
+    fn upload(&mut self, primary: Key, entry: &Entry) {
+        if self.context.remote.is_none() {
+            return;
+        }
+        let (context, entry) = (Arc::clone(self.context), entry.clone());
+        self.uploads.spawn(async move {
+            let Some(remote) = &context.remote else {
+                return;
+            };
+            remote.send(&context.cache, &entry).await;
+            if let Some(reads) = context.cache.find(primary.of_reads()) {
+                remote.send(&context.cache, &reads).await;
+            }
+        });
+    }
+
+    fn skip(&mut self, id: TaskId, because: &str) {
+        let task = self.plan.task(id);
+        if let Subject::Unit(unit) = &task.subject {
+            self.settled.skipped.push(unit.clone());
+        }
+        self.context.skip(event_unit(task), because);
+    }
+
+    fn done(&mut self, id: TaskId, elapsed: Duration, origin: Origin) {
+        self.queue.done(id);
+        let task = self.plan.task(id);
         // With another script, the builds that it needed are none of the answer.
         let is_answer = task.is_wanted || task.script == self.plan.script;
-        let Some(unit) = task.subject.unit().filter(|_| is_answer) else {
-            return;
-        };
-        // Where nobody needed its files it was not composed, and is an answer all the same.
-        let composition = self.plan.compositions().find(|one| one.unit == *unit);
+        let composition = self.plan.composition_of(id).filter(|_| is_answer);
         if let Some(composition) = composition {
+            let unit = composition.unit.clone();
             let workdir = Workdir {
-                unit: unit.clone(),
                 kind: composition.kind,
-                path: self.plan.workdir(unit),
+                path: self.plan.workdir(&unit),
+                unit,
             };
             self.settled.done.push(Built {
                 workdir,
@@ -397,6 +452,9 @@ impl<'a> Building<'a> {
                 .events
                 .notice(format!("the cache could not be kept small: {error}"));
         }
+        for hint in self.sharing.hints() {
+            self.context.events.notice(hint);
+        }
         // They go when they are empty: nobody may have needed any files.
         for folder in [".out/.tmp", ".out"] {
             let _ = std::fs::remove_dir(self.plan.project.join(folder));
@@ -419,7 +477,7 @@ impl<'a> Building<'a> {
 /// Whether two tasks must not work at once: in one folder they would see each other's files come,
 /// and in one store another script than `build` puts aside what its neighbours may read.
 fn disturbs(one: &Task, other: &Task) -> bool {
-    if one.folder == other.folder {
+    if one.run_folder() == other.run_folder() {
         return true;
     }
     match (one.subject.unit(), other.subject.unit()) {
@@ -428,11 +486,4 @@ fn disturbs(one: &Task, other: &Task) -> bool {
         }
         _ => false,
     }
-}
-
-fn skip(task: &Task, because: &str, context: &Context, settled: &mut Settled<Built>) {
-    if let Subject::Unit(unit) = &task.subject {
-        settled.skipped.push(unit.clone());
-    }
-    context.skip(event_unit(task), because);
 }

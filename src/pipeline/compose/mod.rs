@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+pub use self::links::NodeModules;
 use self::manifest::Place;
 use self::sources::Sources;
 pub use self::staging::Staging;

@@ -211,7 +211,9 @@ fn one(
     let fresh = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
     let copier = Copier::new(fresh.path(), rules);
     match image.kind {
-        AppKind::Frontend(Framework::Nextjs) => next::prune(workdir, &copier)?,
+        AppKind::Frontend(Framework::Nextjs) => {
+            next::prune(workdir, &project.join(&image.built_in), &copier)?;
+        }
         AppKind::Frontend(Framework::Nuxt) => nuxt::prune(workdir, &copier)?,
         _ => server::prune(project, workdir, &image.entry, &copier)?,
     }

@@ -16,7 +16,9 @@ use crate::config::PackageJson;
 use crate::path::normalize;
 
 /// Copies the standalone output, flattened, `.next/static` and `public`.
-pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
+///
+/// `built_in` is the folder in which its script ran.
+pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Error> {
     let standalone = workdir.join(".next/standalone");
     if !standalone.is_dir() {
         return Err(Error::NoStandalone {
@@ -24,7 +26,7 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
             standalone,
         });
     }
-    let Some(app) = find_app(workdir, &standalone) else {
+    let Some(app) = find_app(built_in, &standalone) else {
         return Err(Error::NoServer {
             app: workdir.to_owned(),
             standalone,
@@ -77,8 +79,8 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
 
 /// The app's folder in the standalone output: the longest end of its own path that has a
 /// `server.js` there.
-fn find_app(workdir: &Path, standalone: &Path) -> Option<PathBuf> {
-    let parts: Vec<Component> = workdir
+fn find_app(built_in: &Path, standalone: &Path) -> Option<PathBuf> {
+    let parts: Vec<Component> = built_in
         .components()
         .filter(|part| matches!(part, Component::Normal(_)))
         .collect();

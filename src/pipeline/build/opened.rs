@@ -1,0 +1,185 @@
+//! Which files a script opens, of those that count only then.
+//!
+//! The kernel tells (inotify): each file is watched for its first opening, so there are never
+//! more messages than files. Where it cannot tell, every file counts as opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::files::Stamp;
+use crate::plan::OptionalFile;
+
+/// Files that are watched while a script runs.
+pub struct Watch {
+    files: Vec<Watched>,
+    kernel: Option<kernel::Watches>,
+}
+
+struct Watched {
+    file: OptionalFile,
+    /// As it was before the script ran.
+    stamp: Option<Stamp>,
+}
+
+/// What a script has opened.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Names of the files, as keys have them.
+    pub names: BTreeSet<String>,
+    /// A file that was changed meanwhile, so that it is not known what was read.
+    pub changed: Option<String>,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn begin(files: Vec<OptionalFile>) -> Self {
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|file| Watched {
+                stamp: Stamp::of(&file.place),
+                file,
+            })
+            .collect();
+        let places = files.iter().map(|watched| &*watched.file.place);
+        Self {
+            kernel: kernel::Watches::new(places),
+            files,
+        }
+    }
+
+    /// What was opened since.
+    pub fn end(self) -> Opened {
+        let mut opened = Opened::default();
+        let told = self.kernel.and_then(kernel::Watches::opened);
+        for (index, watched) in self.files.into_iter().enumerate() {
+            let was_there = watched.stamp.is_some();
+            let is_opened = told
+                .as_ref()
+                .map_or(was_there, |told| told.contains(&index));
+            if !is_opened {
+                continue;
+            }
+            if Stamp::of(&watched.file.place) != watched.stamp {
+                opened.changed = Some(watched.file.place.display().to_string());
+            }
+            opened.names.insert(watched.file.name);
+        }
+        opened
+    }
+}
+
+/// Positions of files by the numbers that the kernel gives them.
+type Numbers = BTreeMap<i32, Vec<usize>>;
+
+#[cfg(target_os = "linux")]
+mod kernel {
+    use std::collections::BTreeSet;
+    use std::mem::MaybeUninit;
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+    use rustix::io::Errno;
+
+    use super::Numbers;
+
+    /// Watches of the kernel.
+    pub struct Watches {
+        inotify: OwnedFd,
+        numbers: Numbers,
+    }
+
+    impl Watches {
+        /// Watches these files, of which some may not be there. `None` where it cannot.
+        pub fn new<'a>(files: impl Iterator<Item = &'a Path>) -> Option<Self> {
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+            let mut numbers = Numbers::new();
+            for (index, file) in files.enumerate() {
+                match add_watch(&inotify, file, WatchFlags::OPEN | WatchFlags::ONESHOT) {
+                    Ok(number) => numbers.entry(number).or_default().push(index),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
+                    Err(_) => return None,
+                }
+            }
+            Some(Self { inotify, numbers })
+        }
+
+        /// Positions of the files that were opened; `None` where some may be missing.
+        pub fn opened(self) -> Option<BTreeSet<usize>> {
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut reader = Reader::new(&self.inotify, &mut buffer);
+            let mut opened = BTreeSet::new();
+            loop {
+                match reader.next() {
+                    Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => return None,
+                    Ok(event) if event.events().contains(ReadFlags::OPEN) => {
+                        opened.extend(self.numbers.get(&event.wd()).into_iter().flatten());
+                    }
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => return Some(opened),
+                    Err(_) => return None,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod kernel {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// This system cannot tell.
+    pub struct Watches;
+
+    impl Watches {
+        /// Nothing is watched.
+        pub fn new<'a>(_: impl Iterator<Item = &'a Path>) -> Option<Self> {
+            None
+        }
+
+        /// Nothing is known.
+        pub fn opened(self) -> Option<BTreeSet<usize>> {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OptionalFile, Watch};
+
+    #[test]
+    fn what_is_opened_is_told_once_and_changes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["read", "linked", "untouched", "written"];
+        for name in names {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        std::fs::hard_link(folder.path().join("linked"), folder.path().join("other")).unwrap();
+        let files = names.iter().chain(&["missing"]).map(|name| OptionalFile {
+            name: format!("//{name}"),
+            place: folder.path().join(name),
+        });
+        let watch = Watch::begin(files.collect());
+        for _ in 0..3 {
+            std::fs::read(folder.path().join("read")).unwrap();
+        }
+        std::fs::read(folder.path().join("other")).unwrap();
+        std::fs::metadata(folder.path().join("untouched")).unwrap();
+        let before = watch.end();
+        if cfg!(target_os = "linux") {
+            let opened: Vec<_> = before.names.iter().map(String::as_str).collect();
+            assert_eq!(opened, ["//linked", "//read"]);
+            assert_eq!(before.changed, None);
+        }
+        let files = names.iter().map(|name| OptionalFile {
+            name: format!("//{name}"),
+            place: folder.path().join(name),
+        });
+        let watch = Watch::begin(files.collect());
+        std::fs::write(folder.path().join("written"), "other").unwrap();
+        let after = watch.end();
+        assert!(after.names.contains("//written"));
+        assert!(after.changed.unwrap().ends_with("written"));
+    }
+}
