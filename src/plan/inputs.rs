@@ -160,7 +160,7 @@ impl AllInputs {
         let ignored = self.ignored();
         for index in 0..tasks.len() {
             let upstream: Vec<(String, Key)> = tasks[index]
-                .needs
+                .upstream
                 .iter()
                 .map(|need| &tasks[need.index()])
                 .map(|need| (need.subject.name().to_owned(), need.source_digest))

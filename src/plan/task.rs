@@ -63,6 +63,8 @@ pub struct Task {
     pub folder: String,
     /// Tasks that have to be done before.
     pub needs: Vec<TaskId>,
+    /// Those and all before them: what they made can be read through what the others made.
+    pub upstream: Vec<TaskId>,
 }
 
 /// Where an app is built that is built for no store; `_` begins no store's id.
@@ -238,6 +240,14 @@ pub fn tasks(
     for (composition, app) in run {
         graph.add_unit(composition, app, script, true);
     }
+    for index in 0..graph.tasks.len() {
+        let needs = graph.tasks[index].needs.clone();
+        let inner = needs
+            .iter()
+            .flat_map(|need| graph.tasks[need.0].upstream.clone());
+        let all: BTreeSet<TaskId> = needs.iter().copied().chain(inner).collect();
+        graph.tasks[index].upstream = all.into_iter().collect();
+    }
     Ok(graph.tasks)
 }
 
@@ -314,6 +324,7 @@ impl Graph<'_> {
                 variables: Vec::new(),
                 source_digest: Key::default(),
                 needs,
+                upstream: Vec::new(),
             });
         }
     }
@@ -362,6 +373,7 @@ impl Graph<'_> {
             variables: Vec::new(),
             source_digest: Key::default(),
             needs,
+            upstream: Vec::new(),
         });
     }
 }

@@ -242,7 +242,7 @@ impl Outlook {
 
     /// What the tasks before this one made, if all of it is known.
     fn upstream(&self, plan: &Plan, id: TaskId) -> Option<Upstream> {
-        let needs = plan.task(id).needs.iter();
+        let needs = plan.task(id).upstream.iter();
         let output = |need: &TaskId| {
             let output = self.found[need.index()].as_ref()?.output()?;
             Some((plan.task(*need).subject.name().to_owned(), output))

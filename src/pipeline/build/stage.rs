@@ -227,7 +227,7 @@ impl<'a> Building<'a> {
 
     /// What the tasks before this one made, if all of it is sure.
     fn upstream(&self, id: TaskId) -> Option<Upstream> {
-        let needs = self.plan.task(id).needs.iter();
+        let needs = self.plan.task(id).upstream.iter();
         let output = |need: &TaskId| {
             let output = match self.outputs.get(need) {
                 Some(output) => *output,

@@ -1,7 +1,6 @@
 //! What lies around a task's folder while its script runs: results of the tasks before it, and
 //! the other apps of its store. A shared app has them in its neutral folder.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,17 +67,16 @@ pub struct Before {
 impl Before {
     /// Looks at everything.
     pub fn new(plan: &Plan, id: TaskId) -> Result<Self, Io> {
-        let mut needs = BTreeSet::new();
-        let mut waiting = plan.task(id).needs.clone();
-        while let Some(need) = waiting.pop() {
-            if needs.insert(need) {
-                waiting.extend(&plan.task(need).needs);
-            }
-        }
         let snapshot = |need: TaskId| Ok((need, read_by(plan, id, need)?.snapshot()?));
         let folders = plan.watched_folders(id).into_iter();
         Ok(Self {
-            results: needs.into_iter().map(snapshot).collect::<Result<_, Io>>()?,
+            results: plan
+                .task(id)
+                .upstream
+                .iter()
+                .copied()
+                .map(snapshot)
+                .collect::<Result<_, Io>>()?,
             folders: folders
                 .map(|folder| (folder.clone(), Stamp::of(&folder)))
                 .collect(),

@@ -1,0 +1,456 @@
+//! A key has everything that its script can see, or the result is not kept: one test for each
+//! way in which that was not so.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use crate::support::{FRONTEND, MIDDLEWARE, Project, Run, build, forget, installed, results};
+
+const US: [&str; 2] = ["--store", "us"];
+
+/// A middleware whose result is what a script's expression gives.
+fn gives(expression: &str) -> Project {
+    let script = format!(
+        "const fs = require('fs'); const path = require('path'); const read = (file) => fs.readFileSync(file, 'utf8'); \
+         fs.mkdirSync('lib', {{ recursive: true }}); fs.writeFileSync('lib/index.js', String({expression}))"
+    );
+    Project::shop().file("apps/storefront-middleware/build.js", &script)
+}
+
+/// A middleware that gives what is in a file of the project.
+fn reads(path: &str) -> Project {
+    gives(&format!("read('../../../{path}')"))
+}
+
+fn lib(project: &Project) -> String {
+    project.read(&format!(".out/us/{MIDDLEWARE}/lib/index.js"))
+}
+
+fn result(run: &Run, app: &str) -> String {
+    results(run)[&format!("us/{app}")].clone()
+}
+
+/// Builds, and says what became of the middleware.
+fn middleware(project: &Project) -> String {
+    result(&build(project, &US), MIDDLEWARE)
+}
+
+/// The file's content is in the key: an edit is a miss, and going back a hit.
+fn counts(project: &Project, path: &str) {
+    project.write(path, b"one");
+    middleware(project);
+    assert_eq!(lib(project), "one", "{path}");
+    assert_eq!(middleware(project), "hit", "{path}");
+    project.write(path, b"two");
+    assert_eq!(middleware(project), "miss", "{path}");
+    assert_eq!(lib(project), "two", "{path}");
+    project.write(path, b"one");
+    forget(project);
+    assert_eq!(middleware(project), "hit", "{path}");
+    assert_eq!(lib(project), "one", "{path}");
+}
+
+// 1. Edited while a script runs, and put back afterwards.
+
+#[test]
+fn what_is_edited_while_a_script_runs_is_named_and_not_kept() {
+    let paths = [
+        "top.txt",
+        "config/prices.json",
+        "patches/left.patch",
+        "packages/texts/index.js",
+        "types/base.json",
+        ".env.build",
+        "package-lock.json",
+    ];
+    for path in paths {
+        let outside = tempfile::tempdir().unwrap();
+        let flag = outside.path().join("flag");
+        // Somebody edits the file, and puts it back before the script ends.
+        let expression = format!(
+            "(() => {{ const file = '../../../{path}', flag = {flag:?}; const before = read(file); \
+             if (fs.existsSync(flag)) fs.writeFileSync(file, 'edited'); \
+             const seen = read(file); fs.writeFileSync(file, before); return seen.length }})()"
+        );
+        let lock = r#"{ "lockfileVersion": 3, "packages": { "": {}, "node_modules/@acme/texts": { "resolved": "packages/texts", "link": true },
+            "packages/texts": {}, "apps/storefront-middleware": { "dependencies": { "@acme/texts": "*" } }, "apps/storefront-unified-nextjs": {} } }"#;
+        let project = gives(&expression)
+            .file(".gitignore", "node_modules\n.out\nlib\n.next\n.env*\n")
+            .file("package-lock.json", lock)
+            .file("top.txt", "a text at the top")
+            .file("config/prices.json", "[1, 2, 3]")
+            .file("patches/left.patch", "a patch")
+            .file("packages/texts/package.json", r#"{ "name": "@acme/texts" }"#)
+            .file("packages/texts/index.js", "module.exports = 1")
+            .link("node_modules/@acme/texts", "../../packages/texts")
+            .file("types/base.json", "{ }   ")
+            .file(".env.build", "A=1")
+            .file("apps/storefront-middleware/tsconfig.json", r#"{ "extends": "../../types/base.json" }"#)
+            .file("apps/storefront-middleware/package.json", r#"{ "name": "m", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "@acme/texts": "*" } }"#)
+            .setting("build", &json!({ "globalDependencies": ["config/**", ".env.build"] }));
+        let length = project.read(path).len().to_string();
+        std::fs::write(&flag, "").unwrap();
+        let run = project
+            .alokai(&["store", "build", "--store", "us"])
+            .succeeds();
+        assert_eq!(lib(&project), "6", "{path}");
+        assert!(
+            run.stderr.contains(&format!(
+                "not cached: `{path}` was changed while the script ran"
+            )),
+            "{path}: {}",
+            run.stderr
+        );
+        std::fs::remove_file(&flag).unwrap();
+        assert_eq!(middleware(&project), "miss", "{path}");
+        assert_eq!(lib(&project), length, "{path}");
+    }
+}
+
+// 2. Who built first decides nothing.
+
+#[test]
+fn sharing_depends_on_no_order() {
+    // The middleware is each store's own, the frontend is shared and built on it.
+    let project = gives("({ us: 'USD', eu: 'EUR' })[path.basename(path.dirname(process.cwd()))]")
+        .file(
+            "apps/storefront-unified-nextjs/build.js",
+            "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
+             fs.copyFileSync('../storefront-middleware/lib/index.js', '.next/currency')",
+        )
+        .setting("build", &json!({ "shared": [FRONTEND] }));
+    for store in ["us", "eu"] {
+        let texts = format!("apps/stores/fashion/stores/{store}/{FRONTEND}/texts.txt");
+        project.write(&texts, b"the same");
+    }
+    let currency = |store: &str| project.read(&format!(".out/{store}/{FRONTEND}/.next/currency"));
+    for order in [["us", "eu"], ["eu", "us"]] {
+        let _ = std::fs::remove_dir_all(project.path(".alokai/cache"));
+        for round in 0..2 {
+            for store in order {
+                build(&project, &["--store", store]);
+            }
+            assert_eq!(
+                (&*currency("us"), &*currency("eu")),
+                ("USD", "EUR"),
+                "{order:?} {round}"
+            );
+            forget(&project);
+        }
+        let found = results(&build(&project, &["--all"]));
+        assert!(found.values().all(|result| result == "hit"), "{found:?}");
+        assert_eq!((&*currency("us"), &*currency("eu")), ("USD", "EUR"));
+        forget(&project);
+    }
+}
+
+// 3. Packages of the workspace are where its own globs say.
+
+#[test]
+fn packages_of_the_workspace_count_wherever_they_lie() {
+    let npm = r#"{ "workspaces": ["apps/*", "libs/*", "!libs/old"] }"#;
+    let manifest = r#"{ "name": "m", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "@acme/ui": "*" } }"#;
+    let with = |project: Project, folder: &str| {
+        project
+            .file("apps/storefront-middleware/package.json", manifest)
+            .file(
+                &format!("{folder}/package.json"),
+                r#"{ "name": "@acme/ui" }"#,
+            )
+            .file(&format!("{folder}/index.js"), "one")
+            .link("node_modules/@acme/ui", &format!("../../{folder}"))
+    };
+    let through = "read(require.resolve('@acme/ui'))";
+    let project = with(gives(through), "libs/ui").file("package.json", npm);
+    counts(&project, "libs/ui/index.js");
+    let pnpm = r#"{ "packageManager": "pnpm@9.0.0", "workspaces": ["packages/*"] }"#;
+    let yaml = "packages:\n  - 'shared/**'\n  - '!shared/old'\n";
+    let lock = "lockfileVersion: '9.0'\nimporters:\n  .: {}\n  apps/storefront-middleware:\n    dependencies:\n      '@acme/ui':\n        specifier: '*'\n        version: link:../../shared/deep/ui\n  apps/storefront-unified-nextjs: {}\n  shared/deep/ui: {}\n";
+    let bin = installed(&["pnpm@9.15.9"]).join("node_modules/.bin");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let project = with(gives(through), "shared/deep/ui")
+        .file("package.json", pnpm)
+        .file("pnpm-workspace.yaml", yaml)
+        .file("pnpm-lock.yaml", lock)
+        .env("PATH", &path);
+    counts(&project, "shared/deep/ui/index.js");
+}
+
+#[test]
+fn a_folder_that_a_lock_file_reaches_counts_or_nothing_is_kept() {
+    let lock = |resolved: &str| {
+        format!(
+            r#"{{ "lockfileVersion": 3, "packages": {{ "": {{}}, "node_modules/left": {{ "resolved": "{resolved}", "link": true }}, "{resolved}": {{ "name": "left" }},
+            "apps/storefront-middleware": {{ "dependencies": {{ "left": "*" }} }}, "apps/storefront-unified-nextjs": {{}} }} }}"#
+        )
+    };
+    let manifest = |range: &str| {
+        format!(
+            r#"{{ "name": "m", "scripts": {{ "build": "node build.js", "start": "node lib/index.js" }}, "dependencies": {{ "left": "{range}" }} }}"#
+        )
+    };
+    let vendored = gives("read(require.resolve('left'))")
+        .file("vendor/left/package.json", r#"{ "name": "left" }"#)
+        .link("node_modules/left", "../vendor/left")
+        .file("package-lock.json", &lock("vendor/left"))
+        .file(
+            "apps/storefront-middleware/package.json",
+            &manifest("file:../../vendor/left"),
+        );
+    counts(&vendored, "vendor/left/index.js");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("index.js"), "one").unwrap();
+    let outside = gives("read(require.resolve('left'))")
+        .link("node_modules/left", elsewhere.path().to_str().unwrap())
+        .file(
+            "apps/storefront-middleware/package.json",
+            &manifest(&format!("link:{}", elsewhere.path().display())),
+        );
+    let run = outside
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("runs in any case: it depends on `left@link:"),
+        "{}",
+        run.stderr
+    );
+    std::fs::write(elsewhere.path().join("index.js"), "two").unwrap();
+    assert_eq!(middleware(&outside), "miss");
+    assert_eq!(lib(&outside), "two");
+}
+
+// 4. The package manager's own lock file counts.
+
+#[test]
+fn a_left_over_lock_file_of_another_package_manager_decides_nothing() {
+    let project = gives("1")
+        .file("package-lock.json", r#"{ "lockfileVersion": 3, "packages": {} }"#)
+        .file("package.json", r#"{ "packageManager": "yarn@4.0.0" }"#)
+        .file("node_modules/left/package.json", "{}")
+        .file("apps/storefront-middleware/package.json", r#"{ "name": "storefront-middleware", "scripts": { "build": "node build.js", "start": "node lib/index.js" }, "dependencies": { "left": "1" } }"#);
+    let lock = |version: &str| {
+        format!(
+            "__metadata:\n  version: 8\n\n\"left@npm:1\":\n  version: {version}\n  resolution: \"left@npm:{version}\"\n  checksum: x{version}\n\n\
+             \"storefront-middleware@workspace:apps/storefront-middleware\":\n  version: 0.0.0-use.local\n  resolution: \"storefront-middleware@workspace:apps/storefront-middleware\"\n  dependencies:\n    left: \"npm:1\"\n\n\
+             \"root@workspace:.\":\n  version: 0.0.0-use.local\n  resolution: \"root@workspace:.\"\n"
+        )
+    };
+    project.write("yarn.lock", lock("1.0.0").as_bytes());
+    middleware(&project);
+    assert_eq!(middleware(&project), "hit");
+    project.write("yarn.lock", lock("1.1.0").as_bytes());
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr.contains("left npm:1.0.0 → npm:1.1.0"),
+        "{}",
+        run.stderr
+    );
+}
+
+// 5. Files that git ignores.
+
+#[test]
+fn ignored_files_count_by_name_by_pattern_and_at_the_top() {
+    let rules = "node_modules\n.out\nlib\n.next\n.env*\nsecrets\n*.local\n";
+    let declared = |pattern: &str, path: &str| {
+        reads(path)
+            .file(".gitignore", rules)
+            .setting("build", &json!({ "globalDependencies": [pattern] }))
+    };
+    counts(&declared(".env", ".env"), ".env");
+    counts(
+        &declared("**/.env.*", "config/.env.local"),
+        "config/.env.local",
+    );
+    counts(&declared("secrets", "secrets/key"), "secrets/key");
+    counts(
+        &declared("secrets/*.json", "secrets/key.json"),
+        "secrets/key.json",
+    );
+    // What a script opens at the top counts without being named.
+    for path in [
+        ".env",
+        "settings.local",
+        "README.md",
+        "alokai.config.local",
+        "LICENSE",
+    ] {
+        counts(&reads(path).file(".gitignore", rules), path);
+    }
+    // What it does not open does not.
+    let project = reads("top.txt").file("top.txt", "1").file("README.md", "1");
+    middleware(&project);
+    project.write("README.md", b"2");
+    assert_eq!(middleware(&project), "hit");
+}
+
+// 6. What a TypeScript config leads to.
+
+#[test]
+fn what_a_typescript_config_leads_to_counts() {
+    let with = |config: &str, path: &str| {
+        reads(path)
+            .file("apps/storefront-middleware/tsconfig.json", config)
+            .file("config/base.json", r#"{ "extends": ["./strict.json"] }"#)
+            .file("config/strict.json", "{}")
+            .file("shared/tsconfig.json", "{}")
+    };
+    let extends = r#"{ "extends": "../../config/base.json" }"#;
+    for path in ["config/base.json", "config/strict.json"] {
+        let project = with(extends, path);
+        let json = |number: u32| format!(r#"{{ "extends": "./strict.json", "x": {number} }}"#);
+        project.write(path, json(1).as_bytes());
+        middleware(&project);
+        project.write(path, json(2).as_bytes());
+        assert_eq!(middleware(&project), "miss", "{path}");
+    }
+    let references = r#"{ "references": [{ "path": "../../shared" }] }"#;
+    counts(&with(references, "shared/index.ts"), "shared/index.ts");
+    let paths = r#"{ "compilerOptions": { "paths": { "x/*": ["../../shared/*"] } } }"#;
+    counts(&with(paths, "shared/x.ts"), "shared/x.ts");
+}
+
+// 7. Node is asked for its version as scripts see it.
+
+#[test]
+fn node_is_asked_in_the_environment_of_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|folder| folder.join("node"))
+        .find(|node| node.is_file())
+        .unwrap();
+    let shim = folder.path().join("node");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo \"v20.0.${{NODE_FLAVOUR:-0}}\" && exit\nexec {} \"$@\"\n",
+        real.display()
+    );
+    std::fs::write(&shim, text).unwrap();
+    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        folder.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let project = gives("process.env.NODE_FLAVOUR").env("PATH", &path);
+    assert_eq!(middleware(&project), "miss");
+    // No script sees the variable, so it decides nothing.
+    let project = project.env("NODE_FLAVOUR", "7");
+    assert_eq!(middleware(&project), "hit");
+    assert_eq!(lib(&project), "undefined");
+}
+
+// 8. A file beside a result.
+
+#[test]
+fn a_file_beside_a_result_is_shipped_nowhere() {
+    let project = Project::shop();
+    let prune = [
+        "store",
+        "deploy",
+        "--store",
+        "us",
+        "--until",
+        "prune",
+        "--allow-dirty",
+    ];
+    project.alokai(&prune).succeeds();
+    let result = format!(".out/us/{MIDDLEWARE}/lib");
+    project.write(&format!("{result}/evil.js"), b"1");
+    project.write(&format!("{result}/deep/er/evil.js"), b"1");
+    project.write(&format!(".out/us/{FRONTEND}/.next/static/evil.js"), b"1");
+    project.alokai(&prune).succeeds();
+    for app in [MIDDLEWARE, FRONTEND] {
+        let tree = project.tree(&format!(".out/us/{app}"));
+        let evil: Vec<_> = tree.keys().filter(|path| path.contains("evil")).collect();
+        assert!(evil.is_empty(), "{evil:?}");
+    }
+}
+
+// What follows of keys made of results.
+
+#[test]
+fn a_frontend_is_built_again_when_the_middlewares_result_or_what_it_reads_of_it_changes() {
+    let project = gives("'the same'")
+        .file(
+            "apps/storefront-unified-nextjs/build.js",
+            "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
+             fs.copyFileSync('../storefront-middleware/types.ts', '.next/types')",
+        )
+        .file("apps/storefront-middleware/types.ts", "one");
+    build(&project, &US);
+    project.write("apps/storefront-middleware/src/index.js", b"// an edit");
+    let plan = project
+        .alokai(&["store", "build", "--store", "us", "--dry-run"])
+        .succeeds();
+    assert!(
+        plan.stdout
+            .contains("depends on the result of us/storefront-middleware"),
+        "{}",
+        plan.stdout
+    );
+    let run = build(&project, &US);
+    assert_eq!(result(&run, MIDDLEWARE), "miss");
+    assert_eq!(
+        result(&run, FRONTEND),
+        "hit",
+        "its middleware gives the same"
+    );
+    project.write("apps/storefront-middleware/types.ts", b"two");
+    let run = build(&project, &US);
+    assert_eq!(result(&run, FRONTEND), "miss", "it reads this file");
+    assert_eq!(
+        project.read(&format!(".out/us/{FRONTEND}/.next/types")),
+        "two"
+    );
+    // A store that overrides it has its own.
+    project.write(
+        "apps/stores/fashion/stores/eu/storefront-middleware/types.ts",
+        b"three",
+    );
+    build(&project, &["--all"]);
+    assert_eq!(
+        project.read(&format!(".out/eu/{FRONTEND}/.next/types")),
+        "three"
+    );
+    assert_eq!(
+        project.read(&format!(".out/us/{FRONTEND}/.next/types")),
+        "two"
+    );
+}
+
+#[test]
+fn nothing_is_kept_that_is_built_on_what_is_not_kept() {
+    let outside = tempfile::tempdir().unwrap();
+    let flag = outside.path().join("flag");
+    let edit = format!(
+        "(() => {{ if (!fs.existsSync({flag:?})) return 'calm'; fs.writeFileSync('../../../top.txt', 'edited'); const seen = read('../../../top.txt'); \
+         fs.writeFileSync('../../../top.txt', 'calm'); return seen }})()"
+    );
+    let project = gives(&edit).file("top.txt", "calm").file(
+        "apps/storefront-unified-nextjs/build.js",
+        "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
+         fs.copyFileSync('../storefront-middleware/lib/index.js', '.next/seen')",
+    );
+    std::fs::write(&flag, "").unwrap();
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("note: us/storefront-unified-nextjs: not cached: "),
+        "{}",
+        run.stderr
+    );
+    std::fs::remove_file(&flag).unwrap();
+    let run = build(&project, &US);
+    assert_eq!(result(&run, FRONTEND), "miss");
+    assert_eq!(
+        project.read(&format!(".out/us/{FRONTEND}/.next/seen")),
+        "calm"
+    );
+}
