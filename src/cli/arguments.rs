@@ -356,6 +356,9 @@ pub(super) struct Work {
     /// What scripts see of the environment
     #[arg(long, value_name = "MODE", default_value = "strict")]
     pub env_mode: EnvMode,
+    /// Sends passwords and tokens over plain HTTP to other machines too, where others can read them
+    #[arg(long)]
+    pub allow_insecure: bool,
 }
 
 /// What is printed of what scripts print.

@@ -19,7 +19,8 @@ const QUICK: Limits = Limits {
     pause: Duration::from_millis(2),
     retries: 5,
     silence: Duration::from_secs(10),
-    piece: 16 << 20,
+    commit: Duration::from_secs(20),
+    piece: 4 << 20,
     smallest_piece: 64 << 10,
 };
 

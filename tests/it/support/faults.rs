@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -77,6 +78,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether something is sent with it.
+    pub fn has_body(&self) -> bool {
+        self.length.is_some_and(|length| length > 0)
+    }
+
     /// Whether it is a request of this kind: a method, and a part of its target.
     pub fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && self.target.contains(part)
@@ -93,6 +99,10 @@ pub enum Turn {
     Rewrite(String),
     /// Passes it on, and gives the answer with this header.
     Lie(&'static str, String),
+    /// Passes it on, and gives the answer with this status.
+    Status(u16),
+    /// Passes it on, and answers 504 if that takes too long; it goes on all the same.
+    GiveUpAfter(Duration),
     /// Passes it on, and gives the answer with one byte more in its body.
     Append,
     /// Passes it on, and breaks off in the middle of the answer.
@@ -191,6 +201,7 @@ async fn pass(
     let mut target = seen.target.clone();
     let mut lie = None;
     let (mut is_longer, mut is_cut) = (false, false);
+    let (mut status, mut patience) = (None, Duration::from_mins(10));
     match (proxy.rule)(&seen) {
         Turn::Pass => {}
         Turn::PassAs(authorization) => {
@@ -198,12 +209,15 @@ async fn pass(
         }
         Turn::Rewrite(other) => target = other,
         Turn::Lie(name, value) => lie = Some((name, value)),
+        Turn::Status(other) => status = Some(other),
+        Turn::GiveUpAfter(time) => patience = time,
         Turn::Append => is_longer = true,
         Turn::Truncate => is_cut = true,
         Turn::WithoutRange => drop(headers.remove("range")),
         Turn::Answer(status, fields, text) => {
             // As a server does that wants to keep the connection.
-            let _ = axum::body::to_bytes(body, usize::MAX).await;
+            let mut pieces = body.into_data_stream();
+            while let Some(Ok(_)) = pieces.next().await {}
             let mut answer = Response::builder()
                 .status(StatusCode::from_u16(status).expect("a status"))
                 .header("content-type", "application/json");
@@ -221,13 +235,20 @@ async fn pass(
     } else {
         sending
     };
-    let Ok(upstream) = sending.send().await else {
-        return Response::builder()
-            .status(502)
-            .body(Body::empty())
-            .expect("an answer");
+    let failed = |status: u16| {
+        let answer = Response::builder().status(status).body(Body::empty());
+        answer.expect("an answer")
     };
-    let mut answer = Response::builder().status(upstream.status());
+    let sending = tokio::spawn(sending.send());
+    let upstream = match tokio::time::timeout(patience, sending).await {
+        Ok(sent) => sent.expect("no panic"),
+        Err(_) => return failed(504),
+    };
+    let Ok(upstream) = upstream else {
+        return failed(502);
+    };
+    let status = status.unwrap_or(upstream.status().as_u16());
+    let mut answer = Response::builder().status(status);
     for (name, value) in upstream.headers() {
         if !["transfer-encoding", "connection"].contains(&name.as_str())
             && lie.as_ref().is_none_or(|(lie, _)| name != lie)

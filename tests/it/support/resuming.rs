@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +31,8 @@ struct Kept {
     ends: bool,
     /// A piece has to have as many bytes at least, but for the last one.
     smallest: Option<u64>,
+    /// How long it takes to put a blob in its place.
+    late: Duration,
     sessions: Mutex<HashMap<String, Vec<u8>>>,
     blobs: Mutex<HashMap<String, Vec<u8>>>,
     manifests: Mutex<HashMap<String, Vec<u8>>>,
@@ -62,6 +65,14 @@ impl Resuming {
     pub fn of_large_pieces(smallest: u64) -> Self {
         Self::with(Kept {
             smallest: Some(smallest),
+            ..Kept::default()
+        })
+    }
+
+    /// One that takes so long to put a blob in its place.
+    pub fn committing_late(late: Duration) -> Self {
+        Self::with(Kept {
+            late,
             ..Kept::default()
         })
     }
@@ -214,6 +225,7 @@ async fn upload(
         if Digest::of(&bytes).to_string() != digest {
             return wrong(400, "DIGEST_INVALID");
         }
+        tokio::time::sleep(kept.late).await;
         let mut blobs = kept.blobs.lock().expect("no panic");
         blobs.insert(digest.to_owned(), bytes);
         return empty(status(201).header("docker-content-digest", digest));
