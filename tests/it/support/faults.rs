@@ -188,7 +188,10 @@ async fn pass(
         let mut all = proxy.seen.lock().expect("no panic");
         let seen = Seen {
             method: method.to_string(),
-            target: uri.to_string(),
+            // A proxy is told the whole address.
+            target: uri
+                .path_and_query()
+                .map_or_else(String::new, ToString::to_string),
             host: text("host").expect("a host"),
             authorization: text("authorization"),
             length: text("content-length").map(|length| length.parse().expect("a number")),

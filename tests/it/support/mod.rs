@@ -5,6 +5,7 @@ mod entries;
 mod faults;
 mod mount;
 mod npm;
+mod outward;
 mod project;
 mod random;
 mod remote;
@@ -19,6 +20,7 @@ pub use entries::{TIME, entry, file, folder, hard, is_there, link, run, same, te
 pub use faults::{Before, Seen, Turn, cutting};
 pub use mount::{Mount, is_excused, is_root};
 pub use npm::installed;
+pub use outward::{Recorder, Socks};
 pub use project::{Project, Run, filtered, git};
 pub use random::{Random, RandomProject};
 pub use remote::{Fault, FaultyCache, On, RemoteCache};
