@@ -2,6 +2,7 @@
 
 mod faults;
 mod logins;
+mod personalities;
 mod pushes;
 mod reads;
 

@@ -2,7 +2,7 @@
 //! answers, lies or rewrites as a test says.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +19,12 @@ use super::web::serve;
 
 /// Passes bytes on, and ends every connection after so many of them, both ways together.
 pub fn cutting(upstream: &str, after: i64) -> String {
+    cutting_times(upstream, after, usize::MAX)
+}
+
+/// The same, with so many connections; after them it is a line that holds.
+pub fn cutting_times(upstream: &str, after: i64, times: usize) -> String {
+    let times = Arc::new(AtomicUsize::new(times));
     let upstream = upstream.to_owned();
     let (sender, receiver) = std::sync::mpsc::channel::<SocketAddr>();
     std::thread::spawn(move || {
@@ -33,7 +39,10 @@ pub fn cutting(upstream: &str, after: i64) -> String {
             loop {
                 let (near, _) = listener.accept().await.expect("a connection");
                 let far = TcpStream::connect(&upstream).await.expect("it is there");
-                let left = Arc::new(AtomicI64::new(after));
+                let left = Left {
+                    bytes: Arc::new(AtomicI64::new(after)),
+                    times: Arc::clone(&times),
+                };
                 tokio::spawn(async move {
                     let (near_reads, near_writes) = near.into_split();
                     let (far_reads, far_writes) = far.into_split();
@@ -49,12 +58,37 @@ pub fn cutting(upstream: &str, after: i64) -> String {
     receiver.recv().expect("the proxy starts").to_string()
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, left: &AtomicI64) {
-    let mut buffer = vec![0; 4096];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+/// How much of it still gets through.
+struct Left {
+    /// Bytes of this connection.
+    bytes: Arc<AtomicI64>,
+    /// Connections that break.
+    times: Arc<AtomicUsize>,
+}
+
+impl Left {
+    /// How many of so many bytes get through.
+    fn take(&self, read: usize) -> usize {
         let length = i64::try_from(read).expect("small");
-        let before = left.fetch_sub(length, Ordering::Relaxed);
-        let passed = usize::try_from(before.clamp(0, length)).expect("small");
+        let before = self.bytes.fetch_sub(length, Ordering::Relaxed);
+        if before >= length {
+            return read;
+        }
+        // What a connection has left when it breaks is cut once.
+        let cut = |times: usize| times.checked_sub(1);
+        let order = Ordering::Relaxed;
+        if self.times.fetch_update(order, order, cut).is_err() {
+            self.bytes.store(i64::MAX, order);
+            return read;
+        }
+        usize::try_from(before.max(0)).expect("small")
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, left: &Left) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let passed = left.take(read);
         if to.write_all(&buffer[..passed]).await.is_err() || passed < read {
             break;
         }
