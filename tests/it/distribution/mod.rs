@@ -5,6 +5,7 @@ mod logins;
 mod personalities;
 mod pushes;
 mod reads;
+mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ mod remote;
 mod results;
 mod resuming;
 mod services;
+mod tls;
 mod trees;
 mod web;
 
@@ -31,5 +32,6 @@ pub use results::{
 };
 pub use resuming::Resuming;
 pub use services::{Registry, base_layout, base_reference, docker, registry, second_registry};
+pub use tls::TlsRegistry;
 pub use trees::{bytes_in, copy_of, next_is_whole};
 pub use web::{Console, FaultyRegistry};
