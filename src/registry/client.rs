@@ -12,8 +12,8 @@ use super::address::{base, builder, reason};
 use super::ask::{Ask, Purpose};
 use super::auth::{Auth, Scope};
 use super::known::Known;
+use super::learnt::Learnt;
 use super::retry::{Patience, Trouble};
-use super::upload::Learnt;
 use super::{Error, Limits, Login, Trust};
 use crate::oci::Digest;
 

@@ -15,6 +15,7 @@ mod credentials;
 mod download;
 mod error;
 mod known;
+mod learnt;
 mod logins;
 mod manifests;
 mod retry;

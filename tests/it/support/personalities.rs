@@ -444,12 +444,15 @@ impl Shared {
             Method::PUT if length > self.habits.whole => Some(too_large()),
             _ => None,
         };
+        let mut pieces = body.into_data_stream();
         if let Some(refused) = refused {
             keep(session);
+            // What is left of a piece is read, as servers do that want their answer to arrive.
+            let is_piece = *method == Method::PATCH;
+            while is_piece && matches!(pieces.next().await, Some(Ok(_))) {}
             return refused;
         }
         let mut came = 0;
-        let mut pieces = body.into_data_stream();
         while let Some(Ok(piece)) = pieces.next().await {
             session.hasher.update(&piece);
             came += piece.len() as u64;
