@@ -33,6 +33,7 @@ pub(super) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(super) enum Command {
     /// Everything about stores
     Store(StoreArguments),

@@ -49,6 +49,7 @@ impl Digest {
     }
 
     /// The digest of these bytes by this one's algorithm.
+    #[must_use]
     pub fn like(&self, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::like(self);
         hasher.update(bytes);

@@ -35,7 +35,7 @@ impl Upload<'_> {
         };
         let status = answer.status();
         if status.is_success() {
-            return self.ended(answer, Some(session));
+            return self.ended(&answer, Some(session));
         }
         let error = self.refusal(&ask, answer).await?;
         match status.as_u16() {
@@ -48,7 +48,7 @@ impl Upload<'_> {
     /// A session ended well, if its registry says so.
     pub(super) fn ended(
         &mut self,
-        answer: Answer,
+        answer: &Answer,
         session: Option<Session>,
     ) -> Result<State, Error> {
         if answer.status() != StatusCode::CREATED {

@@ -64,6 +64,10 @@ struct Unknown {
 }
 
 /// A blob on its way.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that was seen of the registry, and none excludes another"
+)]
 pub struct Upload<'a> {
     client: &'a Client,
     repository: &'a str,
@@ -191,7 +195,7 @@ impl<'a> Upload<'a> {
         };
         let status = answer.status();
         if status.is_success() {
-            return self.ended(answer, None);
+            return self.ended(&answer, None);
         }
         let error = self.refusal(&ask, answer).await?;
         match status.as_u16() {

@@ -200,6 +200,29 @@ impl Before {
     }
 }
 
+fn own_answer(status: u16, fields: Vec<(&'static str, String)>, text: String) -> Response {
+    let mut answer = Response::builder()
+        .status(StatusCode::from_u16(status).expect("a status"))
+        .header("content-type", "application/json");
+    for (name, value) in fields {
+        answer = answer.header(name, value);
+    }
+    answer.body(Body::from(text)).expect("an answer")
+}
+
+/// The first half of an answer, and then the end of its connection.
+async fn half(answer: axum::http::response::Builder, upstream: reqwest::Response) -> Response {
+    let whole = upstream.bytes().await.expect("a body");
+    let half = whole.slice(..whole.len() / 2);
+    // The half leaves before the break is seen.
+    let later = futures_util::stream::once(async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::other("cut"))
+    });
+    let parts = futures_util::stream::iter([Ok(half)]).chain(later);
+    answer.body(Body::from_stream(parts)).expect("an answer")
+}
+
 async fn pass(
     State(proxy): State<Arc<Proxy>>,
     method: Method,
@@ -255,13 +278,7 @@ async fn pass(
             // As a server does that wants to keep the connection.
             let mut pieces = body.into_data_stream();
             while let Some(Ok(_)) = pieces.next().await {}
-            let mut answer = Response::builder()
-                .status(StatusCode::from_u16(status).expect("a status"))
-                .header("content-type", "application/json");
-            for (name, value) in fields {
-                answer = answer.header(name, value);
-            }
-            return answer.body(Body::from(text)).expect("an answer");
+            return own_answer(status, fields, text);
         }
     }
     let url = format!("http://{}{target}", proxy.upstream);
@@ -301,15 +318,7 @@ async fn pass(
         return answer.body(Body::empty()).expect("an answer");
     }
     if is_cut {
-        let whole = upstream.bytes().await.expect("a body");
-        let half = whole.slice(..whole.len() / 2);
-        // The half leaves before the break is seen.
-        let later = futures_util::stream::once(async {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            Err(std::io::Error::other("cut"))
-        });
-        let parts = futures_util::stream::iter([Ok(half)]).chain(later);
-        return answer.body(Body::from_stream(parts)).expect("an answer");
+        return half(answer, upstream).await;
     }
     let more = is_longer.then_some(Ok(Bytes::from_static(b"x")));
     let body = upstream
