@@ -124,12 +124,7 @@ fn of_overlay(error: &overlay::Error) -> Exit {
 fn of_pipeline(error: &pipeline::Error) -> Exit {
     match error {
         pipeline::Error::Interrupted { .. } => Exit::Interrupted,
-        // A tag that is taken is for whoever started this to decide about.
-        pipeline::Error::Preflight { problems }
-            if problems.iter().any(|it| matches!(it, StageError::Taken(_))) =>
-        {
-            Exit::Input
-        }
+        pipeline::Error::Preflight { problems } if problems.iter().any(is_input) => Exit::Input,
         pipeline::Error::Preflight { .. } => Exit::Surroundings,
         pipeline::Error::Failed { failures } => {
             // One failure of the work itself outweighs any number of things out of reach.
@@ -143,6 +138,19 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
             }
         }
         pipeline::Error::Io(_) | pipeline::Error::Oci(_) => Exit::Failed,
+    }
+}
+
+/// What whoever started this has to decide about: a tag that is taken, an address without TLS, a
+/// file of certificates that is none.
+fn is_input(error: &StageError) -> bool {
+    match error {
+        StageError::Taken(_) => true,
+        StageError::Registry(error) => matches!(
+            error,
+            RegistryError::Insecure { .. } | RegistryError::Certificates { .. }
+        ),
+        _ => false,
     }
 }
 

@@ -13,7 +13,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -37,6 +37,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// Artifacts sent at once. The others see in their turn that the server is left alone.
 const SENDING: usize = 8;
+
+/// Redirects of an artifact that are followed, without the token.
+const REDIRECTS: usize = 3;
 
 /// Bytes that are read of an answer that is no artifact.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -124,6 +127,8 @@ impl Remote {
         let client = Client::builder()
             .user_agent(concat!("alokai ", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT.min(settings.timeout))
+            // The token is for this server alone.
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| error.to_string())?;
         let key = settings.signature_key.as_ref();
@@ -360,6 +365,17 @@ impl Remote {
         if status == StatusCode::NOT_FOUND {
             return Err(Trouble::Missing);
         }
+        if status.is_redirection() {
+            let to = onward(&response).map(|url| {
+                let host = url.host_str().unwrap_or_default();
+                self.told(&format!("{host}{}", url.path()))
+            });
+            let to = to.unwrap_or_else(|| "nowhere".into());
+            return Err(Trouble::Refused(format!(
+                "it redirects ({}) to `{to}`, where the token is not sent",
+                status.as_u16()
+            )));
+        }
         let body = self.json(response).await;
         let said = body["error"]["message"]
             .as_str()
@@ -431,7 +447,16 @@ impl Remote {
 
     async fn download(&self, cache: &Cache, key: Key) -> Result<Entry, Trouble> {
         let wrong = || Trouble::Wrong("its content is not what it says".into());
-        let mut response = self.ask(&key.to_string()).await?;
+        let asking = self.request(Method::GET, &key.to_string()).send();
+        let mut response = self.in_time(asking).await?;
+        for _ in 0..REDIRECTS {
+            // Some keep artifacts in a storage that lets in whoever has the address.
+            let Some(next) = onward(&response).filter(is_safe) else {
+                break;
+            };
+            response = self.in_time(self.client.get(next).send()).await?;
+        }
+        let mut response = self.judge(response).await?;
         let tag = response.headers().get("x-artifact-tag").cloned();
         let temporary = cache.temporary()?;
         let file = temporary.reopen().map_err(local)?;
@@ -539,6 +564,29 @@ impl Remote {
             }
         }
     }
+}
+
+/// Where an answer redirects to.
+fn onward(response: &Response) -> Option<Url> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    let next = response.headers().get(LOCATION)?.to_str().ok()?;
+    response.url().join(next).ok()
+}
+
+/// Whether nobody on the way can change what comes from there.
+fn is_safe(url: &Url) -> bool {
+    let is_here = match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let address = host.parse::<std::net::IpAddr>();
+            address.is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    };
+    url.scheme() == "https" || is_here
 }
 
 /// What a request that failed means.

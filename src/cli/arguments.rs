@@ -33,6 +33,7 @@ pub(super) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(super) enum Command {
     /// Everything about stores
     Store(StoreArguments),
@@ -356,6 +357,9 @@ pub(super) struct Work {
     /// What scripts see of the environment
     #[arg(long, value_name = "MODE", default_value = "strict")]
     pub env_mode: EnvMode,
+    /// Sends passwords and tokens over plain HTTP to other machines too, where others can read them
+    #[arg(long)]
+    pub allow_insecure: bool,
 }
 
 /// What is printed of what scripts print.

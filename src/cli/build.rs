@@ -38,8 +38,11 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
-    let access = environment.access(&options.access)?;
+    let mut access = environment.access(&options.access)?;
     let (select, work) = (&options.select, &options.work);
+    access.trust.allow_insecure = work.allow_insecure;
+    let ca = project.settings.registry.ca.as_ref();
+    access.trust.ca = ca.map(|ca| project.root.join(ca));
     let (mut request, surroundings) =
         prepare(&project, &environment, access, select, work, options.until)?;
     request.allow_dirty = options.allow_dirty;

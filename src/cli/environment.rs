@@ -19,7 +19,7 @@ use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::Surroundings;
-use crate::registry::Credentials;
+use crate::registry::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
@@ -88,6 +88,10 @@ impl Environment {
             docker: self.docker(),
             docker_config: self.docker_config(),
             registry: None,
+            trust: Trust {
+                folders: self.certificates(),
+                ..Trust::default()
+            },
             missing: missing
                 .iter()
                 .filter(|(is, _)| *is)
@@ -115,6 +119,15 @@ impl Environment {
         let folder = self.get("DOCKER_CONFIG").map(PathBuf::from);
         let home = || Some(Path::new(&self.get("HOME")?).join(".docker"));
         Some(folder.or_else(home)?.join("config.json"))
+    }
+
+    /// Folders in which Docker keeps certificates of registries: the machine's, and the user's.
+    fn certificates(&self) -> Vec<PathBuf> {
+        let set = |name: &str| self.get(name).map(PathBuf::from);
+        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+        let own = config.map(|config| config.join("docker/certs.d"));
+        let machine = PathBuf::from("/etc/docker/certs.d");
+        std::iter::once(machine).chain(own).collect()
     }
 
     /// Docker's address.

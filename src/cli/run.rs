@@ -17,6 +17,7 @@ use crate::pipeline::{
     forecast,
 };
 use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
+use crate::registry;
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -40,17 +41,25 @@ pub struct Surroundings {
 impl Surroundings {
     /// As command line and environment have them.
     pub fn new(environment: &Environment, access: Access, work: &Work) -> Self {
+        let mut notices = Vec::new();
+        if environment.has_lonely_token() {
+            notices.push(
+                "`TURBO_TOKEN` is set, and neither `TURBO_API` nor a team: the remote cache is not used",
+            );
+        }
+        let mut remote = environment.remote();
+        let exposed = |remote: &RemoteSettings| registry::is_exposed(&remote.api);
+        if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
+            remote = None;
+            notices.push(
+                "`TURBO_API` is plain HTTP and not on this machine, so `TURBO_TOKEN` could be read on the way: the remote cache is not used (`--allow-insecure` uses it)",
+            );
+        }
         Self {
             access,
             scripts: environment.scripts(work.env_mode == EnvMode::Loose),
-            remote: environment.remote(),
-            notices: if environment.has_lonely_token() {
-                vec![
-                    "`TURBO_TOKEN` is set, and neither `TURBO_API` nor a team: the remote cache is not used",
-                ]
-            } else {
-                Vec::new()
-            },
+            remote,
+            notices,
         }
     }
 }
@@ -171,7 +180,7 @@ fn carry_out(
         keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
             registry: match &plan.target {
-                Some(Target::Registry { host, .. }) => Some(host.clone()),
+                Some(Target::Registry { address, .. }) => Some(address.clone()),
                 _ => None,
             },
             ..surroundings.access

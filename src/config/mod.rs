@@ -21,7 +21,7 @@ pub use discover::Folders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, Place, Problem};
 pub use prune::{DROPPED, DropList, Prune};
-pub use raw::{AppImage, Console, Image};
+pub use raw::{AppImage, Console, Image, Registry};
 
 use crate::files::{Disk, Files};
 use crate::oci::Platform;
@@ -90,8 +90,8 @@ pub struct Settings {
     pub image: Image,
     /// What images run on.
     pub platform: Platform,
-    /// The registry, if the config names one.
-    pub registry: Option<String>,
+    /// Where images are pushed.
+    pub registry: Registry,
     /// The console.
     pub console: Console,
     /// How many scripts may run at once, if the config says.

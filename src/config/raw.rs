@@ -135,6 +135,14 @@ pub struct Registry {
     /// Host, and port if any; or `oci:<dir>` for a folder, an OCI image layout.
     /// `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
     pub url: Option<String>,
+    /// Speaks plain HTTP with the registry of `url`, although it is another machine: everybody
+    /// on the way can read the password and the images. It does not hold for a registry that a
+    /// flag or the environment names. (A registry on this machine needs no TLS.)
+    pub insecure: bool,
+    /// A file with certificates (PEM), relative to the project, of the authority that has signed
+    /// the registry's own. It is trusted beside the system's, and beside
+    /// `/etc/docker/certs.d/<host>/*.crt` and `~/.config/docker/certs.d/<host>/*.crt`.
+    pub ca: Option<String>,
 }
 
 /// The console that deploys images.

@@ -98,7 +98,7 @@ pub fn resolve(
         settings: Settings {
             image: config.image,
             platform,
-            registry: config.registry.url.filter(|url| !url.is_empty()),
+            registry: config.registry,
             console: config.console,
             concurrency: config.build.concurrency.map(usize::from).filter(|n| *n > 0),
             max_memory,

@@ -80,7 +80,7 @@ impl BaseTree {
                 256 << 10,
                 Hashed {
                     inner: plain,
-                    hasher: Hasher::default(),
+                    hasher: Hasher::like(&diff_id),
                 },
             );
             let read = one(&mut stack, &mut reader);

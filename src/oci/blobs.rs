@@ -1,5 +1,5 @@
 //! Blobs on disk, each in a file that is called by its digest: `blobs/sha256/<hex>`, as an OCI
-//! image layout has them.
+//! image layout has them. (Bases of others may be named by `sha512`.)
 //!
 //! A blob is written under a name that is no digest and then renamed, so that whatever has a
 //! digest's name is whole. Using a blob sets its file's time: what was used longest ago goes
@@ -42,7 +42,7 @@ impl Blobs {
 
     /// Where the blob lies or would lie.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("blobs/sha256").join(digest.hex())
+        self.folder.join(digest.folder()).join(digest.hex())
     }
 
     /// Whether the blob is there with the right size. It then counts as used.
@@ -87,7 +87,7 @@ impl Blobs {
             .take(descriptor.size + 1)
             .read_to_end(&mut bytes)
             .map_err(Error::at("read", &path))?;
-        let found = Digest::of(&bytes);
+        let found = descriptor.digest.like(&bytes);
         if found != descriptor.digest {
             return damaged(format!("its content is `{found}`"));
         }
@@ -104,7 +104,7 @@ impl Blobs {
     pub fn verify(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let path = self.path(&descriptor.digest);
         let mut file = self.open(descriptor)?;
-        let mut hasher = Hasher::default();
+        let mut hasher = Hasher::like(&descriptor.digest);
         let mut buffer = vec![0; 64 << 10];
         loop {
             let length = file.read(&mut buffer).map_err(Error::at("read", &path))?;
@@ -163,6 +163,9 @@ impl Blobs {
         }
         // Also over one that is there: that may be damaged, and this one is not.
         let path = self.path(&descriptor.digest);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
+        }
         file.persist(&path)
             .map_err(|error| Error::at("write", &path)(error.error))?;
         Ok(())

@@ -40,9 +40,14 @@ pub fn collect(
     let now = SystemTime::now();
     let begun = begun.checked_sub(COARSE).unwrap_or(begun);
     let mut found = Vec::new();
-    for file in files(&folder.join("blobs/sha256"))? {
+    let all = ["sha256", "sha512"].map(|algorithm| {
+        let files = files(&folder.join("blobs").join(algorithm));
+        files.map(|files| files.into_iter().map(move |file| (algorithm, file)))
+    });
+    let [short, long] = all;
+    for (algorithm, file) in short?.chain(long?) {
         let name = file.file_name().to_string_lossy().into_owned();
-        let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else {
+        let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else {
             sweep(&file, now)?;
             continue;
         };

@@ -15,7 +15,7 @@ use crate::cache::{Cache, Remote};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::oci::ImageName;
 use crate::plan::is_system;
-use crate::registry::{self, Client, Credentials, Logins};
+use crate::registry::{self, Client, Credentials, Logins, Trust};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
@@ -53,15 +53,29 @@ pub struct Context {
 pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 
 impl Context {
-    /// Who speaks to a registry.
+    /// Who speaks to a registry. The run's own is reached as its address says, also where the name
+    /// of a base image, which has no scheme, leads there.
     pub async fn client(&self, registry: &str) -> Result<Client, registry::Error> {
+        let host = registry::host(registry);
         let mut clients = self.clients.lock().await;
-        if let Some(client) = clients.get(registry) {
+        if let Some(client) = clients.get(&host) {
             return Ok(client.clone());
         }
-        let login = self.access.logins().for_host(registry).await?;
-        let client = Client::new(registry, login)?;
-        clients.insert(registry.to_owned(), client.clone());
+        let own = self.access.registry.as_deref();
+        let own = own.filter(|own| registry::host(own) == host);
+        let login = match self.access.logins().for_host(registry).await {
+            // Much can be read by everybody, so it is tried.
+            Err(error @ registry::Error::NoHelper { .. }) => {
+                self.events
+                    .notice(format!("{error}: it is asked without a login"));
+                None
+            }
+            other => other?,
+        };
+        let mut trust = self.access.trust.clone();
+        trust.ca = trust.ca.filter(|_| own.is_some());
+        let client = Client::trusting(own.unwrap_or(registry), login, &trust)?;
+        clients.insert(host, client.clone());
         Ok(client)
     }
 
@@ -146,8 +160,10 @@ pub struct Access {
     pub credentials: Option<Arc<Credentials>>,
     /// Docker's own config, which knows other logins.
     pub docker_config: Option<PathBuf>,
-    /// Host of the registry that they are for.
+    /// Address of the registry that they are for, with its scheme if it was given one.
     pub registry: Option<String>,
+    /// Which servers may be spoken to, and how.
+    pub trust: Trust,
     /// What is not set, where there are no credentials.
     pub missing: Vec<&'static str>,
 }

@@ -13,7 +13,7 @@ use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
 use crate::plan::{ImagePlan, Plan, Release};
-use crate::registry::{client, reason};
+use crate::registry::{client, reason, redirected};
 use crate::store::StoreId;
 
 /// Time that a call may take.
@@ -57,6 +57,26 @@ pub enum Error {
         /// What it answered.
         body: String,
         /// Where.
+        url: String,
+    },
+    /// It points elsewhere. The request holds the password, so it goes nowhere else.
+    #[error(
+        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, which is not followed\n  PATCH {url}"
+    )]
+    #[diagnostic(
+        code(alokai::console::redirected),
+        help(
+            "if that is where the console is now, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to its address; the request was sent to nobody else"
+        )
+    )]
+    Redirected {
+        /// The store.
+        store: String,
+        /// 3xx.
+        status: u16,
+        /// Host and path.
+        to: String,
+        /// Where it was sent.
         url: String,
     },
     /// Nobody answers.
@@ -187,6 +207,15 @@ async fn call(release: &Release, context: &Context) -> Result<(), Error> {
         {
             tokio::time::sleep(wait).await;
             continue;
+        }
+        if status.is_redirection() {
+            let to = redirected(&answer).map(|to| context.redact(&to));
+            return Err(Error::Redirected {
+                store: release.store.to_string(),
+                status: status.as_u16(),
+                to: to.unwrap_or_else(|| "nowhere".into()),
+                url: release.url.clone(),
+            });
         }
         let text = answer.text().await.unwrap_or_default();
         let mut body = context.redact(text.trim());

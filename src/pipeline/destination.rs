@@ -40,7 +40,7 @@ impl Destination {
     /// Gets ready; nothing is asked and nothing is written yet.
     pub async fn new(target: &Target, context: &Context) -> Result<Self, StageError> {
         match target {
-            Target::Registry { address, host } => {
+            Target::Registry { address, host, .. } => {
                 let client = context.client(address).await?;
                 let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
                 let path = path.unwrap_or_default();

@@ -159,6 +159,11 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
     if plan.until < Stage::Image {
         return Ok(Ready::default());
     }
+    // Before anything is asked, since a registry would see the password.
+    let exposed = exposed(plan, context);
+    if !exposed.is_empty() {
+        return Err(Error::Preflight { problems: exposed });
+    }
     let is_docker = |image: &ImagePlan| matches!(image.maker, Maker::Docker(_));
     let engine = async {
         if !plan.images.iter().any(is_docker) {
@@ -203,6 +208,36 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
         context.events.notice(line);
     }
     Ok(ready)
+}
+
+/// Addresses to which the password would go where everybody on the way can read it.
+fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
+    if context.access.trust.allow_insecure {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    if plan.until >= Stage::Push
+        && let Some(Target::Registry {
+            address,
+            is_insecure: false,
+            ..
+        }) = &plan.target
+        && registry::is_exposed(address)
+    {
+        problems.push(registry::Error::Insecure {
+            what: "registry",
+            address: address.clone(),
+            help: "use `https://`; for a registry in a network of your own that has no TLS, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
+        });
+    }
+    if plan.until >= Stage::Deploy && !plan.local && registry::is_exposed(&plan.console) {
+        problems.push(registry::Error::Insecure {
+            what: "console",
+            address: plan.console.clone(),
+            help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a network of your own",
+        });
+    }
+    problems.into_iter().map(StageError::from).collect()
 }
 
 /// Whether the engine has an image.

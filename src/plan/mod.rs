@@ -189,12 +189,14 @@ impl Plan {
                 &mut notices,
             )?;
         }
-        let registry = first_set([&request.registry, &project.settings.registry])
+        let configured = &project.settings.registry;
+        let registry = first_set([&request.registry, &configured.url])
             .unwrap_or_else(|| DEFAULT_REGISTRY.into());
+        let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
         let console = first_set([&request.console, &project.settings.console.url])
             .unwrap_or_else(|| DEFAULT_CONSOLE.into());
         if request.until >= Stage::Prune {
-            let where_to = Target::new(&project.root, &registry)?;
+            let where_to = Target::new(&project.root, &registry, is_insecure)?;
             where_to.suits(request)?;
             let imaging = Imaging {
                 project,

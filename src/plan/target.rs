@@ -17,6 +17,8 @@ pub enum Target {
         address: String,
         /// Host, port and path if any, as references begin.
         host: String,
+        /// Whether the config allows plain HTTP to it.
+        is_insecure: bool,
     },
     /// A folder: an OCI image layout.
     Layout {
@@ -28,12 +30,19 @@ pub enum Target {
 }
 
 impl Target {
-    /// What was given as the registry's address; a layout's folder is relative to the project.
-    pub fn new(project: &Path, given: &str) -> Result<Self, Error> {
+    /// What was given as the registry's address; a layout's folder is relative to the project. An
+    /// insecure registry is spoken to by plain HTTP unless its address names a scheme.
+    pub fn new(project: &Path, given: &str, is_insecure: bool) -> Result<Self, Error> {
         let Some(folder) = given.strip_prefix(LAYOUT) else {
+            let address = if is_insecure && !given.contains("://") {
+                format!("http://{given}")
+            } else {
+                given.to_owned()
+            };
             return Ok(Self::Registry {
-                address: given.to_owned(),
+                address,
                 host: host(given)?,
+                is_insecure,
             });
         };
         let folder = folder.trim_end_matches('/');

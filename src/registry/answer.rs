@@ -54,10 +54,12 @@ impl Client {
             return Ok(answer);
         }
         let after = retry_after(answer.headers());
-        let is_break = [408, 502, 504].contains(&answer.status().as_u16());
+        let status = answer.status();
+        let is_break = [408, 502, 504].contains(&status.as_u16());
         let error = self.refusal(ask, answer).await;
         Err(Trouble::Passing {
             error,
+            status: Some(status),
             after,
             is_break,
         })

@@ -3,7 +3,7 @@
 //! Redirects are followed here and not by the HTTP client, because credentials go to the registry
 //! alone, and a 401 of another host is no challenge to answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION};
@@ -50,6 +50,10 @@ pub struct Ask<'a> {
     pub payload: Payload<'a>,
     /// Whether it gets a connection of its own.
     pub is_fresh: bool,
+    /// Whether the registry has long work to do when it has got everything.
+    pub is_commit: bool,
+    /// How far it is.
+    pub moved: Moved,
 }
 
 impl<'a> Ask<'a> {
@@ -64,6 +68,8 @@ impl<'a> Ask<'a> {
             headers: Vec::new(),
             payload: Payload::None,
             is_fresh: false,
+            is_commit: false,
+            moved: Moved::default(),
         }
     }
 
@@ -82,22 +88,34 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// When a byte was last seen on its way.
+/// When a byte of a request was last seen on its way, and whether that was its last.
 #[derive(Clone)]
-pub struct Moved(Arc<Mutex<Instant>>);
+pub struct Moved(Arc<Mutex<(Instant, bool)>>);
+
+impl Default for Moved {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new((Instant::now(), false))))
+    }
+}
 
 impl Moved {
-    pub fn now() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+    /// A byte moves now; whether it is the last one.
+    pub fn now(&self, is_last: bool) {
+        *self.lock() = (Instant::now(), is_last);
     }
 
-    pub fn again(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// How long ago a byte was last seen.
+    pub fn since(&self) -> Duration {
+        self.lock().0.elapsed()
     }
 
-    fn since(&self) -> Duration {
-        let moved = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moved.elapsed()
+    /// Whether everything has left.
+    pub fn is_sent(&self) -> bool {
+        self.lock().1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Instant, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,16 +125,21 @@ impl Client {
         let mut url = ask.url.clone();
         for _ in 0..=REDIRECTS {
             let answer = self.answered(ask, &url).await?;
-            // Only reading is followed: what is written goes where the registry was told to be.
-            let is_followed = [301, 302, 303, 307, 308].contains(&answer.status().as_u16())
-                && [Method::GET, Method::HEAD].contains(&ask.method);
-            if !is_followed {
+            let is_reading = [Method::GET, Method::HEAD].contains(&ask.method);
+            let followed: &[u16] = if is_reading {
+                &[301, 302, 303, 307, 308]
+            } else {
+                &[307, 308]
+            };
+            if !followed.contains(&answer.status().as_u16()) {
                 return self.judge(ask, answer).await;
             }
             let next = answer.header(LOCATION.as_str());
-            let next = next.and_then(|next| url.join(next).ok());
+            let next = next.and_then(|next| self.led(&url, next));
+            // What is written goes nowhere but where the registry was told to be.
             let is_good = |next: &Url| {
-                next.scheme() == "https" || next.scheme() == "http" && url.scheme() == "http"
+                let is_hidden = next.scheme() == "https" || url.scheme() == "http";
+                is_hidden && (is_reading || next.origin() == url.origin())
             };
             match next.filter(is_good) {
                 Some(next) => url = next,
@@ -165,16 +188,18 @@ impl Client {
         if let Some(secret) = &secret {
             request = request.header(AUTHORIZATION, secret);
         }
-        let moved = Moved::now();
+        ask.moved.now(!matches!(ask.payload, Payload::Piece(_)));
         request = match ask.payload {
             Payload::None if ask.method == Method::GET || ask.method == Method::HEAD => request,
             Payload::None => request.header(CONTENT_LENGTH, 0),
             Payload::Bytes(bytes) => request.body(bytes.to_vec()),
             Payload::Piece(piece) => request
                 .header(CONTENT_LENGTH, piece.length())
-                .body(piece.body(&moved).await?),
+                .body(piece.body(&ask.moved).await?),
         };
-        let response = self.while_moving(request.send(), &moved).await?;
+        let commit = ask.is_commit.then_some(self.limits().commit);
+        let sending = request.send();
+        let response = self.while_moving(sending, &ask.moved, commit).await?;
         self.has_answered();
         Ok(Answer::new(response, secret))
     }
@@ -184,15 +209,17 @@ impl Client {
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
     ) -> Result<T, Trouble> {
-        self.while_moving(coming, &Moved::now()).await
+        self.while_moving(coming, &Moved::default(), None).await
     }
 
     /// What comes, unless it has not come for too long after something has last moved. The HTTP
-    /// client's own measure of silence ends an upload that takes long, although bytes move.
+    /// client's own measure of silence ends an upload that takes long, although bytes move. When
+    /// everything is sent, `commit` is how long the answer may take.
     async fn while_moving<T>(
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
         moved: &Moved,
+        commit: Option<Duration>,
     ) -> Result<T, Trouble> {
         let unreachable = |message: String| {
             Trouble::broken(Error::Unreachable {
@@ -202,14 +229,16 @@ impl Client {
         };
         tokio::pin!(coming);
         loop {
-            let left = self.limits().silence.saturating_sub(moved.since());
+            let silence = self.limits().silence;
+            let limit = commit.filter(|_| moved.is_sent()).unwrap_or(silence);
+            let left = limit.saturating_sub(moved.since());
             if left.is_zero() {
-                let seconds = self.limits().silence.as_secs();
+                let seconds = limit.as_secs();
                 return Err(unreachable(format!("nothing moves for {seconds} s")));
             }
             tokio::select! {
                 come = &mut coming => return come.map_err(|error| unreachable(reason(error))),
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(left.min(silence)) => {}
             }
         }
     }

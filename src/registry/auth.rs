@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::Login;
-use super::address::is_loopback;
+use super::address::{is_on_loopback, is_plain, place, redirected};
 use super::answer::Answer;
 use super::ask::Ask;
 use super::client::Client;
 use super::retry::Trouble;
 
-/// How long a token holds whose server does not say.
-const HOLDS: u64 = 60;
+/// Seconds that a token holds whose server does not say.
+const HOLDS: f64 = 60.0;
+
+/// Seconds after which every token is asked for anew.
+const LONGEST_HOLD: f64 = 24.0 * 3600.0;
 
 /// Before a token ends, by so much it is taken for ended: its request has to arrive.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -73,25 +76,34 @@ struct Token {
 /// The state of one registry's authentication.
 pub struct Auth {
     login: Option<Login>,
+    /// Whether secrets may go to other machines over plain HTTP.
+    allow_insecure: bool,
     scheme: Mutex<Option<Scheme>>,
     /// By scope. Whoever needs a token that another is fetching waits for it.
     tokens: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Slot>>>>,
 }
 
-/// A token server's answer, in both of its spellings.
-#[derive(Deserialize)]
-struct Given {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
-    expires_in: Option<u64>,
+/// The token of a token server's answer, under either of its names, and the seconds that it holds.
+/// Servers leave fields out or write `null`, and write numbers with a fraction or as text.
+fn given(body: &[u8]) -> Option<(String, Duration)> {
+    let document: Value = serde_json::from_slice(body).ok()?;
+    let names = ["token", "access_token"];
+    let mut tokens = names.iter().filter_map(|name| document[name].as_str());
+    let token = tokens.find(|token| !token.is_empty())?;
+    let seconds = match &document["expires_in"] {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    let seconds: f64 = seconds.filter(|seconds| *seconds >= 0.0).unwrap_or(HOLDS);
+    let holds = Duration::from_secs_f64(seconds.min(LONGEST_HOLD));
+    Some((token.to_owned(), holds))
 }
 
 impl Auth {
-    pub fn new(login: Option<Login>) -> Self {
+    pub fn new(login: Option<Login>, allow_insecure: bool) -> Self {
         Self {
             login,
+            allow_insecure,
             scheme: Mutex::default(),
             tokens: Mutex::default(),
         }
@@ -176,9 +188,12 @@ impl Auth {
         let refused = |message: String| {
             Trouble::Final(client.refused(ask, StatusCode::UNAUTHORIZED, message))
         };
-        if self.login.is_some() && !may_see_passwords(client.is_plain(), &realm) {
-            let message = "its token server has no TLS, so no password is sent there";
-            return Err(refused(message.into()));
+        let may = self.allow_insecure || may_see_passwords(client.root(), &realm);
+        if self.login.is_some() && !may {
+            return Err(refused(format!(
+                "its token server `{}` is plain HTTP, so no password is sent there (`--allow-insecure` sends it)",
+                place(&realm)
+            )));
         }
         let request = if let Some(token) = self.login.as_ref().and_then(Login::refresh_token) {
             let mut form = Url::parse("form:").expect("a constant");
@@ -213,6 +228,11 @@ impl Auth {
             }
         };
         let response = client.in_time(request.send()).await?;
+        if let Some(to) = redirected(&response) {
+            return Err(refused(format!(
+                "its token server redirects to `{to}`, where no password is sent"
+            )));
+        }
         let answer = Answer::new(response, None);
         let answer = client.judge(ask, answer).await?;
         match answer.status() {
@@ -225,15 +245,11 @@ impl Auth {
             _ => return Err(client.refusal(ask, answer).await.into()),
         }
         let body = client.body(answer, LONGEST_ANSWER).await?;
-        let given = body.and_then(|body| serde_json::from_slice::<Given>(&body).ok());
         let no_token = || refused("its token server gives no token".into());
-        let given = given.ok_or_else(no_token)?;
-        let value = [given.token, given.access_token];
-        let value = value.iter().find(|value| !value.is_empty());
-        let header = value.and_then(|value| HeaderValue::try_from(format!("Bearer {value}")).ok());
-        let mut header = header.ok_or_else(no_token)?;
+        let (token, holds) = body.and_then(|body| given(&body)).ok_or_else(no_token)?;
+        let header = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut header = header.map_err(|_| no_token())?;
         header.set_sensitive(true);
-        let holds = Duration::from_secs(given.expires_in.unwrap_or(HOLDS).min(24 * 3600));
         Ok(Token {
             header,
             until: Instant::now() + holds.saturating_sub(MARGIN.min(holds / 2)),
@@ -241,9 +257,12 @@ impl Auth {
     }
 }
 
-/// Whether a token server is at least as well hidden from others as its registry.
-fn may_see_passwords(is_plain: bool, realm: &Url) -> bool {
-    is_plain || realm.scheme() == "https" || realm.host_str().is_some_and(is_loopback)
+/// Whether a token server may be sent what its registry is sent: it speaks TLS, or neither does
+/// and both are one machine.
+fn may_see_passwords(registry: &Url, realm: &Url) -> bool {
+    let is_same = registry.host() == realm.host();
+    let is_here = is_on_loopback(registry) && is_on_loopback(realm);
+    !is_plain(realm) || is_plain(registry) && (is_same || is_here)
 }
 
 /// The best challenge of an answer, and the scope that it names.
@@ -284,18 +303,82 @@ mod tests {
 
     use reqwest::Url;
 
-    use super::{Scheme, challenged, may_see_passwords};
+    use super::{Scheme, challenged, given, may_see_passwords};
 
     #[test]
     fn a_password_does_not_leave_tls() {
-        for (is_plain, realm, may) in [
-            (false, "https://auth.example.com/token", true),
-            (false, "http://auth.example.com/token", false),
-            (false, "http://127.0.0.1:5001/token", true),
-            (true, "http://auth.example.com/token", true),
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (registry, realm, may) in [
+            (
+                "https://r.example.com",
+                "https://auth.example.com/token",
+                true,
+            ),
+            (
+                "https://r.example.com",
+                "http://auth.example.com/token",
+                false,
+            ),
+            ("https://r.example.com", "http://r.example.com/token", false),
+            (
+                "https://r.example.com",
+                "http://127.0.0.1:5001/token",
+                false,
+            ),
+            (
+                "http://r.example.com",
+                "http://auth.example.com/token",
+                false,
+            ),
+            (
+                "http://r.example.com",
+                "http://r.example.com:81/token",
+                true,
+            ),
+            ("http://127.0.0.1:5000", "http://localhost:5001/token", true),
+            (
+                "http://127.0.0.1:5000",
+                "http://auth.example.com/token",
+                false,
+            ),
+            (
+                "http://127.0.0.1:5000",
+                "https://auth.example.com/token",
+                true,
+            ),
         ] {
-            let realm = Url::parse(realm).unwrap();
-            assert_eq!(may_see_passwords(is_plain, &realm), may, "{realm}");
+            let said = may_see_passwords(&url(registry), &url(realm));
+            assert_eq!(said, may, "{registry} and {realm}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_read_however_its_server_writes_it() {
+        for (answer, token, seconds) in [
+            (r#"{"token":"a"}"#, "a", 60.0),
+            (r#"{"access_token":"a","expires_in":300}"#, "a", 300.0),
+            (
+                r#"{"token":null,"access_token":"a","expires_in":null}"#,
+                "a",
+                60.0,
+            ),
+            (
+                r#"{"token":"","access_token":"a","expires_in":299.5}"#,
+                "a",
+                299.5,
+            ),
+            (r#"{"token":"a","expires_in":"300"}"#, "a", 300.0),
+            (r#"{"token":"a","expires_in":"soon"}"#, "a", 60.0),
+            (r#"{"token":"a","expires_in":-1}"#, "a", 60.0),
+            (r#"{"token":"a","expires_in":1e300}"#, "a", 86400.0),
+            (r#"{"token":"a","expires_in":"NaN"}"#, "a", 60.0),
+        ] {
+            let (read, holds) = given(answer.as_bytes()).expect(answer);
+            assert_eq!(read, token, "{answer}");
+            assert!((holds.as_secs_f64() - seconds).abs() < 0.001, "{answer}");
+        }
+        for wrong in ["", "[]", "{}", r#"{"token":null}"#, r#"{"token":7}"#] {
+            assert_eq!(given(wrong.as_bytes()), None, "{wrong}");
         }
     }
 

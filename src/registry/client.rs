@@ -2,18 +2,19 @@
 //! judge its requests; here is what they share.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Url};
 
 use super::address::{base, builder, reason};
 use super::ask::{Ask, Purpose};
 use super::auth::{Auth, Scope};
 use super::known::Known;
+use super::learnt::Learnt;
 use super::retry::{Patience, Trouble};
-use super::{Error, Limits, Login};
+use super::{Error, Limits, Login, Trust};
 use crate::oci::Digest;
 
 /// Tries after the first one of a registry that has never answered, or whose login is tried: it
@@ -28,16 +29,16 @@ const CHECKING: Duration = Duration::from_secs(15);
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    registry: String,
     /// As people know it.
     host: String,
     root: Url,
     http: reqwest::Client,
     /// One that keeps no connection for a second request.
-    fresh: OnceLock<reqwest::Client>,
+    fresh: reqwest::Client,
     auth: Auth,
     limits: Limits,
     known: Known,
+    learnt: Learnt,
     /// Whether anything was heard of it.
     has_answered: AtomicBool,
 }
@@ -54,30 +55,41 @@ impl fmt::Debug for Client {
 impl Client {
     /// Of a registry such as `registry.example.com`, `127.0.0.1:5000` or `http://registry.local`.
     /// Nothing is asked yet.
-    pub fn new(registry: &str, login: Option<Login>) -> Result<Self, Error> {
-        Self::with(registry, login, Limits::default())
+    pub fn trusting(registry: &str, login: Option<Login>, trust: &Trust) -> Result<Self, Error> {
+        Self::new(registry, login, Limits::default(), trust)
+    }
+
+    /// With another patience, and trusting nobody but the system's certificates.
+    pub fn with(registry: &str, login: Option<Login>, limits: Limits) -> Result<Self, Error> {
+        Self::new(registry, login, limits, &Trust::default())
     }
 
     /// With another patience.
-    pub fn with(registry: &str, login: Option<Login>, limits: Limits) -> Result<Self, Error> {
+    pub fn new(
+        registry: &str,
+        login: Option<Login>,
+        limits: Limits,
+        trust: &Trust,
+    ) -> Result<Self, Error> {
         let (root, host) = base(registry);
         let wrong = |message: String| Error::Unreachable {
             what: host.clone(),
             message,
         };
         let root = Url::parse(&root).map_err(|error| wrong(error.to_string()))?;
-        let http = http(registry)
-            .build()
-            .map_err(|error| wrong(reason(error)))?;
+        let certificates = trust.certificates(&host)?;
+        let http = || builder(registry).tls_certs_merge(certificates.iter().cloned());
+        let build =
+            |builder: reqwest::ClientBuilder| builder.build().map_err(|error| wrong(reason(error)));
         Ok(Self(Arc::new(Inner {
-            registry: registry.to_owned(),
+            http: build(http())?,
+            fresh: build(http().pool_max_idle_per_host(0))?,
             host,
             root,
-            http,
-            fresh: OnceLock::new(),
-            auth: Auth::new(login),
+            auth: Auth::new(login, trust.allow_insecure),
             limits,
             known: Known::default(),
+            learnt: Learnt::default(),
             has_answered: AtomicBool::new(false),
         })))
     }
@@ -125,6 +137,10 @@ impl Client {
         &self.0.known
     }
 
+    pub(super) fn learnt(&self) -> &Learnt {
+        &self.0.learnt
+    }
+
     pub(super) fn limits(&self) -> Limits {
         if self.0.has_answered.load(Ordering::Relaxed) {
             self.0.limits
@@ -141,18 +157,16 @@ impl Client {
     /// A client that speaks HTTP. A fresh one takes a new connection for every request: where
     /// something cuts connections after some time or bytes, the rest of a used one is short.
     pub(super) fn http(&self, is_fresh: bool) -> &reqwest::Client {
-        if !is_fresh {
-            return &self.0.http;
+        if is_fresh {
+            &self.0.fresh
+        } else {
+            &self.0.http
         }
-        self.0.fresh.get_or_init(|| {
-            let fresh = http(&self.0.registry).pool_max_idle_per_host(0).build();
-            fresh.unwrap_or_else(|_| self.0.http.clone())
-        })
     }
 
-    /// Whether the registry itself is asked without TLS.
-    pub(super) fn is_plain(&self) -> bool {
-        self.0.root.scheme() == "http"
+    /// The registry's own address.
+    pub(super) fn root(&self) -> &Url {
+        &self.0.root
     }
 
     /// Whether it is an address of the registry, which may see credentials.
@@ -227,29 +241,6 @@ impl Client {
             }
         }
     }
-
-    /// Whether a repository has a blob.
-    pub(super) async fn has(
-        &self,
-        scope: &Scope,
-        repository: &str,
-        digest: &Digest,
-    ) -> Result<bool, Error> {
-        let url = self.url(repository, &format!("blobs/{digest}"))?;
-        let what = format!("{}/{repository}", self.host());
-        let ask = Ask::push(Method::HEAD, url, scope, what);
-        self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            match answer.status() {
-                StatusCode::OK => Ok(true),
-                StatusCode::NOT_FOUND => Ok(false),
-                // A storage that lets nobody ask: sending it once more is right, if slow.
-                _ if !self.is_own(answer.url()) => Ok(false),
-                _ => Err(self.refusal(&ask, answer).await.into()),
-            }
-        })
-        .await
-    }
 }
 
 fn misnamed(name: &str, kind: &'static str) -> Error {
@@ -259,18 +250,14 @@ fn misnamed(name: &str, kind: &'static str) -> Error {
     }
 }
 
-/// Redirects are not followed by it, and time is measured by us.
-fn http(registry: &str) -> reqwest::ClientBuilder {
-    builder(registry).redirect(reqwest::redirect::Policy::none())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Client;
+    use super::{Client, Limits};
 
     #[test]
     fn a_registry_is_reached_as_it_was_reached_before() {
-        let client = Client::new("registry.example.com:8443", None).unwrap();
+        let limits = Limits::default();
+        let client = Client::with("registry.example.com:8443", None, limits).unwrap();
         let from = client.url("a/b", "blobs/uploads/").unwrap();
         for (to, expected) in [
             ("/v2/1?x=y", "https://registry.example.com:8443/v2/1?x=y"),

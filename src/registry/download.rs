@@ -16,11 +16,24 @@ use super::client::Client;
 use super::retry::{Patience, Trouble};
 use crate::oci::{Descriptor, Digest, Hasher};
 
+/// Bytes that a blob may have that is read into memory, as in a layout on disk.
+const SMALL: u64 = 16 << 20;
+
 impl Client {
-    /// A small blob, such as an image's config. No more is read than its descriptor says.
+    /// A small blob, such as an image's config. No more is read than its descriptor says, and
+    /// nothing of one that is said to have more than 16 MiB.
     pub async fn blob(&self, repository: &str, blob: &Descriptor) -> Result<Vec<u8>, Error> {
         let scope = Scope::pull(repository);
         let ask = self.reading(repository, blob, &scope)?;
+        if blob.size > SMALL {
+            return Err(Error::Mismatch {
+                what: ask.what,
+                message: format!(
+                    "it is said to have {} bytes, more than the {SMALL} that a config may have",
+                    blob.size
+                ),
+            });
+        }
         self.patiently(|| async {
             let answer = self.once(&ask).await?;
             if answer.status() != StatusCode::OK {
@@ -28,7 +41,9 @@ impl Client {
             }
             let bytes = self.body(answer, blob.size).await?;
             let bytes = bytes.ok_or_else(|| longer(&ask.what, blob))?;
-            compare(&ask.what, blob, bytes.len() as u64, || Digest::of(&bytes))?;
+            compare(&ask.what, blob, bytes.len() as u64, || {
+                blob.digest.like(&bytes)
+            })?;
             Ok(bytes)
         })
         .await
@@ -43,7 +58,7 @@ impl Client {
     ) -> Result<(), Error> {
         let scope = Scope::pull(repository);
         let ask = self.reading(repository, blob, &scope)?;
-        let mut target = Target::create(to).await?;
+        let mut target = Target::create(to, blob.digest).await?;
         let mut patience = Patience::new(self.limits());
         loop {
             let before = target.length;
@@ -161,17 +176,19 @@ struct Target {
     path: PathBuf,
     file: File,
     hasher: Hasher,
+    digest: Digest,
     length: u64,
     is_finished: bool,
 }
 
 impl Target {
-    async fn create(path: &Path) -> Result<Self, Error> {
+    async fn create(path: &Path, digest: Digest) -> Result<Self, Error> {
         let file = File::create(path).await;
         Ok(Self {
             file: file.map_err(|error| unwritable(path, error))?,
             path: path.to_owned(),
-            hasher: Hasher::default(),
+            hasher: Hasher::like(&digest),
+            digest,
             length: 0,
             is_finished: false,
         })
@@ -183,7 +200,7 @@ impl Target {
             self.file.set_len(0).await
         };
         again.await.map_err(|error| unwritable(&self.path, error))?;
-        self.hasher = Hasher::default();
+        self.hasher = Hasher::like(&self.digest);
         self.length = 0;
         Ok(())
     }

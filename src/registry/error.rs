@@ -23,6 +23,19 @@ pub enum Error {
         /// What is missing.
         missing: Vec<&'static str>,
     },
+    /// An address without TLS, to which credentials would go.
+    #[error(
+        "the {what} `{address}` is plain HTTP and not on this machine: the password could be read on the way"
+    )]
+    #[diagnostic(code(alokai::registry::insecure), help("{help}"))]
+    Insecure {
+        /// Registry or console.
+        what: &'static str,
+        /// Without credentials.
+        address: String,
+        /// What to do.
+        help: &'static str,
+    },
     /// 401.
     #[error(
         "the registry `{registry}` does not accept the credentials of `{user}` (401): {message}"
@@ -199,6 +212,36 @@ pub enum Error {
         /// Program.
         helper: String,
         /// Whose login.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The credential helper that Docker's config names is not installed.
+    #[error("the credential helper `{helper}` for `{host}` is not on the `PATH`: no such program")]
+    #[diagnostic(
+        code(alokai::registry::no_helper),
+        help(
+            "install `{helper}`, or take it out of Docker's config and run `docker login {host}`"
+        )
+    )]
+    NoHelper {
+        /// Program.
+        helper: String,
+        /// Whose login.
+        host: String,
+    },
+    /// A file of certificates cannot be used.
+    #[error("cannot use the certificates in `{path}` for the registry `{host}`: {message}")]
+    #[diagnostic(
+        code(alokai::registry::certificates),
+        help(
+            "it has to hold certificates as PEM (`-----BEGIN CERTIFICATE-----`); `registry.ca` and Docker's `certs.d` name such files"
+        )
+    )]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// For whom.
         host: String,
         /// What is wrong.
         message: String,

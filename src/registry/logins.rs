@@ -146,7 +146,8 @@ impl Logins {
     }
 
     /// The login for a registry; none where nobody has logged in there. A credential helper may
-    /// be asked, which takes up to ten seconds.
+    /// be asked, which takes up to ten seconds; [`Error::NoHelper`] where it is not installed and
+    /// there is no other login.
     pub async fn for_host(&self, registry: &str) -> Result<Option<Login>, Error> {
         let host = base(registry).1;
         if let Some((own, credentials)) = &self.own
@@ -177,14 +178,17 @@ impl Logins {
         let config: Config = serde_json::from_slice(&text)
             .map_err(|error| wrong(format!("line {} is not as Docker writes it", error.line())))?;
         let (server, helper) = config.helper(&host);
-        if let Some(helper) = helper
-            && let Some(login) = ask(helper, &server, &host).await?
-        {
-            return Ok(Some(login));
-        }
-        match config.kept(&host) {
-            Some(kept) => kept.login().map_err(wrong),
+        let given = match helper {
+            Some(helper) => ask(helper, &server, &host).await,
             None => Ok(None),
+        };
+        let kept = match (&given, config.kept(&host)) {
+            (Ok(None) | Err(Error::NoHelper { .. }), Some(kept)) => kept.login().map_err(wrong)?,
+            _ => None,
+        };
+        match kept {
+            Some(login) => Ok(Some(login)),
+            None => given,
         }
     }
 }
@@ -297,7 +301,10 @@ async fn ask(name: &str, server: &str, host: &str) -> Result<Option<Login>, Erro
     let output = match tokio::time::timeout(HELPER, asking).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(failed("there is no such program on the `PATH`".into()));
+            return Err(Error::NoHelper {
+                helper: helper.clone(),
+                host: host.to_owned(),
+            });
         }
         Ok(Err(error)) => return Err(failed(error.to_string())),
         Err(_) => {

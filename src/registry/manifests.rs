@@ -23,6 +23,10 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 
 const DIGEST: &str = "docker-content-digest";
 
+/// What says that a manifest was taken. The specification has 201; Quay has answered 202
+/// (<https://github.com/containers/image/issues/381>), and proxies answer 200.
+const TAKEN: [StatusCode; 3] = [StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED];
+
 /// A manifest or an index as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
@@ -69,11 +73,8 @@ impl Client {
                 return Err(mismatch(&what, message).into());
             };
             let digest = Digest::of(&bytes);
-            agrees(&what, reference, digest)?;
-            // A registry may know it by another algorithm too; only ours can be compared.
-            if let Some(said) = said.filter(|said| said.starts_with("sha256:")) {
-                agrees(&what, &said, digest)?;
-            }
+            is_named(&what, reference, &bytes)?;
+            is_named(&what, said.as_deref().unwrap_or_default(), &bytes)?;
             let media_type = media_type.unwrap_or_else(|| own_media_type(&bytes));
             Ok(Some(Fetched {
                 bytes,
@@ -109,11 +110,10 @@ impl Client {
         });
         match found.await? {
             None => Ok(None),
-            Some((Some(media_type), Some(digest), Some(size))) => {
-                agrees(&what, reference, digest)?;
+            Some((Some(media_type), Some(digest), Some(size))) if may_be_one(reference, digest) => {
                 Ok(Some(Descriptor::new(&media_type, digest, size)))
             }
-            // A registry need not say all that: then it is read.
+            // A registry need not say all that, or says another digest: then it is read.
             Some(_) => {
                 let fetched = self.manifest(repository, reference).await?;
                 Ok(fetched.map(|fetched| Descriptor::of(&fetched.media_type, &fetched.bytes)))
@@ -133,18 +133,16 @@ impl Client {
         let what = self.named(repository, reference);
         let scope = Scope::push(repository);
         let url = self.manifest_url(repository, reference)?;
-        agrees(&what, reference, digest)?;
+        is_named(&what, reference, bytes)?;
         let mut ask = Ask::push(Method::PUT, url, &scope, what.clone());
         ask = ask.with(CONTENT_TYPE, media_type);
         ask.payload = Payload::Bytes(bytes);
         self.patiently(|| async {
             let answer = self.once(&ask).await?;
-            if answer.status() != StatusCode::CREATED {
+            if !TAKEN.contains(&answer.status()) {
                 return Err(self.refusal(&ask, answer).await.into());
             }
-            if let Some(said) = answer.header(DIGEST) {
-                agrees(&what, said, digest)?;
-            }
+            is_named(&what, answer.header(DIGEST).unwrap_or_default(), bytes)?;
             Ok(PutManifest {
                 digest,
                 subject_taken: answer.header("oci-subject").is_some(),
@@ -197,13 +195,22 @@ impl Client {
     }
 }
 
-/// Fails where a name is a digest, and another one.
-fn agrees(what: &str, name: &str, digest: Digest) -> Result<(), Error> {
-    if name.contains(':') && name != digest.to_string() {
-        let name = name.escape_debug();
-        return Err(mismatch(what, format!("`{digest}` and not `{name}`")));
+/// Fails where a name is a digest of something else. What is no digest that can be made here says
+/// nothing: a registry may know a manifest by another algorithm.
+fn is_named(what: &str, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let Ok(named) = name.parse::<Digest>() else {
+        return Ok(());
+    };
+    let digest = named.like(bytes);
+    if digest == named {
+        return Ok(());
     }
-    Ok(())
+    Err(mismatch(what, format!("`{digest}` and not `{named}`")))
+}
+
+/// Whether a digest that was said may be that of what was asked for.
+fn may_be_one(reference: &str, said: Digest) -> bool {
+    !reference.contains(':') || reference == said.to_string()
 }
 
 fn mismatch(what: &str, message: String) -> Error {

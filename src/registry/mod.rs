@@ -2,24 +2,30 @@
 //!
 //! A [`Client`] speaks to one registry. Its requests are made in `ask`, as whom `auth` says, and
 //! what comes is judged in `answer`; whether it is tried again is `retry`'s. On these stand
-//! `manifests`, `download` and `upload`, which are what a caller sees.
+//! `manifests`, `download` and `blobs`, which are what a caller sees; a blob that has to be sent is
+//! `upload`'s.
 
 mod address;
 mod answer;
 mod ask;
 mod auth;
+mod blobs;
 mod client;
 mod credentials;
 mod download;
 mod error;
 mod known;
+mod learnt;
 mod logins;
 mod manifests;
 mod retry;
+mod session;
 mod source;
+mod trust;
 mod upload;
 
-pub use self::address::{client, reason};
+pub use self::address::{client, host, is_exposed, reason, redirected};
+pub use self::blobs::Sent;
 pub use self::client::Client;
 pub use self::credentials::Credentials;
 pub use self::error::Error;
@@ -27,4 +33,4 @@ pub use self::logins::{Login, Logins};
 pub use self::manifests::{Fetched, PutManifest};
 pub use self::retry::Limits;
 pub use self::source::Source;
-pub use self::upload::Sent;
+pub use self::trust::Trust;

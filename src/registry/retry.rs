@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::Error;
@@ -19,7 +20,10 @@ pub struct Limits {
     pub retries: u32,
     /// How long neither side may send a byte before a try is given up.
     pub silence: Duration,
-    /// Bytes of a blob that are sent in one request.
+    /// How long a registry may take to put a blob in its place that it has all bytes of. Some
+    /// copy it within their storage first.
+    pub commit: Duration,
+    /// Bytes of a blob that go into one request, where it does not go whole.
     pub piece: u64,
     /// What the pieces shrink to where connections break.
     pub smallest_piece: u64,
@@ -31,7 +35,9 @@ impl Default for Limits {
             pause: Duration::from_millis(250),
             retries: 5,
             silence: Duration::from_mins(1),
-            piece: 16 << 20,
+            commit: Duration::from_mins(10),
+            // GitHub's registry takes no larger ones.
+            piece: 4 << 20,
             smallest_piece: 64 << 10,
         }
     }
@@ -57,6 +63,8 @@ pub enum Trouble {
     Passing {
         /// What is told if it does not.
         error: Error,
+        /// What the registry answered, if it did.
+        status: Option<StatusCode>,
         /// When the registry wants to be asked again.
         after: Option<Duration>,
         /// Whether the connection broke, or something on the way took too long: less at once
@@ -70,6 +78,7 @@ impl Trouble {
     pub fn passing(error: Error) -> Self {
         Self::Passing {
             error,
+            status: None,
             after: None,
             is_break: false,
         }
@@ -79,8 +88,27 @@ impl Trouble {
     pub fn broken(error: Error) -> Self {
         Self::Passing {
             error,
+            status: None,
             after: None,
             is_break: true,
+        }
+    }
+
+    /// Whether a connection broke, or something on the way took too long.
+    pub fn is_break(&self) -> bool {
+        matches!(self, Self::Passing { is_break: true, .. })
+    }
+
+    /// Whether the registry did not look at the request: too many came.
+    pub fn is_refused_for_now(&self) -> bool {
+        self.status() == Some(StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// What the registry answered, if it did.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Passing { status, .. } => *status,
+            Self::Final(_) => None,
         }
     }
 }

@@ -46,7 +46,7 @@ enum From {
 
 #[derive(Default)]
 struct State {
-    hasher: Hasher,
+    hasher: Option<Hasher>,
     /// Bytes from the beginning that the hasher has taken.
     hashed: u64,
     /// Why there is no use in reading on.
@@ -123,10 +123,14 @@ impl Reading {
         let end = position + bytes.len() as u64;
         if end > state.hashed && position <= state.hashed {
             let known = usize::try_from(state.hashed - position).unwrap_or(bytes.len());
-            state.hasher.update(&bytes[known..]);
+            let digest = &self.0.digest;
+            let hasher = state.hasher.get_or_insert_with(|| Hasher::like(digest));
+            hasher.update(&bytes[known..]);
             state.hashed = end;
-            if end == self.0.size {
-                return std::mem::take(&mut state.hasher).end() == self.0.digest;
+            if end == self.0.size
+                && let Some(hasher) = state.hasher.take()
+            {
+                return hasher.end() == self.0.digest;
             }
         }
         true
@@ -151,6 +155,7 @@ impl Piece {
             From::Bytes(bytes) => {
                 let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
                 let part = bytes.get(place(self.range.start)..place(self.range.end));
+                moved.now(true);
                 return Ok(Body::from(part.unwrap_or_default().to_vec()));
             }
         };
@@ -167,7 +172,8 @@ impl Piece {
         };
         let pieces = stream::try_unfold((run, moved.clone()), |(mut run, moved)| async move {
             let piece = run.next().await?;
-            moved.again();
+            // No more is asked for when the length that was announced is reached.
+            moved.now(run.range.is_empty());
             Ok::<_, io::Error>(piece.map(|piece| (piece, (run, moved))))
         });
         Ok(Body::wrap_stream(pieces))

@@ -38,6 +38,7 @@ mod layers;
 mod layouts;
 mod local;
 mod memory;
+mod outward;
 mod package_managers;
 mod plan;
 mod poison;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use alokai::registry::{Client, Error, Login, Logins, Sent, Source};
+use alokai::registry::{Client, Error, Login, Logins, Sent, Source, Trust};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::{Image, PIECES, QUICK, World};
-use crate::support::{Before, Seen, Turn};
+use crate::support::{Before, Recorder, Seen, Turn};
 
 /// A token server, and a door to the registry that lets in who has a token for what is asked.
 /// Each token opens it so many times.
@@ -52,12 +52,11 @@ fn with_tokens(world: &World, uses: usize) -> Before {
             });
             let token = format!("token-{}", tokens.len());
             tokens.insert(token.clone(), (scopes.collect(), uses));
-            let key = if tokens.len().is_multiple_of(2) {
-                "token"
+            let body = if tokens.len().is_multiple_of(2) {
+                json!({ "token": token, "expires_in": "3600" })
             } else {
-                "access_token"
+                json!({ "token": null, "access_token": token, "expires_in": 3600.5 })
             };
-            let body = json!({ key: token, "expires_in": 3600 });
             return Turn::Answer(200, Vec::new(), body.to_string());
         }
         let needed = needed(seen);
@@ -192,6 +191,58 @@ async fn an_identity_token_is_changed_into_tokens() {
     assert_eq!(door.count("GET", "/token"), 0);
 }
 
+/// A registry whose tokens are given there.
+fn with_realm(realm: String) -> Before {
+    Before::new("127.0.0.1:9", move |_| {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"test\"");
+        Turn::Answer(401, vec![("www-authenticate", challenge)], String::new())
+    })
+}
+
+#[tokio::test]
+async fn a_token_server_gets_no_password_over_plain_http_to_another_machine() {
+    let login = || Some(Login::password("somebody".into(), "s3cret".into()));
+    let registry = with_realm("http://auth.example.com/token?x=hidden".into());
+    let client = Client::with(&registry.address, login(), QUICK).unwrap();
+    let told = client.check().await.unwrap_err().to_string();
+    assert!(
+        told.contains("`auth.example.com/token` is plain HTTP") && !told.contains("hidden"),
+        "{told}"
+    );
+    // Who allows it is not refused; there is no such machine.
+    let trust = Trust {
+        allow_insecure: true,
+        ..Trust::default()
+    };
+    let client = Client::new(&registry.address, login(), QUICK, &trust).unwrap();
+    let error = client.check().await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_server_that_redirects_is_followed_nowhere() {
+    for status in [301, 302, 303, 307, 308] {
+        let elsewhere = Recorder::start();
+        let to = format!("http://{}/token?hidden=1", elsewhere.address);
+        let server = Recorder::answering(move |_, _| {
+            let location = vec![("location", to.clone())];
+            (status, location, String::new())
+        });
+        let registry = with_realm(format!("http://{}/token", server.address));
+        for login in [
+            Login::password("somebody".into(), "s3cret".into()),
+            Login::identity("an identity".into()),
+        ] {
+            let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
+            let told = client.check().await.unwrap_err().to_string();
+            let place = format!("redirects to `{}/token`", elsewhere.address);
+            assert!(told.contains(&place) && !told.contains("hidden"), "{told}");
+        }
+        assert_eq!(server.seen().len(), 2, "both were asked");
+        assert_eq!(elsewhere.seen(), Vec::<String>::new());
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_without_it() {
     let Some(world) = World::new() else { return };
@@ -309,7 +360,8 @@ async fn a_credential_helper_is_asked_and_never_quoted() {
 }
 
 async fn with_helpers(folder: &Path) {
-    let auths = json!({ "none.example.com": { "username": "kept", "password": "s3cret" } });
+    let kept = json!({ "username": "kept", "password": "s3cret" });
+    let auths = json!({ "none.example.com": kept, "lost.example.com": kept });
     let logins = config(
         folder,
         &json!({
@@ -322,6 +374,7 @@ async fn with_helpers(folder: &Path) {
                 "bad.example.com": "bad",
                 "odd.example.com": "odd",
                 "missing.example.com": "missing",
+                "lost.example.com": "missing",
                 "path.example.com": "../good",
             },
         }),
@@ -331,6 +384,7 @@ async fn with_helpers(folder: &Path) {
         ("docker.io", Some("Login(https://index.docker.io/v1/)")),
         ("token.example.com", Some("Login(an identity token)")),
         ("none.example.com", Some("Login(kept)")),
+        ("lost.example.com", Some("Login(kept)")),
         ("nobody.example.com", None),
     ] {
         let login = logins.for_host(host).await.unwrap();

@@ -2,8 +2,10 @@
 
 mod faults;
 mod logins;
+mod personalities;
 mod pushes;
 mod reads;
+mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +21,8 @@ const QUICK: Limits = Limits {
     pause: Duration::from_millis(2),
     retries: 5,
     silence: Duration::from_secs(10),
-    piece: 16 << 20,
+    commit: Duration::from_secs(20),
+    piece: 4 << 20,
     smallest_piece: 64 << 10,
 };
 

@@ -1,5 +1,6 @@
 //! Pushing: what is there is not sent, what is elsewhere is mounted, and all of it is streamed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use alokai::oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
@@ -102,9 +103,14 @@ async fn a_mount_that_is_refused_is_sent_instead() {
 }
 
 #[tokio::test]
-async fn a_large_layer_goes_in_pieces_that_say_where_they_belong() {
+async fn what_is_too_large_whole_goes_in_pieces_that_say_where_they_belong() {
     let Some(world) = World::new() else { return };
-    let proxy = Before::new(&world.registry.address, |_| Turn::Pass);
+    let proxy = Before::new(&world.registry.address, |seen| {
+        if seen.length.is_some_and(|length| length > 300_000) {
+            return Turn::error(413, "TOO_LARGE");
+        }
+        Turn::Pass
+    });
     let client = world.through(&proxy.address, PIECES);
     let image = Image::new(1_000_000);
     let pushed = image.push(&client, &world.repository).await;
@@ -126,8 +132,17 @@ async fn a_large_layer_is_never_whole_in_memory() {
     let zeros = vec![0; 1 << 20];
     (0..300).for_each(|_| hasher.update(&zeros));
     let blob = Descriptor::new(LAYER, hasher.end(), length);
+    for in_pieces in [false, true] {
+        is_streamed(&path, &blob, in_pieces).await;
+    }
+}
+
+async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
     // A registry that looks at nothing: the other side is in this process too.
-    let blind = Before::new("127.0.0.1:9", |seen| {
+    let blind = Before::new("127.0.0.1:9", move |seen| {
+        if in_pieces && seen.is("PUT", "") && seen.has_body() {
+            return Turn::error(413, "TOO_LARGE");
+        }
         let fields = vec![("location", "/v2/a/blobs/uploads/1".to_owned())];
         Turn::Answer(
             match seen.method.as_str() {
@@ -141,17 +156,18 @@ async fn a_large_layer_is_never_whole_in_memory() {
     });
     let client = Client::with(&blind.address, None, QUICK).unwrap();
     let before = peak();
-    let put = client.put_blob("a", &blob, Source::File(&path), None);
+    let put = client.put_blob("a", blob, Source::File(path), None);
     assert_eq!(put.await.unwrap(), Sent::Uploaded);
     let seen = blind.seen();
-    let pieces = seen.iter().filter(|seen| seen.method == "PATCH");
-    let lengths: Vec<u64> = pieces.map(|seen| seen.length.expect("it says")).collect();
-    assert_eq!(lengths.iter().sum::<u64>(), length);
+    let kind = if in_pieces { "PATCH" } else { "PUT" };
+    let sent = seen.iter().filter(|seen| seen.is(kind, "/uploads/"));
+    let lengths: Vec<u64> = sent.map(|seen| seen.length.expect("it says")).collect();
+    assert_eq!(lengths.iter().sum::<u64>(), blob.size);
     assert!(
-        lengths.iter().all(|length| *length <= 16 << 20),
+        !in_pieces || lengths.iter().all(|length| *length <= 4 << 20),
         "{lengths:?}"
     );
-    // Where each test has a process of its own; the double keeps each piece whole.
+    // Where each test has a process of its own.
     if std::env::var_os("NEXTEST").is_some() {
         assert!(peak() - before < 100 << 20, "{} and {before}", peak());
     }

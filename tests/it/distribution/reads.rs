@@ -1,10 +1,10 @@
 //! Reading: by tag and digest, in bounds, and never something else than was asked for.
 
-use alokai::oci::{Descriptor, LAYER, MANIFEST};
-use alokai::registry::{Client, Error};
+use alokai::oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
+use alokai::registry::{Client, Error, Sent, Source};
 
-use super::{Image, QUICK, World};
-use crate::support::{Before, Turn, cutting};
+use super::{Image, QUICK, World, bytes};
+use crate::support::{Before, Resuming, Turn, cutting};
 
 #[tokio::test]
 async fn a_manifest_is_read_by_tag_and_by_digest() {
@@ -28,6 +28,50 @@ async fn a_manifest_is_read_by_tag_and_by_digest() {
         let head = client.head_manifest(repository, reference).await.unwrap();
         assert_eq!(head.as_ref(), Some(&expected));
     }
+}
+
+#[tokio::test]
+async fn a_config_that_is_said_to_be_large_is_not_read() {
+    let registry = Before::new("127.0.0.1:9", |_| Turn::Pass);
+    let client = Client::with(&registry.address, None, QUICK).unwrap();
+    let config = Descriptor {
+        size: (16 << 20) + 1,
+        ..Descriptor::of(CONFIG, b"{}")
+    };
+    let error = client.blob("a", &config).await.unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(registry.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_blob_may_be_named_by_sha512() {
+    let registry = Resuming::start();
+    let client = Client::with(&registry.address, None, QUICK).unwrap();
+    let any: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+    let bytes = bytes(7, 100_000);
+    let blob = Descriptor::new(LAYER, any.like(&bytes), bytes.len() as u64);
+    let put = client.put_blob("a", &blob, Source::Bytes(&bytes), None);
+    assert_eq!(put.await.unwrap(), Sent::Uploaded);
+    assert_eq!(client.blob("a", &blob).await.unwrap(), bytes);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("layer");
+    client.download("a", &blob, &path).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    // From the file too, which is hashed on its way.
+    let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
+    other
+        .put_blob("a", &blob, Source::File(&path), None)
+        .await
+        .unwrap();
+    std::fs::write(&path, vec![0; bytes.len()]).unwrap();
+    let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
+    let put = other.put_blob("a", &blob, Source::File(&path), None);
+    let error = put.await.unwrap_err();
+    assert!(matches!(error, Error::Altered { .. }), "{error}");
+    let longer = Before::new(&registry.address, |_| Turn::Append);
+    let client = Client::with(&longer.address, None, QUICK).unwrap();
+    let error = client.blob("a", &blob).await.unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
 }
 
 #[tokio::test]

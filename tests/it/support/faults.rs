@@ -2,8 +2,9 @@
 //! answers, lies or rewrites as a test says.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -18,6 +19,12 @@ use super::web::serve;
 
 /// Passes bytes on, and ends every connection after so many of them, both ways together.
 pub fn cutting(upstream: &str, after: i64) -> String {
+    cutting_times(upstream, after, usize::MAX)
+}
+
+/// The same, with so many connections; after them it is a line that holds.
+pub fn cutting_times(upstream: &str, after: i64, times: usize) -> String {
+    let times = Arc::new(AtomicUsize::new(times));
     let upstream = upstream.to_owned();
     let (sender, receiver) = std::sync::mpsc::channel::<SocketAddr>();
     std::thread::spawn(move || {
@@ -32,7 +39,10 @@ pub fn cutting(upstream: &str, after: i64) -> String {
             loop {
                 let (near, _) = listener.accept().await.expect("a connection");
                 let far = TcpStream::connect(&upstream).await.expect("it is there");
-                let left = Arc::new(AtomicI64::new(after));
+                let left = Left {
+                    bytes: Arc::new(AtomicI64::new(after)),
+                    times: Arc::clone(&times),
+                };
                 tokio::spawn(async move {
                     let (near_reads, near_writes) = near.into_split();
                     let (far_reads, far_writes) = far.into_split();
@@ -48,12 +58,37 @@ pub fn cutting(upstream: &str, after: i64) -> String {
     receiver.recv().expect("the proxy starts").to_string()
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, left: &AtomicI64) {
-    let mut buffer = vec![0; 4096];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+/// How much of it still gets through.
+struct Left {
+    /// Bytes of this connection.
+    bytes: Arc<AtomicI64>,
+    /// Connections that break.
+    times: Arc<AtomicUsize>,
+}
+
+impl Left {
+    /// How many of so many bytes get through.
+    fn take(&self, read: usize) -> usize {
         let length = i64::try_from(read).expect("small");
-        let before = left.fetch_sub(length, Ordering::Relaxed);
-        let passed = usize::try_from(before.clamp(0, length)).expect("small");
+        let before = self.bytes.fetch_sub(length, Ordering::Relaxed);
+        if before >= length {
+            return read;
+        }
+        // What a connection has left when it breaks is cut once.
+        let cut = |times: usize| times.checked_sub(1);
+        let order = Ordering::Relaxed;
+        if self.times.fetch_update(order, order, cut).is_err() {
+            self.bytes.store(i64::MAX, order);
+            return read;
+        }
+        usize::try_from(before.max(0)).expect("small")
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, left: &Left) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let passed = left.take(read);
         if to.write_all(&buffer[..passed]).await.is_err() || passed < read {
             break;
         }
@@ -77,6 +112,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether something is sent with it.
+    pub fn has_body(&self) -> bool {
+        self.length.is_some_and(|length| length > 0)
+    }
+
     /// Whether it is a request of this kind: a method, and a part of its target.
     pub fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && self.target.contains(part)
@@ -93,6 +133,10 @@ pub enum Turn {
     Rewrite(String),
     /// Passes it on, and gives the answer with this header.
     Lie(&'static str, String),
+    /// Passes it on, and gives the answer with this status.
+    Status(u16),
+    /// Passes it on, and answers 504 if that takes too long; it goes on all the same.
+    GiveUpAfter(Duration),
     /// Passes it on, and gives the answer with one byte more in its body.
     Append,
     /// Passes it on, and breaks off in the middle of the answer.
@@ -156,6 +200,29 @@ impl Before {
     }
 }
 
+fn own_answer(status: u16, fields: Vec<(&'static str, String)>, text: String) -> Response {
+    let mut answer = Response::builder()
+        .status(StatusCode::from_u16(status).expect("a status"))
+        .header("content-type", "application/json");
+    for (name, value) in fields {
+        answer = answer.header(name, value);
+    }
+    answer.body(Body::from(text)).expect("an answer")
+}
+
+/// The first half of an answer, and then the end of its connection.
+async fn half(answer: axum::http::response::Builder, upstream: reqwest::Response) -> Response {
+    let whole = upstream.bytes().await.expect("a body");
+    let half = whole.slice(..whole.len() / 2);
+    // The half leaves before the break is seen.
+    let later = futures_util::stream::once(async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::other("cut"))
+    });
+    let parts = futures_util::stream::iter([Ok(half)]).chain(later);
+    answer.body(Body::from_stream(parts)).expect("an answer")
+}
+
 async fn pass(
     State(proxy): State<Arc<Proxy>>,
     method: Method,
@@ -178,7 +245,10 @@ async fn pass(
         let mut all = proxy.seen.lock().expect("no panic");
         let seen = Seen {
             method: method.to_string(),
-            target: uri.to_string(),
+            // A proxy is told the whole address.
+            target: uri
+                .path_and_query()
+                .map_or_else(String::new, ToString::to_string),
             host: text("host").expect("a host"),
             authorization: text("authorization"),
             length: text("content-length").map(|length| length.parse().expect("a number")),
@@ -191,6 +261,7 @@ async fn pass(
     let mut target = seen.target.clone();
     let mut lie = None;
     let (mut is_longer, mut is_cut) = (false, false);
+    let (mut status, mut patience) = (None, Duration::from_mins(10));
     match (proxy.rule)(&seen) {
         Turn::Pass => {}
         Turn::PassAs(authorization) => {
@@ -198,19 +269,16 @@ async fn pass(
         }
         Turn::Rewrite(other) => target = other,
         Turn::Lie(name, value) => lie = Some((name, value)),
+        Turn::Status(other) => status = Some(other),
+        Turn::GiveUpAfter(time) => patience = time,
         Turn::Append => is_longer = true,
         Turn::Truncate => is_cut = true,
         Turn::WithoutRange => drop(headers.remove("range")),
         Turn::Answer(status, fields, text) => {
             // As a server does that wants to keep the connection.
-            let _ = axum::body::to_bytes(body, usize::MAX).await;
-            let mut answer = Response::builder()
-                .status(StatusCode::from_u16(status).expect("a status"))
-                .header("content-type", "application/json");
-            for (name, value) in fields {
-                answer = answer.header(name, value);
-            }
-            return answer.body(Body::from(text)).expect("an answer");
+            let mut pieces = body.into_data_stream();
+            while let Some(Ok(_)) = pieces.next().await {}
+            return own_answer(status, fields, text);
         }
     }
     let url = format!("http://{}{target}", proxy.upstream);
@@ -221,13 +289,20 @@ async fn pass(
     } else {
         sending
     };
-    let Ok(upstream) = sending.send().await else {
-        return Response::builder()
-            .status(502)
-            .body(Body::empty())
-            .expect("an answer");
+    let failed = |status: u16| {
+        let answer = Response::builder().status(status).body(Body::empty());
+        answer.expect("an answer")
     };
-    let mut answer = Response::builder().status(upstream.status());
+    let sending = tokio::spawn(sending.send());
+    let upstream = match tokio::time::timeout(patience, sending).await {
+        Ok(sent) => sent.expect("no panic"),
+        Err(_) => return failed(504),
+    };
+    let Ok(upstream) = upstream else {
+        return failed(502);
+    };
+    let status = status.unwrap_or(upstream.status().as_u16());
+    let mut answer = Response::builder().status(status);
     for (name, value) in upstream.headers() {
         if !["transfer-encoding", "connection"].contains(&name.as_str())
             && lie.as_ref().is_none_or(|(lie, _)| name != lie)
@@ -243,15 +318,7 @@ async fn pass(
         return answer.body(Body::empty()).expect("an answer");
     }
     if is_cut {
-        let whole = upstream.bytes().await.expect("a body");
-        let half = whole.slice(..whole.len() / 2);
-        // The half leaves before the break is seen.
-        let later = futures_util::stream::once(async {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            Err(std::io::Error::other("cut"))
-        });
-        let parts = futures_util::stream::iter([Ok(half)]).chain(later);
-        return answer.body(Body::from_stream(parts)).expect("an answer");
+        return half(answer, upstream).await;
     }
     let more = is_longer.then_some(Ok(Bytes::from_static(b"x")));
     let body = upstream

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +31,8 @@ struct Kept {
     ends: bool,
     /// A piece has to have as many bytes at least, but for the last one.
     smallest: Option<u64>,
+    /// How long it takes to put a blob in its place.
+    late: Duration,
     sessions: Mutex<HashMap<String, Vec<u8>>>,
     blobs: Mutex<HashMap<String, Vec<u8>>>,
     manifests: Mutex<HashMap<String, Vec<u8>>>,
@@ -66,6 +69,14 @@ impl Resuming {
         })
     }
 
+    /// One that takes so long to put a blob in its place.
+    pub fn committing_late(late: Duration) -> Self {
+        Self::with(Kept {
+            late,
+            ..Kept::default()
+        })
+    }
+
     fn with(kept: Kept) -> Self {
         let state = Arc::new(kept);
         let router = Router::new()
@@ -81,7 +92,7 @@ impl Resuming {
     pub fn has(&self, digest: &Digest) -> bool {
         let blobs = self.state.blobs.lock().expect("no panic");
         let blob = blobs.get(&digest.to_string());
-        blob.is_some_and(|blob| Digest::of(blob) == *digest)
+        blob.is_some_and(|blob| digest.like(blob) == *digest)
     }
 
     /// Sessions that were opened.
@@ -211,9 +222,11 @@ async fn upload(
         let digest = query.split("digest=").nth(1).expect("a digest");
         let bytes = kept.sessions.lock().expect("no panic").get(id).cloned();
         let bytes = bytes.unwrap_or_default();
-        if Digest::of(&bytes).to_string() != digest {
+        let named: Digest = digest.parse().expect("a digest");
+        if named.like(&bytes) != named {
             return wrong(400, "DIGEST_INVALID");
         }
+        tokio::time::sleep(kept.late).await;
         let mut blobs = kept.blobs.lock().expect("no panic");
         blobs.insert(digest.to_owned(), bytes);
         return empty(status(201).header("docker-content-digest", digest));

@@ -1,0 +1,149 @@
+//! A blob in pieces: each in a PATCH that says where it belongs.
+
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
+use reqwest::{Method, StatusCode};
+
+use super::super::Error;
+use super::super::ask::Payload;
+use super::super::retry::Trouble;
+use super::super::session::{Session, held};
+use super::{State, Upload};
+
+/// Pieces in a row that got through, after which they become larger again. A registry that ends
+/// an upload whose connection breaks is not asked for that: it would all be sent once more.
+const STREAK: u32 = 16;
+
+impl Upload<'_> {
+    pub(super) async fn next_piece(
+        &mut self,
+        session: Session,
+        offset: u64,
+    ) -> Result<State, Error> {
+        let length = self.piece.max(session.smallest);
+        let end = self.blob.size.min(offset + length);
+        let piece = self.reading.piece(offset..end);
+        let mut ask = self
+            .ask(Method::PATCH, session.url.clone())
+            .with(CONTENT_TYPE, "application/octet-stream")
+            .with(CONTENT_RANGE, format!("{offset}-{}", end - 1));
+        ask.payload = Payload::Piece(&piece);
+        let answer = match self.client.once(&ask).await {
+            Ok(answer) => answer,
+            Err(trouble) if trouble.is_refused_for_now() => {
+                self.patience.wait(trouble).await?;
+                return Ok(State::Pieces(session, offset));
+            }
+            Err(trouble) => return self.broke_piece(session, trouble).await,
+        };
+        let status = answer.status();
+        if status.is_success() {
+            // The specification says 202; some answer 201 or 204.
+            let held = held(&answer).filter(|held| *held > 0).unwrap_or(end);
+            let session = session.moved(self.client, &answer);
+            if held <= offset || held > end {
+                return self
+                    .refused(Error::Server {
+                        what: self.what.clone(),
+                        message: format!("it was sent {end} bytes and says that it has {held}"),
+                    })
+                    .await;
+            }
+            self.took_piece = true;
+            self.is_resumed = false;
+            self.progress(held);
+            self.grow();
+            return Ok(State::Pieces(session, held));
+        }
+        let error = self.refusal(&ask, answer).await?;
+        match status.as_u16() {
+            413 if self.shrink() => Ok(State::Resume(session)),
+            // The session had not seen yet that its connection broke, and is gone now.
+            400 | 404 | 409 | 416 if self.is_resumed => {
+                self.is_resumed = false;
+                self.patience.wait(Trouble::passing(error)).await?;
+                Ok(State::Begin(None))
+            }
+            400 | 404 | 405 | 409 | 411 | 416 | 501 => self.refused(error).await,
+            _ => Err(error),
+        }
+    }
+
+    async fn broke_piece(&mut self, session: Session, trouble: Trouble) -> Result<State, Error> {
+        if trouble.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
+            self.patience.wait(trouble).await?;
+            return Ok(self.whole_again());
+        }
+        if trouble.is_break() {
+            self.is_fresh = true;
+            // A smaller piece is another try than all before. There is an end to it.
+            if self.shrink() {
+                self.patience.renew();
+            }
+        }
+        self.patience.wait(trouble).await?;
+        Ok(State::Resume(session))
+    }
+
+    /// A registry that refuses a piece may take the blob whole.
+    pub(super) async fn refused(&mut self, error: Error) -> Result<State, Error> {
+        self.patience.wait(Trouble::passing(error)).await?;
+        Ok(self.whole_again())
+    }
+
+    fn whole_again(&mut self) -> State {
+        self.in_pieces = false;
+        self.refusals += 1;
+        self.breaks = 0;
+        State::Begin(None)
+    }
+
+    fn progress(&mut self, held: u64) {
+        if held > self.furthest {
+            self.furthest = held;
+            self.patience.renew();
+        }
+    }
+
+    /// Sends less at once from now on, if there is less.
+    pub(super) fn shrink(&mut self) -> bool {
+        let before = self.piece;
+        self.streak = 0;
+        let smallest = self.client.limits().smallest_piece;
+        self.piece = (self.piece.min(self.blob.size) / 2).max(smallest);
+        self.piece < before
+    }
+
+    /// Sends more at once after many pieces that got through.
+    fn grow(&mut self) {
+        self.streak += 1;
+        if self.streak >= STREAK && self.resumes {
+            self.streak = 0;
+            self.piece = (2 * self.piece).min(self.client.limits().piece);
+        }
+    }
+
+    /// Finds out from where to go on after a break: the session says, or a new one begins. Also
+    /// sees where the last request did its work and only its answer was lost.
+    pub(super) async fn resume(&mut self, session: Session) -> Result<State, Error> {
+        let ask = self.ask(Method::GET, session.url.clone());
+        let answer = self.client.patiently(|| self.client.once(&ask)).await?;
+        let status = answer.status();
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
+            return Err(self.client.refusal(&ask, answer).await);
+        }
+        let held = held(&answer).filter(|held| status.is_success() && *held <= self.blob.size);
+        if let Some(held) = held {
+            // Part of a broken piece was kept. Less would not show it: a registry may be asked
+            // before it has itself seen the break, after which it ends the upload.
+            self.resumes |= held > self.furthest;
+            self.is_resumed = true;
+            self.progress(held);
+            return Ok(State::Pieces(session.moved(self.client, &answer), held));
+        }
+        Ok(if self.is_there().await? {
+            State::Done
+        } else {
+            State::Begin(None)
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Servers that tell what came to them: whatever it is, in full.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::web::serve;
+
+/// What a [`Recorder`] answers: status, headers, body.
+pub type Reply = (u16, Vec<(&'static str, String)>, String);
+
+type Rule = Box<dyn Fn(&Method, &Uri) -> Reply + Send + Sync>;
+
+struct Shared {
+    rule: Rule,
+    seen: Mutex<Vec<String>>,
+}
+
+/// Keeps every request as text: its first line, headers and body.
+pub struct Recorder {
+    /// Host and port.
+    pub address: String,
+    state: Arc<Shared>,
+}
+
+impl Recorder {
+    /// Answers 200 to everything.
+    pub fn start() -> Self {
+        Self::answering(|_, _| (200, Vec::new(), "{}".into()))
+    }
+
+    pub fn answering(rule: impl Fn(&Method, &Uri) -> Reply + Send + Sync + 'static) -> Self {
+        let state = Arc::new(Shared {
+            rule: Box::new(rule),
+            seen: Mutex::default(),
+        });
+        let router = Router::new()
+            .fallback(record)
+            .with_state(Arc::clone(&state));
+        Self {
+            address: serve(router).to_string(),
+            state,
+        }
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<String> {
+        self.state.seen.lock().expect("no panic").clone()
+    }
+
+    /// Requests that begin so.
+    pub fn count(&self, beginning: &str) -> usize {
+        let seen = self.seen();
+        seen.iter()
+            .filter(|text| text.starts_with(beginning))
+            .count()
+    }
+
+    /// Whether that came in any of them.
+    pub fn knows(&self, secret: &str) -> bool {
+        self.seen().iter().any(|text| text.contains(secret))
+    }
+}
+
+async fn record(
+    State(state): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let body = String::from_utf8_lossy(&body);
+    let text = format!("{method} {uri}\n{headers:?}\n{body}");
+    state.seen.lock().expect("no panic").push(text);
+    let (status, headers, body) = (state.rule)(&method, &uri);
+    let mut answer = Response::builder().status(status);
+    for (name, value) in headers {
+        answer = answer.header(name, value);
+    }
+    answer.body(body.into()).expect("an answer")
+}
+
+/// A SOCKS 5 proxy, which leads everybody to one place and keeps the names that it was asked for.
+pub struct Socks {
+    pub address: String,
+    names: Arc<Mutex<Vec<String>>>,
+}
+
+impl Socks {
+    pub fn to(upstream: &str) -> Self {
+        let upstream = upstream.to_owned();
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&names);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+                let address = listener.local_addr().expect("bound");
+                sender.send(address.to_string()).expect("somebody waits");
+                loop {
+                    let (near, _) = listener.accept().await.expect("a connection");
+                    let (upstream, kept) = (upstream.clone(), Arc::clone(&kept));
+                    tokio::spawn(async move {
+                        // What a client breaks off is its own affair.
+                        let _ = through(near, &upstream, &kept).await;
+                    });
+                }
+            });
+        });
+        Self {
+            address: receiver.recv().expect("the proxy starts"),
+            names,
+        }
+    }
+
+    /// Names that connections were asked for.
+    pub fn names(&self) -> Vec<String> {
+        self.names.lock().expect("no panic").clone()
+    }
+}
+
+/// One connection, as RFC 1928 has it: greeting, request, and then bytes both ways.
+async fn through(
+    mut near: TcpStream,
+    upstream: &str,
+    names: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let [version, methods] = read(&mut near).await?;
+    assert_eq!(version, 5);
+    let mut offered = vec![0; usize::from(methods)];
+    near.read_exact(&mut offered).await?;
+    near.write_all(&[5, 0]).await?;
+    let [_, command, _, kind] = read(&mut near).await?;
+    assert_eq!((command, kind), (1, 3), "to connect, and by name");
+    let [length] = read(&mut near).await?;
+    let mut name = vec![0; usize::from(length)];
+    near.read_exact(&mut name).await?;
+    let [_, _] = read(&mut near).await?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    names.lock().expect("no panic").push(name);
+    near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    let mut far = TcpStream::connect(upstream).await?;
+    tokio::io::copy_bidirectional(&mut near, &mut far).await?;
+    Ok(())
+}
+
+async fn read<const LENGTH: usize>(from: &mut TcpStream) -> std::io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    from.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
