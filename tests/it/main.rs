@@ -23,6 +23,7 @@ mod deploy;
 mod diff;
 mod distribution;
 mod dockerfile;
+mod dotenv;
 mod drift;
 mod exact;
 mod example;
