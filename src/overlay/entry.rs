@@ -102,7 +102,7 @@ impl Entry {
         match (&self.edited, &self.file.source) {
             (Some(edited), _) => Body::Text(&edited.text),
             (None, Source::Disk(path, stamp)) => Body::Copy(path, *stamp),
-            (None, Source::Blob(objects)) => Body::Blob(objects),
+            (None, Source::Blob(objects) | Source::Stored(objects, _)) => Body::Blob(objects),
             (None, Source::Link) => Body::Link,
         }
     }

@@ -44,6 +44,7 @@ mod poison;
 mod prune;
 mod remote;
 mod rules;
+mod same;
 mod secrets;
 mod shared;
 mod there;
