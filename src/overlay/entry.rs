@@ -115,6 +115,17 @@ impl Entry {
         }
     }
 
+    /// How long the composed content is, in bytes, without reading it.
+    pub fn size(&self) -> std::io::Result<u64> {
+        match (self.body(), self.kind()) {
+            (Body::Copy(_, stamp), _) => Ok(stamp.size()),
+            (Body::Text(text), _) => Ok(text.len() as u64),
+            (Body::Blob(objects), Kind::File { .. }) => objects.size(self.id().oid()),
+            (_, Kind::Link { target }) => Ok(target.len() as u64),
+            (Body::Link, Kind::File { .. }) => Ok(0),
+        }
+    }
+
     /// Git's mode of it, in octal.
     pub fn mode(&self) -> &'static str {
         self.file.mode()

@@ -140,9 +140,10 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
         if let (true, Standing::Behind, Some(base), Some((_, inherited))) =
             (with_patches, one.standing, base, &candidate.inherited)
         {
-            let version = |content| Version {
+            let version = |content: Vec<u8>| Version {
                 path: one.file.clone(),
                 mode: "100644",
+                size: content.len() as u64,
                 content,
             };
             let now = version(read(inherited, &one.file)?);
