@@ -10,6 +10,7 @@
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
 //! lockfile the part of a lock file that some folders reach
+//! workspace where package managers put what is installed
 //! cache   results of tasks, found by everything that the tasks can see; here and remote
 //! oci     images as values: digests, manifests, layers, Dockerfiles
 //! registry the distribution protocol, and who may speak it
@@ -39,3 +40,4 @@ pub mod plan;
 pub mod registry;
 pub mod report;
 pub mod store;
+pub mod workspace;

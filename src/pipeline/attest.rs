@@ -14,6 +14,7 @@ use super::preflight::Ready;
 use super::prune::{FOLDER, files};
 use crate::oci::{self, Descriptor, Digest, Manifest};
 use crate::plan::{ImagePlan, Plan};
+use crate::workspace::installed;
 
 /// `CycloneDX` 1.6: <https://cyclonedx.org/docs/1.6/json/>.
 const SBOM: &str = "application/vnd.cyclonedx+json";
@@ -75,12 +76,12 @@ struct Dependency {
     license: Option<String>,
 }
 
-/// Packages in a pruned folder, by their package URL; those without a name or version of their own are part of
-/// others.
+/// Packages in a pruned folder, by their package URL; a manifest without a name or version is
+/// part of another package.
 fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageError> {
     let mut found = BTreeMap::new();
     for (path, file) in files(folder, |_| true)? {
-        if !is_package(&path) {
+        if !installed::is_manifest(&path) {
             continue;
         }
         let Ok(text) = std::fs::read(&file) else {
@@ -102,16 +103,6 @@ fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageErro
         );
     }
     Ok(found)
-}
-
-/// Whether it is `…/node_modules/<name>/package.json`, with or without a scope.
-fn is_package(path: &Path) -> bool {
-    let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
-    match parts.as_slice() {
-        [.., "node_modules", scope, _, "package.json"] => scope.starts_with('@'),
-        [.., "node_modules", name, "package.json"] => !name.starts_with('@'),
-        _ => false,
-    }
 }
 
 /// The package URL: <https://github.com/package-url/purl-spec>.

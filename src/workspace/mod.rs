@@ -1,0 +1,3 @@
+//! What package managers make of a project.
+
+pub mod installed;
