@@ -12,6 +12,7 @@ use super::destination::Destination;
 use super::failure::StageError;
 use super::preflight::Ready;
 use super::prune::{FOLDER, files};
+use crate::event::Events;
 use crate::oci::{self, Descriptor, Digest, Manifest};
 use crate::plan::{ImagePlan, Plan};
 use crate::workspace::installed;
@@ -27,17 +28,22 @@ const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// Attaches both to an image that is where it goes, before it gets its name.
 pub async fn attach(
-    plan: &Plan,
-    ready: &Ready,
+    (plan, ready): (&Plan, &Ready),
     planned: &ImagePlan,
     image: &Image,
     digest: Digest,
     destination: &Destination,
+    events: &Events,
 ) -> Result<(), StageError> {
     let reference = &image.reference;
     let subject = destination.describe(reference, digest).await?;
     let folder = plan.workdir(&planned.unit).join(FOLDER);
-    let listing = tokio::task::spawn_blocking(move || dependencies(&folder)).await;
+    let working = events.working();
+    let listing = tokio::task::spawn_blocking(move || {
+        let _working = working;
+        dependencies(&folder)
+    });
+    let listing = listing.await;
     let dependencies =
         listing.unwrap_or_else(|crashed| std::panic::resume_unwind(crashed.into_panic()))?;
     let predicate = ("in-toto.io/predicate-type", PROVENANCE);

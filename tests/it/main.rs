@@ -48,4 +48,5 @@ mod same;
 mod secrets;
 mod shared;
 mod there;
+mod unwritten;
 mod why;

@@ -94,7 +94,14 @@ impl Outlook {
         context: &Context,
         tasks: &BTreeSet<usize>,
     ) -> BTreeMap<usize, Found> {
-        let here = |index: &usize| (*index, here(plan, &context.cache, context.force, *index));
+        let here = |index: &usize| {
+            let found = here(plan, &context.cache, context.force, *index);
+            if let Found::Kept(entry) = &found {
+                // It counts as used from now on.
+                let _ = context.cache.find(entry.key);
+            }
+            (*index, found)
+        };
         let mut found: BTreeMap<usize, Found> = tasks.iter().map(here).collect();
         if context.force {
             return found;
@@ -218,7 +225,7 @@ fn here(plan: &Plan, cache: &Cache, force: bool, index: usize) -> Found {
         return Found::Nothing;
     }
     let keys = [task.keys.own, task.keys.shared];
-    match keys.into_iter().find_map(|key| cache.find(key)) {
+    match keys.into_iter().find_map(|key| cache.peek(key)) {
         Some(entry) => Found::Kept(entry),
         None if Place::new(plan, task).holds(None) => Found::InPlace,
         None => Found::Nothing,

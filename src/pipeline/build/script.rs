@@ -122,9 +122,11 @@ pub async fn run(
         unit: unit.clone(),
     });
     let span = context.events.begin(&unit);
+    let working = context.events.working();
     let ready = place
         .clear()
         .and_then(|aside| Ok((aside, place.snapshot()?)));
+    drop(working);
     let (aside, before) = match ready {
         Ok(ready) => ready,
         Err(error) => {
@@ -162,7 +164,10 @@ pub async fn run(
             figures,
             may_share,
         };
-        tokio::task::spawn_blocking(move || keep(&plan, index, done, &context))
+        tokio::task::spawn_blocking(move || {
+            let _working = context.events.working();
+            keep(&plan, index, done, &context)
+        })
     };
     let entry = match keeping.await {
         Ok(Ok(entry)) => entry,

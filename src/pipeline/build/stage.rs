@@ -228,8 +228,10 @@ impl<'a> Building<'a> {
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
         self.states[index] = State::Running;
         self.unpacking += 1;
-        self.running
-            .spawn_blocking(move || (index, script::take(&plan, index, entry.as_ref(), &context)));
+        self.running.spawn_blocking(move || {
+            let _working = context.events.working();
+            (index, script::take(&plan, index, entry.as_ref(), &context))
+        });
     }
 
     fn begin_script(&mut self, index: usize) {
