@@ -2,8 +2,7 @@
 //!
 //! Stages send [`Event`]s and know no screen; reports read them and know no stage.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
@@ -279,7 +278,7 @@ const BACKLOG: usize = 1024;
 pub struct Events {
     sender: UnboundedSender<Sent>,
     room: Arc<Semaphore>,
-    outside: Arc<Outside>,
+    outside: Arc<Mutex<Outside>>,
 }
 
 type Sent = (Event, Option<OwnedSemaphorePermit>);
@@ -330,16 +329,23 @@ impl Events {
         });
     }
 
-    /// Marks time as spent outside this program (a script, the engine, the network) until the
-    /// guard is dropped. Overlapping spans count once.
+    /// Marks time as waiting for something outside this program (a script, the engine, the
+    /// network, another run) until the guard is dropped. Overlapping spans count once.
     pub fn outside(&self) -> OutsideGuard {
-        self.outside.enter();
-        OutsideGuard(Arc::clone(&self.outside))
+        OutsideGuard(Doing::begin(&self.outside, Kind::Waiting))
     }
 
-    /// Wall time spent outside this program so far.
+    /// Marks work of this program that may run while something else is waited for: packing,
+    /// unpacking, hashing. Until the guard is dropped no time counts as waiting.
+    pub fn working(&self) -> WorkingGuard {
+        WorkingGuard(Doing::begin(&self.outside, Kind::Working))
+    }
+
+    /// Wall time so far in which this program did nothing but wait for others.
     pub fn outside_time(&self) -> Duration {
-        Duration::from_micros(self.outside.micros.load(Ordering::Relaxed))
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.change(Instant::now(), |_| ());
+        outside.total
     }
 
     /// Runs one unit and sends its beginning and its end.
@@ -409,47 +415,78 @@ impl Span {
     }
 }
 
+/// Wall time in which something outside is waited for, and nothing is done meanwhile.
 #[derive(Debug, Default)]
 struct Outside {
-    running: AtomicUsize,
-    since: Mutex<Option<Instant>>,
-    micros: AtomicU64,
+    waiting: usize,
+    working: usize,
+    /// Since when the time counts; none while it does not.
+    since: Option<Instant>,
+    total: Duration,
 }
 
 impl Outside {
-    fn enter(&self) {
-        let mut since = self
-            .since
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.running.fetch_add(1, Ordering::Relaxed) == 0 {
-            *since = Some(Instant::now());
+    fn change(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
+        if let Some(since) = self.since.take() {
+            self.total += now.saturating_duration_since(since);
         }
+        change(self);
+        self.since = (self.waiting > 0 && self.working == 0).then_some(now);
     }
 
-    fn leave(&self) {
-        let mut since = self
-            .since
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.running.fetch_sub(1, Ordering::Relaxed) == 1
-            && let Some(start) = since.take()
-        {
-            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.micros.fetch_add(micros, Ordering::Relaxed);
+    fn count(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Waiting => &mut self.waiting,
+            Kind::Working => &mut self.working,
         }
     }
 }
 
-/// While it lives, time counts as spent outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Waiting,
+    Working,
+}
+
 #[derive(Debug)]
-pub struct OutsideGuard(Arc<Outside>);
+struct Doing {
+    outside: Arc<Mutex<Outside>>,
+    kind: Kind,
+}
 
-impl Drop for OutsideGuard {
-    fn drop(&mut self) {
-        self.0.leave();
+impl Doing {
+    fn begin(outside: &Arc<Mutex<Outside>>, kind: Kind) -> Self {
+        let doing = Self {
+            outside: Arc::clone(outside),
+            kind,
+        };
+        doing.change(|count| count + 1);
+        doing
+    }
+
+    fn change(&self, count: impl FnOnce(usize) -> usize) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = self.kind;
+        outside.change(Instant::now(), |outside| {
+            let counted = outside.count(kind);
+            *counted = count(*counted);
+        });
     }
 }
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        self.change(|count| count - 1);
+    }
+}
+
+/// While it lives, something outside is waited for.
+#[derive(Debug)]
+pub struct OutsideGuard(#[expect(dead_code, reason = "it is there to be dropped")] Doing);
+
+/// While it lives, this program works, whatever else is waited for.
+#[derive(Debug)]
+pub struct WorkingGuard(#[expect(dead_code, reason = "it is there to be dropped")] Doing);
 
 /// Seconds, to the millisecond: more digits are noise in a log.
 pub fn seconds(time: Duration) -> f64 {
@@ -470,4 +507,36 @@ pub fn bytes(size: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Kind, Outside};
+
+    #[test]
+    fn time_counts_as_waiting_only_while_nothing_is_done() {
+        let start = Instant::now();
+        let mut outside = Outside::default();
+        let mut at = |second: u64, kind: Kind, more: bool| {
+            outside.change(start + Duration::from_secs(second), |outside| {
+                let count = outside.count(kind);
+                *count = if more { *count + 1 } else { *count - 1 };
+            });
+            outside.total.as_secs()
+        };
+        assert_eq!(at(1, Kind::Waiting, true), 0);
+        assert_eq!(at(3, Kind::Waiting, true), 2, "a span goes on");
+        assert_eq!(at(4, Kind::Working, true), 3);
+        assert_eq!(at(10, Kind::Working, true), 3, "work is no waiting");
+        assert_eq!(at(20, Kind::Working, false), 3);
+        assert_eq!(at(30, Kind::Waiting, false), 3);
+        assert_eq!(at(31, Kind::Working, false), 3);
+        assert_eq!(at(33, Kind::Waiting, false), 5, "the last span ends");
+        assert_eq!(at(40, Kind::Working, true), 5);
+        assert_eq!(at(41, Kind::Waiting, true), 5, "it works already");
+        assert_eq!(at(45, Kind::Working, false), 5);
+        assert_eq!(at(46, Kind::Waiting, false), 6);
+    }
 }

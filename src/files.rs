@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use git2::Oid;
 use serde::{Deserialize, Serialize};
 
+use crate::path::{self, MOST_LINKS, Step};
+
 /// A tree of files that can be read.
 pub trait Files: Send + Sync {
     /// What lies at the path; a link is not followed.
@@ -27,7 +29,23 @@ pub trait Files: Send + Sync {
     fn target(&self, link: &Path) -> Result<PathBuf>;
 
     /// The path without any link in it; an error where one leads to nothing.
-    fn real(&self, path: &Path) -> Result<PathBuf>;
+    fn real(&self, path: &Path) -> Result<PathBuf> {
+        self.resolve(path, &mut |_| ())
+    }
+
+    /// The same, and names each link that it goes through.
+    fn resolve(&self, path: &Path, through: &mut dyn FnMut(&Path)) -> Result<PathBuf> {
+        path::resolve(path, MOST_LINKS, |place| {
+            Ok(match self.node(place)? {
+                Node::Folder => Step::Folder,
+                Node::Link => {
+                    through(place);
+                    Step::Link(self.target(place)?)
+                }
+                Node::File(_) | Node::Special => Step::Other,
+            })
+        })
+    }
 
     /// Whether `.gitignore` files count. In a commit they do not: what it holds is tracked.
     fn has_ignored(&self) -> bool;
@@ -170,10 +188,6 @@ impl Files for Disk {
 
     fn target(&self, link: &Path) -> Result<PathBuf> {
         std::fs::read_link(link)
-    }
-
-    fn real(&self, path: &Path) -> Result<PathBuf> {
-        path.canonicalize()
     }
 
     fn has_ignored(&self) -> bool {

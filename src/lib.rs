@@ -9,7 +9,7 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
-//! workspace the package manager, its lock file, the folders of its workspace
+//! workspace the package manager, its lock file, workspace folders, installed packages
 //! cache   results of tasks, found by everything that the tasks can see; here and remote
 //! oci     images as values: digests, manifests, layers, Dockerfiles
 //! registry the distribution protocol, and who may speak it

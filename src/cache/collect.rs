@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirEntry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Cache, Entry, Error, read};
@@ -52,13 +52,17 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// Entries with the time of their last use, and paths of entries that cannot be read.
+type Entries = (Vec<(SystemTime, Entry)>, Vec<PathBuf>);
+
 impl Cache {
     /// Removes entries that were not used for too long, then the least recently used ones until
     /// the rest fits, then archives that no entry names.
     pub fn collect(&self, limits: Limits) -> Result<Collected, Error> {
         let now = SystemTime::now();
         let mut collected = Collected::default();
-        let mut kept = self.entries()?;
+        let (mut kept, broken) = self.entries()?;
+        broken.iter().try_for_each(|path| remove(path))?;
         // Most recently used first.
         kept.sort_by_key(|(used, entry)| (std::cmp::Reverse(*used), entry.key));
         let mut bytes = 0;
@@ -98,9 +102,9 @@ impl Cache {
         Ok(collected)
     }
 
-    /// What is there.
+    /// What is there. Nothing is written.
     pub fn statistics(&self) -> Result<Statistics, Error> {
-        let entries = self.entries()?;
+        let (entries, _) = self.entries()?;
         let mut blobs = BTreeMap::new();
         for (_, entry) in &entries {
             blobs.insert(&entry.blob, (entry.length, entry.bytes));
@@ -125,19 +129,19 @@ impl Cache {
         }
     }
 
-    /// Every entry that can be read, with the time of its last use; others are removed.
-    fn entries(&self) -> Result<Vec<(SystemTime, Entry)>, Error> {
-        let mut entries = Vec::new();
+    /// Every entry that can be read, with the time of its last use, and the paths of the others.
+    fn entries(&self) -> Result<Entries, Error> {
+        let (mut entries, mut broken) = (Vec::new(), Vec::new());
         for file in files(&self.folder.join("entries"))? {
             let used = file.metadata().and_then(|metadata| metadata.modified());
             match (read::<Entry>(&file.path()), used) {
                 (Some(entry), Ok(used)) if self.entry_path(entry.key) == file.path() => {
                     entries.push((used, entry));
                 }
-                _ => remove(&file.path())?,
+                _ => broken.push(file.path()),
             }
         }
-        Ok(entries)
+        Ok((entries, broken))
     }
 }
 

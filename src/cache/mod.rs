@@ -159,20 +159,23 @@ impl Cache {
 
     /// The entry of that key, if its archive is there with the right length. It counts as used.
     pub fn find(&self, key: Key) -> Option<Entry> {
+        let entry = self.peek(key)?;
+        // Least recently used goes first. That it cannot be noted harms nobody.
+        if let Ok(file) = File::options().append(true).open(self.entry_path(key)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Some(entry)
+    }
+
+    /// The same, but it does not count as used: nothing is written.
+    pub fn peek(&self, key: Key) -> Option<Entry> {
         let path = self.entry_path(key);
         let entry: Entry = read(&path)?;
         if entry.key != key || !is_digest(&entry.blob) {
             return None;
         }
         let length = self.blob_path(&entry.blob).metadata().ok()?.len();
-        if length != entry.length {
-            return None;
-        }
-        // Least recently used goes first. That it cannot be noted harms nobody.
-        if let Ok(file) = File::options().append(true).open(&path) {
-            let _ = file.set_modified(SystemTime::now());
-        }
-        Some(entry)
+        (length == entry.length).then_some(entry)
     }
 
     /// Keeps a result under its key.

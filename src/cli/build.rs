@@ -3,12 +3,12 @@
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, Work};
 use super::environment::{Environment, Node, surroundings as surroundings_of};
 use super::project;
-use super::run::{Surroundings, request, run};
+use super::run::{Prepared, Surroundings, request, run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{LOCAL_REGISTRY, Request, Script};
+use crate::plan::{LOCAL_REGISTRY, Script};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let until = if options.compose_only {
@@ -16,63 +16,78 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     } else {
         Stage::Build
     };
-    let (project, environment) = project(global)?;
-    let access = environment.secrets();
     let (select, work) = (&options.select, &options.work);
-    let (request, surroundings) = prepare(&project, &environment, access, select, work, until)?;
-    run(&project, request, Some(work), &options.output, surroundings)
+    let prepare = || {
+        let (project, environment) = project(global)?;
+        let access = environment.secrets();
+        prepare(project, &environment, access, select, work, until)
+    };
+    run(&prepare, Some(work), &options.output)
 }
 
 pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError> {
-    let (project, environment) = project(global)?;
-    let access = environment.secrets();
     let (select, work) = (&options.select, &options.work);
-    let until = Stage::Build;
-    let (mut request, surroundings) = prepare(&project, &environment, access, select, work, until)?;
-    request.script = Script {
-        name: options.script.clone(),
-        arguments: options.arguments.clone(),
+    let prepare = || {
+        let (project, environment) = project(global)?;
+        let access = environment.secrets();
+        let until = Stage::Build;
+        let mut prepared = prepare(project, &environment, access, select, work, until)?;
+        prepared.request.script = Script {
+            name: options.script.clone(),
+            arguments: options.arguments.clone(),
+        };
+        Ok(prepared)
     };
-    run(&project, request, Some(work), &options.output, surroundings)
+    run(&prepare, Some(work), &options.output)
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
-    let (project, environment) = project(global)?;
-    let mut access = environment.access(&options.access)?;
     let (select, work) = (&options.select, &options.work);
-    access.trust.allow_insecure = work.allow_insecure;
-    let ca = project.settings.registry.ca.as_ref();
-    access.trust.ca = ca.map(|ca| project.root.join(ca));
-    let (mut request, surroundings) =
-        prepare(&project, &environment, access, select, work, options.until)?;
-    request.allow_dirty = options.allow_dirty;
-    request.builder = options.builder.builder();
-    request.attest = !options.no_attest;
-    request.local = options.local;
-    if options.local {
-        request.registry = Some(LOCAL_REGISTRY.into());
-    } else {
-        request.registry = environment.registry(&options.access);
-        request.console = environment.console(&options.access);
-    }
-    run(&project, request, Some(work), &options.output, surroundings)
+    // Standard input can be read once.
+    let password = options.access.password()?;
+    let prepare = || {
+        let (project, environment) = project(global)?;
+        let mut access = environment.access(&options.access, password.clone());
+        access.trust.allow_insecure = work.allow_insecure;
+        let ca = project.settings.registry.ca.as_ref();
+        access.trust.ca = ca.map(|ca| project.root.join(ca));
+        let until = options.until;
+        let mut prepared = prepare(project, &environment, access, select, work, until)?;
+        let request = &mut prepared.request;
+        request.allow_dirty = options.allow_dirty;
+        request.builder = options.builder.builder();
+        request.attest = !options.no_attest;
+        request.local = options.local;
+        if options.local {
+            request.registry = Some(LOCAL_REGISTRY.into());
+        } else {
+            request.registry = environment.registry(&options.access);
+            request.console = environment.console(&options.access);
+        }
+        Ok(prepared)
+    };
+    run(&prepare, Some(work), &options.output)
 }
 
 /// The request up to a stage, and what it is carried out in. Node is asked for its version while
 /// the stores are chosen.
 fn prepare(
-    project: &Project,
+    project: Project,
     environment: &Environment,
     access: Access,
     select: &Select,
     work: &Work,
     until: Stage,
-) -> Result<(Request, Surroundings), AnyError> {
+) -> Result<Prepared, AnyError> {
     let runs = until > Stage::Compose;
     let surroundings = Surroundings::new(environment, access, work);
     let node = runs.then(|| Node::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
-    let mut request = request(project, select, until)?;
+    let mut request = request(&project, select, until)?;
     request.surroundings = surroundings_of(&surroundings.scripts, node);
-    Ok((request, surroundings))
+    Ok(Prepared {
+        project,
+        request,
+        surroundings,
+    })
 }

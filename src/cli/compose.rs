@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments::{ComposeOptions, Global};
 use super::environment::tell;
-use super::run::{Surroundings, document, request, run};
+use super::run::{Prepared, Surroundings, document, request, run};
 use super::{Error, answer, project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -12,12 +12,22 @@ use crate::pipeline::changes;
 use crate::plan::Plan;
 
 pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
-    let (project, _) = project(global)?;
-    let request = request(&project, &options.select, Stage::Compose)?;
-    if !options.check {
+    let prepare = || -> Result<Prepared, AnyError> {
+        let (project, _) = project(global)?;
+        let request = request(&project, &options.select, Stage::Compose)?;
         let surroundings = Surroundings::default();
-        return run(&project, request, None, &options.output, surroundings);
+        Ok(Prepared {
+            project,
+            request,
+            surroundings,
+        })
+    };
+    if !options.check {
+        return run(&prepare, None, &options.output);
     }
+    let Prepared {
+        project, request, ..
+    } = prepare()?;
     let plan = Plan::make(&project, &request)?;
     for notice in &plan.notices {
         tell(&format!("note: {notice}"));

@@ -12,6 +12,7 @@ use super::stat::{quoted, stat};
 use crate::compare::{self, Diff, FileDiff};
 use crate::config::Project;
 use crate::error::Error as AnyError;
+use crate::event::bytes;
 use crate::plan::Selection;
 
 pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
@@ -96,7 +97,13 @@ fn overview(diff: &Diff, page: &mut Page) {
                 .old_path
                 .as_ref()
                 .map(|old| format!("{} → ", old.escape_debug()));
-            let binary = if file.binary { " (binary)" } else { "" };
+            let size = |size: Option<u64>| size.map_or_else(|| "nothing".into(), bytes);
+            let binary = if file.binary {
+                let (old, new) = (size(file.old_bytes), size(file.new_bytes));
+                format!(" (binary, {old} → {new})")
+            } else {
+                String::new()
+            };
             page.plain(&format!(
                 "  {} {}{}{binary}\n",
                 file.status,

@@ -1,91 +1,153 @@
-//! `.env` as the JavaScript package `dotenv` reads it: nothing is expanded, so a password with
-//! a `$` stays one, and what is no assignment is passed over. The crates for it expand.
+//! `.env` as npm's package `dotenv` reads it. Nothing is expanded, so that a password with a `$`
+//! stays one; crates that read such files expand, and end at the first line that is no
+//! assignment, which `dotenv` passes over.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// What counts as white space in JavaScript.
+const SPACE: &str = r"[\t\n\x0B\x0C\r \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}]";
+
+/// An assignment: perhaps `export`, a name, `=` or `: `, a value that may be quoted and go over
+/// several lines, and perhaps a comment. What is tried first, and what gives way, decides what
+/// becomes of broken quotes, so the order of the alternatives is that of `dotenv`.
+static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r#"(?m)^S*(?:exportS+)?([0-9A-Za-z_.-]+)(?:S*=S*?|:S+?)(S*'(?:\\'|[^'])*'|S*"(?:\\"|[^"])*"|S*`(?:\\`|[^`])*`|[^#\r\n]+)?S*(?:#[^\n\r\u{2028}\u{2029}]*)?$"#;
+    Regex::new(&pattern.replace('S', SPACE)).expect("a constant that a test compiles")
+});
 
 /// Names and values in order; a later one wins.
 pub fn parse(text: &str) -> Vec<(String, String)> {
-    let text = text
-        .trim_start_matches('\u{feff}')
-        .replace("\r\n", "\n")
-        .replace('\r', "\n");
-    let mut entries = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let line_end = text[at..].find('\n').map_or(text.len(), |end| at + end);
-        let line = &text[at..line_end];
-        at = line_end + 1;
-        let line = line.trim_start();
-        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        let end = line.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '.' | '-'));
-        let Some((name, tail)) = end.map(|end| line.split_at(end)) else {
-            continue;
-        };
-        let Some(value) = tail
-            .trim_start()
-            .strip_prefix('=')
-            .filter(|_| !name.is_empty())
-        else {
-            continue;
-        };
-        let value = value.trim_start();
-        let quote = value
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let assignments = ASSIGNMENT.captures_iter(&text);
+    assignments
+        .map(|found| {
+            let value = found.get(2).map_or("", |value| value.as_str());
+            (found[1].to_owned(), value_of(value))
+        })
+        .collect()
+}
+
+/// A value without spaces around it and without its quotes. In double quotes `\n` and `\r` mean
+/// line ends.
+fn value_of(written: &str) -> String {
+    let written = written.trim_matches(is_space);
+    let value = unquoted(written);
+    if written.starts_with('"') {
+        value.replace("\\n", "\n").replace("\\r", "\r")
+    } else {
+        value
+    }
+}
+
+/// Takes quotes away that begin a line and, as far back as can be, end one.
+fn unquoted(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    loop {
+        let quote = rest
             .chars()
             .next()
-            .filter(|c| matches!(c, '"' | '\'' | '`'));
-        let quoted = quote.and_then(|quote| {
-            // A quoted value may go on over further lines.
-            let start = line_end - value.len() + 1;
-            let end = start + text[start..].find(quote)?;
-            Some((quote, start, end))
+            .filter(|it| matches!(it, '"' | '\'' | '`'));
+        let closed = quote.and_then(|quote| {
+            let ends = rest.rmatch_indices(quote).map(|(at, _)| at);
+            ends.take_while(|at| *at > 0).find(|at| {
+                let behind = &rest[at + 1..];
+                behind.is_empty() || behind.starts_with('\n')
+            })
         });
-        let value = match quoted {
-            Some((quote, start, end)) => {
-                at = text[end..]
-                    .find('\n')
-                    .map_or(text.len(), |line| end + line + 1);
-                let body = &text[start..end];
-                if quote == '"' {
-                    body.replace("\\n", "\n").replace("\\r", "\r")
-                } else {
-                    body.to_owned()
-                }
-            }
-            None => value
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .trim_end()
-                .to_owned(),
+        if let Some(end) = closed {
+            plain.push_str(&rest[1..end]);
+            rest = &rest[end + 1..];
+        }
+        let Some(line) = rest.find('\n') else {
+            plain.push_str(rest);
+            return plain;
         };
-        entries.push((name.to_owned(), value));
+        plain.push_str(&rest[..=line]);
+        rest = &rest[line + 1..];
     }
-    entries
+}
+
+fn is_space(char: char) -> bool {
+    match char {
+        '\u{feff}' => true,
+        // White space for Unicode, and not for JavaScript.
+        '\u{85}' => false,
+        other => other.is_whitespace(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::parse;
 
+    /// A text, and the last assignment in it: its name and value.
+    const CASES: [(&str, &str, &str); 44] = [
+        ("A=plain", "A", "plain"),
+        (
+            "# why\n\n\nA=behind lines without one",
+            "A",
+            "behind lines without one",
+        ),
+        ("A=", "A", ""),
+        ("A=''", "A", ""),
+        ("A=\"\"", "A", ""),
+        ("A=``", "A", ""),
+        ("A='one'", "A", "one"),
+        ("A='  one '", "A", "  one "),
+        ("A=\"one\"", "A", "one"),
+        ("A=\"  one \"", "A", "  one "),
+        ("A=`one`", "A", "one"),
+        ("A=`  one `", "A", "  one "),
+        ("A='say \"x\"'", "A", "say \"x\""),
+        ("A=\"say 'x'\"", "A", "say 'x'"),
+        ("A='say `x`'", "A", "say `x`"),
+        ("A=\"say `x`\"", "A", "say `x`"),
+        ("A=`say \"x\"`", "A", "say \"x\""),
+        ("A=`say 'x'`", "A", "say 'x'"),
+        ("A=`both \"x\" and 'y'`", "A", "both \"x\" and 'y'"),
+        ("A=\"{ port: $PORT}\"", "A", "{ port: $PORT}"),
+        ("A=\"a\\nb\\rc\"", "A", "a\nb\rc"),
+        ("A=a\\nb", "A", "a\\nb"),
+        ("A='a\\nb'", "A", "a\\nb"),
+        ("B=1\n# A=2", "B", "1"),
+        ("A=one two # why #not", "A", "one two"),
+        ("A='one # two' # why", "A", "one # two"),
+        ("A=\"one # two\" # why", "A", "one # two"),
+        ("A=`one # two` # why", "A", "one # two"),
+        ("A=one#two", "A", "one"),
+        ("A=1==", "A", "1=="),
+        ("A={\"x\": \"y\"}", "A", "{\"x\": \"y\"}"),
+        ("A='{\"x\": \"y\"}'", "A", "{\"x\": \"y\"}"),
+        ("A=`{\"x\": \"y's\"}`", "A", "{\"x\": \"y's\"}"),
+        ("A=    spaces around   ", "A", "spaces around"),
+        ("A=me@example.com", "A", "me@example.com"),
+        ("   A.b-C = 1", "A.b-C", "1"),
+        ("A: yaml", "A", "yaml"),
+        ("export A=1", "A", "1"),
+        ("export   A  =1", "A", "1"),
+        ("A=\"1\n2\n3\" # rest", "A", "1\n2\n3"),
+        ("A='1\n2'", "A", "1\n2"),
+        ("A=`1\n\"2's\"\n3`", "A", "1\n\"2's\"\n3"),
+        ("\u{feff}A=behind a mark", "A", "behind a mark"),
+        ("A=pa$word-$HOME${X}", "A", "pa$word-$HOME${X}"),
+    ];
+
     #[test]
     fn values_are_what_is_written() {
-        let text = "\u{feff}# comment\nA=pa$wordX-$HOME\nexport B = two words # why\nC='#\\n'\r\nD=\"a\\nb\"\nE=`x`\nno assignment\nF=\nG=\"line 1\nline 2\" # rest\nA-B=1\nH=last";
-        let got = parse(text);
-        let want = [
-            ("A", "pa$wordX-$HOME"),
-            ("B", "two words"),
-            ("C", "#\\n"),
-            ("D", "a\nb"),
-            ("E", "x"),
-            ("F", ""),
-            ("G", "line 1\nline 2"),
-            ("A-B", "1"),
-            ("H", "last"),
-        ];
-        let want: Vec<_> = want
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
-        assert_eq!(got, want);
-        assert_eq!(parse("A='x'"), [("A".into(), "x".into())]);
-        assert_eq!(parse("A=it's"), [("A".into(), "it's".into())]);
+        for (text, name, value) in CASES {
+            let last = parse(text).pop();
+            assert_eq!(last, Some((name.to_owned(), value.to_owned())), "{text:?}");
+        }
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["A=1", "no assignment", "B='2'", "A=3", ""].join(end);
+            let expected = [pair("A", "1"), pair("B", "2"), pair("A", "3")];
+            assert_eq!(parse(&text), expected, "{end:?}");
+        }
+        // A quote that nothing closes is a part of the value.
+        assert_eq!(parse("A=it's\nB='x"), [pair("A", "it's"), pair("B", "'x")]);
     }
 }

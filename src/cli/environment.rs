@@ -67,24 +67,12 @@ impl Environment {
         given(options.console_api_url.as_ref()).or_else(|| self.get(CONSOLE))
     }
 
-    /// Docker's address and the cloud's credentials.
-    pub fn access(&self, options: &AccessOptions) -> Result<Access, Error> {
+    /// Docker's address and the cloud's credentials; `password` is the one that was given.
+    pub fn access(&self, options: &AccessOptions, password: Option<String>) -> Access {
         let user = given(options.cloud_username.as_ref()).or_else(|| self.get(USER));
-        let password = if options.cloud_password_stdin {
-            let mut line = String::new();
-            std::io::stdin()
-                .read_line(&mut line)
-                .map_err(|_| Error::NoPassword)?;
-            let password = line.trim_end_matches(['\r', '\n']).to_owned();
-            if password.is_empty() {
-                return Err(Error::NoPassword);
-            }
-            Some(password)
-        } else {
-            given(options.cloud_password.as_ref()).or_else(|| self.get(PASSWORD))
-        };
+        let password = password.or_else(|| self.get(PASSWORD));
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
-        Ok(Access {
+        Access {
             docker: self.docker(),
             docker_config: self.docker_config(),
             registry: None,
@@ -100,7 +88,7 @@ impl Environment {
             credentials: user
                 .zip(password)
                 .map(|(user, password)| Arc::new(Credentials::new(user, password))),
-        })
+        }
     }
 
     /// The cloud's credentials, so that no output of a script shows them.
@@ -184,6 +172,24 @@ impl Environment {
             read_only: is_set("TURBO_REMOTE_CACHE_READ_ONLY"),
             timeout: Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(30)),
         })
+    }
+}
+
+impl AccessOptions {
+    /// The password that the command line gives, perhaps on standard input.
+    pub fn password(&self) -> Result<Option<String>, Error> {
+        if !self.cloud_password_stdin {
+            return Ok(given(self.cloud_password.as_ref()));
+        }
+        let mut line = String::new();
+        std::io::stdin()
+            .read_line(&mut line)
+            .map_err(|_| Error::NoPassword)?;
+        let password = line.trim_end_matches(['\r', '\n']).to_owned();
+        if password.is_empty() {
+            return Err(Error::NoPassword);
+        }
+        Ok(Some(password))
     }
 }
 

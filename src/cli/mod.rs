@@ -8,7 +8,7 @@ mod check;
 mod clean;
 mod compose;
 mod diff;
-mod dotenv;
+pub mod dotenv;
 mod drift;
 mod environment;
 mod list;

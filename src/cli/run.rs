@@ -11,7 +11,7 @@ use super::{Error, answer};
 use crate::cache::{Cache, Remote, RemoteSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::event::{Stage, seconds};
+use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
     self, Access, CACHE, Clients, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
     forecast,
@@ -82,17 +82,29 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
     })
 }
 
+/// What a run is made of: the project and its `.env` as they are now, and what the command line
+/// makes of them.
+pub struct Prepared {
+    pub project: Project,
+    pub request: Request,
+    pub surroundings: Surroundings,
+}
+
+impl Prepared {
+    fn plan(&mut self, work: Option<&Work>) -> Result<Plan, AnyError> {
+        let concurrency = work.and_then(|work| work.concurrency);
+        self.request.concurrency = concurrency.map(usize::from);
+        Ok(Plan::make(&self.project, &self.request)?)
+    }
+}
+
+/// Prepares a run; asked once more by a run that has waited for another one.
+pub type Prepare<'a> = &'a dyn Fn() -> Result<Prepared, AnyError>;
+
 /// Plans, and prints the plan or carries it out.
-pub fn run(
-    project: &Project,
-    mut request: Request,
-    work: Option<&Work>,
-    output: &Output,
-    surroundings: Surroundings,
-) -> Result<(), AnyError> {
-    let concurrency = work.and_then(|work| work.concurrency);
-    request.concurrency = concurrency.map(usize::from);
-    let plan = Plan::make(project, &request)?;
+pub fn run(prepare: Prepare, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
+    let mut prepared = prepare()?;
+    let plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
@@ -102,10 +114,11 @@ pub fn run(
             answer(&plan::text(&plan, &forecasts))
         };
     }
-    let (summary, result) = carry_out(plan, &request, work, output.json, surroundings)?;
+    let (until, script) = (prepared.request.until, other_script(&prepared.request));
+    let (summary, result) = carry_out((plan, prepared), prepare, work, output.json)?;
     let mut table = table(summary);
-    table.script = other_script(&request);
-    let shown = show(&table, request.until, result.is_ok(), output.json);
+    table.script = script;
+    let shown = show(&table, until, result.is_ok(), output.json);
     // A failed run stays a failed run although nobody reads its summary.
     result.map_err(AnyError::from).and(shown)
 }
@@ -133,11 +146,10 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 type Ended = (Summary, Result<(), pipeline::Error>);
 
 fn carry_out(
-    plan: Plan,
-    request: &Request,
+    planned: (Plan, Prepared),
+    prepare: Prepare,
     work: Option<&Work>,
     json: bool,
-    surroundings: Surroundings,
 ) -> Result<Ended, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -155,6 +167,68 @@ fn carry_out(
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
     let (events, reporting) = report::start(reporter);
+    let interrupt = Interrupt::default();
+    listen(&interrupt)?;
+    let around = Around {
+        events,
+        interrupt: interrupt.clone(),
+        runtime: runtime.handle().clone(),
+        work,
+    };
+    let ended = under_lock(planned, prepare, around);
+    // The reporter ends when the last sender is gone. Somebody who has ended the run does not
+    // wait for a reader that is stalled.
+    let mut patience = STALLED;
+    while !reporting.is_finished() && !patience.is_zero() {
+        std::thread::sleep(TICK);
+        if interrupt.stopped() {
+            patience = patience.saturating_sub(TICK);
+        }
+    }
+    runtime.shutdown_timeout(STALLED);
+    ended
+}
+
+/// What there is around a run before its plan is final.
+struct Around<'a> {
+    events: Events,
+    interrupt: Interrupt,
+    runtime: tokio::runtime::Handle,
+    work: Option<&'a Work>,
+}
+
+/// What was planned before another run ended may not hold after it: then all of it is decided
+/// again, the choice of stores and what `.env` says among it.
+fn under_lock(
+    planned: (Plan, Prepared),
+    prepare: Prepare,
+    around: Around,
+) -> Result<Ended, AnyError> {
+    let (mut plan, mut prepared) = planned;
+    let lock = match Lock::take(&plan.project, &around.events, &around.interrupt) {
+        Ok(lock) => lock,
+        Err(error) => return Ok((Summary::default(), Err(error))),
+    };
+    if lock.has_waited() {
+        prepared = prepare()?;
+        plan = prepared.plan(around.work)?;
+    }
+    let context = Arc::new(context(&plan, prepared, around));
+    Ok(pipeline::run(&Arc::new(plan), &context, &lock))
+}
+
+fn context(plan: &Plan, prepared: Prepared, around: Around) -> Context {
+    let Around {
+        events,
+        interrupt,
+        runtime,
+        work,
+    } = around;
+    let Prepared {
+        request,
+        surroundings,
+        ..
+    } = prepared;
     let remote = match surroundings.remote.map(Remote::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
@@ -170,13 +244,11 @@ fn carry_out(
             "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
         );
     }
-    let interrupt = Interrupt::default();
-    listen(&interrupt)?;
-    let context = Arc::new(Context {
+    Context {
         started: environment::started(),
         events,
         interrupt,
-        runtime: runtime.handle().clone(),
+        runtime,
         keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
             registry: match &plan.target {
@@ -191,39 +263,9 @@ fn carry_out(
         force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
         clients: Clients::default(),
-        script: other_script(request),
+        script: other_script(&request),
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
-    });
-    let ended = under_lock(plan, request, &context);
-    // The reporter ends when the last sender is gone. Somebody who has ended the run does not
-    // wait for a reader that is stalled.
-    let interrupt = context.interrupt.clone();
-    drop(context);
-    let mut patience = STALLED;
-    while !reporting.is_finished() && !patience.is_zero() {
-        std::thread::sleep(TICK);
-        if interrupt.stopped() {
-            patience = patience.saturating_sub(TICK);
-        }
     }
-    runtime.shutdown_timeout(STALLED);
-    ended
-}
-
-/// What was planned before another run ended may not hold after it: then it is planned again.
-fn under_lock(
-    mut plan: Plan,
-    request: &Request,
-    context: &Arc<Context>,
-) -> Result<Ended, AnyError> {
-    let lock = match Lock::take(&plan.project, context) {
-        Ok(lock) => lock,
-        Err(error) => return Ok((Summary::default(), Err(error))),
-    };
-    if lock.has_waited() {
-        plan = Plan::make(&Project::load(&plan.project)?, request)?;
-    }
-    Ok(pipeline::run(&Arc::new(plan), context, &lock))
 }
 
 /// Ctrl-C, and the signals by which a CI ends a job: the first ends the run politely, the

@@ -36,7 +36,9 @@ pub fn stat(files: &[FileDiff], columns: usize, page: &mut Page) {
         let name = shortened(name, width);
         page.plain(&format!(" {name:width$} | "));
         if file.binary {
-            page.plain(&format!("{:>digits$}\n", "Bin"));
+            let (old, new) = (file.old_bytes, file.new_bytes);
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            page.plain(&format!("{:>digits$} {old} -> {new} bytes\n", "Bin"));
             continue;
         }
         let (added, removed) = (file.added, file.removed);

@@ -12,8 +12,12 @@ use super::snapshot::{is_absent, repository};
 use super::{Error, Snapshot};
 use crate::config::{Project, nearest};
 use crate::git::Repository;
-use crate::overlay::{Composer, Composition, Entry, Lister, Owner};
+use crate::overlay::{Composer, Composition, ContentId, Entry, Lister, Owner};
 use crate::store::{AppName, Store};
+
+/// Bytes of the largest file whose lines are compared. Of a larger one nothing is read: it counts
+/// as binary, as one above `core.bigFileThreshold` does for git.
+const LARGEST: u64 = 16 << 20;
 
 /// Everything in which two compositions differ.
 #[derive(Debug, Clone)]
@@ -44,6 +48,12 @@ pub struct FileDiff {
     pub similarity: Option<u16>,
     /// Whether its content is no text.
     pub binary: bool,
+    /// Bytes before, of a binary file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_bytes: Option<u64>,
+    /// Bytes now, of a binary file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
     /// Lines added.
     pub added: usize,
     /// Lines removed.
@@ -185,17 +195,30 @@ fn versions(
             continue;
         }
         let path = format!("{app}/{path}");
-        let content = entry.read().map_err(|source| Error::Read {
+        let failed = |source| Error::Read {
             path: path.clone(),
             source,
-        })?;
+        };
+        let size = entry.size().map_err(failed)?;
+        let content = if size > LARGEST {
+            stand_in(entry.id())
+        } else {
+            entry.read().map_err(failed)?
+        };
         into.push(Version {
             path,
             mode: entry.mode(),
             content,
+            size,
         });
     }
     Ok(())
+}
+
+/// What stands for content that is too large to be compared: binary, as git calls such files,
+/// and equal where the content is.
+fn stand_in(id: ContentId) -> Vec<u8> {
+    format!("\0{id}").into_bytes()
 }
 
 fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
@@ -217,6 +240,8 @@ fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
         old_path: is_rename.then(|| file.old.clone()),
         similarity: file.similarity,
         binary: file.is_binary,
+        old_bytes: file.old_size.filter(|_| file.is_binary),
+        new_bytes: file.new_size.filter(|_| file.is_binary),
         added: file.added,
         removed: file.removed,
         because: because(file, before, after, old, new),

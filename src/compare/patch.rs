@@ -1,6 +1,8 @@
 //! Two sets of files, compared by git's own library in memory: renames, binary files, hunks
 //! and statistics are git's and not ours.
 
+use std::collections::HashMap;
+
 use git2::{
     Delta, Diff, DiffFindOptions, DiffFormat, DiffOptions, IndexEntry, IndexTime, Odb, Oid,
     Repository,
@@ -17,6 +19,8 @@ pub struct Version {
     pub mode: &'static str,
     /// The content; a link's target.
     pub content: Vec<u8>,
+    /// Bytes of the file, for which something shorter may stand in `content`.
+    pub size: u64,
 }
 
 /// How a file differs.
@@ -30,6 +34,10 @@ pub struct Difference {
     pub new: String,
     /// Whether its content is no text.
     pub is_binary: bool,
+    /// Bytes before; none where it was not there.
+    pub old_size: Option<u64>,
+    /// Bytes now; none where it is not there.
+    pub new_size: Option<u64>,
     /// How alike a renamed file is, in percent.
     pub similarity: Option<u16>,
     /// Lines added.
@@ -83,6 +91,11 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
     // Objects live in memory, and only as long as this comparison.
     odb.add_new_mempack_backend(1)?;
     let repository = Repository::from_odb(odb)?;
+    let sizes = |versions: &[Version]| -> HashMap<String, u64> {
+        let sizes = versions.iter().map(|it| (it.path.clone(), it.size));
+        sizes.collect()
+    };
+    let (old_sizes, new_sizes) = (sizes(old), sizes(new));
     let (old, new) = (tree(&repository, old)?, tree(&repository, new)?);
     let (old, new) = (repository.find_tree(old)?, repository.find_tree(new)?);
     let mut options = DiffOptions::new();
@@ -114,10 +127,13 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
             repository.find_blob(delta.old_file().id()).ok(),
             repository.find_blob(delta.new_file().id()).ok(),
         );
+        let (old, new) = (path(&delta.old_file()), path(&delta.new_file()));
         files.push(Difference {
             status,
-            old: path(&delta.old_file()),
-            new: path(&delta.new_file()),
+            old_size: old_sizes.get(&old).copied().filter(|_| status != 'A'),
+            new_size: new_sizes.get(&new).copied().filter(|_| status != 'D'),
+            old,
+            new,
             is_binary,
             added,
             removed,
@@ -136,7 +152,7 @@ fn alike(old: &[u8], new: &[u8]) -> u16 {
     if longer == 0 || old == new {
         return 100;
     }
-    let mut known = std::collections::HashMap::<&[u8], usize>::new();
+    let mut known = HashMap::<&[u8], usize>::new();
     for line in old.split_inclusive(|byte| *byte == b'\n') {
         *known.entry(line).or_default() += 1;
     }

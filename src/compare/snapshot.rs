@@ -22,12 +22,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The working tree. `.env` files that git ignores are left out, since no commit has them.
+    /// The working tree, as a commit of everything in it would be.
     pub fn working_tree(root: &Path, repository: &Repository) -> Result<Self, Error> {
         Ok(Self {
             name: "the working tree".into(),
             project: Project::load(root)?,
-            lister: Lister::new(root, Some(repository))?.without_ignored_env(),
+            lister: Lister::new(root, Some(repository))?.as_stored(),
             tree: None,
         })
     }

@@ -1,4 +1,4 @@
-//! What git's index remembers of files, so that unchanged ones need not be read.
+//! What git's index remembers of files: which are tracked, and the content of unchanged ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use crate::files::FileStat;
 #[derive(Debug, Clone, Copy)]
 pub struct Tracked {
     id: Oid,
+    executable: bool,
     size: u32,
     /// Seconds and nanoseconds; zero when the index cannot vouch for the file.
     modified: (i64, u32),
@@ -18,7 +19,7 @@ pub struct Tracked {
     changed: (i64, u32),
 }
 
-/// Files that git tracks under the project, by path relative to it.
+/// Files that git tracks, by path relative to the repository.
 #[derive(Debug, Default)]
 pub struct Index {
     files: BTreeMap<String, Tracked>,
@@ -27,7 +28,7 @@ pub struct Index {
 }
 
 impl Repository {
-    /// What the index knows of files under the project.
+    /// What the index knows of files.
     pub fn index(&self) -> Result<Index, Error> {
         let index = self
             .inner
@@ -41,6 +42,8 @@ impl Repository {
             .and_then(|metadata| metadata.modified().ok())
             .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
             .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+        let empty = Oid::hash_object(git2::ObjectType::Blob, &[])
+            .map_err(|source| self.failed("the index", source))?;
         let mut files = BTreeMap::new();
         let mut skipped = BTreeSet::new();
         for entry in index.iter() {
@@ -52,27 +55,25 @@ impl Repository {
             if stage != 0 || entry.mode == 0o160_000 {
                 continue;
             }
-            if let Some(path) = path.strip_prefix(&self.prefix) {
-                let flags = git2::IndexEntryExtendedFlag::from_bits_truncate(entry.flags_extended);
-                if flags.is_skip_worktree() {
-                    skipped.insert(path.to_owned());
-                }
-                let seconds = i64::from(entry.mtime.seconds());
-                let racy = seconds >= written;
-                files.insert(
-                    path.to_owned(),
-                    Tracked {
-                        id: entry.id,
-                        size: entry.file_size,
-                        changed: (i64::from(entry.ctime.seconds()), entry.ctime.nanoseconds()),
-                        modified: if racy {
-                            (0, 0)
-                        } else {
-                            (seconds, entry.mtime.nanoseconds())
-                        },
-                    },
-                );
+            let flags = git2::IndexEntryExtendedFlag::from_bits_truncate(entry.flags_extended);
+            if flags.is_skip_worktree() {
+                skipped.insert(path.to_owned());
             }
+            let seconds = i64::from(entry.mtime.seconds());
+            // Git sets the size of an entry that it found racy itself to 0.
+            let is_racy = seconds >= written || (entry.file_size == 0 && entry.id != empty);
+            let tracked = Tracked {
+                id: entry.id,
+                executable: entry.mode & 0o100 != 0,
+                size: entry.file_size,
+                changed: (i64::from(entry.ctime.seconds()), entry.ctime.nanoseconds()),
+                modified: if is_racy {
+                    (0, 0)
+                } else {
+                    (seconds, entry.mtime.nanoseconds())
+                },
+            };
+            files.insert(path.to_owned(), tracked);
         }
         Ok(Index { files, skipped })
     }
@@ -101,16 +102,30 @@ impl Index {
             .take_while(move |path| path.starts_with(folder))
     }
 
+    /// The blob id of a tracked file, whatever lies in the working tree.
+    pub fn id(&self, path: &str) -> Option<Oid> {
+        self.files.get(path).map(|tracked| tracked.id)
+    }
+
+    /// Whether a tracked file is executable.
+    pub fn is_executable(&self, path: &str) -> Option<bool> {
+        self.files.get(path).map(|tracked| tracked.executable)
+    }
+
     /// Whether git tracks the file.
     pub fn tracks(&self, path: &str) -> bool {
         self.files.contains_key(path)
     }
 
-    /// Tracked paths below `folder` (ending in `/`).
-    pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
-        self.files
-            .range(folder.to_owned()..)
-            .map(|(path, _)| path.as_str())
-            .take_while(move |path| path.starts_with(folder))
+    /// Whether git tracks a file below `folder`, which ends in `/`.
+    pub fn tracks_below(&self, folder: &str) -> bool {
+        let mut from = self.files.range(folder.to_owned()..);
+        from.next()
+            .is_some_and(|(path, _)| path.starts_with(folder))
+    }
+
+    /// Every tracked path.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
     }
 }

@@ -6,17 +6,22 @@
 mod history;
 mod index;
 mod tree;
+mod work_tree;
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use git2::{DiffOptions, ErrorCode, Status, StatusOptions};
+use git2::{Delta, DiffOptions, ErrorCode, Status, StatusEntry, StatusOptions};
 use miette::Diagnostic;
+
+use crate::files::{Disk, Files, Node};
 
 pub use history::{Commit, History, Touch};
 pub use index::Index;
 pub use tree::{Objects, Tree};
+pub use work_tree::{Stored, WorkTree};
 
 /// Folders of this tool in a project; never dirty, whether ignored by the user or not.
 const OWN: [&str; 2] = [".out", ".alokai"];
@@ -250,7 +255,16 @@ impl Repository {
                 .inner
                 .diff_tree_to_workdir_with_index(Some(&old), Some(&mut options))
                 .map_err(failed)?;
+            let work_tree = LazyCell::new(|| self.work_tree());
             for delta in diff.deltas() {
+                let (old, new) = (delta.old_file(), delta.new_file());
+                if let (Delta::Modified, Some(path)) = (delta.status(), new.path())
+                    && old.mode() == new.mode()
+                    && let Ok(work_tree) = &*work_tree
+                    && self.stores(work_tree, path, old.id())
+                {
+                    continue;
+                }
                 for file in [delta.old_file(), delta.new_file()] {
                     let path = file.path_bytes().map(String::from_utf8_lossy);
                     paths.extend(path.as_deref().and_then(inside));
@@ -258,6 +272,17 @@ impl Repository {
             }
         }
         Ok(paths.into_iter().collect())
+    }
+
+    /// Whether git would store this blob for the file. Its library cannot run filters, and calls
+    /// a file modified that git does not.
+    fn stores(&self, work_tree: &WorkTree, path: &Path, id: git2::Oid) -> bool {
+        let file = self.real_root.join(path);
+        let Ok(Node::File(stat)) = Disk.node(&file) else {
+            return false;
+        };
+        let stored = work_tree.stored(&file, &stat);
+        stored.is_ok_and(|stored| stored.is_converted && stored.id == id)
     }
 
     fn commit(&self, revision: &str) -> Result<git2::Commit<'_>, Error> {
@@ -301,9 +326,21 @@ impl Repository {
             .inner
             .statuses(Some(&mut options))
             .map_err(|source| self.failed("the status", source))?;
+        let work_tree = LazyCell::new(|| self.work_tree());
+        let is_stored = |entry: &StatusEntry| {
+            let (Status::WT_MODIFIED, Some(delta)) = (entry.status(), entry.index_to_workdir())
+            else {
+                return false;
+            };
+            let (old, new) = (delta.old_file(), delta.new_file());
+            let path = new.path().filter(|_| old.mode() == new.mode());
+            path.zip(work_tree.as_ref().ok())
+                .is_some_and(|(path, work_tree)| self.stores(work_tree, path, old.id()))
+        };
         let mut paths: Vec<String> = statuses
             .iter()
             .filter(|entry| entry.status() != Status::CURRENT && entry.status() != Status::IGNORED)
+            .filter(|entry| !is_stored(entry))
             .filter_map(|entry| {
                 let path = String::from_utf8_lossy(entry.path_bytes()).into_owned();
                 path.strip_prefix(&self.prefix).map(str::to_owned)

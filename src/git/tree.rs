@@ -5,15 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZero;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use git2::{ObjectType, Oid};
 
 use crate::files::{FileStat, Files, Node, not_found};
-
-/// Links that may follow one another before they count as a circle; as in the Linux kernel.
-const LINKS: usize = 40;
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,8 +24,16 @@ pub struct Objects {
     /// The `.git` folder.
     path: PathBuf,
     /// The library's handle is for one thread at a time, so there are some, opened on demand.
-    handles: Vec<Mutex<Option<git2::Repository>>>,
+    handles: Vec<Mutex<Option<Handle>>>,
     folders: RwLock<HashMap<Oid, Arc<Folder>>>,
+    /// Objects that git would add; they go when these do.
+    own: OnceLock<tempfile::TempDir>,
+}
+
+struct Handle {
+    repository: git2::Repository,
+    /// Whether it reads the folder of its own too.
+    has_own: bool,
 }
 
 /// What a tree object holds, sorted by name.
@@ -67,11 +72,22 @@ impl Objects {
             path: path.to_owned(),
             handles: (0..threads).map(|_| Mutex::default()).collect(),
             folders: RwLock::default(),
+            own: OnceLock::new(),
         }
     }
 
+    /// A temporary folder whose objects count as the repository's from now on.
+    pub(super) fn own_folder(&self) -> io::Result<&Path> {
+        if self.own.get().is_none() {
+            // Whoever comes second drops a folder that is empty.
+            let _ = self.own.set(tempfile::tempdir()?);
+        }
+        let own = self.own.get().map(tempfile::TempDir::path);
+        own.ok_or_else(|| io::Error::other("there is no temporary folder"))
+    }
+
     /// Asks the repository something, with a handle that nobody else has.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         question: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
     ) -> io::Result<T> {
@@ -84,11 +100,26 @@ impl Objects {
             let first = self.handles[0].lock();
             first.unwrap_or_else(PoisonError::into_inner)
         });
-        let repository = match &mut *handle {
-            Some(repository) => repository,
-            none => none.insert(git2::Repository::open(&self.path).map_err(io::Error::other)?),
+        let handle = match &mut *handle {
+            Some(handle) => handle,
+            none => none.insert(Handle {
+                repository: git2::Repository::open(&self.path).map_err(io::Error::other)?,
+                has_own: false,
+            }),
         };
-        question(repository).map_err(io::Error::other)
+        let own = self.own.get().and_then(|own| own.path().to_str());
+        if let Some(own) = own.filter(|_| !handle.has_own) {
+            let added = handle.repository.odb();
+            let added = added.and_then(|odb| odb.add_disk_alternate(own));
+            added.map_err(io::Error::other)?;
+            handle.has_own = true;
+        }
+        question(&handle.repository).map_err(io::Error::other)
+    }
+
+    /// How large a blob is, in bytes.
+    pub fn size(&self, id: Oid) -> io::Result<u64> {
+        self.ask(|repository| Ok(repository.odb()?.read_header(id)?.0 as u64))
     }
 
     /// The content of a blob.
@@ -291,6 +322,10 @@ impl Item {
 
 impl Files for Tree {
     fn node(&self, path: &Path) -> io::Result<Node> {
+        // Above the repository nothing is known but that it has no links.
+        if self.root.starts_with(path) {
+            return Ok(Node::Folder);
+        }
         self.item(path).map(Item::node)
     }
 
@@ -320,46 +355,7 @@ impl Files for Tree {
         Ok(PathBuf::from(OsStr::from_bytes(&text)))
     }
 
-    fn real(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut real = PathBuf::new();
-        let mut rest: Vec<PathBuf> = parts(path);
-        let mut links = 0;
-        while let Some(part) = rest.pop() {
-            if part.as_os_str() == ".." {
-                real.pop();
-                continue;
-            }
-            real.push(&part);
-            // Above the repository nothing is known but that it has no links.
-            if self.root.starts_with(&real) {
-                continue;
-            }
-            if !real.starts_with(&self.root) {
-                return Err(not_found(path));
-            }
-            if self.item(&real)?.kind == Kind::Link {
-                links += 1;
-                if links > LINKS {
-                    return Err(io::Error::other("too many links lead on"));
-                }
-                let target = self.target(&real)?;
-                real.pop();
-                rest.extend(parts(&target));
-            }
-        }
-        Ok(real)
-    }
-
     fn has_ignored(&self) -> bool {
         false
     }
-}
-
-/// The components of a path, last first, without `.`.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    let parts = path.components().rev();
-    parts
-        .filter(|part| *part != Component::CurDir)
-        .map(|part| PathBuf::from(part.as_os_str()))
-        .collect()
 }

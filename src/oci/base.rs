@@ -329,6 +329,40 @@ mod tests {
         tree.groups
     }
 
+    /// A tar with one folder whose owner no seven octal digits can tell.
+    fn owned(user: u64, group: u64, in_records: bool) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o750);
+        if in_records {
+            let (user, group) = (user.to_string(), group.to_string());
+            let records = [("uid", user.as_bytes()), ("gid", group.as_bytes())];
+            builder.append_pax_extensions(records).expect("memory");
+        } else {
+            // In base 256, as GNU tar writes them.
+            header.set_uid(user);
+            header.set_gid(group);
+        }
+        header.set_path("data/").expect("short");
+        header.set_cksum();
+        builder.append(&header, &b""[..]).expect("memory");
+        builder.into_inner().expect("memory")
+    }
+
+    #[test]
+    fn a_folder_keeps_an_owner_with_a_large_number() {
+        for user in [(1 << 21) - 1, 1 << 21, 1_000_000_000, u64::from(u32::MAX)] {
+            for in_records in [false, true] {
+                let tree = of_tars(&[owned(user, user - 1, in_records)]).expect("it can be read");
+                let owner = tree.folders["data"].owner;
+                let found = (u64::from(owner.user), u64::from(owner.group));
+                assert_eq!(found, (user, user - 1), "records: {in_records}");
+            }
+        }
+    }
+
     #[test]
     fn every_compression_is_read_and_every_digest_checked() {
         let plain = tar(&["a/b/"]);
@@ -393,6 +427,8 @@ mod tests {
             "3 a",
             "7 path\n",
             "11 size=-1\n",
+            "9 uid=x\n",
+            "18 gid=4294967296\n",
             "0 a=b\n",
         ] {
             let mut tar = alone(EntryType::XHeader, records.len() as u64);

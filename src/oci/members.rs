@@ -45,6 +45,8 @@ struct Extended {
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     size: Option<u64>,
+    user: Option<u32>,
+    group: Option<u32>,
 }
 
 impl<R: BufRead> Members<R> {
@@ -136,8 +138,14 @@ impl<R: BufRead> Members<R> {
         Ok(Member {
             folder: Folder {
                 owner: Owner {
-                    user: number(header.uid()).unwrap_or_default(),
-                    group: number(header.gid()).unwrap_or_default(),
+                    user: extended
+                        .user
+                        .or_else(|| number(header.uid()))
+                        .unwrap_or_default(),
+                    group: extended
+                        .group
+                        .or_else(|| number(header.gid()))
+                        .unwrap_or_default(),
                 },
                 mode: header.mode().unwrap_or(0o755) & 0o7777,
             },
@@ -238,13 +246,14 @@ impl Extended {
             let equals = record.iter().position(|byte| *byte == b'=');
             let (key, value) = record.split_at(equals.ok_or_else(broken)?);
             let value = &value[1..];
+            let number = || std::str::from_utf8(value).map_err(|_| broken());
             match key {
                 b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.target = Some(value.to_vec()),
-                b"size" => {
-                    let size = std::str::from_utf8(value).ok();
-                    self.size = Some(size.and_then(|it| it.parse().ok()).ok_or_else(broken)?);
-                }
+                b"size" => self.size = Some(number()?.parse().map_err(|_| broken())?),
+                // Larger than the seven octal digits of a header.
+                b"uid" => self.user = Some(number()?.parse().map_err(|_| broken())?),
+                b"gid" => self.group = Some(number()?.parse().map_err(|_| broken())?),
                 _ => {}
             }
         }

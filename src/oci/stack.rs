@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};
+use std::path::Path;
 
 use tar::EntryType;
 
 use super::base::Folder;
 use super::members::{Member, Members};
-
-/// Links that one path may lead through: the kernel's limit.
-const LINKS: usize = 40;
+use crate::path::{self, MOST_LINKS, Step};
 
 /// Bytes of the largest `etc/passwd` or `etc/group` that is read.
 const ACCOUNTS: u64 = 1 << 20;
@@ -192,34 +191,13 @@ impl Stack {
     }
 
     fn follow(&self, path: &str) -> Option<String> {
-        // The next part is the last one here.
-        let mut parts: Vec<&str> = path.rsplit('/').collect();
-        let mut found = String::new();
-        let mut links = 0;
-        while let Some(part) = parts.pop() {
-            match part {
-                "" | "." => continue,
-                ".." => {
-                    found.truncate(found.rfind('/').unwrap_or(0));
-                    continue;
-                }
-                _ => {}
-            }
-            let next = join(&found, part);
-            let Some(target) = self.link(&next) else {
-                found = next;
-                continue;
-            };
-            links += 1;
-            if links > LINKS {
-                return None;
-            }
-            if target.starts_with('/') {
-                found.clear();
-            }
-            parts.extend(target.rsplit('/'));
-        }
-        Some(found)
+        let look = |place: &Path| {
+            let place = place.to_str().unwrap_or_default().trim_start_matches('/');
+            let target = self.link(place);
+            Ok(target.map_or(Step::Folder, |target| Step::Link(target.into())))
+        };
+        let found = path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
+        Some(found.to_str()?.trim_start_matches('/').to_owned())
     }
 
     fn link(&self, path: &str) -> Option<&str> {

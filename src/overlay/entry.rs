@@ -122,7 +122,7 @@ impl Entry {
         match (&self.edited, &self.file.source) {
             (Some(edited), _) => Body::Text(&edited.text),
             (None, Source::Disk(path, stamp)) => Body::Copy(path, *stamp),
-            (None, Source::Blob(objects)) => Body::Blob(objects),
+            (None, Source::Blob(objects) | Source::Stored(objects, _)) => Body::Blob(objects),
             (None, Source::Link) => Body::Link,
         }
     }
@@ -132,6 +132,17 @@ impl Entry {
         match &self.edited {
             Some(edited) => Ok(edited.text.as_bytes().to_vec()),
             None => self.file.read(),
+        }
+    }
+
+    /// How long the composed content is, in bytes, without reading it.
+    pub fn size(&self) -> std::io::Result<u64> {
+        match (self.body(), self.kind()) {
+            (Body::Copy(_, stamp), _) => Ok(stamp.size()),
+            (Body::Text(text), _) => Ok(text.len() as u64),
+            (Body::Blob(objects), Kind::File { .. }) => objects.size(self.id().oid()),
+            (_, Kind::Link { target }) => Ok(target.len() as u64),
+            (Body::Link, Kind::File { .. }) => Ok(0),
         }
     }
 

@@ -12,10 +12,10 @@ use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
-use super::walk::Walk;
+use super::walk::{Taken, Walk};
 use super::{Error, Problem};
 use crate::files::{Disk, FileStat, Files};
-use crate::git::{self, Index, Objects, Repository, Tree};
+use crate::git::{self, Objects, Repository, Tree, WorkTree};
 use crate::store::{AppName, StoreId};
 
 /// Whose layer it is.
@@ -75,6 +75,8 @@ pub enum Source {
     Disk(Arc<Path>, Stamp),
     /// In the blob with the file's id.
     Blob(Arc<Objects>),
+    /// In the blob with the file's id, which git would make of this file of the working tree.
+    Stored(Arc<Objects>, Arc<Path>),
     /// In the link itself.
     Link,
 }
@@ -94,7 +96,7 @@ impl File {
         match (&self.kind, &self.source) {
             (Kind::Link { target }, _) => Ok(target.as_bytes().to_vec()),
             (_, Source::Disk(path, _)) => std::fs::read(path),
-            (_, Source::Blob(objects)) => objects.blob(self.id.oid()),
+            (_, Source::Blob(objects) | Source::Stored(objects, _)) => objects.blob(self.id.oid()),
             (_, Source::Link) => Ok(Vec::new()),
         }
     }
@@ -149,11 +151,12 @@ pub struct Lister {
     pub(super) files: Arc<dyn Files>,
     /// Where blobs are, for a commit.
     pub(super) objects: Option<Arc<Objects>>,
-    pub(super) index: Index,
+    /// What git knows of the working tree.
+    pub(super) work_tree: Option<WorkTree>,
     /// Rules that hold in all of `apps/`, weakest first.
     outer: Vec<Gitignore>,
-    /// Whether `.env` files count although git ignores them.
-    pub(super) takes_ignored_env: bool,
+    /// Whether files count as git would store them, and `.env` files that it ignores do not.
+    pub(super) as_stored: bool,
 }
 
 impl Lister {
@@ -162,14 +165,16 @@ impl Lister {
         let project = canonical(project)?;
         let mut outer = Vec::new();
         let mut boundary = project.clone();
-        let mut index = Index::default();
+        let mut work_tree = None;
         if let Some(repository) = repository {
             boundary = canonical(repository.root())?;
-            index = repository.index()?;
-            let missing = |path: &&str| project.join(path).symlink_metadata().is_err();
-            let mut skipped = index.skipped("apps/").filter(missing);
+            let known = work_tree.insert(repository.work_tree()?);
+            let prefix = repository.prefix();
+            let missing = |path: &&str| boundary.join(path).symlink_metadata().is_err();
+            let apps = format!("{prefix}apps/");
+            let mut skipped = known.index().skipped(&apps).filter(missing);
             if let Some(first) = skipped.next() {
-                let path = first.to_owned();
+                let path = first[prefix.len()..].to_owned();
                 let count = 1 + skipped.count();
                 return Err(Error::Files {
                     problems: vec![Problem::Sparse { path, count }],
@@ -196,9 +201,9 @@ impl Lister {
             boundary,
             files: Arc::new(Disk),
             objects: None,
-            index,
+            work_tree,
             outer,
-            takes_ignored_env: true,
+            as_stored: false,
         })
     }
 
@@ -209,17 +214,17 @@ impl Lister {
             boundary: canonical(repository.root())?,
             objects: Some(Arc::clone(tree.objects())),
             files: Arc::new(tree),
-            index: Index::default(),
+            work_tree: None,
             outer: Vec::new(),
-            takes_ignored_env: false,
+            as_stored: true,
         })
     }
 
-    /// Leaves out `.env` files that git ignores: no commit has them, so that they would make
-    /// the working tree differ from every one.
+    /// Lists what a commit of everything would have: `.env` files that git ignores are left
+    /// out, and of a file that git converts (line ends, filters) counts what it would store.
     #[must_use]
-    pub fn without_ignored_env(mut self) -> Self {
-        self.takes_ignored_env = false;
+    pub fn as_stored(mut self) -> Self {
+        self.as_stored = true;
         self
     }
 
@@ -249,11 +254,15 @@ impl Lister {
                 parent.push(part);
                 ignored |= self.ignores(&rules, &parent, true);
             }
-            if !ignored {
-                walk.folder(&root, "", &mut Vec::new(), &mut rules)?;
+            if !ignored || self.tracks_below(&root) {
+                let taken = if ignored {
+                    Taken::Tracked
+                } else {
+                    Taken::Visible
+                };
+                walk.folder(&root, "", taken, &mut Vec::new(), &mut rules)?;
             }
         }
-        walk.tracked()?;
         Ok(walk.end(owner))
     }
 
@@ -279,9 +288,36 @@ impl Lister {
         false
     }
 
+    /// Whether git ignores the path, or a folder that it lies in.
+    pub(super) fn is_ignored(&self, path: &Path, is_dir: bool) -> bool {
+        let Ok(inside) = path.strip_prefix(&self.boundary) else {
+            return false;
+        };
+        let mut rules = Vec::new();
+        let mut place = self.boundary.clone();
+        for part in inside {
+            rules.extend(self.rules_in(&place));
+            place.push(part);
+            if self.ignores(&rules, &place, is_dir || place != path) {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(super) fn tracks(&self, path: &Path) -> bool {
-        let inside = path.strip_prefix(&self.project).ok().and_then(Path::to_str);
-        inside.is_some_and(|path| self.index.tracks(path))
+        self.work_tree.as_ref().is_some_and(|tree| {
+            let inside = tree.inside(path);
+            inside.is_some_and(|path| tree.index().tracks(path))
+        })
+    }
+
+    /// Whether git tracks a file in the folder.
+    pub(super) fn tracks_below(&self, folder: &Path) -> bool {
+        self.work_tree.as_ref().is_some_and(|tree| {
+            let inside = tree.inside(folder);
+            inside.is_some_and(|path| tree.index().tracks_below(&format!("{path}/")))
+        })
     }
 }
 

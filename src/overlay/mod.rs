@@ -116,6 +116,18 @@ pub enum Problem {
         /// What it says.
         target: String,
     },
+    /// A link to what git ignores, or through it.
+    #[error("`{}` is a link to `{}`, which git ignores", path.escape_debug(), target.escape_debug())]
+    #[diagnostic(
+        code(alokai::overlay::link_ignored),
+        help("commit what it leads to, or remove the link")
+    )]
+    LinkIgnored {
+        /// The link, relative to the project.
+        path: String,
+        /// What it says.
+        target: String,
+    },
     /// A link to a folder that holds it.
     #[error("`{}` is a link to `{}`, a folder that contains the link itself", path.escape_debug(), target.escape_debug())]
     #[diagnostic(code(alokai::overlay::link_cycle), help("remove the link"))]

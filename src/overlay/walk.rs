@@ -1,7 +1,7 @@
 //! Walking a layer's folder: what counts, and what becomes of links.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::ContentId;
@@ -13,6 +13,15 @@ use crate::path::{normalize, relative};
 
 fn is_env(name: &str) -> bool {
     name == ".env" || name.starts_with(".env.")
+}
+
+/// What of a folder is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// What git does not ignore, and what it tracks.
+    Visible,
+    /// What git tracks: the folder is ignored.
+    Tracked,
 }
 
 /// One layer, while it is listed.
@@ -54,32 +63,33 @@ impl<'a> Walk<'a> {
         &mut self,
         folder: &Path,
         path: &str,
+        taken: Taken,
         through: &mut Vec<PathBuf>,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
         let depth = rules.len();
         rules.extend(self.lister.rules_in(folder));
         for (name, node) in self.entries(folder)? {
+            if name == ".git" || name == "node_modules" {
+                continue;
+            }
             let entry = folder.join(&name);
+            let is_folder = node == Node::Folder;
+            let is_ignored =
+                taken == Taken::Tracked || self.lister.ignores(rules, &entry, is_folder);
+            if is_ignored && !self.counts(&entry, is_folder, taken) {
+                continue;
+            }
             let Some(name) = name.to_str() else {
                 self.problems.push(Problem::Name {
                     path: format!("{}/{path}{}", self.folder, name.to_string_lossy()),
                 });
                 continue;
             };
-            if name == ".git" || name == "node_modules" {
-                continue;
-            }
             let inner = format!("{path}{name}");
-            let is_folder = node == Node::Folder;
-            if self.lister.ignores(rules, &entry, is_folder) {
-                let is_env = is_env(name) && self.lister.takes_ignored_env;
-                if is_folder || !(is_env || self.lister.tracks(&entry)) {
-                    continue;
-                }
-            }
             if is_folder {
-                self.folder(&entry, &format!("{inner}/"), through, rules)?;
+                let taken = if is_ignored { Taken::Tracked } else { taken };
+                self.folder(&entry, &format!("{inner}/"), taken, through, rules)?;
             } else {
                 self.add(&entry, inner, node, through)?;
             }
@@ -88,38 +98,26 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Whether something counts although git ignores it: what is tracked, and `.env` files.
+    fn counts(&self, entry: &Path, is_folder: bool, taken: Taken) -> bool {
+        if is_folder {
+            return self.lister.tracks_below(entry);
+        }
+        let is_env = entry
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_env);
+        (is_env && taken == Taken::Visible && !self.lister.as_stored) || self.lister.tracks(entry)
+    }
+
     /// Lists the files in the walk's own folder, and none below.
     pub fn top(&mut self) -> Result<(), Error> {
         for (name, node) in self.entries(self.root)? {
             let file = self.root.join(&name);
             let Some(name) = name.to_str() else { continue };
-            if node != Node::Folder && !self.lister.ignores(&[], &file, false) {
+            let is_ignored = self.lister.ignores(&[], &file, false) && !self.lister.tracks(&file);
+            if node != Node::Folder && !is_ignored {
                 self.add(&file, name.to_owned(), node, &mut Vec::new())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Files that git tracks in folders that a rule ignores.
-    pub fn tracked(&mut self) -> Result<(), Error> {
-        let prefix = format!("{}/", self.folder);
-        let lister = self.lister;
-        for tracked in lister.index.below(&prefix) {
-            let path = &tracked[prefix.len()..];
-            if self.files.contains_key(path) || path.split('/').any(|part| part == "node_modules") {
-                continue;
-            }
-            let file = self.root.join(path);
-            // Deleted, or now below a link: the walk has seen what is there.
-            let real = file
-                .parent()
-                .and_then(|parent| self.lister.files.real(parent).ok());
-            if real.as_deref() != file.parent() {
-                continue;
-            }
-            match self.lister.files.node(&file) {
-                Ok(Node::Folder) | Err(_) => {}
-                Ok(node) => self.add(&file, path.to_owned(), node, &mut Vec::new())?,
             }
         }
         Ok(())
@@ -145,88 +143,130 @@ impl<'a> Walk<'a> {
     }
 
     fn content(&mut self, file: &Path, path: String, stat: &FileStat) -> Result<(), Error> {
-        let known = || {
-            let inside = file.strip_prefix(&self.lister.project).ok()?.to_str()?;
-            self.lister.index.unchanged(inside, stat)
-        };
-        let (id, source) = if let (Some(blob), Some(objects)) = (stat.blob, &self.lister.objects) {
-            (blob.into(), Source::Blob(Arc::clone(objects)))
-        } else {
-            let id = match known() {
-                Some(id) => id.into(),
-                None => ContentId::of_file(file).map_err(reading(file))?,
-            };
-            (id, Source::Disk(file.into(), Stamp::new(stat)))
+        let work_tree = self.lister.work_tree.as_ref();
+        let (id, source) = match (stat.blob, &self.lister.objects, work_tree) {
+            (Some(blob), Some(objects), _) => (blob.into(), Source::Blob(Arc::clone(objects))),
+            (_, _, Some(tree)) if self.lister.as_stored => {
+                let stored = tree.stored(file, stat).map_err(reading(file))?;
+                let source = if stored.is_converted {
+                    Source::Stored(Arc::clone(tree.objects()), file.into())
+                } else {
+                    Source::Disk(file.into(), Stamp::new(stat))
+                };
+                (stored.id.into(), source)
+            }
+            (_, _, tree) => {
+                let id = match tree {
+                    Some(tree) => tree.on_disk(file, stat).map(ContentId::from),
+                    None => ContentId::of_file(file),
+                };
+                let source = Source::Disk(file.into(), Stamp::new(stat));
+                (id.map_err(reading(file))?, source)
+            }
         };
         let kind = Kind::File {
-            executable: stat.executable,
+            executable: work_tree.map_or(stat.executable, |tree| tree.is_executable(file, stat)),
         };
         let file = File { kind, id, source };
         self.files.insert(path.into(), Arc::new(file));
         Ok(())
     }
 
-    /// Inside the app: kept. Elsewhere in the repository: the content. Outside: a problem.
-    /// `through` are the folders that links have led through, against cycles.
+    /// Inside the app: kept. Elsewhere in the repository: the content, unless git ignores it.
+    /// Outside: a problem. `through` are the folders that links have led through, against cycles.
     fn link(&mut self, file: &Path, path: String, through: &mut Vec<PathBuf>) -> Result<(), Error> {
         let target = self.lister.files.target(file).map_err(reading(file))?;
-        let shown = |problem: fn(String, String) -> Problem| {
-            let folder = self.folder;
-            problem(
-                format!("{folder}/{path}"),
-                target.to_string_lossy().into_owned(),
-            )
-        };
         let parent = file.parent().unwrap_or(self.root);
         let lexical = normalize(&parent.join(&target));
-        if through.is_empty() && lexical.starts_with(self.root) {
-            let target = relative(parent, &lexical);
-            let Some(target) = target.to_str() else {
-                self.problems.push(shown(|path, _| Problem::Name { path }));
-                return Ok(());
-            };
-            let link = File {
-                kind: Kind::Link {
-                    target: target.into(),
-                },
-                id: ContentId::of(target.as_bytes()),
-                source: Source::Link,
-            };
-            self.files.insert(path.into(), Arc::new(link));
+        let mut links = Vec::new();
+        let mut note = |link: &Path| links.push(link.to_owned());
+        let real = self.lister.files.resolve(file, &mut note);
+        // `x/../y` is only `y` where `x` is no link.
+        let is_plain = || !has_detour(&target) || real.as_ref().is_ok_and(|real| *real == lexical);
+        if through.is_empty() && lexical.starts_with(self.root) && is_plain() {
+            self.keep(file, path, parent, &lexical);
             return Ok(());
         }
         self.is_closed = false;
-        let Ok(real) = self.lister.files.real(file) else {
-            let outside = !lexical.starts_with(&self.lister.boundary);
-            self.problems.push(if outside {
-                shown(|path, target| Problem::LinkOutside { path, target })
-            } else {
-                shown(|path, target| Problem::LinkDangling { path, target })
-            });
-            return Ok(());
+        let problem = match &real {
+            Ok(real) => self.refuses(real, &links[1.min(links.len())..]),
+            Err(_) if lexical.starts_with(&self.lister.boundary) => Some(Refused::Dangling),
+            Err(_) => Some(Refused::Outside),
         };
-        let in_git = real.components().any(|part| part.as_os_str() == ".git");
-        if in_git || !real.starts_with(&self.lister.boundary) {
-            self.problems
-                .push(shown(|path, target| Problem::LinkOutside { path, target }));
+        let problem = match (problem, real) {
+            (None, Ok(real)) => match self.lister.files.node(&real).map_err(reading(&real))? {
+                Node::File(stat) => return self.content(&real, path, &stat),
+                Node::Folder if through.contains(&real) || file.starts_with(&real) => {
+                    Refused::Cycle
+                }
+                Node::Folder => return self.behind(&real, &path, through),
+                Node::Link | Node::Special => Refused::Special,
+            },
+            (problem, _) => problem.unwrap_or(Refused::Dangling),
+        };
+        // No commit has an `.env` file that git ignores, so a link to one is as good as ignored.
+        let is_missing = matches!(problem, Refused::Dangling | Refused::Ignored);
+        let name = lexical.file_name().and_then(|name| name.to_str());
+        if self.lister.as_stored && is_missing && name.is_some_and(is_env) {
             return Ok(());
         }
-        match self.lister.files.node(&real).map_err(reading(&real))? {
-            Node::File(stat) => return self.content(&real, path, &stat),
-            Node::Folder => {}
-            Node::Link | Node::Special => {
-                self.problems
-                    .push(shown(|path, _| Problem::Special { path }));
-                return Ok(());
-            }
+        let path = format!("{}/{path}", self.folder);
+        let target = target.to_string_lossy().into_owned();
+        self.problems.push(problem.of(path, target));
+        Ok(())
+    }
+
+    /// Keeps a link within the app.
+    fn keep(&mut self, file: &Path, path: String, parent: &Path, to: &Path) {
+        let target = relative(parent, to);
+        let Some(target) = target.to_str() else {
+            let path = file.strip_prefix(&self.lister.project).unwrap_or(file);
+            let path = path.to_string_lossy().into_owned();
+            self.problems.push(Problem::Name { path });
+            return;
+        };
+        let link = File {
+            kind: Kind::Link {
+                target: target.into(),
+            },
+            id: ContentId::of(target.as_bytes()),
+            source: Source::Link,
+        };
+        self.files.insert(path.into(), Arc::new(link));
+    }
+
+    /// Why what a link leads to, over other links, cannot be copied.
+    fn refuses(&self, real: &Path, links: &[PathBuf]) -> Option<Refused> {
+        let Ok(inside) = real.strip_prefix(&self.lister.boundary) else {
+            return Some(Refused::Outside);
+        };
+        let has = |name: &str| inside.iter().any(|part| part == name);
+        if has(".git") {
+            return Some(Refused::Outside);
         }
-        if through.contains(&real) || file.starts_with(&real) {
-            self.problems
-                .push(shown(|path, target| Problem::LinkCycle { path, target }));
-            return Ok(());
-        }
-        through.push(real.clone());
-        // What git would not ignore, where it really lies.
+        let lister = self.lister;
+        let is_env = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            !lister.as_stored && name.is_some_and(is_env)
+        };
+        let is_hidden = |path: &Path, is_folder: bool| {
+            let is_tracked = lister.tracks(path) || (is_folder && lister.tracks_below(path));
+            let is_ignored = || match path.parent() {
+                // Only the file itself may be ignored, as in a layer.
+                Some(parent) if is_env(path) => lister.is_ignored(parent, true),
+                _ => lister.is_ignored(path, is_folder),
+            };
+            !is_tracked && is_ignored()
+        };
+        let is_folder = matches!(lister.files.node(real), Ok(Node::Folder));
+        let hidden = has("node_modules")
+            || is_hidden(real, is_folder)
+            || links.iter().any(|link| is_hidden(link, false));
+        hidden.then_some(Refused::Ignored)
+    }
+
+    /// Lists a folder that a link has led to: what git would not ignore, where it really lies.
+    fn behind(&mut self, real: &Path, path: &str, through: &mut Vec<PathBuf>) -> Result<(), Error> {
         let above = real
             .ancestors()
             .skip(1)
@@ -235,7 +275,13 @@ impl<'a> Walk<'a> {
             .filter_map(|folder| self.lister.rules_in(folder))
             .collect();
         rules.reverse();
-        self.folder(&real, &format!("{path}/"), through, &mut rules)?;
+        let taken = if self.lister.is_ignored(real, true) {
+            Taken::Tracked
+        } else {
+            Taken::Visible
+        };
+        through.push(real.to_owned());
+        self.folder(real, &format!("{path}/"), taken, through, &mut rules)?;
         through.pop();
         Ok(())
     }
@@ -244,6 +290,35 @@ impl<'a> Walk<'a> {
     fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, Node)>, Error> {
         self.lister.files.entries(folder).map_err(reading(folder))
     }
+}
+
+/// Why a link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Outside,
+    Dangling,
+    Ignored,
+    Cycle,
+    Special,
+}
+
+impl Refused {
+    fn of(self, path: String, target: String) -> Problem {
+        match self {
+            Self::Outside => Problem::LinkOutside { path, target },
+            Self::Dangling => Problem::LinkDangling { path, target },
+            Self::Ignored => Problem::LinkIgnored { path, target },
+            Self::Cycle => Problem::LinkCycle { path, target },
+            Self::Special => Problem::Special { path },
+        }
+    }
+}
+
+/// Whether `..` comes after a name in a link's target.
+fn has_detour(target: &Path) -> bool {
+    let mut parts = target.components();
+    parts.any(|part| matches!(part, Component::Normal(_)))
+        && parts.any(|part| part == Component::ParentDir)
 }
 
 fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {

@@ -12,8 +12,10 @@ use super::destination::Destination;
 use super::failure::StageError;
 use super::preflight::Ready;
 use super::prune::{FOLDER, files};
+use crate::event::Events;
 use crate::oci::{self, Descriptor, Digest, Manifest};
 use crate::plan::{ImagePlan, Plan};
+use crate::workspace::installed;
 
 /// `CycloneDX` 1.6: <https://cyclonedx.org/docs/1.6/json/>.
 const SBOM: &str = "application/vnd.cyclonedx+json";
@@ -26,17 +28,22 @@ const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// Attaches both to an image that is where it goes, before it gets its name.
 pub async fn attach(
-    plan: &Plan,
-    ready: &Ready,
+    (plan, ready): (&Plan, &Ready),
     planned: &ImagePlan,
     image: &Image,
     digest: Digest,
     destination: &Destination,
+    events: &Events,
 ) -> Result<(), StageError> {
     let reference = &image.reference;
     let subject = destination.describe(reference, digest).await?;
     let folder = plan.workdir(&planned.unit).join(FOLDER);
-    let listing = tokio::task::spawn_blocking(move || dependencies(&folder)).await;
+    let working = events.working();
+    let listing = tokio::task::spawn_blocking(move || {
+        let _working = working;
+        dependencies(&folder)
+    });
+    let listing = listing.await;
     let dependencies =
         listing.unwrap_or_else(|crashed| std::panic::resume_unwind(crashed.into_panic()))?;
     let predicate = ("in-toto.io/predicate-type", PROVENANCE);
@@ -75,12 +82,12 @@ struct Dependency {
     license: Option<String>,
 }
 
-/// Packages in a pruned folder, by their package URL; those without a name or version of their own are part of
-/// others.
+/// Packages in a pruned folder, by their package URL; a manifest without a name or version is
+/// part of another package.
 fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageError> {
     let mut found = BTreeMap::new();
     for (path, file) in files(folder, |_| true)? {
-        if !is_package(&path) {
+        if !installed::is_manifest(&path) {
             continue;
         }
         let Ok(text) = std::fs::read(&file) else {
@@ -102,16 +109,6 @@ fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageErro
         );
     }
     Ok(found)
-}
-
-/// Whether it is `…/node_modules/<name>/package.json`, with or without a scope.
-fn is_package(path: &Path) -> bool {
-    let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
-    match parts.as_slice() {
-        [.., "node_modules", scope, _, "package.json"] => scope.starts_with('@'),
-        [.., "node_modules", name, "package.json"] => !name.starts_with('@'),
-        _ => false,
-    }
 }
 
 /// The package URL: <https://github.com/package-url/purl-spec>.

@@ -7,9 +7,9 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::Interrupt;
 use super::failure::{Error, Io};
-use crate::event::Stage;
+use crate::event::{Events, Stage};
 
 /// Held while a run writes.
 #[derive(Debug)]
@@ -38,22 +38,22 @@ pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
 
 impl Lock {
     /// Takes the project's lock, waiting for another run if there is one.
-    pub fn take(project: &Path, context: &Context) -> Result<Self, Error> {
+    pub fn take(project: &Path, events: &Events, interrupt: &Interrupt) -> Result<Self, Error> {
         let path = own_folder(project)?.join("lock");
         let mut file = open(&path)?;
         let mut told = false;
         let mut waiting = None;
         while !is_taken(&file, &path)? {
-            waiting.get_or_insert_with(|| context.events.outside());
+            waiting.get_or_insert_with(|| events.outside());
             if !told {
-                context.events.notice(format!(
+                events.notice(format!(
                     "another run works in `{}` ({}); waiting for it to end",
                     project.display(),
                     holder(&mut file)
                 ));
                 told = true;
             }
-            if context.interrupt.stopped() {
+            if interrupt.stopped() {
                 return Err(Error::Interrupted {
                     stage: Stage::Compose,
                     failures: Vec::new(),

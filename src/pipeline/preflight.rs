@@ -19,7 +19,7 @@ use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
-use crate::event::Stage;
+use crate::event::{Events, Stage};
 use crate::oci::{Digest, Layout, dockerfile};
 use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
 use crate::registry;
@@ -135,9 +135,10 @@ impl Ready {
         planned: &ImagePlan,
         image: &Image,
         digest: Digest,
+        events: &Events,
     ) -> Result<(), StageError> {
         let destination = self.destination.as_ref().expect("the run pushes");
-        attest::attach(plan, self, planned, image, digest, destination).await
+        attest::attach((plan, self), planned, image, digest, destination, events).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::failure::{Settled, StageError};
 use super::halt::Halt;
 use super::image::AT_ONCE;
 use super::preflight::Ready;
-use crate::event::{Stage, Unit};
+use crate::event::{Events, Stage, Unit};
 use crate::oci::Digest;
 use crate::plan::{Plan, Reference};
 use crate::registry::Error;
@@ -48,7 +48,7 @@ pub async fn run(
             let note = |pushed: &Pushed| pushed.digest.to_string();
             let work = async {
                 let _outside = context.events.outside();
-                let work = one(plan, ready, &unit, image).boxed_local();
+                let work = one((plan, ready), &unit, image, &context.events).boxed_local();
                 context
                     .interrupt
                     .unless_stopped(Error::Interrupted.into(), work)
@@ -63,12 +63,17 @@ pub async fn run(
 }
 
 /// Its name comes last: whoever pulls by it gets all there is.
-async fn one(plan: &Plan, ready: &Ready, unit: &Unit, image: &Image) -> Result<Pushed, StageError> {
+async fn one(
+    (plan, ready): (&Plan, &Ready),
+    unit: &Unit,
+    image: &Image,
+    events: &Events,
+) -> Result<Pushed, StageError> {
     let planned = plan.image(&image.unit).expect("made from the plan");
     let builder = ready.maker(image);
     let digest = builder.push(unit, image).await?;
     if plan.attest {
-        ready.attest(plan, planned, image, digest).await?;
+        ready.attest(plan, planned, image, digest, events).await?;
     }
     builder.tag(image, digest).await?;
     Ok(Pushed {

@@ -26,6 +26,11 @@ const packages = {
   '@acme/old': { name: '@acme/old', version: '0.0.1', license: { type: 'BSD', url: 'https://example.com' } },
   '@acme/own': { name: '@acme/own', version: '2.0.0' },
   'next/dist/compiled/part': { name: 'part', version: '1.0.0' },
+  '.pnpm/stored@3.0.0/node_modules/stored': { name: 'stored', version: '3.0.0' },
+  '.pnpm/@acme+stored@3.0.0/node_modules/@acme/stored': { name: '@acme/stored', version: '3.0.0' },
+  '.nitro/second@2.0.0': { name: 'second', version: '2.0.0' },
+  '.nitro/@acme/second@2.0.0': { name: '@acme/second', version: '2.0.0' },
+  '@acme/own/node_modules/@acme/bundled': { name: '@acme/bundled', version: '0.1.0' },
   'nobody': { private: true },
 };
 for (const [folder, content] of Object.entries(packages)) {
@@ -186,21 +191,49 @@ fn an_image_comes_with_its_dependencies_and_its_origin() {
     );
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+/// Names and versions of every manifest below a `node_modules`, as a plain walk finds them.
+fn manifests(folder: &std::path::Path) -> BTreeSet<(String, String)> {
+    let files = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .map(Result::unwrap);
+    let manifests = files.filter(|file| {
+        file.file_name() == "package.json"
+            && file.path().to_string_lossy().contains("/node_modules/")
+    });
+    let read = |file: walkdir::DirEntry| {
+        let manifest: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        let name = manifest["name"].as_str()?.to_owned();
+        Some((name, manifest["version"].as_str()?.to_owned()))
+    };
+    manifests.filter_map(read).collect()
+}
+
 fn lists_what_is_in_it(sbom: &Value, project: &Project) {
     let components = sbom["components"].as_array().expect("a list");
     let wanted = [
+        ("pkg:npm/%40acme/bundled@0.1.0", json!(null)),
         ("pkg:npm/%40acme/old@0.0.1", json!(null)),
         ("pkg:npm/%40acme/own@2.0.0", json!(null)),
+        ("pkg:npm/%40acme/second@2.0.0", json!(null)),
+        ("pkg:npm/%40acme/stored@3.0.0", json!(null)),
         (
             "pkg:npm/%40acme/theme@1.2.3-beta.1%2Bbuild.5",
             json!([{ "license": { "name": "SEE LICENSE IN LICENSE" } }]),
         ),
         ("pkg:npm/next@14.0.0", json!([{ "expression": "MIT" }])),
         ("pkg:npm/next@15.1.0", json!([{ "expression": "MIT" }])),
+        // A bundler has put it into another package.
+        ("pkg:npm/part@1.0.0", json!(null)),
+        ("pkg:npm/second@2.0.0", json!(null)),
         (
             "pkg:npm/sharp@0.33.0",
             json!([{ "expression": "(Apache-2.0 OR LGPL-3.0-or-later)" }]),
         ),
+        ("pkg:npm/stored@3.0.0", json!(null)),
     ];
     let listed: Vec<_> = components
         .iter()
@@ -212,7 +245,17 @@ fn lists_what_is_in_it(sbom: &Value, project: &Project) {
         })
         .collect();
     assert_eq!(listed, wanted);
-    let theme = &components[2];
+    // Nothing is missing that lies there.
+    let named: BTreeSet<_> = components
+        .iter()
+        .map(|component| (text(&component["name"]), text(&component["version"])))
+        .collect();
+    let deploy = project.path(&format!(".out/us/{FRONTEND}/.deploy"));
+    assert_eq!(named, manifests(&deploy));
+    let theme = components
+        .iter()
+        .find(|component| component["name"] == "@acme/theme")
+        .expect("it is listed");
     assert_eq!(
         (&theme["name"], &theme["version"]),
         (&json!("@acme/theme"), &json!("1.2.3-beta.1+build.5"))

@@ -186,16 +186,11 @@ fn statistics_are_gits() {
         );
         text.trim_end().to_owned()
     };
-    let without_bytes = |text: &str| {
-        let lines = text
-            .lines()
-            .map(|line| line.split("Bin").next().unwrap().trim().to_owned());
+    let lines = |text: &str| {
+        let lines = text.lines().map(|line| line.trim().to_owned());
         lines.collect::<Vec<_>>()
     };
-    assert_eq!(
-        without_bytes(&ours(&["--stat"])),
-        without_bytes(&gits("--stat"))
-    );
+    assert_eq!(lines(&ours(&["--stat"])), lines(&gits("--stat")));
     let statuses = |text: &str| {
         // How alike two files are, git measures in its own way.
         let lines = text
@@ -224,4 +219,60 @@ fn what_cannot_be_compared_is_named() {
     assert!(run(&["fashion", "us"]).contains("is a template"));
     assert!(run(&["us", "eu", "--app", "web"]).contains("no app `web`"));
     assert!(run(&["us", "--since", "nowhere"]).contains("no commit `nowhere`"));
+}
+
+/// The most memory that the program had in the project, in bytes. The kernel counts it.
+fn peak(project: &crate::support::Project, arguments: &[&str]) -> (crate::support::Run, u64) {
+    let mut command = project.command(arguments);
+    let program = command.get_program().to_owned();
+    let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    // A shell that waits for it alone, and then says what its children took.
+    let script = "import resource, subprocess, sys\n\
+                  code = subprocess.run(sys.argv[1:]).returncode\n\
+                  peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n\
+                  print(peak, file=sys.stderr)\n\
+                  sys.exit(code)";
+    let environment: Vec<_> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    command = std::process::Command::new("python3");
+    command
+        .args(["-c", script])
+        .arg(program)
+        .args(given)
+        .current_dir(project.root())
+        .env_clear()
+        .envs(environment);
+    let run: crate::support::Run = command.output().expect("python runs").into();
+    let peak: u64 = run.stderr.lines().last().unwrap().parse().unwrap();
+    (run, peak * 1024)
+}
+
+#[test]
+fn a_binary_of_400_mb_takes_no_400_mb_of_memory() {
+    const SIZE: u64 = 400_000_000;
+    let project = crate::support::Project::shop();
+    let video = project.path("apps/storefront-unified-nextjs/public/video.bin");
+    let write = |size: u64| {
+        let file = std::fs::File::create(&video).unwrap();
+        file.set_len(size).unwrap();
+    };
+    write(SIZE);
+    // On both sides: from the working tree and from a commit.
+    let diff = ["store", "diff", "us", "--since", "HEAD", "--json"];
+    for (old, new) in [(None, Some(SIZE)), (Some(SIZE), Some(SIZE - 1))] {
+        let (run, peak) = peak(&project, &diff);
+        let told = run.succeeds().json();
+        let file = &told["files"][0];
+        assert_eq!(file["binary"], true, "{told}");
+        assert_eq!(file["oldBytes"].as_u64(), old, "{told}");
+        assert_eq!(file["newBytes"].as_u64(), new, "{told}");
+        assert!(peak < 150_000_000, "{peak} bytes");
+        if old.is_none() {
+            git(project.root(), &["add", "--all"]);
+            git(project.root(), &["commit", "--quiet", "--message", "video"]);
+            write(SIZE - 1);
+        }
+    }
 }

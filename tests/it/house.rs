@@ -34,7 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("registry", &["oci"]),
     ("cache", &[]),
     ("event", &["store", "cache"]),
-    ("files", &[]),
+    ("files", &["path"]),
     ("config", &["store", "files", "oci", "workspace"]),
     ("git", &["files"]),
     ("overlay", &["store", "config", "files", "git", "path"]),
@@ -69,7 +69,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "pipeline",
         &[
             "store", "config", "files", "overlay", "plan", "event", "path", "cache", "oci",
-            "registry",
+            "registry", "workspace",
         ],
     ),
     ("report", &["event"]),

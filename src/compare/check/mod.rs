@@ -340,6 +340,7 @@ impl Check<'_> {
             let at = match problem {
                 overlay::Problem::LinkOutside { path, .. }
                 | overlay::Problem::LinkDangling { path, .. }
+                | overlay::Problem::LinkIgnored { path, .. }
                 | overlay::Problem::LinkCycle { path, .. }
                 | overlay::Problem::Special { path }
                 | overlay::Problem::Sparse { path, .. }

@@ -140,9 +140,10 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
         if let (true, Standing::Behind, Some(base), Some((_, inherited))) =
             (with_patches, one.standing, base, &candidate.inherited)
         {
-            let version = |content| Version {
+            let version = |content: Vec<u8>| Version {
                 path: one.file.clone(),
                 mode: "100644",
+                size: content.len() as u64,
                 content,
             };
             let now = version(read(inherited, &one.file)?);
@@ -215,9 +216,39 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
         } else {
             ours_in_conflicts(&merged.content).len()
         },
-        content: Some(merged.content),
+        content: Some(checked_out(merged.content, &candidate, &ours)?),
         ..nothing
     })
+}
+
+/// Merged content as it goes to the working tree, where a file may have other line ends than
+/// git stores. What a filter has made of the file cannot be merged.
+fn checked_out(merged: Vec<u8>, candidate: &Candidate, ours: &[u8]) -> Result<Vec<u8>, Error> {
+    let Source::Stored(_, file) = &candidate.content.source else {
+        return Ok(merged);
+    };
+    let path = &candidate.place.file;
+    let failed = |source| Error::Read {
+        path: path.clone(),
+        source,
+    };
+    let on_disk = std::fs::read(file).map_err(failed)?;
+    if on_disk == ours {
+        return Ok(merged);
+    }
+    let with_crlf = |content: &[u8]| -> Vec<u8> {
+        let lines = content.split_inclusive(|byte| *byte == b'\n');
+        lines
+            .flat_map(|line| match line.strip_suffix(b"\n") {
+                Some(line) => [line.strip_suffix(b"\r").unwrap_or(line), b"\r\n"].concat(),
+                None => line.to_vec(),
+            })
+            .collect()
+    };
+    if on_disk == with_crlf(ours) {
+        return Ok(with_crlf(&merged));
+    }
+    Err(Error::BinaryMerge { path: path.clone() })
 }
 
 /// Every file of the stores that some layer above has, or may have had.
@@ -226,7 +257,7 @@ fn candidates<'a>(
     repository: &Repository,
     stores: &[&'a Store],
 ) -> Result<Vec<Candidate<'a>>, Error> {
-    let lister = Lister::new(&project.root, Some(repository))?.without_ignored_env();
+    let lister = Lister::new(&project.root, Some(repository))?.as_stored();
     let mut known = BTreeMap::<String, Arc<Layer>>::new();
     let mut list = |owner: &Owner, folder: &str| -> Result<Arc<Layer>, Error> {
         if let Some(layer) = known.get(folder) {
@@ -262,7 +293,9 @@ fn candidates<'a>(
                 let file_path = format!("{own_folder}/{path}");
                 // What a link has led to lies elsewhere, and its history too.
                 let is_here = match &file.source {
-                    Source::Disk(from, _) => **from == *lister.project().join(&file_path),
+                    Source::Disk(from, _) | Source::Stored(_, from) => {
+                        **from == *lister.project().join(&file_path)
+                    }
                     Source::Blob(_) | Source::Link => false,
                 };
                 if is_from_base(path) || !is_here {

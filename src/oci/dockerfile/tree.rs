@@ -1,8 +1,10 @@
 //! The image's tree while steps are laid on it: the base's, and what was added.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::oci::{BaseTree, Content, Entry, Owner};
+use crate::path::{self, Step};
 
 /// How many links a path may lead over, as the engine has it.
 const MOST_LINKS: usize = 255;
@@ -177,31 +179,13 @@ pub(super) fn resolve<'a>(
             part => rest.push(part),
         }
     }
-    rest.reverse();
-    let mut links = 0;
-    let mut resolved = String::new();
-    while let Some(part) = rest.pop() {
-        match part {
-            "" | "." => continue,
-            ".." => {
-                resolved.truncate(resolved.rfind('/').unwrap_or(0));
-                continue;
-            }
-            _ => {}
-        }
-        let before = resolved.len();
-        if before > 0 {
-            resolved.push('/');
-        }
-        resolved.push_str(part);
-        if let Some(target) = link(&resolved) {
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(format!("`{path}` leads over too many links"));
-            }
-            resolved.truncate(if target.starts_with('/') { 0 } else { before });
-            rest.extend(target.split('/').rev());
-        }
-    }
-    Ok(resolved)
+    let clean = Path::new("/").join(rest.join("/"));
+    let look = |place: &Path| {
+        let place = place.to_str().unwrap_or_default().trim_start_matches('/');
+        Ok(link(place).map_or(Step::Folder, |target| Step::Link(target.into())))
+    };
+    let resolved = path::resolve(&clean, MOST_LINKS, look)
+        .map_err(|_| format!("`{path}` leads over too many links"))?;
+    let resolved = resolved.to_str().unwrap_or_default();
+    Ok(resolved.trim_start_matches('/').to_owned())
 }

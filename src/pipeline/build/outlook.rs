@@ -78,7 +78,7 @@ impl Resolved {
         if force || plan.task(id).never_kept.is_some() {
             return Found::Nothing;
         }
-        if let Some(entry) = cache.find(self.key) {
+        if let Some(entry) = cache.peek(self.key) {
             return Found::Kept(entry);
         }
         let output = Place::new(plan, id).holds(self.key, None);
@@ -128,6 +128,7 @@ impl Outlook {
         let mut waiting = with_upstream(plan, wanted(plan));
         while let Some(level) = outlook.next_level(plan, &mut waiting) {
             outlook.look(plan, &level, &context.cache, context.force);
+            outlook.mark_used(&level, &context.cache);
             for id in level.iter().filter(|id| distrusted.contains(id)) {
                 outlook.found[id.index()] = Some(Found::Nothing);
             }
@@ -188,6 +189,20 @@ impl Outlook {
                 None => Found::Unknown,
             };
             self.found[id.index()] = Some(found);
+        }
+    }
+
+    /// What was found counts as used from now on.
+    fn mark_used(&self, level: &[TaskId], cache: &Cache) {
+        for id in level {
+            let (found, resolved) = (&self.found[id.index()], &self.resolved[id.index()]);
+            let (Some(Found::Kept(entry)), Some(resolved)) = (found, resolved) else {
+                continue;
+            };
+            cache.find(entry.key);
+            if !resolved.reads.is_empty() {
+                cache.find(resolved.primary.of_reads());
+            }
         }
     }
 

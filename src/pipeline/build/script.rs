@@ -180,9 +180,11 @@ pub async fn run(
         unit: unit.clone(),
     });
     let span = context.events.begin(&unit);
+    let working = context.events.working();
     let ready = Place::of_script(plan, id)
         .map_err(StageError::from)
         .and_then(|place| Ok((begin(plan, id, &place, context)?, place)));
+    drop(working);
     let (begun, place) = match ready {
         Ok(ready) => ready,
         Err(error) => {
@@ -219,7 +221,10 @@ pub async fn run(
             elapsed,
             figures,
         };
-        tokio::task::spawn_blocking(move || settle(&plan, id, done, &context))
+        tokio::task::spawn_blocking(move || {
+            let _working = context.events.working();
+            settle(&plan, id, done, &context)
+        })
     };
     let kept = match keeping.await {
         Ok(kept) => kept?,

@@ -246,6 +246,7 @@ impl<'a> Building<'a> {
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
         self.start(id, Running::Taking);
         self.running.spawn_blocking(move || {
+            let _working = context.events.working();
             let taken = script::take(&plan, id, &resolved, entry.as_ref(), &context);
             (id, taken)
         });

@@ -94,6 +94,7 @@ async fn build(docker: &Docker, order: Order<'_>, context: &Context) -> Result<I
     // Packing is this program's own time; once it is done, the engine works alone.
     let events = context.events.clone();
     let packing = tokio::task::spawn_blocking(move || {
+        let _working = events.working();
         let packed = pack.write(SyncIoBridge::new(writer));
         packed.map(|()| events.outside())
     });

@@ -2,9 +2,11 @@
 //! each has for itself, so that it is packed, sent and kept once.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::oci::Entry;
 use crate::store::{AppKind, Framework};
+use crate::workspace::installed;
 
 /// A layer, from the one that changes least up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,24 +51,17 @@ fn packages(kind: AppKind) -> &'static [&'static str] {
 
 /// Where a path of the image belongs.
 pub fn part(path: &str, kind: AppKind) -> Part {
-    let mut folders = path
-        .split('/')
-        .skip_while(|folder| *folder != "node_modules");
-    if folders.next().is_none() {
+    let path = Path::new(path);
+    if !installed::is_installed(path) {
         return Part::App;
     }
-    let Some(first) = folders.next() else {
-        return Part::Dependencies;
-    };
-    let name = match (first, folders.next()) {
-        // pnpm's `next@15.1.0_react@19.0.0`, `@next+env@15.1.0`.
-        (".pnpm", Some(id)) => {
-            let end = id.char_indices().skip(1).find(|(_, c)| *c == '@');
-            id[..end.map_or(id.len(), |(at, _)| at)].replace('+', "/")
-        }
-        (scope, Some(name)) if scope.starts_with('@') => format!("{scope}/{name}"),
-        (name, _) => name.to_owned(),
-    };
+    let outermost = installed::packages(path).into_iter().next();
+    // A scope's folder goes with its packages.
+    let last = path.file_name().and_then(|name| name.to_str());
+    let name = outermost.map_or_else(
+        || last.unwrap_or_default().to_owned(),
+        |package| package.name,
+    );
     let is_of = |package: &&str| {
         package.strip_suffix('/').map_or(*package == name, |scope| {
             name.split('/').next() == Some(scope)

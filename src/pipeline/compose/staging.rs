@@ -90,9 +90,9 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
             .map_err(failed()),
         (Kind::File { .. }, Body::Copy(source, stamp)) => {
             if let Some(read) = sources.take(source, stamp)? {
-                return create(&read.content, read.mode & 0o777).map_err(failed());
+                return create(&read.content, composed_mode(read.mode, mode)).map_err(failed());
             }
-            copy(source, path, place)?;
+            copy(source, path, place, mode)?;
             let now = source.metadata().map_err(Io::at("read", source))?;
             unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
@@ -105,8 +105,20 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
     }
 }
 
+/// A source's permissions, with the executable bits of the composition: git's index has them
+/// where `core.fileMode` is off.
+fn composed_mode(source: u32, composed: u32) -> u32 {
+    let source = source & 0o777;
+    match (source & 0o100 != 0, composed & 0o100 != 0) {
+        (true, false) => source & 0o666,
+        // Whoever may read it may execute it.
+        (false, true) => source | (source & 0o444) >> 2,
+        _ => source,
+    }
+}
+
 /// Lets the system copy, or clone, a large file.
-fn copy(source: &Path, path: &Path, place: &Path) -> Result<(), Io> {
+fn copy(source: &Path, path: &Path, place: &Path, composed: u32) -> Result<(), Io> {
     let failed = || Io::at("write", place);
     std::fs::copy(source, path).map_err(|error| {
         // `copy` does not say which side failed.
@@ -116,6 +128,6 @@ fn copy(source: &Path, path: &Path, place: &Path) -> Result<(), Io> {
         }
     })?;
     let mode = path.metadata().map_err(failed())?.permissions().mode();
-    let permissions = std::fs::Permissions::from_mode(mode | 0o200);
+    let permissions = std::fs::Permissions::from_mode(composed_mode(mode, composed) | 0o200);
     std::fs::set_permissions(path, permissions).map_err(failed())
 }

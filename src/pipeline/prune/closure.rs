@@ -13,6 +13,7 @@ use super::Error;
 use super::copy::{Copier, Origin, files};
 use super::dependency::{self, Dependency};
 use crate::config::PackageJson;
+use crate::workspace::installed;
 
 /// A package that is placed: where it lies now, and where it will lie.
 struct Placed {
@@ -171,8 +172,7 @@ fn nearest<'a>(
 
 /// Whether a package manager put the package there, and not the project's own people.
 fn is_installed(project: &Path, source: &Path) -> bool {
-    let mut parts = source.components();
-    parts.any(|part| part.as_os_str() == "node_modules") || !source.starts_with(project)
+    installed::is_installed(source) || !source.starts_with(project)
 }
 
 fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {

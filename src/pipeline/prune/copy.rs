@@ -9,6 +9,7 @@ use super::super::failure::Io;
 use super::sizes::Sizes;
 use crate::config::Prune;
 use crate::path::relative;
+use crate::workspace::installed;
 
 /// Copies files below one root.
 pub struct Copier<'a> {
@@ -55,9 +56,7 @@ impl<'a> Copier<'a> {
         if name == ".env" || name.starts_with(".env.") {
             return self.rules.keep_env;
         }
-        let in_dependency = path
-            .components()
-            .any(|part| part.as_os_str() == "node_modules");
+        let in_dependency = installed::is_installed(path);
         let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"]
             .iter()
             .any(|end| name.ends_with(end));

@@ -15,6 +15,7 @@ use super::super::failure::Io;
 use super::copy::files;
 use crate::config::DropList;
 use crate::path::normalize;
+use crate::workspace::installed;
 
 /// An installed package on its way into `.deploy`.
 pub struct Dependency {
@@ -183,35 +184,19 @@ fn is_code(path: &Path) -> bool {
 /// stay there: a traced file is there because something loads it.
 pub fn drops_traced(list: &DropList, root: &Path, file: &Path) -> bool {
     let inner = file.strip_prefix(root).unwrap_or(file);
-    let Some((package, path)) = inner
-        .ancestors()
-        .skip(1)
-        .filter(|folder| is_package(folder))
-        .find(|folder| root.join(folder).join("package.json").is_file())
-        .and_then(|package| Some((package, inner.strip_prefix(package).ok()?)))
+    let packages = installed::packages(inner);
+    let nearest = packages
+        .iter()
+        .rev()
+        .map(|package| package.folder.as_path())
+        .find(|folder| *folder != inner && root.join(folder).join("package.json").is_file());
+    let Some((package, path)) =
+        nearest.and_then(|package| Some((package, inner.strip_prefix(package).ok()?)))
     else {
         return false;
     };
     // The manifest is read for those few that would go.
     list.drops(path, |_| false) && !Entries::read(&root.join(package)).name(path)
-}
-
-/// Whether a folder lies as packages do: `node_modules/<name>`, `node_modules/@<scope>/<name>`,
-/// and in nitro's own folder `node_modules/.nitro/<name>@<version>`.
-fn is_package(folder: &Path) -> bool {
-    let begins = |path: &Path, with: char| {
-        let name = path.file_name().unwrap_or_default();
-        name.to_string_lossy().starts_with(with)
-    };
-    let has_packages = |path: &Path| {
-        let above = path.parent().filter(|_| begins(path, '.'));
-        path.ends_with("node_modules") || above.is_some_and(|it| it.ends_with("node_modules"))
-    };
-    let Some(above) = folder.parent() else {
-        return false;
-    };
-    (has_packages(above) && !begins(folder, '@'))
-        || (begins(above, '@') && above.parent().is_some_and(has_packages))
 }
 
 /// What a manifest names as files to load.

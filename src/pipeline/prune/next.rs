@@ -14,6 +14,7 @@ use super::copy::{Copier, Origin, files};
 use super::dependency::drops_traced;
 use crate::config::PackageJson;
 use crate::path::normalize;
+use crate::workspace::installed;
 
 /// Copies the standalone output, flattened, `.next/static` and `public`.
 ///
@@ -53,7 +54,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
     let conflicts = mapping.conflicts()?;
     for (path, file) in outer {
         let package = package_of(&path);
-        if package.is_some_and(|package| conflicts.contains(package)) {
+        if package.is_some_and(|package| conflicts.contains(&package)) {
             continue;
         }
         // The workspace root's own manifest says nothing about the app.
@@ -167,24 +168,23 @@ impl<'a> Mapping<'a> {
         let mut conflicts = BTreeSet::new();
         for (path, _) in files(&own, |_| true)? {
             if let Some(package) = package_of(&Path::new("node_modules").join(path))
-                && root.join(package).is_dir()
+                && root.join(&package).is_dir()
             {
-                conflicts.insert(package.to_owned());
+                conflicts.insert(package);
             }
         }
         Ok(conflicts)
     }
 }
 
-/// `name` or `@scope/name` of a path in the root's `node_modules`.
-fn package_of(path: &Path) -> Option<&Path> {
-    let inner = path.strip_prefix("node_modules").ok()?;
-    let mut parts = inner.components();
-    let first = parts.next()?.as_os_str().to_string_lossy();
-    let count = if first.starts_with('@') { 2 } else { 1 };
-    inner
-        .ancestors()
-        .find(|ancestor| ancestor.components().count() == count)
+/// The folder of the package at the top that a path in `node_modules` belongs to.
+fn package_of(path: &Path) -> Option<PathBuf> {
+    if !path.starts_with("node_modules") {
+        return None;
+    }
+    let outermost = installed::packages(path).into_iter().next()?;
+    let folder = outermost.folder.strip_prefix("node_modules").ok()?;
+    Some(folder.to_owned())
 }
 
 /// Copies the root's version of a package into every package of the root that depends on it.

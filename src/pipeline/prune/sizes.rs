@@ -9,6 +9,7 @@ use super::super::failure::Io;
 use super::super::stored;
 use crate::event::bytes;
 use crate::store::UnitId;
+use crate::workspace::installed;
 
 /// Growing or largest dependencies that an error names.
 const NAMED: usize = 5;
@@ -110,38 +111,11 @@ fn some(texts: impl ExactSizeIterator<Item = String>) -> String {
     }
 }
 
-/// The dependency at the top that a file belongs to: `node_modules/<name>/…`, and where the
-/// package manager or nitro keep packages in a folder of their own, as
-/// `.pnpm/<name>@<version>/node_modules/<name>/…` or `.nitro/<name>@<version>/…`.
-fn dependency(path: &Path) -> Option<String> {
-    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
-    let modules = |from: usize| {
-        let found = parts[from..].iter().position(|part| part == "node_modules");
-        found.map(|position| from + position + 1)
-    };
-    let mut at = modules(0)?;
-    let mut is_versioned = false;
-    while parts.get(at)?.starts_with('.') {
-        let inner = modules(at);
-        is_versioned = inner.is_none();
-        at = inner.unwrap_or(at + 1);
-    }
-    let first = parts.get(at)?;
+/// The dependency at the top that a file belongs to.
+fn dependency(file: &Path) -> Option<String> {
     // A file right there, such as `.package-lock.json`, is no package's.
-    let scoped = first.starts_with('@');
-    parts.get(at + if scoped { 2 } else { 1 })?;
-    let name = if scoped {
-        format!("{first}/{}", parts[at + 1])
-    } else {
-        first.to_string()
-    };
-    match name
-        .rfind('@')
-        .filter(|position| is_versioned && *position > 0)
-    {
-        Some(position) => Some(name[..position].to_owned()),
-        None => Some(name),
-    }
+    let outermost = installed::packages(file).into_iter().next()?;
+    (outermost.folder != file).then_some(outermost.name)
 }
 
 #[cfg(test)]

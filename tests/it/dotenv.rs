@@ -1,0 +1,54 @@
+//! `.env` files, read by npm's `dotenv` and by this program.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use alokai::cli::dotenv::parse;
+
+use crate::support::{Random, installed};
+
+/// Pieces of which files are made; so few that broken ones are frequent.
+const PIECES: [&str; 26] = [
+    "A", "B.c-1", "x y", "=", "=", "=", ": ", ":", " ", "\t", "\n", "\n", "\r\n", "\r", "'", "\"",
+    "`", "\\", "\\n", "\\r", "#", "export ", "é", "\u{a0}", "\u{feff}", "\u{85}",
+];
+
+/// Prints what `dotenv` makes of each text of a JSON array.
+const PROGRAM: &str = "const { parse } = require('dotenv');
+const texts = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+console.log(JSON.stringify(texts.map((text) => parse(text))));";
+
+#[test]
+fn random_files_are_read_as_npms_dotenv_reads_them() {
+    let folder = installed(&["dotenv@18.0.10"]);
+    let random = &mut Random::new(4_711);
+    let texts: Vec<String> = (0..20_000)
+        .map(|_| {
+            (0..random.below(40))
+                .map(|_| random.pick(&PIECES))
+                .collect()
+        })
+        .collect();
+    let input = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(input.path(), serde_json::to_vec(&texts).unwrap()).unwrap();
+    let output = Command::new("node")
+        .args(["-e", PROGRAM])
+        .current_dir(folder)
+        .stdin(std::fs::File::open(input.path()).unwrap())
+        .output()
+        .expect("node runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let expected: Vec<BTreeMap<String, String>> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(expected.len(), texts.len());
+    let mut assignments = 0;
+    for (text, expected) in texts.iter().zip(expected) {
+        let found: BTreeMap<String, String> = parse(text).into_iter().collect();
+        assignments += found.len();
+        assert_eq!(found, expected, "{text:?}");
+    }
+    assert!(assignments > 1_500, "only {assignments} assignments");
+}
