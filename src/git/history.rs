@@ -189,8 +189,8 @@ impl Repository {
         let failed = |source| self.failed("the history", source);
         let ancestry = Ancestry::of_head(self).map_err(failed)?;
         let odb = self.inner.odb().map_err(failed)?;
-        let follower = Follower::new(self, &ancestry, &odb, paths, folder);
-        let followed = follower.follow().map_err(failed)?;
+        let walk = Follower::new(self, &ancestry, &odb, paths, folder);
+        let followed = walk.follow().map_err(failed)?;
         Ok(History {
             repository: self,
             ancestry,

@@ -292,12 +292,12 @@ mod tests {
 
     #[test]
     fn a_log_is_shown_again_in_bounded_pieces() {
-        let long = "x".repeat(40_000);
-        let log = format!("one\n\n\u{1b}[31mtwo\u{1b}[0m\r\n{long}\nlast");
+        let unbroken = "x".repeat(40_000);
+        let log = format!("one\n\n\u{1b}[31mtwo\u{1b}[0m\r\n{unbroken}\nlast");
         let lines: Vec<String> = shown_again(log.as_bytes()).collect();
         assert_eq!(lines[..2], ["one", "two"]);
         assert!(lines.iter().all(|line| line.len() <= 16 * 1024));
-        assert_eq!(lines[2..].concat(), format!("{long}last"));
+        assert_eq!(lines[2..].concat(), format!("{unbroken}last"));
     }
 
     #[test]

@@ -249,8 +249,7 @@ impl<'a> Growing<'a> {
             _ => {
                 // Long enough to be found again under another name, and few enough to come back.
                 let version = random.below(4);
-                let text: String = (0..20).map(|line| format!("{path} {line}\n")).collect();
-                let text = format!("{text}{version}\n");
+                let text = format!("{}{version}\n", format!("{path} again\n").repeat(20));
                 let blob = self.inner.blob(text.as_bytes()).unwrap();
                 let mode = random.pick(&[0o100_644, 0o100_644, 0o100_755, 0o120_000]);
                 put(files, path, (blob, mode));
@@ -282,7 +281,7 @@ impl<'a> Growing<'a> {
             };
             index.add(&entry).unwrap();
         }
-        let tree = index.write_tree_to(&self.inner).unwrap();
+        let tree = index.write_tree_to(self.inner).unwrap();
         let tree = self.inner.find_tree(tree).unwrap();
         let parents: Vec<_> = parents
             .iter()
@@ -312,8 +311,8 @@ fn paths_are_followed_as_by_looking_at_every_file_of_every_commit() {
     for seed in 0..HISTORIES {
         let random = &mut Random::new(7_000_000 + seed);
         let world = World::new(random);
-        let (order, expected, renamed) = world.slowly(paths);
-        renames += renamed;
+        let (order, expected, moved) = world.slowly(paths);
+        renames += moved;
         let repository = Repository::open(world.folder.path()).unwrap();
         let history = repository.history(paths, FOLDER).unwrap();
         assert_eq!(history.len(), order.len(), "seed {seed}");

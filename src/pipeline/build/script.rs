@@ -129,11 +129,12 @@ fn replay(place: &Place, unit: &Unit, context: &Context) {
         return;
     };
     for line in process::shown_again(log) {
-        let sent = async { Ok(context.events.output(unit, line).await) };
-        if context
-            .wait(context.interrupt.unless_stopped((), sent))
-            .is_err()
-        {
+        let sent = async {
+            context.events.output(unit, line).await;
+            Ok(())
+        };
+        let sent = context.interrupt.unless_stopped((), sent);
+        if context.wait(sent).is_err() {
             return;
         }
     }
