@@ -9,7 +9,7 @@ use git2::{Delta, DiffOptions, Oid, Signature, Sort, Time};
 
 use crate::support::Random;
 
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 150;
 const COMMITS: i64 = 40;
 const FOLDER: &str = "apps";
 
