@@ -5,7 +5,10 @@
 const { spawnSync } = require("child_process");
 const fs = require("fs");
 const path = require("path");
-const { smallStores, FRONTEND } = require("./small-stores.js");
+const { smallStores, FRONTEND, MIDDLEWARE } = require("./small-stores.js");
+
+// One script for all stores: thousands would take hours.
+const SHARED = { build: { shared: [FRONTEND, MIDDLEWARE] } };
 
 const LOG = 300; // megabytes that a script prints
 const COMMITS = 20_000;
@@ -61,7 +64,7 @@ module.exports = function scale({ alokai, work, rounds, say, row, over, times, j
   function stores() {
     const built = (count) => {
       say(`${count} stores, built once`);
-      smallStores(folder(`stores-${count}`), count);
+      smallStores(folder(`stores-${count}`), count, SHARED);
       usage(build, folder(`stores-${count}`));
       return () => usage(build, folder(`stores-${count}`));
     };
@@ -74,7 +77,7 @@ module.exports = function scale({ alokai, work, rounds, say, row, over, times, j
   function images() {
     const project = folder("images");
     say("1,000 images of 500 stores");
-    smallStores(project, 500, { image: { dockerfile: "Dockerfile.scratch" } });
+    smallStores(project, 500, { ...SHARED, image: { dockerfile: "Dockerfile.scratch" } });
     usage(build, project);
     let round = 0;
     const push = (...more) => {
