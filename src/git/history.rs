@@ -1,13 +1,12 @@
 //! What earlier commits did to paths, and what they had at them.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use git2::{Delta, DiffOptions, ErrorCode, Oid, Sort};
+use git2::{ErrorCode, Oid};
 
-use super::tree::{Difference, Objects, Tree};
+use super::ancestry::Ancestry;
+use super::follow::Follower;
 use super::{Error, Repository};
 
 /// A commit, as far as people want to know it.
@@ -57,19 +56,31 @@ pub struct Touch {
 /// renames, as far as git's library finds them.
 pub struct History<'a> {
     repository: &'a Repository,
-    /// Newest first, children before parents.
-    commits: Vec<Oid>,
-    /// Commits without a parent, or whose parents are not here.
-    ends: BTreeSet<usize>,
+    ancestry: Ancestry,
     followed: HashMap<String, Followed>,
 }
 
-#[derive(Debug, Default)]
-struct Followed {
+/// A path that is followed.
+#[derive(Debug)]
+pub(super) struct Followed {
     /// Newest first.
-    touches: Vec<Touch>,
+    pub(super) touches: Vec<Touch>,
     /// The names it had, with the newest commit at which it had them; newest first.
-    names: Vec<(usize, String)>,
+    pub(super) names: Vec<(usize, String)>,
+}
+
+impl Followed {
+    pub(super) fn new(path: &str) -> Self {
+        Self {
+            touches: Vec::new(),
+            names: vec![(0, path.to_owned())],
+        }
+    }
+
+    /// The oldest name that is known.
+    pub(super) fn name(&self) -> &str {
+        self.names.last().map_or("", |(_, name)| name)
+    }
 }
 
 impl History<'_> {
@@ -93,14 +104,15 @@ impl History<'_> {
         let blob = self
             .repository
             .inner
-            .find_commit(self.commits[commit])
+            .find_commit(self.ancestry.commits[commit].id)
             .and_then(|commit| blob(&commit, &inside));
         blob.map_err(|source| self.repository.failed("the history", source))
     }
 
     /// What people want to know of a commit.
     pub fn commit(&self, index: usize) -> Result<Commit, Error> {
-        let commit = self.repository.inner.find_commit(self.commits[index]);
+        let id = self.ancestry.commits[index].id;
+        let commit = self.repository.inner.find_commit(id);
         commit
             .map(|commit| Commit::new(&commit))
             .map_err(|source| self.repository.failed("the history", source))
@@ -110,29 +122,22 @@ impl History<'_> {
     pub fn is_cut_off(&self, path: &str) -> bool {
         let oldest = self.touches(path).last();
         self.repository.is_shallow()
-            && oldest.is_some_and(|touch| self.ends.contains(&touch.commit))
+            && oldest.is_some_and(|it| self.ancestry.commits[it.commit].parents.is_empty())
     }
 
     /// Whether one commit can be reached from another one.
-    pub fn has_seen(&self, later: usize, earlier: usize) -> Result<bool, Error> {
-        let (later, earlier) = (self.commits[later], self.commits[earlier]);
-        let reached = later == earlier
-            || self
-                .repository
-                .inner
-                .graph_descendant_of(later, earlier)
-                .map_err(|source| self.repository.failed("the history", source))?;
-        Ok(reached)
+    pub fn has_seen(&self, later: usize, earlier: usize) -> bool {
+        self.ancestry.reaches(later, earlier)
     }
 
     /// How many commits it has.
     pub fn len(&self) -> usize {
-        self.commits.len()
+        self.ancestry.commits.len()
     }
 
     /// Whether there is no commit.
     pub fn is_empty(&self) -> bool {
-        self.commits.is_empty()
+        self.ancestry.commits.is_empty()
     }
 
     /// The content of a blob.
@@ -181,185 +186,15 @@ impl Repository {
 
     /// Follows paths (relative to the project, all below `folder`) through the whole history.
     pub fn history(&self, paths: &[String], folder: &str) -> Result<History<'_>, Error> {
-        self.walk(paths, folder)
-            .map_err(|source| self.failed("the history", source))
-    }
-
-    /// One pass, children before parents. A path is at one commit at a time, and goes on to the
-    /// parent in which it is the same, as `git log -- <path>` does: what a merge has left behind
-    /// on another branch is no part of its history.
-    fn walk(&self, paths: &[String], folder: &str) -> Result<History<'_>, git2::Error> {
-        let mut history = History {
+        let failed = |source| self.failed("the history", source);
+        let ancestry = Ancestry::of_head(self).map_err(failed)?;
+        let odb = self.inner.odb().map_err(failed)?;
+        let walk = Follower::new(self, &ancestry, &odb, paths, folder);
+        let followed = walk.follow().map_err(failed)?;
+        Ok(History {
             repository: self,
-            commits: Vec::new(),
-            ends: BTreeSet::new(),
-            followed: HashMap::new(),
-        };
-        for path in paths {
-            let followed = Followed {
-                touches: Vec::new(),
-                names: vec![(0, path.clone())],
-            };
-            history.followed.insert(path.clone(), followed);
-        }
-        let Ok(head) = self.inner.head().and_then(|head| head.peel_to_commit()) else {
-            return Ok(history);
-        };
-        let mut at = HashMap::<Oid, Vec<String>>::new();
-        at.insert(head.id(), paths.to_vec());
-        let objects = self.objects();
-        let folder = format!("{}{folder}", self.prefix);
-        let mut walk = self.inner.revwalk()?;
-        walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
-        walk.push_head()?;
-        for id in walk {
-            let id = id?;
-            let index = history.commits.len();
-            history.commits.push(id);
-            let commit = self.inner.find_commit(id)?;
-            if commit.parents().len() == 0 {
-                history.ends.insert(index);
-            }
-            let Some(paths) = at.remove(&id) else {
-                continue;
-            };
-            let step = Step::new(self, &commit, &folder, &objects)?;
-            for path in paths {
-                let Some(followed) = history.followed.get_mut(&path) else {
-                    continue;
-                };
-                if let Some(next) = step.take(index, followed)? {
-                    at.entry(next).or_default().push(path);
-                }
-            }
-        }
-        Ok(history)
-    }
-
-    /// New names with the old ones, as git's library finds them.
-    fn renames(
-        &self,
-        old: &git2::Commit,
-        new: &git2::Commit,
-        folder: &str,
-    ) -> Result<BTreeMap<String, String>, git2::Error> {
-        let mut options = DiffOptions::new();
-        options.disable_pathspec_match(true).pathspec(folder);
-        let (old, new) = (old.tree()?, new.tree()?);
-        let mut diff = self
-            .inner
-            .diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
-        diff.find_similar(None)?;
-        let inside = |file: git2::DiffFile| {
-            let path = std::str::from_utf8(file.path_bytes()?).ok()?;
-            path.strip_prefix(&self.prefix).map(str::to_owned)
-        };
-        let renamed = diff
-            .deltas()
-            .filter(|delta| delta.status() == Delta::Renamed);
-        Ok(renamed
-            .filter_map(|delta| Some((inside(delta.new_file())?, inside(delta.old_file())?)))
-            .collect())
-    }
-}
-
-/// A commit, and in what it differs from each of its parents.
-struct Step<'r> {
-    repository: &'r Repository,
-    commit: &'r git2::Commit<'r>,
-    folder: &'r str,
-    tree: Tree,
-    parents: Vec<Parent<'r>>,
-}
-
-struct Parent<'r> {
-    commit: git2::Commit<'r>,
-    tree: Tree,
-    /// By path relative to the repository.
-    differences: HashMap<String, Difference>,
-    /// New names with the old ones, looked for when the first path asks.
-    renames: OnceCell<BTreeMap<String, String>>,
-}
-
-impl<'r> Step<'r> {
-    fn new(
-        repository: &'r Repository,
-        commit: &'r git2::Commit<'r>,
-        folder: &'r str,
-        objects: &Arc<Objects>,
-    ) -> Result<Self, git2::Error> {
-        let tree = repository.tree_of(objects, commit);
-        let parents = commit.parents().map(|commit| {
-            let before = repository.tree_of(objects, &commit);
-            let differences = tree.since(&before, Path::new(folder)).map_err(of_library)?;
-            let by_path = differences.into_iter().filter_map(|difference| {
-                let path = difference.path.to_str()?.to_owned();
-                Some((path, difference))
-            });
-            Ok(Parent {
-                commit,
-                tree: before,
-                differences: by_path.collect(),
-                renames: OnceCell::new(),
-            })
-        });
-        let parents = parents.collect::<Result<_, git2::Error>>()?;
-        Ok(Self {
-            repository,
-            commit,
-            folder,
-            tree,
-            parents,
+            ancestry,
+            followed: paths.iter().cloned().zip(followed).collect(),
         })
     }
-
-    /// Takes a path over the commit, and says to which parent it goes on.
-    fn take(&self, index: usize, followed: &mut Followed) -> Result<Option<Oid>, git2::Error> {
-        let name = followed.names.last().map_or("", |(_, name)| name);
-        let path = format!("{}{name}", self.repository.prefix);
-        let is_same = |parent: &&Parent| !parent.differences.contains_key(&path);
-        if let Some(parent) = self.parents.iter().find(is_same) {
-            return Ok(Some(parent.commit.id()));
-        }
-        let blob = |tree: &Tree| tree.blob_at(&path).map_err(of_library);
-        let now = blob(&self.tree)?;
-        if self.parents.is_empty() && now.is_none() {
-            return Ok(None);
-        }
-        followed.touches.push(Touch {
-            commit: index,
-            blob: now,
-        });
-        for parent in &self.parents {
-            if blob(&parent.tree)?.is_some() {
-                return Ok(Some(parent.commit.id()));
-            }
-        }
-        // Added here, or renamed.
-        for parent in &self.parents {
-            if !parent.differences.values().any(|it| it.is_removed) {
-                continue;
-            }
-            if parent.renames.get().is_none() {
-                let found = self
-                    .repository
-                    .renames(&parent.commit, self.commit, self.folder)?;
-                let _ = parent.renames.set(found);
-            }
-            let renames = parent.renames.get();
-            if let Some(before) = renames.and_then(|renames| renames.get(name)) {
-                followed.names.push((index + 1, before.clone()));
-                return Ok(Some(parent.commit.id()));
-            }
-        }
-        Ok(self.parents.first().map(|parent| parent.commit.id()))
-    }
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that `map_err` takes"
-)]
-fn of_library(error: std::io::Error) -> git2::Error {
-    git2::Error::from_str(&error.to_string())
 }

@@ -3,6 +3,9 @@
 //! The project may lie below the repository's root, so every path that leaves this module is
 //! relative to the project, with `/`.
 
+mod ancestry;
+mod entries;
+mod follow;
 mod history;
 mod index;
 mod tree;
@@ -146,6 +149,9 @@ impl Repository {
         let owned = || project.to_owned();
         // Git itself does not hash again what it reads; `git fsck` is for that.
         git2::opts::strict_hash_verification(false);
+        // The library would keep up to 256 MB of objects, and a walk through history sees each
+        // once. What is needed again is kept where that is known.
+        git2::opts::enable_caching(false);
         let inner = git2::Repository::discover(project).map_err(|source| match source.code() {
             ErrorCode::NotFound => Error::NoRepository { project: owned() },
             ErrorCode::Owner => Error::Owner { project: owned() },

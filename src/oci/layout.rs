@@ -6,8 +6,12 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use indexmap::IndexMap;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::blobs::temporary;
@@ -32,6 +36,38 @@ const VERSION: &str = "1.0.0";
 #[derive(Debug, Clone)]
 pub struct Layout {
     blobs: Blobs,
+    /// The list as it was last read or written, since it is parsed slowly and asked often.
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+/// A list of images, and the state of the file that it was read from.
+#[derive(Debug, Clone)]
+struct Known {
+    stamp: Stamp,
+    document: Arc<Value>,
+    index: Arc<Index>,
+}
+
+/// What tells that `index.json` is another file: it is never written in place.
+type Stamp = (u64, u64, i64, i64);
+
+/// An entry of the list.
+#[derive(Debug, Clone)]
+pub struct Listing(Value);
+
+/// By what an entry of the list is replaced: its name, or its digest where it has no name.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    Name(String),
+    Digest(String),
+}
+
+impl Place {
+    fn of(entry: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let name = text(&entry["annotations"][NAME]).map(Self::Name);
+        name.or_else(|| text(&entry["digest"]).map(Self::Digest))
+    }
 }
 
 impl Layout {
@@ -79,7 +115,7 @@ impl Layout {
         }
         if !folder.join(LIST).exists() {
             let empty = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
-            layout.replace(&empty)?;
+            layout.replace(empty)?;
         }
         let blobs = folder.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(Error::at("make the folder", &blobs))?;
@@ -90,6 +126,7 @@ impl Layout {
     fn of(folder: impl Into<PathBuf>) -> Self {
         Self {
             blobs: Blobs::new(folder),
+            known: Arc::default(),
         }
     }
 
@@ -104,19 +141,20 @@ impl Layout {
     }
 
     /// All that it lists.
-    pub fn index(&self) -> Result<Index, Error> {
-        serde_json::from_value(self.document()?).map_err(|error| self.no_index(&error))
+    pub fn index(&self) -> Result<Arc<Index>, Error> {
+        Ok(self.read()?.index)
     }
 
     /// What has this name: an image or an index.
     pub fn find(&self, name: &str) -> Result<Option<Descriptor>, Error> {
-        let mut listed = self.index()?.manifests.into_iter();
-        Ok(listed.find(|listed| listed.annotations.get(NAME).is_some_and(|own| own == name)))
+        let index = self.index()?;
+        let is_named = |it: &&Descriptor| it.annotations.get(NAME).is_some_and(|own| own == name);
+        Ok(index.manifests.iter().find(is_named).cloned())
     }
 
     /// The only image or index that there is, by whatever name.
     pub fn only(&self) -> Result<Descriptor, Error> {
-        let mut images: Vec<Descriptor> = self.index()?.manifests;
+        let mut images: Vec<Descriptor> = self.index()?.manifests.clone();
         images.retain(|listed| {
             let is_image = is_manifest(&listed.media_type) || is_index(&listed.media_type);
             is_image && listed.artifact_type.is_none()
@@ -138,44 +176,46 @@ impl Layout {
         }
     }
 
-    /// Lists an image, whose blobs are there, in place of what had its name. One without a name
-    /// is listed once. Other processes may do the same at the same time.
-    pub fn put(&self, name: Option<&str>, mut descriptor: Descriptor) -> Result<(), Error> {
-        descriptor.annotations.remove(NAME);
+    /// Lists one image, as [`Self::put_all`] lists several.
+    pub fn put(&self, name: Option<&str>, image: Descriptor) -> Result<(), Error> {
+        self.put_all(&[self.listing(name, image)?])
+    }
+
+    /// How an image, whose blobs are there, will be listed.
+    pub fn listing(&self, name: Option<&str>, mut image: Descriptor) -> Result<Listing, Error> {
+        image.annotations.remove(NAME);
         if let Some(name) = name {
             if !is_name(name) {
                 return Err(Error::Name {
                     name: name.to_owned(),
                 });
             }
-            descriptor.annotations.insert(NAME.into(), name.into());
+            image.annotations.insert(NAME.into(), name.into());
         }
-        self.blobs.open(&descriptor)?;
-        let entry = serde_json::to_value(&descriptor).map_err(|error| self.no_index(&error))?;
+        self.blobs.open(&image)?;
+        let entry = serde_json::to_value(&image);
+        Ok(Listing(entry.map_err(|error| self.no_index(&error))?))
+    }
+
+    /// Lists images, each in place of what had its name. One without a name is listed once. Other
+    /// processes may do the same at the same time.
+    pub fn put_all(&self, images: &[Listing]) -> Result<(), Error> {
+        let entries = images
+            .iter()
+            .map(|Listing(entry)| (Place::of(entry), Some(entry.clone())));
+        let mut entries: IndexMap<_, _> = entries.collect();
         let _lock = self.lock()?;
-        let mut document = self.document()?;
+        let mut document = Value::clone(&self.read()?.document);
         let Some(listed) = document.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.no_index(&"it has no `manifests`"));
         };
-        let digest = entry["digest"].clone();
-        let is_replaced = |other: &Value| match (other["annotations"][NAME].as_str(), name) {
-            (Some(other), Some(name)) => other == name,
-            (None, None) => other["digest"] == digest,
-            _ => false,
-        };
-        // In its old place, so that the list changes where something has changed.
-        match listed.iter().position(is_replaced) {
-            Some(place) => {
-                listed[place] = entry;
-                let mut index = 0;
-                listed.retain(|other| {
-                    index += 1;
-                    index - 1 <= place || !is_replaced(other)
-                });
-            }
-            None => listed.push(entry),
-        }
-        self.replace(&document)
+        // In the old place, so that the list changes where something has changed; once.
+        listed.retain_mut(|other| match entries.get_mut(&Place::of(other)) {
+            Some(entry) => entry.take().map(|entry| *other = entry).is_some(),
+            None => true,
+        });
+        listed.extend(entries.into_values().flatten());
+        self.replace(document)
     }
 
     /// Takes a blob over from other blobs, if it is what its digest says: under a second name where
@@ -240,24 +280,49 @@ impl Layout {
         }
     }
 
-    fn document(&self) -> Result<Value, Error> {
+    fn read(&self) -> Result<Known, Error> {
         let path = self.folder().join(LIST);
-        match std::fs::read(&path) {
+        let opened = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(self.wrong("it has no `index.json`", "write the layout again"))
+                return Err(self.wrong("it has no `index.json`", "write the layout again"));
             }
-            read => serde_json::from_slice(&read.map_err(Error::at("read", &path))?)
-                .map_err(|error| self.no_index(&error)),
+            opened => opened,
+        };
+        let mut file = opened.map_err(Error::at("read", &path))?;
+        let stamp = stamp(&file).map_err(Error::at("read", &path))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| known.stamp == stamp) {
+            return Ok(known.clone());
         }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(Error::at("read", &path))?;
+        let document = serde_json::from_slice(&text).map_err(|error| self.no_index(&error))?;
+        let read = self.known(stamp, document)?;
+        *known = Some(read.clone());
+        Ok(read)
     }
 
-    fn replace(&self, document: &Value) -> Result<(), Error> {
+    fn known(&self, stamp: Stamp, document: Value) -> Result<Known, Error> {
+        let index = Index::deserialize(&document).map_err(|error| self.no_index(&error))?;
+        Ok(Known {
+            stamp,
+            document: Arc::new(document),
+            index: Arc::new(index),
+        })
+    }
+
+    fn replace(&self, document: Value) -> Result<(), Error> {
         let path = self.folder().join(LIST);
         let mut file = temporary(self.folder())?;
         let written = file.write_all(document.to_string().as_bytes());
         written.map_err(Error::at("write", &path))?;
+        let stamp = stamp(file.as_file()).map_err(Error::at("read", &path))?;
+        let written = self.known(stamp, document)?;
         file.persist(&path)
             .map_err(|error| Error::at("write", &path)(error.error))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(written);
         Ok(())
     }
 
@@ -276,6 +341,16 @@ impl Layout {
             reason: reason.to_string(),
         }
     }
+}
+
+fn stamp(file: &File) -> std::io::Result<Stamp> {
+    let metadata = file.metadata()?;
+    Ok((
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    ))
 }
 
 /// Whether the specification knows such a name: `component ("/" component)*`, where a component

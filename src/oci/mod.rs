@@ -30,7 +30,7 @@ pub use collect::{Collected, collect};
 pub use digest::{Digest, Hasher};
 pub use error::Error;
 pub use layer::{Layer, pack};
-pub use layout::{Layout, NAME};
+pub use layout::{Layout, Listing, NAME};
 pub use manifest::{
     CONFIG, Descriptor, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest, Platform, is_index,
     is_manifest, layer_type,

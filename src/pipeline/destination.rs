@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -9,9 +10,12 @@ use serde_json::Value;
 use super::context::Context;
 use super::failure::{Io, StageError};
 use crate::cache::Limits;
-use crate::oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Manifest};
+use crate::oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
 use crate::plan::{Reference, Target};
 use crate::registry::{self, Client, Source};
+
+/// Images that are made or pushed at the same time; the disk is the bottleneck.
+pub const AT_ONCE: usize = 4;
 
 /// Where images go.
 pub enum Destination {
@@ -22,8 +26,48 @@ pub enum Destination {
         /// What stands between its host and repositories: `team/`, or nothing.
         path: String,
     },
-    /// An image layout, which is made when the first image comes.
-    Layout(PathBuf),
+    /// An image layout.
+    Layout(Folder),
+}
+
+/// An image layout, which is made when the first image comes.
+pub struct Folder {
+    path: PathBuf,
+    layout: OnceLock<Layout>,
+    /// What is to be listed next.
+    waiting: Mutex<Vec<Listing>>,
+}
+
+impl Folder {
+    /// Makes the layout, unless that was done.
+    pub fn layout(&self) -> Result<&Layout, oci::Error> {
+        if let Some(layout) = self.layout.get() {
+            return Ok(layout);
+        }
+        let layout = Layout::create(&self.path)?;
+        Ok(self.layout.get_or_init(|| layout))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Listing>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list_next(&self, name: Option<&str>, image: Descriptor) -> Result<(), oci::Error> {
+        let listing = self.layout()?.listing(name, image)?;
+        self.waiting().push(listing);
+        Ok(())
+    }
+
+    /// Lists what waits. The list is a file that is written as a whole.
+    fn list(&self) -> Result<(), oci::Error> {
+        let mut waiting = self.waiting();
+        if !waiting.is_empty() {
+            // What could not be listed goes on waiting, so all that wait for it get the error.
+            self.layout()?.put_all(&waiting)?;
+            waiting.clear();
+        }
+        Ok(())
+    }
 }
 
 /// An image that has its name already.
@@ -46,7 +90,11 @@ impl Destination {
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })
             }
-            Target::Layout { folder, .. } => Ok(Self::Layout(folder.clone())),
+            Target::Layout { folder, .. } => Ok(Self::Layout(Folder {
+                path: folder.clone(),
+                layout: OnceLock::new(),
+                waiting: Mutex::default(),
+            })),
         }
     }
 
@@ -74,10 +122,7 @@ impl Destination {
                 (manifest, found.digest, config)
             }
             Self::Layout(folder) => {
-                if !folder.join("index.json").is_file() {
-                    return Ok(None);
-                }
-                let layout = Layout::open(folder)?;
+                let layout = folder.layout()?;
                 let Some(found) = layout.find(&reference.within())? else {
                     return Ok(None);
                 };
@@ -124,7 +169,7 @@ impl Destination {
                 let source = Source::File(&file);
                 client.put_blob(&repository, layer, source, from).await?;
             }
-            Self::Layout(folder) => Layout::create(folder)?.take_blob(blobs, layer)?,
+            Self::Layout(folder) => folder.layout()?.take_blob(blobs, layer)?,
         }
         Ok(())
     }
@@ -144,7 +189,7 @@ impl Destination {
                 client.put_blob(&repository, &blob, source, None).await?;
             }
             Self::Layout(folder) => {
-                Layout::create(folder)?.blobs().write(media_type, bytes)?;
+                folder.layout()?.blobs().write(media_type, bytes)?;
             }
         }
         Ok(blob)
@@ -166,15 +211,26 @@ impl Destination {
                     .await?;
             }
             Self::Layout(folder) => {
-                Layout::create(folder)?
-                    .blobs()
-                    .write(oci::MANIFEST, bytes)?;
+                folder.layout()?.blobs().write(oci::MANIFEST, bytes)?;
             }
         }
         Ok(manifest)
     }
 
-    /// Gives a manifest its name.
+    /// Whether names are given by [`Self::list`], to many images at once.
+    pub fn lists(&self) -> bool {
+        matches!(self, Self::Layout(_))
+    }
+
+    /// Gives names to all images that wait for them.
+    pub fn list(&self) -> Result<(), StageError> {
+        match self {
+            Self::Registry { .. } => Ok(()),
+            Self::Layout(folder) => Ok(folder.list()?),
+        }
+    }
+
+    /// Gives a manifest its name; in a folder the next [`Self::list`] does.
     pub async fn name(
         &self,
         reference: &Reference,
@@ -189,7 +245,7 @@ impl Destination {
                     .await?;
             }
             Self::Layout(folder) => {
-                Layout::create(folder)?.put(Some(&reference.within()), manifest.clone())?;
+                folder.list_next(Some(&reference.within()), manifest.clone())?;
             }
         }
         Ok(())
@@ -215,7 +271,7 @@ impl Destination {
             }
             Self::Layout(folder) => {
                 let blob = Descriptor::new(oci::MANIFEST, digest, 0);
-                let path = Layout::open(folder)?.blobs().path(&digest);
+                let path = folder.layout()?.blobs().path(&digest);
                 let size = path.metadata().map_err(Io::at("read", &path))?.len();
                 Ok(Descriptor { size, ..blob })
             }
@@ -249,9 +305,8 @@ impl Destination {
                 }
             }
             Self::Layout(folder) => {
-                let layout = Layout::create(folder)?;
-                layout.blobs().write(oci::MANIFEST, &bytes)?;
-                layout.put(None, referrer)?;
+                folder.layout()?.blobs().write(oci::MANIFEST, &bytes)?;
+                folder.list_next(None, referrer)?;
             }
         }
         Ok(())

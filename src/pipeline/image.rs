@@ -6,6 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, Order};
 use super::context::Context;
+use super::destination::AT_ONCE;
 use super::docker::Error;
 use super::failure::Settled;
 use super::halt::Halt;
@@ -13,9 +14,6 @@ use super::preflight::Ready;
 use super::prune::Artifact;
 use crate::event::{Stage, Unit, bytes};
 use crate::plan::Plan;
-
-/// Images that are made or pushed at the same time; the disk is the bottleneck.
-pub const AT_ONCE: usize = 4;
 
 /// Makes an image of every artifact.
 pub async fn run(

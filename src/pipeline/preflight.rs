@@ -20,7 +20,7 @@ use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
 use crate::event::{Events, Stage};
-use crate::oci::{Digest, Layout, dockerfile};
+use crate::oci::{Digest, dockerfile};
 use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
 use crate::registry;
 use crate::store::UnitId;
@@ -128,6 +128,11 @@ impl Ready {
         keys.filter_map(|key| self.bases.get(&key))
     }
 
+    /// Where images go.
+    pub fn destination(&self) -> &Destination {
+        self.destination.as_ref().expect("the run pushes")
+    }
+
     /// Tells of an image what is in it and what it was made of.
     pub async fn attest(
         &self,
@@ -137,7 +142,7 @@ impl Ready {
         digest: Digest,
         events: &Events,
     ) -> Result<(), StageError> {
-        let destination = self.destination.as_ref().expect("the run pushes");
+        let destination = self.destination();
         attest::attach((plan, self), planned, image, digest, destination, events).await
     }
 }
@@ -287,7 +292,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
     let destination = Destination::new(target, context).await?;
     if let Destination::Layout(folder) = &destination {
         // Made now, since what is in its way would be in the way of the first image.
-        Layout::create(folder)?;
+        folder.layout()?;
     }
     if let Destination::Registry { client, .. } = &destination {
         let unauthorized = match client.check().await {

@@ -252,6 +252,21 @@ async fn read(
     }
 }
 
+/// Reads a log again, line by line as they were shown. One without end comes in pieces, as it
+/// did when it was printed.
+pub fn shown_again(log: impl std::io::Read) -> impl Iterator<Item = String> {
+    use std::io::{BufRead, Read};
+    let mut log = std::io::BufReader::new(log);
+    let lines = std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        let read = (&mut log).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        // What cannot be read any more ends the log.
+        read.is_ok_and(|length| length > 0).then_some(line)
+    });
+    let lines = lines.map(|line| readable(&String::from_utf8_lossy(&line)));
+    lines.filter(|line| !line.is_empty())
+}
+
 /// The line as a person would read it: without colours, and of a line that was drawn over and
 /// over only its last state.
 pub fn readable(text: &str) -> String {
@@ -273,7 +288,17 @@ fn open_log(path: &Path) -> Result<std::fs::File, Io> {
 
 #[cfg(test)]
 mod tests {
-    use super::readable;
+    use super::{readable, shown_again};
+
+    #[test]
+    fn a_log_is_shown_again_in_bounded_pieces() {
+        let unbroken = "x".repeat(40_000);
+        let log = format!("one\n\n\u{1b}[31mtwo\u{1b}[0m\r\n{unbroken}\nlast");
+        let lines: Vec<String> = shown_again(log.as_bytes()).collect();
+        assert_eq!(lines[..2], ["one", "two"]);
+        assert!(lines.iter().all(|line| line.len() <= 16 * 1024));
+        assert_eq!(lines[2..].concat(), format!("{unbroken}last"));
+    }
 
     #[test]
     fn lines_are_shown_without_colours_and_redrawing() {

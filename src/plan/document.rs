@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{BUILD, DockerfileSource, ImagePlan, Maker, Plan, Subject, Task};
+use super::{BUILD, DockerfileSource, ImagePlan, Maker, Plan, StorePlan, Subject, Task};
 use crate::event::Miss;
 use crate::overlay::Composition;
+use crate::store::UnitId;
 
 /// Grows when a field of the document changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -29,30 +30,7 @@ pub enum Forecast {
 
 /// The plan as JSON.
 pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
-    let layers = |composition: &Composition| -> Value {
-        let counts = composition.files_by_layer().into_iter();
-        counts
-            .map(|(owner, files)| json!({ "layer": owner.to_string(), "files": files }))
-            .collect()
-    };
-    let stores = plan.stores.iter().map(|store| {
-        let compositions = store.compositions.iter().map(|composition| {
-            json!({
-                "app": composition.unit.app,
-                "unit": composition.unit.package_name(),
-                "files": composition.entries.len(),
-                "layers": layers(composition),
-                "dropped": composition.dropped.len(),
-                "contentId": composition.id(),
-                "folder": format!(".out/{}/{}", store.id, composition.unit.app),
-            })
-        });
-        json!({
-            "storeId": store.id,
-            "deployment": store.deployment,
-            "compositions": compositions.collect::<Value>(),
-        })
-    });
+    let stores = plan.stores.iter().map(|one| store(one, |_| true));
     let tasks = plan.tasks.iter().zip(forecasts).map(|(task, forecast)| {
         let needs = task
             .needs
@@ -114,6 +92,52 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
         "images": plan.images.iter().map(image).collect::<Value>(),
         "releases": releases.collect::<Value>(),
         "notices": plan.notices,
+    })
+}
+
+/// Everything that was decided for one image, whatever folder the project lies in and whatever
+/// else the run is for.
+pub fn decided(plan: &Plan, unit: &UnitId) -> Value {
+    let own = plan.stores.iter().filter(|one| one.id == unit.store);
+    let stores = own.map(|one| store(one, |composition| composition.unit == *unit));
+    let mut image = plan.image(unit).map_or(Value::Null, image);
+    // Where it lies; its text says all.
+    if let Some(dockerfile) = image["dockerfile"].as_object_mut() {
+        dockerfile.remove("source");
+    }
+    json!({
+        "schemaVersion": SCHEMA_VERSION,
+        "revision": plan.revision.as_ref().map(|revision| &revision.sha),
+        "dirty": plan.revision.as_ref().map(|revision| &revision.dirty),
+        "stores": stores.collect::<Value>(),
+        "image": image,
+    })
+}
+
+/// A store, with those of its compositions that are wanted.
+fn store(store: &StorePlan, is_wanted: impl Fn(&Composition) -> bool) -> Value {
+    let layers = |composition: &Composition| -> Value {
+        let counts = composition.files_by_layer().into_iter();
+        counts
+            .map(|(owner, files)| json!({ "layer": owner.to_string(), "files": files }))
+            .collect()
+    };
+    let wanted = store.compositions.iter().filter(|one| is_wanted(one));
+    let compositions = wanted.map(|composition| {
+        json!({
+            "app": composition.unit.app,
+            "unit": composition.unit.package_name(),
+            "files": composition.entries.len(),
+            "layers": layers(composition),
+            "dropped": composition.dropped.len(),
+            "contentId": composition.id(),
+            "folder": format!(".out/{}/{}", store.id, composition.unit.app),
+        })
+    });
+    json!({
+        "storeId": store.id,
+        "deployment": store.deployment,
+        "compositions": compositions.collect::<Value>(),
     })
 }
 

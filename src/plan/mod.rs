@@ -355,26 +355,7 @@ impl Plan {
     /// The digest of everything that was decided for one image, whatever folder the project lies
     /// in and whatever else the run is for.
     pub fn digest_of(&self, unit: &UnitId) -> Digest {
-        let mut own = self.clone();
-        own.images.retain(|image| image.unit == *unit);
-        own.stores.retain(|store| store.id == unit.store);
-        for store in &mut own.stores {
-            store.compositions.retain(|one| one.unit == *unit);
-        }
-        let document = document(&own, &[]);
-        let mut image = document["images"][0].clone();
-        // Where it lies; its text says all.
-        if let Some(dockerfile) = image["dockerfile"].as_object_mut() {
-            dockerfile.remove("source");
-        }
-        let decided = serde_json::json!({
-            "schemaVersion": document["schemaVersion"],
-            "revision": document["revision"],
-            "dirty": document["dirty"],
-            "stores": document["stores"],
-            "image": image,
-        });
-        Digest::of(decided.to_string().as_bytes())
+        Digest::of(document::decided(self, unit).to_string().as_bytes())
     }
 
     /// The plan without what has to be done for these units, whose images are there already.

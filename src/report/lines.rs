@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
+use std::io::{BufWriter, IntoInnerError, Seek, Write};
 
 use indexmap::IndexMap;
+use tempfile::SpooledTempFile;
 
 use super::{Detail, Reporter, duration};
 use crate::event::{Event, Outcome, Stage, Unit, bytes};
@@ -41,8 +42,11 @@ impl<W: Write + Send> Reporter for Lines<W> {
 pub struct Groups<W> {
     out: W,
     detail: Detail,
-    held: HashMap<Unit, Vec<String>>,
+    held: HashMap<Unit, BufWriter<SpooledTempFile>>,
 }
+
+/// Bytes of a unit's output that are held in memory; more goes to a temporary file.
+const HELD: usize = 64 << 10;
 
 impl<W: Write + Send> Groups<W> {
     /// Writes to `out`, which is standard error.
@@ -55,7 +59,7 @@ impl<W: Write + Send> Groups<W> {
     }
 
     fn group(&mut self, unit: &Unit) -> std::io::Result<()> {
-        let Some(lines) = self.held.remove(unit) else {
+        let Some(held) = self.held.remove(unit) else {
             return Ok(());
         };
         writeln!(self.out, "::group::{} {unit}", unit.work())?;
@@ -63,11 +67,17 @@ impl<W: Write + Send> Groups<W> {
         // says: between these two marks the runner listens to nothing.
         let token = format!("alokai-{:x}", RandomState::new().hash_one(unit));
         writeln!(self.out, "::stop-commands::{token}")?;
-        for line in lines {
-            writeln!(self.out, "{line}")?;
-        }
+        // Whatever the disk says, the marks are closed; the unit's log has all lines.
+        let copied = held
+            .into_inner()
+            .map_err(IntoInnerError::into_error)
+            .and_then(|mut lines| {
+                lines.rewind()?;
+                std::io::copy(&mut lines, &mut self.out)
+            });
         writeln!(self.out, "::{token}::")?;
-        writeln!(self.out, "::endgroup::")
+        writeln!(self.out, "::endgroup::")?;
+        copied.map(drop)
     }
 }
 
@@ -75,11 +85,12 @@ impl<W: Write + Send> Reporter for Groups<W> {
     fn report(&mut self, event: &Event) {
         let _ = match event {
             Event::Output { unit, line } => {
-                self.held
-                    .entry(unit.clone())
-                    .or_default()
-                    .push(line.clone());
-                Ok(())
+                if !self.held.contains_key(unit) {
+                    let held = BufWriter::new(SpooledTempFile::new(HELD));
+                    self.held.insert(unit.clone(), held);
+                }
+                let held = self.held.get_mut(unit);
+                held.map_or(Ok(()), |held| writeln!(held, "{line}"))
             }
             Event::Finished { unit, outcome, .. } => self
                 .group(unit)

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use alokai::oci::{Blobs, CONFIG, Descriptor, EMPTY, Error, Layout, MANIFEST, NAME, collect, pack};
 use serde_json::{Value, json};
 
-use crate::support::{TIME, file, folder};
+use crate::support::{Random, TIME, file, folder};
 
 #[test]
 fn a_killed_writer_leaves_nothing_that_counts() {
@@ -137,6 +137,41 @@ fn image(layout: &Layout, name: &str) -> Descriptor {
     blobs
         .write(MANIFEST, manifest.to_string().as_bytes())
         .expect("written")
+}
+
+#[test]
+fn many_at_once_are_listed_as_one_after_another() {
+    let place = folder();
+    let random = &mut Random::new(10);
+    let [one, all] = ["one", "all"].map(|name| {
+        let layout = Layout::create(place.path().join(name)).expect("made");
+        let images: Vec<_> = (0..6)
+            .map(|number| image(&layout, &number.to_string()))
+            .collect();
+        (layout, images)
+    });
+    for round in 0..50 {
+        let group: Vec<(Option<String>, usize)> = (0..random.below(8))
+            .map(|_| {
+                let name = (!random.once_in(3)).then(|| format!("a/b:{}", random.below(5)));
+                (name, random.below(6))
+            })
+            .collect();
+        for (name, number) in &group {
+            let image = one.1[*number].clone();
+            one.0.put(name.as_deref(), image).expect("listed");
+        }
+        let listings = group.iter().map(|(name, number)| {
+            let image = all.1[*number].clone();
+            all.0.listing(name.as_deref(), image).expect("it is there")
+        });
+        let listings: Vec<_> = listings.collect();
+        all.0.put_all(&listings).expect("listed");
+        let read = |layout: &Layout| {
+            std::fs::read_to_string(layout.folder().join("index.json")).expect("there")
+        };
+        assert_eq!(read(&one.0), read(&all.0), "round {round}");
+    }
 }
 
 #[test]

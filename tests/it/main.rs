@@ -28,6 +28,7 @@ mod drift;
 mod exact;
 mod example;
 mod failures;
+mod follow;
 mod histories;
 mod hostile;
 mod house;

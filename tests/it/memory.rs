@@ -132,3 +132,75 @@ fn a_script_that_is_killed_for_memory_is_told_as_that() {
         "{text}"
     );
 }
+
+/// Megabytes that a script prints; with `ALOKAI_LONG=1` as many as in the benchmark.
+fn printed() -> u64 {
+    if std::env::var_os("ALOKAI_LONG").is_some() {
+        300
+    } else {
+        100
+    }
+}
+
+/// Prints so many megabytes in lines of 4 kB.
+const PRINTS: &str = "const fs = require('fs'); \
+    const line = Buffer.from('x'.repeat(3999) + '\\n'); \
+    const megabytes = Number(fs.readFileSync('megabytes', 'utf8')); \
+    for (let n = 0; n < megabytes * 250; n++) fs.writeSync(1, line); \
+    fs.mkdirSync('.next', { recursive: true }); fs.writeFileSync('.next/x', process.cwd())";
+
+fn printing(megabytes: u64, github: bool) -> Project {
+    let project = many(1)
+        .file(&format!("apps/{FRONTEND}/build.js"), PRINTS)
+        .file(
+            &format!("apps/{FRONTEND}/megabytes"),
+            &megabytes.to_string(),
+        );
+    if github {
+        project.env("GITHUB_ACTIONS", "true")
+    } else {
+        project
+    }
+}
+
+/// The most memory, in bytes, that a build took whose output nobody reads, and the bytes of it.
+fn peak(project: &Project, more: &[&str]) -> (u64, u64) {
+    let arguments = [&["store", "build", "--all"], more].concat();
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let mut command = project.command(&arguments);
+    command.stdout(output.reopen().unwrap());
+    command.stderr(output.reopen().unwrap());
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    let ended = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+        most = most.max(kibibytes.unwrap_or(0) * 1024);
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(ended.success(), "{arguments:?}");
+    (most, output.path().metadata().unwrap().len())
+}
+
+#[test]
+fn what_a_script_prints_fills_no_memory() {
+    let small = printing(0, false);
+    let without = ["run", "replay"].map(|_| peak(&small, &[]).0);
+    for (more, github) in [(&[][..], false), (&[][..], true), (&["--json"][..], false)] {
+        let large = printing(printed(), github);
+        for (turn, without) in ["run", "replay"].into_iter().zip(without) {
+            let (with, bytes) = peak(&large, more);
+            let what = format!("{turn}, {more:?}, GitHub {github}");
+            assert!(bytes > printed() * 1_000_000, "{what}: {bytes} bytes shown");
+            assert!(
+                with <= without + 64_000_000,
+                "{what}: {without} bytes without, {with} with"
+            );
+        }
+    }
+}

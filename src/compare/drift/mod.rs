@@ -400,10 +400,7 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
         for place in &candidate.above {
             for touch in history.touches(&place.file) {
                 let is_base = base.is_some_and(|base| touch.blob == Some(base.oid()));
-                let was_known = match since {
-                    Some(since) => history.has_seen(since, touch.commit)?,
-                    None => false,
-                };
+                let was_known = since.is_some_and(|since| history.has_seen(since, touch.commit));
                 if is_base || was_known {
                     break;
                 }

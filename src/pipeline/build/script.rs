@@ -120,17 +120,22 @@ fn not_taken(
     Ok(Ended::NotThere)
 }
 
-/// Prints again what the script printed.
+/// Prints again what the script printed. It waits for a slow reader, as the script did.
 fn replay(place: &Place, unit: &Unit, context: &Context) {
     if !context.replays {
         return;
     }
-    let text = std::fs::read(&place.log).unwrap_or_default();
-    for line in String::from_utf8_lossy(&text).lines() {
-        let line = process::readable(line);
-        if !line.is_empty() {
-            let (unit, line) = (unit.clone(), line);
-            context.events.send(Event::Output { unit, line });
+    let Ok(log) = std::fs::File::open(&place.log) else {
+        return;
+    };
+    for line in process::shown_again(log) {
+        let sent = async {
+            context.events.output(unit, line).await;
+            Ok(())
+        };
+        let sent = context.interrupt.unless_stopped((), sent);
+        if context.wait(sent).is_err() {
+            return;
         }
     }
 }
