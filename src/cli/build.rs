@@ -68,7 +68,7 @@ fn prepare(
     let runs = until > Stage::Compose;
     let node = runs.then(|| Node::ask(&project.root)).flatten();
     let mut request = request(project, select, until)?;
-    let surroundings = Surroundings::new(environment, access, work);
+    let surroundings = Surroundings::new(project, environment, access, work);
     request.surroundings = surroundings_of(&surroundings.scripts, node);
     Ok((request, surroundings))
 }

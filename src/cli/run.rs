@@ -33,17 +33,20 @@ pub struct Surroundings {
     pub access: Access,
     pub scripts: ScriptEnvironment,
     pub remote: Option<RemoteSettings>,
+    /// Whether the config asks for scripts in a sandbox.
+    pub sandbox: bool,
     /// What a person should know before it begins.
     pub notices: Vec<&'static str>,
 }
 
 impl Surroundings {
     /// As command line and environment have them.
-    pub fn new(environment: &Environment, access: Access, work: &Work) -> Self {
+    pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
         Self {
             access,
             scripts: environment.scripts(work.env_mode == EnvMode::Loose),
             remote: environment.remote(),
+            sandbox: project.settings.sandbox,
             notices: if environment.has_lonely_token() {
                 vec![
                     "`TURBO_TOKEN` is set, and neither `TURBO_API` nor a team: the remote cache is not used",
@@ -183,6 +186,11 @@ fn carry_out(
         warned: AtomicBool::new(false),
         clients: Clients::default(),
         script: other_script(request),
+        sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
+            Some(environment::own_program().map_err(|source| Error::Start { source })?)
+        } else {
+            None
+        },
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
     });
     let ended = under_lock(plan, request, &context);

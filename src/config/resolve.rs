@@ -105,6 +105,7 @@ pub fn resolve(
             env: config.build.env.into_iter().collect(),
             per_store: config.build.per_store,
             global_dependencies: config.build.global_dependencies,
+            sandbox: config.build.sandbox,
             cache_size,
             cache_days: config.cache.max_age_days,
             prune,

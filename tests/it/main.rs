@@ -43,6 +43,7 @@ mod poison;
 mod prune;
 mod remote;
 mod rules;
+mod sandbox;
 mod secrets;
 mod shared;
 mod there;

@@ -21,6 +21,7 @@ pub use self::stage::run;
 use super::compose::Workdir;
 use super::context::Context;
 use super::failure::{Error as RunError, quote};
+use super::sandbox;
 use crate::event::{Stage, Unit};
 use crate::plan::{BUILD, Plan, Subject, Task};
 use crate::store::UnitId;
@@ -101,10 +102,49 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// It could not open something that its key does not have.
+    #[error("`{command}` {ended} in its sandbox, in `{}`: {}\n{}", folder.display(), refused(denied), quote(tail))]
+    #[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", mends.join("; "), log.display()))]
+    Undeclared {
+        /// As typed.
+        command: Box<str>,
+        /// Where.
+        folder: PathBuf,
+        /// Such as `exited with code 1`.
+        ended: Box<str>,
+        /// What it could not open, relative to the project, and whether that was to be written.
+        denied: Vec<(String, bool)>,
+        /// What to do about each.
+        mends: Vec<String>,
+        /// Its last lines.
+        tail: Vec<String>,
+        /// Everything that it printed.
+        log: PathBuf,
+    },
+    /// Scripts cannot be restricted here.
+    #[error("`--sandbox` needs Landlock, by which Linux restricts a process: {why}")]
+    #[diagnostic(
+        code(alokai::build::no_sandbox),
+        help(
+            "run it on Linux 5.13 or newer with Landlock switched on, or without `--sandbox` and `build.sandbox`"
+        )
+    )]
+    NoSandbox {
+        /// Why not.
+        why: String,
+    },
     /// A person ended the run.
     #[error("interrupted")]
     #[diagnostic(code(alokai::build::interrupted))]
     Interrupted,
+}
+
+fn refused(denied: &[(String, bool)]) -> String {
+    let one = |(path, is_write): &(String, bool)| {
+        let doing = if *is_write { "write" } else { "read" };
+        format!("it may not {doing} `{path}`")
+    };
+    denied.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn some(names: &[String]) -> String {
@@ -122,6 +162,13 @@ pub async fn look(
     context: &Context,
 ) -> Result<Outlook, RunError> {
     let outlook = Outlook::new(plan, distrusted, context).await;
+    let is_restricted = context.sandbox.is_some() && outlook.running(plan).next().is_some();
+    if is_restricted && let Err(why) = sandbox::support() {
+        let why = why.to_string();
+        return Err(RunError::Preflight {
+            problems: vec![Error::NoSandbox { why }.into()],
+        });
+    }
     let missing = not_installed(plan, outlook.running(plan));
     if missing.is_empty() {
         return Ok(outlook);

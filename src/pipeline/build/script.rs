@@ -15,6 +15,7 @@ use crate::cache::{self, Entry, Figures, Finished, Names};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
+use crate::pipeline::sandbox::{self, Denied, Sandbox, Upstream};
 use crate::plan::{Plan, Task};
 
 /// A script that has ended well.
@@ -122,10 +123,11 @@ pub async fn run(
         unit: unit.clone(),
     });
     let span = context.events.begin(&unit);
-    let ready = place
-        .clear()
-        .and_then(|aside| Ok((aside, place.snapshot()?)));
-    let (aside, before) = match ready {
+    let ready = place.clear().and_then(|aside| {
+        let before = place.snapshot()?;
+        Ok((aside, before, restrict(plan, task, context)?))
+    });
+    let (aside, before, sandbox) = match ready {
         Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
@@ -139,9 +141,11 @@ pub async fn run(
         log: place.log.clone(),
         variables: &task.variables,
         memory,
+        sandbox: sandbox.as_ref(),
     };
     let ended = process::run(script, context).await;
-    let result = judge(task, &place, ended, memory);
+    drop(sandbox);
+    let result = judge(task, &place, ended, memory, context);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     if let Err(error) = result {
@@ -177,6 +181,22 @@ pub async fn run(
         figures,
         entry,
     })
+}
+
+/// The sandbox of a task's script, where scripts are restricted.
+fn restrict(plan: &Plan, task: &Task, context: &Context) -> Result<Option<Sandbox>, Io> {
+    let Some(launcher) = &context.sandbox else {
+        return Ok(None);
+    };
+    let upstream = |task: &Task| {
+        let place = Place::new(plan, task);
+        Upstream {
+            made: place.files(),
+            folder: place.folder,
+        }
+    };
+    let scope = sandbox::of_task(plan, task, upstream);
+    Sandbox::new(launcher, &scope, &context.scripts).map(Some)
 }
 
 /// A script that has ended well, and what it began with.
@@ -250,13 +270,34 @@ fn judge(
     place: &Place,
     ended: Result<process::Ended, Trouble>,
     memory: &Memory,
+    context: &Context,
 ) -> Result<(), StageError> {
     let command = || task.command.join(" ");
     let folder = place.folder.clone();
     match ended {
-        Ok(process::Ended { status, .. }) if status.success() => Ok(()),
-        Ok(process::Ended { status, tail }) => {
+        Ok(process::Ended { status, denied, .. }) if status.success() => {
+            for denied in denied.iter().take(SHOWN) {
+                let path = sandbox::display(place.project, &denied.path);
+                context.events.notice(format!(
+                    "{}: its sandbox refused it `{path}`, and it went on without; {}",
+                    event_unit(task),
+                    sandbox::mend(place.project, &place.folder, denied)
+                ));
+            }
+            Ok(())
+        }
+        Ok(process::Ended {
+            status,
+            tail,
+            denied,
+        }) if !denied.is_empty() => {
+            let (ended, _) = describe(status, &tail, memory.peak());
+            let ended = ended.into();
+            Err(undeclared(command(), ended, place, &denied, tail).into())
+        }
+        Ok(process::Ended { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
+            let advice = advice.or_else(|| context.sandbox.as_ref().map(|_| UNNAMED));
             Err(StageError::from(Error::Script {
                 command: command().into(),
                 folder,
@@ -274,7 +315,46 @@ fn judge(
         }
         .into()),
         Err(Trouble::Log(error)) => Err(error.into()),
+        Err(Trouble::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
         Err(Trouble::Interrupted) => Err(Error::Interrupted.into()),
+    }
+}
+
+/// How many refused paths are named.
+const SHOWN: usize = 5;
+
+/// What is said of a script that failed in its sandbox and names nothing that it was refused.
+const UNNAMED: &str = "it ran in a sandbox, and no line of it names a file that it was refused: try it without `--sandbox`, and if it ends well then, `strace -f -e trace=%file` before its command shows what it opens";
+
+fn undeclared(
+    command: String,
+    ended: Box<str>,
+    place: &Place,
+    denied: &[Denied],
+    tail: Vec<String>,
+) -> Error {
+    let shown = denied.iter().take(SHOWN);
+    let mut mends: Vec<String> = Vec::new();
+    for denied in shown.clone() {
+        let path = sandbox::display(place.project, &denied.path);
+        let mend = sandbox::mend(place.project, &place.folder, denied);
+        mends.push(format!("`{path}`: {mend}"));
+    }
+    if denied.len() > SHOWN {
+        mends.push(format!("and {} more", denied.len() - SHOWN));
+    }
+    let named = |denied: &Denied| {
+        let path = sandbox::display(place.project, &denied.path);
+        (path, denied.is_write)
+    };
+    Error::Undeclared {
+        command: command.into(),
+        folder: place.folder.clone(),
+        ended,
+        denied: shown.map(named).collect(),
+        mends,
+        tail,
+        log: place.log.clone(),
     }
 }
 
