@@ -31,6 +31,9 @@ pub struct Scope {
     pub readable: Vec<PathBuf>,
     /// Folders whose `node_modules`, and those above, hold what is installed.
     pub installed: Vec<PathBuf>,
+    /// Folders of workspaces: a package manager looks for them and reads the `package.json` of
+    /// each.
+    pub workspaces: Vec<PathBuf>,
 }
 
 /// What package managers keep at the top of a project beside `node_modules`. Of a lock file the
@@ -52,6 +55,11 @@ impl Rules {
     pub fn new(scope: &Scope, private: &Path, environment: &ScriptEnvironment) -> Self {
         let mut read = BTreeSet::new();
         let mut list = BTreeSet::new();
+        for folder in &scope.workspaces {
+            read.extend(folder.join("package.json").canonicalize());
+            let above = folder.parent().and_then(|above| above.canonicalize().ok());
+            list.extend(above);
+        }
         for path in &scope.readable {
             read.extend(path.canonicalize());
             // A folder of the project whose files are in the key may be listed; the top may not,

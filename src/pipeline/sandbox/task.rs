@@ -22,6 +22,11 @@ pub fn of_task(plan: &Plan, task: &Task, upstream: impl Fn(&Task) -> Upstream) -
         project: plan.project.clone(),
         installed: vec![folder.clone(), plan.project.join(&task.source)],
         readable: Vec::new(),
+        workspaces: plan
+            .workspaces
+            .iter()
+            .map(|folder| plan.project.join(folder))
+            .collect(),
         folder,
     };
     for path in plan.inputs(task).files.keys() {
