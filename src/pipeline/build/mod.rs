@@ -103,24 +103,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// It could not open something that its key does not have.
-    #[error("`{command}` {ended} in its sandbox, in `{}`: {}\n{}", folder.display(), refused(denied), quote(tail))]
-    #[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", mends.join("; "), log.display()))]
-    Undeclared {
-        /// As typed.
-        command: Box<str>,
-        /// Where.
-        folder: PathBuf,
-        /// Such as `exited with code 1`.
-        ended: Box<str>,
-        /// What it could not open, relative to the project, and whether that was to be written.
-        denied: Vec<(String, bool)>,
-        /// What to do about each.
-        mends: Vec<String>,
-        /// Its last lines.
-        tail: Vec<String>,
-        /// Everything that it printed.
-        log: PathBuf,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Undeclared(Box<sandbox::Undeclared>),
     /// Scripts cannot be restricted here.
     #[error("`--sandbox` needs Landlock, by which Linux restricts a process: {why}")]
     #[diagnostic(
@@ -137,14 +122,6 @@ pub enum Error {
     #[error("interrupted")]
     #[diagnostic(code(alokai::build::interrupted))]
     Interrupted,
-}
-
-fn refused(denied: &[(String, bool)]) -> String {
-    let one = |(path, is_write): &(String, bool)| {
-        let doing = if *is_write { "write" } else { "read" };
-        format!("it may not {doing} `{path}`")
-    };
-    denied.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn some(names: &[String]) -> String {

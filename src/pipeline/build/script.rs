@@ -15,7 +15,7 @@ use crate::cache::{self, Entry, Figures, Finished, Names};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
-use crate::pipeline::sandbox::{self, Denied, Sandbox, Upstream};
+use crate::pipeline::sandbox::{self, Sandbox, Undeclared, Upstream};
 use crate::plan::{Plan, Task};
 
 /// A script that has ended well.
@@ -276,13 +276,9 @@ fn judge(
     let folder = place.folder.clone();
     match ended {
         Ok(process::Ended { status, denied, .. }) if status.success() => {
-            for denied in denied.iter().take(SHOWN) {
-                let path = sandbox::display(place.project, &denied.path);
-                context.events.notice(format!(
-                    "{}: its sandbox refused it `{path}`, and it went on without; {}",
-                    event_unit(task),
-                    sandbox::mend(place.project, &place.folder, denied)
-                ));
+            for notice in sandbox::notices(place.project, &place.folder, &denied) {
+                let unit = event_unit(task);
+                context.events.notice(format!("{unit}: {notice}"));
             }
             Ok(())
         }
@@ -292,8 +288,16 @@ fn judge(
             denied,
         }) if !denied.is_empty() => {
             let (ended, _) = describe(status, &tail, memory.peak());
-            let ended = ended.into();
-            Err(undeclared(command(), ended, place, &denied, tail).into())
+            let undeclared = Undeclared {
+                command: command(),
+                project: place.project.to_owned(),
+                folder,
+                ended,
+                denied,
+                tail,
+                log: place.log.clone(),
+            };
+            Err(Error::Undeclared(Box::new(undeclared)).into())
         }
         Ok(process::Ended { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
@@ -320,43 +324,8 @@ fn judge(
     }
 }
 
-/// How many refused paths are named.
-const SHOWN: usize = 5;
-
 /// What is said of a script that failed in its sandbox and names nothing that it was refused.
 const UNNAMED: &str = "it ran in a sandbox, and no line of it names a file that it was refused: try it without `--sandbox`, and if it ends well then, `strace -f -e trace=%file` before its command shows what it opens";
-
-fn undeclared(
-    command: String,
-    ended: Box<str>,
-    place: &Place,
-    denied: &[Denied],
-    tail: Vec<String>,
-) -> Error {
-    let shown = denied.iter().take(SHOWN);
-    let mut mends: Vec<String> = Vec::new();
-    for denied in shown.clone() {
-        let path = sandbox::display(place.project, &denied.path);
-        let mend = sandbox::mend(place.project, &place.folder, denied);
-        mends.push(format!("`{path}`: {mend}"));
-    }
-    if denied.len() > SHOWN {
-        mends.push(format!("and {} more", denied.len() - SHOWN));
-    }
-    let named = |denied: &Denied| {
-        let path = sandbox::display(place.project, &denied.path);
-        (path, denied.is_write)
-    };
-    Error::Undeclared {
-        command: command.into(),
-        folder: place.folder.clone(),
-        ended,
-        denied: shown.map(named).collect(),
-        mends,
-        tail,
-        log: place.log.clone(),
-    }
-}
 
 /// What Node says when its own limit is reached, and not the machine's.
 const HEAP: &str = "heap out of memory";

@@ -99,10 +99,17 @@ impl<'a> Watch<'a> {
         if certainty.is_none() && !line.contains('/') {
             return;
         }
+        let mut resolved: Vec<&str> = Vec::new();
         for text in candidates(line) {
+            // The first word of a name with spaces, which was in quotes as a whole.
+            let is_piece = |whole: &&str| whole.len() > text.len() && whole.starts_with(text);
+            if resolved.iter().any(is_piece) {
+                continue;
+            }
             let Some(path) = self.resolve(text, certainty) else {
                 continue;
             };
+            resolved.push(text);
             if path.starts_with(&self.folder) && path.is_file() {
                 self.last = Some(path);
                 continue;
@@ -200,78 +207,146 @@ fn candidates(line: &str) -> impl Iterator<Item = &str> {
         // `path:12:5`, `path: Permission denied`.
         let text = text.split(':').next().unwrap_or_default();
         let text = text.trim_end_matches(['.', ']', '}']);
-        let is_path = !text.is_empty() && text.len() < 4096 && text.trim_matches('/') != "";
+        let is_path = text.len() < 4096 && !text.trim_matches('/').is_empty();
         is_path.then_some(text)
     })
 }
 
-/// What brings a path into the key of `who`, or why nothing does.
-pub fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
-    let own = display(project, folder);
-    let Ok(inside) = denied.path.strip_prefix(project) else {
-        return if denied.is_write {
-            format!("scripts write in their own folder, `{own}`, and below `TMPDIR`")
-        } else {
-            "it lies outside of the project, so no key can hold it: bring it into the project and declare it there".into()
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::{Denied, Rules, Watch};
+
+    /// A project with a composed app, which may read `shared` and write in itself.
+    fn project() -> (tempfile::TempDir, PathBuf, Rules) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in [
+            ".out/us/app/src/page.tsx",
+            "shared/known.json",
+            "config/prices.json",
+            "config/with space.json",
+        ] {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let rules = Rules {
+            read: BTreeSet::from(["/usr".into(), root.join("shared")])
+                .into_iter()
+                .collect(),
+            list: Vec::new(),
+            write: vec![root.join(".out/us/app")],
         };
-    };
-    let shown = inside.display();
-    if denied.is_write {
-        return format!("scripts write in their own folder, `{own}`, and below `TMPDIR`");
+        (folder, root, rules)
     }
-    let mut parts = inside.iter().filter_map(|part| part.to_str());
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(".git"), ..) => {
-            "it is git's own; give the script what it needs as a variable that `build.env` names"
-                .into()
+
+    fn found(root: &Path, rules: &Rules, lines: &[String]) -> (Vec<Denied>, Vec<Denied>) {
+        let mut watch = Watch::of(rules, &root.join(".out/us/app"));
+        for line in lines {
+            watch.line(line);
         }
-        (Some(".alokai"), ..) => "it is alokai's own; no script may depend on it".into(),
-        (Some(".out"), Some(store), app) => {
-            let is_own = folder.starts_with(project.join(".out").join(store));
-            match app.filter(|_| is_own) {
-                Some(app) => format!(
-                    "`{app}` is an app beside this one that is not built before it, so nothing of it is in the key"
-                ),
-                None => {
-                    format!("it belongs to the store `{store}`; a build sees its own store alone")
-                }
-            }
+        (watch.refused(), watch.denied())
+    }
+
+    #[test]
+    fn lines_of_tools_are_understood() {
+        let (_folder, root, rules) = project();
+        let prices = root.join("config/prices.json");
+        let at = prices.display();
+        let refused = [
+            format!("Error: EACCES: permission denied, open '{at}'"),
+            "Error: EACCES: permission denied, open '../../../config/prices.json'".into(),
+            format!("sh: 1: cannot open {at}: Permission denied"),
+            format!("cat: {at}: Permission denied"),
+            format!("✘ [ERROR] Cannot read file \"{at}\": permission denied"),
+            format!("Error: failed to open file \"{at}\": Permission denied (os error 13)"),
+            format!("EACCES: file://{at}:12:5"),
+            format!("EXDEV: cross-device link not permitted, rename '{at}' -> '{at}.old'"),
+        ];
+        for line in refused {
+            let (refused, _) = found(&root, &rules, std::slice::from_ref(&line));
+            let paths: Vec<_> = refused.iter().map(|denied| &denied.path).collect();
+            assert!(paths.contains(&&prices), "{line}: {paths:?}");
         }
-        (Some("apps"), Some("stores"), _) => {
-            "it is a source of a store; scripts read what is composed of it, in their own folder"
-                .into()
+        let missed = [
+            format!("error TS6053: File '{at}' not found."),
+            format!("error TS5083: Cannot read file '{at}'."),
+            "src/page.tsx(1,20): error TS2307: Cannot find module '../../../../config/prices' or its type declarations.".into(),
+            "Module not found: Error: Can't resolve '../../../config/prices.json'".into(),
+        ];
+        for line in missed {
+            let (refused, denied) = found(&root, &rules, std::slice::from_ref(&line));
+            assert_eq!(refused, [], "{line}");
+            let one = Denied {
+                path: prices.clone(),
+                is_write: false,
+            };
+            assert_eq!(denied, [one], "{line}");
         }
-        (Some("apps"), Some(app), _) => format!(
-            "it is a source of the base app `{app}`; scripts read what is composed of it, in `../{app}` where that app is built before"
-        ),
-        _ => match package(project, &denied.path) {
-            Some(name) => format!(
-                "the workspace package `{name}` is no dependency of this one: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
+    }
+
+    #[test]
+    fn an_import_is_looked_for_beside_the_source_that_was_named_before() {
+        let (_folder, root, rules) = project();
+        let lines = [
+            "./src/page.tsx".to_owned(),
+            "Module not found: Can't resolve '../../../../config/prices'".to_owned(),
+        ];
+        let (_, denied) = found(&root, &rules, &lines);
+        assert_eq!(denied.len(), 1, "{denied:?}");
+        assert_eq!(denied[0].path, root.join("config/prices.json"));
+    }
+
+    #[test]
+    fn names_with_spaces_and_files_to_be_made_are_found() {
+        let (_folder, root, rules) = project();
+        let lines = [
+            "EACCES: permission denied, open '../../../config/with space.json'".to_owned(),
+            format!(
+                "EACCES: permission denied, mkdir '{}'",
+                root.join("config/new").display()
             ),
-            None => format!("declare it: `\"build\": {{ \"globalDependencies\": [\"{shown}\"] }}`"),
-        },
+            format!(
+                "EACCES: permission denied, open '{}'",
+                root.join("shared/known.json").display()
+            ),
+        ];
+        let (refused, _) = found(&root, &rules, &lines);
+        let expected = [
+            ("config/new", true),
+            ("config/with space.json", false),
+            ("shared/known.json", true),
+        ];
+        let expected = expected.map(|(path, is_write)| Denied {
+            path: root.join(path),
+            is_write,
+        });
+        assert_eq!(refused, expected);
     }
-}
 
-/// A path relative to the project, or as it is.
-pub fn display(project: &Path, path: &Path) -> String {
-    path.strip_prefix(project)
-        .unwrap_or(path)
-        .display()
-        .to_string()
-}
-
-/// The workspace package that a file of the project lies in.
-fn package(project: &Path, path: &Path) -> Option<String> {
-    let above = path
-        .ancestors()
-        .skip(1)
-        .take_while(|folder| *folder != project);
-    let manifests = above.filter_map(|folder| std::fs::read(folder.join("package.json")).ok());
-    let names = manifests.filter_map(|text| {
-        let package: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        Some(package.get("name")?.as_str()?.to_owned())
-    });
-    // The outermost: what is installed for a package lies in it.
-    names.last()
+    #[test]
+    fn what_is_granted_or_not_refused_is_not_named() {
+        let (_folder, root, rules) = project();
+        let lines = [
+            format!(
+                "EACCES: permission denied, open '{}'",
+                root.join(".out/us/app/src/page.tsx").display()
+            ),
+            format!(
+                "Cannot find module '{}'",
+                root.join("shared/known.json").display()
+            ),
+            format!("reading {}", root.join("config/prices.json").display()),
+            "sh: /usr/bin/env: Permission denied".to_owned(),
+            format!(
+                "cannot read '{}'",
+                root.join("config/not-there.json").display()
+            ),
+            "permission denied for /, // and a/b/c".to_owned(),
+        ];
+        assert_eq!(found(&root, &rules, &lines), (Vec::new(), Vec::new()));
+    }
 }

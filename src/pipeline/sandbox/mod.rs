@@ -10,16 +10,18 @@ mod enforce;
 mod rules;
 mod system;
 mod task;
+mod undeclared;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-pub use denied::{Denied, Watch, display, mend};
+pub use denied::{Denied, Watch};
 pub use enforce::{enforce, support};
 pub use rules::{Rules, Scope};
 pub use task::{Upstream, of_task};
+pub use undeclared::{Undeclared, notices};
 
 use super::context::ScriptEnvironment;
 use super::failure::Io;

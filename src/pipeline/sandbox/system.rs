@@ -162,3 +162,71 @@ fn around(folder: &Path, project: &Path, paths: &mut BTreeSet<PathBuf>) {
         around(&entry.path(), project, paths);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{around, readable};
+    use crate::pipeline::context::ScriptEnvironment;
+
+    #[test]
+    fn a_project_in_a_folder_of_the_system_is_left_out_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in ["system/bin", "system/src/project/apps", "system/src/other"] {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        let project = root.join("system/src/project");
+        let mut paths = BTreeSet::new();
+        around(&root.join("system"), &project, &mut paths);
+        let expected = ["system/bin", "system/src/other"].map(|path| root.join(path));
+        assert_eq!(paths, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn a_search_path_grants_programs_and_neither_home_nor_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (home, project) = (root.join("home"), root.join("home/code/project"));
+        for path in [
+            "bin",
+            "lib",
+            "secret",
+            "code/project/bin",
+            "code/project/lib",
+            ".nvm",
+        ] {
+            std::fs::create_dir_all(home.join(path)).unwrap();
+        }
+        let search = ["bin", "", "code/project/bin"].map(|path| home.join(path));
+        let search = search.into_iter().chain(["relative".into(), "/".into()]);
+        let variables = [
+            ("HOME".to_owned(), home.clone().into()),
+            ("PATH".to_owned(), std::env::join_paths(search).unwrap()),
+        ];
+        let environment = ScriptEnvironment {
+            all: variables.into(),
+            loose: false,
+        };
+        let paths = readable(&project, &environment);
+        for path in ["bin", "lib", ".nvm"] {
+            assert!(paths.contains(&home.join(path)), "{path}");
+        }
+        let is_read = |path: &str| {
+            paths
+                .iter()
+                .any(|granted| home.join(path).starts_with(granted))
+        };
+        for path in [
+            "",
+            "secret",
+            "code",
+            "code/project",
+            "code/project/bin",
+            "code/project/lib",
+        ] {
+            assert!(!is_read(path), "{path}");
+        }
+    }
+}
