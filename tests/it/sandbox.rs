@@ -145,6 +145,16 @@ fn every_refused_file_is_named_with_what_helps() {
 }
 
 #[test]
+fn a_folder_that_is_in_no_key_is_not_listed() {
+    let run = build(&shop("fs.readdirSync('../../../config')")).fails_with(1);
+    let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
+    let said = "no key has the names of everything in the project";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+}
+
+#[test]
 fn a_link_leads_no_further_than_its_end_is_granted() {
     // The script makes the link itself; the composition would have refused it.
     let line = format!(
@@ -272,6 +282,42 @@ fn a_workspace_package_is_read_only_where_it_is_a_dependency() {
         project.read(".out/us/storefront-middleware/lib/read.txt"),
         "5"
     );
+}
+
+#[test]
+fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
+    let line = |read: &str| {
+        format!("exports.price = require('fs').readFileSync(__dirname + '/{read}', 'utf8');")
+    };
+    let project = with_package(true)
+        .link("packages/prices/linked.json", "../../config/prices.json")
+        .link("packages/prices/folder", "../../config")
+        .file("packages/prices/index.js", &line("linked.json"));
+    let made = ".out/us/storefront-middleware/lib/read.txt";
+    build(&project).succeeds();
+    assert_eq!(project.read(made), "{ \"price\": 1 }\n");
+    // The key has it: another content is another result.
+    project.write("config/prices.json", b"other");
+    build(&project).succeeds();
+    assert_eq!(project.read(made), "other");
+
+    let project = project.file("packages/prices/index.js", &line("folder/more/taxes.json"));
+    build(&project).succeeds();
+    project.write("config/more/taxes.json", b"more");
+    build(&project).succeeds();
+    assert_eq!(project.read(made), "more");
+
+    // A link that git ignores is in no key where it leads to a file that is in none.
+    let project = project
+        .file(".gitignore", "node_modules\n.out\nlib\n.next\nsecret\n")
+        .file("secret/prices.json", "secret")
+        .file(
+            "packages/prices/index.js",
+            &line("../../secret/prices.json"),
+        );
+    let run = build(&project).fails_with(1);
+    let said = "it may not read `secret/prices.json`";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 
 #[test]

@@ -206,7 +206,12 @@ fn candidates(line: &str) -> impl Iterator<Item = &str> {
         let text = text.strip_prefix("file://").unwrap_or(text);
         // `path:12:5`, `path: Permission denied`.
         let text = text.split(':').next().unwrap_or_default();
-        let text = text.trim_end_matches(['.', ']', '}']);
+        let text = text.trim_end_matches([']', '}']);
+        // The end of a sentence, and not of `../..`.
+        let text = match text.strip_suffix('.') {
+            Some(rest) if !rest.ends_with('.') => rest,
+            _ => text,
+        };
         let is_path = text.len() < 4096 && !text.trim_matches('/').is_empty();
         is_path.then_some(text)
     })

@@ -34,6 +34,8 @@ pub struct Scope {
     /// Folders of workspaces: a package manager looks for them and reads the `package.json` of
     /// each.
     pub workspaces: Vec<PathBuf>,
+    /// A folder in which, and in all below it, names may be listed.
+    pub listed: Option<PathBuf>,
 }
 
 /// What package managers keep at the top of a project beside `node_modules`. Of a lock file the
@@ -54,7 +56,7 @@ impl Rules {
     /// What a script of this scope may open, with its private folder.
     pub fn new(scope: &Scope, private: &Path, environment: &ScriptEnvironment) -> Self {
         let mut read = BTreeSet::new();
-        let mut list = BTreeSet::new();
+        let mut list: BTreeSet<PathBuf> = scope.listed.iter().cloned().collect();
         for folder in &scope.workspaces {
             read.extend(folder.join("package.json").canonicalize());
             let above = folder.parent().and_then(|above| above.canonicalize().ok());

@@ -89,6 +89,9 @@ fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
     if denied.is_write {
         return format!("scripts write in their own folder, `{own}`, and below `TMPDIR`");
     }
+    if inside.as_os_str().is_empty() {
+        return "no key has the names of everything in the project: read a folder that `build.globalDependencies` names".into();
+    }
     let mut parts = inside.iter().filter_map(|part| part.to_str());
     match (parts.next(), parts.next(), parts.next()) {
         (Some(".git"), ..) => {
@@ -125,10 +128,9 @@ fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
 
 /// A path relative to the project, or as it is.
 fn display(project: &Path, path: &Path) -> String {
-    path.strip_prefix(project)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    let inside = path.strip_prefix(project).ok();
+    let inside = inside.filter(|inside| !inside.as_os_str().is_empty());
+    inside.unwrap_or(path).display().to_string()
 }
 
 /// The workspace package that a file of the project lies in.
