@@ -158,7 +158,9 @@ fn is_out_of_reach(error: &StageError) -> bool {
     match error {
         StageError::Build(error) => matches!(
             error,
-            BuildError::Start { .. } | BuildError::NotInstalled { .. }
+            BuildError::Start { .. }
+                | BuildError::NotInstalled { .. }
+                | BuildError::NoSandbox { .. }
         ),
         StageError::Docker(error) => matches!(
             error,

@@ -4,12 +4,14 @@
     reason = "these comments are the help, read in a terminal"
 )]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Standing;
 use crate::event::Stage;
+use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{Builder, Selection};
 
 /// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
@@ -33,12 +35,23 @@ pub(super) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(super) enum Command {
     /// Everything about stores
     Store(StoreArguments),
     /// Everything about results that are kept
     Cache(CacheArguments),
+    /// Restricts itself and becomes a script; what `--sandbox` starts scripts with
+    #[command(name = SANDBOX_COMMAND, hide = true)]
+    Sandbox(SandboxOptions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SandboxOptions {
+    /// What the script may open, as JSON
+    pub rules: PathBuf,
+    /// The script
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -348,6 +361,9 @@ pub(super) struct Work {
     /// Runs scripts although their results are kept; a deploy replaces images that are there
     #[arg(long)]
     pub force: bool,
+    /// Lets scripts open nothing but what their keys know; Linux 5.13 or newer
+    #[arg(long)]
+    pub sandbox: bool,
     /// Tells in full why a script has to run
     #[arg(long)]
     pub explain: bool,

@@ -80,7 +80,7 @@ fn prepare(
     until: Stage,
 ) -> Result<Prepared, AnyError> {
     let runs = until > Stage::Compose;
-    let surroundings = Surroundings::new(environment, access, work);
+    let surroundings = Surroundings::new(&project, environment, access, work);
     let node = runs.then(|| Node::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
     let mut request = request(&project, select, until)?;

@@ -257,6 +257,11 @@ pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
     }
 }
 
+/// Where this program lies, to be started once more.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
 /// When the program began; the first call is its beginning.

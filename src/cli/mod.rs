@@ -13,6 +13,7 @@ mod drift;
 mod environment;
 mod list;
 mod run;
+mod sandbox;
 mod show;
 mod stat;
 mod why;
@@ -153,6 +154,16 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A script could not be started in its sandbox; whoever wanted that is told by a file.
+    #[error("cannot start a script in its sandbox: {reason}")]
+    #[diagnostic(
+        code(alokai::cli::sandbox),
+        help("this command is alokai's own: use `alokai store build --sandbox`")
+    )]
+    Sandbox {
+        /// Why.
+        reason: String,
+    },
     /// The asynchronous runtime or the signal handlers cannot be set up.
     #[error("cannot start: {source}")]
     #[diagnostic(
@@ -216,6 +227,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     let store = match &arguments.command {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
+        Command::Sandbox(options) => return sandbox::become_script(options),
     };
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),

@@ -34,13 +34,15 @@ pub struct Surroundings {
     pub access: Access,
     pub scripts: ScriptEnvironment,
     pub remote: Option<RemoteSettings>,
+    /// Whether the config asks for scripts in a sandbox.
+    pub sandbox: bool,
     /// What a person should know before it begins.
     pub notices: Vec<&'static str>,
 }
 
 impl Surroundings {
     /// As command line and environment have them.
-    pub fn new(environment: &Environment, access: Access, work: &Work) -> Self {
+    pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
         let mut notices = Vec::new();
         if environment.has_lonely_token() {
             notices.push(
@@ -59,6 +61,7 @@ impl Surroundings {
             access,
             scripts: environment.scripts(work.env_mode == EnvMode::Loose),
             remote,
+            sandbox: project.settings.sandbox,
             notices,
         }
     }
@@ -213,11 +216,11 @@ fn under_lock(
         prepared = prepare()?;
         plan = prepared.plan(around.work)?;
     }
-    let context = Arc::new(context(&plan, prepared, around));
+    let context = Arc::new(context(&plan, prepared, around)?);
     Ok(pipeline::run(&Arc::new(plan), &context, &lock))
 }
 
-fn context(plan: &Plan, prepared: Prepared, around: Around) -> Context {
+fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, Error> {
     let Around {
         events,
         interrupt,
@@ -244,7 +247,7 @@ fn context(plan: &Plan, prepared: Prepared, around: Around) -> Context {
             "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
         );
     }
-    Context {
+    Ok(Context {
         started: environment::started(),
         events,
         interrupt,
@@ -264,8 +267,13 @@ fn context(plan: &Plan, prepared: Prepared, around: Around) -> Context {
         warned: AtomicBool::new(false),
         clients: Clients::default(),
         script: other_script(&request),
+        sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
+            Some(environment::own_program().map_err(|source| Error::Start { source })?)
+        } else {
+            None
+        },
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
-    }
+    })
 }
 
 /// Ctrl-C, and the signals by which a CI ends a job: the first ends the run politely, the

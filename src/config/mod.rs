@@ -104,6 +104,8 @@ pub struct Settings {
     pub shared: Vec<String>,
     /// Globs of files that every script may read.
     pub global_dependencies: Vec<String>,
+    /// Whether scripts can open nothing but what their keys know.
+    pub sandbox: bool,
     /// Bytes that the cache may take.
     pub cache_size: u64,
     /// Days that an unused result is kept.

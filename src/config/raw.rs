@@ -200,6 +200,9 @@ pub struct Build {
     /// Files beside apps and packages that builds read: globs, relative to the project, such as
     /// `config/**`. Files at the top of the project and `patches/` need not be named.
     pub global_dependencies: Vec<String>,
+    /// Whether scripts can open nothing but what their keys know, as with `--sandbox`. It needs
+    /// Linux 5.13 or newer.
+    pub sandbox: bool,
 }
 
 /// What is kept so that nothing is built twice.

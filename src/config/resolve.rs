@@ -105,6 +105,7 @@ pub fn resolve(
             env: config.build.env.into_iter().collect(),
             shared: config.build.shared,
             global_dependencies: config.build.global_dependencies,
+            sandbox: config.build.sandbox,
             cache_size,
             cache_days: config.cache.max_age_days,
             prune,

@@ -41,6 +41,9 @@ pub struct Context {
     pub force: bool,
     /// The script that the build stage runs, if it is another one than `build`.
     pub script: Option<String>,
+    /// This program, which restricts itself and becomes a script; none where scripts are not
+    /// restricted.
+    pub sandbox: Option<PathBuf>,
     /// Whether what a kept script printed is printed again.
     pub replays: bool,
     /// Whether it was told that results cannot be kept; the first time says enough.

@@ -23,6 +23,7 @@ mod preflight;
 mod process;
 mod prune;
 mod push;
+mod sandbox;
 mod skip;
 mod stored;
 
@@ -42,6 +43,7 @@ pub use failure::{Error, Failure, Io, StageError};
 pub use lock::Lock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
+pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, Rules, enforce};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{BUILD, Plan};

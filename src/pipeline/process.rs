@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use super::build::Memory;
 use super::context::{Context, Interrupt};
 use super::failure::Io;
+use super::sandbox::{Denied, NotStarted, Sandbox, Watch};
 use crate::event::Unit;
 
 /// Lines of a failed script that its error shows.
@@ -36,6 +37,8 @@ pub struct Script<'a> {
     pub variables: &'a [String],
     /// What its processes take.
     pub memory: &'a Memory,
+    /// What it may open, where that is restricted.
+    pub sandbox: Option<&'a Sandbox>,
 }
 
 /// How a script ended.
@@ -44,6 +47,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Its last lines.
     pub tail: Vec<String>,
+    /// What its sandbox refused it, as far as it says so.
+    pub denied: Vec<Denied>,
 }
 
 /// Why a script could not be run to its end.
@@ -52,6 +57,8 @@ pub enum Trouble {
     Start(std::io::Error),
     /// Its log could not be written.
     Log(Io),
+    /// Its sandbox could not be put on.
+    Sandbox(String),
     /// A person ended the run.
     Interrupted,
 }
@@ -59,21 +66,14 @@ pub enum Trouble {
 /// Runs a script in a process group of its own. However it ends, nothing of its group lives on.
 pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble> {
     let log = open_log(&script.log).map_err(Trouble::Log)?;
-    let (program, arguments) = script
-        .command
-        .split_first()
-        .ok_or_else(|| Trouble::Start(std::io::Error::other("the command is empty")))?;
-    let mut command = Command::new(program);
+    let mut command = command(&script, context)?;
     command
-        .args(arguments)
         .current_dir(script.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    command.env_clear();
-    command.envs(context.scripts.seen(script.variables));
     let outside = context.events.outside();
     let mut child = command.spawn().map_err(Trouble::Start)?;
     // The group's id is the leader's, and stays valid for its other members after the leader.
@@ -83,6 +83,7 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     let sink = Arc::new(Mutex::new(Sink {
         log,
         tail: VecDeque::with_capacity(TAIL),
+        watch: script.sandbox.map(|it| Watch::new(it, script.folder)),
     }));
     let stdout = child
         .stdout
@@ -139,13 +140,53 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         return Err(Trouble::Interrupted);
     }
     let status = status.map_err(Trouble::Start)?;
+    match script.sandbox.and_then(Sandbox::not_started) {
+        None => {}
+        Some(NotStarted::Restrict(reason)) => return Err(Trouble::Sandbox(reason)),
+        Some(NotStarted::Execute(error)) => {
+            return Err(Trouble::Start(std::io::Error::from_raw_os_error(error)));
+        }
+    }
     let sink = sink
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let denied = sink.watch.as_ref().map(|watch| {
+        if status.success() {
+            watch.refused()
+        } else {
+            watch.denied()
+        }
+    });
     Ok(Ended {
         status,
         tail: sink.tail.iter().cloned().collect(),
+        denied: denied.unwrap_or_default(),
     })
+}
+
+/// The program with its arguments and variables, in its sandbox if it has one.
+fn command(script: &Script<'_>, context: &Context) -> Result<Command, Trouble> {
+    let (program, arguments) = script
+        .command
+        .split_first()
+        .ok_or_else(|| Trouble::Start(std::io::Error::other("the command is empty")))?;
+    let mut command = match script.sandbox {
+        None => {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+        Some(sandbox) => {
+            let (launcher, arguments) = sandbox.command(script.command);
+            let mut command = Command::new(launcher);
+            command.args(arguments);
+            command
+        }
+    };
+    command.env_clear();
+    command.envs(context.scripts.seen(script.variables));
+    command.envs(script.sandbox.into_iter().flat_map(Sandbox::variables));
+    Ok(command)
 }
 
 /// Waits for the child; on interruption asks its group to end, and then makes it.
@@ -202,16 +243,17 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-struct Sink {
+struct Sink<'a> {
     log: std::fs::File,
     tail: VecDeque<String>,
+    watch: Option<Watch<'a>>,
 }
 
 async fn read(
     pipe: impl AsyncRead + Unpin,
     script: &Script<'_>,
     context: &Context,
-    sink: Arc<Mutex<Sink>>,
+    sink: Arc<Mutex<Sink<'_>>>,
 ) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
@@ -239,6 +281,9 @@ async fn read(
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written any more is no reason to end a build.
             let _ = sink.log.write_all(text.as_bytes());
+            if let Some(watch) = &mut sink.watch {
+                watch.line(&shown);
+            }
             if !shown.is_empty() {
                 if sink.tail.len() == TAIL {
                     sink.tail.pop_front();

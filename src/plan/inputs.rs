@@ -351,8 +351,10 @@ impl AllInputs {
     /// Files that the task may read beside composed apps, absolute: those of its key, and those
     /// that become part of it when it opens them.
     pub fn readable(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
-        let files = self.groups(id).flat_map(|group| group.files.keys());
-        let files = files.map(|name| self.project.join(name.trim_start_matches("//")));
+        let files = self.groups(id).flat_map(|group| &group.files);
+        // Of a link that is not read through, the key has only where it leads.
+        let files = files.filter(|(_, file)| !file.id.starts_with("120000 "));
+        let files = files.map(|(name, _)| self.project.join(name.trim_start_matches("//")));
         let locks = self.lock_file.watched.iter().map(|it| it.path.clone());
         let bases = self.of(id).bases.iter().flat_map(|base| &base.files);
         let optional = self.top_optional.iter().chain(bases);

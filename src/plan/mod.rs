@@ -132,6 +132,9 @@ pub struct Plan {
     pub cache_limits: Limits,
     /// What installs dependencies.
     pub install: &'static str,
+    /// Folders of base apps and workspace packages, relative to the project. Package managers read
+    /// the `package.json` of each, whichever script they run.
+    pub workspaces: Vec<String>,
     inputs: Arc<AllInputs>,
     /// What stays in `.deploy`.
     pub prune: Prune,
@@ -240,6 +243,7 @@ impl Plan {
                 age: Duration::from_hours(days * 24),
             },
             install,
+            workspaces: workspaces(project),
             inputs: Arc::new(inputs),
             prune: project.settings.prune.clone(),
             notices,
@@ -380,6 +384,13 @@ impl Plan {
             .join(unit.store.as_str())
             .join(unit.app.as_str())
     }
+}
+
+fn workspaces(project: &Project) -> Vec<String> {
+    let apps = project.apps.iter().map(|app| format!("apps/{}", app.name));
+    let packages = project.packages.iter();
+    apps.chain(packages.map(|package| package.folder.clone()))
+        .collect()
 }
 
 /// Composes the chosen units, and what their builds read: the middleware of the same store.

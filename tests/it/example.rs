@@ -136,8 +136,9 @@ fn the_example_goes_through_all_six_stages() {
     let (_folder, project) = example(&name);
     let project = registry.used_by(project, &console.address);
     let run = project
-        .alokai(&["store", "deploy", "--all", "--json"])
+        .alokai(&["store", "deploy", "--all", "--json", "--sandbox"])
         .succeeds();
+    opens_only_what_its_keys_know(&project, &run);
     let summary: Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
     let sha = project.sha();
 
@@ -225,6 +226,24 @@ fn the_example_goes_through_all_six_stages() {
     for build in builds {
         build.join().unwrap();
     }
+}
+
+/// Next.js, Nuxt and `tsc` have run in a sandbox; `vitest` does here. None was refused a file that
+/// it went on without.
+fn opens_only_what_its_keys_know(project: &Project, run: &Run) {
+    let scripts = ["next build", "nuxt build", "tsc"];
+    for script in scripts {
+        let line = format!("> {script}\"");
+        assert!(run.stdout.contains(&line), "{script}: {}", run.stdout);
+    }
+    let refused = |run: &Run| run.stdout.contains("its sandbox refused it");
+    assert!(!refused(run), "{}", run.stdout);
+    let middleware = "storefront-middleware-*";
+    let arguments = ["store", "run", "test", "--all", "--filter", middleware];
+    let mut command = project.command(&arguments);
+    let run = Run::from(command.args(["--sandbox", "--json"]).output().unwrap()).succeeds();
+    assert_eq!(run.stdout.matches("2 passed").count(), 3, "{}", run.stdout);
+    assert!(!refused(&run), "{}", run.stdout);
 }
 
 /// Takes the images away and pulls them anew: only what the registry has counts.

@@ -48,6 +48,7 @@ mod prune;
 mod remote;
 mod rules;
 mod same;
+mod sandbox;
 mod secrets;
 mod shared;
 mod there;

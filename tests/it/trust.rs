@@ -234,7 +234,7 @@ impl World {
         if path.ends_with("/reads") {
             let mut text = String::new();
             let is_middleware = path.contains(MIDDLEWARE);
-            for _ in 0..1 + self.random.below(4) {
+            for _ in 0..=self.random.below(4) {
                 let path = match self.random.below(3) {
                     0 => self.random.pick(&OWN),
                     1 if !is_middleware => self.random.pick(&OF_MIDDLEWARE),

@@ -25,6 +25,7 @@ pub use self::stage::run;
 use super::compose::Workdir;
 use super::context::Context;
 use super::failure::{Error as RunError, quote};
+use super::sandbox;
 use crate::event::{Stage, Unit};
 use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
 use crate::store::UnitId;
@@ -105,6 +106,22 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// It could not open something that its key does not have.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Undeclared(Box<sandbox::Undeclared>),
+    /// Scripts cannot be restricted here.
+    #[error("`--sandbox` needs Landlock, by which Linux restricts a process: {why}")]
+    #[diagnostic(
+        code(alokai::build::no_sandbox),
+        help(
+            "run it on Linux 5.13 or newer with Landlock switched on, or without `--sandbox` and `build.sandbox`"
+        )
+    )]
+    NoSandbox {
+        /// Why not.
+        why: String,
+    },
     /// A person ended the run.
     #[error("interrupted")]
     #[diagnostic(code(alokai::build::interrupted))]
@@ -126,6 +143,13 @@ pub async fn look(
     context: &Context,
 ) -> Result<Outlook, RunError> {
     let outlook = Outlook::new(plan, distrusted, context).await;
+    let is_restricted = context.sandbox.is_some() && outlook.running(plan).next().is_some();
+    if is_restricted && let Err(why) = sandbox::support() {
+        let why = why.to_string();
+        return Err(RunError::Preflight {
+            problems: vec![Error::NoSandbox { why }.into()],
+        });
+    }
     let missing = not_installed(plan, outlook.running(plan));
     if missing.is_empty() {
         return Ok(outlook);

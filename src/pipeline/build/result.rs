@@ -220,6 +220,12 @@ impl<'a> Place<'a> {
         stored::read(&self.record).ok().flatten()
     }
 
+    /// Files that the task's result consists of; none where that is not known.
+    pub fn files(&self) -> Option<Vec<String>> {
+        let record = self.read().filter(|record| record.key.is_some())?;
+        Some(record.files.into_keys().collect())
+    }
+
     pub(super) fn write(&self, record: &Record) -> Result<(), Io> {
         stored::write(&self.record, record)
     }

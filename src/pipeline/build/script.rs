@@ -18,6 +18,7 @@ use crate::cache::{self, Entry, Figures, Finished, OutputDigest};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
+use crate::pipeline::sandbox::{self, Sandbox, Undeclared, Upstream};
 use crate::plan::{Plan, Task, TaskId};
 
 /// A script that has ended well.
@@ -188,9 +189,13 @@ pub async fn run(
     let working = context.events.working();
     let ready = Place::of_script(plan, id)
         .map_err(StageError::from)
-        .and_then(|place| Ok((begin(plan, id, &place, context)?, place)));
+        .and_then(|place| {
+            let begun = begin(plan, id, &place, context)?;
+            let sandbox = restrict(plan, id, &place, context)?;
+            Ok((begun, sandbox, place))
+        });
     drop(working);
-    let (begun, place) = match ready {
+    let (begun, sandbox, place) = match ready {
         Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
@@ -204,9 +209,11 @@ pub async fn run(
         log: place.log.clone(),
         variables: &task.variables,
         memory,
+        sandbox: sandbox.as_ref(),
     };
     let ended = process::run(script, context).await;
-    let result = judge(task, &place, ended, memory);
+    drop(sandbox);
+    let result = judge(task, &place, ended, memory, context);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     if let Err(error) = result {
@@ -240,6 +247,31 @@ pub async fn run(
         figures,
         kept,
     })
+}
+
+/// The sandbox of a task's script, where scripts are restricted.
+fn restrict(
+    plan: &Plan,
+    id: TaskId,
+    place: &Place,
+    context: &Context,
+) -> Result<Option<Sandbox>, Io> {
+    let Some(launcher) = &context.sandbox else {
+        return Ok(None);
+    };
+    let mut upstream = Vec::new();
+    for need in &plan.task(id).upstream {
+        let place = surroundings::read_by(plan, id, *need)?;
+        let sources = place.sources.iter().map(ToString::to_string);
+        upstream.push(Upstream {
+            made: place
+                .files()
+                .map(|made| made.into_iter().chain(sources).collect()),
+            folder: place.folder,
+        });
+    }
+    let scope = sandbox::of_task(plan, id, &place.folder, upstream);
+    Sandbox::new(launcher, &scope, &context.scripts).map(Some)
 }
 
 /// A script that has ended well, and what it began with.
@@ -392,13 +424,38 @@ fn judge(
     place: &Place,
     ended: Result<process::Ended, Trouble>,
     memory: &Memory,
+    context: &Context,
 ) -> Result<(), StageError> {
     let command = || task.command.join(" ");
     let folder = place.folder.clone();
     match ended {
-        Ok(process::Ended { status, .. }) if status.success() => Ok(()),
-        Ok(process::Ended { status, tail }) => {
+        Ok(process::Ended { status, denied, .. }) if status.success() => {
+            for notice in sandbox::notices(place.project, &place.folder, &denied) {
+                let unit = event_unit(task);
+                context.events.notice(format!("{unit}: {notice}"));
+            }
+            Ok(())
+        }
+        Ok(process::Ended {
+            status,
+            tail,
+            denied,
+        }) if !denied.is_empty() => {
+            let (ended, _) = describe(status, &tail, memory.peak());
+            let undeclared = Undeclared {
+                command: command(),
+                project: place.project.to_owned(),
+                folder,
+                ended,
+                denied,
+                tail,
+                log: place.log.clone(),
+            };
+            Err(Error::Undeclared(Box::new(undeclared)).into())
+        }
+        Ok(process::Ended { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
+            let advice = advice.or_else(|| context.sandbox.as_ref().map(|_| UNNAMED));
             Err(StageError::from(Error::Script {
                 command: command().into(),
                 folder,
@@ -416,9 +473,13 @@ fn judge(
         }
         .into()),
         Err(Trouble::Log(error)) => Err(error.into()),
+        Err(Trouble::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
         Err(Trouble::Interrupted) => Err(Error::Interrupted.into()),
     }
 }
+
+/// What is said of a script that failed in its sandbox and names nothing that it was refused.
+const UNNAMED: &str = "it ran in a sandbox, and no line of it names a file that it was refused: try it without `--sandbox`, and if it ends well then, `strace -f -e trace=%file` before its command shows what it opens";
 
 /// What Node says when its own limit is reached, and not the machine's.
 const HEAP: &str = "heap out of memory";

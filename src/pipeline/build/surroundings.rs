@@ -111,7 +111,7 @@ impl Before {
 }
 
 /// Where a task reads the result of another.
-fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<Place<'_>, Io> {
+pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<Place<'_>, Io> {
     let beside = match plan.composition_of(need) {
         Some(composition) => Place::beside(plan, id, composition)?,
         None => None,
