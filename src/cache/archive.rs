@@ -117,8 +117,9 @@ pub fn pack(
     })
 }
 
-/// Identity of these paths of the folder, without an archive.
-pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<OutputDigest> {
+/// Identity of these paths of the folder, without an archive. `None` where one of them is neither
+/// file, folder nor link.
+pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<Option<OutputDigest>> {
     let mut output = OutputHasher::default();
     let mut buffer = vec![0; 1 << 16];
     for path in paths {
@@ -129,6 +130,9 @@ pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<OutputDiges
             output.link(path, target.as_os_str().as_encoded_bytes());
         } else if metadata.is_dir() {
             output.folder(path);
+        } else if !metadata.is_file() {
+            // Opening a pipe would wait for its other end.
+            return Ok(None);
         } else {
             output.file(path, metadata.permissions().mode(), metadata.len());
             let mut file = File::open(&full)?;
@@ -141,7 +145,7 @@ pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<OutputDiges
             }
         }
     }
-    Ok(output.end())
+    Ok(Some(output.end()))
 }
 
 fn header(kind: EntryType, mode: u32, size: u64) -> Header {

@@ -104,7 +104,9 @@ impl Cache {
 
     /// What is there. Nothing is written.
     pub fn statistics(&self) -> Result<Statistics, Error> {
-        let (entries, _) = self.entries()?;
+        let (mut entries, _) = self.entries()?;
+        // A list of reads is no result.
+        entries.retain(|(_, entry)| entry.reads.is_empty());
         let mut blobs = BTreeMap::new();
         for (_, entry) in &entries {
             blobs.insert(&entry.blob, (entry.length, entry.bytes));

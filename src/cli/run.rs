@@ -356,6 +356,7 @@ fn table(summary: Summary) -> SummaryTable {
                 commands: live.commands,
             })
             .collect(),
+        hints: summary.hints,
         seconds: seconds(summary.elapsed),
         own_seconds: seconds(summary.own),
     }

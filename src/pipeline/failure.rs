@@ -168,6 +168,8 @@ pub struct Settled<T> {
     pub failed: Vec<Failure>,
     /// Units that were not begun, because of others.
     pub skipped: Vec<UnitId>,
+    /// What would save time the next time, for people.
+    pub hints: Vec<String>,
 }
 
 impl<T> Default for Settled<T> {
@@ -176,6 +178,7 @@ impl<T> Default for Settled<T> {
             done: Vec::new(),
             failed: Vec::new(),
             skipped: Vec::new(),
+            hints: Vec::new(),
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Summary {
     pub units: Vec<Row>,
     /// Stores that are live now.
     pub live: Vec<Live>,
+    /// What would save time the next time, for people.
+    pub hints: Vec<String>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
     /// Wall time of this program itself: without scripts, the engine and the network.
@@ -197,6 +199,7 @@ fn to_images(
     for built in &built.done {
         summary.built(built);
     }
+    summary.hints.clone_from(&built.hints);
     let built = gate.pass(Stage::Build, context, built, Built::unit)?;
     if plan.until == Stage::Build {
         return Ok(None);

@@ -101,6 +101,9 @@ impl AllInputs {
             return Ok(Self::default());
         }
         let (top, top_optional) = files::top(project, lister, notices)?;
+        // Its stamp first: what changes from here on is noticed.
+        let lock_file = files::lock_file_name(project)
+            .map_or_else(FileGroup::default, |name| files::lock_file(project, name));
         let lock = Lock::read(project);
         let has_dependencies = tasks.iter().any(|task| !task.dependencies.is_empty());
         if matches!(lock, Lock::None(_)) && has_dependencies {
@@ -141,8 +144,6 @@ impl AllInputs {
                 .collect();
             inputs.push(making.task(&mut tasks[index], &needs, store)?);
         }
-        let lock_file = files::lock_file_name(project)
-            .map_or_else(FileGroup::default, |name| files::lock_file(project, name));
         let all = Self {
             project: project.root.clone(),
             tools: surroundings.tools.clone(),

@@ -56,6 +56,9 @@ pub struct SummaryTable {
     pub units: Vec<SummaryRow>,
     /// Deployed stores with their public addresses.
     pub deployed: Vec<Deployed>,
+    /// What would save time the next time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
     /// Wall time of the run.
     pub seconds: f64,
     /// Wall time of this program itself.
@@ -75,7 +78,7 @@ impl SummaryTable {
         if !self.units.is_empty() {
             let store = width("store", self.units.iter().map(|row| row.store_id.as_str()));
             let app = width("app", self.units.iter().map(|row| row.app.as_str()));
-            // A column that nobody has come to says nothing.
+            // An empty column is left out.
             let any = |has: fn(&SummaryRow) -> bool| self.units.iter().any(has);
             let (deploy, image, digest) = (
                 any(|row| row.deploy_bytes.is_some()),
@@ -134,6 +137,9 @@ impl SummaryTable {
             for command in &deployed.commands {
                 writeln!(out, "  {command}")?;
             }
+        }
+        for hint in &self.hints {
+            writeln!(out, "hint: {hint}")?;
         }
         writeln!(
             out,

@@ -29,11 +29,11 @@ fn what_is_alike_is_built_once_and_nothing_twice() {
     let apart = project.alokai(&["store", "build", "--all"]).succeeds();
     assert!(
         apart.stdout.contains("40 built, 0 hits")
-            && apart.stderr.contains(
-                "the builds of `storefront-middleware` gave the same files for 20 stores"
+            && apart.stdout.contains(
+                "hint: the builds of `storefront-middleware` gave the same files for 20 stores"
             )
             && !apart
-                .stderr
+                .stdout
                 .contains("the builds of `storefront-unified-nextjs`"),
         "{}",
         apart.stderr

@@ -23,6 +23,9 @@ const STORES: [&str; 3] = ["us", "eu", "outlet"];
 /// Runs `sh build.sh` in the place of `npm run build`: what starts scripts is not tried here.
 const NPM: &str = "#!/bin/sh\nexec sh ./build.sh\n";
 
+/// Is only asked for its version.
+const NODE: &str = "#!/bin/sh\necho v20.0.0\n";
+
 /// Writes what it reads, and edits a file meanwhile where it is told to.
 const BUILD: &str = r#"
 mkdir -p OUT/deep
@@ -76,8 +79,10 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        std::fs::write(bin.join("npm"), NPM).unwrap();
-        std::fs::set_permissions(bin.join("npm"), PermissionsExt::from_mode(0o755)).unwrap();
+        for (name, text) in [("npm", NPM), ("node", NODE)] {
+            std::fs::write(bin.join(name), text).unwrap();
+            std::fs::set_permissions(bin.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+        }
         let mut files = BTreeMap::new();
         let mut put = |path: &str, text: &str| files.insert(path.to_owned(), text.to_owned());
         put("package.json", r#"{ "workspaces": ["apps/*", "libs/*"] }"#);

@@ -4,6 +4,8 @@
 //! more messages than files. Where it cannot tell, every file counts as opened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::files::Stamp;
 use crate::plan::OptionalFile;
@@ -18,6 +20,8 @@ struct Watched {
     file: OptionalFile,
     /// As it was before the script ran.
     stamp: Option<Stamp>,
+    /// Which file it was.
+    inode: Option<u64>,
 }
 
 /// What a script has opened.
@@ -36,6 +40,7 @@ impl Watch {
             .into_iter()
             .map(|file| Watched {
                 stamp: Stamp::of(&file.place),
+                inode: inode(&file.place),
                 file,
             })
             .collect();
@@ -55,16 +60,22 @@ impl Watch {
             let is_opened = told
                 .as_ref()
                 .map_or(was_there, |told| told.contains(&index));
-            if !is_opened {
-                continue;
+            let place = &watched.file.place;
+            // Of a file that has taken the place of another, the kernel says nothing.
+            let is_other = inode(place) != watched.inode;
+            if is_other || is_opened && Stamp::of(place) != watched.stamp {
+                opened.changed = Some(place.display().to_string());
             }
-            if Stamp::of(&watched.file.place) != watched.stamp {
-                opened.changed = Some(watched.file.place.display().to_string());
+            if is_opened {
+                opened.names.insert(watched.file.name);
             }
-            opened.names.insert(watched.file.name);
         }
         opened
     }
+}
+
+fn inode(place: &Path) -> Option<u64> {
+    place.symlink_metadata().ok().map(|it| it.ino())
 }
 
 /// Positions of files by the numbers that the kernel gives them.
@@ -181,5 +192,14 @@ mod tests {
         let after = watch.end();
         assert!(after.names.contains("//written"));
         assert!(after.changed.unwrap().ends_with("written"));
+        // Another file in the same place, never opened under its name.
+        let files = names.iter().map(|name| OptionalFile {
+            name: format!("//{name}"),
+            place: folder.path().join(name),
+        });
+        let watch = Watch::begin(files.collect());
+        std::fs::write(folder.path().join("new"), "new").unwrap();
+        std::fs::rename(folder.path().join("new"), folder.path().join("read")).unwrap();
+        assert!(watch.end().changed.unwrap().ends_with("read"));
     }
 }

@@ -387,15 +387,14 @@ fn keep(
     };
     // What cannot be cached lies in place all the same.
     let output = match &entry {
-        Some(entry) => entry.output,
+        Some(entry) => Some(entry.output),
         None => cache::output(&place.folder, &paths).map_err(Io::at("read", &place.folder))?,
     };
-    place.remember(outputs, resolved.key, output, entry.as_ref())?;
-    remember(plan, id, &resolved, context);
-    Ok(Kept {
-        entry,
-        output: Some(output),
-    })
+    if let Some(output) = output {
+        place.remember(outputs, resolved.key, output, entry.as_ref())?;
+        remember(plan, id, &resolved, context);
+    }
+    Ok(Kept { entry, output })
 }
 
 /// Something that is not as it was when the key was made: then it is not known what was read.

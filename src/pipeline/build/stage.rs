@@ -453,9 +453,6 @@ impl<'a> Building<'a> {
                 .events
                 .notice(format!("the cache could not be kept small: {error}"));
         }
-        for hint in self.sharing.hints() {
-            self.context.events.notice(hint);
-        }
         // They go when they are empty: nobody may have needed any files.
         for folder in [".out/.tmp", ".out"] {
             let _ = std::fs::remove_dir(self.plan.project.join(folder));
@@ -468,6 +465,7 @@ impl<'a> Building<'a> {
             .map(|(position, composition)| (&composition.unit, position))
             .collect();
         let mut settled = self.settled;
+        settled.hints = self.sharing.hints();
         settled
             .done
             .sort_by_key(|built| place.get(built.unit()).copied());
