@@ -209,7 +209,7 @@ impl fmt::Display for Change {
                 let (path, of) = match (path.strip_prefix("//"), layer) {
                     (Some(path), _) => (path, "the project"),
                     (None, Some(layer)) => (path.as_str(), layer.as_str()),
-                    (None, None) => (path.as_str(), "it"),
+                    (None, None) => (path.trim_start_matches("../"), "the store"),
                 };
                 write!(f, "{} of {of}", path.escape_debug())?;
                 match how {

@@ -84,7 +84,11 @@ fn prepare(
     let node = runs.then(|| Node::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
     let mut request = request(&project, select, until)?;
-    request.surroundings = surroundings_of(&surroundings.scripts, node);
+    request.surroundings = surroundings_of(
+        &surroundings.scripts,
+        node,
+        surroundings.sandbox || work.sandbox,
+    );
     Ok(Prepared {
         project,
         request,

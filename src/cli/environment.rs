@@ -221,7 +221,11 @@ impl Node {
 }
 
 /// What a result depends on beside files. The version of Node is being asked for meanwhile.
-pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surroundings {
+pub fn surroundings(
+    scripts: &ScriptEnvironment,
+    node: Option<Node>,
+    sandbox: bool,
+) -> Surroundings {
     let texts = scripts.all.iter();
     let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
@@ -229,7 +233,12 @@ pub fn surroundings(scripts: &ScriptEnvironment, node: Option<Node>) -> Surround
         .and_then(Node::version)
         .unwrap_or_else(|| "none".into());
     // What scripts see then is in no key.
-    let mode = if scripts.loose { "loose" } else { "strict" };
+    let mode = match (scripts.loose, sandbox) {
+        (true, _) => "loose",
+        // A script may go on without a file that it was refused, and make something else.
+        (false, true) => "sandbox",
+        (false, false) => "strict",
+    };
     let tools = [
         ("node".into(), node),
         ("platform".into(), platform),

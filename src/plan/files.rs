@@ -41,6 +41,9 @@ const SELDOM_READ: [&str; 6] = [
     ".gitlab-ci.yml",
 ];
 
+/// The identity of a file that counts by its name, until a script opens it.
+pub const BY_NAME: &str = "is there";
+
 /// Files that tasks see together, each with its identity and its stamp.
 #[derive(Debug, Default)]
 pub struct FileGroup {
@@ -50,6 +53,8 @@ pub struct FileGroup {
     pub digest: Key,
     /// What must stay as it is while a script runs.
     pub watched: Vec<Watched>,
+    /// The folder of a workspace package whose files they are; empty for others.
+    pub folder: String,
 }
 
 /// A path that must stay as it was when the key was made.
@@ -87,13 +92,18 @@ impl Watched {
         Self { path, state }
     }
 
-    /// Whether it is other than it was.
-    pub fn has_changed(&self) -> bool {
-        match &self.state {
-            State::File(stamp) => Stamp::of(&self.path) != *stamp,
-            State::Folder(names) => names_in(&self.path) != *names,
-            State::Changed => true,
-        }
+    /// The path that is other than it was, if one is.
+    pub fn changed(&self) -> Option<PathBuf> {
+        let is_same = match &self.state {
+            State::File(stamp) => Stamp::of(&self.path) == *stamp,
+            State::Folder(names) => {
+                let now = names_in(&self.path);
+                let mut other = now.symmetric_difference(names);
+                return other.next().map(|name| self.path.join(name));
+            }
+            State::Changed => false,
+        };
+        (!is_same).then(|| self.path.clone())
     }
 }
 
@@ -126,6 +136,7 @@ impl FileGroup {
             digest: hasher.end(),
             files,
             watched,
+            folder: String::new(),
         }
     }
 }
@@ -182,10 +193,17 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Adds everything below a folder, ignored by git or not, but for what belongs to tools.
-    fn everything(&mut self, folder: &str) -> Result<(), Error> {
+    /// Adds everything below a folder, ignored by git or not; links are followed.
+    fn everything(&mut self, folder: &str, of: Whose) -> Result<(), Error> {
         let root = self.project.join(folder);
-        for entry in walk(&root) {
+        for entry in walk(&root, of) {
+            // A link that leads upwards brings nothing new.
+            if entry
+                .as_ref()
+                .is_err_and(|error| error.loop_ancestor().is_some())
+            {
+                continue;
+            }
             let entry = entry.map_err(|error| {
                 let path = error.path().unwrap_or(&root).to_owned();
                 reading(&path)(error.into())
@@ -224,11 +242,28 @@ fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Read { path, source }
 }
 
-fn walk(root: &Path) -> impl Iterator<Item = walkdir::Result<walkdir::DirEntry>> {
-    let walk = WalkDir::new(root).sort_by_file_name().into_iter();
-    walk.filter_entry(|entry| {
+/// Whose choice it is what of a folder counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Ours: what belongs to tools is left out.
+    Ours,
+    /// The user's, who has named the folder: only git's files, ours and packages are left out.
+    Users,
+}
+
+fn walk(
+    root: &Path,
+    whose: Whose,
+) -> impl Iterator<Item = walkdir::Result<walkdir::DirEntry>> + use<> {
+    let walk = WalkDir::new(root).sort_by_file_name();
+    let walk = walk.follow_links(whose == Whose::Users).into_iter();
+    walk.filter_entry(move |entry| {
         let name = entry.file_name().to_string_lossy();
-        entry.depth() == 0 || !(OF_TOOLS.contains(&&*name) || is_junk(&name))
+        let is_left_out = match whose {
+            Whose::Ours => OF_TOOLS.contains(&&*name) || is_junk(&name),
+            Whose::Users => [".git", ".out", ".alokai", "node_modules"].contains(&&*name),
+        };
+        entry.depth() == 0 || !is_left_out
     })
 }
 
@@ -255,16 +290,19 @@ pub fn package(
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     group.layer(&layer, folder, |_| true);
     if !is_built {
-        group.everything(folder)?;
+        group.everything(folder, Whose::Ours)?;
     }
-    Ok(group.end())
+    Ok(FileGroup {
+        folder: folder.to_owned(),
+        ..group.end()
+    })
 }
 
 /// A file or a folder of the project that something names, with everything in it.
 pub fn named(project: &Project, path: &str) -> Result<FileGroup, Error> {
     let mut group = Collector::new(&project.root);
     if project.root.join(path).is_dir() {
-        group.everything(path)?;
+        group.everything(path, Whose::Users)?;
     } else {
         group.file(path)?;
     }
@@ -303,9 +341,9 @@ pub fn top(
             group.file(name)?;
             continue;
         }
-        if !is_seldom_read {
+        if end.is_none_or(|end| end != "log") {
             // That it is there counts: scripts look for files such as `.env.local`.
-            let id = "ignored by git".to_owned();
+            let id = BY_NAME.to_owned();
             group
                 .files
                 .insert(format!("//{name}"), FileInput { id, layer: None });
@@ -331,7 +369,7 @@ pub fn top(
     }
     optional.retain(|file| {
         let known = group.files.get(&file.name);
-        known.is_none_or(|known| known.id == "ignored by git")
+        known.is_none_or(|known| known.id == BY_NAME)
     });
     Ok((group.end(), optional))
 }
@@ -348,7 +386,7 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
     }
     let named = project.root.join(&pattern);
     if named.is_dir() {
-        group.everything(&pattern)?;
+        group.everything(&pattern, Whose::Users)?;
         return Ok(true);
     }
     if named.is_file() {
@@ -373,7 +411,7 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
         pattern.matches('/').count() + 1 - folder.split('/').filter(|it| !it.is_empty()).count()
     };
     let mut found = false;
-    for entry in walk(&root).take_while(Result::is_ok).flatten() {
+    for entry in walk(&root, Whose::Users).filter_map(Result::ok) {
         if entry.depth() > depth {
             continue;
         }
@@ -400,7 +438,7 @@ fn forget_name(group: &mut Collector, inside: &str) {
     if group
         .files
         .get(&name)
-        .is_some_and(|file| file.id == "ignored by git")
+        .is_some_and(|file| file.id == BY_NAME)
     {
         group.files.remove(&name);
     }
@@ -412,35 +450,36 @@ fn forget_name(group: &mut Collector, inside: &str) {
 pub struct BaseFolder {
     /// A digest of the paths.
     pub names: Key,
-    /// The files.
-    pub files: Vec<OptionalFile>,
+    /// Relative to the project.
+    pub folder: String,
 }
 
 /// The base app in `folder`.
-pub fn base_folder(
-    project: &Project,
-    lister: &Lister,
-    folder: &str,
-) -> Result<Arc<BaseFolder>, Error> {
+pub fn base_folder(lister: &Lister, folder: &str) -> Result<Arc<BaseFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     let mut names = Hasher::default();
     for path in layer.files.keys() {
         names.part(path.as_bytes());
     }
-    let root = project.root.join(folder);
-    let entries = walk(&root).filter_map(Result::ok);
+    Ok(Arc::new(BaseFolder {
+        names: names.end(),
+        folder: folder.to_owned(),
+    }))
+}
+
+/// Files of a folder of the project that count for scripts that open them.
+pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
+    let root = project.join(folder);
+    let entries = walk(&root, Whose::Ours).filter_map(Result::ok);
     let files = entries.filter(|entry| !entry.file_type().is_dir());
     let files = files.filter_map(|entry| {
-        let inside = entry.path().strip_prefix(&project.root).ok()?.to_str()?;
+        let inside = entry.path().strip_prefix(project).ok()?.to_str()?;
         Some(OptionalFile {
             name: format!("//{inside}"),
             place: entry.path().to_owned(),
         })
     });
-    Ok(Arc::new(BaseFolder {
-        names: names.end(),
-        files: files.collect(),
-    }))
+    files.collect()
 }
 
 /// The lock file's name, where there is one.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, identity};
+use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, Watched, identity};
 use super::installed::{Local, Lock};
 use super::task::{BUILD, Sees, Subject, Task, TaskId};
 use super::variables::Declared;
@@ -48,6 +48,8 @@ pub struct AllInputs {
     top: Arc<FileGroup>,
     top_optional: Vec<OptionalFile>,
     lock_file: Arc<FileGroup>,
+    /// Folders of base apps and workspace packages, relative to the project.
+    folders: Vec<String>,
     tasks: Vec<TaskInputs>,
 }
 
@@ -150,6 +152,7 @@ impl AllInputs {
             top: Arc::new(top),
             top_optional,
             lock_file: Arc::new(lock_file),
+            folders: workspace_folders(project),
             tasks: inputs,
         };
         all.complete(tasks);
@@ -307,9 +310,15 @@ impl AllInputs {
                 place: beside.join(app).join(&**path),
             })
         });
-        let bases = own.bases.iter().flat_map(|base| base.files.iter().cloned());
+        // Through the root `node_modules` an app finds every package of the workspace, and the
+        // base apps, whether it has declared them or not.
+        let groups = own.groups.iter().map(|group| group.folder.as_str());
+        let declared: BTreeSet<&str> = groups.collect();
+        let others = self.folders.iter().map(String::as_str);
+        let others = others.filter(|folder| !declared.contains(folder));
+        let others = others.flat_map(|folder| files::optional_in(&self.project, folder));
         composed
-            .chain(bases)
+            .chain(others)
             .chain(self.top_optional.iter().cloned())
             .collect()
     }
@@ -329,14 +338,9 @@ impl AllInputs {
     /// A path, relative to the project, that is not as it was when the task's key was made.
     pub fn changed(&self, id: TaskId) -> Option<String> {
         let mut watched = self.groups(id).flat_map(|group| &group.watched);
-        let changed = watched.find(|watched| watched.has_changed())?;
-        let inside = changed.path.strip_prefix(&self.project);
-        let inside = inside.unwrap_or(&changed.path).display().to_string();
-        Some(if inside.is_empty() {
-            ".".into()
-        } else {
-            inside
-        })
+        let changed = watched.find_map(Watched::changed)?;
+        let inside = changed.strip_prefix(&self.project).unwrap_or(&changed);
+        Some(inside.display().to_string())
     }
 
     /// Folders in which no file may appear or go while the script runs. A package's script
@@ -357,11 +361,10 @@ impl AllInputs {
         let files = files.filter(|(_, file)| !file.id.starts_with("120000 "));
         let files = files.map(|(name, _)| self.project.join(name.trim_start_matches("//")));
         let locks = self.lock_file.watched.iter().map(|it| it.path.clone());
-        let bases = self.of(id).bases.iter().flat_map(|base| &base.files);
-        let optional = self.top_optional.iter().chain(bases);
-        files
-            .chain(locks)
-            .chain(optional.map(|file| file.place.clone()))
+        let bases = self.of(id).bases.iter();
+        let bases = bases.flat_map(|base| files::optional_in(&self.project, &base.folder));
+        let optional = self.top_optional.iter().cloned().chain(bases);
+        files.chain(locks).chain(optional.map(|file| file.place))
     }
 
     /// Everything that the task can see, to say what has changed since another time.
@@ -380,6 +383,15 @@ impl AllInputs {
         }
         if let Some(composition) = &own.composition {
             files.extend(composed(composition));
+        }
+        for sibling in own.siblings.iter().filter(|it| it.names.is_some()) {
+            let app = &sibling.composition.unit.app;
+            let names = sibling.composition.entries.keys();
+            let id = || FileInput {
+                id: files::BY_NAME.to_owned(),
+                layer: None,
+            };
+            files.extend(names.map(|path| (format!("../{app}/{path}"), id())));
         }
         for name in reads {
             let id = self.identity(id, name);
@@ -562,7 +574,7 @@ impl Making<'_> {
         if let Some(known) = self.bases.get(folder) {
             return Ok(Arc::clone(known));
         }
-        let base = files::base_folder(self.project, self.lister, folder)?;
+        let base = files::base_folder(self.lister, folder)?;
         self.bases.insert(folder.to_owned(), Arc::clone(&base));
         Ok(base)
     }
@@ -586,12 +598,22 @@ impl Making<'_> {
             let inner = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             let folders = [&task.source, &task.folder].map(|it| format!("{it}/{inner}"));
             let text = entry.read().unwrap_or_default();
-            let paths = tsconfig::leads_to(root, &text, &folders);
+            let mut paths = tsconfig::leads_to(root, &text, &folders);
+            let packages = self.project.packages.iter();
+            let named = packages.filter(|it| tsconfig::names(&text, &it.name));
+            paths.extend(named.map(|package| package.folder.clone()));
             found.extend(paths.iter().cloned());
             self.led_to.insert(key, paths);
         }
         found
     }
+}
+
+/// Folders of base apps and workspace packages, relative to the project.
+fn workspace_folders(project: &Project) -> Vec<String> {
+    let apps = project.apps.iter().map(|app| format!("apps/{}", app.name));
+    let packages = project.packages.iter().map(|it| it.folder.clone());
+    apps.chain(packages).collect()
 }
 
 /// Digests of all compositions.

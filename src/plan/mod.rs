@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
-pub use files::OptionalFile;
+pub use files::{BY_NAME, OptionalFile};
 pub use image::{Builder, Dockerfile, DockerfileSource, ImagePlan, Maker, SCRATCH};
 pub use inputs::Surroundings;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};

@@ -146,11 +146,12 @@ impl Chosen {
 
     /// Whether a chosen unit reads what this one builds.
     pub fn feeds(&self, unit: &UnitId, kind: AppKind) -> bool {
-        kind == AppKind::Middleware
-            && self
-                .frontends
-                .iter()
-                .any(|frontend| frontend.store == unit.store)
+        let beside = |other: &UnitId| other.store == unit.store;
+        match kind {
+            AppKind::Middleware => self.frontends.iter().chain(&self.others).any(beside),
+            AppKind::Frontend(_) => self.others.iter().any(beside),
+            AppKind::Playwright | AppKind::Other => false,
+        }
     }
 }
 

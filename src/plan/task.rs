@@ -187,6 +187,7 @@ pub fn tasks(
         packages: Packages::new(project),
         of_package: BTreeMap::new(),
         middleware: BTreeMap::new(),
+        frontends: BTreeMap::new(),
         tasks: Vec::new(),
     };
     let units: Vec<_> = stores
@@ -226,9 +227,14 @@ pub fn tasks(
         graph.packages.order(&package)?;
     }
     graph.add_packages();
-    // Middleware before the frontends, which read its types.
-    built.sort_by_key(|(_, app)| app.kind.framework().is_some());
-    run.sort_by_key(|(_, app)| app.kind.framework().is_some());
+    // Middleware before the frontends, which read its types; then what may read all of them.
+    let order = |kind: AppKind| match kind {
+        AppKind::Middleware => 0,
+        AppKind::Frontend(_) => 1,
+        AppKind::Playwright | AppKind::Other => 2,
+    };
+    built.sort_by_key(|(_, app)| order(app.kind));
+    run.sort_by_key(|(_, app)| order(app.kind));
     for (composition, app) in built {
         graph.add_unit(
             composition,
@@ -278,6 +284,8 @@ struct Graph<'a> {
     of_package: BTreeMap<&'a str, TaskId>,
     /// Builds of each store's middleware.
     middleware: BTreeMap<String, Vec<TaskId>>,
+    /// Builds of each store's frontends.
+    frontends: BTreeMap<String, Vec<TaskId>>,
     tasks: Vec<Task>,
 }
 
@@ -344,8 +352,20 @@ impl Graph<'_> {
         let is_build = script.name == BUILD;
         match app.kind {
             AppKind::Middleware if is_build => of_store.push(TaskId(self.tasks.len())),
-            AppKind::Frontend(_) => needs.extend(of_store.iter()),
-            _ => {}
+            AppKind::Frontend(_) => {
+                needs.extend(of_store.iter());
+                if is_build {
+                    let frontends = self.frontends.entry(unit.store.to_string());
+                    frontends.or_default().push(TaskId(self.tasks.len()));
+                }
+            }
+            AppKind::Middleware => {}
+            // It may read what the other apps of its store have become.
+            AppKind::Playwright | AppKind::Other => {
+                needs.extend(of_store.iter());
+                let frontends = self.frontends.get(unit.store.as_str());
+                needs.extend(frontends.into_iter().flatten());
+            }
         }
         self.tasks.push(Task {
             subject: Subject::Unit(unit.clone()),

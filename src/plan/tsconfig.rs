@@ -57,6 +57,21 @@ pub fn leads_to(project: &Path, text: &[u8], folders: &[String]) -> BTreeSet<Str
     found
 }
 
+/// Whether a config extends or refers to something in the package of that name.
+pub fn names(text: &[u8], package: &str) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let Ok(config) = parse_to_serde_value::<Value>(text, &ParseOptions::default()) else {
+        return false;
+    };
+    let mut paths = Vec::new();
+    strings(&config, &mut paths);
+    paths.iter().any(|path| {
+        let rest = path.strip_prefix(package);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 /// All strings of a document.
 fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {

@@ -327,7 +327,9 @@ fn twenty_stores_with_one_middleware_build_it_once() {
         });
         stores.insert(id.clone(), serde_json::json!({ "deployment": deployment }));
     }
-    let project = project.config(&serde_json::json!({ "stores": stores }).to_string());
+    let shared =
+        serde_json::json!({ "stores": stores, "build": { "shared": ["storefront-middleware"] } });
+    let project = project.config(&shared.to_string());
     project.commit();
     let run = project
         .alokai(&[

@@ -454,3 +454,120 @@ fn nothing_is_kept_that_is_built_on_what_is_not_kept() {
         "calm"
     );
 }
+
+// What a hostile tester found.
+
+#[test]
+fn what_a_build_writes_over_another_result_is_put_back() {
+    let project = gives("1").file(
+        "apps/storefront-unified-nextjs/build.js",
+        "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); fs.writeFileSync('.next/x', '1'); \
+         fs.writeFileSync('../storefront-middleware/lib/index.js', 'evil'); fs.writeFileSync('../storefront-middleware/lib/more.js', 'evil')",
+    );
+    let run = project
+        .alokai(&["store", "build", "--store", "us"])
+        .succeeds();
+    assert!(
+        run.stderr
+            .contains("has changed the result of us/storefront-middleware, which was put back"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(lib(&project), "1");
+    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/lib/more.js")));
+}
+
+#[test]
+fn packages_and_base_apps_that_nobody_declares_count_when_they_are_opened() {
+    for (folder, name) in [("packages/theme", "@acme/theme"), ("apps/cms", "cms")] {
+        let project = gives(&format!("read(require.resolve('{name}/value.txt'))"))
+            .file(
+                &format!("{folder}/package.json"),
+                &format!(r#"{{ "name": "{name}" }}"#),
+            )
+            .link(
+                &format!("node_modules/{name}"),
+                &format!("{}{folder}", "../".repeat(name.split('/').count())),
+            );
+        counts(&project, &format!("{folder}/value.txt"));
+    }
+}
+
+#[test]
+fn a_typescript_config_may_name_a_package() {
+    let project = gives("read(require.resolve('@acme/tsc/base.json'))")
+        .file("packages/tsc/package.json", r#"{ "name": "@acme/tsc" }"#)
+        .file(
+            "apps/storefront-middleware/tsconfig.json",
+            r#"{ "extends": "@acme/tsc/base.json" }"#,
+        )
+        .link("node_modules/@acme/tsc", "../../packages/tsc");
+    counts(&project, "packages/tsc/base.json");
+}
+
+#[test]
+fn a_declared_folder_counts_with_links_and_all() {
+    let declared = |path: &str| {
+        reads(path)
+            .file("shared/tokens/t.js", "0")
+            .link("config/tokens", "../shared/tokens")
+            .setting("build", &json!({ "globalDependencies": ["config"] }))
+    };
+    let project = declared("config/tokens/t.js");
+    counts(&project, "shared/tokens/t.js");
+    counts(&declared("config/.cache/x"), "config/.cache/x");
+    counts(&declared("config/x~"), "config/x~");
+}
+
+#[test]
+fn what_is_read_or_written_beside_the_apps_is_told_and_not_kept() {
+    let told = |project: &Project, words: &str| {
+        let run = project
+            .alokai(&["store", "build", "--store", "us"])
+            .succeeds();
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        assert_eq!(middleware(project), "miss");
+    };
+    let writes = gives("fs.writeFileSync('../gen.json', '1')");
+    told(
+        &writes,
+        "not cached: `.out/us/gen.json` was changed while the script ran",
+    );
+    let reads = gives("read('../left.json') + read('../../left.json')");
+    for path in [".out/us/left.json", ".out/left.json"] {
+        reads.write(path, b"1");
+    }
+    told(&reads, "which is not part of its key");
+    let link = gives(
+        "(fs.mkdirSync('.cache', { recursive: true }), fs.writeFileSync('.cache/x', '1'), fs.symlinkSync('../.cache/x', 'lib/x'))",
+    );
+    told(&link, "`lib/x` is a link to what belongs to no result");
+}
+
+#[test]
+fn an_empty_folder_that_is_left_over_goes() {
+    let project = gives("1");
+    build(&project, &US);
+    let folder = project.path(&format!(".out/us/{MIDDLEWARE}/lib/empty"));
+    std::fs::create_dir(&folder).unwrap();
+    build(&project, &US);
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_shared_result_that_is_not_kept_comes_whole() {
+    let project = gives("(fs.mkdirSync('lib/empty', { recursive: true }), fs.appendFileSync('src/index.js', '// more'), fs.appendFileSync('../../../top.txt', '+'), 1)")
+        .file("top.txt", "")
+        .setting("build", &json!({ "shared": [MIDDLEWARE] }));
+    build(&project, &US);
+    assert!(
+        project
+            .path(&format!(".out/us/{MIDDLEWARE}/lib/empty"))
+            .is_dir()
+    );
+    assert!(
+        project
+            .read(&format!(".out/us/{MIDDLEWARE}/src/index.js"))
+            .ends_with("// more")
+    );
+}

@@ -343,10 +343,13 @@ impl World {
             let (made, right) = (tree(&machine, store), tree(&fresh, store));
             assert!(
                 made == right,
-                "step {number}, {store}: {:?}\n{said}\n{}",
+                "step {number}, {store}: {:?}\nis other in the fresh copy: {:?}\n{said}\n{}",
                 made.iter()
                     .find(|(path, text)| right.get(*path) != Some(text))
                     .or_else(|| right.iter().find(|(path, _)| !made.contains_key(*path))),
+                right
+                    .iter()
+                    .find(|(path, text)| made.get(*path) != Some(text)),
                 self.log.join("\n")
             );
         }

@@ -14,7 +14,7 @@ use crate::cache::{Cache, Entry, Key, OutputDigest, Remote};
 use crate::event::{Miss, Stage};
 use crate::overlay::Composition;
 use crate::pipeline::context::Context;
-use crate::plan::{BUILD, Forecast, Plan, Task, TaskId};
+use crate::plan::{BUILD, BY_NAME, Forecast, Plan, Task, TaskId};
 use crate::store::{StoreId, UnitId};
 
 /// Questions to the remote cache at once.
@@ -436,7 +436,9 @@ pub fn miss(
     };
     // What was opened then may not be known under the key of now.
     let optional = plan.optional_names(id);
-    let opened = before.files.keys().filter(|name| optional.contains(*name));
+    let opened = before.files.iter().filter(|(_, file)| file.id != BY_NAME);
+    let opened = opened.map(|(name, _)| name);
+    let opened = opened.filter(|name| optional.contains(*name));
     let reads = resolved.reads.iter().chain(opened).cloned().collect();
     let now = plan.explained_inputs(id, &resolved.upstream, &reads);
     match now.changes(&before) {

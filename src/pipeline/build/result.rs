@@ -18,7 +18,8 @@ use super::super::failure::Io;
 use super::super::stored;
 use crate::cache::{self, Cache, Entry, Key, OutputDigest};
 use crate::files::Stamp;
-use crate::overlay::Composition;
+use crate::overlay::{self, Composition, ContentId};
+use crate::path::normalize;
 use crate::plan::{BUILD, Plan, Subject, TaskId};
 use crate::store::AppName;
 
@@ -260,8 +261,20 @@ impl<'a> Place<'a> {
 
     fn beside_result(&self, now: &Snapshot, record: &Record) -> Option<String> {
         let known = |path: &str| self.sources.contains(path) || record.files.contains_key(path);
-        let mut files = now.files.iter().filter(|(_, stamp)| !stamp.is_folder());
-        let extra = files.find(|(path, _)| !known(path));
+        let sources = self.sources.iter().map(|path| &**path);
+        let above: BTreeSet<&Path> = sources
+            .chain(record.files.keys().map(String::as_str))
+            .chain(APART)
+            .flat_map(|path| Path::new(path).ancestors().skip(1))
+            .collect();
+        // Folders of a package are its people's.
+        let is_expected = |path: &str, stamp: &Stamp| {
+            let is_folder = stamp.is_folder();
+            known(path)
+                || is_folder && (self.composition.is_none() || above.contains(Path::new(path)))
+        };
+        let mut files = now.files.iter();
+        let extra = files.find(|(path, stamp)| !is_expected(path, stamp));
         let invalid = || now.invalid.first().map(|path| path.display().to_string());
         extra.map(|(path, _)| path.clone()).or_else(invalid)
     }
@@ -354,6 +367,9 @@ impl<'a> Place<'a> {
                 if !before.files.contains_key(path) && !filled.contains(path.as_str()) {
                     outputs.insert(path.clone(), *left);
                 }
+            } else if is_new && self.leads_apart(path) {
+                let what = "is a link to what belongs to no result";
+                return unsure(Path::new(path), what);
             } else if is_new && !(is_package && is_source) {
                 outputs.insert(path.clone(), *left);
             } else if is_package && !is_source && !is_new {
@@ -363,6 +379,17 @@ impl<'a> Place<'a> {
             }
         }
         Ok(Wrote::These(outputs))
+    }
+
+    /// Whether a link leads to what belongs to no result, such as a tool's cache.
+    fn leads_apart(&self, path: &str) -> bool {
+        let Ok(target) = std::fs::read_link(self.folder.join(path)) else {
+            return false;
+        };
+        let folder = Path::new(path).parent().unwrap_or(Path::new(""));
+        let target = normalize(&folder.join(target));
+        let mut above = target.ancestors();
+        above.any(|inner| inner != Path::new("") && self.is_apart(inner, false))
     }
 
     /// Remembers that this result lies here.
@@ -421,14 +448,25 @@ impl<'a> Place<'a> {
     /// Copies what was just made in another folder here, in the place of the result before.
     pub fn copy_from(&self, made: &Self) -> Result<(), Io> {
         let aside = self.clear()?;
-        let outputs = made.snapshot()?.files;
-        let outputs = outputs
-            .iter()
-            .filter(|(path, stamp)| !stamp.is_folder() && !made.sources.contains(path.as_str()));
-        for (path, _) in outputs {
+        for (path, stamp) in &made.snapshot()?.files {
             let (from, to) = (made.folder.join(path), self.folder.join(path));
-            let folder = to.parent().unwrap_or(&self.folder);
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+            if stamp.is_folder() {
+                std::fs::create_dir_all(&to).map_err(Io::at("make the folder", &to))?;
+                continue;
+            }
+            // A composed file only where the script has written over it; its name is the store's.
+            let composed = made
+                .composition
+                .as_ref()
+                .and_then(|it| it.entries.get(path.as_str()));
+            let is_same =
+                |entry: &overlay::Entry| ContentId::of_file(&from).is_ok_and(|id| id == entry.id());
+            if composed.is_some_and(|entry| path == "package.json" || is_same(entry)) {
+                continue;
+            }
+            if composed.is_some() {
+                remove(&to)?;
+            }
             match std::fs::read_link(&from) {
                 Ok(target) => std::os::unix::fs::symlink(target, &to),
                 Err(_) => std::fs::copy(&from, &to).map(drop),

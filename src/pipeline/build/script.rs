@@ -296,6 +296,13 @@ fn settle(plan: &Plan, id: TaskId, done: Done, context: &Context) -> Result<Kept
             Kept::default()
         }
     };
+    for need in surroundings::mend(plan, id, &context.cache)? {
+        let need = plan.task(need).name();
+        context.events.notice(format!(
+            "{}: its script has changed the result of {need}, which was put back",
+            event_unit(task)
+        ));
+    }
     if task.shared {
         let own = Place::new(plan, id);
         match &kept.entry {

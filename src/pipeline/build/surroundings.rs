@@ -1,8 +1,11 @@
 //! What lies around a task's folder while its script runs: results of the tasks before it, and
 //! the other apps of its store. A shared app has them in its neutral folder.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use walkdir::WalkDir;
 
 use super::super::compose::NodeModules;
 use super::super::failure::Io;
@@ -12,7 +15,7 @@ use crate::cache::Cache;
 use crate::files::Stamp;
 use crate::overlay::Composition;
 use crate::pipeline::failure::StageError;
-use crate::plan::{OptionalFile, Plan, TaskId};
+use crate::plan::{BUILD, OptionalFile, Plan, TaskId};
 
 /// Puts everything into the neutral folder that a shared app sees beside its own files.
 pub fn prepare(plan: &Plan, id: TaskId, place: &Place, cache: &Cache) -> Result<(), StageError> {
@@ -60,7 +63,9 @@ pub struct Before {
     results: Vec<(TaskId, Snapshot)>,
     /// The top of the project and the folders of packages.
     folders: Vec<(PathBuf, Option<Stamp>)>,
-    /// Composed apps of the store that are in no key of the task.
+    /// Files directly in the store's folder, beside its apps.
+    beside: BTreeMap<PathBuf, Option<Stamp>>,
+    /// Files of the store's other apps that are in no key of the task.
     others: Watch,
 }
 
@@ -80,6 +85,7 @@ impl Before {
             folders: folders
                 .map(|folder| (folder.clone(), Stamp::of(&folder)))
                 .collect(),
+            beside: files_in(&store_folder(plan, id)),
             others: Watch::begin(others(plan, id)),
         })
     }
@@ -95,9 +101,19 @@ impl Before {
                 return Ok(Some(inside.display().to_string()));
             }
         }
+        let inside = |path: &Path| {
+            let inside = path.strip_prefix(&plan.project).unwrap_or(path);
+            inside.display().to_string()
+        };
+        let now = files_in(&store_folder(plan, id));
+        let is_other = |path: &&PathBuf| now.get(*path) != self.beside.get(*path);
+        if let Some(path) = now.keys().chain(self.beside.keys()).find(is_other) {
+            return Ok(Some(inside(path)));
+        }
         let mut folders = self.folders.iter();
         let changed = folders.find(|(folder, stamp)| Stamp::of(folder) != *stamp);
-        Ok(changed.map(|(folder, _)| folder.display().to_string()))
+        // A file came and went; which one, nobody knows.
+        Ok(changed.map(|(folder, _)| format!("{}/", inside(folder))))
     }
 
     /// What the script has read of apps that are not in its key, if it has.
@@ -105,7 +121,7 @@ impl Before {
         let opened = self.others.end();
         let first = opened.names.first()?;
         Some(format!(
-            "the script has read `{first}`, a file of an app that is not part of its key"
+            "its script has read `{first}`, which is not part of its key"
         ))
     }
 }
@@ -119,24 +135,114 @@ pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<Place<'_>, Io> {
     Ok(beside.unwrap_or_else(|| Place::new(plan, need)))
 }
 
-/// Composed files of the store's apps that the task is not expected to read. Apps with a script
-/// of their own in this run are left out: it may open them at the same time.
+/// Files of the store's other apps that are in no key of the task: composed ones of apps that it is
+/// not expected to read, and whatever was built there. Apps whose script may run at the same time
+/// are left out, since it opens them too.
 fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
-    let has_task = |unit| {
-        plan.tasks
-            .iter()
-            .any(|task| task.subject.unit() == Some(unit))
-    };
-    let others = plan
+    let mut files = Vec::new();
+    for (sibling, is_read) in plan.siblings(id) {
+        let task = plan.task_ids().find(|other| {
+            let other = plan.task(*other);
+            other.script == BUILD && other.subject.unit() == Some(&sibling.unit)
+        });
+        let is_before = |task: TaskId| plan.task(id).upstream.contains(&task);
+        let is_behind = |task: TaskId| plan.task(task).upstream.contains(&id);
+        if task.is_some_and(|task| is_before(task) || !is_behind(task)) {
+            continue;
+        }
+        let folder = plan.workdir(&sibling.unit);
+        let walk = WalkDir::new(&folder).into_iter().filter_entry(|entry| {
+            let name = entry.file_name().to_string_lossy();
+            !["node_modules", ".deploy", ".turbo", ".cache"].contains(&&*name)
+        });
+        for entry in walk.flatten().filter(|entry| !entry.file_type().is_dir()) {
+            let inside = entry.path().strip_prefix(&folder).ok();
+            let Some(path) = inside.and_then(Path::to_str) else {
+                continue;
+            };
+            if is_read && sibling.entries.contains_key(path) {
+                continue;
+            }
+            files.push(OptionalFile {
+                name: format!("../{}/{path}", sibling.unit.app),
+                place: entry.path().to_owned(),
+            });
+        }
+    }
+    files.extend(left_over(plan, id));
+    files
+}
+
+/// Files in `.out` that belong to no app of the store: nobody knows who has put them there.
+fn left_over(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
+    let store = store_folder(plan, id);
+    let own = plan.task(id).subject.name();
+    let apps: BTreeSet<&str> = plan
         .siblings(id)
-        .filter(|(sibling, is_read)| !is_read && !has_task(&sibling.unit));
-    let files = others.flat_map(|(composition, _)| {
-        let folder = plan.workdir(&composition.unit);
-        let app = composition.unit.app.clone();
-        composition.entries.keys().map(move |path| OptionalFile {
-            name: format!("../{app}/{path}"),
-            place: folder.join(&**path),
-        })
+        .map(|(sibling, _)| sibling.unit.app.as_str())
+        .chain([own])
+        .collect();
+    let mut files = Vec::new();
+    let Some(out) = store.parent().filter(|_| plan.composition_of(id).is_some()) else {
+        return files;
+    };
+    let entries = std::fs::read_dir(&store).into_iter().flatten().flatten();
+    let others = entries.filter(|entry| {
+        let name = entry.file_name();
+        !apps.contains(&*name.to_string_lossy())
     });
-    files.collect()
+    let walks = others.flat_map(|entry| WalkDir::new(entry.path()).into_iter().flatten());
+    let places = walks
+        .map(walkdir::DirEntry::into_path)
+        .filter(|path| path.is_file());
+    for place in places.chain(files_in(out).into_keys()) {
+        let inside = place.strip_prefix(out).unwrap_or(&place);
+        files.push(OptionalFile {
+            name: format!(".out/{}", inside.display()),
+            place,
+        });
+    }
+    files
+}
+
+/// The folder of the store in which the task's script runs.
+fn store_folder(plan: &Plan, id: TaskId) -> PathBuf {
+    let folder = plan.project.join(plan.task(id).run_folder());
+    folder.parent().map_or(folder.clone(), Path::to_owned)
+}
+
+/// Files and links directly in a folder.
+fn files_in(folder: &Path) -> BTreeMap<PathBuf, Option<Stamp>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+    files
+        .map(|entry| (entry.path(), Stamp::of(&entry.path())))
+        .collect()
+}
+
+/// Puts results before a task back that its script has written over: each is what its own script
+/// made. Says which.
+pub fn mend(plan: &Plan, id: TaskId, cache: &Cache) -> Result<Vec<TaskId>, StageError> {
+    let mut mended = Vec::new();
+    for need in &plan.task(id).upstream {
+        let place = Place::new(plan, *need);
+        let Some(key) = place.read().and_then(|record| record.key) else {
+            continue;
+        };
+        // What lies in a package's folder is its people's.
+        if place.composition.is_none() || place.holds(key, None).is_some() {
+            continue;
+        }
+        let restored = cache.find(key).map(|entry| place.restore(cache, &entry));
+        if !matches!(restored, Some(Ok(()))) {
+            let reason = format!(
+                "{} has changed it, and the cache does not have it",
+                plan.task(id).name()
+            );
+            let error = std::io::Error::other(reason);
+            return Err(Io::at("put back the result in", &place.folder)(error).into());
+        }
+        mended.push(*need);
+    }
+    Ok(mended)
 }

@@ -26,7 +26,7 @@ const SYSTEM: [&str; 16] = [
 ];
 
 /// Devices that are no files of anybody.
-pub const WRITABLE: [&str; 9] = [
+pub const WRITABLE: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -35,7 +35,6 @@ pub const WRITABLE: [&str; 9] = [
     "/dev/tty",
     "/dev/ptmx",
     "/dev/pts",
-    "/dev/shm",
 ];
 
 /// Where package managers and managers of Node versions keep programs and settings, below the

@@ -121,7 +121,10 @@ fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
             Some(name) => format!(
                 "the workspace package `{name}` is no dependency of this one: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
             ),
-            None => format!("declare it: `\"build\": {{ \"globalDependencies\": [\"{shown}\"] }}`"),
+            None => {
+                let path = serde_json::Value::from(shown.to_string());
+                format!("declare it: `\"build\": {{ \"globalDependencies\": [{path}] }}`")
+            }
         },
     }
 }

@@ -36,6 +36,10 @@ use crate::oci::Descriptor;
 /// in pieces.
 const BREAKS: u32 = 2;
 
+/// How often a registry may refuse a piece of a blob before the blob goes whole or not at all: one
+/// that fails now and then refuses too.
+const REFUSALS: u32 = 3;
+
 /// Where an upload is.
 enum State {
     /// Nothing is sent yet, or nothing that counts.
@@ -123,7 +127,7 @@ impl<'a> Upload<'a> {
             piece: habits.piece.unwrap_or(client.limits().piece),
             streak: 0,
             took_piece: false,
-            refusals: u32::from(!habits.takes_pieces),
+            refusals: if habits.takes_pieces { 0 } else { REFUSALS },
             failed_whole: false,
             breaks: 0,
             furthest: 0,
@@ -212,8 +216,7 @@ impl<'a> Upload<'a> {
     /// The blob does not get through whole: it goes in pieces from now on, unless the registry
     /// takes none, or a piece of it would be all of it.
     fn divide(&mut self) -> bool {
-        // One that has taken a piece may have lost a session; the second time it means it.
-        let takes_pieces = self.refusals == 0 || self.took_piece && self.refusals == 1;
+        let takes_pieces = self.refusals < REFUSALS;
         if self.piece >= self.blob.size {
             self.shrink();
         }
@@ -289,7 +292,7 @@ impl<'a> Upload<'a> {
                 }
                 habits.piece = Some(piece);
             });
-        } else if self.refusals > 0 && !self.took_piece {
+        } else if self.refusals >= REFUSALS && !self.took_piece {
             self.client
                 .learnt()
                 .set(|habits| habits.takes_pieces = false);
