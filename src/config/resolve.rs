@@ -1,5 +1,6 @@
 //! The written config and the folders, brought together into a [`Project`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use miette::NamedSource;
@@ -167,8 +168,10 @@ impl Resolver<'_> {
 
     /// Git keeps no empty folders, so a deployable store may have none: a store of root.
     fn stores_without_folders(&mut self, stores: &mut Vec<Store>) {
+        let with_folder: BTreeSet<String> =
+            stores.iter().map(|store| store.id.to_string()).collect();
         for (id, entry) in &self.config.stores {
-            if stores.iter().any(|store| store.id.as_str() == id) {
+            if with_folder.contains(id) {
                 continue;
             }
             if entry.deployment.is_none() {
@@ -258,13 +261,14 @@ impl Resolver<'_> {
     /// Image names begin with the project's, so two stores of one project would overwrite each
     /// other's images.
     fn shared_names(&mut self, stores: &[Store]) {
-        let name = |store: &Store| store.deployment.as_ref().map(|it| it.project_name.clone());
-        for (position, store) in stores.iter().enumerate() {
-            // One id twice is another problem, and told as that.
-            let same = |other: &&Store| {
-                other.id != store.id && name(store).is_some() && name(other) == name(store)
+        let mut known: BTreeMap<&str, Vec<&Store>> = BTreeMap::new();
+        for store in stores {
+            let Some(deployment) = &store.deployment else {
+                continue;
             };
-            if let Some(other) = stores[..position].iter().find(same) {
+            let same = known.entry(deployment.project_name.as_str()).or_default();
+            // One id twice is another problem, and told as that.
+            if let Some(other) = same.iter().find(|other| other.id != store.id) {
                 let message = format!(
                     "`{}` and `{}` have the same `projectName`",
                     other.id, store.id
@@ -273,6 +277,7 @@ impl Resolver<'_> {
                 let pointer = ["stores", store.id.as_str(), "deployment", "projectName"];
                 self.problem(&pointer, message, help);
             }
+            same.push(store);
         }
     }
 

@@ -27,7 +27,7 @@ mod sandbox;
 mod skip;
 mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -196,9 +196,7 @@ fn to_images(
             "{error}: what builds wrote over composed files will be written over"
         ));
     }
-    for built in &built.done {
-        summary.built(built);
-    }
+    summary.built(&built.done);
     summary.hints.clone_from(&built.hints);
     let built = gate.pass(Stage::Build, context, built, Built::unit)?;
     if plan.until == Stage::Build {
@@ -291,24 +289,31 @@ impl Row {
 }
 
 impl Summary {
-    /// Adds a unit's row. One whose image is there has one already: it was built for others.
-    fn built(&mut self, built: &Built) {
-        let (time, origin) = (Some(built.elapsed), Some(built.origin.clone()));
-        let mut rows = self.units.iter_mut();
-        if let Some(row) = rows.find(|row| row.unit == *built.unit()) {
-            (row.build, row.origin) = (time, origin);
-            return;
+    /// Adds a row for each unit. One whose image is there has one already: it was built for
+    /// others.
+    fn built(&mut self, all: &[Built]) {
+        let rows = self.units.iter().enumerate();
+        let mut known: BTreeMap<UnitId, usize> =
+            rows.map(|(at, row)| (row.unit.clone(), at)).collect();
+        for built in all {
+            let (time, origin) = (Some(built.elapsed), Some(built.origin.clone()));
+            if let Some(at) = known.get(built.unit()) {
+                let row = &mut self.units[*at];
+                (row.build, row.origin) = (time, origin);
+                continue;
+            }
+            known.insert(built.unit().clone(), self.units.len());
+            self.units.push(Row {
+                unit: built.unit().clone(),
+                build: time,
+                origin,
+                deploy_size: None,
+                was_there: false,
+                image_size: None,
+                digest: None,
+                reference: None,
+            });
         }
-        self.units.push(Row {
-            unit: built.unit().clone(),
-            build: time,
-            origin,
-            deploy_size: None,
-            was_there: false,
-            image_size: None,
-            digest: None,
-            reference: None,
-        });
     }
 
     fn each<T>(
@@ -317,8 +322,9 @@ impl Summary {
         unit: impl Fn(&T) -> &UnitId,
         set: impl Fn(&mut Row, &T),
     ) {
-        for product in products {
-            if let Some(row) = self.units.iter_mut().find(|row| row.unit == *unit(product)) {
+        let by_unit: BTreeMap<&UnitId, &T> = products.iter().map(|one| (unit(one), one)).collect();
+        for row in &mut self.units {
+            if let Some(product) = by_unit.get(&row.unit) {
                 set(row, product);
             }
         }

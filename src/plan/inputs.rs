@@ -410,14 +410,11 @@ impl AllInputs {
     }
 
     /// Files of a package task, relative to its folder.
-    pub fn package_files(&self, id: TaskId, folder: &str) -> BTreeSet<&str> {
+    pub fn package_files(&self, id: TaskId, folder: &str) -> impl Iterator<Item = &str> {
         let start = format!("//{folder}/");
-        let files = self
-            .of(id)
-            .groups
-            .iter()
-            .flat_map(|group| group.files.keys());
-        files.filter_map(|path| path.strip_prefix(&start)).collect()
+        let groups = self.of(id).groups.iter();
+        let files = groups.flat_map(|group| group.files.keys());
+        files.filter_map(move |path| path.strip_prefix(&start))
     }
 }
 

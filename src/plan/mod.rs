@@ -270,12 +270,9 @@ impl Plan {
         self.inputs.siblings(id)
     }
 
-    /// Paths in the task's folder that are its sources: composed, or a package's own.
-    pub fn sources_of(&self, id: TaskId) -> BTreeSet<&str> {
-        match self.composition_of(id) {
-            Some(composition) => composition.entries.keys().map(|path| &**path).collect(),
-            None => self.inputs.package_files(id, &self.task(id).folder),
-        }
+    /// Files of a package task, relative to its folder.
+    pub fn package_files(&self, id: TaskId) -> impl Iterator<Item = &str> {
+        self.inputs.package_files(id, &self.task(id).folder)
     }
 
     /// The key of a task's result as far as it is known before its script runs. `upstream` are
@@ -402,11 +399,14 @@ fn compose(
 ) -> Result<Vec<StorePlan>, Error> {
     let mut compositions = composer.compose(stores)?;
     compositions.retain(|composition| chosen.is_seen(&composition.unit, composition.kind));
+    let mut of_stores: BTreeMap<StoreId, Vec<Arc<Composition>>> = BTreeMap::new();
+    for composition in compositions {
+        let of_store = of_stores.entry(composition.unit.store.clone()).or_default();
+        of_store.push(Arc::new(composition));
+    }
     let mut plans: Vec<StorePlan> = Vec::new();
     for store in stores {
-        let of_store = |composition: &Composition| composition.unit.store == store.id;
-        let (own, rest): (Vec<_>, Vec<_>) = compositions.into_iter().partition(of_store);
-        compositions = rest;
+        let own = of_stores.remove(&store.id).unwrap_or_default();
         if let Some(deployment) = &store.deployment
             && !own.is_empty()
         {
@@ -414,7 +414,7 @@ fn compose(
                 id: store.id.clone(),
                 deployment: deployment.clone(),
                 apps: project.apps_of(store).map(|app| app.name.clone()).collect(),
-                compositions: own.into_iter().map(Arc::new).collect(),
+                compositions: own,
             });
         }
     }

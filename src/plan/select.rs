@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Error;
 use crate::config::Project;
-use crate::store::{AppKind, Store, UnitId};
+use crate::store::{AppKind, Store, StoreId, UnitId};
 use globset::{Glob, GlobMatcher};
 
 /// Stores, as the command line chooses them.
@@ -127,9 +127,10 @@ pub struct Filter {
 #[derive(Debug, Clone)]
 pub struct Chosen {
     units: BTreeSet<UnitId>,
-    frontends: BTreeSet<UnitId>,
-    /// Chosen apps of other kinds.
-    others: BTreeSet<UnitId>,
+    /// Stores of which a frontend is chosen.
+    with_frontend: BTreeSet<StoreId>,
+    /// Stores of which an app of another kind is chosen.
+    with_other: BTreeSet<StoreId>,
 }
 
 impl Chosen {
@@ -140,16 +141,16 @@ impl Chosen {
 
     /// Whether the unit is chosen, or a chosen one may read its files.
     pub fn is_seen(&self, unit: &UnitId, kind: AppKind) -> bool {
-        let beside = |other: &UnitId| other.store == unit.store;
-        self.contains(unit) || self.feeds(unit, kind) || self.others.iter().any(beside)
+        self.contains(unit) || self.feeds(unit, kind) || self.with_other.contains(&unit.store)
     }
 
     /// Whether a chosen unit reads what this one builds.
     pub fn feeds(&self, unit: &UnitId, kind: AppKind) -> bool {
-        let beside = |other: &UnitId| other.store == unit.store;
         match kind {
-            AppKind::Middleware => self.frontends.iter().chain(&self.others).any(beside),
-            AppKind::Frontend(_) => self.others.iter().any(beside),
+            AppKind::Middleware => {
+                self.with_frontend.contains(&unit.store) || self.with_other.contains(&unit.store)
+            }
+            AppKind::Frontend(_) => self.with_other.contains(&unit.store),
             AppKind::Playwright | AppKind::Other => false,
         }
     }
@@ -207,17 +208,13 @@ impl Filter {
                 units: names(),
             });
         }
+        let stores = |is_one: fn(AppKind) -> bool| {
+            let units = chosen.iter().filter(|(_, kind)| is_one(*kind));
+            units.map(|(unit, _)| unit.store.clone()).collect()
+        };
         Ok(Chosen {
-            frontends: chosen
-                .iter()
-                .filter(|(_, kind)| kind.framework().is_some())
-                .map(|(unit, _)| unit.clone())
-                .collect(),
-            others: chosen
-                .iter()
-                .filter(|(_, kind)| *kind == AppKind::Other)
-                .map(|(unit, _)| unit.clone())
-                .collect(),
+            with_frontend: stores(|kind| kind.framework().is_some()),
+            with_other: stores(|kind| kind == AppKind::Other),
             units: chosen.into_iter().map(|(unit, _)| unit.clone()).collect(),
         })
     }

@@ -125,6 +125,14 @@ impl Task {
         }
     }
 
+    /// Whether its script runs in the same folder as the other's.
+    pub fn runs_where(&self, other: &Self) -> bool {
+        match (self.subject.unit(), other.subject.unit()) {
+            (Some(unit), Some(theirs)) if self.shared && other.shared => unit.app == theirs.app,
+            _ => self.shared == other.shared && self.folder == other.folder,
+        }
+    }
+
     /// How it is called: `us/storefront-middleware`, or a package's name; another script than
     /// `build` comes after a `#`.
     pub fn name(&self) -> String {

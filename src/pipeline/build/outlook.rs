@@ -194,15 +194,20 @@ impl Outlook {
 
     /// What was found counts as used from now on.
     fn mark_used(&self, level: &[TaskId], cache: &Cache) {
+        let mut used = BTreeSet::new();
         for id in level {
             let (found, resolved) = (&self.found[id.index()], &self.resolved[id.index()]);
             let (Some(Found::Kept(entry)), Some(resolved)) = (found, resolved) else {
                 continue;
             };
-            cache.find(entry.key);
+            used.insert(entry.key);
             if !resolved.reads.is_empty() {
-                cache.find(resolved.primary.of_reads());
+                used.insert(resolved.primary.of_reads());
             }
+        }
+        // Once each: a shared result is that of many.
+        for key in used {
+            cache.find(key);
         }
     }
 

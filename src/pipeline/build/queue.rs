@@ -1,13 +1,24 @@
 //! Tasks that wait, and which of them can begin: each has a count of the tasks before it that
-//! have not ended yet.
+//! have not ended yet. Tasks whose results are taken are apart from those whose scripts run, so
+//! that many of the ones are not looked through whenever one of the others can begin.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::plan::{Plan, TaskId};
 
 /// Tasks that are ready, those first that hold up most.
 type Ready = BTreeSet<(Reverse<u64>, TaskId)>;
+
+/// What is done for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Its result is put in place, or asked for.
+    Taking,
+    /// Its script runs.
+    Script,
+}
 
 /// Tasks that wait.
 pub struct Queue {
@@ -17,7 +28,10 @@ pub struct Queue {
     behind: BTreeMap<TaskId, Vec<TaskId>>,
     /// How long the way from a task to the end is.
     ways: Vec<u64>,
-    ready: Ready,
+    /// Tasks that have become ready, and of which it is not known yet how they begin.
+    new: Ready,
+    to_take: Ready,
+    to_run: Ready,
     /// Tasks that will not begin, because of others, and whether it was told.
     lost: BTreeMap<TaskId, String>,
     waiting: BTreeSet<TaskId>,
@@ -30,7 +44,9 @@ impl Queue {
             open: BTreeMap::new(),
             behind: BTreeMap::new(),
             ways: ways.to_vec(),
-            ready: Ready::new(),
+            new: Ready::new(),
+            to_take: Ready::new(),
+            to_run: Ready::new(),
             lost: BTreeMap::new(),
             waiting: needed.clone(),
         };
@@ -53,21 +69,52 @@ impl Queue {
         queue
     }
 
-    /// Tasks that can begin, those first that hold up most.
-    pub fn ready(&self) -> Vec<TaskId> {
-        self.ready.iter().map(|(_, id)| *id).collect()
+    fn place(&self, id: TaskId) -> (Reverse<u64>, TaskId) {
+        (Reverse(self.ways[id.index()]), id)
+    }
+
+    fn ready(&mut self, work: Work) -> &mut Ready {
+        match work {
+            Work::Taking => &mut self.to_take,
+            Work::Script => &mut self.to_run,
+        }
+    }
+
+    /// Tasks that have become ready since the last call; each has to be sorted in.
+    pub fn take_new(&mut self) -> Vec<TaskId> {
+        let new = std::mem::take(&mut self.new);
+        new.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Sorts a task that is ready in by what is to be done for it.
+    pub fn sort_in(&mut self, id: TaskId, work: Work) {
+        let place = self.place(id);
+        self.to_take.remove(&place);
+        self.to_run.remove(&place);
+        self.ready(work).insert(place);
+    }
+
+    /// The next task after this one for which that can be done, or the first; those that hold up
+    /// most come first.
+    pub fn next(&mut self, work: Work, after: Option<TaskId>) -> Option<TaskId> {
+        let after = after.map_or(Bound::Unbounded, |id| Bound::Excluded(self.place(id)));
+        let mut rest = self.ready(work).range((after, Bound::Unbounded));
+        rest.next().map(|(_, id)| *id)
     }
 
     /// The task has begun.
     pub fn start(&mut self, id: TaskId) {
-        self.ready.remove(&(Reverse(self.ways[id.index()]), id));
+        let place = self.place(id);
+        for ready in [&mut self.new, &mut self.to_take, &mut self.to_run] {
+            ready.remove(&place);
+        }
         self.waiting.remove(&id);
     }
 
     /// The task is ready, again or for the first time.
     pub fn again(&mut self, id: TaskId) {
         self.waiting.insert(id);
-        self.ready.insert((Reverse(self.ways[id.index()]), id));
+        self.new.insert(self.place(id));
     }
 
     /// The task has ended well.
@@ -101,7 +148,9 @@ impl Queue {
         let mut lost = std::mem::take(&mut self.lost);
         if let Some(because) = stop_because {
             let waiting = std::mem::take(&mut self.waiting);
-            self.ready.clear();
+            for ready in [&mut self.new, &mut self.to_take, &mut self.to_run] {
+                ready.clear();
+            }
             lost.extend(waiting.into_iter().map(|id| (id, because.to_owned())));
         }
         lost.into_iter().collect()

@@ -5,13 +5,14 @@
 //! and so that the next result does not mix with this one. Incremental caches (Next.js's,
 //! and what tools keep in `node_modules/.cache`) belong to no result and stay.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use super::super::compose::remove;
 use super::super::failure::Io;
@@ -78,13 +79,50 @@ pub struct Place<'a> {
     /// Everything that the task printed.
     pub log: PathBuf,
     /// Paths in the folder that are its sources.
-    pub(super) sources: BTreeSet<Cow<'a, str>>,
+    pub(super) sources: Sources,
     /// What is composed there; none for a package.
     pub(super) composition: Option<Arc<Composition>>,
     /// Where the records of all scripts are.
     pub(super) records: PathBuf,
     /// The name of its records.
     pub(super) record_name: String,
+}
+
+/// Paths in a task's folder that are its sources.
+pub(super) enum Sources {
+    /// Those of a composed app.
+    Composed(Arc<Composition>),
+    /// A package's own.
+    OfPackage(BTreeSet<Arc<str>>),
+}
+
+impl Sources {
+    pub fn contains(&self, path: &str) -> bool {
+        match self {
+            Self::Composed(composition) => composition.entries.contains_key(path),
+            Self::OfPackage(paths) => paths.contains(path),
+        }
+    }
+
+    /// Whether one of them begins so.
+    pub fn has_below(&self, start: &str) -> bool {
+        let from: Arc<str> = start.into();
+        let next = match self {
+            Self::Composed(composition) => {
+                let mut entries = composition.entries.range(from..);
+                entries.next().map(|(path, _)| path)
+            }
+            Self::OfPackage(paths) => paths.range(from..).next(),
+        };
+        next.is_some_and(|path| path.starts_with(start))
+    }
+
+    pub fn iter(&self) -> Box<dyn Iterator<Item = &Arc<str>> + '_> {
+        match self {
+            Self::Composed(composition) => Box::new(composition.entries.keys()),
+            Self::OfPackage(paths) => Box::new(paths.iter()),
+        }
+    }
 }
 
 /// The name in the `package.json` of an app that is built for no store.
@@ -132,16 +170,11 @@ impl<'a> Place<'a> {
             Subject::Unit(unit) => unit.to_string(),
             Subject::Package(name) => format!("packages/{}", name.replace('/', "+")),
         };
-        let sources = plan.sources_of(id).into_iter().map(Cow::Borrowed).collect();
-        let composition = plan.composition_of(id).cloned();
-        Self::at(
-            plan,
-            &task.script,
-            &task.folder,
-            &name,
-            sources,
-            composition,
-        )
+        let sources = match plan.composition_of(id) {
+            Some(composition) => Sources::Composed(Arc::clone(composition)),
+            None => Sources::OfPackage(plan.package_files(id).map(Arc::from).collect()),
+        };
+        Self::at(plan, &task.script, &task.folder, &name, sources)
     }
 
     /// Where the script of a task runs: where its result belongs, or for a shared app its
@@ -185,20 +218,11 @@ impl<'a> Place<'a> {
             let path = plan.project.join(folder).join("package.json");
             Io::at("rename the package in", &path)(std::io::Error::other(reason))
         })?;
-        let paths = renamed.entries.keys();
-        let sources = paths.map(|path| Cow::Owned(path.to_string())).collect();
-        let composition = Some(Arc::new(renamed));
-        Ok(Self::at(plan, script, folder, name, sources, composition))
+        let sources = Sources::Composed(Arc::new(renamed));
+        Ok(Self::at(plan, script, folder, name, sources))
     }
 
-    fn at(
-        plan: &'a Plan,
-        script: &'a str,
-        folder: &str,
-        name: &str,
-        sources: BTreeSet<Cow<'a, str>>,
-        composition: Option<Arc<Composition>>,
-    ) -> Self {
+    fn at(plan: &'a Plan, script: &'a str, folder: &str, name: &str, sources: Sources) -> Self {
         let own = plan.project.join(".alokai");
         let file = |folder: &str, end: &str| {
             let folder = own.join(folder).join(script);
@@ -212,8 +236,11 @@ impl<'a> Place<'a> {
             log: file("logs", "log"),
             records: own.join(RESULTS),
             record_name: format!("{name}.json"),
+            composition: match &sources {
+                Sources::Composed(composition) => Some(Arc::clone(composition)),
+                Sources::OfPackage(_) => None,
+            },
             sources,
-            composition,
         }
     }
 
@@ -240,13 +267,12 @@ impl<'a> Place<'a> {
             _ => true,
         };
         let output = record.output.filter(|_| is_same)?;
-        let now = self.snapshot().ok()?;
         let is_as_left = |(path, left): (&String, &Stamp)| {
-            let now = now.files.get(path);
-            now.is_some_and(|now| now == left || now.is_folder() && left.is_folder())
+            let now = Stamp::of(&self.folder.join(path));
+            now.is_some_and(|now| now == *left || now.is_folder() && left.is_folder())
         };
         let is_whole = record.files.iter().all(is_as_left);
-        (is_whole && self.beside_result(&now, &record).is_none()).then_some(output)
+        (is_whole && self.beside_result(&record).ok()?.is_none()).then_some(output)
     }
 
     /// Something that neither is a source nor belongs to the result that lies here.
@@ -254,72 +280,89 @@ impl<'a> Place<'a> {
         let record = self
             .read()
             .unwrap_or_else(|| Record::unknown(BTreeMap::new()));
-        let now = self.snapshot().ok()?;
-        let extra = self.beside_result(&now, &record)?;
+        let extra = self.beside_result(&record).ok()??;
         Some(self.folder.join(extra).display().to_string())
     }
 
-    fn beside_result(&self, now: &Snapshot, record: &Record) -> Option<String> {
-        let known = |path: &str| self.sources.contains(path) || record.files.contains_key(path);
-        let sources = self.sources.iter().map(|path| &**path);
-        let above: BTreeSet<&Path> = sources
-            .chain(record.files.keys().map(String::as_str))
-            .chain(APART)
-            .flat_map(|path| Path::new(path).ancestors().skip(1))
-            .collect();
-        // Folders of a package are its people's.
-        let is_expected = |path: &str, stamp: &Stamp| {
-            let is_folder = stamp.is_folder();
-            known(path)
-                || is_folder && (self.composition.is_none() || above.contains(Path::new(path)))
-        };
-        let mut files = now.files.iter();
-        let extra = files.find(|(path, stamp)| !is_expected(path, stamp));
-        let invalid = || now.invalid.first().map(|path| path.display().to_string());
-        extra.map(|(path, _)| path.clone()).or_else(invalid)
+    /// The first path here that neither is a source nor in the record. Sources are compose's to
+    /// look at, so nothing is asked of a file but its name. Folders of a package are its people's.
+    fn beside_result(&self, record: &Record) -> Result<Option<String>, Io> {
+        let start = self.folder.as_os_str().len() + 1;
+        let mut first: Option<String> = None;
+        for entry in self.walk() {
+            let entry = entry?;
+            let path = after(entry.path(), start);
+            let is_folder = entry.file_type().is_dir();
+            let is_known = |path: &str| {
+                self.sources.contains(path)
+                    || record.files.contains_key(path)
+                    || is_folder && (self.composition.is_none() || self.has_below(path, record))
+            };
+            if path.as_os_str().is_empty() || path.to_str().is_some_and(is_known) {
+                continue;
+            }
+            let path = path.display().to_string();
+            if first.as_ref().is_none_or(|first| path < *first) {
+                first = Some(path);
+            }
+        }
+        Ok(first)
+    }
+
+    /// Whether something that belongs here lies below the folder.
+    fn has_below(&self, folder: &str, record: &Record) -> bool {
+        let start = format!("{folder}/");
+        let mut made = record.files.range(start.clone()..);
+        made.next()
+            .is_some_and(|(path, _)| path.starts_with(&start))
+            || self.sources.has_below(&start)
+            || APART.iter().any(|apart| apart.starts_with(&start))
     }
 
     pub(super) fn is_apart(&self, path: &Path, is_link: bool) -> bool {
-        let is = |list: &[&str]| list.iter().any(|apart| path == Path::new(apart));
+        // By bytes: this is asked for every path, and comparing paths takes them apart.
+        let is = |list: &[&str]| list.iter().any(|apart| path.as_os_str() == *apart);
         match self.composition {
             // A link to what is installed is compose's.
-            Some(_) => is(&APART) || is_link && path == Path::new("node_modules"),
+            Some(_) => is(&APART) || is_link && is(&["node_modules"]),
             None => is(&APART_IN_PACKAGE),
         }
+    }
+
+    /// Everything in the folder but what belongs to no result. What is gone meanwhile is left
+    /// out.
+    fn walk(&self) -> impl Iterator<Item = Result<DirEntry, Io>> {
+        let start = self.folder.as_os_str().len() + 1;
+        let is_gone = |error: &walkdir::Error| {
+            let error = error.io_error();
+            error.is_some_and(|it| it.kind() == std::io::ErrorKind::NotFound)
+        };
+        WalkDir::new(&self.folder)
+            .into_iter()
+            .filter_entry(move |entry| {
+                !self.is_apart(after(entry.path(), start), entry.path_is_symlink())
+            })
+            .filter(move |entry| !entry.as_ref().is_err_and(is_gone))
+            .map(|entry| {
+                entry.map_err(|error| {
+                    let path = error.path().unwrap_or(&self.folder).to_owned();
+                    Io::at("read", &path)(error.into())
+                })
+            })
     }
 
     /// What is in the folder now, but for what belongs to no result.
     pub fn snapshot(&self) -> Result<Snapshot, Io> {
         let mut snapshot = Snapshot::default();
-        let inside = |path: &Path| {
-            let inside = path.strip_prefix(&self.folder);
-            inside.map(Path::to_owned).unwrap_or_default()
-        };
-        let walk = WalkDir::new(&self.folder).into_iter();
-        let walk = walk
-            .filter_entry(|entry| !self.is_apart(&inside(entry.path()), entry.path_is_symlink()));
-        for entry in walk {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // What is gone meanwhile is no output.
-                Err(error)
-                    if error
-                        .io_error()
-                        .is_some_and(|it| it.kind() == std::io::ErrorKind::NotFound) =>
-                {
-                    continue;
-                }
-                Err(error) => {
-                    let path = error.path().unwrap_or(&self.folder).to_owned();
-                    return Err(Io::at("read", &path)(error.into()));
-                }
-            };
-            let path = inside(entry.path());
+        let start = self.folder.as_os_str().len() + 1;
+        for entry in self.walk() {
+            let entry = entry?;
+            let path = after(entry.path(), start);
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
             match path.to_str() {
-                None => snapshot.invalid.push(path),
+                None => snapshot.invalid.push(path.to_owned()),
                 Some("") => {}
                 Some(path) => {
                     snapshot
@@ -512,6 +555,12 @@ impl<'a> Place<'a> {
         }
         Ok(())
     }
+}
+
+/// What comes after so many bytes of a path.
+fn after(path: &Path, start: usize) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(bytes.get(start..).unwrap_or_default()))
 }
 
 /// A folder below `.out`, where the next compose sweeps what a killed run has left.

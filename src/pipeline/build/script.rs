@@ -54,7 +54,8 @@ pub fn take(
     let unit = event_unit(task);
     let span = context.events.span(&unit);
     let mut origin = Origin::Cache;
-    if place.holds(resolved.key, entry).is_none() {
+    let held = place.holds(resolved.key, entry);
+    if held.is_none() {
         let Some(entry) = entry else {
             return Ok(Ended::NotThere);
         };
@@ -76,9 +77,7 @@ pub fn take(
             ));
             None
         }
-        None => entry
-            .map(|entry| entry.output)
-            .or_else(|| place.holds(resolved.key, None)),
+        None => entry.map(|entry| entry.output).or(held),
     };
     let note = match &origin {
         Origin::Reused(maker) => format!("reused from {maker}"),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::memory::{Room, ways};
 use super::outlook::{Found, Outlook, Resolved, Upstream};
-use super::queue::Queue;
+use super::queue::{Queue, Work};
 use super::script::{self, Ran};
 use super::sharing::Sharing;
 use super::{Built, Origin, event_unit};
@@ -74,21 +74,15 @@ pub async fn run(
     if anew { Err(damaged) } else { Ok(settled) }
 }
 
-/// A task that has begun.
-enum Running {
-    /// Its result is put in place, or asked for.
-    Taking,
-    /// Its script runs.
-    Script,
-}
-
 /// The stage while it works.
 struct Building<'a> {
     plan: &'a Arc<Plan>,
     outlook: &'a Outlook,
     context: &'a Arc<Context>,
     queue: Queue,
-    at_work: BTreeMap<TaskId, Running>,
+    at_work: BTreeMap<TaskId, Work>,
+    /// How many results are put in place or asked for now.
+    taking: usize,
     /// Identities of results that are there; none of one that is not sure.
     outputs: BTreeMap<TaskId, Option<OutputDigest>>,
     /// What tasks are made of, and what was found of them.
@@ -149,6 +143,7 @@ impl<'a> Building<'a> {
             context,
             queue,
             at_work: BTreeMap::new(),
+            taking: 0,
             outputs: BTreeMap::new(),
             found: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -177,40 +172,58 @@ impl<'a> Building<'a> {
         if self.looks_anew || self.stop_because.is_some() {
             return;
         }
-        for id in self.queue.ready() {
-            let task = self.plan.task(id);
-            if self
-                .at_work
-                .keys()
-                .any(|other| disturbs(task, self.plan.task(*other)))
-            {
+        for id in self.queue.take_new() {
+            let work = match self.look(id) {
+                Found::Kept(_) | Found::InPlace(_) => Work::Taking,
+                Found::Nothing | Found::Unknown => Work::Script,
+            };
+            self.queue.sort_in(id, work);
+        }
+        // Scripts first: some turn out to be made by others, so that their results are taken.
+        self.begin_those(Work::Script);
+        self.begin_those(Work::Taking);
+    }
+
+    fn begin_those(&mut self, work: Work) {
+        let mut last = None;
+        while let Some(id) = self.queue.next(work, last) {
+            last = Some(id);
+            if work == Work::Taking && self.taking >= UNPACKING {
+                return;
+            }
+            let others = &mut self.at_work.iter();
+            let task = (self.plan.task(id), work);
+            if others.any(|(id, other)| disturbs(task, (self.plan.task(*id), *other))) {
                 continue;
             }
-            match self.look(id) {
-                (Some(resolved), Found::Kept(entry)) => {
-                    self.begin_taking(id, resolved, Some(entry));
-                }
-                (Some(resolved), Found::InPlace(_)) => self.begin_taking(id, resolved, None),
-                (resolved, _) => self.begin_script(id, resolved),
+            match work {
+                Work::Taking => self.begin_taking(id),
+                Work::Script => self.begin_script(id),
             }
         }
     }
 
-    /// What a task is made of, now that everything before it is there, and what is known of it.
-    fn look(&mut self, id: TaskId) -> (Option<Resolved>, Found) {
+    /// Looks what the task is made of, now that everything before it is there, and what is known
+    /// of it.
+    fn look(&mut self, id: TaskId) -> &Found {
         let upstream = self.upstream(id);
-        let is_same = |resolved: &Option<Resolved>| {
+        let is_same = |(resolved, _): &(Option<Resolved>, Found)| {
             resolved.as_ref().map(|it| &it.upstream) == upstream.as_ref()
         };
-        if let Some((resolved, found)) = self.found.get(&id).filter(|(it, _)| is_same(it)) {
-            return (resolved.clone(), found.clone());
+        if !self.found.get(&id).is_some_and(is_same) {
+            let looked = self.look_anew(id, upstream);
+            self.found.insert(id, looked);
         }
+        &self.found[&id].1
+    }
+
+    fn look_anew(&self, id: TaskId, upstream: Option<Upstream>) -> (Option<Resolved>, Found) {
         let known = self
             .outlook
             .resolved(id)
             .filter(|_| !self.damaged.contains(&id));
         let known = known.filter(|known| Some(&known.upstream) == upstream.as_ref());
-        let looked = match (known, self.outlook.found(id), upstream) {
+        match (known, self.outlook.found(id), upstream) {
             (Some(known), Some(found), _) => (Some(known.clone()), found.clone()),
             (_, _, Some(upstream)) => {
                 let cache = &self.context.cache;
@@ -220,9 +233,7 @@ impl<'a> Building<'a> {
                 (Some(resolved), found)
             }
             (_, _, None) => (None, Found::Nothing),
-        };
-        self.found.insert(id, looked.clone());
-        looked
+        }
     }
 
     /// What the tasks before this one made, if all of it is sure.
@@ -238,13 +249,13 @@ impl<'a> Building<'a> {
         needs.map(output).collect()
     }
 
-    fn begin_taking(&mut self, id: TaskId, resolved: Resolved, entry: Option<Entry>) {
-        let taking = self.at_work.values();
-        if taking.filter(|it| matches!(it, Running::Taking)).count() >= UNPACKING {
-            return;
-        }
+    fn begin_taking(&mut self, id: TaskId) {
+        let Some((resolved, entry)) = self.result(id) else {
+            // What another task had made is gone again.
+            return self.begin_script(id);
+        };
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.start(id, Running::Taking);
+        self.start(id, Work::Taking);
         self.running.spawn_blocking(move || {
             let _working = context.events.working();
             let taken = script::take(&plan, id, &resolved, entry.as_ref(), &context);
@@ -252,10 +263,23 @@ impl<'a> Building<'a> {
         });
     }
 
+    /// The result that is to be taken for a task: found, or made for another task of this run.
+    fn result(&self, id: TaskId) -> Option<(Resolved, Option<Entry>)> {
+        let (resolved, found) = self.found.get(&id)?;
+        let resolved = resolved.clone()?;
+        let entry = match found {
+            Found::InPlace(_) => None,
+            Found::Kept(entry) => Some(entry.clone()),
+            Found::Nothing | Found::Unknown => Some(self.made.get(&resolved.primary)?.clone()),
+        };
+        let key = entry.as_ref().map_or(resolved.key, |entry| entry.key);
+        Some((Resolved { key, ..resolved }, entry))
+    }
+
     /// Asks the remote cache for a result of which nothing could be known before.
     fn begin_asking(&mut self, id: TaskId, mut resolved: Resolved) {
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.start(id, Running::Taking);
+        self.start(id, Work::Taking);
         self.running.spawn(async move {
             let _outside = context.events.outside();
             let mut entry = None;
@@ -267,41 +291,31 @@ impl<'a> Building<'a> {
         });
     }
 
-    fn begin_script(&mut self, id: TaskId, resolved: Option<Resolved>) {
+    fn begin_script(&mut self, id: TaskId) {
         let task = self.plan.task(id);
-        let is_kept = task.never_kept.is_none() && resolved.is_some();
+        let resolved = self.found.get(&id).and_then(|(it, _)| it.as_ref());
+        let kept = resolved.filter(|_| task.never_kept.is_none());
         let was_known = self.outlook.resolved(id).is_some() || self.asked.contains(&id);
-        if let Some(resolved) = resolved.clone().filter(|_| is_kept && !self.context.force)
-            && !was_known
+        if let Some(resolved) = kept.filter(|_| !self.context.force && !was_known)
             && self.context.remote.is_some()
         {
+            let resolved = resolved.clone();
             return self.begin_asking(id, resolved);
         }
-        let shared = resolved.as_ref().filter(|_| task.shared && is_kept);
-        let shared = shared.map(|it| it.primary);
-        if let Some(entry) = shared.and_then(|key| self.made.get(&key)) {
-            let entry = entry.clone();
-            if let Some(resolved) = resolved {
-                return self.begin_taking(
-                    id,
-                    Resolved {
-                        key: entry.key,
-                        ..resolved
-                    },
-                    Some(entry),
-                );
-            }
-            return;
+        let shared = kept.filter(|_| task.shared).map(|it| it.primary);
+        if shared.is_some_and(|key| self.made.contains_key(&key)) {
+            return self.queue.sort_in(id, Work::Taking);
         }
         if shared.is_some_and(|key| self.making.contains(&key)) {
             return;
         }
+        let resolved = resolved.cloned();
         let Some(memory) = self.room.admit(self.plan, id) else {
             self.waits_for_room = true;
             return;
         };
         self.making.extend(shared);
-        self.start(id, Running::Script);
+        self.start(id, Work::Script);
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
         self.running.spawn(async move {
             let result = script::run(&plan, id, resolved, &memory, &context).await;
@@ -309,22 +323,18 @@ impl<'a> Building<'a> {
         });
     }
 
-    fn start(&mut self, id: TaskId, what: Running) {
+    fn start(&mut self, id: TaskId, work: Work) {
         self.queue.start(id);
-        self.at_work.insert(id, what);
+        self.at_work.insert(id, work);
+        self.taking += usize::from(work == Work::Taking);
     }
 
     fn end(&mut self, id: TaskId, result: Result<Ended, StageError>) {
         let task = self.plan.task(id);
-        if let Some(Running::Script) = self.at_work.remove(&id) {
-            let learned = match &result {
-                Ok(Ended::Ran(ran)) => Some(ran.figures),
-                _ => None,
-            };
-            self.room.leave(task, id, learned);
-            if let Some((Some(resolved), _)) = self.found.get(&id) {
-                self.making.remove(&resolved.primary);
-            }
+        match self.at_work.remove(&id) {
+            Some(Work::Taking) => self.taking -= 1,
+            Some(Work::Script) => self.leave(id, &result),
+            None => {}
         }
         match result {
             Ok(Ended::Ran(ran)) => self.ran(id, &ran),
@@ -345,12 +355,27 @@ impl<'a> Building<'a> {
             Ok(Ended::NotThere) => {
                 self.damaged.insert(id);
                 let resolved = self.found.remove(&id).and_then(|(resolved, _)| resolved);
+                if let Some(resolved) = &resolved {
+                    self.made.remove(&resolved.primary);
+                }
                 self.found.insert(id, (resolved, Found::Nothing));
                 self.queue.again(id);
                 let is_needed = |need: &TaskId| self.outlook.found(*need).is_some();
                 self.looks_anew |= !task.needs.iter().all(is_needed);
             }
             Err(error) => self.failed(id, error),
+        }
+    }
+
+    /// A script has ended: there is room for another.
+    fn leave(&mut self, id: TaskId, result: &Result<Ended, StageError>) {
+        let learned = match result {
+            Ok(Ended::Ran(ran)) => Some(ran.figures),
+            _ => None,
+        };
+        self.room.leave(self.plan.task(id), id, learned);
+        if let Some((Some(resolved), _)) = self.found.get(&id) {
+            self.making.remove(&resolved.primary);
         }
     }
 
@@ -474,9 +499,14 @@ impl<'a> Building<'a> {
 }
 
 /// Whether two tasks must not work at once: in one folder they would see each other's files come,
-/// and in one store another script than `build` puts aside what its neighbours may read.
-fn disturbs(one: &Task, other: &Task) -> bool {
-    if one.run_folder() == other.run_folder() {
+/// and in one store another script than `build` puts aside what its neighbours may read. A result
+/// is put where it belongs, which is not where the script of a shared app runs.
+fn disturbs((one, work): (&Task, Work), (other, theirs): (&Task, Work)) -> bool {
+    let is_one_folder = match (work, theirs) {
+        (Work::Script, Work::Script) => one.runs_where(other),
+        _ => one.folder == other.folder,
+    };
+    if is_one_folder {
         return true;
     }
     match (one.subject.unit(), other.subject.unit()) {

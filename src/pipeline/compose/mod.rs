@@ -13,6 +13,7 @@ mod sources;
 mod staging;
 mod work;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -29,7 +30,7 @@ use super::failure::{Error, Io, Settled, StageError};
 use crate::event::{Stage, Unit};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
-use crate::store::{AppKind, UnitId};
+use crate::store::{AppKind, StoreId, UnitId};
 
 /// A composed app on disk.
 #[derive(Debug, Clone)]
@@ -144,15 +145,14 @@ fn note(store: &StorePlan, done: Done) -> String {
 /// Takes over what builds wrote over composed files (Next.js edits `tsconfig.json`): it is
 /// kept until the composed content of that file changes.
 pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
+    let mut of_stores: BTreeMap<&StoreId, Vec<&UnitId>> = BTreeMap::new();
+    for unit in built.iter().map(Built::unit) {
+        of_stores.entry(&unit.store).or_default().push(unit);
+    }
     for store in &plan.stores {
-        let units: Vec<_> = built
-            .iter()
-            .map(Built::unit)
-            .filter(|unit| unit.store == store.id)
-            .collect();
-        if units.is_empty() {
+        let Some(units) = of_stores.remove(&store.id) else {
             continue;
-        }
+        };
         let place = Place::new(&plan.project, store.id.as_str());
         let Some(mut manifest) = place.read()? else {
             continue;

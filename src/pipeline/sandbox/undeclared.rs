@@ -117,15 +117,15 @@ fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
         (Some("apps"), Some(app), _) => format!(
             "it is a source of the base app `{app}`; scripts read what is composed of it, in `../{app}` where that app is built before"
         ),
-        _ => match package(project, &denied.path) {
-            Some(name) => format!(
-                "the workspace package `{name}` is no dependency of this one: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
-            ),
-            None => {
-                let path = serde_json::Value::from(shown.to_string());
-                format!("declare it: `\"build\": {{ \"globalDependencies\": [{path}] }}`")
+        _ => {
+            if let Some(name) = package(project, &denied.path) {
+                return format!(
+                    "the workspace package `{name}` is no dependency of this one: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
+                );
             }
-        },
+            let path = serde_json::Value::from(shown.to_string());
+            format!("declare it: `\"build\": {{ \"globalDependencies\": [{path}] }}`")
+        }
     }
 }
 
