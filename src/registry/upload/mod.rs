@@ -90,6 +90,8 @@ pub struct Upload<'a> {
     took_piece: bool,
     /// How often the registry has refused one.
     refusals: u32,
+    /// How often in a row it has failed at one.
+    failures: u32,
     /// Whether the blob did not get through whole.
     failed_whole: bool,
     /// How often it went whole and did not arrive.
@@ -128,6 +130,7 @@ impl<'a> Upload<'a> {
             streak: 0,
             took_piece: false,
             refusals: if habits.takes_pieces { 0 } else { REFUSALS },
+            failures: 0,
             failed_whole: false,
             breaks: 0,
             furthest: 0,

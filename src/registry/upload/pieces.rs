@@ -49,6 +49,7 @@ impl Upload<'_> {
                     .await;
             }
             self.took_piece = true;
+            self.failures = 0;
             self.is_resumed = false;
             self.progress(held);
             self.grow();
@@ -71,7 +72,14 @@ impl Upload<'_> {
     async fn broke_piece(&mut self, session: Session, trouble: Trouble) -> Result<State, Error> {
         if trouble.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
             self.patience.wait(trouble).await?;
-            return Ok(self.whole_again());
+            self.failures += 1;
+            // A registry that takes pieces may fail now and then; one that fails at the same piece
+            // twice does not take it.
+            return Ok(if self.took_piece && self.failures < 2 {
+                State::Resume(session)
+            } else {
+                self.whole_again()
+            });
         }
         if trouble.is_break() {
             self.is_fresh = true;
@@ -92,6 +100,7 @@ impl Upload<'_> {
 
     fn whole_again(&mut self) -> State {
         self.in_pieces = false;
+        self.failures = 0;
         self.refusals += 1;
         self.breaks = 0;
         State::Begin(None)

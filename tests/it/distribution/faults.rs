@@ -218,12 +218,15 @@ async fn a_registry_that_refuses_a_piece_gets_it_whole() {
     for status in [400, 404, 405, 411, 416, 500, 501] {
         for passing in 0..3 {
             let (puts, pieces) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            // One that has taken pieces may fail once and mean nothing by it.
+            let times = if status == 500 && passing > 0 { 2 } else { 1 };
             let proxy = Before::new(&world.registry.address, move |seen| {
                 let count = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
                 if seen.is("PUT", "/uploads/") && seen.has_body() && count(&puts) == 0 {
                     return Turn::error(413, "TOO_LARGE");
                 }
-                if seen.method == "PATCH" && count(&pieces) == passing {
+                let is_refused = |piece: usize| (passing..passing + times).contains(&piece);
+                if seen.method == "PATCH" && is_refused(count(&pieces)) {
                     return Turn::error(status, "UNSUPPORTED");
                 }
                 Turn::Pass
@@ -231,7 +234,7 @@ async fn a_registry_that_refuses_a_piece_gets_it_whole() {
             let image = Image::new(700_000);
             let client = world.through(&proxy.address, PIECES);
             image.put_layer(&client, &world.repository).await.unwrap();
-            assert_eq!(proxy.count("PATCH", ""), passing + 1);
+            assert_eq!(proxy.count("PATCH", ""), passing + times);
             let pushed = image.push(&client, &world.repository).await;
             world.ends_right(&image, pushed).await;
             let puts = proxy.count("PUT", "/uploads/");
