@@ -369,7 +369,9 @@ fn keep(
             needs.join(", ")
         )));
     };
-    resolved.reads.extend(opened.names);
+    resolved
+        .reads
+        .extend(without_manifests(opened.names, &plan.workspaces));
     if !resolved.reads.is_empty() {
         resolved.key = plan.key(id, resolved.primary, &resolved.reads);
     }
@@ -401,6 +403,24 @@ fn keep(
         remember(plan, id, &resolved, context);
     }
     Ok(Kept { entry, output })
+}
+
+/// Leaves out the `package.json` of a base app or a package of which nothing else was opened: npm
+/// reads those of all workspaces before it runs anything.
+fn without_manifests(mut names: BTreeSet<String>, workspaces: &[String]) -> BTreeSet<String> {
+    for folder in workspaces {
+        let start = format!("//{folder}/");
+        let manifest = format!("{start}package.json");
+        let is_alone = |names: &BTreeSet<String>| {
+            let inside = names.range(start.clone()..);
+            let mut inside = inside.take_while(|name| name.starts_with(&start));
+            inside.all(|name| *name == manifest)
+        };
+        if is_alone(&names) {
+            names.remove(&manifest);
+        }
+    }
+    names
 }
 
 /// Something that is not as it was when the key was made: then it is not known what was read.
