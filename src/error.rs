@@ -141,7 +141,7 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
     }
 }
 
-/// What whoever started this has to decide about: a tag that is taken, an address without TLS, a
+/// The user has to decide: a tag that is taken, an address without TLS, a
 /// file of certificates that is none.
 fn is_input(error: &StageError) -> bool {
     match error {

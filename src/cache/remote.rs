@@ -450,7 +450,7 @@ impl Remote {
         let asking = self.request(Method::GET, &key.to_string()).send();
         let mut response = self.in_time(asking).await?;
         for _ in 0..REDIRECTS {
-            // Some keep artifacts in a storage that lets in whoever has the address.
+            // Some servers redirect to a storage whose address is the permission (a signed URL).
             let Some(next) = onward(&response).filter(is_safe) else {
                 break;
             };

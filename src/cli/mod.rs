@@ -154,7 +154,7 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
-    /// A script could not be started in its sandbox; whoever wanted that is told by a file.
+    /// A script could not be started in its sandbox. The run that started it reads why from a file.
     #[error("cannot start a script in its sandbox: {reason}")]
     #[diagnostic(
         code(alokai::cli::sandbox),

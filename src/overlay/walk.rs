@@ -181,7 +181,7 @@ impl<'a> Walk<'a> {
         let mut links = Vec::new();
         let mut note = |link: &Path| links.push(link.to_owned());
         let real = self.lister.files.resolve(file, &mut note);
-        // `x/../y` is only `y` where `x` is no link.
+        // `x/../y` equals `y` only if `x` is not a link.
         let is_plain = || !has_detour(&target) || real.as_ref().is_ok_and(|real| *real == lexical);
         if through.is_empty() && lexical.starts_with(self.root) && is_plain() {
             self.keep(file, path, parent, &lexical);

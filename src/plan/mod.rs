@@ -151,22 +151,11 @@ impl Plan {
                 apps: project.root.join("apps"),
             });
         }
-        let needs_tag = request.until >= Stage::Image;
-        // Composing needs no repository: without one, `.gitignore` files alone count.
-        let repository = if needs_tag {
-            Some(Repository::open(&project.root)?)
-        } else {
-            Repository::around(&project.root)?
-        };
-        let revision = match &repository {
-            Some(repository) if needs_tag => Some(repository.revision()?),
-            _ => None,
-        };
-        let tag = match &revision {
-            Some(revision) => Some(tag::tag(&project.root, revision, request.allow_dirty)?),
-            None => None,
-        };
-
+        let (repository, revision) = revision(project, request)?;
+        let tag = revision
+            .as_ref()
+            .map(|revision| tag::tag(&project.root, revision, request.allow_dirty))
+            .transpose()?;
         let lister = Lister::new(&project.root, repository.as_ref())?;
         let composer = Composer::new(project, &lister);
         let chosen = request.filter.units(project, &stores)?;
@@ -388,6 +377,20 @@ fn workspaces(project: &Project) -> Vec<String> {
     let packages = project.packages.iter();
     apps.chain(packages.map(|package| package.folder.clone()))
         .collect()
+}
+
+/// The repository around the project, and the commit that images are tagged with. Only images need
+/// both: without a repository, composing takes `.gitignore` files alone.
+fn revision(
+    project: &Project,
+    request: &Request,
+) -> Result<(Option<Repository>, Option<Revision>), Error> {
+    if request.until < Stage::Image {
+        return Ok((Repository::around(&project.root)?, None));
+    }
+    let repository = Repository::open(&project.root)?;
+    let revision = repository.revision()?;
+    Ok((Some(repository), Some(revision)))
 }
 
 /// Composes the chosen units, and what their builds read: the middleware of the same store.

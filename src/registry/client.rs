@@ -59,7 +59,7 @@ impl Client {
         Self::new(registry, login, Limits::default(), trust)
     }
 
-    /// With another patience, and trusting nobody but the system's certificates.
+    /// With other limits. Only the system's certificate authorities are trusted.
     pub fn with(registry: &str, login: Option<Login>, limits: Limits) -> Result<Self, Error> {
         Self::new(registry, login, limits, &Trust::default())
     }

@@ -274,7 +274,7 @@ fn an_artifact_is_fetched_from_where_the_remote_cache_keeps_it_without_the_token
     cached(Project::at(origin.root().to_owned()), &cache.address)
         .alokai(&BUILD)
         .succeeds();
-    // A storage that lets in whoever knows the address, as the cache's own stands for one.
+    // A storage with signed URLs; the cache's own server stands for one.
     let inside = cache
         .address
         .strip_prefix("http://")

@@ -274,7 +274,7 @@ fn with_package(dependency: bool) -> Project {
 #[test]
 fn a_workspace_package_is_read_only_where_it_is_a_dependency() {
     let run = build(&with_package(false)).fails_with(1);
-    let said = "the workspace package `@acme/prices` is no dependency of this one";
+    let said = "the workspace package `@acme/prices` is not a dependency of this package";
     assert!(run.stderr.contains(said), "{}", run.stderr);
     let project = with_package(true);
     build(&project).succeeds();

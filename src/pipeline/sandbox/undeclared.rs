@@ -120,7 +120,7 @@ fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
         _ => {
             if let Some(name) = package(project, &denied.path) {
                 return format!(
-                    "the workspace package `{name}` is no dependency of this one: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
+                    "the workspace package `{name}` is not a dependency of this package: add `\"{name}\": \"*\"` to the `dependencies` in its `package.json`"
                 );
             }
             let path = serde_json::Value::from(shown.to_string());

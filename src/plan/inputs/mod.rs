@@ -5,21 +5,21 @@
 //! runs. Some files count only for scripts that open them (see [`OptionalFile`]); which these
 //! are is learned from earlier runs and completes the key.
 
+mod making;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
+use self::making::Making;
 use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, Watched, identity};
-use super::installed::{Local, Lock};
-use super::task::{BUILD, Sees, Subject, Task, TaskId};
-use super::variables::Declared;
-use super::{Error, StorePlan, tsconfig};
+use super::installed::Lock;
+use super::task::{Subject, Task, TaskId};
+use super::{Error, StorePlan, workspaces};
 use crate::cache::{FileInput, Hasher, Inputs, Key, OutputDigest};
 use crate::config::Project;
 use crate::overlay::{Composition, Lister};
-use crate::store::{AppKind, UnitId};
+use crate::store::UnitId;
 
 /// Grows when a key means something else, so that older results are not taken for newer ones.
 const SCHEMA: &[u8] = b"alokai 2";
@@ -76,16 +76,11 @@ pub struct TaskInputs {
 #[derive(Debug, Clone)]
 struct Sibling {
     composition: Arc<Composition>,
+    /// A digest of its files.
+    files: Key,
     /// A digest of the paths, if the task may read it. Its composed files then count for a
     /// script that opens them.
     names: Option<Key>,
-}
-
-/// Digests of one composition.
-#[derive(Debug, Clone, Copy)]
-struct Digests {
-    files: Key,
-    names: Key,
 }
 
 impl AllInputs {
@@ -114,19 +109,7 @@ impl AllInputs {
                     .into(),
             );
         }
-        let mut making = Making {
-            project,
-            lister,
-            lock,
-            declared: Declared::new(project)?,
-            surroundings,
-            digests: digests(stores),
-            groups: BTreeMap::new(),
-            bases: BTreeMap::new(),
-            reached: BTreeMap::new(),
-            variables: BTreeMap::new(),
-            led_to: BTreeMap::new(),
-        };
+        let mut making = Making::new(project, lister, lock, stores, surroundings)?;
         let by_unit: BTreeMap<&UnitId, usize> = stores
             .iter()
             .enumerate()
@@ -152,7 +135,7 @@ impl AllInputs {
             top: Arc::new(top),
             top_optional,
             lock_file: Arc::new(lock_file),
-            folders: workspace_folders(project),
+            folders: workspaces(project),
             tasks: inputs,
         };
         all.complete(tasks);
@@ -177,7 +160,7 @@ impl AllInputs {
                 hasher.part(digest.as_bytes());
             }
             for sibling in own.siblings.iter().filter(|it| it.names.is_some()) {
-                hasher.part(composition_digests(&sibling.composition).files.as_bytes());
+                hasher.part(sibling.files.as_bytes());
             }
             let task = &mut tasks[index];
             task.source_digest = hasher.end();
@@ -415,227 +398,6 @@ impl AllInputs {
         let groups = self.of(id).groups.iter();
         let files = groups.flat_map(|group| group.files.keys());
         files.filter_map(move |path| path.strip_prefix(&start))
-    }
-}
-
-/// Inputs of tasks while they are made; what several tasks see is looked at once.
-struct Making<'a> {
-    project: &'a Project,
-    lister: &'a Lister,
-    lock: Lock,
-    declared: Declared,
-    surroundings: &'a Surroundings,
-    digests: BTreeMap<UnitId, Digests>,
-    groups: BTreeMap<(String, bool), Arc<FileGroup>>,
-    bases: BTreeMap<String, Arc<BaseFolder>>,
-    reached: BTreeMap<String, Arc<Local>>,
-    variables: BTreeMap<String, Arc<BTreeMap<String, Key>>>,
-    /// What TypeScript configs lead to, by path and content.
-    led_to: BTreeMap<(String, String), BTreeSet<String>>,
-}
-
-impl Making<'_> {
-    fn task(
-        &mut self,
-        task: &mut Task,
-        needs: &[Subject],
-        store: Option<&StorePlan>,
-    ) -> Result<TaskInputs, Error> {
-        let local = self.local(task);
-        if let Some(unknown) = &local.unknown
-            && task.never_kept.is_none()
-        {
-            task.never_kept = Some(format!("it depends on {unknown}, which alokai cannot read"));
-        }
-        let mut folders: BTreeSet<(String, bool)> = BTreeSet::new();
-        let names = task.packages.iter().map(String::as_str);
-        let own = match &task.subject {
-            Subject::Package(name) => Some(name.as_str()),
-            Subject::Unit(_) => None,
-        };
-        for name in names.chain(own) {
-            let mut packages = self.project.packages.iter();
-            if let Some(package) = packages.find(|it| it.name == name) {
-                let is_built = package.package.scripts.contains_key(BUILD);
-                folders.insert((package.folder.clone(), is_built));
-            }
-        }
-        for folder in &local.packages {
-            let mut packages = self.project.packages.iter();
-            let package = packages.find(|it| it.folder == *folder);
-            let is_built = package.is_some_and(|it| it.package.scripts.contains_key(BUILD));
-            folders.insert((folder.clone(), is_built));
-        }
-        let composition = task.subject.unit().and_then(|unit| {
-            let mut compositions = store?.compositions.iter();
-            compositions.find(|it| it.unit == *unit).cloned()
-        });
-        let mut groups = Vec::new();
-        for (folder, is_built) in folders {
-            groups.push(self.group(&folder, is_built)?);
-        }
-        for path in self.led_to(task, composition.as_deref()) {
-            groups.push(self.named(&path)?);
-        }
-        for path in &local.named {
-            groups.push(self.named(path)?);
-        }
-        let mut bases = Vec::new();
-        for folder in &local.bases {
-            bases.push(self.base(folder)?);
-        }
-        let name = task.subject.name();
-        let variables =
-            Arc::clone(self.variables.entry(name.to_owned()).or_insert_with(|| {
-                Arc::new(self.declared.of(name, &self.surroundings.environment))
-            }));
-        Ok(TaskInputs {
-            own: composition.as_ref().map(|it| {
-                self.digests
-                    .get(&it.unit)
-                    .map_or_else(|| composition_digests(it).files, |it| it.files)
-            }),
-            siblings: self.siblings(task, needs, composition.as_deref(), store),
-            composition,
-            groups,
-            bases,
-            dependencies: Arc::new(local.versions.clone()),
-            variables,
-        })
-    }
-
-    fn siblings(
-        &self,
-        task: &Task,
-        needs: &[Subject],
-        own: Option<&Composition>,
-        store: Option<&StorePlan>,
-    ) -> Vec<Sibling> {
-        let Some(own) = own else { return Vec::new() };
-        let compositions = store.into_iter().flat_map(|store| &store.compositions);
-        let others = compositions.filter(|it| it.unit != own.unit);
-        let sibling = |composition: &Arc<Composition>| {
-            let is_need = needs
-                .iter()
-                .any(|need| need.unit() == Some(&composition.unit));
-            let is_read = match task.sees {
-                Sees::Own => is_need,
-                Sees::Middleware => is_need || composition.kind == AppKind::Middleware,
-                Sees::All => true,
-            };
-            let digests = self.digests.get(&composition.unit);
-            let names =
-                digests.map_or_else(|| composition_digests(composition).names, |it| it.names);
-            Sibling {
-                composition: Arc::clone(composition),
-                names: is_read.then_some(names),
-            }
-        };
-        others.map(sibling).collect()
-    }
-
-    fn local(&mut self, task: &Task) -> Arc<Local> {
-        let name = match &task.subject {
-            Subject::Package(_) => task.source.clone(),
-            Subject::Unit(unit) => format!("apps/{}", unit.app),
-        };
-        if let Some(known) = self.reached.get(&name) {
-            return Arc::clone(known);
-        }
-        let local = Arc::new(self.lock.reach(self.project, task));
-        self.reached.insert(name, Arc::clone(&local));
-        local
-    }
-
-    fn group(&mut self, folder: &str, is_built: bool) -> Result<Arc<FileGroup>, Error> {
-        let key = (folder.to_owned(), is_built);
-        if let Some(known) = self.groups.get(&key) {
-            return Ok(Arc::clone(known));
-        }
-        let group = Arc::new(files::package(self.project, self.lister, folder, is_built)?);
-        self.groups.insert(key, Arc::clone(&group));
-        Ok(group)
-    }
-
-    fn named(&mut self, path: &str) -> Result<Arc<FileGroup>, Error> {
-        let key = (format!("named {path}"), false);
-        if let Some(known) = self.groups.get(&key) {
-            return Ok(Arc::clone(known));
-        }
-        let group = Arc::new(files::named(self.project, path)?);
-        self.groups.insert(key, Arc::clone(&group));
-        Ok(group)
-    }
-
-    fn base(&mut self, folder: &str) -> Result<Arc<BaseFolder>, Error> {
-        if let Some(known) = self.bases.get(folder) {
-            return Ok(Arc::clone(known));
-        }
-        let base = files::base_folder(self.lister, folder)?;
-        self.bases.insert(folder.to_owned(), Arc::clone(&base));
-        Ok(base)
-    }
-
-    /// Paths outside the app that its TypeScript configs lead to.
-    fn led_to(&mut self, task: &Task, composition: Option<&Composition>) -> BTreeSet<String> {
-        let root = &self.project.root;
-        let mut found = BTreeSet::new();
-        let Some(composition) = composition else {
-            let config = root.join(&task.source).join("tsconfig.json");
-            let text = std::fs::read(config).unwrap_or_default();
-            return tsconfig::leads_to(root, &text, std::slice::from_ref(&task.source));
-        };
-        let entries = composition.entries.iter();
-        for (path, entry) in entries.filter(|(path, _)| tsconfig::is_config(path)) {
-            let key = (format!("{}/{path}", task.source), entry.id().to_string());
-            if let Some(known) = self.led_to.get(&key) {
-                found.extend(known.iter().cloned());
-                continue;
-            }
-            let inner = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let folders = [&task.source, &task.folder].map(|it| format!("{it}/{inner}"));
-            let text = entry.read().unwrap_or_default();
-            let mut paths = tsconfig::leads_to(root, &text, &folders);
-            let packages = self.project.packages.iter();
-            let named = packages.filter(|it| tsconfig::names(&text, &it.name));
-            paths.extend(named.map(|package| package.folder.clone()));
-            found.extend(paths.iter().cloned());
-            self.led_to.insert(key, paths);
-        }
-        found
-    }
-}
-
-/// Folders of base apps and workspace packages, relative to the project.
-fn workspace_folders(project: &Project) -> Vec<String> {
-    let apps = project.apps.iter().map(|app| format!("apps/{}", app.name));
-    let packages = project.packages.iter().map(|it| it.folder.clone());
-    apps.chain(packages).collect()
-}
-
-/// Digests of all compositions.
-fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, Digests> {
-    let all = stores.par_iter().flat_map_iter(|store| &store.compositions);
-    all.map(|it| (it.unit.clone(), composition_digests(it)))
-        .collect()
-}
-
-fn composition_digests(composition: &Composition) -> Digests {
-    let (mut files, mut names) = (Hasher::default(), Hasher::default());
-    for (path, entry) in &composition.entries {
-        names.part(path.as_bytes());
-        files.part(path.as_bytes());
-        files.part(entry.mode().as_bytes());
-        let id = if &**path == "package.json" {
-            entry.source_id()
-        } else {
-            entry.id()
-        };
-        files.part(id.oid().as_bytes());
-    }
-    Digests {
-        files: files.end(),
-        names: names.end(),
     }
 }
 

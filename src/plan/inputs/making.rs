@@ -1,0 +1,262 @@
+//! Looking at what tasks can see. What several tasks see is looked at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::super::files::{self, BaseFolder, FileGroup};
+use super::super::installed::{Local, Lock};
+use super::super::task::{BUILD, Sees, Subject, Task};
+use super::super::variables::Declared;
+use super::super::{Error, StorePlan, tsconfig};
+use super::{Sibling, Surroundings, TaskInputs};
+use crate::cache::{Hasher, Key};
+use crate::config::Project;
+use crate::overlay::{Composition, Lister};
+use crate::store::{AppKind, UnitId};
+
+/// Digests of one composition.
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    files: Key,
+    names: Key,
+}
+
+/// Inputs of tasks while they are made; what several tasks see is looked at once.
+pub struct Making<'a> {
+    project: &'a Project,
+    lister: &'a Lister,
+    lock: Lock,
+    declared: Declared,
+    surroundings: &'a Surroundings,
+    digests: BTreeMap<UnitId, Digests>,
+    groups: BTreeMap<(String, bool), Arc<FileGroup>>,
+    bases: BTreeMap<String, Arc<BaseFolder>>,
+    reached: BTreeMap<String, Arc<Local>>,
+    variables: BTreeMap<String, Arc<BTreeMap<String, Key>>>,
+    /// What TypeScript configs lead to, by path and content.
+    led_to: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl<'a> Making<'a> {
+    /// Nothing is looked at yet but the compositions.
+    pub fn new(
+        project: &'a Project,
+        lister: &'a Lister,
+        lock: Lock,
+        stores: &[StorePlan],
+        surroundings: &'a Surroundings,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            project,
+            lister,
+            lock,
+            declared: Declared::new(project)?,
+            surroundings,
+            digests: digests(stores),
+            groups: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            led_to: BTreeMap::new(),
+        })
+    }
+
+    /// What one task can see. `needs` are the tasks before it, `store` is its store.
+    pub fn task(
+        &mut self,
+        task: &mut Task,
+        needs: &[Subject],
+        store: Option<&StorePlan>,
+    ) -> Result<TaskInputs, Error> {
+        let local = self.local(task);
+        if let Some(unknown) = &local.unknown
+            && task.never_kept.is_none()
+        {
+            task.never_kept = Some(format!("it depends on {unknown}, which alokai cannot read"));
+        }
+        let mut folders: BTreeSet<(String, bool)> = BTreeSet::new();
+        let names = task.packages.iter().map(String::as_str);
+        let own = match &task.subject {
+            Subject::Package(name) => Some(name.as_str()),
+            Subject::Unit(_) => None,
+        };
+        for name in names.chain(own) {
+            let mut packages = self.project.packages.iter();
+            if let Some(package) = packages.find(|it| it.name == name) {
+                let is_built = package.package.scripts.contains_key(BUILD);
+                folders.insert((package.folder.clone(), is_built));
+            }
+        }
+        for folder in &local.packages {
+            let mut packages = self.project.packages.iter();
+            let package = packages.find(|it| it.folder == *folder);
+            let is_built = package.is_some_and(|it| it.package.scripts.contains_key(BUILD));
+            folders.insert((folder.clone(), is_built));
+        }
+        let composition = task.subject.unit().and_then(|unit| {
+            let mut compositions = store?.compositions.iter();
+            compositions.find(|it| it.unit == *unit).cloned()
+        });
+        let mut groups = Vec::new();
+        for (folder, is_built) in folders {
+            groups.push(self.group(&folder, is_built)?);
+        }
+        for path in self.led_to(task, composition.as_deref()) {
+            groups.push(self.named(&path)?);
+        }
+        for path in &local.named {
+            groups.push(self.named(path)?);
+        }
+        let mut bases = Vec::new();
+        for folder in &local.bases {
+            bases.push(self.base(folder)?);
+        }
+        let name = task.subject.name();
+        let variables =
+            Arc::clone(self.variables.entry(name.to_owned()).or_insert_with(|| {
+                Arc::new(self.declared.of(name, &self.surroundings.environment))
+            }));
+        Ok(TaskInputs {
+            own: composition.as_ref().map(|it| self.digests_of(it).files),
+            siblings: self.siblings(task, needs, composition.as_deref(), store),
+            composition,
+            groups,
+            bases,
+            dependencies: Arc::new(local.versions.clone()),
+            variables,
+        })
+    }
+
+    fn digests_of(&self, composition: &Composition) -> Digests {
+        let known = self.digests.get(&composition.unit).copied();
+        known.unwrap_or_else(|| composition_digests(composition))
+    }
+
+    fn siblings(
+        &self,
+        task: &Task,
+        needs: &[Subject],
+        own: Option<&Composition>,
+        store: Option<&StorePlan>,
+    ) -> Vec<Sibling> {
+        let Some(own) = own else { return Vec::new() };
+        let compositions = store.into_iter().flat_map(|store| &store.compositions);
+        let others = compositions.filter(|it| it.unit != own.unit);
+        let sibling = |composition: &Arc<Composition>| {
+            let is_need = needs
+                .iter()
+                .any(|need| need.unit() == Some(&composition.unit));
+            let is_read = match task.sees {
+                Sees::Own => is_need,
+                Sees::Middleware => is_need || composition.kind == AppKind::Middleware,
+                Sees::All => true,
+            };
+            let digests = self.digests_of(composition);
+            Sibling {
+                composition: Arc::clone(composition),
+                files: digests.files,
+                names: is_read.then_some(digests.names),
+            }
+        };
+        others.map(sibling).collect()
+    }
+
+    fn local(&mut self, task: &Task) -> Arc<Local> {
+        let name = match &task.subject {
+            Subject::Package(_) => task.source.clone(),
+            Subject::Unit(unit) => format!("apps/{}", unit.app),
+        };
+        if let Some(known) = self.reached.get(&name) {
+            return Arc::clone(known);
+        }
+        let local = Arc::new(self.lock.reach(self.project, task));
+        self.reached.insert(name, Arc::clone(&local));
+        local
+    }
+
+    fn group(&mut self, folder: &str, is_built: bool) -> Result<Arc<FileGroup>, Error> {
+        let key = (folder.to_owned(), is_built);
+        if let Some(known) = self.groups.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let group = Arc::new(files::package(self.project, self.lister, folder, is_built)?);
+        self.groups.insert(key, Arc::clone(&group));
+        Ok(group)
+    }
+
+    fn named(&mut self, path: &str) -> Result<Arc<FileGroup>, Error> {
+        let key = (format!("named {path}"), false);
+        if let Some(known) = self.groups.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let group = Arc::new(files::named(self.project, path)?);
+        self.groups.insert(key, Arc::clone(&group));
+        Ok(group)
+    }
+
+    fn base(&mut self, folder: &str) -> Result<Arc<BaseFolder>, Error> {
+        if let Some(known) = self.bases.get(folder) {
+            return Ok(Arc::clone(known));
+        }
+        let base = files::base_folder(self.lister, folder)?;
+        self.bases.insert(folder.to_owned(), Arc::clone(&base));
+        Ok(base)
+    }
+
+    /// Paths outside the app that its TypeScript configs lead to.
+    fn led_to(&mut self, task: &Task, composition: Option<&Composition>) -> BTreeSet<String> {
+        let root = &self.project.root;
+        let mut found = BTreeSet::new();
+        let Some(composition) = composition else {
+            let config = root.join(&task.source).join("tsconfig.json");
+            let text = std::fs::read(config).unwrap_or_default();
+            return tsconfig::leads_to(root, &text, std::slice::from_ref(&task.source));
+        };
+        let entries = composition.entries.iter();
+        for (path, entry) in entries.filter(|(path, _)| tsconfig::is_config(path)) {
+            let key = (format!("{}/{path}", task.source), entry.id().to_string());
+            if let Some(known) = self.led_to.get(&key) {
+                found.extend(known.iter().cloned());
+                continue;
+            }
+            let inner = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let folders = [&task.source, &task.folder].map(|it| format!("{it}/{inner}"));
+            let text = entry.read().unwrap_or_default();
+            let mut paths = tsconfig::leads_to(root, &text, &folders);
+            let packages = self.project.packages.iter();
+            let named = packages.filter(|it| tsconfig::names(&text, &it.name));
+            paths.extend(named.map(|package| package.folder.clone()));
+            found.extend(paths.iter().cloned());
+            self.led_to.insert(key, paths);
+        }
+        found
+    }
+}
+
+/// Digests of all compositions.
+fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, Digests> {
+    let all = stores.par_iter().flat_map_iter(|store| &store.compositions);
+    all.map(|it| (it.unit.clone(), composition_digests(it)))
+        .collect()
+}
+
+fn composition_digests(composition: &Composition) -> Digests {
+    let (mut files, mut names) = (Hasher::default(), Hasher::default());
+    for (path, entry) in &composition.entries {
+        names.part(path.as_bytes());
+        files.part(path.as_bytes());
+        files.part(entry.mode().as_bytes());
+        let id = if &**path == "package.json" {
+            entry.source_id()
+        } else {
+            entry.id()
+        };
+        files.part(id.oid().as_bytes());
+    }
+    Digests {
+        files: files.end(),
+        names: names.end(),
+    }
+}
