@@ -3,8 +3,8 @@
 use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError};
-use crate::registry::Error as RegistryError;
 use crate::{cli, compare, config, git, overlay, plan};
+use oci_distribution::Error as RegistryError;
 
 /// Everything that a command can fail with.
 #[derive(Debug, thiserror::Error, Diagnostic)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use git2::Oid;
 use serde::{Deserialize, Serialize};
 
-use crate::path::{self, MOST_LINKS, Step};
+use virtual_path::{self as path, MOST_LINKS, Step};
 
 /// A tree of files that can be read.
 pub trait Files: Send + Sync {

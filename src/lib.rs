@@ -11,8 +11,6 @@
 //! compare questions asked of compositions: why, diff, changed, drift, check
 //! workspace the package manager, its lock file, workspace folders, installed packages
 //! cache   results of tasks, found by everything that the tasks can see; here and remote
-//! oci     images as values: digests, manifests, layers, Dockerfiles
-//! registry the distribution protocol, and who may speak it
 //! plan    everything decided, nothing done → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   what can be observed of it
@@ -20,7 +18,10 @@
 //! cli     the edge: flags, environment, one file per command
 //! ```
 //!
-//! Imports go downward in this list's order of use, never up; `tests/it/house.rs` holds that.
+//! Below them stand three crates that know nothing of stores: `oci` (images as values),
+//! `oci-distribution` (the protocol of registries) and `virtual-path` (paths as text).
+//!
+//! A room imports only from rooms above it in this list and from these crates; `tests/it/house.rs` holds that.
 
 pub mod cache;
 pub mod cli;
@@ -30,12 +31,9 @@ pub mod error;
 pub mod event;
 pub mod files;
 pub mod git;
-pub mod oci;
 pub mod overlay;
-pub mod path;
 pub mod pipeline;
 pub mod plan;
-pub mod registry;
 pub mod report;
 pub mod store;
 pub mod workspace;

@@ -14,8 +14,8 @@ use crate::compare::{self, Drift, Override, Standing};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::git::Commit;
-use crate::path::normalize;
 use crate::store::Store;
+use virtual_path::normalize;
 
 pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;

@@ -19,7 +19,7 @@ use crate::cache::RemoteSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::Surroundings;
-use crate::registry::{Credentials, Trust};
+use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";

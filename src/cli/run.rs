@@ -17,10 +17,10 @@ use crate::pipeline::{
     forecast,
 };
 use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
-use crate::registry;
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
+use oci_distribution;
 
 /// How often it is looked whether everything has been reported.
 const TICK: Duration = Duration::from_millis(5);
@@ -50,7 +50,7 @@ impl Surroundings {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteSettings| registry::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteSettings| oci_distribution::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(

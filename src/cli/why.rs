@@ -8,8 +8,8 @@ use super::{answer, environment, project};
 use crate::compare::{self, Layer, Why};
 use crate::config::FILE;
 use crate::error::Error as AnyError;
-use crate::path::normalize;
 use crate::plan::Selection;
+use virtual_path::normalize;
 
 pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;

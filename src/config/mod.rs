@@ -24,9 +24,9 @@ pub use prune::{DROPPED, DropList, Prune};
 pub use raw::{AppImage, Console, Image, Registry};
 
 use crate::files::{Disk, Files};
-use crate::oci::Platform;
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
 use crate::workspace::{PackageManager, UnknownManager};
+use oci::Platform;
 
 /// The name of the config file; the folder that holds it is the project.
 pub const FILE: &str = "alokai.config.json";

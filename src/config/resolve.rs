@@ -5,8 +5,8 @@ use std::path::Path;
 
 use miette::NamedSource;
 
-use crate::oci::Platform;
 use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
+use oci::Platform;
 
 use super::check::{locate, nearest};
 use super::deployment::{deployment, is_repository_component};

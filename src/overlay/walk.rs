@@ -9,7 +9,7 @@ use super::gitignore::Gitignore;
 use super::layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
 use super::{Error, Problem};
 use crate::files::{FileStat, Node};
-use crate::path::{normalize, relative};
+use virtual_path::{normalize, relative};
 
 fn is_env(name: &str) -> bool {
     name == ".env" || name.starts_with(".env.")

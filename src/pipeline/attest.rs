@@ -13,9 +13,9 @@ use super::failure::StageError;
 use super::preflight::Ready;
 use super::prune::{FOLDER, files};
 use crate::event::Events;
-use crate::oci::{self, Descriptor, Digest, Manifest};
 use crate::plan::{ImagePlan, Plan};
 use crate::workspace::installed;
+use oci::{self, Descriptor, Digest, Manifest};
 
 /// `CycloneDX` 1.6: <https://cyclonedx.org/docs/1.6/json/>.
 const SBOM: &str = "application/vnd.cyclonedx+json";

@@ -11,11 +11,11 @@ use super::context::Context;
 use super::docker::Error as DockerError;
 use super::failure::StageError;
 use super::stored;
-use crate::oci::{
+use crate::plan::SCRATCH;
+use oci::{
     self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageName, Layout, Manifest, Platform,
 };
-use crate::plan::SCRATCH;
-use crate::registry::{self, Client};
+use oci_distribution::Client;
 
 /// What an address of a folder begins with.
 const LAYOUT: &str = "oci:";
@@ -122,7 +122,7 @@ impl Sources<'_> {
             reason,
         })?;
         let client = self.context.client(&image.registry).await?;
-        let not_found = || registry::Error::Unreadable {
+        let not_found = || oci_distribution::Error::Unreadable {
             what: image.to_string(),
             login: None,
             whom: format!("at `{}`", image.registry),

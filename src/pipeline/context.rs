@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Remote};
 use crate::event::{Event, Events, Outcome, Unit};
-use crate::oci::ImageName;
 use crate::plan::is_system;
-use crate::registry::{self, Client, Credentials, Logins, Trust};
+use oci::ImageName;
+use oci_distribution::{Client, Credentials, Logins, Trust};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
 pub struct Context {
@@ -58,17 +58,17 @@ pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 impl Context {
     /// Who speaks to a registry. The run's own is reached as its address says, also where the name
     /// of a base image, which has no scheme, leads there.
-    pub async fn client(&self, registry: &str) -> Result<Client, registry::Error> {
-        let host = registry::host(registry);
+    pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {
+        let host = oci_distribution::host(registry);
         let mut clients = self.clients.lock().await;
         if let Some(client) = clients.get(&host) {
             return Ok(client.clone());
         }
         let own = self.access.registry.as_deref();
-        let own = own.filter(|own| registry::host(own) == host);
+        let own = own.filter(|own| oci_distribution::host(own) == host);
         let login = match self.access.logins().for_host(registry).await {
             // Much can be read by everybody, so it is tried.
-            Err(error @ registry::Error::NoHelper { .. }) => {
+            Err(error @ oci_distribution::Error::NoHelper { .. }) => {
                 self.events
                     .notice(format!("{error}: it is asked without a login"));
                 None

@@ -13,8 +13,8 @@ use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
 use crate::plan::{ImagePlan, Plan, Release};
-use crate::registry::{client, reason, redirected};
 use crate::store::StoreId;
+use oci_distribution::{client, reason, redirected};
 
 /// Time that a call may take.
 const TIMEOUT: Duration = Duration::from_mins(1);

@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::failure::{Io, StageError};
 use crate::cache::Limits;
-use crate::oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
 use crate::plan::{Reference, Target};
-use crate::registry::{self, Client, Source};
+use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
+use oci_distribution::{Client, Source};
 
 /// Images that are made or pushed at the same time; the disk is the bottleneck.
 pub const AT_ONCE: usize = 4;
@@ -263,7 +263,7 @@ impl Destination {
                 let found = client
                     .head_manifest(&repository, &digest.to_string())
                     .await?;
-                let missing = || registry::Error::NotFound {
+                let missing = || oci_distribution::Error::NotFound {
                     what: format!("{}@{digest}", reference.name()),
                     message: "it was pushed and is not there".into(),
                 };

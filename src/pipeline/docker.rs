@@ -14,7 +14,7 @@ use miette::Diagnostic;
 use super::base::Base;
 use super::context::Context;
 use super::failure::{Io, quote};
-use crate::oci::ImageName;
+use oci::ImageName;
 
 /// Where the engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";

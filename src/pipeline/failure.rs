@@ -7,9 +7,9 @@ use miette::Diagnostic;
 
 use super::{base, build, deploy, docker, prune, skip};
 use crate::event::{Stage, Unit};
-use crate::oci;
-use crate::registry;
 use crate::store::UnitId;
+use oci;
+use oci_distribution;
 
 /// Why a run did not end well.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -121,7 +121,7 @@ pub enum StageError {
     /// The registry.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Registry(#[from] registry::Error),
+    Registry(#[from] oci_distribution::Error),
     /// Images on this machine's disk.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -155,7 +155,7 @@ impl StageError {
             self,
             Self::Build(build::Error::Interrupted)
                 | Self::Docker(docker::Error::Interrupted)
-                | Self::Registry(registry::Error::Interrupted)
+                | Self::Registry(oci_distribution::Error::Interrupted)
         )
     }
 }

@@ -20,10 +20,10 @@ use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
 use crate::event::{Events, Stage};
-use crate::oci::{Digest, dockerfile};
 use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
-use crate::registry;
 use crate::store::UnitId;
+use oci::{Digest, dockerfile};
+use oci_distribution;
 
 /// Bases and images that are asked for at the same time.
 const AT_ONCE: usize = 8;
@@ -228,16 +228,16 @@ fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
             is_insecure: false,
             ..
         }) = &plan.target
-        && registry::is_exposed(address)
+        && oci_distribution::is_exposed(address)
     {
-        problems.push(registry::Error::Insecure {
+        problems.push(oci_distribution::Error::Insecure {
             what: "registry",
             address: address.clone(),
             help: "use `https://`; for a registry in a network of your own that has no TLS, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
         });
     }
-    if plan.until >= Stage::Deploy && !plan.local && registry::is_exposed(&plan.console) {
-        problems.push(registry::Error::Insecure {
+    if plan.until >= Stage::Deploy && !plan.local && oci_distribution::is_exposed(&plan.console) {
+        problems.push(oci_distribution::Error::Insecure {
             what: "console",
             address: plan.console.clone(),
             help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a network of your own",
@@ -296,7 +296,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
     }
     if let Destination::Registry { client, .. } = &destination {
         let unauthorized = match client.check().await {
-            Err(error @ registry::Error::Unauthorized { .. }) => error,
+            Err(error @ oci_distribution::Error::Unauthorized { .. }) => error,
             other => return Ok(other.map(|()| Some(destination))?),
         };
         // Nobody has said who we are.
@@ -307,7 +307,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
             .await?
             .is_none()
         {
-            return Err(StageError::from(registry::Error::NoCredentials {
+            return Err(StageError::from(oci_distribution::Error::NoCredentials {
                 whom: format!("the registry `{}`", target.name()),
                 missing: context.access.missing.clone(),
             }));
@@ -322,7 +322,7 @@ async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
         return Ok(());
     }
     if context.access.credentials.is_none() {
-        return Err(StageError::from(registry::Error::NoCredentials {
+        return Err(StageError::from(oci_distribution::Error::NoCredentials {
             whom: format!("the console `{}`", plan.console),
             missing: context.access.missing.clone(),
         }));

@@ -9,8 +9,8 @@ use super::destination::{Destination, Tagged};
 use super::failure::StageError;
 use super::preflight::Ready;
 use super::push::Pushed;
-use crate::oci::Digest;
 use crate::plan::{ImagePlan, Plan};
+use oci::Digest;
 
 /// The label with the digest of everything that an image is made of.
 pub const INPUTS: &str = "com.alokai.inputs";

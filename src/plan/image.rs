@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{BaseApp, Project};
 use crate::git::Revision;
-use crate::oci::dockerfile::{self, Recipe, Refusal};
-use crate::oci::{Digest, Hasher, Platform};
 use crate::overlay::{Body, Composition};
 use crate::store::{AppKind, Framework, UnitId};
+use oci::dockerfile::{self, Recipe, Refusal};
+use oci::{Digest, Hasher, Platform};
 
 use super::select::Chosen;
 use super::target::{Reference, Target};

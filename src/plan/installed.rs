@@ -7,8 +7,8 @@ use std::path::Path;
 use super::task::{Subject, Task};
 use crate::config::{PackageJson, Project};
 use crate::overlay::ContentId;
-use crate::path::normalize;
 use crate::workspace::lockfile::{Folder, Lockfile, Workspace};
+use virtual_path::normalize;
 
 /// Ranges in `package.json` that name a folder or an archive instead of a version.
 const LOCAL: [&str; 3] = ["file:", "link:", "portal:"];

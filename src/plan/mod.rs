@@ -38,12 +38,12 @@ use crate::config::{Project, Prune};
 use crate::event::Stage;
 use crate::files::Disk;
 use crate::git::{Repository, Revision};
-use crate::oci::Digest;
 use crate::overlay::{Composer, Composition, Lister, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::Imaging;
 use inputs::AllInputs;
+use oci::Digest;
 
 /// The registry where neither config, environment nor flag names one.
 pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";

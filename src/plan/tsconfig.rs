@@ -7,7 +7,7 @@ use std::path::Path;
 use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use serde_json::Value;
 
-use crate::path::normalize;
+use virtual_path::normalize;
 
 /// Whether a file of that name is a TypeScript config.
 pub fn is_config(path: &str) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use alokai::oci::Digest;
+use oci::Digest;
 use serde_json::{Value, json};
 
 use crate::deploy::{Unique, unique};

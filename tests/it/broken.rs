@@ -60,7 +60,7 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
     }
     assert!(runs > 0);
     for blob in largest(&project.path("other/blobs/sha256")) {
-        let found = alokai::oci::Digest::of(&std::fs::read(&blob).unwrap());
+        let found = oci::Digest::of(&std::fs::read(&blob).unwrap());
         assert_eq!(blob.file_name().unwrap().to_str().unwrap(), found.hex());
     }
 }

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alokai::oci::dockerfile::{Context, Error, read};
-use alokai::oci::{BaseTree, Content, Entry, Folder, Owner};
+use oci::dockerfile::{Context, Error, read};
+use oci::{BaseTree, Content, Entry, Folder, Owner};
 use serde_json::{Value, json};
 
 use crate::support::{Node, Thing, Tree, docker, registry, tree_of};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use alokai::oci::{
+use oci::{
     BaseTree, Blobs, CONFIG, Content, Descriptor, Entry, Folder, Layer, Layout, MANIFEST, Manifest,
     Owner, Platform, pack, resolve,
 };

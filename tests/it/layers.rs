@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
-use alokai::oci::{Blobs, Content, Digest, Entry, Error, Layer, pack};
+use oci::{Blobs, Content, Digest, Entry, Error, Layer, pack};
 use proptest::prelude::*;
 
 use crate::support::{TIME, entry, file, folder, hard, link, run, same, text};
@@ -27,7 +27,7 @@ fn the_same_entries_are_the_same_bytes_on_every_machine() {
     let packed = std::fs::read(blobs.path(&layer.descriptor.digest)).expect("it is there");
     assert_eq!(Digest::of(&packed), layer.descriptor.digest);
     assert_eq!(packed.len() as u64, layer.descriptor.size);
-    // Where these change, every layer does: say so in `FORMAT` of `src/oci/layer.rs`.
+    // Where these change, every layer does: say so in `FORMAT` of `crates/oci/src/layer.rs`.
     insta::assert_snapshot!(
         format!("{}\n{}", layer.diff_id, layer.descriptor.digest),
         @r"

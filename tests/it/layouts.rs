@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use alokai::oci::{Blobs, CONFIG, Descriptor, EMPTY, Error, Layout, MANIFEST, NAME, collect, pack};
+use oci::{Blobs, CONFIG, Descriptor, EMPTY, Error, Layout, MANIFEST, NAME, collect, pack};
 use serde_json::{Value, json};
 
 use crate::support::{Random, TIME, file, folder};

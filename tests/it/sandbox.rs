@@ -182,7 +182,7 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
             .root()
             .join(".out/us/storefront-middleware")
             .join(path);
-        let inside = alokai::path::normalize(&inside);
+        let inside = virtual_path::normalize(&inside);
         let shown = inside
             .strip_prefix(project.root())
             .unwrap()

@@ -55,7 +55,7 @@ impl World {
         let repository = self.repository("vue-storefront");
         let path = format!("/v2/{repository}/manifests/{tag}");
         let manifest = self.registry.get(&path).expect("a manifest");
-        alokai::oci::Digest::of(&manifest).to_string()
+        oci::Digest::of(&manifest).to_string()
     }
 
     /// Puts the base image somewhere, as another client does.
@@ -224,7 +224,7 @@ fn a_base_that_moved_is_named_as_the_reason() {
     let digest = || {
         let path = format!("/v2/bases/{}/manifests/22", world.name);
         let manifest = world.registry.get(&path).expect("a manifest");
-        alokai::oci::Digest::of(&manifest)
+        oci::Digest::of(&manifest)
     };
     world.put(&layout, &name, &[]);
     let old = digest();

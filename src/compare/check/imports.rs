@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::path::normalize;
+use virtual_path::normalize;
 
 /// Endings of files that import.
 const SOURCES: [&str; 9] = ["ts", "tsx", "mts", "cts", "js", "jsx", "mjs", "cjs", "vue"];

@@ -20,9 +20,9 @@ use super::super::stored;
 use crate::cache::{self, Cache, Entry, Key, OutputDigest};
 use crate::files::Stamp;
 use crate::overlay::{self, Composition, ContentId};
-use crate::path::normalize;
 use crate::plan::{BUILD, Plan, Subject, TaskId};
 use crate::store::AppName;
+use virtual_path::normalize;
 
 /// Where the records lie, below this tool's own folder.
 const RESULTS: &str = "results";

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::oci::dockerfile::Ignore;
 use crate::pipeline::failure::Io;
 use crate::pipeline::prune::{FOLDER, files, odd};
 use crate::plan::{Dockerfile, DockerfileSource};
+use oci::dockerfile::Ignore;
 
 /// Files of a build context.
 pub struct ContextFiles {

@@ -14,11 +14,11 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::context::Pack;
 use super::{Builder, Image, Order};
 use crate::event::Unit;
-use crate::oci::Digest;
 use crate::pipeline::context::Context;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::StageError;
 use crate::plan::Reference;
+use oci::Digest;
 
 /// Lines of the engine's output that a failure shows.
 const TAIL: usize = 20;

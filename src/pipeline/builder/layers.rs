@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::oci::Entry;
 use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
+use oci::Entry;
 
 /// A layer, from the one that changes least up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,8 +103,8 @@ pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(Part, Vec<Entry>)> {
 #[cfg(test)]
 mod tests {
     use super::{Part, part, split};
-    use crate::oci::{Content, Entry, Owner};
     use crate::store::{AppKind, Framework};
+    use oci::{Content, Entry, Owner};
 
     const NEXT: AppKind = AppKind::Frontend(Framework::Nextjs);
 

@@ -15,9 +15,9 @@ pub use self::oci::{OciBuilder, OciImage};
 use super::failure::StageError;
 use super::prune::Artifact;
 use crate::event::Unit;
-use crate::oci::Digest;
 use crate::plan::{ImagePlan, Reference};
 use crate::store::UnitId;
+use ::oci::Digest;
 
 /// Makes images.
 pub trait Builder: Send + Sync {

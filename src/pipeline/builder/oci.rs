@@ -14,13 +14,13 @@ use super::context::{ContextFiles, context_files};
 use super::layers::{Part, split};
 use super::{Builder, Image, Order};
 use crate::event::Unit;
-use crate::oci::dockerfile::{Context, History};
-use crate::oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
 use crate::pipeline::base::{Base, BaseImage};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::{ImagePlan, Maker};
-use crate::registry;
+use oci::dockerfile::{Context, History};
+use oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
+use oci_distribution;
 
 /// Layers of one image that are sent at the same time.
 const AT_ONCE: usize = 3;
@@ -214,7 +214,7 @@ fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
         StageError::Oci(oci::Error::Damaged { .. })
-            | StageError::Registry(registry::Error::Altered { .. })
+            | StageError::Registry(oci_distribution::Error::Altered { .. })
     )
 }
 

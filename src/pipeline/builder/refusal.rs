@@ -1,6 +1,6 @@
 //! What the engine's words about a failed push mean. It passes on the registry's answer as text.
 
-use crate::registry::Error;
+use oci_distribution::Error;
 
 /// What a push's error message means. The engine passes on the registry's answer as text.
 pub fn of_push(reference: &str, registry: &str, user: &str, message: String) -> Error {

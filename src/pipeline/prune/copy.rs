@@ -8,8 +8,8 @@ use walkdir::WalkDir;
 use super::super::failure::Io;
 use super::sizes::Sizes;
 use crate::config::Prune;
-use crate::path::relative;
 use crate::workspace::installed;
+use virtual_path::relative;
 
 /// Copies files below one root.
 pub struct Copier<'a> {

@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::super::failure::Io;
 use super::copy::files;
 use crate::config::DropList;
-use crate::path::normalize;
 use crate::workspace::installed;
+use virtual_path::normalize;
 
 /// An installed package on its way into `.deploy`.
 pub struct Dependency {

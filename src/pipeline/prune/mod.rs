@@ -24,9 +24,9 @@ use super::failure::{Io, Settled, StageError};
 use super::stored;
 use crate::config::Prune;
 use crate::event::{Event, Stage, Unit, bytes};
-use crate::oci::Digest;
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
+use oci::Digest;
 
 /// The name of the pruned folder in a composed app.
 pub const FOLDER: &str = ".deploy";

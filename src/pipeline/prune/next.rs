@@ -13,8 +13,8 @@ use super::Error;
 use super::copy::{Copier, Origin, files};
 use super::dependency::drops_traced;
 use crate::config::PackageJson;
-use crate::path::normalize;
 use crate::workspace::installed;
+use virtual_path::normalize;
 
 /// Copies the standalone output, flattened, `.next/static` and `public`.
 ///

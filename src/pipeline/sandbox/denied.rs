@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Sandbox;
 use super::rules::Rules;
-use crate::path::normalize;
+use virtual_path::normalize;
 
 /// Paths that are remembered of one script.
 const MOST: usize = 50;

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use alokai::oci::Digest;
-use alokai::registry::{Client, Error, Limits, Sent};
+use oci::Digest;
+use oci_distribution::{Client, Error, Limits, Sent};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Random, Resuming, Turn, cutting};

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use alokai::registry::{Client, Error, Login, Logins, Sent, Source, Trust};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use oci_distribution::{Client, Error, Login, Logins, Sent, Source, Trust};
 use serde_json::{Value, json};
 
 use super::{Image, PIECES, QUICK, World};
@@ -410,7 +410,7 @@ async fn the_own_registry_has_its_own_credentials() {
     let address = &world.registry.address;
     std::fs::write(&path, json!({ "credsStore": "missing" }).to_string()).unwrap();
     let (user, password) = (&world.registry.user, &world.registry.password);
-    let own = alokai::registry::Credentials::new(user.clone(), password.clone());
+    let own = oci_distribution::Credentials::new(user.clone(), password.clone());
     let logins = Logins::new(Some((address, std::sync::Arc::new(own))), Some(path));
     let login = logins
         .for_host(&format!("http://{address}/v2/"))

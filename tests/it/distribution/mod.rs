@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use alokai::oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
-use alokai::registry::{Client, Credentials, Error, Limits, Login, Sent, Source};
+use oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
+use oci_distribution::{Client, Credentials, Error, Limits, Login, Sent, Source};
 
 use crate::support::{Random, Registry, registry};
 

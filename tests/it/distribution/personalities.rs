@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use alokai::oci::{CONFIG, Descriptor, Hasher, LAYER, MANIFEST, Manifest};
-use alokai::registry::{Client, Error, Login, Sent, Source};
+use oci::{CONFIG, Descriptor, Hasher, LAYER, MANIFEST, Manifest};
+use oci_distribution::{Client, Error, Login, Sent, Source};
 
 use super::{QUICK, bytes};
 use crate::support::{Habits, PERSONALITIES, Personality, Random, cutting_times};

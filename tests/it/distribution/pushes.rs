@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use alokai::oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
-use alokai::registry::{Client, Error, Limits, Sent, Source};
+use oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
+use oci_distribution::{Client, Error, Limits, Sent, Source};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Resuming, Turn};
@@ -128,7 +128,7 @@ async fn a_large_layer_is_never_whole_in_memory() {
     let path = folder.path().join("sparse");
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(length).unwrap();
-    let mut hasher = alokai::oci::Hasher::default();
+    let mut hasher = oci::Hasher::default();
     let zeros = vec![0; 1 << 20];
     (0..300).for_each(|_| hasher.update(&zeros));
     let blob = Descriptor::new(LAYER, hasher.end(), length);

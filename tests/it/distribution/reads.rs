@@ -1,7 +1,7 @@
 //! Reading: by tag and digest, in bounds, and never something else than was asked for.
 
-use alokai::oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
-use alokai::registry::{Client, Error, Sent, Source};
+use oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
+use oci_distribution::{Client, Error, Sent, Source};
 
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
@@ -113,7 +113,7 @@ async fn what_is_not_what_was_asked_for_is_refused() {
     assert!(!path.exists(), "nothing is left behind");
     // One that is as long, but of other content.
     let mut other = image.layer.clone();
-    other.digest = alokai::oci::Digest::of(b"other");
+    other.digest = oci::Digest::of(b"other");
     let swapped = image.layer.digest.to_string();
     let from = other.digest.to_string();
     let mixing = Before::new(&world.registry.address, move |seen| {
@@ -197,7 +197,7 @@ async fn a_download_that_is_dropped_leaves_nothing_behind() {
     let client = Client::with(&silent.address, None, QUICK).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("read");
-    let blob = Descriptor::new(LAYER, alokai::oci::Digest::of(b""), 7);
+    let blob = Descriptor::new(LAYER, oci::Digest::of(b""), 7);
     let download = client.download("a", &blob, &path);
     let ended = tokio::time::timeout(std::time::Duration::from_millis(100), download).await;
     assert!(ended.is_err() && !path.exists());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use alokai::registry::{Client, Error, Trust};
+use oci_distribution::{Client, Error, Trust};
 use serde_json::json;
 
 use super::{Image, QUICK};

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use alokai::oci::{Content, Digest, Entry, Owner};
+use oci::{Content, Digest, Entry, Owner};
 use tempfile::TempDir;
 
 pub const TIME: i64 = 1_700_000_000;

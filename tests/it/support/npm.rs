@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use alokai::oci::Digest;
+use oci::Digest;
 
 /// The folder where packages are installed (`<name>@<version>`): once for all tests, each of
 /// which is a process of its own.

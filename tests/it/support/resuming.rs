@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use futures_util::StreamExt;
 
-use alokai::oci::Digest;
+use oci::Digest;
 
 use super::web::serve;
 

@@ -10,7 +10,7 @@ use super::health::duration;
 use super::pattern::Pattern;
 use super::words::{expand, expand_all};
 use super::{Applied, Context, Error, Ignore, read};
-use crate::oci::{BaseTree, Content, Folder, Owner};
+use crate::{BaseTree, Content, Folder, Owner};
 
 const NODE: Owner = Owner {
     user: 1000,

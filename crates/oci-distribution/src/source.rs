@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 
 use super::Error;
 use super::ask::Moved;
-use crate::oci::{Descriptor, Digest, Hasher};
+use oci::{Descriptor, Digest, Hasher};
 
 /// Bytes that are read at once.
 const BUFFER: u64 = 128 << 10;

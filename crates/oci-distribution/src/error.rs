@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
-use crate::oci::Digest;
+use oci::Digest;
 
 /// What can go wrong with the registry.
 #[derive(Debug, thiserror::Error, Diagnostic)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::oci::{BaseTree, Content, Entry, Owner};
-use crate::path::{self, Step};
+use crate::{BaseTree, Content, Entry, Owner};
+use virtual_path::{self as path, Step};
 
 /// How many links a path may lead over, as the engine has it.
 const MOST_LINKS: usize = 255;

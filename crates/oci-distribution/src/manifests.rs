@@ -10,7 +10,7 @@ use super::ask::{Ask, Payload};
 use super::auth::Scope;
 use super::client::Client;
 use super::retry::Trouble;
-use crate::oci::{Descriptor, Digest, INDEX, is_index};
+use oci::{Descriptor, Digest, INDEX, is_index};
 
 /// Bytes that a manifest may have, as registries hold it.
 const LONGEST: u64 = 4 << 20;

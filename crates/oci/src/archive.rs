@@ -247,8 +247,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::{headers, record, split};
-    use crate::oci::members::Members;
-    use crate::oci::{Content, Entry, Owner};
+    use crate::members::Members;
+    use crate::{Content, Entry, Owner};
 
     #[test]
     fn what_does_not_fit_a_header_is_told_before_it() {

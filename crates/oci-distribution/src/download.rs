@@ -14,7 +14,7 @@ use super::ask::Ask;
 use super::auth::Scope;
 use super::client::Client;
 use super::retry::{Patience, Trouble};
-use crate::oci::{Descriptor, Digest, Hasher};
+use oci::{Descriptor, Digest, Hasher};
 
 /// Bytes that a blob may have that is read into memory, as in a layout on disk.
 const SMALL: u64 = 16 << 20;

@@ -11,7 +11,7 @@ use super::error::{Error, Refusal};
 use super::step::{Command, Copy, Line, Step};
 use super::tree::{Clash, Tree, resolve};
 use super::words::{expand, expand_all};
-use crate::oci::{BaseTree, Entry, Owner};
+use crate::{BaseTree, Entry, Owner};
 
 /// What a Dockerfile asks for that needs no command run.
 #[derive(Debug, Clone, PartialEq, Eq)]

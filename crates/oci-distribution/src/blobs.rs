@@ -10,7 +10,7 @@ use super::known::Way;
 use super::session::Session;
 use super::upload::Upload;
 use super::{Error, Source};
-use crate::oci::{Descriptor, Digest};
+use oci::{Descriptor, Digest};
 
 /// How a blob came to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::ignore::Ignore;
 use super::tree::{below, resolve};
-use crate::oci::Content;
+use crate::Content;
 
 /// A build context, `.dockerignore` applied. Folders are there where files are in them, since
 /// nothing else of them is ever sent to an engine.

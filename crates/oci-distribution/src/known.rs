@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::oci::Digest;
+use oci::Digest;
 
 /// Which repositories have which blobs, and who is about to bring one.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use super::known::Known;
 use super::learnt::Learnt;
 use super::retry::{Patience, Trouble};
 use super::{Error, Limits, Login, Trust};
-use crate::oci::Digest;
+use oci::Digest;
 
 /// Tries after the first one of a registry that has never answered, or whose login is tried: it
 /// is more likely to be the wrong one than to come back, and a person waits.

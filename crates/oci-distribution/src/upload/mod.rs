@@ -30,7 +30,7 @@ use super::retry::{Patience, Trouble};
 use super::session::Session;
 use super::source::{Piece, Reading};
 use super::{Error, Source};
-use crate::oci::Descriptor;
+use oci::Descriptor;
 
 /// How often a connection may break, or the registry fail, while a blob goes whole, before it goes
 /// in pieces.

@@ -143,7 +143,7 @@ fn plain(platform: &Platform) -> Platform {
 #[cfg(test)]
 mod tests {
     use super::{choose, resolve};
-    use crate::oci::{CONFIG, Descriptor, Digest, Error, INDEX, Index, MANIFEST, Platform};
+    use crate::{CONFIG, Descriptor, Digest, Error, INDEX, Index, MANIFEST, Platform};
 
     fn platform(text: &str) -> Platform {
         text.parse().expect("a platform")

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::pattern::{Pattern, is_pattern};
 use super::step::{Copy, Line};
 use super::tree::{Clash, Kind, Tree};
-use crate::oci::{Content, Entry, Owner};
+use crate::{Content, Entry, Owner};
 
 /// Why `ADD` of an address is refused.
 pub(super) const DOWNLOADS: &str = "`ADD` downloads";

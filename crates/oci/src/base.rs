@@ -204,7 +204,7 @@ mod tests {
     use tar::{EntryType, Header};
 
     use super::{BaseLayer, BaseTree};
-    use crate::oci::{Descriptor, Digest, Error, Owner};
+    use crate::{Descriptor, Digest, Error, Owner};
 
     const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 

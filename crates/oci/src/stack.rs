@@ -8,7 +8,7 @@ use tar::EntryType;
 
 use super::base::Folder;
 use super::members::{Member, Members};
-use crate::path::{self, MOST_LINKS, Step};
+use virtual_path::{self as path, MOST_LINKS, Step};
 
 /// Bytes of the largest `etc/passwd` or `etc/group` that is read.
 const ACCOUNTS: u64 = 1 << 20;
