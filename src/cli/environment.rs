@@ -195,9 +195,9 @@ impl AccessOptions {
 
 /// Node, which is asked for its version while other work goes on: it takes longer to start than
 /// a run has to plan.
-pub struct Node(Child);
+pub struct NodeVersion(Child);
 
-impl Node {
+impl NodeVersion {
     /// Asks in the project, whose files may say which version it is, and in the environment that
     /// scripts have; nothing where there is no Node.
     pub fn ask(project: &Path, scripts: &ScriptEnvironment) -> Option<Self> {
@@ -223,14 +223,14 @@ impl Node {
 /// What a result depends on beside files. The version of Node is being asked for meanwhile.
 pub fn surroundings(
     scripts: &ScriptEnvironment,
-    node: Option<Node>,
+    node: Option<NodeVersion>,
     sandbox: bool,
 ) -> Surroundings {
     let texts = scripts.all.iter();
     let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     let node = node
-        .and_then(Node::version)
+        .and_then(NodeVersion::version)
         .unwrap_or_else(|| "none".into());
     // What scripts see then is in no key.
     let mode = match (scripts.loose, sandbox) {

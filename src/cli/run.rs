@@ -30,7 +30,7 @@ const STALLED: Duration = Duration::from_secs(2);
 
 /// What a run is given beside its plan.
 #[derive(Default)]
-pub struct Surroundings {
+pub struct RunSetup {
     pub access: Access,
     pub scripts: ScriptEnvironment,
     pub remote: Option<RemoteSettings>,
@@ -40,7 +40,7 @@ pub struct Surroundings {
     pub notices: Vec<&'static str>,
 }
 
-impl Surroundings {
+impl RunSetup {
     /// As command line and environment have them.
     pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
         let mut notices = Vec::new();
@@ -87,13 +87,13 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
 
 /// What a run is made of: the project and its `.env` as they are now, and what the command line
 /// makes of them.
-pub struct Prepared {
+pub struct PreparedRun {
     pub project: Project,
     pub request: Request,
-    pub surroundings: Surroundings,
+    pub surroundings: RunSetup,
 }
 
-impl Prepared {
+impl PreparedRun {
     fn plan(&mut self, work: Option<&Work>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
@@ -102,10 +102,10 @@ impl Prepared {
 }
 
 /// Prepares a run; asked once more by a run that has waited for another one.
-pub type Prepare<'a> = &'a dyn Fn() -> Result<Prepared, AnyError>;
+pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedRun, AnyError>;
 
 /// Plans, and prints the plan or carries it out.
-pub fn run(prepare: Prepare, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
+pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
     let plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
@@ -146,14 +146,14 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
     answer(&format!("{value:#}\n"))
 }
 
-type Ended = (Summary, Result<(), pipeline::Error>);
+type RunResult = (Summary, Result<(), pipeline::Error>);
 
 fn carry_out(
-    planned: (Plan, Prepared),
-    prepare: Prepare,
+    planned: (Plan, PreparedRun),
+    prepare: PrepareRun,
     work: Option<&Work>,
     json: bool,
-) -> Result<Ended, AnyError> {
+) -> Result<RunResult, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -172,7 +172,7 @@ fn carry_out(
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let around = Around {
+    let around = RunServices {
         events,
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
@@ -193,7 +193,7 @@ fn carry_out(
 }
 
 /// What there is around a run before its plan is final.
-struct Around<'a> {
+struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
     runtime: tokio::runtime::Handle,
@@ -203,10 +203,10 @@ struct Around<'a> {
 /// What was planned before another run ended may not hold after it: then all of it is decided
 /// again, the choice of stores and what `.env` says among it.
 fn under_lock(
-    planned: (Plan, Prepared),
-    prepare: Prepare,
-    around: Around,
-) -> Result<Ended, AnyError> {
+    planned: (Plan, PreparedRun),
+    prepare: PrepareRun,
+    around: RunServices,
+) -> Result<RunResult, AnyError> {
     let (mut plan, mut prepared) = planned;
     let lock = match Lock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
@@ -220,14 +220,14 @@ fn under_lock(
     Ok(pipeline::run(&Arc::new(plan), &context, &lock))
 }
 
-fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, Error> {
-    let Around {
+fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Context, Error> {
+    let RunServices {
         events,
         interrupt,
         runtime,
         work,
     } = around;
-    let Prepared {
+    let PreparedRun {
         request,
         surroundings,
         ..

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::task::{Subject, Task};
 use crate::config::{PackageJson, Project};
 use crate::overlay::ContentId;
-use crate::workspace::lockfile::{Folder, Lockfile, Workspace};
+use crate::workspace::lockfile::{LockedFolder, Lockfile, Workspace};
 use virtual_path::normalize;
 
 /// Ranges in `package.json` that name a folder or an archive instead of a version.
@@ -196,8 +196,8 @@ fn ranges(package: &PackageJson) -> impl Iterator<Item = (&str, &str)> {
     needs.map(|(name, range)| (name.as_str(), range.as_str()))
 }
 
-fn folder<'a>(path: &'a str, package: &'a PackageJson) -> Folder<'a> {
-    Folder {
+fn folder<'a>(path: &'a str, package: &'a PackageJson) -> LockedFolder<'a> {
+    LockedFolder {
         path,
         name: package.name.as_deref(),
         needs: ranges(package).collect(),

@@ -34,7 +34,7 @@ pub use task::{BUILD, Script, Subject, Task, TaskId};
 pub use variables::is_system;
 
 use crate::cache::{Inputs, Key, Limits, OutputDigest};
-use crate::config::{Project, Prune};
+use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::Disk;
 use crate::git::{Repository, Revision};
@@ -137,7 +137,7 @@ pub struct Plan {
     pub workspaces: Vec<String>,
     inputs: Arc<AllInputs>,
     /// What stays in `.deploy`.
-    pub prune: Prune,
+    pub prune: PruneRules,
     /// What is odd but stops nothing.
     pub notices: Vec<String>,
 }

@@ -12,7 +12,7 @@ pub use self::finding::{CODES, Code, Finding};
 use self::imports::{Import, imports, is_source, targets};
 use super::drift::{Standing, drift};
 use super::{Error, owner_folder};
-use crate::config::{self, FILE, Place, Project};
+use crate::config::{self, FILE, NoticePlace, Project};
 use crate::git::Repository;
 use crate::overlay::{self, Composer, Composition, Layers, Lister, Origin, Owner, Rules};
 use crate::store::Store;
@@ -137,12 +137,12 @@ impl Check<'_> {
         for notice in &self.project.notices {
             let message = notice.message.clone();
             match &notice.place {
-                Place::Config(keys) => {
+                NoticePlace::Config(keys) => {
                     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
                     let help = "make the store's folder, mend the id, or remove the entry";
                     self.find(Code::UnknownStore, self.config(&keys), message, help);
                 }
-                Place::Folder(folder) => {
+                NoticePlace::Folder(folder) => {
                     let help = "mend the folder's name, or move it out of `apps/`";
                     self.find(Code::OutsideApp, (folder.clone(), None), message, help);
                 }

@@ -22,7 +22,7 @@ use super::build::Built;
 use super::context::Context;
 use super::failure::{Io, Settled, StageError};
 use super::stored;
-use crate::config::Prune;
+use crate::config::PruneRules;
 use crate::event::{Event, Stage, Unit, bytes};
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
@@ -203,7 +203,7 @@ fn one(
     project: &Path,
     workdir: &Path,
     image: &ImagePlan,
-    rules: &Prune,
+    rules: &PruneRules,
 ) -> Result<Artifact, Error> {
     // Below `.out`, where the next compose sweeps what a killed run has left.
     let temporary = project.join(".out/.tmp");
@@ -248,7 +248,12 @@ fn one(
     })
 }
 
-fn within_budget(project: &Path, unit: &UnitId, sizes: &Sizes, rules: &Prune) -> Result<(), Error> {
+fn within_budget(
+    project: &Path,
+    unit: &UnitId,
+    sizes: &Sizes,
+    rules: &PruneRules,
+) -> Result<(), Error> {
     let size = sizes.total();
     match rules.budget(&unit.app) {
         Some((key, budget)) if size > budget => Err(Error::TooLarge {
