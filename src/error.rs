@@ -9,51 +9,51 @@ use oci_distribution::Error as RegistryError;
 /// Everything that a command can fail with.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// The config or the folders.
+    /// The config or the folders are not valid.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Config(#[from] config::Error),
-    /// Planning.
+    /// The plan cannot be made.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Plan(#[from] plan::Error),
-    /// Composing.
+    /// A store cannot be composed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Overlay(#[from] overlay::Error),
-    /// Git.
+    /// Git failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] git::Error),
-    /// A question about compositions.
+    /// A question about compositions cannot be answered.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Compare(#[from] compare::Error),
-    /// Carrying out.
+    /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Pipeline(#[from] pipeline::Error),
-    /// The command line and the environment.
+    /// The command line or the environment is wrong.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cli(#[from] cli::Error),
 }
 
-/// What the caller learns from the exit code.
+/// The exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// The work failed.
     Failed = 1,
     /// The input is wrong.
     Input = 2,
-    /// Something around us is missing.
+    /// Something outside is missing: git, Docker, the registry, the console, credentials.
     Surroundings = 3,
-    /// A person ended it.
+    /// The user interrupted the run.
     Interrupted = 130,
 }
 
 impl Error {
-    /// The exit code that tells this error's kind.
+    /// The exit code of this error.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::Input,
@@ -127,7 +127,7 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
         pipeline::Error::Preflight { problems } if problems.iter().any(is_input) => Exit::Input,
         pipeline::Error::Preflight { .. } => Exit::Surroundings,
         pipeline::Error::Failed { failures } => {
-            // One failure of the work itself outweighs any number of things out of reach.
+            // One failure of the work is enough for exit code 1.
             if failures
                 .iter()
                 .all(|failure| is_out_of_reach(&failure.error))

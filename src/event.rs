@@ -1,6 +1,6 @@
-//! What can be observed of a run, and the way it travels from the work to its readers.
+//! The events of a run, and the channel that carries them from stages to reports.
 //!
-//! Stages send [`Event`]s and know no screen; reports read them and know no stage.
+//! Stages send [`Event`]s and do not know the screen. Reports read events and do not know the stages.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use crate::store::{StoreId, UnitId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// Layers to `.out`.
+    /// Writes each store to `.out`.
     Compose,
-    /// The apps' `build` scripts.
+    /// Runs the `build` scripts.
     Build,
-    /// Results to `.deploy`.
+    /// Copies what an app needs at run time to `.deploy`.
     Prune,
-    /// `.deploy` to an image.
+    /// Makes an image of each `.deploy`.
     Image,
-    /// Images to the registry.
+    /// Sends images to the registry.
     Push,
-    /// The console's call.
+    /// Brings stores live.
     Deploy,
 }
 
@@ -44,18 +44,18 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// What an event is about: something of one stage.
+/// What an event is about: one app, package or store in one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Unit {
     /// The stage.
     pub stage: Stage,
-    /// The store; none for a workspace package, which all stores share.
+    /// The store. `None` for a workspace package, which all stores share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreId>,
-    /// The app or the package; none when the store is meant as a whole.
+    /// The app or package. `None` for a whole store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The script, if it is another one than `build`.
+    /// The script, if it is not `build`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
 }
@@ -81,7 +81,7 @@ impl Unit {
         }
     }
 
-    /// A store as a whole.
+    /// A whole store.
     pub fn store(stage: Stage, store: &StoreId) -> Self {
         Self {
             stage,
@@ -91,7 +91,7 @@ impl Unit {
         }
     }
 
-    /// What is done to it: the script, or the stage.
+    /// The name of the script, or of the stage.
     pub fn work(&self) -> String {
         self.script
             .clone()
@@ -113,86 +113,86 @@ impl std::fmt::Display for Unit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
-    /// It is done; the note says with what result.
+    /// The unit succeeded.
     Done {
-        /// Such as a size or a digest.
+        /// The result in a few words, such as a size or a digest.
         #[serde(skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// It failed.
+    /// The unit failed.
     Failed {
-        /// Why, in one line.
+        /// The reason, in one line.
         message: String,
     },
-    /// It was never begun.
+    /// The unit was not started.
     Skipped {
-        /// Whose failure that is.
+        /// The unit whose failure caused it.
         because: String,
     },
 }
 
-/// Why a result is not there.
+/// Why a script has to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "miss", rename_all = "lowercase")]
 pub enum Miss {
-    /// Nothing is remembered of this unit.
+    /// The unit has no earlier result.
     New,
-    /// It always runs.
+    /// The script always runs.
     Never {
-        /// Why.
+        /// The reason.
         because: String,
     },
-    /// What the tasks before it make is not known yet.
+    /// The key depends on results that do not exist yet.
     Depends {
-        /// On whose result.
+        /// The tasks that make these results.
         on: Vec<String>,
     },
-    /// It was asked for with `--force`.
+    /// `--force` was given.
     Forced,
-    /// What the unit saw when it was last built is what it sees now, but the result is gone.
+    /// The inputs are those of the last result, but that result was removed from the cache.
     Gone,
-    /// It sees something else than when it was last built.
+    /// The inputs differ from those of the last result.
     Changed {
-        /// What.
+        /// The differences.
         changes: Vec<Change>,
     },
 }
 
-/// Changes that one line has room for.
-const FEW: usize = 3;
+/// The most changes that are listed in one line.
+const CHANGES_IN_A_LINE: usize = 3;
 
 impl Miss {
-    /// The reason for people: one line, or with every change on a line of its own.
+    /// The reason as text: in one line, or in full with one line for each change.
     pub fn text(&self, in_full: bool) -> String {
         let changes = match self {
-            Self::New => return "miss, no earlier result of it is known here".into(),
-            Self::Never { because } => return format!("runs in any case: {because}"),
+            Self::New => return "cache miss: no earlier result".into(),
+            Self::Never { because } => return format!("always runs: {because}"),
             Self::Depends { on } => {
                 return format!("depends on the result of {}", on.join(", "));
             }
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
-                return "miss, nothing has changed, but the result is not kept any more".into();
+                return "cache miss: nothing has changed, but the result was removed from the cache".into();
             }
             Self::Changed { changes } => changes,
         };
         if in_full {
             let lines = changes.iter().map(|change| format!("\n      {change}"));
             return format!(
-                "miss, changed since its last result:{}",
+                "cache miss, changed since the last result:{}",
                 lines.collect::<String>()
             );
         }
-        let shown: Vec<_> = changes.iter().take(FEW).map(ToString::to_string).collect();
-        let more = match changes.len().saturating_sub(FEW) {
+        let shown: Vec<_> = changes.iter().take(CHANGES_IN_A_LINE).map(ToString::to_string).collect();
+        let more = match changes.len().saturating_sub(CHANGES_IN_A_LINE) {
             0 => String::new(),
             rest => format!(", and {rest} more (--explain)"),
         };
-        format!("miss, changed: {}{more}", shown.join(", "))
+        format!("cache miss, changed: {}{more}", shown.join(", "))
     }
 }
 
-/// Something that happened.
+/// One event of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(
     tag = "event",
@@ -200,80 +200,80 @@ impl Miss {
     rename_all_fields = "camelCase"
 )]
 pub enum Event {
-    /// A stage begins.
+    /// A stage starts.
     StageStarted {
-        /// Which.
+        /// The stage.
         stage: Stage,
-        /// How many units it has.
+        /// The number of its units.
         units: usize,
-        /// The script, if it is another one than `build`.
+        /// The script, if it is not `build`.
         #[serde(skip_serializing_if = "Option::is_none")]
         script: Option<String>,
     },
-    /// A stage ended, well or not.
+    /// A stage ended, with success or failure.
     StageFinished {
-        /// Which.
+        /// The stage.
         stage: Stage,
-        /// Wall time.
+        /// Wall time in seconds.
         seconds: f64,
     },
-    /// A unit begins.
+    /// A unit starts.
     Started {
-        /// Which.
+        /// The unit.
         #[serde(flatten)]
         unit: Unit,
     },
-    /// A line that a unit's child printed, or that the engine said of it.
+    /// A line that a script or the Docker engine printed.
     Output {
-        /// Whose.
+        /// The unit that the line belongs to.
         #[serde(flatten)]
         unit: Unit,
-        /// Without its line end.
+        /// The line, without its line end.
         line: String,
     },
     /// A unit ended.
     Finished {
-        /// Which.
+        /// The unit.
         #[serde(flatten)]
         unit: Unit,
-        /// How.
+        /// Success, failure or skipped.
         #[serde(flatten)]
         outcome: Outcome,
-        /// Wall time.
+        /// Wall time in seconds.
         seconds: f64,
     },
-    /// A unit's result is not there, and its script will run.
+    /// The cache has no result for a unit, so its script runs.
     Missed {
-        /// Whose.
+        /// The unit.
         #[serde(flatten)]
         unit: Unit,
-        /// Why.
+        /// The reason.
         #[serde(flatten)]
         miss: Miss,
     },
-    /// What a `.deploy` consists of, in bytes.
+    /// The sizes of the parts of a `.deploy` folder, in bytes.
     Sizes {
-        /// Whose.
+        /// The unit.
         #[serde(flatten)]
         unit: Unit,
-        /// All of it.
+        /// The whole folder.
         total: u64,
         /// The app's own files.
         own: u64,
-        /// Dependencies at the top, each with what is nested in it; largest first.
+        /// Top-level dependencies with everything nested in them, largest first.
         dependencies: IndexMap<String, u64>,
     },
-    /// Something a person should know.
+    /// A message to the user that is not an error.
     Notice {
         /// One sentence.
         message: String,
     },
 }
 
-/// Lines of output that may wait for a slow reader before their children wait too.
+/// The most lines of output that wait for a slow reader. Scripts wait when the queue is full.
 const BACKLOG: usize = 1024;
 
-/// The sending end: cheap to clone, usable from any thread.
+/// The sending end of the channel. It is cheap to clone and can be used from any thread.
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: UnboundedSender<SentEvent>,
@@ -283,14 +283,14 @@ pub struct Events {
 
 type SentEvent = (Event, Option<OwnedSemaphorePermit>);
 
-/// The receiving end.
+/// The receiving end of the channel.
 #[derive(Debug)]
 pub struct Received(UnboundedReceiver<SentEvent>);
 
 impl Iterator for Received {
     type Item = Event;
 
-    /// Waits for the next event; none when every sender is gone.
+    /// Waits for the next event. `None` when every sender has been dropped.
     fn next(&mut self) -> Option<Event> {
         self.0.blocking_recv().map(|(event, _room)| event)
     }
@@ -377,7 +377,7 @@ impl Events {
     }
 }
 
-/// A unit that has begun.
+/// A unit that has started.
 #[derive(Debug)]
 pub struct Span {
     events: Events,
@@ -386,18 +386,18 @@ pub struct Span {
 }
 
 impl Span {
-    /// Sends the unit's end and gives the time it took.
+    /// Sends the end of the unit and returns the time it took.
     pub fn end(self, result: Result<Option<String>, String>) -> Duration {
         self.finish(match result {
             Ok(note) => Outcome::Done { note },
-            // The rest (a script's last lines) comes with the error itself.
+            // The error itself has the other lines, such as the last output of a script.
             Err(message) => Outcome::Failed {
                 message: message.lines().next().unwrap_or_default().to_owned(),
             },
         })
     }
 
-    /// Sends that the unit was given up before it did anything, and because of whom.
+    /// Sends that the unit was skipped because of another unit.
     pub fn skip(self, because: &str) {
         self.finish(Outcome::Skipped {
             because: because.to_owned(),
@@ -415,12 +415,12 @@ impl Span {
     }
 }
 
-/// Wall time in which something outside is waited for, and nothing is done meanwhile.
+/// The wall time in which the program only waits: for a script, the engine, the network or a lock.
 #[derive(Debug, Default)]
 struct WaitingTime {
     waiting: usize,
     working: usize,
-    /// Since when the time counts; none while it does not.
+    /// The start of the current wait. `None` while the program works.
     since: Option<Instant>,
     total: Duration,
 }
@@ -480,20 +480,20 @@ impl Drop for ActivityGuard {
     }
 }
 
-/// While it lives, something outside is waited for.
+/// While this value exists, the program waits for something outside.
 #[derive(Debug)]
-pub struct OutsideGuard(#[expect(dead_code, reason = "it is there to be dropped")] ActivityGuard);
+pub struct OutsideGuard(#[expect(dead_code, reason = "only its drop matters")] ActivityGuard);
 
-/// While it lives, this program works, whatever else is waited for.
+/// While this value exists, the program works.
 #[derive(Debug)]
-pub struct WorkingGuard(#[expect(dead_code, reason = "it is there to be dropped")] ActivityGuard);
+pub struct WorkingGuard(#[expect(dead_code, reason = "only its drop matters")] ActivityGuard);
 
-/// Seconds, to the millisecond: more digits are noise in a log.
+/// Seconds, rounded to the millisecond.
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// A size for people, in powers of 1000: `820 B`, `3.1 MB`.
+/// A size as text, in powers of 1000: `820 B`, `3.1 MB`.
 pub fn bytes(size: u64) -> String {
     let units = ["kB", "MB", "GB", "TB"];
     if size < 1000 {

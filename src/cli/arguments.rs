@@ -1,7 +1,7 @@
-//! The command line, as clap reads it.
+//! The command line. clap reads it with these types.
 #![expect(
     clippy::doc_markdown,
-    reason = "these comments are the help, read in a terminal"
+    reason = "clap prints these comments as help"
 )]
 
 use std::ffi::OsString;
@@ -16,8 +16,8 @@ use crate::plan::{Builder, Selection};
 
 /// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
 ///
-/// Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 3 the surroundings are missing
-/// (no git, no Docker, registry or console out of reach, no credentials), 130 interrupted.
+/// Exit codes: 0 success, 1 failure, 2 wrong input, 3 something outside is missing (git, Docker,
+/// the registry, the console, credentials), 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "alokai", version, propagate_version = true)]
 pub struct Arguments {
@@ -29,27 +29,27 @@ pub struct Arguments {
 
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Runs in another project
+    /// Uses the project in this folder
     #[arg(long, global = true, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Everything about stores
+    /// Composes, builds, deploys and compares stores
     Store(StoreArguments),
-    /// Everything about results that are kept
+    /// Shows and cleans the cache of results
     Cache(CacheArguments),
-    /// Restricts itself and becomes a script; what `--sandbox` starts scripts with
+    /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SandboxOptions {
-    /// What the script may open, as JSON
+    /// The file with the rules, as JSON
     pub rules: PathBuf,
-    /// The script
+    /// The command of the script
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
 }
@@ -62,17 +62,17 @@ pub(super) struct CacheArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
-    /// Shows how many results are kept, and what they take
+    /// Shows the number and size of the results
     Stats(StatsOptions),
-    /// Removes what is older or larger than `cache` in the config allows
+    /// Removes results that exceed the limits in the config (`cache`)
     Gc,
-    /// Removes every kept result; what lies built in `.out` stays
+    /// Removes all results; `.out` is not changed
     Clear,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StatsOptions {
-    /// One JSON document
+    /// Prints one JSON document
     #[arg(long)]
     pub json: bool,
 }
@@ -89,29 +89,29 @@ pub(super) enum StoreCommand {
     List(ListOptions),
     /// Writes stores to `.out/<store>` by file inheritance
     Compose(ComposeOptions),
-    /// Composes stores and runs each app's `build` script
+    /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
-    /// Composes stores and runs a script of each app that has it: lint, typecheck, test
+    /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
-    /// Composes, builds, prunes, images, pushes and deploys stores
+    /// Composes, builds and deploys stores: one image per app, pushed and brought live
     Deploy(DeployOptions),
-    /// Lists deployable stores whose composition differs between two revisions
+    /// Lists the deployable stores that a change affects
     Changed(ChangedOptions),
-    /// Compares composed output: store with store, or one store across revisions
+    /// Compares two stores, or one store at two revisions
     Diff(DiffOptions),
-    /// Finds overrides whose original has changed since they were made
+    /// Finds overrides whose inherited file has changed since
     Drift(DriftOptions),
-    /// Finds what is odd in the hierarchy: needless copies, orphans, rules without effect
+    /// Finds problems in the store tree: needless copies, orphans, unused rules
     Check(CheckOptions),
-    /// Removes `.out`, the cache, logs and what is remembered
+    /// Removes `.out`, the cache and the logs
     Clean,
-    /// Tells who gives a composed file, whom it hides, and which rule dropped it
+    /// Shows where a composed file comes from, and what it overrides
     Why(WhyOptions),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListOptions {
-    /// One JSON document instead of the tree
+    /// Prints one JSON document instead of the tree
     #[arg(long)]
     pub json: bool,
 }
@@ -121,40 +121,40 @@ pub(super) struct WhyOptions {
     /// A deployable store
     #[arg(value_name = "STORE")]
     pub store: String,
-    /// The file: `<app>/<path in the app>`, or the path of one in `apps` or `.out`
+    /// The file: `<app>/<path in the app>`, or its path in `apps` or `.out`
     #[arg(value_name = "APP/PATH")]
     pub path: String,
-    /// One JSON document instead of text
+    /// Prints one JSON document instead of text
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Select {
-    /// Stores by id: `--store us,eu`, `-s us -s eu`
+    /// Ids of stores: `--store us,eu` or `-s us -s eu`
     #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., conflicts_with = "all")]
     pub stores: Vec<String>,
-    /// Every deployable store
+    /// All deployable stores
     #[arg(short, long)]
     pub all: bool,
-    /// Stores that a change touches, as `store changed` lists them
+    /// The stores that a change affects, as listed by `store changed`
     #[arg(long, conflicts_with_all = ["all", "stores"])]
     pub changed: bool,
-    /// With `--changed`: the revision that the working tree is compared with [default: HEAD~1]
+    /// With `--changed`: the revision to compare the working tree with [default: HEAD~1]
     #[arg(long, value_name = "REV", requires = "changed")]
     pub since: Option<String>,
-    /// Units by name, `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`
+    /// Only units whose `<app>-<store>` matches: `storefront-middleware-*`, `!playwright-*`
     #[arg(long, value_name = "PATTERN")]
     pub filter: Vec<String>,
 }
 
 impl Select {
-    /// The stores that are named, or all. (`--changed` needs the project.)
+    /// The named stores, or all. Not for `--changed`, which needs the project.
     pub fn named(&self) -> Selection {
         if self.all {
             return Selection::All;
         }
-        // `--store us, eu` leaves an empty piece.
+        // `--store us, eu` gives an empty id.
         let ids = self
             .stores
             .iter()
@@ -164,7 +164,7 @@ impl Select {
     }
 }
 
-/// The revision that changes are looked for since, where none is given.
+/// The default of `--since`.
 pub(super) const SINCE: &str = "HEAD~1";
 
 #[derive(Debug, Args)]
@@ -172,41 +172,41 @@ pub(super) struct ChangedOptions {
     /// The revision to compare with
     #[arg(long, value_name = "REV", default_value = SINCE)]
     pub since: String,
-    /// The later revision [default: the working tree, with its untracked files]
+    /// The later revision [default: the working tree with untracked files]
     #[arg(long, value_name = "REV")]
     pub to: Option<String>,
-    /// Files that count for every store, relative to the project: `tsconfig.*.json`, `config/**`
+    /// Files that affect every store, relative to the project: `tsconfig.*.json`, `config/**`
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub global_dependencies: Vec<String>,
-    /// Only the ids
+    /// Prints only the ids
     #[arg(long, conflicts_with_all = ["json", "matrix"])]
     pub condensed: bool,
-    /// Also the files, with who gave them before and who gives them now
+    /// Prints JSON, with the changed files and their layers before and after
     #[arg(long, conflicts_with = "matrix")]
     pub json: bool,
-    /// What a CI matrix takes, in place of the list
+    /// Prints a job matrix for a CI system
     #[arg(long, value_name = "CI")]
     pub matrix: Option<Matrix>,
-    /// A stable share of the stores, such as 2/5
+    /// Only a fixed share of the stores: `2/5` is the second of five
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 }
 
-/// Whose matrix.
+/// The CI system of a matrix.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum Matrix {
     /// For `strategy.matrix: ${{ fromJSON(…) }}`
     Github,
-    /// A child pipeline's hidden job `.alokai-stores`, with `parallel: matrix`
+    /// A child pipeline with the hidden job `.alokai-stores` and `parallel: matrix`
     Gitlab,
 }
 
-/// One of several equal shares.
+/// One of several shares of the stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shard {
-    /// From 0.
+    /// Which share, counted from 0.
     pub index: usize,
-    /// How many there are.
+    /// The number of shares.
     pub count: usize,
 }
 
@@ -214,7 +214,7 @@ impl std::str::FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "a share is `i/n` with 1 ≤ i ≤ n, such as 2/5".to_owned();
+        let wrong = || "expected `i/n` with 1 ≤ i ≤ n, such as 2/5".to_owned();
         let (index, count) = text.split_once('/').ok_or_else(wrong)?;
         let (index, count): (usize, usize) = (
             index.parse().map_err(|_| wrong())?,
@@ -231,15 +231,15 @@ impl std::str::FromStr for Shard {
 }
 
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "git's own switches")]
+#[expect(clippy::struct_excessive_bools, reason = "the same options as git")]
 pub(super) struct DiffOptions {
     /// A deployable store
     #[arg(value_name = "STORE")]
     pub store: String,
-    /// Another one, which it is compared with
+    /// The store to compare with
     #[arg(value_name = "OTHER")]
     pub other: Option<String>,
-    /// Without another store: the revision to compare with [default: HEAD]
+    /// Without a second store: the revision to compare with [default: HEAD]
     #[arg(long, value_name = "REV", conflicts_with = "other")]
     pub since: Option<String>,
     /// The later revision [default: the working tree]
@@ -248,57 +248,57 @@ pub(super) struct DiffOptions {
     /// Only this app
     #[arg(long, value_name = "APP")]
     pub app: Option<String>,
-    /// Statistics, as `git diff --stat` has them
+    /// Prints statistics in the format of `git diff --stat`
     #[arg(long)]
     pub stat: bool,
-    /// One line a file, as `git diff --name-status` has them
+    /// Prints one line per file in the format of `git diff --name-status`
     #[arg(long, conflicts_with_all = ["stat", "patch"])]
     pub name_status: bool,
-    /// A patch, for `git apply --directory=<project>/.out/<store>` at the repository's root
+    /// Prints a patch for `git apply --directory=<project>/.out/<store>` at the root of the repository
     #[arg(short, long)]
     pub patch: bool,
-    /// One JSON document
+    /// Prints one JSON document
     #[arg(long, conflicts_with_all = ["stat", "patch", "name_status"])]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CheckOptions {
-    /// One JSON document
+    /// Prints one JSON document
     #[arg(long, conflicts_with = "sarif")]
     pub json: bool,
-    /// SARIF 2.1.0, for code scanning
+    /// Prints SARIF 2.1.0, for code scanning
     #[arg(long)]
     pub sarif: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DriftOptions {
-    /// Only overrides of these stores, templates included [default: all]
+    /// Only overrides of these stores; templates can be named too [default: all]
     #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
     pub stores: Vec<String>,
-    /// What was missed, as patches of the overrides
+    /// Prints the missed changes as patches of the overrides
     #[arg(short, long, conflicts_with = "json")]
     pub patch: bool,
-    /// Merges what an override misses into it, with conflict markers where it must
+    /// Merges the missed changes into this override, with conflict markers if needed
     #[arg(long, value_name = "PATH", conflicts_with_all = ["patch", "json", "stores", "fail_on"])]
     pub merge: Option<PathBuf>,
-    /// Exits with 1 when there is such an override
+    /// Exits with 1 if there is an override of this kind
     #[arg(long, value_name = "STANDING", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
-    /// One JSON document, with the overrides that are current
+    /// Prints one JSON document, which also has the current overrides
     #[arg(long)]
     pub json: bool,
 }
 
-/// What makes `drift` fail.
+/// The overrides that make `drift` fail.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum FailOn {
-    /// The inherited file has changed since.
+    /// The inherited file has changed since the override was made.
     Behind,
-    /// What it overrode is not there any more.
+    /// The overridden file does not exist any more.
     Orphan,
-    /// It is the same as what it overrides.
+    /// The override is the same as the file that it overrides.
     Identical,
 }
 
@@ -314,7 +314,7 @@ impl FailOn {
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
-    /// NDJSON events on standard output; one JSON document where nothing is carried out
+    /// Prints NDJSON events; one JSON document with `--dry-run` or `--check`
     #[arg(long)]
     pub json: bool,
 }
@@ -323,7 +323,7 @@ pub(super) struct Output {
 pub(super) struct ComposeOptions {
     #[command(flatten)]
     pub select: Select,
-    /// Writes nothing, and exits with 1 when it would
+    /// Writes nothing; lists what would change, and exits with 1 if anything would
     #[arg(long)]
     pub check: bool,
     #[command(flatten)]
@@ -334,7 +334,7 @@ pub(super) struct ComposeOptions {
 pub(super) struct BuildOptions {
     #[command(flatten)]
     pub select: Select,
-    /// Only composes, as `store compose` does
+    /// Stops after composing, as `store compose`
     #[arg(long)]
     pub compose_only: bool,
     #[command(flatten)]
@@ -346,59 +346,59 @@ pub(super) struct BuildOptions {
 #[derive(Debug, Args)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "switches of the command line"
+    reason = "options of the command line"
 )]
 pub(super) struct Work {
-    /// Prints the plan and changes nothing
+    /// Prints the plan without changing anything
     #[arg(long, alias = "dry")]
     pub dry_run: bool,
-    /// Lets failed stores drop out while the rest goes on; the exit code still says 1
+    /// Continues with the other stores when one fails; the exit code is still 1
     #[arg(long, alias = "continue")]
     pub keep_going: bool,
-    /// Scripts that run at once, at most [default: cores, as far as memory goes]
+    /// The most scripts that run at once [default: number of cores, less if memory is short]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
-    /// Runs scripts although their results are kept; a deploy replaces images that are there
+    /// Runs scripts even if their results are cached; a deploy replaces existing images
     #[arg(long)]
     pub force: bool,
-    /// Lets scripts open nothing but what their keys know; Linux 5.13 or newer
+    /// Lets scripts open only their declared inputs; needs Linux 5.13 or newer
     #[arg(long)]
     pub sandbox: bool,
-    /// Tells in full why a script has to run
+    /// Lists every reason why a script has to run
     #[arg(long)]
     pub explain: bool,
-    /// What is printed of what scripts print
+    /// Which output of scripts is printed
     #[arg(long, value_name = "WHICH", default_value = "full")]
     pub output_logs: OutputLogs,
-    /// What scripts see of the environment
+    /// Which environment variables scripts see
     #[arg(long, value_name = "MODE", default_value = "strict")]
     pub env_mode: EnvMode,
-    /// Sends passwords and tokens over plain HTTP to other machines too, where others can read them
+    /// Allows passwords and tokens to be sent to other machines over plain HTTP, unencrypted
     #[arg(long)]
     pub allow_insecure: bool,
 }
 
-/// What is printed of what scripts print.
+/// Which output of scripts is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum OutputLogs {
-    /// Everything; of a kept result what its script printed when it ran.
+    /// All output; for a cache hit, the output of the run that made the result.
     Full,
-    /// Only of scripts that run.
+    /// Only the output of scripts that run.
     NewOnly,
 }
 
-/// What scripts see of the environment.
+/// Which environment variables scripts see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum EnvMode {
-    /// What is declared in `build.env`, and the system's own.
+    /// The variables declared in `build.env`, and those of the system.
     Strict,
-    /// All of it; results may then be stale, since keys know only what is declared.
+    /// All variables; cached results can be wrong, since keys contain only declared variables.
     Loose,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RunOptions {
-    /// The script's name in `package.json`
+    /// The name of the script in `package.json`
     #[arg(value_name = "SCRIPT")]
     pub script: String,
     #[command(flatten)]
@@ -407,19 +407,19 @@ pub(super) struct RunOptions {
     pub work: Work,
     #[command(flatten)]
     pub output: Output,
-    /// What the script is given
+    /// Arguments for the script
     #[arg(last = true, value_name = "ARGUMENT")]
     pub arguments: Vec<String>,
 }
 
-/// Who makes images.
+/// How images are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum BuilderOption {
-    /// This program, unless a line of the Dockerfile needs Docker.
+    /// Without Docker, unless a line of the Dockerfile needs it.
     Auto,
-    /// This program, without Docker.
+    /// Without Docker.
     Oci,
-    /// The Docker engine.
+    /// By the Docker engine.
     Docker,
 }
 
@@ -440,16 +440,16 @@ pub(super) struct DeployOptions {
     /// Stops after this stage
     #[arg(long, value_name = "STAGE", default_value = "deploy")]
     pub until: Stage,
-    /// Tags `<sha>-dirty-<8 hex of the content>` instead of refusing a dirty tree
+    /// Deploys uncommitted changes, with the tag `<sha>-dirty-<8 hex digits of the content>`
     #[arg(long)]
     pub allow_dirty: bool,
-    /// Keeps everything on this machine: images go to `.alokai/registry`, no console is called
+    /// Keeps everything on this machine: images go to `.alokai/registry`, and no console is called
     #[arg(long, conflicts_with_all = ["docker_registry_url", "console_api_url", "builder"])]
     pub local: bool,
-    /// Who makes images
+    /// How images are made
     #[arg(long, value_name = "WHO", default_value = "auto")]
     pub builder: BuilderOption,
-    /// Attaches neither a list of dependencies nor provenance to images
+    /// Attaches no SBOM and no provenance to images
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]
@@ -463,20 +463,20 @@ pub(super) struct DeployOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
-    /// User of registry and console [env: CLI_CLOUD_USERNAME]
+    /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]
     #[arg(long, value_name = "USER")]
     pub cloud_username: Option<String>,
-    /// Password of registry and console [env: CLI_CLOUD_PASSWORD]; other users of this machine
-    /// can see it, so better use the environment or standard input
+    /// Password for the registry and the console [env: CLI_CLOUD_PASSWORD]; other users of this
+    /// machine can see it, so prefer the environment or standard input
     #[arg(long, value_name = "PASSWORD", conflicts_with = "cloud_password_stdin")]
     pub cloud_password: Option<String>,
     /// Reads the password from standard input
     #[arg(long)]
     pub cloud_password_stdin: bool,
-    /// Registry, or `oci:<dir>` for a folder [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
+    /// The registry, or `oci:<dir>` for a folder [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
     #[arg(long, value_name = "URL")]
     pub docker_registry_url: Option<String>,
-    /// Console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
+    /// The console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
     #[arg(long, value_name = "URL")]
     pub console_api_url: Option<String>,
 }

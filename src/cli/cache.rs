@@ -59,12 +59,12 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
             bytes(found.unpacked),
         ));
     }
-    // A run may be about to take what is removed here.
+    // A running command may need these files.
     let _lock = Lock::take_now(&project.root).map_err(pipeline::Error::from)?;
     if matches!(command, CacheCommand::Clear) {
         let removed = cache.clear().map_err(failed)?;
         return answer(&format!(
-            "removed {}, {}\nwhat lies built in .out stays; `--force` runs its scripts all the same\n",
+            "removed {}, {}\n`.out` still has the results of the last builds; `--force` builds again\n",
             results(removed.entries),
             bytes(removed.bytes)
         ));
@@ -78,8 +78,8 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
         bytes(removed.bytes),
         match layers.blobs {
             0 => String::new(),
-            1 => format!("and one layer of images, {}\n", bytes(layers.bytes)),
-            count => format!("and {count} layers of images, {}\n", bytes(layers.bytes)),
+            1 => format!("removed 1 image layer, {}\n", bytes(layers.bytes)),
+            count => format!("removed {count} image layers, {}\n", bytes(layers.bytes)),
         }
     ))
 }

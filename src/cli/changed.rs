@@ -1,4 +1,4 @@
-//! `store changed`, and `--changed` of the commands that take stores.
+//! `store changed`, and the option `--changed` of other commands.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::error::Error as AnyError;
 use crate::plan::Selection;
 
 pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError> {
-    // With `--to` nothing is asked of the project as it is.
+    // With `--to`, the working tree plays no part.
     let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
     let comparison = Comparison {
         since: options.since.clone(),
@@ -25,8 +25,8 @@ pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError
     }
     let mut stores = answered.stores;
     if let Some(shard) = options.shard {
-        // By the place among all deployable stores: shares of equal size, and a store stays in
-        // its own whatever else has changed.
+        // A share is chosen by the position among all deployable stores. So a store stays in its
+        // share whatever else has changed.
         let share: Vec<_> = answered
             .deployable
             .iter()
@@ -60,7 +60,7 @@ fn of_matrix(matrix: Matrix, stores: &[Changed]) -> Value {
             let include: Vec<_> = ids.iter().map(|id| json!({ "storeId": id })).collect();
             json!({ "include": include })
         }
-        // GitLab refuses an empty matrix; a job that never runs is what is meant.
+        // GitLab refuses an empty matrix, so the job never runs instead.
         Matrix::Gitlab if ids.is_empty() => {
             json!({ ".alokai-stores": { "rules": [{ "when": "never" }] } })
         }
@@ -70,7 +70,7 @@ fn of_matrix(matrix: Matrix, stores: &[Changed]) -> Value {
     }
 }
 
-/// The stores that the command line chooses.
+/// The stores that the command line selects.
 pub fn selection(project: &Project, select: &Select) -> Result<Selection, AnyError> {
     if !select.changed {
         return Ok(select.named());
@@ -90,8 +90,8 @@ pub fn selection(project: &Project, select: &Select) -> Result<Selection, AnyErr
         .map(|store| store.store_id.to_string());
     let ids: Vec<String> = ids.collect();
     tell(&match ids.as_slice() {
-        [] => format!("note: no store differs from `{since}`; there is nothing to do"),
-        ids => format!("note: differing from `{since}`: {}", ids.join(", ")),
+        [] => format!("note: no store has changed since `{since}`"),
+        ids => format!("note: changed since `{since}`: {}", ids.join(", ")),
     });
     Ok(Selection::Exactly(ids))
 }

@@ -13,7 +13,7 @@ use crate::error::Error as AnyError;
 use crate::git::Repository;
 
 pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
-    // A project that cannot be read is what this command is for.
+    // `check` also reports a project that cannot be read.
     let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
     let compare::Checked {
         findings,
@@ -40,7 +40,7 @@ pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
             page.plain("\n");
         }
         if findings.is_empty() {
-            page.plain("nothing odd was found\n");
+            page.plain("no problems found\n");
         }
         page.show()?;
     }
@@ -54,7 +54,7 @@ pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
     }
 }
 
-/// SARIF 2.1.0, as code scanning reads it; files are relative to the repository.
+/// The findings as SARIF 2.1.0. Paths are relative to the repository.
 fn sarif(findings: &[Finding], prefix: &str) -> Value {
     let rules: Vec<_> = CODES
         .iter()
@@ -88,7 +88,7 @@ fn sarif(findings: &[Finding], prefix: &str) -> Value {
     })
 }
 
-/// A path as a relative URI: Next.js's brackets and spaces are none.
+/// A path as a relative URI, with brackets and spaces encoded.
 fn uri(path: &str) -> String {
     use std::fmt::Write as _;
     path.bytes().fold(String::new(), |mut uri, byte| {

@@ -14,7 +14,7 @@ pub fn clean(global: &Global) -> Result<(), AnyError> {
     };
     let lines: Vec<_> = removed.iter().map(inside).collect();
     answer(&if lines.is_empty() {
-        "there is nothing to remove\n".to_owned()
+        "nothing to remove\n".to_owned()
     } else {
         lines.concat()
     })

@@ -24,7 +24,7 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
         let stores = Selection::Stores(chosen).stores(&project)?;
         compare::between_stores(&project, stores[0], stores[stores.len() - 1], app)?
     } else {
-        // With `--to` nothing is asked of the project as it is.
+        // With `--to`, the working tree plays no part.
         let since = options.since.as_deref().unwrap_or("HEAD");
         let revisions = (since, options.to.as_deref());
         compare::across_revisions(&root, &options.store, revisions, app)?
@@ -60,14 +60,14 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
     let binary: Vec<_> = binary.map(|file| file.path.as_str()).collect();
     if options.patch && !binary.is_empty() {
         tell(&format!(
-            "note: binary files differ and are not in the patch: {}",
+            "note: the patch does not contain these binary files: {}",
             binary.join(", ")
         ));
     }
     Ok(())
 }
 
-/// As `git diff --name-status` has it.
+/// One file in the format of `git diff --name-status`.
 fn name_status(file: &FileDiff) -> String {
     match (&file.old_path, file.similarity) {
         (Some(old), similarity) => {
@@ -77,7 +77,7 @@ fn name_status(file: &FileDiff) -> String {
     }
 }
 
-/// What differs, below what gives the difference.
+/// The files that differ, grouped by the layers that make the difference.
 fn overview(diff: &Diff, page: &mut Page) {
     let mut groups = BTreeMap::<&str, Vec<&FileDiff>>::new();
     for file in &diff.files {

@@ -1,23 +1,23 @@
-//! `.env` as npm's package `dotenv` reads it. Nothing is expanded, so that a password with a `$`
-//! stays one; crates that read such files expand, and end at the first line that is no
-//! assignment, which `dotenv` passes over.
+//! Reads `.env` files as the npm package `dotenv` does. Variables are not expanded, so a password
+//! may contain `$`. The Rust crates for `.env` files expand variables, and stop at the first line
+//! that is not an assignment.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What counts as white space in JavaScript.
+/// White space in JavaScript.
 const SPACE: &str = r"[\t\n\x0B\x0C\r \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}]";
 
-/// An assignment: perhaps `export`, a name, `=` or `: `, a value that may be quoted and go over
-/// several lines, and perhaps a comment. What is tried first, and what gives way, decides what
-/// becomes of broken quotes, so the order of the alternatives is that of `dotenv`.
+/// An assignment: optionally `export`, a name, `=` or `: `, a value that may be quoted and span
+/// several lines, and optionally a comment. The order of the alternatives is that of `dotenv`,
+/// since it decides how broken quotes are read.
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r#"(?m)^S*(?:exportS+)?([0-9A-Za-z_.-]+)(?:S*=S*?|:S+?)(S*'(?:\\'|[^'])*'|S*"(?:\\"|[^"])*"|S*`(?:\\`|[^`])*`|[^#\r\n]+)?S*(?:#[^\n\r\u{2028}\u{2029}]*)?$"#;
-    Regex::new(&pattern.replace('S', SPACE)).expect("a constant that a test compiles")
+    Regex::new(&pattern.replace('S', SPACE)).expect("a test compiles this constant")
 });
 
-/// Names and values in order; a later one wins.
+/// Names and values in the order of the file. Of two with the same name, the later wins.
 pub fn parse(text: &str) -> Vec<(String, String)> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let assignments = ASSIGNMENT.captures_iter(&text);
@@ -29,8 +29,7 @@ pub fn parse(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A value without spaces around it and without its quotes. In double quotes `\n` and `\r` mean
-/// line ends.
+/// The value without surrounding spaces and quotes. In double quotes, `\n` and `\r` are line ends.
 fn value_of(written: &str) -> String {
     let written = written.trim_matches(is_space);
     let value = unquoted(written);
@@ -41,7 +40,7 @@ fn value_of(written: &str) -> String {
     }
 }
 
-/// Takes quotes away that begin a line and, as far back as can be, end one.
+/// Removes quotes at the start of a line and the last matching quote at the end of a line.
 fn unquoted(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -73,7 +72,7 @@ fn unquoted(text: &str) -> String {
 fn is_space(char: char) -> bool {
     match char {
         '\u{feff}' => true,
-        // White space for Unicode, and not for JavaScript.
+        // U+0085 is white space in Unicode, but not in JavaScript.
         '\u{85}' => false,
         other => other.is_whitespace(),
     }

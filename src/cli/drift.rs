@@ -43,8 +43,8 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
     }
     if let (true, Some(oldest)) = (drift.shallow, &drift.oldest) {
         tell(&format!(
-            "note: this clone is shallow: history goes back to {}, {}; what is older is not seen \
-             (`git fetch --unshallow` brings it)",
+            "note: this clone is shallow: its history starts at {}, {}; older changes are not seen \
+             (`git fetch --unshallow` fetches them)",
             short(oldest),
             commits(drift.commits)
         ));
@@ -58,7 +58,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
         let count = count(standing);
         return Err(Error::Drift { count, standing }.into());
     }
-    // Green would be a guess.
+    // Exit code 0 would be a guess.
     let cut_off = drift.overrides.iter().filter(|one| one.cut_off).count();
     if cut_off > 0 && !options.fail_on.is_empty() {
         return Err(Error::HistoryEnds { count: cut_off }.into());
@@ -66,7 +66,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// The stores that are named, templates too; all when none is.
+/// The named stores and templates, or all.
 fn stores<'a>(project: &'a Project, ids: &[String]) -> Result<Vec<&'a Store>, AnyError> {
     if ids.is_empty() {
         return Ok(project.stores.iter().collect());
@@ -95,8 +95,8 @@ fn overview(drift: &Drift, page: &mut Page) {
         }
         page.title(match standing {
             Standing::Behind => "behind: the inherited file has changed since",
-            Standing::Orphan => "orphan: what it overrode is not there any more",
-            _ => "identical to what it overrides, and needless",
+            Standing::Orphan => "orphan: the overridden file does not exist any more",
+            _ => "identical: the override is the same as the overridden file",
         });
         for one in overrides {
             let from = one.inherits_from.as_ref().map(ToString::to_string);
@@ -105,14 +105,14 @@ fn overview(drift: &Drift, page: &mut Page) {
             match standing {
                 Standing::Behind => {
                     let what = match (one.commits.len(), one.uncommitted) {
-                        (0, _) => "changes in no commit".to_owned(),
+                        (0, _) => "uncommitted changes".to_owned(),
                         (count, false) => commits(count),
-                        (count, true) => format!("{} and changes in no commit", commits(count)),
+                        (count, true) => format!("{} and uncommitted changes", commits(count)),
                     };
                     page.plain(&format!("    misses {what} of {from}\n"));
                 }
                 Standing::Orphan if one.uncommitted => {
-                    page.plain(&format!("    removed from {from}, in no commit yet\n"));
+                    page.plain(&format!("    removed from {from}, not committed yet\n"));
                 }
                 Standing::Orphan => page.plain(&format!("    removed from {from} by\n")),
                 _ => {}
@@ -154,9 +154,9 @@ fn short(commit: &Commit) -> String {
     format!("{sha} {}", commit.date.get(..10).unwrap_or(&commit.date))
 }
 
-/// Merges what an override misses into it. Staging is left to the user.
+/// Merges the missed changes into an override. The file is not staged.
 fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError> {
-    // As it is shown (relative to the project), or as a shell completes it.
+    // A path relative to the project, as `drift` prints it, or relative to the current folder.
     let here = normalize(&environment::start(global.cwd.as_deref())?.join(path));
     let inside = here.strip_prefix(&project.root).ok();
     let as_shown = path.is_relative() && project.root.join(path).symlink_metadata().is_ok();
@@ -166,7 +166,7 @@ fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError
     };
     let merged = compare::merge(project, &file)?;
     let Some(content) = &merged.content else {
-        return answer(&format!("{}: nothing to take over\n", merged.file));
+        return answer(&format!("{}: no missed changes\n", merged.file));
     };
     write(&project.root.join(&merged.file), content)?;
     if merged.conflicts > 0 {
@@ -177,12 +177,12 @@ fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError
         .into());
     }
     answer(&format!(
-        "{}: merged; look at it and commit it\n",
+        "{}: merged; review and commit it\n",
         merged.file
     ))
 }
 
-/// Replaces a file whole, with the permissions it has.
+/// Replaces a file atomically and keeps its permissions.
 fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Write {
         path: path.to_owned(),

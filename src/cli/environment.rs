@@ -1,4 +1,4 @@
-//! The environment: the only place that reads it.
+//! The environment variables. No other module reads them.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the room that the others are told to use"
@@ -28,7 +28,8 @@ const CONSOLE: &str = "CLI_CONSOLE_API_URL";
 const TOKEN: &str = "TURBO_TOKEN";
 const SIGNATURE_KEY: &str = "TURBO_REMOTE_CACHE_SIGNATURE_KEY";
 
-/// The process's environment over the project's `.env`. An empty value counts as not set.
+/// The environment of the process, and below it the `.env` of the project. An empty value counts
+/// as not set.
 pub struct Environment {
     file: BTreeMap<String, String>,
 }
@@ -57,17 +58,17 @@ impl Environment {
             .or_else(|| self.file.get(name).cloned().filter(set))
     }
 
-    /// The registry that flag or environment names.
+    /// The registry of the option or the environment.
     pub fn registry(&self, options: &AccessOptions) -> Option<String> {
         given(options.docker_registry_url.as_ref()).or_else(|| self.get(REGISTRY))
     }
 
-    /// The console that flag or environment names.
+    /// The console of the option or the environment.
     pub fn console(&self, options: &AccessOptions) -> Option<String> {
         given(options.console_api_url.as_ref()).or_else(|| self.get(CONSOLE))
     }
 
-    /// Docker's address and the cloud's credentials; `password` is the one that was given.
+    /// The address of Docker and the credentials. `password` is that of the command line.
     pub fn access(&self, options: &AccessOptions, password: Option<String>) -> Access {
         let user = given(options.cloud_username.as_ref()).or_else(|| self.get(USER));
         let password = password.or_else(|| self.get(PASSWORD));
@@ -91,7 +92,7 @@ impl Environment {
         }
     }
 
-    /// The cloud's credentials, so that no output of a script shows them.
+    /// The credentials, so that they are redacted in the output of scripts.
     pub fn secrets(&self) -> Access {
         Access {
             credentials: self.get(PASSWORD).map(|password| {
@@ -102,14 +103,14 @@ impl Environment {
         }
     }
 
-    /// The file in which `docker login` keeps what it is told.
+    /// The config file of Docker, where `docker login` stores credentials.
     fn docker_config(&self) -> Option<PathBuf> {
         let folder = self.get("DOCKER_CONFIG").map(PathBuf::from);
         let home = || Some(Path::new(&self.get("HOME")?).join(".docker"));
         Some(folder.or_else(home)?.join("config.json"))
     }
 
-    /// Folders in which Docker keeps certificates of registries: the machine's, and the user's.
+    /// The folders with certificates of registries: of the machine, and of the user.
     fn certificates(&self) -> Vec<PathBuf> {
         let set = |name: &str| self.get(name).map(PathBuf::from);
         let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
@@ -118,13 +119,12 @@ impl Environment {
         std::iter::once(machine).chain(own).collect()
     }
 
-    /// Docker's address.
+    /// The address of Docker.
     pub fn docker(&self) -> Option<String> {
         self.get("DOCKER_HOST")
     }
 
-    /// What scripts may see: `.env` where the environment does not say otherwise, and no
-    /// credentials.
+    /// The variables for scripts: the environment, and below it `.env`. Credentials are left out.
     pub fn scripts(&self, loose: bool) -> ScriptEnvironment {
         let file = self
             .file
@@ -132,7 +132,7 @@ impl Environment {
             .map(|(name, value)| (name.clone(), value.into()));
         let mut all: BTreeMap<String, OsString> = file.collect();
         for (name, value) in std::env::vars_os() {
-            // No program of ours names a variable that is no text.
+            // Variables whose names are not UTF-8 are left out.
             if let Ok(name) = name.into_string()
                 && (!value.is_empty() || !all.contains_key(&name))
             {
@@ -145,12 +145,12 @@ impl Environment {
         ScriptEnvironment { all, loose }
     }
 
-    /// Whether a token of turbo is set, and nothing that says whose cache it is for.
+    /// Whether `TURBO_TOKEN` is set, but neither an address nor a team.
     pub fn has_lonely_token(&self) -> bool {
         self.get(TOKEN).is_some() && self.remote().is_none()
     }
 
-    /// The remote cache, where the variables of turbo name one.
+    /// The remote cache of the `TURBO_` variables.
     pub fn remote(&self) -> Option<RemoteSettings> {
         let seconds = self
             .get("TURBO_REMOTE_CACHE_TIMEOUT")
@@ -161,7 +161,7 @@ impl Environment {
         };
         let (team, team_id) = (self.get("TURBO_TEAM"), self.get("TURBO_TEAMID"));
         let api = self.get("TURBO_API");
-        // Turbo's own default is a service where every account has a team.
+        // The default address of turbo is a service that requires a team.
         let is_known = api.is_some() || team.is_some() || team_id.is_some();
         Some(RemoteSettings {
             token: self.get(TOKEN).filter(|_| is_known)?.into(),
@@ -176,7 +176,7 @@ impl Environment {
 }
 
 impl AccessOptions {
-    /// The password that the command line gives, perhaps on standard input.
+    /// The password of the command line or of standard input.
     pub fn password(&self) -> Result<Option<String>, Error> {
         if !self.cloud_password_stdin {
             return Ok(given(self.cloud_password.as_ref()));
@@ -193,13 +193,13 @@ impl AccessOptions {
     }
 }
 
-/// Node, which is asked for its version while other work goes on: it takes longer to start than
-/// a run has to plan.
+/// A running `node --version`. Node starts more slowly than a plan is made, so both happen at
+/// the same time.
 pub struct NodeVersion(Child);
 
 impl NodeVersion {
-    /// Asks in the project, whose files may say which version it is, and in the environment that
-    /// scripts have; nothing where there is no Node.
+    /// Starts `node --version` in the project, since version managers look for files there, with
+    /// the environment of scripts. `None` if Node is not installed.
     pub fn ask(project: &Path, scripts: &ScriptEnvironment) -> Option<Self> {
         let mut command = Command::new("node");
         command
@@ -220,7 +220,7 @@ impl NodeVersion {
     }
 }
 
-/// What a result depends on beside files. The version of Node is being asked for meanwhile.
+/// The parts of keys that are not files: variables, platform, version of Node.
 pub fn surroundings(
     scripts: &ScriptEnvironment,
     node: Option<NodeVersion>,
@@ -232,10 +232,10 @@ pub fn surroundings(
     let node = node
         .and_then(NodeVersion::version)
         .unwrap_or_else(|| "none".into());
-    // What scripts see then is in no key.
+    // With `loose`, scripts see variables that are not in their keys.
     let mode = match (scripts.loose, sandbox) {
         (true, _) => "loose",
-        // A script may go on without a file that it was refused, and make something else.
+        // A script may ignore that a file was refused, and make another result.
         (false, true) => "sandbox",
         (false, false) => "strict",
     };
@@ -254,7 +254,7 @@ fn given(flag: Option<&String>) -> Option<String> {
     flag.filter(|value| !value.is_empty()).cloned()
 }
 
-/// The folder to start from: `--cwd`, else the current one.
+/// The folder to start from: `--cwd`, or the current folder.
 pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
     let path = match cwd {
         Some(path) => path.to_owned(),
@@ -266,20 +266,19 @@ pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
     }
 }
 
-/// Where this program lies, to be started once more.
+/// The path of this program.
 pub fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
-/// When the program began; the first call is its beginning.
+/// The start of the program, which is the first call of this function.
 pub fn started() -> Instant {
     *STARTED.get_or_init(Instant::now)
 }
 
-/// Whether whoever started this program lets it ignore SIGHUP, as `nohup` does. Only Linux
-/// tells.
+/// Whether SIGHUP is ignored, as under `nohup`. Known only on Linux.
 pub fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -288,7 +287,7 @@ pub fn ignores_hangup() -> bool {
         .is_some_and(|mask| mask & 1 == 1)
 }
 
-/// Ends this program wherever it is.
+/// Ends this program at once.
 pub fn end_now() -> ! {
     std::process::exit(crate::error::Exit::Interrupted as i32)
 }
@@ -296,15 +295,15 @@ pub fn end_now() -> ! {
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Screen {
-    /// A person watches.
+    /// A terminal.
     Terminal,
-    /// Lines, for a pipe or a CI that knows no groups.
+    /// Lines, for a pipe or a CI system without groups.
     Plain,
     /// GitHub Actions.
     GitHub,
 }
 
-/// How progress is to be shown here.
+/// How to show progress in this environment.
 pub fn screen() -> Screen {
     let set = |name: &str| {
         std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
@@ -321,16 +320,16 @@ pub fn screen() -> Screen {
     }
 }
 
-/// How an answer is shown that may be long: as git shows its own.
+/// How to show a long text: colours and pager, as git chooses them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Display {
     /// Whether lines are coloured.
     pub colour: bool,
-    /// The command that pages them.
+    /// The command of the pager.
     pub pager: Option<String>,
 }
 
-/// What git would do with a long answer here: `GIT_PAGER`, `core.pager`, `PAGER`, else `less`.
+/// The choice of git: `GIT_PAGER`, `core.pager`, `PAGER`, or `less`.
 pub fn display(setting: impl Fn(&str) -> Option<String>) -> Display {
     if !std::io::stdout().is_terminal() {
         return Display::default();
@@ -350,12 +349,12 @@ pub fn display(setting: impl Fn(&str) -> Option<String>) -> Display {
     }
 }
 
-/// Whether answers go to a person.
+/// Whether standard output is a terminal.
 pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// How wide answers may be: the terminal, else what git takes where there is none.
+/// The width of the terminal. Without a terminal it is 80, as for git.
 pub fn columns() -> usize {
     let width = std::io::stdout()
         .is_terminal()
@@ -364,8 +363,8 @@ pub fn columns() -> usize {
     width.map_or(80, |(width, _)| usize::from(width.0))
 }
 
-/// Runs a pager; false when there is none. What git sets for `less` is set here too: quit when
-/// it fits the screen, let colours through, leave the text on the screen.
+/// Runs a pager. `false` if the pager does not exist. `less` gets the same options as from git:
+/// quit if the text fits the screen, show colours, leave the text on the screen.
 pub fn page(pager: &str, text: &[u8]) -> bool {
     use std::io::Write;
     use std::process::{Command, Stdio};
@@ -380,10 +379,10 @@ pub fn page(pager: &str, text: &[u8]) -> bool {
         return false;
     };
     if let Some(mut stdin) = child.stdin.take() {
-        // Whoever quits the pager has seen enough.
+        // The user may quit the pager before its end.
         let _ = stdin.write_all(text);
     }
-    // The shell's code for a command that is not there.
+    // 127 is the exit code of the shell for a command that does not exist.
     child.wait().is_ok_and(|status| status.code() != Some(127))
 }
 
@@ -396,7 +395,7 @@ pub fn print_error(error: AnyError) {
             .color(terminal && !no_color)
             .break_words(false);
         if !terminal {
-            // A log is read by people and by grep; neither wants lines broken at 80.
+            // Lines of logs are not wrapped, so that grep finds whole messages.
             options = options.width(400).unicode(false);
         }
         Box::new(options.build())
@@ -404,7 +403,7 @@ pub fn print_error(error: AnyError) {
     tell(&format!("{:?}", miette::Report::new(error)));
 }
 
-/// Writes to standard error; nobody to read it is no reason to panic.
+/// Writes to standard error. Errors are ignored: nobody could read them.
 pub fn tell(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{text}");

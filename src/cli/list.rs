@@ -38,11 +38,11 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
     answer(&out)
 }
 
-/// What a store's own layer of an app holds.
+/// The number of files in a store's own layer of an app.
 struct OwnFiles<'a> {
     app: &'a AppName,
     files: usize,
-    /// How many of them hide a file of a layer above.
+    /// How many of them override an inherited file.
     overrides: usize,
 }
 
@@ -77,7 +77,7 @@ fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<O
             let mut above = above.iter().filter_map(|owner| layers.get(owner, app));
             above.any(|layer| layer.files.contains_key(*path))
         };
-        // What is not used overrides nothing.
+        // An app that the store does not use overrides nothing.
         let used = || layer.files.keys().filter(|path| !is_from_base(path));
         Some(OwnFiles {
             app,

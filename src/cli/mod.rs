@@ -1,4 +1,4 @@
-//! The edge: flags and environment become values, values become answers.
+//! The command line: options and environment variables become values, and results become output.
 
 mod arguments;
 mod build;
@@ -32,14 +32,14 @@ use crate::compare::Standing;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 
-/// What can be wrong with the command line and the environment, and with standard output.
+/// Errors of the command line, the environment and standard output.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// The folder given with `--cwd`.
-    #[error("`{}` is no folder", path.display())]
+    /// The folder given with `--cwd` does not exist or is not a folder.
+    #[error("`{}` is not a folder", path.display())]
     #[diagnostic(
         code(alokai::cli::cwd),
-        help("`--cwd` takes the project's folder or one below it")
+        help("set `--cwd` to the folder of a project, or to a folder in it")
     )]
     Cwd {
         /// As given.
@@ -47,25 +47,25 @@ pub enum Error {
     },
     /// `.env` cannot be read.
     #[error("cannot read `{}`", path.display())]
-    #[diagnostic(code(alokai::cli::env_file), help("check that you may read it"))]
+    #[diagnostic(code(alokai::cli::env_file), help("check the permissions of the file"))]
     EnvFile {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// `--cloud-password-stdin` without a password there.
-    #[error("`--cloud-password-stdin` is given, and standard input has no password")]
+    /// `--cloud-password-stdin` is given, but standard input is empty.
+    #[error("`--cloud-password-stdin` is given, but standard input has no password")]
     #[diagnostic(
         code(alokai::cli::password),
-        help("pipe it in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`")
+        help("pipe the password in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`")
     )]
     NoPassword,
     /// `compose --check` found differences.
     #[error("`.out` differs from the composition: {write} to write, {remove} to remove")]
     #[diagnostic(
         code(alokai::cli::differs),
-        help("write it: the same command without `--check`")
+        help("run the same command without `--check` to write it")
     )]
     Differs {
         /// Files to write.
@@ -73,42 +73,42 @@ pub enum Error {
         /// Files to remove.
         remove: usize,
     },
-    /// `drift --fail-on` found some.
+    /// `drift --fail-on` found overrides.
     #[error("{}", overrides(*count, *standing))]
-    #[diagnostic(code(alokai::cli::drift), help("{}", mend(*standing)))]
+    #[diagnostic(code(alokai::cli::drift), help("{}", help_for(*standing)))]
     Drift {
         /// How many.
         count: usize,
-        /// How they stand.
+        /// Their kind.
         standing: Standing,
     },
-    /// `drift --fail-on` found none, and cannot know.
-    #[error("history ends before {} made, so whether they are behind is not known", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
+    /// `drift --fail-on` cannot tell, since the clone is shallow.
+    #[error("the history of this clone ends before {} made, so `drift` cannot tell whether an override is behind", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
     #[diagnostic(
         code(alokai::cli::history_ends),
         help(
-            "bring the rest of it: `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
+            "fetch the whole history: `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
         )
     )]
     HistoryEnds {
         /// How many.
         count: usize,
     },
-    /// `check` found something.
-    #[error("{count} {} odd", if *count == 1 { "thing is" } else { "things are" })]
+    /// `check` found problems.
+    #[error("found {count} {}", if *count == 1 { "problem" } else { "problems" })]
     #[diagnostic(
         code(alokai::cli::findings),
-        help("each is listed with its place and its mend")
+        help("each problem is listed above, with its place and how to fix it")
     )]
     Findings {
         /// How many.
         count: usize,
     },
-    /// A merge that a person has to finish.
-    #[error("`{path}` is merged with {count} {}", if *count == 1 { "conflict" } else { "conflicts" })]
+    /// A merge has conflicts.
+    #[error("`{path}` was merged with {count} {}", if *count == 1 { "conflict" } else { "conflicts" })]
     #[diagnostic(
         code(alokai::cli::conflicts),
-        help("resolve what stands between `<<<<<<<` and `>>>>>>>`, then commit the file")
+        help("resolve the conflicts between `<<<<<<<` and `>>>>>>>`, then commit the file")
     )]
     Conflicts {
         /// The override.
@@ -120,15 +120,15 @@ pub enum Error {
     #[error("{source}")]
     #[diagnostic(
         code(alokai::cli::cache),
-        help("check who owns `.alokai/cache`; it may be removed as a whole")
+        help("check the permissions of `.alokai/cache`; it is safe to remove the whole folder")
     )]
     Cache {
-        /// What went wrong.
+        /// The cause.
         source: crate::cache::Error,
     },
-    /// A store that is not there.
+    /// A store does not exist.
     #[error("there is no store `{}`", id.escape_debug())]
-    #[diagnostic(code(alokai::cli::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` shows them".into(), |near| format!("did you mean `{near}`?"))))]
+    #[diagnostic(code(alokai::cli::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` lists the stores".into(), |near| format!("did you mean `{near}`?"))))]
     NoStore {
         /// As given.
         id: String,
@@ -139,39 +139,39 @@ pub enum Error {
     #[error("cannot write `{}`", path.display())]
     #[diagnostic(
         code(alokai::cli::write),
-        help("check that you may write it, and that there is room")
+        help("check the permissions, and that the disk is not full")
     )]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Standard output is gone.
+    /// Standard output is closed.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
     Output {
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A script could not be started in its sandbox. The run that started it reads why from a file.
+    /// A script cannot be started in its sandbox. The parent process reads the reason from a file.
     #[error("cannot start a script in its sandbox: {reason}")]
     #[diagnostic(
         code(alokai::cli::sandbox),
-        help("this command is alokai's own: use `alokai store build --sandbox`")
+        help("this command is internal; use `alokai store build --sandbox`")
     )]
     Sandbox {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The asynchronous runtime or the signal handlers cannot be set up.
-    #[error("cannot start: {source}")]
+    #[error("cannot set up threads and signal handlers: {source}")]
     #[diagnostic(
         code(alokai::cli::start),
-        help("check the limits of this user: `ulimit -a`")
+        help("check the limits of your user: `ulimit -a`")
     )]
     Start {
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
@@ -185,30 +185,31 @@ fn overrides(count: usize, standing: Standing) -> String {
     }
 }
 
-fn mend(standing: Standing) -> &'static str {
+fn help_for(standing: Standing) -> &'static str {
     match standing {
-        Standing::Orphan => "remove them too, or move them to where the file has gone",
-        Standing::Identical => "remove them; the stores inherit the same",
+        Standing::Orphan => "remove the override, or move it to the new place of the file",
+        Standing::Identical => "remove the override: the store inherits the same file",
         Standing::Behind | Standing::Current => {
-            "`alokai store drift --patch` shows what was missed, `--merge <path>` takes it over"
+            "`alokai store drift --patch` shows the missed changes, `--merge <path>` merges them"
         }
     }
 }
 
-/// Parses, runs, prints the error; the exit code says of which kind it was.
+/// Parses the command line, runs the command and prints its error. The exit code tells the kind
+/// of the error.
 pub fn main() -> ExitCode {
     environment::started();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too, and are no error.
+            // `--help` and `--version` are errors for clap too.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        // Who closes our output has what he wanted (`alokai store list | head`).
+        // A reader that closes the pipe is not an error: `alokai store list | head`.
         Err(AnyError::Cli(Error::Output { source }))
             if source.kind() == std::io::ErrorKind::BrokenPipe =>
         {
@@ -244,7 +245,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     }
 }
 
-/// The project that the command line means.
+/// The project of the command line.
 fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
     let project = Project::find(&start)?;
@@ -252,12 +253,12 @@ fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
     Ok((project, environment))
 }
 
-/// Writes an answer to standard output.
+/// Writes text to standard output.
 fn answer(text: &str) -> Result<(), AnyError> {
     answer_bytes(text.as_bytes())
 }
 
-/// The same, for what may be no text.
+/// Writes bytes that may not be UTF-8 to standard output.
 fn answer_bytes(bytes: &[u8]) -> Result<(), AnyError> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -1,4 +1,4 @@
-//! What `compose`, `build` and `deploy` share: plan, show or carry out, sum up.
+//! What `compose`, `build`, `run` and `deploy` share: make a plan, then print it or carry it out.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,31 +22,31 @@ use crate::report::{
 };
 use oci_distribution;
 
-/// How often it is looked whether everything has been reported.
+/// How often the end of the reporter thread is checked.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How long an interrupted run waits for its reader.
-const STALLED: Duration = Duration::from_secs(2);
+/// How long an interrupted run waits for a reader of its output that is stalled.
+const READER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a run is given beside its plan.
+/// What a run needs beside its plan.
 #[derive(Default)]
 pub struct RunSetup {
     pub access: Access,
     pub scripts: ScriptEnvironment,
     pub remote: Option<RemoteSettings>,
-    /// Whether the config asks for scripts in a sandbox.
+    /// Whether the config turns the sandbox on.
     pub sandbox: bool,
-    /// What a person should know before it begins.
+    /// Messages to print at the start.
     pub notices: Vec<&'static str>,
 }
 
 impl RunSetup {
-    /// As command line and environment have them.
+    /// Takes them from the command line and the environment.
     pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
         let mut notices = Vec::new();
         if environment.has_lonely_token() {
             notices.push(
-                "`TURBO_TOKEN` is set, and neither `TURBO_API` nor a team: the remote cache is not used",
+                "the remote cache is not used: `TURBO_TOKEN` is set, but neither `TURBO_API` nor `TURBO_TEAM`",
             );
         }
         let mut remote = environment.remote();
@@ -54,7 +54,7 @@ impl RunSetup {
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
-                "`TURBO_API` is plain HTTP and not on this machine, so `TURBO_TOKEN` could be read on the way: the remote cache is not used (`--allow-insecure` uses it)",
+                "the remote cache is not used: `TURBO_API` is plain HTTP on another machine, which would expose `TURBO_TOKEN` (`--allow-insecure` allows it)",
             );
         }
         Self {
@@ -67,7 +67,7 @@ impl RunSetup {
     }
 }
 
-/// The request of a command that stops at `until` and needs no registry.
+/// The request of a command that stops after `until` and needs no registry.
 pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Request, AnyError> {
     Ok(Request {
         selection: selection(project, select)?,
@@ -85,8 +85,7 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
     })
 }
 
-/// What a run is made of: the project and its `.env` as they are now, and what the command line
-/// makes of them.
+/// The project and its `.env` as they are now, and the request of the command line.
 pub struct PreparedRun {
     pub project: Project,
     pub request: Request,
@@ -101,10 +100,10 @@ impl PreparedRun {
     }
 }
 
-/// Prepares a run; asked once more by a run that has waited for another one.
+/// Prepares a run. It is called again after the run has waited for another run.
 pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedRun, AnyError>;
 
-/// Plans, and prints the plan or carries it out.
+/// Makes a plan, then prints it or carries it out.
 pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
     let plan = prepared.plan(work)?;
@@ -122,7 +121,7 @@ pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<
     let mut table = table(summary);
     table.script = script;
     let shown = show(&table, until, result.is_ok(), output.json);
-    // A failed run stays a failed run although nobody reads its summary.
+    // An error of the run is more important than an error of printing.
     result.map_err(AnyError::from).and(shown)
 }
 
@@ -179,20 +178,20 @@ fn carry_out(
         work,
     };
     let ended = under_lock(planned, prepare, around);
-    // The reporter ends when the last sender is gone. Somebody who has ended the run does not
-    // wait for a reader that is stalled.
-    let mut patience = STALLED;
-    while !reporting.is_finished() && !patience.is_zero() {
+    // The reporter ends when the last sender is dropped. An interrupted run does not wait long
+    // for a stalled reader.
+    let mut remaining = READER_TIMEOUT;
+    while !reporting.is_finished() && !remaining.is_zero() {
         std::thread::sleep(TICK);
         if interrupt.stopped() {
-            patience = patience.saturating_sub(TICK);
+            remaining = remaining.saturating_sub(TICK);
         }
     }
-    runtime.shutdown_timeout(STALLED);
+    runtime.shutdown_timeout(READER_TIMEOUT);
     ended
 }
 
-/// What there is around a run before its plan is final.
+/// What exists before the plan is final.
 struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
@@ -200,8 +199,8 @@ struct RunServices<'a> {
     work: Option<&'a Work>,
 }
 
-/// What was planned before another run ended may not hold after it: then all of it is decided
-/// again, the choice of stores and what `.env` says among it.
+/// Takes the lock and runs the plan. A plan that was made while another run was working may be
+/// outdated, so it is made again, with the selection of stores and `.env`.
 fn under_lock(
     planned: (Plan, PreparedRun),
     prepare: PrepareRun,
@@ -235,7 +234,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
     let remote = match surroundings.remote.map(Remote::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
-            events.notice(format!("the remote cache cannot be used: {reason}"));
+            events.notice(format!("the remote cache is not used: {reason}"));
             None
         }
     };
@@ -244,7 +243,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
     }
     if surroundings.scripts.loose {
         events.notice(
-            "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
+            "`--env-mode loose`: scripts see variables that are not in their keys, so cached results can be wrong",
         );
     }
     Ok(Context {
@@ -276,13 +275,13 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
     })
 }
 
-/// Ctrl-C, and the signals by which a CI ends a job: the first ends the run politely, the
-/// second kills its children, the third ends this program wherever it is, as when nobody reads
-/// its last words. They are heard on a thread of their own, which nothing else can keep busy.
+/// Handles Ctrl-C and the signals by which CI systems end a job. The first signal ends the run
+/// in order, the second kills the scripts, and the third ends this program at once. The handler
+/// has its own thread, so that a busy runtime cannot delay it.
 fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-    // `nohup` ignores it, and means it.
+    // Under `nohup`, SIGHUP stays ignored.
     if !environment::ignores_hangup() {
         kinds.push(SignalKind::hangup());
     }
@@ -315,11 +314,11 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     });
     let ready = listening
         .recv()
-        .unwrap_or_else(|_| Err(std::io::Error::other("no signals are heard")));
+        .unwrap_or_else(|_| Err(std::io::Error::other("the signal handler did not start")));
     ready.map_err(|source| Error::Start { source })
 }
 
-/// The script that was asked for, if it is another one than `build`.
+/// The script of the request, if it is not `build`.
 fn other_script(request: &Request) -> Option<String> {
     let script = &request.script.name;
     (script != BUILD).then(|| script.clone())

@@ -1,4 +1,4 @@
-//! Long answers, shown as git shows its own: coloured and paged on a terminal, plain elsewhere.
+//! Long output, shown as by git: with colours and a pager on a terminal, plain elsewhere.
 
 use std::path::Path;
 
@@ -8,21 +8,21 @@ use crate::compare::{Line, LineKind};
 use crate::error::Error as AnyError;
 use crate::git::Repository;
 
-/// Git's own colours.
+/// The colours of git.
 const BOLD: &str = "\x1b[1m";
 const CYAN: &str = "\x1b[36m";
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
 const END: &str = "\x1b[m";
 
-/// An answer that may be long.
+/// A long output.
 pub struct Page {
     text: Vec<u8>,
     display: Display,
 }
 
 impl Page {
-    /// An empty one, for the screen as it is.
+    /// An empty page for the current screen.
     pub fn new(project: &Path) -> Self {
         let repository = Repository::around(project).ok().flatten();
         let setting = |name: &str| repository.as_ref()?.setting(name);
@@ -32,13 +32,13 @@ impl Page {
         }
     }
 
-    /// Adds text as it is.
+    /// Adds plain text.
     pub fn plain(&mut self, text: &str) {
         self.text.extend_from_slice(text.as_bytes());
     }
 
-    /// Adds a paragraph, on a terminal broken between words. `indent` stands before its first
-    /// line, and as many blanks before the others.
+    /// Adds a paragraph. On a terminal it is wrapped. `indent` stands before the first line, and
+    /// the same number of spaces before the others.
     pub fn paragraph(&mut self, indent: &str, text: &str) {
         if environment::is_terminal() {
             let rest = " ".repeat(indent.len());
@@ -55,12 +55,12 @@ impl Page {
         self.plain("\n");
     }
 
-    /// Adds text in the colour of such a line.
+    /// Adds text in the colour of this kind of line.
     pub fn coloured(&mut self, kind: LineKind, text: &str) {
         self.styled(colour(kind), text.as_bytes());
     }
 
-    /// Adds a line that stands over others.
+    /// Adds a title line.
     pub fn title(&mut self, text: &str) {
         self.styled(BOLD, text.as_bytes());
         self.plain("\n");
@@ -70,7 +70,7 @@ impl Page {
     pub fn patch(&mut self, lines: &[Line]) {
         for line in lines {
             let colour = colour(line.kind);
-            // Line by line, and never over its end: pagers and terminals want it so.
+            // Each line has its own colour codes, since pagers need it.
             for piece in line.text.split_inclusive(|byte| *byte == b'\n') {
                 let end = piece.strip_suffix(b"\n").unwrap_or(piece);
                 self.styled(colour, end);
@@ -89,7 +89,7 @@ impl Page {
         }
     }
 
-    /// Shows it.
+    /// Shows the page.
     pub fn show(self) -> Result<(), AnyError> {
         if let Some(pager) = &self.display.pager
             && !self.text.is_empty()

@@ -1,18 +1,18 @@
-//! `--stat` and names as git prints them.
+//! Output of `--stat`, in the format of git.
 //!
-//! An own drawing: the one of git's library gives a file that was only added a line removed.
+//! libgit2 can print statistics too, but counts a removed line for a file that was only added to.
 
 use crate::compare::{FileDiff, LineKind};
 
 use super::show::Page;
 
-/// Draws the statistics in so many columns, as `git diff --stat` does.
+/// Prints the statistics in the given width, as `git diff --stat` does.
 pub fn stat(files: &[FileDiff], columns: usize, page: &mut Page) {
     let names: Vec<_> = files.iter().map(name).collect();
     let most = files.iter().map(|file| file.added + file.removed).max();
     let most = most.unwrap_or(0);
     let digits = most.to_string().len().max(
-        // `Bin` stands where the number stands.
+        // `Bin` replaces the number of a binary file.
         if files.iter().any(|file| file.binary) {
             3
         } else {
@@ -24,7 +24,7 @@ pub fn stat(files: &[FileDiff], columns: usize, page: &mut Page) {
         .map(|name| name.chars().count())
         .max()
         .unwrap_or(0);
-    // A blank before and after the name, a bar, blanks around the number.
+    // Spaces around the name, a bar, spaces around the number.
     let frame = digits + 6;
     let mut width = longest;
     let mut graph = most;
@@ -56,7 +56,7 @@ pub fn stat(files: &[FileDiff], columns: usize, page: &mut Page) {
     }
 }
 
-/// How long the bars are, in so many columns for the most that changed.
+/// The lengths of the two bars. The largest change takes all columns.
 fn bars(added: usize, removed: usize, most: usize, columns: usize) -> (usize, usize) {
     let scale = |count: usize| match count {
         0 => 0,
@@ -95,7 +95,7 @@ fn sum(files: &[FileDiff]) -> String {
     sum + "\n"
 }
 
-/// The path, or the way from the old to the new one: `app/{old => new}/page.tsx`.
+/// The path, or for a rename both paths: `app/{old => new}/page.tsx`.
 fn name(file: &FileDiff) -> String {
     let Some(old) = &file.old_path else {
         return quoted(&file.path);
@@ -126,7 +126,7 @@ fn name(file: &FileDiff) -> String {
     ))
 }
 
-/// Cut at its front, best at a slash.
+/// Shortens a name at its start, at a slash if possible.
 fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width {
@@ -137,7 +137,8 @@ fn shortened(name: &str, width: usize) -> String {
     format!("...{tail}")
 }
 
-/// As `core.quotePath` has it: what is no printable ASCII in octal, and then in quotes.
+/// A path as printed with `core.quotePath`: quoted, with octal escapes for bytes that are not
+/// printable ASCII.
 pub fn quoted(path: &str) -> String {
     use std::fmt::Write as _;
     let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';

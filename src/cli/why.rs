@@ -16,7 +16,7 @@ pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
     let stores = Selection::Stores(vec![options.store.clone()]).stores(&project)?;
     let start = environment::start(global.cwd.as_deref())?;
     for store in stores {
-        // `<app>/<path>`, or a file of the project, as a shell completes it.
+        // `<app>/<path>`, or the path of a file, as completed by a shell.
         let here = normalize(&start.join(&options.path));
         let inside = [project.root.join(&options.path), here]
             .iter()
@@ -47,16 +47,16 @@ fn text(why: &Why) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "  is dropped by `{}`, `ignorePaths` of {} ({place})",
+            "  dropped by `{}` in `ignorePaths` of {} ({place})",
             dropped.rule, dropped.store_id
         );
     }
     if let Some(winner) = &why.winner {
-        line(&mut out, "comes from", winner);
+        line(&mut out, "from", winner);
     }
     for hidden in &why.hidden {
         let verb = if why.winner.is_some() {
-            "hides that of"
+            "overrides"
         } else {
             "exists in"
         };
@@ -83,6 +83,6 @@ fn line(out: &mut String, verb: &str, layer: &Layer) {
             commit.date.get(..10).unwrap_or(&commit.date),
             commit.subject
         ),
-        None => writeln!(out, "    in no commit yet"),
+        None => writeln!(out, "    not committed yet"),
     };
 }

@@ -1,7 +1,7 @@
-//! Holds a JSONC document against the generated schema and reports every difference.
+//! Checks the config file against the generated schema, and reports every problem.
 //!
-//! A small walker and not a schema library: it needs the spans of the JSONC tree, the nearest
-//! key as help, and only the few keywords that our own types generate.
+//! A schema library is not used: the check needs the spans of the JSONC tree and the nearest key
+//! for help texts, and supports only the keywords that our own types generate.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::problem::{Error, Problem};
 use super::raw::ConfigFile;
 
-/// Comments and trailing commas; nothing else that JSON does not have.
+/// JSON with comments and trailing commas, and no other extension.
 fn options() -> ParseOptions {
     ParseOptions {
         allow_comments: true,
@@ -30,12 +30,12 @@ fn options() -> ParseOptions {
     }
 }
 
-/// The JSON schema of the config file, as `alokai.config.schema.json` holds it.
+/// The JSON schema of the config file: the content of `alokai.config.schema.json`.
 pub fn schema() -> Json {
     schemars::schema_for!(ConfigFile).to_value()
 }
 
-/// Parses the text, or says everything that is wrong with it.
+/// Parses the text, or returns all problems.
 pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
     let text = text.trim_start_matches('\u{feff}');
     let invalid = |problems| Error::Invalid {
@@ -49,7 +49,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
         invalid(vec![
             Problem::new(
                 message,
-                "the file is JSON with comments and trailing commas",
+                "write JSON; comments and trailing commas are allowed",
             )
             .at(place),
         ])
@@ -73,7 +73,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
     jsonc_parser::parse_to_serde_value::<ConfigFile>(text, &options()).map_err(syntax)
 }
 
-/// The place of a JSON pointer's value in the text, looked up only when something is wrong.
+/// The span of the value of a JSON pointer. It is looked up only for an error message.
 pub fn locate(text: &str, pointer: &[&str]) -> Option<SourceSpan> {
     let parsed = parse_to_ast(text, &CollectOptions::default(), &options()).ok()?;
     let root = parsed.value?;
@@ -87,14 +87,14 @@ pub fn locate(text: &str, pointer: &[&str]) -> Option<SourceSpan> {
                 .and_then(|index: usize| array.elements.get(index)),
             _ => return Some(span(at.range())),
         };
-        // A key that is not there is reported at the object that misses it.
+        // A missing key is reported at its object.
         let Some(next) = next else {
             break;
         };
         at = next;
     }
     Some(match at {
-        // The opening brace: an excerpt of the whole object would bury the message.
+        // Only the opening brace: the excerpt of a whole object would be too long.
         Value::Object(object) => (object.range.start, 1).into(),
         other => span(other.range()),
     })
@@ -148,9 +148,9 @@ impl<'a> SchemaCheck<'a> {
                     let key = property.name.as_str();
                     let before = &object.properties[..position];
                     if before.iter().any(|other| other.name.as_str() == key) {
-                        let message = format!("`{}` is here twice", key.escape_debug());
+                        let message = format!("the key `{}` occurs twice", key.escape_debug());
                         let place = Some(span(property.name.range()));
-                        let help = "remove one of the two";
+                        let help = "remove one of them";
                         self.problems.push(Problem::new(message, help).at(place));
                     }
                     self.property(property, schema);
@@ -160,7 +160,7 @@ impl<'a> SchemaCheck<'a> {
                     if object.get(key).is_none() {
                         self.problems.push(
                             Problem::new(
-                                format!("{name} lacks `{key}`"),
+                                format!("{name} has no `{key}`"),
                                 format!(
                                     "add `\"{key}\"`: {}",
                                     describe(&schema["properties"][key])
@@ -180,7 +180,7 @@ impl<'a> SchemaCheck<'a> {
                 let allowed = choices(schema);
                 if !allowed.is_empty() && !allowed.contains(&text.value.as_ref()) {
                     wrong(
-                        format!("{name} cannot be `{}`", text.value.escape_debug()),
+                        format!("`{}` is not a valid value of {name}", text.value.escape_debug()),
                         format!("use one of: {}", allowed.join(", ")),
                     );
                 }
@@ -191,14 +191,14 @@ impl<'a> SchemaCheck<'a> {
                     return;
                 }
                 wrong(
-                    format!("{name} cannot be `{}`", number.value),
+                    format!("`{}` is not a valid value of {name}", number.value),
                     format!("use a whole number from 0 to {maximum}"),
                 );
             }
             (Value::BooleanLit(_), Some("boolean")) => {}
             (_, expected) => wrong(
                 format!(
-                    "{name} is {}, where {} is expected",
+                    "{name} is {}, but {} is expected",
                     kind(value),
                     article(expected.unwrap_or("string"))
                 ),
@@ -230,7 +230,7 @@ impl<'a> SchemaCheck<'a> {
                         match nearest(key, known.iter().copied()) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None => format!(
-                                "known here: {}; keys of your own begin with `x-`",
+                                "valid keys: {}; your own keys start with `x-`",
                                 known.join(", ")
                             ),
                         },
@@ -242,13 +242,13 @@ impl<'a> SchemaCheck<'a> {
     }
 }
 
-/// The closest of the known names, if one is close enough to have been meant.
+/// The known name that is most similar, if one is similar enough.
 pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| {
             let (wrong, known) = (wrong.to_lowercase(), name.to_lowercase());
-            // Two letters in each other's place are the most frequent slip, and in short names
-            // leave little that is alike.
+            // Two swapped letters are the most frequent typo. In short names the similarity is
+            // low after it.
             let is_slip = strsim::osa_distance(&wrong, &known) == 1 && wrong.len() == known.len();
             let likeness = strsim::jaro_winkler(&wrong, &known);
             let likeness = if is_slip {
@@ -263,7 +263,7 @@ pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<
         .map(|(_, name)| name)
 }
 
-/// `enum`, or the `const`s of a `oneOf`, which is how a documented Rust enum comes out.
+/// The values of an `enum`, or the `const`s of a `oneOf`, which schemars makes of a documented enum.
 fn choices(schema: &Json) -> Vec<&str> {
     let plain = schema["enum"].as_array().into_iter().flatten();
     let documented = schema["oneOf"]

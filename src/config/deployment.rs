@@ -1,11 +1,11 @@
-//! Where a store runs, as the config says it in its newer and older spellings.
+//! The deployment of a store, read from the newer and older spellings in the config.
 
 use super::problem::Problem;
 use super::raw::DeploymentEntry;
 use crate::store::{Deployment, Framework};
 
-/// Lower-case components, as the distribution specification's grammar of a reference has them:
-/// letters and digits, separated by `.`, `_`, `__` or any number of `-`.
+/// Whether the text is valid in a repository name, by the grammar of the OCI distribution
+/// specification: lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 pub fn is_repository_component(name: &str) -> bool {
     name.len() <= 128
         && name.split('/').all(|part| {
@@ -20,10 +20,10 @@ pub fn is_repository_component(name: &str) -> bool {
         })
 }
 
-/// Problems, each with the keys below `deployment`.
+/// Problems, each with its keys below `deployment`.
 pub type DeploymentProblems = Vec<(&'static [&'static str], Problem)>;
 
-/// Makes the deployment of a store, or says everything that is wrong with it.
+/// Makes the deployment of a store, or returns all problems.
 pub fn deployment(
     id: &str,
     entry: &DeploymentEntry,
@@ -35,8 +35,8 @@ pub fn deployment(
         found.push((
             &["projectName"],
             Problem::new(
-                format!("`{}` is no valid project name", project_name.escape_debug()),
-                "it becomes part of image names: lower-case letters, digits and `-`",
+                format!("`{}` is not a valid project name", project_name.escape_debug()),
+                "use lower-case letters, digits and `-`, since the name is part of image names",
             ),
         ));
     }
@@ -45,8 +45,8 @@ pub fn deployment(
             found.push((
                 &["region"],
                 Problem::new(
-                    format!("`region` says `{old}` and `cloudRegion` says `{new}`"),
-                    "they mean the same; keep `cloudRegion`",
+                    format!("`region` is `{old}`, but `cloudRegion` is `{new}`"),
+                    "both keys have the same meaning; keep `cloudRegion`",
                 ),
             ));
             None
@@ -56,8 +56,8 @@ pub fn deployment(
             found.push((
                 &["cloudRegion"],
                 Problem::new(
-                    format!("the deployment of `{id}` lacks `cloudRegion`"),
-                    "add `\"cloudRegion\": \"europe-west1\"`, or the region you deploy to",
+                    format!("the deployment of `{id}` has no `cloudRegion`"),
+                    "add the region that you deploy to, such as `\"cloudRegion\": \"europe-west1\"`",
                 ),
             ));
             None
@@ -72,8 +72,8 @@ pub fn deployment(
         found.push((
             &["cloudRegion"],
             Problem::new(
-                format!("`{}` is no valid cloud region", region.escape_debug()),
-                "use a region's name, such as `europe-west1`",
+                format!("`{}` is not a valid cloud region", region.escape_debug()),
+                "use the name of a region, such as `europe-west1`",
             ),
         ));
     }
@@ -82,8 +82,8 @@ pub fn deployment(
             found.push((
                 &["frontend"],
                 Problem::new(
-                    format!("`frontend` says `{old}` and `framework` says `{new}`"),
-                    "they mean the same; keep `framework`",
+                    format!("`frontend` is `{old}`, but `framework` is `{new}`"),
+                    "both keys have the same meaning; keep `framework`",
                 ),
             ));
             None
@@ -93,8 +93,8 @@ pub fn deployment(
                 found.push((
                     &["framework"],
                     Problem::new(
-                        format!("`{id}` names the framework `{framework}`, but no app in `apps/` is made with it"),
-                        format!("add an app that depends on it, such as `apps/storefront-unified-{framework}`"),
+                        format!("the framework of `{id}` is `{framework}`, but no app in `apps/` uses it"),
+                        format!("add an app that uses it, such as `apps/storefront-unified-{framework}`"),
                     ),
                 ));
             }
@@ -108,8 +108,8 @@ pub fn deployment(
                 found.push((
                     &["framework"],
                     Problem::new(
-                        format!("the deployment of `{id}` lacks `framework`, and the project has {} frontend apps", several.len()),
-                        format!("add `\"framework\"` with one of: {}", names.join(", ")),
+                        format!("the deployment of `{id}` has no `framework`, but the project has {} frontend apps", several.len()),
+                        format!("add `\"framework\"` with one of these values: {}", names.join(", ")),
                     ),
                 ));
                 None

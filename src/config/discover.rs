@@ -1,4 +1,4 @@
-//! Which base apps, stores and workspace packages the folder tree holds.
+//! Finds base apps, stores and workspace packages in the folder tree.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,20 +12,20 @@ use super::package::PackageJson;
 use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::{BaseApp, WorkspacePackage};
 
-/// A store's folder; its place in the tree is its place on disk.
+/// The folder of a store. Nested folders are nested stores.
 #[derive(Debug, Clone)]
 pub struct StoreFolder {
     /// The folder's name.
     pub id: StoreId,
-    /// The store it is nested in.
+    /// The store that this store is nested in.
     pub parent: Option<StoreId>,
     /// Relative to the project, with `/`.
     pub path: String,
-    /// Its folders, but for `stores`.
+    /// The folders in it, except `stores`.
     pub folders: Vec<String>,
 }
 
-/// What lies under `apps/`.
+/// Everything that was found in the folder tree.
 #[derive(Debug, Clone, Default)]
 pub struct ProjectFolders {
     /// Folders of `apps/` with a `package.json`, by name.
@@ -34,9 +34,9 @@ pub struct ProjectFolders {
     pub stores: Vec<StoreFolder>,
     /// Folders of the workspace with a named `package.json`, sorted. Base apps are not among them.
     pub packages: Vec<WorkspacePackage>,
-    /// What is odd but stops nothing.
+    /// Problems that are not errors.
     pub notices: Vec<Notice>,
-    /// What the root `package.json` says; empty where there is none.
+    /// The root `package.json`. Empty if there is none.
     pub root: PackageJson,
 }
 
@@ -52,7 +52,7 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<ProjectFolders, Error> {
         }
         if !files.is_file(&package) {
             found.notices.push(Notice {
-                message: format!("`apps/{name}` has no `package.json` and is no base app"),
+                message: format!("`apps/{name}` is not a base app, since it has no `package.json`"),
                 place: NoticePlace::Folder(format!("apps/{name}")),
             });
             continue;
@@ -104,7 +104,7 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<ProjectFolders, Error> {
     }
 }
 
-/// Finds the packages of the workspace. What lies in `apps/` is an app or a store.
+/// Finds the packages of the workspace. Folders in `apps/` are apps or stores.
 fn packages(files: &dyn Files, root: &Path, found: &mut ProjectFolders) -> Result<(), Error> {
     let field = found.root.package_manager.as_deref();
     let manager = PackageManager::detect(files, root, field);
@@ -129,8 +129,8 @@ fn packages(files: &dyn Files, root: &Path, found: &mut ProjectFolders) -> Resul
         if let Some(other) = found.packages.iter().find(|other| other.name == name) {
             found.notices.push(Notice {
                 message: format!(
-                    "`{folder}` and `{}` have the same package name `{name}`; only the second is used",
-                    other.folder
+                    "`{folder}` and `{used}` have the same package name `{name}`; only `{used}` is used",
+                    used = other.folder
                 ),
                 place: NoticePlace::Folder(folder),
             });
@@ -145,12 +145,12 @@ fn packages(files: &dyn Files, root: &Path, found: &mut ProjectFolders) -> Resul
     Ok(())
 }
 
-/// A `package.json` that cannot be read, among the other problems.
+/// The problem of a `package.json` that cannot be read.
 fn broken(error: &Error) -> Problem {
     let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
     Problem::new(
         format!("{error}{}", reason.unwrap_or_default()),
-        "mend the file",
+        "fix the file",
     )
 }
 
@@ -188,9 +188,9 @@ fn stores(
     Ok(())
 }
 
-/// Names of the real folders in `folder`, sorted; none where it does not exist. Hidden ones
-/// are tools' own. Links are not followed, since a link upwards would make a store its own
-/// parent; one that leads to a folder is a problem, since its writer meant something by it.
+/// The names of the folders in `folder`, sorted. Empty if `folder` does not exist. Hidden folders
+/// are left out. Links are not followed, since a link upwards would make a store its own parent;
+/// a link to a folder is a problem.
 fn subfolders(
     files: &dyn Files,
     folder: &Path,
@@ -217,10 +217,10 @@ fn subfolders(
         } else if node == Node::Link && files.is_folder(&path) {
             problems.push(Problem::new(
                 format!(
-                    "`{}` is a link to a folder, and apps and stores are real folders",
+                    "`{}` is a link to a folder, but apps and stores must be real folders",
                     path.display()
                 ),
-                "move the folder here, or remove the link",
+                "replace the link by the folder, or remove it",
             ));
         }
     }

@@ -1,8 +1,8 @@
-//! `alokai.config.json` and the folders beside it, made into a [`Project`].
+//! Reads `alokai.config.json` and the folder tree into a [`Project`].
 //!
-//! The file is read as JSONC, held against the schema that [`raw`]'s types generate, and only
-//! then deserialized; so unknown keys, wrong types and contradictions are all reported at once,
-//! each with its place. The folders under `apps/` say which apps and stores there are.
+//! The file is parsed as JSONC and checked against the schema of the types in [`raw`] before it is
+//! deserialized. So all unknown keys, wrong types and contradictions are reported at once, each
+//! with its place. Apps and stores are found in the folders under `apps/`.
 
 mod check;
 mod deployment;
@@ -28,7 +28,7 @@ use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
 use crate::workspace::{PackageManager, UnknownManager};
 use oci::Platform;
 
-/// The name of the config file; the folder that holds it is the project.
+/// The name of the config file. The project is the folder that contains it.
 pub const FILE: &str = "alokai.config.json";
 
 /// A folder `apps/<app>` with a `package.json`.
@@ -36,24 +36,24 @@ pub const FILE: &str = "alokai.config.json";
 pub struct BaseApp {
     /// The folder's name.
     pub name: AppName,
-    /// What it is, which decides how it is built and imaged.
+    /// Frontend, middleware or another kind. It decides how the app is built and imaged.
     pub kind: AppKind,
-    /// What its `package.json` says.
+    /// Its `package.json`.
     pub package: PackageJson,
 }
 
-/// A package of the workspace: code that apps depend on, built once for all stores.
+/// A workspace package: code that apps depend on, built once for all stores.
 #[derive(Debug, Clone)]
 pub struct WorkspacePackage {
-    /// The package's name, as others depend on it.
+    /// The name of the package.
     pub name: String,
     /// Relative to the project.
     pub folder: String,
-    /// What its `package.json` says.
+    /// Its `package.json`.
     pub package: PackageJson,
 }
 
-/// Everything the config and the folder tree say, valid as a whole.
+/// The content of the config and the folder tree, checked as a whole.
 #[derive(Debug, Clone)]
 pub struct Project {
     /// The folder with `alokai.config.json`, absolute.
@@ -62,7 +62,7 @@ pub struct Project {
     pub apps: Vec<BaseApp>,
     /// Packages of the workspace, by folder.
     pub packages: Vec<WorkspacePackage>,
-    /// What the root `package.json` says; empty where there is none.
+    /// The root `package.json`. Empty if there is none.
     pub package: PackageJson,
     /// All stores.
     pub stores: StoreTree,
@@ -70,14 +70,14 @@ pub struct Project {
     pub local: Vec<(String, StoreLocal)>,
     /// The optional sections, with defaults filled in.
     pub settings: ProjectSettings,
-    /// What is odd but stops nothing, for people.
+    /// Problems that are not errors.
     pub notices: Vec<Notice>,
 }
 
-/// Where a store listens on a developer's machine.
+/// The addresses of a store on the machine of a developer.
 #[derive(Debug, Clone, Default)]
 pub struct StoreLocal {
-    /// The key in `localPorts`, and the port.
+    /// The ports, by key in `localPorts`.
     pub ports: Vec<(&'static str, u16)>,
     /// Its domain.
     pub domain: Option<String>,
@@ -88,39 +88,39 @@ pub struct StoreLocal {
 pub struct ProjectSettings {
     /// How images are named and made.
     pub image: ImageSection,
-    /// What images run on.
+    /// The platform of images.
     pub platform: Platform,
     /// Where images are pushed.
     pub registry: RegistrySection,
     /// The console.
     pub console: ConsoleSection,
-    /// How many scripts may run at once, if the config says.
+    /// The most scripts that run at once, if configured.
     pub concurrency: Option<usize>,
-    /// Bytes that all running scripts may take together, if the config says.
+    /// The memory limit of all running scripts together in bytes, if configured.
     pub max_memory: Option<u64>,
     /// Patterns of variables that scripts see, by app, package or `*`.
     pub env: Vec<(String, Vec<String>)>,
-    /// Apps that are built without a store's name.
+    /// Apps that are built once for all stores.
     pub shared: Vec<String>,
     /// Globs of files that every script may read.
     pub global_dependencies: Vec<String>,
-    /// Whether scripts can open nothing but what their keys know.
+    /// Whether scripts run in a sandbox.
     pub sandbox: bool,
-    /// Bytes that the cache may take.
+    /// The most bytes of the cache.
     pub cache_size: u64,
-    /// Days that an unused result is kept.
+    /// The days after which an unused result is removed.
     pub cache_days: u16,
-    /// What stays in `.deploy`.
+    /// The rules for `.deploy`.
     pub prune: PruneRules,
 }
 
 impl Project {
-    /// Reads the project that holds `start`: the nearest folder upwards with the config file.
+    /// Reads the project that contains `start`: the nearest folder upwards with a config file.
     pub fn find(start: &Path) -> Result<Self, Error> {
         Self::load(&Self::root_of(start)?)
     }
 
-    /// The folder of the project that holds `start`.
+    /// The folder of the project that contains `start`.
     pub fn root_of(start: &Path) -> Result<PathBuf, Error> {
         let mut folders = start.ancestors();
         let root = folders.find(|folder| folder.join(FILE).is_file());
@@ -134,11 +134,11 @@ impl Project {
         Self::load_from(&Disk, root)
     }
 
-    /// Reads the project in `root`, as it is in the working tree or was in a commit.
+    /// Reads the project in `root` from the working tree or from a commit.
     pub fn load_from(files: &dyn Files, root: &Path) -> Result<Self, Error> {
         let path = root.join(FILE);
         let read = files.read(&path).and_then(|text| {
-            String::from_utf8(text).map_err(|_| std::io::Error::other("it is not valid UTF-8"))
+            String::from_utf8(text).map_err(|_| std::io::Error::other("the file is not valid UTF-8"))
         });
         let text = read.map_err(|source| Error::Read {
             path: path.clone(),
@@ -149,7 +149,7 @@ impl Project {
         resolve::resolve(root, &path, &text, config, folders)
     }
 
-    /// The line of the config file, from 1, where a JSON pointer's value stands.
+    /// The line of the config file, counted from 1, with the value of a JSON pointer.
     pub fn config_line(&self, pointer: &[&str]) -> Option<usize> {
         let text = std::fs::read_to_string(self.root.join(FILE)).ok()?;
         let offset = check::locate(&text, pointer)?.offset();
@@ -162,7 +162,7 @@ impl Project {
         PackageManager::detect(&Disk, &self.root, field)
     }
 
-    /// The base app of that name.
+    /// The base app with this name.
     pub fn app(&self, name: &AppName) -> Option<&BaseApp> {
         self.apps.iter().find(|app| app.name == *name)
     }
@@ -183,7 +183,7 @@ impl Project {
         found
     }
 
-    /// The apps a store consists of: every base app, except frontends of another framework.
+    /// The apps of a store: all base apps, except frontends of another framework.
     pub fn apps_of<'a>(&'a self, store: &Store) -> impl Iterator<Item = &'a BaseApp> {
         let wanted: Option<Framework> = store
             .deployment

@@ -1,4 +1,4 @@
-//! What the tool needs to know of a `package.json`.
+//! The fields of `package.json` that the program uses.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::problem::Error;
 use crate::files::{Disk, Files};
 
-/// The fields of a `package.json` that decide something here; all others are left alone.
+/// The fields of a `package.json` that the program uses.
 ///
-/// Installed packages are as their writers left them (`"main": false` exists), so a field of
-/// another type than ours counts as not there.
+/// Installed packages can have fields of unexpected types, such as `"main": false`. Such a field
+/// counts as missing.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PackageJson {
@@ -21,28 +21,28 @@ pub struct PackageJson {
     /// Its scripts, by name.
     #[serde(deserialize_with = "lenient")]
     pub scripts: IndexMap<String, String>,
-    /// What it needs to run.
+    /// Dependencies at run time.
     #[serde(deserialize_with = "lenient")]
     pub dependencies: IndexMap<String, String>,
-    /// What it needs to be built.
+    /// Dependencies at build time.
     #[serde(deserialize_with = "lenient")]
     pub dev_dependencies: IndexMap<String, String>,
-    /// What it uses where it can be installed.
+    /// Dependencies that may fail to install.
     #[serde(deserialize_with = "lenient")]
     pub optional_dependencies: IndexMap<String, String>,
-    /// What it expects its user to bring.
+    /// Dependencies that its user must install.
     #[serde(deserialize_with = "lenient")]
     pub peer_dependencies: IndexMap<String, String>,
-    /// What is said of those, by name.
+    /// Whether peers are optional, by name.
     #[serde(deserialize_with = "lenient")]
     pub peer_dependencies_meta: IndexMap<String, PeerMeta>,
-    /// What Yarn is told to install instead, by pattern.
+    /// Versions that Yarn installs instead, by pattern.
     #[serde(deserialize_with = "lenient")]
     pub resolutions: IndexMap<String, serde_json::Value>,
     /// The file that `require` of the package loads.
     #[serde(deserialize_with = "lenient")]
     pub main: Option<String>,
-    /// What `npm pack` would take; `None` means everything.
+    /// The files of the package. `None` means all files.
     #[serde(deserialize_with = "lenient")]
     pub files: Option<Vec<String>>,
     /// Globs of the folders of the workspace: a list, or an object with `packages`.
@@ -61,11 +61,11 @@ where
     Ok(T::deserialize(value).unwrap_or_default())
 }
 
-/// What a package says of one of its peers.
+/// An entry of `peerDependenciesMeta`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct PeerMeta {
-    /// Whether it can do without.
+    /// Whether the package works without the peer.
     pub optional: bool,
 }
 
@@ -75,13 +75,13 @@ impl PackageJson {
         Self::read_from(&Disk, path)
     }
 
-    /// Reads the file.
+    /// Reads the file from the working tree or from a commit.
     pub fn read_from(files: &dyn Files, path: &Path) -> Result<Self, Error> {
         let text = files.read(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,
         })?;
-        // By way of a value: other tools put up with a key that is there twice, and with a BOM.
+        // Other tools accept duplicate keys and a BOM. Parsing to a `Value` first accepts them too.
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
         let value = serde_json::from_slice::<serde_json::Value>(text);
         value
@@ -92,15 +92,15 @@ impl PackageJson {
             })
     }
 
-    /// Whether the peer is said to be optional.
+    /// Whether the peer is optional.
     pub fn is_optional_peer(&self, name: &str) -> bool {
         self.peer_dependencies_meta
             .get(name)
             .is_some_and(|meta| meta.optional)
     }
 
-    /// Names of what is installed for it. A peer is its user's to bring, and no edge of the
-    /// build: packages that are each other's peers would be a circle.
+    /// The names of the dependencies that must be built first. Peers are left out: two packages
+    /// can be peers of each other, which would be a cycle.
     pub fn build_dependencies(&self) -> impl Iterator<Item = &str> {
         [
             &self.dependencies,

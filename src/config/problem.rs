@@ -1,70 +1,70 @@
-//! What can be wrong with a config, each with its place and its mend.
+//! Errors and notices of a config, each with its place and with help.
 
 use std::path::PathBuf;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-/// Why a project could not be read. All of it is bad input: exit code 2.
+/// Why a project cannot be read. All of these are wrong input: exit code 2.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// No config file here or above.
+    /// There is no config file in the folder or above it.
     #[error("no `alokai.config.json` in `{}` or any folder above it", start.display())]
     #[diagnostic(
         code(alokai::config::not_found),
-        help("run inside a project, or name one: `alokai --cwd path/to/project …`")
+        help("run the command in a project, or name a project: `alokai --cwd path/to/project …`")
     )]
     NotFound {
-        /// Where the search began.
+        /// The folder where the search started.
         start: PathBuf,
     },
     /// A file or folder of the project cannot be read.
     #[error("cannot read `{}`", path.display())]
     #[diagnostic(
         code(alokai::config::read),
-        help("check that it exists and that you may read it")
+        help("check that it exists, and its permissions")
     )]
     Read {
-        /// What was read.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's word.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The config file is wrong in these places.
+    /// The config file has problems.
     #[error("`{}` has {}", path.display(), count(problems.len()))]
     #[diagnostic(code(alokai::config::invalid))]
     Invalid {
         /// The config file.
         path: PathBuf,
-        /// Its text, for the excerpts.
+        /// The text, for excerpts in error messages.
         #[source_code]
         text: NamedSource<String>,
-        /// Every problem found.
+        /// All problems.
         #[related]
         problems: Vec<Problem>,
     },
-    /// The folders under `apps/` are wrong.
+    /// The folders under `apps/` have problems.
     #[error("the folders under `{}` have {}", path.display(), count(problems.len()))]
     #[diagnostic(code(alokai::config::folders))]
     Folders {
         /// The `apps` folder.
         path: PathBuf,
-        /// Every problem found.
+        /// All problems.
         #[related]
         problems: Vec<Problem>,
     },
-    /// A `package.json` that is no JSON of the expected shape.
+    /// A `package.json` is not valid.
     #[error("`{}` is not a valid package.json", path.display())]
     #[diagnostic(
         code(alokai::config::package),
-        help("mend the file; `npm pkg get name` checks it")
+        help("fix the file; `npm pkg get name` checks it")
     )]
     Package {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// The folders of the workspace cannot be found.
+    /// The folders of the workspace cannot be read.
     #[error("cannot read the workspace of `{}`", path.display())]
     #[diagnostic(
         code(alokai::config::workspace),
@@ -73,7 +73,7 @@ pub enum Error {
     Workspace {
         /// The project.
         path: PathBuf,
-        /// The system's or the parser's message.
+        /// The error of the system or the parser.
         source: std::io::Error,
     },
 }
@@ -85,20 +85,20 @@ fn count(problems: usize) -> String {
     }
 }
 
-/// One thing that is wrong, and what to do about it.
+/// One problem, with help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// What.
+    /// The message.
     pub message: String,
-    /// Where in the config file, in bytes.
+    /// The span in the config file, in bytes.
     pub span: Option<SourceSpan>,
-    /// What to do next.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
 impl Problem {
-    /// A problem without a place in the config file.
+    /// A problem without a span.
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -107,7 +107,7 @@ impl Problem {
         }
     }
 
-    /// Says where in the config file it is.
+    /// Adds the span in the config file.
     #[must_use]
     pub fn at(mut self, span: Option<SourceSpan>) -> Self {
         self.span = span;
@@ -129,19 +129,19 @@ impl Diagnostic for Problem {
     }
 }
 
-/// Something odd that stops nothing.
+/// A problem that is not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Where it is.
+    /// Its place.
     pub place: NoticePlace,
-    /// What it is.
+    /// The message.
     pub message: String,
 }
 
-/// Where a [`Notice`] belongs.
+/// The place of a [`Notice`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoticePlace {
-    /// A value of the config file, by its keys.
+    /// A value in the config file, by its keys.
     Config(Vec<String>),
     /// A folder, relative to the project.
     Folder(String),

@@ -1,4 +1,4 @@
-//! What stays in `.deploy` of dependencies, and how large it may get.
+//! The rules for `.deploy`: which files of dependencies are dropped, and the size limits.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use indexmap::IndexMap;
 use super::{raw, size};
 use crate::store::AppName;
 
-/// What is left out of dependencies where the config has no `prune.drop`.
+/// The default of `prune.drop`.
 ///
-/// Only what Node cannot load, and folders only at a package's top: deeper down, `docs` and
-/// `test` are names of real modules (`googleapis/build/src/apis/docs`).
+/// It has only files that Node cannot load. Folders are dropped only at the top of a package,
+/// since deeper `docs` and `test` can be modules, such as `googleapis/build/src/apis/docs`.
 pub const DROPPED: &[&str] = &[
     "**/*.d.ts",
     "**/*.d.mts",
     "**/*.d.cts",
-    // TypeScript loads these wherever it checks types.
+    // TypeScript needs these to check types.
     "!**/lib.*.d.ts",
     "!**/lib.d.ts",
     "**/*.map",
     "**/*.tsbuildinfo",
-    // Deeper ones may be templates.
+    // Deeper files may be templates.
     "*.md",
     "*.markdown",
     "test/",
@@ -39,19 +39,19 @@ pub const DROPPED: &[&str] = &[
     ".idea/",
 ];
 
-/// The section `prune`, read.
+/// The section `prune` of the config.
 #[derive(Debug, Clone, Default)]
 pub struct PruneRules {
-    /// Keeps `.env` files.
+    /// Whether `.env` files are kept.
     pub keep_env: bool,
-    /// What is left out of dependencies.
+    /// The files of dependencies that are dropped.
     pub drop: DropList,
-    /// The budget of each app in bytes; `*` stands for the others.
+    /// The size limit of each app in bytes. `*` means all other apps.
     pub max_size: IndexMap<String, u64>,
 }
 
 impl PruneRules {
-    /// Reads the section, or says what is wrong at which keys below `prune`.
+    /// Reads the section, or returns all problems.
     pub fn new(raw: &raw::PruneSection) -> Result<Self, Vec<PruneProblem>> {
         let mut wrong = Vec::new();
         let drop = DropList::new(&raw.drop).unwrap_or_else(|found| {
@@ -66,7 +66,7 @@ impl PruneRules {
                 }
                 None => wrong.push(PruneProblem {
                     pointer: vec!["maxSize".into(), app.clone()],
-                    message: format!("`{}` is no size", text.escape_debug()),
+                    message: format!("`{}` is not a valid size", text.escape_debug()),
                     help: size::HELP,
                 }),
             }
@@ -82,7 +82,7 @@ impl PruneRules {
         }
     }
 
-    /// The key in `maxSize` that counts for the app, and its bytes.
+    /// The key in `maxSize` for the app, and the limit in bytes.
     pub fn budget(&self, app: &AppName) -> Option<(&str, u64)> {
         let named = self.max_size.get_key_value(app.as_str());
         let (key, size) = named.or_else(|| self.max_size.get_key_value("*"))?;
@@ -90,19 +90,18 @@ impl PruneRules {
     }
 }
 
-/// Something in the section that cannot be meant.
+/// A problem in the section `prune`.
 #[derive(Debug)]
 pub struct PruneProblem {
     /// Keys below `prune`.
     pub pointer: Vec<String>,
-    /// What.
+    /// The message.
     pub message: String,
-    /// What to write instead.
+    /// How to fix it.
     pub help: &'static str,
 }
 
-/// Globs against paths inside a dependency, relative to its folder. The last that matches
-/// decides.
+/// Globs for paths in a dependency, relative to its folder. The last match decides.
 #[derive(Debug, Clone)]
 pub struct DropList {
     written: Vec<String>,
@@ -112,16 +111,16 @@ pub struct DropList {
 
 #[derive(Debug, Clone, Copy)]
 struct DropPattern {
-    /// It ends in `/`: it names a folder, with all that is in it.
+    /// Whether the pattern ends with `/` and means a folder with its content.
     is_folder: bool,
-    /// It begins with `!`: what it names stays.
+    /// Whether the pattern starts with `!` and keeps what it matches.
     keeps: bool,
 }
 
 impl Default for DropList {
     fn default() -> Self {
         let list: Vec<_> = DROPPED.iter().map(|&pattern| pattern.to_owned()).collect();
-        Self::new(&list).expect("a test reads the default list")
+        Self::new(&list).expect("a test parses the default list")
     }
 }
 
@@ -145,7 +144,7 @@ impl DropList {
                 }
                 None => wrong.push(PruneProblem {
                     pointer: vec!["drop".into(), position.to_string()],
-                    message: format!("`{}` is no glob", text.escape_debug()),
+                    message: format!("`{}` is not a valid glob", text.escape_debug()),
                     help: "write a path inside a dependency, such as `**/*.map`, or `docs/` for a folder",
                 }),
             }
@@ -165,8 +164,8 @@ impl DropList {
         &self.written
     }
 
-    /// Whether the list drops the file, `path` in its package. Of folders that the list names,
-    /// only those go that `may_go` lets go.
+    /// Whether the list drops the file `path` of a package. A folder is dropped only if `may_go`
+    /// returns true for it.
     pub fn drops(&self, path: &Path, mut may_go: impl FnMut(&Path) -> bool) -> bool {
         if self.patterns.is_empty() || stays(path) {
             return false;
@@ -188,8 +187,7 @@ impl DropList {
     }
 }
 
-/// What no list drops: manifests, without which a package is none, native modules, and the
-/// licences that go with the code.
+/// Whether a file is never dropped: `package.json`, native modules and licences.
 fn stays(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.to_lowercase();

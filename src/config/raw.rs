@@ -1,5 +1,5 @@
-//! The config file as it is written. These types are the schema: `alokai.config.schema.json`
-//! is generated from them, and the file is checked against the same.
+//! The types of the config file. `alokai.config.schema.json` is generated from them, and the
+//! config file is checked against that schema.
 
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::prune::DROPPED;
 use crate::store::Framework;
 
-/// Keys are closed, but for `x-…`, which belong to the project and are not looked at.
+/// Forbids unknown keys, except `x-…`, which are ignored.
 fn closed(schema: &mut Schema) {
     schema.insert("additionalProperties".into(), false.into());
     schema.insert(
@@ -17,7 +17,8 @@ fn closed(schema: &mut Schema) {
     );
 }
 
-/// Serde fills in what is missing, so that it can be named; the schema still demands it.
+/// Makes a key required in the schema. Serde has a default, so that a missing key is reported
+/// with the other problems.
 fn require(schema: &mut Schema, key: &str) {
     schema.insert("required".into(), serde_json::json!([key]));
 }
@@ -35,10 +36,10 @@ fn require_project_name(schema: &mut Schema) {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(title = "alokai.config.json", transform = closed, transform = require_stores)]
 pub struct ConfigFile {
-    /// Where editors find the schema of this file.
+    /// The schema of this file, for editors.
     #[serde(rename = "$schema")]
     pub schema: Option<String>,
-    /// One entry a store; the key is the store's id, the name of its folder.
+    /// The stores. The key is the id of the store, which is the name of its folder.
     pub stores: IndexMap<String, StoreEntry>,
     /// How images are made and named.
     pub image: ImageSection,
@@ -48,9 +49,9 @@ pub struct ConfigFile {
     pub console: ConsoleSection,
     /// How builds run.
     pub build: BuildSection,
-    /// What is kept so that nothing is built twice.
+    /// Limits of the cache of results.
     pub cache: CacheSection,
-    /// What stays in `.deploy`.
+    /// What `.deploy` contains.
     pub prune: PruneSection,
 }
 
@@ -59,14 +60,14 @@ pub struct ConfigFile {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct StoreEntry {
-    /// Makes the store deployable. A store without it is a template: it gives code to its descendants.
+    /// Where the store runs. A store without a deployment is a template for its descendants.
     pub deployment: Option<DeploymentEntry>,
     /// Ports for local development.
     pub local_ports: Option<LocalPorts>,
     /// Domain for local development.
     pub local_domain: Option<String>,
     /// Files that this store and its descendants do not inherit: gitignore rules, relative to
-    /// the app folder, in which brackets are literal.
+    /// the app folder. Brackets are literal.
     pub ignore_paths: Vec<String>,
 }
 
@@ -81,7 +82,7 @@ pub struct DeploymentEntry {
     pub cloud_region: Option<String>,
     /// Older spelling of `cloudRegion`.
     pub region: Option<String>,
-    /// The frontend that the store runs; may be left out when the project has one frontend app.
+    /// The frontend of the store. Not needed if the project has one frontend app.
     pub framework: Option<Framework>,
     /// Older spelling of `framework`.
     pub frontend: Option<Framework>,
@@ -100,19 +101,20 @@ pub struct LocalPorts {
     pub nuxt: Option<u16>,
 }
 
-/// How images are made and named. Serialized for its defaults, which the schema shows.
+/// How images are made and named.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct ImageSection {
-    /// The image that the default Dockerfile starts from: a reference, or `oci:<dir>:<name>` for
-    /// one in an OCI image layout, relative to the project.
+    /// The base image of the default Dockerfile: a reference, or `oci:<dir>:<name>` for an image
+    /// in an OCI image layout, relative to the project.
     pub base: String,
-    /// The platform that images are made for.
+    /// The platform of the images.
     pub platform: String,
-    /// A Dockerfile, relative to the project, for apps that have none of their own.
+    /// The Dockerfile of apps without their own, relative to the project.
     pub dockerfile: Option<String>,
-    /// Image names by app, where they are not `vue-storefront`, `vue-storefront-middleware` or the app's name.
+    /// Image names by app. The defaults are `vue-storefront` for frontends,
+    /// `vue-storefront-middleware` for the middleware, and the name of the app for other apps.
     pub names: IndexMap<String, String>,
 }
 
@@ -132,16 +134,16 @@ impl Default for ImageSection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct RegistrySection {
-    /// Host, and port if any; or `oci:<dir>` for a folder, an OCI image layout.
-    /// `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
+    /// The host with an optional port, or `oci:<dir>` for a folder with an OCI image layout.
+    /// `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` override it.
     pub url: Option<String>,
-    /// Speaks plain HTTP with the registry of `url`, although it is another machine: everybody
-    /// on the way can read the password and the images. It does not hold for a registry that a
-    /// flag or the environment names. (A registry on this machine needs no TLS.)
+    /// Uses plain HTTP for the registry in `url`, even if it is on another machine. The password
+    /// and the images are sent unencrypted. Registries from options and environment variables
+    /// are not affected. A registry on this machine needs no TLS.
     pub insecure: bool,
-    /// A file with certificates (PEM), relative to the project, of the authority that has signed
-    /// the registry's own. It is trusted beside the system's, and beside
-    /// `/etc/docker/certs.d/<host>/*.crt` and `~/.config/docker/certs.d/<host>/*.crt`.
+    /// A PEM file with CA certificates for the registry, relative to the project. They are
+    /// trusted in addition to those of the system, of `/etc/docker/certs.d/<host>/*.crt` and of
+    /// `~/.config/docker/certs.d/<host>/*.crt`.
     pub ca: Option<String>,
 }
 
@@ -150,22 +152,22 @@ pub struct RegistrySection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct ConsoleSection {
-    /// Address; `CLI_CONSOLE_API_URL` and `--console-api-url` win over it.
+    /// The address. `CLI_CONSOLE_API_URL` and `--console-api-url` override it.
     pub url: Option<String>,
-    /// Where apps that are neither frontend nor middleware listen, by app.
+    /// Addresses of apps that are neither frontend nor middleware, by app.
     pub apps: IndexMap<String, AppImage>,
 }
 
-/// Where an additional app listens.
+/// The address of an additional app.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct AppImage {
-    /// Public path; by default `/<app>/`.
+    /// The public path. The default is `/<app>/`.
     pub path: Option<String>,
-    /// Port inside the container.
+    /// The port in the container.
     pub port: u16,
-    /// Whether the app itself expects the path in front.
+    /// Whether the app expects requests with the public path.
     pub has_base_path: bool,
 }
 
@@ -184,35 +186,34 @@ impl Default for AppImage {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct BuildSection {
-    /// How many scripts run at once, at most; by default as many as there are cores.
+    /// The most scripts that run at once. The default is the number of cores.
     pub concurrency: Option<u16>,
-    /// Memory that all running scripts may take together, such as `3 GB`; by default what the
-    /// machine, or the container, has free.
+    /// The memory limit of all running scripts together, such as `3 GB`. The default is the free
+    /// memory of the machine or the container.
     pub max_memory: Option<String>,
-    /// Variables that scripts see, by app (or workspace package), and for all of them under `*`:
-    /// names, and patterns such as `SENTRY_*`. They are part of a result's key. `NODE_ENV`,
-    /// `NEXT_PUBLIC_*` and `NUXT_PUBLIC_*` need not be named.
+    /// Environment variables for scripts, by app or workspace package, or `*` for all: names, and
+    /// patterns such as `SENTRY_*`. They are part of the key of a result. `NODE_ENV`,
+    /// `NEXT_PUBLIC_*` and `NUXT_PUBLIC_*` are always included.
     pub env: IndexMap<String, Vec<String>>,
-    /// Apps whose builds do not depend on which store they are for. Such an app is built under a
-    /// neutral name in a neutral folder, and stores whose composed files are equal share one
-    /// result. The result of every other app belongs to its store.
+    /// Apps whose build does not depend on the store. Such an app is built in a neutral folder
+    /// under a neutral name, and stores with equal composed files share one result.
     pub shared: Vec<String>,
-    /// Files beside apps and packages that builds read: globs, relative to the project, such as
-    /// `config/**`. Files at the top of the project and `patches/` need not be named.
+    /// Globs of other files that builds read, relative to the project, such as `config/**`.
+    /// Files at the top of the project and `patches/` are always included.
     pub global_dependencies: Vec<String>,
-    /// Whether scripts can open nothing but what their keys know, as with `--sandbox`. It needs
-    /// Linux 5.13 or newer.
+    /// Whether scripts can open only their declared inputs, as with `--sandbox`. Requires Linux
+    /// 5.13 or newer.
     pub sandbox: bool,
 }
 
-/// What is kept so that nothing is built twice.
+/// Limits of the cache of results.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct CacheSection {
-    /// What the cache may take on disk, such as `10 GB`.
+    /// The most disk space of the cache, such as `10 GB`.
     pub max_size: String,
-    /// Days after which a result that was not used goes.
+    /// The days after which an unused result is removed.
     pub max_age_days: u16,
 }
 
@@ -225,19 +226,18 @@ impl Default for CacheSection {
     }
 }
 
-/// What stays in `.deploy`, and how large it may get. Serialized for its defaults, which the
-/// schema shows.
+/// What `.deploy` contains, and its size limits.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct PruneSection {
-    /// Keeps `.env` and `.env.*` files, which are left out otherwise.
+    /// Whether `.env` and `.env.*` files are kept.
     pub keep_env: bool,
-    /// What is left out of dependencies: globs against paths inside a package. `docs/` is a
-    /// folder, `!` in front keeps, the last that matches decides. It replaces the default list;
-    /// `[]` drops nothing.
+    /// Files of dependencies that are dropped: globs for paths in a package. `docs/` means a
+    /// folder, a leading `!` keeps files, and the last match decides. The list replaces the
+    /// default list; `[]` drops nothing.
     pub drop: Vec<String>,
-    /// How large `.deploy` may get, by app, and `*` for all others: `150 MB`, `0.5 GiB`.
+    /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
 }
 

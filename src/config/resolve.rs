@@ -1,4 +1,4 @@
-//! The written config and the folders, brought together into a [`Project`].
+//! Makes a [`Project`] of the config file and the folder tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::prune::PruneRules;
 use super::raw::ConfigFile;
 use super::{Project, ProjectSettings, StoreLocal, size};
 
-/// Makes the project, or says everything that contradicts itself.
+/// Makes the project, or returns all problems.
 pub fn resolve(
     root: &Path,
     path: &Path,
@@ -55,7 +55,7 @@ pub fn resolve(
         ..
     } = resolver;
     if !problems.is_empty() {
-        // From the top of the file down.
+        // In the order of the file.
         problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
         return Err(Error::Invalid {
             path: path.to_owned(),
@@ -67,7 +67,7 @@ pub fn resolve(
         path: root.join("apps"),
         problems: errors
             .into_iter()
-            .map(|error| Problem::new(error.to_string(), "give one of the two another id"))
+            .map(|error| Problem::new(error.to_string(), "rename one of them"))
             .collect(),
     })?;
     Ok(Project {
@@ -115,7 +115,7 @@ pub fn resolve(
     })
 }
 
-/// What is known while stores are put together, and what was found to be wrong.
+/// The state while a project is made, with the problems found so far.
 struct Resolver<'a> {
     text: &'a str,
     config: &'a ConfigFile,
@@ -148,7 +148,7 @@ impl Resolver<'_> {
                 let hint = did_you_mean(name, self.apps.iter().map(AppName::as_str));
                 self.notices.push(Notice {
                     message: format!(
-                        "`{}/{name}` belongs to no base app and is in no composition{hint}",
+                        "`{}/{name}` is not used, since there is no base app with this name{hint}",
                         folder.path
                     ),
                     place: NoticePlace::Folder(format!("{}/{name}", folder.path)),
@@ -166,7 +166,7 @@ impl Resolver<'_> {
         stores
     }
 
-    /// Git keeps no empty folders, so a deployable store may have none: a store of root.
+    /// Adds deployable stores that have no folder. Such a store consists of the base apps only.
     fn stores_without_folders(&mut self, stores: &mut Vec<Store>) {
         let with_folder: BTreeSet<String> =
             stores.iter().map(|store| store.id.to_string()).collect();
@@ -177,7 +177,7 @@ impl Resolver<'_> {
             if entry.deployment.is_none() {
                 let hint = did_you_mean(id, stores.iter().map(|store| store.id.as_str()));
                 let message = format!(
-                    "`stores.{}` has neither a folder nor a `deployment`, so it is no store{hint}",
+                    "`stores.{}` is not used, since it has neither a folder nor a `deployment`{hint}",
                     id.escape_debug()
                 );
                 self.notice(id, message);
@@ -188,7 +188,7 @@ impl Resolver<'_> {
                 .filter(|store| !self.config.stores.contains_key(store.id.as_str()));
             if let Some(near) = nearest(id, templates.map(|store| store.id.as_str())) {
                 let message = format!(
-                    "`stores.{}` has no folder, so it is the base apps alone; did you mean `{near}`?",
+                    "`stores.{}` has no folder, so the store consists of the base apps only; did you mean `{near}`?",
                     id.escape_debug()
                 );
                 self.notice(id, message);
@@ -206,7 +206,7 @@ impl Resolver<'_> {
                     self.problem(
                         &["stores", id],
                         error.to_string(),
-                        "give the store another id",
+                        "choose another id for the store",
                     );
                 }
             }
@@ -217,8 +217,8 @@ impl Resolver<'_> {
         let base = &self.config.image.base;
         let is_odd = |c: char| c.is_whitespace() || c.is_control();
         if base.is_empty() || base.contains(is_odd) {
-            let message = format!("`{}` names no image", base.escape_debug());
-            let help = "name one as `FROM` has it: `node:22-alpine`, or `oci:<dir>:<name>`";
+            let message = format!("`{}` is not a valid image reference", base.escape_debug());
+            let help = "write a reference as in `FROM`, such as `node:22-alpine`, or `oci:<dir>:<name>`";
             self.problem(&["image", "base"], message, help);
         }
     }
@@ -230,7 +230,7 @@ impl Resolver<'_> {
             .parse()
             .unwrap_or_else(|message| {
                 let help =
-                    "write system and processor in Docker's words: `linux/amd64`, `linux/arm64`";
+                    "write a platform of Docker, such as `linux/amd64` or `linux/arm64`";
                 self.problem(&["image", "platform"], message, help);
                 Platform::default()
             })
@@ -258,8 +258,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Image names begin with the project's, so two stores of one project would overwrite each
-    /// other's images.
+    /// Image names start with the project name. Two stores with the same project name would
+    /// overwrite each other's images.
     fn shared_names(&mut self, stores: &[Store]) {
         let mut known: BTreeMap<&str, Vec<&Store>> = BTreeMap::new();
         for store in stores {
@@ -267,13 +267,13 @@ impl Resolver<'_> {
                 continue;
             };
             let same = known.entry(deployment.project_name.as_str()).or_default();
-            // One id twice is another problem, and told as that.
+            // A duplicate id is reported elsewhere.
             if let Some(other) = same.iter().find(|other| other.id != store.id) {
                 let message = format!(
                     "`{}` and `{}` have the same `projectName`",
                     other.id, store.id
                 );
-                let help = "give each store its own: they would overwrite each other's images";
+                let help = "choose a unique name for each store; otherwise they overwrite each other's images";
                 let pointer = ["stores", store.id.as_str(), "deployment", "projectName"];
                 self.problem(&pointer, message, help);
             }
@@ -281,7 +281,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Apps that the sections `image`, `console` and `prune` speak of.
+    /// Checks the app names in the sections `image`, `console` and `prune`.
     fn app_names(&mut self) {
         let config = self.config;
         let of_image = config.image.names.keys().map(|app| ["image", "names", app]);
@@ -309,7 +309,7 @@ impl Resolver<'_> {
         }
         for (app, name) in &config.image.names {
             if !is_repository_component(name) {
-                let message = format!("`{}` is no valid image name", name.escape_debug());
+                let message = format!("`{}` is not a valid image name", name.escape_debug());
                 let help = "use lower-case letters and digits, separated by `-`, `_`, `.` or `/`";
                 self.problem(&["image", "names", app], message, help);
             }
@@ -329,7 +329,7 @@ impl Resolver<'_> {
 }
 
 impl Resolver<'_> {
-    /// Whom the variables in `build.env` are for.
+    /// Checks the names of apps and packages in `build.env`.
     fn env_names(&mut self, packages: &[&str]) {
         let config = self.config;
         for name in config.build.env.keys() {
@@ -347,14 +347,14 @@ impl Resolver<'_> {
                 None => "name an app, a workspace package, or `*` for all".into(),
             };
             let message = format!(
-                "there is neither an app nor a package `{}`",
+                "there is no app or package `{}`",
                 name.escape_debug()
             );
             self.problem(&["build", "env", name], message, help);
         }
     }
 
-    /// Apps that are built without a store's name.
+    /// Checks the app names in `build.shared`.
     fn shared_apps(&mut self) {
         let config = self.config;
         for (position, app) in config.build.shared.iter().enumerate() {
@@ -370,10 +370,10 @@ impl Resolver<'_> {
         }
     }
 
-    /// Bytes that a text such as `3 GB` means.
+    /// Parses a size such as `3 GB` to bytes.
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
         size::parse(text).unwrap_or_else(|| {
-            let message = format!("`{}` is no size", text.escape_debug());
+            let message = format!("`{}` is not a valid size", text.escape_debug());
             self.problem(pointer, message, size::HELP);
             0
         })

@@ -1,4 +1,4 @@
-//! A terminal: one live line per running unit, and a finished line above for each that ended.
+//! Reports to a terminal: one live line for each running unit, and one line for each finished unit.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::lines::line;
 use super::{Detail, Reporter};
 use crate::event::{Event, Unit};
 
-/// Live lines on standard error.
+/// A reporter that draws live lines on standard error.
 pub struct Bars {
     all: MultiProgress,
     running: HashMap<Unit, ProgressBar>,
@@ -32,7 +32,7 @@ impl Reporter for Bars {
         match event {
             Event::Started { unit } => {
                 let bar = self.all.add(ProgressBar::new_spinner());
-                // The literal cannot be wrong.
+                // This template is a constant, so it is valid.
                 if let Ok(style) =
                     ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {wide_msg}")
                 {

@@ -1,4 +1,4 @@
-//! Plain lines, for pipes and CI; on GitHub Actions the output of each unit in a group.
+//! Reports as plain lines, for pipes and CI. On GitHub Actions the output of each unit is a group.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -10,8 +10,7 @@ use tempfile::SpooledTempFile;
 use super::{Detail, Reporter, duration};
 use crate::event::{Event, Outcome, Stage, Unit, bytes};
 
-/// `<unit>:<stage>: <line>`, as turbo prefixes them, so that lines of parallel units can be
-/// told apart.
+/// A reporter that prints `<unit>:<stage>: <line>`, with the prefixes that turbo uses.
 pub struct Lines<W> {
     out: W,
     detail: Detail,
@@ -26,7 +25,7 @@ impl<W: Write + Send> Lines<W> {
 
 impl<W: Write + Send> Reporter for Lines<W> {
     fn report(&mut self, event: &Event) {
-        // Nobody to read it is no reason to end the work.
+        // The run continues when nobody reads its output.
         let _ = match event {
             Event::Output { unit, line } => writeln!(self.out, "{}: {line}", prefix(unit)),
             other => write_line(&mut self.out, other, self.detail),
@@ -38,15 +37,16 @@ impl<W: Write + Send> Reporter for Lines<W> {
     }
 }
 
-/// The same with a unit's output held back until it has ended: groups cannot interleave.
+/// A reporter that prints the output of a unit as one group when the unit has ended. GitHub
+/// does not support interleaved groups.
 pub struct Groups<W> {
     out: W,
     detail: Detail,
     held: HashMap<Unit, BufWriter<SpooledTempFile>>,
 }
 
-/// Bytes of a unit's output that are held in memory; more goes to a temporary file.
-const HELD: usize = 64 << 10;
+/// The most bytes of a unit's output that are held in memory. The rest is in a temporary file.
+const HELD_IN_MEMORY: usize = 64 << 10;
 
 impl<W: Write + Send> Groups<W> {
     /// Writes to `out`, which is standard error.
@@ -63,11 +63,12 @@ impl<W: Write + Send> Groups<W> {
             return Ok(());
         };
         writeln!(self.out, "::group::{} {unit}", unit.work())?;
-        // A line of a script must not be taken for a command of the runner, whatever it
-        // says: between these two marks the runner listens to nothing.
+        // The runner executes commands that it finds in output. Between these two marks it
+        // ignores them.
         let token = format!("alokai-{:x}", RandomState::new().hash_one(unit));
         writeln!(self.out, "::stop-commands::{token}")?;
-        // Whatever the disk says, the marks are closed; the unit's log has all lines.
+        // The second mark is printed even if the output cannot be read. The unit's log file has
+        // all lines.
         let copied = held
             .into_inner()
             .map_err(IntoInnerError::into_error)
@@ -86,7 +87,7 @@ impl<W: Write + Send> Reporter for Groups<W> {
         let _ = match event {
             Event::Output { unit, line } => {
                 if !self.held.contains_key(unit) {
-                    let held = BufWriter::new(SpooledTempFile::new(HELD));
+                    let held = BufWriter::new(SpooledTempFile::new(HELD_IN_MEMORY));
                     self.held.insert(unit.clone(), held);
                 }
                 let held = self.held.get_mut(unit);
@@ -112,7 +113,7 @@ impl<W: Write + Send> Reporter for Groups<W> {
     }
 }
 
-/// What GitHub shows beside the commit.
+/// Prints an annotation, which GitHub shows beside the commit.
 fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result<()> {
     let escape = |text: &str| {
         text.replace('%', "%25")
@@ -139,7 +140,7 @@ fn write_line(out: &mut impl Write, event: &Event, detail: Detail) -> std::io::R
     }
 }
 
-/// What people read of an event that is no output.
+/// The text of an event other than [`Event::Output`]. `None` for an event that is not shown.
 pub fn line(event: &Event, detail: Detail) -> Option<String> {
     Some(match event {
         Event::StageStarted {
@@ -160,7 +161,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
             dependencies,
             ..
         } => sizes(unit, *own, dependencies)?,
-        // Over before it could be read, or said together with why a script runs.
+        // These units end soon, or their start is reported by `Missed`.
         Event::Started { unit } if unit.stage <= Stage::Prune => return None,
         Event::Started { unit } => format!("   {} {unit}", unit.work()),
         Event::Missed { unit, miss } => {
@@ -182,7 +183,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
                 Outcome::Done { note: Some(note) } => format!("ok {stage} {unit} ({time}): {note}"),
                 Outcome::Failed { message } => format!("FAILED {stage} {unit} ({time}): {message}"),
                 Outcome::Skipped { because } => {
-                    format!("skipped {stage} {unit} because of {because}")
+                    format!("skipped {stage} {unit}: {because} failed")
                 }
             }
         }
@@ -190,24 +191,24 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
     })
 }
 
-/// Dependencies that are named; the others are one sum.
-const NAMED: usize = 5;
+/// The number of dependencies that are named. The others are one sum.
+const NAMED_DEPENDENCIES: usize = 5;
 
-/// The largest dependencies of a unit, none where it has none.
+/// The largest dependencies of a unit. `None` if it has no dependencies.
 fn sizes(unit: &Unit, own: u64, dependencies: &IndexMap<String, u64>) -> Option<String> {
     if dependencies.is_empty() {
         return None;
     }
     let size = |name: &str, size: u64| format!("{name} {}", bytes(size));
-    let largest = dependencies.iter().take(NAMED);
+    let largest = dependencies.iter().take(NAMED_DEPENDENCIES);
     let mut parts: Vec<_> = largest.map(|(name, bytes)| size(name, *bytes)).collect();
-    let rest = dependencies.len().saturating_sub(NAMED);
+    let rest = dependencies.len().saturating_sub(NAMED_DEPENDENCIES);
     if rest > 0 {
-        let sum = dependencies.values().skip(NAMED).sum();
+        let sum = dependencies.values().skip(NAMED_DEPENDENCIES).sum();
         parts.push(size(&format!("{rest} more"), sum));
     }
-    parts.push(size("its own files", own));
-    // A name and its size stay together.
+    parts.push(size("own files", own));
+    // A line is not broken between a name and its size.
     let parts: Vec<_> = parts
         .iter()
         .map(|part| part.replace(' ', "\u{a0}"))

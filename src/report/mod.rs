@@ -1,4 +1,4 @@
-//! Events to people and machines. A report reads events and knows no stage.
+//! Reports of events, for people and machines. A report does not know the stages.
 
 mod bars;
 mod lines;
@@ -14,26 +14,26 @@ pub use summary::{Deployed, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};
 
-/// How much is said of why a script runs.
+/// How much a report says about why a script runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// One line a unit.
+    /// One line for each unit.
     Short,
-    /// Everything, with a line for each change.
+    /// One line for each change.
     Full,
 }
 
-/// Shows events as they come.
+/// Shows events as they arrive.
 pub trait Reporter: Send {
     /// Takes the next event.
     fn report(&mut self, event: &Event);
 
-    /// Everything has been reported; leaves the screen in order.
+    /// Called after the last event. Restores the screen.
     fn finish(&mut self);
 }
 
-/// Starts a thread that hands events to the reporter. Join it after the last [`Events`] is
-/// dropped.
+/// Starts a thread that passes events to the reporter. The thread ends when the last [`Events`]
+/// is dropped.
 pub fn start(mut reporter: Box<dyn Reporter>) -> (Events, JoinHandle<()>) {
     let (events, received) = Events::channel();
     let thread = std::thread::spawn(move || {
@@ -45,7 +45,7 @@ pub fn start(mut reporter: Box<dyn Reporter>) -> (Events, JoinHandle<()>) {
     (events, thread)
 }
 
-/// A duration for people: `0.4 s`, `41.2 s`, `3 min 05 s`.
+/// A duration as text: `0.4 s`, `41.2 s`, `3 min 05 s`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
@@ -53,7 +53,7 @@ pub fn duration(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a positive time"
+        reason = "a duration is positive"
     )]
     let whole = seconds.round() as u64;
     format!("{} min {:02} s", whole / 60, whole % 60)

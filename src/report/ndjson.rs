@@ -1,11 +1,11 @@
-//! One JSON object a line, for machines.
+//! Reports as NDJSON: one JSON object a line.
 
 use std::io::Write;
 
 use super::Reporter;
 use crate::event::Event;
 
-/// Writes every event as it is.
+/// A reporter that writes every event as JSON.
 pub struct Ndjson<W> {
     out: W,
 }
@@ -20,7 +20,7 @@ impl<W: Write + Send> Ndjson<W> {
 impl<W: Write + Send> Reporter for Ndjson<W> {
     fn report(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
-            // Whole lines, at once: a reader may look at any moment.
+            // A reader must never see half a line.
             let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
         }
     }

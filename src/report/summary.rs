@@ -1,4 +1,4 @@
-//! What a run made, as a table for people and an object for machines.
+//! The summary of a run, as a table for people and an object for machines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::duration;
 use crate::event::bytes;
 
-/// One unit's results, as far as it came.
+/// The results of one unit. A field is `None` if the run did not get that far.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SummaryRow {
@@ -16,11 +16,11 @@ pub struct SummaryRow {
     pub store_id: String,
     /// The app.
     pub app: String,
-    /// Time of the build script.
+    /// Time of the script in seconds.
     pub build_seconds: Option<f64>,
-    /// `miss` when the script ran, `hit`, or whose result was reused.
+    /// `miss` if the script ran, `hit`, or `reused from <unit>`.
     pub cache: Option<String>,
-    /// Whether its image was there before the run.
+    /// Whether the image existed before the run.
     pub was_there: bool,
     /// Bytes in `.deploy`.
     pub deploy_bytes: Option<u64>,
@@ -28,11 +28,11 @@ pub struct SummaryRow {
     pub image_bytes: Option<u64>,
     /// Digest of the pushed manifest.
     pub digest: Option<String>,
-    /// Full reference.
+    /// Full image reference.
     pub reference: Option<String>,
 }
 
-/// A store that the console has taken.
+/// A store that was deployed.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployed {
@@ -40,33 +40,33 @@ pub struct Deployed {
     pub store_id: String,
     /// Its address.
     pub address: String,
-    /// What runs it on this machine, where nobody else does.
+    /// With `--local`: the commands that run it on this machine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
 
-/// Everything that a run made.
+/// The results of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SummaryTable {
-    /// The script, if it is another one than `build`.
+    /// The script, if it is not `build`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
-    /// Units in the plan's order.
+    /// Units in the order of the plan.
     pub units: Vec<SummaryRow>,
     /// Deployed stores with their public addresses.
     pub deployed: Vec<Deployed>,
-    /// What would save time the next time.
+    /// Suggestions that save time in later runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// Wall time of the run.
+    /// Wall time of the run in seconds.
     pub seconds: f64,
-    /// Wall time of this program itself.
+    /// Wall time in seconds that the program did not spend waiting.
     pub own_seconds: f64,
 }
 
 impl SummaryTable {
-    /// The table, and below it every reference, whole, so that it can be copied.
+    /// The table, and below it the full image references.
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
@@ -133,7 +133,7 @@ impl SummaryTable {
                 writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
                 continue;
             }
-            writeln!(out, "{} runs at {} by", deployed.store_id, deployed.address)?;
+            writeln!(out, "to run {} at {}:", deployed.store_id, deployed.address)?;
             for command in &deployed.commands {
                 writeln!(out, "  {command}")?;
             }
@@ -143,7 +143,7 @@ impl SummaryTable {
         }
         writeln!(
             out,
-            "{} in all, {} of it alokai's own",
+            "took {} (alokai itself: {})",
             duration(self.seconds),
             duration(self.own_seconds)
         )
@@ -151,7 +151,7 @@ impl SummaryTable {
 }
 
 impl SummaryTable {
-    /// How much was not built, and whose results served others.
+    /// The number of cache hits, and the results that several stores share.
     fn write_builds(&self, out: &mut String) -> std::fmt::Result {
         let with = |what: &str| {
             self.units
@@ -171,18 +171,18 @@ impl SummaryTable {
         let there = self.units.iter().filter(|row| row.was_there).count();
         if there > 0 {
             let was = if there == 1 {
-                "image was"
+                "image exists"
             } else {
-                "images were"
+                "images exist"
             };
-            writeln!(out, "{there} {was} there already, made of the same")?;
+            writeln!(out, "{there} {was} already, made from the same inputs")?;
         }
         if ran + hits + reused == 0 {
             return Ok(());
         }
         let is_build = self.script.is_none();
         let done = if is_build { "built" } else { "ran" };
-        let noun = if hits == 1 { "hit" } else { "hits" };
+        let noun = if hits == 1 { "cache hit" } else { "cache hits" };
         writeln!(
             out,
             "{ran} {done}, {hits} {noun}, {reused} reused from other stores"
@@ -195,10 +195,10 @@ impl SummaryTable {
     }
 }
 
-/// The time of a script that ran, else where the result comes from.
+/// The time of a script that ran, or the source of the result.
 fn build(row: &SummaryRow) -> String {
     match row.cache.as_deref() {
-        _ if row.was_there => "there".into(),
+        _ if row.was_there => "exists".into(),
         None | Some("miss") => row.build_seconds.map_or("-".into(), duration),
         Some("hit") => "hit".into(),
         Some(_) => "reused".into(),

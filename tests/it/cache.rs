@@ -377,7 +377,7 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
         let run = project.alokai(&test).succeeds();
         assert!(
             run.stderr
-                .contains("runs in any case: it tests what runs elsewhere")
+                .contains("always runs: it tests what runs elsewhere")
                 && run.stderr.contains("TESTED")
         );
     }

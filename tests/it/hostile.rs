@@ -92,7 +92,7 @@ fn store_ids_cannot_lead_out_of_their_folder() {
         let project = Project::shop().config(&config.to_string());
         let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
         assert!(
-            run.stderr.contains("is no valid store id"),
+            run.stderr.contains("is not a valid store id"),
             "{id}: {}",
             run.stderr
         );

@@ -213,7 +213,7 @@ fn a_folder_that_a_lock_file_reaches_counts_or_nothing_is_kept() {
         .succeeds();
     assert!(
         run.stderr
-            .contains("runs in any case: it depends on `left@link:"),
+            .contains("always runs: it depends on `left@link:"),
         "{}",
         run.stderr
     );
