@@ -27,18 +27,18 @@ pub enum Destination {
         path: String,
     },
     /// An image layout.
-    Layout(Folder),
+    Layout(LayoutFolder),
 }
 
 /// An image layout, which is made when the first image comes.
-pub struct Folder {
+pub struct LayoutFolder {
     path: PathBuf,
     layout: OnceLock<Layout>,
     /// What is to be listed next.
     waiting: Mutex<Vec<Listing>>,
 }
 
-impl Folder {
+impl LayoutFolder {
     /// Makes the layout, unless that was done.
     pub fn layout(&self) -> Result<&Layout, oci::Error> {
         if let Some(layout) = self.layout.get() {
@@ -71,7 +71,7 @@ impl Folder {
 }
 
 /// An image that has its name already.
-pub struct Tagged {
+pub struct TaggedImage {
     /// Of its manifest.
     pub digest: Digest,
     /// Bytes of its layers, as they are stored.
@@ -90,7 +90,7 @@ impl Destination {
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })
             }
-            Target::Layout { folder, .. } => Ok(Self::Layout(Folder {
+            Target::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
                 path: folder.clone(),
                 layout: OnceLock::new(),
                 waiting: Mutex::default(),
@@ -107,7 +107,7 @@ impl Destination {
     }
 
     /// What has that name, if anything has.
-    pub async fn find(&self, reference: &Reference) -> Result<Option<Tagged>, StageError> {
+    pub async fn find(&self, reference: &Reference) -> Result<Option<TaggedImage>, StageError> {
         let (manifest, digest, config) = match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
@@ -116,7 +116,7 @@ impl Destination {
                 };
                 // A list of manifests is none of ours, nor is anything unreadable.
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&found.bytes) else {
-                    return Ok(Some(Tagged::foreign(found.digest)));
+                    return Ok(Some(TaggedImage::foreign(found.digest)));
                 };
                 let config = client.blob(&repository, &manifest.config).await?;
                 (manifest, found.digest, config)
@@ -131,7 +131,7 @@ impl Destination {
                     return Ok(None);
                 };
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
-                    return Ok(Some(Tagged::foreign(found.digest)));
+                    return Ok(Some(TaggedImage::foreign(found.digest)));
                 };
                 let mut layers = manifest.layers.iter();
                 let is_whole = layers.all(|layer| layout.blobs().holds(layer));
@@ -146,7 +146,7 @@ impl Destination {
         };
         let config: Value = serde_json::from_slice(&config).unwrap_or_default();
         let labels = config["config"]["Labels"].clone();
-        Ok(Some(Tagged {
+        Ok(Some(TaggedImage {
             digest,
             size: manifest.size(),
             labels: serde_json::from_value(labels).unwrap_or_default(),
@@ -313,7 +313,7 @@ impl Destination {
     }
 }
 
-impl Tagged {
+impl TaggedImage {
     /// Something that none of our runs has made.
     fn foreign(digest: Digest) -> Self {
         Self {

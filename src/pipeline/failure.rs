@@ -133,11 +133,11 @@ pub enum StageError {
     /// A base image.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Base(#[from] base::Missing),
+    Base(#[from] base::BaseUnavailable),
     /// A tag that stands for something else.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Taken(#[from] skip::Taken),
+    Taken(#[from] skip::TagConflict),
     /// The console.
     #[error(transparent)]
     #[diagnostic(transparent)]

@@ -20,7 +20,7 @@ pub const RECORD: &str = ".alokai/live.json";
 /// Everything that would be live, by store.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct LiveRecord {
     schema_version: u32,
     stores: BTreeMap<String, StoreRecord>,
 }
@@ -55,7 +55,7 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Li
         let unit = Unit::store(Stage::Deploy, &release.store);
         let note = |live: &Live| Some(live.address.clone());
         let result = context.events.observe(&unit, note, || {
-            let mut record: Record = stored::read(&path)?.unwrap_or_default();
+            let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
             record.schema_version = 1;
             record
                 .stores

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub use build::{Built, Error as BuildError, Origin, forecast};
 pub use builder::Image;
 pub use clean::clean;
-pub use compose::{Changes, Workdir, changes};
+pub use compose::{ComposeChanges, Workdir, changes};
 pub use context::{Access, Clients, Context, Interrupt, ScriptEnvironment};
 pub use deploy::{Error as ConsoleError, Live};
 pub use destination::collect_layers;
@@ -43,14 +43,14 @@ pub use failure::{Error, Failure, Io, StageError};
 pub use lock::Lock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
-pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, Rules, enforce};
+pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{BUILD, Plan};
 use crate::store::{StoreId, UnitId};
 use failure::Settled;
-use preflight::Ready;
-use skip::There;
+use preflight::PreparedRun;
+use skip::PresentImage;
 
 /// Where results are kept, relative to the project.
 pub const CACHE: &str = ".alokai/cache";
@@ -169,7 +169,7 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
 }
 
 /// The plan without what is there already.
-fn less(plan: &Arc<Plan>, there: &[There]) -> Arc<Plan> {
+fn less(plan: &Arc<Plan>, there: &[PresentImage]) -> Arc<Plan> {
     if there.is_empty() {
         return Arc::clone(plan);
     }
@@ -180,7 +180,7 @@ fn less(plan: &Arc<Plan>, there: &[There]) -> Arc<Plan> {
 /// The first four stages; none when that is all that was asked for.
 fn to_images(
     plan: &Arc<Plan>,
-    ready: &Ready,
+    ready: &PreparedRun,
     context: &Arc<Context>,
     gate: &mut Gate,
     summary: &mut Summary,
@@ -274,7 +274,7 @@ fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -
 
 impl Row {
     /// Of a unit for which nothing has to be done.
-    fn there(there: &There) -> Self {
+    fn there(there: &PresentImage) -> Self {
         Self {
             unit: there.pushed.unit.clone(),
             build: None,

@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 use super::attest;
-use super::base::{Base, Missing, Sources};
-use super::builder::{Builder, DockerBuilder, Image, OciBuilder, Order};
+use super::base::{BaseSources, BaseUnavailable, PinnedBase};
+use super::builder::{DaemonlessBuilder, DockerBuilder, Image, ImageBuilder, ImageOrder};
 use super::context::Context;
 use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
@@ -30,24 +30,24 @@ const AT_ONCE: usize = 8;
 
 /// What stages after the build need, all of it there.
 #[derive(Default)]
-pub struct Ready {
+pub struct PreparedRun {
     docker: OnceCell<DockerBuilder>,
-    oci: Option<OciBuilder>,
+    oci: Option<DaemonlessBuilder>,
     destination: Option<Arc<Destination>>,
-    bases: BTreeMap<String, Arc<Base>>,
+    bases: BTreeMap<String, Arc<PinnedBase>>,
     /// Units whose images the engine makes.
     by_engine: BTreeSet<UnitId>,
     /// Images that are where they go already, made of the same.
-    pub there: Vec<skip::There>,
+    pub there: Vec<skip::PresentImage>,
 }
 
-impl Ready {
+impl PreparedRun {
     /// Makes an image. What only the engine can do may show first when a Dockerfile meets its base
     /// and its files: `ADD` of an archive, or a signal that is not known here.
     pub async fn build(
         &self,
         plan: &Plan,
-        order: Order<'_>,
+        order: ImageOrder<'_>,
         context: &Arc<Context>,
     ) -> Result<Image, StageError> {
         let image = order.image;
@@ -76,7 +76,7 @@ impl Ready {
     }
 
     /// Who has made an image.
-    pub fn maker(&self, image: &Image) -> &dyn Builder {
+    pub fn maker(&self, image: &Image) -> &dyn ImageBuilder {
         match &image.made {
             Some(_) => self.oci.as_ref().expect("it has made it"),
             None => self.docker.get().expect("it has made it"),
@@ -123,7 +123,10 @@ impl Ready {
     }
 
     /// The bases of an image, pinned.
-    pub fn bases_of<'a>(&'a self, image: &'a ImagePlan) -> impl Iterator<Item = &'a Arc<Base>> {
+    pub fn bases_of<'a>(
+        &'a self,
+        image: &'a ImagePlan,
+    ) -> impl Iterator<Item = &'a Arc<PinnedBase>> {
         let keys = image.base_keys();
         keys.filter_map(|key| self.bases.get(&key))
     }
@@ -149,7 +152,7 @@ impl Ready {
 
 /// Asks engine, registry and console at once, and reports everything that is missing; then
 /// bases and images.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
+pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
@@ -161,9 +164,9 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> 
     }
 }
 
-async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
+async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
-        return Ok(Ready::default());
+        return Ok(PreparedRun::default());
     }
     // Before anything is asked, since a registry would see the password.
     let exposed = exposed(plan, context);
@@ -187,7 +190,7 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
     let destination = destination.map_err(&mut kept).ok().flatten();
     let _ = console.map_err(&mut kept);
     let mut ready = if is_engine_missing {
-        Ready::default()
+        PreparedRun::default()
     } else {
         let found = bases(plan, docker, context).await;
         let kept = |mut more: Vec<_>| problems.append(&mut more);
@@ -198,7 +201,7 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
         return Err(failed(problems));
     }
     ready.destination = destination.map(Arc::new);
-    ready.oci = Some(OciBuilder::new(
+    ready.oci = Some(DaemonlessBuilder::new(
         packed(&plan.project),
         ready.bases.clone(),
         ready.destination.clone(),
@@ -268,7 +271,7 @@ async fn connected<'a>(
 }
 
 /// Lines that made images Docker's: each once, however many stores have it.
-fn for_docker(plan: &Plan, ready: &Ready) -> BTreeSet<String> {
+fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
     let is_there = |image: &&ImagePlan| {
         let mut there = ready.there.iter();
         there.any(|there| there.pushed.unit == image.unit)
@@ -336,12 +339,12 @@ async fn bases(
     plan: &Plan,
     mut docker: Option<Docker>,
     context: &Arc<Context>,
-) -> Result<Ready, Vec<StageError>> {
+) -> Result<PreparedRun, Vec<StageError>> {
     let layout = match &plan.target {
         Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };
-    let sources = Sources {
+    let sources = BaseSources {
         project: &plan.project,
         layout,
         context,
@@ -354,7 +357,7 @@ async fn bases(
             wanted.insert((key, by_engine), (name, &image.platform));
         }
     }
-    let mut ready = Ready::default();
+    let mut ready = PreparedRun::default();
     let mut problems = Vec::new();
     let own = wanted.iter().filter(|((_, by_engine), _)| !by_engine);
     let found: Vec<_> = futures_util::stream::iter(own)
@@ -399,7 +402,7 @@ async fn bases(
             Some(Err(error)) => Some(Box::new(error)),
             None => None,
         };
-        problems.push(StageError::from(Missing {
+        problems.push(StageError::from(BaseUnavailable {
             name: (*name).clone(),
             own: Box::new(error),
             engine,

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use super::build::Memory;
 use super::context::{Context, Interrupt};
 use super::failure::Io;
-use super::sandbox::{Denied, NotStarted, Sandbox, Watch};
+use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
 use crate::event::Unit;
 
 /// Lines of a failed script that its error shows.
@@ -48,7 +48,7 @@ pub struct Ended {
     /// Its last lines.
     pub tail: Vec<String>,
     /// What its sandbox refused it, as far as it says so.
-    pub denied: Vec<Denied>,
+    pub denied: Vec<DeniedPath>,
 }
 
 /// Why a script could not be run to its end.
@@ -83,7 +83,9 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     let sink = Arc::new(Mutex::new(Sink {
         log,
         tail: VecDeque::with_capacity(TAIL),
-        watch: script.sandbox.map(|it| Watch::new(it, script.folder)),
+        watch: script
+            .sandbox
+            .map(|it| DenialScanner::new(it, script.folder)),
     }));
     let stdout = child
         .stdout
@@ -246,7 +248,7 @@ fn signal(group: Option<Pid>, signal: Signal) {
 struct Sink<'a> {
     log: std::fs::File,
     tail: VecDeque<String>,
-    watch: Option<Watch<'a>>,
+    watch: Option<DenialScanner<'a>>,
 }
 
 async fn read(

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::destination::AT_ONCE;
 use super::failure::{Settled, StageError};
 use super::halt::Halt;
-use super::preflight::Ready;
+use super::preflight::PreparedRun;
 use crate::event::{Events, Stage, Unit};
 use crate::plan::{Plan, Reference};
 use crate::store::UnitId;
@@ -41,7 +41,7 @@ impl Pushed {
 /// Pushes every image.
 pub async fn run(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     images: Vec<Image>,
     context: &Arc<Context>,
 ) -> Settled<Pushed> {
@@ -75,7 +75,7 @@ pub async fn run(
 
 /// Its name comes last: whoever pulls by it gets all there is.
 async fn one(
-    (plan, ready): (&Plan, &Ready),
+    (plan, ready): (&Plan, &PreparedRun),
     unit: &Unit,
     image: &Image,
     sending: &Semaphore,

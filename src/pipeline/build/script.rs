@@ -18,7 +18,7 @@ use crate::cache::{self, Entry, Figures, Finished, OutputDigest};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
-use crate::pipeline::sandbox::{self, Sandbox, Undeclared, Upstream};
+use crate::pipeline::sandbox::{self, Sandbox, Undeclared, UpstreamResult};
 use crate::plan::{Plan, Task, TaskId};
 
 /// A script that has ended well.
@@ -262,7 +262,7 @@ fn restrict(
     for need in &plan.task(id).upstream {
         let place = surroundings::read_by(plan, id, *need)?;
         let sources = place.sources.iter().map(ToString::to_string);
-        upstream.push(Upstream {
+        upstream.push(UpstreamResult {
             made: place
                 .files()
                 .map(|made| made.into_iter().chain(sources).collect()),

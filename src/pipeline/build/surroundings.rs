@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use super::super::compose::NodeModules;
+use super::super::compose::NodeModulesLink;
 use super::super::failure::Io;
 use super::opened::Watch;
 use super::result::{Place, RestoreError, Snapshot};
@@ -50,7 +50,7 @@ fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<
     let Some(composition) = composition else {
         return Ok(());
     };
-    let links = NodeModules::of(store, composition);
+    let links = NodeModulesLink::of(store, composition);
     if links.differs() {
         links.make_in(store)?;
     }

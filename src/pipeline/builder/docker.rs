@@ -11,8 +11,8 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
-use super::context::Pack;
-use super::{Builder, Image, Order};
+use super::context::ContextArchive;
+use super::{Image, ImageBuilder, ImageOrder};
 use crate::event::Unit;
 use crate::pipeline::context::Context;
 use crate::pipeline::docker::{self, Error};
@@ -39,8 +39,8 @@ impl DockerBuilder {
     }
 }
 
-impl Builder for DockerBuilder {
-    fn build<'a>(&'a self, order: Order<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
+impl ImageBuilder for DockerBuilder {
+    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
         async move { Ok(build(&self.docker, order, &self.context).await?) }.boxed_local()
     }
 
@@ -62,8 +62,8 @@ impl Builder for DockerBuilder {
     }
 }
 
-async fn build(docker: &Docker, order: Order<'_>, context: &Context) -> Result<Image, Error> {
-    let Order {
+async fn build(docker: &Docker, order: ImageOrder<'_>, context: &Context) -> Result<Image, Error> {
+    let ImageOrder {
         unit,
         artifact,
         image,
@@ -86,7 +86,7 @@ async fn build(docker: &Docker, order: Order<'_>, context: &Context) -> Result<I
 
     // The context is written while the engine reads it; it is never whole in memory.
     let (reader, writer) = tokio::io::duplex(256 * 1024);
-    let pack = Pack {
+    let pack = ContextArchive {
         workdir: artifact.workdir.clone(),
         dockerfile: image.dockerfile.clone(),
         modified: u64::try_from(image.modified).unwrap_or(0),

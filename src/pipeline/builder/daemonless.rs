@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::context::{ContextFiles, context_files};
-use super::layers::{Part, split};
-use super::{Builder, Image, Order};
+use super::layers::{LayerPart, split};
+use super::{Image, ImageBuilder, ImageOrder};
 use crate::event::Unit;
-use crate::pipeline::base::{Base, BaseImage};
+use crate::pipeline::base::{PinnedBase, ReadableBase};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::{ImagePlan, Maker};
@@ -30,20 +30,20 @@ const AT_ONCE: usize = 3;
 const TIMELESS: i64 = 315_532_800;
 
 /// Makes images itself.
-pub struct OciBuilder {
+pub struct DaemonlessBuilder {
     /// Where layers are packed and kept.
     folder: PathBuf,
     blobs: Blobs,
     /// One image is packed at a time, by all cores; so what the next has in common with it is
     /// there already.
     packing: tokio::sync::Mutex<()>,
-    bases: BTreeMap<String, Arc<Base>>,
+    bases: BTreeMap<String, Arc<PinnedBase>>,
     destination: Option<Arc<Destination>>,
 }
 
 /// An image that this program has made.
 #[derive(Clone)]
-pub struct OciImage {
+pub struct AssembledImage {
     /// The manifest, as it is sent.
     bytes: Vec<u8>,
     /// Its name by content.
@@ -51,22 +51,22 @@ pub struct OciImage {
     /// The config, as it is sent.
     config: Vec<u8>,
     /// What it is made from.
-    base: Arc<Base>,
+    base: Arc<PinnedBase>,
     /// Its own layers.
     layers: Vec<Descriptor>,
 }
 
-impl std::fmt::Debug for OciImage {
+impl std::fmt::Debug for AssembledImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.manifest.digest)
     }
 }
 
-impl OciBuilder {
+impl DaemonlessBuilder {
     /// Keeps layers in `folder`.
     pub fn new(
         (folder, blobs): (PathBuf, Blobs),
-        bases: BTreeMap<String, Arc<Base>>,
+        bases: BTreeMap<String, Arc<PinnedBase>>,
         destination: Option<Arc<Destination>>,
     ) -> Self {
         Self {
@@ -78,8 +78,8 @@ impl OciBuilder {
         }
     }
 
-    async fn one(&self, order: Order<'_>) -> Result<Image, StageError> {
-        let Order {
+    async fn one(&self, order: ImageOrder<'_>) -> Result<Image, StageError> {
+        let ImageOrder {
             artifact, image, ..
         } = order;
         let Maker::Oci(recipe) = &image.maker else {
@@ -104,7 +104,7 @@ impl OciBuilder {
             packed.unwrap_or_else(|crashed| std::panic::resume_unwind(crashed.into_panic()))?;
         drop(alone);
 
-        let steps = Steps {
+        let steps = RecipeResult {
             config: applied.config,
             history: applied.history,
         };
@@ -132,7 +132,7 @@ impl OciBuilder {
             unit: artifact.unit.clone(),
             reference: order.reference.clone(),
             size: manifest.size(),
-            made: Some(OciImage {
+            made: Some(AssembledImage {
                 bytes,
                 manifest: descriptor,
                 config,
@@ -177,15 +177,15 @@ impl OciBuilder {
         Ok(manifest.digest)
     }
 
-    fn made<'a>(&'a self, image: &'a Image) -> (&'a OciImage, &'a Destination) {
+    fn made<'a>(&'a self, image: &'a Image) -> (&'a AssembledImage, &'a Destination) {
         let made = image.made.as_ref().expect("this builder has made it");
         let destination = self.destination.as_ref().expect("the run pushes");
         (made, destination)
     }
 }
 
-impl Builder for OciBuilder {
-    fn build<'a>(&'a self, order: Order<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
+impl ImageBuilder for DaemonlessBuilder {
+    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
         self.one(order).boxed_local()
     }
 
@@ -224,11 +224,11 @@ fn layers(
     kind: crate::store::AppKind,
     modified: i64,
     blobs: &Blobs,
-) -> Result<Vec<(Part, Layer)>, StageError> {
+) -> Result<Vec<(LayerPart, Layer)>, StageError> {
     let mut packed = Vec::new();
     for (part, entries) in split(entries, kind) {
         // Servers tell browsers by it whether a file is another one than before.
-        let time = if part == Part::App {
+        let time = if part == LayerPart::App {
             modified
         } else {
             TIMELESS
@@ -239,19 +239,19 @@ fn layers(
 }
 
 /// What a Dockerfile's steps have come to.
-struct Steps {
+struct RecipeResult {
     config: Value,
     history: Vec<History>,
 }
 
-impl Steps {
+impl RecipeResult {
     /// The image's config: the base's, changed by the steps, with its layers and ours.
     fn config_of(
         self,
-        base: &BaseImage,
+        base: &ReadableBase,
         image: &ImagePlan,
         labels: &BTreeMap<String, String>,
-        packed: &[(Part, Layer)],
+        packed: &[(LayerPart, Layer)],
     ) -> Value {
         let mut config = self.config;
         let created = Timestamp::from_second(image.modified)
@@ -284,9 +284,9 @@ impl Steps {
         );
         history.extend(packed.iter().map(|(part, _)| {
             let what = match part {
-                Part::Framework => "the framework",
-                Part::Dependencies => "other dependencies",
-                Part::App => "the app",
+                LayerPart::Framework => "the framework",
+                LayerPart::Dependencies => "other dependencies",
+                LayerPart::App => "the app",
             };
             json!({ "created": created, "created_by": format!("alokai: {what}") })
         }));

@@ -9,41 +9,41 @@ use rayon::prelude::*;
 
 use super::super::failure::Io;
 use super::super::lock::own_folder;
-use super::folders::Folders;
-use super::links::NodeModules;
-use super::manifest::{Held, Manifest, Place, Written, is_below};
-use super::sources::Sources;
-use super::staging::{Staging, fill};
+use super::folders::RealFolders;
+use super::links::NodeModulesLink;
+use super::manifest::{FileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
+use super::sources::SourceFiles;
+use super::staging::{StagingFolder, fill};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 
 /// What differs from the last compose.
-pub struct Work<'a> {
+pub struct StoreUpdate<'a> {
     project: &'a Path,
     store: &'a StorePlan,
     /// `.out/<store>`.
     folder: PathBuf,
-    place: Place,
+    place: ManifestFiles,
     /// Whether nothing in the folder is known to be right, so that the store is made anew.
     is_new: bool,
     /// Whether the last compose ended.
     is_complete: bool,
-    write: Vec<Item<'a>>,
+    write: Vec<ComposedPath<'a>>,
     /// Files that are right, and that only the manifest has to learn of.
-    touched: Vec<Item<'a>>,
+    touched: Vec<ComposedPath<'a>>,
     remove: Vec<String>,
-    links: Vec<NodeModules>,
+    links: Vec<NodeModulesLink>,
 }
 
 /// A path to write.
 #[derive(Clone, Copy)]
-pub struct Item<'a> {
+pub struct ComposedPath<'a> {
     app: &'a str,
     path: &'a str,
     entry: &'a Entry,
 }
 
-impl Item<'_> {
+impl ComposedPath<'_> {
     /// Relative to the store's folder.
     fn key(&self) -> String {
         let mut key = String::new();
@@ -61,24 +61,24 @@ impl Item<'_> {
 }
 
 /// Every path that is to be there in the end.
-fn wanted(store: &StorePlan) -> impl Iterator<Item = Item<'_>> {
+fn wanted(store: &StorePlan) -> impl Iterator<Item = ComposedPath<'_>> {
     store.compositions.iter().flat_map(|composition| {
         let app = composition.unit.app.as_str();
         let entries = composition.entries.iter();
-        entries.map(move |(path, entry)| Item { app, path, entry })
+        entries.map(move |(path, entry)| ComposedPath { app, path, entry })
     })
 }
 
-impl<'a> Work<'a> {
+impl<'a> StoreUpdate<'a> {
     /// Compares the plan with the manifest and the disk.
     pub fn decide(plan: &'a Plan, store: &'a StorePlan) -> Result<Self, Io> {
         let folder = plan.project.join(".out").join(store.id.as_str());
-        let place = Place::new(&plan.project, store.id.as_str());
+        let place = ManifestFiles::new(&plan.project, store.id.as_str());
         let links = store.compositions.iter();
         let mut work = Self {
             project: &plan.project,
             store,
-            links: links.map(|one| NodeModules::of(&folder, one)).collect(),
+            links: links.map(|one| NodeModulesLink::of(&folder, one)).collect(),
             folder,
             place,
             is_new: true,
@@ -97,19 +97,19 @@ impl<'a> Work<'a> {
         };
         work.is_new = false;
         work.is_complete = old.under_way.is_empty();
-        let mut folders = Folders::new(work.folder.clone());
+        let mut folders = RealFolders::new(work.folder.clone());
         let mut key = String::new();
         for item in wanted(store) {
             item.write_key(&mut key);
             let held = if folders.are_real(&key) {
                 old.holds(&key, item.entry, &work.folder.join(&key))
             } else {
-                Held::No
+                FileState::No
             };
             match held {
-                Held::Yes => {}
-                Held::Touched => work.touched.push(item),
-                Held::No => work.write.push(item),
+                FileState::Yes => {}
+                FileState::Touched => work.touched.push(item),
+                FileState::No => work.write.push(item),
             }
         }
         let gone = old.paths();
@@ -134,9 +134,9 @@ impl<'a> Work<'a> {
         let links = self
             .links
             .into_iter()
-            .filter(NodeModules::differs)
+            .filter(NodeModulesLink::differs)
             .map(|link| link.key);
-        let write = self.write.iter().map(Item::key);
+        let write = self.write.iter().map(ComposedPath::key);
         let is_there = |path: &String| self.folder.join(path).symlink_metadata().is_ok();
         let remove = self.remove.iter().filter(|path| is_there(path)).cloned();
         (write.chain(links).collect(), remove.collect())
@@ -148,12 +148,16 @@ impl<'a> Work<'a> {
     }
 
     /// Writes everything new to the staging folder; `.out/<store>` is not touched.
-    pub fn stage(self, staging: &Staging, sources: &Sources) -> Result<Staged<'a>, Io> {
+    pub fn stage(
+        self,
+        staging: &StagingFolder,
+        sources: &SourceFiles,
+    ) -> Result<StagedStore<'a>, Io> {
         if self.is_new {
             return self.stage_whole(staging, sources);
         }
-        self.links.iter().try_for_each(NodeModules::is_free)?;
-        let stage = |item: &Item<'a>| {
+        self.links.iter().try_for_each(NodeModulesLink::is_free)?;
+        let stage = |item: &ComposedPath<'a>| {
             let file = staging.file();
             fill(&file, item.entry, sources, &self.folder.join(item.key()))?;
             Ok((*item, file))
@@ -163,28 +167,32 @@ impl<'a> Work<'a> {
             .par_iter()
             .map(stage)
             .collect::<Result<_, Io>>()?;
-        Ok(Staged::Files { work: self, files })
+        Ok(StagedStore::Files { work: self, files })
     }
 
     /// Writes the store as it will be, and its manifest.
-    fn stage_whole(self, staging: &Staging, sources: &Sources) -> Result<Staged<'a>, Io> {
+    fn stage_whole(
+        self,
+        staging: &StagingFolder,
+        sources: &SourceFiles,
+    ) -> Result<StagedStore<'a>, Io> {
         own_folder(self.project)?;
         let whole = staging.store(self.store.id.as_str());
         std::fs::create_dir(&whole).map_err(Io::at("make the folder", &whole))?;
-        let mut folders = Folders::new(whole.clone());
+        let mut folders = RealFolders::new(whole.clone());
         for item in &self.write {
             folders.make(&item.key())?;
         }
-        let write = |item: &Item| {
+        let write = |item: &ComposedPath| {
             let key = item.key();
             let place = self.folder.join(&key);
             let metadata = fill(&whole.join(&key), item.entry, sources, &place)?;
-            Ok((key, Written::new(item.entry, &metadata)))
+            Ok((key, WrittenFile::new(item.entry, &metadata)))
         };
         let files = self.write.par_iter().with_min_len(32).map(write);
-        let manifest = Manifest {
+        let manifest = StoreManifest {
             files: files.collect::<Result<_, Io>>()?,
-            ..Manifest::default()
+            ..StoreManifest::default()
         };
         self.links
             .iter()
@@ -192,7 +200,7 @@ impl<'a> Work<'a> {
         self.place.prepare(&manifest)?;
         let count = manifest.files.len();
         let Self { folder, place, .. } = self;
-        Ok(Staged::Whole {
+        Ok(StagedStore::Whole {
             folder,
             place,
             whole,
@@ -202,12 +210,12 @@ impl<'a> Work<'a> {
 }
 
 /// Work whose files are written and wait to be put in place.
-pub enum Staged<'a> {
+pub enum StagedStore<'a> {
     /// A store that is made anew.
     Whole {
         /// `.out/<store>`.
         folder: PathBuf,
-        place: Place,
+        place: ManifestFiles,
         /// Where it waits.
         whole: PathBuf,
         /// How many files it has.
@@ -215,12 +223,12 @@ pub enum Staged<'a> {
     },
     /// Files of a store that is there, each with the place where it waits.
     Files {
-        work: Work<'a>,
-        files: Vec<(Item<'a>, PathBuf)>,
+        work: StoreUpdate<'a>,
+        files: Vec<(ComposedPath<'a>, PathBuf)>,
     },
 }
 
-impl Staged<'_> {
+impl StagedStore<'_> {
     /// Removes, makes folders, renames; the manifest last. Returns how many files were written
     /// and removed.
     pub fn put_in_place(self) -> Result<(usize, usize), Io> {
@@ -247,13 +255,13 @@ impl Staged<'_> {
     }
 }
 
-impl Work<'_> {
-    fn put_in_place(self, files: &[(Item, PathBuf)]) -> Result<(usize, usize), Io> {
+impl StoreUpdate<'_> {
+    fn put_in_place(self, files: &[(ComposedPath, PathBuf)]) -> Result<(usize, usize), Io> {
         let nothing = files.is_empty()
             && self.remove.is_empty()
             && self.touched.is_empty()
             && self.is_complete
-            && !self.links.iter().any(NodeModules::differs);
+            && !self.links.iter().any(NodeModulesLink::differs);
         if nothing {
             return Ok((0, 0));
         }
@@ -261,7 +269,7 @@ impl Work<'_> {
         let under_way = written.iter().chain(&self.remove).map(String::as_str);
         self.place.begin(&under_way.collect())?;
 
-        let mut folders = Folders::new(self.folder.clone());
+        let mut folders = RealFolders::new(self.folder.clone());
         for path in &self.remove {
             folders.remove(path)?;
         }
@@ -301,7 +309,7 @@ impl Work<'_> {
             let metadata = file.symlink_metadata().map_err(Io::at("read", &file))?;
             manifest
                 .files
-                .insert(path, Written::new(item.entry, &metadata));
+                .insert(path, WrittenFile::new(item.entry, &metadata));
         }
         self.place.write(&manifest)?;
         Ok((files.len(), self.remove.len()))
