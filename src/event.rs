@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::cache::Change;
+use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
 
 /// The stages of `deploy`, in order.
@@ -154,7 +154,7 @@ pub enum Miss {
     /// It sees something else than when it was last built.
     Changed {
         /// What.
-        changes: Vec<Change>,
+        changes: Vec<InputChange>,
     },
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::arguments::AccessOptions;
 use super::dotenv;
-use crate::cache::RemoteSettings;
+use crate::cache::RemoteCacheSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::Surroundings;
@@ -151,7 +151,7 @@ impl Environment {
     }
 
     /// The remote cache, where the variables of turbo name one.
-    pub fn remote(&self) -> Option<RemoteSettings> {
+    pub fn remote(&self) -> Option<RemoteCacheSettings> {
         let seconds = self
             .get("TURBO_REMOTE_CACHE_TIMEOUT")
             .and_then(|text| text.parse().ok());
@@ -163,7 +163,7 @@ impl Environment {
         let api = self.get("TURBO_API");
         // Turbo's own default is a service where every account has a team.
         let is_known = api.is_some() || team.is_some() || team_id.is_some();
-        Some(RemoteSettings {
+        Some(RemoteCacheSettings {
             token: self.get(TOKEN).filter(|_| is_known)?.into(),
             api: api.unwrap_or_else(|| "https://vercel.com/api".into()),
             team,

@@ -8,7 +8,7 @@ use super::arguments::{EnvMode, Output, OutputLogs, Select, Work};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
-use crate::cache::{Cache, Remote, RemoteSettings};
+use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
@@ -33,7 +33,7 @@ const STALLED: Duration = Duration::from_secs(2);
 pub struct RunSetup {
     pub access: Access,
     pub scripts: ScriptEnvironment,
-    pub remote: Option<RemoteSettings>,
+    pub remote: Option<RemoteCacheSettings>,
     /// Whether the config asks for scripts in a sandbox.
     pub sandbox: bool,
     /// What a person should know before it begins.
@@ -50,7 +50,7 @@ impl RunSetup {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteSettings| oci_distribution::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteCacheSettings| oci_distribution::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
@@ -232,7 +232,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
         surroundings,
         ..
     } = prepared;
-    let remote = match surroundings.remote.map(Remote::new).transpose() {
+    let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
             events.notice(format!("the remote cache cannot be used: {reason}"));

@@ -11,7 +11,7 @@ use bollard::auth::DockerCredentials;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cache, Remote};
+use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::plan::is_system;
 use oci::ImageName;
@@ -36,7 +36,7 @@ pub struct Context {
     /// Results of earlier runs.
     pub cache: Cache,
     /// Results of others.
-    pub remote: Option<Remote>,
+    pub remote: Option<RemoteCache>,
     /// Whether scripts run although their results are there.
     pub force: bool,
     /// The script that the build stage runs, if it is another one than `build`.
@@ -137,7 +137,7 @@ impl Context {
     pub fn longest_secret(&self) -> usize {
         let credentials = self.access.credentials.as_ref();
         let credentials = credentials.map_or(0, |it| it.longest());
-        let remote = self.remote.as_ref().map_or(0, Remote::longest_secret);
+        let remote = self.remote.as_ref().map_or(0, RemoteCache::longest_secret);
         credentials.max(remote).saturating_sub(1).min(4096)
     }
 

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Io, StageError};
-use crate::cache::Limits;
+use crate::cache::CacheLimits;
 use crate::plan::{Reference, Target};
 use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
-use oci_distribution::{Client, Source};
+use oci_distribution::{BlobSource, Client};
 
 /// Images that are made or pushed at the same time; the disk is the bottleneck.
 pub const AT_ONCE: usize = 4;
@@ -166,7 +166,7 @@ impl Destination {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
                 let file = blobs.path(&layer.digest);
-                let source = Source::File(&file);
+                let source = BlobSource::File(&file);
                 client.put_blob(&repository, layer, source, from).await?;
             }
             Self::Layout(folder) => folder.layout()?.take_blob(blobs, layer)?,
@@ -185,7 +185,7 @@ impl Destination {
         match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
-                let source = Source::Bytes(bytes);
+                let source = BlobSource::Bytes(bytes);
                 client.put_blob(&repository, &blob, source, None).await?;
             }
             Self::Layout(folder) => {
@@ -328,7 +328,7 @@ impl TaggedImage {
 /// used since `begun`.
 pub fn collect_layers(
     project: &Path,
-    limits: Limits,
+    limits: CacheLimits,
     begun: SystemTime,
 ) -> Result<Collected, oci::Error> {
     oci::collect(&packed(project).0, limits.bytes, limits.age, begun)

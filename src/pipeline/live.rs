@@ -22,20 +22,20 @@ pub const RECORD: &str = ".alokai/live.json";
 #[serde(rename_all = "camelCase")]
 struct LiveRecord {
     schema_version: u32,
-    stores: BTreeMap<String, StoreRecord>,
+    stores: BTreeMap<String, LiveStoreRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StoreRecord {
+struct LiveStoreRecord {
     tag: String,
     since: String,
-    apps: BTreeMap<String, AppRecord>,
+    apps: BTreeMap<String, LiveAppRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AppRecord {
+struct LiveAppRecord {
     image: String,
     digest: String,
     folder: String,
@@ -72,11 +72,11 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Li
     settled
 }
 
-fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> StoreRecord {
+fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> LiveStoreRecord {
     let apps = release.runs.iter().filter_map(|run| {
         let mut pushed = pushed.iter();
         let image = pushed.find(|it| it.unit.store == release.store && it.unit.app == run.app)?;
-        let record = AppRecord {
+        let record = LiveAppRecord {
             image: image.reference.to_string(),
             digest: image.digest.to_string(),
             folder: run.folder.clone(),
@@ -85,7 +85,7 @@ fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> StoreRecord {
         };
         Some((run.app.to_string(), record))
     });
-    StoreRecord {
+    LiveStoreRecord {
         tag: plan.tag.clone().unwrap_or_default(),
         since: jiff::Timestamp::now()
             .strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,7 @@ use globset::GlobBuilder;
 use walkdir::WalkDir;
 
 use super::Error;
-use crate::cache::{FileInput, Hasher, Key};
+use crate::cache::{FileInput, Key, KeyHasher};
 use crate::config::Project;
 use crate::files::{Disk, Stamp};
 use crate::overlay::{self, ContentId, Layer, Lister, Owner, Source};
@@ -127,7 +127,7 @@ fn is_junk(name: &str) -> bool {
 
 impl FileGroup {
     fn new(files: BTreeMap<String, FileInput>, watched: Vec<Watched>) -> Self {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         for (path, file) in &files {
             hasher.part(path.as_bytes());
             hasher.part(file.id.as_bytes());
@@ -457,7 +457,7 @@ pub struct BaseFolder {
 /// The base app in `folder`.
 pub fn base_folder(lister: &Lister, folder: &str) -> Result<Arc<BaseFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
-    let mut names = Hasher::default();
+    let mut names = KeyHasher::default();
     for path in layer.files.keys() {
         names.part(path.as_bytes());
     }

@@ -33,7 +33,7 @@ pub use target::{Reference, Target};
 pub use task::{BUILD, Script, Subject, Task, TaskId};
 pub use variables::is_system;
 
-use crate::cache::{Inputs, Key, Limits, OutputDigest};
+use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest};
 use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::Disk;
@@ -129,7 +129,7 @@ pub struct Plan {
     /// Bytes that all running scripts may take; none leaves it to the machine.
     pub max_memory: Option<u64>,
     /// What the cache may take.
-    pub cache_limits: Limits,
+    pub cache_limits: CacheLimits,
     /// What installs dependencies.
     pub install: &'static str,
     /// Folders of base apps and workspace packages, relative to the project. Package managers read
@@ -227,7 +227,7 @@ impl Plan {
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
-            cache_limits: Limits {
+            cache_limits: CacheLimits {
                 bytes: project.settings.cache_size,
                 age: Duration::from_hours(days * 24),
             },
@@ -322,7 +322,7 @@ impl Plan {
         id: TaskId,
         upstream: &BTreeMap<String, OutputDigest>,
         reads: &BTreeSet<String>,
-    ) -> Inputs {
+    ) -> InputRecord {
         self.inputs.explained(id, self.task(id), upstream, reads)
     }
 

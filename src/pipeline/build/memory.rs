@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::cache::Figures;
+use crate::cache::TaskFigures;
 use crate::plan::{Plan, Subject, Task, TaskId};
 use crate::store::AppKind;
 
@@ -154,7 +154,7 @@ pub struct Room {
     limit: Option<u64>,
     /// How many at once.
     count: usize,
-    figures: BTreeMap<String, Figures>,
+    figures: BTreeMap<String, TaskFigures>,
     running: BTreeMap<TaskId, Running>,
 }
 
@@ -165,7 +165,7 @@ struct Running {
 
 impl Room {
     /// As the plan has it, with what was learned of earlier runs.
-    pub fn new(plan: &Plan, figures: BTreeMap<String, Figures>) -> Self {
+    pub fn new(plan: &Plan, figures: BTreeMap<String, TaskFigures>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             limit: plan.max_memory,
@@ -177,7 +177,7 @@ impl Room {
 
     /// What a task took when it last ran; else the most that the same app took for another
     /// store; else nothing.
-    pub fn figures(&self, task: &Task) -> Option<Figures> {
+    pub fn figures(&self, task: &Task) -> Option<TaskFigures> {
         if let Some(own) = self.figures.get(&task.name()) {
             return Some(*own);
         }
@@ -188,7 +188,7 @@ impl Room {
         let alike = self.figures.iter().filter(|(name, _)| name.ends_with(&end));
         alike
             .map(|(_, figures)| *figures)
-            .reduce(|one, other| Figures {
+            .reduce(|one, other| TaskFigures {
                 milliseconds: one.milliseconds.max(other.milliseconds),
                 peak_bytes: one.peak_bytes.max(other.peak_bytes),
             })
@@ -241,7 +241,7 @@ impl Room {
     }
 
     /// The task has ended; what it took is what the next ones are expected to.
-    pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<Figures>) {
+    pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<TaskFigures>) {
         self.running.remove(&id);
         if let Some(learned) = learned {
             self.figures.insert(task.name(), learned);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::StreamExt;
 
 use super::result::Place;
-use crate::cache::{Cache, Entry, Key, OutputDigest, Remote};
+use crate::cache::{Cache, CachedResult, Key, OutputDigest, RemoteCache};
 use crate::event::{Miss, Stage};
 use crate::overlay::Composition;
 use crate::pipeline::context::Context;
@@ -27,7 +27,7 @@ pub type Upstream = BTreeMap<String, OutputDigest>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// It is kept.
-    Kept(Entry),
+    Kept(CachedResult),
     /// It lies where it belongs, and is not kept.
     InPlace(OutputDigest),
     /// The script has to run.
@@ -92,8 +92,8 @@ impl Resolved {
         plan: &Plan,
         id: TaskId,
         cache: &Cache,
-        remote: &Remote,
-    ) -> Option<Entry> {
+        remote: &RemoteCache,
+    ) -> Option<CachedResult> {
         if let Some(entry) = remote.fetch(cache, self.key).await {
             return Some(entry);
         }

@@ -17,7 +17,7 @@ use walkdir::{DirEntry, WalkDir};
 use super::super::compose::remove;
 use super::super::failure::Io;
 use super::super::stored;
-use crate::cache::{self, Cache, Entry, Key, OutputDigest};
+use crate::cache::{self, Cache, CachedResult, Key, OutputDigest};
 use crate::files::Stamp;
 use crate::overlay::{self, Composition, ContentId};
 use crate::plan::{BUILD, Plan, Subject, TaskId};
@@ -260,7 +260,7 @@ impl<'a> Place<'a> {
 
     /// Identity of the result that lies here, if it has this key, is as it was left, and nothing
     /// lies beside it; the kept one, where one is.
-    pub fn holds(&self, key: Key, kept: Option<&Entry>) -> Option<OutputDigest> {
+    pub fn holds(&self, key: Key, kept: Option<&CachedResult>) -> Option<OutputDigest> {
         let record = self.read().filter(|record| record.key == Some(key))?;
         let is_same = match (kept, &record.blob) {
             (Some(kept), Some(blob)) => kept.digest() == blob,
@@ -441,7 +441,7 @@ impl<'a> Place<'a> {
         files: BTreeMap<String, Stamp>,
         key: Key,
         output: OutputDigest,
-        kept: Option<&Entry>,
+        kept: Option<&CachedResult>,
     ) -> Result<(), Io> {
         self.write(&Record {
             key: Some(key),
@@ -453,7 +453,7 @@ impl<'a> Place<'a> {
 
     /// Puts a result here in the place of the one before. All of it is unpacked and checked
     /// before anything moves.
-    pub fn restore(&self, cache: &Cache, entry: &Entry) -> Result<(), RestoreError> {
+    pub fn restore(&self, cache: &Cache, entry: &CachedResult) -> Result<(), RestoreError> {
         let staged = temporary(self.project)?;
         let paths = cache.unpack(entry, staged.path())?;
         // What people have put into a package is theirs.

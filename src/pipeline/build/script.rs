@@ -14,7 +14,7 @@ use super::result::{self, Place, Snapshot, Wrote};
 use super::stage::Ended;
 use super::surroundings;
 use super::{Error, Origin, event_unit};
-use crate::cache::{self, Entry, Figures, Finished, OutputDigest};
+use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::StageError;
@@ -26,7 +26,7 @@ pub struct Ran {
     /// How long it took.
     pub elapsed: Duration,
     /// What it took.
-    pub figures: Figures,
+    pub figures: TaskFigures,
     /// What became of its result.
     pub kept: Kept,
 }
@@ -35,7 +35,7 @@ pub struct Ran {
 #[derive(Default)]
 pub struct Kept {
     /// Where it is kept.
-    pub entry: Option<Entry>,
+    pub entry: Option<CachedResult>,
     /// Its identity, if it is known what it was made of.
     pub output: Option<OutputDigest>,
 }
@@ -46,7 +46,7 @@ pub fn take(
     plan: &Plan,
     id: TaskId,
     resolved: &Resolved,
-    entry: Option<&Entry>,
+    entry: Option<&CachedResult>,
     context: &Context,
 ) -> Result<Ended, StageError> {
     let task = plan.task(id);
@@ -220,7 +220,7 @@ pub async fn run(
         place.put_back(begun.aside)?;
         return Err(error);
     }
-    let figures = Figures {
+    let figures = TaskFigures {
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         peak_bytes: memory.peak(),
     };
@@ -278,7 +278,7 @@ struct Done {
     begun: Begun,
     resolved: Option<Resolved>,
     elapsed: Duration,
-    figures: Figures,
+    figures: TaskFigures,
 }
 
 /// Keeps a result, and puts it where it belongs if its script ran elsewhere.
@@ -376,7 +376,7 @@ fn keep(
         resolved.key = plan.key(id, resolved.primary, &resolved.reads);
     }
     let paths: BTreeSet<String> = outputs.keys().cloned().collect();
-    let finished = Finished {
+    let finished = FinishedTask {
         folder: &place.folder,
         paths: &paths,
         log: &place.log,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::outlook::Upstream;
-use crate::cache::{Entry, Key, OutputDigest};
+use crate::cache::{CachedResult, Key, OutputDigest};
 use crate::plan::{BUILD, Plan, TaskId};
 
 /// Results that were made in this run, by app, by what they are made of, and by content.
@@ -28,7 +28,7 @@ impl Sharing {
         plan: &Plan,
         id: TaskId,
         upstream: &Upstream,
-        entry: &Entry,
+        entry: &CachedResult,
         elapsed: Duration,
     ) {
         let task = plan.task(id);

@@ -12,7 +12,7 @@ use super::queue::{Queue, Work};
 use super::script::{self, Ran};
 use super::sharing::Sharing;
 use super::{Built, Origin, event_unit};
-use crate::cache::{Entry, Figures, Key, OutputDigest, Remote};
+use crate::cache::{CachedResult, Key, OutputDigest, RemoteCache, TaskFigures};
 use crate::pipeline::compose::Workdir;
 use crate::pipeline::context::Context;
 use crate::pipeline::failure::{Failure, Settled, StageError};
@@ -39,7 +39,7 @@ pub enum Ended {
     /// What was found does not hold.
     NotThere,
     /// The remote cache was asked for it.
-    Asked(Box<Resolved>, Option<Entry>),
+    Asked(Box<Resolved>, Option<CachedResult>),
     /// Its script has run.
     Ran(Ran),
 }
@@ -96,9 +96,9 @@ struct Building<'a> {
     /// Keys of shared results whose script runs now.
     making: BTreeSet<Key>,
     /// Shared results that were made in this run.
-    made: BTreeMap<Key, Entry>,
+    made: BTreeMap<Key, CachedResult>,
     sharing: Sharing,
-    learned: BTreeMap<String, Figures>,
+    learned: BTreeMap<String, TaskFigures>,
     /// Whether something was kept.
     has_kept: bool,
     /// Whether a result that was found is not there, and its script would lack what it needs.
@@ -264,7 +264,7 @@ impl<'a> Building<'a> {
     }
 
     /// The result that is to be taken for a task: found, or made for another task of this run.
-    fn result(&self, id: TaskId) -> Option<(Resolved, Option<Entry>)> {
+    fn result(&self, id: TaskId) -> Option<(Resolved, Option<CachedResult>)> {
         let (resolved, found) = self.found.get(&id)?;
         let resolved = resolved.clone()?;
         let entry = match found {
@@ -410,7 +410,7 @@ impl<'a> Building<'a> {
     }
 
     /// Sends a result to the remote cache, and what is known of the files that are opened.
-    fn upload(&mut self, primary: Key, entry: &Entry) {
+    fn upload(&mut self, primary: Key, entry: &CachedResult) {
         if self.context.remote.is_none() {
             return;
         }
@@ -463,7 +463,12 @@ impl<'a> Building<'a> {
             Ok(())
         };
         let _ = self.context.interrupt.unless_stopped((), uploading).await;
-        if let Some(warning) = self.context.remote.as_ref().and_then(Remote::take_warning) {
+        if let Some(warning) = self
+            .context
+            .remote
+            .as_ref()
+            .and_then(RemoteCache::take_warning)
+        {
             self.context.events.notice(warning);
         }
         let cache = &self.context.cache;

@@ -11,7 +11,7 @@ use super::super::task::{BUILD, Sees, Subject, Task};
 use super::super::variables::Declared;
 use super::super::{Error, StorePlan, tsconfig};
 use super::{Sibling, Surroundings, TaskInputs};
-use crate::cache::{Hasher, Key};
+use crate::cache::{Key, KeyHasher};
 use crate::config::Project;
 use crate::overlay::{Composition, Lister};
 use crate::store::{AppKind, UnitId};
@@ -243,7 +243,7 @@ fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, Digests> {
 }
 
 fn composition_digests(composition: &Composition) -> Digests {
-    let (mut files, mut names) = (Hasher::default(), Hasher::default());
+    let (mut files, mut names) = (KeyHasher::default(), KeyHasher::default());
     for (path, entry) in &composition.entries {
         names.part(path.as_bytes());
         files.part(path.as_bytes());

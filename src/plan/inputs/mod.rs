@@ -16,7 +16,7 @@ use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, Watched, id
 use super::installed::Lock;
 use super::task::{Subject, Task, TaskId};
 use super::{Error, StorePlan, workspaces};
-use crate::cache::{FileInput, Hasher, Inputs, Key, OutputDigest};
+use crate::cache::{FileInput, InputRecord, Key, KeyHasher, OutputDigest};
 use crate::config::Project;
 use crate::overlay::{Composition, Lister};
 use crate::store::UnitId;
@@ -171,7 +171,7 @@ impl AllInputs {
     /// A digest of the files at the top of the project that git ignores. Which of them a script
     /// reads is not known here, so all count.
     fn ignored(&self) -> Key {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         for file in &self.top_optional {
             let counts = self.top.files.contains_key(&file.name);
             if !counts {
@@ -208,8 +208,8 @@ impl AllInputs {
     }
 
     /// Everything but upstream tasks.
-    fn hasher(&self, task: &Task, own: &TaskInputs) -> Hasher {
-        let mut hasher = Hasher::default();
+    fn hasher(&self, task: &Task, own: &TaskInputs) -> KeyHasher {
+        let mut hasher = KeyHasher::default();
         let mut part = |bytes: &[u8]| hasher.part(bytes);
         part(SCHEMA);
         part(task.key_name().as_bytes());
@@ -357,7 +357,7 @@ impl AllInputs {
         task: &Task,
         upstream: &BTreeMap<String, OutputDigest>,
         reads: &BTreeSet<String>,
-    ) -> Inputs {
+    ) -> InputRecord {
         let own = self.of(id);
         let mut files: BTreeMap<String, FileInput> = BTreeMap::new();
         for group in self.groups(id) {
@@ -382,7 +382,7 @@ impl AllInputs {
         }
         let mut tools = self.tools.clone();
         tools.insert("unit".into(), task.key_name());
-        Inputs {
+        InputRecord {
             command: task.command.join("\0"),
             files,
             variables: BTreeMap::clone(&own.variables),

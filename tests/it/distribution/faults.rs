@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci::Digest;
-use oci_distribution::{Client, Error, Limits, Sent};
+use oci_distribution::{Client, Error, PutBlob, TransferLimits};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Random, Resuming, Turn, cutting};
@@ -26,7 +26,7 @@ async fn connections_that_are_cut_again_and_again_bring_a_push_to_its_end() {
 #[tokio::test]
 async fn pieces_shrink_as_often_as_they_have_to() {
     let registry = Resuming::brittle();
-    let limits = Limits {
+    let limits = TransferLimits {
         piece: 16 << 20,
         ..PIECES
     };
@@ -65,7 +65,7 @@ async fn what_a_registry_has_of_a_broken_upload_is_not_sent_again() {
                 let client = Client::with(&address, None, limits).unwrap();
                 let before = registry.sessions();
                 let sent = image.put_layer(&client, "a").await.unwrap();
-                assert_eq!(sent, Sent::Uploaded);
+                assert_eq!(sent, PutBlob::Uploaded);
                 assert!(registry.has(&image.layer.digest));
                 // Two in which it went whole, and one in which it went on where it broke.
                 assert!(registry.sessions() <= before + 3);
@@ -324,7 +324,7 @@ async fn a_commit_that_takes_longer_than_a_proxy_waits_is_asked_about() {
 #[tokio::test]
 async fn a_commit_may_take_longer_than_silence() {
     let registry = Resuming::committing_late(Duration::from_millis(500));
-    let limits = Limits {
+    let limits = TransferLimits {
         silence: Duration::from_millis(100),
         ..PIECES
     };
@@ -490,7 +490,7 @@ async fn a_registry_that_says_nothing_is_given_up() {
             std::thread::park();
         }
     });
-    let limits = Limits {
+    let limits = TransferLimits {
         silence: Duration::from_millis(50),
         retries: 1,
         ..QUICK

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use oci_distribution::{Client, Error, Login, Logins, Sent, Source, Trust};
+use oci_distribution::{BlobSource, Client, Error, Login, Logins, PutBlob, Trust};
 use serde_json::{Value, json};
 
 use super::{Image, PIECES, QUICK, World};
@@ -150,9 +150,9 @@ async fn a_token_for_a_mount_lets_read_where_it_mounts_from() {
     let client = world.through(&door.address, QUICK);
     let image = Image::new(1000);
     let path = image.path();
-    for (name, expected) in [("one", Sent::Uploaded), ("two", Sent::Mounted)] {
+    for (name, expected) in [("one", PutBlob::Uploaded), ("two", PutBlob::Mounted)] {
         let repository = format!("{}/{name}", world.repository);
-        let put = client.put_blob(&repository, &image.layer, Source::File(&path), None);
+        let put = client.put_blob(&repository, &image.layer, BlobSource::File(&path), None);
         assert_eq!(put.await.unwrap(), expected);
     }
 }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Credentials, Error, Limits, Login, Sent, Source};
+use oci_distribution::{BlobSource, Client, Credentials, Error, Login, PutBlob, TransferLimits};
 
 use crate::support::{Random, Registry, registry};
 
 /// Patience that tests have: as many tries, and no waiting.
-const QUICK: Limits = Limits {
+const QUICK: TransferLimits = TransferLimits {
     pause: Duration::from_millis(2),
     retries: 5,
     silence: Duration::from_secs(10),
@@ -27,7 +27,7 @@ const QUICK: Limits = Limits {
 };
 
 /// In pieces that a small layer has many of.
-const PIECES: Limits = Limits {
+const PIECES: TransferLimits = TransferLimits {
     piece: 256 << 10,
     smallest_piece: 8 << 10,
     ..QUICK
@@ -83,9 +83,9 @@ impl Image {
         self.folder.path().join("layer")
     }
 
-    async fn put_layer(&self, client: &Client, repository: &str) -> Result<Sent, Error> {
+    async fn put_layer(&self, client: &Client, repository: &str) -> Result<PutBlob, Error> {
         let path = self.path();
-        let source = Source::File(&path);
+        let source = BlobSource::File(&path);
         client.put_blob(repository, &self.layer, source, None).await
     }
 
@@ -93,7 +93,7 @@ impl Image {
     async fn push(&self, client: &Client, repository: &str) -> Result<(), Error> {
         self.put_layer(client, repository).await?;
         let config = Descriptor::of(CONFIG, &self.config);
-        let source = Source::Bytes(&self.config);
+        let source = BlobSource::Bytes(&self.config);
         client.put_blob(repository, &config, source, None).await?;
         let put = client.put_manifest(repository, "tag", MANIFEST, &self.manifest);
         put.await.map(drop)
@@ -146,7 +146,7 @@ impl World {
     }
 
     /// A client that believes to speak to the registry.
-    fn through(&self, address: &str, limits: Limits) -> Client {
+    fn through(&self, address: &str, limits: TransferLimits) -> Client {
         Client::with(address, Some(self.login()), limits).expect("a client")
     }
 

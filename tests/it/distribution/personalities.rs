@@ -9,7 +9,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use oci::{CONFIG, Descriptor, Hasher, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Error, Login, Sent, Source};
+use oci_distribution::{BlobSource, Client, Error, Login, PutBlob};
 
 use super::{QUICK, bytes};
 use crate::support::{Habits, PERSONALITIES, Personality, Random, cutting_times};
@@ -56,7 +56,7 @@ async fn push(
     registry: &Personality,
     folder: &Path,
     layer: &Descriptor,
-) -> Result<Sent, Error> {
+) -> Result<PutBlob, Error> {
     let config = layer.digest.to_string().into_bytes();
     let manifest = Manifest {
         schema_version: 2,
@@ -68,9 +68,9 @@ async fn push(
         annotations: std::collections::BTreeMap::new(),
     };
     let path = folder.join("layer");
-    let put = client.put_blob("there/a", layer, Source::File(&path), None);
+    let put = client.put_blob("there/a", layer, BlobSource::File(&path), None);
     let sent = put.await?;
-    let source = Source::Bytes(&config);
+    let source = BlobSource::Bytes(&config);
     client
         .put_blob("there/a", &manifest.config, source, None)
         .await?;
@@ -99,7 +99,7 @@ async fn one(habits: Habits, length: u64, breaks: usize, seed: u64) {
     let client = Client::with(&address, Some(login), QUICK).unwrap();
     client.check().await.unwrap();
     let sent = push(&client, &registry, folder.path(), &layer).await;
-    assert_eq!(sent.expect(&case), Sent::Uploaded, "{case}");
+    assert_eq!(sent.expect(&case), PutBlob::Uploaded, "{case}");
     assert_eq!(registry.wrong(), Vec::<String>::new(), "{case}");
 }
 
@@ -186,7 +186,7 @@ async fn a_repository_that_has_to_be_made_first_is_named() {
     let login = Login::password(Personality::USER.into(), Personality::PASSWORD.into());
     let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
     let blob = Descriptor::of(LAYER, b"a");
-    let put = client.put_blob("missing/a", &blob, Source::Bytes(b"a"), None);
+    let put = client.put_blob("missing/a", &blob, BlobSource::Bytes(b"a"), None);
     let error = put.await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert!(error.to_string().contains("missing/a"), "{error}");
@@ -205,8 +205,8 @@ async fn what_a_personality_takes_is_found_out_once() {
         let mut sessions = Vec::new();
         for seed in 0..5 {
             let layer = layer(folder.path(), 21 * MB, 1000 * seed);
-            let put = client.put_blob("there/a", &layer, Source::File(&path), None);
-            assert_eq!(put.await.unwrap(), Sent::Uploaded);
+            let put = client.put_blob("there/a", &layer, BlobSource::File(&path), None);
+            assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
             sessions.push(registry.sessions());
         }
         // One each from the second one on.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Error, Limits, Sent, Source};
+use oci_distribution::{BlobSource, Client, Error, PutBlob, TransferLimits};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Resuming, Turn};
@@ -19,18 +19,18 @@ async fn what_is_there_is_not_sent_again() {
     assert!(!image.is_whole(&client, repository).await);
     assert_eq!(
         image.put_layer(&client, repository).await.unwrap(),
-        Sent::Uploaded
+        PutBlob::Uploaded
     );
     let before = proxy.seen().len();
     assert_eq!(
         image.put_layer(&client, repository).await.unwrap(),
-        Sent::There
+        PutBlob::There
     );
     assert_eq!(proxy.seen().len(), before, "this client knows it");
     let other = world.through(&proxy.address, QUICK);
     assert_eq!(
         image.put_layer(&other, repository).await.unwrap(),
-        Sent::There
+        PutBlob::There
     );
     assert_eq!(proxy.count("POST", ""), 1);
     let pushed = image.push(&other, repository).await;
@@ -50,8 +50,8 @@ async fn of_twenty_that_bring_one_layer_at_once_one_sends_it() {
         tasks.spawn(async move { image.put_layer(&client, &repository).await.unwrap() });
     }
     let sent = tasks.join_all().await;
-    let count = |kind: Sent| sent.iter().filter(|sent| **sent == kind).count();
-    assert_eq!((count(Sent::Uploaded), count(Sent::Mounted)), (1, 19));
+    let count = |kind: PutBlob| sent.iter().filter(|sent| **sent == kind).count();
+    assert_eq!((count(PutBlob::Uploaded), count(PutBlob::Mounted)), (1, 19));
     assert_eq!(proxy.count("POST", "mount="), 19);
     assert_eq!(proxy.count("PUT", ""), 1);
     assert_eq!(proxy.count("PATCH", ""), 0);
@@ -65,17 +65,17 @@ async fn a_layer_of_the_base_image_is_mounted_from_its_repository() {
     image.push(&world.direct(), &base).await.unwrap();
     let put = async |repository: &str, from: &str| {
         let path = image.path();
-        let (client, source) = (world.direct(), Source::File(&path));
+        let (client, source) = (world.direct(), BlobSource::File(&path));
         client
             .put_blob(repository, &image.layer, source, Some(from))
             .await
     };
     let one = format!("{}/one", world.repository);
-    assert_eq!(put(&one, &base).await.unwrap(), Sent::Mounted);
+    assert_eq!(put(&one, &base).await.unwrap(), PutBlob::Mounted);
     // What the other does not have is sent, in the session that the refusal opens.
     let nowhere = format!("{}/nowhere", world.repository);
     let two = format!("{}/two", world.repository);
-    assert_eq!(put(&two, &nowhere).await.unwrap(), Sent::Uploaded);
+    assert_eq!(put(&two, &nowhere).await.unwrap(), PutBlob::Uploaded);
 }
 
 #[tokio::test]
@@ -95,8 +95,13 @@ async fn a_mount_that_is_refused_is_sent_instead() {
         let client = world.through(&proxy.address, QUICK);
         let repository = format!("{}/{status}", world.repository);
         let path = image.path();
-        let put = client.put_blob(&repository, &image.layer, Source::File(&path), Some(&base));
-        assert_eq!(put.await.unwrap(), Sent::Uploaded, "{status}");
+        let put = client.put_blob(
+            &repository,
+            &image.layer,
+            BlobSource::File(&path),
+            Some(&base),
+        );
+        assert_eq!(put.await.unwrap(), PutBlob::Uploaded, "{status}");
         let sessions = proxy.count("POST", "") - proxy.count("POST", "mount=");
         assert_eq!(sessions, usize::from(status != 202), "{status}");
     }
@@ -156,8 +161,8 @@ async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
     });
     let client = Client::with(&blind.address, None, QUICK).unwrap();
     let before = peak();
-    let put = client.put_blob("a", blob, Source::File(path), None);
-    assert_eq!(put.await.unwrap(), Sent::Uploaded);
+    let put = client.put_blob("a", blob, BlobSource::File(path), None);
+    assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
     let seen = blind.seen();
     let kind = if in_pieces { "PATCH" } else { "PUT" };
     let sent = seen.iter().filter(|seen| seen.is(kind, "/uploads/"));
@@ -209,13 +214,16 @@ async fn a_file_that_is_not_what_its_descriptor_says_is_told_as_that() {
 #[tokio::test]
 async fn pieces_are_as_large_as_a_registry_wants_them() {
     let registry = Resuming::of_large_pieces(100_000);
-    let limits = Limits {
+    let limits = TransferLimits {
         piece: 10_000,
         ..PIECES
     };
     let client = Client::with(&registry.address, None, limits).unwrap();
     let image = Image::new(350_000);
-    assert_eq!(image.put_layer(&client, "a").await.unwrap(), Sent::Uploaded);
+    assert_eq!(
+        image.put_layer(&client, "a").await.unwrap(),
+        PutBlob::Uploaded
+    );
     assert!(registry.has(&image.layer.digest));
     assert_eq!(registry.sessions(), 1);
 }
@@ -225,13 +233,13 @@ async fn an_empty_blob_is_a_blob() {
     let Some(world) = World::new() else { return };
     let blob = Descriptor::of(EMPTY, b"");
     let put = async |client: Client| {
-        let source = Source::Bytes(b"");
+        let source = BlobSource::Bytes(b"");
         client
             .put_blob(&world.repository, &blob, source, None)
             .await
     };
-    assert_eq!(put(world.direct()).await.unwrap(), Sent::Uploaded);
-    assert_eq!(put(world.direct()).await.unwrap(), Sent::There);
+    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::Uploaded);
+    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::There);
 }
 
 #[tokio::test]
@@ -242,7 +250,7 @@ async fn referrers_are_listed_under_the_images_digest() {
     image.push(&client, repository).await.unwrap();
     let subject = Descriptor::of(MANIFEST, &image.manifest);
     let empty = Descriptor::of(EMPTY, b"{}");
-    let source = Source::Bytes(b"{}");
+    let source = BlobSource::Bytes(b"{}");
     client
         .put_blob(repository, &empty, source, None)
         .await

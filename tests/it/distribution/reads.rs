@@ -1,7 +1,7 @@
 //! Reading: by tag and digest, in bounds, and never something else than was asked for.
 
 use oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
-use oci_distribution::{Client, Error, Sent, Source};
+use oci_distribution::{BlobSource, Client, Error, PutBlob};
 
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
@@ -50,8 +50,8 @@ async fn a_blob_may_be_named_by_sha512() {
     let any: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
     let bytes = bytes(7, 100_000);
     let blob = Descriptor::new(LAYER, any.like(&bytes), bytes.len() as u64);
-    let put = client.put_blob("a", &blob, Source::Bytes(&bytes), None);
-    assert_eq!(put.await.unwrap(), Sent::Uploaded);
+    let put = client.put_blob("a", &blob, BlobSource::Bytes(&bytes), None);
+    assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
     assert_eq!(client.blob("a", &blob).await.unwrap(), bytes);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("layer");
@@ -60,12 +60,12 @@ async fn a_blob_may_be_named_by_sha512() {
     // From the file too, which is hashed on its way.
     let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
     other
-        .put_blob("a", &blob, Source::File(&path), None)
+        .put_blob("a", &blob, BlobSource::File(&path), None)
         .await
         .unwrap();
     std::fs::write(&path, vec![0; bytes.len()]).unwrap();
     let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
-    let put = other.put_blob("a", &blob, Source::File(&path), None);
+    let put = other.put_blob("a", &blob, BlobSource::File(&path), None);
     let error = put.await.unwrap_err();
     assert!(matches!(error, Error::Altered { .. }), "{error}");
     let longer = Before::new(&registry.address, |_| Turn::Append);

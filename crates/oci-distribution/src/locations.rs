@@ -10,10 +10,10 @@ use oci::Digest;
 
 /// Which repositories have which blobs, and who is about to bring one.
 #[derive(Default)]
-pub struct Known(Mutex<HashMap<Digest, Arc<Blob>>>);
+pub struct BlobLocations(Mutex<HashMap<Digest, Arc<BlobHolders>>>);
 
 #[derive(Default)]
-struct Blob {
+struct BlobHolders {
     /// Held by who brings it to its first repository.
     first: Arc<tokio::sync::Mutex<()>>,
     /// Held by who brings it to that repository, each.
@@ -23,18 +23,18 @@ struct Blob {
 }
 
 /// The right to bring a blob to a repository.
-pub struct Turn {
-    blob: Arc<Blob>,
+pub struct BlobLock {
+    blob: Arc<BlobHolders>,
     repository: String,
     _guard: OwnedMutexGuard<()>,
 }
 
 /// What a repository is to do to get a blob.
-pub enum Way {
+pub enum BlobRoute {
     /// Take it from that other one.
-    From(String),
+    MountFrom(String),
     /// Bring it itself. Until this is dropped, all others wait for it.
-    First {
+    UploadFirst {
         /// Held so long.
         _guard: OwnedMutexGuard<()>,
     },
@@ -44,16 +44,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Known {
+impl BlobLocations {
     /// Waits until nobody else brings that blob to that repository.
-    pub async fn turn(&self, digest: Digest, repository: &str) -> Turn {
+    pub async fn turn(&self, digest: Digest, repository: &str) -> BlobLock {
         let blob = Arc::clone(lock(&self.0).entry(digest).or_default());
         let turn = {
             let mut turns = lock(&blob.turns);
             Arc::clone(turns.entry(repository.to_owned()).or_default())
         };
         let guard = turn.lock_owned().await;
-        Turn {
+        BlobLock {
             blob,
             repository: repository.to_owned(),
             _guard: guard,
@@ -61,7 +61,7 @@ impl Known {
     }
 }
 
-impl Turn {
+impl BlobLock {
     /// Whether the repository has it.
     pub fn is_there(&self) -> bool {
         lock(&self.blob.holders).contains(&self.repository)
@@ -75,15 +75,15 @@ impl Turn {
     }
 
     /// How to get it there: waits while another brings it to the first repository of all.
-    pub async fn way(&self) -> Way {
+    pub async fn way(&self) -> BlobRoute {
         let holder = || lock(&self.blob.holders).first().cloned();
         if let Some(holder) = holder() {
-            return Way::From(holder);
+            return BlobRoute::MountFrom(holder);
         }
         let guard = Arc::clone(&self.blob.first).lock_owned().await;
         match holder() {
-            Some(holder) => Way::From(holder),
-            None => Way::First { _guard: guard },
+            Some(holder) => BlobRoute::MountFrom(holder),
+            None => BlobRoute::UploadFirst { _guard: guard },
         }
     }
 }

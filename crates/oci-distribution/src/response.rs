@@ -3,9 +3,9 @@
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 
-use super::ask::{Ask, Purpose};
 use super::client::Client;
-use super::retry::{Trouble, retry_after};
+use super::request::{RegistryRequest, RequestPurpose};
+use super::retry::{AttemptError, retry_after};
 use super::{Error, Login};
 
 /// Bytes that are read of an answer for its message.
@@ -15,12 +15,12 @@ const LONGEST_ANSWER: u64 = 64 << 10;
 const LONGEST_WORD: usize = 300;
 
 /// What came, and what was sent to get it.
-pub struct Answer {
+pub struct RegistryResponse {
     response: Response,
     secret: Option<HeaderValue>,
 }
 
-impl Answer {
+impl RegistryResponse {
     pub fn new(response: Response, secret: Option<HeaderValue>) -> Self {
         Self { response, secret }
     }
@@ -49,7 +49,11 @@ impl Answer {
 
 impl Client {
     /// Takes out what may pass.
-    pub(super) async fn judge(&self, ask: &Ask<'_>, answer: Answer) -> Result<Answer, Trouble> {
+    pub(super) async fn judge(
+        &self,
+        ask: &RegistryRequest<'_>,
+        answer: RegistryResponse,
+    ) -> Result<RegistryResponse, AttemptError> {
         if !may_pass(answer.status()) {
             return Ok(answer);
         }
@@ -57,7 +61,7 @@ impl Client {
         let status = answer.status();
         let is_break = [408, 502, 504].contains(&status.as_u16());
         let error = self.refusal(ask, answer).await;
-        Err(Trouble::Passing {
+        Err(AttemptError::Passing {
             error,
             status: Some(status),
             after,
@@ -66,14 +70,23 @@ impl Client {
     }
 
     /// The error of an answer that is none of those that were hoped for.
-    pub(super) async fn refusal(&self, ask: &Ask<'_>, answer: Answer) -> Error {
+    pub(super) async fn refusal(
+        &self,
+        ask: &RegistryRequest<'_>,
+        answer: RegistryResponse,
+    ) -> Error {
         let status = answer.status();
         let (_, message) = self.said(answer).await;
         self.refused(ask, status, message)
     }
 
     /// The error of a status, with a message for people.
-    pub(super) fn refused(&self, ask: &Ask<'_>, status: StatusCode, message: String) -> Error {
+    pub(super) fn refused(
+        &self,
+        ask: &RegistryRequest<'_>,
+        status: StatusCode,
+        message: String,
+    ) -> Error {
         let login = self.auth().login();
         let (user, whom) = match login.map(Login::user) {
             Some(user) => (user.to_owned(), format!("as `{user}`")),
@@ -84,12 +97,12 @@ impl Client {
         let is_own = login.is_some_and(Login::is_own);
         match (status.as_u16(), ask.purpose) {
             _ if may_pass(status) => Error::Server { what, message },
-            (401, purpose) if is_own || purpose != Purpose::Read => Error::Unauthorized {
+            (401, purpose) if is_own || purpose != RequestPurpose::Read => Error::Unauthorized {
                 registry,
                 user,
                 message,
             },
-            (number, Purpose::Read) => Error::Unreadable {
+            (number, RequestPurpose::Read) => Error::Unreadable {
                 what,
                 login: (!is_own).then_some(registry),
                 whom,
@@ -107,7 +120,7 @@ impl Client {
     }
 
     /// The registry's code for what is wrong, and its word, as people are told.
-    pub(super) async fn said(&self, answer: Answer) -> (String, String) {
+    pub(super) async fn said(&self, answer: RegistryResponse) -> (String, String) {
         let status = answer.status();
         let secret = answer.secret.clone();
         let body = self.body(answer, LONGEST_ANSWER).await;
@@ -151,9 +164,9 @@ impl Client {
     /// The whole of an answer; nothing if it is longer than it may be.
     pub(super) async fn body(
         &self,
-        mut answer: Answer,
+        mut answer: RegistryResponse,
         longest: u64,
-    ) -> Result<Option<Vec<u8>>, Trouble> {
+    ) -> Result<Option<Vec<u8>>, AttemptError> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece(&mut answer).await? {
             body.extend_from_slice(piece.as_ref());
@@ -167,8 +180,8 @@ impl Client {
     /// The next bytes of an answer.
     pub(super) async fn piece(
         &self,
-        answer: &mut Answer,
-    ) -> Result<Option<impl AsRef<[u8]> + Send + use<>>, Trouble> {
+        answer: &mut RegistryResponse,
+    ) -> Result<Option<impl AsRef<[u8]> + Send + use<>>, AttemptError> {
         self.in_time(answer.response.chunk()).await
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// What a registry takes, as far as this run knows.
 #[derive(Debug, Clone, Copy)]
-pub struct Habits {
+pub struct UploadCapabilities {
     /// Blobs of so many bytes and more do not get through whole.
     pub too_large: u64,
     /// Bytes of a piece that gets through.
@@ -15,11 +15,11 @@ pub struct Habits {
 
 /// What uploads of one run have learnt of a registry, so that a thousand images do not each learn
 /// it anew.
-pub struct Learnt(Mutex<Habits>);
+pub struct LearnedCapabilities(Mutex<UploadCapabilities>);
 
-impl Default for Learnt {
+impl Default for LearnedCapabilities {
     fn default() -> Self {
-        Self(Mutex::new(Habits {
+        Self(Mutex::new(UploadCapabilities {
             too_large: u64::MAX,
             piece: None,
             takes_pieces: true,
@@ -27,12 +27,12 @@ impl Default for Learnt {
     }
 }
 
-impl Learnt {
-    pub fn get(&self) -> Habits {
+impl LearnedCapabilities {
+    pub fn get(&self) -> UploadCapabilities {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut Habits)) {
+    pub fn set(&self, change: impl FnOnce(&mut UploadCapabilities)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -4,21 +4,21 @@ use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
 use super::super::Error;
-use super::super::ask::Payload;
-use super::super::retry::Trouble;
-use super::super::session::{Session, held};
-use super::{State, Upload};
+use super::super::request::RequestBody;
+use super::super::retry::AttemptError;
+use super::super::session::{UploadSession, held};
+use super::{BlobUpload, UploadState};
 
 /// Pieces in a row that got through, after which they become larger again. A registry that ends
 /// an upload whose connection breaks is not asked for that: it would all be sent once more.
 const STREAK: u32 = 16;
 
-impl Upload<'_> {
+impl BlobUpload<'_> {
     pub(super) async fn next_piece(
         &mut self,
-        session: Session,
+        session: UploadSession,
         offset: u64,
-    ) -> Result<State, Error> {
+    ) -> Result<UploadState, Error> {
         let length = self.piece.max(session.smallest);
         let end = self.blob.size.min(offset + length);
         let piece = self.reading.piece(offset..end);
@@ -26,12 +26,12 @@ impl Upload<'_> {
             .ask(Method::PATCH, session.url.clone())
             .with(CONTENT_TYPE, "application/octet-stream")
             .with(CONTENT_RANGE, format!("{offset}-{}", end - 1));
-        ask.payload = Payload::Piece(&piece);
+        ask.payload = RequestBody::Chunk(&piece);
         let answer = match self.client.once(&ask).await {
             Ok(answer) => answer,
             Err(trouble) if trouble.is_refused_for_now() => {
                 self.patience.wait(trouble).await?;
-                return Ok(State::Pieces(session, offset));
+                return Ok(UploadState::Pieces(session, offset));
             }
             Err(trouble) => return self.broke_piece(session, trouble).await,
         };
@@ -53,30 +53,34 @@ impl Upload<'_> {
             self.is_resumed = false;
             self.progress(held);
             self.grow();
-            return Ok(State::Pieces(session, held));
+            return Ok(UploadState::Pieces(session, held));
         }
         let error = self.refusal(&ask, answer).await?;
         match status.as_u16() {
-            413 if self.shrink() => Ok(State::Resume(session)),
+            413 if self.shrink() => Ok(UploadState::Resume(session)),
             // The session had not seen yet that its connection broke, and is gone now.
             400 | 404 | 409 | 416 if self.is_resumed => {
                 self.is_resumed = false;
-                self.patience.wait(Trouble::passing(error)).await?;
-                Ok(State::Begin(None))
+                self.patience.wait(AttemptError::passing(error)).await?;
+                Ok(UploadState::Begin(None))
             }
             400 | 404 | 405 | 409 | 411 | 416 | 501 => self.refused(error).await,
             _ => Err(error),
         }
     }
 
-    async fn broke_piece(&mut self, session: Session, trouble: Trouble) -> Result<State, Error> {
+    async fn broke_piece(
+        &mut self,
+        session: UploadSession,
+        trouble: AttemptError,
+    ) -> Result<UploadState, Error> {
         if trouble.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
             self.patience.wait(trouble).await?;
             self.failures += 1;
             // A registry that takes pieces may fail now and then; one that fails at the same piece
             // twice does not take it.
             return Ok(if self.took_piece && self.failures < 2 {
-                State::Resume(session)
+                UploadState::Resume(session)
             } else {
                 self.whole_again()
             });
@@ -89,21 +93,21 @@ impl Upload<'_> {
             }
         }
         self.patience.wait(trouble).await?;
-        Ok(State::Resume(session))
+        Ok(UploadState::Resume(session))
     }
 
     /// A registry that refuses a piece may take the blob whole.
-    pub(super) async fn refused(&mut self, error: Error) -> Result<State, Error> {
-        self.patience.wait(Trouble::passing(error)).await?;
+    pub(super) async fn refused(&mut self, error: Error) -> Result<UploadState, Error> {
+        self.patience.wait(AttemptError::passing(error)).await?;
         Ok(self.whole_again())
     }
 
-    fn whole_again(&mut self) -> State {
+    fn whole_again(&mut self) -> UploadState {
         self.in_pieces = false;
         self.failures = 0;
         self.refusals += 1;
         self.breaks = 0;
-        State::Begin(None)
+        UploadState::Begin(None)
     }
 
     fn progress(&mut self, held: u64) {
@@ -133,7 +137,7 @@ impl Upload<'_> {
 
     /// Finds out from where to go on after a break: the session says, or a new one begins. Also
     /// sees where the last request did its work and only its answer was lost.
-    pub(super) async fn resume(&mut self, session: Session) -> Result<State, Error> {
+    pub(super) async fn resume(&mut self, session: UploadSession) -> Result<UploadState, Error> {
         let ask = self.ask(Method::GET, session.url.clone());
         let answer = self.client.patiently(|| self.client.once(&ask)).await?;
         let status = answer.status();
@@ -147,12 +151,15 @@ impl Upload<'_> {
             self.resumes |= held > self.furthest;
             self.is_resumed = true;
             self.progress(held);
-            return Ok(State::Pieces(session.moved(self.client, &answer), held));
+            return Ok(UploadState::Pieces(
+                session.moved(self.client, &answer),
+                held,
+            ));
         }
         Ok(if self.is_there().await? {
-            State::Done
+            UploadState::Done
         } else {
-            State::Begin(None)
+            UploadState::Begin(None)
         })
     }
 }

@@ -11,18 +11,18 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::Error;
 use super::address::reason;
-use super::answer::Answer;
-use super::auth::Scope;
+use super::auth::TokenScope;
 use super::client::Client;
-use super::retry::Trouble;
-use super::source::Piece;
+use super::response::RegistryResponse;
+use super::retry::AttemptError;
+use super::source::BlobChunk;
 
 /// Redirects that are followed in a row.
 const REDIRECTS: usize = 5;
 
 /// What a request is for, which is what a refusal is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum RequestPurpose {
     /// To see whether the login is good.
     Check,
     /// To read.
@@ -32,51 +32,51 @@ pub enum Purpose {
 }
 
 /// What is sent with a request.
-pub enum Payload<'a> {
+pub enum RequestBody<'a> {
     None,
     Bytes(&'a [u8]),
-    Piece(&'a Piece),
+    Chunk(&'a BlobChunk),
 }
 
 /// A request that can be made again and again.
-pub struct Ask<'a> {
+pub struct RegistryRequest<'a> {
     pub method: Method,
     pub url: Url,
-    pub scope: &'a Scope,
-    pub purpose: Purpose,
+    pub scope: &'a TokenScope,
+    pub purpose: RequestPurpose,
     /// As people are told.
     pub what: String,
     pub headers: Vec<(HeaderName, String)>,
-    pub payload: Payload<'a>,
+    pub payload: RequestBody<'a>,
     /// Whether it gets a connection of its own.
     pub is_fresh: bool,
     /// Whether the registry has long work to do when it has got everything.
     pub is_commit: bool,
     /// How far it is.
-    pub moved: Moved,
+    pub moved: TransferProgress,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> RegistryRequest<'a> {
     /// To read something.
-    pub fn read(method: Method, url: Url, scope: &'a Scope, what: String) -> Self {
+    pub fn read(method: Method, url: Url, scope: &'a TokenScope, what: String) -> Self {
         Self {
             method,
             url,
             scope,
-            purpose: Purpose::Read,
+            purpose: RequestPurpose::Read,
             what,
             headers: Vec::new(),
-            payload: Payload::None,
+            payload: RequestBody::None,
             is_fresh: false,
             is_commit: false,
-            moved: Moved::default(),
+            moved: TransferProgress::default(),
         }
     }
 
     /// To write something.
-    pub fn push(method: Method, url: Url, scope: &'a Scope, what: String) -> Self {
+    pub fn push(method: Method, url: Url, scope: &'a TokenScope, what: String) -> Self {
         Self {
-            purpose: Purpose::Push,
+            purpose: RequestPurpose::Push,
             ..Self::read(method, url, scope, what)
         }
     }
@@ -90,15 +90,15 @@ impl<'a> Ask<'a> {
 
 /// When a byte of a request was last seen on its way, and whether that was its last.
 #[derive(Clone)]
-pub struct Moved(Arc<Mutex<(Instant, bool)>>);
+pub struct TransferProgress(Arc<Mutex<(Instant, bool)>>);
 
-impl Default for Moved {
+impl Default for TransferProgress {
     fn default() -> Self {
         Self(Arc::new(Mutex::new((Instant::now(), false))))
     }
 }
 
-impl Moved {
+impl TransferProgress {
     /// A byte moves now; whether it is the last one.
     pub fn now(&self, is_last: bool) {
         *self.lock() = (Instant::now(), is_last);
@@ -121,7 +121,10 @@ impl Moved {
 
 impl Client {
     /// Tries once. What another try may help is trouble; every other answer is the caller's.
-    pub(super) async fn once(&self, ask: &Ask<'_>) -> Result<Answer, Trouble> {
+    pub(super) async fn once(
+        &self,
+        ask: &RegistryRequest<'_>,
+    ) -> Result<RegistryResponse, AttemptError> {
         let mut url = ask.url.clone();
         for _ in 0..=REDIRECTS {
             let answer = self.answered(ask, &url).await?;
@@ -146,7 +149,7 @@ impl Client {
                 None => return Err(self.refusal(ask, answer).await.into()),
             }
         }
-        Err(Trouble::Final(self.refused(
+        Err(AttemptError::Final(self.refused(
             ask,
             StatusCode::LOOP_DETECTED,
             "it redirects again and again".into(),
@@ -154,7 +157,11 @@ impl Client {
     }
 
     /// The answer of one address, after its challenge.
-    async fn answered(&self, ask: &Ask<'_>, url: &Url) -> Result<Answer, Trouble> {
+    async fn answered(
+        &self,
+        ask: &RegistryRequest<'_>,
+        url: &Url,
+    ) -> Result<RegistryResponse, AttemptError> {
         if !self.is_own(url) {
             return self.send(ask, url, None).await;
         }
@@ -175,10 +182,10 @@ impl Client {
 
     async fn send(
         &self,
-        ask: &Ask<'_>,
+        ask: &RegistryRequest<'_>,
         url: &Url,
         secret: Option<HeaderValue>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<RegistryResponse, AttemptError> {
         let mut request = self
             .http(ask.is_fresh)
             .request(ask.method.clone(), url.clone());
@@ -188,12 +195,12 @@ impl Client {
         if let Some(secret) = &secret {
             request = request.header(AUTHORIZATION, secret);
         }
-        ask.moved.now(!matches!(ask.payload, Payload::Piece(_)));
+        ask.moved.now(!matches!(ask.payload, RequestBody::Chunk(_)));
         request = match ask.payload {
-            Payload::None if ask.method == Method::GET || ask.method == Method::HEAD => request,
-            Payload::None => request.header(CONTENT_LENGTH, 0),
-            Payload::Bytes(bytes) => request.body(bytes.to_vec()),
-            Payload::Piece(piece) => request
+            RequestBody::None if ask.method == Method::GET || ask.method == Method::HEAD => request,
+            RequestBody::None => request.header(CONTENT_LENGTH, 0),
+            RequestBody::Bytes(bytes) => request.body(bytes.to_vec()),
+            RequestBody::Chunk(piece) => request
                 .header(CONTENT_LENGTH, piece.length())
                 .body(piece.body(&ask.moved).await?),
         };
@@ -201,15 +208,16 @@ impl Client {
         let sending = request.send();
         let response = self.while_moving(sending, &ask.moved, commit).await?;
         self.has_answered();
-        Ok(Answer::new(response, secret))
+        Ok(RegistryResponse::new(response, secret))
     }
 
     /// What comes, unless nothing does for too long.
     pub(super) async fn in_time<T>(
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
-    ) -> Result<T, Trouble> {
-        self.while_moving(coming, &Moved::default(), None).await
+    ) -> Result<T, AttemptError> {
+        self.while_moving(coming, &TransferProgress::default(), None)
+            .await
     }
 
     /// What comes, unless it has not come for too long after something has last moved. The HTTP
@@ -218,11 +226,11 @@ impl Client {
     async fn while_moving<T>(
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
-        moved: &Moved,
+        moved: &TransferProgress,
         commit: Option<Duration>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, AttemptError> {
         let unreachable = |message: String| {
-            Trouble::broken(Error::Unreachable {
+            AttemptError::broken(Error::Unreachable {
                 what: self.host().to_owned(),
                 message,
             })
