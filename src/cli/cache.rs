@@ -10,7 +10,7 @@ use super::{Error, answer, project};
 use crate::cache::{Cache, CacheLimits};
 use crate::error::Error as AnyError;
 use crate::event::bytes;
-use crate::pipeline::{self, CACHE, Lock};
+use crate::pipeline::{self, CACHE, ProjectLock};
 
 pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
@@ -60,7 +60,7 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
         ));
     }
     // A run may be about to take what is removed here.
-    let _lock = Lock::take_now(&project.root).map_err(pipeline::Error::from)?;
+    let _lock = ProjectLock::take_now(&project.root).map_err(pipeline::Error::from)?;
     if matches!(command, CacheCommand::Clear) {
         let removed = cache.clear().map_err(failed)?;
         return answer(&format!(

@@ -18,7 +18,7 @@ use super::dotenv;
 use crate::cache::RemoteCacheSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
-use crate::plan::Surroundings;
+use crate::plan::HostEnvironment;
 use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
@@ -225,7 +225,7 @@ pub fn surroundings(
     scripts: &ScriptEnvironment,
     node: Option<NodeVersion>,
     sandbox: bool,
-) -> Surroundings {
+) -> HostEnvironment {
     let texts = scripts.all.iter();
     let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
@@ -244,7 +244,7 @@ pub fn surroundings(
         ("platform".into(), platform),
         ("environment".into(), mode.into()),
     ];
-    Surroundings {
+    HostEnvironment {
         environment: texts.collect(),
         tools: tools.into(),
     }

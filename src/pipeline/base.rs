@@ -7,7 +7,7 @@ use std::sync::Arc;
 use miette::Diagnostic;
 use serde_json::{Value, json};
 
-use super::context::Context;
+use super::context::Services;
 use super::docker::Error as DockerError;
 use super::failure::StageError;
 use super::stored;
@@ -82,7 +82,7 @@ pub struct BaseSources<'a> {
     /// base.
     pub layout: Option<&'a Path>,
     /// The run's.
-    pub context: &'a Context,
+    pub context: &'a Services,
 }
 
 impl BaseSources<'_> {

@@ -18,7 +18,7 @@ use oci::ImageName;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
-pub struct Context {
+pub struct Services {
     /// When the program began.
     pub started: Instant,
     /// Where events go.
@@ -49,13 +49,13 @@ pub struct Context {
     /// Whether it was told that results cannot be kept; the first time says enough.
     pub warned: AtomicBool,
     /// Those who speak to registries, by host.
-    pub clients: Clients,
+    pub clients: RegistryClients,
 }
 
 /// Clients of registries: one for each host, since it knows which repositories have a blob.
-pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
+pub type RegistryClients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 
-impl Context {
+impl Services {
     /// Who speaks to a registry. The run's own is reached as its address says, also where the name
     /// of a base image, which has no scheme, leads there.
     pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::Services;
 use super::failure::{Io, StageError};
 use crate::cache::CacheLimits;
-use crate::plan::{Reference, Target};
+use crate::plan::{DestinationPlan, DestinationReference};
 use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
 use oci_distribution::{BlobSource, Client};
 
@@ -82,15 +82,15 @@ pub struct TaggedImage {
 
 impl Destination {
     /// Gets ready; nothing is asked and nothing is written yet.
-    pub async fn new(target: &Target, context: &Context) -> Result<Self, StageError> {
+    pub async fn new(target: &DestinationPlan, context: &Services) -> Result<Self, StageError> {
         match target {
-            Target::Registry { address, host, .. } => {
+            DestinationPlan::Registry { address, host, .. } => {
                 let client = context.client(address).await?;
                 let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })
             }
-            Target::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
+            DestinationPlan::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
                 path: folder.clone(),
                 layout: OnceLock::new(),
                 waiting: Mutex::default(),
@@ -107,7 +107,10 @@ impl Destination {
     }
 
     /// What has that name, if anything has.
-    pub async fn find(&self, reference: &Reference) -> Result<Option<TaggedImage>, StageError> {
+    pub async fn find(
+        &self,
+        reference: &DestinationReference,
+    ) -> Result<Option<TaggedImage>, StageError> {
         let (manifest, digest, config) = match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
@@ -157,7 +160,7 @@ impl Destination {
     /// has it too.
     pub async fn put_layer(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         layer: &Descriptor,
         blobs: &Blobs,
         from: Option<&str>,
@@ -177,7 +180,7 @@ impl Destination {
     /// Brings a small blob.
     pub async fn put_bytes(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
@@ -198,7 +201,7 @@ impl Destination {
     /// Brings a manifest that has no name yet; everything that it names is there.
     pub async fn put_manifest(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
         let manifest = Descriptor::of(oci::MANIFEST, bytes);
@@ -233,7 +236,7 @@ impl Destination {
     /// Gives a manifest its name; in a folder the next [`Self::list`] does.
     pub async fn name(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Descriptor,
         bytes: &[u8],
     ) -> Result<(), StageError> {
@@ -254,7 +257,7 @@ impl Destination {
     /// What a digest names.
     pub async fn describe(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         digest: Digest,
     ) -> Result<Descriptor, StageError> {
         match self {
@@ -281,7 +284,7 @@ impl Destination {
     /// Brings what refers to an image: an artifact with one blob.
     pub async fn attach(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Manifest,
     ) -> Result<(), StageError> {
         let bytes = serde_json::to_vec(manifest).unwrap_or_default();

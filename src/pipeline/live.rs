@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::Context;
-use super::deploy::{Live, is_due};
-use super::failure::{Settled, StageError};
+use super::context::Services;
+use super::deploy::{LiveStore, is_due};
+use super::failure::{StageError, StageResult};
 use super::push::Pushed;
 use super::stored;
 use crate::event::{Stage, Unit};
@@ -44,16 +44,16 @@ struct LiveAppRecord {
 }
 
 /// Records every store whose images are all there. Stores of earlier runs stay.
-pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Live> {
+pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Services>) -> StageResult<LiveStore> {
     let path = plan.project.join(RECORD);
-    let mut settled = Settled::default();
+    let mut settled = StageResult::default();
     let due = plan
         .releases
         .iter()
         .filter(|release| is_due(plan, release, pushed));
     for release in due {
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let note = |live: &Live| Some(live.address.clone());
+        let note = |live: &LiveStore| Some(live.address.clone());
         let result = context.events.observe(&unit, note, || {
             let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
             record.schema_version = 1;
@@ -61,7 +61,7 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Li
                 .stores
                 .insert(release.store.to_string(), of(plan, release, pushed));
             stored::write(&path, &record)?;
-            Ok::<_, super::failure::Io>(Live {
+            Ok::<_, super::failure::Io>(LiveStore {
                 store: release.store.clone(),
                 address: release.local_address(),
                 commands: release.commands(),

@@ -14,13 +14,13 @@ use tokio::sync::OnceCell;
 use super::attest;
 use super::base::{BaseSources, BaseUnavailable, PinnedBase};
 use super::builder::{DaemonlessBuilder, DockerBuilder, Image, ImageBuilder, ImageOrder};
-use super::context::Context;
+use super::context::Services;
 use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
 use crate::event::{Events, Stage};
-use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
+use crate::plan::{BuilderChoice, DestinationPlan, ImageMaker, ImagePlan, Plan};
 use crate::store::UnitId;
 use oci::{Digest, dockerfile};
 use oci_distribution;
@@ -48,7 +48,7 @@ impl PreparedRun {
         &self,
         plan: &Plan,
         order: ImageOrder<'_>,
-        context: &Arc<Context>,
+        context: &Arc<Services>,
     ) -> Result<Image, StageError> {
         let image = order.image;
         if self.by_engine.contains(&image.unit) {
@@ -60,10 +60,10 @@ impl PreparedRun {
             .expect("there for all others")
             .build(order)
             .await;
-        let is_layout = matches!(plan.target, Some(Target::Layout { .. }));
+        let is_layout = matches!(plan.target, Some(DestinationPlan::Layout { .. }));
         match built {
             Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
-                if plan.builder == Wish::Auto && !is_layout =>
+                if plan.builder == BuilderChoice::Auto && !is_layout =>
             {
                 let line = image.dockerfile.line(&plan.project, &refusal);
                 context
@@ -83,7 +83,7 @@ impl PreparedRun {
         }
     }
 
-    async fn engine(&self, context: &Arc<Context>) -> Result<&DockerBuilder, docker::Error> {
+    async fn engine(&self, context: &Arc<Services>) -> Result<&DockerBuilder, docker::Error> {
         self.docker
             .get_or_try_init(async || {
                 let docker = docker::connect(context.access.docker.as_deref()).await?;
@@ -152,7 +152,7 @@ impl PreparedRun {
 
 /// Asks engine, registry and console at once, and reports everything that is missing; then
 /// bases and images.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
+pub async fn check(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
@@ -164,7 +164,7 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, E
     }
 }
 
-async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
+async fn all(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::default());
     }
@@ -173,7 +173,7 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> 
     if !exposed.is_empty() {
         return Err(Error::Preflight { problems: exposed });
     }
-    let is_docker = |image: &ImagePlan| matches!(image.maker, Maker::Docker(_));
+    let is_docker = |image: &ImagePlan| matches!(image.maker, ImageMaker::Docker(_));
     let engine = async {
         if !plan.images.iter().any(is_docker) {
             return Ok(None);
@@ -220,13 +220,13 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> 
 }
 
 /// Addresses to which the password would go where everybody on the way can read it.
-fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
+fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
     if context.access.trust.allow_insecure {
         return Vec::new();
     }
     let mut problems = Vec::new();
     if plan.until >= Stage::Push
-        && let Some(Target::Registry {
+        && let Some(DestinationPlan::Registry {
             address,
             is_insecure: false,
             ..
@@ -253,7 +253,7 @@ fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
 async fn asked(
     docker: &mut Option<Docker>,
     name: &str,
-    context: &Context,
+    context: &Services,
 ) -> Result<(), docker::Error> {
     docker::has(connected(docker, context).await?, name).await
 }
@@ -261,7 +261,7 @@ async fn asked(
 /// The engine, which is connected to if it is not yet.
 async fn connected<'a>(
     docker: &'a mut Option<Docker>,
-    context: &Context,
+    context: &Services,
 ) -> Result<&'a Docker, docker::Error> {
     let engine = match docker.take() {
         Some(engine) => engine,
@@ -278,7 +278,7 @@ fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
     };
     let made = plan.images.iter().filter(|image| !is_there(image));
     made.filter_map(|image| {
-        let Maker::Docker(Some(refusal)) = &image.maker else {
+        let ImageMaker::Docker(Some(refusal)) = &image.maker else {
             return None;
         };
         let line = image.dockerfile.line(&plan.project, refusal);
@@ -288,7 +288,7 @@ fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
 }
 
 /// Where images go, with a login that works.
-async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destination>, StageError> {
+async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
     let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
         return Ok(None);
     };
@@ -320,7 +320,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
     Ok(Some(destination))
 }
 
-async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
+async fn console(plan: &Plan, context: &Services) -> Result<(), StageError> {
     if plan.until < Stage::Deploy || plan.local {
         return Ok(());
     }
@@ -338,10 +338,10 @@ async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
 async fn bases(
     plan: &Plan,
     mut docker: Option<Docker>,
-    context: &Arc<Context>,
+    context: &Arc<Services>,
 ) -> Result<PreparedRun, Vec<StageError>> {
     let layout = match &plan.target {
-        Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
+        Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };
     let sources = BaseSources {
@@ -352,7 +352,7 @@ async fn bases(
     // By its key: the name, and the engine's or our own.
     let mut wanted = BTreeMap::new();
     for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
+        let by_engine = matches!(image.maker, ImageMaker::Docker(_));
         for (key, name) in image.base_keys().zip(&image.bases) {
             wanted.insert((key, by_engine), (name, &image.platform));
         }
@@ -368,7 +368,7 @@ async fn bases(
     let mut in_engine = BTreeSet::new();
     for (key, name, result) in found {
         // An engine may know images that no registry has: those that were built here.
-        let may_ask = plan.builder == Wish::Auto && layout.is_none();
+        let may_ask = plan.builder == BuilderChoice::Auto && layout.is_none();
         let error = match result {
             Ok(base) if may_ask && base.has_triggers() => {
                 match connected(&mut docker, context).await {
@@ -426,7 +426,7 @@ async fn bases(
         return Err(problems);
     }
     for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
+        let by_engine = matches!(image.maker, ImageMaker::Docker(_));
         if by_engine || image.base_keys().any(|key| in_engine.contains(&key)) {
             ready.by_engine.insert(image.unit.clone());
         }

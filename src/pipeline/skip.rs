@@ -4,7 +4,7 @@
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::context::Context;
+use super::context::Services;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
 use super::preflight::PreparedRun;
@@ -42,7 +42,7 @@ pub async fn look(
     plan: &Plan,
     ready: &PreparedRun,
     destination: &Destination,
-    context: &Context,
+    context: &Services,
 ) -> Result<Vec<PresentImage>, Vec<StageError>> {
     if context.force && plan.is_clean() {
         return Ok(Vec::new());
@@ -79,7 +79,7 @@ fn judge(
     ready: &PreparedRun,
     image: &ImagePlan,
     found: &TaggedImage,
-    context: &Context,
+    context: &Services,
 ) -> Result<Option<PresentImage>, StageError> {
     let inputs = ready.inputs(image);
     let reference = image.reference.as_ref().expect("it was looked for by it");

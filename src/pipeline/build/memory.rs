@@ -27,12 +27,12 @@ const LONGEST: Duration = Duration::from_millis(200);
 
 /// What one script's processes take.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct ProcessMemory {
     now: AtomicU64,
     peak: AtomicU64,
 }
 
-impl Memory {
+impl ProcessMemory {
     /// Most bytes that they took together.
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
@@ -149,21 +149,21 @@ fn in_group() -> Option<u64> {
 }
 
 /// Decides which script has room beside those that run.
-pub struct Room {
+pub struct MemoryAdmission {
     /// Bytes for all together, if somebody has set that.
     limit: Option<u64>,
     /// How many at once.
     count: usize,
     figures: BTreeMap<String, TaskFigures>,
-    running: BTreeMap<TaskId, Running>,
+    running: BTreeMap<TaskId, RunningScript>,
 }
 
-struct Running {
+struct RunningScript {
     expected: u64,
-    memory: Arc<Memory>,
+    memory: Arc<ProcessMemory>,
 }
 
-impl Room {
+impl MemoryAdmission {
     /// As the plan has it, with what was learned of earlier runs.
     pub fn new(plan: &Plan, figures: BTreeMap<String, TaskFigures>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -206,7 +206,7 @@ impl Room {
     }
 
     /// Lets the task begin if there is room. Alone it may always, or it never could.
-    pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<Memory>> {
+    pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<ProcessMemory>> {
         let expected = self.expected(plan, id);
         if !self.running.is_empty() {
             if self.running.len() >= self.count {
@@ -231,8 +231,8 @@ impl Room {
                 return None;
             }
         }
-        let memory = Arc::new(Memory::default());
-        let running = Running {
+        let memory = Arc::new(ProcessMemory::default());
+        let running = RunningScript {
             expected,
             memory: Arc::clone(&memory),
         };
@@ -251,7 +251,7 @@ impl Room {
 
 /// For each task, milliseconds that it and the longest way of tasks behind it are expected to
 /// take: what holds up most goes first.
-pub fn ways(plan: &Plan, room: &Room) -> Vec<u64> {
+pub fn ways(plan: &Plan, room: &MemoryAdmission) -> Vec<u64> {
     let mut ways = vec![0_u64; plan.tasks.len()];
     for (index, task) in plan.tasks.iter().enumerate().rev() {
         let own = room.figures(task).map_or(0, |figures| figures.milliseconds);

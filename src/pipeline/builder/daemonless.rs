@@ -17,7 +17,7 @@ use crate::event::Unit;
 use crate::pipeline::base::{PinnedBase, ReadableBase};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
-use crate::plan::{ImagePlan, Maker};
+use crate::plan::{ImageMaker, ImagePlan};
 use oci::dockerfile::{Context, History};
 use oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
 use oci_distribution;
@@ -82,7 +82,7 @@ impl DaemonlessBuilder {
         let ImageOrder {
             artifact, image, ..
         } = order;
-        let Maker::Oci(recipe) = &image.maker else {
+        let ImageMaker::Oci(recipe) = &image.maker else {
             unreachable!("the preflight chooses the builder by the plan");
         };
         let base = image.base_keys().find_map(|key| self.bases.get(&key));

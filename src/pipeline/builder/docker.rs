@@ -14,10 +14,10 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::context::ContextArchive;
 use super::{Image, ImageBuilder, ImageOrder};
 use crate::event::Unit;
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::StageError;
-use crate::plan::Reference;
+use crate::plan::DestinationReference;
 use oci::Digest;
 
 /// Lines of the engine's output that a failure shows.
@@ -29,12 +29,12 @@ const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// Makes images by the engine.
 pub struct DockerBuilder {
     docker: Docker,
-    context: Arc<Context>,
+    context: Arc<Services>,
 }
 
 impl DockerBuilder {
     /// By this engine.
-    pub fn new(docker: Docker, context: Arc<Context>) -> Self {
+    pub fn new(docker: Docker, context: Arc<Services>) -> Self {
         Self { docker, context }
     }
 }
@@ -62,7 +62,7 @@ impl ImageBuilder for DockerBuilder {
     }
 }
 
-async fn build(docker: &Docker, order: ImageOrder<'_>, context: &Context) -> Result<Image, Error> {
+async fn build(docker: &Docker, order: ImageOrder<'_>, context: &Services) -> Result<Image, Error> {
     let ImageOrder {
         unit,
         artifact,
@@ -182,8 +182,8 @@ async fn size(docker: &Docker, name: &str) -> Result<u64, Error> {
 async fn tries(
     docker: &Docker,
     unit: &Unit,
-    reference: &Reference,
-    context: &Context,
+    reference: &DestinationReference,
+    context: &Services,
 ) -> Result<Digest, StageError> {
     let mut waits = BACKOFF.into_iter();
     loop {
@@ -210,8 +210,8 @@ async fn tries(
 async fn once(
     docker: &Docker,
     unit: &Unit,
-    reference: &Reference,
-    context: &Context,
+    reference: &DestinationReference,
+    context: &Services,
 ) -> Result<Digest, StageError> {
     let credentials = context.access.credentials.as_ref();
     let user = credentials

@@ -15,7 +15,7 @@ pub use self::docker::DockerBuilder;
 use super::failure::StageError;
 use super::prune::Artifact;
 use crate::event::Unit;
-use crate::plan::{ImagePlan, Reference};
+use crate::plan::{DestinationReference, ImagePlan};
 use crate::store::UnitId;
 use oci::Digest;
 
@@ -50,7 +50,7 @@ pub struct ImageOrder<'a> {
     /// How it is made.
     pub image: &'a ImagePlan,
     /// Its name.
-    pub reference: &'a Reference,
+    pub reference: &'a DestinationReference,
     /// Its labels, those about its bases and inputs among them.
     pub labels: &'a BTreeMap<String, String>,
 }
@@ -61,7 +61,7 @@ pub struct Image {
     /// Store and app.
     pub unit: UnitId,
     /// Its full name.
-    pub reference: Reference,
+    pub reference: DestinationReference,
     /// Bytes with the base: of the engine's as they are unpacked, of our own as they are sent.
     pub size: u64,
     /// What was made, where this program has made it.

@@ -25,8 +25,8 @@ pub use self::staging::StagingFolder;
 use self::staging::fill;
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
-use super::context::Context;
-use super::failure::{Error, Io, Settled, StageError};
+use super::context::Services;
+use super::failure::{Error, Io, StageError, StageResult};
 use crate::event::{Stage, Unit};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
@@ -72,7 +72,7 @@ pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
 }
 
 /// Composes everything in the plan.
-pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
+pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Error> {
     let staging = StagingFolder::new(&plan.project)?;
     let decided: Vec<_> = plan
         .stores
@@ -118,7 +118,7 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
             (store, unit, result.map(|_| ()))
         })
         .collect();
-    let mut settled = Settled::default();
+    let mut settled = StageResult::default();
     for (store, unit, result) in results {
         let of_store = store.compositions.iter().map(|composition| Workdir {
             unit: composition.unit.clone(),

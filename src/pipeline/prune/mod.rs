@@ -19,8 +19,8 @@ use self::copy::Copier;
 pub use self::copy::{files, odd};
 pub use self::sizes::Sizes;
 use super::build::Built;
-use super::context::Context;
-use super::failure::{Io, Settled, StageError};
+use super::context::Services;
+use super::failure::{Io, StageError, StageResult};
 use super::stored;
 use crate::config::PruneRules;
 use crate::event::{Event, Stage, Unit, bytes};
@@ -160,7 +160,7 @@ pub fn is_of(plan: &Plan, image: &ImagePlan) -> bool {
 }
 
 /// Prunes every built unit that the plan makes an image of.
-pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifact> {
+pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Artifact> {
     let work: Vec<_> = built
         .into_iter()
         .filter_map(|built| {
