@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use git2::Oid;
 use serde::{Deserialize, Serialize};
 
-use virtual_path::{self as path, MOST_LINKS, Step};
+use virtual_path::{self as path, MOST_LINKS, PathKind};
 
 /// A tree of files that can be read.
 pub trait Files: Send + Sync {
@@ -37,12 +37,12 @@ pub trait Files: Send + Sync {
     fn resolve(&self, path: &Path, through: &mut dyn FnMut(&Path)) -> Result<PathBuf> {
         path::resolve(path, MOST_LINKS, |place| {
             Ok(match self.node(place)? {
-                Node::Folder => Step::Folder,
+                Node::Folder => PathKind::Folder,
                 Node::Link => {
                     through(place);
-                    Step::Link(self.target(place)?)
+                    PathKind::Link(self.target(place)?)
                 }
-                Node::File(_) | Node::Special => Step::Other,
+                Node::File(_) | Node::Special => PathKind::Other,
             })
         })
     }

@@ -13,7 +13,8 @@ use super::failure::StageError;
 use super::stored;
 use crate::plan::SCRATCH;
 use oci::{
-    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageName, Layout, Manifest, Platform,
+    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, Layout, Manifest,
+    Platform,
 };
 use oci_distribution::Client;
 
@@ -116,7 +117,7 @@ impl BaseSources<'_> {
     }
 
     async fn of_registry(&self, name: &str, platform: &Platform) -> Result<PinnedBase, StageError> {
-        let image = ImageName::parse(name).map_err(|reason| oci::Error::Document {
+        let image = ImageReference::parse(name).map_err(|reason| oci::Error::Document {
             what: name.to_owned(),
             kind: "name of an image",
             reason,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::plan::is_system;
-use oci::ImageName;
+use oci::ImageReference;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
@@ -84,7 +84,7 @@ impl Services {
 
     /// The login that the engine needs for an image; none where nobody has said who we are.
     pub async fn engine_login(&self, image: &str) -> Option<DockerCredentials> {
-        let host = ImageName::parse(image).ok()?.registry;
+        let host = ImageReference::parse(image).ok()?.registry;
         let login = self.access.logins().for_host(&host).await.ok()??;
         let (user, secret) = login.parts();
         let secret = Some(secret.expose_secret().to_owned());

@@ -11,7 +11,7 @@ use super::context::Services;
 use super::failure::{Io, StageError};
 use crate::cache::CacheLimits;
 use crate::plan::{DestinationPlan, DestinationReference};
-use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
+use oci::{self, Blobs, CollectedBlobs, Descriptor, Digest, IndexEntry, Layout, Manifest};
 use oci_distribution::{BlobSource, Client};
 
 /// Images that are made or pushed at the same time; the disk is the bottleneck.
@@ -35,7 +35,7 @@ pub struct LayoutFolder {
     path: PathBuf,
     layout: OnceLock<Layout>,
     /// What is to be listed next.
-    waiting: Mutex<Vec<Listing>>,
+    waiting: Mutex<Vec<IndexEntry>>,
 }
 
 impl LayoutFolder {
@@ -48,7 +48,7 @@ impl LayoutFolder {
         Ok(self.layout.get_or_init(|| layout))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Listing>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -333,7 +333,7 @@ pub fn collect_layers(
     project: &Path,
     limits: CacheLimits,
     begun: SystemTime,
-) -> Result<Collected, oci::Error> {
+) -> Result<CollectedBlobs, oci::Error> {
     oci::collect(&packed(project).0, limits.bytes, limits.age, begun)
 }
 

@@ -14,7 +14,7 @@ use miette::Diagnostic;
 use super::base::PinnedBase;
 use super::context::Services;
 use super::failure::{Io, quote};
-use oci::ImageName;
+use oci::ImageReference;
 
 /// Where the engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -231,9 +231,9 @@ pub async fn provide(docker: &Docker, image: &str, context: &Services) -> Result
 /// The digest by which a registry knows the image, else the engine's own.
 fn base(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
-    let name = ImageName::parse(image).ok();
+    let name = ImageReference::parse(image).ok();
     let is_same = |known: &&String| {
-        let known = ImageName::parse(known).ok();
+        let known = ImageReference::parse(known).ok();
         known.zip(name.as_ref()).is_some_and(|(known, name)| {
             known.registry == name.registry && known.repository == name.repository
         })

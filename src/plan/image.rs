@@ -6,7 +6,7 @@ use crate::config::{BaseApp, Project};
 use crate::git::Revision;
 use crate::overlay::{Body, Composition};
 use crate::store::{AppKind, Framework, UnitId};
-use oci::dockerfile::{self, Recipe, Refusal};
+use oci::dockerfile::{self, ParsedDockerfile, Refusal};
 use oci::{Digest, Hasher, Platform};
 
 use super::select::ChosenUnits;
@@ -75,7 +75,7 @@ pub enum BuilderChoice {
 #[derive(Debug, Clone)]
 pub enum ImageMaker {
     /// By this program: nothing has to run for it.
-    Oci(Recipe),
+    Oci(ParsedDockerfile),
     /// By the Docker engine; with the line that needs it, or because it was asked for.
     Docker(Option<Refusal>),
 }

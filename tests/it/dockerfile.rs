@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use oci::dockerfile::{Context, Error, read};
-use oci::{BaseTree, Content, Entry, Folder, Owner};
+use oci::dockerfile::{BuildContext, Error, read};
+use oci::{BaseTree, FileOwner, FolderAttributes, TreeContent, TreeEntry};
 use serde_json::{Value, json};
 
 use crate::support::{Node, Thing, Tree, docker, registry, tree_of};
@@ -214,13 +214,13 @@ fn engine(folder: &Path) -> Result<Image, String> {
 fn base_tree(tree: &Tree) -> BaseTree {
     let mut base = BaseTree::default();
     for (path, node) in tree {
-        let owner = Owner {
+        let owner = FileOwner {
             user: u32::try_from(node.owner.0).unwrap(),
             group: u32::try_from(node.owner.1).unwrap(),
         };
         match &node.content {
             Thing::Folder => {
-                let folder = Folder {
+                let folder = FolderAttributes {
                     owner,
                     mode: node.mode,
                 };
@@ -238,7 +238,7 @@ fn base_tree(tree: &Tree) -> BaseTree {
     };
     for line in lines("etc/passwd").lines() {
         let fields: Vec<&str> = line.split(':').collect();
-        let owner = Owner {
+        let owner = FileOwner {
             user: fields[2].parse().unwrap(),
             group: fields[3].parse().unwrap(),
         };
@@ -253,12 +253,12 @@ fn base_tree(tree: &Tree) -> BaseTree {
 }
 
 /// Lays entries on a tree, as an engine unpacks a layer.
-fn lay(tree: &mut Tree, entries: &[Entry]) {
+fn lay(tree: &mut Tree, entries: &[TreeEntry]) {
     for entry in entries {
         let content = match &entry.content {
-            Content::Folder => Thing::Folder,
-            Content::Link { target } => Thing::Link(target.clone()),
-            Content::File { from, bytes } => {
+            TreeContent::Folder => Thing::Folder,
+            TreeContent::Link { target } => Thing::Link(target.clone()),
+            TreeContent::File { from, bytes } => {
                 let content = std::fs::read(from).unwrap();
                 assert_eq!(content.len() as u64, *bytes);
                 Thing::File(content)
@@ -335,7 +335,8 @@ impl Base {
         }
         let own = read(&text).map_err(Error::from).and_then(|recipe| {
             assert_eq!(recipe.base(), Some(self.image.id.as_str()));
-            let context = Context::new(folder.path(), listed(folder.path()), Some(dockerignore))?;
+            let context =
+                BuildContext::new(folder.path(), listed(folder.path()), Some(dockerignore))?;
             recipe.apply(&self.config, &self.known, &context)
         });
         match (engine(folder.path()), own) {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use oci::{
-    BaseTree, Blobs, CONFIG, Content, Descriptor, Entry, Folder, Layer, Layout, MANIFEST, Manifest,
-    Owner, Platform, pack, resolve,
+    BaseTree, Blobs, CONFIG, Descriptor, FileOwner, FolderAttributes, Layout, MANIFEST, Manifest,
+    PackedLayer, Platform, TreeContent, TreeEntry, pack, resolve,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ fn a_base_image_is_known_as_its_container_sees_it() {
     let script = "find / -xdev -type d | while read f; do stat -c '%n %a %u:%g' \"$f\"; done";
     let mut folders = paths(&sh(script));
     let shown = tree.folders.iter().map(|(path, folder)| {
-        let Folder { owner, mode } = folder;
+        let FolderAttributes { owner, mode } = folder;
         format!("{path} {mode:o} {}:{}", owner.user, owner.group)
     });
     let mut own: BTreeSet<String> = shown.collect();
@@ -83,7 +83,7 @@ fn a_base_image_is_known_as_its_container_sees_it() {
     let users = passwd.lines().map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let number = |place: usize| fields[place].parse().expect("a number");
-        let owner = Owner {
+        let owner = FileOwner {
             user: number(2),
             group: number(3),
         };
@@ -100,7 +100,7 @@ fn a_base_image_is_known_as_its_container_sees_it() {
 }
 
 /// The base with one more layer, as an image in a layout.
-fn on_top_of(base: &Layout, layer: &Layer, store: &Blobs, to: &Path) -> (Layout, Manifest) {
+fn on_top_of(base: &Layout, layer: &PackedLayer, store: &Blobs, to: &Path) -> (Layout, Manifest) {
     let listed = base.only().expect("one");
     let read = |descriptor: &Descriptor| base.blobs().read(descriptor);
     let (_, mut manifest) = resolve(&listed, &here(), read).expect("an image");
@@ -142,7 +142,7 @@ fn others_read_what_is_written_here() {
     layout.put(Some(&name), image.clone()).expect("listed");
     let tree = BaseTree::of_image(&manifest, layout.blobs()).expect("it can be read");
     for entry in &entries {
-        let is_folder = entry.content == Content::Folder;
+        let is_folder = entry.content == TreeContent::Folder;
         assert_eq!(
             tree.folders.contains_key(&entry.path),
             is_folder,
@@ -195,7 +195,7 @@ fn others_read_what_is_written_here() {
 }
 
 /// Fails unless a container sees the entries; then the image is removed.
-fn in_the_engine(image: &str, entries: &[Entry]) {
+fn in_the_engine(image: &str, entries: &[TreeEntry]) {
     let script = "cd / && find app -exec stat -c '%a %u %g %Y %s %n' {} + | sort";
     let found = docker(&["run", "--rm", "--entrypoint", "sh", image, "-c", script]);
     docker(&["rmi", image]);
@@ -219,7 +219,7 @@ fn in_the_engine(image: &str, entries: &[Entry]) {
             entry.path
         );
         assert_eq!(numbers[3], TIME.to_string(), "{}", entry.path);
-        if let Content::File { bytes, .. } = &entry.content {
+        if let TreeContent::File { bytes, .. } = &entry.content {
             assert_eq!(numbers[4], bytes.to_string(), "{}", entry.path);
         }
     }

@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
-use oci::{Blobs, Content, Digest, Entry, Error, Layer, pack};
+use oci::{Blobs, Digest, Error, PackedLayer, TreeContent, TreeEntry, pack};
 use proptest::prelude::*;
 
 use crate::support::{TIME, entry, file, folder, hard, link, run, same, text};
 
 /// What is in a compressed layer.
-fn unpacked(blobs: &Blobs, layer: &Layer) -> Vec<u8> {
+fn unpacked(blobs: &Blobs, layer: &PackedLayer) -> Vec<u8> {
     let file = blobs.open(&layer.descriptor).expect("it was packed");
     let mut tar = Vec::new();
     let mut decoder = flate2::read::MultiGzDecoder::new(file);
@@ -76,8 +76,8 @@ proptest! {
             let below = format!("{path}/");
             let is_folder = paths.keys().any(|other| other.starts_with(&below));
             entries.push(match length % 3 {
-                _ if is_folder => entry(path, Content::Folder),
-                0 => entry(path, Content::Folder),
+                _ if is_folder => entry(path, TreeContent::Folder),
+                0 => entry(path, TreeContent::Folder),
                 1 => link(path, "elsewhere"),
                 _ => file(sources.path(), path, &text(*length)),
             });
@@ -145,7 +145,7 @@ fn a_layer_is_packed_once() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let mut entries = vec![
-        entry("a", Content::Folder),
+        entry("a", TreeContent::Folder),
         file(sources.path(), "a/b", b"content"),
         link("a/c", "b"),
     ];
@@ -162,15 +162,15 @@ fn a_layer_is_packed_once() {
     let elsewhere = folder();
     entries[1] = file(elsewhere.path(), "a/b", b"content");
     assert!(!pack(&entries, TIME, &blobs).expect("found").is_new);
-    let change: [fn(&mut Vec<Entry>); 7] = [
+    let change: [fn(&mut Vec<TreeEntry>); 7] = [
         |entries| entries[1].mode = 0o755,
         |entries| entries[1].owner.user = 0,
         |entries| entries[1].owner.group = 0,
-        |entries| entries[2].content = Content::Link { target: "d".into() },
-        |entries| entries[2].content = Content::Folder,
+        |entries| entries[2].content = TreeContent::Link { target: "d".into() },
+        |entries| entries[2].content = TreeContent::Folder,
         |entries| entries[2].path = "a/d".into(),
         |entries| {
-            let Content::File { from, .. } = &entries[1].content else {
+            let TreeContent::File { from, .. } = &entries[1].content else {
                 panic!("it is a file");
             };
             std::fs::write(from, b"CONTENT").expect("ours");
@@ -204,7 +204,7 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
     let good = file(sources.path(), "a", b"12345");
     for bytes in [4, 6] {
         let mut wrong = good.clone();
-        if let Content::File { bytes: said, .. } = &mut wrong.content {
+        if let TreeContent::File { bytes: said, .. } = &mut wrong.content {
             *said = bytes;
         }
         let error = pack(&[wrong], TIME, &blobs).expect_err("it has other bytes");
@@ -230,7 +230,7 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
         }
     });
     let from = pipe;
-    let changing = entry("b", Content::File { from, bytes: 5 });
+    let changing = entry("b", TreeContent::File { from, bytes: 5 });
     let error = pack(&[good, changing], TIME, &blobs).expect_err("it changes");
     writer.join().expect("it ends");
     assert!(matches!(error, Error::Changed { .. }), "{error:?}");
@@ -268,7 +268,7 @@ fn what_no_runtime_could_unpack_is_refused() {
     let missing = sources.path().join("missing");
     let missing = entry(
         "a",
-        Content::File {
+        TreeContent::File {
             from: missing,
             bytes: 1,
         },

@@ -64,15 +64,27 @@ fn blobs_are_what_their_digest_says() {
     assert_eq!(blobs.read(&taken).expect("there"), b"taken");
     let short = blobs.temporary().expect("a file");
     let error = blobs.take(short, &Descriptor::of(EMPTY, b"other"));
-    assert!(matches!(error, Err(Error::Damaged { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::DigestMismatch { .. })),
+        "{error:?}"
+    );
 
     std::fs::write(&path, b"[]").expect("ours");
-    assert!(matches!(blobs.read(&content), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&content),
+        Err(Error::DigestMismatch { .. })
+    ));
     std::fs::write(&path, b"{ }").expect("ours");
     assert!(!blobs.holds(&content));
-    assert!(matches!(blobs.read(&content), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&content),
+        Err(Error::DigestMismatch { .. })
+    ));
     let huge = Descriptor::new(EMPTY, taken.digest, 1 << 40);
-    assert!(matches!(blobs.read(&huge), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&huge),
+        Err(Error::DigestMismatch { .. })
+    ));
     blobs.remove(&content.digest).expect("removed");
     blobs.remove(&content.digest).expect("gone already");
     assert!(matches!(blobs.read(&content), Err(Error::Missing { .. })));

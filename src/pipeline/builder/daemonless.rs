@@ -18,8 +18,8 @@ use crate::pipeline::base::{PinnedBase, ReadableBase};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::{ImageMaker, ImagePlan};
-use oci::dockerfile::{Context, History};
-use oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
+use oci::dockerfile::{BuildContext, HistoryEntry};
+use oci::{self, Blobs, Descriptor, Digest, Manifest, PackedLayer, TreeEntry, layer_type, pack};
 use oci_distribution;
 
 /// Layers of one image that are sent at the same time.
@@ -93,7 +93,7 @@ impl DaemonlessBuilder {
             .tree(&self.folder.join("bases"), &self.blobs)
             .await?;
         let ContextFiles { files, ignored } = context_files(&artifact.workdir, &image.dockerfile)?;
-        let context = Context::new(&artifact.workdir, files, ignored.as_deref())?;
+        let context = BuildContext::new(&artifact.workdir, files, ignored.as_deref())?;
         let applied = recipe.apply(&of_base.config, &tree, &context)?;
 
         let (blobs, kind, modified) = (self.blobs.clone(), image.kind, image.modified);
@@ -213,18 +213,18 @@ impl ImageBuilder for DaemonlessBuilder {
 fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
-        StageError::Oci(oci::Error::Damaged { .. })
+        StageError::Oci(oci::Error::DigestMismatch { .. })
             | StageError::Registry(oci_distribution::Error::Altered { .. })
     )
 }
 
 /// Packs the entries, apart by how often they change.
 fn layers(
-    entries: &[Entry],
+    entries: &[TreeEntry],
     kind: crate::store::AppKind,
     modified: i64,
     blobs: &Blobs,
-) -> Result<Vec<(LayerPart, Layer)>, StageError> {
+) -> Result<Vec<(LayerPart, PackedLayer)>, StageError> {
     let mut packed = Vec::new();
     for (part, entries) in split(entries, kind) {
         // Servers tell browsers by it whether a file is another one than before.
@@ -241,7 +241,7 @@ fn layers(
 /// What a Dockerfile's steps have come to.
 struct RecipeResult {
     config: Value,
-    history: Vec<History>,
+    history: Vec<HistoryEntry>,
 }
 
 impl RecipeResult {
@@ -251,7 +251,7 @@ impl RecipeResult {
         base: &ReadableBase,
         image: &ImagePlan,
         labels: &BTreeMap<String, String>,
-        packed: &[(LayerPart, Layer)],
+        packed: &[(LayerPart, PackedLayer)],
     ) -> Value {
         let mut config = self.config;
         let created = Timestamp::from_second(image.modified)

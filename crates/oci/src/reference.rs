@@ -9,7 +9,7 @@ const HUB: &str = "docker.io";
 
 /// The name of an image in a registry: `node:22-alpine` is `docker.io/library/node:22-alpine`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageName {
+pub struct ImageReference {
     /// Host, and port if any.
     pub registry: String,
     /// Repository.
@@ -20,7 +20,7 @@ pub struct ImageName {
     pub digest: Option<Digest>,
 }
 
-impl ImageName {
+impl ImageReference {
     /// Reads it as Docker does: what stands before the first slash is a host if it has a dot, a
     /// colon, or is `localhost`.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -82,7 +82,7 @@ impl ImageName {
     }
 }
 
-impl fmt::Display for ImageName {
+impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
         if let Some(tag) = &self.tag {
@@ -97,7 +97,7 @@ impl fmt::Display for ImageName {
 
 #[cfg(test)]
 mod tests {
-    use super::ImageName;
+    use super::ImageReference;
 
     #[test]
     fn names_are_read_as_docker_reads_them() {
@@ -118,7 +118,7 @@ mod tests {
                 &format!("ghcr.io/a/b@{digest}"),
             ),
         ] {
-            assert_eq!(ImageName::parse(text).unwrap().to_string(), full);
+            assert_eq!(ImageReference::parse(text).unwrap().to_string(), full);
         }
         for text in [
             "",
@@ -129,7 +129,7 @@ mod tests {
             "node@sha256:1",
             "$BASE",
         ] {
-            assert!(ImageName::parse(text).is_err(), "{text}");
+            assert!(ImageReference::parse(text).is_err(), "{text}");
         }
     }
 }
