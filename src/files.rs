@@ -1,6 +1,6 @@
 //! Where files are read from: the working tree, or the tree of a commit.
 //!
-//! What decides a composition (config, folders, layers) asks [`Files`] and not the disk, so
+//! What decides a composition (config, folders, layers) asks [`FileTree`] and not the disk, so
 //! that the same code answers for any revision, without a checkout. Paths are absolute, as they
 //! are or would be in the working tree.
 
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use virtual_path::{self as path, MOST_LINKS, Step};
 
 /// A tree of files that can be read.
-pub trait Files: Send + Sync {
+pub trait FileTree: Send + Sync {
     /// What lies at the path; a link is not followed.
-    fn node(&self, path: &Path) -> Result<Node>;
+    fn node(&self, path: &Path) -> Result<PathKind>;
 
     /// What a folder holds, sorted by name.
-    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, Node)>>;
+    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, PathKind)>>;
 
     /// The content of a file; links are followed.
     fn read(&self, path: &Path) -> Result<Vec<u8>>;
@@ -37,12 +37,12 @@ pub trait Files: Send + Sync {
     fn resolve(&self, path: &Path, through: &mut dyn FnMut(&Path)) -> Result<PathBuf> {
         path::resolve(path, MOST_LINKS, |place| {
             Ok(match self.node(place)? {
-                Node::Folder => Step::Folder,
-                Node::Link => {
+                PathKind::Folder => Step::Folder,
+                PathKind::Link => {
                     through(place);
                     Step::Link(self.target(place)?)
                 }
-                Node::File(_) | Node::Special => Step::Other,
+                PathKind::File(_) | PathKind::Special => Step::Other,
             })
         })
     }
@@ -53,19 +53,19 @@ pub trait Files: Send + Sync {
     /// Whether the path is a file, or a link to one.
     fn is_file(&self, path: &Path) -> bool {
         let real = self.real(path).and_then(|real| self.node(&real));
-        matches!(real, Ok(Node::File(_)))
+        matches!(real, Ok(PathKind::File(_)))
     }
 
     /// Whether the path is a folder, or a link to one.
     fn is_folder(&self, path: &Path) -> bool {
         let real = self.real(path).and_then(|real| self.node(&real));
-        matches!(real, Ok(Node::Folder))
+        matches!(real, Ok(PathKind::Folder))
     }
 }
 
 /// What a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Node {
+pub enum PathKind {
     /// A folder.
     Folder,
     /// A symbolic link.
@@ -159,20 +159,20 @@ impl Stamp {
 
 /// The working tree.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Disk;
+pub struct DiskFiles;
 
-impl Files for Disk {
-    fn node(&self, path: &Path) -> Result<Node> {
+impl FileTree for DiskFiles {
+    fn node(&self, path: &Path) -> Result<PathKind> {
         path.symlink_metadata().map(|metadata| of(&metadata))
     }
 
-    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, Node)>> {
+    fn entries(&self, folder: &Path) -> Result<Vec<(OsString, PathKind)>> {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             // Most systems tell a folder without a further call.
             let node = if entry.file_type()?.is_dir() {
-                Node::Folder
+                PathKind::Folder
             } else {
                 of(&entry.metadata()?)
             };
@@ -195,15 +195,15 @@ impl Files for Disk {
     }
 }
 
-fn of(metadata: &std::fs::Metadata) -> Node {
+fn of(metadata: &std::fs::Metadata) -> PathKind {
     if metadata.is_dir() {
-        Node::Folder
+        PathKind::Folder
     } else if metadata.is_symlink() {
-        Node::Link
+        PathKind::Link
     } else if metadata.is_file() {
-        Node::File(FileStat::new(metadata))
+        PathKind::File(FileStat::new(metadata))
     } else {
-        Node::Special
+        PathKind::Special
     }
 }
 

@@ -9,7 +9,7 @@ use crate::files::FileStat;
 
 /// What the index remembers of one file.
 #[derive(Debug, Clone, Copy)]
-pub struct Tracked {
+pub struct IndexedFile {
     id: Oid,
     executable: bool,
     size: u32,
@@ -21,15 +21,15 @@ pub struct Tracked {
 
 /// Files that git tracks, by path relative to the repository.
 #[derive(Debug, Default)]
-pub struct Index {
-    files: BTreeMap<String, Tracked>,
+pub struct GitIndex {
+    files: BTreeMap<String, IndexedFile>,
     /// Files that a sparse checkout leaves out.
     skipped: BTreeSet<String>,
 }
 
 impl Repository {
     /// What the index knows of files.
-    pub fn index(&self) -> Result<Index, Error> {
+    pub fn index(&self) -> Result<GitIndex, Error> {
         let index = self
             .inner
             .index()
@@ -62,7 +62,7 @@ impl Repository {
             let seconds = i64::from(entry.mtime.seconds());
             // Git sets the size of an entry that it found racy itself to 0.
             let is_racy = seconds >= written || (entry.file_size == 0 && entry.id != empty);
-            let tracked = Tracked {
+            let tracked = IndexedFile {
                 id: entry.id,
                 executable: entry.mode & 0o100 != 0,
                 size: entry.file_size,
@@ -75,11 +75,11 @@ impl Repository {
             };
             files.insert(path.to_owned(), tracked);
         }
-        Ok(Index { files, skipped })
+        Ok(GitIndex { files, skipped })
     }
 }
 
-impl Index {
+impl GitIndex {
     /// The blob id of a file that has not changed since git looked at it, without reading it.
     pub fn unchanged(&self, path: &str, stat: &FileStat) -> Option<Oid> {
         let tracked = self.files.get(path)?;

@@ -11,8 +11,8 @@ use walkdir::WalkDir;
 use super::Error;
 use crate::cache::{FileInput, Hasher, Key};
 use crate::config::Project;
-use crate::files::{Disk, Stamp};
-use crate::overlay::{self, ContentId, Layer, Lister, Owner, Source};
+use crate::files::{DiskFiles, Stamp};
+use crate::overlay::{self, ContentId, ContentSource, Layer, LayerReader, Owner};
 
 /// Folders that patch what is installed.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
@@ -163,7 +163,7 @@ impl<'a> Collector<'a> {
             let inside = join(folder, path);
             let id = format!("{} {}", file.mode(), file.id);
             let mut watched = Watched::file(self.project.join(&inside));
-            if let Source::Disk(path, listed) = &file.source
+            if let ContentSource::Disk(path, listed) = &file.source
                 && path.metadata().map(|it| overlay::Stamp::now(&it)).ok() != Some(*listed)
             {
                 // It has changed since its identity was made.
@@ -282,7 +282,7 @@ pub fn identity(path: &Path) -> std::io::Result<String> {
 /// import.
 pub fn package(
     project: &Project,
-    lister: &Lister,
+    lister: &LayerReader,
     folder: &str,
     is_built: bool,
 ) -> Result<FileGroup, Error> {
@@ -319,7 +319,7 @@ pub fn lock_file(project: &Project, name: &str) -> FileGroup {
 /// the files at the top that count for scripts that open them.
 pub fn top(
     project: &Project,
-    lister: &Lister,
+    lister: &LayerReader,
     notices: &mut Vec<String>,
 ) -> Result<(FileGroup, Vec<OptionalFile>), Error> {
     let mut group = Collector::new(&project.root);
@@ -455,7 +455,7 @@ pub struct BaseFolder {
 }
 
 /// The base app in `folder`.
-pub fn base_folder(lister: &Lister, folder: &str) -> Result<Arc<BaseFolder>, Error> {
+pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     let mut names = Hasher::default();
     for path in layer.files.keys() {
@@ -485,5 +485,5 @@ pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
 /// The lock file's name, where there is one.
 pub fn lock_file_name(project: &Project) -> Option<&'static str> {
     let manager = project.package_manager().ok()?;
-    manager.lock_file(&Disk, &project.root)
+    manager.lock_file(&DiskFiles, &project.root)
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
 use super::super::stored::{read, write};
-use crate::overlay::{ContentId, Entry, Kind};
+use crate::overlay::{ContentId, Entry, FileKind};
 
 /// Files of one store under `.out`, by path relative to the store's folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ impl Manifest {
         let is_executable = metadata.mode() & 0o100 != 0;
         let is_alike = metadata.is_file()
             && *entry.kind()
-                == (Kind::File {
+                == (FileKind::File {
                     executable: is_executable,
                 })
             && metadata.mode() & 0o200 != 0
@@ -189,9 +189,9 @@ impl Manifest {
 impl WrittenKind {
     fn of(entry: &Entry) -> Self {
         match entry.kind() {
-            Kind::File { executable: false } => Self::File,
-            Kind::File { executable: true } => Self::Executable,
-            Kind::Link { .. } => Self::Link,
+            FileKind::File { executable: false } => Self::File,
+            FileKind::File { executable: true } => Self::Executable,
+            FileKind::Link { .. } => Self::Link,
         }
     }
 }

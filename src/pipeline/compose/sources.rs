@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::overlay::{Body, Entry, Stamp};
+use crate::overlay::{Entry, EntryContent, Stamp};
 use crate::pipeline::failure::Io;
 
 /// Files up to this size, in bytes, are read and written; the system copies larger ones, and
@@ -47,7 +47,7 @@ impl Sources {
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
         for entry in entries {
-            if let Body::Copy(path, stamp) = entry.body()
+            if let EntryContent::Copy(path, stamp) = entry.body()
                 && stamp.size() <= LARGEST
             {
                 *takers.entry(key(path)).or_default() += 1;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sources::{Sources, unchanged};
-use crate::overlay::{Body, Entry, Kind};
+use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
 /// The folder, emptied now and removed in the end.
@@ -79,16 +79,16 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
         file.write_all(content)?;
         file.metadata()
     };
-    let mode = if *entry.kind() == (Kind::File { executable: true }) {
+    let mode = if *entry.kind() == (FileKind::File { executable: true }) {
         0o777
     } else {
         0o666
     };
     match (entry.kind(), entry.body()) {
-        (Kind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
+        (FileKind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
             .and_then(|()| path.symlink_metadata())
             .map_err(failed()),
-        (Kind::File { .. }, Body::Copy(source, stamp)) => {
+        (FileKind::File { .. }, EntryContent::Copy(source, stamp)) => {
             if let Some(read) = sources.take(source, stamp)? {
                 return create(&read.content, composed_mode(read.mode, mode)).map_err(failed());
             }
@@ -97,8 +97,10 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
             unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
         }
-        (Kind::File { .. }, Body::Text(text)) => create(text.as_bytes(), mode).map_err(failed()),
-        (Kind::File { .. }, Body::Blob(_) | Body::Link) => {
+        (FileKind::File { .. }, EntryContent::Text(text)) => {
+            create(text.as_bytes(), mode).map_err(failed())
+        }
+        (FileKind::File { .. }, EntryContent::Blob(_) | EntryContent::Link) => {
             let content = entry.read().map_err(failed())?;
             create(&content, mode).map_err(failed())
         }

@@ -13,7 +13,7 @@ use super::super::{Error, StorePlan, tsconfig};
 use super::{Sibling, Surroundings, TaskInputs};
 use crate::cache::{Hasher, Key};
 use crate::config::Project;
-use crate::overlay::{Composition, Lister};
+use crate::overlay::{Composition, LayerReader};
 use crate::store::{AppKind, UnitId};
 
 /// Digests of one composition.
@@ -26,7 +26,7 @@ struct Digests {
 /// Inputs of tasks while they are made; what several tasks see is looked at once.
 pub struct Making<'a> {
     project: &'a Project,
-    lister: &'a Lister,
+    lister: &'a LayerReader,
     lock: Lock,
     declared: Declared,
     surroundings: &'a Surroundings,
@@ -43,7 +43,7 @@ impl<'a> Making<'a> {
     /// Nothing is looked at yet but the compositions.
     pub fn new(
         project: &'a Project,
-        lister: &'a Lister,
+        lister: &'a LayerReader,
         lock: Lock,
         stores: &[StorePlan],
         surroundings: &'a Surroundings,
