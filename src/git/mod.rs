@@ -19,7 +19,7 @@ use std::sync::Arc;
 use git2::{Delta, DiffOptions, ErrorCode, Status, StatusEntry, StatusOptions};
 use miette::Diagnostic;
 
-use crate::files::{DiskFiles, FileTree, PathKind};
+use crate::disk::Stamp;
 
 pub use history::{Commit, PathChange, PathHistory};
 pub use index::GitIndex;
@@ -284,10 +284,10 @@ impl Repository {
     /// a file modified that git does not.
     fn stores(&self, work_tree: &WorkTree, path: &Path, id: git2::Oid) -> bool {
         let file = self.real_root.join(path);
-        let Ok(PathKind::File(stat)) = DiskFiles.node(&file) else {
+        let Some(stamp) = Stamp::of(&file).filter(|stamp| stamp.is_file()) else {
             return false;
         };
-        let stored = work_tree.stored(&file, &stat);
+        let stored = work_tree.stored(&file, &stamp);
         stored.is_ok_and(|stored| stored.is_converted && stored.id == id)
     }
 

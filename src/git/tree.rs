@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use git2::{ObjectType, Oid};
 
-use crate::files::{FileStat, FileTree, PathKind, not_found};
+use crate::files::{FileState, FileTree, PathKind, not_found};
 
 impl std::fmt::Debug for GitObjects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -313,28 +313,25 @@ fn find(folder: &GitFolder, name: &OsStr) -> Option<GitEntry> {
 }
 
 impl GitEntry {
-    fn node(self) -> PathKind {
+    fn path_kind(self) -> PathKind {
         match self.kind {
             GitEntryKind::Folder => PathKind::Folder,
             GitEntryKind::Link => PathKind::Link,
-            GitEntryKind::File { executable } => PathKind::File(FileStat {
+            GitEntryKind::File { executable } => PathKind::File(FileState::Committed {
+                blob: self.id,
                 executable,
-                size: 0,
-                modified: (0, 0),
-                changed: (0, 0),
-                blob: Some(self.id),
             }),
         }
     }
 }
 
 impl FileTree for Tree {
-    fn node(&self, path: &Path) -> io::Result<PathKind> {
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
         // Above the repository nothing is known but that it has no links.
         if self.root.starts_with(path) {
             return Ok(PathKind::Folder);
         }
-        self.item(path).map(GitEntry::node)
+        self.item(path).map(GitEntry::path_kind)
     }
 
     fn entries(&self, folder: &Path) -> io::Result<Vec<(OsString, PathKind)>> {
@@ -345,7 +342,7 @@ impl FileTree for Tree {
         let folder = self.objects.folder(item.id)?;
         Ok(folder
             .iter()
-            .map(|(name, item)| (name.clone(), item.node()))
+            .map(|(name, item)| (name.clone(), item.path_kind()))
             .collect())
     }
 

@@ -18,7 +18,7 @@ use git2::{AttrCheckFlags, AttrValue, ObjectType, Oid};
 use super::index::GitIndex;
 use super::tree::GitObjects;
 use super::{Error, Repository};
-use crate::files::FileStat;
+use crate::disk::Stamp;
 
 /// Bytes of the largest file that is compared with what git would check out. A larger one whose
 /// line ends are not the stored ones counts as changed, as it does for git.
@@ -151,19 +151,19 @@ impl WorkTree {
     }
 
     /// Whether git would store the file as executable.
-    pub fn is_executable(&self, file: &Path, stat: &FileStat) -> bool {
+    pub fn is_executable(&self, file: &Path, stamp: &Stamp) -> bool {
         if self.trusts_modes {
-            return stat.executable;
+            return stamp.is_executable();
         }
         let tracked = self.inside(file).map(|path| self.index.is_executable(path));
         tracked.flatten().unwrap_or(false)
     }
 
     /// The blob id of the bytes on disk. The index is trusted only where nothing is converted.
-    pub fn on_disk(&self, file: &Path, stat: &FileStat) -> io::Result<Oid> {
+    pub fn on_disk(&self, file: &Path, stamp: &Stamp) -> io::Result<Oid> {
         if let Some(path) = self.inside(file)
-            && let Some(id) = self.index.unchanged(path, stat)
-            && self.is_verbatim(file, path, id, stat)?
+            && let Some(id) = self.index.unchanged(path, stamp)
+            && self.is_verbatim(file, path, id, stamp)?
         {
             return Ok(id);
         }
@@ -171,7 +171,7 @@ impl WorkTree {
     }
 
     /// Whether an unchanged file has the same bytes as its blob.
-    fn is_verbatim(&self, file: &Path, path: &str, id: Oid, stat: &FileStat) -> io::Result<bool> {
+    fn is_verbatim(&self, file: &Path, path: &str, id: Oid, stamp: &Stamp) -> io::Result<bool> {
         let mut conversion = self.conversion(file);
         if conversion == Conversion::Any {
             conversion = self.rules_of(path)?.conversion;
@@ -179,14 +179,14 @@ impl WorkTree {
         Ok(match conversion {
             Conversion::None => true,
             // Converting only ever removes bytes.
-            Conversion::LineEnds => self.objects.size(id).is_ok_and(|size| size == stat.size),
+            Conversion::LineEnds => self.objects.size(id).is_ok_and(|size| size == stamp.size),
             Conversion::Any => false,
         })
     }
 
     /// What git would store for the file, however fresh the index is: the tracked blob, if the
     /// file is what is checked out for it or what makes it; else what the clean filters make.
-    pub fn stored(&self, file: &Path, stat: &FileStat) -> io::Result<StoredBlob> {
+    pub fn stored(&self, file: &Path, stamp: &Stamp) -> io::Result<StoredBlob> {
         let verbatim = |id| StoredBlob {
             id,
             is_converted: false,
@@ -195,7 +195,7 @@ impl WorkTree {
             return hash(file).map(verbatim);
         };
         let in_folder = self.conversion(file);
-        if let Some(id) = self.index.unchanged(path, stat) {
+        if let Some(id) = self.index.unchanged(path, stamp) {
             let is_converted = in_folder != Conversion::None;
             return Ok(StoredBlob { id, is_converted });
         }
@@ -222,7 +222,7 @@ impl WorkTree {
         let mut id = self.cleaned(path)?;
         if !rules.is_binary
             && let Some(tracked) = tracked.filter(|tracked| *tracked != id)
-            && self.is_checked_out(path, tracked, file, stat)?
+            && self.is_checked_out(path, tracked, file, stamp)?
         {
             id = tracked;
         }
@@ -319,14 +319,8 @@ impl WorkTree {
 
     /// Whether git would check the blob out as the file that is there, although it would not
     /// make that blob of it: line ends that were stored before there were attributes.
-    fn is_checked_out(
-        &self,
-        path: &str,
-        id: Oid,
-        file: &Path,
-        stat: &FileStat,
-    ) -> io::Result<bool> {
-        if stat.size > LARGEST_TEXT {
+    fn is_checked_out(&self, path: &str, id: Oid, file: &Path, stamp: &Stamp) -> io::Result<bool> {
+        if stamp.size > LARGEST_TEXT {
             return Ok(false);
         }
         let now = std::fs::read(file)?;

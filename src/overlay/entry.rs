@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Error;
 use super::content::ContentId;
-use super::layer::{ContentSource, FileKind, LayerFile, Stamp};
+use super::layer::{ContentSource, FileKind, LayerFile};
 use super::merge::MergedPath;
 use super::rewrite;
+use crate::disk::Stamp;
 use crate::git::GitObjects;
 use crate::store::UnitId;
 
@@ -142,7 +143,7 @@ impl Entry {
     /// How long the composed content is, in bytes, without reading it.
     pub fn size(&self) -> std::io::Result<u64> {
         match (self.body(), self.kind()) {
-            (EntryContent::Copy(_, stamp), _) => Ok(stamp.size()),
+            (EntryContent::Copy(_, stamp), _) => Ok(stamp.size),
             (EntryContent::Text(text), _) => Ok(text.len() as u64),
             (EntryContent::Blob(objects), FileKind::File { .. }) => objects.size(self.id().oid()),
             (_, FileKind::Link { target }) => Ok(target.len() as u64),

@@ -14,7 +14,8 @@ use super::content::ContentId;
 use super::gitignore::Gitignore;
 use super::walk::{LayerWalk, WalkScope};
 use super::{Error, LayerProblem};
-use crate::files::{DiskFiles, FileStat, FileTree};
+use crate::disk::Stamp;
+use crate::files::{DiskFiles, FileTree};
 use crate::git::{self, GitObjects, Repository, Tree, WorkTree};
 use crate::store::{AppName, StoreId};
 
@@ -101,35 +102,6 @@ impl LayerFile {
             }
             (_, ContentSource::Link) => Ok(Vec::new()),
         }
-    }
-}
-
-/// Size and time of a file: while they stay, its content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp {
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Of a file as it was looked at.
-    pub fn new(stat: &FileStat) -> Self {
-        Self {
-            size: stat.size,
-            modified: stat.modified,
-            changed: stat.changed,
-        }
-    }
-
-    /// Its size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Of a file as it is now.
-    pub fn now(metadata: &std::fs::Metadata) -> Self {
-        Self::new(&FileStat::new(metadata))
     }
 }
 

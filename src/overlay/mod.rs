@@ -18,7 +18,7 @@ pub use composition::{
 };
 pub use content::ContentId;
 pub use entry::{Entry, EntryContent, is_from_base};
-pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner, Stamp};
+pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
 pub use merge::{LayerClash, MergedPath, merge, winner};
 pub use rules::{IgnoreRules, RuleOrigin};
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
-use super::layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner, Stamp};
+use super::layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
 use super::{Error, LayerProblem};
-use crate::files::{FileStat, PathKind};
+use crate::disk::Stamp;
+use crate::files::{FileState, PathKind};
 use virtual_path::{normalize, relative};
 
 fn is_env(name: &str) -> bool {
@@ -137,7 +138,7 @@ impl<'a> LayerWalk<'a> {
     ) -> Result<(), Error> {
         match node {
             PathKind::Link => self.link(file, path, through),
-            PathKind::File(stat) => self.content(file, path, &stat),
+            PathKind::File(state) => self.content(file, path, state),
             PathKind::Folder | PathKind::Special => {
                 self.problems.push(LayerProblem::Special {
                     path: format!("{}/{path}", self.folder),
@@ -147,36 +148,52 @@ impl<'a> LayerWalk<'a> {
         }
     }
 
-    fn content(&mut self, file: &Path, path: String, stat: &FileStat) -> Result<(), Error> {
-        let work_tree = self.lister.work_tree.as_ref();
-        let (id, source) = match (stat.blob, &self.lister.objects, work_tree) {
-            (Some(blob), Some(objects), _) => {
-                (blob.into(), ContentSource::Blob(Arc::clone(objects)))
-            }
-            (_, _, Some(tree)) if self.lister.as_stored => {
-                let stored = tree.stored(file, stat).map_err(reading(file))?;
-                let source = if stored.is_converted {
-                    ContentSource::Stored(Arc::clone(tree.objects()), file.into())
-                } else {
-                    ContentSource::Disk(file.into(), Stamp::new(stat))
-                };
-                (stored.id.into(), source)
-            }
-            (_, _, tree) => {
-                let id = match tree {
-                    Some(tree) => tree.on_disk(file, stat).map(ContentId::from),
-                    None => ContentId::of_file(file),
-                };
-                let source = ContentSource::Disk(file.into(), Stamp::new(stat));
-                (id.map_err(reading(file))?, source)
-            }
+    /// Adds a regular file.
+    fn content(&mut self, file: &Path, path: String, state: FileState) -> Result<(), Error> {
+        let added = match state {
+            FileState::Committed { blob, executable } => self.committed(blob, executable),
+            FileState::OnDisk(stamp) => self.on_disk(file, stamp),
         };
-        let kind = FileKind::File {
-            executable: work_tree.map_or(stat.executable, |tree| tree.is_executable(file, stat)),
-        };
-        let file = LayerFile { kind, id, source };
-        self.files.insert(path.into(), Arc::new(file));
+        let added = added.map_err(reading(file))?;
+        self.files.insert(path.into(), Arc::new(added));
         Ok(())
+    }
+
+    fn committed(&self, blob: git2::Oid, executable: bool) -> std::io::Result<LayerFile> {
+        let objects = self.lister.objects.as_ref();
+        let objects = objects.ok_or_else(|| std::io::Error::other("it is not in a commit"))?;
+        Ok(LayerFile {
+            kind: FileKind::File { executable },
+            id: blob.into(),
+            source: ContentSource::Blob(Arc::clone(objects)),
+        })
+    }
+
+    fn on_disk(&self, file: &Path, stamp: Stamp) -> std::io::Result<LayerFile> {
+        let unconverted = |id, executable| LayerFile {
+            kind: FileKind::File { executable },
+            id,
+            source: ContentSource::Disk(file.into(), stamp),
+        };
+        let Some(tree) = &self.lister.work_tree else {
+            return Ok(unconverted(
+                ContentId::of_file(file)?,
+                stamp.is_executable(),
+            ));
+        };
+        let executable = tree.is_executable(file, &stamp);
+        if !self.lister.as_stored {
+            return Ok(unconverted(tree.on_disk(file, &stamp)?.into(), executable));
+        }
+        let stored = tree.stored(file, &stamp)?;
+        if !stored.is_converted {
+            return Ok(unconverted(stored.id.into(), executable));
+        }
+        Ok(LayerFile {
+            kind: FileKind::File { executable },
+            id: stored.id.into(),
+            source: ContentSource::Stored(Arc::clone(tree.objects()), file.into()),
+        })
     }
 
     /// Inside the app: kept. Elsewhere in the repository: the content, unless git ignores it.
@@ -201,8 +218,8 @@ impl<'a> LayerWalk<'a> {
             Err(_) => Some(RefusedLink::Outside),
         };
         let problem = match (problem, real) {
-            (None, Ok(real)) => match self.lister.files.node(&real).map_err(reading(&real))? {
-                PathKind::File(stat) => return self.content(&real, path, &stat),
+            (None, Ok(real)) => match self.lister.files.kind(&real).map_err(reading(&real))? {
+                PathKind::File(state) => return self.content(&real, path, state),
                 PathKind::Folder if through.contains(&real) || file.starts_with(&real) => {
                     RefusedLink::Cycle
                 }
@@ -265,7 +282,7 @@ impl<'a> LayerWalk<'a> {
             };
             !is_tracked && is_ignored()
         };
-        let is_folder = matches!(lister.files.node(real), Ok(PathKind::Folder));
+        let is_folder = matches!(lister.files.kind(real), Ok(PathKind::Folder));
         let hidden = has("node_modules")
             || is_hidden(real, is_folder)
             || links.iter().any(|link| is_hidden(link, false));

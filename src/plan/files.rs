@@ -11,8 +11,9 @@ use walkdir::WalkDir;
 use super::Error;
 use crate::cache::{FileInput, Hasher, Key};
 use crate::config::Project;
-use crate::files::{DiskFiles, Stamp};
-use crate::overlay::{self, ContentId, ContentSource, Layer, LayerReader, Owner};
+use crate::disk::Stamp;
+use crate::files::DiskFiles;
+use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner};
 
 /// Folders that patch what is installed.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
@@ -164,7 +165,7 @@ impl<'a> Collector<'a> {
             let id = format!("{} {}", file.mode(), file.id);
             let mut watched = Watched::file(self.project.join(&inside));
             if let ContentSource::Disk(path, listed) = &file.source
-                && path.metadata().map(|it| overlay::Stamp::now(&it)).ok() != Some(*listed)
+                && path.metadata().map(|it| Stamp::new(&it)).ok() != Some(*listed)
             {
                 // It has changed since its identity was made.
                 watched.state = State::Changed;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use alokai::disk::Stamp;
 use alokai::overlay::{
-    ContentId, ContentSource, FileKind, IgnoreRules, Layer, LayerFile, Owner, Stamp, merge, winner,
+    ContentId, ContentSource, FileKind, IgnoreRules, Layer, LayerFile, Owner, merge, winner,
 };
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;

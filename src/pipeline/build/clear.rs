@@ -8,7 +8,7 @@ use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
 use super::result::{APART, Place, Record, temporary};
-use crate::files::Stamp;
+use crate::disk::Stamp;
 use crate::overlay::{self, ContentId, FileKind};
 use crate::plan::BUILD;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
 use super::super::stored::{read, write};
+use crate::disk;
 use crate::overlay::{ContentId, Entry, FileKind};
 
 /// Files of one store under `.out`, by path relative to the store's folder.
@@ -126,12 +127,7 @@ pub fn is_below(path: &str) -> bool {
 }
 
 fn remove(path: &Path) -> Result<(), Io> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Io::at("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
+    disk::remove_file(path).map_err(Io::at("remove", path))
 }
 
 impl Manifest {

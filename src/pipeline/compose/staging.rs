@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sources::{Sources, unchanged};
+use crate::disk;
 use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
@@ -32,12 +33,7 @@ impl Staging {
             return Err(Io::at("compose into", &out)(error));
         }
         let folder = out.join(".tmp");
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Io::at("remove", &folder)(error));
-            }
-            _ => {}
-        }
+        disk::remove(&folder).map_err(Io::at("remove", &folder))?;
         for part in ["files", "stores"] {
             let folder = folder.join(part);
             std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;

@@ -14,6 +14,7 @@ use super::links::NodeModules;
 use super::manifest::{Held, Manifest, Place, Written, is_below};
 use super::sources::Sources;
 use super::staging::{Staging, fill};
+use crate::disk;
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 
@@ -233,12 +234,7 @@ impl Staged<'_> {
                 count,
             } => {
                 place.forget()?;
-                let removed = match folder.symlink_metadata() {
-                    Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&folder),
-                    Ok(_) => std::fs::remove_file(&folder),
-                    Err(_) => Ok(()),
-                };
-                removed.map_err(Io::at("remove", &folder))?;
+                disk::remove(&folder).map_err(Io::at("remove", &folder))?;
                 std::fs::rename(&whole, &folder).map_err(Io::at("write", &folder))?;
                 place.adopt()?;
                 Ok((count, 0))
