@@ -11,8 +11,9 @@ use walkdir::WalkDir;
 use super::Error;
 use crate::cache::{FileInput, Key, KeyHasher};
 use crate::config::Project;
-use crate::files::{Disk, Stamp};
-use crate::overlay::{self, ContentId, Layer, Lister, Owner, Source};
+use crate::disk::Stamp;
+use crate::files::DiskFiles;
+use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner};
 
 /// Folders that patch what is installed.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
@@ -163,8 +164,8 @@ impl<'a> GroupCollector<'a> {
             let inside = join(folder, path);
             let id = format!("{} {}", file.mode(), file.id);
             let mut watched = WatchedPath::file(self.project.join(&inside));
-            if let Source::Disk(path, listed) = &file.source
-                && path.metadata().map(|it| overlay::Stamp::now(&it)).ok() != Some(*listed)
+            if let ContentSource::Disk(path, listed) = &file.source
+                && path.metadata().map(|it| Stamp::new(&it)).ok() != Some(*listed)
             {
                 // It has changed since its identity was made.
                 watched.state = PathState::Changed;
@@ -282,7 +283,7 @@ pub fn identity(path: &Path) -> std::io::Result<String> {
 /// import.
 pub fn package(
     project: &Project,
-    lister: &Lister,
+    lister: &LayerReader,
     folder: &str,
     is_built: bool,
 ) -> Result<FileGroup, Error> {
@@ -319,7 +320,7 @@ pub fn lock_file(project: &Project, name: &str) -> FileGroup {
 /// the files at the top that count for scripts that open them.
 pub fn top(
     project: &Project,
-    lister: &Lister,
+    lister: &LayerReader,
     notices: &mut Vec<String>,
 ) -> Result<(FileGroup, Vec<OptionalFile>), Error> {
     let mut group = GroupCollector::new(&project.root);
@@ -459,7 +460,7 @@ pub struct BaseAppFolder {
 }
 
 /// The base app in `folder`.
-pub fn base_folder(lister: &Lister, folder: &str) -> Result<Arc<BaseAppFolder>, Error> {
+pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseAppFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     let mut names = KeyHasher::default();
     for path in layer.files.keys() {
@@ -489,5 +490,5 @@ pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
 /// The lock file's name, where there is one.
 pub fn lock_file_name(project: &Project) -> Option<&'static str> {
     let manager = project.package_manager().ok()?;
-    manager.lock_file(&Disk, &project.root)
+    manager.lock_file(&DiskFiles, &project.root)
 }

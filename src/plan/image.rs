@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{BaseApp, Project};
 use crate::git::Revision;
-use crate::overlay::{Body, Composition};
+use crate::overlay::{Composition, EntryContent};
 use crate::store::{AppKind, Framework, UnitId};
 use oci::dockerfile::{self, ParsedDockerfile, Refusal};
 use oci::{Digest, Hasher, Platform};
@@ -306,7 +306,7 @@ fn own_dockerfile(composition: &Composition) -> Result<Option<Dockerfile>, Error
         return Ok(None);
     };
     let path = match entry.body() {
-        Body::Copy(path, _) => path.to_path_buf(),
+        EntryContent::Copy(path, _) => path.to_path_buf(),
         _ => PathBuf::from("Dockerfile"),
     };
     let text = entry.read().and_then(|bytes| {

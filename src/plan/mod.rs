@@ -36,9 +36,9 @@ pub use variables::is_system;
 use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest};
 use crate::config::{Project, PruneRules};
 use crate::event::Stage;
-use crate::files::Disk;
+use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
-use crate::overlay::{Composer, Composition, Lister, Owner};
+use crate::overlay::{Composer, Composition, LayerReader, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::ImagePlanner;
@@ -156,7 +156,7 @@ impl Plan {
             .as_ref()
             .map(|revision| tag::tag(&project.root, revision, request.allow_dirty))
             .transpose()?;
-        let lister = Lister::new(&project.root, repository.as_ref())?;
+        let lister = LayerReader::new(&project.root, repository.as_ref())?;
         let composer = Composer::new(project, &lister);
         let chosen = request.filter.units(project, &stores)?;
         let plans = compose(project, &composer, &stores, &chosen)?;
@@ -169,7 +169,7 @@ impl Plan {
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         let mut install = "";
         if request.until >= Stage::Build {
-            install = manager(project)?.install(&Disk, &project.root);
+            install = manager(project)?.install(&DiskFiles, &project.root);
             tasks = task::tasks(project, &plans, &chosen, &request.script)?;
             let surroundings = &request.surroundings;
             inputs = AllInputs::new(

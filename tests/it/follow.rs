@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use alokai::git::{Repository, Touch};
+use alokai::git::{PathChange, Repository};
 use git2::{Delta, DiffOptions, Oid, Signature, Sort, Time};
 
 use crate::support::Random;
@@ -98,7 +98,7 @@ impl World {
 
     /// The commits in their order, and what each did to each path: every file of every commit is
     /// looked at. Also how many paths had another name before.
-    fn slowly(&self, paths: &[String]) -> (Vec<Oid>, BTreeMap<String, Vec<Touch>>, usize) {
+    fn slowly(&self, paths: &[String]) -> (Vec<Oid>, BTreeMap<String, Vec<PathChange>>, usize) {
         let mut walk = self.inner.revwalk().unwrap();
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME).unwrap();
         walk.push_head().unwrap();
@@ -126,7 +126,7 @@ impl World {
         files: &BTreeMap<Oid, Files>,
         order: &[Oid],
         name: &mut String,
-        found: &mut Vec<Touch>,
+        found: &mut Vec<PathChange>,
     ) -> Option<Oid> {
         let parents: Vec<Oid> = self
             .inner
@@ -141,7 +141,7 @@ impl World {
         if parents.is_empty() && now.is_none() {
             return None;
         }
-        found.push(Touch {
+        found.push(PathChange {
             commit: order.iter().position(|id| *id == commit).unwrap(),
             blob: now.map(|(id, _)| *id),
         });

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use alokai::compare::{Comparison, Snapshot, changed};
+use alokai::compare::{Comparison, ProjectSnapshot, changed};
 use alokai::config::Project;
 use alokai::git::Repository;
-use alokai::overlay::{Composer, Lister};
+use alokai::overlay::{Composer, LayerReader};
 
 use crate::support::{Project as Shop, Random, RandomProject};
 
@@ -54,7 +54,7 @@ impl Workbench {
 /// Store by store: `<app>/<path>`, mode and content id of everything composed.
 type Composed = BTreeMap<String, BTreeMap<String, String>>;
 
-fn composed(project: &Project, lister: &Lister) -> Result<Composed, String> {
+fn composed(project: &Project, lister: &LayerReader) -> Result<Composed, String> {
     let stores: Vec<_> = project.stores.deployables().collect();
     let compositions = Composer::new(project, lister)
         .compose(&stores)
@@ -76,7 +76,7 @@ fn composed(project: &Project, lister: &Lister) -> Result<Composed, String> {
 /// From disk, without git: every file is read.
 fn on_disk(root: &Path) -> Result<Composed, String> {
     let project = Project::load(root).unwrap();
-    composed(&project, &Lister::new(root, None).unwrap())
+    composed(&project, &LayerReader::new(root, None).unwrap())
 }
 
 /// The stores of `new` that are not composed as they were in `old`.
@@ -172,9 +172,9 @@ fn a_commit_lists_the_same_as_a_clean_working_tree() {
         let root = bench.root();
         let repository = Repository::open(root).unwrap();
         let objects = repository.objects();
-        let snapshot = Snapshot::commit(root, &repository, &objects, "HEAD").unwrap();
+        let snapshot = ProjectSnapshot::commit(root, &repository, &objects, "HEAD").unwrap();
         let committed = composed(&snapshot.project, &snapshot.lister);
-        let indexed = Lister::new(root, Some(&repository)).unwrap();
+        let indexed = LayerReader::new(root, Some(&repository)).unwrap();
         let indexed = composed(&Project::load(root).unwrap(), &indexed);
         let read = on_disk(root);
         compared += usize::from(read.is_ok());

@@ -42,15 +42,16 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
 /// What each room may see: other rooms, and crates of this workspace.
 const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
+    ("disk", &[]),
     ("workspace", &["files"]),
-    ("cache", &["oci_distribution"]),
+    ("cache", &["disk", "oci_distribution"]),
     ("event", &["store", "cache"]),
-    ("files", &["virtual_path"]),
+    ("files", &["disk", "virtual_path"]),
     ("config", &["store", "files", "oci", "workspace"]),
-    ("git", &["files"]),
+    ("git", &["disk", "files"]),
     (
         "overlay",
-        &["store", "config", "files", "git", "virtual_path"],
+        &["store", "config", "disk", "files", "git", "virtual_path"],
     ),
     (
         "compare",
@@ -69,6 +70,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "store",
             "config",
+            "disk",
             "files",
             "git",
             "overlay",
@@ -84,6 +86,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "store",
             "config",
+            "disk",
             "files",
             "overlay",
             "plan",
@@ -100,6 +103,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "compare",
+            "disk",
             "virtual_path",
             "store",
             "config",

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use alokai::overlay::{ContentId, File, Kind, Layer, Owner, Rules, Source, Stamp, merge, winner};
+use alokai::disk::Stamp;
+use alokai::overlay::{
+    ContentId, ContentSource, FileKind, IgnoreRules, Layer, LayerFile, Owner, merge, winner,
+};
 use alokai::store::{Store, StoreId};
 use proptest::prelude::*;
 
@@ -12,10 +15,10 @@ use crate::support::Random;
 
 fn layer(paths: BTreeMap<String, u8>) -> Layer {
     let files = paths.into_iter().map(|(path, content)| {
-        let file = File {
-            kind: Kind::File { executable: false },
+        let file = LayerFile {
+            kind: FileKind::File { executable: false },
             id: ContentId::of(&[content]),
-            source: Source::Disk(Path::new("x").into(), Stamp::default()),
+            source: ContentSource::Disk(Path::new("x").into(), Stamp::default()),
         };
         (Arc::from(path), Arc::new(file))
     });
@@ -186,7 +189,7 @@ fn for_git(rule: &str) -> String {
     escaped
 }
 
-fn rules_of(patterns: &[String]) -> Rules {
+fn rules_of(patterns: &[String]) -> IgnoreRules {
     let store = Store {
         id: StoreId::new("us").unwrap(),
         parent: None,
@@ -195,7 +198,7 @@ fn rules_of(patterns: &[String]) -> Rules {
         deployment: None,
         ignore_paths: patterns.to_vec(),
     };
-    Rules::new(&[&store])
+    IgnoreRules::new(&[&store])
 }
 
 /// What git ignores of these paths.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use alokai::compare::{Comparison, Snapshot, across_revisions, changed};
+use alokai::compare::{Comparison, ProjectSnapshot, across_revisions, changed};
 use alokai::git::Repository;
-use alokai::overlay::{File, Problem};
+use alokai::overlay::{LayerFile, LayerProblem};
 
 use crate::support::{FRONTEND, Project, Random};
 
@@ -276,7 +276,7 @@ fn commit(root: &Path, message: &str) {
 /// Everything that a snapshot lists: identities and modes by path, and the paths with problems.
 type Listing = (BTreeMap<String, String>, BTreeSet<String>);
 
-fn listing(snapshot: &Snapshot) -> Listing {
+fn listing(snapshot: &ProjectSnapshot) -> Listing {
     let stores: Vec<_> = snapshot.project.stores.deployables().collect();
     let (layers, problems) = snapshot.composer().layers(&stores, |_, _| None).unwrap();
     let mut files = BTreeMap::new();
@@ -293,29 +293,29 @@ fn listing(snapshot: &Snapshot) -> Listing {
         }
     }
     let problems = problems.iter().map(|problem| match problem {
-        Problem::LinkOutside { path, .. }
-        | Problem::LinkDangling { path, .. }
-        | Problem::LinkIgnored { path, .. }
-        | Problem::LinkCycle { path, .. }
-        | Problem::Special { path } => path.clone(),
+        LayerProblem::LinkOutside { path, .. }
+        | LayerProblem::LinkDangling { path, .. }
+        | LayerProblem::LinkIgnored { path, .. }
+        | LayerProblem::LinkCycle { path, .. }
+        | LayerProblem::Special { path } => path.clone(),
         other => panic!("{other:?}"),
     });
     (files, problems.collect())
 }
 
-fn read(file: &File) -> Vec<u8> {
+fn read(file: &LayerFile) -> Vec<u8> {
     file.read().expect("it can be read")
 }
 
 fn of_commit(root: &Path) -> Listing {
     let repository = Repository::open(root).unwrap();
     let objects = repository.objects();
-    listing(&Snapshot::commit(root, &repository, &objects, "HEAD").unwrap())
+    listing(&ProjectSnapshot::commit(root, &repository, &objects, "HEAD").unwrap())
 }
 
 fn of_working_tree(root: &Path) -> Listing {
     let repository = Repository::open(root).unwrap();
-    listing(&Snapshot::working_tree(root, &repository).unwrap())
+    listing(&ProjectSnapshot::working_tree(root, &repository).unwrap())
 }
 
 /// Sets another time on every file that git tracks.

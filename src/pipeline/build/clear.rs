@@ -8,8 +8,8 @@ use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
 use super::result::{APART, ResultRecord, TaskFolder, temporary};
-use crate::files::Stamp;
-use crate::overlay::{self, ContentId, Kind};
+use crate::disk::Stamp;
+use crate::overlay::{self, ContentId, FileKind};
 use crate::plan::BUILD;
 
 /// What was taken out of a composed app while another script than `build` runs.
@@ -79,13 +79,13 @@ impl TaskFolder<'_> {
         let place = self.folder.join(path);
         let is_right = match (entry.kind(), place.symlink_metadata()) {
             (_, Err(_)) => false,
-            (Kind::File { executable }, Ok(found)) => {
+            (FileKind::File { executable }, Ok(found)) => {
                 found.is_file()
                     && found.nlink() == 1
                     && (found.mode() & 0o100 != 0) == *executable
                     && ContentId::of_file(&place).is_ok_and(|id| id == entry.id())
             }
-            (Kind::Link { target }, Ok(_)) => {
+            (FileKind::Link { target }, Ok(_)) => {
                 std::fs::read_link(&place).is_ok_and(|now| now == Path::new(&**target))
             }
         };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::files::Stamp;
+use crate::disk::Stamp;
 use crate::plan::OptionalFile;
 
 /// Files that are watched while a script runs.

@@ -18,7 +18,7 @@ use super::super::compose::remove;
 use super::super::failure::Io;
 use super::super::stored;
 use crate::cache::{self, Cache, CachedResult, Key, OutputDigest};
-use crate::files::Stamp;
+use crate::disk::Stamp;
 use crate::overlay::{self, Composition, ContentId};
 use crate::plan::{BUILD, Plan, Subject, TaskId};
 use crate::store::AppName;

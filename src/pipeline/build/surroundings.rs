@@ -12,7 +12,7 @@ use super::super::failure::Io;
 use super::opened::OpenWatcher;
 use super::result::{FolderSnapshot, RestoreError, TaskFolder};
 use crate::cache::Cache;
-use crate::files::Stamp;
+use crate::disk::Stamp;
 use crate::overlay::Composition;
 use crate::pipeline::failure::StageError;
 use crate::plan::{BUILD, OptionalFile, Plan, TaskId};

@@ -27,6 +27,7 @@ use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
 use super::context::Services;
 use super::failure::{Error, Io, StageError, StageResult};
+use crate::disk;
 use crate::event::{Stage, Unit};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
@@ -181,12 +182,7 @@ pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
 
 /// Removes a file, a link or a folder with all that is in it.
 pub fn remove(path: &Path) -> Result<(), Io> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.map_err(Io::at("remove", path))
+    disk::remove(path).map_err(Io::at("remove", path))
 }
 
 /// How many files were written and removed.

@@ -14,6 +14,7 @@ use super::links::NodeModulesLink;
 use super::manifest::{FileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
 use super::sources::SourceFiles;
 use super::staging::{StagingFolder, fill};
+use crate::disk;
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 
@@ -241,12 +242,7 @@ impl StagedStore<'_> {
                 count,
             } => {
                 place.forget()?;
-                let removed = match folder.symlink_metadata() {
-                    Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&folder),
-                    Ok(_) => std::fs::remove_file(&folder),
-                    Err(_) => Ok(()),
-                };
-                removed.map_err(Io::at("remove", &folder))?;
+                disk::remove(&folder).map_err(Io::at("remove", &folder))?;
                 std::fs::rename(&whole, &folder).map_err(Io::at("write", &folder))?;
                 place.adopt()?;
                 Ok((count, 0))

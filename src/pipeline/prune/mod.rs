@@ -23,6 +23,7 @@ use super::context::Services;
 use super::failure::{Io, StageError, StageResult};
 use super::stored;
 use crate::config::PruneRules;
+use crate::disk;
 use crate::event::{Event, Stage, Unit, bytes};
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
@@ -224,12 +225,7 @@ fn one(
     std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
     let folder = workdir.join(FOLDER);
     let made_of = made_of(project, &image.unit);
-    match std::fs::remove_file(&made_of) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Io::at("remove", &made_of)(error).into());
-        }
-        _ => {}
-    }
+    disk::remove_file(&made_of).map_err(Io::at("remove", &made_of))?;
     let old = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
     match std::fs::rename(&folder, old.path().join(FOLDER)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

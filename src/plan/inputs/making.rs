@@ -13,7 +13,7 @@ use super::super::{Error, StorePlan, tsconfig};
 use super::{HostEnvironment, Sibling, TaskInputs};
 use crate::cache::{Key, KeyHasher};
 use crate::config::Project;
-use crate::overlay::{Composition, Lister};
+use crate::overlay::{Composition, LayerReader};
 use crate::store::{AppKind, UnitId};
 
 /// Digests of one composition.
@@ -26,7 +26,7 @@ struct CompositionDigests {
 /// Inputs of tasks while they are made; what several tasks see is looked at once.
 pub struct InputReader<'a> {
     project: &'a Project,
-    lister: &'a Lister,
+    lister: &'a LayerReader,
     lock: DependencyLock,
     declared: DeclaredVariables,
     surroundings: &'a HostEnvironment,
@@ -43,7 +43,7 @@ impl<'a> InputReader<'a> {
     /// Nothing is looked at yet but the compositions.
     pub fn new(
         project: &'a Project,
-        lister: &'a Lister,
+        lister: &'a LayerReader,
         lock: DependencyLock,
         stores: &[StorePlan],
         surroundings: &'a HostEnvironment,

@@ -20,7 +20,7 @@ use super::task::{Subject, Task, TaskId};
 use super::{Error, StorePlan, workspaces};
 use crate::cache::{FileInput, InputRecord, Key, KeyHasher, OutputDigest};
 use crate::config::Project;
-use crate::overlay::{Composition, Lister};
+use crate::overlay::{Composition, LayerReader};
 use crate::store::UnitId;
 
 /// Grows when a key means something else, so that older results are not taken for newer ones.
@@ -90,7 +90,7 @@ impl AllInputs {
     /// marked as never kept.
     pub fn new(
         project: &Project,
-        lister: &Lister,
+        lister: &LayerReader,
         stores: &[StorePlan],
         tasks: &mut [Task],
         surroundings: &HostEnvironment,
