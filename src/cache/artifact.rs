@@ -4,7 +4,8 @@
 
 use std::io::Read;
 
-use aws_lc_rs::{constant_time, hmac};
+use ring::hmac;
+use subtle::ConstantTimeEq;
 
 use super::{CachedResult, Error, Key, archive, is_digest};
 
@@ -90,8 +91,9 @@ pub fn check(
             }
             signature.update(&buffer[..read]);
         }
-        constant_time::verify_slices_are_equal(signature.sign().as_ref(), &tag)
-            .map_err(|_| damaged("its signature is missing or wrong"))?;
+        if !bool::from(signature.sign().as_ref().ct_eq(&tag)) {
+            return Err(damaged("its signature is missing or wrong"));
+        }
     }
     let file = archive.reopen().map_err(failed())?;
     archive::check(file, &entry.expected())

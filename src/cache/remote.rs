@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,6 +122,8 @@ impl RemoteCache {
     pub fn new(settings: RemoteCacheSettings) -> Result<Self, String> {
         let url = Url::parse(&settings.api)
             .map_err(|error| format!("`TURBO_API` is no address: {error}"))?;
+        // reqwest is built without a TLS provider of its own. This fails where one is installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Time is measured here: the client's own measure of silence ends an upload that takes
         // long, although the server takes bytes all the time.
         let client = Client::builder()

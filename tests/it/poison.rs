@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::support::{Project, Random, Run, build, entry_of, forget, results};

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::{digest, hmac};
 use serde_json::{Value, json};
 
 use crate::support::{Fault, FaultyCache, On, Project, RemoteCache, Run, git};

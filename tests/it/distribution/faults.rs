@@ -9,7 +9,7 @@ use oci::Digest;
 use oci_distribution::{Client, Error, PutBlob, TransferLimits};
 
 use super::{Image, PIECES, QUICK, World};
-use crate::support::{Before, Random, Resuming, Turn, cutting};
+use crate::support::{Before, Random, Resuming, Turn, cutting, http_client};
 
 #[tokio::test]
 async fn connections_that_are_cut_again_and_again_bring_a_push_to_its_end() {
@@ -441,7 +441,7 @@ async fn a_blob_whose_answer_was_lost_is_not_sent_twice() {
     let registry = world.registry.address.clone();
     let inner = Before::new(&registry, |_| Turn::Pass);
     let address = inner.address.clone();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http_client().build().unwrap();
     let image = Image::new(50_000);
     let layer = std::fs::read(image.path()).unwrap();
     let (handle, login) = (tokio::runtime::Handle::current(), world.registry.clone());
@@ -522,7 +522,7 @@ async fn an_upload_that_leads_to_another_host_goes_there_without_credentials() {
         }
         Turn::Pass
     });
-    let opened = reqwest::Client::builder().no_proxy().build().unwrap();
+    let opened = http_client().build().unwrap();
     let url = format!("http://{inside}/v2/a/blobs/uploads/");
     opened.post(url).send().await.unwrap();
     let image = Image::new(700_000);

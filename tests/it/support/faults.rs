@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::web::serve;
+use super::web::{http_client, serve};
 
 /// Passes bytes on, and ends every connection after so many of them, both ways together.
 pub fn cutting(upstream: &str, after: i64) -> String {
@@ -172,9 +172,7 @@ pub struct Before {
 
 impl Before {
     pub fn new(upstream: &str, rule: impl Fn(&Seen) -> Turn + Send + Sync + 'static) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none());
+        let client = http_client().redirect(reqwest::redirect::Policy::none());
         let proxy = Arc::new(Proxy {
             upstream: upstream.to_owned(),
             rule: Box::new(rule),

@@ -34,4 +34,4 @@ pub use resuming::Resuming;
 pub use services::{Registry, base_layout, base_reference, docker, registry, second_registry};
 pub use tls::TlsRegistry;
 pub use trees::{bytes_in, copy_of, next_is_whole};
-pub use web::{Console, FaultyRegistry};
+pub use web::{Console, FaultyRegistry, http_client};

@@ -15,7 +15,7 @@ use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::npm::installed;
-use super::web::serve;
+use super::web::{http_client, serve};
 
 const SERVER: &str = "turborepo-remote-cache@2.12.0";
 
@@ -168,7 +168,7 @@ struct Proxy {
 impl FaultyCache {
     /// Passes everything on.
     pub fn before(cache: &RemoteCache) -> Self {
-        let client = reqwest::Client::builder().no_proxy();
+        let client = http_client();
         let proxy = Arc::new(Proxy {
             upstream: cache.address.clone(),
             fault: Mutex::default(),

@@ -108,6 +108,14 @@ pub struct FaultyRegistry {
     pub address: String,
 }
 
+/// A client for servers on this machine. reqwest is built without a TLS provider of its own, and
+/// fails without one even where no address has TLS.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // This fails where one is installed, which is then used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
 struct Fault {
     upstream: String,
     status: StatusCode,
@@ -127,10 +135,7 @@ impl FaultyRegistry {
             method: Method::from_bytes(method.as_bytes()).expect("a method"),
             part: part.to_owned(),
             body: body.to_owned(),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client"),
+            client: http_client().build().expect("a client"),
         };
         let router = Router::new().fallback(pass).with_state(Arc::new(fault));
         Self {
