@@ -8,9 +8,7 @@ use alokai::oci::Digest;
 use serde_json::{Value, json};
 
 use crate::deploy::{Unique, unique};
-use crate::support::{
-    FRONTEND, Project, Registry, base_layout, installed, registry, rows, run, second_registry,
-};
+use crate::support::{FRONTEND, Project, Registry, installed, registries_and_base, rows, run};
 
 const SBOM: &str = "application/vnd.cyclonedx+json";
 const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -59,12 +57,9 @@ fn shop(name: &Unique, base: &str) -> Project {
 }
 
 /// Deploys the frontend and gives its digest.
-fn deployed(project: &Project, more: &[&str]) -> String {
-    let mut arguments = vec![
-        "store", "deploy", "--store", "us", "--until", "push", "--json",
-    ];
-    arguments.extend(["--filter", "storefront-unified-nextjs-*"]);
-    arguments.extend(more);
+fn deployed(project: &Project, more: &str) -> String {
+    let until_push = "store deploy --store us --until push --json";
+    let arguments = format!("{until_push} --filter storefront-unified-nextjs-* {more}");
     let rows = rows(&project.alokai(&arguments).succeeds());
     rows[UNIT]["digest"].as_str().expect("text").to_owned()
 }
@@ -137,8 +132,7 @@ fn attached(
 
 #[test]
 fn an_image_comes_with_its_dependencies_and_its_origin() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+    let Some((registry, second, base)) = registries_and_base() else {
         return;
     };
     let name = unique("attested");
@@ -152,7 +146,7 @@ fn an_image_comes_with_its_dependencies_and_its_origin() {
     for (registry, has_api) in [(registry, false), (second, true)] {
         let project = Project::at(project.root().to_owned());
         let project = registry.used_by(project, "http://127.0.0.1:9");
-        let digest = deployed(&project, &[]);
+        let digest = deployed(&project, "");
         let list = if has_api {
             format!("referrers/{digest}")
         } else {
@@ -178,9 +172,9 @@ fn an_image_comes_with_its_dependencies_and_its_origin() {
         assert_eq!(*materials, wanted);
 
         // Made again, by itself or among others, it is the same, and is attached once.
-        deployed(&project, &["--force"]);
+        deployed(&project, "--force");
         project
-            .alokai(&["store", "deploy", "--all", "--until", "push", "--force"])
+            .alokai("store deploy --all --until push --force")
             .succeeds();
         assert_eq!(attached(&registry, &name, &digest, &list), first);
         all.push(first);
@@ -329,8 +323,7 @@ fn tells_the_origin(statement: &Value, subject: &str, digest: &str) {
 
 #[test]
 fn nothing_is_attached_where_nobody_wants_it() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+    let Some((registry, second, base)) = registries_and_base() else {
         return;
     };
     let name = unique("bare");
@@ -339,7 +332,7 @@ fn nothing_is_attached_where_nobody_wants_it() {
         let project = Project::at(project.root().to_owned());
         deployed(
             &registry.used_by(project, "http://127.0.0.1:9"),
-            &["--no-attest"],
+            "--no-attest",
         )
     };
     let digest = to(&registry);
@@ -348,8 +341,8 @@ fn nothing_is_attached_where_nobody_wants_it() {
     let list = format!("referrers/{}", to(&second));
     assert!(attached(&second, &name, &digest, &list).is_empty());
 
-    let local = ["store", "deploy", "--store", "us", "--local", "--no-attest"];
-    project.alokai(&local).succeeds();
+    let local = "store deploy --store us --local --no-attest";
+    project.alokai(local).succeeds();
     let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 }

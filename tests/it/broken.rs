@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::deploy::unique;
 use crate::support::{Project, base_layout, base_reference, docker, is_there, registry};
 
-const DEPLOY: [&str; 6] = ["store", "deploy", "--store", "us", "--until", "push"];
+const DEPLOY: &str = "store deploy --store us --until push";
 
 /// A shop on the base of a layout, that writes its images into a folder.
 fn shop() -> Option<Project> {
@@ -38,7 +38,7 @@ fn alter(path: &Path) {
 #[test]
 fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
     let Some(project) = shop() else { return };
-    project.alokai(&DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
     for layer in largest(&project.path(".alokai/cache/oci/blobs/sha256")) {
         alter(&layer);
     }
@@ -46,15 +46,11 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
     // Each run finds the first one of those that are left, and forgets it.
     let mut runs = 0;
     loop {
-        let run = project.alokai(&[&DEPLOY[..], &["--force"]].concat());
+        let run = project.alokai(&format!("{DEPLOY} --force"));
         if run.code == 0 {
             break;
         }
-        assert!(
-            run.stderr.contains("is damaged: its content is"),
-            "{}",
-            run.stderr
-        );
+        run.stderr_contains("is damaged: its content is");
         runs += 1;
         assert!(runs < 10, "it never heals");
     }
@@ -68,7 +64,7 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
 #[test]
 fn an_image_that_is_not_whole_is_made_again() {
     let Some(project) = shop() else { return };
-    project.alokai(&DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
     let blobs = project.path("out/blobs/sha256");
     let read = |blob: &PathBuf| {
         let bytes = std::fs::read(blob).unwrap();
@@ -94,13 +90,13 @@ fn an_image_that_is_not_whole_is_made_again() {
     ];
     for (way, damage) in ways {
         damage();
-        let run = project.alokai(&DEPLOY).succeeds();
+        let run = project.alokai(DEPLOY).succeeds();
         assert!(
             !run.stdout.contains("2 images were there"),
             "{way}: {}",
             run.stdout
         );
-        let run = project.alokai(&DEPLOY).succeeds();
+        let run = project.alokai(DEPLOY).succeeds();
         assert!(
             run.stdout.contains("2 images were there"),
             "{way}: {}",
@@ -129,7 +125,7 @@ fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
         "oci:alokai.config.json/x",
     ] {
         let project = Project::at(project.root().to_owned()).env("CLI_DOCKER_REGISTRY_URL", way);
-        let run = project.alokai(&DEPLOY).fails_with(3);
+        let run = project.alokai(DEPLOY).fails_with(3);
         assert!(
             run.stderr.contains("before anything was built"),
             "{way}: {}",
@@ -138,26 +134,23 @@ fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
         assert!(!project.exists(".out"), "{way}");
     }
     // A layout in the project is no change of it.
-    project.alokai(&DEPLOY).succeeds();
-    project.alokai(&DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
 }
 
 #[test]
 fn a_folder_is_for_this_machine_alone() {
     let Some(project) = shop() else { return };
     for (more, why) in [
+        ("--until deploy", "the console cannot get images from it"),
         (
-            &["--until", "deploy"][..],
-            "the console cannot get images from it",
-        ),
-        (
-            &["--until", "push", "--builder", "docker"],
+            "--until push --builder docker",
             "Docker does not write images into folders",
         ),
     ] {
-        let deploy = [&["store", "deploy", "--store", "us", "--dry-run"], more].concat();
+        let deploy = format!("store deploy --store us --dry-run {more}");
         let run = project.alokai(&deploy).fails_with(2);
-        assert!(run.stderr.contains(why), "{}", run.stderr);
+        run.stderr_contains(why);
     }
 }
 
@@ -167,14 +160,11 @@ fn a_pipe_that_a_build_leaves_is_named_and_not_waited_for() {
     let build = project.read("apps/storefront-middleware/build.js");
     let build =
         format!("{build}\nrequire('child_process').execSync('rm -f lib/pipe; mkfifo lib/pipe');\n");
-    let project = project.file("apps/storefront-middleware/build.js", &build);
+    let project = project.build_script("storefront-middleware", &build);
     project.commit();
-    let run = project.alokai(&DEPLOY).fails_with(1);
-    assert!(
-        run.stderr.contains("lib/pipe") && run.stderr.contains("neither file, folder nor link"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).fails_with(1);
+    run.stderr_contains("lib/pipe");
+    run.stderr_contains("neither file, folder nor link");
 }
 
 #[test]
@@ -188,18 +178,11 @@ fn one_base_serves_both_who_needs_docker_and_who_does_not() {
     );
     let project = Project::shop_named(&name)
         .setting("image", &json!({ "base": base }))
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &dockerfile,
-        );
+        .dockerfile(&dockerfile);
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let run = project.alokai(&DEPLOY).succeeds();
-    assert!(
-        run.stderr.contains("needs the Docker engine"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).succeeds();
+    run.stderr_contains("needs the Docker engine");
     for app in ["vue-storefront", "vue-storefront-middleware"] {
         let tags = registry.tags(&format!("{name}-us-storefrontcloud-io/{app}"));
         assert_eq!(tags, [project.sha()]);
@@ -215,19 +198,13 @@ fn what_shows_late_that_it_needs_docker_goes_to_docker_then() {
     let dockerfile = format!(
         "FROM {base}\nCOPY .deploy /srv\nSTOPSIGNAL SIGRTMIN+3\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n"
     );
-    let project = Project::shop_named(&name).file(
-        "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-        &dockerfile,
-    );
+    let project = Project::shop_named(&name).dockerfile(&dockerfile);
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let only = [&DEPLOY[..], &["--filter", "storefront-unified-*"]].concat();
+    let only = format!("{DEPLOY} --filter storefront-unified-*");
     let run = project.alokai(&only).succeeds();
-    assert!(
-        run.stderr.contains("line 3 of") && run.stderr.contains("needs the Docker engine"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("line 3 of");
+    run.stderr_contains("needs the Docker engine");
     let repository = format!("{name}-us-storefrontcloud-io/vue-storefront");
     assert_eq!(registry.tags(&repository), [project.sha()]);
     let image = format!("{}/{repository}:{}", registry.address, project.sha());

@@ -4,19 +4,17 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::support::{Project, filtered};
+use crate::support::{Arguments, Project, filtered, output_of};
 
 #[test]
 fn a_failing_script_shows_its_end_and_what_is_skipped() {
     let noisy = "for (let n = 1; n <= 100; n++) console.log('line', n); console.log('the cause'); process.exitCode = 7";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", noisy);
-    let run = project
-        .alokai(&["store", "build", "--store", "us"])
-        .fails_with(1);
+    let project = Project::shop().build_script("storefront-middleware", noisy);
+    let run = project.alokai("store build --store us").fails_with(1);
     insta::assert_snapshot!(run.diagnostic(&project));
-    assert!(run.stderr.contains(
-        "skipped build us/storefront-unified-nextjs because of us/storefront-middleware"
-    ));
+    run.stderr_contains(
+        "skipped build us/storefront-unified-nextjs because of us/storefront-middleware",
+    );
     let log = project.read(".alokai/logs/build/us/storefront-middleware.log");
     assert!(
         log.contains("line 1\n") && log.contains("the cause"),
@@ -28,21 +26,14 @@ fn a_failing_script_shows_its_end_and_what_is_skipped() {
 fn keep_going_lets_stores_drop_out_and_still_says_1() {
     let build = "if (require('fs').existsSync('broken')) process.exit(1); require('fs').mkdirSync('lib', {recursive: true}); require('fs').writeFileSync('lib/index.js', '')";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file(
             "apps/stores/fashion/stores/us/storefront-middleware/broken",
             "",
         );
     project.commit();
     let run = project
-        .alokai(&[
-            "store",
-            "deploy",
-            "--all",
-            "--keep-going",
-            "--until",
-            "prune",
-        ])
+        .alokai("store deploy --all --keep-going --until prune")
         .fails_with(1);
     assert!(
         project.exists(".out/eu/storefront-unified-nextjs/.deploy/server.js"),
@@ -50,52 +41,28 @@ fn keep_going_lets_stores_drop_out_and_still_says_1() {
         run.stderr
     );
     assert!(!project.exists(".out/us/storefront-unified-nextjs/.deploy"));
-    assert!(
-        run.stdout.contains("eu") && run.stderr.contains("`us/storefront-middleware` failed"),
-        "{}",
-        run.stderr
-    );
+    run.stdout_contains("eu");
+    run.stderr_contains("`us/storefront-middleware` failed");
 
     // Without it nothing new begins.
     let run = project
-        .alokai(&[
-            "store",
-            "deploy",
-            "--all",
-            "--until",
-            "prune",
-            "--concurrency",
-            "1",
-            "--force",
-        ])
+        .alokai("store deploy --all --until prune --concurrency 1 --force")
         .fails_with(1);
-    assert!(
-        run.stderr
-            .contains("skipped build eu/storefront-unified-nextjs"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("skipped build eu/storefront-unified-nextjs");
 }
 
 #[test]
 fn scripts_see_the_env_file_and_the_environment_wins() {
     let build = "console.log('A=' + process.env.A, 'B=' + process.env.B)";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file(".env", "A=file\nB=file\n")
         .env("B", "real")
         .env_of("storefront-middleware", &["A", "B"]);
     let run = project
-        .alokai(&[
-            "store",
-            "build",
-            "--store",
-            "us",
-            "--filter",
-            "storefront-middleware-*",
-        ])
+        .alokai("store build --store us --filter storefront-middleware-*")
         .succeeds();
-    assert!(run.stderr.contains("A=file B=real"), "{}", run.stderr);
+    run.stderr_contains("A=file B=real");
 }
 
 #[test]
@@ -103,32 +70,17 @@ fn a_password_in_the_env_file_is_taken_as_it_is_and_never_shown() {
     let build = "console.log('FOO=' + process.env.FOO, 'user=' + process.env.CLI_CLOUD_USERNAME); \
         console.log(require('fs').readFileSync('../../../.env', 'utf8'))";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file(
             ".env",
             "FOO=a$HOME-b c\nCLI_CLOUD_USERNAME=somebody\nCLI_CLOUD_PASSWORD=n33dle$x\n",
         )
         .env_of("storefront-middleware", &["FOO", "CLI_CLOUD_*"]);
     let run = project
-        .alokai(&[
-            "store",
-            "build",
-            "--store",
-            "us",
-            "--filter",
-            "storefront-middleware-*",
-        ])
+        .alokai("store build --store us --filter storefront-middleware-*")
         .succeeds();
-    assert!(
-        run.stderr.contains("FOO=a$HOME-b c user=undefined"),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr.contains("CLI_CLOUD_PASSWORD=***"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("FOO=a$HOME-b c user=undefined");
+    run.stderr_contains("CLI_CLOUD_PASSWORD=***");
     assert!(
         !run.stderr.contains("n33dle")
             && !project
@@ -139,11 +91,8 @@ fn a_password_in_the_env_file_is_taken_as_it_is_and_never_shown() {
 
 #[test]
 fn a_failed_run_stays_failed_although_nobody_reads_it() {
-    let project = Project::shop().file("apps/storefront-middleware/build.js", "process.exit(1)");
-    for arguments in [
-        &["store", "build", "--store", "us"][..],
-        &["store", "build", "--store", "us", "--json"],
-    ] {
+    let project = Project::shop().build_script("storefront-middleware", "process.exit(1)");
+    for arguments in ["store build --store us", "store build --store us --json"] {
         let mut child = project.start(arguments);
         drop(child.stdout.take());
         drop(child.stderr.take());
@@ -153,7 +102,7 @@ fn a_failed_run_stays_failed_although_nobody_reads_it() {
             "{arguments:?}"
         );
     }
-    let mut child = project.start(&["store", "list"]);
+    let mut child = project.start("store list");
     drop(child.stdout.take());
     assert_eq!(wait(&mut child, Duration::from_secs(20)).code(), Some(0));
 }
@@ -162,16 +111,9 @@ fn a_failed_run_stays_failed_although_nobody_reads_it() {
 fn a_line_without_end_fills_no_memory() {
     let endless = "const chunk = 'x'.repeat(1 << 20); let n = 0; \
         (function more() { if (n++ < 64) process.stdout.write(chunk, more) })()";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", endless);
+    let project = Project::shop().build_script("storefront-middleware", endless);
     let run = project
-        .alokai(&[
-            "store",
-            "build",
-            "--store",
-            "us",
-            "--filter",
-            "storefront-middleware-*",
-        ])
+        .alokai("store build --store us --filter storefront-middleware-*")
         .succeeds();
     assert!(run.stderr.lines().all(|line| line.len() < 32 * 1024));
     let log = project.path(".alokai/logs/build/us/storefront-middleware.log");
@@ -185,23 +127,15 @@ fn a_line_without_end_fills_no_memory() {
 fn the_first_ctrl_c_lets_a_script_clean_up() {
     let careful = "process.on('SIGTERM', () => setTimeout(() => { require('fs').writeFileSync('cleaned', ''); process.exit(0) }, 700)); \
         console.log('begun'); setInterval(() => {}, 1000)";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", careful);
-    let arguments = ["store", "build", "--store", "us"];
-    let code = interrupt_when(
-        &project,
-        &arguments,
-        "build: begun",
-        1,
-        Duration::from_secs(8),
-    );
-    assert_eq!(code, 130);
+    let project = Project::shop().build_script("storefront-middleware", careful);
+    is_interrupted(&project, "store build --store us", 1);
     assert!(project.exists(".out/us/storefront-middleware/cleaned"));
 }
 
 #[test]
 fn a_missing_package_manager_is_named() {
     let project = Project::shop();
-    let mut command = project.command(&["store", "build", "--store", "us"]);
+    let mut command = project.command("store build --store us");
     let run: crate::support::Run = command.env("PATH", "/nonexistent").output().unwrap().into();
     let run = run.fails_with(3);
     insta::assert_snapshot!(run.diagnostic(&project));
@@ -209,29 +143,16 @@ fn a_missing_package_manager_is_named() {
 
 #[test]
 fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
-    let project = Project::shop().file(
-        "apps/storefront-middleware/build.js",
+    let project = Project::shop().build_script(
+        "storefront-middleware",
         "console.log('::error::not a command')",
     );
-    let arguments = [
-        "store",
-        "build",
-        "--store",
-        "us",
-        "--filter",
-        "storefront-middleware-*",
-    ];
-    let plain = project.alokai(&arguments).succeeds();
-    assert!(
-        plain
-            .stderr
-            .contains("storefront-middleware-us:build: ::error::not a command"),
-        "{}",
-        plain.stderr
-    );
+    let arguments = "store build --store us --filter storefront-middleware-*";
+    let plain = project.alokai(arguments).succeeds();
+    plain.stderr_contains("storefront-middleware-us:build: ::error::not a command");
 
     let project = project.env("GITHUB_ACTIONS", "true");
-    let grouped = project.alokai(&arguments).succeeds().stderr;
+    let grouped = project.alokai(arguments).succeeds().stderr;
     let open = grouped
         .find("::group::build us/storefront-middleware")
         .expect("a group");
@@ -241,15 +162,13 @@ fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
     assert!(open < stop && stop < line && line < close, "{grouped}");
 
     let failing = Project::shop()
-        .file("apps/storefront-middleware/build.js", "process.exit(3)")
+        .build_script("storefront-middleware", "process.exit(3)")
         .env("GITHUB_ACTIONS", "true");
-    let annotated = failing.alokai(&arguments).fails_with(1).stderr;
+    let annotated = failing.alokai(arguments).fails_with(1).stderr;
     let wanted = "::error title=build us/storefront-middleware::`npm run build` exited with code 3";
     assert!(annotated.contains(wanted), "{annotated}");
 
-    let json = project
-        .alokai(&[&arguments[..], &["--json"]].concat())
-        .succeeds();
+    let json = project.alokai(&format!("{arguments} --json")).succeeds();
     let events: Vec<serde_json::Value> = json
         .stdout
         .lines()
@@ -301,7 +220,7 @@ pub fn processes_in(folder: &std::path::Path) -> Vec<String> {
 /// Starts a build, waits until a line of it has been seen, and interrupts it.
 pub fn interrupt_when(
     project: &Project,
-    arguments: &[&str],
+    arguments: impl Arguments,
     seen: &str,
     times: usize,
     limit: Duration,
@@ -315,15 +234,25 @@ pub fn interrupt_when(
         if time > 0 {
             std::thread::sleep(Duration::from_millis(300));
         }
-        let status = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        interrupt(&child);
     }
     let status = wait(&mut child, limit);
     rest.join().unwrap();
     status.code().unwrap_or(-1)
+}
+
+/// Interrupts a build this many times after its script has printed `begun`. Fails unless the run
+/// then ends with exit code 130.
+#[track_caller]
+fn is_interrupted(project: &Project, arguments: &str, times: usize) {
+    let limit = Duration::from_secs(8);
+    let code = interrupt_when(project, arguments, "build: begun", times, limit);
+    assert_eq!(code, 130);
+}
+
+/// Sends the signal of Ctrl-C.
+fn interrupt(child: &Child) {
+    output_of(Command::new("kill").args(["-INT", &child.id().to_string()]));
 }
 
 /// A script with a child of its own that would outlive it, and that ends when asked.
@@ -333,31 +262,19 @@ const DEAF: &str = "process.on('SIGTERM', () => {}); require('child_process').sp
 
 #[test]
 fn ctrl_c_ends_every_child_and_exits_130() {
-    let project = Project::shop().file("apps/storefront-middleware/build.js", ENDLESS);
-    let arguments = ["store", "build", "--all"];
-    let code = interrupt_when(
-        &project,
-        &arguments,
-        "build: begun",
-        1,
-        Duration::from_secs(8),
-    );
-    assert_eq!(code, 130);
+    let project = Project::shop().build_script("storefront-middleware", ENDLESS);
+    is_interrupted(&project, "store build --all", 1);
     assert_eq!(processes_in(project.root()), Vec::<String>::new());
 }
 
 #[test]
 fn ctrl_c_ends_a_run_that_nobody_reads() {
     let chatty = "setInterval(() => console.log('x'.repeat(1000)), 0)";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", chatty);
-    let mut child = project.start(&["store", "build", "--store", "us"]);
+    let project = Project::shop().build_script("storefront-middleware", chatty);
+    let mut child = project.start("store build --store us");
     // Both pipes stay open and unread: the run fills them and then waits for us.
     std::thread::sleep(Duration::from_secs(3));
-    let status = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    interrupt(&child);
     // The summary and the error have no reader either, so its last words may block it: what
     // counts is that its children are gone, and that insisting ends it.
     let start = Instant::now();
@@ -380,32 +297,17 @@ fn ctrl_c_ends_a_run_that_nobody_reads() {
 
 #[test]
 fn a_second_ctrl_c_kills_what_does_not_listen() {
-    let project = Project::shop().file("apps/storefront-middleware/build.js", DEAF);
-    let arguments = ["store", "build", "--all"];
-    let code = interrupt_when(
-        &project,
-        &arguments,
-        "build: begun",
-        2,
-        Duration::from_secs(8),
-    );
-    assert_eq!(code, 130);
+    let project = Project::shop().build_script("storefront-middleware", DEAF);
+    is_interrupted(&project, "store build --all", 2);
     assert_eq!(processes_in(project.root()), Vec::<String>::new());
 }
 
 #[test]
 fn what_a_script_leaves_behind_ends_with_it() {
     let daemon = "require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }).unref(); require('fs').mkdirSync('lib', { recursive: true })";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", daemon);
+    let project = Project::shop().build_script("storefront-middleware", daemon);
     project
-        .alokai(&[
-            "store",
-            "build",
-            "--store",
-            "us",
-            "--filter",
-            "storefront-middleware-*",
-        ])
+        .alokai("store build --store us --filter storefront-middleware-*")
         .succeeds();
     assert_eq!(processes_in(project.root()), Vec::<String>::new());
 }
@@ -413,21 +315,14 @@ fn what_a_script_leaves_behind_ends_with_it() {
 #[test]
 fn a_second_run_waits_and_names_the_first() {
     let slow = "const fs = require('fs'); if (fs.existsSync('busy')) throw new Error('two at once'); fs.writeFileSync('busy', ''); setTimeout(() => fs.unlinkSync('busy'), 1500)";
-    let project = Project::shop().file("apps/storefront-middleware/build.js", slow);
-    let arguments = [
-        "store",
-        "build",
-        "--store",
-        "us",
-        "--filter",
-        "storefront-middleware-*",
-    ];
-    let first = project.start(&arguments);
+    let project = Project::shop().build_script("storefront-middleware", slow);
+    let arguments = "store build --store us --filter storefront-middleware-*";
+    let first = project.start(arguments);
     let pid = first.id();
     while !project.exists(".out/us/storefront-middleware/busy") {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let second = project.alokai(&arguments).succeeds();
+    let second = project.alokai(arguments).succeeds();
     let wanted = format!("another run works in `[project]` (pid {pid}, since ");
     assert!(
         filtered(&second.stderr, &project).contains(&wanted),

@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Project, Random, git};
+use crate::support::{Project, Random};
 
 fn composed(project: &Project) -> &Project {
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     project
 }
 
@@ -105,14 +105,7 @@ fn rule_5_a_layer_holds_what_git_would_not_ignore_and_env_files() {
         .file("apps/storefront-unified-nextjs/.env.production", "A=2\n")
         .file("apps/storefront-unified-nextjs/node_modules/.cache/x", "")
         .file("apps/storefront-unified-nextjs/tracked.log", "tracked\n");
-    git(
-        project.root(),
-        &[
-            "add",
-            "--force",
-            "apps/storefront-unified-nextjs/tracked.log",
-        ],
-    );
+    project.git("add --force apps/storefront-unified-nextjs/tracked.log");
     composed(&project);
     let tree = project.tree(".out/us/storefront-unified-nextjs");
     let has = |path: &str| tree.contains_key(path);
@@ -135,17 +128,14 @@ fn rule_6_package_json_is_the_base_apps_under_the_units_name() {
             "apps/stores/fashion/stores/us/storefront-unified-nextjs/package.json",
             r#"{"name":"own"}"#,
         );
-    let run = project.alokai(&["store", "compose", "--all"]).succeeds();
+    let run = project.alokai("store compose --all").succeeds();
     let wanted = text.replace("\"whatever\"", "\"storefront-unified-nextjs-us\"");
     assert_eq!(
         project.read(".out/us/storefront-unified-nextjs/package.json"),
         wanted
     );
-    assert!(
-        run.stderr.contains("`package.json` of `us`") && run.stderr.contains("not used"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("`package.json` of `us`");
+    run.stderr_contains("not used");
 }
 
 #[test]
@@ -251,7 +241,7 @@ fn rule_10_links_are_kept_followed_or_refused_by_where_they_lead() {
         .link("apps/storefront-unified-nextjs/out", "/etc/hostname")
         .link("apps/storefront-unified-nextjs/none", "../../shared/none")
         .link("apps/storefront-unified-nextjs/loop", "../../apps");
-    let run = outside.alokai(&["store", "compose", "--all"]).fails_with(2);
+    let run = outside.alokai("store compose --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&outside));
 }
 
@@ -263,7 +253,7 @@ fn rule_11_all_clashes_of_file_and_folder_come_at_once() {
             "apps/stores/fashion/stores/us/storefront-unified-nextjs/public",
             "a file\n",
         );
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
+    let run = project.alokai("store compose --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
     assert!(!project.exists(".out"), "nothing is written");
 }
@@ -289,18 +279,14 @@ fn a_second_compose_writes_nothing_and_a_change_only_itself() {
     let before = times();
     composed(&project);
     assert_eq!(before, times());
-    project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .succeeds();
+    project.alokai("store compose --all --check").succeeds();
 
     project.write(
         "apps/stores/fashion/storefront-unified-nextjs/header.tsx",
         b"changed\n",
     );
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
-    let check = project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .fails_with(1);
+    project.remove("apps/storefront-unified-nextjs/public/logo.svg");
+    let check = project.alokai("store compose --all --check").fails_with(1);
     insta::assert_snapshot!(check.stdout, @r"
     write .out/eu/storefront-unified-nextjs/header.tsx
     write .out/us/storefront-unified-nextjs/header.tsx
@@ -327,7 +313,7 @@ fn composed_content_wins_over_hand_edits_and_build_products_stay() {
         ".out/us/storefront-unified-nextjs/.next/cache/x",
         b"product\n",
     );
-    std::fs::remove_file(project.path(".out/us/storefront-unified-nextjs/texts.txt")).unwrap();
+    project.remove(".out/us/storefront-unified-nextjs/texts.txt");
     composed(&project);
     assert_eq!(
         project.read(".out/us/storefront-unified-nextjs/header.tsx"),
@@ -372,14 +358,12 @@ fn a_project_below_the_repositorys_root_composes_the_same() {
         "texts of us\n"
     );
     let plan = inner
-        .alokai(&["store", "deploy", "--all", "--dry-run", "--json"])
+        .alokai("store deploy --all --dry-run --json")
         .succeeds()
         .json();
     assert_eq!(plan["revision"], project.sha());
     project.write("elsewhere.txt", b"not of the project\n");
-    inner
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .succeeds();
+    inner.alokai("store deploy --all --dry-run").succeeds();
 }
 
 #[test]
@@ -398,10 +382,8 @@ fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
     let source = project.tree("apps/stores");
     std::fs::remove_dir_all(project.path(".out/us")).unwrap();
     let project = project.link(".out/us", "../apps/stores/fashion/stores/us");
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
-    project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .fails_with(1);
+    project.remove("apps/storefront-unified-nextjs/public/logo.svg");
+    project.alokai("store compose --all --check").fails_with(1);
     composed(&project);
     assert_eq!(
         source,
@@ -413,8 +395,8 @@ fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     let project = project.link(".out", elsewhere.path().to_str().unwrap());
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
-    assert!(run.stderr.contains("it is a link"), "{}", run.stderr);
+    let run = project.alokai("store compose --all").fails_with(1);
+    run.stderr_contains("it is a link");
     assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
@@ -435,7 +417,7 @@ fn a_manifest_cannot_name_files_outside_of_out() {
         project.write("apps/playwright/gone.ts", b"");
         composed(&project);
         assert!(project.exists(".out/us/playwright/gone.ts"));
-        std::fs::remove_file(project.path("apps/playwright/gone.ts")).unwrap();
+        project.remove("apps/playwright/gone.ts");
         match broken {
             Some(text) => project.write(".alokai/manifests/us.json", text),
             None => std::fs::remove_dir_all(project.path(".alokai")).unwrap(),
@@ -449,7 +431,7 @@ fn a_manifest_cannot_name_files_outside_of_out() {
 fn what_a_build_wrote_over_a_composed_file_stays_until_that_file_changes() {
     let build = "require('fs').appendFileSync('tsconfig.json', '// by the build\\n')";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file("apps/storefront-middleware/tsconfig.json", "{}\n");
     let middleware = ["--store", "us", "--filter", "storefront-middleware-*"];
     project
@@ -484,16 +466,12 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     let blocked = ".out/us/storefront-middleware/node_modules/b";
     project.write(&format!("{blocked}/package.json"), b"{}");
     let before = project.tree(".out");
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    let run = project.alokai("store build --all").fails_with(1);
     assert_eq!(before, project.tree(".out"));
-    assert!(
-        run.stderr.contains("skipped compose eu because of us"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("skipped compose eu because of us");
 
     project
-        .alokai(&["store", "build", "--all", "--keep-going"])
+        .alokai("store build --all --keep-going")
         .fails_with(1);
     assert!(project.exists(".out/eu/storefront-unified-nextjs/new.ts"));
     assert!(
@@ -509,8 +487,8 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
     composed(&project);
     let out = ".out/us/storefront-unified-nextjs/texts.txt";
     project.write(out, b"texts of us\n");
-    let check = ["store", "compose", "--all", "--check"];
-    project.alokai(&check).succeeds();
+    let check = "store compose --all --check";
+    project.alokai(check).succeeds();
     let before = project.path(out).metadata().unwrap().modified().unwrap();
     composed(&project);
     assert_eq!(
@@ -527,7 +505,7 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
         .open(project.path(source))
         .unwrap();
     file.set_modified(time).unwrap();
-    project.alokai(&check).fails_with(1);
+    project.alokai(check).fails_with(1);
     composed(&project);
     assert_eq!(project.read(out), "TEXTS of us\n");
 }
@@ -563,7 +541,7 @@ fn a_killed_compose_is_repaired_by_the_next() {
         } else {
             std::fs::rename(&tests, &moved).unwrap();
         }
-        let mut child = project.start(&["store", "compose", "--all"]);
+        let mut child = project.start("store compose --all");
         let moment = usual.mul_f64(f64::from(u32::try_from(random.below(1_000)).unwrap()) / 800.0);
         std::thread::sleep(moment);
         child.kill().unwrap();

@@ -68,9 +68,7 @@ fn two_stores_are_pushed_and_deployed() {
     let console = Console::start();
     let name = unique("deploy");
     let project = registry.used_by(Project::shop_named(&name), &console.address);
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us,eu"])
-        .succeeds();
+    let run = project.alokai("store deploy --store us,eu").succeeds();
     let sha = project.sha();
 
     let wanted: BTreeSet<String> = ["us", "eu"]
@@ -92,12 +90,7 @@ fn two_stores_are_pushed_and_deployed() {
         // Of what refers to images.
         tags.retain(|tag| !tag.starts_with("sha256-"));
         assert_eq!(tags, [sha.as_str()]);
-        assert!(
-            run.stdout
-                .contains(&format!("{}/{repository}:{sha}", registry.address)),
-            "{}",
-            run.stdout
-        );
+        run.stdout_contains(&format!("{}/{repository}:{sha}", registry.address));
     }
 
     let requests = console.requests();
@@ -139,9 +132,7 @@ fn two_stores_are_pushed_and_deployed() {
         "storefront-unified-nextjs"
     );
     // Again, with everything there: the same tag, pushed and deployed once more.
-    project
-        .alokai(&["store", "deploy", "--store", "us,eu"])
-        .succeeds();
+    project.alokai("store deploy --store us,eu").succeeds();
     assert_eq!(console.requests().len(), 4);
 }
 
@@ -153,21 +144,14 @@ fn a_dockerfile_of_the_app_is_inherited_and_used() {
         "FROM {}\nCOPY . /everything\nCOPY .deploy /srv\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n",
         registry.base
     );
-    let project = Project::shop_named(&name)
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &dockerfile,
-        )
-        .file(
-            "apps/storefront-unified-nextjs/.dockerignore",
-            "# everything but\n*.js\napp\n",
-        );
+    let project = Project::shop_named(&name).dockerfile(&dockerfile).file(
+        "apps/storefront-unified-nextjs/.dockerignore",
+        "# everything but\n*.js\napp\n",
+    );
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
     project
-        .alokai(&[
-            "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
-        ])
+        .alokai("store deploy --store us --until image --filter *nextjs*")
         .succeeds();
     let image = format!(
         "{}/{name}-us-storefrontcloud-io/vue-storefront:{}",
@@ -206,8 +190,8 @@ fn two_deploys_at_once_do_not_disturb_each_other() {
     let console = Console::start();
     let name = unique("twice");
     let project = registry.used_by(Project::shop_named(&name), &console.address);
-    let arguments = ["store", "deploy", "--all"];
-    let runs = [project.start(&arguments), project.start(&arguments)];
+    let arguments = "store deploy --all";
+    let runs = [project.start(arguments), project.start(arguments)];
     for run in runs {
         let run: crate::support::Run = run.wait_with_output().unwrap().into();
         run.succeeds();

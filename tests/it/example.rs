@@ -46,10 +46,7 @@ fn example(name: &str) -> (tempfile::TempDir, Project) {
         .read("alokai.config.json")
         .replace("\"acme-", &format!("\"{name}-"));
     let project = project.config(&config);
-    git(
-        project.root(),
-        &["init", "--quiet", "--initial-branch=main"],
-    );
+    project.git("init --quiet --initial-branch=main");
     project.commit();
     (folder, project)
 }
@@ -136,7 +133,7 @@ fn the_example_goes_through_all_six_stages() {
     let (_folder, project) = example(&name);
     let project = registry.used_by(project, &console.address);
     let run = project
-        .alokai(&["store", "deploy", "--all", "--json", "--sandbox"])
+        .alokai("store deploy --all --json --sandbox")
         .succeeds();
     opens_only_what_its_keys_know(&project, &run);
     let summary: Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
@@ -348,7 +345,7 @@ fn twenty_stores_with_one_middleware_build_it_once() {
         "/storefront-middleware was built once for 20 stores\n",
     ];
     for line in summary {
-        assert!(run.stdout.contains(line), "{}", run.stdout);
+        run.stdout_contains(line);
     }
     // Each store has an image of its own, and it runs.
     let sha = project.sha();

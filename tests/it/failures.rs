@@ -8,7 +8,7 @@ use crate::support::{
     Console, FaultyRegistry, Mount, Project, Registry, Run, is_excused, is_root, registry,
 };
 
-const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
+const DEPLOY: &str = "store deploy --store us";
 
 /// A diagnostic without the addresses and names that differ from run to run.
 fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String {
@@ -49,7 +49,7 @@ fn a_wrong_password_is_found_before_the_first_build() {
     let Some(registry) = registry() else { return };
     let console = Console::start();
     let project = project(&registry, &console.address, "acme").env("CLI_CLOUD_PASSWORD", "wrong");
-    let run = project.alokai(&DEPLOY).fails_with(3);
+    let run = project.alokai(DEPLOY).fails_with(3);
     insta::assert_snapshot!(diagnostic(
         &run,
         &project,
@@ -64,34 +64,26 @@ fn everything_that_is_missing_comes_at_once() {
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9")
         .env("CLI_CONSOLE_API_URL", "http://127.0.0.1:9");
-    let by_docker = [&DEPLOY[..], &["--builder", "docker"]].concat();
+    let by_docker = format!("{DEPLOY} --builder docker");
     let run = project.alokai(&by_docker).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
     let project = project
         .env("CLI_CLOUD_USERNAME", "u")
         .env("CLI_CLOUD_PASSWORD", "p");
-    let run = project.alokai(&DEPLOY).fails_with(3);
-    assert!(
-        run.stderr
-            .contains("the registry `127.0.0.1:9` cannot be reached"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).fails_with(3);
+    run.stderr_contains("the registry `127.0.0.1:9` cannot be reached");
 }
 
 /// Deploys to the real registry behind a proxy that answers the manifest with this status. (The
 /// engine itself tries a layer again and again for 50 seconds; a manifest it sends once.)
-fn push_refused(status: u16, body: &str) -> Option<(Run, Project, String)> {
+fn push_refused(status: u16, body: &str) -> Option<(Run, String)> {
     let registry = registry()?;
     let console = Console::start();
     let faulty = FaultyRegistry::before(&registry.address, "PUT", "/manifests/", status, body);
     let name = unique("refused");
-    let behind = Registry {
-        address: faulty.address.clone(),
-        ..registry
-    };
+    let behind = registry.at(&faulty.address);
     let project = project(&behind, &console.address, &name);
-    let run = project.alokai(&DEPLOY);
+    let run = project.alokai(DEPLOY).fails_with(1);
     assert!(
         console.requests().is_empty(),
         "nothing is deployed when a push failed"
@@ -101,7 +93,7 @@ fn push_refused(status: u16, body: &str) -> Option<(Run, Project, String)> {
         &project,
         &[(&faulty.address, "[registry]"), (&*name, "[name]")],
     );
-    Some((run, project, text))
+    Some((run, text))
 }
 
 #[test]
@@ -112,17 +104,14 @@ fn no_store_is_deployed_when_a_push_of_one_failed() {
     let part = format!("{name}-eu-storefrontcloud-io/vue-storefront/manifests/");
     let denied = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#;
     let faulty = FaultyRegistry::before(&registry.address, "PUT", &part, 403, denied);
-    let behind = Registry {
-        address: faulty.address.clone(),
-        ..registry
-    };
+    let behind = registry.at(&faulty.address);
     let project = project(&behind, &console.address, &name);
-    let deploy = ["store", "deploy", "--store", "us,eu"];
-    project.alokai(&deploy).fails_with(1);
+    let deploy = "store deploy --store us,eu";
+    project.alokai(deploy).fails_with(1);
     assert!(console.requests().is_empty());
     // With `--keep-going` the store whose images are there is deployed, and it still says 1.
     let run = project
-        .alokai(&[&deploy[..], &["--keep-going"]].concat())
+        .alokai(&format!("{deploy} --keep-going"))
         .fails_with(1);
     let requests = console.requests();
     assert_eq!(requests.len(), 1, "{}", run.stderr);
@@ -132,10 +121,9 @@ fn no_store_is_deployed_when_a_push_of_one_failed() {
 #[test]
 fn push_401() {
     let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-    let Some((run, _, text)) = push_refused(401, body) else {
+    let Some((_, text)) = push_refused(401, body) else {
         return;
     };
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
@@ -143,10 +131,9 @@ fn push_401() {
 fn push_403() {
     let body =
         r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
-    let Some((run, _, text)) = push_refused(403, body) else {
+    let Some((_, text)) = push_refused(403, body) else {
         return;
     };
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
@@ -154,31 +141,27 @@ fn push_403() {
 fn push_404() {
     let body =
         r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
-    let Some((run, _, text)) = push_refused(404, body) else {
+    let Some((_, text)) = push_refused(404, body) else {
         return;
     };
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
 #[test]
 fn push_413() {
-    let Some((run, _, text)) = push_refused(413, "<html>413 Request Entity Too Large</html>")
-    else {
+    let Some((_, text)) = push_refused(413, "<html>413 Request Entity Too Large</html>") else {
         return;
     };
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
 #[test]
 fn push_500_is_tried_again_and_then_told() {
-    let Some((run, _, text)) = push_refused(500, "") else {
+    let Some((run, text)) = push_refused(500, "") else {
         return;
     };
     let again = run.stderr.matches("trying again in").count();
     assert!(again >= 2, "{}", run.stderr);
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
@@ -193,7 +176,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
     ] {
         let console = Console::answering(status, body);
         let project = project(&registry, &console.address, &name);
-        let run = project.alokai(&DEPLOY).fails_with(1);
+        let run = project.alokai(DEPLOY).fails_with(1);
         let address = console.address.as_str();
         let text = diagnostic(
             &run,
@@ -213,7 +196,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
 fn a_console_out_of_reach_is_found_before_the_first_build() {
     let Some(registry) = registry() else { return };
     let project = project(&registry, "http://127.0.0.1:9", "acme");
-    let run = project.alokai(&DEPLOY).fails_with(3);
+    let run = project.alokai(DEPLOY).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
@@ -229,9 +212,7 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     let project = registry.used_by(project.config(&config), "http://127.0.0.1:9");
     project.commit();
     let run = project
-        .alokai(&[
-            "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
-        ])
+        .alokai("store deploy --store us --until image --filter *nextjs*")
         .fails_with(3);
     let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
     assert!(
@@ -241,35 +222,28 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     );
 }
 
+/// The diagnostic of the prune stage after this build script of an app.
+fn failed_prune(app: &str, script: &str) -> String {
+    let project = Project::shop().build_script(app, script);
+    project.commit();
+    let run = project.alokai("store deploy --store us --until prune");
+    diagnostic(&run.fails_with(1), &project, &[])
+}
+
 #[test]
 fn next_without_standalone_output() {
-    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", "");
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-unified-nextjs", ""));
 }
 
 #[test]
 fn next_without_server_js() {
     let build = "require('fs').mkdirSync('.next/standalone', { recursive: true })";
-    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", build);
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-unified-nextjs", build));
 }
 
 #[test]
 fn a_middleware_whose_build_writes_nothing() {
-    let project = Project::shop().file("apps/storefront-middleware/build.js", "");
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-middleware", ""));
 }
 
 #[test]
@@ -288,13 +262,13 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
         .unwrap();
     assert!(copied.success());
     let project = Project::at(root);
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let before = project.tree(".out");
     project.write(
         "apps/storefront-unified-nextjs/large.bin",
         &vec![1; 3_000_000],
     );
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
+    let run = project.alokai("store compose --all").fails_with(1);
     let text = run.diagnostic(&project);
     // Which store fills the disk is chance, what is said of it is not.
     assert!(
@@ -311,8 +285,8 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
     after.retain(|path, _| before.contains_key(path));
     assert_eq!(before, after);
     assert!(!project.exists(".out/.tmp"), "no half-written file is left");
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/large.bin")).unwrap();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.remove("apps/storefront-unified-nextjs/large.bin");
+    project.alokai("store compose --all").succeeds();
     assert_eq!(before, project.tree(".out"));
 }
 
@@ -326,23 +300,13 @@ fn a_socket_without_permission() {
         return;
     }
     let project = Project::shop();
-    let arguments = [
-        "store",
-        "deploy",
-        "--store",
-        "us",
-        "--until",
-        "image",
-        "--allow-dirty",
-        "--builder",
-        "docker",
-    ];
-    let run = as_nobody(&project, &arguments).fails_with(3);
+    let arguments = "store deploy --store us --until image --allow-dirty --builder docker";
+    let run = as_nobody(&project, arguments).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
 /// Runs the program as the user nobody, whose the whole project is from now on.
-fn as_nobody(project: &Project, arguments: &[&str]) -> Run {
+fn as_nobody(project: &Project, arguments: &str) -> Run {
     let folder = project.root().parent().unwrap();
     let given = Command::new("chown")
         .args(["-R", "65534:65534"])
@@ -375,7 +339,7 @@ fn an_unreadable_source_is_named_and_leaves_the_earlier_tree_intact() {
         return;
     }
     let project = Project::shop();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let before = project.tree(".out");
     let readable = "apps/storefront-unified-nextjs/app/[locale]/page.tsx";
     project.write(readable, b"changed\n");
@@ -383,11 +347,8 @@ fn an_unreadable_source_is_named_and_leaves_the_earlier_tree_intact() {
     project.write(source, b"changed\n");
     let closed = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(project.path(source), closed).unwrap();
-    let run = as_nobody(&project, &["store", "compose", "--all"]).fails_with(1);
-    assert!(
-        run.stderr
-            .contains(&format!("cannot read `{}", project.root().display()))
-    );
-    assert!(run.stderr.contains("texts.txt`"), "{}", run.stderr);
+    let run = as_nobody(&project, "store compose --all").fails_with(1);
+    run.stderr_contains(&format!("cannot read `{}", project.root().display()));
+    run.stderr_contains("texts.txt`");
     assert_eq!(before, project.tree(".out"));
 }

@@ -224,15 +224,15 @@ fn composing_after_any_edits_gives_what_composing_from_nothing_gives() {
         let mut files = random_project.write(project.root(), &BTreeMap::new());
         for step in 0..6 {
             let before = out(project.root());
-            let run = project.alokai(&["store", "compose", "--all"]);
+            let run = project.alokai("store compose --all");
             if run.code == 0 {
                 composed += 1;
                 let after = out(project.root());
-                let again = project.alokai(&["store", "compose", "--all", "--check"]);
+                let again = project.alokai("store compose --all --check");
                 assert_eq!(again.code, 0, "seed {seed}, step {step}: {}", again.stdout);
                 let scratch = Shop::new();
                 random_project.write(scratch.root(), &BTreeMap::new());
-                scratch.alokai(&["store", "compose", "--all"]).succeeds();
+                scratch.alokai("store compose --all").succeeds();
                 let anew = out(scratch.root());
                 // Stores that are deployable no more are left to `clean`.
                 let stores: BTreeSet<_> = anew.keys().map(|path| store_of(path)).collect();

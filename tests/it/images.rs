@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::deploy::{Unique, unique};
 use crate::support::{
     Containers, FRONTEND, MIDDLEWARE, Project, Run, base_layout, base_reference, docker, folder,
-    is_there, page, registry, rows, second_registry, tree_of,
+    is_there, page, registries_and_base, registry, rows, second_registry, tree_of,
 };
 
 /// What a container does by, in an image's config.
@@ -202,8 +202,7 @@ fn containers_behave_the_same_whoever_made_their_images() {
 
 #[test]
 fn others_read_what_is_pushed() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+    let Some((registry, second, base)) = registries_and_base() else {
         return;
     };
     let name = unique("others");
@@ -296,7 +295,7 @@ fn a_run_elsewhere_on_another_day_makes_the_same_images() {
     first.commit();
     let second = copy_backwards(&first, &place.path().join("elsewhere/and/deeper"));
     let on = |project: &Project, day: &str, umask: &str, zone: &str| {
-        let alokai = project.command(&["store", "deploy", "--all", "--until", "push", "--json"]);
+        let alokai = project.command("store deploy --all --until push --json");
         let script = format!("umask {umask}; exec faketime --exclude-monotonic '{day}' \"$@\"");
         let mut command = Command::new("sh");
         command
@@ -328,10 +327,7 @@ fn with_a_command(base: &str) -> Project {
     let text = format!("# Ours\nFROM {base}\nCOPY .deploy /srv\nRUN id -u\n");
     let project = Project::shop()
         .setting("image", &json!({ "base": base }))
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &text,
-        );
+        .dockerfile(&text);
     project.commit();
     project
 }
@@ -342,12 +338,12 @@ const LINE: &str =
 #[test]
 fn a_line_that_runs_something_is_named() {
     let project = with_a_command("127.0.0.1:9/base:1");
-    let dry = ["store", "deploy", "--store", "us", "--dry-run"];
-    let run = project.alokai(&dry).succeeds();
+    let dry = "store deploy --store us --dry-run";
+    let run = project.alokai(dry).succeeds();
     let because = "by Docker, because of line 4 of its Dockerfile, `RUN id -u`: ";
     assert_eq!(run.stdout.matches(because).count(), 1, "{}", run.stdout);
 
-    let run = project.alokai(&[&dry[..], &["--json"]].concat()).succeeds();
+    let run = project.alokai(&format!("{dry} --json")).succeeds();
     let plan = run.json();
     let images = plan["images"].as_array().unwrap();
     let builder = |app: &str| {
@@ -426,11 +422,7 @@ fn what_needs_the_engine_goes_to_the_engine() {
         .concat(),
     );
     let run = run.fails_with(3);
-    assert!(
-        run.stderr.contains("does not know it (404)"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("does not know it (404)");
 }
 
 #[test]
@@ -441,17 +433,8 @@ fn the_engine_is_not_given_a_base_from_a_layout() {
     let project = Project::shop().setting("image", &json!({ "base": base }));
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "us",
-        "--until",
-        "push",
-        "--builder",
-        "docker",
-    ];
-    let run = project.alokai(&deploy).fails_with(3);
+    let deploy = "store deploy --store us --until push --builder docker";
+    let run = project.alokai(deploy).fails_with(3);
     let told = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         told.contains("OCI image layout, which Docker does not read"),

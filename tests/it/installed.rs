@@ -71,8 +71,7 @@ fn project() -> Project {
   "scripts": {{ "build": "node build.js", "start": "node lib/index.js" }}, {DEPENDENCIES} }}"#
             ),
         )
-        .file(
-            "apps/storefront-middleware/build.js",
+        .build_script("storefront-middleware",
             "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.copyFileSync('src/index.js', 'lib/index.js')",
         )
         .file("apps/storefront-middleware/src/index.js", SERVER)
@@ -126,7 +125,7 @@ fn compare(name: &str, project: Project, path: &str, install: &[&str], productio
     run(&app, path, &["node", "build.js"]);
 
     let project = project.env("PATH", path);
-    let pruned = project.alokai(&["store", "deploy", "--store", "us", "--until", "prune"]);
+    let pruned = project.alokai("store deploy --store us --until prune");
     println!("{}", pruned.succeeds().stderr);
     let deploy = project.path(".out/us/storefront-middleware/.deploy");
     let (_apart, ours) = copy_of(&deploy);
@@ -142,7 +141,7 @@ fn compare(name: &str, project: Project, path: &str, install: &[&str], productio
     let config = project.read("alokai.config.json");
     let project = project.config(&config.replacen('{', r#"{ "prune": { "drop": [] },"#, 1));
     project.commit();
-    let whole = project.alokai(&["store", "deploy", "--store", "us", "--until", "prune"]);
+    let whole = project.alokai("store deploy --store us --until prune");
     whole.succeeds();
     let (pruned, whole) = (bytes_in(&ours), bytes_in(&deploy));
     println!(

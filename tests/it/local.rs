@@ -12,7 +12,7 @@ use crate::support::{
     page, rows, run,
 };
 
-const LOCAL: [&str; 4] = ["store", "deploy", "--all", "--local"];
+const LOCAL: &str = "store deploy --all --local";
 const STAGES: [&str; 6] = ["compose", "build", "prune", "image", "push", "deploy"];
 
 fn shop(base: &str) -> Project {
@@ -22,7 +22,7 @@ fn shop(base: &str) -> Project {
 }
 
 /// Runs the program where there is no Docker, no network, and no other program than these.
-fn alone(project: &Project, arguments: &[&str]) -> Run {
+fn alone(project: &Project, arguments: &str) -> Run {
     let programs = folder();
     for program in ["node", "git", "npm", "sh"] {
         let found = run("sh", &["-c", &format!("command -v {program}")]);
@@ -42,7 +42,7 @@ fn alone(project: &Project, arguments: &[&str]) -> Run {
         command
     };
     command
-        .args(arguments)
+        .args(alokai.get_args())
         .current_dir(project.root())
         .env_clear()
         .env("PATH", programs.path())
@@ -95,7 +95,7 @@ fn said_by(project: &Project, command: &str) -> String {
 fn without_docker_and_network_stores_are_deployed_and_run() {
     let Some(base) = base_layout() else { return };
     let project = shop(&base);
-    let run = alone(&project, &LOCAL).succeeds();
+    let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
 
     let commands: Vec<&str> = run
@@ -119,7 +119,7 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
     assert_eq!(live["schemaVersion"], 1);
     assert_eq!(live["stores"].as_object().unwrap().len(), 2);
-    let again = rows(&alone(&project, &[&LOCAL[..], &["--json"]].concat()).succeeds());
+    let again = rows(&alone(&project, &format!("{LOCAL} --json")).succeeds());
     for (store, app, port) in [
         ("us", FRONTEND, 3000),
         ("us", MIDDLEWARE, 4000),
@@ -156,7 +156,7 @@ fn a_base_may_lie_beside_the_images_under_its_own_name() {
         project.path(".alokai/registry").display()
     );
     run("skopeo", &["copy", "--quiet", &base, &to]);
-    let run = alone(&project, &LOCAL).succeeds();
+    let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
 }
 
@@ -201,9 +201,7 @@ fn what_is_there_is_done_again_only_if_it_cannot_run() {
     );
 
     // Another store's run leaves the record of this one.
-    project
-        .alokai(&["store", "deploy", "--store", "eu", "--local"])
-        .succeeds();
+    project.alokai("store deploy --store eu --local").succeeds();
     let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
     assert_eq!(live["stores"].as_object().unwrap().len(), 2);
 }

@@ -37,8 +37,8 @@ fn most_at_once(project: &Project) -> i64 {
 #[test]
 fn a_limit_in_the_config_holds() {
     let project = large(8).setting("build", &json!({ "maxMemory": "3 GB" }));
-    let arguments = ["store", "build", "--all", "--jobs", "8", "--json"];
-    holds(&project, &project.alokai(&arguments).succeeds());
+    let arguments = "store build --all --jobs 8 --json";
+    holds(&project, &project.alokai(arguments).succeeds());
 }
 
 /// All of them were built, and two at once: three would take more than there is.
@@ -64,7 +64,7 @@ impl Group {
     }
 
     /// Runs the program in it.
-    fn run(&self, project: &Project, arguments: &[&str]) -> Run {
+    fn run(&self, project: &Project, arguments: &str) -> Run {
         let plain = project.command(arguments);
         let mut command = Command::new("sh");
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
@@ -94,10 +94,7 @@ fn the_limit_of_a_container_holds() {
     };
     let project = large(8);
     let run = group
-        .run(
-            &project,
-            &["store", "build", "--all", "--jobs", "8", "--json"],
-        )
+        .run(&project, "store build --all --jobs 8 --json")
         .succeeds();
     holds(&project, &run);
 }
@@ -109,9 +106,7 @@ fn a_script_that_is_killed_for_memory_is_told_as_that() {
         return;
     };
     let project = large(1);
-    let run = group
-        .run(&project, &["store", "build", "--all"])
-        .fails_with(1);
+    let run = group.run(&project, "store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
         text.contains("was killed by signal 9 after taking ")
@@ -125,7 +120,7 @@ fn a_script_that_is_killed_for_memory_is_told_as_that() {
         &format!("apps/{FRONTEND}/build.js"),
         "require('v8').setFlagsFromString('--max-old-space-size=20'); const all = []; while (true) all.push(new Array(1000).fill(all.length))",
     );
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    let run = project.alokai("store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
         text.contains("ran out of Node's heap") && text.contains("--max-old-space-size=4096"),
@@ -164,8 +159,8 @@ fn printing(megabytes: u64, github: bool) -> Project {
 }
 
 /// The most memory, in bytes, that a build took whose output nobody reads, and the bytes of it.
-fn peak(project: &Project, more: &[&str]) -> (u64, u64) {
-    let arguments = [&["store", "build", "--all"], more].concat();
+fn peak(project: &Project, more: &str) -> (u64, u64) {
+    let arguments = format!("store build --all {more}");
     let output = tempfile::NamedTempFile::new().unwrap();
     let mut command = project.command(&arguments);
     command.stdout(output.reopen().unwrap());
@@ -190,8 +185,8 @@ fn peak(project: &Project, more: &[&str]) -> (u64, u64) {
 #[test]
 fn what_a_script_prints_fills_no_memory() {
     let small = printing(0, false);
-    let without = ["run", "replay"].map(|_| peak(&small, &[]).0);
-    for (more, github) in [(&[][..], false), (&[][..], true), (&["--json"][..], false)] {
+    let without = ["run", "replay"].map(|_| peak(&small, "").0);
+    for (more, github) in [("", false), ("", true), ("--json", false)] {
         let large = printing(printed(), github);
         for (turn, without) in ["run", "replay"].into_iter().zip(without) {
             let (with, bytes) = peak(&large, more);

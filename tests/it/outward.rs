@@ -11,7 +11,7 @@ use crate::support::{
     second_registry,
 };
 
-const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
+const DEPLOY: &str = "store deploy --store us";
 
 /// A project whose images this program makes, so that it costs little.
 fn project(registry: &Registry, console: &str, base: &str) -> Project {
@@ -49,13 +49,11 @@ fn a_console_that_redirects_is_followed_nowhere() {
                 "CLI_CONSOLE_API_URL",
                 &format!("http://{}", console.address),
             );
-            let run = project
-                .alokai(&[&DEPLOY[..], &["--json"]].concat())
-                .fails_with(1);
+            let run = project.alokai(&format!("{DEPLOY} --json")).fails_with(1);
             let to = host.as_ref().unwrap_or(&console.address);
             says(&run, &format!("it redirects ({status}) to `{to}/there`"));
             for secret in ["s3cret", "t0ken"] {
-                assert!(!run.stderr.contains(secret), "{}", run.stderr);
+                run.stderr_lacks(secret);
             }
             let summary = run.stdout.lines().last().expect("a summary");
             let summary: serde_json::Value = serde_json::from_str(summary).expect("JSON");
@@ -84,7 +82,7 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
             "http://registry.example.com/team",
         )
         .env("CLI_CONSOLE_API_URL", "http://console.example.com");
-    let run = project.alokai(&DEPLOY).fails_with(2);
+    let run = project.alokai(DEPLOY).fails_with(2);
     says(
         &run,
         "the registry `http://registry.example.com/team` is plain HTTP",
@@ -96,13 +94,9 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
     says(&run, "--allow-insecure");
     assert!(!project.exists(".out"), "nothing was composed or built");
 
-    let until_push = [&DEPLOY[..], &["--until", "push"]].concat();
+    let until_push = format!("{DEPLOY} --until push");
     let run = project.alokai(&until_push).fails_with(2);
-    assert!(
-        !run.stderr.contains("console.example.com"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_lacks("console.example.com");
 
     // What the config says of its own registry holds for no other one.
     let insecure = json!({ "url": "registry.other.example.com", "insecure": true });
@@ -115,8 +109,8 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
     let project = project
         .env("CLI_DOCKER_REGISTRY_URL", &registry.address)
         .env("CLI_CONSOLE_API_URL", "http://console.example.com");
-    let run = project.alokai(&DEPLOY).fails_with(2);
-    assert!(!run.stderr.contains("the registry `"), "{}", run.stderr);
+    let run = project.alokai(DEPLOY).fails_with(2);
+    run.stderr_lacks("the registry `");
     assert_eq!(proxy.seen(), Vec::<String>::new());
 }
 
@@ -128,7 +122,7 @@ fn who_allows_it_speaks_plain_http_to_others() {
     let proxy = Recorder::start();
     let project = project(&registry, "http://console.example.com", &base)
         .env("HTTP_PROXY", &format!("http://{}", proxy.address));
-    let deploy = [&DEPLOY[..], &["--allow-insecure"]].concat();
+    let deploy = format!("{DEPLOY} --allow-insecure");
     project.alokai(&deploy).succeeds();
     let patch = "PATCH http://console.example.com/cloud/instances/";
     assert_eq!(proxy.count(patch), 1, "{:?}", proxy.seen());
@@ -165,7 +159,7 @@ fn an_insecure_registry_is_reached_through_proxies_and_gives_its_base() {
             .env("CLI_CLOUD_USERNAME", &registry.user)
             .env("CLI_CLOUD_PASSWORD", &registry.password)
             .env(proxy.0, &proxy.1);
-        let until_push = [&DEPLOY[..], &["--until", "push"]].concat();
+        let until_push = format!("{DEPLOY} --until push");
         project.alokai(&until_push).succeeds();
     }
     let manifest = format!("/v2/{name}/manifests/1");
@@ -201,9 +195,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
     let project = project
         .env("DOCKER_CONFIG", docker.to_str().unwrap())
         .env("CLI_DOCKER_REGISTRY_URL", "oci:images");
-    let run = project
-        .alokai(&[&DEPLOY[..], &["--until", "push"]].concat())
-        .succeeds();
+    let run = project.alokai(&format!("{DEPLOY} --until push")).succeeds();
     says(&run, "`docker-credential-not-installed`");
     says(&run, "it is asked without a login");
     // One that is there and fails is another matter: it may know a login.
@@ -213,7 +205,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
     let path = format!("{}:{}", docker.display(), std::env::var("PATH").unwrap());
     let project = project.env("PATH", &path);
     project
-        .alokai(&[&DEPLOY[..], &["--until", "push", "--force"]].concat())
+        .alokai(&format!("{DEPLOY} --until push --force"))
         .fails_with(3);
 }
 
@@ -225,24 +217,20 @@ fn cached(project: Project, api: &str) -> Project {
         .env("TURBO_TEAM", "acme")
 }
 
-const BUILD: [&str; 4] = ["store", "build", "--store", "us"];
+const BUILD: &str = "store build --store us";
 
 #[test]
 fn the_remote_cache_gets_no_token_over_plain_http() {
     let proxy = Recorder::start();
     let project = cached(Project::shop(), "http://cache.example.com")
         .env("HTTP_PROXY", &format!("http://{}", proxy.address));
-    let run = project.alokai(&BUILD).succeeds();
+    let run = project.alokai(BUILD).succeeds();
     says(&run, "the remote cache is not used");
     assert_eq!(proxy.seen(), Vec::<String>::new());
     let run = project
-        .alokai(&[&BUILD[..], &["--force", "--allow-insecure"]].concat())
+        .alokai(&format!("{BUILD} --force --allow-insecure"))
         .succeeds();
-    assert!(
-        !run.stderr.contains("the remote cache is not used"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_lacks("the remote cache is not used");
     assert!(proxy.knows(RemoteCache::TOKEN));
 }
 
@@ -256,12 +244,12 @@ fn the_remote_caches_token_follows_no_redirect() {
             (status, vec![("location", to)], String::new())
         });
         let project = cached(Project::shop(), &format!("http://{}", cache.address));
-        let run = project.alokai(&BUILD).succeeds();
+        let run = project.alokai(BUILD).succeeds();
         says(
             &run,
             &format!("it redirects ({status}) to `127.0.0.1/v8/artifacts/status`"),
         );
-        assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+        run.stderr_lacks("s3cret");
         assert!(cache.knows(RemoteCache::TOKEN));
         assert_eq!(elsewhere.seen(), Vec::<String>::new());
     }
@@ -272,7 +260,7 @@ fn an_artifact_is_fetched_from_where_the_remote_cache_keeps_it_without_the_token
     let cache = RemoteCache::start(None);
     let origin = Project::shop();
     cached(Project::at(origin.root().to_owned()), &cache.address)
-        .alokai(&BUILD)
+        .alokai(BUILD)
         .succeeds();
     // A storage with signed URLs; the cache's own server stands for one.
     let inside = cache
@@ -298,7 +286,7 @@ fn an_artifact_is_fetched_from_where_the_remote_cache_keeps_it_without_the_token
         &["clone", "--quiet", from, to.to_str().unwrap()],
     );
     let clone = cached(Project::at(to), &format!("http://{}", front.address));
-    let run = clone.alokai(&[&BUILD[..], &["--json"]].concat()).succeeds();
+    let run = clone.alokai(&format!("{BUILD} --json")).succeeds();
     let hits = run.stdout.matches(r#""cache":"hit""#).count();
     assert!(hits >= 2, "{}\n{}", run.stdout, run.stderr);
     let seen = storage.seen();

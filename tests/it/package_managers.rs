@@ -43,7 +43,7 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
             "apps/storefront-middleware/package.json",
             &app(MIDDLEWARE, r#"{ "is-odd": "3.0.0" }"#),
         )
-        .file("apps/storefront-middleware/build.js", script)
+        .build_script("storefront-middleware", script)
         .file(
             "apps/storefront-unified-nextjs/package.json",
             &app(FRONTEND, "{}"),
@@ -68,14 +68,8 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
     let unit = format!("us/{MIDDLEWARE}");
     // In a sandbox: each finds what it reads, and needs nothing else.
     let only = ["--store", "us", "--sandbox"];
-    let run = project
-        .alokai(&["store", "build", "--store", "us"])
-        .fails_with(3);
-    assert!(
-        run.stderr.contains("`is-odd` (of `storefront-middleware`)"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store build --store us").fails_with(3);
+    run.stderr_contains("`is-odd` (of `storefront-middleware`)");
     install(&project);
     assert_eq!(results(&build(&project, &only))[&unit], "miss");
     assert_eq!(

@@ -40,12 +40,12 @@ struct Poisoned {
 }
 
 const MAKER: &str = "us/storefront-middleware";
-const ONLY: [&str; 4] = ["--store", "us", "--filter", "storefront-middleware-*"];
+const ONLY: &str = "--store us --filter storefront-middleware-*";
 
 impl Poisoned {
     fn new() -> Self {
         let project = Project::shop();
-        build(&project, &ONLY);
+        build(&project, ONLY);
         Self {
             wanted: project.tree(".out"),
             outside: project.root().with_file_name("evil"),
@@ -62,7 +62,7 @@ impl Poisoned {
     fn is_rebuilt(&self, what: &str) -> Run {
         let project = &self.project;
         forget(project);
-        let run = build(project, &ONLY);
+        let run = build(project, ONLY);
         assert_eq!(results(&run)[MAKER], "miss", "{what}");
         assert_eq!(project.tree(".out"), self.wanted, "{what}");
         let escaped =
@@ -138,8 +138,8 @@ fn archives_with_other_bytes_are_refused() {
 
 #[test]
 fn what_a_damaged_result_needed_is_made_too() {
-    let project = Project::shop().file(
-        "apps/storefront-unified-nextjs/build.js",
+    let project = Project::shop().build_script(
+        "storefront-unified-nextjs",
         "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
          fs.copyFileSync('../storefront-middleware/lib/index.js', '.next/index.js')",
     );

@@ -75,14 +75,8 @@ fn without_the_sandbox_the_same_script_ends_well() {
 fn the_config_asks_for_it_as_the_flag_does() {
     let project = shop(&reads("../../../config/prices.json"))
         .setting("build", &serde_json::json!({ "sandbox": true }));
-    let run = project
-        .alokai(&["store", "build", "-s", "us"])
-        .fails_with(1);
-    assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store build -s us").fails_with(1);
+    run.stderr_contains("it may not read `config/prices.json`");
 }
 
 #[test]
@@ -128,7 +122,7 @@ fn every_refused_file_is_named_with_what_helps() {
         let project = shop(&reads(path)).file("tools/notes.txt", "words\n");
         std::fs::write(project.root().with_file_name("beside.txt"), "beside\n").unwrap();
         // Everything is composed; the script that reads runs in a sandbox.
-        project.alokai(&["store", "compose", "--all"]).succeeds();
+        project.alokai("store compose --all").succeeds();
         let run = build(&project).fails_with(1);
         let name = std::path::Path::new(path)
             .file_name()
@@ -148,10 +142,10 @@ fn every_refused_file_is_named_with_what_helps() {
 fn a_folder_that_is_in_no_key_is_not_listed() {
     let run = build(&shop("fs.readdirSync('../../../config')")).fails_with(1);
     let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
     let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
     let said = "no key has the names of everything in the project";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
@@ -162,11 +156,7 @@ fn a_link_leads_no_further_than_its_end_is_granted() {
         reads("way")
     );
     let run = build(&shop(&line)).fails_with(1);
-    assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("it may not read `config/prices.json`");
 }
 
 #[test]
@@ -193,23 +183,14 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
             "{path}: {}",
             run.stderr
         );
-        assert!(
-            run.stderr
-                .contains("scripts write in their own folder, `.out/us/storefront-middleware`"),
-            "{}",
-            run.stderr
-        );
+        run.stderr_contains("scripts write in their own folder, `.out/us/storefront-middleware`");
         assert!(!inside.exists());
     }
     // What may be read may not be written for that.
     let project = shop("fs.writeFileSync('../../../tsconfig.base.json', '{}');")
         .file("tsconfig.base.json", "{ }");
     let run = build(&project).fails_with(1);
-    assert!(
-        run.stderr.contains("it may not write `tsconfig.base.json`"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("it may not write `tsconfig.base.json`");
     assert_eq!(project.read("tsconfig.base.json"), "{ }");
 }
 
@@ -242,12 +223,7 @@ fn the_home_folder_is_private_but_for_settings_of_package_managers() {
         "require('fs').readFileSync(process.env.HOME + '/.secret')",
     );
     let run = build(&project).fails_with(1);
-    assert!(
-        run.stderr
-            .contains(".home/.secret`: it lies outside of the project"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains(".home/.secret`: it lies outside of the project");
 }
 
 /// A workspace package, linked as npm does; `dependency` is whether the middleware has it.
@@ -275,7 +251,7 @@ fn with_package(dependency: bool) -> Project {
 fn a_workspace_package_is_read_only_where_it_is_a_dependency() {
     let run = build(&with_package(false)).fails_with(1);
     let said = "the workspace package `@acme/prices` is not a dependency of this package";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
     let project = with_package(true);
     build(&project).succeeds();
     assert_eq!(
@@ -317,7 +293,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
         );
     let run = build(&project).fails_with(1);
     let said = "it may not read `secret/prices.json`";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
@@ -331,29 +307,17 @@ fn a_frontend_reads_what_its_middleware_made_and_nothing_beside() {
             &format!("{build}\n{}", line(path)),
         )
     };
-    let sandboxed = ["store", "build", "-s", "us", "--sandbox"];
-    frontend("lib/types.d.ts").alokai(&sandboxed).succeeds();
-    frontend("src/index.js").alokai(&sandboxed).succeeds();
+    let sandboxed = "store build -s us --sandbox";
+    frontend("lib/types.d.ts").alokai(sandboxed).succeeds();
+    frontend("src/index.js").alokai(sandboxed).succeeds();
     // Nobody's: it lies there since a person put it there.
     let project = frontend(".cache/left.txt");
     project
-        .alokai(&[
-            "store",
-            "build",
-            "-s",
-            "us",
-            "--filter",
-            "storefront-middleware-us",
-        ])
+        .alokai("store build -s us --filter storefront-middleware-us")
         .succeeds();
     project.write(".out/us/storefront-middleware/.cache/left.txt", b"left");
-    let run = project.alokai(&sandboxed).fails_with(1);
-    assert!(
-        run.stderr
-            .contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(sandboxed).fails_with(1);
+    run.stderr_contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`");
 }
 
 #[test]
@@ -363,7 +327,7 @@ fn a_script_that_goes_on_without_the_file_is_told_of() {
     );
     let run = build(&project).succeeds();
     let said = "its sandbox refused it `config/prices.json`, and it went on without; declare it:";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
@@ -376,7 +340,7 @@ fn a_failure_that_names_no_file_says_how_to_find_it() {
         "it ran in a sandbox",
         "strace -f -e trace=%file",
     ] {
-        assert!(run.stderr.contains(text), "{}", run.stderr);
+        run.stderr_contains(text);
     }
 }
 
@@ -384,17 +348,10 @@ fn a_failure_that_names_no_file_says_how_to_find_it() {
 fn what_is_made_in_a_sandbox_is_kept_for_sandboxes() {
     let project = shop("");
     build(&project).succeeds();
-    let again = [
-        "store",
-        "build",
-        "-s",
-        "us",
-        "--filter",
-        "storefront-middleware-us",
-    ];
+    let again = "store build -s us --filter storefront-middleware-us";
     // A script may go on without what it was refused.
-    let run = project.alokai(&again).succeeds();
-    assert!(run.stdout.contains("1 built"), "{}", run.stdout);
+    let run = project.alokai(again).succeeds();
+    run.stdout_contains("1 built");
     assert!(build(&project).succeeds().stdout.contains("1 hit"));
 }
 
@@ -402,16 +359,8 @@ fn what_is_made_in_a_sandbox_is_kept_for_sandboxes() {
 fn a_program_that_is_not_there_is_named_as_without_a_sandbox() {
     let project = shop("").env("PATH", "/nowhere");
     let run = build(&project).fails_with(3);
-    assert!(
-        run.stderr.contains("alokai::build::start"),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr.contains("check that `npm` is installed"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("alokai::build::start");
+    run.stderr_contains("check that `npm` is installed");
 }
 
 /// A kernel without Landlock: a seccomp filter answers its first call with `ENOSYS`, as a kernel
@@ -433,7 +382,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 #[test]
 fn a_kernel_without_it_is_an_error_before_anything_is_built() {
     let project = shop("");
-    let program = project.command(&["store", "build", "-s", "us", "--sandbox"]);
+    let program = project.command("store build -s us --sandbox");
     let mut command = Command::new("python3");
     command
         .arg("-c")
@@ -457,7 +406,7 @@ fn a_kernel_without_it_is_an_error_before_anything_is_built() {
         "older than Linux 5.13",
         "without `--sandbox` and `build.sandbox`",
     ] {
-        assert!(run.stderr.contains(text), "{}", run.stderr);
+        run.stderr_contains(text);
     }
     assert!(!project.exists(".out"));
 }

@@ -55,7 +55,7 @@ fn the_password_is_found_nowhere() {
     let build = "console.log(JSON.stringify(process.env)); console.log(require('fs').readFileSync('../../../.env', 'utf8')); \
         const end = Date.now() + 300; while (Date.now() < end); \
         require('fs').mkdirSync('lib', { recursive: true }); require('fs').writeFileSync('lib/index.js', '')";
-    let project = Project::shop_named(&name).file("apps/storefront-middleware/build.js", build);
+    let project = Project::shop_named(&name).build_script("storefront-middleware", build);
     project.commit();
     let needle = registry.password.clone();
     let env = format!(
@@ -71,10 +71,10 @@ fn the_password_is_found_nowhere() {
     let watching = watch(needle.clone(), project.root().to_owned(), Arc::clone(&stop));
     let mut texts = Vec::new();
     for arguments in [
-        &["store", "deploy", "--store", "us"][..],
-        &["store", "deploy", "--store", "us", "--json"],
-        &["store", "deploy", "--store", "us", "--dry-run"],
-        &["store", "deploy", "--store", "us", "--dry-run", "--json"],
+        "store deploy --store us",
+        "store deploy --store us --json",
+        "store deploy --store us --dry-run",
+        "store deploy --store us --dry-run --json",
     ] {
         let run = project.alokai(arguments);
         texts.push((format!("stdout of {arguments:?}"), run.stdout));
@@ -129,8 +129,8 @@ fn the_password_may_come_from_standard_input() {
     let project = registry
         .used_by(Project::shop_named(&name), &console.address)
         .env("CLI_CLOUD_PASSWORD", "");
-    let arguments = ["store", "deploy", "--store", "us", "--cloud-password-stdin"];
-    let mut command = project.command(&arguments);
+    let arguments = "store deploy --store us --cloud-password-stdin";
+    let mut command = project.command(arguments);
     command.stdin(std::process::Stdio::piped());
     command
         .stdout(std::process::Stdio::piped())
@@ -146,6 +146,6 @@ fn the_password_may_come_from_standard_input() {
         registry.password
     );
 
-    let nothing = project.alokai(&arguments).fails_with(2);
+    let nothing = project.alokai(arguments).fails_with(2);
     insta::assert_snapshot!(nothing.diagnostic(&project));
 }

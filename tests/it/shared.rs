@@ -42,7 +42,7 @@ put(path.join(app, 'server.js'), `require('http').createServer((_, answer) => an
 fn twenty(name: &Unique, base: &str) -> Project {
     let mut stores = serde_json::Map::new();
     let mut project = Project::shop_named(name)
-        .file("apps/storefront-unified-nextjs/build.js", BUILD)
+        .build_script("storefront-unified-nextjs", BUILD)
         .setting("image", &serde_json::json!({ "base": base }));
     for number in 1..=20 {
         let store = format!("shop-{number:02}");
@@ -105,17 +105,8 @@ fn twenty_stores_share_their_dependencies() {
     let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
     let log = std::env::var("ALOKAI_TEST_REGISTRY_LOG").unwrap_or_default();
     let begun = std::fs::metadata(&log).map_or(0, |log| log.len());
-    let deploy = [
-        "store",
-        "deploy",
-        "--all",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-        "--json",
-    ];
-    let run = project.alokai(&deploy).succeeds();
+    let deploy = "store deploy --all --filter storefront-unified-* --until push --json";
+    let run = project.alokai(deploy).succeeds();
     let mut rows = rows(&run);
     rows.retain(|unit, _| unit.ends_with(FRONTEND));
     assert_eq!(rows.len(), 20);
@@ -198,17 +189,8 @@ fn nothing_is_packed_again_that_was_packed() {
     };
     let name = unique("packed");
     let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "shop-01,shop-02",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-    ];
-    project.alokai(&deploy).succeeds();
+    let deploy = "store deploy --store shop-01,shop-02 --filter storefront-unified-* --until push";
+    project.alokai(deploy).succeeds();
     let packed = |project: &Project| project.tree(".alokai/cache/oci/layers").len();
     assert_eq!(
         packed(&project),
@@ -222,7 +204,7 @@ fn nothing_is_packed_again_that_was_packed() {
         b"texts of 1x\n",
     );
     project.commit();
-    project.alokai(&deploy).succeeds();
+    project.alokai(deploy).succeeds();
     assert_eq!(packed(&project), 6);
 }
 
@@ -232,17 +214,7 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         return;
     };
     let name = unique("line");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "shop-01",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-        "--json",
-    ];
+    let deploy = "store deploy --store shop-01 --filter storefront-unified-* --until push --json";
     let repository = format!("{name}-shop-01-storefrontcloud-io/vue-storefront");
     let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
 
@@ -261,12 +233,8 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         .env("CLI_DOCKER_REGISTRY_URL", &refusing.address)
         .setting("image", &base_at(&refusing.address));
     behind.commit();
-    let run = behind.alokai(&deploy).fails_with(1);
-    assert!(
-        run.stderr.contains("the registry failed for"),
-        "{}",
-        run.stderr
-    );
+    let run = behind.alokai(deploy).fails_with(1);
+    run.stderr_contains("the registry failed for");
     assert_eq!(registry.tags(&repository), Vec::<String>::new());
 
     // A line that breaks every 300 kB, and a registry that has moods. The base is behind it too.
@@ -283,7 +251,7 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         .env("CLI_DOCKER_REGISTRY_URL", &line)
         .setting("image", &base_at(&line));
     behind.commit();
-    let run = behind.alokai(&deploy).succeeds();
+    let run = behind.alokai(deploy).succeeds();
     let row = &rows(&run)[&format!("shop-01/{FRONTEND}")];
     assert_eq!(registry.tags(&repository), [behind.sha()]);
     // Whole: another client reads every blob and compares digests.

@@ -9,7 +9,7 @@ use crate::support::{
     registry, rows,
 };
 
-const DEPLOY: [&str; 5] = ["store", "deploy", "--store", "us", "--json"];
+const DEPLOY: &str = "store deploy --store us --json";
 
 /// A shop whose frontend sees a variable, and what it deploys to.
 struct World {
@@ -36,13 +36,13 @@ impl World {
         })
     }
 
-    fn deploy(&self, more: &[&str]) -> Run {
-        self.project.alokai(&[&DEPLOY[..], more].concat())
+    fn deploy(&self, more: &str) -> Run {
+        self.project.alokai(&format!("{DEPLOY} {more}"))
     }
 
     /// With a value of the variable that the frontend sees.
-    fn greeting(&self, greeting: &str, more: &[&str]) -> Run {
-        let mut command = self.project.command(&[&DEPLOY[..], more].concat());
+    fn greeting(&self, greeting: &str, more: &str) -> Run {
+        let mut command = self.project.command(&format!("{DEPLOY} {more}"));
         command.env("GREETING", greeting).output().unwrap().into()
     }
 
@@ -88,7 +88,7 @@ fn what_is_there_is_not_made_again() {
     let Some(world) = World::new(&base) else {
         return;
     };
-    let first = rows(&world.deploy(&[]).succeeds());
+    let first = rows(&world.deploy("").succeeds());
     assert_eq!(first.len(), 2);
     assert_eq!(world.console.requests().len(), 1);
 
@@ -96,7 +96,7 @@ fn what_is_there_is_not_made_again() {
     for folder in [".out", ".alokai"] {
         std::fs::remove_dir_all(world.project.path(folder)).unwrap();
     }
-    let run = world.deploy(&[]).succeeds();
+    let run = world.deploy("").succeeds();
     assert_eq!(begun(&run), ["push", "deploy"]);
     assert!(!world.project.exists(".out"), "something was composed");
     for (unit, row) in rows(&run) {
@@ -109,13 +109,13 @@ fn what_is_there_is_not_made_again() {
     let requests = world.console.requests();
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].body, requests[1].body);
-    let run = world.project.alokai(&DEPLOY[..4]).succeeds();
+    let run = world.project.alokai("store deploy --store us").succeeds();
     let said = "\n2 images were there already, made of the same\n";
-    assert!(run.stdout.contains(said), "{}", run.stdout);
+    run.stdout_contains(said);
 
     // Of two stores only the other is made.
-    let both = ["store", "deploy", "--store", "us,eu", "--json"];
-    let run = world.project.alokai(&both).succeeds();
+    let both = "store deploy --store us,eu --json";
+    let run = world.project.alokai(both).succeeds();
     let was_there: Vec<_> = rows(&run)
         .into_values()
         .map(|row| row["wasThere"].clone())
@@ -132,7 +132,7 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
         return;
     };
     let sha = world.project.sha();
-    let first = rows(&world.greeting("hello", &[]).succeeds());
+    let first = rows(&world.greeting("hello", "").succeeds());
     let before = world.digest(&sha);
     let own = format!(
         "`{}/{}:{sha}`",
@@ -141,7 +141,7 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
     );
 
     // The commit and its Dockerfile are the same, and a variable is not.
-    let told = taken(world.greeting("goodbye", &[]));
+    let told = taken(world.greeting("goodbye", ""));
     assert!(
         told.contains(&format!(
             "{own} is there, made of something else: its inputs have the digest sha256:"
@@ -152,11 +152,11 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
     assert!(told.contains("pass `--force`"), "{told}");
     // Nor is it in a file that git ignores.
     world.project.write(".env", b"GREETING=good evening\n");
-    assert!(taken(world.deploy(&[])).contains(&own));
+    assert!(taken(world.deploy("")).contains(&own));
     assert_eq!(world.digest(&sha), before);
     assert_eq!(world.console.requests().len(), 1);
 
-    let forced = rows(&world.deploy(&["--force"]).succeeds());
+    let forced = rows(&world.deploy("--force").succeeds());
     let unit = format!("us/{FRONTEND}");
     assert_eq!(forced[&unit]["wasThere"], false);
     assert_eq!(forced[&unit]["digest"], world.digest(&sha));
@@ -164,14 +164,14 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
     let unit = format!("us/{MIDDLEWARE}");
     // Any script may read an ignored file at the top of the project.
     assert_ne!(forced[&unit]["digest"], first[&unit]["digest"]);
-    assert_eq!(begun(&world.deploy(&[]).succeeds()), ["push", "deploy"]);
+    assert_eq!(begun(&world.deploy("").succeeds()), ["push", "deploy"]);
 
     // What is in no commit cannot be made again, so its name stays.
     world.project.write(
         "apps/storefront-unified-nextjs/texts.txt",
         b"not committed\n",
     );
-    let dirty = world.deploy(&["--allow-dirty"]).succeeds();
+    let dirty = world.deploy("--allow-dirty").succeeds();
     let reference = rows(&dirty)[&format!("us/{FRONTEND}")]["reference"].clone();
     let tag = reference
         .as_str()
@@ -182,7 +182,7 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
         .to_owned();
     assert!(tag.starts_with(&format!("{sha}-dirty-")), "{tag}");
     let before = world.digest(&tag);
-    for more in [&["--allow-dirty"][..], &["--allow-dirty", "--force"]] {
+    for more in ["--allow-dirty", "--allow-dirty --force"] {
         let told = taken(world.greeting("hello", more));
         assert!(told.contains(&tag) && !told.contains("--force"), "{told}");
     }
@@ -199,7 +199,7 @@ fn what_others_made_is_told_apart() {
     let name = format!("{}:{sha}", world.repository("vue-storefront"));
     world.put(&base, &name, &[]);
     let before = world.digest(&sha);
-    let told = taken(world.deploy(&[]));
+    let told = taken(world.deploy(""));
     assert!(told.contains(&name), "{told}");
     assert!(
         told.contains(&format!(
@@ -207,7 +207,7 @@ fn what_others_made_is_told_apart() {
         )),
         "{told}"
     );
-    world.deploy(&["--force"]).succeeds();
+    world.deploy("--force").succeeds();
     assert_ne!(world.digest(&sha), before);
 }
 
@@ -228,12 +228,12 @@ fn a_base_that_moved_is_named_as_the_reason() {
     };
     world.put(&layout, &name, &[]);
     let old = digest();
-    world.deploy(&["--builder", "oci"]).succeeds();
+    world.deploy("--builder oci").succeeds();
     // The same in other words, which have another digest.
     world.put(&layout, &name, &["--format", "v2s2"]);
     let new = digest();
     assert_ne!(old, new);
-    let told = taken(world.deploy(&["--builder", "oci"]));
+    let told = taken(world.deploy("--builder oci"));
     let reason = format!(
         "its base `{}/{name}` was {old} and is {new}",
         world.registry.address
@@ -253,9 +253,9 @@ fn a_store_is_not_deployed_for_what_is_there_of_it() {
     let script = fails.to_owned() + &world.project.read(&build);
     world.project.write(&build, script.as_bytes());
     world.project.commit();
-    let middleware = ["--filter", "storefront-middleware-*", "--until", "push"];
-    world.deploy(&middleware).succeeds();
-    let run = world.greeting("fail", &["--keep-going"]).fails_with(1);
+    let middleware = "--filter storefront-middleware-* --until push";
+    world.deploy(middleware).succeeds();
+    let run = world.greeting("fail", "--keep-going").fails_with(1);
     assert!(!begun(&run).is_empty());
     assert_eq!(world.console.requests().len(), 0, "{}", run.stdout);
 }

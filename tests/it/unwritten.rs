@@ -29,24 +29,24 @@ fn everything(root: &Path) -> BTreeMap<String, String> {
     entries.map(look).collect()
 }
 
-const QUESTIONS: [&[&str]; 17] = [
-    &["store", "build", "--all", "--dry-run"],
-    &["store", "build", "--all", "--dry-run", "--json"],
-    &["store", "build", "--all", "--dry-run", "--force"],
-    &["store", "build", "--compose-only", "--all", "--dry-run"],
-    &["store", "run", "build", "--all", "--dry-run"],
-    &["store", "deploy", "--all", "--dry-run"],
-    &["store", "deploy", "--all", "--dry-run", "--local"],
-    &["cache", "stats"],
-    &["cache", "stats", "--json"],
-    &["store", "compose", "--all", "--check"],
-    &["store", "list"],
-    &["store", "why", "us", "storefront-unified-nextjs/texts.txt"],
-    &["store", "diff", "us", "eu"],
-    &["store", "diff", "us", "--since", "HEAD"],
-    &["store", "changed", "--since", "HEAD"],
-    &["store", "check"],
-    &["store", "drift"],
+const QUESTIONS: [&str; 17] = [
+    "store build --all --dry-run",
+    "store build --all --dry-run --json",
+    "store build --all --dry-run --force",
+    "store build --compose-only --all --dry-run",
+    "store run build --all --dry-run",
+    "store deploy --all --dry-run",
+    "store deploy --all --dry-run --local",
+    "cache stats",
+    "cache stats --json",
+    "store compose --all --check",
+    "store list",
+    "store why us storefront-unified-nextjs/texts.txt",
+    "store diff us eu",
+    "store diff us --since HEAD",
+    "store changed --since HEAD",
+    "store check",
+    "store drift",
 ];
 
 #[test]
@@ -61,14 +61,14 @@ fn questions_and_dry_runs_write_nothing() {
         }
     };
     ask("never built");
-    project.alokai(&["store", "build", "--all"]).succeeds();
+    project.alokai("store build --all").succeeds();
     let broken = ".alokai/cache/entries/broken.json";
     project.write(broken, b"{ no entry");
     ask("built");
     // Files that are gone, while results are kept.
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     ask("kept");
-    project.alokai(&["cache", "gc"]).succeeds();
+    project.alokai("cache gc").succeeds();
     assert!(!project.exists(broken), "a collection removes it");
 }
 
@@ -77,21 +77,12 @@ fn a_run_that_has_waited_decides_everything_anew() {
     let project = Project::shop();
     let address = |port: u16| format!("CLI_DOCKER_REGISTRY_URL=127.0.0.1:{port}\n");
     project.write(".env", address(1).as_bytes());
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let texts = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
     project.write(texts, b"other texts of us\n");
     let lock = std::fs::File::open(project.path(".alokai/lock")).unwrap();
     lock.lock().unwrap();
-    let mut run = project.start(&[
-        "store",
-        "deploy",
-        "--changed",
-        "--since",
-        "HEAD",
-        "--allow-dirty",
-        "--until",
-        "push",
-    ]);
+    let mut run = project.start("store deploy --changed --since HEAD --allow-dirty --until push");
     let mut told = BufReader::new(run.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("another run works") {

@@ -15,11 +15,9 @@ use crate::support::{Before, Random, Resuming, Turn, cutting};
 async fn connections_that_are_cut_again_and_again_bring_a_push_to_its_end() {
     let Some(world) = World::new() else { return };
     for (kilobytes, limits) in [(300, QUICK), (64, PIECES), (40, PIECES)] {
-        let image = Image::new(1_000_000);
         let address = cutting(&world.registry.address, kilobytes * 1000);
-        let client = world.through(&address, limits);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&address, limits, 1_000_000).await;
+        pushed.ends_right().await;
     }
 }
 
@@ -42,12 +40,9 @@ async fn pieces_shrink_as_often_as_they_have_to() {
 async fn where_not_even_the_smallest_piece_gets_through_it_is_said() {
     let Some(world) = World::new() else { return };
     for kilobytes in [1, 7, 64] {
-        let image = Image::new(500_000);
         let address = cutting(&world.registry.address, kilobytes * 1000);
-        let client = world.through(&address, QUICK);
-        let pushed = image.push(&client, &world.repository).await;
-        let told = world.ends_clearly(&image, pushed).await;
-        let told = told.expect("this registry ends an upload that breaks");
+        let pushed = world.push(&address, QUICK, 500_000).await;
+        let told = pushed.fails_clearly().await;
         assert!(
             told.contains(&address) && told.contains("cannot be reached"),
             "{told}"
@@ -98,10 +93,8 @@ async fn a_session_that_vanishes_is_begun_anew() {
             }
             Turn::error(404, "BLOB_UPLOAD_UNKNOWN")
         });
-        let image = Image::new(700_000);
-        let client = world.through(&proxy.address, PIECES);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&proxy.address, PIECES, 700_000).await;
+        pushed.ends_right().await;
     }
 }
 
@@ -114,10 +107,8 @@ async fn a_registry_that_loses_every_session_is_not_sent_to_forever() {
         }
         Turn::Pass
     });
-    let image = Image::new(300_000);
-    let client = world.through(&proxy.address, PIECES);
-    let pushed = image.push(&client, &world.repository).await;
-    let told = world.ends_clearly(&image, pushed).await.expect("it failed");
+    let pushed = world.push(&proxy.address, PIECES, 300_000).await;
+    let told = pushed.fails_clearly().await;
     assert!(told.contains("it has lost the upload"), "{told}");
 }
 
@@ -132,10 +123,8 @@ async fn a_third_of_all_requests_may_fail() {
             }
             Turn::Pass
         });
-        let image = Image::new(600_000);
-        let client = world.through(&proxy.address, PIECES);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&proxy.address, PIECES, 600_000).await;
+        pushed.ends_right().await;
     }
 }
 
@@ -149,10 +138,8 @@ async fn a_registry_that_asks_to_wait_is_asked_again() {
         }
         Turn::Pass
     });
-    let image = Image::new(1000);
-    let client = world.through(&proxy.address, QUICK);
-    let pushed = image.push(&client, &world.repository).await;
-    world.ends_right(&image, pushed).await;
+    let pushed = world.push(&proxy.address, QUICK, 1000).await;
+    pushed.ends_right().await;
 }
 
 #[tokio::test]
@@ -202,10 +189,10 @@ async fn what_is_too_large_for_a_proxy_goes_in_smaller_pieces() {
             Turn::Pass
         })
     };
-    let image = Image::new(1_000_000);
-    let client = world.through(&limited(100_000).address, QUICK);
-    let pushed = image.push(&client, &world.repository).await;
-    world.ends_right(&image, pushed).await;
+    let pushed = world
+        .push(&limited(100_000).address, QUICK, 1_000_000)
+        .await;
+    pushed.ends_right().await;
     let image = Image::new(1_000_000);
     let client = world.through(&limited(1000).address, QUICK);
     let pushed = image.push(&client, &world.repository).await;
@@ -376,10 +363,8 @@ async fn a_manifest_is_taken_by_any_of_three_answers() {
             }
             Turn::Pass
         });
-        let client = world.through(&proxy.address, QUICK);
-        let image = Image::new(1000);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&proxy.address, QUICK, 1000).await;
+        pushed.ends_right().await;
     }
 }
 

@@ -62,15 +62,7 @@ impl Image {
         let config = format!(r#"{{"architecture":"amd64","os":"linux","seed":{seed}}}"#);
         let config = config.into_bytes();
         let layer = Descriptor::of(LAYER, &layer);
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: MANIFEST.into(),
-            artifact_type: None,
-            config: Descriptor::of(CONFIG, &config),
-            layers: vec![layer.clone()],
-            subject: None,
-            annotations: std::collections::BTreeMap::new(),
-        };
+        let manifest = manifest(&config, &layer);
         Self {
             folder,
             layer,
@@ -118,6 +110,19 @@ impl Image {
     }
 }
 
+/// The manifest of an image with one layer.
+fn manifest(config: &[u8], layer: &Descriptor) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: MANIFEST.into(),
+        artifact_type: None,
+        config: Descriptor::of(CONFIG, config),
+        layers: vec![layer.clone()],
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
+    }
+}
+
 /// The real registry, and a repository of the test's own.
 struct World {
     registry: Registry,
@@ -150,6 +155,18 @@ impl World {
         Client::with(address, Some(self.login()), limits).expect("a client")
     }
 
+    /// Pushes a new image with a layer of so many bytes through a proxy.
+    async fn push(&self, address: &str, limits: Limits, length: usize) -> Pushed<'_> {
+        let image = Image::new(length);
+        let client = self.through(address, limits);
+        let result = image.push(&client, &self.repository).await;
+        Pushed {
+            world: self,
+            image,
+            result,
+        }
+    }
+
     /// Fails unless it was pushed and is whole.
     async fn ends_right(&self, image: &Image, result: Result<(), Error>) {
         result.expect("the push ends right");
@@ -172,5 +189,25 @@ impl World {
                 Some(told)
             }
         }
+    }
+}
+
+/// An image, and how its push ended.
+struct Pushed<'a> {
+    world: &'a World,
+    image: Image,
+    result: Result<(), Error>,
+}
+
+impl Pushed<'_> {
+    /// Fails unless the image was pushed and is whole.
+    async fn ends_right(self) {
+        self.world.ends_right(&self.image, self.result).await;
+    }
+
+    /// Fails unless the push failed and no tag names a part of the image. Returns the error.
+    async fn fails_clearly(self) -> String {
+        let told = self.world.ends_clearly(&self.image, self.result).await;
+        told.expect("the push fails")
     }
 }

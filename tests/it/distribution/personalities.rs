@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use alokai::oci::{CONFIG, Descriptor, Hasher, LAYER, MANIFEST, Manifest};
+use alokai::oci::{Descriptor, Hasher, LAYER, MANIFEST};
 use alokai::registry::{Client, Error, Login, Sent, Source};
 
-use super::{QUICK, bytes};
+use super::{QUICK, bytes, manifest};
 use crate::support::{Habits, PERSONALITIES, Personality, Random, cutting_times};
 
 const MB: u64 = 1_000_000;
@@ -58,15 +58,7 @@ async fn push(
     layer: &Descriptor,
 ) -> Result<Sent, Error> {
     let config = layer.digest.to_string().into_bytes();
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: MANIFEST.into(),
-        artifact_type: None,
-        config: Descriptor::of(CONFIG, &config),
-        layers: vec![layer.clone()],
-        subject: None,
-        annotations: std::collections::BTreeMap::new(),
-    };
+    let manifest = manifest(&config, layer);
     let path = folder.join("layer");
     let put = client.put_blob("there/a", layer, Source::File(&path), None);
     let sent = put.await?;

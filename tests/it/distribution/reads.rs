@@ -6,6 +6,12 @@ use alokai::registry::{Client, Error, Sent, Source};
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
 
+/// Fails unless a registry has sent other content than was asked for.
+#[track_caller]
+fn is_mismatch(error: &Error) {
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn a_manifest_is_read_by_tag_and_by_digest() {
     let Some(world) = World::new() else { return };
@@ -39,7 +45,7 @@ async fn a_config_that_is_said_to_be_large_is_not_read() {
         ..Descriptor::of(CONFIG, b"{}")
     };
     let error = client.blob("a", &config).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     assert!(registry.seen().is_empty());
 }
 
@@ -71,7 +77,7 @@ async fn a_blob_may_be_named_by_sha512() {
     let longer = Before::new(&registry.address, |_| Turn::Append);
     let client = Client::with(&longer.address, None, QUICK).unwrap();
     let error = client.blob("a", &blob).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
 }
 
 #[tokio::test]
@@ -94,7 +100,7 @@ async fn what_is_not_what_was_asked_for_is_refused() {
     ] {
         let client = world.through(&proxy.address, QUICK);
         let error = client.manifest(repository, reference).await.unwrap_err();
-        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+        is_mismatch(&error);
     }
     let error = world
         .through(&liar.address, QUICK)
@@ -103,13 +109,13 @@ async fn what_is_not_what_was_asked_for_is_refused() {
     assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
     let client = world.through(&longer.address, QUICK);
     let error = client.blob(repository, &image.layer).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     let path = image.folder.path().join("read");
     let error = client
         .download(repository, &image.layer, &path)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     assert!(!path.exists(), "nothing is left behind");
     // One that is as long, but of other content.
     let mut other = image.layer.clone();
@@ -124,7 +130,7 @@ async fn what_is_not_what_was_asked_for_is_refused() {
         .download(repository, &other, &path)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     assert!(!path.exists(), "nothing is left behind");
 }
 

@@ -80,25 +80,25 @@ fn the_program_finds_authorities_in_the_config_and_in_dockers_folders() {
     let (Some(registry), Some(base)) = (TlsRegistry::start(), base_layout()) else {
         return;
     };
-    let deploy = ["store", "deploy", "--store", "us", "--until", "push"];
+    let deploy = "store deploy --store us --until push";
     let project = Project::shop().setting("image", &json!({ "base": base }));
     let url = format!("https://{}", registry.address);
     let project = project.setting("registry", &json!({ "url": url }));
     project.commit();
-    project.alokai(&deploy).fails_with(3);
+    project.alokai(deploy).fails_with(3);
 
     let project = project.setting("registry", &json!({ "url": url, "ca": "ca.pem" }));
     project.commit();
-    let run = project.alokai(&deploy).fails_with(2);
-    assert!(run.stderr.contains("ca.pem`"), "{}", run.stderr);
+    let run = project.alokai(deploy).fails_with(2);
+    run.stderr_contains("ca.pem`");
     std::fs::copy(&registry.ca, project.path("ca.pem")).unwrap();
     project.commit();
-    project.alokai(&deploy).succeeds();
+    project.alokai(deploy).succeeds();
 
     // Another commit, so that other images are pushed; the user's home is beside the project.
     let project = project.setting("registry", &json!({ "url": url }));
     project.commit();
     let docker = project.root().with_file_name(".home/.config/docker");
     certs(&docker, &registry, "ca.crt");
-    project.alokai(&deploy).succeeds();
+    project.alokai(deploy).succeeds();
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 use alokai::oci::{Content, Digest, Entry, Owner};
 use tempfile::TempDir;
 
+use super::output_of;
+
 pub const TIME: i64 = 1_700_000_000;
 
 pub fn folder() -> TempDir {
@@ -86,17 +88,10 @@ pub fn hard(sources: &Path) -> Vec<Entry> {
     entries
 }
 
-/// What a program prints that must succeed.
+/// The output of a program that has to succeed.
 #[track_caller]
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    output_of(Command::new(program).args(arguments))
 }
 
 /// Whether a tool is there. It has to be where everything has to be.

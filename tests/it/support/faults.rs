@@ -1,12 +1,10 @@
 //! Faults put between a registry and its client: a proxy that cuts connections, and one that
 //! answers, lies or rewrites as a test says.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -15,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::web::serve;
+use super::web::{on_loopback, serve_all};
 
 /// Passes bytes on, and ends every connection after so many of them, both ways together.
 pub fn cutting(upstream: &str, after: i64) -> String {
@@ -26,36 +24,24 @@ pub fn cutting(upstream: &str, after: i64) -> String {
 pub fn cutting_times(upstream: &str, after: i64, times: usize) -> String {
     let times = Arc::new(AtomicUsize::new(times));
     let upstream = upstream.to_owned();
-    let (sender, receiver) = std::sync::mpsc::channel::<SocketAddr>();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-            let address = listener.local_addr().expect("bound");
-            sender.send(address).expect("somebody waits");
-            loop {
-                let (near, _) = listener.accept().await.expect("a connection");
-                let far = TcpStream::connect(&upstream).await.expect("it is there");
-                let left = Left {
-                    bytes: Arc::new(AtomicI64::new(after)),
-                    times: Arc::clone(&times),
-                };
-                tokio::spawn(async move {
-                    let (near_reads, near_writes) = near.into_split();
-                    let (far_reads, far_writes) = far.into_split();
-                    // Whichever ends first ends both.
-                    tokio::select! {
-                        () = copy(near_reads, far_writes, &left) => {}
-                        () = copy(far_reads, near_writes, &left) => {}
-                    }
-                });
+    let relay = async move |listener: TcpListener| loop {
+        let (near, _) = listener.accept().await.expect("a connection");
+        let far = TcpStream::connect(&upstream).await.expect("it is there");
+        let left = Left {
+            bytes: Arc::new(AtomicI64::new(after)),
+            times: Arc::clone(&times),
+        };
+        tokio::spawn(async move {
+            let (near_reads, near_writes) = near.into_split();
+            let (far_reads, far_writes) = far.into_split();
+            // Whichever ends first ends both.
+            tokio::select! {
+                () = copy(near_reads, far_writes, &left) => {}
+                () = copy(far_reads, near_writes, &left) => {}
             }
         });
-    });
-    receiver.recv().expect("the proxy starts").to_string()
+    };
+    on_loopback(relay).to_string()
 }
 
 /// How much of it still gets through.
@@ -181,9 +167,8 @@ impl Before {
             seen: Mutex::default(),
             client: client.build().expect("a client"),
         });
-        let router = Router::new().fallback(pass).with_state(Arc::clone(&proxy));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(pass, &proxy),
             proxy,
         }
     }

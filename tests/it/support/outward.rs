@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
@@ -10,7 +9,7 @@ use axum::response::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::web::serve;
+use super::web::{on_loopback, serve_all};
 
 /// What a [`Recorder`] answers: status, headers, body.
 pub type Reply = (u16, Vec<(&'static str, String)>, String);
@@ -40,11 +39,8 @@ impl Recorder {
             rule: Box::new(rule),
             seen: Mutex::default(),
         });
-        let router = Router::new()
-            .fallback(record)
-            .with_state(Arc::clone(&state));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(record, &state),
             state,
         }
     }
@@ -97,28 +93,16 @@ impl Socks {
         let upstream = upstream.to_owned();
         let names = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&names);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-                let address = listener.local_addr().expect("bound");
-                sender.send(address.to_string()).expect("somebody waits");
-                loop {
-                    let (near, _) = listener.accept().await.expect("a connection");
-                    let (upstream, kept) = (upstream.clone(), Arc::clone(&kept));
-                    tokio::spawn(async move {
-                        // What a client breaks off is its own affair.
-                        let _ = through(near, &upstream, &kept).await;
-                    });
-                }
+        let relay = async move |listener: TcpListener| loop {
+            let (near, _) = listener.accept().await.expect("a connection");
+            let (upstream, kept) = (upstream.clone(), Arc::clone(&kept));
+            tokio::spawn(async move {
+                // A client may break off its connection.
+                let _ = through(near, &upstream, &kept).await;
             });
-        });
+        };
         Self {
-            address: receiver.recv().expect("the proxy starts"),
+            address: on_loopback(relay).to_string(),
             names,
         }
     }

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::StreamExt;
 
-use super::web::serve;
+use super::web::{serve, serve_all};
 
 const MIB: u64 = 1 << 20;
 
@@ -248,11 +248,8 @@ impl Personality {
             early: Mutex::default(),
             wrong,
         });
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(answer, &shared),
             shared,
         }
     }

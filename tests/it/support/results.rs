@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Project, Run};
+use super::{Arguments, Project, Run};
 
 pub const MIDDLEWARE: &str = "storefront-middleware";
 pub const FRONTEND: &str = "storefront-unified-nextjs";
@@ -50,9 +50,40 @@ pub fn results(run: &Run) -> BTreeMap<String, String> {
 }
 
 /// Builds stores, with events.
-pub fn build(project: &Project, more: &[&str]) -> Run {
-    let arguments = [&["store", "build", "--json"], more].concat();
+#[track_caller]
+pub fn build(project: &Project, more: impl Arguments) -> Run {
+    let arguments = [&["store", "build", "--json"], &*more.words()].concat();
     project.alokai(&arguments).succeeds()
+}
+
+/// The result of one unit of a build (`<store>/<app>`): `miss`, `hit` or `reused from …`.
+#[track_caller]
+pub fn result_of(run: &Run, unit: &str) -> String {
+    results(run)[unit].clone()
+}
+
+/// Builds the store `us` and returns the result of its middleware.
+#[track_caller]
+pub fn build_middleware(project: &Project) -> String {
+    let run = build(project, "--store us");
+    result_of(&run, &format!("us/{MIDDLEWARE}"))
+}
+
+/// A shop whose middleware is built from a JavaScript expression: `lib/index.js` holds its value.
+/// The expression can use `fs`, `path` and `read(file)`.
+pub fn middleware_of(expression: &str) -> Project {
+    let script = format!(
+        "const fs = require('fs'); const path = require('path'); \
+         const read = (file) => fs.readFileSync(file, 'utf8'); const value = {expression}; \
+         fs.mkdirSync('lib', {{ recursive: true }}); fs.writeFileSync('lib/index.js', String(value))"
+    );
+    Project::shop().build_script(MIDDLEWARE, &script)
+}
+
+/// The file that [`middleware_of`] builds, in the store `us`.
+#[track_caller]
+pub fn built_value(project: &Project) -> String {
+    project.read(&format!(".out/us/{MIDDLEWARE}/lib/index.js"))
 }
 
 /// Forgets what is in place, so that only the cache knows.

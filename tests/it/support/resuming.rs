@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
@@ -14,7 +13,7 @@ use futures_util::StreamExt;
 
 use alokai::oci::Digest;
 
-use super::web::serve;
+use super::web::serve_all;
 
 /// In memory, without a login.
 #[derive(Clone)]
@@ -79,11 +78,8 @@ impl Resuming {
 
     fn with(kept: Kept) -> Self {
         let state = Arc::new(kept);
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&state));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(answer, &state),
             state,
         }
     }

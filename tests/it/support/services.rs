@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::Project;
+use super::{Arguments, Project, output_of};
 
 /// An authenticated registry on the loopback.
 #[derive(Debug, Clone)]
@@ -48,6 +48,11 @@ pub fn second_registry() -> Option<Registry> {
     wanted("ALOKAI_TEST_SECOND_REGISTRY").map(|address| Registry { address, ..first })
 }
 
+/// Both registries, and the base image in an OCI layout.
+pub fn registries_and_base() -> Option<(Registry, Registry, String)> {
+    Some((registry()?, second_registry()?, base_layout()?))
+}
+
 /// The base image in the registry, by its full name.
 pub fn base_reference() -> Option<String> {
     wanted("ALOKAI_TEST_BASE_REFERENCE")
@@ -66,6 +71,14 @@ impl Registry {
             .env("CLI_CLOUD_PASSWORD", &self.password)
             .env("CLI_DOCKER_REGISTRY_URL", &self.address)
             .env("CLI_CONSOLE_API_URL", console)
+    }
+
+    /// The same registry, reached through another address.
+    pub fn at(&self, address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// A folder in that place with a `config.json` for other clients.
@@ -156,17 +169,9 @@ impl Registry {
     }
 }
 
-/// Runs Docker's own client and gives what it prints.
+/// The output of Docker's own client.
 #[track_caller]
-pub fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker")
-        .args(arguments)
-        .output()
-        .expect("docker runs");
-    assert!(
-        output.status.success(),
-        "docker {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+pub fn docker(arguments: impl Arguments) -> String {
+    let output = output_of(Command::new("docker").args(arguments.words()));
+    output.trim().to_owned()
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::output_of;
+
 /// A registry over TLS, open to everybody, which ends with the test.
 pub struct TlsRegistry {
     /// Host and port.
@@ -17,13 +19,7 @@ pub struct TlsRegistry {
 }
 
 fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl")
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("openssl runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {arguments:?}: {said}");
+    output_of(Command::new("openssl").args(arguments).current_dir(folder));
 }
 
 /// An authority, and a certificate of it for this machine.

@@ -6,12 +6,20 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::handler::Handler;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
-/// Serves until the test's process ends, and gives the address.
-pub(super) fn serve(router: Router) -> SocketAddr {
+/// Starts a server on a port of the loopback, on a thread of its own. The server runs until the
+/// process of the test ends.
+pub(super) fn on_loopback<Work>(
+    work: impl FnOnce(TcpListener) -> Work + Send + 'static,
+) -> SocketAddr
+where
+    Work: Future<Output = ()>,
+{
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -19,16 +27,27 @@ pub(super) fn serve(router: Router) -> SocketAddr {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-                .await
-                .expect("a port");
-            sender
-                .send(listener.local_addr().expect("bound"))
-                .expect("somebody waits");
-            axum::serve(listener, router).await.expect("served");
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            sender.send(address).expect("the test waits");
+            work(listener).await;
         });
     });
     receiver.recv().expect("the server starts")
+}
+
+/// Serves a router and returns its address.
+pub(super) fn serve(router: Router) -> SocketAddr {
+    on_loopback(async |listener| axum::serve(listener, router).await.expect("served"))
+}
+
+/// Serves one handler for all requests and returns host and port.
+pub(super) fn serve_all<Extracted: 'static, State: Send + Sync + 'static>(
+    handler: impl Handler<Extracted, Arc<State>>,
+    state: &Arc<State>,
+) -> String {
+    let router = Router::new().fallback(handler);
+    serve(router.with_state(Arc::clone(state))).to_string()
 }
 
 /// One request as the console got it.
