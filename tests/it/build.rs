@@ -18,12 +18,12 @@ fn a_failing_script_shows_its_end_and_what_is_skipped() {
     let log = project.read(".alokai/logs/build/us/storefront-middleware.log");
     assert!(
         log.contains("line 1\n") && log.contains("the cause"),
-        "the log has everything"
+        "the log has the whole output"
     );
 }
 
 #[test]
-fn keep_going_lets_stores_drop_out_and_still_says_1() {
+fn keep_going_drops_failed_stores_and_exits_1() {
     let build = "if (require('fs').existsSync('broken')) process.exit(1); require('fs').mkdirSync('lib', {recursive: true}); require('fs').writeFileSync('lib/index.js', '')";
     let project = Project::shop()
         .build_script("storefront-middleware", build)
@@ -44,7 +44,7 @@ fn keep_going_lets_stores_drop_out_and_still_says_1() {
     run.stdout_contains("eu");
     run.stderr_contains("`us/storefront-middleware` failed");
 
-    // Without it nothing new begins.
+    // Without the flag, no script starts after a failure.
     let run = project
         .alokai("store deploy --all --until prune --concurrency 1 --force")
         .fails_with(1);
@@ -90,7 +90,7 @@ fn a_password_in_the_env_file_is_taken_as_it_is_and_never_shown() {
 }
 
 #[test]
-fn a_failed_run_stays_failed_although_nobody_reads_it() {
+fn the_exit_code_is_right_although_the_output_is_closed() {
     let project = Project::shop().build_script("storefront-middleware", "process.exit(1)");
     for arguments in ["store build --store us", "store build --store us --json"] {
         let mut child = project.start(arguments);
@@ -108,7 +108,7 @@ fn a_failed_run_stays_failed_although_nobody_reads_it() {
 }
 
 #[test]
-fn a_line_without_end_fills_no_memory() {
+fn a_line_of_64_mib_is_cut_in_the_output_and_whole_in_the_log() {
     let endless = "const chunk = 'x'.repeat(1 << 20); let n = 0; \
         (function more() { if (n++ < 64) process.stdout.write(chunk, more) })()";
     let project = Project::shop().build_script("storefront-middleware", endless);
@@ -119,7 +119,7 @@ fn a_line_without_end_fills_no_memory() {
     let log = project.path(".alokai/logs/build/us/storefront-middleware.log");
     assert!(
         log.metadata().unwrap().len() >= 64 << 20,
-        "the log has everything"
+        "the log has the whole output"
     );
 }
 
@@ -156,7 +156,9 @@ fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
     let open = grouped
         .find("::group::build us/storefront-middleware")
         .expect("a group");
-    let stop = grouped.find("::stop-commands::").expect("commands are off");
+    let stop = grouped
+        .find("::stop-commands::")
+        .expect("the group stops commands");
     let line = grouped.find("::error::not a command").expect("the line");
     let close = grouped.find("::endgroup::").expect("the end");
     assert!(open < stop && stop < line && line < close, "{grouped}");
@@ -190,7 +192,7 @@ fn output_is_prefixed_in_ci_grouped_on_github_and_objects_as_json() {
     assert!(json.stderr.is_empty(), "{}", json.stderr);
 }
 
-/// Waits for a child, but not for ever.
+/// Waits for a child up to a time limit.
 fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
     let start = Instant::now();
     loop {
@@ -202,7 +204,7 @@ fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
     }
 }
 
-/// Processes that work below a folder, but for those that have ended and wait to be reaped.
+/// The processes whose working folder is below a folder, without zombies.
 pub fn processes_in(folder: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -217,7 +219,14 @@ pub fn processes_in(folder: &std::path::Path) -> Vec<String> {
     found
 }
 
-/// Starts a build, waits until a line of it has been seen, and interrupts it.
+/// Fails if a process works below the project.
+#[track_caller]
+pub fn has_no_process(project: &Project) {
+    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+}
+
+/// Starts the program, waits for a line of its output, and interrupts it this many times. Returns
+/// the exit code.
 pub fn interrupt_when(
     project: &Project,
     arguments: impl Arguments,
@@ -242,41 +251,47 @@ pub fn interrupt_when(
 }
 
 /// Interrupts a build this many times after its script has printed `begun`. Fails unless the run
-/// then ends with exit code 130.
+/// then ends with exit code 130 and leaves no process behind.
 #[track_caller]
 fn is_interrupted(project: &Project, arguments: &str, times: usize) {
     let limit = Duration::from_secs(8);
     let code = interrupt_when(project, arguments, "build: begun", times, limit);
     assert_eq!(code, 130);
+    has_no_process(project);
 }
 
-/// Sends the signal of Ctrl-C.
+/// The command that sends the signal of Ctrl-C.
+fn kill(child: &Child) -> Command {
+    let mut kill = Command::new("kill");
+    kill.args(["-INT", &child.id().to_string()]);
+    kill
+}
+
 fn interrupt(child: &Child) {
-    output_of(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    output_of(&mut kill(child));
 }
 
-/// A script with a child of its own that would outlive it, and that ends when asked.
+/// A script that ends at SIGTERM, with a child that survives it.
 const ENDLESS: &str = "require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }); console.log('begun'); setInterval(() => {}, 1000)";
-/// The same, deaf to SIGTERM.
+/// The same, but the script ignores SIGTERM.
 const DEAF: &str = "process.on('SIGTERM', () => {}); require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }); console.log('begun'); setInterval(() => {}, 1000)";
 
 #[test]
 fn ctrl_c_ends_every_child_and_exits_130() {
     let project = Project::shop().build_script("storefront-middleware", ENDLESS);
     is_interrupted(&project, "store build --all", 1);
-    assert_eq!(processes_in(project.root()), Vec::<String>::new());
 }
 
 #[test]
-fn ctrl_c_ends_a_run_that_nobody_reads() {
+fn ctrl_c_ends_a_run_whose_output_is_not_read() {
     let chatty = "setInterval(() => console.log('x'.repeat(1000)), 0)";
     let project = Project::shop().build_script("storefront-middleware", chatty);
     let mut child = project.start("store build --store us");
-    // Both pipes stay open and unread: the run fills them and then waits for us.
+    // Both pipes stay open and unread, so the run fills them and then blocks.
     std::thread::sleep(Duration::from_secs(3));
     interrupt(&child);
-    // The summary and the error have no reader either, so its last words may block it: what
-    // counts is that its children are gone, and that insisting ends it.
+    // The summary and the error have no reader either and may block the run. Its children must end
+    // after the first signal, and the run after the next ones.
     let start = Instant::now();
     while !processes_in(&project.path(".out")).is_empty() {
         assert!(
@@ -287,29 +302,27 @@ fn ctrl_c_ends_a_run_that_nobody_reads() {
         std::thread::sleep(Duration::from_millis(50));
     }
     for _ in 0..2 {
-        let _ = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
+        // The run may have ended, so `kill` may fail.
+        let _ = kill(&child).status();
         std::thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(wait(&mut child, Duration::from_secs(8)).code(), Some(130));
 }
 
 #[test]
-fn a_second_ctrl_c_kills_what_does_not_listen() {
+fn a_second_ctrl_c_kills_scripts_that_ignore_the_first() {
     let project = Project::shop().build_script("storefront-middleware", DEAF);
     is_interrupted(&project, "store build --all", 2);
-    assert_eq!(processes_in(project.root()), Vec::<String>::new());
 }
 
 #[test]
-fn what_a_script_leaves_behind_ends_with_it() {
+fn child_processes_of_a_script_end_with_it() {
     let daemon = "require('child_process').spawn('sleep', ['300'], { stdio: 'inherit' }).unref(); require('fs').mkdirSync('lib', { recursive: true })";
     let project = Project::shop().build_script("storefront-middleware", daemon);
     project
         .alokai("store build --store us --filter storefront-middleware-*")
         .succeeds();
-    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+    has_no_process(&project);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Results that are kept: found again, shared, explained, distrusted, and kept small.
+//! The build cache: hits, shared results, reasons of misses, damaged results and collection.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ fn count(results: &BTreeMap<String, String>, app: &str, result: &str) -> usize {
         .count()
 }
 
-/// Stores of [`Project::shop`] with another build of the middleware.
+/// [`Project::shop`] with this build script of the middleware.
 fn with_build(script: &str) -> Project {
     Project::shop().build_script("storefront-middleware", script)
 }
 
 #[test]
-fn what_is_alike_is_built_once_and_nothing_twice() {
+fn shared_apps_are_built_once_and_unchanged_apps_not_again() {
     let project = many(20);
     let apart = project.alokai("store build --all").succeeds();
     apart.stdout_contains("40 built, 0 hits");
@@ -75,7 +75,7 @@ fn what_is_alike_is_built_once_and_nothing_twice() {
 }
 
 #[test]
-fn a_result_that_names_its_store_is_nobody_elses() {
+fn a_result_that_contains_its_stores_name_is_not_shared() {
     let into = |content: &str| {
         format!(
             "const fs = require('fs'); fs.mkdirSync('lib', {{ recursive: true }}); \
@@ -95,7 +95,7 @@ fn a_result_that_names_its_store_is_nobody_elses() {
             "{content}: {results:?}"
         );
     }
-    // It serves its own store again, also after everything else is gone.
+    // The result is a hit for its own store, also when only the cache is left.
     let project = with_build(&into(folder));
     build(&project, "--all");
     let before = project.tree(".out");
@@ -136,7 +136,7 @@ fn results_do_not_mix_and_incremental_caches_stay() {
         "the incremental cache stays"
     );
 
-    // Back to the first: its result and none of the second's, and no script has run.
+    // The first content again: the first result without files of the second, and no script runs.
     project.write(source, b"one");
     let run = build(&project, &only);
     assert_eq!(results(&run)[&format!("us/{MIDDLEWARE}")], "hit");
@@ -156,7 +156,7 @@ fn results_do_not_mix_and_incremental_caches_stay() {
     assert!(mode("lib/run.sh") != 0 && mode("lib/one.js") == 0);
     assert!(project.path(&format!("{out}/lib/empty")).is_dir());
 
-    // What somebody does to an output is noticed.
+    // A changed output is noticed.
     project.write(&format!("{out}/lib/one.js"), b"edited by hand");
     build(&project, &only);
     assert_eq!(project.read(&format!("{out}/lib/one.js")), "");
@@ -203,7 +203,7 @@ fn a_script_sees_what_is_declared_and_nothing_else() {
 
 #[test]
 fn a_miss_says_what_has_changed() {
-    // A node that says another version, and is the real one for everything else.
+    // A `node` that prints another version and otherwise runs the real one.
     let tools = tempfile::tempdir().unwrap();
     let node = tools.path().join("node");
     let real = which("node");
@@ -275,7 +275,7 @@ fn a_miss_says_what_has_changed() {
     let told = filtered(&told.join("\n--\n"), &project);
     assert!(!told.contains("secret place"));
     insta::assert_snapshot!(told);
-    // No value is written down either.
+    // The cache does not contain the value either.
     for (path, content) in project.tree(".alokai") {
         assert!(!content.contains("a secret place"), "{path}");
     }
@@ -286,7 +286,7 @@ fn which(program: &str) -> PathBuf {
     let found = std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file());
-    found.expect("it is installed")
+    found.expect("the program is installed")
 }
 
 fn node_version() -> String {
@@ -311,20 +311,20 @@ fn another_script_runs_and_is_kept_and_composes_only_what_it_needs() {
     assert_eq!(
         first.len(),
         2,
-        "the middleware's build is no answer: {first:?}"
+        "the build of the middleware has a row: {first:?}"
     );
     assert_eq!(count(&first, "", "miss"), 2);
     run.stdout_contains("LINT --fix");
     run.stdout_contains(r#""script":"lint""#);
 
-    // Without its files: nobody needs them.
+    // No script runs, so no files are composed.
     forget(&project);
     let run = project
         .alokai("store run lint --store us --json -- --fix")
         .succeeds();
     assert!(
         run.stdout.contains("LINT --fix"),
-        "what it printed is printed again: {}",
+        "the output is not printed again: {}",
         run.stdout
     );
     assert!(!project.exists(".out"), "{:?}", project.tree(".out"));
@@ -366,20 +366,16 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
     assert_eq!(
         of_cms(&project),
         "miss",
-        "it reads this file of the frontend"
+        "the app reads this file of the frontend"
     );
     project.write("apps/storefront-unified-nextjs/texts.txt", b"other\n");
-    assert_eq!(of_cms(&project), "hit", "it does not read this one");
+    assert_eq!(of_cms(&project), "hit", "the app does not read this file");
     project.write("apps/storefront-unified-nextjs/more.txt", b"");
-    assert_eq!(
-        of_cms(&project),
-        "miss",
-        "it may look which files there are"
-    );
+    assert_eq!(of_cms(&project), "miss", "the app may list the files");
 }
 
 #[test]
-fn a_frontend_that_is_kept_needs_no_middleware() {
+fn a_cached_frontend_needs_no_middleware() {
     let project = Project::shop();
     let only = ["--store", "us", "--filter", "storefront-unified-*"];
     build(&project, &only);
@@ -398,7 +394,7 @@ const LOCK: &str = r#"{ "lockfileVersion": 3, "packages": {
 } }"#;
 
 #[test]
-fn nothing_needs_to_be_installed_for_what_is_kept() {
+fn cached_results_need_no_installed_dependencies() {
     let project = Project::shop()
         .dependency(MIDDLEWARE, "left", "1")
         .file("package-lock.json", LOCK)
@@ -412,7 +408,7 @@ fn nothing_needs_to_be_installed_for_what_is_kept() {
 }
 
 #[test]
-fn the_cache_is_kept_small() {
+fn the_cache_is_collected_by_size_and_age() {
     let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
         fs.writeFileSync('lib/index.js', require('crypto').randomBytes(100000))";
     let project = with_build(script);
@@ -427,7 +423,7 @@ fn the_cache_is_kept_small() {
     let text = project.alokai("cache stats").succeeds().stdout;
     assert!(text.starts_with("4 results in 4 archives\n40"), "{text}");
 
-    // The first is used again, so the second is the one that is longest unused.
+    // The first result is used again, so the second is the least recently used.
     std::thread::sleep(Duration::from_millis(20));
     project.write(source, b"1");
     assert_eq!(
@@ -442,10 +438,10 @@ fn the_cache_is_kept_small() {
         results(&build(&project, &only))[&format!("us/{MIDDLEWARE}")],
         "miss"
     );
-    // A build that keeps something makes room by itself.
+    // A build collects when it adds a result.
     assert_eq!(stats(&project)["entries"], 3);
 
-    // Old ones go whatever room there is.
+    // Old results are removed regardless of the size limit.
     let project = project.setting("cache", &json!({ "maxAgeDays": 7 }));
     let old = std::time::SystemTime::now() - Duration::from_hours(8 * 24);
     let (path, _) = entry_of(&project, &format!("us/{MIDDLEWARE}"));
@@ -485,12 +481,12 @@ fn a_full_disk_means_no_cache_and_a_warning() {
     assert_eq!(warnings.count(), 1, "{}", run.stderr);
     run.stderr_contains("No space left on device");
     assert!(project.exists(&format!(".out/eu/{MIDDLEWARE}/lib/index.js")));
-    // What lies in place is a hit although it is not kept.
+    // A result in place is a hit although the cache does not have it.
     let results = results(&build(&project, "--all"));
     assert_eq!(count(&results, "", "hit"), 4, "{results:?}");
 }
 
-/// How many builds are killed.
+/// The number of builds that are killed.
 const KILLS: usize = 45;
 
 #[test]
@@ -534,13 +530,13 @@ fn a_killed_build_leaves_a_cache_that_can_be_used() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_told_and_built() {
+fn a_result_that_cannot_be_cached_is_built_with_a_note() {
     let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/index.js', ''); \
         try { fs.symlinkSync('/etc/hosts', 'lib/hosts') } catch {}";
     let project = with_build(script);
     let run = project.alokai("store build --store us").succeeds();
     run.stderr_contains("`lib/hosts` is a link that leads out of its folder");
-    // In place it is a hit; elsewhere it is built again.
+    // A result in place is a hit. Without it, the script runs again.
     assert_eq!(
         count(&results(&build(&project, "--store us")), "", "hit"),
         2

@@ -50,7 +50,7 @@ fn reasons_say_what_was_touched() {
 }
 
 #[test]
-fn files_are_told_with_who_gave_them_and_who_gives_them() {
+fn json_lists_files_with_their_layers_before_and_after() {
     let project = Project::shop();
     let texts = format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt");
     project.remove(&texts);
@@ -85,7 +85,7 @@ fn a_workspace_package_counts_for_the_stores_whose_apps_depend_on_it() {
     assert_eq!(list[0]["reasons"], json!(["GLOBAL_DEPENDENCIES_CHANGED"]));
     assert_eq!(list[0]["dependencies"], json!(["packages/colors/index.js"]));
     project.commit();
-    // One that is gone is one that changed.
+    // A removed file is a changed file.
     std::fs::remove_dir_all(project.path("packages/colors")).unwrap();
     let ids = changed(&project, "--since HEAD --condensed");
     assert_eq!(ids, json!(["eu", "us"]));

@@ -4,7 +4,7 @@ use crate::support::Project;
 
 const NEXT: &str = "storefront-unified-nextjs";
 
-/// A project with everything odd that there is a code for, but a config that cannot be read.
+/// A project with a finding of each code, except an unreadable config.
 fn odd() -> Project {
     let config = r#"{
   "stores": {
@@ -53,7 +53,7 @@ fn odd() -> Project {
 }
 
 #[test]
-fn everything_odd_is_found_with_its_place_and_its_mend() {
+fn every_finding_has_its_position_and_its_remedy() {
     let project = odd();
     let run = project.alokai("store check").fails_with(1);
     let sha = project.sha();
@@ -107,7 +107,7 @@ fn code_scanning_gets_sarif_with_paths_of_the_repository() {
 }
 
 #[test]
-fn what_cannot_be_read_or_composed_is_found_too() {
+fn unreadable_and_uncomposable_stores_are_findings() {
     let project = Project::shop();
     project.alokai("store check").succeeds();
     project.write(
@@ -143,7 +143,7 @@ fn clean_removes_what_was_made_and_nothing_else() {
     assert!(project.git("status --porcelain").is_empty());
     let again = project.alokai("store clean").succeeds();
     assert_eq!(again.stdout, "there is nothing to remove\n");
-    // A link is removed, and what it leads to is not.
+    // A link is removed, and its target is not.
     let project = project.link(".out", "apps");
     project.alokai("store clean").succeeds();
     assert!(!project.exists(".out"));

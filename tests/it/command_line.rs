@@ -1,4 +1,4 @@
-//! What the command line says, as a person reads it.
+//! The command line: help, lists and wrong flags.
 
 use crate::support::Project;
 

@@ -1,4 +1,4 @@
-//! Composition on disk: SPEC §3, rule by rule, and what a second compose does.
+//! Composition on disk: SPEC §3 rule by rule, and a second compose.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -47,7 +47,7 @@ fn rule_1_the_nearest_layer_wins_and_additions_are_there() {
     assert!(!project.exists(".out/eu/storefront-unified-nextjs/only"));
     assert!(
         !project.exists(".out/fashion"),
-        "a template is never composed"
+        "a template is not composed"
     );
 }
 
@@ -111,7 +111,7 @@ fn rule_5_a_layer_holds_what_git_would_not_ignore_and_env_files() {
     let has = |path: &str| tree.contains_key(path);
     assert!(!has("debug.log") && !has("generated/a.ts") && !has("deep/secret"));
     assert!(has("keep.log") && has("deep/plain") && has(".env") && has(".env.production"));
-    assert!(has("tracked.log"), "git ignores nothing that it tracks");
+    assert!(has("tracked.log"), "a tracked file is not ignored");
     assert!(
         !tree
             .keys()
@@ -172,7 +172,10 @@ fn rule_8_ignore_paths_of_ancestors_come_first_and_the_last_match_wins() {
     assert!(!us.contains_key("app/[locale]/page.tsx"));
     assert!(us.contains_key("app/l/page.tsx"), "brackets are literal");
     assert!(us.contains_key("public/logo.svg") && !eu.contains_key("public/logo.svg"));
-    assert!(eu.contains_key("package.json"), "it cannot be dropped");
+    assert!(
+        eu.contains_key("package.json"),
+        "`package.json` cannot be dropped"
+    );
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn rule_9_an_own_node_modules_is_linked_and_caches_are_none() {
     );
     assert!(project.exists(".out/us/storefront-middleware/node_modules/left-pad/package.json"));
     assert!(!project.exists(".out/us/storefront-unified-nextjs/node_modules"));
-    // It goes when the base app's goes.
+    // The link is removed together with the base app's folder.
     std::fs::remove_dir_all(project.path("apps/storefront-middleware/node_modules")).unwrap();
     composed(&project);
     assert!(!project.exists(".out/us/storefront-middleware/node_modules"));
@@ -220,7 +223,7 @@ fn rule_10_links_are_kept_followed_or_refused_by_where_they_lead() {
     assert_eq!(tree["elsewhere.txt"], "shared\n");
     assert!(
         !tree.contains_key("icons/ignored.tmp"),
-        "git would ignore it there"
+        "git ignores the file there"
     );
     assert_eq!(
         (
@@ -300,7 +303,7 @@ fn a_second_compose_writes_nothing_and_a_change_only_itself() {
     assert_eq!(untouched, before.len() - 4);
     assert!(
         !project.exists(".out/us/storefront-unified-nextjs/public"),
-        "empty folders go too"
+        "empty folders are removed too"
     );
 }
 
@@ -412,7 +415,8 @@ fn a_manifest_cannot_name_files_outside_of_out() {
     );
     composed(&project);
     assert_eq!(project.read("precious"), "kept\n");
-    // Without a manifest nobody knows what is of sources that are gone: it is made anew.
+    // Without a manifest, files of removed sources cannot be recognised, so the folder is composed
+    // anew.
     for broken in [Some(&b"no JSON"[..]), None] {
         project.write("apps/playwright/gone.ts", b"");
         composed(&project);
@@ -454,11 +458,11 @@ fn what_a_build_wrote_over_a_composed_file_stays_until_that_file_changes() {
 }
 
 #[test]
-fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
+fn a_problem_in_one_store_stops_all_stores_unless_keep_going_is_set() {
     let project = Project::shop();
     composed(&project);
     project.write("apps/storefront-unified-nextjs/new.ts", b"new\n");
-    // A package in the way of a link cannot be replaced.
+    // A package at the path of a link cannot be replaced.
     project.write(
         "apps/storefront-middleware/node_modules/a/package.json",
         b"{}",
@@ -476,13 +480,13 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     assert!(project.exists(".out/eu/storefront-unified-nextjs/new.ts"));
     assert!(
         project.exists(".out/eu/storefront-unified-nextjs/.next"),
-        "eu was built"
+        "`eu` is built"
     );
     assert!(!project.exists(".out/us/storefront-unified-nextjs/.next"));
 }
 
 #[test]
-fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceive_nobody() {
+fn equal_files_are_not_written_again_and_restored_times_are_noticed() {
     let project = two_layers();
     composed(&project);
     let out = ".out/us/storefront-unified-nextjs/texts.txt";
@@ -496,7 +500,7 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
         before
     );
 
-    // The same size, and the time that it had.
+    // The file keeps its size and its time.
     let source = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
     let time = project.path(source).metadata().unwrap().modified().unwrap();
     project.write(source, b"TEXTS of us\n");
@@ -510,7 +514,7 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
     assert_eq!(project.read(out), "TEXTS of us\n");
 }
 
-/// How often a compose is killed; the moments are random.
+/// How often a compose is killed, at random moments.
 const KILLS: usize = 300;
 
 #[test]
@@ -534,8 +538,8 @@ fn a_killed_compose_is_repaired_by_the_next() {
     let random = &mut Random::new(3);
     let mut torn = 0;
     for kill in 0..KILLS {
-        // Of every three, one store made anew, and two in which every file has to go and
-        // another to come; then everything goes back.
+        // Of every three runs, one composes a store anew and two replace every file; then the
+        // change is undone.
         if kill % 3 == 0 {
             std::fs::remove_dir_all(project.path(".out")).unwrap();
         } else {

@@ -1,4 +1,4 @@
-//! `alokai.config.json`: every problem at once, each with its place and its mend.
+//! `alokai.config.json`: all problems at once, each with its position and its remedy.
 
 use crate::support::Project;
 
@@ -99,7 +99,7 @@ fn no_project_says_where_it_was_looked_for() {
 }
 
 #[test]
-fn what_is_there_twice_or_missing_is_named() {
+fn duplicate_and_missing_keys_are_named() {
     insta::assert_snapshot!(diagnostic("{}\n"));
     insta::assert_snapshot!(diagnostic(
         r#"{ "stores": { "us": {}, "us": { "localDomain": "a", "localDomain": "b" } } }"#

@@ -6,7 +6,8 @@ use crate::support::{Project, git};
 
 const NEXT: &str = "storefront-unified-nextjs";
 
-/// `us` and `eu` differ in every way that a patch can tell, and in a binary file.
+/// A shop in which `us` and `eu` differ in every way that a patch can express, and in a binary
+/// file.
 fn shop() -> Project {
     let lines: Vec<_> = (0..40).map(|line| format!("line {line}\n")).collect();
     let long = lines.concat();
@@ -57,7 +58,7 @@ fn git_applies_the_patch_to_the_composed_tree() {
     run.stdout_contains("rename from");
     assert!(
         !run.stdout.contains("image.bin"),
-        "a binary file is no part of the patch"
+        "the patch has no binary file"
     );
     run.stderr_contains(&format!("{NEXT}/image.bin"));
     project.write("us-to-eu.patch", run.stdout.as_bytes());
@@ -102,7 +103,7 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
         patch.contains("-header of fashion\n+not committed\n"),
         "{patch}"
     );
-    // What the working tree has not any more is there in commits.
+    // A revision can be compared although the working tree has no stores.
     project.git("stash --quiet");
     project.write("alokai.config.json", b"{ \"stores\": {} }");
     assert_eq!(
@@ -120,7 +121,7 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
 }
 
 #[test]
-fn statistics_are_gits() {
+fn statistics_equal_those_of_git() {
     let project = shop();
     project.write(
         "apps/playwright/very/long/way/to/a/folder/that/does/not/fit/into/eighty/columns.ts",
@@ -132,7 +133,7 @@ fn statistics_are_gits() {
         let all = format!("store diff us eu {arguments}");
         project.alokai(&all).succeeds().stdout
     };
-    // Git itself, of what was composed.
+    // Git's own statistics of the composed trees.
     std::fs::create_dir(project.path("both")).unwrap();
     git(&project.path("both"), &["init", "--quiet"]);
     let copy = |store: &str| {
@@ -169,7 +170,7 @@ fn statistics_are_gits() {
     };
     assert_eq!(lines(&ours("--stat")), lines(&gits("--stat")));
     let statuses = |text: &str| {
-        // How alike two files are, git measures in its own way.
+        // Git computes the similarity of two files in its own way.
         let lines = text
             .trim_end()
             .lines()
@@ -198,7 +199,7 @@ fn what_cannot_be_compared_is_named() {
     assert!(run("us --since nowhere").contains("no commit `nowhere`"));
 }
 
-/// The most memory that the program had in the project, in bytes. The kernel counts it.
+/// The peak memory of the program in bytes, as the kernel counts it.
 fn peak(
     project: &crate::support::Project,
     arguments: impl crate::support::Arguments,
@@ -206,7 +207,7 @@ fn peak(
     let mut command = project.command(arguments);
     let program = command.get_program().to_owned();
     let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    // A shell that waits for it alone, and then says what its children took.
+    // A parent that waits only for the program and then prints the peak of its children.
     let script = "import resource, subprocess, sys\n\
                   code = subprocess.run(sys.argv[1:]).returncode\n\
                   peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n\
@@ -239,7 +240,7 @@ fn a_binary_of_400_mb_takes_no_400_mb_of_memory() {
         file.set_len(size).unwrap();
     };
     write(SIZE);
-    // On both sides: from the working tree and from a commit.
+    // The binary is read from the working tree and from a commit.
     let diff = ["store", "diff", "us", "--since", "HEAD", "--json"];
     for (old, new) in [(None, Some(SIZE)), (Some(SIZE), Some(SIZE - 1))] {
         let (run, peak) = peak(&project, &diff);

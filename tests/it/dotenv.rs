@@ -7,7 +7,7 @@ use alokai::cli::dotenv::parse;
 
 use crate::support::{Random, installed, output_of};
 
-/// Pieces of which files are made; so few that broken ones are frequent.
+/// The pieces of files; they are few, so that invalid files are frequent.
 const PIECES: [&str; 26] = [
     "A", "B.c-1", "x y", "=", "=", "=", ": ", ":", " ", "\t", "\n", "\n", "\r\n", "\r", "'", "\"",
     "`", "\\", "\\n", "\\r", "#", "export ", "é", "\u{a0}", "\u{feff}", "\u{85}",

@@ -8,7 +8,7 @@ use crate::support::{Project, Run};
 
 const NEXT: &str = "storefront-unified-nextjs";
 
-/// Twenty lines, some of them other than usual.
+/// A page of twenty lines with these changes.
 fn page(changes: &[(usize, &str)]) -> String {
     (0..20).fold(String::new(), |mut text, line| {
         let other = changes.iter().find(|(at, _)| *at == line);
@@ -85,7 +85,7 @@ fn an_override_is_behind_from_the_first_change_it_misses_to_the_merge() {
     assert_eq!(
         standing(&project, &us("page.tsx")),
         "behind",
-        "before any commit"
+        "an uncommitted change counts"
     );
     project.commit_as("base: mend a line");
     project.write(&base("page.tsx"), page(&[(15, "mended"), (10, "more")]));
@@ -100,7 +100,7 @@ fn an_override_is_behind_from_the_first_change_it_misses_to_the_merge() {
     assert!(patch.contains("-line 15\n+mended\n"), "{patch}");
     assert!(
         !patch.contains("us line"),
-        "only what the base changed: {patch}"
+        "the patch has only the changes of the base: {patch}"
     );
     let failed = project.alokai("store drift --fail-on behind").fails_with(1);
     failed.stderr_contains("1 override is behind");
@@ -115,12 +115,12 @@ fn an_override_is_behind_from_the_first_change_it_misses_to_the_merge() {
     assert_eq!(
         standing(&project, &us("page.tsx")),
         "current",
-        "before it is committed"
+        "an uncommitted merge counts"
     );
     project.commit_as("us: take over");
     project.alokai("store drift --fail-on behind").succeeds();
 
-    // Only what came after the merge is missed.
+    // Only the commits after the merge count.
     project.write(
         &base("page.tsx"),
         page(&[(15, "mended"), (10, "more"), (0, "top")]),
@@ -154,7 +154,7 @@ fn a_conflict_is_marked_and_what_a_person_decided_counts() {
     assert_eq!(standing(&project, &us("page.tsx")), "current");
     project.commit_as("us: decided");
     assert_eq!(standing(&project, &us("page.tsx")), "current");
-    // An edit that has nothing to do with it takes nothing over.
+    // An unrelated edit does not take over the base's change.
     project.write(
         &base("page.tsx"),
         page(&[(3, "base again"), (4, "new below")]),
@@ -183,10 +183,10 @@ fn needless_copies_orphans_and_additions_are_told_apart() {
     assert_eq!(
         standing(&project, &us("copy.tsx")),
         "orphan",
-        "before any commit"
+        "an uncommitted change counts"
     );
     project.git(&["checkout", "HEAD", "--", &base("copy.tsx")]);
-    // What was removed before is no orphan's.
+    // A base file that was removed before the override existed makes no orphan.
     let project = project.file(&us("later.tsx"), "later\n");
     project.commit_as("us: later");
     assert_eq!(standing(&project, &us("copy.tsx")), "identical");
@@ -195,7 +195,7 @@ fn needless_copies_orphans_and_additions_are_told_apart() {
     assert_eq!(standing(&project, &us("later.tsx")), "none");
     let text = project.alokai("store drift").succeeds().stdout;
     let text = text.lines().map(|line| {
-        // The commit's sha and date.
+        // The commit's id and date.
         let mut words: Vec<_> = line.split(' ').collect();
         if let Some(sha) = words.get(4).filter(|word| word.len() == 12) {
             assert!(sha.chars().all(|c| c.is_ascii_hexdigit()));
@@ -228,7 +228,7 @@ fn a_shallow_clone_says_how_far_its_history_goes() {
     run.stdout_contains("1 behind");
     run.stderr_contains("shallow");
     run.stderr_contains("2 commits");
-    // The change itself is not in this one.
+    // This clone does not contain the change itself.
     let one = project.shallow_clone("1");
     let run = one.alokai("store drift").succeeds();
     run.stdout_lacks("behind");
@@ -253,12 +253,12 @@ fn what_cannot_be_merged_is_named() {
 }
 
 #[test]
-fn what_a_merge_leaves_behind_on_a_branch_is_no_history() {
+fn changes_that_a_merge_did_not_take_are_not_in_the_history() {
     let project = shop();
     project.git("branch side");
     project.write(&us("page.tsx"), page(&[(3, "us line"), (5, "us more")]));
     project.commit_as("us: more");
-    // On a branch the override is removed, and the merge keeps it.
+    // A branch removes the override, and the merge keeps it.
     project.git("checkout --quiet side");
     project.remove(&us("page.tsx"));
     project.commit_as("side: remove it");
@@ -267,7 +267,7 @@ fn what_a_merge_leaves_behind_on_a_branch_is_no_history() {
     mend_base(&project);
     assert_eq!(standing(&project, &us("page.tsx")), "behind");
 
-    // On another one the base is edited, and the merge keeps it removed.
+    // Another branch edits the base, and the merge keeps the base removed.
     project.git("checkout --quiet -b other");
     project.write(&base("page.tsx"), b"other\n");
     project.commit_as("other: edit the base");
@@ -303,7 +303,7 @@ fn a_template_that_gave_up_its_file_is_remembered() {
     project.write(&us("page.tsx"), page(&[(3, "us line"), (10, "fashion")]));
     project.commit_as("us: take it over");
     assert_eq!(standing(&project, &us("page.tsx")), "current");
-    // Its folder for the app goes with its last files.
+    // The template's folder for the app disappears with its last file.
     project.git(&["rm", "--quiet", "-r", &fashion("")]);
     project.commit_as("fashion: gives it up");
     let one = override_at(&project, &us("page.tsx"));
@@ -312,7 +312,7 @@ fn a_template_that_gave_up_its_file_is_remembered() {
 }
 
 #[test]
-fn a_link_to_elsewhere_is_no_override_that_could_be_merged_into() {
+fn a_link_is_not_an_override() {
     let project = shop().file("shared/page.tsx", &page(&[(1, "shared")]));
     project.remove(&us("page.tsx"));
     let project = project.link(&us("page.tsx"), "../../../../../../shared/page.tsx");

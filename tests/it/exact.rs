@@ -1,4 +1,4 @@
-//! A result is found when nothing has changed that its script can see, and not otherwise.
+//! A build is a cache hit if and only if nothing changed that its script can read.
 
 use serde_json::json;
 
@@ -13,6 +13,14 @@ fn unit(app: &str) -> String {
     format!("us/{app}")
 }
 
+/// Whether a line says that a task is a hit, after any time.
+fn shows_hit(lines: &str, task: &str) -> bool {
+    let start = format!("ok {task} (");
+    lines
+        .lines()
+        .any(|line| line.starts_with(&start) && line.ends_with("s): hit"))
+}
+
 /// A shop whose middleware depends on the workspace package `@acme/theme`, which this script
 /// builds.
 fn with_theme(script: &str) -> Project {
@@ -25,7 +33,7 @@ fn with_theme(script: &str) -> Project {
 }
 
 #[test]
-fn what_a_failed_script_has_left_is_in_no_result() {
+fn files_of_a_failed_script_are_not_in_the_next_result() {
     let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.mkdirSync('gen', { recursive: true }); \
         const source = fs.readFileSync('src/index.js', 'utf8'); fs.writeFileSync('gen/' + source, ''); \
         if (!fs.existsSync('once')) fs.writeFileSync('once', source); \
@@ -44,7 +52,7 @@ fn what_a_failed_script_has_left_is_in_no_result() {
 }
 
 #[test]
-fn what_lay_in_a_package_is_in_no_result() {
+fn files_that_lay_in_a_package_are_not_in_its_result() {
     let project = with_theme("const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); if (!fs.existsSync('lib/i.js')) fs.writeFileSync('lib/i.js', '1')")
         .file("packages/theme/lib/i.js", "by hand");
     let run = project.alokai("store build --store us").succeeds();
@@ -53,16 +61,20 @@ fn what_lay_in_a_package_is_in_no_result() {
     project.write("apps/storefront-middleware/src/index.js", b"// other");
     build(&project, US);
     assert_eq!(project.read("packages/theme/lib/i.js"), "1");
-    // Known from here on: taken away before the next, and put back from the cache.
+    // The output is recorded now: it is removed before the next build and restored from the cache.
     std::fs::remove_dir_all(project.path("packages/theme/lib")).unwrap();
     project.write("apps/storefront-middleware/src/index.js", b"// third");
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("ok build @acme/theme (0.0 s): hit");
+    assert!(
+        shows_hit(&run.stderr, "build @acme/theme"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(project.read("packages/theme/lib/i.js"), "1");
 }
 
 #[test]
-fn what_is_made_of_a_stores_own_result_is_its_own() {
+fn a_result_that_depends_on_a_stores_own_result_is_not_shared() {
     let project = middleware_of("'// ' + process.cwd() + ({ us: 'USD', eu: 'EUR' })[path.basename(path.dirname(process.cwd()))]").build_script("storefront-unified-nextjs",
         "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
          fs.writeFileSync('.next/currency', fs.readFileSync('../storefront-middleware/lib/index.js', 'utf8').slice(-3))",
@@ -88,7 +100,7 @@ fn what_is_made_of_a_stores_own_result_is_its_own() {
 
 #[test]
 fn a_result_belongs_to_its_store_unless_its_app_is_shared() {
-    // Nothing in the result tells whose it is.
+    // The result does not contain the name of its store.
     let looked_up = "({ us: 'dollar', eu: 'euro' })[path.basename(path.dirname(process.cwd()))]";
     let project = middleware_of(looked_up);
     for _ in 0..2 {
@@ -100,7 +112,7 @@ fn a_result_belongs_to_its_store_unless_its_app_is_shared() {
         );
         forget(&project);
     }
-    // A shared app is told no store.
+    // The script of a shared app does not get the name of a store.
     let project = middleware_of("JSON.stringify([process.cwd(), require('./package.json').name])");
     let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
     let found = results(&build(&project, "--all"));
@@ -154,17 +166,21 @@ fn other_scripts_see_arguments_builds_and_the_middleware() {
     assert!(check(&[]).contains("SEES one false"));
     project.write(source, b"two");
     assert!(check(&[]).contains("SEES two false"));
-    assert!(check(&[]).contains("ok check us/storefront-unified-nextjs (0.0 s): hit"));
+    let again = check(&[]);
+    assert!(
+        shows_hit(&again, "check us/storefront-unified-nextjs"),
+        "{again}"
+    );
 }
 
-/// A middleware with scripts beside its build.
+/// A shop whose middleware has these scripts besides `build`.
 fn with_scripts(scripts: &str) -> Project {
     let all = format!(r#""build": "node build.js", "start": "node lib/index.js", {scripts}"#);
     Project::shop().app(MIDDLEWARE, &all)
 }
 
 #[test]
-fn another_script_sees_no_build_and_takes_none_away() {
+fn another_script_neither_sees_nor_removes_the_build() {
     let project = with_scripts(r#""test": "node test.js", "stamp": "node stamp.js", "fail": "node fail.js""#)
         .file("apps/storefront-middleware/test.js", "console.log('SEES', require('fs').readdirSync('.').sort().join())")
         .file("apps/storefront-middleware/stamp.js", "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/stamp', 'x'); fs.writeFileSync('src/index.js', 'BY STAMP')")
@@ -197,12 +213,12 @@ fn another_script_sees_no_build_and_takes_none_away() {
     assert_eq!(
         sees(&run("test").succeeds().stderr),
         clean,
-        "the build is put aside"
+        "the build is put aside for the script"
     );
     assert_eq!(
         project.tree(&format!(".out/us/{MIDDLEWARE}/lib")),
         built,
-        "and comes back"
+        "the build is restored"
     );
     run("fail").fails_with(1);
     project.write(
@@ -211,14 +227,14 @@ fn another_script_sees_no_build_and_takes_none_away() {
     );
     assert_eq!(sees(&run("test").succeeds().stderr), clean);
 
-    // What another script writes over is composed again before the next begins.
+    // A composed file that another script overwrites is restored before the next script.
     run("stamp").succeeds();
     let source = format!(".out/us/{MIDDLEWARE}/src/index.js");
     assert_eq!(project.read(&source), "BY STAMP");
     project.alokai("store compose --store us").succeeds();
     assert!(
         !project.read(&source).contains("BY STAMP"),
-        "only a build's edits are kept"
+        "edits of other scripts are not kept"
     );
     run("stamp").succeeds();
     build(&project, "--store us --force");
@@ -245,7 +261,7 @@ fn a_build_is_not_put_aside_while_a_neighbour_reads_it() {
 }
 
 #[test]
-fn nothing_outside_is_written_or_removed() {
+fn nothing_outside_of_out_is_written_or_removed() {
     let outside = |project: &Project| {
         let folder = project.root().with_file_name("outside");
         std::fs::create_dir_all(folder.join("deep")).unwrap();
@@ -259,7 +275,7 @@ fn nothing_outside_is_written_or_removed() {
             std::fs::read_to_string(folder.join(name)).is_ok_and(|text| text == "precious")
         })
     };
-    // A script that puts links in the place of composed files, soft and hard.
+    // A script that replaces composed files with symbolic links and hard links.
     for link in ["symlinkSync", "linkSync"] {
         let script = format!(
             "const fs = require('fs'); fs.mkdirSync('lib', {{ recursive: true }}); fs.copyFileSync('src/index.js', 'lib/index.js'); \
@@ -278,7 +294,7 @@ fn nothing_outside_is_written_or_removed() {
         }
         assert!(is_whole(&folder), "{link}");
     }
-    // Folders that people have linked elsewhere.
+    // A folder that a person replaced with a link.
     let project = with_scripts(r#""gen": "node gen.js""#)
         .file("apps/storefront-middleware/gen.js", "const fs = require('fs'); fs.mkdirSync('gen/deep', { recursive: true }); fs.writeFileSync('gen/i.js', ''); fs.writeFileSync('gen/deep/old.js', '')");
     let folder = outside(&project);
@@ -297,7 +313,7 @@ fn nothing_outside_is_written_or_removed() {
 }
 
 #[test]
-fn what_people_put_into_a_package_stays() {
+fn files_that_people_put_into_a_package_are_kept() {
     let project = with_theme("const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/i.js', '1'); if (!fs.existsSync('local.json')) fs.writeFileSync('local.json', '{}')")
         .file("packages/theme/.gitignore", "local.json\n");
     build(&project, US);
@@ -313,7 +329,7 @@ fn what_people_put_into_a_package_stays() {
 }
 
 #[test]
-fn a_folder_in_the_place_of_an_output_is_no_hit() {
+fn a_folder_at_the_path_of_an_output_is_a_miss() {
     let project = Project::shop();
     build(&project, US);
     let file = project.path(&format!(".out/us/{MIDDLEWARE}/lib/index.js"));
@@ -337,7 +353,7 @@ fn an_app_of_another_kind_sees_its_store_whatever_is_chosen() {
         assert_eq!(
             results(&build(&project, US))["us/cms"],
             "hit",
-            "the same without the filter"
+            "the key is the same without the filter"
         );
     }
 }
@@ -420,7 +436,7 @@ fn a_script_finds_composed_files_as_they_are_composed() {
     project.write(source, b"writes");
     build(&project, US);
     assert_eq!(project.read(&version), "by the script");
-    // Kept by the next compose, as what Next.js does to `tsconfig.json` is, and by a hit.
+    // The next compose and a hit keep the edit, like the edits of Next.js in `tsconfig.json`.
     assert_eq!(build_middleware(&project), "hit");
     assert_eq!(project.read(&version), "by the script");
     project.write(source, b"only reads");
@@ -436,7 +452,11 @@ fn a_script_finds_composed_files_as_they_are_composed() {
     project.write(source, b"removes");
     let run = project.alokai("store build --store us").succeeds();
     run.stderr_contains("`version.txt` was removed by the script, although it is a source");
-    assert_eq!(build_middleware(&project), "miss", "it is not kept");
+    assert_eq!(
+        build_middleware(&project),
+        "miss",
+        "the result is not cached"
+    );
 }
 
 #[test]
@@ -448,7 +468,7 @@ fn a_package_that_changes_while_its_script_runs_is_not_kept() {
 }
 
 #[test]
-fn names_that_are_no_text_are_not_kept_in_part() {
+fn a_result_with_a_name_that_is_not_utf_8_is_not_cached() {
     let project = middleware_of(
         "(fs.mkdirSync('lib', { recursive: true }), fs.writeFileSync(Buffer.from('6c69622f636166e92e6a73', 'hex'), ''), 1)",
     );

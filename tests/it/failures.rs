@@ -1,4 +1,4 @@
-//! Every failure that has a name, provoked on real parts: exit code and diagnostic.
+//! The exit code and the diagnostic of each failure, against a real registry and a real engine.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -16,13 +16,13 @@ fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String 
     for (what, with) in replace {
         text = text.replace(what, with);
     }
-    // Digests and upload ids, and ports of clients that the system's errors name.
+    // Digests, upload ids, and the ports of clients in errors of the system.
     let mut settings = without(&text, "sha256:", 64, "[digest]");
     settings = without(&settings, "127.0.0.1:", 5, "127.0.0.1:[port]");
     settings
 }
 
-/// Replaces what begins so and goes on with up to `length` letters and digits.
+/// Replaces each text that starts with `beginning` and has up to `length` hexadecimal digits.
 fn without(text: &str, beginning: &str, length: usize, with: &str) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -55,7 +55,7 @@ fn a_wrong_password_is_found_before_the_first_build() {
         &project,
         &[(&registry.address, "[registry]")]
     ));
-    assert!(!project.exists(".out"), "nothing was composed or built");
+    assert!(!project.exists(".out"), "nothing is composed or built");
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn everything_that_is_missing_comes_at_once() {
     run.stderr_contains("the registry `127.0.0.1:9` cannot be reached");
 }
 
-/// Deploys to the real registry behind a proxy that answers the manifest with this status. (The
-/// engine itself tries a layer again and again for 50 seconds; a manifest it sends once.)
+/// Deploys through a proxy in front of the real registry that answers a manifest with this status.
+/// Fails unless the run fails with exit code 1.
 fn push_refused(status: u16, body: &str) -> Option<(Run, String)> {
     let registry = registry()?;
     let console = Console::start();
@@ -109,7 +109,7 @@ fn no_store_is_deployed_when_a_push_of_one_failed() {
     let deploy = "store deploy --store us,eu";
     project.alokai(deploy).fails_with(1);
     assert!(console.requests().is_empty());
-    // With `--keep-going` the store whose images are there is deployed, and it still says 1.
+    // With `--keep-going` the store whose images are pushed is deployed; the exit code is still 1.
     let run = project
         .alokai(&format!("{deploy} --keep-going"))
         .fails_with(1);
@@ -118,41 +118,38 @@ fn no_store_is_deployed_when_a_push_of_one_failed() {
     assert!(requests[0].path.contains(&format!("{name}-us-")));
 }
 
+/// Compares the diagnostic of a push that is refused with its snapshot.
+#[track_caller]
+fn push_fails(status: u16, body: &str) {
+    let Some((_, text)) = push_refused(status, body) else {
+        return;
+    };
+    insta::assert_snapshot!(format!("push_{status}"), text);
+}
+
 #[test]
 fn push_401() {
     let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-    let Some((_, text)) = push_refused(401, body) else {
-        return;
-    };
-    insta::assert_snapshot!(text);
+    push_fails(401, body);
 }
 
 #[test]
 fn push_403() {
     let body =
         r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
-    let Some((_, text)) = push_refused(403, body) else {
-        return;
-    };
-    insta::assert_snapshot!(text);
+    push_fails(403, body);
 }
 
 #[test]
 fn push_404() {
     let body =
         r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
-    let Some((_, text)) = push_refused(404, body) else {
-        return;
-    };
-    insta::assert_snapshot!(text);
+    push_fails(404, body);
 }
 
 #[test]
 fn push_413() {
-    let Some((_, text)) = push_refused(413, "<html>413 Request Entity Too Large</html>") else {
-        return;
-    };
-    insta::assert_snapshot!(text);
+    push_fails(413, "<html>413 Request Entity Too Large</html>");
 }
 
 #[test]
@@ -187,7 +184,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
         assert_eq!(
             console.requests().len(),
             1,
-            "what may have been carried out is not repeated"
+            "a request that may have been carried out is not repeated"
         );
     }
 }
@@ -270,7 +267,7 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
     );
     let run = project.alokai("store compose --all").fails_with(1);
     let text = run.diagnostic(&project);
-    // Which store fills the disk is chance, what is said of it is not.
+    // The store that fills the disk varies; the diagnostic does not.
     assert!(
         text.contains("alokai::disk_full") && text.contains("large.bin`"),
         "{text}"
@@ -305,7 +302,7 @@ fn a_socket_without_permission() {
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
-/// Runs the program as the user nobody, whose the whole project is from now on.
+/// Runs the program as the user nobody, who owns the project from then on.
 fn as_nobody(project: &Project, arguments: &str) -> Run {
     let folder = project.root().parent().unwrap();
     let given = Command::new("chown")
@@ -314,7 +311,7 @@ fn as_nobody(project: &Project, arguments: &str) -> Run {
         .status()
         .unwrap();
     assert!(given.success());
-    // The program itself may lie where nobody may look.
+    // The user nobody may not be allowed to read the program's own folder.
     let program = folder.join("alokai");
     std::fs::copy(env!("CARGO_BIN_EXE_alokai"), &program).unwrap();
     let template = project.command(arguments);

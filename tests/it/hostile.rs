@@ -1,5 +1,5 @@
-//! Trees that are not as anyone would wish: a clear error or a right result, and never a write
-//! outside `.out`.
+//! Unusual and hostile trees give a clear error or a right result, and never a write outside
+//! `.out`.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -61,7 +61,7 @@ fn names_with_anything_but_a_slash_are_composed() {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn special_files_are_named() {
     let project = Project::shop();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -121,7 +121,7 @@ fn a_layer_that_changes_while_it_is_read_is_an_error_or_composed_right_by_the_ne
         for _ in 0..2_000 {
             let number = random.below(200);
             let content = "x".repeat(1 + random.below(9));
-            // As editors do it, and as careless programs do.
+            // With a rename, as editors write, and in place.
             if random.once_in(2) {
                 let beside = project.path(&format!("{NEXT}/../../beside"));
                 std::fs::write(&beside, &content).unwrap();
@@ -137,7 +137,7 @@ fn a_layer_that_changes_while_it_is_read_is_an_error_or_composed_right_by_the_ne
         if !output.status.success() {
             refused += 1;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // Noticed afterwards, or while it was hashed.
+            // The change is noticed after hashing or during it.
             let is_told =
                 said.contains("it changed while") || said.contains("nothing changes it meanwhile");
             assert!(is_told, "round {round}: {said}");

@@ -1,5 +1,5 @@
-//! A key has everything that its script can see, or the result is not kept: one test for each
-//! way in which that was not so.
+//! A key covers everything that its script can read, or the result is not cached. Each test is a
+//! case in which this was once wrong.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -21,7 +21,7 @@ fn reads(path: &str) -> Project {
     middleware_of(&format!("read('../../../{path}')"))
 }
 
-/// The file's content is in the key: an edit is a miss, and going back a hit.
+/// Fails unless the content of the file is in the key: an edit is a miss, and undoing it is a hit.
 fn counts(project: &Project, path: &str) {
     project.write(path, b"one");
     build_middleware(project);
@@ -36,10 +36,10 @@ fn counts(project: &Project, path: &str) {
     assert_eq!(built_value(project), "one", "{path}");
 }
 
-// 1. Edited while a script runs, and put back afterwards.
+// 1. Inputs that change while a script runs and are restored afterwards.
 
 #[test]
-fn what_is_edited_while_a_script_runs_is_named_and_not_kept() {
+fn an_input_edited_during_a_script_is_named_and_the_result_not_cached() {
     let paths = [
         "top.txt",
         "config/prices.json",
@@ -52,7 +52,7 @@ fn what_is_edited_while_a_script_runs_is_named_and_not_kept() {
     for path in paths {
         let outside = tempfile::tempdir().unwrap();
         let flag = outside.path().join("flag");
-        // Somebody edits the file, and puts it back before the script ends.
+        // The script edits the file and restores it before it ends.
         let expression = format!(
             "(() => {{ const file = '../../../{path}', flag = {flag:?}; const before = read(file); \
              if (fs.existsSync(flag)) fs.writeFileSync(file, 'edited'); \
@@ -100,11 +100,11 @@ fn what_is_edited_while_a_script_runs_is_named_and_not_kept() {
     }
 }
 
-// 2. Who built first decides nothing.
+// 2. The order of builds.
 
 #[test]
-fn sharing_depends_on_no_order() {
-    // The middleware is each store's own, the frontend is shared and built on it.
+fn sharing_does_not_depend_on_the_order_of_builds() {
+    // Each store has its own middleware. The frontend is shared and reads it.
     let project =
         middleware_of("({ us: 'USD', eu: 'EUR' })[path.basename(path.dirname(process.cwd()))]")
             .build_script(
@@ -138,7 +138,7 @@ fn sharing_depends_on_no_order() {
     }
 }
 
-// 3. Packages of the workspace are where its own globs say.
+// 3. Workspace packages are found by the globs of the package manager.
 
 #[test]
 fn packages_of_the_workspace_count_wherever_they_lie() {
@@ -203,7 +203,7 @@ fn a_folder_that_a_lock_file_reaches_counts_or_nothing_is_kept() {
 // 4. The package manager's own lock file counts.
 
 #[test]
-fn a_left_over_lock_file_of_another_package_manager_decides_nothing() {
+fn a_left_over_lock_file_of_another_package_manager_is_not_used() {
     let project = middleware_of("1")
         .file(
             "package-lock.json",
@@ -247,7 +247,7 @@ fn ignored_files_count_by_name_by_pattern_and_at_the_top() {
         &declared("secrets/*.json", "secrets/key.json"),
         "secrets/key.json",
     );
-    // What a script opens at the top counts without being named.
+    // Ignored files at the top of the project are inputs if a script opens them.
     for path in [
         ".env",
         "settings.local",
@@ -257,17 +257,17 @@ fn ignored_files_count_by_name_by_pattern_and_at_the_top() {
     ] {
         counts(&reads(path).file(".gitignore", rules), path);
     }
-    // What it does not open does not.
+    // Files that the script does not open are not inputs.
     let project = reads("top.txt").file("top.txt", "1").file("README.md", "1");
     build_middleware(&project);
     project.write("README.md", b"2");
     assert_eq!(build_middleware(&project), "hit");
 }
 
-// 6. What a TypeScript config leads to.
+// 6. Files that a TypeScript config refers to.
 
 #[test]
-fn what_a_typescript_config_leads_to_counts() {
+fn files_that_a_typescript_config_refers_to_are_in_the_key() {
     let with = |config: &str, path: &str| {
         reads(path)
             .file("apps/storefront-middleware/tsconfig.json", config)
@@ -290,7 +290,7 @@ fn what_a_typescript_config_leads_to_counts() {
     counts(&with(paths, "shared/x.ts"), "shared/x.ts");
 }
 
-// 7. Node is asked for its version as scripts see it.
+// 7. The version of Node in the environment of scripts.
 
 #[test]
 fn node_is_asked_in_the_environment_of_scripts() {
@@ -313,13 +313,13 @@ fn node_is_asked_in_the_environment_of_scripts() {
     );
     let project = middleware_of("process.env.NODE_FLAVOUR").env("PATH", &path);
     assert_eq!(build_middleware(&project), "miss");
-    // No script sees the variable, so it decides nothing.
+    // Scripts do not get the variable, so it is not in the key.
     let project = project.env("NODE_FLAVOUR", "7");
     assert_eq!(build_middleware(&project), "hit");
     assert_eq!(built_value(&project), "undefined");
 }
 
-// 8. A file beside a result.
+// 8. Files beside a result.
 
 #[test]
 fn a_file_beside_a_result_is_shipped_nowhere() {
@@ -338,7 +338,7 @@ fn a_file_beside_a_result_is_shipped_nowhere() {
     }
 }
 
-// What follows of keys made of results.
+// Keys that contain the results of other tasks.
 
 #[test]
 fn a_frontend_is_built_again_when_the_middlewares_result_or_what_it_reads_of_it_changes() {
@@ -367,13 +367,13 @@ fn a_frontend_is_built_again_when_the_middlewares_result_or_what_it_reads_of_it_
     assert_eq!(
         result_of(&run, &unit(FRONTEND)),
         "miss",
-        "it reads this file"
+        "the frontend reads this file"
     );
     assert_eq!(
         project.read(&format!(".out/us/{FRONTEND}/.next/types")),
         "two"
     );
-    // A store that overrides it has its own.
+    // A store that overrides the file has its own result.
     project.write(
         "apps/stores/fashion/stores/eu/storefront-middleware/types.ts",
         b"three",
@@ -390,7 +390,7 @@ fn a_frontend_is_built_again_when_the_middlewares_result_or_what_it_reads_of_it_
 }
 
 #[test]
-fn nothing_is_kept_that_is_built_on_what_is_not_kept() {
+fn a_task_after_an_uncached_result_is_not_cached() {
     let outside = tempfile::tempdir().unwrap();
     let flag = outside.path().join("flag");
     let edit = format!(
@@ -414,10 +414,10 @@ fn nothing_is_kept_that_is_built_on_what_is_not_kept() {
     );
 }
 
-// What a hostile tester found.
+// Cases that hostile testing found.
 
 #[test]
-fn what_a_build_writes_over_another_result_is_put_back() {
+fn a_result_that_another_build_overwrites_is_restored() {
     let project = middleware_of("1").build_script("storefront-unified-nextjs",
         "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); fs.writeFileSync('.next/x', '1'); \
          fs.writeFileSync('../storefront-middleware/lib/index.js', 'evil'); fs.writeFileSync('../storefront-middleware/lib/more.js', 'evil')",
@@ -471,7 +471,7 @@ fn a_declared_folder_counts_with_links_and_all() {
 }
 
 #[test]
-fn what_is_read_or_written_beside_the_apps_is_told_and_not_kept() {
+fn reads_and_writes_beside_the_apps_are_named_and_the_result_not_cached() {
     let told = |project: &Project, words: &str| {
         let run = project.alokai("store build --store us").succeeds();
         run.stderr_contains(words);
@@ -495,7 +495,7 @@ fn what_is_read_or_written_beside_the_apps_is_told_and_not_kept() {
 }
 
 #[test]
-fn an_empty_folder_that_is_left_over_goes() {
+fn an_empty_folder_that_is_left_over_is_removed() {
     let project = middleware_of("1");
     build(&project, US);
     let folder = project.path(&format!(".out/us/{MIDDLEWARE}/lib/empty"));

@@ -1,4 +1,4 @@
-//! What would happen: selection, tags, and the plan as text and as JSON.
+//! Dry runs: selection, tags, and the plan as text and as JSON.
 
 use serde_json::Value;
 
@@ -92,7 +92,7 @@ fn a_filter_leaves_units_and_what_they_read() {
     assert_eq!(
         tasks("--filter *nextjs-us"),
         ["us/storefront-middleware", "us/storefront-unified-nextjs"],
-        "a frontend reads its middleware's types"
+        "a frontend needs its middleware's types"
     );
     let deploy = "store deploy --all --dry-run --filter storefront-middleware-*";
     let partial = project.alokai(deploy).fails_with(2);
@@ -128,14 +128,14 @@ fn a_dirty_tree_is_refused_unless_the_tag_may_say_so() {
 }
 
 #[test]
-fn what_this_tool_writes_makes_no_tree_dirty() {
+fn files_that_this_program_writes_do_not_make_the_tree_dirty() {
     let project = Project::shop().file(".gitignore", "node_modules\nlib\n.next\n");
     project.commit();
     project.alokai("store compose --all").succeeds();
     project.alokai("store deploy --all --dry-run").succeeds();
     assert!(
         project.git("status --porcelain").contains(".out"),
-        "`.out` is not ignored here"
+        "`.out` must not be ignored in this test"
     );
 }
 
@@ -275,7 +275,7 @@ fn the_entry_of_a_server_is_what_its_start_script_starts() {
 }
 
 #[test]
-fn nothing_to_compose_is_no_success() {
+fn a_project_without_base_apps_is_an_error() {
     let config =
         r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r" } } } }"#;
     let project = Project::new().config(config);
@@ -284,7 +284,7 @@ fn nothing_to_compose_is_no_success() {
 }
 
 #[test]
-fn what_is_probably_not_meant_is_noted() {
+fn probable_mistakes_are_notes() {
     let config = r#"{ "stores": {
         "fashion": { "ignorePaths": ["*.txt"] },
         "su": { "deployment": { "projectName": "a", "cloudRegion": "r" } },
@@ -312,7 +312,7 @@ fn a_dirty_env_file_is_better_ignored_than_committed() {
 }
 
 #[test]
-fn a_project_without_deployable_stores_is_no_success() {
+fn a_project_without_deployable_stores_is_an_error() {
     let project = Project::shop().config(r#"{ "stores": {} }"#);
     let run = project.alokai("store deploy --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));

@@ -1,4 +1,4 @@
-//! `.deploy`: what runs by itself, and nothing else.
+//! Pruning: `.deploy` runs by itself and has no other files.
 
 use std::path::Path;
 use std::process::Command;
@@ -50,8 +50,8 @@ fn started(folder: &Path, entry: &str) -> String {
     output_of(Command::new("node").arg(entry).current_dir(folder))
 }
 
-/// A standalone output in which app and root have different versions of one package, and a
-/// link between two places that move against each other.
+/// A standalone output in which the app and the root have different versions of a package, with a
+/// link between two folders whose relative path changes.
 const CONFLICT: &str = r"
 const fs = require('fs'), path = require('path');
 const app = path.join('.next/standalone', path.relative(path.resolve('../../..'), process.cwd()));
@@ -126,7 +126,7 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
                  "optionalDependencies": { "not-for-this-system": "1" } }"#,
         )
         .file("apps/storefront-middleware/src/index.js", "console.log(require('a'), require('b'), require('@acme/tools'))")
-        // Not a lock file that can be followed, so what is installed is in no key.
+        // This lock file cannot be used, so installed packages are not in a key.
         .file("package-lock.json", "{}")
         .file("node_modules/a/package.json", &package("a", "1", r#""b": "2""#))
         .file("node_modules/a/index.js", "module.exports = require('b')")
@@ -174,7 +174,7 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
 }
 
 #[test]
-fn what_an_earlier_build_left_of_a_source_that_is_gone_is_not_shipped() {
+fn output_of_a_removed_source_is_not_shipped() {
     let build = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
         for (const name of fs.readdirSync('src')) fs.copyFileSync('src/' + name, 'lib/' + name)";
     let project = Project::shop()
@@ -189,7 +189,7 @@ fn what_an_earlier_build_left_of_a_source_that_is_gone_is_not_shipped() {
     assert!(!project.exists(".out/us/storefront-middleware/.deploy/lib/extra.js"));
 }
 
-/// The line of the config that follows its first brace.
+/// Adds a `prune` section to the config.
 fn with_prune(project: Project, prune: &str) -> Project {
     let config = project.read("alokai.config.json");
     let first = format!("{{ \"prune\": {prune},");
@@ -198,7 +198,7 @@ fn with_prune(project: Project, prune: &str) -> Project {
     project
 }
 
-/// A middleware with packages in which a rough list would do harm.
+/// A middleware with packages that a careless drop list breaks.
 fn with_odd_packages() -> Project {
     let package = |name: &str, rest: &str| format!(r#"{{ "name": "{name}", {rest} }}"#);
     Project::shop()
@@ -258,7 +258,7 @@ fn middleware(project: &Project) -> Vec<String> {
 }
 
 #[test]
-fn of_dependencies_goes_what_the_list_names_and_nothing_needs() {
+fn files_on_the_drop_list_that_nothing_needs_are_removed_from_dependencies() {
     let project = with_odd_packages();
     project.commit();
     pruned(&project);
@@ -302,7 +302,7 @@ fn a_package_that_several_need_in_a_second_version_is_there_once() {
             r#"{{ "name": "{name}", "version": "{version}", "main": "index.js", "dependencies": {{ {dependencies} }} }}"#
         )
     };
-    // As pnpm lays it out: every package once, its dependencies beside it as links.
+    // The layout of pnpm: each package once, with its dependencies as links beside it.
     let mut project = Project::shop()
         .file(
             "apps/storefront-middleware/package.json",
@@ -376,7 +376,7 @@ fs.writeFileSync(path.join(app, '.next/server/page.js.map'), 'the app\'s own');
     let project = project.build_script("storefront-unified-nextjs", &(own + build));
     project.commit();
     pruned(&project);
-    // Dropped are `.env.production`, a map, types and a read-me.
+    // `.env.production`, a source map, types and a read-me are dropped.
     let counted = next_is_whole(&project.path(".out/us/storefront-unified-nextjs"));
     assert_eq!(counted, (9, 4));
 }
@@ -418,7 +418,7 @@ fn budgeted(project: Project, small: usize, large: usize) -> Project {
         .file("node_modules/@acme/large/index.js", &" ".repeat(large))
 }
 
-/// What a run said of the middleware's dependencies.
+/// The lines of a run about the middleware's dependencies.
 fn about_sizes(lines: &str) -> String {
     let from = lines
         .lines()
@@ -429,7 +429,7 @@ fn about_sizes(lines: &str) -> String {
 }
 
 #[test]
-fn growth_over_the_budget_is_an_error_that_names_it() {
+fn growth_above_the_budget_is_an_error_that_names_the_packages() {
     let budget = r#"{ "maxSize": { "*": "1 GB", "storefront-middleware": "20 kB" } }"#;
     let project = with_prune(budgeted(Project::shop(), 1000, 5000), budget);
     let run = project.alokai("store deploy --store us --until prune");
@@ -457,7 +457,7 @@ fn growth_over_the_budget_is_an_error_that_names_it() {
     assert_eq!(project.tree(deploy), before);
     assert_eq!(project.tree(".alokai/sizes"), remembered);
 
-    // Without a memory, the largest are named.
+    // Without an earlier size, the largest packages are named.
     project.alokai("store clean").succeeds();
     assert!(!project.exists(".alokai/sizes"));
     let run = project
@@ -466,7 +466,7 @@ fn growth_over_the_budget_is_an_error_that_names_it() {
     insta::assert_snapshot!(run.diagnostic(&project));
     assert!(!project.exists(deploy));
 
-    // A budget for all counts for those that have none of their own.
+    // The budget of `*` applies to apps without their own budget.
     let config = project
         .read("alokai.config.json")
         .replace(r#""*": "1 GB", "storefront-middleware""#, r#""*""#);

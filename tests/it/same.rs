@@ -1,6 +1,6 @@
-//! The same answer from the working tree and from its commit, whatever git converts on the way,
-//! wherever links lead, and however fresh git's index is. Real git makes the commits, checks
-//! them out, and says whether a tree is clean.
+//! A clean working tree and its commit give the same answer, for all conversions of git, all
+//! targets of links and every state of git's index. Real git makes the commits, checks them out,
+//! and decides whether a tree is clean.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use alokai::overlay::{File, Problem};
 
 use crate::support::{FRONTEND, Project, Random, git};
 
-/// How many projects the comparisons are tried on.
+/// The number of projects that are compared.
 const PROJECTS: u64 = 60;
 
 const CONFIG: &str = r#"{ "stores": {
@@ -48,7 +48,7 @@ const PATHS: [&str; 12] = [
     "packages/theme/dist/kept.js",
 ];
 
-/// What git ignores, apart from `kept.js`.
+/// Paths that git ignores, except `kept.js`.
 const IGNORED: [&str; 7] = [
     "apps/web/dist/x.js",
     "apps/web/.env",
@@ -71,7 +71,7 @@ const ATTRIBUTES: [&str; 9] = [
     "*.bin filter=unknown",
 ];
 
-/// Targets that can be composed wherever a link to them lies.
+/// Link targets that can be composed from every place.
 const GOOD_TARGETS: [&str; 6] = [
     "sub/d.txt",
     "../../packages/theme",
@@ -92,7 +92,8 @@ const TARGETS: [&str; 8] = [
     "../../.env",
 ];
 
-/// Targets with `..` behind a name, which is not the folder above where the name is a link.
+/// Targets with `..` after a name. If the name is a link, `..` is not the folder that contains the
+/// name.
 const DETOURS: [&str; 3] = [
     "sub/../a.txt",
     "theme/../other/o.txt",
@@ -115,7 +116,7 @@ fn link(root: &Path, path: &str, target: &str) {
     std::os::unix::fs::symlink(target, path).unwrap();
 }
 
-/// A random project, committed, and perhaps checked out again elsewhere.
+/// A random project that is committed and sometimes cloned.
 struct World {
     folder: tempfile::TempDir,
     root: PathBuf,
@@ -174,7 +175,7 @@ impl World {
         }
         ignored(&root);
         commit(&root, "first");
-        // Attributes that came later than what they are about.
+        // Attributes that are committed after the files to which they apply.
         if random.once_in(3) {
             attributes(&root, random);
             git(&root, &["add", ".gitattributes"]);
@@ -190,7 +191,7 @@ impl World {
         world
     }
 
-    /// A fresh clone: what lies in it is what git makes of the commit.
+    /// A fresh clone: its files are what git checks out of the commit.
     fn check_out(&mut self, settings: &[(&str, &str)]) {
         let to = self.folder.path().canonicalize().unwrap().join("clone");
         let mut arguments = vec!["clone".to_owned(), "--quiet".to_owned()];
@@ -261,7 +262,8 @@ fn commit(root: &Path, message: &str) {
     git(root, &["commit", "--quiet", "--allow-empty", "-m", message]);
 }
 
-/// Everything that a snapshot lists: identities and modes by path, and the paths with problems.
+/// All that a snapshot lists: the content id and the mode of each path, and the paths with
+/// problems.
 type Listing = (BTreeMap<String, String>, BTreeSet<String>);
 
 fn listing(snapshot: &Snapshot) -> Listing {
@@ -306,7 +308,7 @@ fn of_working_tree(root: &Path) -> Listing {
     listing(&Snapshot::working_tree(root, &repository).unwrap())
 }
 
-/// Sets another time on every file that git tracks.
+/// Changes the time of every file that git tracks.
 fn touch(root: &Path) {
     for path in git(root, &["ls-files", "-z"]).split_terminator('\0') {
         let path = root.join(path);
@@ -385,7 +387,7 @@ fn a_clean_working_tree_answers_as_its_commit_does() {
         );
         let diff = across_revisions(root, "us", ("HEAD", None), None).unwrap();
         assert!(diff.files.is_empty(), "seed {seed}: {:?}", diff.files);
-        // An edit means the same before and after its commit.
+        // An edit gives the same answer before and after its commit.
         git(root, &["add", "--renormalize", "."]);
         git(
             root,
@@ -422,7 +424,7 @@ const POINTERS: [(&str, &str); 2] = [
 ];
 
 #[test]
-fn what_a_filter_has_made_is_composed_and_is_no_change() {
+fn filtered_content_is_composed_and_is_not_a_change() {
     let project = Project::shop();
     configure(&project, &POINTERS);
     configure(&project, &[("core.autocrlf", "true")]);
@@ -454,14 +456,14 @@ fn what_a_filter_has_made_is_composed_and_is_no_change() {
         );
         assert_eq!(composed("crlf.txt"), "one\r\ntwo\r\n", "{step}");
         project.alokai("store compose --all --check").succeeds();
-        // Nothing is dirty for git, so there is nothing to refuse.
+        // Git sees a clean tree, so the deploy is not refused.
         let revision = Repository::open(project.root())
             .unwrap()
             .revision()
             .unwrap();
         assert_eq!(revision.dirty, Vec::<String>::new(), "{step}");
     }
-    // A difference is told in what git stores: one line, and not each for its end.
+    // The diff compares what git stores: one line differs, and not every line for its line ending.
     project.write(&format!("apps/{FRONTEND}/crlf.txt"), b"one\r\nthree\r\n");
     let diff = "store diff us --since HEAD --json";
     let told = project.alokai(diff).succeeds().json();

@@ -1,4 +1,4 @@
-//! Questions and dry runs write nothing: not a byte, not a time.
+//! Queries and dry runs write nothing, not even a timestamp.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::Project;
 
-/// Everything in a folder, with what any writing would change. Nobody can set `ctime` back.
+/// All entries of a folder with the metadata that a write changes. `ctime` cannot be set back.
 fn everything(root: &Path) -> BTreeMap<String, String> {
     let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
     let look = |entry: walkdir::DirEntry| {
@@ -50,7 +50,7 @@ const QUESTIONS: [&str; 17] = [
 ];
 
 #[test]
-fn questions_and_dry_runs_write_nothing() {
+fn queries_and_dry_runs_write_nothing() {
     let project = Project::shop();
     let ask = |state: &str| {
         let before = everything(project.root());
@@ -65,15 +65,18 @@ fn questions_and_dry_runs_write_nothing() {
     let broken = ".alokai/cache/entries/broken.json";
     project.write(broken, b"{ no entry");
     ask("built");
-    // Files that are gone, while results are kept.
+    // The files are removed; the cache still has the results.
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     ask("kept");
     project.alokai("cache gc").succeeds();
-    assert!(!project.exists(broken), "a collection removes it");
+    assert!(
+        !project.exists(broken),
+        "a collection removes the broken entry"
+    );
 }
 
 #[test]
-fn a_run_that_has_waited_decides_everything_anew() {
+fn a_run_that_waited_for_the_lock_plans_again() {
     let project = Project::shop();
     let address = |port: u16| format!("CLI_DOCKER_REGISTRY_URL=127.0.0.1:{port}\n");
     project.write(".env", address(1).as_bytes());
@@ -89,7 +92,7 @@ fn a_run_that_has_waited_decides_everything_anew() {
         line.clear();
         assert!(told.read_line(&mut line).unwrap() > 0, "it does not wait");
     }
-    // Meanwhile another store has changed, and another registry is meant.
+    // Meanwhile another store changes, and the config names another registry.
     project.write(texts, b"texts of us\n");
     let texts = "apps/stores/fashion/stores/eu/storefront-unified-nextjs/texts.txt";
     project.write(texts, b"other texts of eu\n");

@@ -1,4 +1,4 @@
-//! Reading: by tag and digest, in bounds, and never something else than was asked for.
+//! Reading: by tag and by digest, within limits, and never other content than requested.
 
 use alokai::oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
 use alokai::registry::{Client, Error, Sent, Source};
@@ -6,7 +6,7 @@ use alokai::registry::{Client, Error, Sent, Source};
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
 
-/// Fails unless a registry has sent other content than was asked for.
+/// Fails unless the error says that the registry sent other content than requested.
 #[track_caller]
 fn is_mismatch(error: &Error) {
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
@@ -63,7 +63,7 @@ async fn a_blob_may_be_named_by_sha512() {
     let path = folder.path().join("layer");
     client.download("a", &blob, &path).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    // From the file too, which is hashed on its way.
+    // An upload from the file, which is hashed while it is sent.
     let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
     other
         .put_blob("a", &blob, Source::File(&path), None)
@@ -81,11 +81,10 @@ async fn a_blob_may_be_named_by_sha512() {
 }
 
 #[tokio::test]
-async fn what_is_not_what_was_asked_for_is_refused() {
+async fn content_with_another_digest_is_refused() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(1000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(1000).await;
     let digest = Descriptor::of(MANIFEST, &image.manifest).digest.to_string();
     let longer = Before::new(&world.registry.address, |_| Turn::Append);
     let liar = Before::new(&world.registry.address, |_| {
@@ -116,8 +115,8 @@ async fn what_is_not_what_was_asked_for_is_refused() {
         .await
         .unwrap_err();
     is_mismatch(&error);
-    assert!(!path.exists(), "nothing is left behind");
-    // One that is as long, but of other content.
+    assert!(!path.exists(), "no partial file is left");
+    // A blob of the same length with other content.
     let mut other = image.layer.clone();
     other.digest = alokai::oci::Digest::of(b"other");
     let swapped = image.layer.digest.to_string();
@@ -131,15 +130,14 @@ async fn what_is_not_what_was_asked_for_is_refused() {
         .await
         .unwrap_err();
     is_mismatch(&error);
-    assert!(!path.exists(), "nothing is left behind");
+    assert!(!path.exists(), "no partial file is left");
 }
 
 #[tokio::test]
 async fn a_download_is_taken_up_where_it_broke() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(600_000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(600_000).await;
     let whole = std::fs::read(image.path()).unwrap();
     let path = image.folder.path().join("read");
     for kilobytes in [20, 64, 300] {
@@ -157,14 +155,14 @@ async fn a_download_is_taken_up_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_server_that_knows_no_ranges_gives_all_of_it_again() {
+async fn a_server_without_ranges_sends_the_whole_blob_again() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(300_000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(300_000).await;
     let path = image.folder.path().join("read");
     for status in [200, 206, 416] {
-        // What breaks at first is taken up with a part, which is refused, or another.
+        // After a break the rest is requested with a range, which is refused or answered with
+        // another one.
         let asked = std::sync::atomic::AtomicUsize::new(0);
         let proxy = Before::new(&world.registry.address, move |seen| {
             let is_blob = seen.is("GET", "/blobs/") && seen.authorization.is_some();
@@ -213,15 +211,14 @@ async fn a_download_that_is_dropped_leaves_nothing_behind() {
 async fn credentials_do_not_follow_a_redirect_to_another_host() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(1000);
-    image.push(&world.direct(), repository).await.unwrap();
-    // Another host, as far as credentials go: the port is another.
+    world.pushed(1000).await;
+    // Another port counts as another host for credentials.
     let layer = "what the storage has".to_owned();
     let blob = Descriptor::of(LAYER, layer.as_bytes());
     let body = layer.clone();
     let storage = Before::new("127.0.0.1:9", move |seen| {
         if seen.target == "/refuses" {
-            // A challenge of another host is nobody's business.
+            // A challenge of another host is ignored.
             let realm = format!("Bearer realm=\"http://{}/token\"", seen.host);
             return Turn::Answer(401, vec![("www-authenticate", realm)], String::new());
         }
@@ -237,7 +234,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
         Turn::Pass
     });
     let client = world.through(&proxy.address, QUICK);
-    // It learns how to log in.
+    // The client gets a challenge.
     client.check().await.unwrap();
     assert_eq!(
         client.blob(repository, &blob).await.unwrap(),

@@ -1,4 +1,4 @@
-//! A project to test with, a way to run the program in it, and the world by its addresses.
+//! Test support: projects, runs of the program, and the services that it talks to.
 
 mod containers;
 mod entries;

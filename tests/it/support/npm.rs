@@ -7,8 +7,7 @@ use alokai::oci::Digest;
 
 use super::output_of;
 
-/// The folder where packages are installed (`<name>@<version>`): once for all tests, each of
-/// which is a process of its own.
+/// The folder in which packages (`<name>@<version>`) are installed, once for all test processes.
 pub fn installed(packages: &[&str]) -> PathBuf {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let all = packages.join(" ");

@@ -1,4 +1,4 @@
-//! Servers that tell what came to them: whatever it is, in full.
+//! Servers that record all requests in full.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::web::{on_loopback, serve_all};
 
-/// What a [`Recorder`] answers: status, headers, body.
+/// The answer of a [`Recorder`]: status, headers, body.
 pub type Reply = (u16, Vec<(&'static str, String)>, String);
 
 type Rule = Box<dyn Fn(&Method, &Uri) -> Reply + Send + Sync>;
@@ -21,7 +21,7 @@ struct Shared {
     seen: Mutex<Vec<String>>,
 }
 
-/// Keeps every request as text: its first line, headers and body.
+/// A server that records each request as text: its first line, headers and body.
 pub struct Recorder {
     /// Host and port.
     pub address: String,
@@ -50,7 +50,7 @@ impl Recorder {
         self.state.seen.lock().expect("no panic").clone()
     }
 
-    /// Requests that begin so.
+    /// The number of requests that start with a text.
     pub fn count(&self, beginning: &str) -> usize {
         let seen = self.seen();
         seen.iter()
@@ -58,7 +58,7 @@ impl Recorder {
             .count()
     }
 
-    /// Whether that came in any of them.
+    /// Whether any request contains the secret.
     pub fn knows(&self, secret: &str) -> bool {
         self.seen().iter().any(|text| text.contains(secret))
     }
@@ -82,7 +82,8 @@ async fn record(
     answer.body(body.into()).expect("an answer")
 }
 
-/// A SOCKS 5 proxy, which leads everybody to one place and keeps the names that it was asked for.
+/// A SOCKS 5 proxy that connects all clients to one address and records the names that they ask
+/// for.
 pub struct Socks {
     pub address: String,
     names: Arc<Mutex<Vec<String>>>,
@@ -107,13 +108,13 @@ impl Socks {
         }
     }
 
-    /// Names that connections were asked for.
+    /// The host names of all requested connections.
     pub fn names(&self) -> Vec<String> {
         self.names.lock().expect("no panic").clone()
     }
 }
 
-/// One connection, as RFC 1928 has it: greeting, request, and then bytes both ways.
+/// One connection as in RFC 1928: greeting, request, and then bytes in both directions.
 async fn through(
     mut near: TcpStream,
     upstream: &str,

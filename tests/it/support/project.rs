@@ -1,4 +1,4 @@
-//! A small project in a folder of its own, built up as a case needs it.
+//! A small project in its own folder, which each test builds up.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::run::{Arguments, Run, output_of};
 
-/// A project in a temporary folder, in a git repository of its own.
+/// A project in a temporary folder with its own git repository.
 pub struct Project {
     _folder: Option<tempfile::TempDir>,
     root: PathBuf,
     environment: Vec<(String, String)>,
 }
 
-/// A middleware whose build is a line of node, and that answers with its store's name.
+/// The build script of a middleware, which copies its source.
 const MIDDLEWARE_BUILD: &str = r"
 const fs = require('fs');
 fs.mkdirSync('lib', { recursive: true });
@@ -28,8 +28,8 @@ const MIDDLEWARE: &str = r"
 require('http').createServer((_, answer) => answer.end('middleware\n')).listen(process.env.PORT || 4000);
 ";
 
-/// A frontend whose build makes what Next.js's standalone output looks like, nested as deep as
-/// the app lies below the project.
+/// The build script of a frontend, which writes a folder like Next.js's standalone output, nested
+/// as deep as the app is below the project.
 const FRONTEND_BUILD: &str = r"
 const fs = require('fs'), path = require('path');
 const root = path.resolve('../../..');
@@ -46,7 +46,7 @@ fs.writeFileSync(path.join(app, 'server.js'),
 ";
 
 impl Project {
-    /// A repository with nothing but a config without stores.
+    /// A repository with a config that has no stores.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder
@@ -63,7 +63,7 @@ impl Project {
         }
     }
 
-    /// A project in a folder that somebody else looks after.
+    /// A project in a folder that the caller owns.
     pub fn at(root: PathBuf) -> Self {
         Self {
             _folder: None,
@@ -72,13 +72,13 @@ impl Project {
         }
     }
 
-    /// Two base apps, Playwright's tests, a template `fashion` and under it `us` and `eu`;
-    /// committed. Every build is a line of node.
+    /// Two base apps, Playwright's tests, and a template `fashion` with the stores `us` and `eu`;
+    /// committed. Every build is a short script of Node.
     pub fn shop() -> Self {
         Self::shop_named("acme")
     }
 
-    /// The same, with another beginning of the console's project names.
+    /// The same with another prefix of the project names in the console.
     pub fn shop_named(name: &str) -> Self {
         let project = Self::new()
             .config(&shop_config(name))
@@ -128,7 +128,7 @@ impl Project {
         self.file("alokai.config.json", content)
     }
 
-    /// Writes the `package.json` of a base app, with these scripts.
+    /// Writes the `package.json` of a base app with these scripts.
     pub fn app(self, name: &str, scripts: &str) -> Self {
         let package = format!("{{\n  \"name\": \"{name}\",\n  \"scripts\": {{ {scripts} }}\n}}\n");
         self.file(&format!("apps/{name}/package.json"), &package)
@@ -153,7 +153,7 @@ impl Project {
         self.file(&path, &format!("{manifest:#}"))
     }
 
-    /// Makes a link.
+    /// Makes a symbolic link.
     pub fn link(self, path: &str, target: &str) -> Self {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().expect("below the project")).expect("folders");
@@ -161,7 +161,7 @@ impl Project {
         self
     }
 
-    /// Declares variables of an app, in `build.env`.
+    /// Declares variables of an app in `build.env`.
     pub fn env_of(self, app: &str, patterns: &[&str]) -> Self {
         self.setting("build", &json!({ "env": { app: patterns } }))
     }
@@ -215,7 +215,7 @@ impl Project {
         self.git(&["commit", "--quiet", "--message", message]);
     }
 
-    /// A clone with so many commits of its history.
+    /// A clone with this many commits of the history.
     pub fn shallow_clone(&self, depth: &str) -> Self {
         let clone = Self::new();
         std::fs::remove_dir_all(&clone.root).expect("an empty project");
@@ -247,7 +247,7 @@ impl Project {
         self.path(path).symlink_metadata().is_ok()
     }
 
-    /// Every file below a folder with its content; links with their target.
+    /// Every file below a folder with its content, and every link with its target.
     pub fn tree(&self, folder: &str) -> BTreeMap<String, String> {
         let root = self.path(folder);
         let mut tree = BTreeMap::new();
@@ -270,7 +270,7 @@ impl Project {
         tree
     }
 
-    /// Runs the program in the project to its end.
+    /// Runs the program in the project and waits for its end.
     pub fn alokai(&self, arguments: impl Arguments) -> Run {
         self.command(arguments)
             .output()
@@ -285,7 +285,7 @@ impl Project {
         command.spawn().expect("the program starts")
     }
 
-    /// The program, in an environment that says nothing of this machine's user.
+    /// The program in an environment without settings of this machine's user.
     pub fn command(&self, arguments: impl Arguments) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_alokai"));
         command
@@ -294,7 +294,7 @@ impl Project {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.root.with_file_name(".home"))
-            // What it says of itself would stand among what scripts print, on some days.
+            // npm's notice of a new version appears on some days in the output of scripts.
             .env("npm_config_update_notifier", "false")
             .stdin(Stdio::null());
         for (name, value) in &self.environment {

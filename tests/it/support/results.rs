@@ -1,4 +1,4 @@
-//! What a build says of its results, and where they lie.
+//! Results of builds: in events, in the summary and in the cache.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::{Arguments, Project, Run};
 pub const MIDDLEWARE: &str = "storefront-middleware";
 pub const FRONTEND: &str = "storefront-unified-nextjs";
 
-/// Events of a run with `--json`.
+/// The events of a run with `--json`.
 pub fn events(run: &Run) -> Vec<Value> {
     let lines = run.stdout.lines();
     lines
@@ -18,7 +18,7 @@ pub fn events(run: &Run) -> Vec<Value> {
         .collect()
 }
 
-/// Stages that a run with `--json` has begun.
+/// The stages that a run with `--json` started.
 pub fn begun(run: &Run) -> Vec<String> {
     let events = events(run).into_iter();
     let begun = events.filter(|event| event["event"] == "stage-started");
@@ -27,7 +27,7 @@ pub fn begun(run: &Run) -> Vec<String> {
         .collect()
 }
 
-/// Rows of the summary, by unit.
+/// The rows of the summary by unit.
 pub fn rows(run: &Run) -> BTreeMap<String, Value> {
     let events = events(run);
     let summary = events
@@ -42,14 +42,14 @@ pub fn rows(run: &Run) -> BTreeMap<String, Value> {
     units.iter().map(row).collect()
 }
 
-/// `miss`, `hit` or `reused from …`, by unit.
+/// The result of each unit: `miss`, `hit` or `reused from …`.
 pub fn results(run: &Run) -> BTreeMap<String, String> {
     let rows = rows(run).into_iter();
     rows.map(|(unit, row)| (unit, row["cache"].as_str().unwrap_or("none").to_owned()))
         .collect()
 }
 
-/// Builds stores, with events.
+/// Builds with `--json`. Fails unless the build succeeds.
 #[track_caller]
 pub fn build(project: &Project, more: impl Arguments) -> Run {
     let arguments = [&["store", "build", "--json"], &*more.words()].concat();
@@ -74,8 +74,9 @@ pub fn build_middleware(project: &Project) -> String {
 pub fn middleware_of(expression: &str) -> Project {
     let script = format!(
         "const fs = require('fs'); const path = require('path'); \
-         const read = (file) => fs.readFileSync(file, 'utf8'); const value = {expression}; \
-         fs.mkdirSync('lib', {{ recursive: true }}); fs.writeFileSync('lib/index.js', String(value))"
+         const read = (file) => fs.readFileSync(file, 'utf8'); \
+         fs.mkdirSync('lib', {{ recursive: true }}); const value = {expression}; \
+         fs.writeFileSync('lib/index.js', String(value))"
     );
     Project::shop().build_script(MIDDLEWARE, &script)
 }
@@ -86,14 +87,14 @@ pub fn built_value(project: &Project) -> String {
     project.read(&format!(".out/us/{MIDDLEWARE}/lib/index.js"))
 }
 
-/// Forgets what is in place, so that only the cache knows.
+/// Removes composed files and results, so that only the cache is left.
 pub fn forget(project: &Project) {
     for folder in [".out", ".alokai/results", ".alokai/manifests"] {
         std::fs::remove_dir_all(project.path(folder)).expect("it is there");
     }
 }
 
-/// The entry of a unit's build, as it lies in the cache.
+/// The entry of a unit's build in the cache.
 pub fn entry_of(project: &Project, maker: &str) -> (PathBuf, Value) {
     let folder = project.path(".alokai/cache/entries");
     for file in std::fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! Real HTTP servers in the test's own process: the console, and a registry with faults.
+//! HTTP servers in the process of the test: the console, and a registry with faults.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -50,7 +50,7 @@ pub(super) fn serve_all<Extracted: 'static, State: Send + Sync + 'static>(
     serve(router.with_state(Arc::clone(state))).to_string()
 }
 
-/// One request as the console got it.
+/// A request to the console.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -59,7 +59,7 @@ pub struct Request {
     pub body: Value,
 }
 
-/// The console: answers every PATCH as told, and keeps it.
+/// A console that records each PATCH and gives the same answer to all.
 pub struct Console {
     pub address: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -117,7 +117,7 @@ async fn record(
         content_type: content_type.unwrap_or_default(),
         body: serde_json::from_slice(&body).expect("JSON"),
     });
-    // What a careless server does: it repeats what it was sent.
+    // A careless server repeats the request in its answer.
     let sent = String::from_utf8_lossy(&body);
     (answer.status, answer.body.replace("{{request}}", &sent))
 }
@@ -130,7 +130,7 @@ pub struct FaultyRegistry {
 struct Fault {
     upstream: String,
     status: StatusCode,
-    /// Only from this method on this part of the path.
+    /// The method and a part of the path of the requests that fail.
     method: Method,
     part: String,
     body: String,
@@ -138,7 +138,7 @@ struct Fault {
 }
 
 impl FaultyRegistry {
-    /// Passes everything on to `upstream`, but for `method` on paths with `part`.
+    /// Passes all requests on to `upstream`, except `method` on paths with `part`.
     pub fn before(upstream: &str, method: &str, part: &str, status: u16, body: &str) -> Self {
         let fault = Fault {
             upstream: upstream.to_owned(),
@@ -179,7 +179,8 @@ async fn pass(
         .await
         .expect("a body");
     let url = format!("http://{}{uri}", fault.upstream);
-    // With the host that the client named, so that the registry's own links lead through here.
+    // The request keeps the host of the client, so that links of the registry lead through this
+    // proxy.
     let sent = fault
         .client
         .request(method, url)
