@@ -8,7 +8,7 @@ use tar::EntryType;
 
 use super::base::FolderAttributes;
 use super::members::{TarMember, TarReader};
-use virtual_path::{self as path, MOST_LINKS, PathKind};
+use virtual_path::{self as path, MOST_LINKS, PathNode};
 
 /// Bytes of the largest `etc/passwd` or `etc/group` that is read.
 const ACCOUNTS: u64 = 1 << 20;
@@ -198,7 +198,7 @@ impl LayerStack {
         let look = |place: &Path| {
             let place = place.to_str().unwrap_or_default().trim_start_matches('/');
             let target = self.link(place);
-            Ok(target.map_or(PathKind::Folder, |target| PathKind::Link(target.into())))
+            Ok(target.map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
         };
         let found = path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
         Some(found.to_str()?.trim_start_matches('/').to_owned())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::{BaseTree, FileOwner, TreeContent, TreeEntry};
-use virtual_path::{self as path, PathKind};
+use virtual_path::{self as path, PathNode};
 
 /// How many links a path may lead over, as the engine has it.
 const MOST_LINKS: usize = 255;
@@ -185,7 +185,7 @@ pub(super) fn resolve<'a>(
     let clean = Path::new("/").join(rest.join("/"));
     let look = |place: &Path| {
         let place = place.to_str().unwrap_or_default().trim_start_matches('/');
-        Ok(link(place).map_or(PathKind::Folder, |target| PathKind::Link(target.into())))
+        Ok(link(place).map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
     };
     let resolved = path::resolve(&clean, MOST_LINKS, look)
         .map_err(|_| format!("`{path}` leads over too many links"))?;
