@@ -38,7 +38,7 @@ for (const [folder, content] of Object.entries(packages)) {
 }
 ";
 
-/// Validates a document with the library of CycloneDX.
+/// Validates a document with the library of `CycloneDX`.
 const VALIDATE: &str = r"
 const { Validation, Spec } = require('@cyclonedx/cyclonedx-library');
 const text = require('fs').readFileSync(0, 'utf8');

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::deploy::unique;
-use crate::support::{Project, base_layout, base_reference, docker, is_there, registry};
+use crate::deploy::{Unique, unique};
+use crate::support::{Project, Registry, base_layout, base_reference, docker, is_there, registry};
 
 const DEPLOY: &str = "store deploy --store us --until push";
 
@@ -167,6 +167,11 @@ fn a_named_pipe_in_an_image_is_an_error_and_not_opened() {
     run.stderr_contains("neither file, folder nor link");
 }
 
+/// The registry, the base image in it, and a name that no other test has.
+fn world(name: &'static str) -> Option<(Registry, String, Unique)> {
+    Some((registry()?, base_reference()?, unique(name)))
+}
+
 /// The Dockerfile of a frontend with one more instruction, in line 3.
 fn with_instruction(base: &str, instruction: &str) -> String {
     format!(
@@ -176,10 +181,9 @@ fn with_instruction(base: &str, instruction: &str) -> String {
 
 #[test]
 fn both_builders_use_the_same_base_image() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+    let Some((registry, base, name)) = world("both") else {
         return;
     };
-    let name = unique("both");
     let dockerfile = with_instruction(&base, "RUN id -u");
     let project = Project::shop_named(&name)
         .setting("image", &json!({ "base": base }))
@@ -196,10 +200,9 @@ fn both_builders_use_the_same_base_image() {
 
 #[test]
 fn an_instruction_that_is_refused_late_is_left_to_docker() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+    let Some((registry, base, name)) = world("late") else {
         return;
     };
-    let name = unique("late");
     let dockerfile = with_instruction(&base, "STOPSIGNAL SIGRTMIN+3");
     let project = Project::shop_named(&name).dockerfile(&dockerfile);
     project.commit();

@@ -263,7 +263,7 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
     let before = project.tree(".out");
     project.write(
         "apps/storefront-unified-nextjs/large.bin",
-        &vec![1; 3_000_000],
+        vec![1; 3_000_000],
     );
     let run = project.alokai("store compose --all").fails_with(1);
     let text = run.diagnostic(&project);

@@ -480,7 +480,7 @@ fn executable_bits_come_from_the_index_where_git_does_not_trust_the_disk() {
     let project = Project::shop();
     configure(&project, &[("core.fileMode", "false")]);
     let large = format!("apps/{FRONTEND}/large.bin");
-    project.write(&large, &vec![0; 3 << 20]);
+    project.write(&large, vec![0; 3 << 20]);
     project.commit();
     let script = format!("apps/{FRONTEND}/build.js");
     project.git(&["update-index", "--chmod=+x", &script]);

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use super::Project;
 
 /// The arguments of a command: one line, which is split at its spaces, or a list of words.
-pub trait Arguments {
+pub trait Arguments: Copy {
     fn words(&self) -> Vec<&str>;
 }
 
@@ -29,7 +29,7 @@ impl Arguments for &[&str] {
 
 impl Arguments for &Vec<&str> {
     fn words(&self) -> Vec<&str> {
-        self.to_vec()
+        (*self).clone()
     }
 }
 
