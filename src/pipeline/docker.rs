@@ -179,7 +179,11 @@ pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
 }
 
 /// Makes sure that the engine has a base image, pulling it if need be, and says what it is.
-pub async fn provide(docker: &Docker, image: &str, context: &Services) -> Result<PinnedBase, Error> {
+pub async fn provide(
+    docker: &Docker,
+    image: &str,
+    context: &Services,
+) -> Result<PinnedBase, Error> {
     if image.starts_with("oci:") {
         return Err(Error::Base {
             image: image.to_owned(),

@@ -11,6 +11,7 @@
 mod support;
 
 mod attestations;
+mod book;
 mod broken;
 mod build;
 mod cache;

@@ -174,7 +174,7 @@ impl World {
     }
 
     /// Pushes a new image with a layer of this many bytes through a proxy.
-    async fn push(&self, address: &str, limits: RetryLimits, length: usize) -> Pushed<'_> {
+    async fn push(&self, address: &str, limits: TransferLimits, length: usize) -> Pushed<'_> {
         let image = Image::new(length);
         let client = self.through(address, limits);
         let result = image.push(&client, &self.repository).await;

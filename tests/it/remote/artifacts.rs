@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::process::Command;
 
-use ring::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::{digest, hmac};
 use serde_json::Value;
 
 use super::{KEY, TEAM};
