@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::cache::Change;
+use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
 
 /// The stages of `deploy`, in order.
@@ -154,7 +154,7 @@ pub enum Miss {
     /// The inputs differ from those of the last result.
     Changed {
         /// The differences.
-        changes: Vec<Change>,
+        changes: Vec<InputChange>,
     },
 }
 
@@ -183,7 +183,11 @@ impl Miss {
                 lines.collect::<String>()
             );
         }
-        let shown: Vec<_> = changes.iter().take(CHANGES_IN_A_LINE).map(ToString::to_string).collect();
+        let shown: Vec<_> = changes
+            .iter()
+            .take(CHANGES_IN_A_LINE)
+            .map(ToString::to_string)
+            .collect();
         let more = match changes.len().saturating_sub(CHANGES_IN_A_LINE) {
             0 => String::new(),
             rest => format!(", and {rest} more (--explain)"),

@@ -1,8 +1,5 @@
 //! The command line. clap reads it with these types.
-#![expect(
-    clippy::doc_markdown,
-    reason = "clap prints these comments as help"
-)]
+#![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::compare::Standing;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
-use crate::plan::{Builder, Selection};
+use crate::plan::{BuilderChoice, Selection};
 
 /// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
 ///
@@ -344,10 +341,7 @@ pub(super) struct BuildOptions {
 }
 
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "options of the command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
 pub(super) struct Work {
     /// Prints the plan without changing anything
     #[arg(long, alias = "dry")]
@@ -424,11 +418,11 @@ pub(super) enum BuilderOption {
 }
 
 impl BuilderOption {
-    pub fn builder(self) -> Builder {
+    pub fn builder(self) -> BuilderChoice {
         match self {
-            Self::Auto => Builder::Auto,
-            Self::Oci => Builder::Oci,
-            Self::Docker => Builder::Docker,
+            Self::Auto => BuilderChoice::Auto,
+            Self::Oci => BuilderChoice::Oci,
+            Self::Docker => BuilderChoice::Docker,
         }
     }
 }

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::arguments::AccessOptions;
 use super::dotenv;
-use crate::cache::RemoteSettings;
+use crate::cache::RemoteCacheSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
-use crate::plan::Surroundings;
+use crate::plan::HostEnvironment;
 use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
@@ -151,7 +151,7 @@ impl Environment {
     }
 
     /// The remote cache of the `TURBO_` variables.
-    pub fn remote(&self) -> Option<RemoteSettings> {
+    pub fn remote(&self) -> Option<RemoteCacheSettings> {
         let seconds = self
             .get("TURBO_REMOTE_CACHE_TIMEOUT")
             .and_then(|text| text.parse().ok());
@@ -163,7 +163,7 @@ impl Environment {
         let api = self.get("TURBO_API");
         // The default address of turbo is a service that requires a team.
         let is_known = api.is_some() || team.is_some() || team_id.is_some();
-        Some(RemoteSettings {
+        Some(RemoteCacheSettings {
             token: self.get(TOKEN).filter(|_| is_known)?.into(),
             api: api.unwrap_or_else(|| "https://vercel.com/api".into()),
             team,
@@ -225,7 +225,7 @@ pub fn surroundings(
     scripts: &ScriptEnvironment,
     node: Option<NodeVersion>,
     sandbox: bool,
-) -> Surroundings {
+) -> HostEnvironment {
     let texts = scripts.all.iter();
     let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
@@ -244,7 +244,7 @@ pub fn surroundings(
         ("platform".into(), platform),
         ("environment".into(), mode.into()),
     ];
-    Surroundings {
+    HostEnvironment {
         environment: texts.collect(),
         tools: tools.into(),
     }

@@ -12,7 +12,7 @@ use super::{answer, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::git::Repository;
-use crate::overlay::{Composer, Layers, Lister, Owner, is_from_base};
+use crate::overlay::{Composer, LayerReader, Layers, Owner, is_from_base};
 use crate::store::{AppName, Store, StoreId};
 
 pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
@@ -21,7 +21,7 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
         tell(&format!("note: {notice}"));
     }
     let repository = Repository::around(&project.root)?;
-    let lister = Lister::new(&project.root, repository.as_ref())?;
+    let lister = LayerReader::new(&project.root, repository.as_ref())?;
     let stores: Vec<&Store> = project.stores.iter().collect();
     let (layers, _) = Composer::new(&project, &lister).layers(&stores, |_, _| None)?;
     if options.json {

@@ -58,7 +58,9 @@ pub enum Error {
     #[error("`--cloud-password-stdin` is given, but standard input has no password")]
     #[diagnostic(
         code(alokai::cli::password),
-        help("pipe the password in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`")
+        help(
+            "pipe the password in: `echo \"$PASSWORD\" | alokai store deploy … --cloud-password-stdin`"
+        )
     )]
     NoPassword,
     /// `compose --check` found differences.

@@ -8,15 +8,15 @@ use super::arguments::{EnvMode, Output, OutputLogs, Select, Work};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
-use crate::cache::{Cache, Remote, RemoteSettings};
+use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
-    self, Access, CACHE, Clients, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
-    forecast,
+    self, Access, CACHE, Interrupt, ProjectLock, RegistryClients, ResultOrigin, RunSummary,
+    ScriptEnvironment, Services, forecast,
 };
-use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
+use crate::plan::{self, BUILD, BuilderChoice, DestinationPlan, Filter, Plan, Request, Script};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -33,7 +33,7 @@ const READER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct RunSetup {
     pub access: Access,
     pub scripts: ScriptEnvironment,
-    pub remote: Option<RemoteSettings>,
+    pub remote: Option<RemoteCacheSettings>,
     /// Whether the config turns the sandbox on.
     pub sandbox: bool,
     /// Messages to print at the start.
@@ -50,7 +50,7 @@ impl RunSetup {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteSettings| oci_distribution::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteCacheSettings| oci_distribution::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
@@ -76,12 +76,12 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
         allow_dirty: false,
         registry: None,
         console: None,
-        builder: Builder::Auto,
+        builder: BuilderChoice::Auto,
         local: false,
         attest: false,
         concurrency: None,
         script: Script::default(),
-        surroundings: plan::Surroundings::default(),
+        surroundings: plan::HostEnvironment::default(),
     })
 }
 
@@ -145,7 +145,7 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
     answer(&format!("{value:#}\n"))
 }
 
-type RunResult = (Summary, Result<(), pipeline::Error>);
+type RunResult = (RunSummary, Result<(), pipeline::Error>);
 
 fn carry_out(
     planned: (Plan, PreparedRun),
@@ -207,9 +207,9 @@ fn under_lock(
     around: RunServices,
 ) -> Result<RunResult, AnyError> {
     let (mut plan, mut prepared) = planned;
-    let lock = match Lock::take(&plan.project, &around.events, &around.interrupt) {
+    let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
-        Err(error) => return Ok((Summary::default(), Err(error))),
+        Err(error) => return Ok((RunSummary::default(), Err(error))),
     };
     if lock.has_waited() {
         prepared = prepare()?;
@@ -219,7 +219,7 @@ fn under_lock(
     Ok(pipeline::run(&Arc::new(plan), &context, &lock))
 }
 
-fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Context, Error> {
+fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Services, Error> {
     let RunServices {
         events,
         interrupt,
@@ -231,7 +231,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
         surroundings,
         ..
     } = prepared;
-    let remote = match surroundings.remote.map(Remote::new).transpose() {
+    let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
             events.notice(format!("the remote cache is not used: {reason}"));
@@ -246,7 +246,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
             "`--env-mode loose`: scripts see variables that are not in their keys, so cached results can be wrong",
         );
     }
-    Ok(Context {
+    Ok(Services {
         started: environment::started(),
         events,
         interrupt,
@@ -254,7 +254,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
         keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
             registry: match &plan.target {
-                Some(Target::Registry { address, .. }) => Some(address.clone()),
+                Some(DestinationPlan::Registry { address, .. }) => Some(address.clone()),
                 _ => None,
             },
             ..surroundings.access
@@ -264,7 +264,7 @@ fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Co
         remote,
         force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
-        clients: Clients::default(),
+        clients: RegistryClients::default(),
         script: other_script(&request),
         sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
             Some(environment::own_program().map_err(|source| Error::Start { source })?)
@@ -324,7 +324,7 @@ fn other_script(request: &Request) -> Option<String> {
     (script != BUILD).then(|| script.clone())
 }
 
-fn table(summary: Summary) -> SummaryTable {
+fn table(summary: RunSummary) -> SummaryTable {
     SummaryTable {
         script: None,
         units: summary
@@ -335,9 +335,9 @@ fn table(summary: Summary) -> SummaryTable {
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
                 cache: row.origin.map(|origin| match origin {
-                    Origin::Script => "miss".into(),
-                    Origin::Cache => "hit".into(),
-                    Origin::Reused(maker) => format!("reused from {maker}"),
+                    ResultOrigin::Script => "miss".into(),
+                    ResultOrigin::Cache => "hit".into(),
+                    ResultOrigin::Reused(maker) => format!("reused from {maker}"),
                 }),
                 was_there: row.was_there,
                 deploy_bytes: row.deploy_size,

@@ -180,7 +180,10 @@ impl<'a> SchemaCheck<'a> {
                 let allowed = choices(schema);
                 if !allowed.is_empty() && !allowed.contains(&text.value.as_ref()) {
                     wrong(
-                        format!("`{}` is not a valid value of {name}", text.value.escape_debug()),
+                        format!(
+                            "`{}` is not a valid value of {name}",
+                            text.value.escape_debug()
+                        ),
                         format!("use one of: {}", allowed.join(", ")),
                     );
                 }

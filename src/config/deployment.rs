@@ -35,7 +35,10 @@ pub fn deployment(
         found.push((
             &["projectName"],
             Problem::new(
-                format!("`{}` is not a valid project name", project_name.escape_debug()),
+                format!(
+                    "`{}` is not a valid project name",
+                    project_name.escape_debug()
+                ),
                 "use lower-case letters, digits and `-`, since the name is part of image names",
             ),
         ));

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::files::{Files, Node};
+use crate::files::{FileTree, PathKind};
 use crate::store::{AppKind, AppName, StoreId};
 use crate::workspace::PackageManager;
 use crate::workspace::folders::WorkspaceGlobs;
@@ -41,7 +41,7 @@ pub struct ProjectFolders {
 }
 
 /// Reads the folder tree of the project in `root`.
-pub fn scan(files: &dyn Files, root: &Path) -> Result<ProjectFolders, Error> {
+pub fn scan(files: &dyn FileTree, root: &Path) -> Result<ProjectFolders, Error> {
     let mut found = ProjectFolders::default();
     let mut problems = Vec::new();
     let apps = root.join("apps");
@@ -105,7 +105,7 @@ pub fn scan(files: &dyn Files, root: &Path) -> Result<ProjectFolders, Error> {
 }
 
 /// Finds the packages of the workspace. Folders in `apps/` are apps or stores.
-fn packages(files: &dyn Files, root: &Path, found: &mut ProjectFolders) -> Result<(), Error> {
+fn packages(files: &dyn FileTree, root: &Path, found: &mut ProjectFolders) -> Result<(), Error> {
     let field = found.root.package_manager.as_deref();
     let manager = PackageManager::detect(files, root, field);
     let pnpm = manager == Ok(PackageManager::Pnpm);
@@ -155,7 +155,7 @@ fn broken(error: &Error) -> Problem {
 }
 
 fn stores(
-    files: &dyn Files,
+    files: &dyn FileTree,
     root: &Path,
     folder: &str,
     parent: Option<&StoreId>,
@@ -192,7 +192,7 @@ fn stores(
 /// are left out. Links are not followed, since a link upwards would make a store its own parent;
 /// a link to a folder is a problem.
 fn subfolders(
-    files: &dyn Files,
+    files: &dyn FileTree,
     folder: &Path,
     problems: &mut Vec<Problem>,
 ) -> Result<Vec<String>, Error> {
@@ -212,9 +212,9 @@ fn subfolders(
         if name.starts_with('.') || name == "node_modules" {
             continue;
         }
-        if node == Node::Folder {
+        if node == PathKind::Folder {
             names.push(name);
-        } else if node == Node::Link && files.is_folder(&path) {
+        } else if node == PathKind::Link && files.is_folder(&path) {
             problems.push(Problem::new(
                 format!(
                     "`{}` is a link to a folder, but apps and stores must be real folders",

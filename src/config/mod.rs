@@ -23,7 +23,7 @@ pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection};
 
-use crate::files::{Disk, Files};
+use crate::files::{DiskFiles, FileTree};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
 use crate::workspace::{PackageManager, UnknownManager};
 use oci::Platform;
@@ -131,14 +131,15 @@ impl Project {
 
     /// Reads the project in `root` from disk.
     pub fn load(root: &Path) -> Result<Self, Error> {
-        Self::load_from(&Disk, root)
+        Self::load_from(&DiskFiles, root)
     }
 
     /// Reads the project in `root` from the working tree or from a commit.
-    pub fn load_from(files: &dyn Files, root: &Path) -> Result<Self, Error> {
+    pub fn load_from(files: &dyn FileTree, root: &Path) -> Result<Self, Error> {
         let path = root.join(FILE);
         let read = files.read(&path).and_then(|text| {
-            String::from_utf8(text).map_err(|_| std::io::Error::other("the file is not valid UTF-8"))
+            String::from_utf8(text)
+                .map_err(|_| std::io::Error::other("the file is not valid UTF-8"))
         });
         let text = read.map_err(|source| Error::Read {
             path: path.clone(),
@@ -159,7 +160,7 @@ impl Project {
     /// The package manager of the project.
     pub fn package_manager(&self) -> Result<PackageManager, UnknownManager> {
         let field = self.package.package_manager.as_deref();
-        PackageManager::detect(&Disk, &self.root, field)
+        PackageManager::detect(&DiskFiles, &self.root, field)
     }
 
     /// The base app with this name.

@@ -218,7 +218,8 @@ impl Resolver<'_> {
         let is_odd = |c: char| c.is_whitespace() || c.is_control();
         if base.is_empty() || base.contains(is_odd) {
             let message = format!("`{}` is not a valid image reference", base.escape_debug());
-            let help = "write a reference as in `FROM`, such as `node:22-alpine`, or `oci:<dir>:<name>`";
+            let help =
+                "write a reference as in `FROM`, such as `node:22-alpine`, or `oci:<dir>:<name>`";
             self.problem(&["image", "base"], message, help);
         }
     }
@@ -229,8 +230,7 @@ impl Resolver<'_> {
             .platform
             .parse()
             .unwrap_or_else(|message| {
-                let help =
-                    "write a platform of Docker, such as `linux/amd64` or `linux/arm64`";
+                let help = "write a platform of Docker, such as `linux/amd64` or `linux/arm64`";
                 self.problem(&["image", "platform"], message, help);
                 Platform::default()
             })
@@ -346,10 +346,7 @@ impl Resolver<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "name an app, a workspace package, or `*` for all".into(),
             };
-            let message = format!(
-                "there is no app or package `{}`",
-                name.escape_debug()
-            );
+            let message = format!("there is no app or package `{}`", name.escape_debug());
             self.problem(&["build", "env", name], message, help);
         }
     }

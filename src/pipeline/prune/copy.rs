@@ -21,7 +21,7 @@ pub struct Copier<'a> {
 
 /// What a file is to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum FileRole {
     /// The app's own: its sources stay out.
     App,
     /// A dependency's: everything that is installed may be needed.
@@ -51,7 +51,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Whether the file belongs into an image.
-    pub fn takes(&self, path: &Path, origin: Origin) -> bool {
+    pub fn takes(&self, path: &Path, origin: FileRole) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name == ".env" || name.starts_with(".env.") {
             return self.rules.keep_env;
@@ -60,7 +60,7 @@ impl<'a> Copier<'a> {
         let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"]
             .iter()
             .any(|end| name.ends_with(end));
-        origin != Origin::App || in_dependency || !is_source
+        origin != FileRole::App || in_dependency || !is_source
     }
 
     /// Copies one file or link to `to`, below the root. A path that is there already stays.
@@ -104,7 +104,7 @@ impl<'a> Copier<'a> {
         &self,
         from: &Path,
         to: &Path,
-        origin: Origin,
+        origin: FileRole,
         leave_out: impl Fn(&Path) -> bool,
     ) -> Result<(), Io> {
         for (path, file) in files(from, |path| !leave_out(path))? {
