@@ -53,7 +53,7 @@ module.exports = function build({ alokai, root, work, rounds, say, row, ms, over
   if (misses.length > 0) throw new Error(`not everything is cached: ${JSON.stringify(misses)}`);
   const files = Number(run("sh", ["-c", "find .out -type f | wc -l"], twenty));
 
-  say("nothing to do");
+  say("no store has changed");
   const [mine, theirs] = alternate(
     2 * rounds,
     () => time([alokai, "store", "build", "--all"], twenty),

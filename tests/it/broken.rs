@@ -92,13 +92,13 @@ fn an_image_that_is_not_whole_is_made_again() {
         damage();
         let run = project.alokai(DEPLOY).succeeds();
         assert!(
-            !run.stdout.contains("2 images were there"),
+            !run.stdout.contains("2 images exist already"),
             "{way}: {}",
             run.stdout
         );
         let run = project.alokai(DEPLOY).succeeds();
         assert!(
-            run.stdout.contains("2 images were there"),
+            run.stdout.contains("2 images exist already"),
             "{way}: {}",
             run.stdout
         );

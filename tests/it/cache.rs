@@ -27,7 +27,7 @@ fn with_build(script: &str) -> Project {
 fn shared_apps_are_built_once_and_unchanged_apps_not_again() {
     let project = many(20);
     let apart = project.alokai("store build --all").succeeds();
-    apart.stdout_contains("40 built, 0 hits");
+    apart.stdout_contains("40 built, 0 cache hits");
     apart.stdout_contains(
         "hint: the builds of `storefront-middleware` gave the same files for 20 stores",
     );
@@ -36,7 +36,7 @@ fn shared_apps_are_built_once_and_unchanged_apps_not_again() {
     project.alokai("cache clear").succeeds();
     forget(&project);
     let first = project.alokai("store build --all").succeeds();
-    first.stdout_contains("21 built, 0 hits, 19 reused from other stores\n");
+    first.stdout_contains("21 built, 0 cache hits, 19 reused from other stores\n");
     first.stdout_contains("/storefront-middleware was built once for 20 stores\n");
     for number in 1..=20 {
         let lib = format!(".out/shop-{number:02}/{MIDDLEWARE}/lib/index.js");
@@ -198,7 +198,7 @@ fn a_script_sees_what_is_declared_and_nothing_else() {
     let run = project
         .alokai("store build --store us --env-mode loose")
         .succeeds();
-    run.stderr_contains("results may be stale");
+    run.stderr_contains("cached results can be wrong");
 }
 
 #[test]

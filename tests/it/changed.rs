@@ -160,7 +160,7 @@ fn commands_take_the_changed_stores() {
     let run = project
         .alokai("store compose --changed --since HEAD")
         .succeeds();
-    run.stderr_contains("nothing to do");
+    run.stderr_contains("no store has changed");
     assert!(!project.exists(".out"));
     project.write(
         &format!("apps/stores/fashion/stores/us/{NEXT}/new.tsx"),

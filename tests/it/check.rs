@@ -142,7 +142,7 @@ fn clean_removes_what_was_made_and_nothing_else() {
     assert_eq!(project.tree("apps"), sources);
     assert!(project.git("status --porcelain").is_empty());
     let again = project.alokai("store clean").succeeds();
-    assert_eq!(again.stdout, "there is nothing to remove\n");
+    assert_eq!(again.stdout, "nothing to remove\n");
     // A link is removed, and its target is not.
     let project = project.link(".out", "apps");
     project.alokai("store clean").succeeds();

@@ -19,10 +19,10 @@ fn help_names_the_exit_codes_and_every_variable() {
     let project = Project::shop();
     let help = project.alokai("--help").succeeds().stdout;
     for code in [
-        "0 done",
-        "1 the work failed",
-        "2 the input is wrong",
-        "3 the surroundings",
+        "0 success",
+        "1 failure",
+        "2 wrong input",
+        "3 something outside",
         "130 interrupted",
     ] {
         assert!(help.contains(code), "{help}");

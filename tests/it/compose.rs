@@ -472,7 +472,7 @@ fn a_problem_in_one_store_stops_all_stores_unless_keep_going_is_set() {
     let before = project.tree(".out");
     let run = project.alokai("store build --all").fails_with(1);
     assert_eq!(before, project.tree(".out"));
-    run.stderr_contains("skipped compose eu because of us");
+    run.stderr_contains("skipped compose eu: us failed");
 
     project
         .alokai("store build --all --keep-going")

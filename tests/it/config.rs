@@ -70,7 +70,7 @@ fn framework_may_be_left_out_only_where_there_is_one_frontend() {
     project.alokai("store list").succeeds();
     let project = project.app("storefront-unified-nuxt", r#""build": "true""#);
     let run = project.alokai("store list").fails_with(2);
-    run.stderr_contains("lacks `framework`");
+    run.stderr_contains("has no `framework`");
 }
 
 #[test]

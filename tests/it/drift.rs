@@ -234,7 +234,7 @@ fn a_shallow_clone_says_how_far_its_history_goes() {
     run.stdout_lacks("behind");
     run.stderr_contains("shallow");
     let gate = one.alokai("store drift --fail-on behind").fails_with(3);
-    gate.stderr_contains("history ends before");
+    gate.stderr_contains("ends before");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn what_cannot_be_merged_is_named() {
         "{unknown}"
     );
     let nothing = merge(&project, &us("page.tsx")).succeeds();
-    nothing.stdout_contains("nothing to take over");
+    nothing.stdout_contains("no missed changes");
     let stores = project.alokai("store drift -s uss").fails_with(2);
     stores.stderr_contains("did you mean `us`");
 }

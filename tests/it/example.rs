@@ -336,7 +336,7 @@ fn twenty_stores_with_one_middleware_build_it_once() {
         ])
         .succeeds();
     let summary = [
-        "1 built, 0 hits, 19 reused from other stores\n",
+        "1 built, 0 cache hits, 19 reused from other stores\n",
         "/storefront-middleware was built once for 20 stores\n",
     ];
     for line in summary {
