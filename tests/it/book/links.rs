@@ -110,6 +110,35 @@ fn every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Whether a file or folder of the repository has this path, or a path that ends with it.
+fn is_somewhere(path: &str) -> bool {
+    let folders = ["src", "crates", "tests"];
+    let end = Path::new(path.trim_end_matches('/'));
+    let folders = folders.map(|folder| root().join(folder));
+    root().join(end).exists()
+        || folders
+            .iter()
+            .filter(|folder| folder.is_dir())
+            .flat_map(walkdir::WalkDir::new)
+            .any(|entry| entry.unwrap().path().ends_with(end))
+}
+
+#[test]
+fn every_room_and_file_that_the_architecture_names_exists() {
+    let page = Page::read("ARCHITECTURE.md");
+    let is_place = |span: &String| {
+        let inside = span.trim_end_matches('/');
+        let is_path =
+            inside.contains('/') || Path::new(inside).extension().is_some_and(|end| end == "rs");
+        let is_here = !span.starts_with('.') && !span.starts_with("crates/");
+        is_path && is_here && !span.contains(['<', ' ', ':'])
+    };
+    let places = page.spans().into_iter().filter(|(_, span)| is_place(span));
+    let missing: Vec<_> = places.filter(|(_, span)| !is_somewhere(span)).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md: {missing:?}");
+    assert!(!is_somewhere("overlay/nothing.rs"));
+}
+
 #[test]
 fn a_broken_link_is_found() {
     let page = |text: &str| Page {

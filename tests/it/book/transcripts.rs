@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::compare::{renewed, stands_for};
 use super::pages::{Page, pages, root};
@@ -200,13 +201,17 @@ fn check(page: &Page) -> Vec<String> {
 #[test]
 fn every_transcript_is_what_the_program_prints() {
     let pages = pages();
-    let wrong = std::thread::scope(|scope| {
-        let runs: Vec<_> = pages
-            .iter()
-            .map(|page| scope.spawn(move || check(page)))
-            .collect();
-        let results = runs.into_iter().map(|run| run.join().unwrap());
-        results.flatten().collect::<Vec<_>>()
+    // As many at once as there are cores, so that the times in a renewed page are not of a crowd.
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let taken = || pages.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(taken).flat_map(check).collect()
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().unwrap());
+        results.flat_map(|wrong: Vec<String>| wrong).collect()
     });
     assert!(wrong.is_empty(), "{}\n\n{RENEW}", wrong.join("\n\n"));
 }
