@@ -3,7 +3,7 @@
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, Work};
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
 use super::project;
-use super::run::{PreparedRun, RunSetup, request, run};
+use super::run::{PreparedCommand, RunSetup, request, run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -78,7 +78,7 @@ fn prepare(
     select: &Select,
     work: &Work,
     until: Stage,
-) -> Result<PreparedRun, AnyError> {
+) -> Result<PreparedCommand, AnyError> {
     let runs = until > Stage::Compose;
     let surroundings = RunSetup::new(&project, environment, access, work);
     let node = runs.then(|| NodeVersion::ask(&project.root, &surroundings.scripts));
@@ -89,7 +89,7 @@ fn prepare(
         node,
         surroundings.sandbox || work.sandbox,
     );
-    Ok(PreparedRun {
+    Ok(PreparedCommand {
         project,
         request,
         surroundings,

@@ -86,13 +86,13 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
 }
 
 /// The project and its `.env` as they are now, and the request of the command line.
-pub struct PreparedRun {
+pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
 }
 
-impl PreparedRun {
+impl PreparedCommand {
     fn plan(&mut self, work: Option<&Work>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
@@ -101,7 +101,7 @@ impl PreparedRun {
 }
 
 /// Prepares a run. It is called again after the run has waited for another run.
-pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedRun, AnyError>;
+pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedCommand, AnyError>;
 
 /// Makes a plan, then prints it or carries it out.
 pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
@@ -148,7 +148,7 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 type RunResult = (RunSummary, Result<(), pipeline::Error>);
 
 fn carry_out(
-    planned: (Plan, PreparedRun),
+    planned: (Plan, PreparedCommand),
     prepare: PrepareRun,
     work: Option<&Work>,
     json: bool,
@@ -202,7 +202,7 @@ struct RunServices<'a> {
 /// Takes the lock and runs the plan. A plan that was made while another run was working may be
 /// outdated, so it is made again, with the selection of stores and `.env`.
 fn under_lock(
-    planned: (Plan, PreparedRun),
+    planned: (Plan, PreparedCommand),
     prepare: PrepareRun,
     around: RunServices,
 ) -> Result<RunResult, AnyError> {
@@ -219,14 +219,14 @@ fn under_lock(
     Ok(pipeline::run(&Arc::new(plan), &context, &lock))
 }
 
-fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Services, Error> {
+fn context(plan: &Plan, prepared: PreparedCommand, around: RunServices) -> Result<Services, Error> {
     let RunServices {
         events,
         interrupt,
         runtime,
         work,
     } = around;
-    let PreparedRun {
+    let PreparedCommand {
         request,
         surroundings,
         ..

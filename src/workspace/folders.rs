@@ -1,5 +1,5 @@
-//! The folders of a workspace, as the package manager's own globs name them: `workspaces` in
-//! the root `package.json`, or `packages` in `pnpm-workspace.yaml`.
+//! Finds the folders of a workspace by the globs of the package manager: `workspaces` in the root
+//! `package.json`, or `packages` in `pnpm-workspace.yaml`.
 
 use std::io::{ErrorKind, Result};
 use std::path::Path;
@@ -10,20 +10,20 @@ use serde_json::Value;
 
 use crate::files::{FileTree, PathKind};
 
-/// The file in which pnpm names the folders of a workspace.
+/// The file with the globs of pnpm.
 pub const PNPM_FILE: &str = "pnpm-workspace.yaml";
 
-/// Where packages are looked for in a project that declares no workspace.
+/// The glob for a project that declares no workspace.
 const DEFAULT: &str = "packages/*";
 
-/// Folders that hold no package of the workspace, whatever a glob says.
+/// Folders that never contain workspace packages.
 const SKIPPED: [&str; 4] = ["node_modules", ".git", ".out", ".alokai"];
 
-/// Globs that name the folders of a workspace.
+/// The globs of the folders of a workspace.
 #[derive(Debug, Clone)]
 pub struct WorkspaceGlobs {
     globs: Vec<WorkspaceGlob>,
-    /// pnpm: a folder that any negated glob matches is out. Others: the last match decides.
+    /// For pnpm, any matching negated glob excludes a folder. For others, the last match decides.
     negation_wins: bool,
 }
 
@@ -31,15 +31,15 @@ pub struct WorkspaceGlobs {
 struct WorkspaceGlob {
     matcher: GlobMatcher,
     negated: bool,
-    /// The folders before the first wildcard.
+    /// The path before the first wildcard.
     base: String,
-    /// How many levels below `base` can match; `None` for any number.
+    /// The number of levels below `base` that can match. `None` means any number.
     depth: Option<usize>,
 }
 
 impl WorkspaceGlobs {
-    /// The globs of the project in `root`. `workspaces` is that field of its `package.json`,
-    /// `pnpm` says whether pnpm manages it.
+    /// Reads the globs of the project in `root`. `workspaces` is the field of its `package.json`.
+    /// `pnpm` tells whether the package manager is pnpm.
     pub fn read(files: &dyn FileTree, root: &Path, workspaces: &Value, pnpm: bool) -> Result<Self> {
         let file = root.join(PNPM_FILE);
         let declared = if pnpm && files.is_file(&file) {
@@ -70,8 +70,8 @@ impl WorkspaceGlobs {
         last.is_some_and(|glob| !glob.negated)
     }
 
-    /// Folders with a `package.json` that belong to the workspace, relative to the project and
-    /// sorted. The root itself is not among them.
+    /// The folders of the workspace that have a `package.json`, relative to the project, sorted.
+    /// The root is not included.
     pub fn find(&self, files: &dyn FileTree, root: &Path) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for glob in self.globs.iter().filter(|glob| !glob.negated) {
@@ -107,7 +107,7 @@ impl WorkspaceGlobs {
         };
         for (name, node) in entries {
             let Some(name) = name.to_str() else { continue };
-            // A link could lead upwards, and no package manager follows one here.
+            // Package managers do not follow links here, and a link could lead upwards.
             if node != PathKind::Folder || SKIPPED.contains(&name) {
                 continue;
             }
@@ -123,8 +123,8 @@ impl WorkspaceGlobs {
 }
 
 impl WorkspaceGlob {
-    /// `None` for what is not a valid glob or leaves the project: no package manager finds
-    /// anything there.
+    /// `None` if the text is not a valid glob or leaves the project. Package managers ignore such
+    /// globs too.
     fn new(text: &str) -> Option<Self> {
         let negated = text.starts_with('!');
         let text = text.trim_start_matches('!').trim_start_matches("./");
@@ -146,14 +146,14 @@ impl WorkspaceGlob {
     }
 }
 
-/// `packages` of `pnpm-workspace.yaml`; `None` where the file has no such list.
+/// Reads `packages` of `pnpm-workspace.yaml`. `None` if the file does not have it.
 fn pnpm_packages(text: &[u8]) -> std::result::Result<Option<Vec<String>>, String> {
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
         packages: Option<Vec<String>>,
     }
-    let text = std::str::from_utf8(text).map_err(|_| "it is not valid UTF-8".to_owned())?;
+    let text = std::str::from_utf8(text).map_err(|_| "the file is not valid UTF-8".to_owned())?;
     if text.trim().is_empty() {
         return Ok(None);
     }

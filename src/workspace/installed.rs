@@ -1,5 +1,4 @@
-//! Where installed packages lie: every layout that package managers and bundlers write, read in
-//! one place.
+//! The places of installed packages, in all layouts of package managers and bundlers:
 //!
 //! - `node_modules/<name>` and `node_modules/@<scope>/<name>`, nested to any depth;
 //! - `node_modules/.pnpm/<name>@<version>/node_modules/<name>`, and so with bun's `.bun`;
@@ -9,19 +8,19 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// The folder that packages are installed in.
+/// The name of the folder with installed packages.
 pub const NODE_MODULES: &str = "node_modules";
 
-/// An installed package, as a path tells of it.
+/// An installed package in a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledPackage {
-    /// Its name: `vue`, `@vue/shared`.
+    /// The name: `vue`, `@vue/shared`.
     pub name: String,
-    /// Its folder, relative to where the path begins.
+    /// The folder, relative to the start of the path.
     pub folder: PathBuf,
 }
 
-/// The packages that a path leads through, the outermost first. The path may end at a package.
+/// The packages that contain a path, the outermost first. The path may itself be a package.
 pub fn packages(path: &Path) -> Vec<InstalledPackage> {
     let parts: Vec<Component> = path.components().collect();
     let texts: Vec<_> = parts
@@ -45,19 +44,19 @@ pub fn packages(path: &Path) -> Vec<InstalledPackage> {
     packages
 }
 
-/// Whether the path lies in a folder of installed packages.
+/// Whether the path is in a folder of installed packages.
 pub fn is_installed(path: &Path) -> bool {
     path.components()
         .any(|part| part.as_os_str() == NODE_MODULES)
 }
 
-/// Whether the file is a manifest among what is installed. One deeper in a package may be that
-/// of another one, which a bundler has put there.
+/// Whether the file is a `package.json` in a folder of installed packages. A `package.json` deeper
+/// in a package may belong to another package that a bundler put there.
 pub fn is_manifest(file: &Path) -> bool {
     file.ends_with("package.json") && is_installed(file)
 }
 
-/// The package that begins behind `node_modules`: its name, and how many parts it takes.
+/// The package after `node_modules`: its name, and the number of its path parts.
 fn package(parts: &[&str]) -> Option<(String, usize)> {
     let first = *parts.first()?;
     if first.starts_with('.') {
@@ -71,11 +70,11 @@ fn package(parts: &[&str]) -> Option<(String, usize)> {
     Some((first.to_owned(), 1))
 }
 
-/// A package in a folder of the package manager's own.
+/// A package in a folder such as `.pnpm` or `.store`.
 fn stored(parts: &[&str]) -> Option<(String, usize)> {
     let first = *parts.first()?;
     if let Some((name, _)) = first.split_once("-npm-") {
-        // `@scope-name`: yarn writes a dash for the slash.
+        // Yarn writes `@scope-name` for `@scope/name`.
         let name = match name.strip_prefix('@').and_then(|name| name.split_once('-')) {
             Some((scope, name)) => format!("@{scope}/{name}"),
             None => name.to_owned(),
@@ -86,7 +85,7 @@ fn stored(parts: &[&str]) -> Option<(String, usize)> {
     let length = if is_scope { 2 } else { 1 };
     let id = parts.get(..length)?.join("/");
     let version = id.char_indices().skip(1).find(|(_, char)| *char == '@')?.0;
-    // With a `node_modules` of its own it is only the folder around a package.
+    // A folder with its own `node_modules` is not the package itself.
     (parts.get(length) != Some(&NODE_MODULES)).then(|| (id[..version].replace('+', "/"), length))
 }
 

@@ -1,10 +1,10 @@
-//! Which package manager a project has, and the commands that it takes.
+//! The package manager of a project, and its commands.
 
 use std::path::Path;
 
 use crate::files::FileTree;
 
-/// What installs dependencies and runs scripts.
+/// A supported package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PackageManager {
     /// npm.
@@ -24,18 +24,17 @@ pub enum PackageManager {
 pub struct UnknownManager(pub String);
 
 impl PackageManager {
-    /// All of them, in the order in which lock files are looked for where the root
-    /// `package.json` names none.
+    /// All package managers. Their lock files are looked for in this order.
     pub const ALL: [Self; 5] = [Self::Npm, Self::Pnpm, Self::Yarn, Self::Berry, Self::Bun];
 
-    /// The one that `field`, `packageManager` of the root `package.json`, names; else the one
-    /// whose lock file lies in `root`; else npm.
+    /// The package manager in `field`, which is `packageManager` of the root `package.json`. Without
+    /// it, the one whose lock file is in `root`. Without a lock file, npm.
     pub fn detect(
         files: &dyn FileTree,
         root: &Path,
         field: Option<&str>,
     ) -> Result<Self, UnknownManager> {
-        // Only newer versions of Yarn read this file.
+        // Yarn 1 does not read this file.
         let yarn = || {
             if files.is_file(&root.join(".yarnrc.yml")) {
                 Self::Berry
@@ -65,8 +64,7 @@ impl PackageManager {
         })
     }
 
-    /// Names of its lock files, which lie at the top of a project. The first that is there
-    /// counts.
+    /// The names of its lock file, at the top of a project. The first that exists counts.
     pub fn lock_files(self) -> &'static [&'static str] {
         match self {
             Self::Npm => &["npm-shrinkwrap.json", "package-lock.json"],
@@ -76,14 +74,14 @@ impl PackageManager {
         }
     }
 
-    /// The name of its lock file in `root`, if there is one.
+    /// The name of its lock file in `root`, if it exists.
     pub fn lock_file(self, files: &dyn FileTree, root: &Path) -> Option<&'static str> {
         let mut names = self.lock_files().iter();
         names.find(|name| files.is_file(&root.join(name))).copied()
     }
 
-    /// The command that runs a script of the package in the current folder. Yarn 2 and newer
-    /// refuse folders that are not in the workspace, as composed apps are; npm comes with Node.
+    /// The command that runs a script in the current folder. Yarn 2 and newer refuse folders that
+    /// are not in the workspace, such as composed apps, so npm runs their scripts.
     pub fn run(self, script: &str, arguments: &[String]) -> Vec<String> {
         let program = match self {
             Self::Npm | Self::Berry => "npm",
@@ -99,7 +97,7 @@ impl PackageManager {
         command
     }
 
-    /// The command that installs what the lock file says.
+    /// The command that installs dependencies from the lock file.
     pub fn install(self, files: &dyn FileTree, root: &Path) -> &'static str {
         match self {
             Self::Npm if self.lock_file(files, root).is_none() => "npm install",

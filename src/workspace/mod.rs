@@ -1,6 +1,5 @@
-//! What a JavaScript package manager knows of a project: which one it is, its lock file, the
-//! folders of its workspace, and where it installs packages. Everything that asks one of these
-//! asks it here.
+//! The package manager of a project, its lock file, its workspace folders and the places of
+//! installed packages. No other room reads these.
 
 pub mod folders;
 pub mod installed;

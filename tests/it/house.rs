@@ -1,6 +1,7 @@
 //! The structure of the source: which room may import which, which room may print, and that the
 //! generated schema is up to date.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn sources() -> Vec<(String, String)> {
@@ -205,4 +206,49 @@ fn the_committed_schema_is_the_types_schema() {
         "alokai.config.schema.json differs from src/config/raw.rs; renew it: \
          ALOKAI_UPDATE_SCHEMA=1 cargo test --test it the_committed_schema"
     );
+}
+
+/// The names of the types that a file shows to other files.
+fn visible_types(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let line = line.trim_start().strip_prefix("pub")?;
+        let line = match line.strip_prefix('(') {
+            Some(scope) => scope.split_once(')')?.1,
+            None => line,
+        };
+        let mut words = line.split_whitespace();
+        let is_type = ["struct", "enum", "trait", "type", "union"].contains(&words.next()?);
+        let name = words.next()?;
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric());
+        is_type.then(|| &name[..end.unwrap_or(name.len())])
+    })
+}
+
+#[test]
+fn each_visible_type_has_a_name_of_its_own() {
+    let mut files = sources();
+    for entry in walkdir::WalkDir::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")) {
+        let path = entry.unwrap().into_path();
+        if path.extension().is_some_and(|end| end == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            files.push((path.to_string_lossy().into_owned(), text));
+        }
+    }
+    let mut found = BTreeMap::<&str, Vec<&str>>::new();
+    for (file, text) in &files {
+        for name in visible_types(text) {
+            let files = found.entry(name).or_default();
+            // Two variants of one type, for two systems, are in one file.
+            if !files.contains(&file.as_str()) {
+                files.push(file);
+            }
+        }
+    }
+    assert!(found.len() > 200, "the types were not found: {found:?}");
+    // The one error of a module is named `Error` by convention.
+    let repeated: Vec<_> = found
+        .iter()
+        .filter(|(name, files)| **name != "Error" && files.len() > 1)
+        .collect();
+    assert!(repeated.is_empty(), "{repeated:#?}");
 }

@@ -1,6 +1,6 @@
-//! Bun's `bun.lock`: JSON with commas to spare. Packages are keyed by where they are installed,
-//! `docs/debug/ms` for the copy of `ms` that the `debug` of `docs` gets; so a need is looked for
-//! there first, then one name further up.
+//! Reads `bun.lock` of Bun, which is JSON with trailing commas. The key of a package is its place:
+//! `docs/debug/ms` is the copy of `ms` for the `debug` of `docs`. So a dependency is looked up below
+//! the package first, then one level higher.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ struct BunLock {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct BunDependencies {
-    /// Only of a folder.
+    /// Only set for folders.
     name: Option<String>,
     dependencies: BTreeMap<String, Value>,
     dev_dependencies: BTreeMap<String, Value>,
@@ -35,7 +35,7 @@ struct BunDependencies {
 
 pub(super) fn parse(text: &str) -> Option<Lockfile> {
     let file = parse_to_serde_value::<BunLock>(text, &ParseOptions::default()).ok()?;
-    // Version 2 is written like version 1.
+    // Version 2 has the same format as version 1.
     if file.lockfile_version > 2 {
         return None;
     }
@@ -58,7 +58,7 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
         places.insert(key.as_str(), place);
     }
     for (path, needs) in &file.workspaces {
-        // What the root asks for is installed at the top.
+        // Dependencies of the root are installed at the top.
         let key = match &needs.name {
             Some(name) if !path.is_empty() => name.as_str(),
             _ => "",
@@ -118,8 +118,8 @@ fn node(key: &str, asked: &BunDependencies, places: &BTreeMap<&str, usize>) -> L
     node
 }
 
-/// The copy of `name` that what is installed at `key` gets. A key cut within a name with a
-/// scope finds nothing, because nothing is installed there.
+/// The copy of `name` that the package at `key` uses. A key that is cut within a scoped name is
+/// never found, since no package has such a key.
 fn find(key: &str, name: &str, places: &BTreeMap<&str, usize>) -> Option<usize> {
     let mut above = key;
     while !above.is_empty() {

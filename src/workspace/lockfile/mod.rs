@@ -1,10 +1,10 @@
-//! Lock files, cut down to the part that some folders of a workspace reach.
+//! Lock files, reduced to the dependencies of some folders of a workspace.
 //!
-//! A change to the lock file that concerns one app should leave the build cache of all others
-//! alone. So each format is made into one graph of folders and packages, and a key takes only
-//! what lies on the way from its folders. Wherever a format, a version or an edge is not
-//! understood the answer is `None`, and the caller lets the whole file count: a slice that is
-//! too small would bring back a wrong build, one that is too large only costs time.
+//! A change to the dependencies of one app must not invalidate the results of other apps. So each
+//! lock file is read into a graph of folders and packages, and a key contains only the packages
+//! that its folders reach. If a format, a version or an edge is not supported, the result is
+//! `None`, and the caller uses the whole file: too many packages cost time, but too few would
+//! make a wrong result valid.
 
 mod bun;
 mod npm;
@@ -15,10 +15,10 @@ mod yarn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the lock file leaves to the `package.json` files; only Yarn's does.
+/// The content of the `package.json` files, which `yarn.lock` does not contain.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace<'a> {
-    /// All folders of the workspace, the root (with the path "") among them.
+    /// All folders of the workspace. The root has the path "".
     pub folders: Vec<LockedFolder<'a>>,
     /// The keys of `resolutions` in the root `package.json`.
     pub resolutions: Vec<&'a str>,
@@ -27,37 +27,37 @@ pub struct Workspace<'a> {
 /// A folder of the workspace.
 #[derive(Debug, Clone, Default)]
 pub struct LockedFolder<'a> {
-    /// Relative to the project, with `/`; "" is the root itself.
+    /// The path relative to the project, with `/`. The root is "".
     pub path: &'a str,
-    /// The package's name, where it has one.
+    /// The name of the package, if any.
     pub name: Option<&'a str>,
-    /// What its `package.json` asks for, name and range: all kinds of dependencies but peers.
+    /// The names and ranges of all its dependencies except peers.
     pub needs: Vec<(&'a str, &'a str)>,
 }
 
-/// A lock file: which packages the folders of a workspace reach.
+/// A lock file as a graph of folders and packages.
 #[derive(Debug, Clone, Default)]
 pub struct Lockfile {
     nodes: Vec<LockedPackage>,
-    /// Folders of the workspace, by path; "" is the root.
+    /// The folders of the workspace by path. The root is "".
     folders: BTreeMap<String, usize>,
 }
 
-/// A package or a folder of the workspace.
+/// A package or a workspace folder in the graph.
 #[derive(Debug, Clone, Default)]
 struct LockedPackage {
     /// `react@18.3.1`, or `workspace:apps/web`.
     identity: String,
-    /// The integrity, else where it comes from; nothing where the identity says all.
+    /// The integrity, or the source. Empty if the identity is enough.
     pin: String,
-    /// In the order of the names under which they are asked for.
+    /// Its dependencies, sorted by name.
     needs: Vec<usize>,
-    /// It needs something that the lock file does not have.
+    /// Whether a dependency is missing in the lock file.
     broken: bool,
 }
 
 impl Lockfile {
-    /// Reads it; `None` where this format or version is not understood.
+    /// Reads a lock file. `None` if the format or version is not supported.
     #[must_use]
     pub fn parse(name: &str, text: &[u8], workspace: &Workspace<'_>) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
@@ -71,13 +71,12 @@ impl Lockfile {
         }
     }
 
-    /// Everything that the packages in these folders need, directly or through others: the
-    /// identity (`react@18.3.1`, `workspace:packages/ui`) → what pins it, and to which packages
-    /// its own needs were resolved. The folders themselves are in it.
+    /// All direct and indirect dependencies of these folders, and the folders themselves: identity
+    /// (`react@18.3.1`, `workspace:packages/ui`) → integrity and resolved dependencies.
     ///
-    /// What the root asks for is installed where every folder finds it; give "" as well where
-    /// that should count. `None` when the lock file does not know one of the folders, or a
-    /// dependency on the way cannot be followed.
+    /// Dependencies of the root are installed where every folder finds them. Add "" to `folders` to
+    /// include them. `None` if the lock file does not have one of the folders, or if a dependency
+    /// cannot be resolved.
     #[must_use]
     pub fn reach(&self, folders: &[&str]) -> Option<BTreeMap<String, String>> {
         let mut waiting = Vec::new();
@@ -99,7 +98,7 @@ impl Lockfile {
                 pin.push(' ');
                 pin.push_str(&self.nodes.get(*need)?.identity);
             }
-            // Two copies of one package may see different versions of what they need.
+            // Two copies of one package can have different versions of a dependency.
             slice.entry(&node.identity).or_default().insert(pin);
             waiting.extend(&node.needs);
         }
@@ -113,12 +112,12 @@ impl Lockfile {
     }
 }
 
-/// How a folder of the workspace is told apart from a package.
+/// The prefix of the identity of a workspace folder.
 fn folder_identity(path: &str) -> String {
     format!("workspace:{path}")
 }
 
-/// `path` as seen from `folder`, without `.` and `..`; `None` where it leaves the project.
+/// Joins `folder` and `path` and removes `.` and `..`. `None` if the path leaves the project.
 fn join(folder: &str, path: &str) -> Option<String> {
     let mut parts = Vec::new();
     for part in folder.split('/').chain(path.split('/')) {

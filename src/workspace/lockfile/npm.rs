@@ -1,6 +1,5 @@
-//! npm's `package-lock.json`, versions 2 and 3: the tree of `node_modules` as it is installed,
-//! by path. What a package gets is found the way Node finds it, from the package's own folder
-//! upwards; that holds for peers as well.
+//! Reads `package-lock.json` of npm, versions 2 and 3. It lists the installed packages by path. A
+//! dependency, also a peer, is resolved as by Node: from the folder of the package upwards.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ struct NpmLock {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct NpmPackage {
-    /// Only where it is not the one in the path.
+    /// Only set if it differs from the name in the path.
     name: Option<String>,
     version: Option<String>,
     resolved: Option<String>,
@@ -29,7 +28,7 @@ struct NpmPackage {
     dev_dependencies: BTreeMap<String, Value>,
     optional_dependencies: BTreeMap<String, Value>,
     peer_dependencies: BTreeMap<String, Value>,
-    /// May name peers that `peer_dependencies` does not.
+    /// It can contain peers that are not in `peer_dependencies`.
     peer_dependencies_meta: BTreeMap<String, Value>,
 }
 
@@ -41,7 +40,7 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
     let places = file.packages.keys().enumerate();
     let mut places: BTreeMap<&str, usize> = places.map(|(at, path)| (path.as_str(), at)).collect();
     for (path, package) in file.packages.iter().filter(|(_, package)| package.link) {
-        // A link to a folder that the file does not have stays a dead end.
+        // A link to an unknown folder stays unresolved.
         if let Some(folder) = places.get(package.resolved.as_deref()?) {
             places.insert(path, *folder);
         }
@@ -99,7 +98,7 @@ fn in_node_modules(path: &str) -> bool {
     path.split('/').any(|part| part == "node_modules")
 }
 
-/// The package that `require(name)` finds from within `path`.
+/// The package that `require(name)` finds in `path`.
 fn find(path: &str, name: &str, places: &BTreeMap<&str, usize>) -> Option<usize> {
     let mut folder = path;
     loop {

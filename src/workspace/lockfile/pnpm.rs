@@ -1,5 +1,5 @@
-//! pnpm's `pnpm-lock.yaml`, versions 6 and 9. All edges are written out in it, and its keys say
-//! with which peers and which patch a package is installed: `swr@2.2.0(react@18.3.1)`.
+//! Reads `pnpm-lock.yaml` of pnpm, versions 6 and 9. It contains all edges. A key names the peers
+//! and the patch of a package: `swr@2.2.0(react@18.3.1)`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ struct PnpmLock {
     settings: PnpmSettings,
     #[serde(default)]
     importers: BTreeMap<String, Importer>,
-    /// Version 6 has the root's dependencies here where there is no workspace.
+    /// Version 6 has the dependencies of the root here if there is no workspace.
     #[serde(default)]
     dependencies: BTreeMap<String, ResolvedVersion>,
     #[serde(default)]
@@ -25,7 +25,7 @@ struct PnpmLock {
     optional_dependencies: BTreeMap<String, ResolvedVersion>,
     #[serde(default)]
     packages: BTreeMap<String, PnpmPackage>,
-    /// Version 9 has the edges here and what does not depend on peers in `packages`.
+    /// Version 9 has the edges here, and data that does not depend on peers in `packages`.
     #[serde(default)]
     snapshots: BTreeMap<String, PnpmSnapshot>,
 }
@@ -68,9 +68,9 @@ struct PnpmSnapshot {
 }
 
 pub(super) fn parse(text: &str) -> Option<Lockfile> {
-    // pnpm may keep what concerns itself in a document of its own, before the project's.
+    // A first YAML document can contain data of pnpm itself. The project is in the last one.
     let text = text.rsplit_once("\n---\n").map_or(text, |at| at.1);
-    // The default limits are for small files; what a lock file holds is bounded by its length.
+    // The default limits of the parser are too low for lock files.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000 },
     };
@@ -119,7 +119,7 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
     })
 }
 
-/// Where folders and packages will be among the nodes.
+/// The indices of folders and packages in the graph.
 #[derive(Default)]
 struct PnpmGraph<'a> {
     folders: BTreeMap<String, usize>,
@@ -164,7 +164,7 @@ impl PnpmGraph<'_> {
         node
     }
 
-    /// A node with these needs; links are relative to `folder`.
+    /// A node with these dependencies. Links are relative to `folder`.
     fn node(&self, folder: &str, needs: BTreeMap<&str, &str>) -> LockedPackage {
         let mut node = LockedPackage::default();
         for (name, version) in needs {
@@ -180,7 +180,7 @@ impl PnpmGraph<'_> {
         node
     }
 
-    /// The folder that a link leads to; or into, for packages that are linked as built.
+    /// The workspace folder of a link. The link of a built package leads into the folder.
     fn linked(&self, folder: &str, link: &str) -> Option<usize> {
         let path = join(folder, link)?;
         let mut path = path.as_str();
@@ -192,7 +192,7 @@ impl PnpmGraph<'_> {
         }
     }
 
-    /// A version is short where the package has the name it is asked for by, else the whole key.
+    /// The key of a dependency. Its version is the whole key if the package has another name.
     fn locked(&self, name: &str, version: &str) -> Option<usize> {
         let keys = [
             format!("{name}@{version}"),

@@ -1,6 +1,5 @@
-//! Yarn's `yarn.lock`, of Yarn 1 and of later ones. Its keys are what was asked for,
-//! `ms@^2.1.1`; Yarn 1 says nothing of the folders of the workspace, so their `package.json`
-//! files must.
+//! Reads `yarn.lock` of Yarn 1 and later versions. The keys are the requested ranges: `ms@^2.1.1`.
+//! Yarn 1 does not list workspace folders, so their `package.json` files are read too.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +7,21 @@ use serde::Deserialize;
 
 use super::{LockedFolder, LockedPackage, Lockfile, Workspace, folder_identity, join};
 
-/// What stands under a key, of either kind of file.
+/// An entry of either format.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct YarnEntry {
     version: String,
-    /// Yarn 1.
+    /// Only Yarn 1.
     resolved: Option<String>,
-    /// Yarn 1.
+    /// Only Yarn 1.
     integrity: Option<String>,
-    /// Later ones.
+    /// Only versions after Yarn 1.
     resolution: Option<String>,
-    /// Later ones.
+    /// Only versions after Yarn 1.
     checksum: Option<String>,
     dependencies: BTreeMap<String, String>,
-    /// Later ones have all in `dependencies`.
+    /// Only Yarn 1. Later versions have all dependencies in `dependencies`.
     optional_dependencies: BTreeMap<String, String>,
 }
 
@@ -81,8 +80,8 @@ pub(super) fn parse(text: &str, workspace: &Workspace<'_>) -> Option<Lockfile> {
     })
 }
 
-/// Whether this key of `resolutions` is not limited to what lies below some package: such a one
-/// leaves no trace at the edge that it bends.
+/// Whether this key of `resolutions` applies to all packages. Such a resolution is not visible in
+/// the edges of the lock file.
 fn holds_everywhere(key: &str) -> bool {
     let key = key.strip_prefix("**/").unwrap_or(key);
     let name = match key.strip_prefix('@') {
