@@ -86,7 +86,7 @@ fn judge(
     let before = found.labels.get(INPUTS);
     if before == Some(&inputs) {
         // What runs here has to lie here; and who says so wants it done again.
-        if context.force || (plan.local && !super::prune::is_of(plan, image)) {
+        if context.force || (plan.local && !super::prune::is_current(plan, image)) {
             return Ok(None);
         }
         return Ok(Some(PresentImage {

@@ -46,7 +46,7 @@ fn an_undeclared_file_is_named_with_the_line_that_declares_it() {
     let project = shop(&reads("../../../config/prices.json"));
     let run = build(&project).fails_with(1);
     let said = [
-        "it may not read `config/prices.json`",
+        "reading `config/prices.json`",
         r#"declare it: `"build": { "globalDependencies": ["config/prices.json"] }`"#,
         "alokai::build::undeclared",
     ];
@@ -79,7 +79,7 @@ fn the_config_asks_for_it_as_the_flag_does() {
         .alokai(&["store", "build", "-s", "us"])
         .fails_with(1);
     assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
+        run.stderr.contains("reading `config/prices.json`"),
         "{}",
         run.stderr
     );
@@ -103,11 +103,11 @@ fn every_refused_file_is_named_with_what_helps() {
     let paths = [
         (
             "../../../apps/storefront-unified-nextjs/texts.txt",
-            "it is a source of the base app `storefront-unified-nextjs`",
+            "it is a source file of the base app `storefront-unified-nextjs`",
         ),
         (
             "../../../apps/stores/fashion/storefront-unified-nextjs/header.tsx",
-            "it is a source of a store",
+            "it is a source file of a store",
         ),
         (
             "../../eu/storefront-unified-nextjs/texts.txt",
@@ -115,14 +115,14 @@ fn every_refused_file_is_named_with_what_helps() {
         ),
         (
             "../storefront-unified-nextjs/texts.txt",
-            "`storefront-unified-nextjs` is an app beside this one",
+            "it belongs to the app `storefront-unified-nextjs`, which is not built before",
         ),
-        ("../../../.git/HEAD", "it is git's own"),
+        ("../../../.git/HEAD", "it belongs to git"),
         (
             "../../../tools/notes.txt",
             r#"declare it: `"build": { "globalDependencies": ["tools/notes.txt"] }`"#,
         ),
-        ("../../../../beside.txt", "it lies outside of the project"),
+        ("../../../../beside.txt", "it is outside the project"),
     ];
     for (path, mend) in paths {
         let project = shop(&reads(path)).file("tools/notes.txt", "words\n");
@@ -138,7 +138,7 @@ fn every_refused_file_is_named_with_what_helps() {
         let named = run
             .stderr
             .lines()
-            .any(|line| line.contains("it may not read `") && line.contains(name));
+            .any(|line| line.contains("reading `") && line.contains(name));
         assert!(named, "{path}: {}", run.stderr);
         assert!(run.stderr.contains(mend), "{path}: {}", run.stderr);
     }
@@ -150,7 +150,7 @@ fn a_folder_that_is_in_no_key_is_not_listed() {
     let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
     assert!(run.stderr.contains(said), "{}", run.stderr);
     let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
-    let said = "no key has the names of everything in the project";
+    let said = "a key does not include the list of all files of the project";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 
@@ -163,7 +163,7 @@ fn a_link_leads_no_further_than_its_end_is_granted() {
     );
     let run = build(&shop(&line)).fails_with(1);
     assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
+        run.stderr.contains("reading `config/prices.json`"),
         "{}",
         run.stderr
     );
@@ -194,8 +194,9 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
             run.stderr
         );
         assert!(
-            run.stderr
-                .contains("scripts write in their own folder, `.out/us/storefront-middleware`"),
+            run.stderr.contains(
+                "a script can write only in its own folder, `.out/us/storefront-middleware`"
+            ),
             "{}",
             run.stderr
         );
@@ -206,7 +207,7 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
         .file("tsconfig.base.json", "{ }");
     let run = build(&project).fails_with(1);
     assert!(
-        run.stderr.contains("it may not write `tsconfig.base.json`"),
+        run.stderr.contains("writing `tsconfig.base.json`"),
         "{}",
         run.stderr
     );
@@ -244,7 +245,7 @@ fn the_home_folder_is_private_but_for_settings_of_package_managers() {
     let run = build(&project).fails_with(1);
     assert!(
         run.stderr
-            .contains(".home/.secret`: it lies outside of the project"),
+            .contains(".home/.secret`: it is outside the project"),
         "{}",
         run.stderr
     );
@@ -316,7 +317,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
             &line("../../secret/prices.json"),
         );
     let run = build(&project).fails_with(1);
-    let said = "it may not read `secret/prices.json`";
+    let said = "reading `secret/prices.json`";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 
@@ -350,7 +351,7 @@ fn a_frontend_reads_what_its_middleware_made_and_nothing_beside() {
     let run = project.alokai(&sandboxed).fails_with(1);
     assert!(
         run.stderr
-            .contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`"),
+            .contains("reading `.out/us/storefront-middleware/.cache/left.txt`"),
         "{}",
         run.stderr
     );
@@ -362,7 +363,7 @@ fn a_script_that_goes_on_without_the_file_is_told_of() {
         "try { fs.readFileSync('../../../config/prices.json') } catch (error) { console.log(error.message) }",
     );
     let run = build(&project).succeeds();
-    let said = "its sandbox refused it `config/prices.json`, and it went on without; declare it:";
+    let said = "the sandbox denied access to `config/prices.json`, and the script continued without it; declare it:";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 

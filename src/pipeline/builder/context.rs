@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::pipeline::failure::Io;
-use crate::pipeline::prune::{FOLDER, files, odd};
+use crate::pipeline::prune::{FOLDER, files, not_regular};
 use crate::plan::{Dockerfile, DockerfileSource};
 use oci::dockerfile::Ignore;
 
@@ -82,7 +82,7 @@ impl ContextArchive {
                 .map_err(Io::at("send", file));
         }
         if !metadata.is_file() {
-            return Err(Io::at("send", file)(odd()));
+            return Err(Io::at("send", file)(not_regular()));
         }
         let content = std::fs::File::open(file).map_err(Io::at("read", file))?;
         let mut header = self.header(
