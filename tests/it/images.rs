@@ -406,7 +406,7 @@ fn what_needs_the_engine_goes_to_the_engine() {
         .filter(|line| line.starts_with("note: "))
         .collect();
     assert_eq!(notes.len(), 2, "{}", run.stderr);
-    let known = format!("note: Docker makes the images on `{}`", base.0);
+    let known = format!("note: Docker builds the images on `{}`", base.0);
     assert!(notes[0].starts_with(&known), "{notes:?}");
     assert!(
         notes[1].starts_with(&format!("note: {LINE}, needs the Docker engine: ")),
@@ -427,7 +427,7 @@ fn what_needs_the_engine_goes_to_the_engine() {
     );
     let run = run.fails_with(3);
     assert!(
-        run.stderr.contains("does not know it (404)"),
+        run.stderr.contains("does not have it (404)"),
         "{}",
         run.stderr
     );
@@ -454,7 +454,7 @@ fn the_engine_is_not_given_a_base_from_a_layout() {
     let run = project.alokai(&deploy).fails_with(3);
     let told = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        told.contains("OCI image layout, which Docker does not read"),
+        told.contains("OCI image layout, which Docker cannot read"),
         "{told}"
     );
     assert!(!project.exists(".out"), "nothing is begun");

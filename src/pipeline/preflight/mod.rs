@@ -1,157 +1,70 @@
-//! Before the first build: is everything there that the last stage will need? A wrong
-//! password costs a second here, and an hour after the builds.
+//! The preflight checks, before the first build, that everything the later stages need is
+//! available. So a wrong password fails within a second, and not after an hour of builds.
 //!
-//! What is asked here holds for the whole run: which digests bases have, who makes which image,
-//! and which images are where they go already.
+//! Its results hold for the whole run: the digests of base images, the builder of each image, and
+//! the images that are at the destination already.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod bases;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bollard::Docker;
-use futures_util::StreamExt;
-use tokio::sync::OnceCell;
-
-use super::attest;
-use super::base::{BaseSources, BaseUnavailable, PinnedBase};
-use super::builder::{DaemonlessBuilder, DockerBuilder, Image, ImageBuilder, ImageOrder};
+use self::bases::prepare_images;
+use super::builder::ImageBuilders;
 use super::context::Context;
-use super::destination::{Destination, packed};
+use super::destination::Destination;
 use super::failure::{Error, StageError};
-use super::skip;
+use super::skip::{self, PresentImage};
 use super::{deploy, docker};
-use crate::event::{Events, Stage};
-use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
-use crate::store::UnitId;
-use oci::{Digest, dockerfile};
+use crate::event::Stage;
+use crate::plan::{ImagePlan, Maker, Plan, Target};
 use oci_distribution;
 
-/// Bases and images that are asked for at the same time.
-const AT_ONCE: usize = 8;
-
-/// What stages after the build need, all of it there.
-#[derive(Default)]
-pub struct PreparedRun {
-    docker: OnceCell<DockerBuilder>,
-    oci: Option<DaemonlessBuilder>,
-    destination: Option<Arc<Destination>>,
-    bases: BTreeMap<String, Arc<PinnedBase>>,
-    /// Units whose images the engine makes.
-    by_engine: BTreeSet<UnitId>,
-    /// Images that are where they go already, made of the same.
-    pub there: Vec<skip::PresentImage>,
+/// What the stages after the build need, checked and ready.
+pub enum PreparedRun {
+    /// The run ends before images are built.
+    WithoutImages,
+    /// The run builds images and keeps them on this machine.
+    Build(ImageBuilders),
+    /// The run builds images and pushes them.
+    Push {
+        /// What builds the images.
+        builders: ImageBuilders,
+        /// Where they are pushed.
+        destination: Destination,
+        /// The images that the destination already has.
+        present: Vec<PresentImage>,
+    },
 }
 
 impl PreparedRun {
-    /// Makes an image. What only the engine can do may show first when a Dockerfile meets its base
-    /// and its files: `ADD` of an archive, or a signal that is not known here.
-    pub async fn build(
-        &self,
-        plan: &Plan,
-        order: ImageOrder<'_>,
-        context: &Arc<Context>,
-    ) -> Result<Image, StageError> {
-        let image = order.image;
-        if self.by_engine.contains(&image.unit) {
-            return self.engine(context).await?.build(order).await;
-        }
-        let built = self
-            .oci
-            .as_ref()
-            .expect("there for all others")
-            .build(order)
-            .await;
-        let is_layout = matches!(plan.target, Some(Target::Layout { .. }));
-        match built {
-            Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
-                if plan.builder == Wish::Auto && !is_layout =>
-            {
-                let line = image.dockerfile.line(&plan.project, &refusal);
-                context
-                    .events
-                    .notice(format!("{line}, needs the Docker engine: {}", refusal.why));
-                self.engine(context).await?.build(order).await
-            }
-            other => other,
+    /// What builds the images. None where the run ends before that.
+    pub fn builders(&self) -> Option<&ImageBuilders> {
+        match self {
+            Self::WithoutImages => None,
+            Self::Build(builders) | Self::Push { builders, .. } => Some(builders),
         }
     }
 
-    /// Who has made an image.
-    pub fn maker(&self, image: &Image) -> &dyn ImageBuilder {
-        match &image.made {
-            Some(_) => self.oci.as_ref().expect("it has made it"),
-            None => self.docker.get().expect("it has made it"),
+    /// Where images are pushed. None where the run ends before that.
+    pub fn destination(&self) -> Option<&Destination> {
+        match self {
+            Self::WithoutImages | Self::Build(_) => None,
+            Self::Push { destination, .. } => Some(destination),
         }
     }
 
-    async fn engine(&self, context: &Arc<Context>) -> Result<&DockerBuilder, docker::Error> {
-        self.docker
-            .get_or_try_init(async || {
-                let docker = docker::connect(context.access.docker.as_deref()).await?;
-                Ok(DockerBuilder::new(docker, Arc::clone(context)))
-            })
-            .await
-    }
-
-    /// Labels of an image, with what its bases are in this run.
-    pub fn labels(&self, image: &ImagePlan) -> BTreeMap<String, String> {
-        let planned = image.labels.iter();
-        let mut labels: BTreeMap<String, String> = planned
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
-        labels.insert(skip::INPUTS.into(), self.inputs(image));
-        // The last `FROM` is what the image is made from.
-        if let Some(base) = self.bases_of(image).last() {
-            labels.insert(
-                "org.opencontainers.image.base.name".into(),
-                base.name.clone(),
-            );
-            labels.insert(
-                "org.opencontainers.image.base.digest".into(),
-                base.digest.to_string(),
-            );
+    /// The images that the destination already has.
+    pub fn present(&self) -> &[PresentImage] {
+        match self {
+            Self::WithoutImages | Self::Build(_) => &[],
+            Self::Push { present, .. } => present,
         }
-        labels
-    }
-
-    /// The digest of everything that an image is made of.
-    pub fn inputs(&self, image: &ImagePlan) -> String {
-        let bases: Vec<_> = self
-            .bases_of(image)
-            .map(|base| base.digest.to_string())
-            .collect();
-        image.inputs_label(bases.iter().map(String::as_str))
-    }
-
-    /// The bases of an image, pinned.
-    pub fn bases_of<'a>(
-        &'a self,
-        image: &'a ImagePlan,
-    ) -> impl Iterator<Item = &'a Arc<PinnedBase>> {
-        let keys = image.base_keys();
-        keys.filter_map(|key| self.bases.get(&key))
-    }
-
-    /// Where images go.
-    pub fn destination(&self) -> &Destination {
-        self.destination.as_ref().expect("the run pushes")
-    }
-
-    /// Tells of an image what is in it and what it was made of.
-    pub async fn attest(
-        &self,
-        plan: &Plan,
-        planned: &ImagePlan,
-        image: &Image,
-        digest: Digest,
-        events: &Events,
-    ) -> Result<(), StageError> {
-        let destination = self.destination();
-        attest::attach((plan, self), planned, image, digest, destination, events).await
     }
 }
 
-/// Asks engine, registry and console at once, and reports everything that is missing; then
-/// bases and images.
+/// Checks engine, registry and console at the same time, and reports everything that is missing.
+/// Then it resolves base images and looks up images.
 pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
@@ -159,16 +72,16 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, E
         failures: Vec::new(),
     };
     tokio::select! {
-        ready = all(plan, context) => ready,
+        prepared = prepare(plan, context) => prepared,
         () = context.interrupt.stopping() => Err(interrupted()),
     }
 }
 
-async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
+async fn prepare(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
-        return Ok(PreparedRun::default());
+        return Ok(PreparedRun::WithoutImages);
     }
-    // Before anything is asked, since a registry would see the password.
+    // Checked before any request, since a request sends the password.
     let exposed = exposed(plan, context);
     if !exposed.is_empty() {
         return Err(Error::Preflight { problems: exposed });
@@ -179,47 +92,43 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> 
             return Ok(None);
         }
         let docker = docker::connect(context.access.docker.as_deref()).await?;
-        Ok(Some(docker))
+        Ok::<_, StageError>(Some(docker))
     };
     let (engine, destination, console) =
         tokio::join!(engine, destination(plan, context), console(plan, context));
     let mut problems = Vec::new();
-    let mut kept = |error: StageError| problems.push(error);
-    let is_engine_missing = engine.is_err();
-    let docker = engine.map_err(&mut kept).ok().flatten();
-    let destination = destination.map_err(&mut kept).ok().flatten();
-    let _ = console.map_err(&mut kept);
-    let mut ready = if is_engine_missing {
-        PreparedRun::default()
-    } else {
-        let found = bases(plan, docker, context).await;
-        let kept = |mut more: Vec<_>| problems.append(&mut more);
-        found.map_err(kept).unwrap_or_default()
-    };
-    let failed = |problems| Error::Preflight { problems };
-    if !problems.is_empty() {
-        return Err(failed(problems));
-    }
-    ready.destination = destination.map(Arc::new);
-    ready.oci = Some(DaemonlessBuilder::new(
-        packed(&plan.project),
-        ready.bases.clone(),
-        ready.destination.clone(),
-    ));
-    if plan.until >= Stage::Push
-        && let Some(destination) = ready.destination.clone()
-    {
-        ready.there = skip::look(plan, &ready, &destination, context)
+    let docker = engine.map_err(|error| problems.push(error));
+    let destination = destination.map_err(|error| problems.push(error));
+    let _ = console.map_err(|error| problems.push(error));
+    let builders = match docker {
+        Ok(docker) => prepare_images(plan, docker, context)
             .await
-            .map_err(failed)?;
+            .map_err(|more| problems.extend(more)),
+        Err(()) => Err(()),
+    };
+    let (Ok(builders), Ok(destination), true) = (builders, destination, problems.is_empty()) else {
+        return Err(Error::Preflight { problems });
+    };
+    let prepared = match destination {
+        None => PreparedRun::Build(builders),
+        Some(destination) => {
+            let present = skip::find_present(plan, &builders, &destination, context)
+                .await
+                .map_err(|problems| Error::Preflight { problems })?;
+            PreparedRun::Push {
+                builders,
+                destination,
+                present,
+            }
+        }
+    };
+    for notice in docker_notices(plan, prepared.present()) {
+        context.events.notice(notice);
     }
-    for line in for_docker(plan, &ready) {
-        context.events.notice(line);
-    }
-    Ok(ready)
+    Ok(prepared)
 }
 
-/// Addresses to which the password would go where everybody on the way can read it.
+/// Errors for addresses to which the password would be sent unencrypted.
 fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
     if context.access.trust.allow_insecure {
         return Vec::new();
@@ -236,65 +145,44 @@ fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
         problems.push(oci_distribution::Error::Insecure {
             what: "registry",
             address: address.clone(),
-            help: "use `https://`; for a registry in a network of your own that has no TLS, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
+            help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
         });
     }
     if plan.until >= Stage::Deploy && !plan.local && oci_distribution::is_exposed(&plan.console) {
         problems.push(oci_distribution::Error::Insecure {
             what: "console",
             address: plan.console.clone(),
-            help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a network of your own",
+            help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a private network",
         });
     }
     problems.into_iter().map(StageError::from).collect()
 }
 
-/// Whether the engine has an image.
-async fn asked(
-    docker: &mut Option<Docker>,
-    name: &str,
-    context: &Context,
-) -> Result<(), docker::Error> {
-    docker::has(connected(docker, context).await?, name).await
+/// Notices about Dockerfile lines that need the engine. A line that several stores have is in one
+/// notice.
+fn docker_notices(plan: &Plan, present: &[PresentImage]) -> BTreeSet<String> {
+    let is_present =
+        |image: &&ImagePlan| present.iter().any(|other| other.pushed.unit == image.unit);
+    let to_build = plan.images.iter().filter(|image| !is_present(image));
+    to_build
+        .filter_map(|image| {
+            let Maker::Docker(Some(refusal)) = &image.maker else {
+                return None;
+            };
+            let line = image.dockerfile.line(&plan.project, refusal);
+            Some(format!("{line}, needs the Docker engine: {}", refusal.why))
+        })
+        .collect()
 }
 
-/// The engine, which is connected to if it is not yet.
-async fn connected<'a>(
-    docker: &'a mut Option<Docker>,
-    context: &Context,
-) -> Result<&'a Docker, docker::Error> {
-    let engine = match docker.take() {
-        Some(engine) => engine,
-        None => docker::connect(context.access.docker.as_deref()).await?,
-    };
-    Ok(docker.insert(engine))
-}
-
-/// Lines that made images Docker's: each once, however many stores have it.
-fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
-    let is_there = |image: &&ImagePlan| {
-        let mut there = ready.there.iter();
-        there.any(|there| there.pushed.unit == image.unit)
-    };
-    let made = plan.images.iter().filter(|image| !is_there(image));
-    made.filter_map(|image| {
-        let Maker::Docker(Some(refusal)) = &image.maker else {
-            return None;
-        };
-        let line = image.dockerfile.line(&plan.project, refusal);
-        Some(format!("{line}, needs the Docker engine: {}", refusal.why))
-    })
-    .collect()
-}
-
-/// Where images go, with a login that works.
+/// The destination, with a login that the registry accepts.
 async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destination>, StageError> {
     let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
         return Ok(None);
     };
     let destination = Destination::new(target, context).await?;
     if let Destination::Layout(folder) = &destination {
-        // Made now, since what is in its way would be in the way of the first image.
+        // Created now, so that an error is found before the first build.
         folder.layout()?;
     }
     if let Destination::Registry { client, .. } = &destination {
@@ -302,7 +190,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
             Err(error @ oci_distribution::Error::Unauthorized { .. }) => error,
             other => return Ok(other.map(|()| Some(destination))?),
         };
-        // Nobody has said who we are.
+        // Without credentials, the cause is that they are missing.
         if context
             .access
             .logins()
@@ -331,108 +219,4 @@ async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
         }));
     }
     Ok(deploy::reach(&plan.console).await?)
-}
-
-/// Resolves every base, and decides by that who makes which image: a base that only the engine
-/// has is the engine's.
-async fn bases(
-    plan: &Plan,
-    mut docker: Option<Docker>,
-    context: &Arc<Context>,
-) -> Result<PreparedRun, Vec<StageError>> {
-    let layout = match &plan.target {
-        Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
-        _ => None,
-    };
-    let sources = BaseSources {
-        project: &plan.project,
-        layout,
-        context,
-    };
-    // By its key: the name, and the engine's or our own.
-    let mut wanted = BTreeMap::new();
-    for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
-        for (key, name) in image.base_keys().zip(&image.bases) {
-            wanted.insert((key, by_engine), (name, &image.platform));
-        }
-    }
-    let mut ready = PreparedRun::default();
-    let mut problems = Vec::new();
-    let own = wanted.iter().filter(|((_, by_engine), _)| !by_engine);
-    let found: Vec<_> = futures_util::stream::iter(own)
-        .map(async |((key, _), (name, platform))| (key, name, sources.find(name, platform).await))
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-    let mut in_engine = BTreeSet::new();
-    for (key, name, result) in found {
-        // An engine may know images that no registry has: those that were built here.
-        let may_ask = plan.builder == Wish::Auto && layout.is_none();
-        let error = match result {
-            Ok(base) if may_ask && base.has_triggers() => {
-                match connected(&mut docker, context).await {
-                    Ok(_) => drop(in_engine.insert(key.clone())),
-                    Err(error) => problems.push(error.into()),
-                }
-                context.events.notice(format!(
-                    "Docker makes the images on `{name}`, whose `ONBUILD` may run something"
-                ));
-                continue;
-            }
-            Ok(base) => {
-                ready.bases.insert(key.clone(), Arc::new(base));
-                continue;
-            }
-            Err(error) => error,
-        };
-        let asked = if may_ask {
-            Some(asked(&mut docker, name, context).await)
-        } else {
-            None
-        };
-        let engine = match asked {
-            Some(Ok(())) => {
-                context.events.notice(format!(
-                    "Docker makes the images on `{name}`, which it has and no registry gives: {error}"
-                ));
-                in_engine.insert(key.clone());
-                continue;
-            }
-            Some(Err(error)) => Some(Box::new(error)),
-            None => None,
-        };
-        problems.push(StageError::from(BaseUnavailable {
-            name: (*name).clone(),
-            own: Box::new(error),
-            engine,
-        }));
-    }
-    if let Some(engine) = &docker {
-        for ((key, by_engine), (name, _)) in &wanted {
-            if *by_engine || in_engine.contains(key) {
-                match docker::provide(engine, name, context).await {
-                    // One that other images are made from without the engine is known better.
-                    Ok(base) => {
-                        let known = ready.bases.entry(key.clone());
-                        known.or_insert_with(|| Arc::new(base));
-                    }
-                    Err(error) => problems.push(error.into()),
-                }
-            }
-        }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
-        if by_engine || image.base_keys().any(|key| in_engine.contains(&key)) {
-            ready.by_engine.insert(image.unit.clone());
-        }
-    }
-    if let Some(docker) = docker {
-        ready.docker = OnceCell::new_with(Some(DockerBuilder::new(docker, Arc::clone(context))));
-    }
-    Ok(ready)
 }
