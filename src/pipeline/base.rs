@@ -7,13 +7,14 @@ use std::sync::Arc;
 use miette::Diagnostic;
 use serde_json::{Value, json};
 
-use super::context::Context;
+use super::context::Services;
 use super::docker::Error as DockerError;
 use super::failure::StageError;
 use super::stored;
 use crate::plan::SCRATCH;
 use oci::{
-    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageName, Layout, Manifest, Platform,
+    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, Layout, Manifest,
+    Platform,
 };
 use oci_distribution::Client;
 
@@ -82,7 +83,7 @@ pub struct BaseSources<'a> {
     /// The layout that is the destination of the run, if it is one. Its images are looked up first.
     pub layout: Option<&'a Path>,
     /// The clients for registries.
-    pub context: &'a Context,
+    pub context: &'a Services,
 }
 
 impl BaseSources<'_> {
@@ -122,7 +123,7 @@ impl BaseSources<'_> {
         name: &str,
         platform: &Platform,
     ) -> Result<ReadableBase, StageError> {
-        let image = ImageName::parse(name).map_err(|reason| oci::Error::Document {
+        let image = ImageReference::parse(name).map_err(|reason| oci::Error::Document {
             what: name.to_owned(),
             kind: "image name",
             reason,

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::Services;
 use super::failure::{Io, StageError};
-use crate::cache::Limits;
-use crate::plan::{Reference, Target};
-use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
-use oci_distribution::{Client, Source};
+use crate::cache::CacheLimits;
+use crate::plan::{DestinationPlan, DestinationReference};
+use oci::{self, Blobs, CollectedBlobs, Descriptor, Digest, IndexEntry, Layout, Manifest};
+use oci_distribution::{BlobSource, Client};
 
 /// The number of images that are built or pushed at the same time. The disk is the bottleneck.
 pub const AT_ONCE: u8 = 4;
@@ -35,7 +35,7 @@ pub struct LayoutFolder {
     path: PathBuf,
     layout: OnceLock<Layout>,
     /// Images that the next write of the index adds.
-    waiting: Mutex<Vec<Listing>>,
+    waiting: Mutex<Vec<IndexEntry>>,
 }
 
 impl LayoutFolder {
@@ -48,7 +48,7 @@ impl LayoutFolder {
         Ok(self.layout.get_or_init(|| layout))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Listing>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,15 +82,15 @@ pub struct TaggedImage {
 
 impl Destination {
     /// Prepares the destination. Nothing is requested or written yet.
-    pub async fn new(target: &Target, context: &Context) -> Result<Self, StageError> {
+    pub async fn new(target: &DestinationPlan, context: &Services) -> Result<Self, StageError> {
         match target {
-            Target::Registry { address, host, .. } => {
+            DestinationPlan::Registry { address, host, .. } => {
                 let client = context.client(address).await?;
                 let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })
             }
-            Target::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
+            DestinationPlan::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
                 path: folder.clone(),
                 layout: OnceLock::new(),
                 waiting: Mutex::default(),
@@ -107,7 +107,10 @@ impl Destination {
     }
 
     /// The image with this tag, if there is one.
-    pub async fn find(&self, reference: &Reference) -> Result<Option<TaggedImage>, StageError> {
+    pub async fn find(
+        &self,
+        reference: &DestinationReference,
+    ) -> Result<Option<TaggedImage>, StageError> {
         let (manifest, digest, config) = match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
@@ -157,7 +160,7 @@ impl Destination {
     /// has the layer.
     pub async fn put_layer(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         layer: &Descriptor,
         blobs: &Blobs,
         mount_from: Option<&str>,
@@ -166,7 +169,7 @@ impl Destination {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
                 let file = blobs.path(&layer.digest);
-                let source = Source::File(&file);
+                let source = BlobSource::File(&file);
                 client
                     .put_blob(&repository, layer, source, mount_from)
                     .await?;
@@ -179,7 +182,7 @@ impl Destination {
     /// Uploads a small blob.
     pub async fn put_bytes(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
@@ -187,7 +190,7 @@ impl Destination {
         match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
-                let source = Source::Bytes(bytes);
+                let source = BlobSource::Bytes(bytes);
                 client.put_blob(&repository, &blob, source, None).await?;
             }
             Self::Layout(folder) => {
@@ -200,7 +203,7 @@ impl Destination {
     /// Uploads a manifest without a tag. The blobs that it names are there already.
     pub async fn put_manifest(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
         let manifest = Descriptor::of(oci::MANIFEST, bytes);
@@ -235,7 +238,7 @@ impl Destination {
     /// Tags a manifest. In a layout, the tag is written by the next [`Self::write_tags`].
     pub async fn tag(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Descriptor,
         bytes: &[u8],
     ) -> Result<(), StageError> {
@@ -256,7 +259,7 @@ impl Destination {
     /// The descriptor of an uploaded manifest.
     pub async fn describe(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         digest: Digest,
     ) -> Result<Descriptor, StageError> {
         match self {
@@ -283,7 +286,7 @@ impl Destination {
     /// Uploads a referrer of an image.
     pub async fn attach(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Manifest,
     ) -> Result<(), StageError> {
         let bytes = serde_json::to_vec(manifest).unwrap_or_default();
@@ -330,9 +333,9 @@ impl TaggedImage {
 /// that were used since `begun` are kept.
 pub fn collect_layers(
     project: &Path,
-    limits: Limits,
+    limits: CacheLimits,
     begun: SystemTime,
-) -> Result<Collected, oci::Error> {
+) -> Result<CollectedBlobs, oci::Error> {
     oci::collect(&blob_store(project).0, limits.bytes, limits.age, begun)
 }
 

@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::base::PinnedBase;
-use super::context::Context;
+use super::context::Services;
 use super::failure::{Io, quote};
-use oci::ImageName;
+use oci::ImageReference;
 
 /// The engine's address where `DOCKER_HOST` is not set.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -182,7 +182,7 @@ pub async fn check_present(docker: &Docker, image: &str) -> Result<(), Error> {
 pub async fn resolve_base(
     docker: &Docker,
     image: &str,
-    context: &Context,
+    context: &Services,
 ) -> Result<PinnedBase, Error> {
     if image.starts_with("oci:") {
         return Err(Error::Base {
@@ -235,9 +235,9 @@ pub async fn resolve_base(
 /// The digest under which the image's registry has it, or else the engine's own id.
 fn pinned(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
-    let name = ImageName::parse(image).ok();
+    let name = ImageReference::parse(image).ok();
     let is_same = |known: &&String| {
-        let known = ImageName::parse(known).ok();
+        let known = ImageReference::parse(known).ok();
         known.zip(name.as_ref()).is_some_and(|(known, name)| {
             known.registry == name.registry && known.repository == name.repository
         })

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, ImageBuilders, ImageOrder};
-use super::context::Context;
+use super::context::Services;
 use super::destination::AT_ONCE;
 use super::docker::Error;
-use super::failure::Settled;
+use super::failure::StageResult;
 use super::halt::Halt;
 use super::prune::Artifact;
 use crate::event::{Stage, Unit, bytes};
@@ -19,8 +19,8 @@ pub async fn run(
     plan: &Plan,
     builders: &ImageBuilders,
     artifacts: Vec<Artifact>,
-    context: &Arc<Context>,
-) -> Settled<Image> {
+    context: &Arc<Services>,
+) -> StageResult<Image> {
     let work = artifacts
         .iter()
         .filter_map(|artifact| Some((artifact, builders.image(&artifact.unit)?)));

@@ -7,12 +7,12 @@ use tokio::sync::Semaphore;
 
 use super::attest;
 use super::builder::Image;
-use super::context::Context;
+use super::context::Services;
 use super::destination::{AT_ONCE, Destination};
-use super::failure::{Settled, StageError};
+use super::failure::{StageError, StageResult};
 use super::halt::Halt;
 use crate::event::{Events, Stage, Unit};
-use crate::plan::{Plan, Reference};
+use crate::plan::{DestinationReference, Plan};
 use crate::store::UnitId;
 use oci::Digest;
 use oci_distribution::Error;
@@ -26,7 +26,7 @@ pub struct Pushed {
     /// Store and app.
     pub unit: UnitId,
     /// Its full name.
-    pub reference: Reference,
+    pub reference: DestinationReference,
     /// The digest of its manifest.
     pub digest: Digest,
 }
@@ -43,8 +43,8 @@ pub async fn run(
     plan: &Plan,
     destination: &Destination,
     images: Vec<Image>,
-    context: &Arc<Context>,
-) -> Settled<Pushed> {
+    context: &Arc<Services>,
+) -> StageResult<Pushed> {
     let halt = Halt::new(context);
     let uploading = Semaphore::new(AT_ONCE.into());
     let at_once = if destination.tags_in_batches() {

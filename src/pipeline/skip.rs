@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::builder::{ImageBuilders, PreparedImage};
-use super::context::Context;
+use super::context::Services;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
 use super::push::Pushed;
@@ -47,7 +47,7 @@ pub async fn find_present(
     plan: &Plan,
     builders: &ImageBuilders,
     destination: &Destination,
-    context: &Context,
+    context: &Services,
 ) -> Result<Vec<PresentImage>, Vec<StageError>> {
     if context.force && plan.is_clean() {
         return Ok(Vec::new());
@@ -83,7 +83,7 @@ fn compare(
     plan: &Plan,
     image: &PreparedImage,
     found: &TaggedImage,
-    context: &Context,
+    context: &Services,
 ) -> Result<Option<PresentImage>, StageError> {
     if found.labels.get(INPUTS) == Some(&image.inputs) {
         // A local deployment runs the app from `.deploy`, so that has to exist too.

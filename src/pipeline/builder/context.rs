@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::pipeline::failure::Io;
 use crate::pipeline::prune::{FOLDER, files, not_regular};
 use crate::plan::{Dockerfile, DockerfileSource};
-use oci::dockerfile::Ignore;
+use oci::dockerfile::Dockerignore;
 
 /// Files of a build context.
 pub struct ContextFiles {
@@ -54,7 +54,7 @@ impl ContextArchive {
         tar.append_data(&mut header, "Dockerfile", text)
             .map_err(Io::at("send", context))?;
         let ContextFiles { files, ignored } = context_files(context, &self.dockerfile)?;
-        let ignore = Ignore::new(ignored.as_deref().unwrap_or_default());
+        let ignore = Dockerignore::new(ignored.as_deref().unwrap_or_default());
         for (path, file) in files {
             if path != Path::new("Dockerfile") && ignore.sends(&path.to_string_lossy()) {
                 self.append(&mut tar, &path, &file)?;

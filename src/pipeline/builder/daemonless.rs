@@ -14,10 +14,10 @@ use super::{BuiltContent, Image, ImageOrder, PreparedImage};
 use crate::pipeline::base::ReadableBase;
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
-use crate::plan::Reference;
+use crate::plan::DestinationReference;
 use crate::store::AppKind;
-use oci::dockerfile::{Context, History, Recipe};
-use oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
+use oci::dockerfile::{BuildContext, HistoryEntry, ParsedDockerfile};
+use oci::{self, Blobs, Descriptor, Digest, Manifest, PackedLayer, TreeEntry, layer_type, pack};
 use oci_distribution;
 
 /// The number of layers of one image that are uploaded at the same time.
@@ -66,7 +66,7 @@ impl DaemonlessBuilder {
     pub async fn build(
         &self,
         order: ImageOrder<'_>,
-        recipe: &Recipe,
+        recipe: &ParsedDockerfile,
         base: &Arc<ReadableBase>,
     ) -> Result<Image, StageError> {
         let workdir = &order.artifact.workdir;
@@ -74,7 +74,7 @@ impl DaemonlessBuilder {
         let packing = self.packing.lock().await;
         let tree = base.tree(&self.folder.join("bases"), &self.blobs).await?;
         let ContextFiles { files, ignored } = context_files(workdir, &plan.dockerfile)?;
-        let context = Context::new(workdir, files, ignored.as_deref())?;
+        let context = BuildContext::new(workdir, files, ignored.as_deref())?;
         let applied = recipe.apply(&base.config, &tree, &context)?;
 
         let (blobs, kind, modified) = (self.blobs.clone(), plan.kind, plan.modified);
@@ -113,7 +113,7 @@ impl AssembledImage {
     /// Uploads layers, config and manifest, but no tag.
     pub async fn push(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         destination: &Destination,
     ) -> Result<Digest, StageError> {
         let mount_from = destination
@@ -149,7 +149,7 @@ impl AssembledImage {
     /// Tags the manifest.
     pub async fn tag(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         destination: &Destination,
     ) -> Result<(), StageError> {
         destination
@@ -162,18 +162,18 @@ impl AssembledImage {
 fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
-        StageError::Oci(oci::Error::Damaged { .. })
+        StageError::Oci(oci::Error::DigestMismatch { .. })
             | StageError::Registry(oci_distribution::Error::Altered { .. })
     )
 }
 
 /// Packs the entries into layers, by how often they change.
 fn pack_layers(
-    entries: &[Entry],
+    entries: &[TreeEntry],
     kind: AppKind,
     modified: i64,
     blobs: &Blobs,
-) -> Result<Vec<(LayerPart, Layer)>, StageError> {
+) -> Result<Vec<(LayerPart, PackedLayer)>, StageError> {
     let mut packed = Vec::new();
     for (part, entries) in split(entries, kind) {
         // Servers derive cache headers from the modification times of the app's files.
@@ -212,10 +212,10 @@ fn manifest(
 /// layers and history.
 fn config(
     mut config: Value,
-    instructions: &[History],
+    instructions: &[HistoryEntry],
     base: &ReadableBase,
     image: &PreparedImage,
-    packed: &[(LayerPart, Layer)],
+    packed: &[(LayerPart, PackedLayer)],
 ) -> Value {
     let created = Timestamp::from_second(image.plan.modified)
         .unwrap_or_default()

@@ -19,10 +19,10 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::context::ContextArchive;
 use super::{BuiltContent, Image, ImageOrder, PreparedImage};
 use crate::event::{OutsideGuard, Unit};
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::{Io, StageError};
-use crate::plan::Reference;
+use crate::plan::DestinationReference;
 use oci::Digest;
 
 /// The number of lines of the engine's output that an error shows.
@@ -38,7 +38,7 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct DockerBuilder {
     docker: Docker,
-    context: Arc<Context>,
+    context: Arc<Services>,
 }
 
 /// What the engine printed during a build.
@@ -52,7 +52,7 @@ struct BuildOutput {
 
 impl DockerBuilder {
     /// A builder that uses this engine.
-    pub fn new(docker: Docker, context: Arc<Context>) -> Self {
+    pub fn new(docker: Docker, context: Arc<Services>) -> Self {
         Self { docker, context }
     }
 
@@ -173,7 +173,11 @@ impl DockerBuilder {
     }
 
     /// Pushes an image, again after a failure that can be temporary.
-    pub async fn push(&self, unit: &Unit, reference: &Reference) -> Result<Digest, StageError> {
+    pub async fn push(
+        &self,
+        unit: &Unit,
+        reference: &DestinationReference,
+    ) -> Result<Digest, StageError> {
         let mut waits = BACKOFF.into_iter();
         loop {
             let error = match self.push_once(unit, reference).await {
@@ -192,7 +196,11 @@ impl DockerBuilder {
         }
     }
 
-    async fn push_once(&self, unit: &Unit, reference: &Reference) -> Result<Digest, StageError> {
+    async fn push_once(
+        &self,
+        unit: &Unit,
+        reference: &DestinationReference,
+    ) -> Result<Digest, StageError> {
         let credentials = self.context.access.credentials.as_ref();
         let user = credentials
             .map(|credentials| credentials.user.clone())
@@ -228,7 +236,7 @@ impl DockerBuilder {
     }
 
     /// The digest under which the registry has a pushed image.
-    async fn pushed_digest(&self, reference: &Reference) -> Result<Digest, Error> {
+    async fn pushed_digest(&self, reference: &DestinationReference) -> Result<Digest, Error> {
         let name = reference.to_string();
         let unknown = |message: String| Error::Request {
             doing: format!("return the digest of `{name}`"),

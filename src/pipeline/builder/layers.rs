@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
-use oci::Entry;
+use oci::TreeEntry;
 
 /// A layer, from the one that changes least up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub fn part(path: &str, kind: AppKind) -> LayerPart {
 
 /// The entries of each layer that has any, from the lowest up. Each has the folders that its
 /// files lie in, so that it can be unpacked by itself.
-pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(LayerPart, Vec<Entry>)> {
+pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(LayerPart, Vec<TreeEntry>)> {
     let parts = [
         LayerPart::Framework,
         LayerPart::Dependencies,
@@ -96,7 +96,7 @@ pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(LayerPart, Vec<Entry>)> {
         let of_layer = entries
             .iter()
             .filter(|entry| paths.contains(entry.path.as_str()));
-        let of_layer: Vec<Entry> = of_layer.cloned().collect();
+        let of_layer: Vec<TreeEntry> = of_layer.cloned().collect();
         if !of_layer.is_empty() {
             layers.push((own, of_layer));
         }
@@ -108,7 +108,7 @@ pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(LayerPart, Vec<Entry>)> {
 mod tests {
     use super::{LayerPart, part, split};
     use crate::store::{AppKind, Framework};
-    use oci::{Content, Entry, Owner};
+    use oci::{FileOwner, TreeContent, TreeEntry};
 
     const NEXT: AppKind = AppKind::Frontend(Framework::Nextjs);
 
@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn a_layer_has_the_folders_of_its_files() {
-        let entry = |path: &str| Entry {
+        let entry = |path: &str| TreeEntry {
             path: path.into(),
-            owner: Owner::default(),
+            owner: FileOwner::default(),
             mode: 0o755,
-            content: Content::Folder,
+            content: TreeContent::Folder,
         };
         let paths = [
             "srv",
@@ -159,7 +159,7 @@ mod tests {
         ];
         let layers = split(&paths.map(entry), NEXT);
         let of = |index: usize| -> Vec<&str> {
-            let entries: &Vec<Entry> = &layers[index].1;
+            let entries: &Vec<TreeEntry> = &layers[index].1;
             entries.iter().map(|entry| entry.path.as_str()).collect()
         };
         assert_eq!(of(0), ["srv", "srv/node_modules", "srv/node_modules/next"]);

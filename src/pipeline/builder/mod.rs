@@ -20,24 +20,24 @@ pub use self::docker::DockerBuilder;
 
 use self::daemonless::AssembledImage;
 use super::base::{PinnedBase, ReadableBase};
-use super::context::Context;
+use super::context::Services;
 use super::destination::Destination;
 use super::docker::{Error as DockerError, connect};
 use super::failure::StageError;
 use super::prune::Artifact;
 use super::skip;
 use crate::event::Unit;
-use crate::plan::{ImagePlan, Plan, Reference};
+use crate::plan::{DestinationReference, ImagePlan, Plan};
 use crate::store::UnitId;
 use oci::Digest;
-use oci::dockerfile::{self, Recipe};
+use oci::dockerfile::{self, ParsedDockerfile};
 
 /// An image to build, with its base images resolved.
 pub struct PreparedImage {
     /// How the image is built.
     pub plan: ImagePlan,
     /// Its full name.
-    pub reference: Reference,
+    pub reference: DestinationReference,
     /// The images that its Dockerfile names, in the same order.
     pub bases: Vec<PinnedBase>,
     /// The digest of everything that the image is made from.
@@ -55,7 +55,7 @@ pub enum ChosenBuilder {
     /// This program.
     Daemonless {
         /// The instructions of the Dockerfile.
-        recipe: Recipe,
+        recipe: ParsedDockerfile,
         /// The base image.
         base: Arc<ReadableBase>,
     },
@@ -65,7 +65,7 @@ impl PreparedImage {
     /// Prepares an image. `bases` are in the order of the Dockerfile.
     pub fn new(
         plan: ImagePlan,
-        reference: Reference,
+        reference: DestinationReference,
         bases: Vec<PinnedBase>,
         builder: ChosenBuilder,
     ) -> Self {
@@ -150,7 +150,7 @@ impl ImageBuilders {
         &self,
         plan: &Plan,
         order: ImageOrder<'_>,
-        context: &Arc<Context>,
+        context: &Arc<Services>,
     ) -> Result<Image, StageError> {
         let ChosenBuilder::Daemonless { recipe, base } = &order.image.builder else {
             return self.docker(context).await?.build(order).await;
@@ -169,7 +169,7 @@ impl ImageBuilders {
         }
     }
 
-    async fn docker(&self, context: &Arc<Context>) -> Result<&DockerBuilder, DockerError> {
+    async fn docker(&self, context: &Arc<Services>) -> Result<&DockerBuilder, DockerError> {
         self.docker
             .get_or_try_init(async || {
                 let docker = connect(context.access.docker.as_deref()).await?;
@@ -203,7 +203,7 @@ impl Image {
     }
 
     /// Its full name.
-    pub fn reference(&self) -> &Reference {
+    pub fn reference(&self) -> &DestinationReference {
         &self.prepared.reference
     }
 

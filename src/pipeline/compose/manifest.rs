@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::failure::Io;
 use super::super::stored::{read, write};
-use crate::overlay::{ContentId, Entry, Kind};
+use crate::disk;
+use crate::overlay::{ContentId, Entry, FileKind};
 
 /// The composed files of one store. Paths are relative to the store's folder under `.out`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -126,12 +127,7 @@ pub fn is_below(path: &str) -> bool {
 }
 
 fn remove(path: &Path) -> Result<(), Io> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Io::at("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
+    disk::remove_file(path).map_err(Io::at("remove", path))
 }
 
 impl StoreManifest {
@@ -152,7 +148,7 @@ impl StoreManifest {
         let is_executable = metadata.mode() & 0o100 != 0;
         let is_alike = metadata.is_file()
             && *entry.kind()
-                == (Kind::File {
+                == (FileKind::File {
                     executable: is_executable,
                 })
             && metadata.mode() & 0o200 != 0
@@ -193,9 +189,9 @@ impl StoreManifest {
 impl WrittenKind {
     fn of(entry: &Entry) -> Self {
         match entry.kind() {
-            Kind::File { executable: false } => Self::File,
-            Kind::File { executable: true } => Self::Executable,
-            Kind::Link { .. } => Self::Link,
+            FileKind::File { executable: false } => Self::File,
+            FileKind::File { executable: true } => Self::Executable,
+            FileKind::Link { .. } => Self::Link,
         }
     }
 }

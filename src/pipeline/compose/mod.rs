@@ -25,8 +25,9 @@ pub use self::staging::StagingFolder;
 use self::staging::write_entry;
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
-use super::context::Context;
-use super::failure::{Error, Io, Settled, StageError};
+use super::context::Services;
+use super::failure::{Error, Io, StageError, StageResult};
+use crate::disk;
 use crate::event::{Stage, Unit};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
@@ -72,7 +73,7 @@ pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
 }
 
 /// Composes every store of the plan.
-pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
+pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Error> {
     let staging = StagingFolder::new(&plan.project)?;
     let decided: Vec<_> = plan
         .stores
@@ -118,7 +119,7 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
             (store, unit, result.map(|_| ()))
         })
         .collect();
-    let mut settled = Settled::default();
+    let mut settled = StageResult::default();
     for (store, unit, result) in results {
         let of_store = store.compositions.iter().map(|composition| Workdir {
             unit: composition.unit.clone(),
@@ -181,12 +182,7 @@ pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
 
 /// Removes a file, a link, or a folder with its content.
 pub fn remove(path: &Path) -> Result<(), Io> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.map_err(Io::at("remove", path))
+    disk::remove(path).map_err(Io::at("remove", path))
 }
 
 /// The numbers of files that a compose has changed in one store.

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::overlay::{Body, Entry, Stamp};
+use crate::disk::Stamp;
+use crate::overlay::{Entry, EntryContent};
 use crate::pipeline::failure::Io;
 
 /// Files up to this size, in bytes, are read into memory. The system copies larger files, and
@@ -47,8 +48,8 @@ impl SourceFiles {
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
         for entry in entries {
-            if let Body::Copy(path, stamp) = entry.body()
-                && stamp.size() <= LARGEST_READ
+            if let EntryContent::Copy(path, stamp) = entry.body()
+                && stamp.size <= LARGEST_READ
             {
                 *takers.entry(key(path)).or_default() += 1;
             }
@@ -66,7 +67,7 @@ impl SourceFiles {
 
     /// The file's content, or none for a large file, which the system copies.
     pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<SourceFile>>, Io> {
-        if stamp.size() > LARGEST_READ {
+        if stamp.size > LARGEST_READ {
             return Ok(None);
         }
         let Some(shared) = self.shared.get(&key(path)) else {
@@ -99,7 +100,7 @@ fn read(path: &Path, stamp: Stamp) -> Result<SourceFile, Io> {
 
 /// Fails where the file has changed since its id was computed.
 pub fn check_unchanged(path: &Path, stamp: Stamp, metadata: &Metadata) -> Result<(), Io> {
-    if Stamp::now(metadata) == stamp {
+    if Stamp::new(metadata) == stamp {
         return Ok(());
     }
     let error = std::io::Error::other("the file changed during the compose; run again");
@@ -113,7 +114,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::{SharedFile, SourceFile, SourceFiles, key};
-    use crate::overlay::Stamp;
+    use crate::disk::Stamp;
 
     /// Sources in which `path` is expected to be read `takers` times.
     fn sources(path: &Arc<Path>, takers: usize) -> SourceFiles {
@@ -133,7 +134,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path.metadata().unwrap());
+        let stamp = Stamp::new(&path.metadata().unwrap());
         let sources = sources(&path, 3);
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
         // Later readers do not open the file.
@@ -151,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path.metadata().unwrap());
+        let stamp = Stamp::new(&path.metadata().unwrap());
         std::fs::write(&path, "other content").unwrap();
         let error = sources(&path, 2).take(&path, stamp).unwrap_err();
         assert!(

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sources::{SourceFiles, check_unchanged};
-use crate::overlay::{Body, Entry, Kind};
+use crate::disk;
+use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
 /// The staging folder. It is empty at first and removed at the end.
@@ -33,12 +34,7 @@ impl StagingFolder {
             return Err(Io::at("compose into", &out)(error));
         }
         let folder = out.join(".tmp");
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Io::at("remove", &folder)(error));
-            }
-            _ => {}
-        }
+        disk::remove(&folder).map_err(Io::at("remove", &folder))?;
         for part in ["files", "stores"] {
             let folder = folder.join(part);
             std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
@@ -85,16 +81,16 @@ pub fn write_entry(
         file.write_all(content)?;
         file.metadata()
     };
-    let mode = if *entry.kind() == (Kind::File { executable: true }) {
+    let mode = if *entry.kind() == (FileKind::File { executable: true }) {
         0o777
     } else {
         0o666
     };
     match (entry.kind(), entry.body()) {
-        (Kind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
+        (FileKind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
             .and_then(|()| path.symlink_metadata())
             .map_err(failed()),
-        (Kind::File { .. }, Body::Copy(source, stamp)) => {
+        (FileKind::File { .. }, EntryContent::Copy(source, stamp)) => {
             if let Some(read) = sources.take(source, stamp)? {
                 return create(&read.content, composed_mode(read.mode, mode)).map_err(failed());
             }
@@ -103,8 +99,10 @@ pub fn write_entry(
             check_unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
         }
-        (Kind::File { .. }, Body::Text(text)) => create(text.as_bytes(), mode).map_err(failed()),
-        (Kind::File { .. }, Body::Blob(_) | Body::Link) => {
+        (FileKind::File { .. }, EntryContent::Text(text)) => {
+            create(text.as_bytes(), mode).map_err(failed())
+        }
+        (FileKind::File { .. }, EntryContent::Blob(_) | EntryContent::Link) => {
             let content = entry.read().map_err(failed())?;
             create(&content, mode).map_err(failed())
         }

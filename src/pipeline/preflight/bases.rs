@@ -11,11 +11,11 @@ use crate::pipeline::base::{BaseSources, BaseUnavailable, PinnedBase, ReadableBa
 use crate::pipeline::builder::{
     ChosenBuilder, DaemonlessBuilder, DockerBuilder, ImageBuilders, PreparedImage,
 };
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::pipeline::destination::blob_store;
 use crate::pipeline::docker;
 use crate::pipeline::failure::StageError;
-use crate::plan::{Builder, ImagePlan, Maker, Plan, Target};
+use crate::plan::{BuilderChoice, DestinationPlan, ImageMaker, ImagePlan, Plan};
 use oci::Platform;
 
 /// The number of base images that are resolved at the same time.
@@ -26,14 +26,14 @@ const AT_ONCE: usize = 8;
 pub async fn prepare_images(
     plan: &Plan,
     docker: Option<Docker>,
-    context: &Arc<Context>,
+    context: &Arc<Services>,
 ) -> Result<ImageBuilders, Vec<StageError>> {
     let layout = match &plan.target {
-        Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
+        Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };
     // The engine cannot push to a layout.
-    let has_fallback = plan.builder == Builder::Auto && layout.is_none();
+    let has_fallback = plan.builder == BuilderChoice::Auto && layout.is_none();
     let mut resolver = BaseResolver {
         context,
         has_fallback,
@@ -66,7 +66,7 @@ pub async fn prepare_images(
 
 /// Resolves base images. They are identified by name and platform.
 struct BaseResolver<'a> {
-    context: &'a Context,
+    context: &'a Services,
     /// Whether the engine is asked for base images that cannot be resolved without it.
     has_fallback: bool,
     docker: Option<Docker>,
@@ -170,8 +170,8 @@ impl BaseResolver<'_> {
     fn prepare(&self, image: &ImagePlan) -> Option<PreparedImage> {
         let reference = image.reference.clone()?;
         let builder = match &image.maker {
-            Maker::Docker(_) => None,
-            Maker::Oci(recipe) => {
+            ImageMaker::Docker(_) => None,
+            ImageMaker::Oci(recipe) => {
                 let base = image.base_keys().find_map(|key| self.readable.get(&key));
                 base.map(|base| ChosenBuilder::Daemonless {
                     recipe: recipe.clone(),
@@ -197,5 +197,5 @@ impl BaseResolver<'_> {
 }
 
 fn is_of_docker(image: &ImagePlan) -> bool {
-    matches!(image.maker, Maker::Docker(_))
+    matches!(image.maker, ImageMaker::Docker(_))
 }

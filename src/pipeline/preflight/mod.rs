@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use self::bases::prepare_images;
 use super::builder::ImageBuilders;
-use super::context::Context;
+use super::context::Services;
 use super::destination::Destination;
 use super::failure::{Error, StageError};
 use super::skip::{self, PresentImage};
 use super::{deploy, docker};
 use crate::event::Stage;
-use crate::plan::{ImagePlan, Maker, Plan, Target};
+use crate::plan::{DestinationPlan, ImageMaker, ImagePlan, Plan};
 use oci_distribution;
 
 /// What the stages after the build need, checked and ready.
@@ -65,7 +65,7 @@ impl PreparedRun {
 
 /// Checks engine, registry and console at the same time, and reports everything that is missing.
 /// Then it resolves base images and looks up images.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
+pub async fn check(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
@@ -77,7 +77,7 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, E
     }
 }
 
-async fn prepare(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Error> {
+async fn prepare(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::WithoutImages);
     }
@@ -86,7 +86,7 @@ async fn prepare(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Err
     if !exposed.is_empty() {
         return Err(Error::Preflight { problems: exposed });
     }
-    let is_docker = |image: &ImagePlan| matches!(image.maker, Maker::Docker(_));
+    let is_docker = |image: &ImagePlan| matches!(image.maker, ImageMaker::Docker(_));
     let engine = async {
         if !plan.images.iter().any(is_docker) {
             return Ok(None);
@@ -129,13 +129,13 @@ async fn prepare(plan: &Plan, context: &Arc<Context>) -> Result<PreparedRun, Err
 }
 
 /// Errors for addresses to which the password would be sent unencrypted.
-fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
+fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
     if context.access.trust.allow_insecure {
         return Vec::new();
     }
     let mut problems = Vec::new();
     if plan.until >= Stage::Push
-        && let Some(Target::Registry {
+        && let Some(DestinationPlan::Registry {
             address,
             is_insecure: false,
             ..
@@ -166,7 +166,7 @@ fn docker_notices(plan: &Plan, present: &[PresentImage]) -> BTreeSet<String> {
     let to_build = plan.images.iter().filter(|image| !is_present(image));
     to_build
         .filter_map(|image| {
-            let Maker::Docker(Some(refusal)) = &image.maker else {
+            let ImageMaker::Docker(Some(refusal)) = &image.maker else {
                 return None;
             };
             let line = image.dockerfile.line(&plan.project, refusal);
@@ -176,7 +176,7 @@ fn docker_notices(plan: &Plan, present: &[PresentImage]) -> BTreeSet<String> {
 }
 
 /// The destination, with a login that the registry accepts.
-async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destination>, StageError> {
+async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
     let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
         return Ok(None);
     };
@@ -208,7 +208,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
     Ok(Some(destination))
 }
 
-async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
+async fn console(plan: &Plan, context: &Services) -> Result<(), StageError> {
     if plan.until < Stage::Deploy || plan.local {
         return Ok(());
     }

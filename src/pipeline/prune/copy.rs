@@ -7,7 +7,7 @@ use walkdir::WalkDir;
 
 use super::super::failure::Io;
 use super::sizes::Sizes;
-use crate::config::Prune;
+use crate::config::PruneRules;
 use crate::workspace::installed;
 use virtual_path::relative;
 
@@ -15,7 +15,7 @@ use virtual_path::relative;
 pub struct Copier<'a> {
     root: &'a Path,
     /// The rules of the config.
-    pub rules: &'a Prune,
+    pub rules: &'a PruneRules,
     sizes: RefCell<Sizes>,
 }
 
@@ -32,7 +32,7 @@ pub enum FileRole {
 
 impl<'a> Copier<'a> {
     /// Copies into `root`, an empty folder.
-    pub fn new(root: &'a Path, rules: &'a Prune) -> Self {
+    pub fn new(root: &'a Path, rules: &'a PruneRules) -> Self {
         Self {
             root,
             rules,

@@ -13,7 +13,7 @@ use super::Error;
 use super::copy::{Copier, FileRole, files};
 use super::dependency::drops_traced;
 use crate::config::PackageJson;
-use crate::files::{Disk, Files as _};
+use crate::files::{DiskFiles, FileTree as _};
 use crate::workspace::installed::{self, NODE_MODULES};
 use virtual_path::normalize;
 
@@ -28,7 +28,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
         });
     }
     // Without links, so that it is a prefix of what the app's `node_modules` resolves to.
-    let standalone = Disk
+    let standalone = DiskFiles
         .real(&standalone)
         .map_err(Io::at("resolve", &standalone))?;
     let Some(app) = find_app(built_in, &standalone) else {
@@ -107,7 +107,7 @@ struct StandaloneMapping<'a> {
 impl<'a> StandaloneMapping<'a> {
     fn new(standalone: &'a Path, app: PathBuf) -> Self {
         let link = app.join(NODE_MODULES);
-        let resolved = || Disk.real(&link).unwrap_or_else(|_| link.clone());
+        let resolved = || DiskFiles.real(&link).unwrap_or_else(|_| link.clone());
         let own_modules = link.is_symlink().then(resolved);
         Self {
             standalone,
