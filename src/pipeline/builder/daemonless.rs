@@ -97,14 +97,14 @@ impl DaemonlessBuilder {
         Ok(Image {
             prepared: Arc::clone(order.image),
             size: manifest.size(),
-            content: BuiltContent::Assembled(AssembledImage {
+            content: BuiltContent::Assembled(Box::new(AssembledImage {
                 bytes,
                 manifest: descriptor,
                 config,
                 base: Arc::clone(base),
                 layers,
                 blobs: self.blobs.clone(),
-            }),
+            })),
         })
     }
 }

@@ -193,7 +193,7 @@ enum BuiltContent {
     /// The engine has the image.
     InDocker(DockerBuilder),
     /// The layers are files on this machine.
-    Assembled(AssembledImage),
+    Assembled(Box<AssembledImage>),
 }
 
 impl Image {
