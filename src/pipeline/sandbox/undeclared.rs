@@ -13,7 +13,7 @@ const SHOWN: usize = 5;
 /// A script failed after it was denied a path that its key does not include.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("`{command}` {ended} in `{}`; its sandbox denied {}\n{}", folder.display(), self.denials(), quote(tail))]
-#[diagnostic(code(alokai::build::undeclared), help("{}; the complete log: `{}`", self.remedies(), log.display()))]
+#[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", self.remedies(), log.display()))]
 pub struct Undeclared {
     /// The command line.
     pub command: String,
