@@ -230,7 +230,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     let store = match &arguments.command {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
-        Command::Sandbox(options) => return sandbox::become_script(options),
+        Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),

@@ -1,4 +1,4 @@
-//! `__sandbox`: this program restricts itself and becomes a script.
+//! `__sandbox`: this program restricts itself and executes a script.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -9,9 +9,9 @@ use super::arguments::SandboxOptions;
 use crate::error::Error as AnyError;
 use crate::pipeline::{NotStarted, SandboxRules, enforce};
 
-/// Does not return where it ends well. Why it did not is left in a file beside the rules, which is
-/// opened while that is still allowed.
-pub fn become_script(options: &SandboxOptions) -> Result<(), AnyError> {
+/// Restricts this process and executes the script. Returns only an error, which is also written to
+/// a file beside the rules. That file is opened before the restriction.
+pub fn execute(options: &SandboxOptions) -> Result<(), AnyError> {
     let failed = |reason: String| Error::Sandbox { reason };
     let text = std::fs::read(&options.rules).map_err(|error| failed(error.to_string()))?;
     let rules: SandboxRules =
@@ -20,7 +20,7 @@ pub fn become_script(options: &SandboxOptions) -> Result<(), AnyError> {
         .map_err(|error| failed(error.to_string()))?;
     let tell = |why: NotStarted| serde_json::to_writer(&report, &why);
     if let Err(reason) = enforce(&rules) {
-        // Without it the run knows that the script has failed, and not why.
+        // If the report cannot be written, the run only sees that the script has failed.
         let _ = tell(NotStarted::Restrict(reason.clone()));
         return Err(failed(reason).into());
     }

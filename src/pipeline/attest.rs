@@ -1,19 +1,18 @@
-//! What tells of an image to whoever gets it: a list of the dependencies in it, and what it was
-//! made of. Both are artifacts that refer to the image, and are the same to the byte whenever
-//! the image is.
+//! Attestations: the list of dependencies (SBOM) and the provenance of an image. Both are
+//! artifacts that refer to the image, and equal images have equal attestations, byte by byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::builder::Image;
+use super::base::PinnedBase;
+use super::builder::{Image, PreparedImage};
 use super::destination::Destination;
 use super::failure::StageError;
-use super::preflight::PreparedRun;
 use super::prune::{FOLDER, files};
 use crate::event::Events;
-use crate::plan::{ImagePlan, Plan};
+use crate::plan::Plan;
 use crate::workspace::installed;
 use oci::{self, Descriptor, Digest, Manifest};
 
@@ -26,18 +25,17 @@ const STATEMENT: &str = "application/vnd.in-toto+json";
 /// SLSA: <https://slsa.dev/spec/v1.0/provenance>.
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
-/// Attaches both to an image that is where it goes, before it gets its name.
+/// Attaches both documents to an uploaded image.
 pub async fn attach(
-    (plan, ready): (&Plan, &PreparedRun),
-    planned: &ImagePlan,
+    plan: &Plan,
     image: &Image,
     digest: Digest,
     destination: &Destination,
     events: &Events,
 ) -> Result<(), StageError> {
-    let reference = &image.reference;
+    let reference = image.reference();
     let subject = destination.describe(reference, digest).await?;
-    let folder = plan.workdir(&planned.unit).join(FOLDER);
+    let folder = plan.workdir(image.unit()).join(FOLDER);
     let working = events.working();
     let listing = tokio::task::spawn_blocking(move || {
         let _working = working;
@@ -48,12 +46,8 @@ pub async fn attach(
         listing.unwrap_or_else(|crashed| std::panic::resume_unwind(crashed.into_panic()))?;
     let predicate = ("in-toto.io/predicate-type", PROVENANCE);
     for (media_type, document, annotation) in [
-        (SBOM, sbom(planned, &dependencies), None),
-        (
-            STATEMENT,
-            provenance(plan, ready, planned, image, digest),
-            Some(predicate),
-        ),
+        (SBOM, sbom(&image.prepared, &dependencies), None),
+        (STATEMENT, provenance(plan, image, digest), Some(predicate)),
     ] {
         let bytes = serde_json::to_vec(&document).unwrap_or_default();
         let blob = destination.put_bytes(reference, media_type, &bytes).await?;
@@ -74,7 +68,7 @@ pub async fn attach(
     Ok(())
 }
 
-/// A package in `.deploy`.
+/// A package in `.deploy`, as the SBOM lists it.
 #[derive(Debug, PartialEq, Eq)]
 struct BomComponent {
     name: String,
@@ -82,8 +76,8 @@ struct BomComponent {
     license: Option<String>,
 }
 
-/// Packages in a pruned folder, by their package URL; a manifest without a name or version is
-/// part of another package.
+/// The packages in a pruned folder, by package URL. A manifest without a name or a version belongs
+/// to another package.
 fn dependencies(folder: &Path) -> Result<BTreeMap<String, BomComponent>, StageError> {
     let mut found = BTreeMap::new();
     for (path, file) in files(folder, |_| true)? {
@@ -118,7 +112,7 @@ fn purl(name: &str, version: &str) -> String {
     format!("pkg:npm/{name}@{version}")
 }
 
-fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, BomComponent>) -> Value {
+fn sbom(image: &PreparedImage, dependencies: &BTreeMap<String, BomComponent>) -> Value {
     let components = dependencies.iter().map(|(purl, dependency)| {
         let mut component = json!({
             "type": "library",
@@ -128,7 +122,7 @@ fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, BomComponent>) -> V
             "purl": purl,
         });
         if let Some(license) = &dependency.license {
-            // Only what SPDX can read may be called an expression.
+            // Only a valid SPDX expression is allowed in `expression`.
             component["licenses"] = match spdx::Expression::parse(license) {
                 Ok(_) => json!([{ "expression": license }]),
                 Err(_) => json!([{ "license": { "name": license } }]),
@@ -136,8 +130,7 @@ fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, BomComponent>) -> V
         }
         component
     });
-    let unit = &planned.unit;
-    let version = planned.reference.as_ref().map(|reference| &reference.tag);
+    let unit = &image.plan.unit;
     json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -151,44 +144,40 @@ fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, BomComponent>) -> V
                 "type": "application",
                 "bom-ref": unit.package_name(),
                 "name": unit.package_name(),
-                "version": version,
+                "version": image.reference.tag,
             },
         },
         "components": components.collect::<Vec<_>>(),
     })
 }
 
-fn provenance(
-    plan: &Plan,
-    ready: &PreparedRun,
-    planned: &ImagePlan,
-    image: &Image,
-    digest: Digest,
-) -> Value {
+/// The digest as a `DigestSet`, whose key is the name of the algorithm:
+/// <https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md>.
+fn digest_set(digest: Digest) -> Value {
+    let text = digest.to_string();
+    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
+    json!({ algorithm: hex })
+}
+
+/// A base image as a material.
+fn material(base: &PinnedBase) -> Value {
+    json!({ "name": base.name, "digest": digest_set(base.digest) })
+}
+
+fn provenance(plan: &Plan, image: &Image, digest: Digest) -> Value {
+    let prepared = &image.prepared;
+    let planned = &prepared.plan;
+    let reference = image.reference();
     let mut materials = Vec::new();
     if let Some(revision) = &plan.revision {
         materials.push(json!({ "name": "project", "digest": { "gitCommit": revision.sha } }));
     }
-    materials.extend(
-        ready
-            .bases_of(planned)
-            .map(|base| json!({ "name": base.name, "digest": { "sha256": base.digest.hex() } })),
-    );
-    let maker = if image.made.is_some() {
-        "oci"
-    } else {
-        "docker"
-    };
-    let labels: Map<String, Value> = ready
-        .labels(planned)
-        .into_iter()
-        .map(|(name, value)| (name, json!(value)))
-        .collect();
+    materials.extend(prepared.bases.iter().map(material));
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{
-            "name": image.reference.name(),
-            "digest": { "sha256": digest.hex() },
+            "name": reference.name(),
+            "digest": digest_set(digest),
         }],
         "predicateType": PROVENANCE,
         "predicate": {
@@ -197,15 +186,15 @@ fn provenance(
                 "externalParameters": {
                     "store": planned.unit.store,
                     "app": planned.unit.app,
-                    "tag": image.reference.tag,
+                    "tag": reference.tag,
                     "platform": planned.platform.to_string(),
                     "dirty": !plan.is_clean(),
                 },
                 "internalParameters": {
                     "plan": plan.digest_of(&planned.unit),
-                    "inputs": ready.inputs(planned),
-                    "builder": maker,
-                    "labels": labels,
+                    "inputs": prepared.inputs,
+                    "builder": image.builder_name(),
+                    "labels": prepared.labels,
                 },
                 "resolvedDependencies": materials,
             },
@@ -214,4 +203,24 @@ fn provenance(
             },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{PinnedBase, material};
+
+    #[test]
+    fn a_material_names_the_algorithm_of_its_digest() {
+        for (algorithm, digits) in [("sha256", 64), ("sha512", 128)] {
+            let hex = "0a".repeat(digits / 2);
+            let base = PinnedBase {
+                name: "example.com/node:24".into(),
+                digest: format!("{algorithm}:{hex}").parse().unwrap(),
+            };
+            let expected = json!({ "name": "example.com/node:24", "digest": { algorithm: hex } });
+            assert_eq!(material(&base), expected);
+        }
+    }
 }

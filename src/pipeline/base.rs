@@ -1,5 +1,5 @@
-//! Base images: what a Dockerfile's `FROM` names, resolved to a digest once a run. Their layers
-//! are mounted or copied, and read for users and folders, but never unpacked.
+//! Base images: the images that `FROM` names. Each is resolved to a digest once a run. Layers of a
+//! base image are mounted or copied, and scanned for users and folders, but never unpacked.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,53 +18,54 @@ use oci::{
 };
 use oci_distribution::Client;
 
-/// What an address of a folder begins with.
+/// The prefix of the name of an image in an OCI image layout.
 const LAYOUT: &str = "oci:";
 
-/// A base image that nobody has.
+/// A base image that cannot be resolved.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("the base image `{name}` cannot be had: {own}{}", engine.as_ref().map(|error| format!("; nor from Docker: {error}")).unwrap_or_default())]
+#[error("the base image `{name}` cannot be resolved: {own}{}", engine.as_ref().map(|error| format!("; Docker does not have it either: {error}")).unwrap_or_default())]
 #[diagnostic(
     code(alokai::base::missing),
     help(
-        "check `image.base` in `alokai.config.json` or the app's Dockerfile, and the network{}",
+        "check `image.base` in `alokai.config.json`, the app's Dockerfile and the network{}",
         without_network(name)
     )
 )]
 pub struct BaseUnavailable {
-    /// As the Dockerfile has it.
+    /// The name in the Dockerfile.
     pub name: String,
-    /// Why it cannot be had without an engine.
+    /// Why it cannot be resolved without an engine.
     pub own: Box<StageError>,
-    /// Why the engine does not give it, if it was asked.
+    /// Why the engine cannot resolve it, if the engine was asked.
     pub engine: Option<Box<DockerError>>,
 }
 
-/// How to have an image where there is no network.
+/// How to use a base image without network access.
 fn without_network(name: &str) -> String {
     if name.starts_with(LAYOUT) {
         return String::new();
     }
     format!(
-        "; where there is none, take one along: `skopeo copy docker://{name} oci:base-image:base`, and `\"image\": {{ \"base\": \"oci:base-image:base\" }}`"
+        "; to build without a network, copy the image into a layout first: `skopeo copy docker://{name} oci:base-image:base`, and set `\"image\": {{ \"base\": \"oci:base-image:base\" }}`"
     )
 }
 
-/// What a base's name stands for in this run.
+/// The digest that a base image's name stands for in this run.
+#[derive(Debug, Clone)]
 pub struct PinnedBase {
-    /// As the Dockerfile has it.
+    /// The name in the Dockerfile.
     pub name: String,
-    /// The digest that it stands for.
+    /// The digest.
     pub digest: Digest,
-    /// The image; none where only the engine has it.
-    pub image: Option<ReadableBase>,
 }
 
 /// A base image that can be read without an engine.
 pub struct ReadableBase {
-    /// What it consists of.
+    /// Its name and digest.
+    pub pinned: PinnedBase,
+    /// Its manifest.
     pub manifest: Manifest,
-    /// Its config, with what no specification knows.
+    /// Its config, with fields that the specification does not define.
     pub config: Value,
     origin: BaseOrigin,
 }
@@ -75,20 +76,19 @@ enum BaseOrigin {
     Scratch,
 }
 
-/// Where bases are looked for.
+/// The places in which base images are looked up.
 pub struct BaseSources<'a> {
-    /// The project: folders are relative to it.
+    /// The project. Folders of layouts are relative to it.
     pub project: &'a Path,
-    /// The layout that images go to, if they go to one: what has a base's name in it is that
-    /// base.
+    /// The layout that is the destination of the run, if it is one. Its images are looked up first.
     pub layout: Option<&'a Path>,
-    /// The run's.
+    /// The clients for registries.
     pub context: &'a Services,
 }
 
 impl BaseSources<'_> {
     /// Resolves a name.
-    pub async fn find(&self, name: &str, platform: &Platform) -> Result<PinnedBase, StageError> {
+    pub async fn find(&self, name: &str, platform: &Platform) -> Result<ReadableBase, StageError> {
         if name == SCRATCH {
             return Ok(scratch(platform));
         }
@@ -99,7 +99,9 @@ impl BaseSources<'_> {
             };
             let layout = Layout::open(self.project.join(folder))?;
             let found = match image {
-                Some(image) => layout.find(image)?.ok_or_else(|| missing(name, &layout))?,
+                Some(image) => layout
+                    .find(image)?
+                    .ok_or_else(|| not_in_layout(name, &layout))?,
                 None => layout.only()?,
             };
             return of_layout(name, layout, &found, platform);
@@ -116,10 +118,14 @@ impl BaseSources<'_> {
         self.of_registry(name, platform).await
     }
 
-    async fn of_registry(&self, name: &str, platform: &Platform) -> Result<PinnedBase, StageError> {
+    async fn of_registry(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<ReadableBase, StageError> {
         let image = ImageReference::parse(name).map_err(|reason| oci::Error::Document {
             what: name.to_owned(),
-            kind: "name of an image",
+            kind: "image name",
             reason,
         })?;
         let client = self.context.client(&image.registry).await?;
@@ -127,7 +133,7 @@ impl BaseSources<'_> {
             what: image.to_string(),
             login: None,
             whom: format!("at `{}`", image.registry),
-            message: "the registry does not know it (404)".into(),
+            message: "the registry does not have it (404)".into(),
         };
         let repository = &image.repository;
         let found = client.manifest(repository, &image.reference()).await?;
@@ -148,15 +154,11 @@ impl BaseSources<'_> {
         oci::fits(&listed, &config, platform)?;
         let config = parse(&manifest.config, &config)?;
         let repository = repository.clone();
-        let image = ReadableBase {
+        Ok(ReadableBase {
+            pinned: pinned(name, digest),
             manifest,
             config,
             origin: BaseOrigin::Registry { client, repository },
-        };
-        Ok(PinnedBase {
-            name: name.to_owned(),
-            digest,
-            image: Some(image),
         })
     }
 }
@@ -166,30 +168,33 @@ fn of_layout(
     layout: Layout,
     found: &Descriptor,
     platform: &Platform,
-) -> Result<PinnedBase, StageError> {
+) -> Result<ReadableBase, StageError> {
     let (_, manifest) = oci::resolve(found, platform, |blob| layout.blobs().read(blob))?;
     let config = layout.blobs().read(&manifest.config)?;
-    let image = ReadableBase {
+    Ok(ReadableBase {
+        pinned: pinned(name, found.digest),
         config: parse(&manifest.config, &config)?,
         manifest,
         origin: BaseOrigin::Layout(layout),
-    };
-    Ok(PinnedBase {
-        name: name.to_owned(),
-        digest: found.digest,
-        image: Some(image),
     })
 }
 
-/// A layout that has no image of that name.
-fn missing(name: &str, layout: &Layout) -> oci::Error {
+/// The error for a layout without an image of this name.
+fn not_in_layout(name: &str, layout: &Layout) -> oci::Error {
     oci::Error::Layout {
         folder: layout.folder().to_owned(),
-        reason: format!("it has no image that `{name}` names"),
+        reason: format!("it does not have the image `{name}`"),
         help: format!(
-            "`skopeo copy docker://<image> oci:{}:<name>` puts one there",
+            "copy the image there: `skopeo copy docker://<image> oci:{}:<name>`",
             layout.folder().display()
         ),
+    }
+}
+
+fn pinned(name: &str, digest: Digest) -> PinnedBase {
+    PinnedBase {
+        name: name.to_owned(),
+        digest,
     }
 }
 
@@ -201,8 +206,8 @@ fn parse(config: &Descriptor, bytes: &[u8]) -> Result<Value, oci::Error> {
     })
 }
 
-/// What `FROM scratch` begins with: nothing.
-fn scratch(platform: &Platform) -> PinnedBase {
+/// The empty image of `FROM scratch`.
+fn scratch(platform: &Platform) -> ReadableBase {
     let config = json!({
         "architecture": platform.architecture,
         "os": platform.os,
@@ -212,27 +217,21 @@ fn scratch(platform: &Platform) -> PinnedBase {
     });
     let bytes = config.to_string();
     let manifest = Manifest::new(Descriptor::of(oci::CONFIG, bytes.as_bytes()), Vec::new());
-    PinnedBase {
-        name: SCRATCH.into(),
-        digest: Digest::of(bytes.as_bytes()),
-        image: Some(ReadableBase {
-            manifest,
-            config,
-            origin: BaseOrigin::Scratch,
-        }),
-    }
-}
-
-impl PinnedBase {
-    /// Whether it wants something done in every image that is made from it.
-    pub fn has_triggers(&self) -> bool {
-        let image = self.image.as_ref();
-        let triggers = image.and_then(|image| image.config["config"]["OnBuild"].as_array());
-        triggers.is_some_and(|triggers| !triggers.is_empty())
+    ReadableBase {
+        pinned: pinned(SCRATCH, Digest::of(bytes.as_bytes())),
+        manifest,
+        config,
+        origin: BaseOrigin::Scratch,
     }
 }
 
 impl ReadableBase {
+    /// Whether the image has `ONBUILD` instructions.
+    pub fn has_triggers(&self) -> bool {
+        let triggers = self.config["config"]["OnBuild"].as_array();
+        triggers.is_some_and(|triggers| !triggers.is_empty())
+    }
+
     /// Its repository, if it comes from that registry.
     pub fn repository_at(&self, host: &str) -> Option<&str> {
         match &self.origin {
@@ -243,23 +242,23 @@ impl ReadableBase {
         }
     }
 
-    /// The blobs on this machine that hold a layer; it is brought to `own` if it is elsewhere.
-    pub async fn holding(&self, layer: &Descriptor, own: &Blobs) -> Result<Blobs, StageError> {
+    /// The blobs on this machine that contain a layer. It is downloaded to `own` if necessary.
+    pub async fn blobs_with(&self, layer: &Descriptor, own: &Blobs) -> Result<Blobs, StageError> {
         match &self.origin {
             BaseOrigin::Layout(layout) => return Ok(layout.blobs().clone()),
             BaseOrigin::Registry { client, repository } if !own.holds(layer) => {
-                let fresh = own.temporary()?;
-                client.download(repository, layer, fresh.path()).await?;
-                own.take(fresh, layer)?;
+                let temporary = own.temporary()?;
+                client.download(repository, layer, temporary.path()).await?;
+                own.take(temporary, layer)?;
             }
             _ => {}
         }
         Ok(own.clone())
     }
 
-    /// Its users and folders. They are read once for each image, and remembered in `folder`.
+    /// Its users and folders. They are read once for each image and saved in `folder`.
     pub async fn tree(&self, folder: &Path, blobs: &Blobs) -> Result<Arc<BaseTree>, StageError> {
-        // The config names the content of every layer.
+        // The config has the digests of all layers, so its own digest identifies their content.
         let path = folder.join(format!("{}.json", self.manifest.config.digest.hex()));
         if let Some(tree) = stored::read(&path)? {
             return Ok(Arc::new(tree));
@@ -270,12 +269,13 @@ impl ReadableBase {
             return Err(StageError::from(oci::Error::Document {
                 what: self.manifest.config.digest.to_string(),
                 kind: "image config",
-                reason: "its `rootfs.diff_ids` are not as many as the image has layers".into(),
+                reason: "the number of its `rootfs.diff_ids` differs from the number of layers"
+                    .into(),
             }));
         }
         let mut layers = Vec::new();
         for (layer, diff_id) in self.manifest.layers.iter().zip(ids) {
-            layers.push((layer.clone(), diff_id, self.holding(layer, blobs).await?));
+            layers.push((layer.clone(), diff_id, self.blobs_with(layer, blobs).await?));
         }
         let read = move || {
             BaseTree::read(layers.into_iter().map(|(descriptor, diff_id, blobs)| {

@@ -1,4 +1,4 @@
-//! Where images go: a registry, or a folder that is an OCI image layout.
+//! The destination of images: a registry, or a folder that is an OCI image layout.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,32 @@ use crate::plan::{DestinationPlan, DestinationReference};
 use oci::{self, Blobs, CollectedBlobs, Descriptor, Digest, IndexEntry, Layout, Manifest};
 use oci_distribution::{BlobSource, Client};
 
-/// Images that are made or pushed at the same time; the disk is the bottleneck.
-pub const AT_ONCE: usize = 4;
+/// The number of images that are built or pushed at the same time. The disk is the bottleneck.
+pub const AT_ONCE: u8 = 4;
 
-/// Where images go.
+/// The destination of images.
 pub enum Destination {
     /// A registry.
     Registry {
-        /// Speaks to it.
+        /// The client for it.
         client: Client,
-        /// What stands between its host and repositories: `team/`, or nothing.
+        /// The path between host and repository, such as `team/`; can be empty.
         path: String,
     },
     /// An image layout.
     Layout(LayoutFolder),
 }
 
-/// An image layout, which is made when the first image comes.
+/// An image layout, which is created when the first image is written.
 pub struct LayoutFolder {
     path: PathBuf,
     layout: OnceLock<Layout>,
-    /// What is to be listed next.
+    /// Images that the next write of the index adds.
     waiting: Mutex<Vec<IndexEntry>>,
 }
 
 impl LayoutFolder {
-    /// Makes the layout, unless that was done.
+    /// Creates the layout, unless it exists.
     pub fn layout(&self) -> Result<&Layout, oci::Error> {
         if let Some(layout) = self.layout.get() {
             return Ok(layout);
@@ -52,17 +52,17 @@ impl LayoutFolder {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn list_next(&self, name: Option<&str>, image: Descriptor) -> Result<(), oci::Error> {
+    fn add(&self, name: Option<&str>, image: Descriptor) -> Result<(), oci::Error> {
         let listing = self.layout()?.listing(name, image)?;
         self.waiting().push(listing);
         Ok(())
     }
 
-    /// Lists what waits. The list is a file that is written as a whole.
-    fn list(&self) -> Result<(), oci::Error> {
+    /// Adds all waiting images to the index, which is a file that is written as a whole.
+    fn write_index(&self) -> Result<(), oci::Error> {
         let mut waiting = self.waiting();
         if !waiting.is_empty() {
-            // What could not be listed goes on waiting, so all that wait for it get the error.
+            // After an error the images stay in the list, so that each of their pushes fails.
             self.layout()?.put_all(&waiting)?;
             waiting.clear();
         }
@@ -70,18 +70,18 @@ impl LayoutFolder {
     }
 }
 
-/// An image that has its name already.
+/// A tagged image at the destination.
 pub struct TaggedImage {
-    /// Of its manifest.
+    /// The digest of its manifest.
     pub digest: Digest,
-    /// Bytes of its layers, as they are stored.
+    /// The bytes of its packed layers.
     pub size: u64,
-    /// What it says of itself.
+    /// The labels of its config.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Destination {
-    /// Gets ready; nothing is asked and nothing is written yet.
+    /// Prepares the destination. Nothing is requested or written yet.
     pub async fn new(target: &DestinationPlan, context: &Services) -> Result<Self, StageError> {
         match target {
             DestinationPlan::Registry { address, host, .. } => {
@@ -106,7 +106,7 @@ impl Destination {
         }
     }
 
-    /// What has that name, if anything has.
+    /// The image with this tag, if there is one.
     pub async fn find(
         &self,
         reference: &DestinationReference,
@@ -117,7 +117,7 @@ impl Destination {
                 let Some(found) = client.manifest(&repository, &reference.tag).await? else {
                     return Ok(None);
                 };
-                // A list of manifests is none of ours, nor is anything unreadable.
+                // An index, or a document that cannot be parsed, was not pushed by this program.
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&found.bytes) else {
                     return Ok(Some(TaggedImage::foreign(found.digest)));
                 };
@@ -129,7 +129,7 @@ impl Destination {
                 let Some(found) = layout.find(&reference.within())? else {
                     return Ok(None);
                 };
-                // What is not whole is made again.
+                // An incomplete image is built again.
                 let Ok(bytes) = layout.blobs().read(&found) else {
                     return Ok(None);
                 };
@@ -156,28 +156,30 @@ impl Destination {
         }))
     }
 
-    /// Brings a layer that these blobs hold; `from` is a repository of the same registry that
-    /// has it too.
+    /// Uploads a layer from these blobs. `mount_from` is a repository of the same registry that
+    /// has the layer.
     pub async fn put_layer(
         &self,
         reference: &DestinationReference,
         layer: &Descriptor,
         blobs: &Blobs,
-        from: Option<&str>,
+        mount_from: Option<&str>,
     ) -> Result<(), StageError> {
         match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
                 let file = blobs.path(&layer.digest);
                 let source = BlobSource::File(&file);
-                client.put_blob(&repository, layer, source, from).await?;
+                client
+                    .put_blob(&repository, layer, source, mount_from)
+                    .await?;
             }
             Self::Layout(folder) => folder.layout()?.take_blob(blobs, layer)?,
         }
         Ok(())
     }
 
-    /// Brings a small blob.
+    /// Uploads a small blob.
     pub async fn put_bytes(
         &self,
         reference: &DestinationReference,
@@ -198,7 +200,7 @@ impl Destination {
         Ok(blob)
     }
 
-    /// Brings a manifest that has no name yet; everything that it names is there.
+    /// Uploads a manifest without a tag. The blobs that it names are there already.
     pub async fn put_manifest(
         &self,
         reference: &DestinationReference,
@@ -220,21 +222,21 @@ impl Destination {
         Ok(manifest)
     }
 
-    /// Whether names are given by [`Self::list`], to many images at once.
-    pub fn lists(&self) -> bool {
+    /// Whether tags are written by [`Self::write_tags`], for many images at once.
+    pub fn tags_in_batches(&self) -> bool {
         matches!(self, Self::Layout(_))
     }
 
-    /// Gives names to all images that wait for them.
-    pub fn list(&self) -> Result<(), StageError> {
+    /// Writes all waiting tags.
+    pub fn write_tags(&self) -> Result<(), StageError> {
         match self {
             Self::Registry { .. } => Ok(()),
-            Self::Layout(folder) => Ok(folder.list()?),
+            Self::Layout(folder) => Ok(folder.write_index()?),
         }
     }
 
-    /// Gives a manifest its name; in a folder the next [`Self::list`] does.
-    pub async fn name(
+    /// Tags a manifest. In a layout, the tag is written by the next [`Self::write_tags`].
+    pub async fn tag(
         &self,
         reference: &DestinationReference,
         manifest: &Descriptor,
@@ -248,13 +250,13 @@ impl Destination {
                     .await?;
             }
             Self::Layout(folder) => {
-                folder.list_next(Some(&reference.within()), manifest.clone())?;
+                folder.add(Some(&reference.within()), manifest.clone())?;
             }
         }
         Ok(())
     }
 
-    /// What a digest names.
+    /// The descriptor of an uploaded manifest.
     pub async fn describe(
         &self,
         reference: &DestinationReference,
@@ -268,7 +270,7 @@ impl Destination {
                     .await?;
                 let missing = || oci_distribution::Error::NotFound {
                     what: format!("{}@{digest}", reference.name()),
-                    message: "it was pushed and is not there".into(),
+                    message: "the registry does not have it after the push".into(),
                 };
                 Ok(found.ok_or_else(missing)?)
             }
@@ -281,7 +283,7 @@ impl Destination {
         }
     }
 
-    /// Brings what refers to an image: an artifact with one blob.
+    /// Uploads a referrer of an image.
     pub async fn attach(
         &self,
         reference: &DestinationReference,
@@ -298,7 +300,7 @@ impl Destination {
                 let put = client
                     .put_manifest(&repository, &digest, oci::MANIFEST, &bytes)
                     .await?;
-                // Registries older than the referrers API are told by a tag.
+                // Registries without the referrers API list referrers under a tag.
                 if !put.subject_taken
                     && let Some(subject) = &manifest.subject
                 {
@@ -309,7 +311,7 @@ impl Destination {
             }
             Self::Layout(folder) => {
                 folder.layout()?.blobs().write(oci::MANIFEST, &bytes)?;
-                folder.list_next(None, referrer)?;
+                folder.add(None, referrer)?;
             }
         }
         Ok(())
@@ -317,7 +319,7 @@ impl Destination {
 }
 
 impl TaggedImage {
-    /// Something that none of our runs has made.
+    /// An image that this program has not pushed.
     fn foreign(digest: Digest) -> Self {
         Self {
             digest,
@@ -327,18 +329,18 @@ impl TaggedImage {
     }
 }
 
-/// Removes layers that nobody has used for long, by the rules of the cache. Nothing goes that was
-/// used since `begun`.
+/// Removes the layers that were not used for the longest time, by the limits of the cache. Layers
+/// that were used since `begun` are kept.
 pub fn collect_layers(
     project: &Path,
     limits: CacheLimits,
     begun: SystemTime,
 ) -> Result<CollectedBlobs, oci::Error> {
-    oci::collect(&packed(project).0, limits.bytes, limits.age, begun)
+    oci::collect(&blob_store(project).0, limits.bytes, limits.age, begun)
 }
 
-/// The store of what was packed here and brought here, in the project's cache.
-pub fn packed(project: &Path) -> (PathBuf, Blobs) {
+/// The packed and downloaded blobs in the project's cache, and their folder.
+pub fn blob_store(project: &Path) -> (PathBuf, Blobs) {
     let folder = project.join(super::CACHE).join("oci");
     let blobs = Blobs::new(folder.clone());
     (folder, blobs)

@@ -1,4 +1,4 @@
-//! The Docker engine: connecting, and what its errors mean.
+//! The Docker engine: the connection to it, and its errors.
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
@@ -16,55 +16,55 @@ use super::context::Services;
 use super::failure::{Io, quote};
 use oci::ImageReference;
 
-/// Where the engine listens when `DOCKER_HOST` says nothing.
+/// The engine's address where `DOCKER_HOST` is not set.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 
-/// Seconds that the engine may take to answer one request; a build's output is streamed and
-/// not bounded by it.
+/// The time limit of one request to the engine, in seconds. It does not apply to streamed output of
+/// builds.
 const TIMEOUT: u64 = 600;
 
-/// How long the engine may take to say which version it is.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The time limit for connecting to the engine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What can go wrong with the engine.
+/// Errors of the engine.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// Nothing answers.
-    #[error("no Docker engine answers at `{address}`: {reason}")]
+    /// The engine does not answer.
+    #[error("the Docker engine at `{address}` cannot be reached: {reason}")]
     #[diagnostic(
         code(alokai::docker::unreachable),
         help(
-            "start it (`systemctl start docker`, or Docker Desktop), or point `DOCKER_HOST` to one that runs"
+            "start it (`systemctl start docker`, or Docker Desktop), or set `DOCKER_HOST` to the address of a running engine"
         )
     )]
     Unreachable {
         /// The socket or address.
         address: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The socket is there and not for us.
-    #[error("the Docker socket `{address}` may not be used by this user")]
+    /// This user has no permission to use the socket.
+    #[error("this user does not have permission to use the Docker socket `{address}`")]
     #[diagnostic(
         code(alokai::docker::permission),
         help(
-            "add the user to the group that owns it (`sudo usermod -aG docker \"$USER\"`, then log in again), or use a rootless engine through `DOCKER_HOST`"
+            "add the user to the group that owns the socket (`sudo usermod -aG docker \"$USER\"`, then log in again), or set `DOCKER_HOST` to a rootless engine"
         )
     )]
     Permission {
         /// The socket.
         address: String,
     },
-    /// An address of a kind that is not spoken.
-    #[error("`DOCKER_HOST` is `{address}`, which is neither `unix://` nor `tcp://`")]
+    /// An address with a scheme that is not supported.
+    #[error("`DOCKER_HOST` is `{address}`; only `unix://` and `tcp://` addresses are supported")]
     #[diagnostic(
         code(alokai::docker::address),
         help(
-            "for an engine behind ssh or TLS, forward its socket: `ssh -L /tmp/docker.sock:/var/run/docker.sock host`"
+            "to use an engine over ssh or TLS, forward its socket: `ssh -L /tmp/docker.sock:/var/run/docker.sock host`"
         )
     )]
     Address {
-        /// As given.
+        /// The value of `DOCKER_HOST`.
         address: String,
     },
     /// The build of an image failed.
@@ -75,53 +75,53 @@ pub enum Error {
     #[diagnostic(
         code(alokai::docker::build),
         help(
-            "`docker build` in `{context}` shows the same; check its Dockerfile and `image.base` in `alokai.config.json`"
+            "check the Dockerfile and `image.base` in `alokai.config.json`; to reproduce the error, run `docker build` in `{context}`"
         )
     )]
     Build {
         /// The image.
         reference: String,
-        /// The engine's word.
+        /// The engine's message.
         message: String,
         /// The last lines of the build.
         output: Vec<String>,
         /// The composed app.
         context: String,
     },
-    /// The base image cannot be had.
+    /// The base image cannot be pulled.
     #[error("the base image `{image}` cannot be pulled: {message}")]
     #[diagnostic(
         code(alokai::docker::base),
         help(
-            "check `image.base` in `alokai.config.json` or the app's Dockerfile, or load the image first: `docker pull {image}`"
+            "check `image.base` in `alokai.config.json` and the app's Dockerfile, or pull the image first: `docker pull {image}`"
         )
     )]
     Base {
         /// The image.
         image: String,
-        /// The engine's word.
+        /// The engine's message.
         message: String,
     },
     /// The engine's disk is full.
     #[error("the disk of the Docker engine is full: {message}")]
     #[diagnostic(
         code(alokai::docker::disk_full),
-        help("free some space: `docker system prune`, then run again")
+        help("free some space, for example by `docker system prune`, then run again")
     )]
     DiskFull {
-        /// The engine's word.
+        /// The engine's message.
         message: String,
     },
-    /// Any other request.
+    /// Another request failed.
     #[error("the Docker engine failed to {doing}: {message}")]
     #[diagnostic(
         code(alokai::docker::request),
-        help("the engine's own log tells more: `journalctl -u docker`")
+        help("see the engine's log: `journalctl -u docker`")
     )]
     Request {
-        /// What was asked.
+        /// The request.
         doing: String,
-        /// The engine's word.
+        /// The engine's message.
         message: String,
     },
     /// A person ended the run.
@@ -134,12 +134,12 @@ pub enum Error {
     Io(#[from] Io),
 }
 
-/// Connects and agrees on an API version. `host` is `DOCKER_HOST`.
+/// Connects to the engine and negotiates an API version. `host` is `DOCKER_HOST`.
 pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
     let address = host.unwrap_or(DEFAULT_SOCKET);
     let version = bollard::API_DEFAULT_VERSION;
     let docker = if let Some(path) = address.strip_prefix("unix://") {
-        // The library reports a socket that is not there and one that is not for us alike.
+        // The library has one error for a missing socket and for missing permissions.
         let reachable = tokio::net::UnixStream::connect(path).await;
         if let Err(error) = reachable {
             return Err(refused(address, &error));
@@ -160,17 +160,17 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
         },
     };
     let negotiating = docker.map_err(unreachable)?.negotiate_version();
-    match tokio::time::timeout(PATIENCE, negotiating).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, negotiating).await {
         Ok(docker) => docker.map_err(unreachable),
         Err(_) => Err(Error::Unreachable {
             address: address.to_owned(),
-            reason: format!("no answer within {} s", PATIENCE.as_secs()),
+            reason: format!("it does not answer within {} s", CONNECT_TIMEOUT.as_secs()),
         }),
     }
 }
 
-/// An error unless the engine has an image.
-pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
+/// Fails unless the engine has the image.
+pub async fn check_present(docker: &Docker, image: &str) -> Result<(), Error> {
     let found = docker.inspect_image(image).await;
     found.map(drop).map_err(|error| Error::Request {
         doing: format!("find `{image}`"),
@@ -178,8 +178,8 @@ pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
     })
 }
 
-/// Makes sure that the engine has a base image, pulling it if need be, and says what it is.
-pub async fn provide(
+/// Resolves a base image by the engine, which pulls it if it does not have it.
+pub async fn resolve_base(
     docker: &Docker,
     image: &str,
     context: &Services,
@@ -187,11 +187,11 @@ pub async fn provide(
     if image.starts_with("oci:") {
         return Err(Error::Base {
             image: image.to_owned(),
-            message: "it lies in an OCI image layout, which Docker does not read".into(),
+            message: "it is in an OCI image layout, which Docker cannot read".into(),
         });
     }
     match docker.inspect_image(image).await {
-        Ok(found) => return base(image, &found),
+        Ok(found) => return pinned(image, &found),
         Err(Bollard::DockerResponseServerError {
             status_code: 404, ..
         }) => {}
@@ -206,7 +206,7 @@ pub async fn provide(
         image: image.to_owned(),
         message,
     };
-    // Without a tag, the engine would pull every one there is.
+    // Without a tag, the engine pulls all tags of the repository.
     let is_named =
         image.contains('@') || image.rsplit('/').next().is_some_and(|it| it.contains(':'));
     let full = if is_named {
@@ -229,11 +229,11 @@ pub async fn provide(
         }
     }
     let found = docker.inspect_image(image).await;
-    base(image, &found.map_err(|error| failed(message(&error)))?)
+    pinned(image, &found.map_err(|error| failed(message(&error)))?)
 }
 
-/// The digest by which a registry knows the image, else the engine's own.
-fn base(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
+/// The digest under which the image's registry has it, or else the engine's own id.
+fn pinned(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
     let name = ImageReference::parse(image).ok();
     let is_same = |known: &&String| {
@@ -250,10 +250,9 @@ fn base(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     Ok(PinnedBase {
         name: image.to_owned(),
         digest: digest.parse().map_err(|message| Error::Request {
-            doing: format!("tell the digest of `{image}`"),
+            doing: format!("return the digest of `{image}`"),
             message,
         })?,
-        image: None,
     })
 }
 
@@ -263,7 +262,7 @@ fn refused(address: &str, error: &std::io::Error) -> Error {
         ErrorKind::PermissionDenied => Error::Permission { address },
         ErrorKind::NotFound => Error::Unreachable {
             address,
-            reason: "there is no such socket".into(),
+            reason: "the socket does not exist".into(),
         },
         _ => Error::Unreachable {
             address,
@@ -272,7 +271,7 @@ fn refused(address: &str, error: &std::io::Error) -> Error {
     }
 }
 
-/// The system's error at the bottom of a library's, if there is one.
+/// The system's error that caused a library's error.
 fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a std::io::Error> {
     let mut at = Some(error);
     while let Some(error) = at {
@@ -284,7 +283,7 @@ fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a std::io::Erro
     None
 }
 
-/// What the engine itself says, without the library's frame around it.
+/// The engine's message, without the text that the library adds.
 pub fn message(error: &Bollard) -> String {
     match error {
         Bollard::DockerStreamError { error } => error.clone(),
@@ -301,7 +300,7 @@ pub fn message(error: &Bollard) -> String {
     }
 }
 
-/// Whether the engine's word is that its disk is full.
+/// Whether the engine's message says that its disk is full.
 pub fn is_disk_full(message: &str) -> bool {
     message.contains("no space left on device")
 }

@@ -1,54 +1,46 @@
-//! The image stage: one image a unit.
+//! The image stage: builds one image for each pruned app.
 
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 
-use super::builder::{Image, ImageOrder};
+use super::builder::{Image, ImageBuilders, ImageOrder};
 use super::context::Services;
 use super::destination::AT_ONCE;
 use super::docker::Error;
 use super::failure::StageResult;
 use super::halt::Halt;
-use super::preflight::PreparedRun;
 use super::prune::Artifact;
 use crate::event::{Stage, Unit, bytes};
 use crate::plan::Plan;
 
-/// Makes an image of every artifact.
+/// Builds the image of every artifact.
 pub async fn run(
     plan: &Plan,
-    ready: &PreparedRun,
+    builders: &ImageBuilders,
     artifacts: Vec<Artifact>,
     context: &Arc<Services>,
 ) -> StageResult<Image> {
-    let work = artifacts.iter().filter_map(|artifact| {
-        let image = plan
-            .images
-            .iter()
-            .find(|image| image.unit == artifact.unit)?;
-        Some((artifact, image, image.reference.as_ref()?))
-    });
+    let work = artifacts
+        .iter()
+        .filter_map(|artifact| Some((artifact, builders.image(&artifact.unit)?)));
     let halt = Halt::new(context);
     let results: Vec<_> = futures_util::stream::iter(work)
-        .map(async |(artifact, image, reference)| {
+        .map(async |(artifact, image)| {
             let unit = Unit::app(Stage::Image, &artifact.unit);
             let note = |image: &Image| bytes(image.size);
-            let labels = ready.labels(image);
             let order = ImageOrder {
                 unit: &unit,
                 artifact,
                 image,
-                reference,
-                labels: &labels,
             };
-            let work = ready.build(plan, order, context).boxed_local();
+            let work = builders.build(plan, order, context).boxed_local();
             let work = context
                 .interrupt
                 .unless_stopped(Error::Interrupted.into(), work);
             halt.unless_halted(unit.clone(), note, work).await
         })
-        .buffered(AT_ONCE)
+        .buffered(AT_ONCE.into())
         .collect()
         .await;
     results.into_iter().flatten().collect()

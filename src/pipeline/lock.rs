@@ -25,7 +25,8 @@ pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
         .symlink_metadata()
         .is_ok_and(|metadata| metadata.is_symlink())
     {
-        let error = std::io::Error::other("it is a link, and nothing may be written outside of it");
+        let error =
+            std::io::Error::other("it is a symbolic link; alokai writes only inside the project");
         return Err(Io::at("use", &folder)(error));
     }
     std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;

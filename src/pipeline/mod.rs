@@ -126,27 +126,32 @@ fn stages(
     if plan.stores.is_empty() {
         return Ok(());
     }
-    let mut ready = context.wait(preflight::check(plan, context))?;
-    let there = std::mem::take(&mut ready.there);
+    let prepared = context.wait(preflight::check(plan, context))?;
+    let present = prepared.present();
     let order = plan;
-    let rest = less(plan, &there);
+    let rest = less(plan, present);
     let plan = &rest;
     let mut gate = StageGate {
         keep_going: context.keep_going,
         failures: Vec::new(),
     };
 
-    summary.units.extend(there.iter().map(UnitSummary::there));
-    // Everything may be there.
+    summary
+        .units
+        .extend(present.iter().map(UnitSummary::present));
+    // All images can be present.
     let mut images = Vec::new();
-    if !plan.images.is_empty() || there.is_empty() {
-        match to_images(plan, &ready, context, &mut gate, summary)? {
-            Some(made) => images = made,
+    if !plan.images.is_empty() || present.is_empty() {
+        match to_images(plan, &prepared, context, &mut gate, summary)? {
+            Some(built) => images = built,
             None => return gate.end(),
         }
     }
+    let Some(destination) = prepared.destination() else {
+        return gate.end();
+    };
     let pushed = stage(context, Stage::Push, images.len(), || {
-        context.wait(push::run(plan, &ready, images, context))
+        context.wait(push::run(plan, destination, images, context))
     });
     summary.each(&pushed.done, Pushed::unit, |row, pushed| {
         row.digest = Some(pushed.digest.to_string());
@@ -156,9 +161,9 @@ fn stages(
         return gate.end();
     }
 
-    // A store whose other images failed does not go on for those that were there.
-    let there = there.into_iter().map(|there| there.pushed);
-    pushed.extend(there.filter(|pushed| !gate.has_lost(&pushed.unit.store)));
+    // A store with a failed image is not deployed, although its other images are present.
+    let present = present.iter().map(|image| image.pushed.clone());
+    pushed.extend(present.filter(|pushed| !gate.has_lost(&pushed.unit.store)));
     let stores = order
         .releases
         .iter()
@@ -188,7 +193,7 @@ fn less(plan: &Arc<Plan>, there: &[PresentImage]) -> Arc<Plan> {
 /// The first four stages; none when that is all that was asked for.
 fn to_images(
     plan: &Arc<Plan>,
-    ready: &PreparedRun,
+    prepared: &PreparedRun,
     context: &Arc<Services>,
     gate: &mut StageGate,
     summary: &mut RunSummary,
@@ -218,19 +223,19 @@ fn to_images(
         row.deploy_size = Some(artifact.sizes.total());
     });
     let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
-    if plan.until == Stage::Prune {
+    let Some(builders) = prepared.builders() else {
         return Ok(None);
-    }
+    };
 
     let images = stage(context, Stage::Image, artifacts.len(), || {
-        context.wait(image::run(plan, ready, artifacts, context))
+        context.wait(image::run(plan, builders, artifacts, context))
     });
     summary.each(&images.done, Image::unit, |row, image| {
         row.image_size = Some(image.size);
-        row.reference = Some(image.reference.to_string());
+        row.reference = Some(image.reference().to_string());
     });
     let images = gate.pass(Stage::Image, context, images, Image::unit)?;
-    Ok((plan.until > Stage::Image).then_some(images))
+    Ok(Some(images))
 }
 
 /// Composes and builds; none when that is all that was asked for. Mostly once: a kept result
@@ -282,16 +287,16 @@ fn stage<T>(context: &Services, stage: Stage, units: usize, work: impl FnOnce() 
 
 impl UnitSummary {
     /// Of a unit for which nothing has to be done.
-    fn there(there: &PresentImage) -> Self {
+    fn present(image: &PresentImage) -> Self {
         Self {
-            unit: there.pushed.unit.clone(),
+            unit: image.pushed.unit.clone(),
             build: None,
             origin: None,
             deploy_size: None,
             was_there: true,
-            image_size: Some(there.size),
-            digest: Some(there.pushed.digest.to_string()),
-            reference: Some(there.pushed.reference.to_string()),
+            image_size: Some(image.size),
+            digest: Some(image.pushed.digest.to_string()),
+            reference: Some(image.pushed.reference.to_string()),
         }
     }
 }

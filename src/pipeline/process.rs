@@ -47,7 +47,7 @@ pub struct ScriptEnd {
     pub status: ExitStatus,
     /// Its last lines.
     pub tail: Vec<String>,
-    /// What its sandbox refused it, as far as it says so.
+    /// The paths that its sandbox has denied, as far as its output shows them.
     pub denied: Vec<DeniedPath>,
 }
 
@@ -83,7 +83,7 @@ pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<Script
     let sink = Arc::new(Mutex::new(OutputSink {
         log,
         tail: VecDeque::with_capacity(TAIL),
-        watch: script
+        scanner: script
             .sandbox
             .map(|it| DenialScanner::new(it, script.folder)),
     }));
@@ -154,11 +154,11 @@ pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<Script
     let sink = sink
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let denied = sink.watch.as_ref().map(|watch| {
+    let denied = sink.scanner.as_ref().map(|scanner| {
         if status.success() {
-            watch.refused()
+            scanner.refused()
         } else {
-            watch.denied()
+            scanner.denied()
         }
     });
     Ok(ScriptEnd {
@@ -250,7 +250,7 @@ fn signal(group: Option<Pid>, signal: Signal) {
 struct OutputSink<'a> {
     log: std::fs::File,
     tail: VecDeque<String>,
-    watch: Option<DenialScanner<'a>>,
+    scanner: Option<DenialScanner<'a>>,
 }
 
 async fn read(
@@ -285,8 +285,8 @@ async fn read(
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written any more is no reason to end a build.
             let _ = sink.log.write_all(text.as_bytes());
-            if let Some(watch) = &mut sink.watch {
-                watch.line(&shown);
+            if let Some(scanner) = &mut sink.scanner {
+                scanner.scan_line(&shown);
             }
             if !shown.is_empty() {
                 if sink.tail.len() == TAIL {

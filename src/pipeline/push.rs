@@ -1,33 +1,33 @@
-//! The push stage: images to where they go, with what tells of them, and at last their names.
+//! The push stage: uploads images to the destination with their attestations, and tags them last.
 
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
+use super::attest;
 use super::builder::Image;
 use super::context::Services;
-use super::destination::AT_ONCE;
+use super::destination::{AT_ONCE, Destination};
 use super::failure::{StageError, StageResult};
 use super::halt::Halt;
-use super::preflight::PreparedRun;
 use crate::event::{Events, Stage, Unit};
 use crate::plan::{DestinationReference, Plan};
 use crate::store::UnitId;
 use oci::Digest;
 use oci_distribution::Error;
 
-/// Images of a folder that get their names at once: its list is one file.
-const LISTED: usize = 64;
+/// The number of images of a layout that are tagged by one write of its index.
+const TAGGED_AT_ONCE: usize = 64;
 
-/// An image that is where it goes.
+/// An image that is at its destination.
 #[derive(Debug, Clone)]
 pub struct Pushed {
     /// Store and app.
     pub unit: UnitId,
     /// Its full name.
     pub reference: DestinationReference,
-    /// Digest of its manifest.
+    /// The digest of its manifest.
     pub digest: Digest,
 }
 
@@ -41,25 +41,25 @@ impl Pushed {
 /// Pushes every image.
 pub async fn run(
     plan: &Plan,
-    ready: &PreparedRun,
+    destination: &Destination,
     images: Vec<Image>,
     context: &Arc<Services>,
 ) -> StageResult<Pushed> {
     let halt = Halt::new(context);
-    let sending = Semaphore::new(AT_ONCE);
-    let at_once = if ready.destination().lists() {
-        LISTED
+    let uploading = Semaphore::new(AT_ONCE.into());
+    let at_once = if destination.tags_in_batches() {
+        TAGGED_AT_ONCE
     } else {
-        AT_ONCE
+        AT_ONCE.into()
     };
     let results: Vec<_> = futures_util::stream::iter(&images)
         .map(async |image| {
-            let unit = Unit::app(Stage::Push, &image.unit);
+            let unit = Unit::app(Stage::Push, image.unit());
             let note = |pushed: &Pushed| pushed.digest.to_string();
             let work = async {
                 let _outside = context.events.outside();
-                let work =
-                    one((plan, ready), &unit, image, &sending, &context.events).boxed_local();
+                let target = (destination, &uploading);
+                let work = push(plan, target, &unit, image, &context.events).boxed_local();
                 context
                     .interrupt
                     .unless_stopped(Error::Interrupted.into(), work)
@@ -73,32 +73,31 @@ pub async fn run(
     results.into_iter().flatten().collect()
 }
 
-/// Its name comes last: whoever pulls by it gets all there is.
-async fn one(
-    (plan, ready): (&Plan, &PreparedRun),
+/// Pushes one image. It is tagged last, so that a client that pulls the tag gets a complete image
+/// with its attestations.
+async fn push(
+    plan: &Plan,
+    (destination, uploading): (&Destination, &Semaphore),
     unit: &Unit,
     image: &Image,
-    sending: &Semaphore,
     events: &Events,
 ) -> Result<Pushed, StageError> {
-    let permit = sending.acquire().await;
-    let planned = plan.image(&image.unit).expect("made from the plan");
-    let builder = ready.maker(image);
-    let digest = builder.push(unit, image).await?;
+    let permit = uploading.acquire().await;
+    let digest = image.push(unit, destination).await?;
     if plan.attest {
-        ready.attest(plan, planned, image, digest, events).await?;
+        attest::attach(plan, image, digest, destination, events).await?;
     }
-    builder.tag(image, digest).await?;
+    image.tag(destination).await?;
     drop(permit);
-    if ready.destination().lists() {
-        // Waits in line behind those that are about to come, so that they are listed with it.
-        let all = u32::try_from(AT_ONCE).expect("a few");
-        let _alone = sending.acquire_many(all).await;
-        ready.destination().list()?;
+    if destination.tags_in_batches() {
+        // This waits for the uploads that were queued before it, so that one write of the index
+        // lists them all.
+        let _alone = uploading.acquire_many(AT_ONCE.into()).await;
+        destination.write_tags()?;
     }
     Ok(Pushed {
-        unit: image.unit.clone(),
-        reference: image.reference.clone(),
+        unit: image.unit().clone(),
+        reference: image.reference().clone(),
         digest,
     })
 }

@@ -1,137 +1,135 @@
-//! Images that are where they go already: if they were made of the same, nothing of their units
-//! has to be done; if not, their names are not taken from them by accident.
+//! Images that are already at the destination. If an image was made from the same inputs, its unit
+//! is skipped. If not, its tag is not moved without `--force`.
 
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
+use super::builder::{ImageBuilders, PreparedImage};
 use super::context::Services;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
-use super::preflight::PreparedRun;
 use super::push::Pushed;
-use crate::plan::{ImagePlan, Plan};
-use oci::Digest;
+use crate::plan::Plan;
 
-/// The label with the digest of everything that an image is made of.
+/// The label with the digest of all inputs of an image.
 pub const INPUTS: &str = "com.alokai.inputs";
 
-/// Images that are asked for at the same time.
+/// The label with the name of the base image.
+pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
+
+/// The label with the digest of the base image.
+pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+
+/// The number of images that are looked up at the same time.
 const AT_ONCE: usize = 8;
 
-/// An image that is there, made of what it would be made of now.
+/// An image at the destination that was made from the current inputs.
 #[derive(Debug, Clone)]
 pub struct PresentImage {
-    /// What the stages after this one take.
+    /// The image, for the deploy stage.
     pub pushed: Pushed,
-    /// Bytes of its layers, as they are stored.
+    /// The bytes of its packed layers.
     pub size: u64,
 }
 
-/// A name that stands for something else.
+/// A tag of another image.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("`{reference}` is there, made of something else: {what}")]
+#[error("`{reference}` is already the tag of another image: {difference}")]
 #[diagnostic(code(alokai::image::taken), help("{help}"))]
 pub struct TagConflict {
     reference: String,
-    what: String,
+    difference: String,
     help: &'static str,
 }
 
-/// Looks which of the plan's images are there.
-pub async fn look(
+/// Finds the images that are already at the destination.
+pub async fn find_present(
     plan: &Plan,
-    ready: &PreparedRun,
+    builders: &ImageBuilders,
     destination: &Destination,
     context: &Services,
 ) -> Result<Vec<PresentImage>, Vec<StageError>> {
     if context.force && plan.is_clean() {
         return Ok(Vec::new());
     }
-    let found: Vec<_> = futures_util::stream::iter(&plan.images)
-        .map(async |image| {
-            let reference = image.reference.as_ref()?;
-            let found = match destination.find(reference).await {
-                Ok(found) => found?,
-                Err(error) => return Some(Err(error)),
-            };
-            judge(plan, ready, image, &found, context).transpose()
-        })
+    let found: Vec<_> = futures_util::stream::iter(builders.images())
+        .map(
+            async |image| match destination.find(&image.reference).await {
+                Ok(Some(found)) => compare(plan, image, &found, context).transpose(),
+                Ok(None) => None,
+                Err(error) => Some(Err(error)),
+            },
+        )
         .buffered(AT_ONCE)
         .collect()
         .await;
-    let mut there = Vec::new();
+    let mut present = Vec::new();
     let mut problems = Vec::new();
     for result in found.into_iter().flatten() {
         match result {
-            Ok(one) => there.push(one),
+            Ok(image) => present.push(image),
             Err(error) => problems.push(error),
         }
     }
     if problems.is_empty() {
-        Ok(there)
+        Ok(present)
     } else {
         Err(problems)
     }
 }
 
-fn judge(
+/// Compares an image with the one at the destination. Returns none where it has to be built again.
+fn compare(
     plan: &Plan,
-    ready: &PreparedRun,
-    image: &ImagePlan,
+    image: &PreparedImage,
     found: &TaggedImage,
     context: &Services,
 ) -> Result<Option<PresentImage>, StageError> {
-    let inputs = ready.inputs(image);
-    let reference = image.reference.as_ref().expect("it was looked for by it");
-    let before = found.labels.get(INPUTS);
-    if before == Some(&inputs) {
-        // What runs here has to lie here; and who says so wants it done again.
-        if context.force || (plan.local && !super::prune::is_of(plan, image)) {
+    if found.labels.get(INPUTS) == Some(&image.inputs) {
+        // A local deployment runs the app from `.deploy`, so that has to exist too.
+        if context.force || (plan.local && !super::prune::is_current(plan, &image.plan)) {
             return Ok(None);
         }
         return Ok(Some(PresentImage {
             pushed: Pushed {
-                unit: image.unit.clone(),
-                reference: reference.clone(),
+                unit: image.plan.unit.clone(),
+                reference: image.reference.clone(),
                 digest: found.digest,
             },
             size: found.size,
         }));
     }
     Err(TagConflict {
-        reference: reference.to_string(),
-        what: difference(before, found.digest, &inputs, ready, image, found),
+        reference: image.reference.to_string(),
+        difference: difference(image, found),
         help: if plan.is_clean() {
-            "the same commit gives something else now (a base image, Node, variables, ignored files); to replace the image, pass `--force`"
+            "an input that is not part of the commit has changed (a base image, the version of Node, a variable, an ignored file); to replace the image, pass `--force`"
         } else {
-            "a tag of changes that are in no commit is not replaced; commit them, or change something more"
+            "the tag of uncommitted changes is never replaced: commit the changes, or change another file to get another tag"
         },
     }
     .into())
 }
 
-/// What can be told of the difference.
-fn difference(
-    before: Option<&String>,
-    digest: Digest,
-    inputs: &str,
-    ready: &PreparedRun,
-    image: &ImagePlan,
-    found: &TaggedImage,
-) -> String {
-    let Some(before) = before else {
-        return format!("{digest} does not say of what (no label `{INPUTS}`)");
+/// Describes the difference, as far as the labels show it.
+fn difference(image: &PreparedImage, found: &TaggedImage) -> String {
+    let Some(before) = found.labels.get(INPUTS) else {
+        return format!(
+            "{} has no label `{INPUTS}`, so alokai has not built it",
+            found.digest
+        );
     };
-    let own = ready.labels(image);
-    let key = "org.opencontainers.image.base.digest";
-    match (found.labels.get(key), own.get(key)) {
+    match (found.labels.get(BASE_DIGEST), image.labels.get(BASE_DIGEST)) {
         (Some(old), Some(new)) if old != new => {
-            let name = own.get("org.opencontainers.image.base.name");
+            let name = image.labels.get(BASE_NAME);
             format!(
-                "its base `{}` was {old} and is {new}",
+                "its base image `{}` was {old} and is now {new}",
                 name.map_or("", String::as_str)
             )
         }
-        _ => format!("its inputs have the digest {before}, and now {inputs}"),
+        _ => format!(
+            "the digest of its inputs was {before} and is now {}",
+            image.inputs
+        ),
     }
 }

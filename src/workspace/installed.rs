@@ -44,6 +44,26 @@ pub fn packages(path: &Path) -> Vec<InstalledPackage> {
     packages
 }
 
+/// The folder of the package `name` in the `node_modules` of `folder`.
+pub fn folder_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(NODE_MODULES).join(name)
+}
+
+/// Resolves a package by Node's rule: the `node_modules` of `from`, then of each folder above.
+/// Both the path as given and the path with links resolved are searched, since a composed app
+/// links to packages of the project and Node resolves links before it searches. Returns the
+/// package's folder with links resolved.
+pub fn resolve(from: &Path, name: &str) -> Option<PathBuf> {
+    let real = from.canonicalize().ok()?;
+    [from, &real].into_iter().find_map(|start| {
+        start.ancestors().find_map(|folder| {
+            let found = folder_of(folder, name);
+            let is_package = found.join("package.json").is_file();
+            is_package.then(|| found.canonicalize().ok())?
+        })
+    })
+}
+
 /// Whether the path is in a folder of installed packages.
 pub fn is_installed(path: &Path) -> bool {
     path.components()

@@ -399,7 +399,7 @@ fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     let project = project.link(".out", elsewhere.path().to_str().unwrap());
     let run = project.alokai("store compose --all").fails_with(1);
-    run.stderr_contains("it is a link");
+    run.stderr_contains("it is a symbolic link");
     assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 

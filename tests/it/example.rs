@@ -228,7 +228,7 @@ fn opens_only_what_its_keys_know(project: &Project, run: &Run) {
         let line = format!("> {script}\"");
         assert!(run.stdout.contains(&line), "{script}: {}", run.stdout);
     }
-    let refused = |run: &Run| run.stdout.contains("its sandbox refused it");
+    let refused = |run: &Run| run.stdout.contains("the sandbox denied access to");
     assert!(!refused(run), "{}", run.stdout);
     let middleware = "storefront-middleware-*";
     let arguments = ["store", "run", "test", "--all", "--filter", middleware];

@@ -214,7 +214,7 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
     assert!(
         text.contains("before anything was built")
-            && text.contains("the base image `127.0.0.1:[port]/none:1` cannot be had"),
+            && text.contains("the base image `127.0.0.1:[port]/none:1` cannot be resolved"),
         "{text}"
     );
 }

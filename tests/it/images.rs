@@ -402,7 +402,7 @@ fn images_that_need_the_engine_are_built_by_it() {
         .filter(|line| line.starts_with("note: "))
         .collect();
     assert_eq!(notes.len(), 2, "{}", run.stderr);
-    let known = format!("note: Docker makes the images on `{}`", base.0);
+    let known = format!("note: Docker builds the images on `{}`", base.0);
     assert!(notes[0].starts_with(&known), "{notes:?}");
     assert!(
         notes[1].starts_with(&format!("note: {LINE}, needs the Docker engine: ")),
@@ -422,7 +422,7 @@ fn images_that_need_the_engine_are_built_by_it() {
         .concat(),
     );
     let run = run.fails_with(3);
-    run.stderr_contains("does not know it (404)");
+    run.stderr_contains("does not have it (404)");
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn the_engine_is_not_given_a_base_from_a_layout() {
     let run = project.alokai(deploy).fails_with(3);
     let told = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        told.contains("OCI image layout, which Docker does not read"),
+        told.contains("OCI image layout, which Docker cannot read"),
         "{told}"
     );
     assert!(!project.exists(".out"), "nothing is composed");

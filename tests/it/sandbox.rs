@@ -46,7 +46,7 @@ fn an_undeclared_file_is_named_with_the_line_that_declares_it() {
     let project = shop(&reads("../../../config/prices.json"));
     let run = build(&project).fails_with(1);
     let said = [
-        "it may not read `config/prices.json`",
+        "reading `config/prices.json`",
         r#"declare it: `"build": { "globalDependencies": ["config/prices.json"] }`"#,
         "alokai::build::undeclared",
     ];
@@ -76,7 +76,7 @@ fn the_config_asks_for_it_as_the_flag_does() {
     let project = shop(&reads("../../../config/prices.json"))
         .setting("build", &serde_json::json!({ "sandbox": true }));
     let run = project.alokai("store build -s us").fails_with(1);
-    run.stderr_contains("it may not read `config/prices.json`");
+    run.stderr_contains("reading `config/prices.json`");
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn every_refused_file_is_named_with_what_helps() {
     let paths = [
         (
             "../../../apps/storefront-unified-nextjs/texts.txt",
-            "it is a source of the base app `storefront-unified-nextjs`",
+            "it is a source file of the base app `storefront-unified-nextjs`",
         ),
         (
             "../../../apps/stores/fashion/storefront-unified-nextjs/header.tsx",
-            "it is a source of a store",
+            "it is a source file of a store",
         ),
         (
             "../../eu/storefront-unified-nextjs/texts.txt",
@@ -109,14 +109,14 @@ fn every_refused_file_is_named_with_what_helps() {
         ),
         (
             "../storefront-unified-nextjs/texts.txt",
-            "`storefront-unified-nextjs` is an app beside this one",
+            "it belongs to the app `storefront-unified-nextjs`, which is not built before",
         ),
-        ("../../../.git/HEAD", "it is git's own"),
+        ("../../../.git/HEAD", "it belongs to git"),
         (
             "../../../tools/notes.txt",
             r#"declare it: `"build": { "globalDependencies": ["tools/notes.txt"] }`"#,
         ),
-        ("../../../../beside.txt", "it lies outside of the project"),
+        ("../../../../beside.txt", "it is outside the project"),
     ];
     for (path, mend) in paths {
         let project = shop(&reads(path)).file("tools/notes.txt", "words\n");
@@ -132,7 +132,7 @@ fn every_refused_file_is_named_with_what_helps() {
         let named = run
             .stderr
             .lines()
-            .any(|line| line.contains("it may not read `") && line.contains(name));
+            .any(|line| line.contains("reading `") && line.contains(name));
         assert!(named, "{path}: {}", run.stderr);
         assert!(run.stderr.contains(mend), "{path}: {}", run.stderr);
     }
@@ -144,7 +144,7 @@ fn a_folder_that_is_in_no_key_is_not_listed() {
     let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
     run.stderr_contains(said);
     let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
-    let said = "no key has the names of everything in the project";
+    let said = "a key does not include the list of all files of the project";
     run.stderr_contains(said);
 }
 
@@ -156,7 +156,7 @@ fn a_link_leads_no_further_than_its_end_is_granted() {
         reads("way")
     );
     let run = build(&shop(&line)).fails_with(1);
-    run.stderr_contains("it may not read `config/prices.json`");
+    run.stderr_contains("reading `config/prices.json`");
 }
 
 #[test]
@@ -183,14 +183,16 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
             "{path}: {}",
             run.stderr
         );
-        run.stderr_contains("scripts write in their own folder, `.out/us/storefront-middleware`");
+        run.stderr_contains(
+            "a script can write only in its own folder, `.out/us/storefront-middleware`",
+        );
         assert!(!inside.exists());
     }
     // A readable file is not writable.
     let project = shop("fs.writeFileSync('../../../tsconfig.base.json', '{}');")
         .file("tsconfig.base.json", "{ }");
     let run = build(&project).fails_with(1);
-    run.stderr_contains("it may not write `tsconfig.base.json`");
+    run.stderr_contains("writing `tsconfig.base.json`");
     assert_eq!(project.read("tsconfig.base.json"), "{ }");
 }
 
@@ -223,7 +225,7 @@ fn the_home_folder_is_private_but_for_settings_of_package_managers() {
         "require('fs').readFileSync(process.env.HOME + '/.secret')",
     );
     let run = build(&project).fails_with(1);
-    run.stderr_contains(".home/.secret`: it lies outside of the project");
+    run.stderr_contains(".home/.secret`: it is outside the project");
 }
 
 /// A shop with a workspace package that is linked as npm does it. `dependency` says whether the
@@ -293,7 +295,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
             &line("../../secret/prices.json"),
         );
     let run = build(&project).fails_with(1);
-    let said = "it may not read `secret/prices.json`";
+    let said = "reading `secret/prices.json`";
     run.stderr_contains(said);
 }
 
@@ -318,7 +320,7 @@ fn a_frontend_reads_what_its_middleware_made_and_nothing_beside() {
         .succeeds();
     project.write(".out/us/storefront-middleware/.cache/left.txt", b"left");
     let run = project.alokai(sandboxed).fails_with(1);
-    run.stderr_contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`");
+    run.stderr_contains("reading `.out/us/storefront-middleware/.cache/left.txt`");
 }
 
 #[test]
@@ -327,7 +329,7 @@ fn a_script_that_continues_without_a_refused_file_gets_a_note() {
         "try { fs.readFileSync('../../../config/prices.json') } catch (error) { console.log(error.message) }",
     );
     let run = build(&project).succeeds();
-    let said = "its sandbox refused it `config/prices.json`, and it went on without; declare it:";
+    let said = "the sandbox denied access to `config/prices.json`, and the script continued without it; declare it:";
     run.stderr_contains(said);
 }
 

@@ -57,7 +57,7 @@ fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<
     };
     let links = NodeModulesLink::of(store, composition);
     if links.differs() {
-        links.make_in(store)?;
+        links.create_in(store)?;
     }
     Ok(())
 }

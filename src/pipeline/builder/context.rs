@@ -1,22 +1,22 @@
-//! What a Dockerfile can copy: the files of a build context, and the same as a tar for the
-//! engine.
+//! Build contexts: the files that a Dockerfile can copy, and a tar archive of them for the engine.
 
 use std::path::{Path, PathBuf};
 
 use crate::pipeline::failure::Io;
-use crate::pipeline::prune::{FOLDER, files, odd};
+use crate::pipeline::prune::{FOLDER, files, not_regular};
 use crate::plan::{Dockerfile, DockerfileSource};
 use oci::dockerfile::Dockerignore;
 
-/// Files of a build context.
+/// The files of a build context.
 pub struct ContextFiles {
-    /// Paths in it, and where they lie.
+    /// Paths in the context, each with its path on disk.
     pub files: Vec<(PathBuf, PathBuf)>,
-    /// `.dockerignore`.
+    /// The content of `.dockerignore`.
     pub ignored: Option<String>,
 }
 
-/// What a Dockerfile can copy: of the app's own the composed app, of others `.deploy` alone.
+/// The build context of a Dockerfile: the composed app for the app's own Dockerfile, `.deploy` for
+/// any other.
 pub fn context_files(workdir: &Path, dockerfile: &Dockerfile) -> Result<ContextFiles, Io> {
     if !matches!(dockerfile.source, DockerfileSource::App(_)) {
         let below = |(path, file): (PathBuf, PathBuf)| (Path::new(FOLDER).join(path), file);
@@ -32,19 +32,19 @@ pub fn context_files(workdir: &Path, dockerfile: &Dockerfile) -> Result<ContextF
     })
 }
 
-/// A build context on its way to the engine.
+/// The archive of a build context.
 pub struct ContextArchive {
     /// The composed app.
     pub workdir: PathBuf,
-    /// What is carried out.
+    /// The Dockerfile.
     pub dockerfile: Dockerfile,
-    /// Modification time of all files, in seconds.
+    /// The modification time of all files, in seconds.
     pub modified: u64,
 }
 
 impl ContextArchive {
-    /// Writes it as a tar. Owners, times and modes are the same on every machine, so that the
-    /// engine's cache knows files again.
+    /// Writes the archive. Owners, times and modes are the same on every machine, so that equal
+    /// files are hits in the engine's cache.
     pub fn write(self, to: impl std::io::Write) -> Result<(), Io> {
         let mut tar = tar::Builder::new(std::io::BufWriter::with_capacity(256 * 1024, to));
         let context = &self.workdir;
@@ -82,7 +82,7 @@ impl ContextArchive {
                 .map_err(Io::at("send", file));
         }
         if !metadata.is_file() {
-            return Err(Io::at("send", file)(odd()));
+            return Err(Io::at("send", file)(not_regular()));
         }
         let content = std::fs::File::open(file).map_err(Io::at("read", file))?;
         let mut header = self.header(

@@ -1,215 +1,164 @@
-//! Images without a daemon: a Dockerfile that runs nothing is carried out here, its layers are
-//! packed apart, and what the registry lacks of them is sent.
+//! The daemonless builder: this program applies a Dockerfile that runs no command, packs the
+//! layers, and uploads those that the destination does not have.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::context::{ContextFiles, context_files};
 use super::layers::{LayerPart, split};
-use super::{Image, ImageBuilder, ImageOrder};
-use crate::event::Unit;
-use crate::pipeline::base::{PinnedBase, ReadableBase};
+use super::{BuiltContent, Image, ImageOrder, PreparedImage};
+use crate::pipeline::base::ReadableBase;
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
-use crate::plan::{ImageMaker, ImagePlan};
-use oci::dockerfile::{BuildContext, HistoryEntry};
+use crate::plan::DestinationReference;
+use crate::store::AppKind;
+use oci::dockerfile::{BuildContext, HistoryEntry, ParsedDockerfile};
 use oci::{self, Blobs, Descriptor, Digest, Manifest, PackedLayer, TreeEntry, layer_type, pack};
 use oci_distribution;
 
-/// Layers of one image that are sent at the same time.
+/// The number of layers of one image that are uploaded at the same time.
 const AT_ONCE: usize = 3;
 
-/// The time of what does not change with a commit, in seconds: a framework that was packed for
-/// an earlier commit is the same layer for this one. (1980, since some tools take no earlier.)
+/// The modification time, in seconds, of files that do not change with a commit. With it, a
+/// framework that was packed for an earlier commit is the same layer for this one. (1980, since
+/// some tools do not accept earlier times.)
 const TIMELESS: i64 = 315_532_800;
 
-/// Makes images itself.
+/// Builds images without an engine.
 pub struct DaemonlessBuilder {
-    /// Where layers are packed and kept.
+    /// The folder for packed layers and what is known of base images.
     folder: PathBuf,
     blobs: Blobs,
-    /// One image is packed at a time, by all cores; so what the next has in common with it is
-    /// there already.
+    /// One image is packed at a time, on all cores. So the next image finds the layers that the
+    /// two have in common.
     packing: tokio::sync::Mutex<()>,
-    bases: BTreeMap<String, Arc<PinnedBase>>,
-    destination: Option<Arc<Destination>>,
 }
 
-/// An image that this program has made.
-#[derive(Clone)]
+/// An image that this program has built.
 pub struct AssembledImage {
-    /// The manifest, as it is sent.
+    /// The manifest as it is uploaded.
     bytes: Vec<u8>,
-    /// Its name by content.
     manifest: Descriptor,
-    /// The config, as it is sent.
+    /// The config as it is uploaded.
     config: Vec<u8>,
-    /// What it is made from.
-    base: Arc<PinnedBase>,
-    /// Its own layers.
+    base: Arc<ReadableBase>,
+    /// The layers on top of those of the base.
     layers: Vec<Descriptor>,
-}
-
-impl std::fmt::Debug for AssembledImage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.manifest.digest)
-    }
+    /// The blobs of this machine, with these layers.
+    blobs: Blobs,
 }
 
 impl DaemonlessBuilder {
-    /// Keeps layers in `folder`.
-    pub fn new(
-        (folder, blobs): (PathBuf, Blobs),
-        bases: BTreeMap<String, Arc<PinnedBase>>,
-        destination: Option<Arc<Destination>>,
-    ) -> Self {
+    /// A builder that keeps layers in `folder`.
+    pub fn new((folder, blobs): (PathBuf, Blobs)) -> Self {
         Self {
             folder,
             blobs,
             packing: tokio::sync::Mutex::new(()),
-            bases,
-            destination,
         }
     }
 
-    async fn one(&self, order: ImageOrder<'_>) -> Result<Image, StageError> {
-        let ImageOrder {
-            artifact, image, ..
-        } = order;
-        let ImageMaker::Oci(recipe) = &image.maker else {
-            unreachable!("the preflight chooses the builder by the plan");
-        };
-        let base = image.base_keys().find_map(|key| self.bases.get(&key));
-        let base = Arc::clone(base.expect("resolved before the first stage"));
-        let of_base = base.image.as_ref().expect("others go to the engine");
-        let alone = self.packing.lock().await;
-        let tree = of_base
-            .tree(&self.folder.join("bases"), &self.blobs)
-            .await?;
-        let ContextFiles { files, ignored } = context_files(&artifact.workdir, &image.dockerfile)?;
-        let context = BuildContext::new(&artifact.workdir, files, ignored.as_deref())?;
-        let applied = recipe.apply(&of_base.config, &tree, &context)?;
+    /// Builds an image by the recipe of its Dockerfile.
+    pub async fn build(
+        &self,
+        order: ImageOrder<'_>,
+        recipe: &ParsedDockerfile,
+        base: &Arc<ReadableBase>,
+    ) -> Result<Image, StageError> {
+        let workdir = &order.artifact.workdir;
+        let plan = &order.image.plan;
+        let packing = self.packing.lock().await;
+        let tree = base.tree(&self.folder.join("bases"), &self.blobs).await?;
+        let ContextFiles { files, ignored } = context_files(workdir, &plan.dockerfile)?;
+        let context = BuildContext::new(workdir, files, ignored.as_deref())?;
+        let applied = recipe.apply(&base.config, &tree, &context)?;
 
-        let (blobs, kind, modified) = (self.blobs.clone(), image.kind, image.modified);
+        let (blobs, kind, modified) = (self.blobs.clone(), plan.kind, plan.modified);
         let entries = applied.entries;
-        let packing = move || layers(&entries, kind, modified, &blobs);
-        let packed = tokio::task::spawn_blocking(packing).await;
+        let pack = move || pack_layers(&entries, kind, modified, &blobs);
+        let packed = tokio::task::spawn_blocking(pack).await;
         let packed =
             packed.unwrap_or_else(|crashed| std::panic::resume_unwind(crashed.into_panic()))?;
-        drop(alone);
+        drop(packing);
 
-        let steps = RecipeResult {
-            config: applied.config,
-            history: applied.history,
-        };
-        let config = steps.config_of(of_base, image, order.labels, &packed);
+        let config = config(applied.config, &applied.history, base, order.image, &packed);
         let config = serde_json::to_vec(&config).unwrap_or_default();
-        let own: Vec<Descriptor> = packed
-            .into_iter()
-            .map(|(_, layer)| layer.descriptor)
-            .collect();
-        let of_base =
-            of_base.manifest.layers.iter().map(|layer| {
-                Descriptor::new(layer_type(&layer.media_type), layer.digest, layer.size)
-            });
-        let mut manifest = Manifest::new(
-            Descriptor::of(oci::CONFIG, &config),
-            of_base.chain(own.iter().cloned()).collect(),
-        );
-        // What layouts and registries show of an image without opening it.
-        manifest.annotations.clone_from(order.labels);
+        let layers = packed.into_iter().map(|(_, layer)| layer.descriptor);
+        let layers: Vec<Descriptor> = layers.collect();
+        let manifest = manifest(order.image, base, &config, &layers);
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
         let mut descriptor = Descriptor::of(oci::MANIFEST, &bytes);
-        descriptor.annotations.clone_from(order.labels);
-        descriptor.platform = Some(image.platform.clone());
+        descriptor.annotations.clone_from(&order.image.labels);
+        descriptor.platform = Some(plan.platform.clone());
         Ok(Image {
-            unit: artifact.unit.clone(),
-            reference: order.reference.clone(),
+            prepared: Arc::clone(order.image),
             size: manifest.size(),
-            made: Some(AssembledImage {
+            content: BuiltContent::Assembled(Box::new(AssembledImage {
                 bytes,
                 manifest: descriptor,
                 config,
-                base,
-                layers: own,
-            }),
+                base: Arc::clone(base),
+                layers,
+                blobs: self.blobs.clone(),
+            })),
         })
     }
+}
 
-    /// Everything but the name.
-    async fn send(&self, image: &Image) -> Result<Digest, StageError> {
-        let (made, destination) = self.made(image);
-        let reference = &image.reference;
-        let of_base = made.base.image.as_ref().expect("it was made of it");
-        let from = destination
+impl AssembledImage {
+    /// Uploads layers, config and manifest, but no tag.
+    pub async fn push(
+        &self,
+        reference: &DestinationReference,
+        destination: &Destination,
+    ) -> Result<Digest, StageError> {
+        let mount_from = destination
             .host()
-            .and_then(|host| of_base.repository_at(host));
-        let base = of_base.manifest.layers.iter().map(|layer| (layer, true));
-        let layers = base.chain(made.layers.iter().map(|layer| (layer, false)));
-        futures_util::stream::iter(layers.map(Ok::<_, StageError>))
+            .and_then(|host| self.base.repository_at(host));
+        let of_base = self.base.manifest.layers.iter().map(|layer| (layer, true));
+        let own = self.layers.iter().map(|layer| (layer, false));
+        futures_util::stream::iter(of_base.chain(own).map(Ok::<_, StageError>))
             .try_for_each_concurrent(AT_ONCE, async |(layer, is_base)| {
-                let holding = if is_base {
-                    of_base.holding(layer, &self.blobs).await?
+                let blobs = if is_base {
+                    self.base.blobs_with(layer, &self.blobs).await?
                 } else {
                     self.blobs.clone()
                 };
-                let from = from.filter(|_| is_base);
+                let mount_from = mount_from.filter(|_| is_base);
                 let put = destination
-                    .put_layer(reference, layer, &holding, from)
+                    .put_layer(reference, layer, &blobs, mount_from)
                     .await;
-                if put.as_ref().is_err_and(is_damaged) && holding.folder() == self.blobs.folder() {
-                    // The next run makes or brings it anew.
+                if put.as_ref().is_err_and(is_damaged) && blobs.folder() == self.blobs.folder() {
+                    // The next run packs or downloads it again.
                     self.blobs.remove(&layer.digest)?;
                 }
                 put
             })
             .await?;
         destination
-            .put_bytes(reference, oci::CONFIG, &made.config)
+            .put_bytes(reference, oci::CONFIG, &self.config)
             .await?;
-        let manifest = destination.put_manifest(reference, &made.bytes).await?;
+        let manifest = destination.put_manifest(reference, &self.bytes).await?;
         Ok(manifest.digest)
     }
 
-    fn made<'a>(&'a self, image: &'a Image) -> (&'a AssembledImage, &'a Destination) {
-        let made = image.made.as_ref().expect("this builder has made it");
-        let destination = self.destination.as_ref().expect("the run pushes");
-        (made, destination)
-    }
-}
-
-impl ImageBuilder for DaemonlessBuilder {
-    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
-        self.one(order).boxed_local()
-    }
-
-    fn push<'a>(
-        &'a self,
-        _unit: &'a Unit,
-        image: &'a Image,
-    ) -> LocalBoxFuture<'a, Result<Digest, StageError>> {
-        self.send(image).boxed_local()
-    }
-
-    fn tag<'a>(
-        &'a self,
-        image: &'a Image,
-        _digest: Digest,
-    ) -> LocalBoxFuture<'a, Result<(), StageError>> {
-        let (made, destination) = self.made(image);
+    /// Tags the manifest.
+    pub async fn tag(
+        &self,
+        reference: &DestinationReference,
+        destination: &Destination,
+    ) -> Result<(), StageError> {
         destination
-            .name(&image.reference, &made.manifest, &made.bytes)
-            .boxed_local()
+            .tag(reference, &self.manifest, &self.bytes)
+            .await
     }
 }
 
-/// Whether a blob is not what its digest says.
+/// Whether the content of a blob does not match its digest.
 fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
@@ -218,16 +167,16 @@ fn is_damaged(error: &StageError) -> bool {
     )
 }
 
-/// Packs the entries, apart by how often they change.
-fn layers(
+/// Packs the entries into layers, by how often they change.
+fn pack_layers(
     entries: &[TreeEntry],
-    kind: crate::store::AppKind,
+    kind: AppKind,
     modified: i64,
     blobs: &Blobs,
 ) -> Result<Vec<(LayerPart, PackedLayer)>, StageError> {
     let mut packed = Vec::new();
     for (part, entries) in split(entries, kind) {
-        // Servers tell browsers by it whether a file is another one than before.
+        // Servers derive cache headers from the modification times of the app's files.
         let time = if part == LayerPart::App {
             modified
         } else {
@@ -238,59 +187,65 @@ fn layers(
     Ok(packed)
 }
 
-/// What a Dockerfile's steps have come to.
-struct RecipeResult {
-    config: Value,
-    history: Vec<HistoryEntry>,
+/// The manifest: the layers of the base and those of the image.
+fn manifest(
+    image: &PreparedImage,
+    base: &ReadableBase,
+    config: &[u8],
+    layers: &[Descriptor],
+) -> Manifest {
+    let of_base = base
+        .manifest
+        .layers
+        .iter()
+        .map(|layer| Descriptor::new(layer_type(&layer.media_type), layer.digest, layer.size));
+    let mut manifest = Manifest::new(
+        Descriptor::of(oci::CONFIG, config),
+        of_base.chain(layers.iter().cloned()).collect(),
+    );
+    // Layouts and registries show annotations without reading the config.
+    manifest.annotations.clone_from(&image.labels);
+    manifest
 }
 
-impl RecipeResult {
-    /// The image's config: the base's, changed by the steps, with its layers and ours.
-    fn config_of(
-        self,
-        base: &ReadableBase,
-        image: &ImagePlan,
-        labels: &BTreeMap<String, String>,
-        packed: &[(LayerPart, PackedLayer)],
-    ) -> Value {
-        let mut config = self.config;
-        let created = Timestamp::from_second(image.modified)
-            .unwrap_or_default()
-            .to_string();
-        config["created"] = json!(created);
-        // Of the container in which an engine has built the base; none was there for this one.
-        if let Some(config) = config.as_object_mut() {
-            for stale in ["container", "container_config", "docker_version"] {
-                config.shift_remove(stale);
-            }
+/// The config: that of the base as the Dockerfile's instructions have changed it, with labels,
+/// layers and history.
+fn config(
+    mut config: Value,
+    instructions: &[HistoryEntry],
+    base: &ReadableBase,
+    image: &PreparedImage,
+    packed: &[(LayerPart, PackedLayer)],
+) -> Value {
+    let created = Timestamp::from_second(image.plan.modified)
+        .unwrap_or_default()
+        .to_string();
+    config["created"] = json!(created);
+    // They describe the container in which an engine built the base image.
+    if let Some(config) = config.as_object_mut() {
+        for stale in ["container", "container_config", "docker_version"] {
+            config.shift_remove(stale);
         }
-        for (name, value) in labels {
-            config["config"]["Labels"][name] = json!(value);
-        }
-        let mut ids = base.config["rootfs"]["diff_ids"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        ids.extend(packed.iter().map(|(_, layer)| json!(layer.diff_id)));
-        config["rootfs"] = json!({ "type": "layers", "diff_ids": ids });
-        let mut history = base.config["history"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        history.extend(
-            self.history
-                .iter()
-                .map(|step| json!({ "created": created, "created_by": step.created_by, "empty_layer": true })),
-        );
-        history.extend(packed.iter().map(|(part, _)| {
-            let what = match part {
-                LayerPart::Framework => "the framework",
-                LayerPart::Dependencies => "other dependencies",
-                LayerPart::App => "the app",
-            };
-            json!({ "created": created, "created_by": format!("alokai: {what}") })
-        }));
-        config["history"] = json!(history);
-        config
     }
+    for (name, value) in &image.labels {
+        config["config"]["Labels"][name] = json!(value);
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut ids = list(&base.config["rootfs"]["diff_ids"]);
+    ids.extend(packed.iter().map(|(_, layer)| json!(layer.diff_id)));
+    config["rootfs"] = json!({ "type": "layers", "diff_ids": ids });
+    let mut history = list(&base.config["history"]);
+    history.extend(instructions.iter().map(
+        |step| json!({ "created": created, "created_by": step.created_by, "empty_layer": true }),
+    ));
+    history.extend(packed.iter().map(|(part, _)| {
+        let what = match part {
+            LayerPart::Framework => "the framework",
+            LayerPart::Dependencies => "other dependencies",
+            LayerPart::App => "the app",
+        };
+        json!({ "created": created, "created_by": format!("alokai: {what}") })
+    }));
+    config["history"] = json!(history);
+    config
 }

@@ -1,4 +1,4 @@
-//! The Docker engine as the maker of images: from a streamed context, pushed by itself.
+//! The Docker builder: the engine builds images from a streamed build context and pushes them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -6,260 +6,273 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{BuildImageOptionsBuilder, PushImageOptionsBuilder};
-use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use bollard::auth::DockerCredentials;
+use bollard::models::BuildInfo;
+use bollard::query_parameters::{
+    BuildImageOptions, BuildImageOptionsBuilder, PushImageOptionsBuilder,
+};
+use futures_util::{Stream, StreamExt};
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::context::ContextArchive;
-use super::{Image, ImageBuilder, ImageOrder};
-use crate::event::Unit;
+use super::{BuiltContent, Image, ImageOrder, PreparedImage};
+use crate::event::{OutsideGuard, Unit};
 use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
-use crate::pipeline::failure::StageError;
+use crate::pipeline::failure::{Io, StageError};
 use crate::plan::DestinationReference;
 use oci::Digest;
 
-/// Lines of the engine's output that a failure shows.
+/// The number of lines of the engine's output that an error shows.
 const TAIL: usize = 20;
 
-/// Waits before each further try of a push.
+/// The waits before each further attempt of a push.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// Makes images by the engine.
+/// The size of the buffer between packing and sending, in bytes.
+const BUFFER: usize = 256 * 1024;
+
+/// Builds images by the engine.
+#[derive(Clone)]
 pub struct DockerBuilder {
     docker: Docker,
     context: Arc<Services>,
 }
 
+/// What the engine printed during a build.
+#[derive(Default)]
+struct BuildOutput {
+    /// The last lines.
+    tail: VecDeque<String>,
+    /// The error that ended the build.
+    error: Option<String>,
+}
+
 impl DockerBuilder {
-    /// By this engine.
+    /// A builder that uses this engine.
     pub fn new(docker: Docker, context: Arc<Services>) -> Self {
         Self { docker, context }
     }
-}
 
-impl ImageBuilder for DockerBuilder {
-    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
-        async move { Ok(build(&self.docker, order, &self.context).await?) }.boxed_local()
-    }
-
-    fn push<'a>(
-        &'a self,
-        unit: &'a Unit,
-        image: &'a Image,
-    ) -> LocalBoxFuture<'a, Result<Digest, StageError>> {
-        tries(&self.docker, unit, &image.reference, &self.context).boxed_local()
-    }
-
-    /// The engine's push has done it.
-    fn tag<'a>(
-        &'a self,
-        _image: &'a Image,
-        _digest: Digest,
-    ) -> LocalBoxFuture<'a, Result<(), StageError>> {
-        async { Ok(()) }.boxed_local()
-    }
-}
-
-async fn build(docker: &Docker, order: ImageOrder<'_>, context: &Services) -> Result<Image, Error> {
-    let ImageOrder {
-        unit,
-        artifact,
-        image,
-        reference,
-        labels,
-    } = order;
-    let name = reference.to_string();
-    let labels: HashMap<&str, &str> = labels
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
-    let options = BuildImageOptionsBuilder::default()
-        .dockerfile("Dockerfile")
-        .t(&name)
-        .labels(&labels)
-        .platform(&image.platform.to_string())
-        .rm(true)
-        .forcerm(true)
-        .build();
-
-    // The context is written while the engine reads it; it is never whole in memory.
-    let (reader, writer) = tokio::io::duplex(256 * 1024);
-    let pack = ContextArchive {
-        workdir: artifact.workdir.clone(),
-        dockerfile: image.dockerfile.clone(),
-        modified: u64::try_from(image.modified).unwrap_or(0),
-    };
-    // Packing is this program's own time; once it is done, the engine works alone.
-    let events = context.events.clone();
-    let packing = tokio::task::spawn_blocking(move || {
-        let _working = events.working();
-        let packed = pack.write(SyncIoBridge::new(writer));
-        packed.map(|()| events.outside())
-    });
-    let body = bollard::body_try_stream(ReaderStream::new(reader));
-
-    let mut output = VecDeque::new();
-    let mut failed = None;
-    // For base images, which an app's own Dockerfile may take from anywhere.
-    let mut logins = HashMap::new();
-    for base in image.bases.iter().chain([&name]) {
-        if let Some(login) = context.engine_login(base).await {
-            logins.insert(login.serveraddress.clone().unwrap_or_default(), login);
+    /// Builds an image from the files of a composed app.
+    pub async fn build(&self, order: ImageOrder<'_>) -> Result<Image, StageError> {
+        let image = order.image;
+        let name = image.reference.to_string();
+        let workdir = &order.artifact.workdir;
+        let (context, packing) = self.pack(ContextArchive {
+            workdir: workdir.clone(),
+            dockerfile: image.plan.dockerfile.clone(),
+            modified: u64::try_from(image.plan.modified).unwrap_or(0),
+        });
+        let logins = self.logins(&image.plan.bases, &name).await;
+        let body = bollard::body_try_stream(ReaderStream::new(context));
+        let stream = self
+            .docker
+            .build_image(options(image, &name), logins, Some(body));
+        // The stream ends here, so that packing ends too if the engine stopped reading.
+        let output = self.read_output(order.unit, stream).await;
+        // If a file cannot be read, the engine reports an incomplete context. The cause is the file.
+        match packing.await {
+            Ok(Err(error))
+                if output.error.is_none()
+                    || error.source.kind() != std::io::ErrorKind::BrokenPipe =>
+            {
+                return Err(error.into());
+            }
+            Ok(_) => {}
+            Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         }
+        if let Some(message) = output.error {
+            let message = self.context.redact(&message);
+            return Err(classify(name, message, output.tail, workdir).into());
+        }
+        Ok(Image {
+            prepared: Arc::clone(image),
+            size: self.size(&name).await?,
+            content: BuiltContent::InDocker(self.clone()),
+        })
     }
-    let login = (!logins.is_empty()).then_some(logins);
-    let mut stream = docker.build_image(options, login, Some(body));
-    while let Some(info) = stream.next().await {
-        let info = match info {
-            Ok(info) => info,
-            Err(error) => {
-                failed = Some(docker::message(&error));
+
+    /// Starts packing the build context. It is packed while the engine reads it, so that it is
+    /// never in memory as a whole. Once it is packed, the engine works alone, which the returned
+    /// guard counts.
+    fn pack(
+        &self,
+        archive: ContextArchive,
+    ) -> (DuplexStream, JoinHandle<Result<OutsideGuard, Io>>) {
+        let (reader, writer) = tokio::io::duplex(BUFFER);
+        let events = self.context.events.clone();
+        let packing = tokio::task::spawn_blocking(move || {
+            let _working = events.working();
+            archive.write(SyncIoBridge::new(writer))?;
+            Ok(events.outside())
+        });
+        (reader, packing)
+    }
+
+    /// The logins for the base images, which can be in any registry, and for the image itself.
+    async fn logins(
+        &self,
+        bases: &[String],
+        name: &String,
+    ) -> Option<HashMap<String, DockerCredentials>> {
+        let mut logins = HashMap::new();
+        for image in bases.iter().chain([name]) {
+            if let Some(login) = self.context.engine_login(image).await {
+                logins.insert(login.serveraddress.clone().unwrap_or_default(), login);
+            }
+        }
+        (!logins.is_empty()).then_some(logins)
+    }
+
+    /// Reads the output of a build to its end or to an error, and sends each line as an event.
+    async fn read_output(
+        &self,
+        unit: &Unit,
+        stream: impl Stream<Item = Result<BuildInfo, bollard::errors::Error>>,
+    ) -> BuildOutput {
+        let mut stream = std::pin::pin!(stream);
+        let mut output = BuildOutput::default();
+        while let Some(info) = stream.next().await {
+            let info = match info {
+                Ok(info) => info,
+                Err(error) => {
+                    output.error = Some(docker::message(&error));
+                    break;
+                }
+            };
+            if let Some(detail) = info.error_detail {
+                let message = detail.message;
+                output.error = Some(message.unwrap_or_else(|| "no reason was given".into()));
                 break;
             }
-        };
-        if let Some(detail) = info.error_detail {
-            failed = Some(
-                detail
-                    .message
-                    .unwrap_or_else(|| "no reason was given".into()),
-            );
-            break;
+            let lines = info.stream.iter().flat_map(|text| text.lines());
+            for line in lines.filter(|line| !line.trim().is_empty()) {
+                let line = self.context.redact(line);
+                if output.tail.len() == TAIL {
+                    output.tail.pop_front();
+                }
+                output.tail.push_back(line.clone());
+                self.context.events.output(unit, line).await;
+            }
         }
-        for line in info
-            .stream
+        output
+    }
+
+    /// The size of an image as the engine counts it, in bytes.
+    async fn size(&self, name: &str) -> Result<u64, Error> {
+        let inspected = self.docker.inspect_image(name).await;
+        let inspected = inspected.map_err(|error| Error::Request {
+            doing: format!("inspect the image `{name}`"),
+            message: docker::message(&error),
+        })?;
+        let size = inspected.size.and_then(|size| u64::try_from(size).ok());
+        Ok(size.unwrap_or(0))
+    }
+
+    /// Pushes an image, again after a failure that can be temporary.
+    pub async fn push(
+        &self,
+        unit: &Unit,
+        reference: &DestinationReference,
+    ) -> Result<Digest, StageError> {
+        let mut waits = BACKOFF.into_iter();
+        loop {
+            let error = match self.push_once(unit, reference).await {
+                Ok(digest) => return Ok(digest),
+                Err(error) => error,
+            };
+            match waits.next() {
+                Some(wait) if matches!(&error, StageError::Registry(error) if error.is_passing()) =>
+                {
+                    let line = format!("{error}; trying again in {} s", wait.as_secs());
+                    self.context.events.output(unit, line).await;
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn push_once(
+        &self,
+        unit: &Unit,
+        reference: &DestinationReference,
+    ) -> Result<Digest, StageError> {
+        let credentials = self.context.access.credentials.as_ref();
+        let user = credentials
+            .map(|credentials| credentials.user.clone())
+            .unwrap_or_default();
+        let failed = |message: String| {
+            StageError::from(super::refusal::of_push(
+                &reference.to_string(),
+                &reference.registry,
+                &user,
+                self.context.redact(&message),
+            ))
+        };
+        let login = self.context.engine_login(&reference.name()).await;
+        let options = PushImageOptionsBuilder::default()
+            .tag(&reference.tag)
+            .build();
+        let mut stream = self
+            .docker
+            .push_image(&reference.name(), Some(options), login);
+        let mut seen = HashSet::new();
+        while let Some(info) = stream.next().await {
+            let info = info.map_err(|error| failed(docker::message(&error)))?;
+            // The engine repeats a status for every layer and every chunk.
+            let Some(status) = info.status else {
+                continue;
+            };
+            if seen.insert(status.clone()) {
+                let line = self.context.redact(&status);
+                self.context.events.output(unit, line).await;
+            }
+        }
+        Ok(self.pushed_digest(reference).await?)
+    }
+
+    /// The digest under which the registry has a pushed image.
+    async fn pushed_digest(&self, reference: &DestinationReference) -> Result<Digest, Error> {
+        let name = reference.to_string();
+        let unknown = |message: String| Error::Request {
+            doing: format!("return the digest of `{name}`"),
+            message,
+        };
+        let inspected = self.docker.inspect_image(&name).await;
+        let inspected = inspected.map_err(|error| unknown(docker::message(&error)))?;
+        let prefix = format!("{}@", reference.name());
+        let digest = inspected
+            .repo_digests
             .iter()
-            .flat_map(|text| text.lines())
-            .filter(|line| !line.trim().is_empty())
-        {
-            let line = context.redact(line);
-            if output.len() == TAIL {
-                output.pop_front();
-            }
-            output.push_back(line.clone());
-            context.events.output(unit, line).await;
-        }
-    }
-    drop(stream);
-    // An unreadable file is the cause, the engine's complaint of a short context its effect.
-    match packing.await {
-        Ok(Err(error))
-            if failed.is_none() || error.source.kind() != std::io::ErrorKind::BrokenPipe =>
-        {
-            return Err(error.into());
-        }
-        Ok(_) => {}
-        Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
-    }
-    if let Some(message) = failed {
-        return Err(classify(
-            name,
-            context.redact(&message),
-            output,
-            &artifact.workdir,
-        ));
-    }
-    Ok(Image {
-        unit: artifact.unit.clone(),
-        reference: reference.clone(),
-        size: size(docker, &name).await?,
-        made: None,
-    })
-}
-
-/// Bytes of an image, as the engine counts them.
-async fn size(docker: &Docker, name: &str) -> Result<u64, Error> {
-    let inspected = docker.inspect_image(name).await;
-    let inspected = inspected.map_err(|error| Error::Request {
-        doing: format!("inspect the image `{name}`"),
-        message: docker::message(&error),
-    })?;
-    let size = inspected.size.and_then(|size| u64::try_from(size).ok());
-    Ok(size.unwrap_or(0))
-}
-
-async fn tries(
-    docker: &Docker,
-    unit: &Unit,
-    reference: &DestinationReference,
-    context: &Services,
-) -> Result<Digest, StageError> {
-    let mut waits = BACKOFF.into_iter();
-    loop {
-        let error = match once(docker, unit, reference, context).await {
-            Ok(digest) => return Ok(digest),
-            Err(error) => error,
-        };
-        match waits.next() {
-            Some(wait) if matches!(&error, StageError::Registry(error) if error.is_passing()) => {
-                context
-                    .events
-                    .output(
-                        unit,
-                        format!("{error}; trying again in {} s", wait.as_secs()),
-                    )
-                    .await;
-                tokio::time::sleep(wait).await;
-            }
-            _ => return Err(error),
-        }
+            .flatten()
+            .find_map(|known| known.strip_prefix(&prefix))
+            .ok_or_else(|| unknown("the image has no digest after the push".into()))?;
+        digest.parse().map_err(unknown)
     }
 }
 
-async fn once(
-    docker: &Docker,
-    unit: &Unit,
-    reference: &DestinationReference,
-    context: &Services,
-) -> Result<Digest, StageError> {
-    let credentials = context.access.credentials.as_ref();
-    let user = credentials
-        .map(|credentials| credentials.user.clone())
-        .unwrap_or_default();
-    let failed = |message: String| {
-        StageError::from(super::refusal::of_push(
-            &reference.to_string(),
-            &reference.registry,
-            &user,
-            context.redact(&message),
-        ))
-    };
-    let login = context.engine_login(&reference.name()).await;
-    let options = PushImageOptionsBuilder::default()
-        .tag(&reference.tag)
-        .build();
-    let mut stream = docker.push_image(&reference.name(), Some(options), login);
-    let mut seen = HashSet::new();
-    while let Some(info) = stream.next().await {
-        let info = info.map_err(|error| failed(docker::message(&error)))?;
-        // The engine repeats a status for every layer and every chunk; once is enough.
-        let Some(status) = info.status else {
-            continue;
-        };
-        if seen.insert(status.clone()) {
-            context.events.output(unit, context.redact(&status)).await;
-        }
-    }
-    let name = reference.to_string();
-    let odd = |message: String| docker::Error::Request {
-        doing: format!("tell the digest of `{name}`"),
-        message,
-    };
-    let inspected = docker.inspect_image(&name).await;
-    let inspected = inspected.map_err(|error| odd(docker::message(&error)))?;
-    let prefix = format!("{}@", reference.name());
-    let digest = inspected
-        .repo_digests
-        .iter()
-        .flatten()
-        .find_map(|known| known.strip_prefix(&prefix))
-        .ok_or_else(|| odd("it has none after the push".into()))?;
-    Ok(digest.parse().map_err(odd)?)
+fn options(image: &PreparedImage, name: &str) -> BuildImageOptions {
+    let labels = image.labels.iter();
+    let labels: HashMap<&str, &str> = labels
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    BuildImageOptionsBuilder::default()
+        .dockerfile("Dockerfile")
+        .t(name)
+        .labels(&labels)
+        .platform(&image.plan.platform.to_string())
+        .rm(true)
+        .forcerm(true)
+        .build()
 }
 
-fn classify(reference: String, message: String, output: VecDeque<String>, workdir: &Path) -> Error {
-    let pull = [
+/// Finds the kind of a failed build in the engine's message.
+fn classify(reference: String, message: String, tail: VecDeque<String>, workdir: &Path) -> Error {
+    let of_pull = [
         "pull access denied",
         "manifest unknown",
         "manifest for",
@@ -270,22 +283,23 @@ fn classify(reference: String, message: String, output: VecDeque<String>, workdi
     ];
     if docker::is_disk_full(&message) {
         Error::DiskFull { message }
-    } else if pull.iter().any(|sign| message.contains(sign)) {
-        // Only of an app's own Dockerfile: the default's base has been provided before.
-        let image = base_of(workdir).unwrap_or_else(|| "(in its Dockerfile)".into());
+    } else if of_pull.iter().any(|text| message.contains(text)) {
+        // The base of the default Dockerfile was pulled in the preflight, so this is the base of
+        // the app's own Dockerfile.
+        let image = first_base(workdir).unwrap_or_else(|| "(in its Dockerfile)".into());
         Error::Base { image, message }
     } else {
         Error::Build {
             reference,
             message,
-            output: output.into(),
+            output: tail.into(),
             context: workdir.display().to_string(),
         }
     }
 }
 
-/// The image after the first `FROM` of an app's own Dockerfile.
-fn base_of(workdir: &Path) -> Option<String> {
+/// The image in the first `FROM` of an app's own Dockerfile.
+fn first_base(workdir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(workdir.join("Dockerfile")).ok()?;
     let mut words = text
         .lines()

@@ -1,5 +1,5 @@
-//! Which layer of an image a path goes to. What many stores have in common lies apart from what
-//! each has for itself, so that it is packed, sent and kept once.
+//! The layer of each path of an image. Files that many stores share are in layers of their own, so
+//! that they are packed, uploaded and stored once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,19 +8,19 @@ use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
 use oci::TreeEntry;
 
-/// A layer, from the one that changes least up.
+/// The layers of an image. The first one changes least often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LayerPart {
-    /// The framework and what it is upgraded with.
+    /// The framework, and the packages that are upgraded with it.
     Framework,
     /// All other dependencies.
     Dependencies,
-    /// What the app's build has made.
+    /// The output of the app's build.
     App,
 }
 
-/// Packages of a framework: scopes end in a slash. They change only when it is upgraded, while
-/// other dependencies come and go with a store's pages.
+/// The packages of a framework; a scope ends in a slash. They change only when the framework is
+/// upgraded. Other dependencies change with the pages of a store.
 fn packages(kind: AppKind) -> &'static [&'static str] {
     match kind {
         AppKind::Frontend(Framework::Nextjs) => &[
@@ -49,14 +49,14 @@ fn packages(kind: AppKind) -> &'static [&'static str] {
     }
 }
 
-/// Where a path of the image belongs.
+/// The layer of a path of the image.
 pub fn part(path: &str, kind: AppKind) -> LayerPart {
     let path = Path::new(path);
     if !installed::is_installed(path) {
         return LayerPart::App;
     }
     let outermost = installed::packages(path).into_iter().next();
-    // A scope's folder goes with its packages.
+    // The folder of a scope is in the layer of its packages.
     let last = path.file_name().and_then(|name| name.to_str());
     let name = outermost.map_or_else(
         || last.unwrap_or_default().to_owned(),
@@ -74,8 +74,8 @@ pub fn part(path: &str, kind: AppKind) -> LayerPart {
     }
 }
 
-/// The entries of each layer that has any, from the lowest up. Each has the folders that its
-/// files lie in, so that it can be unpacked by itself.
+/// The entries of each layer that has any, lowest layer first. Each layer has the folders of its
+/// files, so that it can be unpacked by itself.
 pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(LayerPart, Vec<TreeEntry>)> {
     let parts = [
         LayerPart::Framework,

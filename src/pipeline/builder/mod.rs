@@ -1,4 +1,7 @@
-//! Who makes images and brings them to where they go: the Docker engine, or this program itself.
+//! Building images: by the Docker engine, or by this program.
+//!
+//! An image is a [`PreparedImage`] before it is built, an [`Image`] once it is built, and
+//! `Pushed` once it is at its destination.
 
 mod context;
 mod daemonless;
@@ -7,70 +10,225 @@ mod layers;
 mod refusal;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
+use indexmap::IndexMap;
+use tokio::sync::OnceCell;
 
-pub use self::daemonless::{AssembledImage, DaemonlessBuilder};
+pub use self::daemonless::DaemonlessBuilder;
 pub use self::docker::DockerBuilder;
+
+use self::daemonless::AssembledImage;
+use super::base::{PinnedBase, ReadableBase};
+use super::context::Services;
+use super::destination::Destination;
+use super::docker::{Error as DockerError, connect};
 use super::failure::StageError;
 use super::prune::Artifact;
+use super::skip;
 use crate::event::Unit;
-use crate::plan::{DestinationReference, ImagePlan};
+use crate::plan::{DestinationReference, ImagePlan, Plan};
 use crate::store::UnitId;
 use oci::Digest;
+use oci::dockerfile::{self, ParsedDockerfile};
 
-/// Makes images.
-pub trait ImageBuilder: Send + Sync {
-    /// Makes the image of an artifact.
-    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>>;
-
-    /// Brings it to where images go. Repeating is safe: what is there already is
-    /// not sent again.
-    fn push<'a>(
-        &'a self,
-        unit: &'a Unit,
-        image: &'a Image,
-    ) -> LocalBoxFuture<'a, Result<Digest, StageError>>;
-
-    /// Gives what was pushed its name.
-    fn tag<'a>(
-        &'a self,
-        image: &'a Image,
-        digest: Digest,
-    ) -> LocalBoxFuture<'a, Result<(), StageError>>;
-}
-
-/// One image to make.
-#[derive(Clone, Copy)]
-pub struct ImageOrder<'a> {
-    /// Whose events these are.
-    pub unit: &'a Unit,
-    /// What goes into it.
-    pub artifact: &'a Artifact,
-    /// How it is made.
-    pub image: &'a ImagePlan,
-    /// Its name.
-    pub reference: &'a DestinationReference,
-    /// Its labels, those about its bases and inputs among them.
-    pub labels: &'a BTreeMap<String, String>,
-}
-
-/// An image that is made.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Store and app.
-    pub unit: UnitId,
+/// An image to build, with its base images resolved.
+pub struct PreparedImage {
+    /// How the image is built.
+    pub plan: ImagePlan,
     /// Its full name.
     pub reference: DestinationReference,
-    /// Bytes with the base: of the engine's as they are unpacked, of our own as they are sent.
+    /// The images that its Dockerfile names, in the same order.
+    pub bases: Vec<PinnedBase>,
+    /// The digest of everything that the image is made from.
+    pub inputs: String,
+    /// All its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What builds it.
+    pub builder: ChosenBuilder,
+}
+
+/// What builds one image.
+pub enum ChosenBuilder {
+    /// The Docker engine.
+    Docker,
+    /// This program.
+    Daemonless {
+        /// The instructions of the Dockerfile.
+        recipe: ParsedDockerfile,
+        /// The base image.
+        base: Arc<ReadableBase>,
+    },
+}
+
+impl PreparedImage {
+    /// Prepares an image. `bases` are in the order of the Dockerfile.
+    pub fn new(
+        plan: ImagePlan,
+        reference: DestinationReference,
+        bases: Vec<PinnedBase>,
+        builder: ChosenBuilder,
+    ) -> Self {
+        let digests: Vec<_> = bases.iter().map(|base| base.digest.to_string()).collect();
+        let inputs = plan.inputs_label(digests.iter().map(String::as_str));
+        let planned = plan.labels.iter();
+        let mut labels: BTreeMap<String, String> = planned
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        labels.insert(skip::INPUTS.into(), inputs.clone());
+        // The last `FROM` names the base of the final image.
+        if let Some(base) = bases.last() {
+            labels.insert(skip::BASE_NAME.into(), base.name.clone());
+            labels.insert(skip::BASE_DIGEST.into(), base.digest.to_string());
+        }
+        Self {
+            plan,
+            reference,
+            bases,
+            inputs,
+            labels,
+            builder,
+        }
+    }
+}
+
+/// One image to build from a pruned app.
+#[derive(Clone, Copy)]
+pub struct ImageOrder<'a> {
+    /// The unit of the events.
+    pub unit: &'a Unit,
+    /// The pruned app.
+    pub artifact: &'a Artifact,
+    /// The image.
+    pub image: &'a Arc<PreparedImage>,
+}
+
+/// The images of a run and the builders for them.
+pub struct ImageBuilders {
+    /// In the order of the plan.
+    images: IndexMap<UnitId, Arc<PreparedImage>>,
+    daemonless: DaemonlessBuilder,
+    /// Connected when the first image needs the engine.
+    docker: OnceCell<DockerBuilder>,
+    /// Whether the engine builds images with instructions that this program does not support.
+    has_fallback: bool,
+}
+
+impl ImageBuilders {
+    /// Builders for these images. `docker` is the engine, if it is connected already.
+    pub fn new(
+        images: impl IntoIterator<Item = PreparedImage>,
+        daemonless: DaemonlessBuilder,
+        docker: Option<DockerBuilder>,
+        has_fallback: bool,
+    ) -> Self {
+        let images = images.into_iter();
+        Self {
+            images: images
+                .map(|image| (image.plan.unit.clone(), Arc::new(image)))
+                .collect(),
+            daemonless,
+            docker: OnceCell::new_with(docker),
+            has_fallback,
+        }
+    }
+
+    /// All images of the run.
+    pub fn images(&self) -> impl Iterator<Item = &PreparedImage> {
+        self.images.values().map(Arc::as_ref)
+    }
+
+    /// The image of a unit.
+    pub fn image(&self, unit: &UnitId) -> Option<&Arc<PreparedImage>> {
+        self.images.get(unit)
+    }
+
+    /// Builds an image. Some instructions turn out to be unsupported only when they are applied to
+    /// the base image and the files, such as `ADD` of an archive or an unknown signal. Then the
+    /// engine builds the image.
+    pub async fn build(
+        &self,
+        plan: &Plan,
+        order: ImageOrder<'_>,
+        context: &Arc<Services>,
+    ) -> Result<Image, StageError> {
+        let ChosenBuilder::Daemonless { recipe, base } = &order.image.builder else {
+            return self.docker(context).await?.build(order).await;
+        };
+        match self.daemonless.build(order, recipe, base).await {
+            Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
+                if self.has_fallback =>
+            {
+                let line = order.image.plan.dockerfile.line(&plan.project, &refusal);
+                context
+                    .events
+                    .notice(format!("{line}, needs the Docker engine: {}", refusal.why));
+                self.docker(context).await?.build(order).await
+            }
+            other => other,
+        }
+    }
+
+    async fn docker(&self, context: &Arc<Services>) -> Result<&DockerBuilder, DockerError> {
+        self.docker
+            .get_or_try_init(async || {
+                let docker = connect(context.access.docker.as_deref()).await?;
+                Ok(DockerBuilder::new(docker, Arc::clone(context)))
+            })
+            .await
+    }
+}
+
+/// An image that is built.
+pub struct Image {
+    /// What it was built from.
+    pub prepared: Arc<PreparedImage>,
+    /// Bytes with the base image. The engine counts unpacked layers, this program packed ones.
     pub size: u64,
-    /// What was made, where this program has made it.
-    pub made: Option<AssembledImage>,
+    content: BuiltContent,
+}
+
+/// Where the content of a built image is.
+enum BuiltContent {
+    /// The engine has the image.
+    InDocker(DockerBuilder),
+    /// The layers are files on this machine.
+    Assembled(Box<AssembledImage>),
 }
 
 impl Image {
     /// Store and app.
     pub fn unit(&self) -> &UnitId {
-        &self.unit
+        &self.prepared.plan.unit
+    }
+
+    /// Its full name.
+    pub fn reference(&self) -> &DestinationReference {
+        &self.prepared.reference
+    }
+
+    /// The builder's name, as `--builder` takes it.
+    pub fn builder_name(&self) -> &'static str {
+        match self.content {
+            BuiltContent::InDocker(_) => "docker",
+            BuiltContent::Assembled(_) => "oci",
+        }
+    }
+
+    /// Uploads the image. It can be repeated: blobs that the destination has are not sent again.
+    /// The engine also tags the image; this program does so in [`Self::tag`].
+    pub async fn push(&self, unit: &Unit, destination: &Destination) -> Result<Digest, StageError> {
+        match &self.content {
+            BuiltContent::InDocker(docker) => docker.push(unit, self.reference()).await,
+            BuiltContent::Assembled(image) => image.push(self.reference(), destination).await,
+        }
+    }
+
+    /// Tags the uploaded image.
+    pub async fn tag(&self, destination: &Destination) -> Result<(), StageError> {
+        match &self.content {
+            BuiltContent::InDocker(_) => Ok(()),
+            BuiltContent::Assembled(image) => image.tag(self.reference(), destination).await,
+        }
     }
 }

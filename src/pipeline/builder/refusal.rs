@@ -1,8 +1,8 @@
-//! What the engine's words about a failed push mean. It passes on the registry's answer as text.
+//! The causes of failed pushes by the engine, which returns the registry's answer as text.
 
 use oci_distribution::Error;
 
-/// What a push's error message means. The engine passes on the registry's answer as text.
+/// Finds the cause of a failed push in the engine's message.
 pub fn of_push(reference: &str, registry: &str, user: &str, message: String) -> Error {
     let what = reference.to_owned();
     let user = user.to_owned();
@@ -25,8 +25,8 @@ pub fn of_push(reference: &str, registry: &str, user: &str, message: String) -> 
     }
 }
 
-/// The HTTP status behind the engine's words: it names the number in some of its messages, and
-/// the distribution specification's code in lower-case words in others.
+/// The HTTP status of the registry's answer. Some messages of the engine have the number, others
+/// have the error code of the distribution specification in lower-case words.
 fn push_status(message: &str) -> Option<u16> {
     let text = message.to_lowercase();
     for before in [
@@ -43,7 +43,7 @@ fn push_status(message: &str) -> Option<u16> {
             return Some(status);
         }
     }
-    // A code stands at the beginning, or behind what the engine was doing: `push: denied: …`.
+    // The code is at the beginning or after the engine's operation: `push: denied: …`.
     let has = |codes: &[&str]| {
         codes.iter().any(|code| {
             text == *code

@@ -1,17 +1,17 @@
-//! Real folders below `.out`. A link or a file where a composed folder belongs was put there
-//! by something else; reading or writing through it could leave `.out`.
+//! Folders below `.out` that are not symbolic links. A link or a file at the path of a composed
+//! folder was created by another program; reading or writing through it could leave `.out`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::super::failure::Io;
 
-/// Folders of one store, each looked at once.
+/// The folders of one store. Each is examined once.
 pub struct RealFolders {
     /// `.out/<store>`.
     root: PathBuf,
     known: HashMap<String, bool>,
-    /// The folder that was asked for last, and the answer: paths come sorted.
+    /// The folder of the previous query, and its answer. Paths are queried in sorted order.
     last: Option<(String, bool)>,
 }
 
@@ -25,7 +25,7 @@ impl RealFolders {
         }
     }
 
-    /// A folder's path; joining the empty path would add a `/`, which follows a link.
+    /// The path of a folder. Joining an empty path would append a `/`, which follows a link.
     fn path(&self, folder: &str) -> PathBuf {
         if folder.is_empty() {
             self.root.clone()
@@ -34,7 +34,7 @@ impl RealFolders {
         }
     }
 
-    /// Whether every folder above the file `path` is there, and none is a link.
+    /// Whether every folder above the file `path` exists and is not a link.
     pub fn are_real(&mut self, path: &str) -> bool {
         let parent = path.rfind('/').map_or("", |slash| &path[..slash]);
         if let Some((last, real)) = &self.last
@@ -59,7 +59,8 @@ impl RealFolders {
         })
     }
 
-    /// Makes every folder above the file `path`; what else is in its place goes.
+    /// Creates every folder above the file `path`. A file or link at the path of a folder is
+    /// removed.
     pub fn make(&mut self, path: &str) -> Result<(), Io> {
         for folder in above(path) {
             if self.known.get(folder) == Some(&true) {
@@ -80,7 +81,8 @@ impl RealFolders {
         Ok(())
     }
 
-    /// Removes a file, and the folders that it leaves empty. Behind a link lies nothing of ours.
+    /// Removes a file, and then the folders that are empty without it. A file behind a link is
+    /// not one that compose has written, so it is kept.
     pub fn remove(&mut self, path: &str) -> Result<(), Io> {
         if !self.are_real(path) {
             return Ok(());
@@ -105,7 +107,7 @@ impl RealFolders {
     }
 }
 
-/// The root (as the empty path) and every folder above the file, outermost first.
+/// The root (an empty path) and every folder above the file, outermost first.
 fn above(path: &str) -> impl Iterator<Item = &str> {
     [""].into_iter()
         .chain(path.match_indices('/').map(|(end, _)| &path[..end]))

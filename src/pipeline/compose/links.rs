@@ -1,21 +1,21 @@
-//! Links to a base app's own `node_modules`.
+//! Links from composed apps to the `node_modules` of their base apps.
 
 use std::path::{Path, PathBuf};
 
 use super::super::failure::Io;
 use crate::overlay::Composition;
 
-/// A link from a composed app to its base app's own `node_modules`.
+/// The link from a composed app to the `node_modules` folder of its base app.
 pub struct NodeModulesLink {
     /// Relative to the store's folder.
     pub key: String,
     link: PathBuf,
-    /// None takes a link away that is no longer wanted.
+    /// None where the base app has no such folder; a link from an earlier run is then removed.
     target: Option<PathBuf>,
 }
 
 impl NodeModulesLink {
-    /// Of one app of the store in `folder`.
+    /// The link of one app of the store in `folder`.
     pub fn of(folder: &Path, composition: &Composition) -> Self {
         let app = &composition.unit.app;
         Self {
@@ -27,14 +27,14 @@ impl NodeModulesLink {
         }
     }
 
-    /// Whether it is not as it should be.
+    /// Whether the link on disk differs from this one.
     pub fn differs(&self) -> bool {
         std::fs::read_link(&self.link).ok() != self.target
     }
 
-    /// Whether the place is free. Tools keep caches in `node_modules/.cache`; a folder with
-    /// nothing else gives way, one with packages does not.
-    pub fn is_free(&self) -> Result<(), Io> {
+    /// Fails where a folder with packages is at the path of the link. A folder that has only
+    /// hidden entries, such as the caches in `node_modules/.cache`, can be replaced.
+    pub fn check_replaceable(&self) -> Result<(), Io> {
         let is_link = self
             .link
             .symlink_metadata()
@@ -55,8 +55,8 @@ impl NodeModulesLink {
         Err(Io::at("replace", &self.link)(error))
     }
 
-    /// Makes it in the store's folder, which may still wait elsewhere.
-    pub fn make_in(&self, folder: &Path) -> Result<(), Io> {
+    /// Creates the link in `folder`, which is the store's folder or the staged copy of it.
+    pub fn create_in(&self, folder: &Path) -> Result<(), Io> {
         let link = folder.join(&self.key);
         if std::fs::read_link(&link).ok() == self.target {
             return Ok(());
@@ -68,7 +68,7 @@ impl NodeModulesLink {
             Ok(metadata) if metadata.is_file() => {
                 std::fs::remove_file(&link).map_err(Io::at("remove", &link))?;
             }
-            // Only caches, as the staging has seen.
+            // It has only caches: `check_replaceable` has run before.
             Ok(_) if self.target.is_some() => {
                 std::fs::remove_dir_all(&link).map_err(Io::at("remove", &link))?;
             }

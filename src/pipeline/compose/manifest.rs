@@ -1,7 +1,7 @@
-//! What the last compose wrote, so that the next one knows what it may leave alone.
+//! The record of the files that the last compose wrote, so that the next one can skip them.
 //!
-//! While a compose puts files in place, a second file beside the manifest names the paths that
-//! are under way; what it names is believed by nobody until the next compose has repaired it.
+//! While a compose moves files into place, a second file beside the manifest names the affected
+//! paths. After an interrupted run, the next compose writes or removes these paths again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -15,28 +15,28 @@ use super::super::stored::{read, write};
 use crate::disk;
 use crate::overlay::{ContentId, Entry, FileKind};
 
-/// Files of one store under `.out`, by path relative to the store's folder.
+/// The composed files of one store. Paths are relative to the store's folder under `.out`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StoreManifest {
-    /// The files.
+    /// The files that were written.
     pub files: BTreeMap<String, WrittenFile>,
-    /// Paths of a compose that did not end: they may exist or not.
+    /// Paths that an interrupted compose was about to change: each may exist or not.
     #[serde(skip)]
     pub under_way: BTreeSet<String>,
 }
 
-/// Whether a file is as it would be written.
+/// How a file on disk compares with the entry that belongs there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileState {
-    /// It was left alone.
-    Yes,
-    /// It has the same content, and the manifest does not know of it.
+    /// The file is as the manifest records it.
+    Unchanged,
+    /// The file has the right content, but the manifest records it differently.
     Touched,
-    /// It has to be written.
-    No,
+    /// The file is missing or has to be written again.
+    Different,
 }
 
-/// A file as it was left.
+/// A file as compose has written it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenFile {
     kind: WrittenKind,
@@ -44,9 +44,9 @@ pub struct WrittenFile {
     size: u64,
     /// Nanoseconds since the epoch.
     modified: i128,
-    /// The same of the inode, which nobody can set back.
+    /// The time of the last change to the inode, in the same unit. No program can set it.
     changed: i128,
-    /// Permissions.
+    /// Permission bits.
     mode: u32,
 }
 
@@ -58,7 +58,7 @@ enum WrittenKind {
     Link,
 }
 
-/// Where the manifest of a store lies, and the paths that are under way beside it.
+/// The files of a store under `.alokai/manifests`.
 #[derive(Debug, Clone)]
 pub struct ManifestFiles {
     manifest: PathBuf,
@@ -67,7 +67,7 @@ pub struct ManifestFiles {
 }
 
 impl ManifestFiles {
-    /// Of a store in a project.
+    /// The files of one store in a project.
     pub fn new(project: &Path, store: &str) -> Self {
         let folder = project.join(".alokai/manifests");
         // No store's id begins with a dot.
@@ -78,49 +78,49 @@ impl ManifestFiles {
         }
     }
 
-    /// Reads the manifest; none where it is missing or broken.
+    /// Reads the manifest. Returns none where it is missing or cannot be parsed.
     pub fn read(&self) -> Result<Option<StoreManifest>, Io> {
         let Some(mut manifest) = read::<StoreManifest>(&self.manifest)? else {
             return Ok(None);
         };
         if self.under_way.exists() {
             let paths = read::<BTreeSet<String>>(&self.under_way)?;
-            // Broken, it would have to name everything.
+            // Without this list, every path could be affected.
             let Some(paths) = paths else { return Ok(None) };
             manifest.under_way = paths;
         }
         Ok(Some(manifest))
     }
 
-    /// Writes the manifest whole or not at all; then nothing is under way any more.
+    /// Writes the manifest atomically, then removes the list of affected paths.
     pub fn write(&self, manifest: &StoreManifest) -> Result<(), Io> {
         write(&self.manifest, manifest)?;
         remove(&self.under_way)
     }
 
-    /// Writes the manifest of a store that waits to be put in place as a whole.
+    /// Writes the manifest of a staged store, to be renamed by [`Self::adopt`].
     pub fn prepare(&self, manifest: &StoreManifest) -> Result<(), Io> {
         write(&self.prepared, manifest)
     }
 
-    /// Takes the prepared manifest for the manifest.
+    /// Renames the prepared manifest to the manifest.
     pub fn adopt(&self) -> Result<(), Io> {
         std::fs::rename(&self.prepared, &self.manifest).map_err(Io::at("write", &self.manifest))
     }
 
-    /// Remembers what is about to be put in place or removed.
+    /// Records the paths that are about to be written or removed.
     pub fn begin(&self, paths: &BTreeSet<&str>) -> Result<(), Io> {
         write(&self.under_way, paths)
     }
 
-    /// Forgets the store.
+    /// Removes the manifest of the store.
     pub fn forget(&self) -> Result<(), Io> {
         remove(&self.manifest)?;
         remove(&self.under_way)
     }
 }
 
-/// Whether a path lies below the folder that it counts from; a manifest can be edited.
+/// Whether a relative path stays inside its folder. A manifest can be edited by hand.
 pub fn is_below(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     parts.all(|part| matches!(part, std::path::Component::Normal(_)))
@@ -131,19 +131,19 @@ fn remove(path: &Path) -> Result<(), Io> {
 }
 
 impl StoreManifest {
-    /// Whether the file is there just as this entry would be written: one stat, and one reading
-    /// where that tells of a change.
-    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> FileState {
+    /// Compares a file with the entry that belongs there: one `stat`, and one read where the
+    /// `stat` shows a change.
+    pub fn compare(&self, path: &str, entry: &Entry, file: &Path) -> FileState {
         let Ok(metadata) = file.symlink_metadata() else {
-            return FileState::No;
+            return FileState::Different;
         };
         let known = self.files.get(path).filter(|written| {
             written.id == entry.id()
                 && written.kind == WrittenKind::of(entry)
                 && !self.under_way.contains(path)
         });
-        if known.is_some_and(|written| written.is_as_left(&metadata)) {
-            return FileState::Yes;
+        if known.is_some_and(|written| written.matches(&metadata)) {
+            return FileState::Unchanged;
         }
         let is_executable = metadata.mode() & 0o100 != 0;
         let is_alike = metadata.is_file()
@@ -156,19 +156,19 @@ impl StoreManifest {
         if is_alike {
             FileState::Touched
         } else {
-            FileState::No
+            FileState::Different
         }
     }
 
-    /// Every path that may exist.
+    /// Every path that can exist.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         let more = self.under_way.iter();
         let more = more.filter(|path| !self.files.contains_key(*path));
         self.files.keys().chain(more).map(String::as_str)
     }
 
-    /// Takes over files of one app as they are now; says whether any differs.
-    pub fn take_over(&mut self, folder: &Path, app: &str) -> bool {
+    /// Records the files of one app as they are now. Returns whether any record has changed.
+    pub fn record_current(&mut self, folder: &Path, app: &str) -> bool {
         let mut changed = false;
         for (path, written) in &mut self.files {
             if path.split('/').next() != Some(app) {
@@ -176,9 +176,9 @@ impl StoreManifest {
             }
             if let Ok(metadata) = folder.join(path).symlink_metadata()
                 && !metadata.is_dir()
-                && !written.is_as_left(&metadata)
+                && !written.matches(&metadata)
             {
-                written.leave(&metadata);
+                written.record(&metadata);
                 changed = true;
             }
         }
@@ -197,7 +197,7 @@ impl WrittenKind {
 }
 
 impl WrittenFile {
-    /// The file as it is now.
+    /// Records a file with its current metadata.
     pub fn new(entry: &Entry, metadata: &Metadata) -> Self {
         let mut written = Self {
             kind: WrittenKind::of(entry),
@@ -207,18 +207,18 @@ impl WrittenFile {
             changed: 0,
             mode: 0,
         };
-        written.leave(metadata);
+        written.record(metadata);
         written
     }
 
-    fn leave(&mut self, metadata: &Metadata) {
+    fn record(&mut self, metadata: &Metadata) {
         self.size = metadata.size();
         self.modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
         self.changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
         self.mode = metadata.mode() & 0o7777;
     }
 
-    fn is_as_left(&self, metadata: &Metadata) -> bool {
+    fn matches(&self, metadata: &Metadata) -> bool {
         self.size == metadata.size()
             && self.modified == nanoseconds(metadata.mtime(), metadata.mtime_nsec())
             && self.changed == nanoseconds(metadata.ctime(), metadata.ctime_nsec())

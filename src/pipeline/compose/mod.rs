@@ -1,10 +1,10 @@
-//! Writing compositions to `.out/<store>/<app>`: only what differs, nothing half, the manifest
-//! last.
+//! Writes compositions to `.out/<store>/<app>`. Only files that differ are written, each file
+//! appears complete, and the store's manifest is written last.
 //!
-//! Everything new is written to `.out/.tmp` first, for all stores; only when all of it is
-//! there does it move to its place. So a full disk or an unreadable source leaves `.out` as it
-//! was. Before files move, their paths are noted beside the manifest, so that a run that was
-//! killed is repaired by the next.
+//! New files of all stores are first written to `.out/.tmp`, and are renamed into place only when
+//! all of them are complete. So a full disk or an unreadable source leaves `.out` unchanged.
+//! Before the renames, the affected paths are recorded beside the manifest, so that the next run
+//! can repair what a killed run has left.
 
 mod folders;
 mod links;
@@ -22,7 +22,7 @@ pub use self::links::NodeModulesLink;
 use self::manifest::ManifestFiles;
 use self::sources::SourceFiles;
 pub use self::staging::StagingFolder;
-use self::staging::fill;
+use self::staging::write_entry;
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
 use super::context::Services;
@@ -38,7 +38,7 @@ use crate::store::{AppKind, StoreId, UnitId};
 pub struct Workdir {
     /// Store and app.
     pub unit: UnitId,
-    /// What the app is.
+    /// The kind of app.
     pub kind: AppKind,
     /// Its folder, absolute.
     pub path: PathBuf,
@@ -51,7 +51,7 @@ impl Workdir {
     }
 }
 
-/// What a compose would do.
+/// The changes that a compose would make under `.out`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ComposeChanges {
     /// Paths under `.out` that would be written.
@@ -60,7 +60,7 @@ pub struct ComposeChanges {
     pub remove: Vec<String>,
 }
 
-/// What composing would change, for `--check`. Writes nothing.
+/// Lists what composing would change, for `--check`. Writes nothing.
 pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
     let mut changes = ComposeChanges::default();
     for store in &plan.stores {
@@ -72,7 +72,7 @@ pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
     Ok(changes)
 }
 
-/// Composes everything in the plan.
+/// Composes every store of the plan.
 pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Error> {
     let staging = StagingFolder::new(&plan.project)?;
     let decided: Vec<_> = plan
@@ -99,22 +99,22 @@ pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Erro
             failures: Vec::new(),
         });
     }
-    // Without `--keep-going` one store's trouble leaves all of them untouched.
-    let trouble = staged
+    // Without `--keep-going`, a failure in one store leaves all stores unchanged.
+    let failed = staged
         .iter()
         .find_map(|(store, .., staged)| staged.is_err().then_some(&store.id));
-    let trouble = trouble
+    let failed = failed
         .filter(|_| !context.keep_going)
         .map(ToString::to_string);
     let results: Vec<_> = staged
         .into_par_iter()
         .map(|(store, unit, span, staged)| {
-            if let (Ok(_), Some(because)) = (&staged, &trouble) {
+            if let (Ok(_), Some(because)) = (&staged, &failed) {
                 span.skip(because);
                 return (store, unit, Ok(()));
             }
             let result = staged.and_then(StagedStore::put_in_place);
-            let note = |done: &Done| Some(note(store, *done));
+            let note = |changed: &ChangedFiles| Some(note(store, *changed));
             span.end(result.as_ref().map(note).map_err(ToString::to_string));
             (store, unit, result.map(|_| ()))
         })
@@ -134,17 +134,17 @@ pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Erro
     Ok(settled)
 }
 
-fn note(store: &StorePlan, done: Done) -> String {
+fn note(store: &StorePlan, changed: ChangedFiles) -> String {
     let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
-    match done {
+    match (changed.written, changed.removed) {
         (0, 0) => format!("{files} files, nothing changed"),
         (written, 0) => format!("{files} files, {written} written"),
         (written, removed) => format!("{files} files, {written} written, {removed} removed"),
     }
 }
 
-/// Takes over what builds wrote over composed files (Next.js edits `tsconfig.json`): it is
-/// kept until the composed content of that file changes.
+/// Records composed files that a build has changed (Next.js edits `tsconfig.json`) as they are
+/// now. The next compose keeps such a file until its composed content changes.
 pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
     let mut of_stores: BTreeMap<&StoreId, Vec<&UnitId>> = BTreeMap::new();
     for unit in built.iter().map(Built::unit) {
@@ -154,36 +154,42 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
         let Some(units) = of_stores.remove(&store.id) else {
             continue;
         };
-        let place = ManifestFiles::new(&plan.project, store.id.as_str());
-        let Some(mut manifest) = place.read()? else {
+        let manifest_files = ManifestFiles::new(&plan.project, store.id.as_str());
+        let Some(mut manifest) = manifest_files.read()? else {
             continue;
         };
         let folder = plan.project.join(".out").join(store.id.as_str());
         let mut changed = false;
         for unit in units {
-            changed |= manifest.take_over(&folder, unit.app.as_str());
+            changed |= manifest.record_current(&folder, unit.app.as_str());
         }
         if changed {
-            place.write(&manifest)?;
+            manifest_files.write(&manifest)?;
         }
     }
     Ok(())
 }
 
-/// Writes one composed file or link anew: what lies at the place goes first, so that nothing is
-/// written through a link or into a file that lies elsewhere too.
+/// Writes one composed file or link again. Whatever is at `place` is removed first, so that
+/// nothing is written through a symbolic link or into a file that has another hard link.
 pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
     remove(place)?;
     if let Some(folder) = place.parent() {
         std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
     }
-    fill(place, entry, &SourceFiles::new([entry].into_iter()), place).map(drop)
+    write_entry(place, entry, &SourceFiles::new([entry].into_iter()), place).map(drop)
 }
 
-/// Removes a file, a link or a folder with all that is in it.
+/// Removes a file, a link, or a folder with its content.
 pub fn remove(path: &Path) -> Result<(), Io> {
     disk::remove(path).map_err(Io::at("remove", path))
 }
 
-/// How many files were written and removed.
-type Done = (usize, usize);
+/// The numbers of files that a compose has changed in one store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChangedFiles {
+    /// Files that were written.
+    pub written: usize,
+    /// Files that were removed.
+    pub removed: usize,
+}

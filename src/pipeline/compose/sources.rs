@@ -1,4 +1,4 @@
-//! Source files, each read once however many stores take it.
+//! Source files. A file that several stores contain is read once.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -10,46 +10,46 @@ use crate::disk::Stamp;
 use crate::overlay::{Entry, EntryContent};
 use crate::pipeline::failure::Io;
 
-/// Files up to this size, in bytes, are read and written; the system copies larger ones, and
-/// clones them where the file system can.
-const LARGEST: u64 = 1 << 20;
+/// Files up to this size, in bytes, are read into memory. The system copies larger files, and
+/// clones them where the file system supports that.
+const LARGEST_READ: u64 = 1 << 20;
 
-/// What is read of a file.
+/// A file's content and permissions.
 #[derive(Debug)]
 pub struct SourceFile {
     /// The bytes.
     pub content: Vec<u8>,
-    /// Its permissions, which its copies get.
+    /// The permission bits that copies of the file get.
     pub mode: u32,
 }
 
-/// A file that several stores take.
+/// A file that several stores contain.
 #[derive(Debug, Default)]
 struct SharedFile {
-    /// How many still will.
+    /// The number of stores that have not read it yet.
     takers: usize,
     source: Option<Arc<SourceFile>>,
 }
 
-/// Files that several stores take.
+/// The files that several stores contain.
 #[derive(Debug, Default)]
 pub struct SourceFiles {
     shared: HashMap<usize, Mutex<SharedFile>>,
 }
 
-/// Compositions of all stores share a layer's paths, so where a path lies in memory tells it
-/// from others.
+/// Identifies a path by its address in memory, since the compositions of all stores share the
+/// paths of a layer.
 fn key(path: &Arc<Path>) -> usize {
     Arc::as_ptr(path).cast::<u8>().addr()
 }
 
 impl SourceFiles {
-    /// Gets ready for everything that will be taken.
+    /// Counts how many of these entries have the same source file.
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
         for entry in entries {
             if let EntryContent::Copy(path, stamp) = entry.body()
-                && stamp.size <= LARGEST
+                && stamp.size <= LARGEST_READ
             {
                 *takers.entry(key(path)).or_default() += 1;
             }
@@ -65,9 +65,9 @@ impl SourceFiles {
         }
     }
 
-    /// The file's content; none for a file that the system is better asked to copy.
+    /// The file's content, or none for a large file, which the system copies.
     pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<SourceFile>>, Io> {
-        if stamp.size > LARGEST {
+        if stamp.size > LARGEST_READ {
             return Ok(None);
         }
         let Some(shared) = self.shared.get(&key(path)) else {
@@ -78,7 +78,7 @@ impl SourceFiles {
             Some(source) => Arc::clone(source),
             None => Arc::new(read(path, stamp)?),
         };
-        // The last one leaves nothing behind.
+        // After the last store has read it, the content is dropped.
         shared.takers = shared.takers.saturating_sub(1);
         shared.source = (shared.takers > 0).then(|| Arc::clone(&source));
         Ok(Some(source))
@@ -88,22 +88,22 @@ impl SourceFiles {
 fn read(path: &Path, stamp: Stamp) -> Result<SourceFile, Io> {
     let failed = || Io::at("read", path);
     let content = std::fs::read(path).map_err(failed())?;
-    // Looked at after reading: the id was taken when the layer was listed, and content that has
-    // changed since would be recorded under the wrong one.
+    // Compared after the read: the id was computed when the layer was listed, and content that
+    // has changed since then would be recorded under the wrong id.
     let metadata = path.metadata().map_err(failed())?;
-    unchanged(path, stamp, &metadata)?;
+    check_unchanged(path, stamp, &metadata)?;
     Ok(SourceFile {
         content,
         mode: metadata.permissions().mode(),
     })
 }
 
-/// An error when the file is not any more what it was when its id was taken.
-pub fn unchanged(path: &Path, stamp: Stamp, metadata: &Metadata) -> Result<(), Io> {
+/// Fails where the file has changed since its id was computed.
+pub fn check_unchanged(path: &Path, stamp: Stamp, metadata: &Metadata) -> Result<(), Io> {
     if Stamp::new(metadata) == stamp {
         return Ok(());
     }
-    let error = std::io::Error::other("it changed while it was composed; run again");
+    let error = std::io::Error::other("the file changed during the compose; run again");
     Err(Io::at("copy", path)(error))
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::{SharedFile, SourceFile, SourceFiles, key};
     use crate::disk::Stamp;
 
-    /// Sources of which `path` will be taken `takers` times.
+    /// Sources in which `path` is expected to be read `takers` times.
     fn sources(path: &Arc<Path>, takers: usize) -> SourceFiles {
         let source = None;
         let shared = Mutex::new(SharedFile { takers, source });
@@ -137,11 +137,14 @@ mod tests {
         let stamp = Stamp::new(&path.metadata().unwrap());
         let sources = sources(&path, 3);
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
-        // Whoever comes later does not look at the file any more.
+        // Later readers do not open the file.
         std::fs::remove_file(&path).unwrap();
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
-        assert!(sources.take(&path, stamp).is_err(), "nobody keeps it");
+        assert!(
+            sources.take(&path, stamp).is_err(),
+            "the content is dropped"
+        );
     }
 
     #[test]
@@ -153,7 +156,7 @@ mod tests {
         std::fs::write(&path, "other content").unwrap();
         let error = sources(&path, 2).take(&path, stamp).unwrap_err();
         assert!(
-            format!("{error:?}").contains("it changed while"),
+            format!("{error:?}").contains("changed during the compose"),
             "{error:?}"
         );
     }

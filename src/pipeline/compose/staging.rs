@@ -1,7 +1,7 @@
-//! `.out/.tmp`: where files are written before they move to their place.
+//! `.out/.tmp`: the folder in which files are written before they are renamed into place.
 //!
-//! Below `.out`, so that moving is a rename on one file system; and in one folder, so that
-//! whatever a killed run has left is found and swept by the next.
+//! It is below `.out`, so that the rename stays on one file system. It is a single folder, so
+//! that the next run can remove whatever a killed run has left.
 
 use std::fs::Metadata;
 use std::io::Write;
@@ -9,27 +9,28 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::sources::{SourceFiles, unchanged};
+use super::sources::{SourceFiles, check_unchanged};
 use crate::disk;
 use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
-/// The folder, emptied now and removed in the end.
+/// The staging folder. It is empty at first and removed at the end.
 pub struct StagingFolder {
     folder: PathBuf,
     next: AtomicU64,
 }
 
 impl StagingFolder {
-    /// Makes the folder, empty. The caller holds the project's lock.
+    /// Creates an empty staging folder. The caller holds the project's lock.
     pub fn new(project: &Path) -> Result<Self, Io> {
         let out = project.join(".out");
         if out
             .symlink_metadata()
             .is_ok_and(|metadata| metadata.is_symlink())
         {
-            let error =
-                std::io::Error::other("it is a link, and nothing may be written outside of it");
+            let error = std::io::Error::other(
+                "it is a symbolic link; alokai writes only inside the project",
+            );
             return Err(Io::at("compose into", &out)(error));
         }
         let folder = out.join(".tmp");
@@ -44,13 +45,13 @@ impl StagingFolder {
         })
     }
 
-    /// The place of a single file that waits.
+    /// A new path for one staged file.
     pub fn file(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.folder.join("files").join(number.to_string())
     }
 
-    /// The place of a whole store that waits.
+    /// The path of a store that is staged whole.
     pub fn store(&self, id: &str) -> PathBuf {
         self.folder.join("stores").join(id)
     }
@@ -58,14 +59,14 @@ impl StagingFolder {
 
 impl Drop for StagingFolder {
     fn drop(&mut self) {
-        // What cannot be removed now is swept by the next run.
+        // The next run removes what cannot be removed now.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Writes one file or link to `path`, where nothing is yet, and says what it looks like. `place`
-/// is where it will go, for messages.
-pub fn fill(
+/// Writes one file or link to `path`, which does not exist yet, and returns its metadata. `place`
+/// is its final path, for error messages.
+pub fn write_entry(
     path: &Path,
     entry: &Entry,
     sources: &SourceFiles,
@@ -73,7 +74,7 @@ pub fn fill(
 ) -> Result<Metadata, Io> {
     let failed = || Io::at("write", place);
     let create = |content: &[u8], mode: u32| {
-        // A build may have to write over it, as Next.js does with `tsconfig.json`.
+        // A build can change the file, as Next.js does with `tsconfig.json`.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(mode | 0o200);
         let mut file = options.open(path)?;
@@ -95,7 +96,7 @@ pub fn fill(
             }
             copy(source, path, place, mode)?;
             let now = source.metadata().map_err(Io::at("read", source))?;
-            unchanged(source, stamp, &now)?;
+            check_unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
         }
         (FileKind::File { .. }, EntryContent::Text(text)) => {
@@ -108,23 +109,23 @@ pub fn fill(
     }
 }
 
-/// A source's permissions, with the executable bits of the composition: git's index has them
-/// where `core.fileMode` is off.
+/// The permissions of the source, with the executable bits of the composition. The index of git
+/// holds these bits where `core.fileMode` is off.
 fn composed_mode(source: u32, composed: u32) -> u32 {
     let source = source & 0o777;
     match (source & 0o100 != 0, composed & 0o100 != 0) {
         (true, false) => source & 0o666,
-        // Whoever may read it may execute it.
+        // Everyone who can read the file can execute it.
         (false, true) => source | (source & 0o444) >> 2,
         _ => source,
     }
 }
 
-/// Lets the system copy, or clone, a large file.
+/// Copies a large file by the system, which clones it where the file system supports that.
 fn copy(source: &Path, path: &Path, place: &Path, composed: u32) -> Result<(), Io> {
     let failed = || Io::at("write", place);
     std::fs::copy(source, path).map_err(|error| {
-        // `copy` does not say which side failed.
+        // The error of `copy` does not name the side that failed.
         match std::fs::File::open(source) {
             Err(error) => Io::at("read", source)(error),
             Ok(_) => failed()(error),

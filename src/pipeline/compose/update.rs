@@ -1,7 +1,7 @@
-//! What has to be done for one store: decided, then staged, then put in place.
+//! The update of one store: what differs is decided, then staged, then moved into place.
 //!
-//! A store that is not there yet is staged whole and moves in one rename; of one that is there,
-//! only the files that differ are staged, and each moves to its place.
+//! A store that does not exist yet is staged as a whole and renamed at once. Of an existing store
+//! only the files that differ are staged, and each is renamed into place.
 
 use std::path::{Path, PathBuf};
 
@@ -13,24 +13,24 @@ use super::folders::RealFolders;
 use super::links::NodeModulesLink;
 use super::manifest::{FileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
 use super::sources::SourceFiles;
-use super::staging::{StagingFolder, fill};
-use crate::disk;
+use super::staging::{StagingFolder, write_entry};
+use super::{ChangedFiles, remove};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 
-/// What differs from the last compose.
+/// What has to change in one store.
 pub struct StoreUpdate<'a> {
     project: &'a Path,
     store: &'a StorePlan,
     /// `.out/<store>`.
     folder: PathBuf,
-    place: ManifestFiles,
-    /// Whether nothing in the folder is known to be right, so that the store is made anew.
+    manifest_files: ManifestFiles,
+    /// Whether the store has no folder or no manifest, so that all of it is written.
     is_new: bool,
-    /// Whether the last compose ended.
+    /// Whether the last compose has completed.
     is_complete: bool,
     write: Vec<ComposedPath<'a>>,
-    /// Files that are right, and that only the manifest has to learn of.
+    /// Files with the right content, whose record in the manifest has to be renewed.
     touched: Vec<ComposedPath<'a>>,
     remove: Vec<String>,
     links: Vec<NodeModulesLink>,
@@ -52,7 +52,7 @@ impl ComposedPath<'_> {
         key
     }
 
-    /// The same, into a string that is there.
+    /// Writes the key into an existing string.
     fn write_key(&self, key: &mut String) {
         key.clear();
         key.push_str(self.app);
@@ -61,7 +61,7 @@ impl ComposedPath<'_> {
     }
 }
 
-/// Every path that is to be there in the end.
+/// Every path of the store's compositions.
 fn wanted(store: &StorePlan) -> impl Iterator<Item = ComposedPath<'_>> {
     store.compositions.iter().flat_map(|composition| {
         let app = composition.unit.app.as_str();
@@ -74,24 +74,24 @@ impl<'a> StoreUpdate<'a> {
     /// Compares the plan with the manifest and the disk.
     pub fn decide(plan: &'a Plan, store: &'a StorePlan) -> Result<Self, Io> {
         let folder = plan.project.join(".out").join(store.id.as_str());
-        let place = ManifestFiles::new(&plan.project, store.id.as_str());
+        let manifest_files = ManifestFiles::new(&plan.project, store.id.as_str());
         let links = store.compositions.iter();
         let mut work = Self {
             project: &plan.project,
             store,
             links: links.map(|one| NodeModulesLink::of(&folder, one)).collect(),
             folder,
-            place,
+            manifest_files,
             is_new: true,
             is_complete: true,
             write: Vec::new(),
             touched: Vec::new(),
             remove: Vec::new(),
         };
-        let is_there = work.folder.symlink_metadata();
-        let is_there = is_there.is_ok_and(|metadata| metadata.is_dir());
-        // Without a manifest nobody knows what in the folder is of sources that are gone.
-        let known = work.place.read()?.filter(|_| is_there);
+        let metadata = work.folder.symlink_metadata();
+        let exists = metadata.is_ok_and(|metadata| metadata.is_dir());
+        // Without a manifest, files of removed sources cannot be told from files of builds.
+        let known = work.manifest_files.read()?.filter(|_| exists);
         let Some(old) = known else {
             work.write = wanted(store).collect();
             return Ok(work);
@@ -102,26 +102,26 @@ impl<'a> StoreUpdate<'a> {
         let mut key = String::new();
         for item in wanted(store) {
             item.write_key(&mut key);
-            let held = if folders.are_real(&key) {
-                old.holds(&key, item.entry, &work.folder.join(&key))
+            let state = if folders.are_real(&key) {
+                old.compare(&key, item.entry, &work.folder.join(&key))
             } else {
-                FileState::No
+                FileState::Different
             };
-            match held {
-                FileState::Yes => {}
+            match state {
+                FileState::Unchanged => {}
                 FileState::Touched => work.touched.push(item),
-                FileState::No => work.write.push(item),
+                FileState::Different => work.write.push(item),
             }
         }
         let gone = old.paths();
-        let gone = gone.filter(|path| work.has_to_go(path) && is_below(path));
+        let gone = gone.filter(|path| work.is_obsolete(path) && is_below(path));
         work.remove = gone.map(str::to_owned).collect();
         Ok(work)
     }
 
-    /// Whether a path that is there is not wanted any more: one of an app that takes part, or of
-    /// no app of the store. Apps that take no part now stay as they are.
-    fn has_to_go(&self, path: &str) -> bool {
+    /// Whether a path of the last compose is obsolete: its app is composed without it, or the
+    /// store no longer has the app. Apps that are not composed in this run keep their files.
+    fn is_obsolete(&self, path: &str) -> bool {
         let (app, inside) = path.split_once('/').unwrap_or((path, ""));
         let mut compositions = self.store.compositions.iter();
         match compositions.find(|one| one.unit.app.as_str() == app) {
@@ -130,7 +130,7 @@ impl<'a> StoreUpdate<'a> {
         }
     }
 
-    /// Paths that would be written and removed.
+    /// The paths that would be written, and those that would be removed.
     pub fn changes(self) -> (Vec<String>, Vec<String>) {
         let links = self
             .links
@@ -138,17 +138,17 @@ impl<'a> StoreUpdate<'a> {
             .filter(NodeModulesLink::differs)
             .map(|link| link.key);
         let write = self.write.iter().map(ComposedPath::key);
-        let is_there = |path: &String| self.folder.join(path).symlink_metadata().is_ok();
-        let remove = self.remove.iter().filter(|path| is_there(path)).cloned();
+        let exists = |path: &String| self.folder.join(path).symlink_metadata().is_ok();
+        let remove = self.remove.iter().filter(|path| exists(path)).cloned();
         (write.chain(links).collect(), remove.collect())
     }
 
-    /// What will be written.
+    /// The entries that will be written.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.write.iter().map(|item| item.entry)
     }
 
-    /// Writes everything new to the staging folder; `.out/<store>` is not touched.
+    /// Writes all new files to the staging folder. `.out/<store>` is not changed.
     pub fn stage(
         self,
         staging: &StagingFolder,
@@ -157,10 +157,12 @@ impl<'a> StoreUpdate<'a> {
         if self.is_new {
             return self.stage_whole(staging, sources);
         }
-        self.links.iter().try_for_each(NodeModulesLink::is_free)?;
+        self.links
+            .iter()
+            .try_for_each(NodeModulesLink::check_replaceable)?;
         let stage = |item: &ComposedPath<'a>| {
             let file = staging.file();
-            fill(&file, item.entry, sources, &self.folder.join(item.key()))?;
+            write_entry(&file, item.entry, sources, &self.folder.join(item.key()))?;
             Ok((*item, file))
         };
         let files = self
@@ -171,7 +173,7 @@ impl<'a> StoreUpdate<'a> {
         Ok(StagedStore::Files { work: self, files })
     }
 
-    /// Writes the store as it will be, and its manifest.
+    /// Writes the complete store and its manifest.
     fn stage_whole(
         self,
         staging: &StagingFolder,
@@ -187,7 +189,7 @@ impl<'a> StoreUpdate<'a> {
         let write = |item: &ComposedPath| {
             let key = item.key();
             let place = self.folder.join(&key);
-            let metadata = fill(&whole.join(&key), item.entry, sources, &place)?;
+            let metadata = write_entry(&whole.join(&key), item.entry, sources, &place)?;
             Ok((key, WrittenFile::new(item.entry, &metadata)))
         };
         let files = self.write.par_iter().with_min_len(32).map(write);
@@ -197,73 +199,82 @@ impl<'a> StoreUpdate<'a> {
         };
         self.links
             .iter()
-            .try_for_each(|link| link.make_in(&whole))?;
-        self.place.prepare(&manifest)?;
+            .try_for_each(|link| link.create_in(&whole))?;
+        self.manifest_files.prepare(&manifest)?;
         let count = manifest.files.len();
-        let Self { folder, place, .. } = self;
+        let Self {
+            folder,
+            manifest_files,
+            ..
+        } = self;
         Ok(StagedStore::Whole {
             folder,
-            place,
+            manifest_files,
             whole,
             count,
         })
     }
 }
 
-/// Work whose files are written and wait to be put in place.
+/// A store whose new files are complete in the staging folder.
 pub enum StagedStore<'a> {
-    /// A store that is made anew.
+    /// A store that is replaced as a whole.
     Whole {
         /// `.out/<store>`.
         folder: PathBuf,
-        place: ManifestFiles,
-        /// Where it waits.
+        /// The files of its manifest.
+        manifest_files: ManifestFiles,
+        /// Its folder in the staging folder.
         whole: PathBuf,
-        /// How many files it has.
+        /// The number of its files.
         count: usize,
     },
-    /// Files of a store that is there, each with the place where it waits.
+    /// Files of a store that exists.
     Files {
+        /// What has to change.
         work: StoreUpdate<'a>,
+        /// Each file with its path in the staging folder.
         files: Vec<(ComposedPath<'a>, PathBuf)>,
     },
 }
 
 impl StagedStore<'_> {
-    /// Removes, makes folders, renames; the manifest last. Returns how many files were written
-    /// and removed.
-    pub fn put_in_place(self) -> Result<(usize, usize), Io> {
+    /// Removes obsolete files, creates folders, renames new files, and writes the manifest last.
+    pub fn put_in_place(self) -> Result<ChangedFiles, Io> {
         match self {
             Self::Files { work, files } => work.put_in_place(&files),
             Self::Whole {
                 folder,
-                place,
+                manifest_files,
                 whole,
                 count,
             } => {
-                place.forget()?;
-                disk::remove(&folder).map_err(Io::at("remove", &folder))?;
+                manifest_files.forget()?;
+                remove(&folder)?;
                 std::fs::rename(&whole, &folder).map_err(Io::at("write", &folder))?;
-                place.adopt()?;
-                Ok((count, 0))
+                manifest_files.adopt()?;
+                Ok(ChangedFiles {
+                    written: count,
+                    removed: 0,
+                })
             }
         }
     }
 }
 
 impl StoreUpdate<'_> {
-    fn put_in_place(self, files: &[(ComposedPath, PathBuf)]) -> Result<(usize, usize), Io> {
+    fn put_in_place(self, files: &[(ComposedPath, PathBuf)]) -> Result<ChangedFiles, Io> {
         let nothing = files.is_empty()
             && self.remove.is_empty()
             && self.touched.is_empty()
             && self.is_complete
             && !self.links.iter().any(NodeModulesLink::differs);
         if nothing {
-            return Ok((0, 0));
+            return Ok(ChangedFiles::default());
         }
         let written: Vec<String> = files.iter().map(|(item, _)| item.key()).collect();
         let under_way = written.iter().chain(&self.remove).map(String::as_str);
-        self.place.begin(&under_way.collect())?;
+        self.manifest_files.begin(&under_way.collect())?;
 
         let mut folders = RealFolders::new(self.folder.clone());
         for path in &self.remove {
@@ -276,7 +287,7 @@ impl StoreUpdate<'_> {
             folders.make(path)?;
         }
         for link in &self.links {
-            link.make_in(&self.folder)?;
+            link.create_in(&self.folder)?;
         }
         files
             .par_iter()
@@ -284,7 +295,7 @@ impl StoreUpdate<'_> {
             .try_for_each(|((_, temporary), path)| {
                 let place = self.folder.join(path);
                 match std::fs::rename(temporary, &place) {
-                    // A folder where a composed file belongs was put there by hand.
+                    // Compose never creates a folder at the path of a file, so it is replaced.
                     Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
                         std::fs::remove_dir_all(&place).map_err(Io::at("remove", &place))?;
                         std::fs::rename(temporary, &place).map_err(Io::at("write", &place))
@@ -293,8 +304,8 @@ impl StoreUpdate<'_> {
                 }
             })?;
 
-        // Read again and not kept: of a thousand stores that would be much.
-        let mut manifest = self.place.read()?.unwrap_or_default();
+        // Read again, since the manifests of a thousand stores would fill the memory.
+        let mut manifest = self.manifest_files.read()?.unwrap_or_default();
         for path in &self.remove {
             manifest.files.remove(path);
         }
@@ -307,7 +318,10 @@ impl StoreUpdate<'_> {
                 .files
                 .insert(path, WrittenFile::new(item.entry, &metadata));
         }
-        self.place.write(&manifest)?;
-        Ok((files.len(), self.remove.len()))
+        self.manifest_files.write(&manifest)?;
+        Ok(ChangedFiles {
+            written: files.len(),
+            removed: self.remove.len(),
+        })
     }
 }

@@ -1,8 +1,8 @@
-//! The closure of production dependencies, found in what is installed and laid out so that
-//! Node finds for each package the very version that it finds now.
+//! The closure of an app's production dependencies, copied to `.deploy` in a layout in which Node
+//! resolves every package to the version that it resolves to now.
 //!
-//! The installed files are read, not the lock file: patches are in them, and every package
-//! manager's layout (hoisted, nested, linked) is resolved by the one rule that Node has.
+//! The installed files are the source, not the lock file. They contain applied patches, and Node's
+//! resolution rule is the same for every package manager's layout (hoisted, nested, linked).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use super::Error;
 use super::copy::{Copier, FileRole, files};
 use super::dependency::{self, DependencyFiles};
 use crate::config::PackageJson;
-use crate::workspace::installed;
+use crate::workspace::installed::{self, NODE_MODULES};
 
-/// A package that is placed: where it lies now, and where it will lie.
+/// A package with a place in `.deploy`.
 struct PlacedPackage {
-    /// Real folder.
+    /// Its folder now, with links resolved.
     source: PathBuf,
-    /// Below `.deploy`; empty for the app itself.
+    /// Its folder in `.deploy`; empty for the app itself.
     target: PathBuf,
     package: PackageJson,
 }
@@ -31,10 +31,9 @@ pub fn copy(
     app: &PackageJson,
     copier: &Copier,
 ) -> Result<(), Error> {
-    let places = place(workdir, app)?;
-    // Breadth first: where a package is met first, it lies; elsewhere it is linked to.
+    let layout = lay_out(workdir, app)?;
     let (mut targets, mut packages) = (Vec::new(), Vec::new());
-    for (target, source, name) in &places.copies {
+    for (target, source, name) in &layout.copies {
         if is_installed(project, source) {
             packages.push(DependencyFiles::read(name, source, &copier.rules.drop)?);
             targets.push(target);
@@ -42,12 +41,12 @@ pub fn copy(
             workspace_package(source, target, copier)?;
         }
     }
-    for (from, to) in &places.links {
+    for (from, to) in &layout.links {
         copier.link(from, to)?;
     }
     let written = files(&copier.path(Path::new("")), |_| true)?;
     let code: Vec<_> = written.into_iter().map(|(_, file)| file).collect();
-    dependency::spare(&mut packages, &code, &copier.rules.drop)?;
+    dependency::keep_mentioned(&mut packages, &code, &copier.rules.drop)?;
     for (target, package) in targets.iter().zip(&packages) {
         for (path, file) in package.kept(&copier.rules.drop) {
             let to = target.join(path);
@@ -59,58 +58,59 @@ pub fn copy(
     Ok(())
 }
 
-/// Where packages will lie.
+/// The places of all packages in `.deploy`.
 #[derive(Default)]
 struct PackageLayout {
-    /// Place below `.deploy`, real folder now, and name; each folder once.
+    /// The folder in `.deploy`, the folder now, and the name. Each folder occurs once.
     copies: Vec<(PathBuf, PathBuf, String)>,
-    /// From a further place to the first.
+    /// Links from further places of a package to the first.
     links: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Finds a place for every production dependency.
-fn place(workdir: &Path, app: &PackageJson) -> Result<PackageLayout, Error> {
-    // From where a package lies in `.deploy` to where it comes from, and back.
+fn lay_out(workdir: &Path, app: &PackageJson) -> Result<PackageLayout, Error> {
+    // From the folder in `.deploy` to the folder now, and from the folder now to the first folder
+    // in `.deploy`.
     let mut sources = BTreeMap::<PathBuf, PathBuf>::new();
     let mut firsts = BTreeMap::<PathBuf, PathBuf>::new();
-    let mut places = PackageLayout::default();
+    let mut layout = PackageLayout::default();
     let mut missing = Vec::new();
     let mut queue = VecDeque::from([PlacedPackage {
         source: workdir.to_owned(),
         target: PathBuf::new(),
         package: app.clone(),
     }]);
-    // Breadth first: the app's own dependencies take the top, as they do now; and all of a
-    // package's own folder is settled before anything inside looks around.
+    // Breadth first, so that the app's own dependencies take the top level, as they do now, and
+    // that a package's `node_modules` is complete before the packages inside it are resolved.
     while let Some(user) = queue.pop_front() {
-        for (name, optional) in needs(&user.package) {
-            let Some(source) = resolve(&user.source, name) else {
+        for (name, optional) in runtime_dependencies(&user.package) {
+            let Some(source) = installed::resolve(&user.source, name) else {
                 if !optional {
                     let user = user.package.name.as_deref().unwrap_or("the app");
                     missing.push(format!("`{name}` (needed by `{user}`)"));
                 }
                 continue;
             };
-            let own = user.target.join("node_modules").join(name);
+            let own = installed::folder_of(&user.target, name);
             let target = match nearest(&sources, &user.target, name) {
                 Some(seen) if *seen == source => continue,
-                // Another version is nearer: this one goes into the user's own folder.
+                // Another version hides the top level, so this one goes into the dependent's folder.
                 Some(_) => own,
-                // The top is for the version that the app finds there now.
-                None if resolve(workdir, name).is_some_and(|top| top != source) => own,
-                None => Path::new("node_modules").join(name),
+                // The top level is for the version that the app itself resolves to.
+                None if installed::resolve(workdir, name).is_some_and(|top| top != source) => own,
+                None => installed::folder_of(Path::new(""), name),
             };
             sources.insert(target.clone(), source.clone());
-            // One folder now is one folder then: Node resolves links before it looks around, so
-            // a second copy would be a second module, and more bytes than are installed.
+            // A folder is copied once and linked from its other places. Node resolves links before
+            // it loads a module, so a second copy is a second instance of the module.
             if let Some(first) = firsts.get(&source) {
-                places.links.push((target, first.clone()));
+                layout.links.push((target, first.clone()));
                 continue;
             }
             let package = PackageJson::read(&source.join("package.json"))?;
             let copy = (target.clone(), source.clone(), name.to_owned());
             firsts.insert(source.clone(), target.clone());
-            places.copies.push(copy);
+            layout.copies.push(copy);
             queue.push_back(PlacedPackage {
                 source,
                 target,
@@ -119,21 +119,21 @@ fn place(workdir: &Path, app: &PackageJson) -> Result<PackageLayout, Error> {
         }
     }
     if missing.is_empty() {
-        Ok(places)
+        Ok(layout)
     } else {
         Err(Error::Missing { missing })
     }
 }
 
-/// Names that the package loads at run time, and whether it can do without.
-fn needs(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
+/// The names of the packages that this one loads at run time, and whether each is optional.
+fn runtime_dependencies(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
     let optional = &package.optional_dependencies;
     let required = package
         .dependencies
         .keys()
         .filter(|name| !optional.contains_key(*name))
         .map(|name| (name.as_str(), false));
-    // A peer that is not installed is its user's decision.
+    // A project may leave a peer dependency out, so a missing one is not an error.
     let peers = package
         .peer_dependencies
         .keys()
@@ -145,39 +145,25 @@ fn needs(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
     required.chain(optional)
 }
 
-/// Node's rule: `node_modules` of this folder, then of each folder above. Real paths, since
-/// Node resolves links before it looks around.
-fn resolve(from: &Path, name: &str) -> Option<PathBuf> {
-    let real = from.canonicalize().ok()?;
-    [from, &real].into_iter().find_map(|start| {
-        start.ancestors().find_map(|folder| {
-            let found = folder.join("node_modules").join(name);
-            found
-                .join("package.json")
-                .is_file()
-                .then(|| found.canonicalize().ok())?
-        })
-    })
-}
-
-/// What a package at `user` would find under `name` among those placed.
+/// The package that `name` resolves to from the folder `user` in `.deploy`.
 fn nearest<'a>(
     places: &'a BTreeMap<PathBuf, PathBuf>,
     user: &Path,
     name: &str,
 ) -> Option<&'a PathBuf> {
     user.ancestors()
-        .find_map(|folder| places.get(&folder.join("node_modules").join(name)))
+        .find_map(|folder| places.get(&installed::folder_of(folder, name)))
 }
 
-/// Whether a package manager put the package there, and not the project's own people.
+/// Whether a package manager has installed the package; otherwise it is a workspace package.
 fn is_installed(project: &Path, source: &Path) -> bool {
     installed::is_installed(source) || !source.starts_with(project)
 }
 
 fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
-    let nested = |path: &Path| path.ends_with("node_modules") || path.ends_with(".git");
-    // A workspace package is linked to its sources; what `npm pack` would take is enough.
+    let nested = |path: &Path| path.ends_with(NODE_MODULES) || path.ends_with(".git");
+    // A workspace package is a link to its sources. Only the files that `npm pack` selects are
+    // copied.
     let package = PackageJson::read(&source.join("package.json"))?;
     let published = published(&package);
     for (path, file) in files(source, |path| !nested(path))? {
@@ -193,7 +179,10 @@ fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<()
     Ok(())
 }
 
-/// The `files` of a package as globs; a folder stands for all that is in it.
+/// The `files` of a package as globs. A folder stands for everything in it.
+///
+/// `globset` is used here as for `prune.drop` and the globs of the config. npm matches `files` by
+/// `minimatch`, with braces and classes, which the wildcards of git (`gix_glob`) do not have.
 fn published(package: &PackageJson) -> Option<GlobSet> {
     let mut globs = GlobSetBuilder::new();
     for pattern in package.files.as_ref()? {

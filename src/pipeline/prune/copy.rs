@@ -1,4 +1,4 @@
-//! Copying into a fresh `.deploy`, counting bytes and leaving out what no image needs.
+//! Copies files into a new `.deploy`, counts their bytes and leaves out what no image needs.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use crate::config::PruneRules;
 use crate::workspace::installed;
 use virtual_path::relative;
 
-/// Copies files below one root.
+/// Copies files into one folder.
 pub struct Copier<'a> {
     root: &'a Path,
-    /// What stays.
+    /// The rules of the config.
     pub rules: &'a PruneRules,
     sizes: RefCell<Sizes>,
 }
 
-/// What a file is to the app.
+/// The role of a file in the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileRole {
-    /// The app's own: its sources stay out.
+    /// A file of the app. Source files are left out.
     App,
-    /// A dependency's: everything that is installed may be needed.
+    /// A file of a dependency. No kind of file is left out.
     Dependency,
-    /// Served as it is: a `.ts` there is a video, not a source.
+    /// A file that is served unchanged. A `.ts` file is a video here, not a source file.
     Asset,
 }
 
 impl<'a> Copier<'a> {
-    /// Copies below `root`, which is empty.
+    /// Copies into `root`, an empty folder.
     pub fn new(root: &'a Path, rules: &'a PruneRules) -> Self {
         Self {
             root,
@@ -40,17 +40,17 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// What was copied, in bytes.
+    /// The sizes of what was copied.
     pub fn sizes(self) -> Sizes {
         self.sizes.into_inner()
     }
 
-    /// Where a path below the root lies.
+    /// The absolute path of a path in the root.
     pub fn path(&self, to: &Path) -> PathBuf {
         self.root.join(to)
     }
 
-    /// Whether the file belongs into an image.
+    /// Whether the file belongs in an image.
     pub fn takes(&self, path: &Path, origin: FileRole) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name == ".env" || name.starts_with(".env.") {
@@ -63,7 +63,7 @@ impl<'a> Copier<'a> {
         origin != FileRole::App || in_dependency || !is_source
     }
 
-    /// Copies one file or link to `to`, below the root. A path that is there already stays.
+    /// Copies one file or link to `to`, relative to the root. An existing path is kept.
     pub fn file(&self, from: &Path, to: &Path) -> Result<(), Io> {
         let path = to;
         let to = self.root.join(path);
@@ -79,7 +79,7 @@ impl<'a> Copier<'a> {
             return std::os::unix::fs::symlink(target, &to).map_err(Io::at("link", &to));
         }
         if !metadata.is_file() {
-            return Err(Io::at("copy", from)(odd()));
+            return Err(Io::at("copy", from)(not_regular()));
         }
         let bytes = std::fs::copy(from, &to).map_err(|error| match std::fs::File::open(from) {
             Err(error) => Io::at("read", from)(error),
@@ -89,7 +89,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Makes a link at `from` that leads to `to`, both below the root.
+    /// Creates a link at `from` that leads to `to`. Both are relative to the root.
     pub fn link(&self, from: &Path, to: &Path) -> Result<(), Io> {
         let folder = from.parent().unwrap_or(Path::new(""));
         let path = self.root.join(from);
@@ -98,8 +98,8 @@ impl<'a> Copier<'a> {
         std::os::unix::fs::symlink(relative(folder, to), &path).map_err(Io::at("link", &path))
     }
 
-    /// Copies a folder's files to `to`, below the root, but for those that `leave_out` names
-    /// by their path in the folder.
+    /// Copies the files of a folder to `to`, relative to the root, except those that `leave_out`
+    /// selects by their path in the folder.
     pub fn folder(
         &self,
         from: &Path,
@@ -117,13 +117,14 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Of what can be in no image: opening a pipe would wait for somebody to write to it.
-pub fn odd() -> std::io::Error {
-    std::io::Error::other("it is neither file, folder nor link")
+/// The error for a pipe, a socket or a device, which cannot be in an image. Opening a pipe waits
+/// for a writer.
+pub fn not_regular() -> std::io::Error {
+    std::io::Error::other("it is not a file, a folder or a symbolic link")
 }
 
-/// Files and links below `root`, with their paths in it; folders that `enter` refuses are not
-/// opened. Links are not followed.
+/// Lists the files and links below `root`, each with its path in it. Folders that `enter` refuses
+/// are not opened, and links are not followed.
 pub fn files(root: &Path, enter: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, PathBuf)>, Io> {
     let inner = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
     let mut files = Vec::new();

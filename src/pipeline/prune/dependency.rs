@@ -1,9 +1,10 @@
-//! What of an installed package stays: all but what `prune.drop` names and nothing needs.
+//! The files of an installed package that are kept: all except those that `prune.drop` names and
+//! nothing needs.
 //!
-//! A list of names is a guess. So three things weigh more: a file that the package's manifest
-//! names stays, a folder stays in which such a file lies, and a folder stays that code
-//! mentions, the package's own or another's. A folder too many costs some kilobytes; one too
-//! few is found in production.
+//! `prune.drop` is a list of names and can be wrong about a package. So three rules override it:
+//! a file is kept if the package's manifest names it, a folder is kept if such a file is in it,
+//! and a folder is kept if code mentions it, in this package or in another one. A folder that is
+//! kept without need costs some kilobytes; a folder that is missing fails in production.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,58 +15,59 @@ use serde_json::Value;
 use super::super::failure::Io;
 use super::copy::files;
 use crate::config::DropList;
-use crate::workspace::installed;
+use crate::workspace::installed::{self, NODE_MODULES};
 use virtual_path::normalize;
 
-/// An installed package on its way into `.deploy`.
+/// The files of an installed package.
 pub struct DependencyFiles {
-    /// As others load it.
+    /// The name by which the package is loaded.
     name: String,
-    /// Paths in the package, and where they lie now.
+    /// Paths in the package, each with its path on disk.
     files: Vec<(PathBuf, PathBuf)>,
-    entries: EntryPoints,
-    /// Folders that the list names and that nothing is known to need.
-    doomed: BTreeSet<PathBuf>,
+    entry_points: EntryPoints,
+    /// Folders that `prune.drop` names and for which no use has been found.
+    dropped: BTreeSet<PathBuf>,
 }
 
 impl DependencyFiles {
     /// Lists the package that is loaded as `name`.
     pub fn read(name: &str, source: &Path, list: &DropList) -> Result<Self, Io> {
-        // Its own `node_modules` are packages with places of their own. Deeper ones are what
-        // bundlers wrote (`dist/node_modules/tslib`), and no packages.
-        let is_apart = |path: &Path| path == Path::new("node_modules") || path.ends_with(".git");
+        // Packages in the top-level `node_modules` are copied by themselves. Deeper folders of this
+        // name are output of bundlers (`dist/node_modules/tslib`) and belong to the package.
+        let is_apart = |path: &Path| path == Path::new(NODE_MODULES) || path.ends_with(".git");
         let files = files(source, |path| !is_apart(path))?;
-        let entries = EntryPoints::read(source);
-        let mut doomed = BTreeSet::new();
+        let entry_points = EntryPoints::read(source);
+        let mut dropped = BTreeSet::new();
         for (path, _) in &files {
             list.drops(path, |folder| {
-                let goes = !entries.lie_in(folder);
-                if goes {
-                    doomed.insert(folder.to_owned());
+                let is_unused = !entry_points.are_in(folder);
+                if is_unused {
+                    dropped.insert(folder.to_owned());
                 }
-                goes
+                is_unused
             });
         }
         Ok(Self {
             name: name.to_owned(),
             files,
-            entries,
-            doomed,
+            entry_points,
+            dropped,
         })
     }
 
-    /// Files that stay.
+    /// The files that are kept.
     pub fn kept(&self, list: &DropList) -> impl Iterator<Item = &(PathBuf, PathBuf)> {
         let drops = move |path: &Path| {
-            !self.entries.name(path) && list.drops(path, |folder| self.doomed.contains(folder))
+            !self.entry_points.contain(path)
+                && list.drops(path, |folder| self.dropped.contains(folder))
         };
         self.files.iter().filter(move |(path, _)| !drops(path))
     }
 }
 
-/// Spares folders that code mentions: the package's own, another's, or what of the app is in
-/// `code`.
-pub fn spare(
+/// Keeps the folders that code mentions: code of the package itself, of another package, or of the
+/// app, whose files are `code`.
+pub fn keep_mentioned(
     packages: &mut [DependencyFiles],
     code: &[PathBuf],
     list: &DropList,
@@ -75,10 +77,10 @@ pub fn spare(
         return Ok(());
     }
     let needles: Vec<_> = words.keys().map(String::as_str).chain(OF_FILES).collect();
-    // It fails for more needles than any project has packages; then no folder goes.
+    // It fails only for far more words than a project has. Then no folder is dropped.
     let Ok(search) = AhoCorasick::new(&needles) else {
         for package in packages {
-            package.doomed.clear();
+            package.dropped.clear();
         }
         return Ok(());
     };
@@ -110,8 +112,8 @@ pub fn spare(
                     Some(user) if user == *owner => around.leads_to(folder, &path, knows_place),
                     _ => needles[hit.pattern()].contains('/') && around.is_module(),
                 };
-                if mentions && packages[*owner].doomed.remove(folder) {
-                    // What lies in it is code of the package now.
+                if mentions && packages[*owner].dropped.remove(folder) {
+                    // The files in the folder are kept now, so their code is searched too.
                     let inside = packages[*owner].files.iter();
                     let inside = inside.filter(|(path, _)| path.starts_with(folder)).cloned();
                     waiting.extend(inside.map(|(path, file)| (Some(*owner), path, file)));
@@ -122,14 +124,15 @@ pub fn spare(
     Ok(())
 }
 
-/// Words that show that a file can name files beside it.
+/// Words that show that the code knows the path of its own file.
 const OF_FILES: [&str; 2] = ["__dirname", "import.meta"];
 
-/// What is looked for, and whose folder it means: `examples`, and `three/examples` from outside.
+/// The words that mention a dropped folder, each with the package and the folder: `examples` in
+/// code of the package `three` itself, `three/examples` in other code.
 fn words(packages: &[DependencyFiles]) -> BTreeMap<String, Vec<(usize, PathBuf)>> {
     let mut words = BTreeMap::<String, Vec<_>>::new();
     for (index, package) in packages.iter().enumerate() {
-        for folder in &package.doomed {
+        for folder in &package.dropped {
             let inside = folder.file_name().unwrap_or_default().to_string_lossy();
             let outside = format!("{}/{}", package.name, folder.display());
             for word in [inside.into_owned(), outside] {
@@ -140,7 +143,7 @@ fn words(packages: &[DependencyFiles]) -> BTreeMap<String, Vec<(usize, PathBuf)>
     words
 }
 
-/// The text around a word.
+/// The text around a word that was found.
 struct WordContext<'a> {
     before: &'a [u8],
     after: Option<u8>,
@@ -151,8 +154,8 @@ impl WordContext<'_> {
         self.after.is_some_and(|byte| b"/'\"`".contains(&byte))
     }
 
-    /// Whether it names the folder from the file at `path`: `'../test/x'`, or, in a file that
-    /// knows its own place, a text such as `'test'` or `'/lib/test/'`.
+    /// Whether the text refers to the folder from the file at `path`: `'../test/x'`, or, in code
+    /// that knows the path of its own file, a text such as `'test'` or `'/lib/test/'`.
     fn leads_to(&self, folder: &Path, path: &Path, knows_place: bool) -> bool {
         let is_end = |byte: &u8| b"'\"`}\n".contains(byte);
         let start = self.before.iter().rposition(is_end);
@@ -169,7 +172,7 @@ impl WordContext<'_> {
         knows_place && folder.ends_with(normalize(&way.join(name)))
     }
 
-    /// Whether it is where the name of a module begins.
+    /// Whether the word is at the beginning of a module's name.
     fn is_module(&self) -> bool {
         let begins = self
             .before
@@ -184,8 +187,8 @@ fn is_code(path: &Path) -> bool {
     ["js", "cjs", "mjs"].iter().any(|code| end == *code)
 }
 
-/// Whether the list drops `file`, which a tracer such as Next.js's put below `root`. Folders
-/// stay there: a traced file is there because something loads it.
+/// Whether the list drops `file`, which a tracer, such as that of Next.js, has copied below
+/// `root`. Folders are kept, since a traced file is one that the app loads.
 pub fn drops_traced(list: &DropList, root: &Path, file: &Path) -> bool {
     let inner = file.strip_prefix(root).unwrap_or(file);
     let packages = installed::packages(inner);
@@ -199,21 +202,21 @@ pub fn drops_traced(list: &DropList, root: &Path, file: &Path) -> bool {
     else {
         return false;
     };
-    // The manifest is read for those few that would go.
-    list.drops(path, |_| false) && !EntryPoints::read(&root.join(package)).name(path)
+    // The manifest is read only for the few files that the list drops.
+    list.drops(path, |_| false) && !EntryPoints::read(&root.join(package)).contain(path)
 }
 
-/// What a manifest names as files to load.
+/// The files that a manifest names as entry points.
 #[derive(Debug, Default)]
 struct EntryPoints {
-    /// Without `./`; an extension or `/index.js` may be missing.
+    /// Without `./`. An extension or `/index.js` can be missing.
     files: BTreeSet<PathBuf>,
-    /// What stands before and after the `*` of `exports`; the former has a folder.
+    /// The texts before and after the `*` of a pattern in `exports`. The former names a folder.
     stars: Vec<(String, String)>,
 }
 
 impl EntryPoints {
-    /// Reads the manifest in `folder`; one that cannot be read names nothing.
+    /// Reads the manifest in `folder`. A manifest that cannot be read has no entry points.
     fn read(folder: &Path) -> Self {
         let mut entries = Self::default();
         let text = std::fs::read(folder.join("package.json")).unwrap_or_default();
@@ -232,7 +235,7 @@ impl EntryPoints {
                     Some((before, after)) if before.contains('/') => {
                         self.stars.push((before.to_owned(), after.to_owned()));
                     }
-                    // `./*` opens the package whole and names nothing in it.
+                    // `./*` exports every file, which says nothing about a single one.
                     Some(_) => {}
                     None => {
                         self.files.insert(normalize(Path::new(target)));
@@ -241,7 +244,7 @@ impl EntryPoints {
             }
             Value::Array(values) => values.iter().for_each(|value| self.collect(value)),
             Value::Object(fields) => {
-                // The condition `types` is the compiler's alone.
+                // Only the TypeScript compiler reads the condition `types`.
                 let loaded = fields.iter().filter(|(key, _)| !key.starts_with("types"));
                 loaded.for_each(|(_, value)| self.collect(value));
             }
@@ -249,8 +252,8 @@ impl EntryPoints {
         }
     }
 
-    /// Whether the manifest names the file.
-    fn name(&self, path: &Path) -> bool {
+    /// Whether the file is an entry point.
+    fn contain(&self, path: &Path) -> bool {
         let text = path.to_string_lossy();
         let ends = ["", ".js", ".cjs", ".mjs", ".json", ".node"];
         let is_entry = self.files.contains(path)
@@ -270,8 +273,8 @@ impl EntryPoints {
             })
     }
 
-    /// Whether something that the manifest names lies in the folder, or is it.
-    fn lie_in(&self, folder: &Path) -> bool {
+    /// Whether an entry point is in the folder, or is the folder itself.
+    fn are_in(&self, folder: &Path) -> bool {
         let starts = |path: &Path| path.starts_with(folder);
         self.files.iter().any(|file| starts(file))
             || self

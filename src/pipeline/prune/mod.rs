@@ -1,6 +1,6 @@
-//! From what a build made to `.deploy`: a folder that runs by itself.
+//! Pruning: the output of a build becomes `.deploy`, a folder that runs by itself.
 //!
-//! Each is made under a temporary name, and takes the place of the one before whole.
+//! Each `.deploy` is written under a temporary name and replaces the previous one by a rename.
 
 mod closure;
 mod copy;
@@ -16,7 +16,7 @@ use miette::Diagnostic;
 use rayon::prelude::*;
 
 use self::copy::Copier;
-pub use self::copy::{files, odd};
+pub use self::copy::{files, not_regular};
 pub use self::sizes::Sizes;
 use super::build::Built;
 use super::context::Services;
@@ -32,14 +32,14 @@ use oci::Digest;
 /// The name of the pruned folder in a composed app.
 pub const FOLDER: &str = ".deploy";
 
-/// An app that runs by itself.
+/// A pruned app.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     /// Store and app.
     pub unit: UnitId,
-    /// The composed app's folder; `.deploy` lies in it.
+    /// The composed app's folder, which contains `.deploy`.
     pub workdir: PathBuf,
-    /// Bytes in `.deploy`.
+    /// The sizes of what is in `.deploy`.
     pub sizes: Sizes,
 }
 
@@ -53,7 +53,7 @@ impl Artifact {
 /// Why an app cannot be pruned.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// Next.js made no standalone output.
+    /// The build of a Next.js app has no standalone output.
     #[error("`{}` has no standalone output: `{}` is missing", app.display(), standalone.display())]
     #[diagnostic(
         code(alokai::prune::no_standalone),
@@ -64,48 +64,48 @@ pub enum Error {
     NoStandalone {
         /// The composed app.
         app: PathBuf,
-        /// What is missing.
+        /// The missing folder.
         standalone: PathBuf,
     },
-    /// Standalone output without the app in it.
-    #[error("no `server.js` for `{}` under `{}`", app.display(), standalone.display())]
+    /// The standalone output has no server for the app.
+    #[error("`{}` has no `server.js` in its standalone output `{}`", app.display(), standalone.display())]
     #[diagnostic(
         code(alokai::prune::no_server),
         help(
-            "`outputFileTracingRoot` in next.config has to be a folder above the app, best the one with the lock file; then build again"
+            "set `outputFileTracingRoot` in the app's next.config to a folder above the app, preferably the folder with the lock file, and build again"
         )
     )]
     NoServer {
         /// The composed app.
         app: PathBuf,
-        /// Where it was looked for.
+        /// The standalone output.
         standalone: PathBuf,
     },
-    /// Nuxt made no Node server.
-    #[error("`{}` is missing", server.display())]
+    /// The build of a Nuxt app has no Node server.
+    #[error("the Nuxt build has no Node server: `{}` is missing", server.display())]
     #[diagnostic(
         code(alokai::prune::no_nitro),
         help(
-            "Nuxt's `nitro.preset` has to be `node-server`, the default, and `ssr` must not generate a static site"
+            "set `nitro.preset` in the app's nuxt.config to `node-server` (the default), and do not generate a static site"
         )
     )]
     NoNitro {
-        /// The file that was looked for.
+        /// The missing file.
         server: PathBuf,
     },
-    /// The entry that Node shall start is not there.
-    #[error("`{}` is missing after the build", entry.display())]
+    /// The build did not write the file that Node starts.
+    #[error("the entry file `{}` does not exist after the build", entry.display())]
     #[diagnostic(
         code(alokai::prune::no_entry),
         help(
-            "the app is started as its `start` script or `main` says; check that the build writes that file"
+            "the `start` script or `main` in the app's `package.json` names the entry file; check that the build writes it"
         )
     )]
     NoEntry {
-        /// The file.
+        /// The missing file.
         entry: PathBuf,
     },
-    /// Production dependencies that are not installed.
+    /// Some production dependencies are not installed.
     #[error("{} not installed: {}", if missing.len() == 1 { "a dependency is" } else { "dependencies are" }, missing.join(", "))]
     #[diagnostic(
         code(alokai::prune::missing),
@@ -115,12 +115,12 @@ pub enum Error {
         /// Each with the package that needs it.
         missing: Vec<String>,
     },
-    /// More bytes than the config allows.
-    #[error("`.deploy` has {}, {} more than its budget of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
+    /// `.deploy` is larger than its budget in the config.
+    #[error("`.deploy` has {}, {} over its budget of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
     #[diagnostic(
         code(alokai::prune::too_large),
         help(
-            "`npm explain <name>`, `pnpm why` and `yarn why` tell who needs a package; replace it, or raise `prune.maxSize.{key}` in `alokai.config.json`"
+            "`npm explain <name>`, `pnpm why` or `yarn why` shows which package depends on it; remove the dependency, or raise `prune.maxSize.{key}` in `alokai.config.json`"
         )
     )]
     TooLarge {
@@ -130,37 +130,37 @@ pub enum Error {
         budget: u64,
         /// The key in `maxSize`.
         key: String,
-        /// What grew, or what is large.
+        /// The dependencies that grew, or the largest ones.
         why: String,
     },
-    /// A `package.json` of a dependency.
+    /// The `package.json` of a dependency cannot be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Package(#[from] crate::config::Error),
-    /// The disk.
+    /// A file operation failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
 }
 
-/// Where it is kept what each `.deploy` was made of, relative to the project.
+/// The folder with the inputs digest of each `.deploy`, relative to the project.
 pub const MADE_OF: &str = ".alokai/pruned";
 
-/// Where it is kept what a unit's `.deploy` was made of.
+/// The file with the inputs digest of a unit's `.deploy`.
 fn made_of(project: &Path, unit: &UnitId) -> PathBuf {
     let name = format!("{}.json", unit.app);
     project.join(MADE_OF).join(unit.store.as_str()).join(name)
 }
 
-/// Whether `.deploy` is there, made of what the image would be made of.
-pub fn is_of(plan: &Plan, image: &ImagePlan) -> bool {
+/// Whether the unit has a `.deploy` that was made from the inputs of this image.
+pub fn is_current(plan: &Plan, image: &ImagePlan) -> bool {
     let kept: Option<Digest> = stored::read(&made_of(&plan.project, &image.unit))
         .ok()
         .flatten();
     kept == Some(image.inputs) && plan.workdir(&image.unit).join(FOLDER).is_dir()
 }
 
-/// Prunes every built unit that the plan makes an image of.
+/// Prunes every built unit for which the plan has an image.
 pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Artifact> {
     let work: Vec<_> = built
         .into_iter()
@@ -195,7 +195,7 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Ar
             (unit, result.map_err(StageError::from))
         })
         .collect();
-    // It goes when it is empty; another unit's folder may not be in place yet otherwise.
+    // Succeeds only when the folder is empty.
     let _ = std::fs::remove_dir(plan.project.join(".out/.tmp"));
     results.into_iter().collect()
 }
@@ -206,10 +206,11 @@ fn one(
     image: &ImagePlan,
     rules: &PruneRules,
 ) -> Result<Artifact, Error> {
-    // Below `.out`, where the next compose sweeps what a killed run has left.
+    // The next compose empties this folder, and so removes what a killed run has left.
     let temporary = project.join(".out/.tmp");
     std::fs::create_dir_all(&temporary).map_err(Io::at("make the folder", &temporary))?;
-    let fresh = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
+    let fresh =
+        tempfile::tempdir_in(&temporary).map_err(Io::at("create a folder in", &temporary))?;
     let copier = Copier::new(fresh.path(), rules);
     match image.kind {
         AppKind::Frontend(Framework::Nextjs) => {
@@ -220,13 +221,14 @@ fn one(
     }
     let sizes = copier.sizes();
     within_budget(project, &image.unit, &sizes, rules)?;
-    // Readable for the container's user, which a temporary folder is not.
+    // Temporary folders are private, but the container's user has to read this one.
     let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    std::fs::set_permissions(fresh.path(), permissions).map_err(Io::at("open", fresh.path()))?;
+    std::fs::set_permissions(fresh.path(), permissions)
+        .map_err(Io::at("set the permissions of", fresh.path()))?;
     let folder = workdir.join(FOLDER);
     let made_of = made_of(project, &image.unit);
     disk::remove_file(&made_of).map_err(Io::at("remove", &made_of))?;
-    let old = tempfile::tempdir_in(&temporary).map_err(Io::at("make a folder in", &temporary))?;
+    let old = tempfile::tempdir_in(&temporary).map_err(Io::at("create a folder in", &temporary))?;
     match std::fs::rename(&folder, old.path().join(FOLDER)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(Io::at("replace", &folder)(error).into());
@@ -235,7 +237,7 @@ fn one(
     }
     let fresh = fresh.keep();
     std::fs::rename(&fresh, &folder).map_err(Io::at("write", &folder))?;
-    sizes.remember(project, &image.unit)?;
+    sizes.save(project, &image.unit)?;
     stored::write(&made_of, &image.inputs)?;
     Ok(Artifact {
         unit: image.unit.clone(),

@@ -1,9 +1,9 @@
-//! Next.js: the standalone output with `server.js` at the top, its static files and `public`.
+//! Next.js: the standalone output with `server.js` at the top, the static files and `public`.
 //!
-//! Next nests the app in its output as it is nested below the tracing root (mostly the folder
-//! of the lock file): `.next/standalone/.out/us/<app>/server.js`, with `node_modules` of every
-//! folder above beside it. Here the app moves to the top and the rest keeps its place, so
-//! every path is mapped, and links with it.
+//! In the standalone output, the app has the same path below the root as it has below the tracing
+//! root (usually the folder of the lock file): `.next/standalone/.out/us/<app>/server.js`, beside
+//! the `node_modules` of every folder above. In `.deploy` the app is at the top and everything
+//! else keeps its path, so all paths and links are mapped.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -13,12 +13,12 @@ use super::Error;
 use super::copy::{Copier, FileRole, files};
 use super::dependency::drops_traced;
 use crate::config::PackageJson;
-use crate::workspace::installed;
+use crate::files::{DiskFiles, FileTree as _};
+use crate::workspace::installed::{self, NODE_MODULES};
 use virtual_path::normalize;
 
-/// Copies the standalone output, flattened, `.next/static` and `public`.
-///
-/// `built_in` is the folder in which its script ran.
+/// Copies the standalone output with the app at the top, `.next/static` and `public`. `built_in` is
+/// the folder in which the build script ran.
 pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Error> {
     let standalone = workdir.join(".next/standalone");
     if !standalone.is_dir() {
@@ -27,6 +27,10 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
             standalone,
         });
     }
+    // Without links, so that it is a prefix of what the app's `node_modules` resolves to.
+    let standalone = DiskFiles
+        .real(&standalone)
+        .map_err(Io::at("resolve", &standalone))?;
     let Some(app) = find_app(built_in, &standalone) else {
         return Err(Error::NoServer {
             app: workdir.to_owned(),
@@ -35,14 +39,15 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
     };
     let mapping = StandaloneMapping::new(&standalone, app);
 
-    // The app first: what lies at the same place afterwards was hidden from it before.
+    // The app's files come first. A file of a folder above at the same path was hidden from the app
+    // by its own file, so it is left out.
     let mut outer = Vec::new();
     let mut own = Vec::new();
     for (path, file) in files(&standalone, |_| true)? {
         if mapping.is_own_modules_link(&file) {
             continue;
         }
-        if mapping.is_nearest(&file) {
+        if mapping.is_own(&file) {
             own.push(file);
         } else {
             outer.push((path, file));
@@ -57,7 +62,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
         if package.is_some_and(|package| conflicts.contains(&package)) {
             continue;
         }
-        // The workspace root's own manifest says nothing about the app.
+        // The manifest of the workspace root does not describe the app.
         if path == Path::new("package.json") {
             continue;
         }
@@ -78,7 +83,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
     Ok(())
 }
 
-/// The app's folder in the standalone output: the longest end of its own path that has a
+/// The app's folder in the standalone output: the longest suffix of the app's path that has a
 /// `server.js` there.
 fn find_app(built_in: &Path, standalone: &Path) -> Option<PathBuf> {
     let parts: Vec<Component> = built_in
@@ -90,21 +95,20 @@ fn find_app(built_in: &Path, standalone: &Path) -> Option<PathBuf> {
         .find(|folder| folder.join("server.js").is_file())
 }
 
-/// Where paths of the standalone output go.
+/// The mapping of paths in the standalone output to paths in `.deploy`.
 struct StandaloneMapping<'a> {
     standalone: &'a Path,
-    /// The app's folder in it.
+    /// The app's folder in the standalone output.
     app: PathBuf,
-    /// Where the app's `node_modules` leads when it is a link to the base app's own.
+    /// The target of the app's `node_modules`, where that is a link to the base app's folder.
     own_modules: Option<PathBuf>,
 }
 
 impl<'a> StandaloneMapping<'a> {
     fn new(standalone: &'a Path, app: PathBuf) -> Self {
-        let link = app.join("node_modules");
-        let own_modules = std::fs::read_link(&link)
-            .ok()
-            .map(|target| normalize(&app.join(target)));
+        let link = app.join(NODE_MODULES);
+        let resolved = || DiskFiles.real(&link).unwrap_or_else(|_| link.clone());
+        let own_modules = link.is_symlink().then(resolved);
         Self {
             standalone,
             app,
@@ -113,11 +117,11 @@ impl<'a> StandaloneMapping<'a> {
     }
 
     fn is_own_modules_link(&self, file: &Path) -> bool {
-        self.own_modules.is_some() && file == self.app.join("node_modules")
+        self.own_modules.is_some() && file == self.app.join(NODE_MODULES)
     }
 
-    /// Whether the app finds the file before those of the folders above it.
-    fn is_nearest(&self, file: &Path) -> bool {
+    /// Whether the file belongs to the app, and so hides a file of a folder above.
+    fn is_own(&self, file: &Path) -> bool {
         file.starts_with(&self.app)
             || self
                 .own_modules
@@ -125,12 +129,12 @@ impl<'a> StandaloneMapping<'a> {
                 .is_some_and(|own| file.starts_with(own))
     }
 
-    /// The place below `.deploy`.
+    /// The path in `.deploy`.
     fn target(&self, file: &Path) -> PathBuf {
         if let Some(own) = &self.own_modules
             && let Ok(path) = file.strip_prefix(own)
         {
-            return Path::new("node_modules").join(path);
+            return Path::new(NODE_MODULES).join(path);
         }
         let bases = [self.app.as_path(), self.standalone];
         let path = bases.iter().find_map(|base| file.strip_prefix(base).ok());
@@ -146,7 +150,8 @@ impl<'a> StandaloneMapping<'a> {
         let Ok(link) = std::fs::read_link(file) else {
             return copier.file(file, &target);
         };
-        // A link keeps leading to the same file, wherever the two have moved.
+        // The link has to lead to the same file, so its target is mapped too. The target is not
+        // resolved: it can go through another link, which is mapped by itself.
         let to = self.target(&normalize(&file.parent().unwrap_or(file).join(link)));
         if copier.path(&target).symlink_metadata().is_ok() {
             return Ok(());
@@ -154,20 +159,20 @@ impl<'a> StandaloneMapping<'a> {
         copier.link(&target, &to)
     }
 
-    /// Packages that both the app and the root have: the app's takes the top, so the root's
-    /// has to move below the packages that use it.
+    /// The packages that the app and the root both have. The app's version takes the top level, so
+    /// the root's version is copied below the packages that depend on it.
     fn conflicts(&self) -> Result<BTreeSet<PathBuf>, Io> {
         let own = match &self.own_modules {
             Some(own) => own.clone(),
-            None => self.app.join("node_modules"),
+            None => self.app.join(NODE_MODULES),
         };
-        let root = self.standalone.join("node_modules");
+        let root = self.standalone.join(NODE_MODULES);
         if own == root || !own.is_dir() || !root.is_dir() {
             return Ok(BTreeSet::new());
         }
         let mut conflicts = BTreeSet::new();
         for (path, _) in files(&own, |_| true)? {
-            if let Some(package) = package_of(&Path::new("node_modules").join(path))
+            if let Some(package) = package_of(&Path::new(NODE_MODULES).join(path))
                 && root.join(&package).is_dir()
             {
                 conflicts.insert(package);
@@ -177,19 +182,16 @@ impl<'a> StandaloneMapping<'a> {
     }
 }
 
-/// The folder of the package at the top that a path in `node_modules` belongs to.
+/// The folder of the outermost package of a path, relative to `node_modules`.
 fn package_of(path: &Path) -> Option<PathBuf> {
-    if !path.starts_with("node_modules") {
-        return None;
-    }
     let outermost = installed::packages(path).into_iter().next()?;
-    let folder = outermost.folder.strip_prefix("node_modules").ok()?;
+    let folder = outermost.folder.strip_prefix(NODE_MODULES).ok()?;
     Some(folder.to_owned())
 }
 
 /// Copies the root's version of a package into every package of the root that depends on it.
 fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error> {
-    let root = standalone.join("node_modules");
+    let root = standalone.join(NODE_MODULES);
     let name = package.to_string_lossy();
     for (path, file) in files(&root, |_| true)? {
         if path.file_name().is_none_or(|name| name != "package.json") {
@@ -198,7 +200,7 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
         let Some(dependent) = path.parent().filter(|dependent| *dependent != package) else {
             continue;
         };
-        // Manifests deeper in a package (`dist/esm/package.json`) are none of a package.
+        // A manifest without a name, such as `dist/esm/package.json`, is part of another package.
         let Ok(manifest) = PackageJson::read(&file) else {
             continue;
         };
@@ -206,17 +208,9 @@ fn nest(standalone: &Path, package: &Path, copier: &Copier) -> Result<(), Error>
             && (manifest.dependencies.contains_key(&*name)
                 || manifest.peer_dependencies.contains_key(&*name)
                 || manifest.optional_dependencies.contains_key(&*name));
-        if uses
-            && !root
-                .join(dependent)
-                .join("node_modules")
-                .join(package)
-                .exists()
-        {
-            let target = Path::new("node_modules")
-                .join(dependent)
-                .join("node_modules")
-                .join(package);
+        let nested = installed::folder_of(dependent, &name);
+        if uses && !root.join(&nested).exists() {
+            let target = Path::new(NODE_MODULES).join(nested);
             for (path, file) in files(&root.join(package), |_| true)? {
                 if !drops_traced(&copier.rules.drop, standalone, &file) {
                     copier.file(&file, &target.join(path))?;

@@ -1,5 +1,5 @@
-//! Nuxt: nitro's output runs by itself already; it is taken as it is, but
-//! for what `prune.drop` names in the packages that it brings.
+//! Nuxt: the output of nitro already runs by itself. It is copied without the files that
+//! `prune.drop` names in the packages that nitro has copied.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::Error;
 use super::copy::{Copier, FileRole, files};
 use super::dependency::drops_traced;
 
-/// Copies `.output/server`, `.output/public` and what describes them.
+/// Copies `.output`: the server, the public files and the metadata of nitro.
 pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
     let output = workdir.join(".output");
     let server = output.join("server/index.mjs");

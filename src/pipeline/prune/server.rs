@@ -1,4 +1,4 @@
-//! A Node server, such as the middleware: what its build wrote, its `package.json`, and the
+//! A Node server, such as the middleware: the output of its build, its `package.json`, and the
 //! closure of its production dependencies.
 
 use std::path::Path;
@@ -9,9 +9,10 @@ use super::closure;
 use super::copy::{Copier, FileRole};
 use crate::config::PackageJson;
 
-/// Copies the folder that holds `entry`, or the entry alone where it lies at the top.
+/// Copies the top-level folder that contains `entry`, or only the entry file where it is at the top
+/// level itself.
 pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Result<(), Error> {
-    // As Node finds what it is told to start: the file, an extension less, or a folder's index.
+    // Node starts the named file, the file with an extension, or the `index.js` of a folder.
     let candidates =
         ["", ".js", ".cjs", ".mjs", "/index.js"].map(|end| workdir.join(format!("{entry}{end}")));
     let Some(file) = candidates.iter().find(|file| file.is_file()) else {
@@ -26,7 +27,7 @@ pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Re
         }
         _ => copier.file(file, entry)?,
     }
-    // Without it, Node would not know whether the files are modules.
+    // The manifest tells Node whether the files are ES modules.
     let package = workdir.join("package.json");
     copier.file(&package, Path::new("package.json"))?;
     let package = PackageJson::read(&package)?;

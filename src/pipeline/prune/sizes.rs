@@ -1,4 +1,4 @@
-//! How large `.deploy` is, by dependency, now and in the last run.
+//! The size of `.deploy` by dependency, in this run and in the last one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::event::bytes;
 use crate::store::UnitId;
 use crate::workspace::installed;
 
-/// Growing or largest dependencies that an error names.
+/// The number of dependencies that an error names.
 const NAMED: usize = 5;
 
-/// Bytes in a `.deploy`. Links count nothing.
+/// The bytes in a `.deploy`. Links have no size.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// Of the app itself.
+    /// The bytes of the app itself.
     pub own: u64,
-    /// Of each dependency at the top, with what is nested in it.
+    /// The bytes of each top-level dependency, with the packages nested in it.
     pub dependencies: BTreeMap<String, u64>,
 }
 
 impl Sizes {
-    /// Counts a file at `path` below `.deploy`.
+    /// Adds a file at `path` in `.deploy`.
     pub fn add(&mut self, path: &Path, bytes: u64) {
         match dependency(path) {
             Some(name) => *self.dependencies.entry(name).or_default() += bytes,
@@ -32,12 +32,12 @@ impl Sizes {
         }
     }
 
-    /// All of it.
+    /// The sum of all bytes.
     pub fn total(&self) -> u64 {
         self.own + self.dependencies.values().sum::<u64>()
     }
 
-    /// Dependencies, largest first.
+    /// The dependencies, largest first.
     pub fn largest(&self) -> Vec<(&str, u64)> {
         let sizes = self.dependencies.iter();
         let mut largest: Vec<_> = sizes.map(|(name, size)| (name.as_str(), *size)).collect();
@@ -45,14 +45,14 @@ impl Sizes {
         largest
     }
 
-    /// Why it is as large as it is: what grew since the last run, else what is largest.
+    /// Explains the size: what grew since the last run, or else what is largest.
     pub fn explain(&self, last: Option<&Self>) -> String {
         let Some(last) = last else {
-            return format!("the largest are {}", self.name_largest());
+            return format!("the largest parts are {}", self.name_largest());
         };
         let own = (self.own > last.own).then(|| {
             let more = self.own - last.own;
-            (more, format!("its own files +{}", bytes(more)))
+            (more, format!("the app's own files +{}", bytes(more)))
         });
         let dependencies = self.dependencies.iter().filter_map(|(name, &size)| {
             let Some(&before) = last.dependencies.get(name) else {
@@ -66,43 +66,47 @@ impl Sizes {
         let (total, before) = (self.total(), last.total());
         if growth.is_empty() {
             let largest = self.name_largest();
-            return format!("nothing grew since the last run; the largest are {largest}");
+            return format!("nothing grew since the last run; the largest parts are {largest}");
         }
         let by = match total.checked_sub(before) {
-            Some(more) if more > 0 => format!("since the last run it grew by {}", bytes(more)),
-            _ => "since the last run there is more of".into(),
+            Some(more) if more > 0 => format!("it grew by {} since the last run", bytes(more)),
+            _ => "these parts grew since the last run".into(),
         };
-        format!("{by}: {}", some(growth.into_iter().map(|(_, text)| text)))
+        format!(
+            "{by}: {}",
+            shorten(growth.into_iter().map(|(_, text)| text))
+        )
     }
 
     fn name_largest(&self) -> String {
-        let own = (self.own, format!("its own files {}", bytes(self.own)));
+        let own = (self.own, format!("the app's own files {}", bytes(self.own)));
         let sizes = self.dependencies.iter();
         let mut all: Vec<_> = sizes
             .map(|(name, size)| (*size, format!("`{name}` {}", bytes(*size))))
             .chain([own])
             .collect();
         all.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
-        some(all.into_iter().map(|(_, text)| text))
+        shorten(all.into_iter().map(|(_, text)| text))
     }
 
-    /// What the last good run of the unit left; none where nothing that can be read is there.
+    /// The sizes of the unit's last successful run. None where they are missing or unreadable.
     pub fn last(project: &Path, unit: &UnitId) -> Option<Self> {
-        stored::read(&remembered(project, unit)).ok().flatten()
+        stored::read(&file(project, unit)).ok().flatten()
     }
 
-    /// Remembers them for the next run.
-    pub fn remember(&self, project: &Path, unit: &UnitId) -> Result<(), Io> {
-        stored::write(&remembered(project, unit), self)
+    /// Saves the sizes for the next run.
+    pub fn save(&self, project: &Path, unit: &UnitId) -> Result<(), Io> {
+        stored::write(&file(project, unit), self)
     }
 }
 
-fn remembered(project: &Path, unit: &UnitId) -> PathBuf {
+fn file(project: &Path, unit: &UnitId) -> PathBuf {
     let folder = project.join(".alokai/sizes").join(unit.store.as_str());
     folder.join(format!("{}.json", unit.app))
 }
 
-fn some(texts: impl ExactSizeIterator<Item = String>) -> String {
+/// Joins the first texts, and counts the rest.
+fn shorten(texts: impl ExactSizeIterator<Item = String>) -> String {
     let rest = texts.len().saturating_sub(NAMED);
     let named: Vec<_> = texts.take(NAMED).collect();
     match rest {
@@ -111,9 +115,9 @@ fn some(texts: impl ExactSizeIterator<Item = String>) -> String {
     }
 }
 
-/// The dependency at the top that a file belongs to.
+/// The top-level dependency that a file belongs to.
 fn dependency(file: &Path) -> Option<String> {
-    // A file right there, such as `.package-lock.json`, is no package's.
+    // A file directly in `node_modules`, such as `.package-lock.json`, belongs to no package.
     let outermost = installed::packages(file).into_iter().next()?;
     (outermost.folder != file).then_some(outermost.name)
 }

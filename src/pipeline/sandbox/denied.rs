@@ -1,8 +1,8 @@
-//! What a script was not allowed to open, as far as it says so.
+//! Finds the paths that a sandboxed script was denied, from what the script prints.
 //!
-//! Linux tells nobody without rights which file a sandboxed process was refused: its audit log
-//! needs `CAP_AUDIT_READ`. But tools name the file that they could not open, so their lines are
-//! looked through for paths that are there and that the rules do not grant.
+//! Linux reports denied paths only to its audit log, which needs `CAP_AUDIT_READ`. But tools name
+//! the file that they could not open. So their output is searched for paths that exist and that
+//! the rules do not grant.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::Sandbox;
 use super::rules::SandboxRules;
 use virtual_path::normalize;
 
-/// Paths that are remembered of one script.
-const MOST: usize = 50;
+/// The largest number of paths that are kept for one script.
+const MOST_PATHS: usize = 50;
 
-/// Words by which a program says that the system refused it something.
+/// Words that show that the system denied an operation.
 const REFUSED: [&str; 5] = [
     "eacces",
     "permission denied",
@@ -23,7 +23,7 @@ const REFUSED: [&str; 5] = [
     "eperm",
 ];
 
-/// Words by which a program says that it could not use a file, whatever the system said.
+/// Words that show that a program could not use a file, for whatever reason.
 const MISSED: [&str; 13] = [
     "not permitted",
     "cross-device",
@@ -40,38 +40,38 @@ const MISSED: [&str; 13] = [
     "no such file",
 ];
 
-/// Ends of names that imports leave out.
-const ENDS: [&str; 8] = ["ts", "tsx", "js", "jsx", "mjs", "cjs", "json", "vue"];
+/// File name extensions that imports leave out.
+const EXTENSIONS: [&str; 8] = ["ts", "tsx", "js", "jsx", "mjs", "cjs", "json", "vue"];
 
-/// A path that the sandbox does not grant.
+/// A path that the sandbox has denied to a script.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeniedPath {
-    /// With links resolved.
+    /// The path with links resolved.
     pub path: PathBuf,
-    /// Whether it was to be written.
+    /// Whether the script tried to write it.
     pub is_write: bool,
 }
 
-/// Looks through what a script prints.
+/// Searches the output of a script for denied paths.
 pub struct DenialScanner<'a> {
     rules: &'a SandboxRules,
     folder: PathBuf,
-    /// The last source of its own that the script named: imports are relative to it.
-    last: Option<PathBuf>,
+    /// The last file of the script's own folder in the output. Imports are relative to it.
+    last_source: Option<PathBuf>,
     found: BTreeMap<DeniedPath, Certainty>,
 }
 
-/// How sure it is that the script was refused a path.
+/// The evidence that the script was denied a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Certainty {
-    /// The system's own words stand in the line.
+    /// The line has an error of the system.
     Refused,
-    /// The script says that it could not use it.
+    /// The line says that the file could not be used.
     Missed,
 }
 
 impl<'a> DenialScanner<'a> {
-    /// Of a script that runs in `folder`.
+    /// A scanner for a script that runs in `folder`.
     pub fn new(sandbox: &'a Sandbox, folder: &Path) -> Self {
         Self::of(&sandbox.rules, folder)
     }
@@ -80,13 +80,13 @@ impl<'a> DenialScanner<'a> {
         Self {
             rules,
             folder: folder.to_owned(),
-            last: None,
+            last_source: None,
             found: BTreeMap::new(),
         }
     }
 
-    /// Looks at one line.
-    pub fn line(&mut self, line: &str) {
+    /// Searches one line.
+    pub fn scan_line(&mut self, line: &str) {
         let lower = line.to_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
         let certainty = if says(&REFUSED) {
@@ -101,7 +101,7 @@ impl<'a> DenialScanner<'a> {
         }
         let mut resolved: Vec<&str> = Vec::new();
         for text in candidates(line) {
-            // The first word of a name with spaces, which was in quotes as a whole.
+            // A word of a quoted name with spaces that was already resolved as a whole.
             let is_piece = |whole: &&str| whole.len() > text.len() && whole.starts_with(text);
             if resolved.iter().any(is_piece) {
                 continue;
@@ -111,11 +111,11 @@ impl<'a> DenialScanner<'a> {
             };
             resolved.push(text);
             if path.starts_with(&self.folder) && path.is_file() {
-                self.last = Some(path);
+                self.last_source = Some(path);
                 continue;
             }
             let Some(certainty) = certainty else { continue };
-            // What is not there was to be made, and what may be read was to be written.
+            // The script tried to create a missing path, and to write a readable one.
             let is_write = !path.exists() || self.rules.reads(&path);
             if is_write && certainty != Certainty::Refused {
                 continue;
@@ -123,46 +123,50 @@ impl<'a> DenialScanner<'a> {
             if self.rules.writes(&path) || is_write && is_of_system(&path) {
                 continue;
             }
-            // A folder that may be listed was not refused for being read.
+            // Reading a folder that can be listed was not denied.
             if !is_write && path.is_dir() && self.rules.lists(&path) {
                 continue;
             }
             let denied = DeniedPath { path, is_write };
-            if self.found.len() < MOST || self.found.contains_key(&denied) {
+            if self.found.len() < MOST_PATHS || self.found.contains_key(&denied) {
                 let known = self.found.entry(denied).or_insert(certainty);
                 *known = certainty.min(*known);
             }
         }
     }
 
-    /// The path that a text names, with links resolved, if there is one. Of a file that could not
-    /// be made the folder is there.
+    /// The path that a text names, with links resolved. Of a file that could not be created, only
+    /// the folder exists.
     fn resolve(&self, text: &str, certainty: Option<Certainty>) -> Option<PathBuf> {
         let given = Path::new(text);
         if given.is_absolute() {
             return real(given);
         }
-        let parent = self.last.as_deref().and_then(Path::parent);
+        let parent = self.last_source.as_deref().and_then(Path::parent);
         let bases = [Some(self.folder.as_path()), parent];
         bases.into_iter().flatten().find_map(|base| {
             let whole = normalize(&base.join(given));
-            let with_end = || {
-                let ends = ENDS
+            let with_extension = || {
+                let paths = EXTENSIONS
                     .iter()
-                    .map(|end| PathBuf::from(format!("{}.{end}", whole.display())));
-                ends.into_iter().find_map(|path| path.canonicalize().ok())
+                    .map(|extension| PathBuf::from(format!("{}.{extension}", whole.display())));
+                paths.into_iter().find_map(|path| path.canonicalize().ok())
             };
-            let made = || real(&whole).filter(|_| certainty == Some(Certainty::Refused));
-            whole.canonicalize().ok().or_else(with_end).or_else(made)
+            let to_create = || real(&whole).filter(|_| certainty == Some(Certainty::Refused));
+            whole
+                .canonicalize()
+                .ok()
+                .or_else(with_extension)
+                .or_else(to_create)
         })
     }
 
-    /// What was refused for certain, where the script ended well all the same.
+    /// The paths that the system denied, also if the script has succeeded.
     pub fn refused(&self) -> Vec<DeniedPath> {
         self.with(|certainty| certainty == Certainty::Refused)
     }
 
-    /// What was refused, as far as the script says; the certain before the others.
+    /// The paths that the system denied, or else all paths that the script could not use.
     pub fn denied(&self) -> Vec<DeniedPath> {
         let refused = self.refused();
         if refused.is_empty() {
@@ -178,7 +182,7 @@ impl<'a> DenialScanner<'a> {
     }
 }
 
-/// The path with links resolved; of one that is not there, its folder's, if that is there.
+/// The path with links resolved. Of a path that does not exist, its folder is resolved.
 fn real(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().or_else(|| {
         let folder = path.parent()?.canonicalize().ok()?;
@@ -186,7 +190,8 @@ fn real(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Nobody means to write there; a shell that says `/bin/x: Permission denied` speaks of itself.
+/// Whether the path belongs to the system. A script does not write there: in the shell's message
+/// `/bin/x: Permission denied`, the path is the program that was not executed.
 fn is_of_system(path: &Path) -> bool {
     [
         "/usr", "/bin", "/sbin", "/lib", "/etc", "/opt", "/proc", "/sys", "/dev",
@@ -195,7 +200,7 @@ fn is_of_system(path: &Path) -> bool {
     .any(|folder| path.starts_with(folder))
 }
 
-/// Texts of a line that may be paths: what is in quotes, and words with a slash.
+/// The texts of a line that can be paths: quoted texts, and words with a slash.
 fn candidates(line: &str) -> impl Iterator<Item = &str> {
     let quoted = ['\'', '"', '`']
         .into_iter()
@@ -207,7 +212,7 @@ fn candidates(line: &str) -> impl Iterator<Item = &str> {
         // `path:12:5`, `path: Permission denied`.
         let text = text.split(':').next().unwrap_or_default();
         let text = text.trim_end_matches([']', '}']);
-        // The end of a sentence, and not of `../..`.
+        // The full stop of a sentence, but not the end of `../..`.
         let text = match text.strip_suffix('.') {
             Some(rest) if !rest.ends_with('.') => rest,
             _ => text,
@@ -224,7 +229,7 @@ mod tests {
 
     use super::{DenialScanner, DeniedPath, SandboxRules};
 
-    /// A project with a composed app, which may read `shared` and write in itself.
+    /// A project with a composed app. It can read `shared` and write in its own folder.
     fn project() -> (tempfile::TempDir, PathBuf, SandboxRules) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
@@ -253,11 +258,11 @@ mod tests {
         rules: &SandboxRules,
         lines: &[String],
     ) -> (Vec<DeniedPath>, Vec<DeniedPath>) {
-        let mut watch = DenialScanner::of(rules, &root.join(".out/us/app"));
+        let mut scanner = DenialScanner::of(rules, &root.join(".out/us/app"));
         for line in lines {
-            watch.line(line);
+            scanner.scan_line(line);
         }
-        (watch.refused(), watch.denied())
+        (scanner.refused(), scanner.denied())
     }
 
     #[test]

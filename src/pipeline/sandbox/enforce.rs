@@ -1,11 +1,11 @@
-//! Landlock: whether the kernel has it, and restricting this process by it.
+//! Landlock: whether the kernel supports it, and how this process restricts itself.
 
 #[cfg(target_os = "linux")]
 pub use linux::{enforce, support};
 #[cfg(not(target_os = "linux"))]
 pub use other::{enforce, support};
 
-/// Why scripts cannot be run in a sandbox here.
+/// The reason why this system cannot run scripts in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsupported(pub &'static str);
 
@@ -27,24 +27,25 @@ mod linux {
     use super::super::SandboxRules;
     use super::Unsupported;
 
-    /// What has to be enforced; every kernel with Landlock does.
-    const LEAST: ABI = ABI::V1;
+    /// The version that has to be enforced. Every kernel with Landlock supports it.
+    const REQUIRED: ABI = ABI::V1;
 
-    /// What is enforced where the kernel can: truncation and moves between folders too. Later
-    /// versions restrict devices and sockets, which are no files of a project.
-    const MOST: ABI = ABI::V3;
+    /// The version that is enforced where the kernel supports it. It also restricts truncation and
+    /// moves between folders. Later versions restrict devices and sockets, which are not files of a
+    /// project.
+    const BEST: ABI = ABI::V3;
 
     const MISSING: Unsupported = Unsupported(
-        "the kernel does not have it: it is older than Linux 5.13, was built without `CONFIG_SECURITY_LANDLOCK`, or a container's seccomp profile denies it",
+        "the kernel does not support Landlock: it is older than Linux 5.13, was built without `CONFIG_SECURITY_LANDLOCK`, or a container's seccomp profile blocks it",
     );
 
     const DISABLED: Unsupported = Unsupported(
-        "the kernel has it and it is not switched on: `landlock` is missing in the boot parameter `lsm=` or in `CONFIG_LSM`",
+        "the kernel has Landlock, but it is not enabled: add `landlock` to the boot parameter `lsm=` or to `CONFIG_LSM`",
     );
 
     /// Whether this kernel can restrict a script.
     pub fn support() -> Result<(), Unsupported> {
-        // Nothing is asked for, so nothing is restricted: only the status comes back.
+        // An empty rule set restricts nothing. The call only returns the status.
         let status = RestrictSelf::default().no_new_privs(false).apply();
         match status.map(|status| status.landlock) {
             Ok(LandlockStatus::Available { .. }) => Ok(()),
@@ -53,18 +54,18 @@ mod linux {
         }
     }
 
-    /// Restricts this thread, and every program that it becomes or starts, to the rules. There is
-    /// no way back.
+    /// Restricts this thread, and every program that it executes or starts, to the rules. The
+    /// restriction cannot be removed.
     pub fn enforce(rules: &SandboxRules) -> Result<(), String> {
         restrict(rules).map_err(|error| error.to_string())
     }
 
     fn restrict(rules: &SandboxRules) -> Result<(), RulesetError> {
-        let read = AccessFs::from_read(LEAST);
-        let all = AccessFs::from_all(MOST);
+        let read = AccessFs::from_read(REQUIRED);
+        let all = AccessFs::from_all(BEST);
         Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(LEAST))?
+            .handle_access(AccessFs::from_all(REQUIRED))?
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(all)?
             .create()?
@@ -81,7 +82,7 @@ mod linux {
     }
 
     impl Allow for RulesetCreated {
-        /// A path that is not there needs no rule.
+        /// Paths that do not exist are skipped.
         fn allow(
             self,
             paths: &[PathBuf],
@@ -97,14 +98,14 @@ mod other {
     use super::super::SandboxRules;
     use super::Unsupported;
 
-    const OTHER: Unsupported = Unsupported("only Linux has it");
+    const OTHER: Unsupported = Unsupported("Landlock is a feature of Linux");
 
     /// Whether this system can restrict a script.
     pub fn support() -> Result<(), Unsupported> {
         Err(OTHER)
     }
 
-    /// Nothing else than Linux restricts a script.
+    /// Fails: only Linux can restrict a script.
     pub fn enforce(_: &SandboxRules) -> Result<(), String> {
         Err(OTHER.to_string())
     }

@@ -1,9 +1,10 @@
-//! A script that can open only what its key knows: the proof that a key is complete.
+//! The sandbox: a script can open only the files that its key includes. So a script that succeeds
+//! has proved that its key is complete.
 //!
-//! Linux restricts a process from the inside (Landlock), and Rust runs nothing between `fork` and
-//! `exec` without `unsafe`. So a script is started through this program itself: the hidden command
-//! `__sandbox` reads the [`Rules`], restricts itself and becomes the script. What a script could
-//! not open is found in what it prints ([`denied`]).
+//! With Landlock, a Linux process restricts itself, and Rust cannot run code between `fork` and
+//! `exec` without `unsafe`. So a script is started through this program: the hidden command
+//! `__sandbox` reads the [`SandboxRules`], restricts itself and executes the script. The paths that
+//! the script was denied are found in its output ([`denied`]).
 
 mod denied;
 mod enforce;
@@ -29,11 +30,11 @@ use super::failure::Io;
 /// The command of this program that starts a script in its sandbox.
 pub const COMMAND: &str = "__sandbox";
 
-/// What one script may open, and the private folder in which it has its temporary files.
+/// The sandbox of one script: its rules, and a private folder for its temporary files.
 pub struct Sandbox {
-    /// The program that restricts itself and becomes the script.
+    /// This program, which restricts itself and executes the script.
     launcher: PathBuf,
-    /// What the script may open.
+    /// The paths that the script can open.
     pub rules: SandboxRules,
     private: TempDir,
 }
@@ -41,14 +42,14 @@ pub struct Sandbox {
 /// Why a script was not started.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum NotStarted {
-    /// The restriction could not be put on.
+    /// The restriction failed.
     Restrict(String),
-    /// The program could not be executed: the system's error number.
+    /// The program could not be executed. This is the system's error number.
     Execute(i32),
 }
 
 impl Sandbox {
-    /// Works out what the script may open and writes it down for the launcher.
+    /// Collects the rules of the script and writes them to a file for the launcher.
     pub fn new(
         launcher: &Path,
         scope: &ScriptScope,
@@ -61,9 +62,9 @@ impl Sandbox {
         let private = tempfile::Builder::new()
             .prefix("alokai-")
             .tempdir_in(&temporary)
-            .map_err(Io::at("make a folder in", &temporary))?;
+            .map_err(Io::at("create a folder in", &temporary))?;
         let own = private.path().join("tmp");
-        std::fs::create_dir(&own).map_err(Io::at("make the folder", &own))?;
+        std::fs::create_dir(&own).map_err(Io::at("create the folder", &own))?;
         let sandbox = Self {
             launcher: launcher.to_owned(),
             rules: SandboxRules::new(scope, &own, environment),
@@ -86,7 +87,7 @@ impl Sandbox {
         (self.launcher.clone(), arguments)
     }
 
-    /// Variables that lead tools to folders which they may write.
+    /// Environment variables that name writable folders for tools.
     pub fn variables(&self) -> Vec<(&'static str, PathBuf)> {
         let temporary = self.private.path().join("tmp");
         let cache = temporary.join("npm");
@@ -97,7 +98,7 @@ impl Sandbox {
         variables
     }
 
-    /// Why the launcher did not become the script, if it did not.
+    /// Why the launcher did not execute the script. None if it did.
     pub fn not_started(&self) -> Option<NotStarted> {
         let text = std::fs::read(self.rules_file().with_extension("failed")).ok()?;
         serde_json::from_slice(&text).ok()

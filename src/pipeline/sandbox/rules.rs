@@ -1,4 +1,4 @@
-//! What a script may open, as plain paths.
+//! The paths that a sandboxed script can open.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,38 +8,37 @@ use serde::{Deserialize, Serialize};
 use super::system;
 use crate::pipeline::context::ScriptEnvironment;
 
-/// What a script may open. Every path is absolute and has its links resolved; a folder stands for
-/// everything in it.
+/// The paths that a script can open. Every path is absolute, with links resolved. A folder stands
+/// for everything in it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SandboxRules {
-    /// Files and folders to read and to execute.
+    /// Files and folders that it can read and execute.
     pub read: Vec<PathBuf>,
-    /// Folders whose names may be listed.
+    /// Folders whose entries it can list.
     pub list: Vec<PathBuf>,
-    /// Files and folders to read, write, make and remove.
+    /// Files and folders that it can read, write, create and remove.
     pub write: Vec<PathBuf>,
 }
 
-/// What a script works on: its own folder, and everything else that its key is made of.
+/// The scope of a script: its own folder, and everything else that its key includes.
 #[derive(Debug, Clone)]
 pub struct ScriptScope {
     /// The project.
     pub project: PathBuf,
-    /// The script's own folder, which it may write.
+    /// The script's own folder, in which it can write.
     pub folder: PathBuf,
-    /// Files and folders that are in the key, outside of the own folder.
+    /// Files and folders of the key outside the script's own folder.
     pub readable: Vec<PathBuf>,
-    /// Folders whose `node_modules`, and those above, hold what is installed.
+    /// Folders whose `node_modules`, and those of the folders above, have the installed packages.
     pub installed: Vec<PathBuf>,
-    /// Folders of workspaces: a package manager looks for them and reads the `package.json` of
-    /// each.
+    /// Folders of workspace packages. A package manager reads the `package.json` of each.
     pub workspaces: Vec<PathBuf>,
-    /// A folder in which, and in all below it, names may be listed.
+    /// A folder that can be listed, with all folders below it.
     pub listed: Option<PathBuf>,
 }
 
-/// What package managers keep at the top of a project beside `node_modules`. Of a lock file the
-/// part that the script reaches is in its key.
+/// Files of package managers at the top of a project, beside `node_modules`. The key includes the
+/// part of a lock file that the script depends on.
 const INSTALLED: [&str; 9] = [
     ".yarn",
     ".pnp.cjs",
@@ -53,7 +52,7 @@ const INSTALLED: [&str; 9] = [
 ];
 
 impl SandboxRules {
-    /// What a script of this scope may open, with its private folder.
+    /// The rules of a script with this scope and this private folder.
     pub fn new(scope: &ScriptScope, private: &Path, environment: &ScriptEnvironment) -> Self {
         let mut read = BTreeSet::new();
         let mut list: BTreeSet<PathBuf> = scope.listed.iter().cloned().collect();
@@ -64,8 +63,8 @@ impl SandboxRules {
         }
         for path in &scope.readable {
             read.extend(path.canonicalize());
-            // A folder of the project whose files are in the key may be listed; the top may not,
-            // since that would allow it everywhere.
+            // A folder whose files are in the key can be listed. The project's root cannot, since
+            // that allows listing all folders below it.
             let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
             list.extend(folder.filter(|folder| !scope.project.starts_with(folder)));
         }
@@ -87,23 +86,23 @@ impl SandboxRules {
         }
     }
 
-    /// Whether the path may be read. Its links are resolved.
+    /// Whether the script can read the path, which has its links resolved.
     pub fn reads(&self, path: &Path) -> bool {
         holds(&self.read, path) || self.writes(path)
     }
 
-    /// Whether the path may be written. Its links are resolved.
+    /// Whether the script can write the path, which has its links resolved.
     pub fn writes(&self, path: &Path) -> bool {
         holds(&self.write, path)
     }
 
-    /// Whether the names in the folder may be listed. Its links are resolved.
+    /// Whether the script can list the folder, whose path has its links resolved.
     pub fn lists(&self, folder: &Path) -> bool {
         holds(&self.list, folder) || self.reads(folder)
     }
 }
 
-/// Whether the sorted list has the path or a folder above it.
+/// Whether the sorted list contains the path or a folder above it.
 fn holds(sorted: &[PathBuf], path: &Path) -> bool {
     let mut above = path.ancestors();
     above.any(|folder| {

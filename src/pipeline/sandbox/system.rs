@@ -1,9 +1,11 @@
-//! What every script may read that no key has: the system and the toolchain.
+//! The paths that every script can read although no key includes them: the system and the
+//! toolchain.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::pipeline::context::ScriptEnvironment;
+use crate::workspace::installed;
 
 /// Folders of the system.
 const SYSTEM: [&str; 16] = [
@@ -25,7 +27,7 @@ const SYSTEM: [&str; 16] = [
     "/run/systemd/resolve",
 ];
 
-/// Devices that are no files of anybody.
+/// Devices without stored content.
 pub const WRITABLE: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
@@ -37,8 +39,8 @@ pub const WRITABLE: [&str; 8] = [
     "/dev/pts",
 ];
 
-/// Where package managers and managers of Node versions keep programs and settings, below the
-/// home folder.
+/// Programs and settings of package managers and Node version managers, relative to the home
+/// folder.
 const AT_HOME: [&str; 29] = [
     ".npmrc",
     ".yarnrc",
@@ -71,7 +73,7 @@ const AT_HOME: [&str; 29] = [
     ".local/state/mise",
 ];
 
-/// Variables that name a folder or a file of the toolchain.
+/// Environment variables that name a folder or a file of the toolchain.
 const NAMED: [&str; 13] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -93,8 +95,8 @@ const PROGRAMS: [&str; 8] = [
     "node", "npm", "npx", "yarn", "pnpm", "bun", "corepack", "git",
 ];
 
-/// Paths of the system and of the toolchain, with links resolved. None of them holds the project
-/// or the home folder.
+/// The paths of the system and of the toolchain, with links resolved. None of them contains the
+/// project or the home folder.
 pub fn readable(project: &Path, environment: &ScriptEnvironment) -> BTreeSet<PathBuf> {
     let value = |name: &str| environment.all.get(name).map(PathBuf::from);
     let home = value("HOME").and_then(|home| home.canonicalize().ok());
@@ -116,7 +118,7 @@ pub fn readable(project: &Path, environment: &ScriptEnvironment) -> BTreeSet<Pat
             }
         }
     }
-    // A `PATH` may name anything, such as the home folder as a whole.
+    // `PATH` can name any folder, such as the home folder.
     let holds = |path: &Path| {
         project.starts_with(path) || home.as_ref().is_some_and(|home| home.starts_with(path))
     };
@@ -125,7 +127,8 @@ pub fn readable(project: &Path, environment: &ScriptEnvironment) -> BTreeSet<Pat
     paths
 }
 
-/// A folder of programs, and beside it what such programs load: `bin` has its `lib`.
+/// A folder of programs, and the folders beside it that its programs load files from: `lib` beside
+/// `bin`.
 fn beside(folder: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     if folder.ends_with("bin")
@@ -136,16 +139,13 @@ fn beside(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The package that a program belongs to, where it lies in one.
+/// The folder of the installed package that a program belongs to.
 fn package_of(program: &Path) -> Option<PathBuf> {
-    let in_modules = |folder: &&Path| {
-        let above = folder.parent().and_then(Path::file_name);
-        above.is_some_and(|name| name == "node_modules")
-    };
-    program.ancestors().find(in_modules).map(Path::to_owned)
+    let innermost = installed::packages(program).pop()?;
+    Some(innermost.folder)
 }
 
-/// The folder, or, where the project lies in it, everything in it beside the project.
+/// Adds the folder. If it contains the project, everything in it except the project is added.
 fn around(folder: &Path, project: &Path, paths: &mut BTreeSet<PathBuf>) {
     let Ok(real) = folder.canonicalize() else {
         return;

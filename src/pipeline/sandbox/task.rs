@@ -1,20 +1,21 @@
-//! The scope of a task's script: its folder, and the files that its key was made of.
+//! The scope of a task's script: its folder, and the files that its key includes.
 
 use std::path::{Path, PathBuf};
 
 use super::ScriptScope;
 use crate::plan::{Plan, Task, TaskId};
 
-/// What of a project was written by a task that others read from.
+/// The result of a task on which another task depends.
 pub struct UpstreamResult {
-    /// Where it lies.
+    /// The folder of the result.
     pub folder: PathBuf,
-    /// Files in it that the task made; none where that is not known, which means all of them.
+    /// The files that the task has written. None where they are not known; then the whole folder
+    /// is granted.
     pub made: Option<Vec<String>>,
 }
 
-/// The scope of a task whose script runs in `folder`. Files are granted one by one, so that a file
-/// beside them that is in no key stays out of reach.
+/// The scope of a task whose script runs in `folder`. Files are granted one by one, so that the
+/// script cannot read a file beside them that is not in its key.
 pub fn of_task(
     plan: &Plan,
     id: TaskId,
@@ -37,7 +38,7 @@ pub fn of_task(
     for path in plan.readable_files(id) {
         scope.add(path);
     }
-    // Of what counts when it is opened, the sandbox lets through what the task is expected to read.
+    // Files that are part of the key only once the script opens them.
     let optional = plan.optional_files(id, folder).into_iter();
     for file in optional.filter(|file| file.name.starts_with("../")) {
         scope.add(file.place);
@@ -50,7 +51,7 @@ pub fn of_task(
         let folder = result.folder.canonicalize().unwrap_or(result.folder);
         for path in made {
             let path = folder.join(path);
-            // A link out of the folder is no part of what was made there.
+            // A link to a file outside the folder does not belong to the result.
             if path
                 .canonicalize()
                 .is_ok_and(|real| real.starts_with(&folder))
@@ -63,7 +64,7 @@ pub fn of_task(
 }
 
 impl ScriptScope {
-    /// Adds a file; beside the `package.json` of a package lies what is installed for it.
+    /// Adds a file. With the `package.json` of a package, its installed packages are added too.
     fn add(&mut self, path: PathBuf) {
         if path.is_dir() {
             return;
@@ -77,8 +78,8 @@ impl ScriptScope {
     }
 }
 
-/// Folders in which a package manager lists names before it runs anything, with all below them:
-/// bun in every folder above its own, Yarn 1 in the project.
+/// The folder that a package manager lists, with all folders below it, before it runs a script.
+/// Bun lists every folder above its own, Yarn 1 lists the project.
 fn listed(project: &Path, task: &Task) -> Option<PathBuf> {
     match task.command.first().map(String::as_str) {
         Some("bun") => Some("/".into()),

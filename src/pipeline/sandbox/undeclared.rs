@@ -1,4 +1,4 @@
-//! What is said of paths that a sandbox has refused: which they are, and what declares each.
+//! Messages about paths that a sandbox has denied: the paths, and how to declare each.
 
 use std::path::{Path, PathBuf};
 
@@ -7,46 +7,47 @@ use miette::Diagnostic;
 use super::DeniedPath;
 use crate::pipeline::failure::quote;
 
-/// How many paths are named.
+/// The largest number of paths in a message.
 const SHOWN: usize = 5;
 
-/// A script ended with an error and could not open something that its key does not have.
+/// A script failed after it was denied a path that its key does not include.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("`{command}` {ended} in its sandbox, in `{}`: {}\n{}", folder.display(), self.refused(), quote(tail))]
-#[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", self.mends(), log.display()))]
+#[error("`{command}` {ended} in `{}`; its sandbox denied {}\n{}", folder.display(), self.denials(), quote(tail))]
+#[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", self.remedies(), log.display()))]
 pub struct Undeclared {
-    /// As typed.
+    /// The command line.
     pub command: String,
     /// The project.
     pub project: PathBuf,
-    /// Where the script ran.
+    /// The folder in which the script ran.
     pub folder: PathBuf,
-    /// Such as `exited with code 1`.
+    /// How the script ended, such as `exited with code 1`.
     pub ended: String,
-    /// What it could not open.
+    /// The paths that the sandbox has denied.
     pub denied: Vec<DeniedPath>,
-    /// Its last lines.
+    /// The last lines of its output.
     pub tail: Vec<String>,
-    /// Everything that it printed.
+    /// The file with its complete output.
     pub log: PathBuf,
 }
 
 impl Undeclared {
-    fn refused(&self) -> String {
+    fn denials(&self) -> String {
         let one = |denied: &DeniedPath| {
-            let doing = if denied.is_write { "write" } else { "read" };
-            format!(
-                "it may not {doing} `{}`",
-                display(&self.project, &denied.path)
-            )
+            let doing = if denied.is_write {
+                "writing"
+            } else {
+                "reading"
+            };
+            format!("{doing} `{}`", display(&self.project, &denied.path))
         };
         self.list(", ", one)
     }
 
-    fn mends(&self) -> String {
+    fn remedies(&self) -> String {
         let one = |denied: &DeniedPath| {
             let path = display(&self.project, &denied.path);
-            format!("`{path}`: {}", mend(&self.project, &self.folder, denied))
+            format!("`{path}`: {}", remedy(&self.project, &self.folder, denied))
         };
         self.list("; ", one)
     }
@@ -60,7 +61,7 @@ impl Undeclared {
     }
 }
 
-/// What is said of paths that a script was refused and went on without.
+/// Notices about paths that the sandbox has denied to a script that succeeded.
 pub fn notices<'a>(
     project: &'a Path,
     folder: &'a Path,
@@ -68,54 +69,56 @@ pub fn notices<'a>(
 ) -> impl Iterator<Item = String> {
     denied.iter().take(SHOWN).map(move |denied| {
         format!(
-            "its sandbox refused it `{}`, and it went on without; {}",
+            "the sandbox denied access to `{}`, and the script continued without it; {}",
             display(project, &denied.path),
-            mend(project, folder, denied)
+            remedy(project, folder, denied)
         )
     })
 }
 
-/// What brings a path into the key of the script in `folder`, or why nothing does.
-fn mend(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
+/// How to bring a path into the key of the script in `folder`, or why that is not possible.
+fn remedy(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
     let own = display(project, folder);
     let Ok(inside) = denied.path.strip_prefix(project) else {
         return if denied.is_write {
-            format!("scripts write in their own folder, `{own}`, and below `TMPDIR`")
+            format!("a script can write only in its own folder, `{own}`, and in `TMPDIR`")
         } else {
-            "it lies outside of the project, so no key can hold it: bring it into the project and declare it there".into()
+            "it is outside the project, so it cannot be part of a key: move it into the project and declare it there".into()
         };
     };
     let shown = inside.display();
     if denied.is_write {
-        return format!("scripts write in their own folder, `{own}`, and below `TMPDIR`");
+        return format!("a script can write only in its own folder, `{own}`, and in `TMPDIR`");
     }
     if inside.as_os_str().is_empty() {
-        return "no key has the names of everything in the project: read a folder that `build.globalDependencies` names".into();
+        return "a key does not include the list of all files of the project: list only a folder that `build.globalDependencies` names".into();
     }
     let mut parts = inside.iter().filter_map(|part| part.to_str());
     match (parts.next(), parts.next(), parts.next()) {
         (Some(".git"), ..) => {
-            "it is git's own; give the script what it needs as a variable that `build.env` names"
+            "it belongs to git: pass the script what it needs in a variable that `build.env` names"
                 .into()
         }
-        (Some(".alokai"), ..) => "it is alokai's own; no script may depend on it".into(),
+        (Some(".alokai"), ..) => "it belongs to alokai, and a script must not depend on it".into(),
         (Some(".out"), Some(store), app) => {
             let is_own = folder.starts_with(project.join(".out").join(store));
             match app.filter(|_| is_own) {
                 Some(app) => format!(
-                    "`{app}` is an app beside this one that is not built before it, so nothing of it is in the key"
+                    "it belongs to the app `{app}`, which is not built before this one, so the key does not include it"
                 ),
                 None => {
-                    format!("it belongs to the store `{store}`; a build sees its own store alone")
+                    format!(
+                        "it belongs to the store `{store}`, and a build can read only its own store"
+                    )
                 }
             }
         }
         (Some("apps"), Some("stores"), _) => {
-            "it is a source of a store; scripts read what is composed of it, in their own folder"
+            "it is a source file of a store: read the composed file in the script's own folder"
                 .into()
         }
         (Some("apps"), Some(app), _) => format!(
-            "it is a source of the base app `{app}`; scripts read what is composed of it, in `../{app}` where that app is built before"
+            "it is a source file of the base app `{app}`: read the composed file in `../{app}`, which is possible if that app is built first"
         ),
         _ => {
             if let Some(name) = package(project, &denied.path) {
@@ -129,14 +132,14 @@ fn mend(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
     }
 }
 
-/// A path relative to the project, or as it is.
+/// The path relative to the project, or the unchanged path if it is outside.
 fn display(project: &Path, path: &Path) -> String {
     let inside = path.strip_prefix(project).ok();
     let inside = inside.filter(|inside| !inside.as_os_str().is_empty());
     inside.unwrap_or(path).display().to_string()
 }
 
-/// The workspace package that a file of the project lies in.
+/// The name of the workspace package that a file of the project belongs to.
 fn package(project: &Path, path: &Path) -> Option<String> {
     let above = path
         .ancestors()
@@ -147,6 +150,6 @@ fn package(project: &Path, path: &Path) -> Option<String> {
         let package: serde_json::Value = serde_json::from_slice(&text).ok()?;
         Some(package.get("name")?.as_str()?.to_owned())
     });
-    // The outermost: what is installed for a package lies in it.
+    // The outermost manifest, since a package contains the packages that are installed for it.
     names.last()
 }
