@@ -51,7 +51,8 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
             break;
         }
         assert!(
-            run.stderr.contains("is damaged: its content is"),
+            run.stderr
+                .contains("does not match its descriptor: the digest of its content is"),
             "{}",
             run.stderr
         );

@@ -280,7 +280,8 @@ impl Steps {
         history.extend(
             self.history
                 .iter()
-                .map(|step| json!({ "created": created, "created_by": step.created_by, "empty_layer": true })),
+                .map(|step| format!("{} # alokai", step.created_by))
+                .map(|step| json!({ "created": created, "created_by": step, "empty_layer": true })),
         );
         history.extend(packed.iter().map(|(part, _)| {
             let what = match part {
