@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! store   the words: ids, apps, stores and their tree
+//! disk    replacing files whole, removing them, telling whether they have changed
 //! files   a tree of files: the working tree, or a commit's
 //! config  alokai.config.json and the folders → Project
 //! git     revision, dirty paths, the index, trees of commits, history of paths
@@ -27,6 +28,7 @@ pub mod cache;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod event;
 pub mod files;

@@ -6,7 +6,7 @@ use super::answer;
 use super::arguments::{ChangedOptions, Global, Matrix, SINCE, Select};
 use super::environment::{self, tell};
 use super::run::document;
-use crate::compare::{self, Changed, Comparison};
+use crate::compare::{self, ChangedStore, Comparison};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
@@ -45,15 +45,16 @@ pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError
     }
 }
 
-fn list(stores: &[Changed], with_files: bool) -> Value {
+fn list(stores: &[ChangedStore], with_files: bool) -> Value {
     if with_files {
         return json!(stores);
     }
-    let short = |store: &Changed| json!({ "storeId": store.store_id, "reasons": store.reasons });
+    let short =
+        |store: &ChangedStore| json!({ "storeId": store.store_id, "reasons": store.reasons });
     stores.iter().map(short).collect()
 }
 
-fn of_matrix(matrix: Matrix, stores: &[Changed]) -> Value {
+fn of_matrix(matrix: Matrix, stores: &[ChangedStore]) -> Value {
     let ids: Vec<_> = stores.iter().map(|store| &store.store_id).collect();
     match matrix {
         Matrix::Github => {

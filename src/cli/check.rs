@@ -15,7 +15,7 @@ use crate::git::Repository;
 pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
     // A project that cannot be read is what this command is for.
     let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
-    let compare::Checked {
+    let compare::CheckReport {
         findings,
         unchecked,
     } = compare::check(&root)?;

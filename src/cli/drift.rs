@@ -1,6 +1,5 @@
 //! `store drift`.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -12,6 +11,7 @@ use super::show::Page;
 use super::{Error, answer, environment, project};
 use crate::compare::{self, Drift, Override, Standing};
 use crate::config::{Project, nearest};
+use crate::disk::write_atomically;
 use crate::error::Error as AnyError;
 use crate::git::Commit;
 use crate::store::Store;
@@ -168,7 +168,8 @@ fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError
     let Some(content) = &merged.content else {
         return answer(&format!("{}: nothing to take over\n", merged.file));
     };
-    write(&project.root.join(&merged.file), content)?;
+    let path = project.root.join(&merged.file);
+    write_atomically(&path, content).map_err(|source| Error::Write { path, source })?;
     if merged.conflicts > 0 {
         return Err(Error::Conflicts {
             path: merged.file,
@@ -180,22 +181,4 @@ fn merge(global: &Global, project: &Project, path: &Path) -> Result<(), AnyError
         "{}: merged; look at it and commit it\n",
         merged.file
     ))
-}
-
-/// Replaces a file whole, with the permissions it has.
-fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mode = path.metadata().map_err(failed)?.permissions().mode();
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    std::io::Write::write_all(&mut file, content).map_err(failed)?;
-    let permissions = std::fs::Permissions::from_mode(mode);
-    file.as_file()
-        .set_permissions(permissions)
-        .map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::answer_bytes;
 use super::environment::{self, Display};
-use crate::compare::{Line, LineKind};
+use crate::compare::{PatchLine, PatchLineKind};
 use crate::error::Error as AnyError;
 use crate::git::Repository;
 
@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// Adds text in the colour of such a line.
-    pub fn coloured(&mut self, kind: LineKind, text: &str) {
+    pub fn coloured(&mut self, kind: PatchLineKind, text: &str) {
         self.styled(colour(kind), text.as_bytes());
     }
 
@@ -67,7 +67,7 @@ impl Page {
     }
 
     /// Adds a patch.
-    pub fn patch(&mut self, lines: &[Line]) {
+    pub fn patch(&mut self, lines: &[PatchLine]) {
         for line in lines {
             let colour = colour(line.kind);
             // Line by line, and never over its end: pagers and terminals want it so.
@@ -101,12 +101,12 @@ impl Page {
     }
 }
 
-fn colour(kind: LineKind) -> &'static str {
+fn colour(kind: PatchLineKind) -> &'static str {
     match kind {
-        LineKind::Header => BOLD,
-        LineKind::Hunk => CYAN,
-        LineKind::Added => GREEN,
-        LineKind::Removed => RED,
-        LineKind::Context => "",
+        PatchLineKind::Header => BOLD,
+        PatchLineKind::Hunk => CYAN,
+        PatchLineKind::Added => GREEN,
+        PatchLineKind::Removed => RED,
+        PatchLineKind::Context => "",
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An own drawing: the one of git's library gives a file that was only added a line removed.
 
-use crate::compare::{FileDiff, LineKind};
+use crate::compare::{FileDiff, PatchLineKind};
 
 use super::show::Page;
 
@@ -46,8 +46,8 @@ pub fn stat(files: &[FileDiff], columns: usize, page: &mut Page) {
         let (plus, minus) = bars(added, removed, most, graph);
         if plus + minus > 0 {
             page.plain(" ");
-            page.coloured(LineKind::Added, &"+".repeat(plus));
-            page.coloured(LineKind::Removed, &"-".repeat(minus));
+            page.coloured(PatchLineKind::Added, &"+".repeat(plus));
+            page.coloured(PatchLineKind::Removed, &"-".repeat(minus));
         }
         page.plain("\n");
     }

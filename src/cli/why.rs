@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::arguments::{Global, WhyOptions};
 use super::run::document;
 use super::{answer, environment, project};
-use crate::compare::{self, Layer, Why};
+use crate::compare::{self, LayerAnswer, Why};
 use crate::config::FILE;
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
@@ -68,7 +68,7 @@ fn text(why: &Why) -> String {
     out
 }
 
-fn line(out: &mut String, verb: &str, layer: &Layer) {
+fn line(out: &mut String, verb: &str, layer: &LayerAnswer) {
     let _ = writeln!(
         out,
         "  {verb} {}: {}",

@@ -14,9 +14,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::snapshot::{is_absent, repository};
-use super::{Error, Snapshot};
+use super::{Error, ProjectSnapshot};
 use crate::config::{BaseApp, Project};
-use crate::overlay::{Entry, Layer, Layers, Owner, View};
+use crate::overlay::{Entry, Layer, Layers, Owner, UnitLayers};
 use crate::store::{AppName, Store, StoreId};
 use crate::workspace::PackageManager;
 
@@ -34,7 +34,7 @@ pub struct Comparison {
 /// Why a store is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Reason {
+pub enum ChangeReason {
     /// A file of the store itself, or its own settings.
     StoreChanged,
     /// A file of the base apps or of an ancestor that this store does not override.
@@ -48,20 +48,20 @@ pub enum Reason {
 /// A store that a change touches.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Changed {
+pub struct ChangedStore {
     /// The store.
     pub store_id: StoreId,
-    /// Why, in the order of [`Reason`].
-    pub reasons: BTreeSet<Reason>,
+    /// Why, in the order of [`ChangeReason`].
+    pub reasons: BTreeSet<ChangeReason>,
     /// Composed files that differ.
-    pub files: Vec<Change>,
+    pub files: Vec<ChangedPath>,
     /// Files beside the composition that count: the lock file, global dependencies.
     pub dependencies: BTreeSet<String>,
 }
 
 /// A composed path that differs.
 #[derive(Debug, Clone, Serialize)]
-pub struct Change {
+pub struct ChangedPath {
     /// The app.
     pub app: AppName,
     /// Relative to the app.
@@ -77,9 +77,9 @@ pub struct Change {
 
 /// The answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ChangedStores {
     /// The stores that differ, parents before children.
-    pub stores: Vec<Changed>,
+    pub stores: Vec<ChangedStore>,
     /// Every deployable store, in the same order.
     pub deployable: Vec<StoreId>,
     /// What people should know of it.
@@ -87,15 +87,15 @@ pub struct Answer {
 }
 
 /// The deployable stores of the project in `root` that differ.
-pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
+pub fn changed(root: &Path, comparison: &Comparison) -> Result<ChangedStores, Error> {
     let globs = globs(&comparison.global_dependencies)?;
     let repository = repository(root)?;
     let objects = repository.objects();
-    let at = |revision: &str| Snapshot::commit(root, &repository, &objects, revision);
+    let at = |revision: &str| ProjectSnapshot::commit(root, &repository, &objects, revision);
     let old_tree = repository.tree(&objects, &comparison.since)?;
     let new = match &comparison.to {
         Some(revision) => at(revision)?,
-        None => Snapshot::working_tree(root, &repository)?,
+        None => ProjectSnapshot::working_tree(root, &repository)?,
     };
     let mut notices = Vec::new();
     let old = match at(&comparison.since) {
@@ -115,25 +115,25 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
         }
         Err(error) => return Err(error),
     };
-    let compared = Compared::new(old.as_ref(), &new)?;
+    let compared = ComparedLayers::new(old.as_ref(), &new)?;
     let paths = repository.changed_paths(&old_tree, new.tree.as_ref())?;
     let stores: Vec<&Store> = new.project.stores.deployables().collect();
     let sides = [Some(&new), old.as_ref()];
     let lock_files: BTreeSet<&str> = sides.into_iter().flatten().flat_map(lock_files).collect();
-    let found: Vec<Changed> = stores
+    let found: Vec<ChangedStore> = stores
         .par_iter()
         .map(|store| {
             let mut files = Vec::new();
             for app in compared.apps(store) {
                 compared.unit(store, &app, &mut files)?;
             }
-            let mut reasons: BTreeSet<Reason> = files
+            let mut reasons: BTreeSet<ChangeReason> = files
                 .iter()
-                .map(|change: &Change| {
+                .map(|change: &ChangedPath| {
                     if change.by_store {
-                        Reason::StoreChanged
+                        ChangeReason::StoreChanged
                     } else {
-                        Reason::AncestorChanged
+                        ChangeReason::AncestorChanged
                     }
                 })
                 .collect();
@@ -145,16 +145,16 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
             }
             for path in &paths {
                 let reason = if lock_files.contains(path.as_str()) {
-                    Reason::PackageLockChanged
+                    ChangeReason::PackageLockChanged
                 } else if globs.is_match(path) || packages.iter().any(|it| path.starts_with(it)) {
-                    Reason::GlobalDependenciesChanged
+                    ChangeReason::GlobalDependenciesChanged
                 } else {
                     continue;
                 };
                 reasons.insert(reason);
                 dependencies.insert(path.clone());
             }
-            Ok(Changed {
+            Ok(ChangedStore {
                 store_id: store.id.clone(),
                 reasons,
                 files,
@@ -163,7 +163,7 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<Answer, Error> {
         })
         .collect::<Result<_, Error>>()?;
     let listed = found.into_iter().filter(|store| !store.reasons.is_empty());
-    Ok(Answer {
+    Ok(ChangedStores {
         deployable: stores.iter().map(|store| store.id.clone()).collect(),
         stores: listed.collect(),
         notices,
@@ -190,7 +190,7 @@ fn globs(globs: &[String]) -> Result<GlobSet, Error> {
 }
 
 /// Names of the lock files that the package manager of this side may read.
-fn lock_files(side: &Snapshot) -> Vec<&'static str> {
+fn lock_files(side: &ProjectSnapshot) -> Vec<&'static str> {
     let root = &side.project.root;
     let field = side.project.package.package_manager.as_deref();
     match PackageManager::detect(side.files(), root, field) {
@@ -213,17 +213,17 @@ fn package_folders(project: &Project, store: &Store) -> BTreeSet<String> {
 }
 
 /// Both sides' layers, and the paths in which each layer differs.
-struct Compared<'a> {
-    old: Option<&'a Snapshot>,
-    new: &'a Snapshot,
+struct ComparedLayers<'a> {
+    old: Option<&'a ProjectSnapshot>,
+    new: &'a ProjectSnapshot,
     old_layers: Layers,
     new_layers: Layers,
     differing: HashMap<(Owner, AppName), Vec<Arc<str>>>,
 }
 
-impl<'a> Compared<'a> {
-    fn new(old: Option<&'a Snapshot>, new: &'a Snapshot) -> Result<Self, Error> {
-        let deployables = |snapshot: &'a Snapshot| -> Vec<&'a Store> {
+impl<'a> ComparedLayers<'a> {
+    fn new(old: Option<&'a ProjectSnapshot>, new: &'a ProjectSnapshot) -> Result<Self, Error> {
+        let deployables = |snapshot: &'a ProjectSnapshot| -> Vec<&'a Store> {
             snapshot.project.stores.deployables().collect()
         };
         // What cannot be composed in the past can be mended only by a later commit: such a path
@@ -271,7 +271,7 @@ impl<'a> Compared<'a> {
     }
 
     /// The store as it was, if it was deployable.
-    fn before(&self, store: &Store) -> Option<(&'a Snapshot, &'a Store)> {
+    fn before(&self, store: &Store) -> Option<(&'a ProjectSnapshot, &'a Store)> {
         let old = self.old?;
         let before = old.project.stores.get(store.id.as_str())?;
         before.deployment.as_ref()?;
@@ -289,7 +289,12 @@ impl<'a> Compared<'a> {
     }
 
     /// Adds what differs in one app of the store.
-    fn unit(&self, store: &Store, app: &AppName, changes: &mut Vec<Change>) -> Result<(), Error> {
+    fn unit(
+        &self,
+        store: &Store,
+        app: &AppName,
+        changes: &mut Vec<ChangedPath>,
+    ) -> Result<(), Error> {
         let before = self.before(store);
         let old_app = before.and_then(|(old, before)| app_of(&old.project, before, app));
         let new_app = app_of(&self.new.project, store, app);
@@ -342,14 +347,14 @@ impl<'a> Compared<'a> {
             if alike(was.as_ref(), is.as_ref()) {
                 continue;
             }
-            let giver = |view: Option<&View>, entry: Option<&Entry>| {
+            let giver = |view: Option<&UnitLayers>, entry: Option<&Entry>| {
                 Some(view?.layers[entry?.winner()].owner.clone())
             };
             let (from, to) = (
                 giver(old.as_ref(), was.as_ref()),
                 giver(new.as_ref(), is.as_ref()),
             );
-            let dropped_by_own = |view: Option<&View>| {
+            let dropped_by_own = |view: Option<&UnitLayers>| {
                 let origin = view.and_then(|view| view.dropped_by(&path));
                 origin.is_some_and(|origin| origin.store == store.id)
             };
@@ -357,7 +362,7 @@ impl<'a> Compared<'a> {
                 || from.as_ref() == Some(&own)
                 || to.as_ref() == Some(&own)
                 || dropped_by_own(old.as_ref()) != dropped_by_own(new.as_ref());
-            changes.push(Change {
+            changes.push(ChangedPath {
                 app: app.clone(),
                 path: path.to_string(),
                 old: from,
@@ -399,7 +404,7 @@ fn difference(old: Option<&Arc<Layer>>, new: Option<&Arc<Layer>>) -> Vec<Arc<str
 
 /// An entry of the past. A file that could not be edited then could not be composed, and
 /// differs from every one that can be.
-fn past(view: &View, path: &str) -> Result<Option<Entry>, Error> {
+fn past(view: &UnitLayers, path: &str) -> Result<Option<Entry>, Error> {
     match view.entry(path) {
         Err(crate::overlay::Error::Rewrite { .. }) => Ok(None),
         other => Ok(other?),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::patch::{Difference, Patch, Version};
+use super::patch::{FileDifference, FileVersion, Patch};
 use super::snapshot::{is_absent, repository};
-use super::{Error, Snapshot};
+use super::{Error, ProjectSnapshot};
 use crate::config::{Project, nearest};
 use crate::git::Repository;
-use crate::overlay::{Composer, Composition, ContentId, Entry, Lister, Owner};
+use crate::overlay::{Composer, Composition, ContentId, Entry, LayerReader, Owner};
 use crate::store::{AppName, Store};
 
 /// Bytes of the largest file whose lines are compared. Of a larger one nothing is read: it counts
@@ -67,7 +67,7 @@ pub struct FileDiff {
 }
 
 /// Both sides' compositions, by app.
-type Side = BTreeMap<AppName, Composition>;
+type CompositionsByApp = BTreeMap<AppName, Composition>;
 
 /// Compares two stores as they are; `app` leaves only one app.
 pub fn between_stores(
@@ -77,7 +77,7 @@ pub fn between_stores(
     app: Option<&str>,
 ) -> Result<Diff, Error> {
     let around = Repository::around(&project.root)?;
-    let lister = Lister::new(&project.root, around.as_ref())?;
+    let lister = LayerReader::new(&project.root, around.as_ref())?;
     let mut compositions = Composer::new(project, &lister).compose(&[a, b])?;
     let second = compositions.split_off(project.apps_of(a).count());
     let names = (a.id.to_string(), b.id.to_string());
@@ -94,14 +94,14 @@ pub fn across_revisions(
 ) -> Result<Diff, Error> {
     let repository = repository(root)?;
     let objects = repository.objects();
-    let at = |revision| Snapshot::commit(root, &repository, &objects, revision);
+    let at = |revision| ProjectSnapshot::commit(root, &repository, &objects, revision);
     let old = match at(since) {
         Err(error) if is_absent(&error) => None,
         other => Some(other?),
     };
     let new = match to {
         Some(to) => at(to)?,
-        None => Snapshot::working_tree(root, &repository)?,
+        None => ProjectSnapshot::working_tree(root, &repository)?,
     };
     let before = old.as_ref().map(|old| compose(old, store)).transpose()?;
     let (before, after) = (before.flatten(), compose(&new, store)?);
@@ -135,8 +135,8 @@ pub fn across_revisions(
 
 fn compare(
     names: (String, String),
-    old: &Side,
-    new: &Side,
+    old: &CompositionsByApp,
+    new: &CompositionsByApp,
     app: Option<&str>,
 ) -> Result<Diff, Error> {
     if let Some(app) = app {
@@ -166,13 +166,13 @@ fn compare(
     })
 }
 
-fn side(compositions: Vec<Composition>) -> Side {
+fn side(compositions: Vec<Composition>) -> CompositionsByApp {
     let by_app = compositions.into_iter();
     by_app.map(|it| (it.unit.app.clone(), it)).collect()
 }
 
 /// The store as the snapshot has it; nothing where it was not deployable.
-fn compose(snapshot: &Snapshot, store: &str) -> Result<Option<Side>, Error> {
+fn compose(snapshot: &ProjectSnapshot, store: &str) -> Result<Option<CompositionsByApp>, Error> {
     let then = snapshot.project.stores.get(store);
     let then = then.filter(|store| store.deployment.is_some());
     then.map(|store| Ok(side(snapshot.composer().compose(&[store])?)))
@@ -183,7 +183,7 @@ fn compose(snapshot: &Snapshot, store: &str) -> Result<Option<Side>, Error> {
 fn versions(
     composition: &Composition,
     other: Option<&Composition>,
-    into: &mut Vec<Version>,
+    into: &mut Vec<FileVersion>,
 ) -> Result<(), Error> {
     let same = |path: &Arc<str>, entry: &Entry| {
         let other = other.and_then(|other| other.entries.get(path));
@@ -205,7 +205,7 @@ fn versions(
         } else {
             entry.read().map_err(failed)?
         };
-        into.push(Version {
+        into.push(FileVersion {
             path,
             mode: entry.mode(),
             content,
@@ -221,7 +221,7 @@ fn stand_in(id: ContentId) -> Vec<u8> {
     format!("\0{id}").into_bytes()
 }
 
-fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
+fn explain(file: &FileDifference, old: &CompositionsByApp, new: &CompositionsByApp) -> FileDiff {
     let before = find(old, &file.old).filter(|_| file.status != 'A');
     let after = find(new, &file.new).filter(|_| file.status != 'D');
     let owner = |found: &Option<(&Composition, &Entry)>| {
@@ -253,11 +253,11 @@ fn explain(file: &Difference, old: &Side, new: &Side) -> FileDiff {
 /// What gives the difference: the nearer of the two layers, or the rule without which there
 /// would be none.
 fn because(
-    file: &Difference,
+    file: &FileDifference,
     before: Option<(&Composition, &Entry)>,
     after: Option<(&Composition, &Entry)>,
-    old: &Side,
-    new: &Side,
+    old: &CompositionsByApp,
+    new: &CompositionsByApp,
 ) -> String {
     match (before, after) {
         (Some(before), Some(after)) => {
@@ -304,7 +304,7 @@ fn name<'a>((composition, entry): (&'a Composition, &Entry)) -> &'a Owner {
     &composition.layers[entry.winner()]
 }
 
-fn find<'a>(side: &'a Side, path: &str) -> Option<(&'a Composition, &'a Entry)> {
+fn find<'a>(side: &'a CompositionsByApp, path: &str) -> Option<(&'a Composition, &'a Entry)> {
     let (app, path) = path.split_once('/')?;
     let composition = side.iter().find(|(name, _)| name.as_str() == app)?.1;
     Some((composition, composition.entries.get(path)?))

@@ -12,13 +12,13 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
-pub use changed::{Answer, Change, Changed, Comparison, Reason, changed};
-pub use check::{CODES, Checked, Code, Finding, check};
+pub use changed::{ChangeReason, ChangedPath, ChangedStore, ChangedStores, Comparison, changed};
+pub use check::{CODES, CheckReport, Finding, FindingCode, check};
 pub use diff::{Diff, FileDiff, across_revisions, between_stores};
-pub use drift::{Drift, Merge, Override, Standing, drift, merge};
-pub use patch::{Difference, Line, LineKind, Patch, Version};
-pub use snapshot::Snapshot;
-pub use why::{Layer, Why, composed_path, why};
+pub use drift::{Drift, MergedOverride, Override, Standing, drift, merge};
+pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
+pub use snapshot::ProjectSnapshot;
+pub use why::{LayerAnswer, Why, composed_path, why};
 
 use crate::config::{self, Project};
 use crate::overlay::Owner;

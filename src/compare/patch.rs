@@ -12,7 +12,7 @@ use super::Error;
 
 /// A file of one side.
 #[derive(Debug, Clone)]
-pub struct Version {
+pub struct FileVersion {
     /// With `/`.
     pub path: String,
     /// Git's mode, in octal.
@@ -25,7 +25,7 @@ pub struct Version {
 
 /// How a file differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct FileDifference {
     /// Git's letter: `A`, `D`, `M`, `R`, `T`.
     pub status: char,
     /// Its path before; the same as `new` but for renames.
@@ -48,16 +48,16 @@ pub struct Difference {
 
 /// One line of a patch.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct PatchLine {
     /// What it is.
-    pub kind: LineKind,
+    pub kind: PatchLineKind,
     /// With its sign and its end.
     pub text: Vec<u8>,
 }
 
 /// What a line of a patch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LineKind {
+pub enum PatchLineKind {
     /// Names and modes.
     Header,
     /// Where a hunk lies.
@@ -74,24 +74,24 @@ pub enum LineKind {
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
     /// The files, by path.
-    pub files: Vec<Difference>,
+    pub files: Vec<FileDifference>,
     /// A patch that `git apply` takes; binary files are not in it.
-    pub lines: Vec<Line>,
+    pub lines: Vec<PatchLine>,
 }
 
 impl Patch {
     /// Compares. Files that are the same on both sides may be left out.
-    pub fn between(old: &[Version], new: &[Version]) -> Result<Self, Error> {
+    pub fn between(old: &[FileVersion], new: &[FileVersion]) -> Result<Self, Error> {
         make(old, new).map_err(|source| Error::Patch { source })
     }
 }
 
-fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
+fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> {
     let odb = Odb::new()?;
     // Objects live in memory, and only as long as this comparison.
     odb.add_new_mempack_backend(1)?;
     let repository = Repository::from_odb(odb)?;
-    let sizes = |versions: &[Version]| -> HashMap<String, u64> {
+    let sizes = |versions: &[FileVersion]| -> HashMap<String, u64> {
         let sizes = versions.iter().map(|it| (it.path.clone(), it.size));
         sizes.collect()
     };
@@ -128,7 +128,7 @@ fn make(old: &[Version], new: &[Version]) -> Result<Patch, git2::Error> {
             repository.find_blob(delta.new_file().id()).ok(),
         );
         let (old, new) = (path(&delta.old_file()), path(&delta.new_file()));
-        files.push(Difference {
+        files.push(FileDifference {
             status,
             old_size: old_sizes.get(&old).copied().filter(|_| status != 'A'),
             new_size: new_sizes.get(&new).copied().filter(|_| status != 'D'),
@@ -166,7 +166,7 @@ fn alike(old: &[u8], new: &[u8]) -> u16 {
     u16::try_from(shared * 100 / longer).unwrap_or(100)
 }
 
-fn tree(repository: &Repository, files: &[Version]) -> Result<Oid, git2::Error> {
+fn tree(repository: &Repository, files: &[FileVersion]) -> Result<Oid, git2::Error> {
     let mut index = git2::Index::new()?;
     let never = IndexTime::new(0, 0);
     for file in files {
@@ -188,31 +188,31 @@ fn tree(repository: &Repository, files: &[Version]) -> Result<Oid, git2::Error> 
     index.write_tree_to(repository)
 }
 
-fn lines(diff: &Diff) -> Result<Vec<Line>, git2::Error> {
-    let mut lines: Vec<Line> = Vec::new();
+fn lines(diff: &Diff) -> Result<Vec<PatchLine>, git2::Error> {
+    let mut lines: Vec<PatchLine> = Vec::new();
     // Where the present file's lines begin: a binary file's header is taken back.
     let mut start = 0;
     diff.print(DiffFormat::Patch, |_, _, line| {
         let kind = match line.origin() {
             'F' => {
                 start = lines.len();
-                LineKind::Header
+                PatchLineKind::Header
             }
-            'H' => LineKind::Hunk,
-            '+' | '>' => LineKind::Added,
-            '-' | '<' => LineKind::Removed,
+            'H' => PatchLineKind::Hunk,
+            '+' | '>' => PatchLineKind::Added,
+            '-' | '<' => PatchLineKind::Removed,
             'B' => {
                 lines.truncate(start);
                 return true;
             }
-            _ => LineKind::Context,
+            _ => PatchLineKind::Context,
         };
         let mut text = Vec::new();
         if matches!(line.origin(), '+' | '-' | ' ') {
             text.push(line.origin() as u8);
         }
         text.extend_from_slice(line.content());
-        lines.push(Line { kind, text });
+        lines.push(PatchLine { kind, text });
         true
     })?;
     Ok(lines)

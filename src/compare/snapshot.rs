@@ -5,29 +5,29 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::config::{self, Project};
-use crate::files::{Disk, Files};
-use crate::git::{Objects, Repository, Tree};
-use crate::overlay::{Composer, Lister};
+use crate::files::{DiskFiles, FileTree};
+use crate::git::{GitObjects, Repository, Tree};
+use crate::overlay::{Composer, LayerReader};
 
 /// A project and where its layers are listed from.
-pub struct Snapshot {
+pub struct ProjectSnapshot {
     /// As people call it: a revision, or the working tree.
     pub name: String,
     /// Stores, apps and settings of that moment.
     pub project: Project,
     /// Lists its layers.
-    pub lister: Lister,
+    pub lister: LayerReader,
     /// The commit's files; none for the working tree.
     pub tree: Option<Tree>,
 }
 
-impl Snapshot {
+impl ProjectSnapshot {
     /// The working tree, as a commit of everything in it would be.
     pub fn working_tree(root: &Path, repository: &Repository) -> Result<Self, Error> {
         Ok(Self {
             name: "the working tree".into(),
             project: Project::load(root)?,
-            lister: Lister::new(root, Some(repository))?.as_stored(),
+            lister: LayerReader::new(root, Some(repository))?.as_stored(),
             tree: None,
         })
     }
@@ -36,11 +36,11 @@ impl Snapshot {
     pub fn commit(
         root: &Path,
         repository: &Repository,
-        objects: &Arc<Objects>,
+        objects: &Arc<GitObjects>,
         revision: &str,
     ) -> Result<Self, Error> {
         let tree = repository.tree(objects, revision)?;
-        let lister = Lister::of_commit(root, repository, tree.clone())?;
+        let lister = LayerReader::of_commit(root, repository, tree.clone())?;
         let project =
             Project::load_from(&tree, lister.project()).map_err(|source| Error::Project {
                 revision: revision.to_owned(),
@@ -55,10 +55,10 @@ impl Snapshot {
     }
 
     /// What its files are read from.
-    pub fn files(&self) -> &dyn Files {
+    pub fn files(&self) -> &dyn FileTree {
         match &self.tree {
             Some(tree) => tree,
-            None => &Disk,
+            None => &DiskFiles,
         }
     }
 

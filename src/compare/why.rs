@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Error, OFFERED, owner_folder};
 use crate::config::Project;
 use crate::git::{Commit, Repository};
-use crate::overlay::{Body, Composer, Composition, Kind, Lister};
+use crate::overlay::{Composer, Composition, EntryContent, FileKind, LayerReader};
 use crate::store::{AppName, Store, StoreId, UnitId};
 
 /// The answer.
@@ -22,9 +22,9 @@ pub struct Why {
     /// Relative to the app.
     pub path: String,
     /// Who gives it; nobody when it is dropped.
-    pub winner: Option<Layer>,
+    pub winner: Option<LayerAnswer>,
     /// Whose file is not seen, nearest first.
-    pub hidden: Vec<Layer>,
+    pub hidden: Vec<LayerAnswer>,
     /// The rule that dropped it.
     pub dropped: Option<DroppedBy>,
     /// What is special about the file, as a sentence.
@@ -56,7 +56,7 @@ pub fn composed_path(project: &Project, store: &Store, path: &str) -> Option<Str
 /// One layer's file.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Layer {
+pub struct LayerAnswer {
     /// `base` or a store's id.
     pub layer: String,
     /// Relative to the project.
@@ -92,13 +92,13 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
         .split_once('/')
         .ok_or_else(unknown_app)?;
     let repository = Repository::around(&project.root)?;
-    let lister = Lister::new(&project.root, repository.as_ref())?;
+    let lister = LayerReader::new(&project.root, repository.as_ref())?;
     let compositions = Composer::new(project, &lister).compose(&[store])?;
     let composition = compositions
         .into_iter()
         .find(|composition| composition.unit.app.as_str() == app)
         .ok_or_else(unknown_app)?;
-    let layer = |index: usize| -> Result<Layer, Error> {
+    let layer = |index: usize| -> Result<LayerAnswer, Error> {
         let owner = &composition.layers[index];
         let file = format!(
             "{}/{inner}",
@@ -108,7 +108,7 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
             Some(repository) => repository.last_commit(&file)?,
             None => None,
         };
-        Ok(Layer {
+        Ok(LayerAnswer {
             layer: owner.to_string(),
             file,
             last_commit,
@@ -165,14 +165,14 @@ fn special(composition: &Composition, path: &str) -> Option<String> {
     };
     let entry = composition.entries.get(path)?;
     match (path, entry.body(), entry.kind()) {
-        ("package.json", Body::Text(_), _) => Some(format!(
+        ("package.json", EntryContent::Text(_), _) => Some(format!(
             "always comes from the base app, under the name `{}`{not_used}",
             composition.unit.package_name()
         )),
-        ("tsconfig.json", Body::Text(_), _) => Some(format!(
+        ("tsconfig.json", EntryContent::Text(_), _) => Some(format!(
             "always comes from the base app; paths that leave `apps/` gain one `../`{not_used}"
         )),
-        (_, _, Kind::Link { target }) => Some(format!("is a link to `{target}`")),
+        (_, _, FileKind::Link { target }) => Some(format!("is a link to `{target}`")),
         _ => None,
     }
 }

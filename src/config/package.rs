@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::problem::Error;
-use crate::files::{Disk, Files};
+use crate::files::{DiskFiles, FileTree};
 
 /// The fields of a `package.json` that decide something here; all others are left alone.
 ///
@@ -72,11 +72,11 @@ pub struct PeerMeta {
 impl PackageJson {
     /// Reads the file from disk.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::read_from(&Disk, path)
+        Self::read_from(&DiskFiles, path)
     }
 
     /// Reads the file.
-    pub fn read_from(files: &dyn Files, path: &Path) -> Result<Self, Error> {
+    pub fn read_from(files: &dyn FileTree, path: &Path) -> Result<Self, Error> {
         let text = files.read(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,

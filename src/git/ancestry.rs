@@ -9,7 +9,7 @@ use super::Repository;
 
 /// A commit, as far as following a path needs it.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct CommitNode {
     pub(super) id: Oid,
     pub(super) tree: Oid,
     /// Positions of its parents. A shallow clone's oldest commits have none.
@@ -22,7 +22,7 @@ pub(super) struct Node {
 /// first, and no parent before all of its children.
 #[derive(Debug, Default)]
 pub(super) struct Ancestry {
-    pub(super) commits: Vec<Node>,
+    pub(super) commits: Vec<CommitNode>,
 }
 
 impl Ancestry {
@@ -68,7 +68,7 @@ impl Ancestry {
 }
 
 /// Reads every commit once. Parents are positions in the answer, whose first is `head`.
-fn read(inner: &git2::Repository, head: Oid) -> Result<Vec<Node>, git2::Error> {
+fn read(inner: &git2::Repository, head: Oid) -> Result<Vec<CommitNode>, git2::Error> {
     let mut known = HashMap::from([(head, 0)]);
     let mut ids = vec![head];
     let mut commits = Vec::new();
@@ -82,7 +82,7 @@ fn read(inner: &git2::Repository, head: Oid) -> Result<Vec<Node>, git2::Error> {
             })
         });
         let parents = parents.collect();
-        commits.push(Node {
+        commits.push(CommitNode {
             id: commit.id(),
             tree: commit.tree_id(),
             parents,
@@ -94,7 +94,7 @@ fn read(inner: &git2::Repository, head: Oid) -> Result<Vec<Node>, git2::Error> {
 
 /// Positions of the commits, newest first, each after all of its children. Of two with the same
 /// time the one goes first that was found first.
-fn sorted(commits: &[Node]) -> Vec<usize> {
+fn sorted(commits: &[CommitNode]) -> Vec<usize> {
     let mut children = vec![0_u32; commits.len()];
     for parent in commits.iter().flat_map(|commit| &commit.parents) {
         children[*parent as usize] += 1;

@@ -13,13 +13,13 @@ const ID: usize = 20;
 
 /// What a tree has under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Item {
+pub(super) struct RawEntry {
     pub(super) id: Oid,
-    kind: Kind,
+    kind: RawEntryKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RawEntryKind {
     Folder,
     Link,
     Plain,
@@ -28,28 +28,29 @@ enum Kind {
     Module,
 }
 
-impl Item {
+impl RawEntry {
     pub(super) fn of_folder(id: Oid) -> Self {
-        let kind = Kind::Folder;
+        let kind = RawEntryKind::Folder;
         Self { id, kind }
     }
 
     /// The folder that it is, if it is one.
     pub(super) fn folder(item: Option<Self>) -> Option<Oid> {
-        item.filter(|it| it.kind == Kind::Folder).map(|it| it.id)
+        item.filter(|it| it.kind == RawEntryKind::Folder)
+            .map(|it| it.id)
     }
 
     /// The file or link that it is, if it is one.
     pub(super) fn file(item: Option<Self>) -> Option<Self> {
-        item.filter(|it| !matches!(it.kind, Kind::Folder | Kind::Module))
+        item.filter(|it| !matches!(it.kind, RawEntryKind::Folder | RawEntryKind::Module))
     }
 }
 
 /// The entries of a tree in git's order. What is not well formed ends them, as `git fsck` tells.
-pub(super) struct Entries<'a>(pub(super) &'a [u8]);
+pub(super) struct RawEntries<'a>(pub(super) &'a [u8]);
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = (&'a [u8], Item);
+impl<'a> Iterator for RawEntries<'a> {
+    type Item = (&'a [u8], RawEntry);
 
     fn next(&mut self) -> Option<Self::Item> {
         let space = self.0.iter().position(|byte| *byte == b' ')?;
@@ -62,36 +63,36 @@ impl<'a> Iterator for Entries<'a> {
             .iter()
             .fold(0, |mode, digit| mode << 3 | u32::from(digit & 7));
         let kind = match mode & 0o170_000 {
-            0o040_000 => Kind::Folder,
-            0o120_000 => Kind::Link,
-            0o160_000 => Kind::Module,
-            _ if mode & 0o100 != 0 => Kind::Executable,
-            _ => Kind::Plain,
+            0o040_000 => RawEntryKind::Folder,
+            0o120_000 => RawEntryKind::Link,
+            0o160_000 => RawEntryKind::Module,
+            _ if mode & 0o100 != 0 => RawEntryKind::Executable,
+            _ => RawEntryKind::Plain,
         };
-        Some((name, Item { id, kind }))
+        Some((name, RawEntry { id, kind }))
     }
 }
 
 /// Names whose entries differ between two trees, with what each tree has there. A name that is a
 /// folder in one and a file in the other comes twice.
-pub(super) struct Changes<'a> {
-    old: Entries<'a>,
-    new: Entries<'a>,
+pub(super) struct RawChanges<'a> {
+    old: RawEntries<'a>,
+    new: RawEntries<'a>,
     /// Read already, and behind what the other tree has come to.
-    was: Option<(&'a [u8], Item)>,
-    is: Option<(&'a [u8], Item)>,
+    was: Option<(&'a [u8], RawEntry)>,
+    is: Option<(&'a [u8], RawEntry)>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> RawChanges<'a> {
     pub(super) fn between(old: &'a [u8], new: &'a [u8]) -> Self {
-        let (mut old, mut new) = (Entries(old), Entries(new));
+        let (mut old, mut new) = (RawEntries(old), RawEntries(new));
         let (was, is) = (old.next(), new.next());
         Self { old, new, was, is }
     }
 }
 
-impl<'a> Iterator for Changes<'a> {
-    type Item = (&'a [u8], Option<Item>, Option<Item>);
+impl<'a> Iterator for RawChanges<'a> {
+    type Item = (&'a [u8], Option<RawEntry>, Option<RawEntry>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -111,7 +112,7 @@ impl<'a> Iterator for Changes<'a> {
             } else {
                 None
             };
-            let item = |entry: Option<(&[u8], Item)>| entry.map(|(_, item)| item);
+            let item = |entry: Option<(&[u8], RawEntry)>| entry.map(|(_, item)| item);
             if item(was) != item(is) {
                 let (name, _) = was.or(is)?;
                 return Some((name, item(was), item(is)));
@@ -121,11 +122,11 @@ impl<'a> Iterator for Changes<'a> {
 }
 
 /// Git's order of entries: by name, a folder's with a slash at its end.
-fn compare(one: &(&[u8], Item), other: &(&[u8], Item)) -> Ordering {
+fn compare(one: &(&[u8], RawEntry), other: &(&[u8], RawEntry)) -> Ordering {
     let common = one.0.len().min(other.0.len());
-    let next = |(name, item): &(&[u8], Item)| match name.get(common) {
+    let next = |(name, item): &(&[u8], RawEntry)| match name.get(common) {
         Some(byte) => *byte,
-        None if item.kind == Kind::Folder => b'/',
+        None if item.kind == RawEntryKind::Folder => b'/',
         None => 0,
     };
     let begin = one.0[..common].cmp(&other.0[..common]);

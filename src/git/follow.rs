@@ -9,9 +9,9 @@ use git2::{Delta, DiffOptions, OdbObject, Oid};
 
 use super::Repository;
 use super::ancestry::Ancestry;
-use super::entries::{Changes, Entries, Item};
-use super::history::{Followed, Touch};
-use super::tree::Objects;
+use super::entries::{RawChanges, RawEntries, RawEntry};
+use super::history::{FollowedPath, PathChange};
+use super::tree::GitObjects;
 
 /// How many trees are remembered at least. Neighbouring commits have most of theirs in common.
 const TREES: usize = 512;
@@ -19,12 +19,12 @@ const TREES: usize = 512;
 /// Names that are followed, as a tree of their components, and which paths have them. Several
 /// may have one, as what has two names now may have been one file once.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    below: BTreeMap<Vec<u8>, Names>,
+pub(super) struct FollowedNames {
+    below: BTreeMap<Vec<u8>, FollowedNames>,
     paths: Vec<usize>,
 }
 
-impl Names {
+impl FollowedNames {
     pub(super) fn add(&mut self, name: &str, path: usize) {
         let parts = name.split('/').filter(|part| !part.is_empty());
         let leaf = parts.fold(self, |names, part| {
@@ -68,14 +68,14 @@ impl Names {
 }
 
 /// Trees of the repository, the ones used last in memory.
-struct Trees<'r> {
+struct TreeCache<'r> {
     odb: &'r git2::Odb<'r>,
     recent: HashMap<Oid, Rc<OdbObject<'r>>>,
     /// Those that were recent before; forgotten when there are enough of the others.
     older: HashMap<Oid, Rc<OdbObject<'r>>>,
 }
 
-impl<'r> Trees<'r> {
+impl<'r> TreeCache<'r> {
     fn tree(&mut self, id: Oid) -> Result<Rc<OdbObject<'r>>, git2::Error> {
         if let Some(tree) = self.recent.get(&id) {
             return Ok(Rc::clone(tree));
@@ -96,7 +96,7 @@ impl<'r> Trees<'r> {
         &mut self,
         old: Option<Oid>,
         new: Option<Oid>,
-        names: &Names,
+        names: &FollowedNames,
         found: &mut Vec<usize>,
     ) -> Result<(), git2::Error> {
         if old == new {
@@ -106,32 +106,32 @@ impl<'r> Trees<'r> {
         let (old, new) = (open(old)?, open(new)?);
         let old = old.as_deref().map_or(&[][..], OdbObject::data);
         let new = new.as_deref().map_or(&[][..], OdbObject::data);
-        for (name, was, is) in Changes::between(old, new) {
+        for (name, was, is) in RawChanges::between(old, new) {
             let Some(names) = names.below.get(name) else {
                 continue;
             };
-            if Item::file(was) != Item::file(is) {
+            if RawEntry::file(was) != RawEntry::file(is) {
                 found.extend(&names.paths);
             }
-            self.differing(Item::folder(was), Item::folder(is), names, found)?;
+            self.differing(RawEntry::folder(was), RawEntry::folder(is), names, found)?;
         }
         Ok(())
     }
 
     /// The blob at a path of a tree; none where no file is.
     fn blob(&mut self, tree: Oid, path: &str) -> Result<Option<Oid>, git2::Error> {
-        let mut at = Some(Item::of_folder(tree));
+        let mut at = Some(RawEntry::of_folder(tree));
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            let Some(folder) = Item::folder(at) else {
+            let Some(folder) = RawEntry::folder(at) else {
                 return Ok(None);
             };
             let folder = self.tree(folder)?;
-            let mut entries = Entries(folder.data());
+            let mut entries = RawEntries(folder.data());
             at = entries
                 .find(|(name, _)| *name == part.as_bytes())
                 .map(|(_, item)| item);
         }
-        Ok(Item::file(at).map(|item| item.id))
+        Ok(RawEntry::file(at).map(|item| item.id))
     }
 }
 
@@ -143,11 +143,11 @@ pub(super) struct Follower<'r> {
     ancestry: &'r Ancestry,
     /// Where renames are looked for, relative to the repository.
     folder: String,
-    trees: Trees<'r>,
-    objects: Arc<Objects>,
-    followed: Vec<Followed>,
+    trees: TreeCache<'r>,
+    objects: Arc<GitObjects>,
+    followed: Vec<FollowedPath>,
     /// Which names are followed at which commit.
-    at: HashMap<usize, Names>,
+    at: HashMap<usize, FollowedNames>,
 }
 
 impl<'r> Follower<'r> {
@@ -158,16 +158,16 @@ impl<'r> Follower<'r> {
         paths: &[String],
         folder: &str,
     ) -> Self {
-        let mut names = Names::default();
+        let mut names = FollowedNames::default();
         for (index, path) in paths.iter().enumerate() {
             names.add(&format!("{}{path}", repository.prefix), index);
         }
-        let followed = paths.iter().map(|path| Followed::new(path));
+        let followed = paths.iter().map(|path| FollowedPath::new(path));
         Self {
             repository,
             ancestry,
             folder: format!("{}{folder}", repository.prefix),
-            trees: Trees {
+            trees: TreeCache {
                 odb,
                 recent: HashMap::new(),
                 older: HashMap::new(),
@@ -178,7 +178,7 @@ impl<'r> Follower<'r> {
         }
     }
 
-    pub(super) fn follow(mut self) -> Result<Vec<Followed>, git2::Error> {
+    pub(super) fn follow(mut self) -> Result<Vec<FollowedPath>, git2::Error> {
         for commit in 0..self.ancestry.commits.len() {
             let Some(names) = self.at.remove(&commit) else {
                 continue;
@@ -190,7 +190,7 @@ impl<'r> Follower<'r> {
 
     /// Takes all names over a commit. Those that are the same in the first parent, which are
     /// nearly always all, go on together and are not looked at one by one.
-    fn take(&mut self, commit: usize, mut names: Names) -> Result<(), git2::Error> {
+    fn take(&mut self, commit: usize, mut names: FollowedNames) -> Result<(), git2::Error> {
         let ancestry = self.ancestry;
         let parents = &ancestry.commits[commit].parents;
         let mut changed = Vec::new();
@@ -202,7 +202,7 @@ impl<'r> Follower<'r> {
             self.go_on(parents[0] as usize, names);
             return Ok(());
         }
-        let mut apart = Names::default();
+        let mut apart = FollowedNames::default();
         for path in &changed {
             let name = self.name(*path);
             names.remove(&name, *path);
@@ -218,7 +218,7 @@ impl<'r> Follower<'r> {
             found.sort_unstable();
             differs.push(found);
         }
-        let mut step = Step::new(commit, parents);
+        let mut step = ChangingCommit::new(commit, parents);
         for path in changed {
             let same = differs
                 .iter()
@@ -239,7 +239,7 @@ impl<'r> Follower<'r> {
         &mut self,
         commit: usize,
         parent: usize,
-        names: &Names,
+        names: &FollowedNames,
         found: &mut Vec<usize>,
     ) -> Result<(), git2::Error> {
         let tree = |commit: usize| Some(self.ancestry.commits[commit].tree);
@@ -247,7 +247,7 @@ impl<'r> Follower<'r> {
         self.trees.differing(old, new, names, found)
     }
 
-    fn go_on(&mut self, parent: usize, names: Names) {
+    fn go_on(&mut self, parent: usize, names: FollowedNames) {
         match self.at.entry(parent) {
             std::collections::hash_map::Entry::Vacant(none) => {
                 none.insert(names);
@@ -262,14 +262,18 @@ impl<'r> Follower<'r> {
     }
 
     /// Notes that the commit changed the path, and says to which parent it goes on.
-    fn touch(&mut self, step: &mut Step, path: usize) -> Result<Option<usize>, git2::Error> {
+    fn touch(
+        &mut self,
+        step: &mut ChangingCommit,
+        path: usize,
+    ) -> Result<Option<usize>, git2::Error> {
         let name = self.name(path);
         let commits = &self.ancestry.commits;
         let now = self.trees.blob(commits[step.commit].tree, &name)?;
         if step.parents.is_empty() && now.is_none() {
             return Ok(None);
         }
-        self.followed[path].touches.push(Touch {
+        self.followed[path].touches.push(PathChange {
             commit: step.commit,
             blob: now,
         });
@@ -328,13 +332,13 @@ impl<'r> Follower<'r> {
 }
 
 /// A commit that changed paths, with its parents.
-struct Step {
+struct ChangingCommit {
     commit: usize,
     /// With new names and the old ones, looked for when the first path asks.
     parents: Vec<(usize, Option<BTreeMap<String, String>>)>,
 }
 
-impl Step {
+impl ChangingCommit {
     fn new(commit: usize, parents: &[u32]) -> Self {
         let parents = parents.iter();
         Self {

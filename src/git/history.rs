@@ -45,7 +45,7 @@ impl Commit {
 
 /// A commit that changed a followed path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Touch {
+pub struct PathChange {
     /// The commit; smaller is newer.
     pub commit: usize,
     /// What the path had from then on; none where it was removed.
@@ -54,22 +54,22 @@ pub struct Touch {
 
 /// What every commit that can be reached from HEAD did to some paths. A path is followed through
 /// renames, as far as git's library finds them.
-pub struct History<'a> {
+pub struct PathHistory<'a> {
     repository: &'a Repository,
     ancestry: Ancestry,
-    followed: HashMap<String, Followed>,
+    followed: HashMap<String, FollowedPath>,
 }
 
 /// A path that is followed.
 #[derive(Debug)]
-pub(super) struct Followed {
+pub(super) struct FollowedPath {
     /// Newest first.
-    pub(super) touches: Vec<Touch>,
+    pub(super) touches: Vec<PathChange>,
     /// The names it had, with the newest commit at which it had them; newest first.
     pub(super) names: Vec<(usize, String)>,
 }
 
-impl Followed {
+impl FollowedPath {
     pub(super) fn new(path: &str) -> Self {
         Self {
             touches: Vec::new(),
@@ -83,9 +83,9 @@ impl Followed {
     }
 }
 
-impl History<'_> {
+impl PathHistory<'_> {
     /// Commits that changed the path, newest first.
-    pub fn touches(&self, path: &str) -> &[Touch] {
+    pub fn touches(&self, path: &str) -> &[PathChange] {
         self.followed
             .get(path)
             .map_or(&[], |followed| &followed.touches)
@@ -185,13 +185,13 @@ impl Repository {
     }
 
     /// Follows paths (relative to the project, all below `folder`) through the whole history.
-    pub fn history(&self, paths: &[String], folder: &str) -> Result<History<'_>, Error> {
+    pub fn history(&self, paths: &[String], folder: &str) -> Result<PathHistory<'_>, Error> {
         let failed = |source| self.failed("the history", source);
         let ancestry = Ancestry::of_head(self).map_err(failed)?;
         let odb = self.inner.odb().map_err(failed)?;
         let walk = Follower::new(self, &ancestry, &odb, paths, folder);
         let followed = walk.follow().map_err(failed)?;
-        Ok(History {
+        Ok(PathHistory {
             repository: self,
             ancestry,
             followed: paths.iter().cloned().zip(followed).collect(),

@@ -5,31 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use git2::Oid;
 
 use super::{Error, Repository};
-use crate::files::FileStat;
+use crate::disk::{FileTime, Stamp};
 
 /// What the index remembers of one file.
 #[derive(Debug, Clone, Copy)]
-pub struct Tracked {
+pub struct IndexedFile {
     id: Oid,
     executable: bool,
     size: u32,
-    /// Seconds and nanoseconds; zero when the index cannot vouch for the file.
-    modified: (i64, u32),
-    /// The same of the inode; zero where the index was written by a program that keeps none.
-    changed: (i64, u32),
+    /// `None` where the recorded time does not prove that the file is unchanged.
+    modified: Option<FileTime>,
+    /// `None` where the program that wrote the index does not record it.
+    changed: Option<FileTime>,
 }
 
 /// Files that git tracks, by path relative to the repository.
 #[derive(Debug, Default)]
-pub struct Index {
-    files: BTreeMap<String, Tracked>,
+pub struct GitIndex {
+    files: BTreeMap<String, IndexedFile>,
     /// Files that a sparse checkout leaves out.
     skipped: BTreeSet<String>,
 }
 
 impl Repository {
     /// What the index knows of files.
-    pub fn index(&self) -> Result<Index, Error> {
+    pub fn index(&self) -> Result<GitIndex, Error> {
         let index = self
             .inner
             .index()
@@ -62,36 +62,37 @@ impl Repository {
             let seconds = i64::from(entry.mtime.seconds());
             // Git sets the size of an entry that it found racy itself to 0.
             let is_racy = seconds >= written || (entry.file_size == 0 && entry.id != empty);
-            let tracked = Tracked {
+            let tracked = IndexedFile {
                 id: entry.id,
                 executable: entry.mode & 0o100 != 0,
                 size: entry.file_size,
-                changed: (i64::from(entry.ctime.seconds()), entry.ctime.nanoseconds()),
-                modified: if is_racy {
-                    (0, 0)
-                } else {
-                    (seconds, entry.mtime.nanoseconds())
-                },
+                modified: recorded(entry.mtime).filter(|_| !is_racy),
+                changed: recorded(entry.ctime),
             };
             files.insert(path.to_owned(), tracked);
         }
-        Ok(Index { files, skipped })
+        Ok(GitIndex { files, skipped })
     }
 }
 
-impl Index {
+/// A time in the index; zero stands for none.
+fn recorded(time: git2::IndexTime) -> Option<FileTime> {
+    let time = FileTime {
+        seconds: i64::from(time.seconds()),
+        nanoseconds: i64::from(time.nanoseconds()),
+    };
+    (time != FileTime::default()).then_some(time)
+}
+
+impl GitIndex {
     /// The blob id of a file that has not changed since git looked at it, without reading it.
-    pub fn unchanged(&self, path: &str, stat: &FileStat) -> Option<Oid> {
+    pub fn unchanged(&self, path: &str, stamp: &Stamp) -> Option<Oid> {
         let tracked = self.files.get(path)?;
         // The index keeps sizes modulo 2^32.
-        let same = tracked.modified.0 != 0
-            && u64::from(tracked.size) == stat.size & 0xffff_ffff
-            && tracked.modified.0 == stat.modified.0
-            && i64::from(tracked.modified.1) == stat.modified.1
-            && (tracked.changed == (0, 0)
-                || (tracked.changed.0 == stat.changed.0
-                    && i64::from(tracked.changed.1) == stat.changed.1));
-        same.then_some(tracked.id)
+        let is_same = u64::from(tracked.size) == stamp.size & 0xffff_ffff
+            && tracked.modified == Some(stamp.modified)
+            && tracked.changed.is_none_or(|time| time == stamp.changed);
+        is_same.then_some(tracked.id)
     }
 
     /// Files below `folder` (ending in `/`) that a sparse checkout leaves out.

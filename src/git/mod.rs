@@ -19,12 +19,12 @@ use std::sync::Arc;
 use git2::{Delta, DiffOptions, ErrorCode, Status, StatusEntry, StatusOptions};
 use miette::Diagnostic;
 
-use crate::files::{Disk, Files, Node};
+use crate::disk::Stamp;
 
-pub use history::{Commit, History, Touch};
-pub use index::Index;
-pub use tree::{Objects, Tree};
-pub use work_tree::{Stored, WorkTree};
+pub use history::{Commit, PathChange, PathHistory};
+pub use index::GitIndex;
+pub use tree::{GitObjects, Tree};
+pub use work_tree::{StoredBlob, WorkTree};
 
 /// Folders of this tool in a project; never dirty, whether ignored by the user or not.
 const OWN: [&str; 2] = [".out", ".alokai"];
@@ -219,17 +219,17 @@ impl Repository {
     }
 
     /// Objects, for trees that are to share what they read.
-    pub fn objects(&self) -> Arc<Objects> {
-        Arc::new(Objects::new(self.inner.path()))
+    pub fn objects(&self) -> Arc<GitObjects> {
+        Arc::new(GitObjects::new(self.inner.path()))
     }
 
     /// The files of the commit that `revision` names.
-    pub fn tree(&self, objects: &Arc<Objects>, revision: &str) -> Result<Tree, Error> {
+    pub fn tree(&self, objects: &Arc<GitObjects>, revision: &str) -> Result<Tree, Error> {
         let commit = self.commit(revision)?;
         Ok(self.tree_of(objects, &commit))
     }
 
-    fn tree_of(&self, objects: &Arc<Objects>, commit: &git2::Commit) -> Tree {
+    fn tree_of(&self, objects: &Arc<GitObjects>, commit: &git2::Commit) -> Tree {
         Tree::new(
             Arc::clone(objects),
             self.real_root.clone(),
@@ -284,10 +284,10 @@ impl Repository {
     /// a file modified that git does not.
     fn stores(&self, work_tree: &WorkTree, path: &Path, id: git2::Oid) -> bool {
         let file = self.real_root.join(path);
-        let Ok(Node::File(stat)) = Disk.node(&file) else {
+        let Some(stamp) = Stamp::of(&file).filter(|stamp| stamp.is_file()) else {
             return false;
         };
-        let stored = work_tree.stored(&file, &stat);
+        let stored = work_tree.stored(&file, &stamp);
         stored.is_ok_and(|stored| stored.is_converted && stored.id == id)
     }
 

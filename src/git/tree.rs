@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use git2::{ObjectType, Oid};
 
-use crate::files::{FileStat, Files, Node, not_found};
+use crate::files::{FileState, FileTree, PathKind, not_found};
 
-impl std::fmt::Debug for Objects {
+impl std::fmt::Debug for GitObjects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Objects")
     }
@@ -20,34 +20,34 @@ impl std::fmt::Debug for Objects {
 
 /// Objects of a repository, for any thread; each tree is parsed once, however many commits
 /// have it.
-pub struct Objects {
+pub struct GitObjects {
     /// The `.git` folder.
     path: PathBuf,
     /// The library's handle is for one thread at a time, so there are some, opened on demand.
-    handles: Vec<Mutex<Option<Handle>>>,
-    folders: RwLock<HashMap<Oid, Arc<Folder>>>,
+    handles: Vec<Mutex<Option<RepositoryHandle>>>,
+    folders: RwLock<HashMap<Oid, Arc<GitFolder>>>,
     /// Objects that git would add; they go when these do.
     own: OnceLock<tempfile::TempDir>,
 }
 
-struct Handle {
+struct RepositoryHandle {
     repository: git2::Repository,
     /// Whether it reads the folder of its own too.
     has_own: bool,
 }
 
 /// What a tree object holds, sorted by name.
-type Folder = Vec<(OsString, Item)>;
+type GitFolder = Vec<(OsString, GitEntry)>;
 
 /// An entry of a tree object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Item {
+struct GitEntry {
     id: Oid,
-    kind: Kind,
+    kind: GitEntryKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum GitEntryKind {
     Folder,
     Link,
     File { executable: bool },
@@ -56,7 +56,7 @@ enum Kind {
 /// The files of one commit.
 #[derive(Clone)]
 pub struct Tree {
-    objects: Arc<Objects>,
+    objects: Arc<GitObjects>,
     /// The work tree's root, without links; paths are taken below it.
     root: PathBuf,
     top: Oid,
@@ -64,7 +64,7 @@ pub struct Tree {
     folders: Arc<RwLock<HashMap<PathBuf, Oid>>>,
 }
 
-impl Objects {
+impl GitObjects {
     /// Of the repository with this `.git` folder.
     pub(super) fn new(path: &Path) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -102,7 +102,7 @@ impl Objects {
         });
         let handle = match &mut *handle {
             Some(handle) => handle,
-            none => none.insert(Handle {
+            none => none.insert(RepositoryHandle {
                 repository: git2::Repository::open(&self.path).map_err(io::Error::other)?,
                 has_own: false,
             }),
@@ -127,7 +127,7 @@ impl Objects {
         self.ask(|repository| Ok(repository.find_blob(id)?.content().to_vec()))
     }
 
-    fn folder(&self, id: Oid) -> io::Result<Arc<Folder>> {
+    fn folder(&self, id: Oid) -> io::Result<Arc<GitFolder>> {
         let known = self.folders.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = known.get(&id) {
             return Ok(Arc::clone(folder));
@@ -139,15 +139,15 @@ impl Objects {
         Ok(folder)
     }
 
-    fn parse(&self, id: Oid) -> io::Result<Folder> {
+    fn parse(&self, id: Oid) -> io::Result<GitFolder> {
         let mut folder = self.ask(|repository| {
             let tree = repository.find_tree(id)?;
-            let mut folder = Folder::with_capacity(tree.len());
+            let mut folder = GitFolder::with_capacity(tree.len());
             for entry in &tree {
                 let kind = match (entry.kind(), entry.filemode()) {
-                    (Some(ObjectType::Tree), _) => Kind::Folder,
-                    (_, 0o120_000) => Kind::Link,
-                    (Some(ObjectType::Blob), mode) => Kind::File {
+                    (Some(ObjectType::Tree), _) => GitEntryKind::Folder,
+                    (_, 0o120_000) => GitEntryKind::Link,
+                    (Some(ObjectType::Blob), mode) => GitEntryKind::File {
                         executable: mode & 0o100 != 0,
                     },
                     // A submodule's files are in another repository.
@@ -155,7 +155,7 @@ impl Objects {
                 };
                 let name = OsString::from_vec(entry.name_bytes().to_vec());
                 let id = entry.id();
-                folder.push((name, Item { id, kind }));
+                folder.push((name, GitEntry { id, kind }));
             }
             Ok(folder)
         })?;
@@ -170,7 +170,7 @@ impl Objects {
         old: Option<Oid>,
         new: Option<Oid>,
         prefix: &Path,
-        found: &mut Vec<Difference>,
+        found: &mut Vec<ChangedFile>,
     ) -> io::Result<()> {
         let open = |id: Option<Oid>| id.map(|id| self.folder(id)).transpose();
         let (old, new) = (
@@ -187,15 +187,16 @@ impl Objects {
                 continue;
             }
             let path = prefix.join(name);
-            let folder = |item: Option<Item>| item.filter(|it| it.kind == Kind::Folder);
+            let folder = |item: Option<GitEntry>| item.filter(|it| it.kind == GitEntryKind::Folder);
             let (old_folder, new_folder) = (folder(was), folder(is));
             if old_folder.is_some() || new_folder.is_some() {
-                let id = |item: Option<Item>| item.map(|it| it.id);
+                let id = |item: Option<GitEntry>| item.map(|it| it.id);
                 self.differences(id(old_folder), id(new_folder), &path, found)?;
             }
-            let is_file = |item: Option<Item>| item.is_some_and(|it| it.kind != Kind::Folder);
+            let is_file =
+                |item: Option<GitEntry>| item.is_some_and(|it| it.kind != GitEntryKind::Folder);
             if is_file(was) || is_file(is) {
-                found.push(Difference {
+                found.push(ChangedFile {
                     path,
                     is_removed: !is_file(is),
                 });
@@ -207,7 +208,7 @@ impl Objects {
 
 /// A file in which two trees differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct ChangedFile {
     /// Relative to the repository's root.
     pub path: PathBuf,
     /// Whether it is not there any more.
@@ -215,7 +216,7 @@ pub struct Difference {
 }
 
 impl Tree {
-    pub(super) fn new(objects: Arc<Objects>, root: PathBuf, tree: Oid) -> Self {
+    pub(super) fn new(objects: Arc<GitObjects>, root: PathBuf, tree: Oid) -> Self {
         Self {
             objects,
             root,
@@ -231,10 +232,13 @@ impl Tree {
 
     /// Files below `folder` (relative to the repository's root) in which this tree differs from
     /// an earlier one.
-    pub fn since(&self, old: &Self, folder: &Path) -> io::Result<Vec<Difference>> {
+    pub fn since(&self, old: &Self, folder: &Path) -> io::Result<Vec<ChangedFile>> {
         let top = |tree: &Self| {
             let item = tree.find(&tree.root.join(folder))?;
-            Ok::<_, io::Error>(item.filter(|it| it.kind == Kind::Folder).map(|it| it.id))
+            Ok::<_, io::Error>(
+                item.filter(|it| it.kind == GitEntryKind::Folder)
+                    .map(|it| it.id),
+            )
         };
         let mut found = Vec::new();
         let (old, new) = (top(old)?, top(self)?);
@@ -245,7 +249,7 @@ impl Tree {
     }
 
     /// The repository's objects.
-    pub fn objects(&self) -> &Arc<Objects> {
+    pub fn objects(&self) -> &Arc<GitObjects> {
         &self.objects
     }
 
@@ -257,15 +261,17 @@ impl Tree {
     /// The blob at a path relative to the repository; none where no file is.
     pub fn blob_at(&self, path: &str) -> io::Result<Option<Oid>> {
         let item = self.find(&self.root.join(path))?;
-        Ok(item.filter(|it| it.kind != Kind::Folder).map(|it| it.id))
+        Ok(item
+            .filter(|it| it.kind != GitEntryKind::Folder)
+            .map(|it| it.id))
     }
 
     /// What lies at the path, which has to be without links in its folders.
-    fn find(&self, path: &Path) -> io::Result<Option<Item>> {
+    fn find(&self, path: &Path) -> io::Result<Option<GitEntry>> {
         if path == self.root {
-            return Ok(Some(Item {
+            return Ok(Some(GitEntry {
                 id: self.top,
-                kind: Kind::Folder,
+                kind: GitEntryKind::Folder,
             }));
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -279,7 +285,9 @@ impl Tree {
             known
         } else if parent.starts_with(&self.root) {
             let found = self.find(parent)?;
-            found.filter(|it| it.kind == Kind::Folder).map(|it| it.id)
+            found
+                .filter(|it| it.kind == GitEntryKind::Folder)
+                .map(|it| it.id)
         } else {
             None
         };
@@ -287,63 +295,60 @@ impl Tree {
             return Ok(None);
         };
         let found = find(&*self.objects.folder(folder)?, name);
-        if let Some(item) = found.filter(|it| it.kind == Kind::Folder) {
+        if let Some(item) = found.filter(|it| it.kind == GitEntryKind::Folder) {
             let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
             folders.insert(path.to_owned(), item.id);
         }
         Ok(found)
     }
 
-    fn item(&self, path: &Path) -> io::Result<Item> {
+    fn item(&self, path: &Path) -> io::Result<GitEntry> {
         self.find(path)?.ok_or_else(|| not_found(path))
     }
 }
 
-fn find(folder: &Folder, name: &OsStr) -> Option<Item> {
+fn find(folder: &GitFolder, name: &OsStr) -> Option<GitEntry> {
     let position = folder.binary_search_by(|(known, _)| known.as_os_str().cmp(name));
     position.ok().map(|position| folder[position].1)
 }
 
-impl Item {
-    fn node(self) -> Node {
+impl GitEntry {
+    fn path_kind(self) -> PathKind {
         match self.kind {
-            Kind::Folder => Node::Folder,
-            Kind::Link => Node::Link,
-            Kind::File { executable } => Node::File(FileStat {
+            GitEntryKind::Folder => PathKind::Folder,
+            GitEntryKind::Link => PathKind::Link,
+            GitEntryKind::File { executable } => PathKind::File(FileState::Committed {
+                blob: self.id,
                 executable,
-                size: 0,
-                modified: (0, 0),
-                changed: (0, 0),
-                blob: Some(self.id),
             }),
         }
     }
 }
 
-impl Files for Tree {
-    fn node(&self, path: &Path) -> io::Result<Node> {
+impl FileTree for Tree {
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
         // Above the repository nothing is known but that it has no links.
         if self.root.starts_with(path) {
-            return Ok(Node::Folder);
+            return Ok(PathKind::Folder);
         }
-        self.item(path).map(Item::node)
+        self.item(path).map(GitEntry::path_kind)
     }
 
-    fn entries(&self, folder: &Path) -> io::Result<Vec<(OsString, Node)>> {
+    fn entries(&self, folder: &Path) -> io::Result<Vec<(OsString, PathKind)>> {
         let item = self.item(folder)?;
-        if item.kind != Kind::Folder {
+        if item.kind != GitEntryKind::Folder {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let folder = self.objects.folder(item.id)?;
         Ok(folder
             .iter()
-            .map(|(name, item)| (name.clone(), item.node()))
+            .map(|(name, item)| (name.clone(), item.path_kind()))
             .collect())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let item = self.item(&self.real(path)?)?;
-        if item.kind == Kind::Folder {
+        if item.kind == GitEntryKind::Folder {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         self.objects.blob(item.id)

@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use git2::{AttrCheckFlags, AttrValue, ObjectType, Oid};
 
-use super::index::Index;
-use super::tree::Objects;
+use super::index::GitIndex;
+use super::tree::GitObjects;
 use super::{Error, Repository};
-use crate::files::FileStat;
+use crate::disk::Stamp;
 
 /// Bytes of the largest file that is compared with what git would check out. A larger one whose
 /// line ends are not the stored ones counts as changed, as it does for git.
@@ -38,15 +38,15 @@ const FOREIGN: [&str; 6] = [
 pub struct WorkTree {
     /// Without links.
     root: PathBuf,
-    index: Index,
+    index: GitIndex,
     /// Whether executable bits on disk count (`core.fileMode`).
     trusts_modes: bool,
     /// What settings, and attribute files outside of the work tree, ask for.
-    everywhere: Arc<Asked>,
+    everywhere: Arc<RequestedConversions>,
     /// What is asked for in a folder.
-    folders: RwLock<HashMap<PathBuf, Arc<Asked>>>,
-    objects: Arc<Objects>,
-    hasher: Mutex<Option<Hasher>>,
+    folders: RwLock<HashMap<PathBuf, Arc<RequestedConversions>>>,
+    objects: Arc<GitObjects>,
+    hasher: Mutex<Option<HashObject>>,
 }
 
 /// What may happen to content between the working tree and the repository.
@@ -63,7 +63,7 @@ enum Conversion {
 /// What attribute files and settings ask for, before their patterns are matched: few files have
 /// a filter, and looking up the attributes of every file would take longer than all else.
 #[derive(Debug, Clone, Default)]
-struct Asked {
+struct RequestedConversions {
     /// Whether line ends are converted of some files.
     line_ends: bool,
     /// Endings (`.png`) of files of which anything may be converted.
@@ -74,7 +74,7 @@ struct Asked {
 
 /// What attributes and settings ask for one file.
 #[derive(Debug, Clone, Copy)]
-struct Rules {
+struct ConversionRules {
     conversion: Conversion,
     /// Whether its line ends are never converted.
     is_binary: bool,
@@ -84,7 +84,7 @@ struct Rules {
 
 /// What git would store for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredBlob {
     /// The blob's id.
     pub id: Oid,
     /// Whether the content on disk may be another one, so that it has to be read from the
@@ -110,7 +110,7 @@ impl Repository {
         })
     }
 
-    fn converted_everywhere(&self) -> Asked {
+    fn converted_everywhere(&self) -> RequestedConversions {
         let setting = self.setting("core.autocrlf").unwrap_or_default();
         let is_off = ["", "false", "no", "off", "0"].contains(&setting.to_lowercase().as_str());
         let config = self.inner.config();
@@ -125,9 +125,9 @@ impl Repository {
         ];
         let of_files = files.into_iter().flatten();
         let of_files = of_files.filter_map(|file| std::fs::read(file).ok());
-        let mut asked = Asked {
+        let mut asked = RequestedConversions {
             line_ends: !is_off,
-            ..Asked::default()
+            ..RequestedConversions::default()
         };
         of_files.for_each(|text| asked.add(&text));
         asked
@@ -136,12 +136,12 @@ impl Repository {
 
 impl WorkTree {
     /// What git tracks.
-    pub fn index(&self) -> &Index {
+    pub fn index(&self) -> &GitIndex {
         &self.index
     }
 
     /// The repository's objects, and those that git would add to them.
-    pub fn objects(&self) -> &Arc<Objects> {
+    pub fn objects(&self) -> &Arc<GitObjects> {
         &self.objects
     }
 
@@ -151,19 +151,19 @@ impl WorkTree {
     }
 
     /// Whether git would store the file as executable.
-    pub fn is_executable(&self, file: &Path, stat: &FileStat) -> bool {
+    pub fn is_executable(&self, file: &Path, stamp: &Stamp) -> bool {
         if self.trusts_modes {
-            return stat.executable;
+            return stamp.is_executable();
         }
         let tracked = self.inside(file).map(|path| self.index.is_executable(path));
         tracked.flatten().unwrap_or(false)
     }
 
     /// The blob id of the bytes on disk. The index is trusted only where nothing is converted.
-    pub fn on_disk(&self, file: &Path, stat: &FileStat) -> io::Result<Oid> {
+    pub fn on_disk(&self, file: &Path, stamp: &Stamp) -> io::Result<Oid> {
         if let Some(path) = self.inside(file)
-            && let Some(id) = self.index.unchanged(path, stat)
-            && self.is_verbatim(file, path, id, stat)?
+            && let Some(id) = self.index.unchanged(path, stamp)
+            && self.is_verbatim(file, path, id, stamp)?
         {
             return Ok(id);
         }
@@ -171,7 +171,7 @@ impl WorkTree {
     }
 
     /// Whether an unchanged file has the same bytes as its blob.
-    fn is_verbatim(&self, file: &Path, path: &str, id: Oid, stat: &FileStat) -> io::Result<bool> {
+    fn is_verbatim(&self, file: &Path, path: &str, id: Oid, stamp: &Stamp) -> io::Result<bool> {
         let mut conversion = self.conversion(file);
         if conversion == Conversion::Any {
             conversion = self.rules_of(path)?.conversion;
@@ -179,15 +179,15 @@ impl WorkTree {
         Ok(match conversion {
             Conversion::None => true,
             // Converting only ever removes bytes.
-            Conversion::LineEnds => self.objects.size(id).is_ok_and(|size| size == stat.size),
+            Conversion::LineEnds => self.objects.size(id).is_ok_and(|size| size == stamp.size),
             Conversion::Any => false,
         })
     }
 
     /// What git would store for the file, however fresh the index is: the tracked blob, if the
     /// file is what is checked out for it or what makes it; else what the clean filters make.
-    pub fn stored(&self, file: &Path, stat: &FileStat) -> io::Result<Stored> {
-        let verbatim = |id| Stored {
+    pub fn stored(&self, file: &Path, stamp: &Stamp) -> io::Result<StoredBlob> {
+        let verbatim = |id| StoredBlob {
             id,
             is_converted: false,
         };
@@ -195,9 +195,9 @@ impl WorkTree {
             return hash(file).map(verbatim);
         };
         let in_folder = self.conversion(file);
-        if let Some(id) = self.index.unchanged(path, stat) {
+        if let Some(id) = self.index.unchanged(path, stamp) {
             let is_converted = in_folder != Conversion::None;
-            return Ok(Stored { id, is_converted });
+            return Ok(StoredBlob { id, is_converted });
         }
         let raw = hash(file)?;
         let tracked = self.index.id(path);
@@ -222,12 +222,12 @@ impl WorkTree {
         let mut id = self.cleaned(path)?;
         if !rules.is_binary
             && let Some(tracked) = tracked.filter(|tracked| *tracked != id)
-            && self.is_checked_out(path, tracked, file, stat)?
+            && self.is_checked_out(path, tracked, file, stamp)?
         {
             id = tracked;
         }
         let is_converted = true;
-        Ok(Stored { id, is_converted })
+        Ok(StoredBlob { id, is_converted })
     }
 
     /// Whether git leaves line ends alone that it would convert by `text=auto`: it does where
@@ -249,7 +249,7 @@ impl WorkTree {
         asked.of(&name)
     }
 
-    fn asked(&self, folder: Option<&Path>) -> Arc<Asked> {
+    fn asked(&self, folder: Option<&Path>) -> Arc<RequestedConversions> {
         let Some(folder) = folder.filter(|folder| folder.starts_with(&self.root)) else {
             return Arc::clone(&self.everywhere);
         };
@@ -278,7 +278,7 @@ impl WorkTree {
     }
 
     /// What is converted of one file, by its attributes.
-    fn rules_of(&self, path: &str) -> io::Result<Rules> {
+    fn rules_of(&self, path: &str) -> io::Result<ConversionRules> {
         self.objects.ask(|repository| {
             let value = |name| {
                 let flags = AttrCheckFlags::FILE_THEN_INDEX;
@@ -291,7 +291,7 @@ impl WorkTree {
             let text = value("text")?;
             // In doubt git is asked, which knows all settings.
             let is_binary = text == AttrValue::False;
-            Ok(Rules {
+            Ok(ConversionRules {
                 conversion: match is_any {
                     true => Conversion::Any,
                     false if is_binary => Conversion::None,
@@ -312,21 +312,15 @@ impl WorkTree {
         let mut hasher = self.hasher.lock().unwrap_or_else(PoisonError::into_inner);
         let hasher = match &mut *hasher {
             Some(hasher) => hasher,
-            none => none.insert(Hasher::start(&self.root, &self.objects)?),
+            none => none.insert(HashObject::start(&self.root, &self.objects)?),
         };
         hasher.ask(path)
     }
 
     /// Whether git would check the blob out as the file that is there, although it would not
     /// make that blob of it: line ends that were stored before there were attributes.
-    fn is_checked_out(
-        &self,
-        path: &str,
-        id: Oid,
-        file: &Path,
-        stat: &FileStat,
-    ) -> io::Result<bool> {
-        if stat.size > LARGEST_TEXT {
+    fn is_checked_out(&self, path: &str, id: Oid, file: &Path, stamp: &Stamp) -> io::Result<bool> {
+        if stamp.size > LARGEST_TEXT {
             return Ok(false);
         }
         let now = std::fs::read(file)?;
@@ -339,7 +333,7 @@ impl WorkTree {
     }
 }
 
-impl Asked {
+impl RequestedConversions {
     /// Adds what the lines of an attribute file ask for.
     fn add(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
@@ -446,7 +440,7 @@ fn git(root: &Path) -> Command {
 }
 
 /// A git that stores one file after another in a temporary folder, and says their ids.
-struct Hasher {
+struct HashObject {
     child: Child,
     /// Closed first, which ends the child.
     paths: Option<ChildStdin>,
@@ -454,8 +448,8 @@ struct Hasher {
     messages: PathBuf,
 }
 
-impl Hasher {
-    fn start(root: &Path, objects: &Objects) -> io::Result<Self> {
+impl HashObject {
+    fn start(root: &Path, objects: &GitObjects) -> io::Result<Self> {
         let folder = objects.own_folder()?;
         let messages = folder.join("messages");
         let stored = objects.ask(|repository| Ok(repository.commondir().join("objects")))?;
@@ -504,7 +498,7 @@ impl Hasher {
     }
 }
 
-impl Drop for Hasher {
+impl Drop for HashObject {
     fn drop(&mut self) {
         self.paths = None;
         let _ = self.child.wait();

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::content::ContentId;
-use super::entry::{Edits, Entry, FROM_BASE, is_from_base};
-use super::layer::{Layer, Lister, Owner, base_folder};
-use super::merge::{Merged, merge, winner};
-use super::rules::{Origin, Rules};
-use super::{Error, Problem};
+use super::entry::{BaseEdits, Entry, FROM_BASE, is_from_base};
+use super::layer::{Layer, LayerReader, Owner, base_folder};
+use super::merge::{MergedPath, merge, winner};
+use super::rules::{IgnoreRules, RuleOrigin};
+use super::{Error, LayerProblem};
 use crate::config::{BaseApp, Project};
 use crate::store::{AppKind, AppName, Store, UnitId};
 
@@ -28,25 +28,25 @@ pub struct Composition {
     /// Every path, relative to the app, with `/`.
     pub entries: BTreeMap<Arc<str>, Entry>,
     /// Paths that an `ignorePaths` rule dropped, with the rule.
-    pub dropped: BTreeMap<Arc<str>, Dropped>,
+    pub dropped: BTreeMap<Arc<str>, DroppedPath>,
     /// Files of stores that are not used, since they come from the base app.
-    pub unused: Vec<Unused>,
+    pub unused: Vec<UnusedFile>,
     /// Whether the base app has `node_modules` of its own, which the composed app links to.
     pub own_node_modules: bool,
 }
 
 /// A path that a rule keeps out.
 #[derive(Debug, Clone)]
-pub struct Dropped {
+pub struct DroppedPath {
     /// The rule.
-    pub origin: Origin,
+    pub origin: RuleOrigin,
     /// Indices of the layers that have it, outermost first.
     pub layers: Vec<usize>,
 }
 
 /// A store's own `package.json` or `tsconfig.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unused {
+pub struct UnusedFile {
     /// The file's name.
     pub path: &'static str,
     /// Whose it is.
@@ -87,7 +87,7 @@ impl Composition {
 /// Composes stores of one project; every layer is listed once, however many stores take it.
 pub struct Composer<'a> {
     project: &'a Project,
-    lister: &'a Lister,
+    lister: &'a LayerReader,
 }
 
 /// A store together with one of its apps.
@@ -96,7 +96,7 @@ type Wanted<'a> = (&'a Store, &'a BaseApp);
 /// Listed layers, by owner and app.
 #[derive(Debug, Default)]
 pub struct Layers {
-    edits: Edits,
+    edits: BaseEdits,
     listed: HashMap<(Owner, AppName), Arc<Layer>>,
 }
 
@@ -114,7 +114,7 @@ impl Layers {
 
 impl<'a> Composer<'a> {
     /// Gets ready to compose; the lister's files are the project's.
-    pub fn new(project: &'a Project, lister: &'a Lister) -> Self {
+    pub fn new(project: &'a Project, lister: &'a LayerReader) -> Self {
         Self { project, lister }
     }
 
@@ -162,7 +162,7 @@ impl<'a> Composer<'a> {
         &self,
         stores: &[&Store],
         known: impl Fn(&Owner, &str) -> Option<Arc<Layer>> + Sync,
-    ) -> Result<(Layers, Vec<Problem>), Error> {
+    ) -> Result<(Layers, Vec<LayerProblem>), Error> {
         let mut folders = BTreeMap::new();
         for (store, app) in self.wanted(stores) {
             folders.insert((Owner::Base, app.name.clone()), base_folder(&app.name));
@@ -192,10 +192,10 @@ impl<'a> Composer<'a> {
     }
 
     /// The layers of one unit, outermost first, with the rules that hold for it.
-    pub fn view<'l>(&self, store: &Store, app: &BaseApp, layers: &'l Layers) -> View<'l> {
+    pub fn view<'l>(&self, store: &Store, app: &BaseApp, layers: &'l Layers) -> UnitLayers<'l> {
         let lineage = self.project.stores.lineage(store);
         let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
-        View {
+        UnitLayers {
             unit: UnitId {
                 store: store.id.clone(),
                 app: app.name.clone(),
@@ -206,7 +206,7 @@ impl<'a> Composer<'a> {
                 .chain(owners)
                 .filter_map(|owner| layers.get(&owner, &app.name).map(|layer| &**layer))
                 .collect(),
-            rules: Rules::new(&lineage),
+            rules: IgnoreRules::new(&lineage),
             edits: &layers.edits,
             folder: self.lister.project().join(base_folder(&app.name)),
         }
@@ -216,19 +216,19 @@ impl<'a> Composer<'a> {
 /// The layers of one unit and the rules that hold for it: a composition whose paths are
 /// answered one by one.
 #[derive(Debug)]
-pub struct View<'l> {
+pub struct UnitLayers<'l> {
     /// The store and the app.
     pub unit: UnitId,
     kind: AppKind,
     /// The base app's first.
     pub layers: Vec<&'l Layer>,
-    rules: Rules,
-    edits: &'l Edits,
+    rules: IgnoreRules,
+    edits: &'l BaseEdits,
     /// The base app's, for messages.
     folder: PathBuf,
 }
 
-impl View<'_> {
+impl UnitLayers<'_> {
     /// What the composition has at the path.
     pub fn entry(&self, path: &str) -> Result<Option<Entry>, Error> {
         let drops = !is_from_base(path) && self.rules.drops(path).is_some();
@@ -238,7 +238,7 @@ impl View<'_> {
     }
 
     /// The rule that keeps the path out.
-    pub fn dropped_by(&self, path: &str) -> Option<&Origin> {
+    pub fn dropped_by(&self, path: &str) -> Option<&RuleOrigin> {
         if is_from_base(path) {
             return None;
         }
@@ -246,35 +246,35 @@ impl View<'_> {
     }
 
     /// The rules in their order: all ancestors' first, the store's own last.
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &IgnoreRules {
         &self.rules
     }
 
-    fn resolve(&self, path: &str, merged: Merged) -> Result<Entry, Error> {
+    fn resolve(&self, path: &str, merged: MergedPath) -> Result<Entry, Error> {
         Entry::new(&self.unit, path, merged, self.edits, &self.folder)
     }
 
-    fn compose(self, composer: &Composer) -> Result<(Composition, Vec<Problem>), Error> {
+    fn compose(self, composer: &Composer) -> Result<(Composition, Vec<LayerProblem>), Error> {
         let layers = &self.layers;
         let mut unused = Vec::new();
         for layer in &layers[1..] {
             for path in FROM_BASE {
                 if layer.files.contains_key(path) {
-                    unused.push(Unused {
+                    unused.push(UnusedFile {
                         path,
                         owner: layer.owner.clone(),
                     });
                 }
             }
         }
-        let mut dropped = BTreeMap::<Arc<str>, Dropped>::new();
+        let mut dropped = BTreeMap::<Arc<str>, DroppedPath>::new();
         for (index, layer) in layers.iter().enumerate() {
             for path in layer.files.keys() {
                 if let Some(dropped) = dropped.get_mut(path) {
                     dropped.layers.push(index);
                 } else if let Some(origin) = self.dropped_by(path) {
                     let (origin, layers) = (origin.clone(), vec![index]);
-                    dropped.insert(Arc::clone(path), Dropped { origin, layers });
+                    dropped.insert(Arc::clone(path), DroppedPath { origin, layers });
                 }
             }
         }
@@ -288,7 +288,7 @@ impl View<'_> {
         let (merged, clashes) = merge(layers, keep);
         let problems = clashes
             .iter()
-            .map(|clash| Problem::Clash {
+            .map(|clash| LayerProblem::Clash {
                 path: format!("{}/{}", self.unit, clash.path),
                 file: layers[clash.file].owner.to_string(),
                 folder: layers[clash.folder].owner.to_string(),
@@ -315,7 +315,7 @@ impl View<'_> {
 }
 
 /// All of them as one error, each once and in a stable order.
-pub fn fail_on(mut problems: Vec<Problem>) -> Result<(), Error> {
+pub fn fail_on(mut problems: Vec<LayerProblem>) -> Result<(), Error> {
     problems.sort();
     problems.dedup();
     if problems.is_empty() {

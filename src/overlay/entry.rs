@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Error;
 use super::content::ContentId;
-use super::layer::{File, Kind, Source, Stamp};
-use super::merge::Merged;
+use super::layer::{ContentSource, FileKind, LayerFile};
+use super::merge::MergedPath;
 use super::rewrite;
-use crate::git::Objects;
+use crate::disk::Stamp;
+use crate::git::GitObjects;
 use crate::store::UnitId;
 
 /// Files that always come from the base app and cannot be dropped.
@@ -26,24 +27,24 @@ pub fn is_from_base(path: &str) -> bool {
 pub struct Entry {
     winner: u16,
     hidden: Box<[u16]>,
-    file: Arc<File>,
-    edited: Option<Arc<Edited>>,
+    file: Arc<LayerFile>,
+    edited: Option<Arc<EditedFile>>,
 }
 
 /// A file that is edited on its way.
 #[derive(Debug)]
-pub(super) struct Edited {
+pub(super) struct EditedFile {
     id: ContentId,
     text: String,
 }
 
 /// Where a composed file's content comes from.
 #[derive(Debug, Clone, Copy)]
-pub enum Body<'a> {
+pub enum EntryContent<'a> {
     /// Copied from this file.
     Copy(&'a Arc<Path>, Stamp),
     /// The blob with the entry's id, when composed from a commit.
-    Blob(&'a Objects),
+    Blob(&'a GitObjects),
     /// Edited on its way.
     Text(&'a str),
     /// A link; its target is in the entry's kind.
@@ -55,8 +56,8 @@ impl Entry {
     pub(super) fn new(
         unit: &UnitId,
         path: &str,
-        merged: Merged,
-        edits: &Edits,
+        merged: MergedPath,
+        edits: &BaseEdits,
         folder: &Path,
     ) -> Result<Self, Error> {
         // A path has far fewer folders above it than layers can be counted in 16 bits.
@@ -82,10 +83,12 @@ impl Entry {
             } else {
                 0
             });
-        let text = rewrite::PackageJson::new(json)?.after(bom).named(name);
+        let text = rewrite::PackageJsonTemplate::new(json)?
+            .after(bom)
+            .named(name);
         let id = ContentId::of(text.as_bytes());
         Ok(Self {
-            edited: Some(Arc::new(Edited { id, text })),
+            edited: Some(Arc::new(EditedFile { id, text })),
             ..self.clone()
         })
     }
@@ -101,7 +104,7 @@ impl Entry {
     }
 
     /// File or link.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &FileKind {
         &self.file.kind
     }
 
@@ -118,12 +121,14 @@ impl Entry {
     }
 
     /// Where the content comes from.
-    pub fn body(&self) -> Body<'_> {
+    pub fn body(&self) -> EntryContent<'_> {
         match (&self.edited, &self.file.source) {
-            (Some(edited), _) => Body::Text(&edited.text),
-            (None, Source::Disk(path, stamp)) => Body::Copy(path, *stamp),
-            (None, Source::Blob(objects) | Source::Stored(objects, _)) => Body::Blob(objects),
-            (None, Source::Link) => Body::Link,
+            (Some(edited), _) => EntryContent::Text(&edited.text),
+            (None, ContentSource::Disk(path, stamp)) => EntryContent::Copy(path, *stamp),
+            (None, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
+                EntryContent::Blob(objects)
+            }
+            (None, ContentSource::Link) => EntryContent::Link,
         }
     }
 
@@ -138,11 +143,11 @@ impl Entry {
     /// How long the composed content is, in bytes, without reading it.
     pub fn size(&self) -> std::io::Result<u64> {
         match (self.body(), self.kind()) {
-            (Body::Copy(_, stamp), _) => Ok(stamp.size()),
-            (Body::Text(text), _) => Ok(text.len() as u64),
-            (Body::Blob(objects), Kind::File { .. }) => objects.size(self.id().oid()),
-            (_, Kind::Link { target }) => Ok(target.len() as u64),
-            (Body::Link, Kind::File { .. }) => Ok(0),
+            (EntryContent::Copy(_, stamp), _) => Ok(stamp.size),
+            (EntryContent::Text(text), _) => Ok(text.len() as u64),
+            (EntryContent::Blob(objects), FileKind::File { .. }) => objects.size(self.id().oid()),
+            (_, FileKind::Link { target }) => Ok(target.len() as u64),
+            (EntryContent::Link, FileKind::File { .. }) => Ok(0),
         }
     }
 
@@ -159,15 +164,15 @@ impl Entry {
 
 /// Base files that are edited on their way, by where they lie in memory: each is parsed once,
 /// however many units take it.
-pub(super) type Edits = RwLock<HashMap<usize, Arc<Edit>>>;
+pub(super) type BaseEdits = RwLock<HashMap<usize, Arc<BaseEdit>>>;
 
 /// What comes of a base file.
 #[derive(Debug)]
-pub(super) enum Edit {
+pub(super) enum BaseEdit {
     /// Another text for each unit.
-    Package(rewrite::PackageJson),
+    Package(rewrite::PackageJsonTemplate),
     /// The same for all.
-    Same(Arc<Edited>),
+    Same(Arc<EditedFile>),
 }
 
 /// The edited text of a file that is edited on its way. `place` is where the file lies, for
@@ -175,11 +180,11 @@ pub(super) enum Edit {
 fn edited(
     unit: &UnitId,
     path: &str,
-    file: &Arc<File>,
-    edits: &Edits,
+    file: &Arc<LayerFile>,
+    edits: &BaseEdits,
     place: impl FnOnce() -> PathBuf,
-) -> Result<Option<Arc<Edited>>, Error> {
-    if !is_from_base(path) || matches!(file.kind, Kind::Link { .. }) {
+) -> Result<Option<Arc<EditedFile>>, Error> {
+    if !is_from_base(path) || matches!(file.kind, FileKind::Link { .. }) {
         return Ok(None);
     }
     let key = Arc::as_ptr(file).addr();
@@ -196,16 +201,16 @@ fn edited(
         edit
     };
     Ok(Some(match &*edit {
-        Edit::Package(package) => {
+        BaseEdit::Package(package) => {
             let text = package.named(&unit.package_name());
             let id = ContentId::of(text.as_bytes());
-            Arc::new(Edited { id, text })
+            Arc::new(EditedFile { id, text })
         }
-        Edit::Same(edited) => Arc::clone(edited),
+        BaseEdit::Same(edited) => Arc::clone(edited),
     }))
 }
 
-fn edit(path: &str, file: &File, place: &Path) -> Result<Edit, Error> {
+fn edit(path: &str, file: &LayerFile, place: &Path) -> Result<BaseEdit, Error> {
     let text = file.read().map_err(|source| Error::Read {
         path: place.to_owned(),
         source,
@@ -214,12 +219,12 @@ fn edit(path: &str, file: &File, place: &Path) -> Result<Edit, Error> {
         // A BOM is no JSON; it stays in front, as everything else stays.
         let (bom, json) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
         if path == "package.json" {
-            let package = rewrite::PackageJson::new(json)?;
-            return Ok(Edit::Package(package.after(bom)));
+            let package = rewrite::PackageJsonTemplate::new(json)?;
+            return Ok(BaseEdit::Package(package.after(bom)));
         }
         let text = format!("{bom}{}", rewrite::tsconfig_json(json)?);
         let id = ContentId::of(text.as_bytes());
-        Ok(Edit::Same(Arc::new(Edited { id, text })))
+        Ok(BaseEdit::Same(Arc::new(EditedFile { id, text })))
     };
     std::str::from_utf8(&text)
         .map_err(|_| "it is not valid UTF-8".to_owned())

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use gix_glob::Pattern;
-use gix_glob::pattern::{Case, Mode as Kind};
+use gix_glob::pattern::{Case, Mode as PatternMode};
 use gix_glob::wildmatch::Mode;
 
 /// What brackets mean.
@@ -36,7 +36,8 @@ pub fn pattern(line: &str, brackets: Brackets) -> Option<Pattern> {
 /// Whether the pattern matches the path, which is relative to the folder that it counts from.
 pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
     let mode = Mode::NO_MATCH_SLASH_LITERAL;
-    let is_path = !pattern.mode.contains(Kind::NO_SUB_DIR) || pattern.mode.contains(Kind::ABSOLUTE);
+    let is_path = !pattern.mode.contains(PatternMode::NO_SUB_DIR)
+        || pattern.mode.contains(PatternMode::ABSOLUTE);
     if !is_path {
         let basename = path.rfind('/').map(|slash| slash + 1);
         let case = Case::Sensitive;
@@ -48,7 +49,7 @@ pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
             mode,
         );
     }
-    if pattern.mode.contains(Kind::MUST_BE_DIR) && !is_folder {
+    if pattern.mode.contains(PatternMode::MUST_BE_DIR) && !is_folder {
         return false;
     }
     // Git compares what comes before the first wildcard and matches only the rest, so that the

@@ -12,10 +12,11 @@ use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
-use super::walk::{Taken, Walk};
-use super::{Error, Problem};
-use crate::files::{Disk, FileStat, Files};
-use crate::git::{self, Objects, Repository, Tree, WorkTree};
+use super::walk::{LayerWalk, WalkScope};
+use super::{Error, LayerProblem};
+use crate::disk::Stamp;
+use crate::files::{DiskFiles, FileTree};
+use crate::git::{self, GitObjects, Repository, Tree, WorkTree};
 use crate::store::{AppName, StoreId};
 
 /// Whose layer it is.
@@ -44,7 +45,7 @@ impl Serialize for Owner {
 
 /// What a path is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum FileKind {
     /// A file whose content is copied.
     File {
         /// Whether its owner may execute it.
@@ -59,75 +60,48 @@ pub enum Kind {
 
 /// One path of a layer.
 #[derive(Debug, Clone)]
-pub struct File {
+pub struct LayerFile {
     /// File or link.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Identity of the content; of the target's text for a link.
     pub id: ContentId,
     /// Where the content lies.
-    pub source: Source,
+    pub source: ContentSource,
 }
 
 /// Where a file's content lies.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum ContentSource {
     /// In this file of the working tree.
     Disk(Arc<Path>, Stamp),
     /// In the blob with the file's id.
-    Blob(Arc<Objects>),
+    Blob(Arc<GitObjects>),
     /// In the blob with the file's id, which git would make of this file of the working tree.
-    Stored(Arc<Objects>, Arc<Path>),
+    Stored(Arc<GitObjects>, Arc<Path>),
     /// In the link itself.
     Link,
 }
 
-impl File {
+impl LayerFile {
     /// Git's mode of it, in octal.
     pub fn mode(&self) -> &'static str {
         match self.kind {
-            Kind::File { executable: false } => "100644",
-            Kind::File { executable: true } => "100755",
-            Kind::Link { .. } => "120000",
+            FileKind::File { executable: false } => "100644",
+            FileKind::File { executable: true } => "100755",
+            FileKind::Link { .. } => "120000",
         }
     }
 
     /// Its content; a link's target.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
         match (&self.kind, &self.source) {
-            (Kind::Link { target }, _) => Ok(target.as_bytes().to_vec()),
-            (_, Source::Disk(path, _)) => std::fs::read(path),
-            (_, Source::Blob(objects) | Source::Stored(objects, _)) => objects.blob(self.id.oid()),
-            (_, Source::Link) => Ok(Vec::new()),
+            (FileKind::Link { target }, _) => Ok(target.as_bytes().to_vec()),
+            (_, ContentSource::Disk(path, _)) => std::fs::read(path),
+            (_, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
+                objects.blob(self.id.oid())
+            }
+            (_, ContentSource::Link) => Ok(Vec::new()),
         }
-    }
-}
-
-/// Size and time of a file: while they stay, its content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp {
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Of a file as it was looked at.
-    pub fn new(stat: &FileStat) -> Self {
-        Self {
-            size: stat.size,
-            modified: stat.modified,
-            changed: stat.changed,
-        }
-    }
-
-    /// Its size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Of a file as it is now.
-    pub fn now(metadata: &std::fs::Metadata) -> Self {
-        Self::new(&FileStat::new(metadata))
     }
 }
 
@@ -137,20 +111,20 @@ pub struct Layer {
     /// Whose they are.
     pub owner: Owner,
     /// The files.
-    pub files: BTreeMap<Arc<str>, Arc<File>>,
+    pub files: BTreeMap<Arc<str>, Arc<LayerFile>>,
     /// Whether everything in it lies in its own folder: no link has led out of it, to content
     /// that can change while the folder does not.
     pub is_closed: bool,
 }
 
 /// Lists layers of one project.
-pub struct Lister {
+pub struct LayerReader {
     pub(super) project: PathBuf,
     /// Content may be copied from below here.
     pub(super) boundary: PathBuf,
-    pub(super) files: Arc<dyn Files>,
+    pub(super) files: Arc<dyn FileTree>,
     /// Where blobs are, for a commit.
-    pub(super) objects: Option<Arc<Objects>>,
+    pub(super) objects: Option<Arc<GitObjects>>,
     /// What git knows of the working tree.
     pub(super) work_tree: Option<WorkTree>,
     /// Rules that hold in all of `apps/`, weakest first.
@@ -159,7 +133,7 @@ pub struct Lister {
     pub(super) as_stored: bool,
 }
 
-impl Lister {
+impl LayerReader {
     /// Gets ready to list layers of `project`; without a repository only `.gitignore` files count.
     pub fn new(project: &Path, repository: Option<&Repository>) -> Result<Self, Error> {
         let project = canonical(project)?;
@@ -177,7 +151,7 @@ impl Lister {
                 let path = first[prefix.len()..].to_owned();
                 let count = 1 + skipped.count();
                 return Err(Error::Files {
-                    problems: vec![Problem::Sparse { path, count }],
+                    problems: vec![LayerProblem::Sparse { path, count }],
                 });
             }
         }
@@ -199,7 +173,7 @@ impl Lister {
         Ok(Self {
             project,
             boundary,
-            files: Arc::new(Disk),
+            files: Arc::new(DiskFiles),
             objects: None,
             work_tree,
             outer,
@@ -240,9 +214,9 @@ impl Lister {
 
     /// Lists what `owner` has for an app in `folder`, relative to the project. A folder that
     /// does not exist is an empty layer.
-    pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<Problem>), Error> {
+    pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<LayerProblem>), Error> {
         let root = self.project.join(folder);
-        let mut walk = Walk::new(self, folder, &root);
+        let mut walk = LayerWalk::new(self, folder, &root);
         if self.files.is_folder(&root) {
             let mut rules = Vec::new();
             let mut parent = self.project.clone();
@@ -256,9 +230,9 @@ impl Lister {
             }
             if !ignored || self.tracks_below(&root) {
                 let taken = if ignored {
-                    Taken::Tracked
+                    WalkScope::Tracked
                 } else {
-                    Taken::Visible
+                    WalkScope::Visible
                 };
                 walk.folder(&root, "", taken, &mut Vec::new(), &mut rules)?;
             }
@@ -269,7 +243,7 @@ impl Lister {
     /// Lists the files that lie directly in the project, and in no folder.
     pub fn top(&self) -> Result<Layer, Error> {
         let root = self.project.clone();
-        let mut walk = Walk::new(self, "", &root);
+        let mut walk = LayerWalk::new(self, "", &root);
         walk.top()?;
         Ok(walk.end(Owner::Base).0)
     }

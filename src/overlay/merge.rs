@@ -6,22 +6,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::layer::{File, Layer};
+use super::layer::{Layer, LayerFile};
 
 /// A path with the layer that gives it and the layers it hides, outermost first.
 #[derive(Debug, Clone)]
-pub struct Merged<'a> {
+pub struct MergedPath<'a> {
     /// Index of the winner among the layers.
     pub winner: usize,
     /// Indices of the layers whose file is not seen.
     pub hidden: Vec<usize>,
     /// The winner's file.
-    pub file: &'a Arc<File>,
+    pub file: &'a Arc<LayerFile>,
 }
 
 /// A path that is a file in one layer and a folder in another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clash {
+pub struct LayerClash {
     /// The path.
     pub path: Arc<str>,
     /// The layer with the file.
@@ -37,8 +37,8 @@ pub fn winner<'a>(
     layers: &[&'a Layer],
     keep: impl Fn(usize, &str) -> bool,
     path: &str,
-) -> Option<Merged<'a>> {
-    let mut merged: Option<Merged> = None;
+) -> Option<MergedPath<'a>> {
+    let mut merged: Option<MergedPath> = None;
     for (index, layer) in layers.iter().enumerate() {
         let Some(file) = layer.files.get(path).filter(|_| keep(index, path)) else {
             continue;
@@ -48,7 +48,7 @@ pub fn winner<'a>(
             hidden = further_out.hidden;
             hidden.push(further_out.winner);
         }
-        merged = Some(Merged {
+        merged = Some(MergedPath {
             winner: index,
             hidden,
             file,
@@ -61,8 +61,8 @@ pub fn winner<'a>(
 pub fn merge<'a>(
     layers: &[&'a Layer],
     keep: impl Fn(usize, &str) -> bool,
-) -> (BTreeMap<Arc<str>, Merged<'a>>, Vec<Clash>) {
-    let mut merged = BTreeMap::<Arc<str>, Merged>::new();
+) -> (BTreeMap<Arc<str>, MergedPath<'a>>, Vec<LayerClash>) {
+    let mut merged = BTreeMap::<Arc<str>, MergedPath>::new();
     for (index, layer) in layers.iter().enumerate() {
         for (path, file) in &layer.files {
             if !keep(index, path) {
@@ -73,7 +73,7 @@ pub fn merge<'a>(
                 entry.winner = index;
                 entry.file = file;
             } else {
-                let entry = Merged {
+                let entry = MergedPath {
                     winner: index,
                     hidden: Vec::new(),
                     file,
@@ -82,16 +82,18 @@ pub fn merge<'a>(
             }
         }
     }
-    let mut clashes = BTreeMap::<Arc<str>, Clash>::new();
+    let mut clashes = BTreeMap::<Arc<str>, LayerClash>::new();
     for (path, entry) in &merged {
         for (end, _) in path.match_indices('/') {
             if let Some((above, file)) = merged.get_key_value(&path[..end]) {
-                clashes.entry(Arc::clone(above)).or_insert_with(|| Clash {
-                    path: Arc::clone(above),
-                    file: file.winner,
-                    folder: entry.winner,
-                    below: Arc::clone(path),
-                });
+                clashes
+                    .entry(Arc::clone(above))
+                    .or_insert_with(|| LayerClash {
+                        path: Arc::clone(above),
+                        file: file.winner,
+                        folder: entry.winner,
+                        below: Arc::clone(path),
+                    });
             }
         }
     }

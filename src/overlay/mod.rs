@@ -13,12 +13,14 @@ mod rewrite;
 mod rules;
 mod walk;
 
-pub use composition::{Composer, Composition, Dropped, Layers, Unused, View, fail_on};
+pub use composition::{
+    Composer, Composition, DroppedPath, Layers, UnitLayers, UnusedFile, fail_on,
+};
 pub use content::ContentId;
-pub use entry::{Body, Entry, is_from_base};
-pub use layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
-pub use merge::{Clash, Merged, merge, winner};
-pub use rules::{Origin, Rules};
+pub use entry::{Entry, EntryContent, is_from_base};
+pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
+pub use merge::{LayerClash, MergedPath, merge, winner};
+pub use rules::{IgnoreRules, RuleOrigin};
 
 use std::path::PathBuf;
 
@@ -33,7 +35,7 @@ pub enum Error {
     Files {
         /// Every problem found, in a stable order.
         #[related]
-        problems: Vec<Problem>,
+        problems: Vec<LayerProblem>,
     },
     /// A file or folder cannot be read.
     #[error("cannot read `{}`", path.display())]
@@ -75,7 +77,7 @@ fn files(count: usize) -> String {
 
 /// One path that cannot be composed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Diagnostic)]
-pub enum Problem {
+pub enum LayerProblem {
     /// A file here, a folder there.
     #[error("`{}` is a file in {file} and a folder in {folder} (which has `{}`)", path.escape_debug(), below.escape_debug())]
     #[diagnostic(

@@ -8,12 +8,12 @@ use jsonc_parser::cst::{CstInputValue, CstNode, CstRootNode};
 
 /// `package.json` of the base app, ready for the names of units; nothing else changes.
 #[derive(Debug)]
-pub struct PackageJson {
+pub struct PackageJsonTemplate {
     before: String,
     after: String,
 }
 
-impl PackageJson {
+impl PackageJsonTemplate {
     /// Finds the place of the name.
     pub fn new(text: &str) -> Result<Self, String> {
         let strict = ParseOptions {
@@ -155,14 +155,17 @@ fn leaves_apps(path: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PackageJson, tsconfig_json};
+    use super::{PackageJsonTemplate, tsconfig_json};
 
     #[test]
     fn the_name_changes_and_nothing_else() {
         let text =
             "{\n\t\"version\": \"1.0.0\",\n\t\"name\" : \"app\",\n\t\"z\": {\"name\": 1}\n}\n";
         let wanted = text.replace("\"app\"", "\"app-us\"");
-        assert_eq!(PackageJson::new(text).unwrap().named("app-us"), wanted);
+        assert_eq!(
+            PackageJsonTemplate::new(text).unwrap().named("app-us"),
+            wanted
+        );
     }
 
     #[test]

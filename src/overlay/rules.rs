@@ -9,16 +9,16 @@ use crate::store::Store;
 
 /// The rules of a store: all ancestors' first, its own last.
 #[derive(Debug)]
-pub struct Rules {
+pub struct IgnoreRules {
     /// For each rule in order, what it matches.
     patterns: Vec<Option<Pattern>>,
     /// For each rule in order: whose it is, and its place in that store's list.
-    origins: Vec<Origin>,
+    origins: Vec<RuleOrigin>,
 }
 
 /// Where a rule stands in the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct RuleOrigin {
     /// The store whose `ignorePaths` it is in.
     pub store: crate::store::StoreId,
     /// Its position in that list.
@@ -27,12 +27,12 @@ pub struct Origin {
     pub rule: String,
 }
 
-impl Rules {
+impl IgnoreRules {
     /// The rules that hold for the last store of `lineage`.
     pub fn new(lineage: &[&Store]) -> Self {
         let origins = lineage.iter().flat_map(|store| {
             let rules = store.ignore_paths.iter().enumerate();
-            rules.map(|(position, rule)| Origin {
+            rules.map(|(position, rule)| RuleOrigin {
                 store: store.id.clone(),
                 position,
                 rule: rule.clone(),
@@ -42,7 +42,7 @@ impl Rules {
     }
 
     /// These rules, in this order.
-    pub fn of(origins: Vec<Origin>) -> Self {
+    pub fn of(origins: Vec<RuleOrigin>) -> Self {
         let rules = origins.iter();
         Self {
             patterns: rules
@@ -54,7 +54,7 @@ impl Rules {
 
     /// The rule that drops the file, if one does. As in git, a file below a dropped folder
     /// cannot be brought back.
-    pub fn drops(&self, path: &str) -> Option<&Origin> {
+    pub fn drops(&self, path: &str) -> Option<&RuleOrigin> {
         if self.origins.is_empty() {
             return None;
         }
@@ -76,7 +76,7 @@ impl Rules {
     }
 
     /// The rules in their order.
-    pub fn origins(&self) -> &[Origin] {
+    pub fn origins(&self) -> &[RuleOrigin] {
         &self.origins
     }
 
@@ -94,10 +94,10 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use super::Rules;
+    use super::IgnoreRules;
     use crate::store::{Store, StoreId};
 
-    fn rules(patterns: &[&str]) -> Rules {
+    fn rules(patterns: &[&str]) -> IgnoreRules {
         let store = Store {
             id: StoreId::new("us").unwrap(),
             parent: None,
@@ -106,7 +106,7 @@ mod tests {
             deployment: None,
             ignore_paths: patterns.iter().map(ToString::to_string).collect(),
         };
-        Rules::new(&[&store])
+        IgnoreRules::new(&[&store])
     }
 
     #[test]

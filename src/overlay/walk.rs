@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
-use super::layer::{File, Kind, Layer, Lister, Owner, Source, Stamp};
-use super::{Error, Problem};
-use crate::files::{FileStat, Node};
+use super::layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
+use super::{Error, LayerProblem};
+use crate::disk::Stamp;
+use crate::files::{FileState, PathKind};
 use virtual_path::{normalize, relative};
 
 fn is_env(name: &str) -> bool {
@@ -17,7 +18,7 @@ fn is_env(name: &str) -> bool {
 
 /// What of a folder is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum WalkScope {
     /// What git does not ignore, and what it tracks.
     Visible,
     /// What git tracks: the folder is ignored.
@@ -25,18 +26,18 @@ pub enum Taken {
 }
 
 /// One layer, while it is listed.
-pub struct Walk<'a> {
-    lister: &'a Lister,
+pub struct LayerWalk<'a> {
+    lister: &'a LayerReader,
     folder: &'a str,
     root: &'a Path,
-    files: BTreeMap<Arc<str>, Arc<File>>,
-    problems: Vec<Problem>,
+    files: BTreeMap<Arc<str>, Arc<LayerFile>>,
+    problems: Vec<LayerProblem>,
     is_closed: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> LayerWalk<'a> {
     /// Gets ready to list `root`, which is `folder` relative to the project.
-    pub fn new(lister: &'a Lister, folder: &'a str, root: &'a Path) -> Self {
+    pub fn new(lister: &'a LayerReader, folder: &'a str, root: &'a Path) -> Self {
         Self {
             lister,
             folder,
@@ -48,7 +49,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What has been found.
-    pub fn end(self, owner: Owner) -> (Layer, Vec<Problem>) {
+    pub fn end(self, owner: Owner) -> (Layer, Vec<LayerProblem>) {
         let layer = Layer {
             owner,
             files: self.files,
@@ -63,7 +64,7 @@ impl<'a> Walk<'a> {
         &mut self,
         folder: &Path,
         path: &str,
-        taken: Taken,
+        taken: WalkScope,
         through: &mut Vec<PathBuf>,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
@@ -74,21 +75,25 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let entry = folder.join(&name);
-            let is_folder = node == Node::Folder;
+            let is_folder = node == PathKind::Folder;
             let is_ignored =
-                taken == Taken::Tracked || self.lister.ignores(rules, &entry, is_folder);
+                taken == WalkScope::Tracked || self.lister.ignores(rules, &entry, is_folder);
             if is_ignored && !self.counts(&entry, is_folder, taken) {
                 continue;
             }
             let Some(name) = name.to_str() else {
-                self.problems.push(Problem::Name {
+                self.problems.push(LayerProblem::Name {
                     path: format!("{}/{path}{}", self.folder, name.to_string_lossy()),
                 });
                 continue;
             };
             let inner = format!("{path}{name}");
             if is_folder {
-                let taken = if is_ignored { Taken::Tracked } else { taken };
+                let taken = if is_ignored {
+                    WalkScope::Tracked
+                } else {
+                    taken
+                };
                 self.folder(&entry, &format!("{inner}/"), taken, through, rules)?;
             } else {
                 self.add(&entry, inner, node, through)?;
@@ -99,7 +104,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether something counts although git ignores it: what is tracked, and `.env` files.
-    fn counts(&self, entry: &Path, is_folder: bool, taken: Taken) -> bool {
+    fn counts(&self, entry: &Path, is_folder: bool, taken: WalkScope) -> bool {
         if is_folder {
             return self.lister.tracks_below(entry);
         }
@@ -107,7 +112,8 @@ impl<'a> Walk<'a> {
             .file_name()
             .and_then(|name| name.to_str())
             .is_some_and(is_env);
-        (is_env && taken == Taken::Visible && !self.lister.as_stored) || self.lister.tracks(entry)
+        (is_env && taken == WalkScope::Visible && !self.lister.as_stored)
+            || self.lister.tracks(entry)
     }
 
     /// Lists the files in the walk's own folder, and none below.
@@ -116,7 +122,7 @@ impl<'a> Walk<'a> {
             let file = self.root.join(&name);
             let Some(name) = name.to_str() else { continue };
             let is_ignored = self.lister.ignores(&[], &file, false) && !self.lister.tracks(&file);
-            if node != Node::Folder && !is_ignored {
+            if node != PathKind::Folder && !is_ignored {
                 self.add(&file, name.to_owned(), node, &mut Vec::new())?;
             }
         }
@@ -127,14 +133,14 @@ impl<'a> Walk<'a> {
         &mut self,
         file: &Path,
         path: String,
-        node: Node,
+        node: PathKind,
         through: &mut Vec<PathBuf>,
     ) -> Result<(), Error> {
         match node {
-            Node::Link => self.link(file, path, through),
-            Node::File(stat) => self.content(file, path, &stat),
-            Node::Folder | Node::Special => {
-                self.problems.push(Problem::Special {
+            PathKind::Link => self.link(file, path, through),
+            PathKind::File(state) => self.content(file, path, state),
+            PathKind::Folder | PathKind::Special => {
+                self.problems.push(LayerProblem::Special {
                     path: format!("{}/{path}", self.folder),
                 });
                 Ok(())
@@ -142,34 +148,52 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn content(&mut self, file: &Path, path: String, stat: &FileStat) -> Result<(), Error> {
-        let work_tree = self.lister.work_tree.as_ref();
-        let (id, source) = match (stat.blob, &self.lister.objects, work_tree) {
-            (Some(blob), Some(objects), _) => (blob.into(), Source::Blob(Arc::clone(objects))),
-            (_, _, Some(tree)) if self.lister.as_stored => {
-                let stored = tree.stored(file, stat).map_err(reading(file))?;
-                let source = if stored.is_converted {
-                    Source::Stored(Arc::clone(tree.objects()), file.into())
-                } else {
-                    Source::Disk(file.into(), Stamp::new(stat))
-                };
-                (stored.id.into(), source)
-            }
-            (_, _, tree) => {
-                let id = match tree {
-                    Some(tree) => tree.on_disk(file, stat).map(ContentId::from),
-                    None => ContentId::of_file(file),
-                };
-                let source = Source::Disk(file.into(), Stamp::new(stat));
-                (id.map_err(reading(file))?, source)
-            }
+    /// Adds a regular file.
+    fn content(&mut self, file: &Path, path: String, state: FileState) -> Result<(), Error> {
+        let added = match state {
+            FileState::Committed { blob, executable } => self.committed(blob, executable),
+            FileState::OnDisk(stamp) => self.on_disk(file, stamp),
         };
-        let kind = Kind::File {
-            executable: work_tree.map_or(stat.executable, |tree| tree.is_executable(file, stat)),
-        };
-        let file = File { kind, id, source };
-        self.files.insert(path.into(), Arc::new(file));
+        let added = added.map_err(reading(file))?;
+        self.files.insert(path.into(), Arc::new(added));
         Ok(())
+    }
+
+    fn committed(&self, blob: git2::Oid, executable: bool) -> std::io::Result<LayerFile> {
+        let objects = self.lister.objects.as_ref();
+        let objects = objects.ok_or_else(|| std::io::Error::other("it is not in a commit"))?;
+        Ok(LayerFile {
+            kind: FileKind::File { executable },
+            id: blob.into(),
+            source: ContentSource::Blob(Arc::clone(objects)),
+        })
+    }
+
+    fn on_disk(&self, file: &Path, stamp: Stamp) -> std::io::Result<LayerFile> {
+        let unconverted = |id, executable| LayerFile {
+            kind: FileKind::File { executable },
+            id,
+            source: ContentSource::Disk(file.into(), stamp),
+        };
+        let Some(tree) = &self.lister.work_tree else {
+            return Ok(unconverted(
+                ContentId::of_file(file)?,
+                stamp.is_executable(),
+            ));
+        };
+        let executable = tree.is_executable(file, &stamp);
+        if !self.lister.as_stored {
+            return Ok(unconverted(tree.on_disk(file, &stamp)?.into(), executable));
+        }
+        let stored = tree.stored(file, &stamp)?;
+        if !stored.is_converted {
+            return Ok(unconverted(stored.id.into(), executable));
+        }
+        Ok(LayerFile {
+            kind: FileKind::File { executable },
+            id: stored.id.into(),
+            source: ContentSource::Stored(Arc::clone(tree.objects()), file.into()),
+        })
     }
 
     /// Inside the app: kept. Elsewhere in the repository: the content, unless git ignores it.
@@ -190,22 +214,22 @@ impl<'a> Walk<'a> {
         self.is_closed = false;
         let problem = match &real {
             Ok(real) => self.refuses(real, &links[1.min(links.len())..]),
-            Err(_) if lexical.starts_with(&self.lister.boundary) => Some(Refused::Dangling),
-            Err(_) => Some(Refused::Outside),
+            Err(_) if lexical.starts_with(&self.lister.boundary) => Some(RefusedLink::Dangling),
+            Err(_) => Some(RefusedLink::Outside),
         };
         let problem = match (problem, real) {
-            (None, Ok(real)) => match self.lister.files.node(&real).map_err(reading(&real))? {
-                Node::File(stat) => return self.content(&real, path, &stat),
-                Node::Folder if through.contains(&real) || file.starts_with(&real) => {
-                    Refused::Cycle
+            (None, Ok(real)) => match self.lister.files.kind(&real).map_err(reading(&real))? {
+                PathKind::File(state) => return self.content(&real, path, state),
+                PathKind::Folder if through.contains(&real) || file.starts_with(&real) => {
+                    RefusedLink::Cycle
                 }
-                Node::Folder => return self.behind(&real, &path, through),
-                Node::Link | Node::Special => Refused::Special,
+                PathKind::Folder => return self.behind(&real, &path, through),
+                PathKind::Link | PathKind::Special => RefusedLink::Special,
             },
-            (problem, _) => problem.unwrap_or(Refused::Dangling),
+            (problem, _) => problem.unwrap_or(RefusedLink::Dangling),
         };
         // No commit has an `.env` file that git ignores, so a link to one is as good as ignored.
-        let is_missing = matches!(problem, Refused::Dangling | Refused::Ignored);
+        let is_missing = matches!(problem, RefusedLink::Dangling | RefusedLink::Ignored);
         let name = lexical.file_name().and_then(|name| name.to_str());
         if self.lister.as_stored && is_missing && name.is_some_and(is_env) {
             return Ok(());
@@ -222,27 +246,27 @@ impl<'a> Walk<'a> {
         let Some(target) = target.to_str() else {
             let path = file.strip_prefix(&self.lister.project).unwrap_or(file);
             let path = path.to_string_lossy().into_owned();
-            self.problems.push(Problem::Name { path });
+            self.problems.push(LayerProblem::Name { path });
             return;
         };
-        let link = File {
-            kind: Kind::Link {
+        let link = LayerFile {
+            kind: FileKind::Link {
                 target: target.into(),
             },
             id: ContentId::of(target.as_bytes()),
-            source: Source::Link,
+            source: ContentSource::Link,
         };
         self.files.insert(path.into(), Arc::new(link));
     }
 
     /// Why what a link leads to, over other links, cannot be copied.
-    fn refuses(&self, real: &Path, links: &[PathBuf]) -> Option<Refused> {
+    fn refuses(&self, real: &Path, links: &[PathBuf]) -> Option<RefusedLink> {
         let Ok(inside) = real.strip_prefix(&self.lister.boundary) else {
-            return Some(Refused::Outside);
+            return Some(RefusedLink::Outside);
         };
         let has = |name: &str| inside.iter().any(|part| part == name);
         if has(".git") {
-            return Some(Refused::Outside);
+            return Some(RefusedLink::Outside);
         }
         let lister = self.lister;
         let is_env = |path: &Path| {
@@ -258,11 +282,11 @@ impl<'a> Walk<'a> {
             };
             !is_tracked && is_ignored()
         };
-        let is_folder = matches!(lister.files.node(real), Ok(Node::Folder));
+        let is_folder = matches!(lister.files.kind(real), Ok(PathKind::Folder));
         let hidden = has("node_modules")
             || is_hidden(real, is_folder)
             || links.iter().any(|link| is_hidden(link, false));
-        hidden.then_some(Refused::Ignored)
+        hidden.then_some(RefusedLink::Ignored)
     }
 
     /// Lists a folder that a link has led to: what git would not ignore, where it really lies.
@@ -276,9 +300,9 @@ impl<'a> Walk<'a> {
             .collect();
         rules.reverse();
         let taken = if self.lister.is_ignored(real, true) {
-            Taken::Tracked
+            WalkScope::Tracked
         } else {
-            Taken::Visible
+            WalkScope::Visible
         };
         through.push(real.to_owned());
         self.folder(real, &format!("{path}/"), taken, through, &mut rules)?;
@@ -287,14 +311,14 @@ impl<'a> Walk<'a> {
     }
 
     /// What a folder holds, sorted, so that problems come in a stable order.
-    fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, Node)>, Error> {
+    fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, PathKind)>, Error> {
         self.lister.files.entries(folder).map_err(reading(folder))
     }
 }
 
 /// Why a link is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refused {
+enum RefusedLink {
     Outside,
     Dangling,
     Ignored,
@@ -302,14 +326,14 @@ enum Refused {
     Special,
 }
 
-impl Refused {
-    fn of(self, path: String, target: String) -> Problem {
+impl RefusedLink {
+    fn of(self, path: String, target: String) -> LayerProblem {
         match self {
-            Self::Outside => Problem::LinkOutside { path, target },
-            Self::Dangling => Problem::LinkDangling { path, target },
-            Self::Ignored => Problem::LinkIgnored { path, target },
-            Self::Cycle => Problem::LinkCycle { path, target },
-            Self::Special => Problem::Special { path },
+            Self::Outside => LayerProblem::LinkOutside { path, target },
+            Self::Dangling => LayerProblem::LinkDangling { path, target },
+            Self::Ignored => LayerProblem::LinkIgnored { path, target },
+            Self::Cycle => LayerProblem::LinkCycle { path, target },
+            Self::Special => LayerProblem::Special { path },
         }
     }
 }

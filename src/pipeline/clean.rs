@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::failure::Io;
-use super::lock::Lock;
+use super::lock::ProjectLock;
+use crate::disk;
 
 /// Everything that can be made again, relative to the project.
 const MADE: [&str; 8] = [
@@ -19,17 +20,14 @@ const MADE: [&str; 8] = [
 
 /// Removes it, and says what was there. Links are removed and not followed.
 pub fn clean(project: &Path) -> Result<Vec<PathBuf>, Io> {
-    let _lock = Lock::take_now(project)?;
+    let _lock = ProjectLock::take_now(project)?;
     let mut removed = Vec::new();
     for path in MADE {
         let path = project.join(path);
-        let result = match path.symlink_metadata() {
-            Err(_) => continue,
-            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-        };
-        result.map_err(Io::at("remove", &path))?;
-        removed.push(path);
+        if path.symlink_metadata().is_ok() {
+            disk::remove(&path).map_err(Io::at("remove", &path))?;
+            removed.push(path);
+        }
     }
     Ok(removed)
 }

@@ -11,8 +11,8 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::base::Base;
-use super::context::Context;
+use super::base::PinnedBase;
+use super::context::Services;
 use super::failure::{Io, quote};
 use oci::ImageReference;
 
@@ -179,7 +179,11 @@ pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
 }
 
 /// Makes sure that the engine has a base image, pulling it if need be, and says what it is.
-pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<Base, Error> {
+pub async fn provide(
+    docker: &Docker,
+    image: &str,
+    context: &Services,
+) -> Result<PinnedBase, Error> {
     if image.starts_with("oci:") {
         return Err(Error::Base {
             image: image.to_owned(),
@@ -229,7 +233,7 @@ pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<
 }
 
 /// The digest by which a registry knows the image, else the engine's own.
-fn base(image: &str, found: &ImageInspect) -> Result<Base, Error> {
+fn base(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
     let name = ImageReference::parse(image).ok();
     let is_same = |known: &&String| {
@@ -243,7 +247,7 @@ fn base(image: &str, found: &ImageInspect) -> Result<Base, Error> {
         .and_then(|known| known.rsplit_once('@'))
         .map(|(_, digest)| digest);
     let digest = digest.or(found.id.as_deref()).unwrap_or_default();
-    Ok(Base {
+    Ok(PinnedBase {
         name: image.to_owned(),
         digest: digest.parse().map_err(|message| Error::Request {
             doing: format!("tell the digest of `{image}`"),

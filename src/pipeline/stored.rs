@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::failure::Io;
+use crate::disk::write_atomically;
 
 /// Reads it; none where it is missing or broken.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
@@ -20,10 +21,6 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
-    let failed = || Io::at("write", path);
-    let text = serde_json::to_vec(value).map_err(|error| failed()(error.into()))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-    std::io::Write::write_all(&mut file, &text).map_err(failed())?;
-    file.persist(path).map_err(|error| failed()(error.error))?;
-    Ok(())
+    let text = serde_json::to_vec(value).map_err(|error| Io::at("write", path)(error.into()))?;
+    write_atomically(path, &text).map_err(Io::at("write", path))
 }

@@ -7,7 +7,7 @@ mod id;
 mod tree;
 
 pub use id::{AppName, InvalidName, StoreId, UnitId};
-pub use tree::{Deployment, Store, StoreTree, TreeError};
+pub use tree::{Deployment, Store, StoreTree, StoreTreeError};
 
 use serde::Serialize;
 

@@ -50,7 +50,7 @@ pub struct StoreTree {
 
 /// Why stores make no tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TreeError {
+pub enum StoreTreeError {
     /// Two folders claim one id.
     #[error("the store id `{id}` is used twice: `{first}` and `{second}`")]
     Duplicate {
@@ -73,7 +73,7 @@ pub enum TreeError {
 
 impl StoreTree {
     /// Builds the tree from stores given parents first. Reports every problem, not the first.
-    pub fn new(stores: impl IntoIterator<Item = Store>) -> Result<Self, Vec<TreeError>> {
+    pub fn new(stores: impl IntoIterator<Item = Store>) -> Result<Self, Vec<StoreTreeError>> {
         let mut tree = IndexMap::<StoreId, Store>::new();
         let mut errors = Vec::new();
         for store in stores {
@@ -82,12 +82,12 @@ impl StoreTree {
             if let Some(parent) = &store.parent
                 && !tree.contains_key(parent)
             {
-                errors.push(TreeError::Orphan {
+                errors.push(StoreTreeError::Orphan {
                     id: store.id.clone(),
                     parent: parent.clone(),
                 });
             } else if let Some(first) = tree.get(&store.id) {
-                errors.push(TreeError::Duplicate {
+                errors.push(StoreTreeError::Duplicate {
                     id: store.id.clone(),
                     first: folder(first),
                     second: folder(&store),
@@ -148,7 +148,7 @@ impl StoreTree {
 
 #[cfg(test)]
 mod tests {
-    use super::{Store, StoreTree, TreeError};
+    use super::{Store, StoreTree, StoreTreeError};
     use crate::store::StoreId;
 
     fn store(id: &str, parent: Option<&str>) -> Store {
@@ -185,7 +185,7 @@ mod tests {
         ])
         .unwrap_err();
         assert_eq!(errors.len(), 3);
-        assert!(matches!(errors[0], TreeError::Orphan { .. }));
-        assert!(matches!(errors[2], TreeError::Duplicate { .. }));
+        assert!(matches!(errors[0], StoreTreeError::Orphan { .. }));
+        assert!(matches!(errors[2], StoreTreeError::Duplicate { .. }));
     }
 }

@@ -8,7 +8,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::files::{Files, Node};
+use crate::files::{FileTree, PathKind};
 
 /// The file in which pnpm names the folders of a workspace.
 pub const PNPM_FILE: &str = "pnpm-workspace.yaml";
@@ -40,7 +40,7 @@ struct WorkspaceGlob {
 impl WorkspaceGlobs {
     /// The globs of the project in `root`. `workspaces` is that field of its `package.json`,
     /// `pnpm` says whether pnpm manages it.
-    pub fn read(files: &dyn Files, root: &Path, workspaces: &Value, pnpm: bool) -> Result<Self> {
+    pub fn read(files: &dyn FileTree, root: &Path, workspaces: &Value, pnpm: bool) -> Result<Self> {
         let file = root.join(PNPM_FILE);
         let declared = if pnpm && files.is_file(&file) {
             pnpm_packages(&files.read(&file)?)
@@ -72,7 +72,7 @@ impl WorkspaceGlobs {
 
     /// Folders with a `package.json` that belong to the workspace, relative to the project and
     /// sorted. The root itself is not among them.
-    pub fn find(&self, files: &dyn Files, root: &Path) -> Result<Vec<String>> {
+    pub fn find(&self, files: &dyn FileTree, root: &Path) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for glob in self.globs.iter().filter(|glob| !glob.negated) {
             self.walk(files, root, &glob.base, glob.depth, &mut found)?;
@@ -84,7 +84,7 @@ impl WorkspaceGlobs {
 
     fn walk(
         &self,
-        files: &dyn Files,
+        files: &dyn FileTree,
         root: &Path,
         folder: &str,
         depth: Option<usize>,
@@ -108,7 +108,7 @@ impl WorkspaceGlobs {
         for (name, node) in entries {
             let Some(name) = name.to_str() else { continue };
             // A link could lead upwards, and no package manager follows one here.
-            if node != Node::Folder || SKIPPED.contains(&name) {
+            if node != PathKind::Folder || SKIPPED.contains(&name) {
                 continue;
             }
             let inner = if folder.is_empty() {
@@ -164,7 +164,7 @@ fn pnpm_packages(text: &[u8]) -> std::result::Result<Option<Vec<String>>, String
 #[cfg(test)]
 mod tests {
     use super::WorkspaceGlobs;
-    use crate::files::Disk;
+    use crate::files::DiskFiles;
     use serde_json::json;
 
     fn found(globs: &serde_json::Value, pnpm: Option<&str>) -> Vec<String> {
@@ -187,8 +187,8 @@ mod tests {
         if let Some(text) = pnpm {
             std::fs::write(folder.path().join("pnpm-workspace.yaml"), text).unwrap();
         }
-        let globs = WorkspaceGlobs::read(&Disk, folder.path(), globs, pnpm.is_some()).unwrap();
-        globs.find(&Disk, folder.path()).unwrap()
+        let globs = WorkspaceGlobs::read(&DiskFiles, folder.path(), globs, pnpm.is_some()).unwrap();
+        globs.find(&DiskFiles, folder.path()).unwrap()
     }
 
     #[test]

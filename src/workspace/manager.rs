@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::files::Files;
+use crate::files::FileTree;
 
 /// What installs dependencies and runs scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl PackageManager {
     /// The one that `field`, `packageManager` of the root `package.json`, names; else the one
     /// whose lock file lies in `root`; else npm.
     pub fn detect(
-        files: &dyn Files,
+        files: &dyn FileTree,
         root: &Path,
         field: Option<&str>,
     ) -> Result<Self, UnknownManager> {
@@ -77,7 +77,7 @@ impl PackageManager {
     }
 
     /// The name of its lock file in `root`, if there is one.
-    pub fn lock_file(self, files: &dyn Files, root: &Path) -> Option<&'static str> {
+    pub fn lock_file(self, files: &dyn FileTree, root: &Path) -> Option<&'static str> {
         let mut names = self.lock_files().iter();
         names.find(|name| files.is_file(&root.join(name))).copied()
     }
@@ -100,7 +100,7 @@ impl PackageManager {
     }
 
     /// The command that installs what the lock file says.
-    pub fn install(self, files: &dyn Files, root: &Path) -> &'static str {
+    pub fn install(self, files: &dyn FileTree, root: &Path) -> &'static str {
         match self {
             Self::Npm if self.lock_file(files, root).is_none() => "npm install",
             Self::Npm => "npm ci",

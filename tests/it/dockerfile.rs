@@ -747,7 +747,8 @@ fn dockerignore_excludes_the_files_that_both_builders_exclude() {
         "*\n!a\n!Dockerfile",
         "x/../a\n\n/\n",
         "w**\n!w/four.js",
-        "**a\n**og\n**k?ep\n**/*ee**",
+        // Docker clients before 23.0 match `**og` in another way, so a unit test has it.
+        "**a\n**k?ep\n**/*ee**",
         "**lo[g]\n**\\*",
         "**",
         "x/y/**\n!x/**/keep",

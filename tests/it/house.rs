@@ -1,4 +1,5 @@
-//! The house: who may import whom, who may print, and that generated files are fresh.
+//! The structure of the source: which room may import which, which room may print, and that the
+//! generated schema is up to date.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ fn sources() -> Vec<(String, String)> {
     rust.map(read).collect()
 }
 
-/// The room of a file: its first folder, or its own name.
+/// The room of a file: its first folder, or its name.
 fn room(file: &str) -> &str {
     file.split('/').next().unwrap().trim_end_matches(".rs")
 }
@@ -42,15 +43,16 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
 /// What each room may see: other rooms, and crates of this workspace.
 const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
+    ("disk", &[]),
     ("workspace", &["files"]),
-    ("cache", &["oci_distribution"]),
+    ("cache", &["disk", "oci_distribution"]),
     ("event", &["store", "cache"]),
-    ("files", &["virtual_path"]),
+    ("files", &["disk", "virtual_path"]),
     ("config", &["store", "files", "oci", "workspace"]),
-    ("git", &["files"]),
+    ("git", &["disk", "files"]),
     (
         "overlay",
-        &["store", "config", "files", "git", "virtual_path"],
+        &["store", "config", "disk", "files", "git", "virtual_path"],
     ),
     (
         "compare",
@@ -69,6 +71,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "store",
             "config",
+            "disk",
             "files",
             "git",
             "overlay",
@@ -84,6 +87,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "store",
             "config",
+            "disk",
             "files",
             "overlay",
             "plan",
@@ -100,6 +104,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "compare",
+            "disk",
             "virtual_path",
             "store",
             "config",

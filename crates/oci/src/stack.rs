@@ -8,7 +8,7 @@ use tar::EntryType;
 
 use super::base::FolderAttributes;
 use super::members::{TarMember, TarReader};
-use virtual_path::{MOST_LINKS, PathKind, normalize};
+use virtual_path::{MOST_LINKS, PathNode, normalize};
 
 /// Largest `etc/passwd` or `etc/group` that is read, in bytes.
 const ACCOUNTS: u64 = 1 << 20;
@@ -198,7 +198,7 @@ impl LayerStack {
         let look = |place: &Path| {
             let place = place.to_str().unwrap_or_default().trim_start_matches('/');
             let target = self.link(place);
-            Ok(target.map_or(PathKind::Folder, |target| PathKind::Link(target.into())))
+            Ok(target.map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
         };
         let found = virtual_path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
         Some(found.to_str()?.trim_start_matches('/').to_owned())

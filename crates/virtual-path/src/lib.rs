@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use std::path::Path;
-//! use virtual_path::{MOST_LINKS, PathKind, relative, resolve};
+//! use virtual_path::{MOST_LINKS, PathNode, relative, resolve};
 //!
 //! let tree = |path: &Path| {
 //!     Ok(match path.to_str() {
-//!         Some("/bin") => PathKind::Link("usr/bin".into()),
-//!         _ => PathKind::Folder,
+//!         Some("/bin") => PathNode::Link("usr/bin".into()),
+//!         _ => PathNode::Folder,
 //!     })
 //! };
 //! let resolved = resolve(Path::new("/bin/node"), MOST_LINKS, tree)?;
@@ -28,7 +28,7 @@ pub const MOST_LINKS: usize = 40;
 
 /// What exists at a path, for [`resolve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathKind {
+pub enum PathNode {
     /// A folder: the path can continue.
     Folder,
     /// A symbolic link, with its target.
@@ -43,7 +43,7 @@ pub enum PathKind {
 pub fn resolve(
     path: &Path,
     most: usize,
-    mut look: impl FnMut(&Path) -> io::Result<PathKind>,
+    mut look: impl FnMut(&Path) -> io::Result<PathNode>,
 ) -> io::Result<PathBuf> {
     let mut resolved = PathBuf::from("/");
     let mut rest = parts_backwards(path);
@@ -62,9 +62,9 @@ pub fn resolve(
             continue;
         }
         match look(&resolved)? {
-            PathKind::Folder => {}
-            PathKind::Other => is_folder = false,
-            PathKind::Link(target) => {
+            PathNode::Folder => {}
+            PathNode::Other => is_folder = false,
+            PathNode::Link(target) => {
                 links += 1;
                 if links > most {
                     return Err(io::Error::other("the path leads through too many links"));

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// A rule of this lint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Code {
+pub enum FindingCode {
     /// The config or the folders contradict themselves.
     Config,
     /// Something cannot be composed: a clash, a link to nowhere.
@@ -35,41 +35,56 @@ pub enum Code {
 }
 
 /// Every code with what it means, for people and for code scanning.
-pub const CODES: [(Code, &str); 13] = [
-    (Code::Config, "config and folders contradict themselves"),
-    (Code::Composition, "a path cannot be composed"),
+pub const CODES: [(FindingCode, &str); 13] = [
     (
-        Code::OwnPackageJson,
+        FindingCode::Config,
+        "config and folders contradict themselves",
+    ),
+    (FindingCode::Composition, "a path cannot be composed"),
+    (
+        FindingCode::OwnPackageJson,
         "a store's own package.json or tsconfig.json is not used",
     ),
     (
-        Code::NeedlessOverride,
+        FindingCode::NeedlessOverride,
         "an override is the same as what it overrides",
     ),
     (
-        Code::Orphan,
+        FindingCode::Orphan,
         "what a file was made to override is not there any more",
     ),
-    (Code::CaseClash, "two composed paths differ only by case"),
-    (Code::StoreId, "a store id is no DNS label"),
-    (Code::OutsideApp, "a file of a store belongs to no app"),
     (
-        Code::UnknownStore,
+        FindingCode::CaseClash,
+        "two composed paths differ only by case",
+    ),
+    (FindingCode::StoreId, "a store id is no DNS label"),
+    (
+        FindingCode::OutsideApp,
+        "a file of a store belongs to no app",
+    ),
+    (
+        FindingCode::UnknownStore,
         "the config speaks of a store that is not there",
     ),
-    (Code::IgnoreRule, "an ignorePaths rule changes nothing"),
-    (Code::LocalClash, "two stores have the same port or domain"),
     (
-        Code::Import,
+        FindingCode::IgnoreRule,
+        "an ignorePaths rule changes nothing",
+    ),
+    (
+        FindingCode::LocalClash,
+        "two stores have the same port or domain",
+    ),
+    (
+        FindingCode::Import,
         "an import is found from apps/ and not from .out/",
     ),
     (
-        Code::DeepChain,
+        FindingCode::DeepChain,
         "more than three stores lie above one another",
     ),
 ];
 
-impl std::fmt::Display for Code {
+impl std::fmt::Display for FindingCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = serde_json::to_value(self).unwrap_or_default();
         f.write_str(name.as_str().unwrap_or_default())
@@ -85,7 +100,7 @@ pub struct Finding {
     /// From 1.
     pub line: Option<usize>,
     /// Which rule found it.
-    pub code: Code,
+    pub code: FindingCode,
     /// What, and why it matters.
     pub message: String,
     /// What to do.

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
-pub use self::finding::{CODES, Code, Finding};
+pub use self::finding::{CODES, Finding, FindingCode};
 use self::imports::{Import, imports, is_source, targets};
 use super::drift::{Standing, drift};
 use super::{Error, owner_folder};
-use crate::config::{self, FILE, Place, Project};
+use crate::config::{self, FILE, NoticePlace, Project};
 use crate::git::Repository;
-use crate::overlay::{self, Composer, Composition, Layers, Lister, Origin, Owner, Rules};
+use crate::overlay::{
+    self, Composer, Composition, IgnoreRules, LayerReader, Layers, Owner, RuleOrigin,
+};
 use crate::store::Store;
 
 /// Stores above one another, root not counted; more are hard to oversee.
@@ -22,7 +24,7 @@ const DEEPEST: usize = 3;
 
 /// What was found, and what could not be looked for.
 #[derive(Debug, Clone, Default)]
-pub struct Checked {
+pub struct CheckReport {
     /// Everything odd, by file and line, each once.
     pub findings: Vec<Finding>,
     /// What was left out, and why.
@@ -30,17 +32,17 @@ pub struct Checked {
 }
 
 /// Looks at everything that can be looked at.
-pub fn check(root: &Path) -> Result<Checked, Error> {
+pub fn check(root: &Path) -> Result<CheckReport, Error> {
     let project = match Project::load(root) {
         Ok(project) => project,
         Err(error) => {
-            return Ok(Checked {
+            return Ok(CheckReport {
                 findings: of_config(root, error)?,
                 unchecked: vec!["the project cannot be read, so nothing else was looked at".into()],
             });
         }
     };
-    let mut check = Check {
+    let mut check = Checker {
         project: &project,
         findings: BTreeSet::new(),
         unchecked: Vec::new(),
@@ -50,7 +52,7 @@ pub fn check(root: &Path) -> Result<Checked, Error> {
     check.local();
     check.outside_apps()?;
     let repository = Repository::around(&project.root)?;
-    let lister = Lister::new(&project.root, repository.as_ref())?;
+    let lister = LayerReader::new(&project.root, repository.as_ref())?;
     let composer = Composer::new(&project, &lister);
     let stores: Vec<&Store> = project.stores.deployables().collect();
     let (layers, problems) = composer.layers(&stores, |_, _| None)?;
@@ -69,7 +71,7 @@ pub fn check(root: &Path) -> Result<Checked, Error> {
         Err(error) => return Err(error.into()),
     }
     check.overrides(repository.as_ref())?;
-    Ok(Checked {
+    Ok(CheckReport {
         findings: check.findings.into_iter().collect(),
         unchecked: check.unchecked,
     })
@@ -94,21 +96,27 @@ fn of_config(root: &Path, error: config::Error) -> Result<Vec<Finding>, Error> {
     let found = problems.into_iter().map(|problem| Finding {
         file: file.to_owned(),
         line: problem.span.and_then(|span| line(span.offset())),
-        code: Code::Config,
+        code: FindingCode::Config,
         message: problem.message,
         help: problem.help.unwrap_or_default(),
     });
     Ok(found.collect())
 }
 
-struct Check<'a> {
+struct Checker<'a> {
     project: &'a Project,
     findings: BTreeSet<Finding>,
     unchecked: Vec<String>,
 }
 
-impl Check<'_> {
-    fn find(&mut self, code: Code, at: (String, Option<usize>), message: String, help: &str) {
+impl Checker<'_> {
+    fn find(
+        &mut self,
+        code: FindingCode,
+        at: (String, Option<usize>),
+        message: String,
+        help: &str,
+    ) {
         self.findings.insert(Finding {
             file: at.0,
             line: at.1,
@@ -137,14 +145,19 @@ impl Check<'_> {
         for notice in &self.project.notices {
             let message = notice.message.clone();
             match &notice.place {
-                Place::Config(keys) => {
+                NoticePlace::Config(keys) => {
                     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
                     let help = "make the store's folder, mend the id, or remove the entry";
-                    self.find(Code::UnknownStore, self.config(&keys), message, help);
+                    self.find(FindingCode::UnknownStore, self.config(&keys), message, help);
                 }
-                Place::Folder(folder) => {
+                NoticePlace::Folder(folder) => {
                     let help = "mend the folder's name, or move it out of `apps/`";
-                    self.find(Code::OutsideApp, (folder.clone(), None), message, help);
+                    self.find(
+                        FindingCode::OutsideApp,
+                        (folder.clone(), None),
+                        message,
+                        help,
+                    );
                 }
             }
         }
@@ -155,7 +168,7 @@ impl Check<'_> {
             if !is_dns_label(store.id.as_str()) {
                 let message = format!("the store id `{}` is no DNS label", store.id);
                 let help = "ids become parts of host names: lower-case letters, digits and `-`, at most 63";
-                self.find(Code::StoreId, self.store(store), message, help);
+                self.find(FindingCode::StoreId, self.store(store), message, help);
             }
             let lineage = self.project.stores.lineage(store);
             if lineage.len() > DEEPEST {
@@ -167,7 +180,7 @@ impl Check<'_> {
                     chain.join(" → ")
                 );
                 let help = "lift what its ancestors share into one template";
-                self.find(Code::DeepChain, self.store(store), message, help);
+                self.find(FindingCode::DeepChain, self.store(store), message, help);
             }
         }
     }
@@ -183,7 +196,7 @@ impl Check<'_> {
                     );
                     let at = self.config(&["stores", id, "localPorts", app]);
                     self.find(
-                        Code::LocalClash,
+                        FindingCode::LocalClash,
                         at,
                         message,
                         "give each store ports of its own",
@@ -198,7 +211,7 @@ impl Check<'_> {
                         format!("`{id}` and `{other}` have the same `localDomain` {domain}");
                     let at = self.config(&["stores", id, "localDomain"]);
                     self.find(
-                        Code::LocalClash,
+                        FindingCode::LocalClash,
                         at,
                         message,
                         "give each store a domain of its own",
@@ -236,7 +249,7 @@ impl Check<'_> {
                 );
                 let help = "move it into the folder of an app, or remove it";
                 self.find(
-                    Code::OutsideApp,
+                    FindingCode::OutsideApp,
                     (format!("{folder}/{name}"), None),
                     message,
                     help,
@@ -265,17 +278,17 @@ impl Check<'_> {
                 at.0, takers[0].id
             );
             let help = "remove it, or mend `framework` in the config";
-            self.find(Code::OutsideApp, at, message, help);
+            self.find(FindingCode::OutsideApp, at, message, help);
         }
     }
 
     /// Rules without which every composition would be the same.
     fn rules(&mut self, stores: &[&Store], layers: &Layers) {
         // By store and position: whether it changes something, and whether it matches anything.
-        let mut seen = BTreeMap::<(String, usize), (Origin, bool, bool)>::new();
+        let mut seen = BTreeMap::<(String, usize), (RuleOrigin, bool, bool)>::new();
         for store in stores {
             let lineage = self.project.stores.lineage(store);
-            let all = Rules::new(&lineage);
+            let all = IgnoreRules::new(&lineage);
             if all.origins().is_empty() {
                 continue;
             }
@@ -300,7 +313,7 @@ impl Check<'_> {
                 }
                 let mut others = all.origins().to_vec();
                 others.remove(number);
-                let others = Rules::of(others);
+                let others = IgnoreRules::of(others);
                 let mut differs = |path: &&str| {
                     known.2 |= all.matches(number, path);
                     all.drops(path).is_some() != others.drops(path).is_some()
@@ -330,25 +343,30 @@ impl Check<'_> {
                 origin.rule.escape_debug(),
                 origin.store
             );
-            self.find(Code::IgnoreRule, at, message, help);
+            self.find(FindingCode::IgnoreRule, at, message, help);
         }
     }
 
-    fn problems(&mut self, problems: &[overlay::Problem]) {
+    fn problems(&mut self, problems: &[overlay::LayerProblem]) {
         for problem in problems {
             let help = problem.help().map(|help| help.to_string());
             let at = match problem {
-                overlay::Problem::LinkOutside { path, .. }
-                | overlay::Problem::LinkDangling { path, .. }
-                | overlay::Problem::LinkIgnored { path, .. }
-                | overlay::Problem::LinkCycle { path, .. }
-                | overlay::Problem::Special { path }
-                | overlay::Problem::Sparse { path, .. }
-                | overlay::Problem::Name { path } => path.clone(),
-                overlay::Problem::Clash { path, file, .. } => self.source(path, file),
+                overlay::LayerProblem::LinkOutside { path, .. }
+                | overlay::LayerProblem::LinkDangling { path, .. }
+                | overlay::LayerProblem::LinkIgnored { path, .. }
+                | overlay::LayerProblem::LinkCycle { path, .. }
+                | overlay::LayerProblem::Special { path }
+                | overlay::LayerProblem::Sparse { path, .. }
+                | overlay::LayerProblem::Name { path } => path.clone(),
+                overlay::LayerProblem::Clash { path, file, .. } => self.source(path, file),
             };
             let help = help.unwrap_or_default();
-            self.find(Code::Composition, (at, None), problem.to_string(), &help);
+            self.find(
+                FindingCode::Composition,
+                (at, None),
+                problem.to_string(),
+                &help,
+            );
         }
     }
 
@@ -404,7 +422,7 @@ impl Check<'_> {
             let help =
                 "remove it; what it adds belongs into the base app, or into an app of its own";
             let at = (format!("{folder}/{}", unused.path), None);
-            self.find(Code::OwnPackageJson, at, message, help);
+            self.find(FindingCode::OwnPackageJson, at, message, help);
         }
     }
 
@@ -430,7 +448,7 @@ impl Check<'_> {
                     composition.unit.app
                 );
                 let help = "rename one of the two: on macOS and Windows they are one file";
-                self.find(Code::CaseClash, (file, None), message, help);
+                self.find(FindingCode::CaseClash, (file, None), message, help);
                 break;
             }
         }
@@ -488,7 +506,7 @@ impl Check<'_> {
                     );
                     let help = "import a workspace package by its name, or a sibling app that the store has";
                     self.find(
-                        Code::Import,
+                        FindingCode::Import,
                         (file.clone(), Some(import.line)),
                         message,
                         help,
@@ -523,7 +541,12 @@ impl Check<'_> {
                     let message =
                         format!("`{}` is the same as `{from}`, which it overrides", one.file);
                     let help = "remove it; the store inherits the same";
-                    self.find(Code::NeedlessOverride, (one.file, None), message, help);
+                    self.find(
+                        FindingCode::NeedlessOverride,
+                        (one.file, None),
+                        message,
+                        help,
+                    );
                 }
                 Standing::Orphan => {
                     let commit = one.commits.first();
@@ -535,7 +558,7 @@ impl Check<'_> {
                         one.file
                     );
                     let help = "remove it too, or move it to where the file has gone";
-                    self.find(Code::Orphan, (one.file, None), message, help);
+                    self.find(FindingCode::Orphan, (one.file, None), message, help);
                 }
                 Standing::Behind | Standing::Current => {}
             }

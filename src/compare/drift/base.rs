@@ -1,12 +1,12 @@
 //! Which version of the inherited file an override was made from: history first, likeness
 //! where history does not tell.
 
-use super::Candidate;
+use super::OverrideCandidate;
 use super::three_way::{
     count, distance, has_markers, is_binary, keep_ours, ours_in_conflicts, three_way,
 };
 use crate::compare::Error;
-use crate::git::{History, Touch};
+use crate::git::{PathChange, PathHistory};
 use crate::overlay::ContentId;
 
 /// How alike two contents must be for one to count as made from the other, when history does
@@ -14,26 +14,30 @@ use crate::overlay::ContentId;
 const ALIKE: f64 = 0.5;
 
 /// The versions of an override and of what it inherits.
-pub struct Versions<'a> {
-    pub history: &'a History<'a>,
-    pub candidate: &'a Candidate<'a>,
+pub struct OverrideHistory<'a> {
+    pub history: &'a PathHistory<'a>,
+    pub candidate: &'a OverrideCandidate<'a>,
 }
 
 /// The content that an override was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base {
+pub struct BaseVersion {
     pub id: ContentId,
     /// The override's commit at which it was inherited; none for what is inherited now.
     pub commit: Option<usize>,
 }
 
 /// A version: its id, and its content.
-type Content<'a> = (ContentId, &'a [u8]);
+type VersionContent<'a> = (ContentId, &'a [u8]);
 
-impl Versions<'_> {
+impl OverrideHistory<'_> {
     /// The content that the override was made from.
-    pub fn base(&self, ours: Content, theirs: Content) -> Result<Option<Base>, Error> {
-        let mut base: Option<Base> = None;
+    pub fn base(
+        &self,
+        ours: VersionContent,
+        theirs: VersionContent,
+    ) -> Result<Option<BaseVersion>, Error> {
+        let mut base: Option<BaseVersion> = None;
         let mut before: Option<Vec<u8>> = None;
         let touches = self.history.touches(&self.candidate.place.file);
         // Oldest first. A removal ends an override; what is added later is another one.
@@ -42,7 +46,7 @@ impl Versions<'_> {
             let Some(own) = touch.blob else { continue };
             let own = self.history.content(own)?;
             let there = self.inherited_at(touch.commit)?;
-            let there = there.map(|id| Base {
+            let there = there.map(|id| BaseVersion {
                 id,
                 commit: Some(touch.commit),
             });
@@ -65,7 +69,7 @@ impl Versions<'_> {
         if committed == Some(ours.0.oid()) {
             return Ok(base);
         }
-        let now = Base {
+        let now = BaseVersion {
             id: theirs.0,
             commit: None,
         };
@@ -118,8 +122,8 @@ impl Versions<'_> {
 
     /// For an override that is older than what it overrides, as far as history goes: the
     /// version that is most like it, else the first.
-    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<Base>, Error> {
-        let mut best: Option<(f64, Touch)> = None;
+    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<BaseVersion>, Error> {
+        let mut best: Option<(f64, PathChange)> = None;
         let mut first = None;
         for place in &self.candidate.above {
             for touch in self.history.touches(&place.file) {
@@ -138,7 +142,7 @@ impl Versions<'_> {
         }
         let found = best.map(|(_, touch)| touch).or(first);
         Ok(found.and_then(|touch| {
-            Some(Base {
+            Some(BaseVersion {
                 id: touch.blob?.into(),
                 commit: Some(touch.commit),
             })

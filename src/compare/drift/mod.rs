@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::base::Versions;
+use self::base::OverrideHistory;
 use self::three_way::{brings_nothing, has_markers, is_binary, ours_in_conflicts, three_way};
-use super::patch::{Line, Patch, Version};
+use super::patch::{FileVersion, Patch, PatchLine};
 use super::snapshot::repository;
 use super::{Error, OFFERED};
 use crate::config::Project;
-use crate::git::{Commit, History, Repository, Touch};
-use crate::overlay::{File, Layer, Lister, Owner, Source, is_from_base};
+use crate::git::{Commit, PathChange, PathHistory, Repository};
+use crate::overlay::{ContentSource, Layer, LayerFile, LayerReader, Owner, is_from_base};
 use crate::store::{AppName, Store, StoreId};
 
 /// Where layers lie, relative to the project.
@@ -80,7 +80,7 @@ pub struct Override {
     pub cut_off: bool,
     /// What it missed, as a patch of the override; only where that was asked for.
     #[serde(skip)]
-    pub missed: Vec<Line>,
+    pub missed: Vec<PatchLine>,
 }
 
 /// The answer.
@@ -99,7 +99,7 @@ pub struct Drift {
 
 /// The outcome of a merge into an override.
 #[derive(Debug, Clone)]
-pub struct Merge {
+pub struct MergedOverride {
     /// The override, relative to the project.
     pub file: String,
     /// Its content from now on; none when there is nothing to take over.
@@ -109,22 +109,22 @@ pub struct Merge {
 }
 
 /// Where a file of a layer lies.
-struct Place {
+struct LayerPath {
     owner: Owner,
     /// Relative to the project.
     file: String,
 }
 
 /// An override together with everything it could inherit, nearest first.
-struct Candidate<'a> {
+struct OverrideCandidate<'a> {
     store: &'a Store,
     app: &'a AppName,
     path: Arc<str>,
-    place: Place,
-    content: Arc<File>,
-    above: Vec<Place>,
+    place: LayerPath,
+    content: Arc<LayerFile>,
+    above: Vec<LayerPath>,
     /// The nearest file above that is there now: its place in `above`, and its content.
-    inherited: Option<(usize, Arc<File>)>,
+    inherited: Option<(usize, Arc<LayerFile>)>,
 }
 
 /// How every override of these stores stands; `with_patches` adds what was missed.
@@ -140,7 +140,7 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
         if let (true, Standing::Behind, Some(base), Some((_, inherited))) =
             (with_patches, one.standing, base, &candidate.inherited)
         {
-            let version = |content: Vec<u8>| Version {
+            let version = |content: Vec<u8>| FileVersion {
                 path: one.file.clone(),
                 mode: "100644",
                 size: content.len() as u64,
@@ -163,7 +163,7 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
 }
 
 /// Merges into the override `file` (relative to the project) what it misses. Writes nothing.
-pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
+pub fn merge(project: &Project, file: &str) -> Result<MergedOverride, Error> {
     let repository = repository(&project.root)?;
     let stores: Vec<&Store> = project.stores.iter().collect();
     let mut candidates = candidates(project, &repository, &stores)?;
@@ -176,7 +176,7 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
     };
     let candidate = candidates.swap_remove(position);
     let history = follow(&repository, std::slice::from_ref(&candidate))?;
-    let nothing = Merge {
+    let nothing = MergedOverride {
         file: file.to_owned(),
         content: None,
         conflicts: 0,
@@ -210,7 +210,7 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
     }
     let theirs_name = one.inherited_file.unwrap_or_default();
     let merged = three_way(&base, &ours, &theirs, (file, &theirs_name))?;
-    Ok(Merge {
+    Ok(MergedOverride {
         conflicts: if merged.clean {
             0
         } else {
@@ -223,8 +223,12 @@ pub fn merge(project: &Project, file: &str) -> Result<Merge, Error> {
 
 /// Merged content as it goes to the working tree, where a file may have other line ends than
 /// git stores. What a filter has made of the file cannot be merged.
-fn checked_out(merged: Vec<u8>, candidate: &Candidate, ours: &[u8]) -> Result<Vec<u8>, Error> {
-    let Source::Stored(_, file) = &candidate.content.source else {
+fn checked_out(
+    merged: Vec<u8>,
+    candidate: &OverrideCandidate,
+    ours: &[u8],
+) -> Result<Vec<u8>, Error> {
+    let ContentSource::Stored(_, file) = &candidate.content.source else {
         return Ok(merged);
     };
     let path = &candidate.place.file;
@@ -256,8 +260,8 @@ fn candidates<'a>(
     project: &'a Project,
     repository: &Repository,
     stores: &[&'a Store],
-) -> Result<Vec<Candidate<'a>>, Error> {
-    let lister = Lister::new(&project.root, Some(repository))?.as_stored();
+) -> Result<Vec<OverrideCandidate<'a>>, Error> {
+    let lister = LayerReader::new(&project.root, Some(repository))?.as_stored();
     let mut known = BTreeMap::<String, Arc<Layer>>::new();
     let mut list = |owner: &Owner, folder: &str| -> Result<Arc<Layer>, Error> {
         if let Some(layer) = known.get(folder) {
@@ -293,22 +297,22 @@ fn candidates<'a>(
                 let file_path = format!("{own_folder}/{path}");
                 // What a link has led to lies elsewhere, and its history too.
                 let is_here = match &file.source {
-                    Source::Disk(from, _) | Source::Stored(_, from) => {
+                    ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => {
                         **from == *lister.project().join(&file_path)
                     }
-                    Source::Blob(_) | Source::Link => false,
+                    ContentSource::Blob(_) | ContentSource::Link => false,
                 };
                 if is_from_base(path) || !is_here {
                     continue;
                 }
-                let place = |owner: &Owner, folder: &str| Place {
+                let place = |owner: &Owner, folder: &str| LayerPath {
                     owner: owner.clone(),
                     file: format!("{folder}/{path}"),
                 };
                 let inherited = layers.iter().enumerate().find_map(|(index, (_, layer))| {
                     Some((index, Arc::clone(layer.files.get(path)?)))
                 });
-                candidates.push(Candidate {
+                candidates.push(OverrideCandidate {
                     store,
                     app,
                     path: Arc::clone(path),
@@ -326,7 +330,10 @@ fn candidates<'a>(
     Ok(candidates)
 }
 
-fn follow<'r>(repository: &'r Repository, candidates: &[Candidate]) -> Result<History<'r>, Error> {
+fn follow<'r>(
+    repository: &'r Repository,
+    candidates: &[OverrideCandidate],
+) -> Result<PathHistory<'r>, Error> {
     let mut paths: Vec<String> = candidates
         .iter()
         .flat_map(|one| one.above.iter().chain([&one.place]))
@@ -341,7 +348,7 @@ fn follow<'r>(repository: &'r Repository, candidates: &[Candidate]) -> Result<Hi
 type Judged = (Override, Option<Vec<u8>>);
 
 /// How the override stands; nothing for a file that never overrode any.
-fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Error> {
+fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<Judged>, Error> {
     let answer = |standing: Standing, from: Option<usize>| Override {
         store_id: candidate.store.id.clone(),
         app: candidate.app.clone(),
@@ -372,7 +379,7 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
     }
     let ours = read(&candidate.content, &candidate.place.file)?;
     let theirs = read(inherited, &candidate.above[*above].file)?;
-    let versions = Versions { history, candidate };
+    let versions = OverrideHistory { history, candidate };
     let base = versions.base((candidate.content.id, &ours), (inherited.id, &theirs))?;
     let since = base.as_ref().and_then(|base| base.commit);
     let base = base.map(|base| base.id);
@@ -417,9 +424,9 @@ fn judge(candidate: &Candidate, history: &History) -> Result<Option<Judged>, Err
 /// What the override overrode, if it is gone: its place in `above`, and the commit that removed
 /// it; none where no commit has yet.
 fn removed(
-    candidate: &Candidate,
-    history: &History,
-) -> Result<Option<(usize, Option<Touch>)>, Error> {
+    candidate: &OverrideCandidate,
+    history: &PathHistory,
+) -> Result<Option<(usize, Option<PathChange>)>, Error> {
     let Some(added) = history.touches(&candidate.place.file).last() else {
         return Ok(None);
     };
@@ -439,7 +446,7 @@ fn removed(
     Ok(None)
 }
 
-fn read(file: &File, path: &str) -> Result<Vec<u8>, Error> {
+fn read(file: &LayerFile, path: &str) -> Result<Vec<u8>, Error> {
     file.read().map_err(|source| Error::Read {
         path: path.to_owned(),
         source,

@@ -14,7 +14,7 @@ pub fn brings_nothing(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<bool, E
 }
 
 /// What a merge gave.
-pub struct Merged {
+pub struct MergeResult {
     /// With conflict markers where it had to.
     pub content: Vec<u8>,
     /// Whether it had to nowhere.
@@ -27,7 +27,7 @@ pub fn three_way(
     ours: &[u8],
     theirs: &[u8],
     names: (&str, &str),
-) -> Result<Merged, Error> {
+) -> Result<MergeResult, Error> {
     let mut options = MergeFileOptions::new();
     options.our_label(names.0).their_label(names.1);
     merge(base, ours, theirs, &mut options)
@@ -38,7 +38,7 @@ fn merge(
     ours: &[u8],
     theirs: &[u8],
     options: &mut MergeFileOptions,
-) -> Result<Merged, Error> {
+) -> Result<MergeResult, Error> {
     let input = |content| {
         let mut input = MergeFileInput::new();
         input.content(content);
@@ -47,7 +47,7 @@ fn merge(
     let (base, ours, theirs) = (input(base), input(ours), input(theirs));
     let merged = git2::merge_file(&base, &ours, &theirs, Some(options))
         .map_err(|source| Error::Patch { source })?;
-    Ok(Merged {
+    Ok(MergeResult {
         content: merged.content().to_vec(),
         clean: merged.is_automergeable(),
     })

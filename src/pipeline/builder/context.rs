@@ -33,7 +33,7 @@ pub fn context_files(workdir: &Path, dockerfile: &Dockerfile) -> Result<ContextF
 }
 
 /// A build context on its way to the engine.
-pub struct Pack {
+pub struct ContextArchive {
     /// The composed app.
     pub workdir: PathBuf,
     /// What is carried out.
@@ -42,7 +42,7 @@ pub struct Pack {
     pub modified: u64,
 }
 
-impl Pack {
+impl ContextArchive {
     /// Writes it as a tar. Owners, times and modes are the same on every machine, so that the
     /// engine's cache knows files again.
     pub fn write(self, to: impl std::io::Write) -> Result<(), Io> {

@@ -10,7 +10,7 @@ use oci::TreeEntry;
 
 /// A layer, from the one that changes least up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum LayerPart {
     /// The framework and what it is upgraded with.
     Framework,
     /// All other dependencies.
@@ -50,10 +50,10 @@ fn packages(kind: AppKind) -> &'static [&'static str] {
 }
 
 /// Where a path of the image belongs.
-pub fn part(path: &str, kind: AppKind) -> Part {
+pub fn part(path: &str, kind: AppKind) -> LayerPart {
     let path = Path::new(path);
     if !installed::is_installed(path) {
-        return Part::App;
+        return LayerPart::App;
     }
     let outermost = installed::packages(path).into_iter().next();
     // A scope's folder goes with its packages.
@@ -68,16 +68,20 @@ pub fn part(path: &str, kind: AppKind) -> Part {
         })
     };
     if packages(kind).iter().any(is_of) {
-        Part::Framework
+        LayerPart::Framework
     } else {
-        Part::Dependencies
+        LayerPart::Dependencies
     }
 }
 
 /// The entries of each layer that has any, from the lowest up. Each has the folders that its
 /// files lie in, so that it can be unpacked by itself.
-pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(Part, Vec<TreeEntry>)> {
-    let parts = [Part::Framework, Part::Dependencies, Part::App];
+pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(LayerPart, Vec<TreeEntry>)> {
+    let parts = [
+        LayerPart::Framework,
+        LayerPart::Dependencies,
+        LayerPart::App,
+    ];
     let mut layers = Vec::new();
     for own in parts {
         let mut paths = BTreeSet::new();
@@ -102,7 +106,7 @@ pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(Part, Vec<TreeEntry>)
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, part, split};
+    use super::{LayerPart, part, split};
     use crate::store::{AppKind, Framework};
     use oci::{FileOwner, TreeContent, TreeEntry};
 
@@ -111,30 +115,30 @@ mod tests {
     #[test]
     fn packages_of_a_framework_lie_apart() {
         for (path, of) in [
-            ("var/www/server.js", Part::App),
-            ("var/www/node_modules", Part::Dependencies),
-            ("var/www/node_modules/next/dist/x.js", Part::Framework),
-            ("var/www/node_modules/nextra/x.js", Part::Dependencies),
-            ("var/www/node_modules/@next/env/x.js", Part::Framework),
-            ("var/www/node_modules/@next", Part::Framework),
+            ("var/www/server.js", LayerPart::App),
+            ("var/www/node_modules", LayerPart::Dependencies),
+            ("var/www/node_modules/next/dist/x.js", LayerPart::Framework),
+            ("var/www/node_modules/nextra/x.js", LayerPart::Dependencies),
+            ("var/www/node_modules/@next/env/x.js", LayerPart::Framework),
+            ("var/www/node_modules/@next", LayerPart::Framework),
             (
                 "var/www/node_modules/.pnpm/next@15.1.0_react@19.0.0/node_modules/next/x.js",
-                Part::Framework,
+                LayerPart::Framework,
             ),
             (
                 "var/www/node_modules/.pnpm/@next+env@15.1.0/node_modules/@next/env/x.js",
-                Part::Framework,
+                LayerPart::Framework,
             ),
             (
                 "var/www/node_modules/a/node_modules/next/x.js",
-                Part::Dependencies,
+                LayerPart::Dependencies,
             ),
         ] {
             assert_eq!(part(path, NEXT), of, "{path}");
         }
         assert_eq!(
             part("srv/node_modules/next/x.js", AppKind::Other),
-            Part::Dependencies
+            LayerPart::Dependencies
         );
     }
 

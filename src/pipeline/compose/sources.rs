@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::overlay::{Body, Entry, Stamp};
+use crate::disk::Stamp;
+use crate::overlay::{Entry, EntryContent};
 use crate::pipeline::failure::Io;
 
 /// Files up to this size, in bytes, are read and written; the system copies larger ones, and
@@ -15,7 +16,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// What is read of a file.
 #[derive(Debug)]
-pub struct Source {
+pub struct SourceFile {
     /// The bytes.
     pub content: Vec<u8>,
     /// Its permissions, which its copies get.
@@ -24,16 +25,16 @@ pub struct Source {
 
 /// A file that several stores take.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedFile {
     /// How many still will.
     takers: usize,
-    source: Option<Arc<Source>>,
+    source: Option<Arc<SourceFile>>,
 }
 
 /// Files that several stores take.
 #[derive(Debug, Default)]
-pub struct Sources {
-    shared: HashMap<usize, Mutex<Shared>>,
+pub struct SourceFiles {
+    shared: HashMap<usize, Mutex<SharedFile>>,
 }
 
 /// Compositions of all stores share a layer's paths, so where a path lies in memory tells it
@@ -42,13 +43,13 @@ fn key(path: &Arc<Path>) -> usize {
     Arc::as_ptr(path).cast::<u8>().addr()
 }
 
-impl Sources {
+impl SourceFiles {
     /// Gets ready for everything that will be taken.
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
         for entry in entries {
-            if let Body::Copy(path, stamp) = entry.body()
-                && stamp.size() <= LARGEST
+            if let EntryContent::Copy(path, stamp) = entry.body()
+                && stamp.size <= LARGEST
             {
                 *takers.entry(key(path)).or_default() += 1;
             }
@@ -58,15 +59,15 @@ impl Sources {
             shared: shared
                 .map(|(key, takers)| {
                     let source = None;
-                    (key, Mutex::new(Shared { takers, source }))
+                    (key, Mutex::new(SharedFile { takers, source }))
                 })
                 .collect(),
         }
     }
 
     /// The file's content; none for a file that the system is better asked to copy.
-    pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<Source>>, Io> {
-        if stamp.size() > LARGEST {
+    pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<SourceFile>>, Io> {
+        if stamp.size > LARGEST {
             return Ok(None);
         }
         let Some(shared) = self.shared.get(&key(path)) else {
@@ -84,14 +85,14 @@ impl Sources {
     }
 }
 
-fn read(path: &Path, stamp: Stamp) -> Result<Source, Io> {
+fn read(path: &Path, stamp: Stamp) -> Result<SourceFile, Io> {
     let failed = || Io::at("read", path);
     let content = std::fs::read(path).map_err(failed())?;
     // Looked at after reading: the id was taken when the layer was listed, and content that has
     // changed since would be recorded under the wrong one.
     let metadata = path.metadata().map_err(failed())?;
     unchanged(path, stamp, &metadata)?;
-    Ok(Source {
+    Ok(SourceFile {
         content,
         mode: metadata.permissions().mode(),
     })
@@ -99,7 +100,7 @@ fn read(path: &Path, stamp: Stamp) -> Result<Source, Io> {
 
 /// An error when the file is not any more what it was when its id was taken.
 pub fn unchanged(path: &Path, stamp: Stamp, metadata: &Metadata) -> Result<(), Io> {
-    if Stamp::now(metadata) == stamp {
+    if Stamp::new(metadata) == stamp {
         return Ok(());
     }
     let error = std::io::Error::other("it changed while it was composed; run again");
@@ -112,19 +113,19 @@ mod tests {
     use std::path::Path;
     use std::sync::{Arc, Mutex};
 
-    use super::{Shared, Source, Sources, key};
-    use crate::overlay::Stamp;
+    use super::{SharedFile, SourceFile, SourceFiles, key};
+    use crate::disk::Stamp;
 
     /// Sources of which `path` will be taken `takers` times.
-    fn sources(path: &Arc<Path>, takers: usize) -> Sources {
+    fn sources(path: &Arc<Path>, takers: usize) -> SourceFiles {
         let source = None;
-        let shared = Mutex::new(Shared { takers, source });
-        Sources {
+        let shared = Mutex::new(SharedFile { takers, source });
+        SourceFiles {
             shared: HashMap::from([(key(path), shared)]),
         }
     }
 
-    fn content(taken: Option<Arc<Source>>) -> Vec<u8> {
+    fn content(taken: Option<Arc<SourceFile>>) -> Vec<u8> {
         taken.unwrap().content.clone()
     }
 
@@ -133,7 +134,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path.metadata().unwrap());
+        let stamp = Stamp::new(&path.metadata().unwrap());
         let sources = sources(&path, 3);
         assert_eq!(content(sources.take(&path, stamp).unwrap()), b"content");
         // Whoever comes later does not look at the file any more.
@@ -148,7 +149,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: Arc<Path> = folder.path().join("file").into();
         std::fs::write(&path, "content").unwrap();
-        let stamp = Stamp::now(&path.metadata().unwrap());
+        let stamp = Stamp::new(&path.metadata().unwrap());
         std::fs::write(&path, "other content").unwrap();
         let error = sources(&path, 2).take(&path, stamp).unwrap_err();
         assert!(

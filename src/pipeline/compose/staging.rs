@@ -9,17 +9,18 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::sources::{Sources, unchanged};
-use crate::overlay::{Body, Entry, Kind};
+use super::sources::{SourceFiles, unchanged};
+use crate::disk;
+use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
 /// The folder, emptied now and removed in the end.
-pub struct Staging {
+pub struct StagingFolder {
     folder: PathBuf,
     next: AtomicU64,
 }
 
-impl Staging {
+impl StagingFolder {
     /// Makes the folder, empty. The caller holds the project's lock.
     pub fn new(project: &Path) -> Result<Self, Io> {
         let out = project.join(".out");
@@ -32,12 +33,7 @@ impl Staging {
             return Err(Io::at("compose into", &out)(error));
         }
         let folder = out.join(".tmp");
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Io::at("remove", &folder)(error));
-            }
-            _ => {}
-        }
+        disk::remove(&folder).map_err(Io::at("remove", &folder))?;
         for part in ["files", "stores"] {
             let folder = folder.join(part);
             std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
@@ -60,7 +56,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for StagingFolder {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next run.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -69,7 +65,12 @@ impl Drop for Staging {
 
 /// Writes one file or link to `path`, where nothing is yet, and says what it looks like. `place`
 /// is where it will go, for messages.
-pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Result<Metadata, Io> {
+pub fn fill(
+    path: &Path,
+    entry: &Entry,
+    sources: &SourceFiles,
+    place: &Path,
+) -> Result<Metadata, Io> {
     let failed = || Io::at("write", place);
     let create = |content: &[u8], mode: u32| {
         // A build may have to write over it, as Next.js does with `tsconfig.json`.
@@ -79,16 +80,16 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
         file.write_all(content)?;
         file.metadata()
     };
-    let mode = if *entry.kind() == (Kind::File { executable: true }) {
+    let mode = if *entry.kind() == (FileKind::File { executable: true }) {
         0o777
     } else {
         0o666
     };
     match (entry.kind(), entry.body()) {
-        (Kind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
+        (FileKind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
             .and_then(|()| path.symlink_metadata())
             .map_err(failed()),
-        (Kind::File { .. }, Body::Copy(source, stamp)) => {
+        (FileKind::File { .. }, EntryContent::Copy(source, stamp)) => {
             if let Some(read) = sources.take(source, stamp)? {
                 return create(&read.content, composed_mode(read.mode, mode)).map_err(failed());
             }
@@ -97,8 +98,10 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
             unchanged(source, stamp, &now)?;
             path.metadata().map_err(failed())
         }
-        (Kind::File { .. }, Body::Text(text)) => create(text.as_bytes(), mode).map_err(failed()),
-        (Kind::File { .. }, Body::Blob(_) | Body::Link) => {
+        (FileKind::File { .. }, EntryContent::Text(text)) => {
+            create(text.as_bytes(), mode).map_err(failed())
+        }
+        (FileKind::File { .. }, EntryContent::Blob(_) | EntryContent::Link) => {
             let content = entry.read().map_err(failed())?;
             create(&content, mode).map_err(failed())
         }

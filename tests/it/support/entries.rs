@@ -1,4 +1,4 @@
-//! Entries of a layer, and the tools of others.
+//! Entries of a layer, and other tools that read them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,6 +6,8 @@ use std::process::Command;
 
 use oci::{Digest, FileOwner, TreeContent, TreeEntry};
 use tempfile::TempDir;
+
+use super::output_of;
 
 pub const TIME: i64 = 1_700_000_000;
 
@@ -35,7 +37,7 @@ pub fn link(path: &str, target: &str) -> TreeEntry {
     entry(path, TreeContent::Link { target })
 }
 
-/// Writes a file into `sources`, and says that it is `path` in the image.
+/// Writes a file into `sources` and returns its entry for `path` in the image.
 pub fn file(sources: &Path, path: &str, content: &[u8]) -> TreeEntry {
     let from = sources.join(Digest::of(path.as_bytes()).hex());
     std::fs::write(&from, content).expect("it is ours");
@@ -43,7 +45,7 @@ pub fn file(sources: &Path, path: &str, content: &[u8]) -> TreeEntry {
     entry(path, TreeContent::File { from, bytes })
 }
 
-/// Content that is neither empty nor all the same.
+/// Content of this length that is not constant.
 pub fn text(length: usize) -> Vec<u8> {
     (0_u64..)
         .flat_map(|number| (number * number).to_string().into_bytes())
@@ -51,7 +53,7 @@ pub fn text(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A small tree with everything that is hard for a tar.
+/// A small tree with everything that is difficult in a tar.
 pub fn hard(sources: &Path) -> Vec<TreeEntry> {
     let long = "n".repeat(99);
     let mut entries = vec![
@@ -86,20 +88,13 @@ pub fn hard(sources: &Path) -> Vec<TreeEntry> {
     entries
 }
 
-/// What a program prints that must succeed.
+/// The output of a program that has to succeed.
 #[track_caller]
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    output_of(Command::new(program).args(arguments))
 }
 
-/// Whether a tool is there. It has to be where everything has to be.
+/// Whether a program is installed. Fails without it if `ALOKAI_REQUIRE_DOCKER=1`.
 pub fn is_there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
@@ -113,7 +108,7 @@ pub fn is_there(program: &str) -> bool {
     found
 }
 
-/// Fails unless the entries lie there.
+/// Fails unless a folder contains these entries.
 #[track_caller]
 pub fn same(entries: &[TreeEntry], root: &Path) {
     for entry in entries {

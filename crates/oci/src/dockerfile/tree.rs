@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::{BaseTree, FileOwner, TreeContent, TreeEntry};
-use virtual_path::PathKind;
+use virtual_path::PathNode;
 
 /// Links that one path may lead through, as in Docker's builders.
 const MOST_LINKS: usize = 255;
@@ -158,7 +158,7 @@ pub(super) fn resolve<'a>(
     let clean = Path::new("/").join(parts.join("/"));
     let look = |place: &Path| {
         let place = place.to_str().unwrap_or_default().trim_start_matches('/');
-        Ok(link(place).map_or(PathKind::Folder, |target| PathKind::Link(target.into())))
+        Ok(link(place).map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
     };
     let resolved = virtual_path::resolve(&clean, MOST_LINKS, look)
         .map_err(|_| format!("`{path}` leads through too many links"))?;

@@ -54,3 +54,11 @@ fn nesting_is_limited() {
     let fine = format!("{}x{}", "${a:-".repeat(20), "}".repeat(20));
     assert_eq!(expand(&fine, '\\', &|_| None), Ok("x".into()));
 }
+
+#[test]
+fn two_stars_before_text_match_the_end_of_a_path() {
+    let ignore = Dockerignore::new("**og");
+    assert!(ignore.ignores("b.log"));
+    assert!(ignore.ignores("x/y/b.log"));
+    assert!(!ignore.ignores("x/b.logs"));
+}
