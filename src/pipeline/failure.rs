@@ -51,7 +51,7 @@ pub enum Error {
     Io(#[from] Io),
     /// Images on this machine's disk.
     #[error(transparent)]
-    #[diagnostic(transparent)]
+    #[diagnostic(help("{}", _0.help()))]
     Oci(#[from] oci::Error),
 }
 
@@ -124,11 +124,11 @@ pub enum StageError {
     Registry(#[from] oci_distribution::Error),
     /// Images on this machine's disk.
     #[error(transparent)]
-    #[diagnostic(transparent)]
+    #[diagnostic(help("{}", _0.help()))]
     Oci(#[from] oci::Error),
     /// A Dockerfile that is carried out here.
     #[error(transparent)]
-    #[diagnostic(transparent)]
+    #[diagnostic(help("{}", _0.help()))]
     Dockerfile(#[from] oci::dockerfile::Error),
     /// A base image.
     #[error(transparent)]

@@ -50,7 +50,7 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
         if run.code == 0 {
             break;
         }
-        run.stderr_contains("is damaged: its content is");
+        run.stderr_contains("does not match its descriptor: the digest of its content is");
         runs += 1;
         assert!(runs < 10, "the run finds damage again and again");
     }

@@ -1,22 +1,28 @@
-//! The meaning of Dockerfiles: Docker's classic builder and `oci::dockerfile` must give equal
-//! configs and trees.
+//! Builds the same Dockerfiles with `BuildKit`, with Docker's classic builder and with
+//! `oci::dockerfile`, and compares configs and trees.
 //!
-//! Most cases use a small base image with difficult paths, so that comparing whole trees is fast.
+//! Where both builders give the same image, `oci::dockerfile` gives it too. Where they differ, or
+//! one of them fails, it refuses. Most cases use a small base image with links and folders that
+//! make paths difficult, so that a whole tree is compared fast. A usual run builds a random share
+//! of the cases, `ALOKAI_LONG=1` all of them; the seed is printed on failure.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use oci::dockerfile::{BuildContext, Error, read};
 use oci::{BaseTree, FileOwner, FolderAttributes, TreeContent, TreeEntry};
 use serde_json::{Value, json};
 
-use crate::support::{Node, Thing, Tree, docker, registry, tree_of};
+use crate::support::{Node, Random, Thing, Tree, docker, registry, tree_of};
 
-/// The fields of a config that instructions change.
+/// Cases of a usual run: one of so many.
+const SHARE: usize = 4;
+
+/// Keys of a config that instructions change.
 const KEYS: [&str; 11] = [
     "Env",
     "Entrypoint",
@@ -31,10 +37,10 @@ const KEYS: [&str; 11] = [
     "Shell",
 ];
 
-/// A label of the small image, which all derived images inherit.
+/// A label of the small base image. Images that are built on it inherit the label.
 const MARK: &str = "com.alokai.test";
 
-/// An image in the engine, which is removed when this value is dropped.
+/// An image in the engine. It is removed with this value.
 struct Image {
     id: String,
     is_ours: bool,
@@ -44,7 +50,7 @@ impl Drop for Image {
     fn drop(&mut self) {
         if self.is_ours {
             remove(&[&self.id]);
-            // The images that failed builds leave have the same label.
+            // Images of builds that failed.
             let mark = format!("label={MARK}={}", self.id);
             let left = docker(&["images", "--all", "--quiet", "--filter", &mark]);
             remove(&left.lines().collect::<Vec<_>>());
@@ -67,12 +73,8 @@ impl Image {
     }
 }
 
-/// A small image with difficult paths. Without a name it is removed together with the first image
-/// that is derived from it.
-fn small_base() -> Image {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("alokai-test-{}:{number}", std::process::id());
+/// The tar of a base image with difficult paths.
+fn small_tree() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut put = |path: &str, mode: u32, owner: u64, kind: tar::EntryType, text: &str| {
         let mut header = tar::Header::new_gnu();
@@ -124,7 +126,16 @@ fn small_base() -> Image {
     put("full/d/x", 0o644, 7, file, "x");
     put("full/f", 0o644, 7, file, "f");
     put("full/l", 0o777, 7, link, "d");
-    let bytes = tar.into_inner().unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// A base image with difficult paths. It has a name, since an image without a name is removed with
+/// the first image that is built on it.
+fn small_base() -> Image {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("alokai-test-{}:{number}", std::process::id());
+    let bytes = small_tree();
     let mut import = Command::new("docker")
         .args([
             "import",
@@ -157,8 +168,8 @@ fn small_base() -> Image {
     }
 }
 
-/// A build context on disk. A name that ends in `*` is executable, `a -> b` is a link, and every
-/// other name is a file that contains its name.
+/// A build context on disk. A name that ends in `*` is an executable file, `a -> b` is a link, and
+/// every other name is a file with its name as content.
 fn context(files: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in files {
@@ -190,26 +201,119 @@ fn listed(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// Builds with the engine's classic builder.
-fn engine(folder: &Path) -> Result<Image, String> {
-    let output = Command::new("docker")
-        .env("DOCKER_BUILDKIT", "0")
-        // With the cache, a build may share steps with an image that is being removed.
-        .args(["build", "--quiet", "--force-rm", "--no-cache"])
-        .arg(folder)
-        .output()
-        .unwrap();
-    if output.status.success() {
-        Ok(Image {
-            id: String::from_utf8(output.stdout).unwrap().trim().to_owned(),
-            is_ours: true,
-        })
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+/// A builder of the Docker engine.
+#[derive(Debug, Clone, Copy)]
+enum EngineBuilder {
+    Classic,
+    BuildKit,
+}
+
+impl EngineBuilder {
+    /// A `docker build` command. `BuildKit` needs a client with buildx, or one before 23.0, which
+    /// uses the engine's own `BuildKit`.
+    fn command(self) -> Command {
+        let (client, is_buildkit) = match self {
+            Self::Classic => ("docker", "0"),
+            Self::BuildKit => (buildkit_client(), "1"),
+        };
+        let mut command = Command::new(client);
+        command
+            .env("DOCKER_BUILDKIT", is_buildkit)
+            // With a cache, one build shares layers with another that is being removed.
+            .args(["build", "--quiet", "--force-rm", "--no-cache"]);
+        command
+    }
+
+    fn build(self, folder: &Path) -> Result<Image, String> {
+        let output = self.command().arg(folder).output().unwrap();
+        if output.status.success() {
+            Ok(Image {
+                id: String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+                is_ours: true,
+            })
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 }
 
-/// The tree in the form in which layers are read.
+/// The first client that can build with `BuildKit`.
+fn buildkit_client() -> &'static str {
+    static CLIENT: OnceLock<&str> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        let folder = context(&[]);
+        std::fs::write(
+            folder.path().join("Dockerfile"),
+            "FROM scratch\nLABEL a=b\n",
+        )
+        .unwrap();
+        let can_build = |client: &&str| {
+            let output = Command::new(client)
+                .env("DOCKER_BUILDKIT", "1")
+                .args(["build", "--quiet"])
+                .arg(folder.path())
+                .output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let clients = ["docker", "/usr/bin/docker"];
+        let client = clients.into_iter().find(can_build);
+        client.expect("no `docker` client can use BuildKit; install buildx or Debian's `docker.io`")
+    })
+}
+
+/// An image's config and tree.
+#[derive(Debug, Clone)]
+struct Built {
+    config: BTreeMap<String, Value>,
+    tree: Tree,
+}
+
+impl Built {
+    fn of(image: &Image) -> Self {
+        Self {
+            config: comparable(&image.config()),
+            tree: tree_of(&image.id),
+        }
+    }
+
+    /// The differences of `other` from this image. Empty folders are ignored with
+    /// `ignores_empty`.
+    fn differences(&self, other: &Self, ignores_empty: bool) -> Vec<String> {
+        let mut found = Vec::new();
+        let (expected, actual) = (&self.config, &other.config);
+        for key in expected.keys().chain(actual.keys()) {
+            if expected.get(key) != actual.get(key) {
+                let (expected, actual) = (expected.get(key), actual.get(key));
+                found.push(format!("{key}: {actual:?}, not {expected:?}"));
+            }
+        }
+        let (expected, actual) = (&self.tree, &other.tree);
+        for path in expected.keys().chain(actual.keys()) {
+            if ignores_empty && is_empty_folder(expected, path) {
+                continue;
+            }
+            if expected.get(path) != actual.get(path) {
+                let (expected, actual) = (expected.get(path), actual.get(path));
+                found.push(format!("{path}: {actual:?}, not {expected:?}"));
+            }
+        }
+        found.dedup();
+        found
+    }
+}
+
+/// Whether a folder and its folders have no files.
+fn is_empty_folder(tree: &Tree, path: &str) -> bool {
+    let inside = format!("{path}/");
+    let is_file_inside = |(other, node): (&String, &Node)| {
+        other.starts_with(&inside) && node.content != Thing::Folder
+    };
+    tree.get(path)
+        .is_some_and(|node| node.content == Thing::Folder)
+        && !tree.iter().any(is_file_inside)
+}
+
+/// The base tree that is read from the layers of an image with this tree.
 fn base_tree(tree: &Tree) -> BaseTree {
     let mut base = BaseTree::default();
     for (path, node) in tree {
@@ -251,7 +355,7 @@ fn base_tree(tree: &Tree) -> BaseTree {
     base
 }
 
-/// Applies entries to a tree, as an engine unpacks a layer.
+/// Adds entries to a tree, as an engine unpacks a layer.
 fn lay(tree: &mut Tree, entries: &[TreeEntry]) {
     for entry in entries {
         let content = match &entry.content {
@@ -282,7 +386,7 @@ fn lay(tree: &mut Tree, entries: &[TreeEntry]) {
     }
 }
 
-/// The fields that instructions change, without empty ones.
+/// The keys that instructions change, without empty values.
 fn comparable(config: &Value) -> BTreeMap<String, Value> {
     let is_something = |value: &Value| match value {
         Value::Null => false,
@@ -300,15 +404,25 @@ fn comparable(config: &Value) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// A base image and its scan.
-struct Base {
+/// A Dockerfile with its context, and what `oci::dockerfile` must do with it.
+#[derive(Clone)]
+struct Case {
+    dockerfile: &'static str,
+    files: &'static [&'static str],
+    dockerignore: &'static str,
+    /// A part of the error. `None` where the image is the same.
+    error: Option<&'static str>,
+}
+
+/// A base image with its config and tree.
+struct BaseCase {
     image: Image,
     config: Value,
     tree: Tree,
     known: BaseTree,
 }
 
-impl Base {
+impl BaseCase {
     fn new(image: Image) -> Self {
         let tree = tree_of(&image.id);
         Self {
@@ -319,107 +433,86 @@ impl Base {
         }
     }
 
-    /// Builds with both and compares the images. Returns why both refuse, or the difference.
-    fn compare(
-        &self,
-        dockerfile: &str,
-        files: &[&str],
-        dockerignore: &str,
-    ) -> Result<Option<String>, String> {
-        let folder = context(files);
-        let text = dockerfile.replace("BASE", &self.image.id);
-        std::fs::write(folder.path().join("Dockerfile"), &text).unwrap();
-        if !dockerignore.is_empty() {
-            std::fs::write(folder.path().join(".dockerignore"), dockerignore).unwrap();
+    /// Builds with both builders of the engine. An error if they differ or one of them fails.
+    fn agreed(folder: &Path, ignores_empty: bool) -> Result<Built, String> {
+        let classic = EngineBuilder::Classic.build(folder)?;
+        let buildkit = EngineBuilder::BuildKit.build(folder)?;
+        let (classic, buildkit) = (Built::of(&classic), Built::of(&buildkit));
+        let differences = classic.differences(&buildkit, ignores_empty);
+        if differences.is_empty() {
+            Ok(classic)
+        } else {
+            Err(differences.join("\n  "))
         }
-        let own = read(&text).map_err(Error::from).and_then(|recipe| {
-            assert_eq!(recipe.base(), Some(self.image.id.as_str()));
-            let context =
-                BuildContext::new(folder.path(), listed(folder.path()), Some(dockerignore))?;
-            recipe.apply(&self.config, &self.known, &context)
+    }
+
+    /// Builds with all builders, and returns what is wrong with the result of `oci::dockerfile`.
+    fn check(&self, case: &Case) -> Result<(), String> {
+        let folder = context(case.files);
+        let text = case.dockerfile.replace("BASE", &self.image.id);
+        std::fs::write(folder.path().join("Dockerfile"), &text).unwrap();
+        let ignores_empty = !case.dockerignore.is_empty();
+        if ignores_empty {
+            std::fs::write(folder.path().join(".dockerignore"), case.dockerignore).unwrap();
+        }
+        let own = read(&text).map_err(Error::from).and_then(|dockerfile| {
+            assert_eq!(dockerfile.base(), Some(self.image.id.as_str()));
+            let files = listed(folder.path());
+            let context = BuildContext::new(folder.path(), files, Some(case.dockerignore))?;
+            dockerfile.apply(&self.config, &self.known, &context)
         });
-        match (engine(folder.path()), own) {
-            (Err(_), Err(error)) => {
-                let place = folder.path().to_str().unwrap();
-                Ok(Some(error.to_string().replace(place, "(context)")))
-            }
-            (Ok(_), Err(error)) => Err(format!("only the engine does it: {error}")),
-            (Err(error), Ok(_)) => Err(format!("only we do it: {error}")),
-            (Ok(image), Ok(applied)) => {
-                let (theirs, ours) = (comparable(&image.config()), comparable(&applied.config));
-                let mut wrong = Vec::new();
-                for key in theirs.keys().chain(ours.keys()) {
-                    if theirs.get(key) != ours.get(key) {
-                        wrong.push(format!(
-                            "{key}: {:?}, not {:?}",
-                            ours.get(key),
-                            theirs.get(key)
-                        ));
-                    }
-                }
-                let theirs = tree_of(&image.id);
-                let mut ours = self.tree.clone();
-                lay(&mut ours, &applied.entries);
-                for path in theirs.keys().chain(ours.keys()) {
-                    let below = format!("{path}/");
-                    // Docker's client sends folders that are empty because of `.dockerignore`.
-                    let is_below = |(other, node): (&String, &Node)| {
-                        other.starts_with(&below) && node.content != Thing::Folder
-                    };
-                    let is_folder = |node: &Node| node.content == Thing::Folder;
-                    if !dockerignore.is_empty()
-                        && theirs.get(path).is_some_and(is_folder)
-                        && !theirs.iter().any(is_below)
-                    {
-                        continue;
-                    }
-                    if theirs.get(path) != ours.get(path) {
-                        wrong.push(format!(
-                            "{path}: {:?}, not {:?}",
-                            ours.get(path),
-                            theirs.get(path)
-                        ));
-                    }
-                }
-                if wrong.is_empty() {
-                    Ok(None)
+        let agreed = Self::agreed(folder.path(), ignores_empty);
+        match (agreed, own, case.error) {
+            (Err(_), Err(error), Some(part)) if error.to_string().contains(part) => Ok(()),
+            (_, Err(error), _) => Err(format!("it is an error: {error}")),
+            (Err(why), Ok(_), _) => Err(format!("the engine's builders differ or fail: {why}")),
+            (Ok(_), Ok(_), Some(part)) => Err(format!("it is not an error `{part}`")),
+            (Ok(engine), Ok(changes), None) => {
+                let mut tree = self.tree.clone();
+                lay(&mut tree, &changes.entries);
+                let config = comparable(&changes.config);
+                let differences = engine.differences(&Built { config, tree }, ignores_empty);
+                if differences.is_empty() {
+                    Ok(())
                 } else {
-                    wrong.dedup();
-                    Err(wrong.join("\n  "))
+                    Err(differences.join("\n  "))
                 }
             }
         }
     }
 
-    /// Compares many cases in parallel, since the engine mostly waits. Returns the errors of the
-    /// cases that both refuse.
-    fn compare_all(&self, cases: &[(&str, &[&str], &str)]) -> Vec<String> {
+    /// Checks a random share of the cases, several at a time: the engine waits more than it works.
+    fn check_all(&self, cases: &[Case]) {
+        let is_long = std::env::var("ALOKAI_LONG").is_ok_and(|value| value == "1");
+        let seed = u64::from(std::process::id());
+        let random = &mut Random::new(seed);
+        let chosen = cases.iter().filter(|_| is_long || random.once_in(SHARE));
+        let chosen: Vec<&Case> = chosen.collect();
         let next = AtomicUsize::new(0);
-        let (wrong, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let wrong = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while let Some((text, files, ignore)) =
-                        cases.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        match self.compare(text, files, ignore) {
-                            Ok(None) => {}
-                            Ok(Some(why)) => failed.lock().unwrap().push(why),
-                            Err(why) => wrong.lock().unwrap().push(format!("{text}\n  {why}")),
+                    while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(why) = self.check(case) {
+                            let Case {
+                                dockerfile,
+                                dockerignore,
+                                ..
+                            } = case;
+                            let text = format!("{dockerfile} {dockerignore:?}\n  {why}");
+                            wrong.lock().unwrap().push(text);
                         }
                     }
                 });
             }
         });
         let wrong = wrong.into_inner().unwrap();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-        let mut failed = failed.into_inner().unwrap();
-        failed.sort();
-        failed
+        assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n\n"));
     }
 }
 
-/// The files that most cases copy.
+/// Files of most cases.
 const FILES: &[&str] = &[
     "f",
     "run*",
@@ -437,6 +530,8 @@ const FILES: &[&str] = &[
     "glob/x2.js",
     "glob/y.ts",
     "glob/z/x1.js",
+    "links/out",
+    "links/nowhere -> q",
     "odd/[x]",
     "odd/a b",
     "bin/new",
@@ -447,81 +542,127 @@ const FILES: &[&str] = &[
 ];
 
 #[test]
-fn copies_as_the_engine_does() {
+fn copies_are_those_of_both_builders() {
     if registry().is_none() {
         return;
     }
-    let base = Base::new(small_base());
-    let case = |text| (text, FILES, "");
-    let failed = base.compare_all(&[
-        // Files and folders, new and old.
+    let base = BaseCase::new(small_base());
+    let case = |dockerfile| Case {
+        dockerfile,
+        files: FILES,
+        dockerignore: "",
+        error: None,
+    };
+    let wrong = |dockerfile, error| Case {
+        error: Some(error),
+        ..case(dockerfile)
+    };
+    base.check_all(&[
+        // Files and folders, new and existing.
         case("FROM BASE\nCOPY f /n1/n2/f\nCOPY f /n3/\nCOPY f /tmp\nCOPY f /tmp/\nCOPY run d/a /m/"),
-        case("FROM BASE\nCOPY --chown=node f /n1/n2/f\nCOPY --chown=node d /m1/m2/m3\nCOPY --chown=guest d /home/node"),
+        case("FROM BASE\nCOPY --chown=node f /n1/n2/f\nCOPY --chown=node d /m1\nCOPY --chown=node d /home/node"),
+        wrong("FROM BASE\nCOPY --chown=node d /m1/m2/m3", "different owners"),
+        wrong("FROM BASE\nCOPY --chown=guest d /home/node", "different groups for the user `guest`"),
         case("FROM BASE\nCOPY --chown=7:8 d e /x/\nCOPY d/ /x/deep/er\nCOPY d/sub/ /x/"),
         case("FROM BASE\nWORKDIR /w1/w2\nCOPY --chown=node d ./\nCOPY --chown=node f .\nCOPY --chown=node e sub\nCOPY f ../up"),
         case("FROM BASE\nWORKDIR /w\nWORKDIR a/../b\nWORKDIR ./c/\nCOPY f .\nWORKDIR /x/../y/.//\nCOPY f z/\nWORKDIR /home/node"),
         case("FROM BASE\nCOPY . /all/\nCOPY ./ /all2\nCOPY / /all3\nCOPY d /"),
-        case("FROM BASE\nCOPY --chown=guest:users f /a\nCOPY --chown=guest f /b\nCOPY --chown=0:node f /c\nCOPY --chown=5 f /d"),
+        case("FROM BASE\nCOPY --chown=guest:users f /a\nCOPY --chown=0:node f /c\nCOPY --chown=5 f /d\nCOPY --chown=007 f /e\nCOPY --chown=node:7 f /g"),
+        wrong("FROM BASE\nCOPY --chown=guest f /b", "different groups"),
         case("FROM BASE\nCOPY [\"odd/a b\", \"/s p/\"]\nCOPY [\"f\", \"/exec\"]"),
         case("FROM BASE\nADD d /d/\nADD f run /x/"),
-        // Destinations to which nothing can be copied.
-        case("FROM BASE\nCOPY nope /x/"),
-        case("FROM BASE\nCOPY f nope /x/"),
-        case("FROM BASE\nCOPY no* /x/"),
-        case("FROM BASE\nCOPY f run /x"),
-        case("FROM BASE\nCOPY glob/*.js /x"),
-        case("FROM BASE\nCOPY ../f /x"),
-        case("FROM BASE\nCOPY f /../x"),
-        case("FROM BASE\nCOPY broken /x"),
-        case("FROM BASE\nCOPY f/x /x"),
-        case("FROM BASE\nCOPY f /f\nCOPY d /f"),
-        case("FROM BASE\nCOPY f /f\nCOPY d /f/x"),
-        case("FROM BASE\nCOPY f /f\nCOPY f /f/x"),
-        case("FROM BASE\nCOPY f /round"),
-        case("FROM BASE\nCOPY --chown=nobody f /x"),
-        case("FROM BASE\nCOPY --chown=lost f /x"),
-        case("FROM BASE\nCOPY --chown=:node f /x"),
-        case("FROM BASE\nCOPY --chown=node: f /x"),
-        case("FROM BASE\nCOPY --chown=node:node:node f /x"),
-        case("FROM BASE\nCOPY f /f\nWORKDIR /f/x"),
-        case("FROM BASE\nCOPY f /f\nWORKDIR /f"),
+        // Errors.
+        wrong("FROM BASE\nCOPY nope /x/", "no such file or folder"),
+        wrong("FROM BASE\nCOPY f nope /x/", "cannot copy `nope`"),
+        wrong("FROM BASE\nCOPY no* /x/", "no file matches"),
+        wrong("FROM BASE\nCOPY f run /x", "several sources"),
+        wrong("FROM BASE\nCOPY glob/*.js /x", "several sources"),
+        wrong("FROM BASE\nCOPY ../f /x", "`../f` is outside of its root"),
+        wrong("FROM BASE\nCOPY f /../x", "`/../x` is outside of its root"),
+        wrong("FROM BASE\nCOPY broken /x", "no such file or folder"),
+        wrong("FROM BASE\nCOPY f/x /x", "no such file or folder"),
+        wrong("FROM BASE\nCOPY f /f\nCOPY d /f", "`/f` is not a folder"),
+        wrong("FROM BASE\nCOPY f /f\nCOPY d /f/x", "`/f` is not a folder"),
+        wrong("FROM BASE\nCOPY f /f\nCOPY f /f/x", "`/f` is not a folder"),
+        wrong("FROM BASE\nCOPY f /round", "`/round` leads through too many links"),
+        wrong("FROM BASE\nCOPY --chown=nobody f /x", "has no user `nobody`"),
+        wrong("FROM BASE\nCOPY --chown=lost f /x", "different groups for the user `lost`"),
+        wrong("FROM BASE\nCOPY --chown=:node f /x", "has no user ``"),
+        wrong("FROM BASE\nCOPY --chown=node: f /x", "has no group ``"),
+        wrong("FROM BASE\nCOPY --chown=node:node:node f /x", "has no group `node:node`"),
+        wrong("FROM BASE\nCOPY f /f\nWORKDIR /f/x", "`/f` is not a folder"),
+        wrong("FROM BASE\nCOPY f /f\nWORKDIR /f", "`/f` is not a folder"),
         // Patterns.
-        case("FROM BASE\nCOPY glob/*.js glob/y* /x/\nCOPY */x?.js /y/\nCOPY no* f /z/"),
+        case("FROM BASE\nCOPY glob/*.js glob/y* /x/\nCOPY no* f /z/\nCOPY glob/no* f /q/"),
+        wrong("FROM BASE\nCOPY */x?.js /y/", "a folder of its source is a pattern"),
         case("FROM BASE\nCOPY glob/[xz]* /x/\nCOPY glob/[^x]* /y/\nCOPY odd/[[]x] /z\nCOPY glob/x[0-1].js /w"),
-        case("FROM BASE\nCOPY d* /x/\nCOPY */a /y/\nCOPY */*/x1.js /z/"),
+        case("FROM BASE\nCOPY d* /x/\nCOPY l* /y/\nCOPY glob/* /z/"),
         case("FROM BASE\nCOPY ./glob/*.js /x/\nCOPY /glob/*.ts /y"),
-        case("FROM BASE\nCOPY d*/ /x/"),
-        case("FROM BASE\nCOPY glob/[x /x/"),
-        // Links on both sides.
+        wrong("FROM BASE\nCOPY d*/ /x/", "a folder of its source is a pattern"),
+        wrong("FROM BASE\nCOPY glob/[x /x/", "no file matches"),
+    ]);
+}
+
+#[test]
+fn links_and_replaced_entries_are_those_of_both_builders() {
+    if registry().is_none() {
+        return;
+    }
+    let base = BaseCase::new(small_base());
+    let case = |dockerfile| Case {
+        dockerfile,
+        files: FILES,
+        dockerignore: "",
+        error: None,
+    };
+    let wrong = |dockerfile, error| Case {
+        error: Some(error),
+        ..case(dockerfile)
+    };
+    base.check_all(&[
+        // Links in the context and in the image.
         case("FROM BASE\nCOPY link /x/\nCOPY link /y\nCOPY folder-link /z/\nCOPY root-link /r\nCOPY folder-link/sub/b /s"),
         case("FROM BASE\nCOPY f /bin/\nCOPY f /bin/g\nCOPY f /var/run/x\nCOPY f /out\nCOPY f /nowhere/"),
         case("FROM BASE\nCOPY f /nowhere\nCOPY f /bin/tool\nCOPY d /out/new"),
         case("FROM BASE\nCOPY d /d\nCOPY f /d/out\nCOPY f /d/sub/l\nCOPY f /d/sub"),
         case("FROM BASE\nCOPY d/out /full/l\nWORKDIR /bin/x\nWORKDIR /nowhere\nCOPY f ."),
-        // Which entry replaces which.
-        case("FROM BASE\nCOPY bin /bin\nCOPY . /"),
-        case("FROM BASE\nCOPY --chown=3 full /full\nCOPY f /full/d"),
-        case("FROM BASE\nCOPY tmp /tmp\nCOPY --chown=9 . /\nCOPY f /bin/x"),
+        // Replaced entries.
+        case("FROM BASE\nCOPY bin /bin\nCOPY links /"),
+        wrong("FROM BASE\nCOPY . /", "a folder replaces it"),
+        wrong("FROM BASE\nCOPY --chown=3 full /full", "replaces it"),
+        case("FROM BASE\nCOPY d/out /full/d\nCOPY f /full/d"),
+        case("FROM BASE\nCOPY tmp /tmp\nCOPY --chown=9 e /\nCOPY f /bin/x"),
+        wrong("FROM BASE\nCOPY --chown=9 . /", "replaces it"),
         case("FROM BASE\nCOPY e /d\nCOPY d /d\nCOPY --chown=node e /d"),
     ]);
-    insta::assert_snapshot!(failed.join("\n"));
 }
 
 #[test]
-fn configs_are_what_the_engine_makes_of_them() {
+fn configs_are_those_of_both_builders() {
     if registry().is_none() {
         return;
     }
-    let base = Base::new(small_base());
-    let case = |text| (text, ["f"].as_slice(), "");
-    let failed = base.compare_all(&[
+    let base = BaseCase::new(small_base());
+    let case = |dockerfile| Case {
+        dockerfile,
+        files: &["f"],
+        dockerignore: "",
+        error: None,
+    };
+    let wrong = |dockerfile, error| Case {
+        error: Some(error),
+        ..case(dockerfile)
+    };
+    base.check_all(&[
         case("FROM BASE\nENV A=1 B=$A C=\"x $OLD\" D='$OLD' E=a\\ b F=${OLD}er\nENV A=2 B=$A\nENV G $A  b  \"c d\"  \nENV PATH=/x:$PATH"),
         case("FROM BASE\nENV A=\nLABEL a=${A:-d} b=${A:+p} c=${OLD:-d} d=${OLD:+p} e=${NO:-${OLD}} f=${NO:-\"q r\"} g=\"${NO:-'q'}\" h=${OLD:?why} i=${A:-a:b}"),
         case("FROM BASE\nLABEL a=$$ b=$1x c=$ d=\"$\" e=$- f=\\$OLD g='\\$OLD' h=\"\\$OLD \\x \\\\ \\\"\" i=a\"b\"'c'd j=$OLD$OLD k=${OLD}x$OLDx l=$OLD.x m=\"'$OLD'\""),
         case("FROM BASE\nLABEL \"a b\"=c \\\n  multi=\"x\\\ny\" \\\n  # a comment\n\n  last=z\nLABEL old style  value\nLABEL $OLD=k base=no"),
         case("# escape=`\nFROM BASE\nLABEL a=`$OLD b=\"x`\"y\" c=\\$OLD `\n d=e\nWORKDIR c:\\x\nCMD echo `\n  more"),
-        case("ARG G=1\nARG H=${G}2\nFROM BASE\nARG A=a B C=$A\nARG G\nARG OLD=arg\nLABEL a=$A b=$B c=$C g=$G h=$H old=$OLD\nENV A=env\nARG A=later\nLABEL a2=$A\nARG D=$A\nLABEL d=$D\nARG HTTP_PROXY\nLABEL p=x$HTTP_PROXY"),
-        case("FROM BASE\nEXPOSE 80 90-92/UDP 80/tcp 7/sctp\nENV P=\"1000 1001/udp\" Q=5\nEXPOSE $P ${Q}0 \"$Q\" 8\\0"),
+        case("ARG G=1\nARG H=${G}2\nFROM BASE\nARG A=a B C=$A\nARG G\nARG OLD\nLABEL a=$A b=$B c=$C g=$G h=$H old=$OLD\nENV A=env\nLABEL a2=$A\nARG D=$A\nLABEL d=$D\nARG HTTP_PROXY\nLABEL p=x$HTTP_PROXY"),
+        wrong("FROM BASE\nARG OLD=arg\nLABEL a=$OLD", "`OLD` is a variable"),
+        wrong("FROM BASE\nENV A=env\nARG A=later\nLABEL a=$A", "`A` is a variable"),
+        case("FROM BASE\nEXPOSE 80 90-92/UDP 80/tcp 7/sctp\nENV P=1000 Q=5\nEXPOSE $P ${Q}0 \"$Q\" 8\\0"),
         case("FROM BASE\nENTRYPOINT [\"a\", \"$OLD\", \"\\u00e9\\n\"]"),
         case("FROM BASE\nCMD [\"a\"]\nENTRYPOINT [\"b\"]"),
         case("FROM BASE\nENTRYPOINT exec $OLD \"a  b\"  c # no comment\nCMD [ \"x\" , \"y\" ]  "),
@@ -529,7 +670,8 @@ fn configs_are_what_the_engine_makes_of_them() {
         case("FROM BASE\nCMD []"),
         case("FROM BASE\nCMD echo a \\\n   b \\  \n  # comment\n\n\tc"),
         case("FROM BASE\nCMD [\"a\", \\\n  \"b\"]"),
-        case("from BASE as Name\nuser node\nWorkDir x\nStopSignal SIGQUIT\nmaintainer some one <a@b>"),
+        case("from BASE as Name\nWorkDir x\nuser node\nWorkDir /home/node\nStopSignal SIGQUIT\nmaintainer some one <a@b>"),
+        wrong("FROM BASE\nUSER node\nWORKDIR x", "after `USER`"),
         case("FROM BASE\nUSER $OLD:users\nUSER 7:8 \nSTOPSIGNAL 9\nVOLUME /a /b/ $OLD\nVOLUME [\"/c d\", \"/$OLD\"]\nCOPY f /a/"),
         case("FROM BASE\nVOLUME [\"/home/node\"]\nCOPY --chown=node f /home/node/x"),
         case("FROM BASE\nHEALTHCHECK --interval=1m30s --timeout=1.5s --start-period=500ms --retries=4 CMD curl  $OLD || exit 1"),
@@ -538,19 +680,18 @@ fn configs_are_what_the_engine_makes_of_them() {
         case("FROM BASE\nWORKDIR \"/a b\"\nWORKDIR $OLD\nWORKDIR ${NO:-x}/../y\nENV Z=$NO"),
         case("FROM --platform=linux/amd64 BASE\nENV A=1"),
         case("\u{feff}FROM BASE\r\nENV A=1\r\nCMD a \\\r\n b\r\nCOPY f /x\r\n"),
-        case("FROM BASE\nENV a=b c"),
-        case("FROM BASE\nWORKDIR $NO"),
+        wrong("FROM BASE\nENV a=b c", "`c` is not `name=value`"),
+        wrong("FROM BASE\nWORKDIR $NO", "the working directory is empty"),
         case("FROM BASE\nLABEL $NO=x"),
-        case("FROM BASE\nENV $NO=x"),
-        case("FROM BASE\nLABEL a=${NO:?give it} "),
+        wrong("FROM BASE\nENV $NO=x", "a variable has no name"),
+        wrong("FROM BASE\nLABEL a=${NO:?give it} ", "`it}` is not `name=value`"),
         case("FROM BASE\nCOPY $NO /x"),
         case("FROM BASE\nCOPY f $NO"),
         case("FROM BASE\nENV F=f T=/t\nCOPY --chown=${NO:-node} ${F} $T/"),
     ]);
-    insta::assert_snapshot!(failed.join("\n"));
 }
 
-/// Files for the cases of `.dockerignore`.
+/// Files for `.dockerignore`.
 const TREE: &[&str] = &[
     "a",
     "b.log",
@@ -575,12 +716,17 @@ const TREE: &[&str] = &[
 ];
 
 #[test]
-fn dockerignore_hides_what_it_hides_from_the_engine() {
+fn dockerignore_excludes_the_files_that_both_builders_exclude() {
     if registry().is_none() {
         return;
     }
-    let base = Base::new(small_base());
-    let text = "FROM BASE\nCOPY . /all/";
+    let base = BaseCase::new(small_base());
+    let case = |dockerfile, dockerignore, error| Case {
+        dockerfile,
+        files: TREE,
+        dockerignore,
+        error,
+    };
     let ignores = [
         "a\n*.log",
         "**/a\n**/*.log\n!x/y/b.log",
@@ -601,7 +747,8 @@ fn dockerignore_hides_what_it_hides_from_the_engine() {
         "*\n!a\n!Dockerfile",
         "x/../a\n\n/\n",
         "w**\n!w/four.js",
-        "**a\n**og\n**k?ep\n**/*ee**",
+        // Docker clients before 23.0 match `**og` in another way, so a unit test has it.
+        "**a\n**k?ep\n**/*ee**",
         "**lo[g]\n**\\*",
         "**",
         "x/y/**\n!x/**/keep",
@@ -612,13 +759,12 @@ fn dockerignore_hides_what_it_hides_from_the_engine() {
         "x/\n!x/y/\nx/y/a",
         "\u{feff}a\r\nb.log\r\n",
     ];
-    let cases: Vec<_> = ignores.iter().map(|ignore| (text, TREE, *ignore)).collect();
-    let failed = base.compare_all(&cases);
-    assert_eq!(failed, [""; 0]);
-    let hidden = ("FROM BASE\nCOPY a /x", TREE, "a");
-    let hidden_below = ("FROM BASE\nCOPY x/y /x", TREE, "x/*");
-    let failed = base.compare_all(&[hidden, hidden_below]);
-    assert_eq!(failed.len(), 2);
+    let all = "FROM BASE\nCOPY . /all/";
+    let mut cases: Vec<_> = ignores.map(|ignore| case(all, ignore, None)).into();
+    let missing = Some("no such file or folder");
+    cases.push(case("FROM BASE\nCOPY a /x", "a", missing));
+    cases.push(case("FROM BASE\nCOPY x/y /x", "x/*", missing));
+    base.check_all(&cases);
 }
 
 #[test]
@@ -626,21 +772,26 @@ fn the_default_dockerfile_on_the_real_base_image() {
     let Some(registry) = registry() else {
         return;
     };
-    let base = Base::new(Image {
+    let base = BaseCase::new(Image {
         id: registry.base,
         is_ours: false,
     });
-    let text = "FROM BASE\n\
+    let dockerfile = "FROM BASE\n\
          ENV NODE_ENV=production PORT=3000 HOSTNAME=0.0.0.0\n\
          WORKDIR /var/www\n\
          COPY --chown=node:node ./.deploy/ ./\n\
          USER node\n\
          EXPOSE 3000\n\
          ENTRYPOINT [\"node\", \"server.js\"]\n";
-    let files = [
-        ".deploy/server.js",
-        ".deploy/bin/run*",
-        ".deploy/now -> bin/run",
-    ];
-    assert_eq!(base.compare(text, &files, ""), Ok(None));
+    let case = Case {
+        dockerfile,
+        files: &[
+            ".deploy/server.js",
+            ".deploy/bin/run*",
+            ".deploy/now -> bin/run",
+        ],
+        dockerignore: "",
+        error: None,
+    };
+    assert_eq!(base.check(&case), Ok(()));
 }

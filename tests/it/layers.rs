@@ -1,4 +1,4 @@
-//! Packing layers: equal entries give equal bytes and are packed once.
+//! Packs layers: the same entries give the same bytes, and are packed once.
 
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::support::{TIME, entry, file, folder, hard, link, run, same, text};
 
-/// The content of a compressed layer.
+/// The tar of a compressed layer.
 fn unpacked(blobs: &Blobs, layer: &PackedLayer) -> Vec<u8> {
     let file = blobs.open(&layer.descriptor).expect("it was packed");
     let mut tar = Vec::new();
@@ -27,7 +27,7 @@ fn the_same_entries_are_the_same_bytes_on_every_machine() {
     let packed = std::fs::read(blobs.path(&layer.descriptor.digest)).expect("it is there");
     assert_eq!(Digest::of(&packed), layer.descriptor.digest);
     assert_eq!(packed.len() as u64, layer.descriptor.size);
-    // If these digests change, all layers change: raise `FORMAT` in `crates/oci/src/layer.rs`.
+    // If these digests change, raise the number in `FORMAT` of `crates/oci/src/layer.rs`.
     insta::assert_snapshot!(
         format!("{}\n{}", layer.diff_id, layer.descriptor.digest),
         @r"
@@ -52,7 +52,9 @@ fn the_same_entries_are_the_same_bytes_on_every_machine() {
         let path = file.expect("readable").path();
         let file = std::fs::File::options().append(true).open(path);
         let early = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-        file.expect("ours").set_modified(early).expect("ours");
+        file.expect("writable")
+            .set_modified(early)
+            .expect("writable");
     }
     entries.reverse();
     let again = pack(&entries, TIME, &Blobs::new(store.path())).expect("packed");
@@ -65,14 +67,14 @@ fn the_same_entries_are_the_same_bytes_on_every_machine() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn the_order_of_entries_does_not_count(
+    fn the_order_of_entries_has_no_effect(
         paths in prop::collection::btree_map("[a-c]{1,2}(/[a-cä-]{1,3}){0,2}", 0_usize..300, 1..12),
         seed in any::<u64>(),
     ) {
         let sources = folder();
         let mut entries = Vec::new();
         for (path, length) in &paths {
-            // A path with entries below it must be a folder.
+            // A path with paths below it must be a folder.
             let below = format!("{path}/");
             let is_folder = paths.keys().any(|other| other.starts_with(&below));
             entries.push(match length % 3 {
@@ -115,7 +117,7 @@ fn gzip_and_tar_agree_with_what_was_packed() {
     let entries = hard(sources.path());
     let layer = pack(&entries, TIME, &blobs).expect("packed");
     let packed = store.path().join("layer.tar.gz");
-    std::fs::copy(blobs.path(&layer.descriptor.digest), &packed).expect("ours");
+    std::fs::copy(blobs.path(&layer.descriptor.digest), &packed).expect("writable");
     let packed = packed.to_str().expect("text");
     run("gzip", &["-t", packed]);
 
@@ -158,7 +160,7 @@ fn a_layer_is_packed_once() {
         (&first.descriptor, first.diff_id)
     );
 
-    // All visible properties of an entry count; the path of its source file does not.
+    // All attributes of an entry are part of the key, but not the path of its source file.
     let elsewhere = folder();
     entries[1] = file(elsewhere.path(), "a/b", b"content");
     assert!(!pack(&entries, TIME, &blobs).expect("found").is_new);
@@ -173,7 +175,7 @@ fn a_layer_is_packed_once() {
             let TreeContent::File { from, .. } = &entries[1].content else {
                 panic!("it is a file");
             };
-            std::fs::write(from, b"CONTENT").expect("ours");
+            std::fs::write(from, b"CONTENT").expect("writable");
         },
     ];
     for (number, change) in change.into_iter().enumerate() {
@@ -183,16 +185,16 @@ fn a_layer_is_packed_once() {
         assert!(packed.is_new && packed.diff_id != first.diff_id, "{number}");
     }
 
-    // A record is valid as long as its blob exists and has the recorded size.
-    std::fs::write(elsewhere.path().join(Digest::of(b"a/b").hex()), b"content").expect("ours");
+    // A record is used only while its blob exists with the right size.
+    std::fs::write(elsewhere.path().join(Digest::of(b"a/b").hex()), b"content").expect("writable");
     let path = blobs.path(&first.descriptor.digest);
-    std::fs::write(&path, b"short").expect("ours");
+    std::fs::write(&path, b"short").expect("writable");
     assert!(pack(&entries, TIME, &blobs).expect("packed").is_new);
     assert!(blobs.open(&first.descriptor).is_ok());
     blobs.remove(&first.descriptor.digest).expect("it is there");
     assert!(pack(&entries, TIME, &blobs).expect("packed").is_new);
     for record in std::fs::read_dir(store.path().join("layers")).expect("there") {
-        std::fs::write(record.expect("readable").path(), b"{").expect("ours");
+        std::fs::write(record.expect("readable").path(), b"{").expect("writable");
     }
     assert!(pack(&entries, TIME, &blobs).expect("packed").is_new);
 }
@@ -211,7 +213,7 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
         assert!(matches!(error, Error::Changed { .. }), "{error:?}");
         assert!(error.to_string().ends_with("changed while it was packed"));
     }
-    // The file changes during packing: a pipe gives other bytes at the second read.
+    // A pipe returns other bytes when it is read again.
     let pipe = sources.path().join("pipe");
     run("mkfifo", &[pipe.to_str().expect("text")]);
     let writer = std::thread::spawn({
@@ -224,7 +226,7 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
                     .expect("read");
                 open.write_all(content).expect("read");
                 drop(open);
-                // The writer stays open until the reader has reached the end.
+                // Wait until the reader has reached the end.
                 std::thread::sleep(Duration::from_millis(300));
             }
         }
@@ -244,23 +246,23 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn entries_that_no_runtime_can_unpack_are_refused() {
+fn entries_that_cannot_be_unpacked_are_errors() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let one = |path: &str| file(sources.path(), path, b"");
     for (entries, reason) in [
-        (vec![one("a"), one("a")], "twice"),
-        (vec![one("a"), one("a-"), one("a/b")], "above it"),
-        (vec![link("a", "b"), one("a/b")], "above it"),
-        (vec![one("")], "no path"),
-        (vec![one("/a")], "no path"),
-        (vec![one("a/")], "no path"),
-        (vec![one("a//b")], "no path"),
-        (vec![one("a/../b")], "no path"),
-        (vec![one("./a")], "no path"),
+        (vec![one("a"), one("a")], "occurs twice"),
+        (vec![one("a"), one("a-"), one("a/b")], "a parent of it"),
+        (vec![link("a", "b"), one("a/b")], "a parent of it"),
+        (vec![one("")], "not a path"),
+        (vec![one("/a")], "not a path"),
+        (vec![one("a/")], "not a path"),
+        (vec![one("a//b")], "not a path"),
+        (vec![one("a/../b")], "not a path"),
+        (vec![one("./a")], "not a path"),
         (vec![one("a/.wh.b")], "removes"),
         (vec![one("a\0b")], "zero byte"),
-        (vec![link("a", "")], "nowhere"),
+        (vec![link("a", "")], "valid target"),
     ] {
         let error = pack(&entries, TIME, &blobs).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}");

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::support::{Random, TIME, file, folder};
 
 #[test]
-fn a_killed_writer_leaves_no_valid_blob() {
+fn an_unfinished_blob_does_not_exist() {
     let store = folder();
     let blobs = Blobs::new(store.path());
     let mut writer = blobs.writer().expect("a file");
     writer.write_all(b"half").expect("written");
     writer.flush().expect("written");
-    // As if the process were killed: nothing is cleaned up.
+    // Like a killed process: the file is not removed.
     std::mem::forget(writer);
     let half = Descriptor::of(EMPTY, b"half");
     assert!(!blobs.holds(&half));
@@ -30,19 +30,21 @@ fn a_killed_writer_leaves_no_valid_blob() {
     };
     assert_eq!(left().len(), 1);
 
-    // A fresh temporary file may still be in use; after a day it is removed.
+    // A file younger than a day may still be written, an older file is removed.
     let age = Duration::from_hours(24 * 30);
     collect(store.path(), u64::MAX, age, SystemTime::now()).expect("collected");
     assert_eq!(left().len(), 1);
     let long_ago = SystemTime::now() - Duration::from_hours(25);
     let file = std::fs::File::options().append(true).open(&left()[0]);
-    file.expect("ours").set_modified(long_ago).expect("ours");
+    file.expect("writable")
+        .set_modified(long_ago)
+        .expect("writable");
     collect(store.path(), u64::MAX, age, SystemTime::now()).expect("collected");
     assert_eq!(left().len(), 0);
 }
 
 #[test]
-fn blobs_are_what_their_digest_says() {
+fn blobs_match_their_digest() {
     let store = folder();
     let blobs = Blobs::new(store.path());
     let content = blobs.write(EMPTY, b"{}").expect("written");
@@ -69,12 +71,12 @@ fn blobs_are_what_their_digest_says() {
         "{error:?}"
     );
 
-    std::fs::write(&path, b"[]").expect("ours");
+    std::fs::write(&path, b"[]").expect("writable");
     assert!(matches!(
         blobs.read(&content),
         Err(Error::DigestMismatch { .. })
     ));
-    std::fs::write(&path, b"{ }").expect("ours");
+    std::fs::write(&path, b"{ }").expect("writable");
     assert!(!blobs.holds(&content));
     assert!(matches!(
         blobs.read(&content),
@@ -91,7 +93,7 @@ fn blobs_are_what_their_digest_says() {
 }
 
 #[test]
-fn the_least_recently_used_blobs_are_removed_first() {
+fn the_least_recently_used_blob_is_removed_first() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let begun = SystemTime::now();
@@ -100,9 +102,9 @@ fn the_least_recently_used_blobs_are_removed_first() {
         let layer = pack(&[file(sources.path(), name, b"x")], TIME, &blobs).expect("packed");
         let path = blobs.path(&layer.descriptor.digest);
         let file = std::fs::File::options().append(true).open(path);
-        file.expect("ours")
+        file.expect("writable")
             .set_modified(begun - days(age))
-            .expect("ours");
+            .expect("writable");
         layer.descriptor
     };
     let [old, first, second, third, used] = [
@@ -113,7 +115,7 @@ fn the_least_recently_used_blobs_are_removed_first() {
         ("used", 50),
     ]
     .map(|(name, age)| made(name, age));
-    // Asking for a blob counts as use.
+    // `holds` marks the blob as used.
     assert!(blobs.holds(&used));
     let records = || {
         std::fs::read_dir(store.path().join("layers"))
@@ -129,14 +131,14 @@ fn the_least_recently_used_blobs_are_removed_first() {
     collect(store.path(), room, days(30), begun).expect("collected");
     let there = |descriptor: &Descriptor| blobs.path(&descriptor.digest).exists();
     assert!(!there(&first) && there(&second) && there(&third) && there(&used));
-    // Blobs that this run used are kept regardless of the limits.
+    // Blobs that were used in this run are kept, whatever the limits.
     collect(store.path(), 0, Duration::ZERO, begun).expect("collected");
     assert!(!there(&second) && !there(&third) && there(&used));
     assert_eq!(records(), 1);
     assert!(collect(&store.path().join("missing"), 0, days(1), begun).is_ok());
 }
 
-/// Writes the blobs of an image, without listing it, and returns its manifest.
+/// Writes an image without layers to a layout.
 fn image(layout: &Layout, name: &str) -> Descriptor {
     let config = json!({"os": "linux", "architecture": "amd64", "name": name,
         "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
@@ -152,7 +154,7 @@ fn image(layout: &Layout, name: &str) -> Descriptor {
 }
 
 #[test]
-fn many_at_once_are_listed_as_one_after_another() {
+fn put_all_gives_the_same_index_as_put() {
     let place = folder();
     let random = &mut Random::new(10);
     let [one, all] = ["one", "all"].map(|name| {
@@ -187,20 +189,20 @@ fn many_at_once_are_listed_as_one_after_another() {
 }
 
 #[test]
-fn a_name_is_listed_once_and_everything_else_stays() {
+fn a_name_is_replaced_and_everything_else_is_kept() {
     let place = folder();
     let layout = Layout::create(place.path().join("layout")).expect("made");
     let [one, two] = ["one", "two"].map(|name| image(&layout, name));
     layout.put(Some("a/b:1"), one.clone()).expect("listed");
     layout.put(Some("a/b:2"), one.clone()).expect("listed");
 
-    // Entries of another tool are kept unchanged.
+    // Fields of other tools are kept unchanged.
     let list = layout.folder().join("index.json");
     let mut document: Value =
         serde_json::from_slice(&std::fs::read(&list).expect("there")).expect("JSON");
     document["vendor"] = json!({"z": 1, "a": 2});
     document["manifests"][1]["urls"] = json!(["https://example.com"]);
-    std::fs::write(&list, document.to_string()).expect("ours");
+    std::fs::write(&list, document.to_string()).expect("writable");
 
     layout.put(Some("a/b:1"), two.clone()).expect("listed");
     layout.put(None, two.clone()).expect("listed");
@@ -241,13 +243,13 @@ fn a_name_is_listed_once_and_everything_else_stays() {
 }
 
 #[test]
-fn several_who_list_at_the_same_time_lose_nothing() {
+fn concurrent_writers_lose_no_entries() {
     let place = folder();
     std::thread::scope(|scope| {
         for writer in 0..8 {
             let place = place.path();
             scope.spawn(move || {
-                let layout = Layout::create(place).expect("made by whoever comes first");
+                let layout = Layout::create(place).expect("created by the first thread");
                 for number in 0..8 {
                     let name = format!("{writer}.{number}");
                     let image = image(&layout, &name);
@@ -268,18 +270,18 @@ fn several_who_list_at_the_same_time_lose_nothing() {
 }
 
 #[test]
-fn a_folder_that_is_no_layout_is_told_what_is_wrong() {
+fn invalid_layouts_are_errors_with_help() {
     let place = folder();
-    let said = |error: Error| {
-        let help = miette::Diagnostic::help(&error).map(|help| help.to_string());
-        let text = format!("{error}; {}", help.unwrap_or_default());
+    let message = |error: Error| {
+        let help = error.help();
+        let text = format!("{error}; {}", help);
         text.replace(place.path().to_str().expect("text"), "<place>")
     };
-    let open = || said(Layout::open(place.path().join("x")).expect_err("no layout"));
-    let create = || said(Layout::create(place.path().join("x")).expect_err("no layout"));
+    let open = || message(Layout::open(place.path().join("x")).expect_err("no layout"));
+    let create = || message(Layout::create(place.path().join("x")).expect_err("no layout"));
     let write = |name: &str, text: &str| {
-        std::fs::create_dir_all(place.path().join("x")).expect("ours");
-        std::fs::write(place.path().join("x").join(name), text).expect("ours");
+        std::fs::create_dir_all(place.path().join("x")).expect("writable");
+        std::fs::write(place.path().join("x").join(name), text).expect("writable");
     };
     let mut all = vec![open()];
     write("other", "");
@@ -296,12 +298,12 @@ fn a_folder_that_is_no_layout_is_told_what_is_wrong() {
     all.push(open());
     write("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
     let empty = Layout::open(place.path().join("x")).expect("a layout");
-    all.push(said(empty.only().expect_err("it is empty")));
+    all.push(message(empty.only().expect_err("it is empty")));
     insta::assert_snapshot!(all.join("\n"));
 }
 
 #[test]
-fn a_blob_is_taken_over_under_a_second_name() {
+fn a_blob_is_copied_as_a_hard_link() {
     let (store, place) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let layout = Layout::create(place.path()).expect("made");
@@ -312,5 +314,5 @@ fn a_blob_is_taken_over_under_a_second_name() {
     let missing = layout.take_blob(&blobs, &Descriptor::of(EMPTY, b"?"));
     assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
     let listed = std::fs::read_dir(place.path().join("blobs/sha256")).expect("there");
-    assert_eq!(listed.count(), 1, "a temporary file is left");
+    assert_eq!(listed.count(), 1, "something is left behind");
 }

@@ -1,9 +1,9 @@
-//! Entries as a tar, block by block: the same entries give the same bytes.
+//! Writes entries as a tar, block by block. The same entries give the same bytes.
 //!
-//! ustar where it fits. What does not (long paths, letters that are not ASCII, large numbers)
-//! is told by a PAX header before, as Go's `archive/tar` writes and every runtime reads it. The
-//! headers are laid out here and not by a library, since a library's next version may lay them
-//! out otherwise, and then every layer would be another one.
+//! Headers are ustar. A value that does not fit (a long path, non-ASCII text, a large number) is
+//! in a PAX header, as Go's `archive/tar` writes it and every runtime reads it. The headers are
+//! written here, since another version of a library may write other bytes, which gives every
+//! layer another digest.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,20 +13,20 @@ use tar::{EntryType, Header};
 
 use super::{Digest, Error, Hasher, TreeContent, TreeEntry};
 
-/// What a tar is made of, in bytes.
+/// Bytes of a tar's record.
 const RECORD: usize = 512;
 
-/// An entry, and for a file the digest that its content had.
+/// An entry, and for a file the digest of its content.
 pub(super) struct HashedEntry<'a> {
     pub entry: &'a TreeEntry,
     pub digest: Option<Digest>,
 }
 
-/// A tar that is being made.
+/// The tar of a layer, read in blocks.
 pub(super) struct LayerTar<'a> {
     members: std::slice::Iter<'a, HashedEntry<'a>>,
     time: i64,
-    /// Bytes that come next: headers, padding.
+    /// The next bytes: headers and padding.
     pending: Vec<u8>,
     file: Option<OpenFile<'a>>,
     has_ended: bool,
@@ -52,7 +52,7 @@ impl<'a> LayerTar<'a> {
         }
     }
 
-    /// Fills a block with the next bytes, as many as that; less only at the end.
+    /// Appends the next bytes to a block until it has `length` bytes, or until the tar ends.
     pub fn read(&mut self, block: &mut Vec<u8>, length: usize) -> Result<(), Error> {
         while block.len() < length {
             let room = length - block.len();
@@ -94,7 +94,7 @@ impl<'a> LayerTar<'a> {
 }
 
 impl OpenFile<'_> {
-    /// Reads on, at most so much; true at the end.
+    /// Appends at most `room` bytes. Returns whether the file is complete.
     fn read(&mut self, block: &mut Vec<u8>, room: usize) -> Result<bool, Error> {
         let changed = || Error::Changed {
             path: self.from.to_owned(),
@@ -123,7 +123,7 @@ impl OpenFile<'_> {
     }
 }
 
-/// Appends an entry's header, and before it what the header itself cannot say.
+/// Appends an entry's header, after a PAX header for the values that do not fit.
 fn headers(entry: &TreeEntry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> {
     let mut path = entry.path.clone();
     let mut size = 0;
@@ -162,7 +162,7 @@ fn headers(entry: &TreeEntry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> 
     let Some(ustar) = header.as_ustar_mut() else {
         return Err(Error::Entry {
             path,
-            reason: "its header is of no known kind",
+            reason: "its tar header cannot be written",
         });
     };
     if let Some((prefix, name)) = split(&path) {
@@ -186,7 +186,7 @@ fn headers(entry: &TreeEntry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> 
     Ok(())
 }
 
-/// The two fields in which ustar keeps a path, if it fits them.
+/// Splits a path into ustar's fields `prefix` and `name`. `None` if it does not fit.
 fn split(path: &str) -> Option<(&str, &str)> {
     const NAME: usize = 100;
     const PREFIX: usize = 155;
@@ -196,7 +196,7 @@ fn split(path: &str) -> Option<(&str, &str)> {
     if path.len() <= NAME {
         return Some(("", path));
     }
-    // The slash between the two is in neither; one at the end belongs to a folder's name.
+    // The slash between both is in neither of them. A slash at the end is part of the name.
     let inner = path.strip_suffix('/').unwrap_or(path);
     let end = inner.len().min(PREFIX + 1);
     let slash = inner.as_bytes()[..end]
@@ -206,7 +206,7 @@ fn split(path: &str) -> Option<(&str, &str)> {
     (!prefix.is_empty() && name.len() <= NAME).then_some((prefix, name))
 }
 
-/// For readers that know no PAX: what can be said in ASCII.
+/// Fills a field with the ASCII characters of a text, for readers without PAX support.
 fn abridge(text: &str, field: &mut [u8; 100]) {
     let ascii = text.bytes().filter(u8::is_ascii);
     for (place, byte) in field.iter_mut().zip(ascii) {
@@ -214,7 +214,7 @@ fn abridge(text: &str, field: &mut [u8; 100]) {
     }
 }
 
-/// Appends `<length> <key>=<value>\n`, where the length counts itself.
+/// Appends the PAX record `<length> <key>=<value>\n`. The length includes its own digits.
 fn record(to: &mut Vec<u8>, key: &str, value: &str) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -224,7 +224,7 @@ fn record(to: &mut Vec<u8>, key: &str, value: &str) {
     to.extend_from_slice(format!("{length} {key}={value}\n").as_bytes());
 }
 
-/// Appends a PAX header with these records. It has no time and no name that tells anything.
+/// Appends a PAX header with these records. Its time and name are constant.
 fn extension(records: &[u8], to: &mut Vec<u8>) {
     let mut header = Header::new_ustar();
     header.set_entry_type(EntryType::XHeader);
@@ -251,7 +251,7 @@ mod tests {
     use crate::{FileOwner, TreeContent, TreeEntry};
 
     #[test]
-    fn what_does_not_fit_a_header_is_told_before_it() {
+    fn values_that_do_not_fit_are_in_a_pax_header() {
         let of = |path: &str, bytes: u64, user: u32, time: i64| {
             let entry = TreeEntry {
                 path: path.into(),
@@ -263,19 +263,19 @@ mod tests {
                 },
             };
             let mut tar = Vec::new();
-            headers(&entry, time, &mut tar).expect("it can be told");
+            headers(&entry, time, &mut tar).expect("a header");
             tar
         };
         let octal = (1 << 33) - 1;
         assert_eq!(of("a", octal, (1 << 21) - 1, 1 << 32).len(), 512);
-        for (tar, said) in [
+        for (tar, record) in [
             (of("a", octal + 1, 0, 0), "19 size=8589934592\n"),
             (of("a", 0, 1 << 21, 0), "15 uid=2097152\n"),
             (of("a", 0, 0, -1), "12 mtime=-1\n"),
             (of("ä", 0, 0, 0), "11 path=ä\n"),
         ] {
-            assert_eq!(tar.len(), 3 * 512, "{said}");
-            assert!(tar[512..].starts_with(said.as_bytes()), "{said}");
+            assert_eq!(tar.len(), 3 * 512, "{record}");
+            assert!(tar[512..].starts_with(record.as_bytes()), "{record}");
         }
         let tar = of("ä", 1 << 40, 0, 0);
         let mut members = TarReader::new(&tar[..]);
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(split(&format!("{}/{}", a(155), a(101))), None);
         let folder = format!("{}/{}/", a(90), a(90));
         assert_eq!(split(&folder), Some((&*a(90), &*format!("{}/", a(90)))));
-        // A folder's own slash separates nothing.
+        // The slash at the end of a folder's path does not split the path.
         assert_eq!(split(&format!("{}/", a(100))), None);
         assert_eq!(split("ä"), None);
     }

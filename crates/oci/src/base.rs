@@ -1,8 +1,8 @@
-//! What has to be known of a base image's files so that layers can be put on it without
-//! unpacking it: who its users are, which folders it has, and where links lead.
+//! Reads the parts of a base image's tree that another layer needs: users, groups, folders and
+//! links. The image is not unpacked.
 //!
-//! Layers are streamed from the lowest up, as an engine unpacks them: later ones add, replace
-//! and, by whiteouts, remove.
+//! Layers are read from the lowest to the highest. A higher layer adds entries, replaces them, and
+//! removes them with whiteouts.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -14,32 +14,32 @@ use super::members::TarReader;
 use super::stack::LayerStack;
 use super::{Blobs, Descriptor, Digest, Error, FileOwner, Hasher, Manifest};
 
-/// What has to be known of a base image's files. Paths have no slash at either end.
+/// Users, groups, folders and links of a base image. Paths have no slash at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct BaseTree {
-    /// Users of `etc/passwd`, with the group that they log in with.
+    /// Users of `etc/passwd`, with their primary group.
     pub users: BTreeMap<String, FileOwner>,
     /// Groups of `etc/group`.
     pub groups: BTreeMap<String, u32>,
-    /// Every folder but the root. Whose they are matters: a layer has to repeat each folder that
-    /// it puts something into. An engine makes those that a layer leaves out, for root and with
-    /// 0755, and in the image `tmp` would then be nobody else's to write.
+    /// Every folder except the root. A layer repeats each folder in which it adds an entry. For a
+    /// folder that a layer leaves out, an engine creates one with the owner root and the mode 0755,
+    /// so nobody else could write to `tmp`.
     pub folders: BTreeMap<String, FolderAttributes>,
-    /// Every symbolic link, and where it leads, as it is written there.
+    /// Every symbolic link, with its target as it is written.
     pub links: BTreeMap<String, String>,
 }
 
-/// A folder of a base image.
+/// Owner and permissions of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderAttributes {
-    /// Whose.
+    /// Owner.
     pub owner: FileOwner,
     /// Permissions: `0o755`, `0o1777`.
     pub mode: u32,
 }
 
 impl Default for FolderAttributes {
-    /// What engines make that no layer names.
+    /// The attributes of a folder that no layer names, as an engine creates it.
     fn default() -> Self {
         Self {
             owner: FileOwner::default(),
@@ -48,19 +48,18 @@ impl Default for FolderAttributes {
     }
 }
 
-/// A layer of a base image, to be read.
+/// A layer of a base image.
 pub struct BaseLayer<R> {
-    /// Says how it is compressed, and names it in errors.
+    /// Its media type is the compression, its digest names the layer in errors.
     pub descriptor: Descriptor,
-    /// The digest of its tar that the image's config has.
+    /// Digest of its tar, from the image's config.
     pub diff_id: Digest,
-    /// Its bytes, compressed as they are.
+    /// The compressed bytes.
     pub content: R,
 }
 
 impl BaseTree {
-    /// Reads layers from the lowest up. The tar of each must have the digest that the config
-    /// says.
+    /// Reads layers from the lowest to the highest. Each tar must have the digest `diff_id`.
     pub fn read<R: Read>(
         layers: impl IntoIterator<Item = Result<BaseLayer<R>, Error>>,
     ) -> Result<Self, Error> {
@@ -83,12 +82,12 @@ impl BaseTree {
                     hasher: Hasher::like(&diff_id),
                 },
             );
-            let read = one(&mut stack, &mut reader);
+            let read = read_layer(&mut stack, &mut reader);
             read.map_err(|error| wrong(error.to_string()))?;
             let found = reader.into_inner().hasher.end();
             if found != diff_id {
                 return Err(wrong(format!(
-                    "it holds `{found}`, and the image's config says `{diff_id}`"
+                    "the digest of its tar is `{found}`, and the image's config has `{diff_id}`"
                 )));
             }
         }
@@ -108,7 +107,7 @@ impl BaseTree {
         Ok(tree)
     }
 
-    /// Of an image whose config and layers are among the blobs.
+    /// Reads an image whose config and layers are stored as blobs.
     pub fn of_image(manifest: &Manifest, blobs: &Blobs) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Document {
             what: manifest.config.digest.to_string(),
@@ -118,10 +117,10 @@ impl BaseTree {
         let config: Value = serde_json::from_slice(&blobs.read(&manifest.config)?)
             .map_err(|error| wrong(error.to_string()))?;
         let diff_ids: Vec<Digest> = serde_json::from_value(config["rootfs"]["diff_ids"].clone())
-            .map_err(|error| wrong(format!("its `rootfs.diff_ids`: {error}")))?;
+            .map_err(|error| wrong(format!("`rootfs.diff_ids` is not valid: {error}")))?;
         if diff_ids.len() != manifest.layers.len() {
             return Err(wrong(format!(
-                "it has {} layers, and the manifest has {}",
+                "it lists {} layers, and the manifest lists {}",
                 diff_ids.len(),
                 manifest.layers.len()
             )));
@@ -138,18 +137,18 @@ impl BaseTree {
 }
 
 /// Reads a layer to its last byte.
-fn one(stack: &mut LayerStack, reader: &mut impl BufRead) -> std::io::Result<()> {
+fn read_layer(stack: &mut LayerStack, reader: &mut impl BufRead) -> std::io::Result<()> {
     let mut members = TarReader::new(&mut *reader);
     while let Some(member) = members.next()? {
         stack.add(member, &mut members)?;
     }
     stack.end_layer();
-    // What follows a tar's end belongs to the layer's digest.
+    // Bytes after the end of the tar are part of the layer's digest.
     std::io::copy(reader, &mut std::io::sink())?;
     Ok(())
 }
 
-/// A layer's tar, by the words with which OCI's media types and Docker's end.
+/// Decompresses a layer by the suffix of its OCI or Docker media type.
 fn plain<'a>(media_type: &str, content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, String> {
     let ending = media_type.rsplit_once(['+', '.']);
     match ending.map(|(_, ending)| ending) {
@@ -162,7 +161,7 @@ fn plain<'a>(media_type: &str, content: impl Read + 'a) -> Result<Box<dyn Read +
         }
         Some("tar") => Ok(Box::new(content)),
         _ => Err(format!(
-            "nothing is known of its type `{}`",
+            "its media type `{}` is not supported",
             media_type.escape_debug()
         )),
     }
@@ -181,8 +180,8 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
-/// Lines of `etc/passwd` and `etc/group`: a name, a password, and then numbers. As for the
-/// system, a line without them is none.
+/// Lines of `etc/passwd` and `etc/group`: a name, a password and numbers. Other lines are skipped,
+/// as the system does.
 fn records<const N: usize>(text: &[u8]) -> impl Iterator<Item = (String, [u32; N])> {
     let lines = text.split(|byte| *byte == b'\n');
     lines.filter_map(|line| {
@@ -208,8 +207,7 @@ mod tests {
 
     const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
-    /// A member by its path: a folder if that ends with a slash, a link if it has an arrow, a
-    /// file with content if it has an equals sign.
+    /// A tar with members: `a/` is a folder, `a -> b` a link, `a=b` a file with content.
     fn tar(members: &[&str]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for member in members {
@@ -223,7 +221,7 @@ mod tests {
                 "" => EntryType::Regular,
                 _ => EntryType::Symlink,
             });
-            // As hostile as it is given: the library would refuse `..`.
+            // `Header::set_path` rejects `..`.
             let gnu = header.as_gnu_mut().expect("it is one");
             gnu.name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_link_name_literal(target).expect("short");
@@ -243,7 +241,7 @@ mod tests {
         }))
     }
 
-    /// Folders and links of layers, in one line.
+    /// The folders and links of layers as one line.
     #[track_caller]
     fn of(layers: &[&[&str]]) -> String {
         let tars: Vec<_> = layers.iter().map(|members| tar(members)).collect();
@@ -267,10 +265,10 @@ mod tests {
             "a c"
         );
         assert_eq!(of(&[&["a/b/", "l -> a"], &[".wh..wh..opq", "c/"]]), "c");
-        // Whiteouts are about lower layers, wherever they stand.
+        // A whiteout removes from lower layers, wherever it is in its own layer.
         assert_eq!(of(&[&["a/b/"], &["a/c/", "a/.wh..wh..opq"]]), "a a/c");
         assert_eq!(of(&[&["a/b/"], &["a/b/c/", "a/.wh.b"]]), "a a/b a/b/c");
-        // A file or a link in place of a folder, and the other way round.
+        // A file or a link replaces a folder, and a folder replaces a link.
         assert_eq!(of(&[&["a/b/"], &["a"]]), "");
         assert_eq!(of(&[&["a/b/"], &["a -> c"]]), "a->c");
         assert_eq!(of(&[&["a -> c"], &["a/b/"]]), "c c/b a->c");
@@ -281,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_through_links() {
+    fn links_in_paths_are_resolved() {
         assert_eq!(
             of(&[&["usr/lib/", "lib -> usr/lib"], &["lib/x/y"]]),
             "usr usr/lib usr/lib/x lib->usr/lib"
@@ -295,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn circles_and_ways_out_harm_nobody() {
+    fn link_loops_and_paths_outside_the_root_are_harmless() {
         assert_eq!(of(&[&["a -> b", "b -> a", "a/c/", "d/"]]), "d a->b b->a");
         assert_eq!(of(&[&["a -> a", "a/a/a/"]]), "a->a");
         assert_eq!(of(&[&["../../x/", "a/../../y/"]]), "x y");
     }
 
     #[test]
-    fn the_topmost_accounts_count() {
+    fn accounts_are_read_from_the_highest_layer() {
         let passwd = "etc/passwd=root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1001::/:/bin/sh\n\
                       node:x:7:7::/:\n+nis\nbroken:x:one:2:\n";
         let lower = tar(&[passwd, "etc/group=root:x:0:\nnode:x:1001:node,a\n"]);
@@ -329,7 +327,7 @@ mod tests {
         tree.groups
     }
 
-    /// A tar with one folder whose owner no seven octal digits can tell.
+    /// A tar with one folder whose owner needs more than seven octal digits.
     fn owned(user: u64, group: u64, in_records: bool) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = Header::new_gnu();
@@ -341,7 +339,7 @@ mod tests {
             let records = [("uid", user.as_bytes()), ("gid", group.as_bytes())];
             builder.append_pax_extensions(records).expect("memory");
         } else {
-            // In base 256, as GNU tar writes them.
+            // GNU tar writes them in base 256.
             header.set_uid(user);
             header.set_gid(group);
         }
@@ -391,8 +389,8 @@ mod tests {
             let tree = read(media_type, bytes, Digest::of(&plain)).expect(media_type);
             assert_eq!(tree.folders.len(), 2, "{media_type}");
             let other = read(media_type, bytes, Digest::of(b"")).expect_err("another digest");
-            let said = other.to_string();
-            assert!(said.contains("config says"), "{said}");
+            let message = other.to_string();
+            assert!(message.contains("config has"), "{message}");
             let short = read(media_type, &bytes[..bytes.len() / 2], Digest::of(&plain));
             assert!(matches!(short, Err(Error::Layer { .. })), "{short:?}");
         }
@@ -401,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_tars_are_refused_before_they_cost_anything() {
+    fn hostile_tars_are_errors_before_they_use_memory() {
         let refused = |tar: Vec<u8>| {
             let error = of_tars(&[tar]).expect_err("it is hostile");
             assert!(matches!(error, Error::Layer { .. }), "{error:?}");
@@ -415,7 +413,7 @@ mod tests {
             header.as_bytes().to_vec()
         };
         let long = refused(alone(EntryType::GNULongName, 1 << 40));
-        assert!(long.contains("a member of 1099511627776 bytes"), "{long}");
+        assert!(long.contains("a member has 1099511627776 bytes"), "{long}");
         refused(alone(EntryType::XHeader, 1 << 40));
         refused(alone(EntryType::Regular, u64::MAX));
         refused(alone(EntryType::Regular, 1));
@@ -436,7 +434,7 @@ mod tests {
             tar.resize(1024, 0);
             refused(tar);
         }
-        // Every folder of a deep path is one; the paths together are too long to be kept.
+        // Each parent of a deep path is a folder; together the paths exceed the limit.
         let mut deep = tar::Builder::new(Vec::new());
         for number in 0..40 {
             let path = format!("{number}/{}", "a/".repeat(2000));
@@ -449,6 +447,6 @@ mod tests {
             deep.append(&header, &b""[..]).expect("memory");
         }
         let deep = refused(deep.into_inner().expect("memory"));
-        assert!(deep.contains("more names"), "{deep}");
+        assert!(deep.contains("too long"), "{deep}");
     }
 }

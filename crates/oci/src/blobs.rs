@@ -1,51 +1,47 @@
-//! Blobs on disk, each in a file that is called by its digest: `blobs/sha256/<hex>`, as an OCI
-//! image layout has them. (Bases of others may be named by `sha512`.)
+//! Blobs on disk. Each is a file that is named by its digest, as in an OCI image layout:
+//! `blobs/sha256/<hex>` or `blobs/sha512/<hex>`.
 //!
-//! A blob is written under a name that is no digest and then renamed, so that whatever has a
-//! digest's name is whole. Using a blob sets its file's time: what was used longest ago goes
-//! first when room is made.
+//! A blob is written under a temporary name and then renamed, so a file with a digest's name is
+//! complete. Each use of a blob sets its file's time; [`collect`](super::collect) removes the least
+//! recently used blobs first.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use tempfile::NamedTempFile;
 
+use super::files::{persist, remove, temporary, touch};
 use super::{Descriptor, Digest, Error, Hasher};
 
-/// How the name of a file begins that is being written.
-pub(super) const UNDER_WAY: &str = ".under-way-";
-
-/// Bytes of the largest blob that is read into memory: manifests and configs are far smaller.
+/// Largest blob that is read into memory, in bytes. Manifests and configs are far smaller.
 const SMALL: u64 = 16 << 20;
 
-/// The blobs below one folder.
+/// The blobs of one folder.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     folder: PathBuf,
 }
 
 impl Blobs {
-    /// Those of this folder, which need not be there yet.
+    /// The blobs of this folder. The folder is created by the first write.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
         }
     }
 
-    /// The folder in which `blobs` lies.
+    /// The folder that contains `blobs`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where the blob lies or would lie.
+    /// The path of a blob, whether it exists or not.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.folder()).join(digest.hex())
     }
 
-    /// Whether the blob is there with the right size. It then counts as used.
+    /// Whether the blob exists and has the right size. Marks the blob as used.
     pub fn holds(&self, descriptor: &Descriptor) -> bool {
         let path = self.path(&descriptor.digest);
         let is_there = path
@@ -57,7 +53,7 @@ impl Blobs {
         is_there
     }
 
-    /// Writes a small blob that is in memory. One that is there and whole is left as it is.
+    /// Writes a small blob, unless it exists with the right content.
     pub fn write(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
         let descriptor = Descriptor::of(media_type, bytes);
         if !self.holds(&descriptor) || self.read(&descriptor).is_err() {
@@ -69,7 +65,7 @@ impl Blobs {
         Ok(descriptor)
     }
 
-    /// Reads a small blob whole; it is what its digest says. Refused above 16 MiB.
+    /// Reads a small blob and checks its digest. A blob over 16 MiB is an error.
     pub fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let path = self.path(&descriptor.digest);
         let damaged = |reason: String| {
@@ -78,7 +74,7 @@ impl Blobs {
         };
         if descriptor.size > SMALL {
             return damaged(format!(
-                "{} bytes are more than a manifest or config ever has",
+                "its size is {} bytes, which is too large for a manifest or config",
                 descriptor.size
             ));
         }
@@ -89,18 +85,18 @@ impl Blobs {
             .map_err(Error::at("read", &path))?;
         let found = descriptor.digest.like(&bytes);
         if found != descriptor.digest {
-            return damaged(format!("its content is `{found}`"));
+            return damaged(format!("the digest of its content is `{found}`"));
         }
         if bytes.len() as u64 != descriptor.size {
             return damaged(format!(
-                "it has not the {} bytes that it is said to have",
+                "its size is not {} bytes, as its descriptor says",
                 descriptor.size
             ));
         }
         Ok(bytes)
     }
 
-    /// Reads a blob of any size piece by piece; an error unless it is what its digest says.
+    /// Checks the digest of a blob of any size.
     pub fn verify(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let path = self.path(&descriptor.digest);
         let mut file = self.open(descriptor)?;
@@ -117,11 +113,11 @@ impl Blobs {
         if found == descriptor.digest {
             return Ok(());
         }
-        let reason = format!("its content is `{found}`");
+        let reason = format!("the digest of its content is `{found}`");
         Err(Error::DigestMismatch { path, reason })
     }
 
-    /// Opens a blob to be read piece by piece. Its size is right; its content is not looked at.
+    /// Opens a blob and checks its size, but not its digest.
     pub fn open(&self, descriptor: &Descriptor) -> Result<File, Error> {
         let path = self.path(&descriptor.digest);
         let file = match File::open(&path) {
@@ -136,7 +132,7 @@ impl Blobs {
         let size = file.metadata().map_err(Error::at("read", &path))?.len();
         if size != descriptor.size {
             return Err(Error::DigestMismatch {
-                reason: format!("it has {size} bytes and not {}", descriptor.size),
+                reason: format!("its size is {size} bytes, not {}", descriptor.size),
                 path,
             });
         }
@@ -144,34 +140,31 @@ impl Blobs {
         Ok(file)
     }
 
-    /// A file beside the blobs that goes away unless it is taken over.
+    /// Creates a temporary file beside the blobs. It is removed unless [`Self::take`] takes it.
     pub fn temporary(&self) -> Result<NamedTempFile, Error> {
         let folder = self.folder.join("blobs/sha256");
         temporary(&folder)
     }
 
-    /// Takes a temporary file over as this blob. That it is this blob is the caller's word; only
-    /// its size is looked at.
+    /// Makes a temporary file this blob. Checks the size; the caller has checked the digest.
     pub fn take(&self, file: NamedTempFile, descriptor: &Descriptor) -> Result<(), Error> {
         let written = file.as_file().metadata();
         let size = written.map_err(Error::at("read", file.path()))?.len();
         if size != descriptor.size {
             return Err(Error::DigestMismatch {
                 path: file.path().to_owned(),
-                reason: format!("{size} bytes were written and not {}", descriptor.size),
+                reason: format!("{size} bytes were written, not {}", descriptor.size),
             });
         }
-        // Also over one that is there: that may be damaged, and this one is not.
+        // An existing file is replaced, since its content may be wrong.
         let path = self.path(&descriptor.digest);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
+            std::fs::create_dir_all(folder).map_err(Error::at("create the folder", folder))?;
         }
-        file.persist(&path)
-            .map_err(|error| Error::at("write", &path)(error.error))?;
-        Ok(())
+        persist(file, &path)
     }
 
-    /// A blob that comes piece by piece.
+    /// Writes a blob in pieces.
     pub fn writer(&self) -> Result<BlobWriter, Error> {
         Ok(BlobWriter {
             blobs: self.clone(),
@@ -181,13 +174,14 @@ impl Blobs {
         })
     }
 
-    /// Removes a blob. One that is not there is no error.
+    /// Removes a blob. A missing blob is not an error.
     pub fn remove(&self, digest: &Digest) -> Result<(), Error> {
         remove(&self.path(digest))
     }
 }
 
-/// Digests a blob while it is written. It goes away unless it is ended.
+/// Computes a blob's digest while the blob is written. The blob is discarded unless
+/// [`Self::end`] is called.
 pub struct BlobWriter {
     blobs: Blobs,
     file: BufWriter<NamedTempFile>,
@@ -196,7 +190,7 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// The blob is whole.
+    /// Completes the blob.
     pub fn end(self, media_type: &str) -> Result<Descriptor, Error> {
         let path = self.file.get_ref().path().to_owned();
         let file = self.file.into_inner();
@@ -217,32 +211,5 @@ impl Write for BlobWriter {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
-    }
-}
-
-/// A file in this folder, which is made, that others may read once it has its name.
-pub(super) fn temporary(folder: &Path) -> Result<NamedTempFile, Error> {
-    std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
-    tempfile::Builder::new()
-        .prefix(UNDER_WAY)
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(Error::at("make a file in", folder))
-}
-
-/// Notes that a file was used. That it cannot be noted harms nobody.
-pub(super) fn touch(path: &Path) {
-    if let Ok(file) = File::options().append(true).open(path) {
-        let _ = file.set_modified(SystemTime::now());
-    }
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::at("remove", path)(error))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,21 +1,20 @@
-//! Which of the images that an index lists is meant. Pure, so that a layout on disk and a
-//! registry ask the same way.
+//! Chooses an image of an index by its platform, for a layout on disk and for a registry.
 
 use serde_json::Value;
 
 use super::{Descriptor, Error, Index, Manifest, Platform, is_index, is_manifest};
 
-/// How deep indexes may lie in each other: the one of a layout or a tag, and one in it.
+/// Levels of nested indexes: the index of a layout or a tag, and an index in it.
 const DEPTH: usize = 2;
 
-/// The image that an index, called `what` in errors, has for a platform. The result is a
-/// manifest, or another index that lists it.
+/// Chooses the image of an index for a platform. Errors call the index `what`. The result is a
+/// manifest or a nested index.
 pub fn choose<'a>(
     what: &str,
     index: &'a Index,
     platform: &Platform,
 ) -> Result<&'a Descriptor, Error> {
-    // Signatures and statements of origin are listed beside the images they are about.
+    // Indexes can list artifacts, such as signatures and provenance, beside images.
     let images = || {
         index.manifests.iter().filter(|listed| {
             let is_image = is_manifest(&listed.media_type) || is_index(&listed.media_type);
@@ -27,7 +26,7 @@ pub fn choose<'a>(
         let offered = listed.platform.as_ref().map(plain);
         offered.is_some_and(|offered| wanted.takes(&offered))
     });
-    // Who asked for no variant gets the one without, else the newest: `v7` rather than `v6`.
+    // Without a requested variant: the image without a variant, else the newest one.
     let best = fitting.max_by_key(|listed| {
         let offered = listed.platform.as_ref().map(plain);
         let variant = offered.and_then(|offered| offered.variant);
@@ -36,7 +35,7 @@ pub fn choose<'a>(
     let mut unnamed = images().filter(|listed| listed.platform.is_none());
     match (best, unnamed.next(), unnamed.next()) {
         (Some(best), _, _) => Ok(best),
-        // What runs where is said by the only one's config.
+        // The platform of a single image without a platform is in its config.
         (None, Some(only), None) if images().count() == 1 => Ok(only),
         _ => {
             let platforms = images().filter_map(|listed| listed.platform.as_ref());
@@ -52,9 +51,9 @@ pub fn choose<'a>(
     }
 }
 
-/// An image for a platform, of a descriptor that names it or an index: its descriptor and its
-/// manifest. `read` gives a blob's bytes. The platform of an image that no index lists is looked
-/// up in its config.
+/// Resolves the descriptor of a manifest or an index to an image for a platform: its descriptor and
+/// its manifest. `read` returns a blob. If no index has the image's platform, the image's config
+/// is checked.
 pub fn resolve(
     descriptor: &Descriptor,
     platform: &Platform,
@@ -75,7 +74,7 @@ pub fn resolve(
     Ok((found, manifest))
 }
 
-/// The index in these bytes.
+/// Parses an index.
 pub fn index(descriptor: &Descriptor, bytes: &[u8]) -> Result<Index, Error> {
     let wrong = |reason: String| Error::Document {
         what: descriptor.digest.to_string(),
@@ -84,14 +83,14 @@ pub fn index(descriptor: &Descriptor, bytes: &[u8]) -> Result<Index, Error> {
     };
     if !is_index(&descriptor.media_type) {
         return Err(wrong(format!(
-            "it is of the type `{}`",
+            "its media type is `{}`",
             descriptor.media_type
         )));
     }
     serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
 }
 
-/// The manifest in these bytes.
+/// Parses a manifest.
 pub fn manifest(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, Error> {
     let wrong = |reason: String| Error::Document {
         what: descriptor.digest.to_string(),
@@ -100,18 +99,18 @@ pub fn manifest(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, Error
     };
     if !is_manifest(&descriptor.media_type) {
         return Err(wrong(format!(
-            "it is of the type `{}`",
+            "its media type is `{}`",
             descriptor.media_type
         )));
     }
     serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
 }
 
-/// Whether the image of this descriptor, whose config has these bytes, runs on the platform.
+/// Checks that an image with this config runs on a platform.
 pub fn fits(image: &Descriptor, config: &[u8], platform: &Platform) -> Result<(), Error> {
     let config: Value = serde_json::from_slice(config).map_err(|error| Error::Document {
         what: image.digest.to_string(),
-        kind: "image with a config",
+        kind: "image config",
         reason: error.to_string(),
     })?;
     let text = |key: &str| config[key].as_str().map(str::to_owned);
@@ -131,7 +130,7 @@ pub fn fits(image: &Descriptor, config: &[u8], platform: &Platform) -> Result<()
     }
 }
 
-/// `v8` is what every 64-bit ARM is, whether said or not.
+/// Removes the variant `v8`, which every 64-bit ARM platform has.
 fn plain(platform: &Platform) -> Platform {
     let mut plain = platform.clone();
     if plain.architecture == "arm64" && plain.variant.as_deref() == Some("v8") {
@@ -186,15 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_offered_is_told_with_what_is() {
+    fn a_missing_platform_is_reported_with_the_existing_ones() {
         let offered = index(&["linux/arm64/v8", "linux/amd64"]);
         let error = choose("node:22", &offered, &platform("linux/s390x")).expect_err("not there");
         assert_eq!(
             error.to_string(),
-            "`node:22` is not there for `linux/s390x`"
+            "`node:22` does not exist for the platform `linux/s390x`"
         );
-        let help = miette::Diagnostic::help(&error).expect("help").to_string();
-        assert_eq!(help, "it is there for `linux/amd64`, `linux/arm64/v8`");
+        assert_eq!(
+            error.help(),
+            "it exists for `linux/amd64`, `linux/arm64/v8`"
+        );
     }
 
     #[test]
@@ -227,7 +228,7 @@ mod tests {
         for start in [&image, &inner, &outer] {
             let (found, manifest) = resolve(start, &platform("linux/amd64"), read).expect("there");
             assert_eq!((&found, &manifest.config), (&image, &config));
-            // Nothing but the config says what it runs on.
+            // Only the config has the platform.
             let other = resolve(start, &platform("linux/arm64"), read);
             assert!(matches!(other, Err(Error::Platform { .. })), "{other:?}");
         }

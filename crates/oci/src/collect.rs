@@ -1,35 +1,34 @@
-//! Keeping blobs few: what was not used for too long goes, and then what was used longest ago
-//! until the rest fits. These are the rules of the cache of tasks.
+//! Removes blobs that were not used for a long time.
 
 use std::cmp::Reverse;
 use std::fs::DirEntry;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::blobs::{UNDER_WAY, remove};
+use super::files::{UNDER_WAY, remove};
 use super::layer::{RECORDS, read};
 use super::{Blobs, Digest, Error};
 
-/// How long a file that is being written may lie around before it counts as left behind.
+/// Age at which a temporary file counts as abandoned.
 const ABANDONED: Duration = Duration::from_hours(24);
 
-/// A file's time may be that much earlier than the clock was when it was written.
+/// A file's time may be earlier than the clock at its writing, by at most this.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// What a collection removed.
+/// What [`collect`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CollectedBlobs {
-    /// Blobs.
+    /// Number of blobs.
     pub blobs: usize,
-    /// Bytes of those.
+    /// Bytes of these blobs.
     pub bytes: u64,
 }
 
-/// Removes blobs below a folder that were not used for `max_age`, and the least recently used
-/// ones until the rest has at most `max_bytes`. What was used since `begun`, when the present
-/// run began, stays in any case. Records of layers go with their blobs.
+/// Removes blobs of a folder that were not used for `max_age`, then the least recently used blobs
+/// until the rest has at most `max_bytes`. Blobs that were used since `begun` are kept. Records of
+/// layers are removed with their blobs.
 ///
-/// Another run of the program must not use the folder at the same time.
+/// No other process may use the folder at the same time.
 pub fn collect(
     folder: &Path,
     max_bytes: u64,
@@ -84,7 +83,7 @@ pub fn collect(
     Ok(collected)
 }
 
-/// Removes a file that a killed run was writing.
+/// Removes an abandoned temporary file.
 fn sweep(file: &DirEntry, now: SystemTime) -> Result<(), Error> {
     let is_ours = file.file_name().to_string_lossy().starts_with(UNDER_WAY);
     let written = file.metadata().and_then(|metadata| metadata.modified());

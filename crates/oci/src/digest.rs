@@ -1,4 +1,4 @@
-//! Digests: what content is known by.
+//! Digests of content.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ring::digest::{Context, SHA256, SHA512};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What digests are made with. The specification registers these two.
+/// The algorithms that the specification registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Algorithm {
     Sha256,
@@ -31,12 +31,12 @@ impl Algorithm {
     }
 }
 
-/// The digest of some content, written `sha256:` and 64 lower-case hexadecimal digits, or `sha512:`
-/// and 128. What is made here is SHA-256; others name content by either.
+/// A digest: `sha256:` with 64 lower-case hexadecimal digits, or `sha512:` with 128. This crate
+/// creates SHA-256 digests and checks both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    /// Zeros behind the shorter one.
+    /// A SHA-256 is followed by zeros.
     bytes: [u8; 64],
 }
 
@@ -48,7 +48,7 @@ impl Digest {
         hasher.end()
     }
 
-    /// The digest of these bytes by this one's algorithm.
+    /// The digest of these bytes with the algorithm of this digest.
     #[must_use]
     pub fn like(&self, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::like(self);
@@ -56,13 +56,13 @@ impl Digest {
         hasher.end()
     }
 
-    /// The digits alone, as a blob's file is called.
+    /// The digits without the algorithm: the name of a blob's file.
     pub fn hex(&self) -> String {
         let name = self.algorithm.name();
         self.to_string().split_off(name.len() + 1)
     }
 
-    /// The folder of a layout in which blobs with such digests lie: `blobs/sha256`.
+    /// The folder of a layout for blobs with this algorithm: `blobs/sha256`.
     pub fn folder(&self) -> &'static str {
         match self.algorithm {
             Algorithm::Sha256 => "blobs/sha256",
@@ -114,7 +114,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Makes the digest of content that comes in pieces.
+/// Computes the digest of content that is read in pieces.
 pub struct Hasher {
     algorithm: Algorithm,
     context: Context,
@@ -135,17 +135,17 @@ impl Hasher {
         Self { algorithm, context }
     }
 
-    /// For content that is to be compared with this digest.
+    /// A hasher with the algorithm of this digest.
     pub fn like(digest: &Digest) -> Self {
         Self::new(digest.algorithm)
     }
 
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
     }
 
-    /// The digest of everything taken.
+    /// The digest of all pieces.
     pub fn end(self) -> Digest {
         let made = self.context.finish();
         let mut bytes = [0; 64];

@@ -1,127 +1,154 @@
-//! What can go wrong with images on this machine's disk.
+//! Errors of images on disk.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-use miette::Diagnostic;
 
 use super::{Digest, Platform};
 
-/// Why an image's parts could not be written, found or read.
-#[derive(Debug, thiserror::Error, Diagnostic)]
+/// Why a part of an image cannot be written, found or read. [`Error::help`] says what to do.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk.
+    /// A file or folder cannot be accessed.
     #[error("cannot {doing} `{}`", path.display())]
-    #[diagnostic(help("{}", what_now(source)))]
     Io {
-        /// Such as `read`.
+        /// The attempted operation, such as `read`.
         doing: &'static str,
-        /// To which path.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// An entry that no layer can have.
+    /// An entry that a layer cannot contain.
     #[error("`{}` cannot be in an image: {reason}", path.escape_debug())]
     Entry {
-        /// In the image.
+        /// Path in the image.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the entry.
         reason: &'static str,
     },
-    /// A file became another one under our hands.
+    /// A file changed while it was packed.
     #[error("`{}` changed while it was packed", path.display())]
-    #[diagnostic(help(
-        "something still writes there, such as a script that was left running; end it and run again"
-    ))]
     Changed {
-        /// On this machine.
+        /// Path on this machine.
         path: PathBuf,
     },
-    /// A blob that is not what its digest says.
-    #[error("the blob `{}` is damaged: {reason}", path.display())]
-    #[diagnostic(help("remove the file; it is made or fetched again when it is needed"))]
+    /// A blob's content differs from its descriptor: another digest or another size.
+    #[error("the blob `{}` does not match its descriptor: {reason}", path.display())]
     DigestMismatch {
-        /// Its file.
+        /// The blob's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The difference.
         reason: String,
     },
-    /// A blob that is named and not there.
-    #[error("the blob `{digest}` is not in `{}`", folder.display())]
-    #[diagnostic(help("what names it was copied without it; copy the image again as a whole"))]
+    /// A blob does not exist.
+    #[error("the blob `{digest}` is missing in `{}`", folder.display())]
     Missing {
-        /// Of the blob.
+        /// Digest of the blob.
         digest: Digest,
-        /// Where it should be.
+        /// The searched folder.
         folder: PathBuf,
     },
-    /// A document of an image that cannot be read as what it should be.
-    #[error("`{what}` is no {kind}: {reason}")]
-    #[diagnostic(help("copy the image again, or let the tool write it again that wrote it"))]
+    /// A document is not of the expected kind.
+    #[error("`{what}` is not a valid {kind}: {reason}")]
     Document {
         /// A path or a digest.
         what: String,
-        /// Such as `image index`.
+        /// The expected kind, such as `image index`.
         kind: &'static str,
-        /// The parser's word, or what is missing.
+        /// The parser's error, or what is missing.
         reason: String,
     },
-    /// A folder that is no image layout.
-    #[error("`{}` is no OCI image layout: {reason}", folder.display())]
-    #[diagnostic(help("{help}"))]
+    /// A folder is not an image layout.
+    #[error("`{}` is not a valid OCI image layout: {reason}", folder.display())]
     Layout {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the folder.
         reason: String,
         /// What to do.
         help: String,
     },
-    /// A name that the specification does not know.
-    #[error("`{}` cannot name an image in a layout", name.escape_debug())]
-    #[diagnostic(help(
-        "letters and digits, joined by one of `-._:@+` or by `--`, in parts separated by `/`"
-    ))]
+    /// A name that an image in a layout cannot have.
+    #[error("`{}` is not a valid name for an image in a layout", name.escape_debug())]
     Name {
-        /// As it was given.
+        /// The name.
         name: String,
     },
-    /// A layout that should have one image and has none or several.
+    /// A layout has no image, or several and none was chosen.
     #[error("the image layout `{}` has {}", folder.display(), count(names))]
-    #[diagnostic(help("{}", choice(folder, names)))]
     NotOne {
-        /// Of the layout.
+        /// Folder of the layout.
         folder: PathBuf,
-        /// Those there are; images without a name by their digest.
+        /// Names of its images. An image without a name has its digest here.
         names: Vec<String>,
     },
-    /// An image that is not offered for the platform.
-    #[error("`{what}` is not there for `{platform}`")]
-    #[diagnostic(help("it is there for {}", list(offered)))]
+    /// An image does not exist for a platform.
+    #[error("`{what}` does not exist for the platform `{platform}`")]
     Platform {
         /// The index or the image.
         what: String,
-        /// The one that was asked for.
+        /// The requested platform.
         platform: Platform,
-        /// Those there are.
+        /// The platforms of the image.
         offered: Vec<String>,
     },
-    /// A layer of a base image that cannot be understood.
+    /// A layer of a base image cannot be read.
     #[error("cannot read the layer `{layer}`: {reason}")]
-    #[diagnostic(help(
-        "remove the image from the cache or copy it again; if it was built so, \
-                       another tool has to build it"
-    ))]
     Layer {
-        /// Its digest.
+        /// Digest of the layer.
         layer: Digest,
-        /// What is wrong with it.
+        /// What is wrong with the layer.
         reason: String,
     },
 }
 
 impl Error {
-    /// For `map_err`.
+    /// What a user can do about the error.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    "the disk is full: free some space and run again".into()
+                }
+                ErrorKind::PermissionDenied => {
+                    "check the owner and the permissions of the file and its folder".into()
+                }
+                _ => "check the path; if another process changed it meanwhile, run again".into(),
+            },
+            Self::Entry { .. } => "rename, repair or remove the file from which it is made".into(),
+            Self::Changed { .. } => "another process writes this file, for example a script that \
+                                     still runs; end the process and run again"
+                .into(),
+            Self::DigestMismatch { .. } => {
+                "remove the file; it is created or downloaded again when it is needed".into()
+            }
+            Self::Missing { .. } => "the image was copied without this blob; copy it again".into(),
+            Self::Document { .. } => {
+                "copy the image again, or write it again with the tool that made it".into()
+            }
+            Self::Layout { help, .. } => help.clone(),
+            Self::Name { .. } => "a name has letters and digits, joined by one of `-._:@+` or by \
+                                  `--`, in parts separated by `/`"
+                .into(),
+            Self::NotOne { names, .. } if names.is_empty() => {
+                "write an image to the layout first".into()
+            }
+            Self::NotOne { folder, names } => format!(
+                "choose an image: `oci:{}:<name>` with {}",
+                folder.display(),
+                list(names)
+            ),
+            Self::Platform { offered, .. } if offered.is_empty() => {
+                "the index has no image; choose another image".into()
+            }
+            Self::Platform { offered, .. } => format!("it exists for {}", list(offered)),
+            Self::Layer { .. } => "copy or download the image again; if the error stays, build on \
+                                   this image with another tool"
+                .into(),
+        }
+    }
+
+    /// Converts an I/O error in `map_err`.
     pub(super) fn at(
         doing: &'static str,
         path: &Path,
@@ -135,20 +162,7 @@ impl Error {
     }
 }
 
-fn what_now(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "the disk is full: free some space and run again"
-        }
-        std::io::ErrorKind::PermissionDenied => "check who owns the file and its folder",
-        _ => "check the path; if something else changed it meanwhile, run again",
-    }
-}
-
 fn list(words: &[String]) -> String {
-    if words.is_empty() {
-        return "nothing that is known".into();
-    }
     let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     words.join(", ")
 }
@@ -156,17 +170,6 @@ fn list(words: &[String]) -> String {
 fn count(names: &[String]) -> String {
     match names.len() {
         0 => "no image".into(),
-        count => format!("{count} images, and none was chosen"),
+        count => format!("{count} images, and none is chosen"),
     }
-}
-
-fn choice(folder: &Path, names: &[String]) -> String {
-    if names.is_empty() {
-        return "write an image into it first".into();
-    }
-    format!(
-        "say which one: `oci:{}:<name>` with {}",
-        folder.display(),
-        list(names)
-    )
 }

@@ -1,41 +1,40 @@
-//! gzip on all cores, with bytes that do not depend on how many there are.
+//! Compresses with gzip on all cores. The bytes do not depend on the number of cores.
 //!
-//! Every MiB becomes a gzip member of its own. A file of several members is a gzip file (RFC
-//! 1952, 2.2) and unpacks to what all of them hold; layers that can be fetched lazily (eStargz)
-//! have been of that kind for years, so every runtime reads them.
+//! Every MiB is a separate gzip member. A gzip file may have several members (RFC 1952, 2.2), and
+//! unpacks to the content of all members. Layers in the eStargz format have several members too, so
+//! every runtime reads them.
 
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 use rayon::prelude::*;
 
 use super::Error;
 
-/// Bytes of what one member holds.
+/// Uncompressed bytes of one member.
 pub(super) const BLOCK: usize = 1 << 20;
 
-/// Members that are compressed at the same time. Twice as many blocks are in memory, with room
-/// for their members: those, and the ones before that are written while the next are read.
+/// Members that are compressed at the same time. Twice as many blocks are in memory: while these
+/// are compressed, the blocks before are written and the blocks after are read.
 const AT_ONCE: usize = 4;
 
-/// libdeflate's level, chosen by what it gives for a Next.js standalone tree of 32 MB on one core,
-/// where `gzip -6` leaves 20.06 % at 33 MB/s: level 6 leaves 20.08 % at 100 MB/s, 5 leaves
-/// 20.40 % at 128, 4 leaves 20.92 % at 151, 1 leaves 22.47 % at 233. From 6 to 5 is worth it
-/// where more than 12 Mbit/s can be sent. Another level is another layer: see `layer::FORMAT`.
+/// libdeflate's level, measured with a Next.js standalone tree of 32 MB on one core. `gzip -6`
+/// compresses to 20.06 % at 33 MB/s; level 6 to 20.08 % at 100 MB/s, level 5 to 20.40 % at 128,
+/// level 4 to 20.92 % at 151, level 1 to 22.47 % at 233. Level 5 is faster than 6 in total where
+/// an upload has more than 12 Mbit/s. Another level gives other layers: see `layer::FORMAT`.
 const LEVEL: i32 = 5;
 
-/// One block on its way.
+/// A block and its compressed member. The buffers are used again.
 struct GzipBlock {
     plain: Vec<u8>,
     member: Vec<u8>,
     length: usize,
 }
 
-/// Compresses the blocks that `read` puts into its buffer, which is empty, up to the first one
-/// that stays empty, and gives them to `write` in their order. While some are compressed, those
-/// before are written and those after are read.
+/// Compresses the blocks that `read` appends to its empty buffer, until a buffer stays empty, and
+/// passes them to `write` in their order.
 ///
-/// Waiting is left to rayon, whose threads do other work meanwhile; so this may be called from
-/// within one of them. Buffers are made once: freed by other threads than those that made them,
-/// they would stay with each thread's allocator, and memory would grow with the cores.
+/// Only rayon blocks here, so this may be called from a rayon thread. Buffers are allocated once: a
+/// buffer that another thread frees stays in the allocator of that thread, and memory use then
+/// grows with the number of cores.
 pub(super) fn compress(
     mut read: impl FnMut(&mut Vec<u8>) -> Result<(), Error> + Send,
     mut write: impl FnMut(&[u8]) -> Result<(), Error> + Send,
@@ -52,15 +51,15 @@ pub(super) fn compress(
         }
         let (next, packed) = rayon::join(
             || {
-                for slot in &other {
-                    write(&slot.member[..slot.length])?;
+                for block in &other {
+                    write(&block.member[..block.length])?;
                 }
                 gather(&mut other, &mut read)
             },
             || {
                 let work = now.par_iter_mut().zip(&mut compressors);
                 work.with_max_len(1)
-                    .try_for_each(|(slot, compressor)| slot.pack(compressor))
+                    .try_for_each(|(block, compressor)| block.pack(compressor))
             },
         );
         next?;
@@ -70,27 +69,27 @@ pub(super) fn compress(
         std::mem::swap(&mut now, &mut other);
     }
     let mut last = other.iter();
-    last.try_for_each(|slot| write(&slot.member[..slot.length]))
+    last.try_for_each(|block| write(&block.member[..block.length]))
 }
 
-/// Reads the next blocks; what is left of the slots has one each.
+/// Reads the next blocks. At the end, blocks without content are removed.
 fn gather(
-    slots: &mut Vec<GzipBlock>,
+    blocks: &mut Vec<GzipBlock>,
     read: &mut impl FnMut(&mut Vec<u8>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for place in 0..AT_ONCE {
-        if place == slots.len() {
-            slots.push(GzipBlock {
+        if place == blocks.len() {
+            blocks.push(GzipBlock {
                 plain: Vec::with_capacity(BLOCK),
                 member: Vec::new(),
                 length: 0,
             });
         }
-        let slot = &mut slots[place];
-        slot.plain.clear();
-        read(&mut slot.plain)?;
-        if slot.plain.is_empty() {
-            slots.truncate(place);
+        let block = &mut blocks[place];
+        block.plain.clear();
+        read(&mut block.plain)?;
+        if block.plain.is_empty() {
+            blocks.truncate(place);
             break;
         }
     }
@@ -98,7 +97,7 @@ fn gather(
 }
 
 impl GzipBlock {
-    /// The block as a gzip file: without a name, without a time, of no particular system.
+    /// Compresses the block to a gzip member without a name and a time.
     fn pack(&mut self, compressor: &mut Compressor) -> Result<(), CompressionError> {
         let bound = compressor.gzip_compress_bound(self.plain.len());
         if self.member.len() < bound {

@@ -1,9 +1,8 @@
-//! Packing layers.
+//! Packs layers.
 //!
-//! The same entries give the same bytes: on any machine, with any number of cores, at any time.
-//! So a layer that a registry has is not sent again, and one that was packed before is not
-//! packed again: a key over everything that is packed (files by the digest of their content)
-//! finds the layer that came of it.
+//! The same entries give the same bytes on every machine, with any number of cores. A registry
+//! that has a layer therefore does not receive it again, and a layer that was packed before is
+//! found by a key over its entries (files by the digest of their content).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,28 +13,28 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::archive::{HashedEntry, LayerTar};
-use super::blobs::{temporary, touch};
+use super::files::{persist, temporary, touch};
 use super::gzip::{BLOCK, compress};
 use super::{Blobs, Descriptor, Digest, Error, Hasher, LAYER, TreeContent, TreeEntry};
 
-/// Where records of packed layers lie, beside the blobs.
+/// Folder of the records of packed layers, beside `blobs`.
 pub(super) const RECORDS: &str = "layers";
 
-/// Part of every key: raised when the same entries are packed to other bytes than before.
-const FORMAT: &str = "alokai layer 1";
+/// Part of every key. The number changes when the same entries are packed to other bytes.
+const FORMAT: &str = "oci layer 1";
 
-/// A layer that is among the blobs.
+/// A packed layer, stored as a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedLayer {
-    /// Of the compressed bytes; the media type is [`LAYER`].
+    /// Descriptor of the compressed layer, with the media type [`LAYER`].
     pub descriptor: Descriptor,
-    /// Of the tar itself, as an image's config lists it.
+    /// Digest of the uncompressed tar, which an image's config lists.
     pub diff_id: Digest,
-    /// Packed now, and not found.
+    /// Whether the layer was packed now. `false` if it was packed before.
     pub is_new: bool,
 }
 
-/// What is known of a layer that was packed.
+/// The record of a layer that was packed before.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LayerRecord {
@@ -43,11 +42,11 @@ pub(super) struct LayerRecord {
     diff_id: Digest,
 }
 
-/// Packs entries as one layer, or finds that they were packed before. Every entry gets `time`
-/// (seconds since 1970) as the time of its last change.
+/// Packs entries as one layer, or finds the layer that was packed from the same entries. `time` is
+/// the modification time of every entry, in seconds since 1970.
 ///
-/// Folders that no entry names are not invented. Nothing is kept of a layer that could not be
-/// packed whole.
+/// The layer has exactly these entries: missing parent folders are not added. After an error no
+/// part of the layer is kept.
 pub fn pack(entries: &[TreeEntry], time: i64, blobs: &Blobs) -> Result<PackedLayer, Error> {
     let sorted = sorted(entries)?;
     let members = sorted
@@ -84,9 +83,9 @@ pub fn pack(entries: &[TreeEntry], time: i64, blobs: &Blobs) -> Result<PackedLay
         },
         |bytes| {
             let written = packed.write_all(bytes);
-            written.map_err(Error::at("write a layer in", blobs.folder()))
+            written.map_err(Error::at("write a layer to", blobs.folder()))
         },
-        Error::at("compress a layer for", blobs.folder()),
+        Error::at("compress a layer in", blobs.folder()),
     )?;
     let record = LayerRecord {
         descriptor: packed.end(LAYER)?,
@@ -100,8 +99,8 @@ pub fn pack(entries: &[TreeEntry], time: i64, blobs: &Blobs) -> Result<PackedLay
     })
 }
 
-/// Entries by path, so that a folder comes before what is in it. What no runtime could unpack,
-/// or each another way, is refused.
+/// Sorts entries by path, so that a folder precedes its content. Entries that runtimes cannot
+/// unpack, or unpack differently, are an error.
 fn sorted(entries: &[TreeEntry]) -> Result<Vec<&TreeEntry>, Error> {
     let mut sorted: Vec<&TreeEntry> = entries.iter().collect();
     sorted.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
@@ -113,30 +112,30 @@ fn sorted(entries: &[TreeEntry]) -> Result<Vec<&TreeEntry>, Error> {
     let mut last = None;
     for &entry in &sorted {
         if last.replace(&entry.path) == Some(&entry.path) {
-            return wrong(entry, "it is there twice");
+            return wrong(entry, "its path occurs twice");
         }
         for part in entry.path.split('/') {
             if ["", ".", ".."].contains(&part) {
-                return wrong(entry, "it is no path from the image's root");
+                return wrong(entry, "its path is not a path relative to the root");
             }
             if part.starts_with(".wh.") {
                 return wrong(
                     entry,
-                    "a name such as `.wh.<name>` removes files of other layers",
+                    "a name that begins with `.wh.` removes files of other layers",
                 );
             }
         }
         if entry.path.contains('\0') {
-            return wrong(entry, "it has a zero byte");
+            return wrong(entry, "its path has a zero byte");
         }
         let mut above = entry.path.match_indices('/');
         if above.any(|(end, _)| no_folders.contains(&entry.path[..end])) {
-            return wrong(entry, "what is above it is a file or a link");
+            return wrong(entry, "a parent of it is a file or a link");
         }
         match &entry.content {
             TreeContent::Folder => continue,
             TreeContent::Link { target } if target.is_empty() || target.contains('\0') => {
-                return wrong(entry, "it is a link to nowhere");
+                return wrong(entry, "it is a link without a valid target");
             }
             TreeContent::File { .. } | TreeContent::Link { .. } => {}
         }
@@ -145,7 +144,7 @@ fn sorted(entries: &[TreeEntry]) -> Result<Vec<&TreeEntry>, Error> {
     Ok(sorted)
 }
 
-/// The digest of a file that has that many bytes.
+/// The digest of a file. Its size must be `bytes`.
 fn digest(path: &Path, bytes: u64) -> Result<Digest, Error> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
@@ -173,8 +172,8 @@ fn digest(path: &Path, bytes: u64) -> Result<Digest, Error> {
     }
 }
 
-/// What a layer is found by. Texts have their length before them, so that none runs into the
-/// next.
+/// The key of a layer. A length precedes each field, so that different fields cannot give the
+/// same bytes.
 fn key(members: &[HashedEntry], time: i64) -> Digest {
     let mut hasher = Hasher::default();
     let mut text = |text: &[u8]| {
@@ -208,7 +207,7 @@ fn key(members: &[HashedEntry], time: i64) -> Digest {
     hasher.end()
 }
 
-/// A record; nothing where it is missing or broken.
+/// Reads a record. `None` if it is missing or not valid.
 pub(super) fn read(path: &Path) -> Option<LayerRecord> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
@@ -219,6 +218,5 @@ fn write(path: &Path, record: &LayerRecord) -> Result<(), Error> {
     let mut file = temporary(folder)?;
     let text = serde_json::to_vec(record).map_err(|error| failed()(error.into()))?;
     file.write_all(&text).map_err(failed())?;
-    file.persist(path).map_err(|error| failed()(error.error))?;
-    Ok(())
+    persist(file, path)
 }

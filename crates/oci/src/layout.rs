@@ -1,8 +1,8 @@
-//! Image layouts: images as a folder, as the OCI image specification has them
-//! (`image-layout.md`), for tools such as skopeo and umoci.
+//! Image layouts: folders with images (`image-layout.md` of the OCI image specification), which
+//! tools such as skopeo and umoci read and write.
 //!
-//! What others wrote into `index.json` is kept to the letter, also what this program does not
-//! know: an entry is replaced by one of the same name, and by nothing else.
+//! Unknown fields and entries of other tools in `index.json` are kept unchanged. An entry is
+//! replaced only by an entry of the same name.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -14,33 +14,33 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::blobs::temporary;
+use super::files::{persist, temporary};
 use super::{Blobs, Descriptor, Error, INDEX, Index, is_index, is_manifest};
 
 /// The annotation that names an image in a layout.
 pub const NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The file that makes a folder a layout.
+/// The file that marks a folder as a layout.
 const MARK: &str = "oci-layout";
 
 /// The file that lists a layout's images.
 const LIST: &str = "index.json";
 
-/// What git is told about the folder.
+/// Excludes the layout from git.
 const IGNORED: &str = ".gitignore";
 
-/// The only version there is.
+/// The version of the layout that is written.
 const VERSION: &str = "1.0.0";
 
 /// An image layout on disk.
 #[derive(Debug, Clone)]
 pub struct Layout {
     blobs: Blobs,
-    /// The list as it was last read or written, since it is parsed slowly and asked often.
+    /// The last index that was read or written: a large index is slow to parse.
     known: Arc<Mutex<Option<LoadedIndex>>>,
 }
 
-/// A list of images, and the state of the file that it was read from.
+/// A parsed index and the state of its file.
 #[derive(Debug, Clone)]
 struct LoadedIndex {
     stamp: IndexStamp,
@@ -48,14 +48,15 @@ struct LoadedIndex {
     index: Arc<Index>,
 }
 
-/// What tells that `index.json` is another file: it is never written in place.
+/// Inode, size and modification time of `index.json`. A writer always replaces the file, so another
+/// index has another stamp.
 type IndexStamp = (u64, u64, i64, i64);
 
-/// An entry of the list.
+/// An entry of `index.json`.
 #[derive(Debug, Clone)]
 pub struct IndexEntry(Value);
 
-/// By what an entry of the list is replaced: its name, or its digest where it has no name.
+/// Identifies an entry of the index: its name, or its digest if it has no name.
 #[derive(PartialEq, Eq, Hash)]
 enum IndexKey {
     Name(String),
@@ -71,7 +72,7 @@ impl IndexKey {
 }
 
 impl Layout {
-    /// The layout in this folder, which must be there.
+    /// Opens an existing layout.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let layout = Self::of(folder);
         let path = layout.folder().join(MARK);
@@ -84,7 +85,7 @@ impl Layout {
                 };
                 return Err(layout.wrong(
                     reason,
-                    "name a folder that `skopeo copy … oci:<folder>` or a build with `oci:` wrote",
+                    "name a folder that was written as an OCI image layout, for example by `skopeo copy … oci:<folder>`",
                 ));
             }
             read => read.map_err(Error::at("read", &path))?,
@@ -94,23 +95,23 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout in this folder, which is made if it is missing or empty.
+    /// Opens a layout, and creates it if the folder is missing or empty.
     pub fn create(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let layout = Self::of(folder);
         let folder = layout.folder();
-        std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
+        std::fs::create_dir_all(folder).map_err(Error::at("create the folder", folder))?;
         let mut listed = std::fs::read_dir(folder).map_err(Error::at("read", folder))?;
-        // Whoever makes a layout makes this file first, so a folder in the making has it.
+        // Another process that creates the layout writes this file first.
         if listed.next().is_some() && !folder.join(MARK).exists() {
             return Err(layout.wrong(
-                "it holds other things",
-                "name a folder that is empty, does not exist yet, or is a layout",
+                "it has other files",
+                "name an empty folder, a folder that does not exist, or a layout",
             ));
         }
         let _lock = layout.lock()?;
         let ignored = folder.join(IGNORED);
         if !ignored.exists() {
-            // In a working tree it would count as a change that is in no commit.
+            // In a git repository, the layout is not an uncommitted change.
             std::fs::write(&ignored, "*\n").map_err(Error::at("write", &ignored))?;
         }
         if !folder.join(LIST).exists() {
@@ -118,7 +119,7 @@ impl Layout {
             layout.replace(empty)?;
         }
         let blobs = folder.join("blobs/sha256");
-        std::fs::create_dir_all(&blobs).map_err(Error::at("make the folder", &blobs))?;
+        std::fs::create_dir_all(&blobs).map_err(Error::at("create the folder", &blobs))?;
         layout.index()?;
         Ok(layout)
     }
@@ -130,36 +131,36 @@ impl Layout {
         }
     }
 
-    /// Its folder.
+    /// The folder of the layout.
     pub fn folder(&self) -> &Path {
         self.blobs.folder()
     }
 
-    /// What its images are made of.
+    /// The blobs of the layout.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
-    /// All that it lists.
+    /// The index of the layout.
     pub fn index(&self) -> Result<Arc<Index>, Error> {
         Ok(self.read()?.index)
     }
 
-    /// What has this name: an image or an index.
+    /// The image or index with this name.
     pub fn find(&self, name: &str) -> Result<Option<Descriptor>, Error> {
         let index = self.index()?;
         let is_named = |it: &&Descriptor| it.annotations.get(NAME).is_some_and(|own| own == name);
         Ok(index.manifests.iter().find(is_named).cloned())
     }
 
-    /// The only image or index that there is, by whatever name.
+    /// The only image or index of the layout. Several or none are an error.
     pub fn only(&self) -> Result<Descriptor, Error> {
         let mut images: Vec<Descriptor> = self.index()?.manifests.clone();
         images.retain(|listed| {
             let is_image = is_manifest(&listed.media_type) || is_index(&listed.media_type);
             is_image && listed.artifact_type.is_none()
         });
-        // Several names of one image are one image.
+        // An image with several names is one image.
         let first = images.first().cloned();
         match first {
             Some(only) if images.iter().all(|image| image.digest == only.digest) => Ok(only),
@@ -176,12 +177,12 @@ impl Layout {
         }
     }
 
-    /// Lists one image, as [`Self::put_all`] lists several.
+    /// Adds an image to the index, like [`Self::put_all`].
     pub fn put(&self, name: Option<&str>, image: Descriptor) -> Result<(), Error> {
         self.put_all(&[self.listing(name, image)?])
     }
 
-    /// How an image, whose blobs are there, will be listed.
+    /// An entry for an image, for [`Self::put_all`]. The image's manifest must be stored.
     pub fn listing(&self, name: Option<&str>, mut image: Descriptor) -> Result<IndexEntry, Error> {
         image.annotations.remove(NAME);
         if let Some(name) = name {
@@ -194,11 +195,13 @@ impl Layout {
         }
         self.blobs.open(&image)?;
         let entry = serde_json::to_value(&image);
-        Ok(IndexEntry(entry.map_err(|error| self.no_index(&error))?))
+        Ok(IndexEntry(
+            entry.map_err(|error| self.invalid_index(&error))?,
+        ))
     }
 
-    /// Lists images, each in place of what had its name. One without a name is listed once. Other
-    /// processes may do the same at the same time.
+    /// Adds entries to the index. An entry replaces the entry with its name, or with its digest if it
+    /// has no name. Other processes may do the same at the same time.
     pub fn put_all(&self, images: &[IndexEntry]) -> Result<(), Error> {
         let entries = images
             .iter()
@@ -207,9 +210,9 @@ impl Layout {
         let _lock = self.lock()?;
         let mut document = Value::clone(&self.read()?.document);
         let Some(listed) = document.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(self.no_index(&"it has no `manifests`"));
+            return Err(self.invalid_index(&"`manifests` is missing"));
         };
-        // In the old place, so that the list changes where something has changed; once.
+        // Replace at the same position, and remove further entries with the same key.
         listed.retain_mut(|other| match entries.get_mut(&IndexKey::of(other)) {
             Some(entry) => entry.take().map(|entry| *other = entry).is_some(),
             None => true,
@@ -218,8 +221,8 @@ impl Layout {
         self.replace(document)
     }
 
-    /// Takes a blob over from other blobs, if it is what its digest says: under a second name where
-    /// the disk allows that, else as a copy.
+    /// Copies a blob from other blobs after a check of its digest. Uses a hard link where the file
+    /// system allows it.
     pub fn take_blob(&self, from: &Blobs, descriptor: &Descriptor) -> Result<(), Error> {
         if self.blobs.holds(descriptor) {
             return Ok(());
@@ -228,12 +231,12 @@ impl Layout {
         let mut source = from.open(descriptor)?;
         let temporary = self.blobs.temporary()?;
         let path = temporary.path().to_owned();
-        // A link cannot take the place of the file that holds its name.
+        // A hard link cannot replace an existing file, so it gets a temporary name first.
         let beside = path.with_extension("link");
         if std::fs::hard_link(from.path(&descriptor.digest), &beside).is_ok() {
             let to = self.blobs.path(&descriptor.digest);
             let renamed = std::fs::rename(&beside, &to).map_err(Error::at("write", &to));
-            // Renaming one of two names of a file to the other leaves both.
+            // `rename` keeps both names if they are links to the same file.
             let _ = std::fs::remove_file(&beside);
             return renamed;
         }
@@ -241,8 +244,8 @@ impl Layout {
         self.blobs.take(temporary, descriptor)
     }
 
-    /// Holds other processes off until it is dropped. The file is there in every layout and never
-    /// replaced.
+    /// Locks the layout for other processes until the file is dropped. The locked file exists in
+    /// every layout and is never replaced.
     fn lock(&self) -> Result<File, Error> {
         let path = self.folder().join(MARK);
         let mut options = File::options();
@@ -253,7 +256,7 @@ impl Layout {
         let read = (&mut file).take(1 << 16).read_to_end(&mut mark);
         read.map_err(Error::at("read", &path))?;
         if mark.is_empty() {
-            // Ours to make, or left behind so by a process that was killed.
+            // The file is new, or a killed process has left it empty.
             let text = json!({"imageLayoutVersion": VERSION}).to_string();
             let written = file.rewind().and_then(|()| file.write_all(text.as_bytes()));
             written.map_err(Error::at("write", &path))?;
@@ -263,15 +266,15 @@ impl Layout {
         Ok(file)
     }
 
-    /// Whether this is a version that can be read.
+    /// Checks the version of the layout.
     fn check(&self, mark: &[u8]) -> Result<(), Error> {
         let mark: Value = serde_json::from_slice(mark).unwrap_or_default();
         match mark["imageLayoutVersion"].as_str() {
-            // A later 1.x adds, and takes nothing away.
+            // Versions 1.x are backward compatible.
             Some(version) if version.starts_with("1.") => Ok(()),
             Some(version) => Err(self.wrong(
-                &format!("it is of version `{version}`"),
-                "write it with version 1.0.0, as skopeo does",
+                &format!("its version `{version}` is not supported"),
+                "write it with version 1.0.0, for example with skopeo",
             )),
             None => Err(self.wrong(
                 "its file `oci-layout` has no `imageLayoutVersion`",
@@ -297,14 +300,14 @@ impl Layout {
         let mut text = Vec::new();
         file.read_to_end(&mut text)
             .map_err(Error::at("read", &path))?;
-        let document = serde_json::from_slice(&text).map_err(|error| self.no_index(&error))?;
+        let document = serde_json::from_slice(&text).map_err(|error| self.invalid_index(&error))?;
         let read = self.known(stamp, document)?;
         *known = Some(read.clone());
         Ok(read)
     }
 
     fn known(&self, stamp: IndexStamp, document: Value) -> Result<LoadedIndex, Error> {
-        let index = Index::deserialize(&document).map_err(|error| self.no_index(&error))?;
+        let index = Index::deserialize(&document).map_err(|error| self.invalid_index(&error))?;
         Ok(LoadedIndex {
             stamp,
             document: Arc::new(document),
@@ -319,8 +322,7 @@ impl Layout {
         written.map_err(Error::at("write", &path))?;
         let stamp = stamp(file.as_file()).map_err(Error::at("read", &path))?;
         let written = self.known(stamp, document)?;
-        file.persist(&path)
-            .map_err(|error| Error::at("write", &path)(error.error))?;
+        persist(file, &path)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(written);
         Ok(())
@@ -334,7 +336,7 @@ impl Layout {
         }
     }
 
-    fn no_index(&self, reason: &dyn std::fmt::Display) -> Error {
+    fn invalid_index(&self, reason: &dyn std::fmt::Display) -> Error {
         Error::Document {
             what: self.folder().join(LIST).display().to_string(),
             kind: "image index",
@@ -353,8 +355,8 @@ fn stamp(file: &File) -> std::io::Result<IndexStamp> {
     ))
 }
 
-/// Whether the specification knows such a name: `component ("/" component)*`, where a component
-/// is words of letters and digits between separators.
+/// Whether the specification allows this name: `component ("/" component)*`, where a component is
+/// words of letters and digits between separators.
 fn is_name(name: &str) -> bool {
     name.split('/').all(|component| {
         let component = component.replace("--", "-");

@@ -1,10 +1,26 @@
-//! Images as values: what the OCI image specification calls descriptors, manifests and indexes,
-//! the layers that they name, and the Dockerfiles that say how they come about. Nothing here
-//! speaks to a network.
+//! Container images on disk, without a container engine and without a network.
 //!
-//! The types are few and our own: what is written has to be the same to the byte each time, so
-//! maps are sorted, and what a base image's config says has to survive although no
-//! specification knows it (`Healthcheck`, `OnBuild`).
+//! - Documents of the OCI image specification: [`Descriptor`], [`Manifest`], [`Index`], [`Digest`].
+//! - [`Blobs`] and [`Layout`]: images in a folder.
+//! - [`pack`]: files as a reproducible layer, packed on all cores.
+//! - [`BaseTree`]: users, folders and links of an image, read from its layers.
+//! - [`dockerfile`]: Dockerfiles that run no commands, applied to a base image.
+//!
+//! The written bytes are reproducible: the same input gives the same digest. Fields of a base
+//! image's config that the specification does not know (`Healthcheck`, `OnBuild`) are kept.
+//!
+//! ```
+//! use oci::{Blobs, CONFIG, Descriptor, Digest};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let blobs = Blobs::new(folder.path());
+//! let config: Descriptor = blobs.write(CONFIG, b"{}")?;
+//! assert_eq!(config.digest, Digest::of(b"{}"));
+//! assert_eq!(blobs.read(&config)?, b"{}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/layout.rs` builds an image from a Dockerfile and writes it as an OCI image layout.
 
 mod archive;
 mod base;
@@ -14,6 +30,7 @@ mod collect;
 mod digest;
 pub mod dockerfile;
 mod error;
+mod files;
 mod gzip;
 mod layer;
 mod layout;

@@ -1,5 +1,5 @@
-//! Descriptors, manifests and indexes of the OCI image specification, v1.1. Docker's older media
-//! types name the same things and are read; what is written is OCI's.
+//! Descriptors, manifests and indexes of the OCI image specification, v1.1. Docker's media types for
+//! the same documents are read too. Documents are written with OCI's media types.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,12 +15,12 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of an image's config.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// Media type of a layer: a tar that gzip has compressed.
+/// Media type of a layer: a tar compressed with gzip.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// Media type of the config of what is no image: `{}`.
+/// Media type of an artifact's empty config, `{}`.
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// Whether it is the media type of one image's manifest.
+/// Whether this is the media type of a manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     [
         MANIFEST,
@@ -29,7 +29,7 @@ pub fn is_manifest(media_type: &str) -> bool {
     .contains(&media_type)
 }
 
-/// Whether it is the media type of a list of manifests.
+/// Whether this is the media type of an index.
 pub fn is_index(media_type: &str) -> bool {
     [
         INDEX,
@@ -38,28 +38,28 @@ pub fn is_index(media_type: &str) -> bool {
     .contains(&media_type)
 }
 
-/// Names a blob: its digest, its size in bytes and what it is.
+/// Describes a blob: media type, digest and size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
+    /// Media type of the blob.
     pub media_type: String,
-    /// By which it is found.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of what is no image: its type.
+    /// Type of an artifact that is not an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// Where it runs, in an index.
+    /// Platform of an image in an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Anything else.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The media type by which OCI knows a layer that Docker has named.
+/// OCI's media type for one of Docker's layer types. Other media types are returned unchanged.
 pub fn layer_type(media_type: &str) -> &str {
     match media_type {
         "application/vnd.docker.image.rootfs.diff.tar.gzip" => LAYER,
@@ -72,7 +72,7 @@ pub fn layer_type(media_type: &str) -> &str {
 }
 
 impl Descriptor {
-    /// Of a blob without further words.
+    /// A descriptor without optional fields.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.to_owned(),
@@ -84,38 +84,38 @@ impl Descriptor {
         }
     }
 
-    /// Of these bytes.
+    /// The descriptor of these bytes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 }
 
-/// One image, or one artifact that refers to an image.
+/// The manifest of an image or an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// 2.
+    /// Always 2.
     pub schema_version: u32,
-    /// Missing in some older manifests.
+    /// Media type. Missing in some older manifests.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// Of what is no image: its type.
+    /// Type of an artifact that is not an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The image's config.
     pub config: Descriptor,
-    /// From the lowest up.
+    /// Layers from the lowest to the highest.
     pub layers: Vec<Descriptor>,
-    /// The image that an artifact is about.
+    /// The image to which an artifact refers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Anything else.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
-    /// Of an image with this config and these layers.
+    /// The manifest of an image.
     pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {
             schema_version: 2,
@@ -128,25 +128,25 @@ impl Manifest {
         }
     }
 
-    /// Bytes of all layers, as they are stored.
+    /// Compressed bytes of all layers.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
 }
 
-/// A list of manifests: one image for several platforms, a layout's images, or an image's
-/// referrers.
+/// An index of manifests: an image for several platforms, the images of a layout, or the referrers
+/// of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// 2.
+    /// Always 2.
     pub schema_version: u32,
-    /// Missing in some older lists.
+    /// Media type. Missing in some older indexes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// What it lists.
+    /// Descriptors of the manifests.
     pub manifests: Vec<Descriptor>,
-    /// Anything else.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -162,20 +162,21 @@ impl Default for Index {
     }
 }
 
-/// Where an image runs: `linux/amd64`, `linux/arm/v7`.
+/// The platform of an image: `linux/amd64`, `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
-    /// Such as `linux`.
+    /// Operating system, such as `linux`.
     pub os: String,
-    /// Such as `amd64`, in Go's words.
+    /// Architecture in Go's terms, such as `amd64`.
     pub architecture: String,
-    /// Such as `v7`.
+    /// Variant of the architecture, such as `v7`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// Whether what is offered for `other` runs here. Who asks for no variant takes any.
+    /// Whether an image for `other` runs on this platform. A platform without a variant accepts every
+    /// variant.
     pub fn takes(&self, other: &Self) -> bool {
         let is_variant = self.variant.is_none() || self.variant == other.variant;
         self.os == other.os && self.architecture == other.architecture && is_variant
@@ -223,7 +224,7 @@ impl FromStr for Platform {
             Ok(platform)
         } else {
             Err(format!(
-                "`{}` is no platform such as `linux/amd64`",
+                "`{}` is not a platform such as `linux/amd64`",
                 text.escape_debug()
             ))
         }

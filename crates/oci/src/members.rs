@@ -1,6 +1,5 @@
-//! The members of a tar, one after another, read as Go's `archive/tar` reads them, since that is
-//! what engines unpack with. Nothing is believed: a name that claims to have a gigabyte is
-//! refused before it is read. The `tar` crate reads such names whole.
+//! Reads the members of a tar like Go's `archive/tar`, which engines use. Sizes are not trusted: a
+//! name of a gigabyte is an error before it is read. The `tar` crate reads such a name completely.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,37 +8,37 @@ use tar::{EntryType, Header};
 use super::FileOwner;
 use super::base::FolderAttributes;
 
-/// What a tar is made of, in bytes.
+/// Bytes of a tar's record.
 const RECORD: usize = 512;
 
-/// Bytes of the largest header that comes before another one: Go's limit.
+/// Largest extension header in bytes: Go's limit.
 const EXTENSION: u64 = 1 << 20;
 
-/// Bytes of the longest path: the kernel's limit.
+/// Longest path in bytes: the kernel's limit.
 const PATH: usize = 4096;
 
 /// A member without its content.
 #[derive(Debug)]
 pub(super) struct TarMember {
-    /// As it is written there, `./` and all.
+    /// The path as it is written, with `./`.
     pub path: String,
-    /// Of a link.
+    /// The target of a link.
     pub target: String,
     pub kind: EntryType,
-    /// Whose, and with which permissions.
+    /// Owner and permissions.
     pub folder: FolderAttributes,
 }
 
-/// A tar that is being read.
+/// Reads a tar.
 pub(super) struct TarReader<R> {
     reader: R,
-    /// What is left of the present member's content.
+    /// Bytes of the current member's content that were not read yet.
     content: u64,
-    /// And of what fills its last record.
+    /// Bytes of padding after the content.
     padding: u64,
 }
 
-/// What headers before a member say of it.
+/// Values from the extension headers before a member.
 #[derive(Default)]
 struct PaxFields {
     path: Option<Vec<u8>>,
@@ -58,7 +57,7 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
-    /// The next member. What was not read of the present one is skipped.
+    /// The next member. Content of the current member that was not read is skipped.
     pub fn next(&mut self) -> io::Result<Option<TarMember>> {
         let mut extended = PaxFields::default();
         loop {
@@ -82,11 +81,11 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
-    /// The present member's content, if it is not longer than that.
+    /// Reads the current member's content. More bytes than `limit` are an error.
     pub fn content(&mut self, limit: u64) -> io::Result<Vec<u8>> {
         if self.content > limit {
             return Err(wrong(format!(
-                "a member of {} bytes, where at most {limit} are looked at",
+                "a member has {} bytes, more than the limit of {limit}",
                 self.content
             )));
         }
@@ -112,13 +111,13 @@ impl<R: BufRead> TarReader<R> {
             None => header.link_name_bytes().unwrap_or_default().into_owned(),
         };
         if let Some(long) = [&path, &target].into_iter().find(|text| text.len() > PATH) {
-            return Err(wrong(format!("a path of {} bytes", long.len())));
+            return Err(wrong(format!("a path has {} bytes", long.len())));
         }
-        // From before tars knew folders.
+        // Tars before POSIX have no type for folders.
         if kind == EntryType::Regular && path.ends_with(b"/") {
             kind = EntryType::Directory;
         }
-        // Whatever the header of these says, nothing follows it.
+        // These types have no content, whatever size their header has.
         let is_header_only = kind.is_hard_link()
             || kind.is_symlink()
             || kind.is_dir()
@@ -155,9 +154,9 @@ impl<R: BufRead> TarReader<R> {
         })
     }
 
-    /// Skips further records of where a sparse file has its data.
+    /// Skips the extension records of a sparse file.
     fn sparse(&mut self, header: &Header) -> io::Result<()> {
-        /// Where such a record says that another one follows.
+        /// Offset of the flag for a further extension record.
         const FURTHER: usize = 504;
         let mut has_further = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
         while has_further {
@@ -170,7 +169,7 @@ impl<R: BufRead> TarReader<R> {
 
     fn begin(&mut self, size: u64) -> io::Result<()> {
         let whole = size.checked_next_multiple_of(RECORD as u64);
-        let whole = whole.ok_or_else(|| wrong(format!("a member of {size} bytes")))?;
+        let whole = whole.ok_or_else(|| wrong(format!("a member has {size} bytes")))?;
         self.content = size;
         self.padding = whole - size;
         Ok(())
@@ -191,7 +190,7 @@ impl<R: BufRead> TarReader<R> {
         Ok(())
     }
 
-    /// The next header; nothing at the end.
+    /// The next header. `None` at the end.
     fn header(&mut self) -> io::Result<Option<Header>> {
         let mut bytes = Vec::with_capacity(RECORD);
         (&mut self.reader)
@@ -203,14 +202,10 @@ impl<R: BufRead> TarReader<R> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let header = Header::from_byte_slice(&bytes).clone();
-        // The sum counts its own field as blanks.
-        let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
-        let own: u32 = bytes[148..156].iter().map(|byte| u32::from(*byte)).sum();
-        if header.cksum()? != sum - own + 8 * u32::from(b' ') {
-            return Err(wrong("a header whose checksum is wrong".into()));
+        if !is_header(&bytes) {
+            return Err(wrong("the checksum of a header is wrong".into()));
         }
-        Ok(Some(header))
+        Ok(Some(Header::from_byte_slice(&bytes).clone()))
     }
 
     fn extension(&mut self, header: &Header) -> io::Result<Vec<u8>> {
@@ -218,7 +213,7 @@ impl<R: BufRead> TarReader<R> {
         self.content(EXTENSION)
     }
 
-    /// A name in a header of its own, which a zero byte ends.
+    /// A name in an extension header, which ends at a zero byte.
     fn long(&mut self, header: &Header) -> io::Result<Vec<u8>> {
         let mut name = self.extension(header)?;
         if let Some(end) = name.iter().position(|byte| *byte == 0) {
@@ -229,9 +224,9 @@ impl<R: BufRead> TarReader<R> {
 }
 
 impl PaxFields {
-    /// Takes PAX records: `<length> <key>=<value>\n`, where the length counts itself.
+    /// Reads PAX records: `<length> <key>=<value>\n`. The length includes its own digits.
     fn add(&mut self, mut records: &[u8]) -> io::Result<()> {
-        let broken = || wrong("a PAX header that cannot be read".into());
+        let broken = || wrong("a PAX header is not valid".into());
         while !records.is_empty() {
             let blank = records.iter().take(20).position(|byte| *byte == b' ');
             let blank = blank.ok_or_else(broken)?;
@@ -251,7 +246,7 @@ impl PaxFields {
                 b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.target = Some(value.to_vec()),
                 b"size" => self.size = Some(number()?.parse().map_err(|_| broken())?),
-                // Larger than the seven octal digits of a header.
+                // For numbers with more than the seven octal digits of a header.
                 b"uid" => self.user = Some(number()?.parse().map_err(|_| broken())?),
                 b"gid" => self.group = Some(number()?.parse().map_err(|_| broken())?),
                 _ => {}
@@ -261,10 +256,22 @@ impl PaxFields {
     }
 }
 
+/// Whether these bytes are a tar header: its checksum is right.
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    if bytes.len() != RECORD {
+        return false;
+    }
+    // The checksum counts its own field as spaces.
+    let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+    let own: u32 = bytes[148..156].iter().map(|byte| u32::from(*byte)).sum();
+    let written = Header::from_byte_slice(bytes).cksum();
+    written.is_ok_and(|written| written == sum - own + 8 * u32::from(b' '))
+}
+
 fn wrong(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it ends in the middle")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends too early")
 }

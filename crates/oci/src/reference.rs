@@ -1,30 +1,35 @@
-//! Names of images, as a Dockerfile's `FROM` has them.
+//! References of images, as in `FROM` of a Dockerfile.
 
 use std::fmt;
 
 use super::Digest;
 
-/// Where images come from that name no registry.
+/// The registry of a reference that names none.
 const HUB: &str = "docker.io";
 
-/// The name of an image in a registry: `node:22-alpine` is `docker.io/library/node:22-alpine`.
+/// The reference of an image in a registry. `node:22-alpine` is `docker.io/library/node:22-alpine`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageReference {
-    /// Host, and port if any.
+    /// Host, and port if there is one.
     pub registry: String,
     /// Repository.
     pub repository: String,
-    /// Tag; `latest` where neither it nor a digest is given.
+    /// Tag. `latest` if the reference has neither a tag nor a digest.
     pub tag: Option<String>,
-    /// Digest; it counts more than the tag.
+    /// Digest. It takes precedence over the tag.
     pub digest: Option<Digest>,
 }
 
 impl ImageReference {
-    /// Reads it as Docker does: what stands before the first slash is a host if it has a dot, a
+    /// Parses a reference like Docker: the text before the first slash is a host if it has a dot or a
     /// colon, or is `localhost`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| Err(format!("`{}` names no image: {why}", text.escape_debug()));
+        let wrong = |why: &str| {
+            Err(format!(
+                "`{}` is not a valid image reference: {why}",
+                text.escape_debug()
+            ))
+        };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => match digest.parse::<Digest>() {
                 Ok(digest) => (rest, Some(digest)),
@@ -73,7 +78,7 @@ impl ImageReference {
         })
     }
 
-    /// What a registry is asked for: the digest, else the tag.
+    /// The digest, or else the tag.
     pub fn reference(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -100,7 +105,7 @@ mod tests {
     use super::ImageReference;
 
     #[test]
-    fn names_are_read_as_docker_reads_them() {
+    fn references_are_parsed_like_docker() {
         let digest = format!("sha256:{}", "0".repeat(64));
         for (text, full) in [
             ("node", "docker.io/library/node:latest"),

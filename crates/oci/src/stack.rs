@@ -1,4 +1,4 @@
-//! Layers on top of each other: which folders and links remain.
+//! Stacks layers: the folders and links that are left after all whiteouts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};
@@ -8,46 +8,46 @@ use tar::EntryType;
 
 use super::base::FolderAttributes;
 use super::members::{TarMember, TarReader};
-use virtual_path::{self as path, MOST_LINKS, PathNode};
+use virtual_path::{MOST_LINKS, PathNode, normalize};
 
-/// Bytes of the largest `etc/passwd` or `etc/group` that is read.
+/// Largest `etc/passwd` or `etc/group` that is read, in bytes.
 const ACCOUNTS: u64 = 1 << 20;
 
-/// Bytes of all paths that are remembered. An image of 100,000 folders has some 6 MB.
-const REMEMBERED: usize = 64 << 20;
+/// Limit for the bytes of all paths in memory. An image with 100,000 folders has about 6 MB.
+const MOST_STORED: usize = 64 << 20;
 
-/// How the name of a whiteout begins.
+/// Prefix of the name of a whiteout.
 const WHITEOUT: &str = ".wh.";
 
-/// The whiteout of everything that lower layers have in its folder.
+/// Name of the whiteout that removes everything of lower layers in its folder.
 const OPAQUE: &str = ".wh..wh..opq";
 
-/// What layers that were read have, and what the one has that is being read. The two are apart
-/// until its end, since its whiteouts are about what lies below it, whatever their place in it.
+/// The tree of the lower layers and the tree of the current layer. They are merged at the end of the
+/// current layer: its whiteouts apply to lower layers only, wherever they are in the layer.
 #[derive(Default)]
 pub(super) struct LayerStack {
     lower: LayerTree,
     upper: LayerTree,
-    /// Removed from below with everything in them.
+    /// Paths that are removed from the lower layers with their content.
     hidden: BTreeSet<String>,
-    /// Folders of which everything below is removed.
+    /// Folders whose content is removed from the lower layers.
     opaque: BTreeSet<String>,
-    /// The folder of the last member, as it is written there and as it is.
+    /// The folder of the last member: as written, and with links resolved.
     last: Option<(String, String)>,
-    /// Bytes of all paths.
-    remembered: usize,
+    /// Bytes of all paths in memory.
+    stored: usize,
 }
 
 #[derive(Default)]
 struct LayerTree {
-    /// Those without attributes were made, since something lies in them.
+    /// A folder without attributes is the parent of a member, and has no member itself.
     folders: BTreeMap<String, Option<FolderAttributes>>,
     links: BTreeMap<String, String>,
     passwd: Option<Vec<u8>>,
     group: Option<Vec<u8>>,
 }
 
-/// What all layers together have.
+/// The tree of all layers.
 pub(super) struct StackedTree {
     pub folders: BTreeMap<String, FolderAttributes>,
     pub links: BTreeMap<String, String>,
@@ -58,7 +58,7 @@ pub(super) struct StackedTree {
 }
 
 impl LayerStack {
-    /// Takes the next member of the present layer.
+    /// Adds the next member of the current layer.
     pub fn add(
         &mut self,
         member: TarMember,
@@ -75,20 +75,20 @@ impl LayerStack {
             return Ok(());
         }
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        // A path that leads in circles is one that nothing could be unpacked to.
+        // An engine cannot unpack to a path with a link loop.
         let Some(folder) = self.folder(folder)? else {
             return Ok(());
         };
         if name == OPAQUE {
-            return self.note(folder, |stack, folder| stack.opaque.insert(folder));
+            return self.store(folder, |stack, folder| stack.opaque.insert(folder));
         }
         if let Some(removed) = name.strip_prefix(WHITEOUT) {
-            // Names such as `.wh..wh.plnk` are a file system's own notes.
-            let is_one = !removed.is_empty() && !removed.starts_with(WHITEOUT);
+            // Names such as `.wh..wh.plnk` are metadata of aufs.
+            let is_whiteout = !removed.is_empty() && !removed.starts_with(WHITEOUT);
             let removed = join(&folder, removed);
-            if is_one && self.lower.has(&removed) {
+            if is_whiteout && self.lower.has(&removed) {
                 self.last = None;
-                return self.note(removed, |stack, removed| stack.hidden.insert(removed));
+                return self.store(removed, |stack, removed| stack.hidden.insert(removed));
             }
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl LayerStack {
             if self.upper.links.remove(&path).is_some() || self.lower.links.contains_key(&path) {
                 self.last = None;
             }
-            return self.note(path, |stack, path| {
+            return self.store(path, |stack, path| {
                 stack.upper.folders.insert(path, Some(attributes)).is_none()
             });
         }
@@ -107,13 +107,13 @@ impl LayerStack {
         }
         if self.lower.has(&path) {
             self.last = None;
-            self.note(path.clone(), |stack, path| stack.hidden.insert(path))?;
+            self.store(path.clone(), |stack, path| stack.hidden.insert(path))?;
         }
         match kind {
             EntryType::Symlink => {
-                self.remember(target.len())?;
+                self.count(target.len())?;
                 self.last = None;
-                self.note(path, |stack, path| {
+                self.store(path, |stack, path| {
                     stack.upper.links.insert(path, target).is_none()
                 })
             }
@@ -129,7 +129,7 @@ impl LayerStack {
         }
     }
 
-    /// Puts the present layer onto those below it.
+    /// Merges the current layer with the lower layers.
     pub fn end_layer(&mut self) {
         for path in std::mem::take(&mut self.hidden) {
             self.lower.remove(&path);
@@ -154,10 +154,10 @@ impl LayerStack {
         self.last = None;
         let links = self.lower.links.iter();
         let links: usize = links.map(|(path, target)| path.len() + target.len()).sum();
-        self.remembered = links + self.lower.folders.keys().map(String::len).sum::<usize>();
+        self.stored = links + self.lower.folders.keys().map(String::len).sum::<usize>();
     }
 
-    /// What remains.
+    /// The tree of all layers.
     pub fn end(self) -> StackedTree {
         let lower = self.lower;
         let folders = lower.folders.into_iter();
@@ -171,8 +171,8 @@ impl LayerStack {
         }
     }
 
-    /// The folder that a member is put into: links are followed, and what no layer names is
-    /// made, as an engine does both. Nothing if links lead in circles.
+    /// Resolves the links of a member's folder and creates missing folders, as an engine does.
+    /// `None` for a link loop.
     fn folder(&mut self, written: &str) -> io::Result<Option<String>> {
         if let Some((last, folder)) = &self.last
             && last == written
@@ -184,11 +184,11 @@ impl LayerStack {
         };
         for (end, _) in folder.match_indices('/') {
             let above = folder[..end].to_owned();
-            self.note(above, |stack, above| stack.upper.make(above))?;
+            self.store(above, |stack, above| stack.upper.make(above))?;
         }
         if !folder.is_empty() {
             let own = folder.clone();
-            self.note(own, |stack, own| stack.upper.make(own))?;
+            self.store(own, |stack, own| stack.upper.make(own))?;
         }
         self.last = Some((written.to_owned(), folder.clone()));
         Ok(Some(folder))
@@ -200,7 +200,7 @@ impl LayerStack {
             let target = self.link(place);
             Ok(target.map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
         };
-        let found = path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
+        let found = virtual_path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
         Some(found.to_str()?.trim_start_matches('/').to_owned())
     }
 
@@ -217,23 +217,23 @@ impl LayerStack {
         (!is_hidden).then_some(target)
     }
 
-    /// Remembers a path; `insert` says whether it is new.
-    fn note(
+    /// Stores a path. `insert` returns whether the path is new.
+    fn store(
         &mut self,
         path: String,
         insert: impl FnOnce(&mut Self, String) -> bool,
     ) -> io::Result<()> {
         let length = path.len();
         if insert(self, path) {
-            self.remember(length)?;
+            self.count(length)?;
         }
         Ok(())
     }
 
-    fn remember(&mut self, length: usize) -> io::Result<()> {
-        self.remembered += length;
-        if self.remembered > REMEMBERED {
-            let what = "its folders and links have more names than any image should";
+    fn count(&mut self, length: usize) -> io::Result<()> {
+        self.stored += length;
+        if self.stored > MOST_STORED {
+            let what = "the paths of its folders and links are too long together";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         Ok(())
@@ -241,7 +241,7 @@ impl LayerStack {
 }
 
 impl LayerTree {
-    /// Makes a folder that is not there; says whether it was not.
+    /// Creates a missing folder. Returns whether the folder was missing.
     fn make(&mut self, path: String) -> bool {
         let is_new = !self.folders.contains_key(&path);
         if is_new {
@@ -257,7 +257,7 @@ impl LayerTree {
             || (path == "etc/group" && self.group.is_some())
     }
 
-    /// Removes a path and what is in it.
+    /// Removes a path and its content.
     fn remove(&mut self, path: &str) {
         self.folders.remove(path);
         self.links.remove(path);
@@ -270,7 +270,7 @@ impl LayerTree {
         self.clear(path);
     }
 
-    /// Removes what is in a folder.
+    /// Removes the content of a folder.
     fn clear(&mut self, folder: &str) {
         if folder.is_empty() {
             *self = Self::default();
@@ -279,7 +279,7 @@ impl LayerTree {
         if folder == "etc" {
             (self.passwd, self.group) = (None, None);
         }
-        // Everything between `a/` and `a0`, the byte after the slash.
+        // All paths between `a/` and `a0`; `0` is the character after `/`.
         let inside = format!("{folder}/")..format!("{folder}0");
         let folders = self.folders.range(inside.clone()).map(|(path, _)| path);
         for path in folders.cloned().collect::<Vec<_>>() {
@@ -300,17 +300,8 @@ fn join(folder: &str, name: &str) -> String {
     }
 }
 
-/// A path as seen from the root, above which there is nothing.
+/// A path relative to the root. `..` of the root is the root.
 fn normal(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+    let path = normalize(&Path::new("/").join(path.trim_start_matches('/')));
+    path.to_string_lossy().trim_start_matches('/').to_owned()
 }

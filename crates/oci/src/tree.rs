@@ -1,48 +1,48 @@
-//! What lies in an image: entries by path, before they are packed.
+//! Entries of an image's tree.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// User and group, by number.
+/// Numeric user and group of a file.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct FileOwner {
-    /// User.
+    /// User id.
     pub user: u32,
-    /// Group.
+    /// Group id.
     pub group: u32,
 }
 
-/// One file, folder or link in an image.
+/// A file, folder or link of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeEntry {
-    /// In the image, without a slash at either end: `var/www/server.js`.
+    /// Path in the image, without a slash at either end: `var/www/server.js`.
     pub path: String,
-    /// Whose.
+    /// Owner.
     pub owner: FileOwner,
     /// Permissions: `0o644`.
     pub mode: u32,
-    /// What it holds.
+    /// Folder, file or link.
     pub content: TreeContent,
 }
 
-/// What an entry holds.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TreeContent {
-    /// Nothing by itself.
+    /// A folder.
     Folder,
-    /// The bytes of a file on this machine.
+    /// A file with the content of a file on this machine.
     File {
-        /// Where they are.
+        /// Path on this machine.
         from: PathBuf,
-        /// How many.
+        /// Size in bytes.
         bytes: u64,
     },
-    /// A path, as the link has it.
+    /// A symbolic link.
     Link {
-        /// Where it leads.
+        /// Target, as it is written.
         target: String,
     },
 }

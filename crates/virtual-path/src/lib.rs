@@ -1,25 +1,45 @@
-//! Paths as text: what can be said of them without asking the disk, and where links lead.
+//! Paths as text: links are resolved in any tree, and paths are normalized without access to the
+//! disk.
+//!
+//! [`resolve`] asks a function for the content of each path, so the tree can be a disk, a tar or
+//! a map:
+//!
+//! ```
+//! use std::path::Path;
+//! use virtual_path::{MOST_LINKS, PathNode, relative, resolve};
+//!
+//! let tree = |path: &Path| {
+//!     Ok(match path.to_str() {
+//!         Some("/bin") => PathNode::Link("usr/bin".into()),
+//!         _ => PathNode::Folder,
+//!     })
+//! };
+//! let resolved = resolve(Path::new("/bin/node"), MOST_LINKS, tree)?;
+//! assert_eq!(resolved, Path::new("/usr/bin/node"));
+//! assert_eq!(relative(Path::new("/usr/lib"), &resolved), Path::new("../bin/node"));
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that may follow one another before they count as a circle; as in the Linux kernel.
+/// The limit of links in one path, as in the Linux kernel. More links count as a loop.
 pub const MOST_LINKS: usize = 40;
 
-/// What lies at a path, as far as following links needs to know.
+/// What exists at a path, for [`resolve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathNode {
-    /// A folder: the path can go on.
+    /// A folder: the path can continue.
     Folder,
     /// A symbolic link, with its target.
     Link(PathBuf),
-    /// Anything else: the path ends here.
+    /// Anything else: the path must end here.
     Other,
 }
 
-/// The absolute path without any link in it. `look` says what lies at a path whose folders are
-/// free of links; its error, for a path where nothing is, is passed on. More than `most` links
-/// count as a circle. `..` of the root is the root.
+/// Resolves all links of an absolute path. `look` returns what exists at a path whose parents have
+/// no links; its error, for example for a missing path, is returned. More than `most` links are an
+/// error. `..` of the root is the root.
 pub fn resolve(
     path: &Path,
     most: usize,
@@ -47,7 +67,7 @@ pub fn resolve(
             PathNode::Link(target) => {
                 links += 1;
                 if links > most {
-                    return Err(io::Error::other("too many links follow one another"));
+                    return Err(io::Error::other("the path leads through too many links"));
                 }
                 resolved.pop();
                 rest.extend(parts_backwards(&target));
@@ -57,7 +77,7 @@ pub fn resolve(
     Ok(resolved)
 }
 
-/// The components of a path, the last first, without `.`.
+/// The components of a path without `.`, in reverse order.
 fn parts_backwards(path: &Path) -> Vec<PathBuf> {
     let parts = path.components().rev();
     parts
@@ -66,7 +86,7 @@ fn parts_backwards(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Takes out `.` and `..` without asking the disk.
+/// Removes `.` and `..` without access to the disk. `..` of the root is the root.
 pub fn normalize(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
@@ -81,7 +101,7 @@ pub fn normalize(path: &Path) -> PathBuf {
     normal
 }
 
-/// The way from the folder `from` to `to`, both absolute and normal.
+/// The relative path from the folder `from` to `to`. Both must be absolute and normalized.
 pub fn relative(from: &Path, to: &Path) -> PathBuf {
     let shared = from
         .components()

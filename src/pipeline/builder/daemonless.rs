@@ -235,9 +235,10 @@ fn config(
     ids.extend(packed.iter().map(|(_, layer)| json!(layer.diff_id)));
     config["rootfs"] = json!({ "type": "layers", "diff_ids": ids });
     let mut history = list(&base.config["history"]);
-    history.extend(instructions.iter().map(
-        |step| json!({ "created": created, "created_by": step.created_by, "empty_layer": true }),
-    ));
+    history.extend(instructions.iter().map(|step| {
+        let created_by = format!("{} # alokai", step.created_by);
+        json!({ "created": created, "created_by": created_by, "empty_layer": true })
+    }));
     history.extend(packed.iter().map(|(part, _)| {
         let what = match part {
             LayerPart::Framework => "the framework",

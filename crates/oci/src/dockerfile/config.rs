@@ -1,10 +1,10 @@
-//! An image's config while steps change it. What is not known here stays as it is.
+//! The image's config while instructions change it. Unknown keys are kept.
 
 use serde_json::{Map, Value};
 
 use super::error::Error;
 
-/// Where programs are, in an image that does not say it.
+/// Docker's `PATH` for an image that sets none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Names of signals, without `SIG`.
@@ -14,24 +14,24 @@ const SIGNALS: &[&str] = &[
     "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
 ];
 
-/// The whole config, with its section for containers apart.
+/// An image's config. Its `config` section is separate, since most instructions change it.
 pub(super) struct ImageConfig {
     whole: Map<String, Value>,
     section: Map<String, Value>,
-    /// Variables in their order.
+    /// `Env`, in its order.
     env: Vec<(String, String)>,
 }
 
 impl ImageConfig {
-    /// Begins with a base image's; `null` where there is none.
+    /// The config of a base image; `null` for `scratch`.
     pub fn new(base: &Value) -> Result<Self, Error> {
         let object = |value: Option<&Value>, what: &str| match value {
             None | Some(Value::Null) => Ok(Map::new()),
             Some(Value::Object(map)) => Ok(map.clone()),
             Some(_) => Err(wrong(what)),
         };
-        let whole = object(Some(base), "it is no object")?;
-        let section = object(whole.get("config"), "`config` is no object")?;
+        let whole = object(Some(base), "it is not an object")?;
+        let section = object(whole.get("config"), "`config` is not an object")?;
         let mut env: Vec<(String, String)> = Vec::new();
         for variable in list(&section, "Env")? {
             let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
@@ -57,7 +57,7 @@ impl ImageConfig {
             .map(|(_, value)| value.as_str())
     }
 
-    /// `ENV`: takes the place of the variable of this name.
+    /// Sets a variable, or replaces its value.
     pub fn set_variable(&mut self, name: &str, value: String) {
         match self.env.iter_mut().find(|(other, _)| other == name) {
             Some((_, old)) => *old = value,
@@ -65,12 +65,12 @@ impl ImageConfig {
         }
     }
 
-    /// Instructions that the base image has for those who build on it.
+    /// The base image's `ONBUILD` instructions.
     pub fn triggers(&self) -> Result<Vec<String>, Error> {
         list(&self.section, "OnBuild")
     }
 
-    /// What a line for the shell begins with.
+    /// The words before a command in shell form.
     pub fn shell(&self) -> Result<Vec<String>, Error> {
         let shell = list(&self.section, "Shell")?;
         if shell.is_empty() {
@@ -79,23 +79,32 @@ impl ImageConfig {
         Ok(shell)
     }
 
-    /// `WorkingDir`; empty where there is none.
+    /// `WorkingDir`; empty if it is not set.
     pub fn workdir(&self) -> &str {
-        let workdir = self.section.get("WorkingDir").and_then(Value::as_str);
-        workdir.unwrap_or_default()
+        self.text("WorkingDir")
     }
 
-    /// Sets what one word or list says.
+    /// `User`; empty if it is not set.
+    pub fn user(&self) -> &str {
+        self.text("User")
+    }
+
+    fn text(&self, key: &str) -> &str {
+        let text = self.section.get(key).and_then(Value::as_str);
+        text.unwrap_or_default()
+    }
+
+    /// Sets a key of the `config` section.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.section.insert(key.into(), value.into());
     }
 
-    /// Takes something out.
+    /// Removes a key of the `config` section.
     pub fn remove(&mut self, key: &str) {
         self.section.shift_remove(key);
     }
 
-    /// Adds to `Labels`, `ExposedPorts` or `Volumes`.
+    /// Adds an entry to `Labels`, `ExposedPorts` or `Volumes`.
     pub fn add(&mut self, key: &'static str, name: String, value: Value) -> Result<(), Error> {
         let map = self.section.entry(key).or_insert(Value::Null);
         if map.is_null() {
@@ -103,17 +112,17 @@ impl ImageConfig {
         }
         match map {
             Value::Object(map) => map.insert(name, value),
-            _ => return Err(wrong(&format!("`config.{key}` is no object"))),
+            _ => return Err(wrong(&format!("`config.{key}` is not an object"))),
         };
         Ok(())
     }
 
-    /// `MAINTAINER`, which is no part of the section.
+    /// `MAINTAINER`: `author` is not in the `config` section.
     pub fn set_author(&mut self, name: &str) {
         self.whole.insert("author".into(), name.into());
     }
 
-    /// The whole again.
+    /// The whole config.
     pub fn end(mut self) -> Value {
         let env = self
             .env
@@ -127,7 +136,7 @@ impl ImageConfig {
 }
 
 fn wrong(problem: &str) -> Error {
-    Error::Base {
+    Error::BaseConfig {
         problem: problem.into(),
     }
 }
@@ -136,15 +145,15 @@ fn list(section: &Map<String, Value>, key: &str) -> Result<Vec<String>, Error> {
     let items = match section.get(key) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items.iter(),
-        Some(_) => return Err(wrong(&format!("`config.{key}` is no list"))),
+        Some(_) => return Err(wrong(&format!("`config.{key}` is not a list"))),
     };
     let texts = items.map(|item| item.as_str().map(str::to_owned));
     let texts: Option<Vec<String>> = texts.collect();
-    texts.ok_or_else(|| wrong(&format!("`config.{key}` has something that is no text")))
+    texts.ok_or_else(|| wrong(&format!("`config.{key}` has an item that is not a string")))
 }
 
-/// The ports of `80`, `80/udp` or `80-90/tcp`, as a config names them. Nothing where it is
-/// something else; Docker knows more.
+/// The ports of `80`, `80/udp` or `80-90/tcp` in the form of a config. `None` for another form;
+/// Docker accepts more forms.
 pub(super) fn ports(text: &str) -> Option<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
@@ -163,7 +172,7 @@ pub(super) fn ports(text: &str) -> Option<Vec<String>> {
     })
 }
 
-/// Whether every engine knows this signal.
+/// Whether every engine accepts this signal.
 pub(super) fn is_signal(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

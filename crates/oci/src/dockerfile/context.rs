@@ -1,4 +1,4 @@
-//! The files that `COPY` can take.
+//! The build context: the files that `COPY` can copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::ignore::Dockerignore;
-use super::tree::{below, resolve};
+use super::pattern::FilePattern;
+use super::tree::{is_below, resolve};
 use crate::TreeContent;
 
-/// A build context, `.dockerignore` applied. Folders are there where files are in them, since
-/// nothing else of them is ever sent to an engine.
+/// A build context without the files that `.dockerignore` excludes, and without empty folders.
 #[derive(Debug)]
 pub struct BuildContext {
     root: PathBuf,
@@ -23,18 +23,19 @@ pub struct BuildContext {
 #[derive(Debug, Clone)]
 pub(super) struct ContextFile {
     pub content: TreeContent,
-    /// 0755 or 0644 by whether its owner may execute it, and 0777 of a link.
+    /// 0755 for a file that its owner may execute, 0644 for another file, 0777 for a link.
     pub mode: u32,
 }
 
-/// What a source names once its links are followed.
+/// What a source names after its links are resolved.
 pub(super) enum FoundSource<'a> {
     Folder(String),
     File(&'a ContextFile),
 }
 
 impl BuildContext {
-    /// Looks at the files of a folder: paths relative to it, with where they lie.
+    /// Reads the metadata of files. Each has its path in the context and its path on this
+    /// machine. `root` is the folder that errors name.
     pub fn new(
         root: &Path,
         files: Vec<(PathBuf, PathBuf)>,
@@ -49,11 +50,10 @@ impl BuildContext {
         };
         for (path, from) in files {
             let Some(name) = path.to_str() else {
-                // It may well be ignored: patterns are text, but lossily they match it.
                 if ignore.ignores(&path.to_string_lossy()) {
                     continue;
                 }
-                return Err(Error::NotText { path: from });
+                return Err(Error::NotUtf8 { path: from });
             };
             if ignore.ignores(name) {
                 context.ignored.insert(name.to_owned());
@@ -75,12 +75,12 @@ impl BuildContext {
         Ok(context)
     }
 
-    /// The folder, for messages.
+    /// The folder of the context, for messages.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// What a source names; links are followed, and lead no further than to the context's root.
+    /// What a source names. Links are resolved inside the context.
     pub(super) fn find(&self, path: &str) -> Result<Option<FoundSource<'_>>, String> {
         let link = |path: &str| match &self.files.get(path)?.content {
             TreeContent::Link { target } => Some(target.as_str()),
@@ -93,16 +93,16 @@ impl BuildContext {
         Ok(self.files.get(&path).map(FoundSource::File))
     }
 
-    /// Folders below a folder, by their paths from there.
+    /// Folders below a folder, with paths relative to it.
     pub(super) fn folders_in<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
         let from = self
             .folders
             .range::<str, _>((Bound::Included(folder), Bound::Unbounded));
         let inside = from.take_while(move |path| path.starts_with(folder));
-        inside.filter_map(move |path| inner(path, folder))
+        inside.filter_map(move |path| relative_to(path, folder))
     }
 
-    /// Files below a folder.
+    /// Files below a folder, with paths relative to it.
     pub(super) fn files_in<'a>(
         &'a self,
         folder: &'a str,
@@ -111,28 +111,27 @@ impl BuildContext {
             .files
             .range::<str, _>((Bound::Included(folder), Bound::Unbounded));
         let inside = from.take_while(move |(path, _)| path.starts_with(folder));
-        inside.filter_map(move |(path, file)| Some((inner(path, folder)?, file)))
+        inside.filter_map(move |(path, file)| Some((relative_to(path, folder)?, file)))
     }
 
-    /// All paths, folders before what is in them, in the order of a walk.
-    pub(super) fn walk(&self) -> Vec<&str> {
-        let files = self.files.keys().map(String::as_str);
-        let mut paths: Vec<&str> = files
-            .chain(self.folders.iter().map(String::as_str))
-            .collect();
-        paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
+    /// Paths of files and folders that match a pattern, sorted.
+    pub(super) fn matching(&self, pattern: &FilePattern) -> BTreeSet<String> {
+        let paths = self.files.keys().chain(&self.folders);
         paths
+            .filter(|path| pattern.matches(path))
+            .cloned()
+            .collect()
     }
 
-    /// Whether `.dockerignore` hides this file, or all files of this folder.
-    pub(super) fn hides(&self, path: &str) -> bool {
+    /// Whether `.dockerignore` excludes this file, or a file of this folder.
+    pub(super) fn ignores(&self, path: &str) -> bool {
         let Ok(path) = resolve(path, |_| None) else {
             return false;
         };
         self.ignored
             .range(path.clone()..)
             .take_while(|other| other.starts_with(&path))
-            .any(|other| *other == path || below(other, &path))
+            .any(|other| *other == path || is_below(other, &path))
     }
 }
 
@@ -152,12 +151,12 @@ impl ContextFile {
                     content: TreeContent::Link { target },
                     mode: 0o777,
                 }),
-                Err(_) => Err(Error::NotText { path: from }),
+                Err(_) => Err(Error::NotUtf8 { path: from }),
             },
-            // Opening a pipe would wait for somebody to write to it.
+            // To open a pipe blocks until another process writes to it.
             Ok((metadata, None)) if !metadata.is_file() => Err(Error::Read {
                 path: from,
-                source: std::io::Error::other("it is neither file, folder nor link"),
+                source: std::io::Error::other("it is not a file, a folder or a link"),
             }),
             Ok((metadata, None)) => Ok(Self {
                 mode: if metadata.permissions().mode() & 0o100 == 0 {
@@ -175,8 +174,8 @@ impl ContextFile {
     }
 }
 
-/// The path from a folder to what is below it.
-fn inner<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+/// The path relative to a folder that contains it.
+fn relative_to<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
     if folder.is_empty() {
         return Some(path);
     }

@@ -1,95 +1,81 @@
-//! What can be wrong with a Dockerfile, or with what it is applied to.
+//! Why a Dockerfile cannot be applied.
 
 use std::path::PathBuf;
 
-/// A line that only Docker can carry out, or complain of.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+/// An instruction that only Docker can carry out, or that Docker has to report as wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the Dockerfile needs Docker: {why}: `{instruction}`")]
 pub struct Refusal {
-    /// Its number, from 1.
+    /// Number of the line, counted from 1.
     pub line: usize,
     /// The line as written, shortened.
     pub instruction: String,
-    /// Such as "`RUN` runs a command".
+    /// The reason, such as "`RUN` runs a command".
     pub why: String,
 }
 
-/// Why a Dockerfile cannot be carried out on this base with these files. Docker fails at the
-/// same, but for [`Error::Refused`].
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+/// Why a Dockerfile cannot be applied to a base image and a build context. Docker fails as well,
+/// except for [`Error::Refused`].
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Only what is being built on shows that Docker is needed.
+    /// An instruction needs Docker on this base image or with this build context.
     #[error(transparent)]
-    #[diagnostic(transparent)]
     Refused(#[from] Refusal),
 
-    /// A source that the context does not have.
+    /// The build context does not have a source of `COPY`.
     #[error(
-        "cannot copy `{source_path}` at line {line} of the Dockerfile: nothing in `{context}` is called so"
+        "cannot copy `{source_path}` at line {line} of the Dockerfile: the build context \
+         `{}` has no such file or folder", context.display()
     )]
-    #[diagnostic(help("{help}"))]
-    Missing {
-        /// As written, variables expanded.
+    MissingSource {
+        /// The source with its variables expanded.
         source_path: String,
-        /// The context's folder.
-        context: String,
-        /// Of the Dockerfile.
+        /// Folder of the build context.
+        context: PathBuf,
+        /// Line of the Dockerfile.
         line: usize,
-        /// Whether `.dockerignore` is to blame.
-        help: String,
+        /// Whether the folder has the source, and `.dockerignore` excludes it.
+        is_ignored: bool,
     },
 
-    /// A name that the base image does not know.
-    #[error("`{name}` at line {line} of the Dockerfile is no {kind} of the base image")]
-    #[diagnostic(help("the base image has {known}; a number needs no name"))]
-    Unknown {
-        /// User or group.
-        kind: &'static str,
-        /// As written.
-        name: String,
-        /// Of the Dockerfile.
-        line: usize,
-        /// Names that there are.
-        known: String,
-    },
-
-    /// Anything else that a line asks for in vain.
-    #[error("line {line} of the Dockerfile: {problem}: `{instruction}`")]
-    #[diagnostic(help("{help}"))]
-    InstructionLine {
-        /// Its number, from 1.
-        line: usize,
-        /// The line as written, shortened.
-        instruction: String,
-        /// What is wrong.
-        problem: String,
-        /// What to do.
-        help: String,
-    },
-
-    /// The base image's config is not what the specification says.
-    #[error("the base image's config is no image config: {problem}")]
-    #[diagnostic(help("pull the base image again, or choose another one"))]
-    Base {
-        /// What is wrong.
+    /// The base image's config is not valid.
+    #[error("the config of the base image is not a valid image config: {problem}")]
+    BaseConfig {
+        /// What is not valid.
         problem: String,
     },
 
-    /// A file of the context cannot be read.
+    /// A file of the build context cannot be read.
     #[error("cannot read `{}` of the build context", path.display())]
-    #[diagnostic(help("check that it is there and that its permissions let you read it"))]
     Read {
-        /// On this machine.
+        /// Path on this machine.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
 
-    /// A path that cannot be written into an image.
-    #[error("the path `{}` in the build context is not UTF-8", path.display())]
-    #[diagnostic(help("rename it, or name it in `.dockerignore`"))]
-    NotText {
-        /// On this machine.
+    /// A path or link target of the build context is not text.
+    #[error("the path or link target of `{}` in the build context is not UTF-8", path.display())]
+    NotUtf8 {
+        /// Path on this machine.
         path: PathBuf,
     },
+}
+
+impl Error {
+    /// What a user can do about the error.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "build the image with the Docker engine, or change this line",
+            Self::MissingSource {
+                is_ignored: true, ..
+            } => "`.dockerignore` excludes it: add a line there that begins with `!` and names it",
+            Self::MissingSource { .. } => {
+                "sources are relative to the build context; empty folders are not part of it"
+            }
+            Self::BaseConfig { .. } => "pull the base image again, or choose another base image",
+            Self::Read { .. } => "check that the file exists and that you may read it",
+            Self::NotUtf8 { .. } => "rename it, or exclude it in `.dockerignore`",
+        }
+    }
 }

@@ -1,23 +1,23 @@
-//! `HEALTHCHECK`: its options, with durations as Go writes them.
+//! `HEALTHCHECK` and its options, with durations in Go's format.
 
 use serde_json::{Map, Value};
 
-use super::step::ContainerCommand;
+use super::instruction::ContainerCommand;
 
-/// The shortest that Docker takes, in nanoseconds.
+/// The shortest duration that Docker accepts, in nanoseconds.
 const SHORTEST: u64 = 1_000_000;
 
-/// How the engine asks a container whether it is well.
+/// A health check of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HealthCheck {
-    /// What it runs; nothing where it shall not ask, whatever the base image says.
+    /// The command; `None` for `HEALTHCHECK NONE`, which disables the base image's check.
     pub command: Option<ContainerCommand>,
-    /// `Interval`, `Timeout`, `StartPeriod` in nanoseconds, and `Retries`; those that are given.
+    /// The options that are set: `Interval`, `Timeout` and `StartPeriod` in nanoseconds, `Retries`.
     pub options: Vec<(&'static str, u64)>,
 }
 
 impl HealthCheck {
-    /// From its options, as written.
+    /// A health check with options as they are written.
     pub fn new<'a>(
         command: Option<ContainerCommand>,
         options: impl Iterator<Item = (&'a str, &'a str)>,
@@ -32,10 +32,10 @@ impl HealthCheck {
                 "timeout" => "Timeout",
                 "start-period" => "StartPeriod",
                 "retries" => "Retries",
-                _ => return Err(format!("`--{name}` is not known to every engine")),
+                _ => return Err(format!("not every engine supports `--{name}`")),
             };
             if health.command.is_none() || health.options.iter().any(|(other, _)| *other == key) {
-                return Err(format!("`--{name}` has no place here"));
+                return Err(format!("`--{name}` is not allowed here"));
             }
             let value = match key {
                 _ if value.is_empty() => continue,
@@ -45,14 +45,13 @@ impl HealthCheck {
                     .filter(|count| (1..=i32::MAX as u64).contains(count)),
                 _ => duration(value).filter(|long| *long >= SHORTEST),
             };
-            let value =
-                value.ok_or_else(|| format!("`--{name}` has no value that Docker takes"))?;
+            let value = value.ok_or_else(|| format!("the value of `--{name}` is not valid"))?;
             health.options.push((key, value));
         }
         Ok(health)
     }
 
-    /// As an image's config has it.
+    /// The value of `Healthcheck` in an image's config.
     pub fn value(&self) -> Value {
         let test: Vec<String> = match &self.command {
             None => vec!["NONE".into()],
@@ -70,7 +69,7 @@ impl HealthCheck {
     }
 }
 
-/// Nanoseconds of `1m30s`, `1.5h`, `500ms`.
+/// Parses a duration such as `1m30s`, `1.5h` or `500ms` to nanoseconds.
 pub(super) fn duration(text: &str) -> Option<u64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     match rest {
@@ -103,7 +102,7 @@ pub(super) fn duration(text: &str) -> Option<u64> {
         if !whole.is_empty() {
             sum += u128::from(whole.parse::<u64>().ok()?) * unit;
         }
-        // Digits beyond these are less than a nanosecond of the longest unit.
+        // Further digits are less than a nanosecond even for hours.
         let fraction = &fraction[..fraction.len().min(18)];
         if !fraction.is_empty() {
             let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
@@ -111,13 +110,13 @@ pub(super) fn duration(text: &str) -> Option<u64> {
         }
         rest = &after[end..];
     }
-    // The engine counts in signed 64 bits.
+    // The engine stores durations as signed 64-bit numbers.
     i64::try_from(sum)
         .ok()
         .and_then(|sum| u64::try_from(sum).ok())
 }
 
-/// The digits at the beginning, and the rest.
+/// Splits the leading digits from the rest.
 fn digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit());
     text.split_at(end.unwrap_or(text.len()))

@@ -1,46 +1,46 @@
 //! `.dockerignore`.
 //!
-//! Unlike git's, patterns count from the context's root, and the last one that matches the path
-//! or a folder above it decides, so a file below an ignored folder can be brought back. But a
-//! folder that is ignored is not walked into, unless a pattern that brings something back begins
-//! with its name: `!**/keep` finds nothing below it.
+//! Patterns are relative to the context's root, unlike those of `.gitignore`. The last pattern that
+//! matches a path or a parent of it decides, so a `!` pattern can include a file of an excluded
+//! folder again. Docker does not read an excluded folder unless a `!` pattern begins with its name:
+//! `!**/keep` includes no file of an excluded folder.
 
 use super::pattern::FilePattern;
 
-/// What `.dockerignore` says.
+/// The patterns of a `.dockerignore` file.
 #[derive(Debug, Clone, Default)]
 pub struct Dockerignore(Vec<DockerignoreRule>);
 
 #[derive(Debug, Clone)]
 struct DockerignoreRule {
-    brings_back: bool,
+    is_include: bool,
     text: String,
     pattern: FilePattern,
 }
 
 impl Dockerignore {
-    /// Reads it. A pattern that is malformed is Docker's to complain of; it hides no files here.
+    /// Parses the text. A malformed pattern excludes nothing; Docker reports it as an error.
     pub fn new(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self(text.lines().filter_map(rule).collect())
     }
 
-    /// Whether `COPY` does not see this file. Its path is relative to the context.
+    /// Whether a file is excluded. Its path is relative to the context.
     pub fn ignores(&self, path: &str) -> bool {
         let above = path.match_indices('/').map(|(end, _)| &path[..end]);
         above.clone().any(|folder| self.is_closed(folder)) || self.is_ignored(path)
     }
 
-    /// Whether this file goes to the engine. The two that say how to build do in any case; the
-    /// engine leaves them out by itself if they are ignored.
+    /// Whether a file is sent to the engine. The engine needs `Dockerfile` and `.dockerignore` in any
+    /// case, and excludes them from `COPY` by itself.
     pub fn sends(&self, path: &str) -> bool {
         ["Dockerfile", ".dockerignore"].contains(&path) || !self.ignores(path)
     }
 
-    /// Whether nothing below this folder can be brought back.
+    /// Whether no pattern can include a file of this folder again.
     fn is_closed(&self, folder: &str) -> bool {
         let is_open = |rule: &DockerignoreRule| {
-            rule.brings_back
+            rule.is_include
                 && rule.text.starts_with(folder)
                 && rule.text[folder.len()..].starts_with('/')
         };
@@ -56,18 +56,18 @@ impl Dockerignore {
             .iter()
             .rev()
             .find(matching)
-            .is_some_and(|rule| !rule.brings_back)
+            .is_some_and(|rule| !rule.is_include)
     }
 }
 
-/// One line.
+/// Parses a line. `None` for a comment, an empty line and a malformed pattern.
 fn rule(line: &str) -> Option<DockerignoreRule> {
-    // Only at the very beginning of a line: ` #a` is the file `#a`.
+    // A comment begins in the first column: ` #a` is the pattern `#a`.
     if line.starts_with('#') {
         return None;
     }
     let line = line.trim();
-    let (brings_back, line) = match line.strip_prefix('!') {
+    let (is_include, line) = match line.strip_prefix('!') {
         Some(line) => (true, line.trim()),
         None => (false, line),
     };
@@ -77,13 +77,13 @@ fn rule(line: &str) -> Option<DockerignoreRule> {
     let text = clean(line);
     let pattern = FilePattern::of_ignore(&text)?;
     Some(DockerignoreRule {
-        brings_back,
+        is_include,
         text,
         pattern,
     })
 }
 
-/// As Go cleans a path, and without a slash before it.
+/// Go's `path.Clean`, without a leading slash.
 fn clean(pattern: &str) -> String {
     let is_absolute = pattern.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();

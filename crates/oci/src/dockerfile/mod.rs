@@ -1,45 +1,35 @@
-//! What a Dockerfile means, as far as no command has to be run for it.
+//! Dockerfiles without a container: everything that a Dockerfile says except commands to run.
 //!
-//! [`read`] makes a [`ParsedDockerfile`] of its text, or says which line only Docker can carry out.
-//! [`ParsedDockerfile::apply`] carries it out: on a base image's config and tree, with the files of a
-//! [`BuildContext`], it gives the new image's config and the entries of its one layer.
+//! [`read`] parses the text to a [`ParsedDockerfile`], or returns the line that needs Docker.
+//! [`ParsedDockerfile::apply`] applies it to a base image's config and tree, with the files of a
+//! [`BuildContext`]. The result is the new image's config and the entries of one layer.
 //!
-//! The measure is the classic builder of Docker's engine, quirks included, since that is the
-//! other builder here: one Dockerfile has to give one image. So whatever is unclear is refused
-//! and left to Docker, and so is what only BuildKit knows (`--link`, `--chmod`, here-documents,
-//! `TARGETARCH` and its family, patterns in `${…}`).
+//! Docker has two builders: `BuildKit` and the classic builder. Where both give the same image,
+//! this module gives that image too. Where they differ, where one of them fails, and where only
+//! one of them knows an option (`--link`, `--chmod`, here-documents, `TARGETARCH`, patterns in
+//! `${…}`), it returns a [`Refusal`] with the line and the reason.
 //!
-//! ```text
-//! read       text → steps, or a refusal
-//! words      quotes, escapes and variables
-//! recipe     steps, one after the other → Applied
-//! config     what steps change in an image's config
-//! health     HEALTHCHECK: its options and Go's durations
-//! copy       COPY and ADD
-//! tree       base and added entries as one tree
-//! context    the files that can be copied
-//! ignore     .dockerignore
-//! pattern    file name patterns, Go's and .dockerignore's
-//! ```
+//! Files of the base image are not known, only its folders and links. A copied folder that
+//! replaces a file of the base image is therefore not refused.
 
+mod apply;
 mod config;
 mod context;
 mod copy;
 mod error;
 mod health;
 mod ignore;
+mod instruction;
 mod pattern;
 mod read;
-mod recipe;
-mod step;
 mod tree;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
+pub use apply::{HistoryEntry, ImageChanges, ParsedDockerfile};
 pub use context::BuildContext;
 pub use error::{Error, Refusal};
 pub use ignore::Dockerignore;
 pub use read::{bases, read};
-pub use recipe::{HistoryEntry, ImageChanges, ParsedDockerfile};

@@ -1,23 +1,23 @@
-//! Patterns of file names: Go's `filepath.Match`, which `COPY` has, and `.dockerignore`'s, which
-//! knows `**` besides.
+//! Patterns of file names: Go's `filepath.Match` for `COPY`, and the same with `**` for
+//! `.dockerignore`.
 //!
-//! `globset` means other things by braces, by `[^…]` and by `\` at the end, so it is our own.
+//! `globset` reads braces, `[^…]` and a `\` at the end in another way, so it cannot be used here.
 
-/// A pattern in pieces.
+/// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilePattern(Vec<PatternToken>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PatternToken {
-    /// This character.
+    /// A literal character.
     Character(char),
-    /// `?`: one that is no slash.
+    /// `?`: one character except a slash.
     One,
-    /// `*`: any that are no slash.
+    /// `*`: any characters except slashes.
     Any,
-    /// `**`: any.
+    /// `**`: any characters.
     All,
-    /// `**/`: any folders, also none.
+    /// `**/`: zero or more folders.
     Folders,
     /// `[a-z]`, `[^a-z]`.
     Class {
@@ -30,7 +30,7 @@ fn is_plain(character: char) -> bool {
     !['*', '?', '[', ']', '\\'].contains(&character)
 }
 
-/// Whether `COPY` takes it for a pattern.
+/// Whether `COPY` reads this source as a pattern.
 pub(super) fn is_pattern(text: &str) -> bool {
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
@@ -46,28 +46,28 @@ pub(super) fn is_pattern(text: &str) -> bool {
 }
 
 impl FilePattern {
-    /// A pattern of `COPY`; nothing where it is malformed, so that it matches nothing.
+    /// A pattern of `COPY`. `None` if it is malformed.
     pub fn of_copy(text: &str) -> Option<Self> {
         Self::read(text, false)
     }
 
-    /// A pattern of `.dockerignore`.
+    /// A pattern of `.dockerignore`. `None` if it is malformed.
     pub fn of_ignore(text: &str) -> Option<Self> {
         Self::read(text, true)
     }
 
     fn read(text: &str, has_folders: bool) -> Option<Self> {
-        let mut pieces = Vec::new();
+        let mut tokens = Vec::new();
         let mut rest = text.chars().peekable();
         while let Some(character) = rest.next() {
-            pieces.push(match character {
+            tokens.push(match character {
                 '\\' => PatternToken::Character(rest.next()?),
                 '?' => PatternToken::One,
                 '*' if has_folders && rest.next_if_eq(&'*').is_some() => {
                     let is_folders = rest.next_if_eq(&'/').is_some();
-                    // `**a` is whatever ends in `a`, but `**a?` is `a?` in some folder: moby
-                    // compares the end of a path only with plain text.
-                    let is_end = pieces.is_empty() && !is_folders && rest.clone().all(is_plain);
+                    // `**a` matches every path that ends in `a`, but `**a?` matches `a?` in any
+                    // folder: moby compares the end of a path only for plain text.
+                    let is_end = tokens.is_empty() && !is_folders && rest.clone().all(is_plain);
                     if is_end || rest.peek().is_none() {
                         PatternToken::All
                     } else {
@@ -79,24 +79,24 @@ impl FilePattern {
                 other => PatternToken::Character(other),
             });
         }
-        Some(Self(pieces))
+        Some(Self(tokens))
     }
 
-    /// Whether the whole path is so.
+    /// Whether the whole path matches.
     pub fn matches(&self, path: &str) -> bool {
         let path: Vec<char> = path.chars().collect();
-        // Which beginnings of the path the pieces so far match.
+        // `ends[n]`: whether the tokens so far match the first `n` characters.
         let mut ends = vec![false; path.len() + 1];
         ends[0] = true;
-        for piece in &self.0 {
-            ends = piece.step(&path, &ends);
+        for token in &self.0 {
+            ends = token.step(&path, &ends);
         }
         ends[path.len()]
     }
 }
 
 impl PatternToken {
-    /// From the ends that the pieces before have to the ends with this one.
+    /// Adds this token to the matches of the tokens before it.
     fn step(&self, path: &[char], before: &[bool]) -> Vec<bool> {
         let mut ends = vec![false; before.len()];
         let mut is_open = false;
@@ -137,7 +137,7 @@ impl PatternToken {
     }
 }
 
-/// What stands after a `[`.
+/// The rest of a character class, after its `[`.
 fn class(rest: &mut std::iter::Peekable<std::str::Chars>) -> Option<PatternToken> {
     let negated = rest.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();

@@ -1,7 +1,7 @@
-//! From text to steps.
+//! Parses a Dockerfile.
 //!
-//! The grammar is `parse-dockerfile`'s, which knows all of BuildKit's. What the classic builder
-//! does not do, or does otherwise, is refused here, so that no later step has to think of it.
+//! `parse-dockerfile` knows BuildKit's whole grammar. Instructions and options that need Docker are
+//! refused here, so that [`ParsedDockerfile::apply`] has only few reasons to refuse.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,19 @@ use parse_dockerfile::{
     UnescapedString,
 };
 
+use super::apply::ParsedDockerfile;
 use super::copy::{DOWNLOADS, is_address};
 use super::error::Refusal;
 use super::health::HealthCheck;
-use super::recipe::ParsedDockerfile;
-use super::step::{ContainerCommand, CopyInstruction, Instruction, InstructionLine};
+use super::instruction::{
+    ContainerCommand, CopyInstruction, Instruction, InstructionLine, SourceLine,
+};
 use super::words::{expand, pairs, split};
 
 /// Characters of a line that a message shows.
 const SHOWN: usize = 60;
 
-/// Variables that BuildKit sets, and the classic builder does not.
+/// Variables that only BuildKit sets.
 const PLATFORM: [&str; 8] = [
     "TARGETPLATFORM",
     "TARGETOS",
@@ -33,7 +35,7 @@ const PLATFORM: [&str; 8] = [
     "BUILDVARIANT",
 ];
 
-/// Reads a Dockerfile.
+/// Parses a Dockerfile, or returns the first line that needs Docker.
 pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = parse_dockerfile::parse(text).map_err(|error| {
@@ -41,7 +43,7 @@ pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
         Refusal {
             line,
             instruction: shown(text.lines().nth(line - 1).unwrap_or_default()),
-            why: format!("Docker does not understand it ({error:#})"),
+            why: format!("it is not valid ({error:#})"),
         }
     })?;
     let directives = &parsed.parser_directives;
@@ -51,25 +53,25 @@ pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
             .iter()
             .any(|known| syntax.value.value.starts_with(known))
         {
-            let place = InstructionPosition::new(text, syntax.value.span.start);
-            return Err(place.refuse("another frontend reads it"));
+            let line = source_line(text, syntax.value.span.start);
+            return Err(line.refuse("it names another frontend"));
         }
     }
     let reader = DockerfileReader::new(text, &parsed)?;
     let mut stages = parsed.stages();
     let Some(stage) = stages.next() else {
-        return Err(InstructionPosition::new(text, 0).refuse("there is no `FROM`"));
+        return Err(source_line(text, 0).refuse("there is no `FROM`"));
     };
     if let Some(second) = stages.next() {
         return Err(reader
-            .place(second.from.from.span.start)
-            .refuse("it is a second stage"));
+            .line(second.from.from.span.start)
+            .refuse("a second stage is not supported"));
     }
     let (from, base, platform) = reader.from(stage.from)?;
     let lines = stage
         .instructions
         .iter()
-        .map(|instruction| reader.line(instruction));
+        .map(|instruction| reader.instruction_line(instruction));
     Ok(ParsedDockerfile {
         base,
         platform,
@@ -80,8 +82,8 @@ pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
     })
 }
 
-/// The images that a Dockerfile begins its stages with, whether it can be carried out here or
-/// not. Those that cannot be told are left out: they are Docker's to complain of.
+/// The base images of all stages, also of a Dockerfile that needs Docker. Names that cannot be
+/// expanded are left out; Docker reports them as errors.
 pub fn bases(text: &str) -> Vec<String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Ok(parsed) = parse_dockerfile::parse(text) else {
@@ -103,32 +105,17 @@ pub fn bases(text: &str) -> Vec<String> {
     bases
 }
 
-/// Where an instruction stands.
-struct InstructionPosition {
-    line: usize,
-    instruction: String,
-}
-
-impl InstructionPosition {
-    fn new(text: &str, start: usize) -> Self {
-        let before = text.get(..start).unwrap_or_default();
-        let begin = before.rfind('\n').map_or(0, |end| end + 1);
-        Self {
-            line: before.matches('\n').count() + 1,
-            instruction: shown(text[begin..].lines().next().unwrap_or_default()),
-        }
-    }
-
-    fn refuse(&self, why: impl Into<String>) -> Refusal {
-        Refusal {
-            line: self.line,
-            instruction: self.instruction.clone(),
-            why: why.into(),
-        }
+/// The line of an instruction that begins at this offset.
+fn source_line(text: &str, start: usize) -> SourceLine {
+    let before = text.get(..start).unwrap_or_default();
+    let begin = before.rfind('\n').map_or(0, |end| end + 1);
+    SourceLine {
+        number: before.matches('\n').count() + 1,
+        text: shown(text[begin..].lines().next().unwrap_or_default()),
     }
 }
 
-/// A line for a message.
+/// A line shortened for a message.
 fn shown(line: &str) -> String {
     let line = line.trim();
     match line.char_indices().nth(SHOWN) {
@@ -137,6 +124,7 @@ fn shown(line: &str) -> String {
     }
 }
 
+/// Reads the instructions of one Dockerfile.
 struct DockerfileReader<'a> {
     text: &'a str,
     escape: char,
@@ -145,7 +133,7 @@ struct DockerfileReader<'a> {
 }
 
 impl<'a> DockerfileReader<'a> {
-    /// With the arguments before the first `FROM`.
+    /// A reader that knows the arguments before the first `FROM`.
     fn new(text: &'a str, parsed: &Dockerfile<'_>) -> Result<Self, Refusal> {
         let escape = parsed.parser_directives.escape.as_ref();
         let mut reader = Self {
@@ -154,10 +142,10 @@ impl<'a> DockerfileReader<'a> {
             globals: BTreeMap::new(),
         };
         for argument in parsed.global_args() {
-            let place = reader.place(argument.arg.span.start);
+            let line = reader.line(argument.arg.span.start);
             for (name, default) in reader.arguments(&argument.arguments.value) {
                 let default = match default {
-                    Some(default) => Some(reader.global(&place, &default)?),
+                    Some(default) => Some(reader.global(&line, &default)?),
                     None => None,
                 };
                 reader.globals.insert(name, default);
@@ -168,12 +156,12 @@ impl<'a> DockerfileReader<'a> {
 }
 
 impl DockerfileReader<'_> {
-    fn place(&self, start: usize) -> InstructionPosition {
-        InstructionPosition::new(self.text, start)
+    fn line(&self, start: usize) -> SourceLine {
+        source_line(self.text, start)
     }
 
-    /// Expands a word outside of stages, where there are only global arguments.
-    fn global(&self, place: &InstructionPosition, word: &str) -> Result<String, Refusal> {
+    /// Expands a word outside of a stage, where only global arguments have values.
+    fn global(&self, line: &SourceLine, word: &str) -> Result<String, Refusal> {
         let unset = std::cell::RefCell::new(None);
         let lookup = |name: &str| {
             let value = self.globals.get(name).cloned().flatten();
@@ -182,64 +170,63 @@ impl DockerfileReader<'_> {
             }
             value
         };
-        let expanded = expand(word, self.escape, &lookup).map_err(|why| place.refuse(why))?;
+        let expanded = expand(word, self.escape, &lookup).map_err(|why| line.refuse(why))?;
         match unset.take() {
-            Some(name) => Err(place.refuse(format!("only BuildKit sets `{name}`"))),
+            Some(name) => Err(line.refuse(format!("only BuildKit sets `{name}`"))),
             None => Ok(expanded),
         }
     }
 
-    /// The line for messages, the base image and its platform.
+    /// The line of `FROM`, the base image and its platform.
     fn from(
         &self,
         from: &FromInstruction,
-    ) -> Result<(Refusal, Option<String>, Option<String>), Refusal> {
-        let place = self.place(from.from.span.start);
+    ) -> Result<(SourceLine, Option<String>, Option<String>), Refusal> {
+        let line = self.line(from.from.span.start);
         let mut platform = None;
-        for (name, value) in flags(&place, &from.options)? {
+        for (name, value) in flags(&line, &from.options)? {
             if name != "platform" || value.is_empty() {
-                return Err(place.refuse(format!("`--{name}` is not known")));
+                return Err(line.refuse(format!("`--{name}` is not supported")));
             }
-            platform = Some(self.global(&place, &value)?);
+            platform = Some(self.global(&line, &value)?);
         }
         if let Some((_, name)) = &from.as_ {
             let name = name.value.to_ascii_lowercase();
             let is_part =
                 |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
             if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_part) {
-                return Err(place.refuse("the stage's name is none"));
+                return Err(line.refuse("the name of the stage is not valid"));
             }
         }
-        let base = self.global(&place, &from.image.value)?;
+        let base = self.global(&line, &from.image.value)?;
         if base.is_empty() {
-            return Err(place.refuse("it names no image"));
+            return Err(line.refuse("the name of the base image is empty"));
         }
         let base = Some(base).filter(|base| base != "scratch");
-        Ok((place.refuse(""), base, platform))
+        Ok((line, base, platform))
     }
 
-    fn line(&self, instruction: &ParsedInstruction) -> Result<InstructionLine, Refusal> {
-        let place = self.place(start(instruction));
-        let step = self.step(&place, instruction)?;
-        self.check(&place, &step)?;
-        Ok(InstructionLine {
-            number: place.line,
-            text: place.instruction,
-            step,
-        })
-    }
-
-    fn step(
+    fn instruction_line(
         &self,
-        place: &InstructionPosition,
+        instruction: &ParsedInstruction,
+    ) -> Result<InstructionLine, Refusal> {
+        let line = self.line(start(instruction));
+        let instruction = self.instruction(&line, instruction)?;
+        self.check(&line, &instruction)?;
+        Ok(InstructionLine { line, instruction })
+    }
+
+    fn instruction(
+        &self,
+        line: &SourceLine,
         instruction: &ParsedInstruction,
     ) -> Result<Instruction, Refusal> {
-        let refuse = |why: &str| Err(place.refuse(why));
+        let refuse = |why: &str| Err(line.refuse(why));
         Ok(match instruction {
             ParsedInstruction::Run(_) => return refuse("`RUN` runs a command"),
-            ParsedInstruction::Onbuild(_) => return refuse("`ONBUILD` is for builds by others"),
-            ParsedInstruction::Shell(_) => return refuse("`SHELL` changes how commands are run"),
-            ParsedInstruction::From(_) => return refuse("it is a second stage"),
+            ParsedInstruction::Onbuild(_) => return refuse("`ONBUILD` is not supported"),
+            ParsedInstruction::Shell(_) => return refuse("`SHELL` is not supported"),
+            ParsedInstruction::From(_) => return refuse("a second stage is not supported"),
             ParsedInstruction::Arg(it) => {
                 let arguments = self.arguments(&it.arguments.value);
                 let is_unset = |(name, default): &&(String, Option<String>)| {
@@ -251,9 +238,9 @@ impl DockerfileReader<'_> {
                     None => Instruction::Arg(arguments),
                 }
             }
-            ParsedInstruction::Env(it) => Instruction::Env(self.pairs(place, &it.arguments.value)?),
+            ParsedInstruction::Env(it) => Instruction::Env(self.pairs(line, &it.arguments.value)?),
             ParsedInstruction::Label(it) => {
-                Instruction::Label(self.pairs(place, &it.arguments.value)?)
+                Instruction::Label(self.pairs(line, &it.arguments.value)?)
             }
             ParsedInstruction::Expose(it) => Instruction::Expose(texts(&it.arguments)),
             ParsedInstruction::Workdir(it) => Instruction::Workdir(it.arguments.value.to_string()),
@@ -266,18 +253,18 @@ impl DockerfileReader<'_> {
                 JsonOrStringArray::Json(list) => texts(&list.value),
                 JsonOrStringArray::String(list) => texts(list),
             }),
-            ParsedInstruction::Cmd(it) => Instruction::Cmd(self.command(place, &it.arguments)?),
+            ParsedInstruction::Cmd(it) => Instruction::Cmd(self.command(line, &it.arguments)?),
             ParsedInstruction::Entrypoint(it) => {
-                Instruction::Entrypoint(self.command(place, &it.arguments)?)
+                Instruction::Entrypoint(self.command(line, &it.arguments)?)
             }
-            ParsedInstruction::Healthcheck(it) => Instruction::Health(self.health(place, it)?),
+            ParsedInstruction::Healthcheck(it) => Instruction::Health(self.health(line, it)?),
             ParsedInstruction::Copy(it) => {
-                Instruction::Copy(copy(place, false, &it.options, &it.src, &it.dest)?)
+                Instruction::Copy(copy(line, false, &it.options, &it.src, &it.dest)?)
             }
             ParsedInstruction::Add(it) => {
-                Instruction::Copy(copy(place, true, &it.options, &it.src, &it.dest)?)
+                Instruction::Copy(copy(line, true, &it.options, &it.src, &it.dest)?)
             }
-            _ => return refuse("it is an instruction of a later day"),
+            _ => return refuse("the instruction is not supported"),
         })
     }
 
@@ -289,54 +276,51 @@ impl DockerfileReader<'_> {
         split(text, self.escape).into_iter().map(named).collect()
     }
 
-    fn pairs(
-        &self,
-        place: &InstructionPosition,
-        text: &str,
-    ) -> Result<Vec<(String, String)>, Refusal> {
-        pairs(text, self.escape).map_err(|why| place.refuse(why))
+    fn pairs(&self, line: &SourceLine, text: &str) -> Result<Vec<(String, String)>, Refusal> {
+        pairs(text, self.escape).map_err(|why| line.refuse(why))
     }
 
     fn command(
         &self,
-        place: &InstructionPosition,
+        line: &SourceLine,
         command: &ParsedCommand,
     ) -> Result<ContainerCommand, Refusal> {
         match command {
             ParsedCommand::Exec(words) => Ok(ContainerCommand::Exec(texts(&words.value))),
-            ParsedCommand::Shell(line) => {
-                let line = joined(line.value, self.escape);
-                // Docker complains of a list of other things than texts.
-                if line.is_empty() || serde_json::from_str::<Vec<serde_json::Value>>(&line).is_ok()
+            ParsedCommand::Shell(words) => {
+                let command = joined(words.value, self.escape);
+                // Docker rejects a JSON list with items that are not strings.
+                if command.is_empty()
+                    || serde_json::from_str::<Vec<serde_json::Value>>(&command).is_ok()
                 {
-                    return Err(place.refuse("it is no command"));
+                    return Err(line.refuse("the command is not valid"));
                 }
-                Ok(ContainerCommand::Shell(line))
+                Ok(ContainerCommand::Shell(command))
             }
-            _ => Err(place.refuse("it is a command of a later day")),
+            _ => Err(line.refuse("this form of a command is not supported")),
         }
     }
 
     fn health(
         &self,
-        place: &InstructionPosition,
+        line: &SourceLine,
         health: &HealthcheckInstruction,
     ) -> Result<HealthCheck, Refusal> {
         let command = match &health.arguments {
-            HealthcheckArguments::Cmd { arguments, .. } => Some(self.command(place, arguments)?),
+            HealthcheckArguments::Cmd { arguments, .. } => Some(self.command(line, arguments)?),
             HealthcheckArguments::None { .. } => None,
-            _ => return Err(place.refuse("it is a check of a later day")),
+            _ => return Err(line.refuse("this form of `HEALTHCHECK` is not supported")),
         };
-        let options = flags(place, &health.options)?;
+        let options = flags(line, &health.options)?;
         let options = options
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        HealthCheck::new(command, options).map_err(|why| place.refuse(why))
+        HealthCheck::new(command, options).map_err(|why| line.refuse(why))
     }
 
-    /// That words can be expanded: what quotes leave open shows without any value.
-    fn check(&self, place: &InstructionPosition, step: &Instruction) -> Result<(), Refusal> {
-        let words: Vec<&String> = match step {
+    /// Checks quotes and braces of all words before any variable has a value.
+    fn check(&self, line: &SourceLine, instruction: &Instruction) -> Result<(), Refusal> {
+        let words: Vec<&String> = match instruction {
             Instruction::Arg(list) => list
                 .iter()
                 .flat_map(|(name, default)| [name].into_iter().chain(default))
@@ -359,22 +343,22 @@ impl DockerfileReader<'_> {
             _ => Vec::new(),
         };
         for word in words {
-            expand(word, self.escape, &|_| Some("x".into())).map_err(|why| place.refuse(why))?;
+            expand(word, self.escape, &|_| Some("x".into())).map_err(|why| line.refuse(why))?;
         }
         Ok(())
     }
 }
 
-/// Options by name, each at most once.
-fn flags(place: &InstructionPosition, flags: &[Flag]) -> Result<Vec<(String, String)>, Refusal> {
+/// Options by name. An option that occurs twice is refused.
+fn flags(line: &SourceLine, flags: &[Flag]) -> Result<Vec<(String, String)>, Refusal> {
     let mut found: Vec<(String, String)> = Vec::new();
     for flag in flags {
         let name = flag.name.value.to_string();
         let Some(value) = &flag.value else {
-            return Err(place.refuse(format!("`--{name}` needs BuildKit")));
+            return Err(line.refuse(format!("`--{name}` needs BuildKit")));
         };
         if found.iter().any(|(other, _)| *other == name) {
-            return Err(place.refuse(format!("`--{name}` stands twice")));
+            return Err(line.refuse(format!("`--{name}` occurs twice")));
         }
         found.push((name, value.value.to_string()));
     }
@@ -382,38 +366,38 @@ fn flags(place: &InstructionPosition, flags: &[Flag]) -> Result<Vec<(String, Str
 }
 
 fn copy(
-    place: &InstructionPosition,
-    adds: bool,
+    line: &SourceLine,
+    is_add: bool,
     options: &[Flag],
     sources: &[Source],
     destination: &UnescapedString,
 ) -> Result<CopyInstruction, Refusal> {
     let mut copy = CopyInstruction {
-        adds,
+        is_add,
         owner: None,
         sources: Vec::new(),
         destination: destination.value.to_string(),
     };
-    for (name, value) in flags(place, options)? {
+    for (name, value) in flags(line, options)? {
         match name.as_str() {
             "chown" => copy.owner = Some(value),
-            "from" => return Err(place.refuse("`--from` copies from another image")),
-            _ => return Err(place.refuse(format!("`--{name}` needs BuildKit"))),
+            "from" => return Err(line.refuse("`--from` copies from another image")),
+            _ => return Err(line.refuse(format!("`--{name}` needs BuildKit"))),
         }
     }
     for source in sources {
         match source {
-            Source::Path(path) if adds && is_address(&path.value) => {
-                return Err(place.refuse(DOWNLOADS));
+            Source::Path(path) if is_add && is_address(&path.value) => {
+                return Err(line.refuse(DOWNLOADS));
             }
             Source::Path(path) => copy.sources.push(path.value.to_string()),
-            _ => return Err(place.refuse("a here-document needs BuildKit")),
+            _ => return Err(line.refuse("a here-document needs BuildKit")),
         }
     }
     Ok(copy)
 }
 
-/// Where an instruction's keyword stands.
+/// Offset of an instruction's keyword.
 fn start(instruction: &ParsedInstruction) -> usize {
     let keyword = match instruction {
         ParsedInstruction::Add(it) => &it.add,
@@ -443,8 +427,8 @@ fn texts(words: &[UnescapedString]) -> Vec<String> {
     words.iter().map(|word| word.value.to_string()).collect()
 }
 
-/// One line of several: what an escape at the end of a line continues, without the comments and
-/// empty lines between.
+/// Joins lines that are continued by an escape at their end. Comments and empty lines between
+/// them are removed.
 fn joined(text: &str, escape: char) -> String {
     let mut joined = String::new();
     for line in text.lines() {

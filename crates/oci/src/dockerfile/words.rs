@@ -1,34 +1,19 @@
-//! Words of a Dockerfile: where they end, what quotes and escapes mean, and what variables are.
+//! Words of a Dockerfile: quotes, escapes and variables.
 //!
-//! Docker goes through them twice. Splitting an `ENV` or `LABEL` into words keeps quotes and
-//! escapes ([`split`]); expanding a word takes them out ([`expand`]).
+//! Docker reads them twice. [`split`] splits an `ENV` or `LABEL` into words and keeps quotes and
+//! escapes; [`expand`] replaces variables and removes quotes and escapes.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// How deep `${a:-${b:-…}}` may go. Nobody writes three; a text that goes on and on must not end
-/// this program.
+/// Levels of `${a:-${b:-…}}`. A limit, so that a malicious text cannot overflow the stack.
 const DEEPEST: usize = 50;
 
-/// Gives a variable's value.
+/// Returns a variable's value.
 pub(super) type VariableLookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// A word with its variables' values, without quotes and escapes.
+/// Replaces variables with their values, and removes quotes and escapes.
 pub(super) fn expand(word: &str, escape: char, lookup: &VariableLookup) -> Result<String, String> {
-    Ok(expanded(word, escape, lookup)?.whole)
-}
-
-/// The same, but what stands apart outside of quotes becomes words, and a variable's value may be
-/// several: `EXPOSE $PORTS`.
-pub(super) fn expand_all(
-    word: &str,
-    escape: char,
-    lookup: &VariableLookup,
-) -> Result<Vec<String>, String> {
-    Ok(expanded(word, escape, lookup)?.words())
-}
-
-fn expanded(word: &str, escape: char, lookup: &VariableLookup) -> Result<ExpandedWord, String> {
     let mut lexer = WordLexer {
         rest: word.chars().peekable(),
         escape,
@@ -36,45 +21,6 @@ fn expanded(word: &str, escape: char, lookup: &VariableLookup) -> Result<Expande
         depth: 0,
     };
     lexer.until(None)
-}
-
-/// What has been expanded: as one text, and as words.
-#[derive(Default)]
-struct ExpandedWord {
-    whole: String,
-    ended: Vec<String>,
-    word: String,
-}
-
-impl ExpandedWord {
-    /// Takes a character that is part of a word whatever it is.
-    fn keep(&mut self, character: char) {
-        self.whole.push(character);
-        self.word.push(character);
-    }
-
-    /// Takes text that nothing quotes.
-    fn split(&mut self, text: &str) {
-        for character in text.chars() {
-            if character.is_whitespace() {
-                self.whole.push(character);
-                self.end_word();
-            } else {
-                self.keep(character);
-            }
-        }
-    }
-
-    fn end_word(&mut self) {
-        if !self.word.is_empty() {
-            self.ended.push(std::mem::take(&mut self.word));
-        }
-    }
-
-    fn words(mut self) -> Vec<String> {
-        self.end_word();
-        self.ended
-    }
 }
 
 struct WordLexer<'a> {
@@ -85,23 +31,20 @@ struct WordLexer<'a> {
 }
 
 impl WordLexer<'_> {
-    /// Everything up to this character, which is taken too.
-    fn until(&mut self, stop: Option<char>) -> Result<ExpandedWord, String> {
-        let mut text = ExpandedWord::default();
+    /// Expands the text before `stop`, and consumes `stop`.
+    fn until(&mut self, stop: Option<char>) -> Result<String, String> {
+        let mut text = String::new();
         while let Some(character) = self.rest.next() {
             match character {
                 _ if Some(character) == stop => return Ok(text),
                 '\'' => self.single_quoted(&mut text)?,
                 '"' => self.double_quoted(&mut text)?,
-                '$' => {
-                    let value = self.variable()?;
-                    text.split(&value);
-                }
+                '$' => text.push_str(&self.variable()?),
                 _ if character == self.escape => match self.rest.next() {
-                    Some(escaped) => text.keep(escaped),
+                    Some(escaped) => text.push(escaped),
                     None => break,
                 },
-                _ => text.split(character.encode_utf8(&mut [0; 4])),
+                _ => text.push(character),
             }
         }
         match stop {
@@ -110,42 +53,39 @@ impl WordLexer<'_> {
         }
     }
 
-    fn single_quoted(&mut self, text: &mut ExpandedWord) -> Result<(), String> {
+    fn single_quoted(&mut self, text: &mut String) -> Result<(), String> {
         loop {
             match self.rest.next() {
                 Some('\'') => return Ok(()),
-                Some(character) => text.keep(character),
+                Some(character) => text.push(character),
                 None => return Err("a `'` is missing".into()),
             }
         }
     }
 
-    fn double_quoted(&mut self, text: &mut ExpandedWord) -> Result<(), String> {
+    fn double_quoted(&mut self, text: &mut String) -> Result<(), String> {
         loop {
             match self.rest.next() {
                 Some('"') => return Ok(()),
-                Some('$') => {
-                    let value = self.variable()?;
-                    value.chars().for_each(|character| text.keep(character));
-                }
+                Some('$') => text.push_str(&self.variable()?),
                 Some(character) if character == self.escape => {
                     let escapable = |next: &char| ['"', '$', self.escape].contains(next);
                     match self.rest.peek().copied() {
                         Some(next) if escapable(&next) => {
                             self.rest.next();
-                            text.keep(next);
+                            text.push(next);
                         }
-                        Some(_) => text.keep(character),
+                        Some(_) => text.push(character),
                         None => {}
                     }
                 }
-                Some(character) => text.keep(character),
+                Some(character) => text.push(character),
                 None => return Err("a `\"` is missing".into()),
             }
         }
     }
 
-    /// What stands after a `$`.
+    /// The value of a variable, after its `$`.
     fn variable(&mut self) -> Result<String, String> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
@@ -159,33 +99,33 @@ impl WordLexer<'_> {
             .peek()
             .is_some_and(|next| ['{', '}', ':'].contains(next))
         {
-            return Err("a `${` without a name".into());
+            return Err("`${` has no variable name".into());
         }
         let name = self.name();
         match self.rest.next() {
             Some('}') => Ok((self.lookup)(&name).unwrap_or_default()),
-            Some(':') => self.otherwise(&name),
+            Some(':') => self.modified(&name),
             None => Err("a `}` is missing".into()),
             Some(other) => Err(format!(
-                "`{}` in `${{{name}…}}` is only known to BuildKit",
+                "only BuildKit supports `{}` in `${{{name}…}}`",
                 other.escape_debug()
             )),
         }
     }
 
-    /// What stands after `${name:`.
-    fn otherwise(&mut self, name: &str) -> Result<String, String> {
+    /// The value of a variable with a modifier, after `${name:`.
+    fn modified(&mut self, name: &str) -> Result<String, String> {
         let modifier = self.rest.next();
         if self.depth == DEEPEST {
-            return Err("variables stand too deep in one another".into());
+            return Err("variables are nested too deeply".into());
         }
         let kind = match modifier {
             Some(kind @ ('-' | '+' | '?')) => kind,
-            Some(_) => return Err(format!("after `${{{name}:` no `-`, `+` or `?` follows")),
+            Some(_) => return Err(format!("`${{{name}:` needs `-`, `+` or `?`")),
             None => return Err("a `}` is missing".into()),
         };
         self.depth += 1;
-        let word = self.until(Some('}'))?.whole;
+        let word = self.until(Some('}'))?;
         self.depth -= 1;
         let value = (self.lookup)(name).filter(|value| !value.is_empty());
         match (kind, value) {
@@ -197,7 +137,7 @@ impl WordLexer<'_> {
         }
     }
 
-    /// A variable's name: a number, one of the shell's own, or a word.
+    /// A variable's name: a number, a special character of the shell, or a word.
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.rest.peek() {
@@ -218,7 +158,7 @@ impl WordLexer<'_> {
     }
 }
 
-/// Words between spaces that are neither quoted nor escaped. Quotes and escapes stay.
+/// Splits at spaces that are not quoted or escaped. Quotes and escapes are kept.
 pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -226,7 +166,7 @@ pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
         if character == escape && quote != Some('\'') {
-            // One at the very end escapes nothing and is dropped.
+            // Docker drops an escape at the end of the text.
             if let Some(escaped) = rest.next() {
                 word.extend([character, escaped]);
             }
@@ -251,12 +191,12 @@ pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     words
 }
 
-/// What `ENV` and `LABEL` name: `a=b c=d`, or of old `a b`, where the value is the rest of the
-/// line.
+/// Names and values of `ENV` and `LABEL`: `a=b c=d`, or the legacy form `a b`, in which the value
+/// is the rest of the line.
 pub(super) fn pairs(text: &str, escape: char) -> Result<Vec<(String, String)>, String> {
     let words = split(text, escape);
     let Some(first) = words.first() else {
-        return Err("it names nothing".into());
+        return Err("it has no name".into());
     };
     if !first.contains('=') {
         let text = text.trim();
@@ -268,7 +208,7 @@ pub(super) fn pairs(text: &str, escape: char) -> Result<Vec<(String, String)>, S
     let pair = |word: String| match word.split_once('=') {
         Some(("", _)) => Err(format!("`{word}` has no name")),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => Err(format!("`{word}` is no `name=value`")),
+        None => Err(format!("`{word}` is not `name=value`")),
     };
     words.into_iter().map(pair).collect()
 }
