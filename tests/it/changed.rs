@@ -205,7 +205,7 @@ fn a_revision_without_a_project_makes_everything_new() {
         .succeeds();
     assert_eq!(run.json(), json!(["eu", "us"]));
     assert!(
-        run.stderr.contains("no valid project at `HEAD`"),
+        run.stderr.contains("`HEAD` has no valid project"),
         "{}",
         run.stderr
     );

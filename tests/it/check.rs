@@ -141,7 +141,7 @@ fn what_cannot_be_read_or_composed_is_found_too() {
         "the rest is found too: {}",
         run.stdout
     );
-    assert!(run.stderr.contains("not looked at"), "{}", run.stderr);
+    assert!(run.stderr.contains("not checked"), "{}", run.stderr);
 }
 
 #[test]

@@ -300,7 +300,7 @@ fn what_cannot_be_merged_is_named() {
     };
     let unknown = run("apps/stores/us/page.tsx");
     assert!(
-        unknown.contains("is no override") && unknown.contains(&us("page.tsx")),
+        unknown.contains("is not an override") && unknown.contains(&us("page.tsx")),
         "{unknown}"
     );
     let nothing = project

@@ -74,11 +74,7 @@ fn what_is_no_file_is_named() {
     let name = std::ffi::OsStr::from_bytes(b"not-\xff-text.ts");
     std::fs::write(project.path(NEXT).join(name), "").unwrap();
     let run = compose(&project).fails_with(2);
-    assert!(
-        run.stderr.contains("pipe` is neither a file"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("pipe` is not a file"), "{}", run.stderr);
     assert!(run.stderr.contains("is not valid UTF-8"), "{}", run.stderr);
     assert!(!project.exists(".out/us"));
 }
@@ -92,7 +88,7 @@ fn store_ids_cannot_lead_out_of_their_folder() {
         let project = Project::shop().config(&config.to_string());
         let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
         assert!(
-            run.stderr.contains("is no valid store id"),
+            run.stderr.contains("is not a valid store id"),
             "{id}: {}",
             run.stderr
         );

@@ -80,7 +80,7 @@ pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Resu
     } else {
         0o666
     };
-    match (entry.kind(), entry.body()) {
+    match (entry.kind(), entry.content()) {
         (FileKind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
             .and_then(|()| path.symlink_metadata())
             .map_err(failed()),
