@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use alokai::config::Project;
 use alokai::event::Stage;
-use alokai::plan::{Builder, Filter, Plan, Request, Script, Selection, Surroundings};
+use alokai::plan::{BuilderChoice, Filter, HostEnvironment, Plan, Request, Script, Selection};
 
 /// Files of the one app.
 const FILES: usize = 10_000;
@@ -47,12 +47,12 @@ fn main() {
             allow_dirty: false,
             registry: None,
             console: None,
-            builder: Builder::Auto,
+            builder: BuilderChoice::Auto,
             local: false,
             attest: false,
             concurrency: None,
             script: Script::default(),
-            surroundings: Surroundings::default(),
+            surroundings: HostEnvironment::default(),
         };
         let started = Instant::now();
         let plan = Plan::make(&project, &request).expect("a plan");

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::cache::Change;
+use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
 
 /// The stages of `deploy`, in order.
@@ -154,7 +154,7 @@ pub enum Miss {
     /// It sees something else than when it was last built.
     Changed {
         /// What.
-        changes: Vec<Change>,
+        changes: Vec<InputChange>,
     },
 }
 
@@ -276,16 +276,16 @@ const BACKLOG: usize = 1024;
 /// The sending end: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Events {
-    sender: UnboundedSender<Sent>,
+    sender: UnboundedSender<SentEvent>,
     room: Arc<Semaphore>,
-    outside: Arc<Mutex<Outside>>,
+    outside: Arc<Mutex<WaitingTime>>,
 }
 
-type Sent = (Event, Option<OwnedSemaphorePermit>);
+type SentEvent = (Event, Option<OwnedSemaphorePermit>);
 
 /// The receiving end.
 #[derive(Debug)]
-pub struct Received(UnboundedReceiver<Sent>);
+pub struct Received(UnboundedReceiver<SentEvent>);
 
 impl Iterator for Received {
     type Item = Event;
@@ -332,13 +332,13 @@ impl Events {
     /// Marks time as waiting for something outside this program (a script, the engine, the
     /// network, another run) until the guard is dropped. Overlapping spans count once.
     pub fn outside(&self) -> OutsideGuard {
-        OutsideGuard(Doing::begin(&self.outside, Kind::Waiting))
+        OutsideGuard(ActivityGuard::begin(&self.outside, Activity::Waiting))
     }
 
     /// Marks work of this program that may run while something else is waited for: packing,
     /// unpacking, hashing. Until the guard is dropped no time counts as waiting.
     pub fn working(&self) -> WorkingGuard {
-        WorkingGuard(Doing::begin(&self.outside, Kind::Working))
+        WorkingGuard(ActivityGuard::begin(&self.outside, Activity::Working))
     }
 
     /// Wall time so far in which this program did nothing but wait for others.
@@ -417,7 +417,7 @@ impl Span {
 
 /// Wall time in which something outside is waited for, and nothing is done meanwhile.
 #[derive(Debug, Default)]
-struct Outside {
+struct WaitingTime {
     waiting: usize,
     working: usize,
     /// Since when the time counts; none while it does not.
@@ -425,7 +425,7 @@ struct Outside {
     total: Duration,
 }
 
-impl Outside {
+impl WaitingTime {
     fn change(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
         if let Some(since) = self.since.take() {
             self.total += now.saturating_duration_since(since);
@@ -434,28 +434,28 @@ impl Outside {
         self.since = (self.waiting > 0 && self.working == 0).then_some(now);
     }
 
-    fn count(&mut self, kind: Kind) -> &mut usize {
+    fn count(&mut self, kind: Activity) -> &mut usize {
         match kind {
-            Kind::Waiting => &mut self.waiting,
-            Kind::Working => &mut self.working,
+            Activity::Waiting => &mut self.waiting,
+            Activity::Working => &mut self.working,
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Activity {
     Waiting,
     Working,
 }
 
 #[derive(Debug)]
-struct Doing {
-    outside: Arc<Mutex<Outside>>,
-    kind: Kind,
+struct ActivityGuard {
+    outside: Arc<Mutex<WaitingTime>>,
+    kind: Activity,
 }
 
-impl Doing {
-    fn begin(outside: &Arc<Mutex<Outside>>, kind: Kind) -> Self {
+impl ActivityGuard {
+    fn begin(outside: &Arc<Mutex<WaitingTime>>, kind: Activity) -> Self {
         let doing = Self {
             outside: Arc::clone(outside),
             kind,
@@ -474,7 +474,7 @@ impl Doing {
     }
 }
 
-impl Drop for Doing {
+impl Drop for ActivityGuard {
     fn drop(&mut self) {
         self.change(|count| count - 1);
     }
@@ -482,11 +482,11 @@ impl Drop for Doing {
 
 /// While it lives, something outside is waited for.
 #[derive(Debug)]
-pub struct OutsideGuard(#[expect(dead_code, reason = "it is there to be dropped")] Doing);
+pub struct OutsideGuard(#[expect(dead_code, reason = "it is there to be dropped")] ActivityGuard);
 
 /// While it lives, this program works, whatever else is waited for.
 #[derive(Debug)]
-pub struct WorkingGuard(#[expect(dead_code, reason = "it is there to be dropped")] Doing);
+pub struct WorkingGuard(#[expect(dead_code, reason = "it is there to be dropped")] ActivityGuard);
 
 /// Seconds, to the millisecond: more digits are noise in a log.
 pub fn seconds(time: Duration) -> f64 {
@@ -513,30 +513,30 @@ pub fn bytes(size: u64) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Kind, Outside};
+    use super::{Activity, WaitingTime};
 
     #[test]
     fn time_counts_as_waiting_only_while_nothing_is_done() {
         let start = Instant::now();
-        let mut outside = Outside::default();
-        let mut at = |second: u64, kind: Kind, more: bool| {
+        let mut outside = WaitingTime::default();
+        let mut at = |second: u64, kind: Activity, more: bool| {
             outside.change(start + Duration::from_secs(second), |outside| {
                 let count = outside.count(kind);
                 *count = if more { *count + 1 } else { *count - 1 };
             });
             outside.total.as_secs()
         };
-        assert_eq!(at(1, Kind::Waiting, true), 0);
-        assert_eq!(at(3, Kind::Waiting, true), 2, "a span goes on");
-        assert_eq!(at(4, Kind::Working, true), 3);
-        assert_eq!(at(10, Kind::Working, true), 3, "work is no waiting");
-        assert_eq!(at(20, Kind::Working, false), 3);
-        assert_eq!(at(30, Kind::Waiting, false), 3);
-        assert_eq!(at(31, Kind::Working, false), 3);
-        assert_eq!(at(33, Kind::Waiting, false), 5, "the last span ends");
-        assert_eq!(at(40, Kind::Working, true), 5);
-        assert_eq!(at(41, Kind::Waiting, true), 5, "it works already");
-        assert_eq!(at(45, Kind::Working, false), 5);
-        assert_eq!(at(46, Kind::Waiting, false), 6);
+        assert_eq!(at(1, Activity::Waiting, true), 0);
+        assert_eq!(at(3, Activity::Waiting, true), 2, "a span goes on");
+        assert_eq!(at(4, Activity::Working, true), 3);
+        assert_eq!(at(10, Activity::Working, true), 3, "work is no waiting");
+        assert_eq!(at(20, Activity::Working, false), 3);
+        assert_eq!(at(30, Activity::Waiting, false), 3);
+        assert_eq!(at(31, Activity::Working, false), 3);
+        assert_eq!(at(33, Activity::Waiting, false), 5, "the last span ends");
+        assert_eq!(at(40, Activity::Working, true), 5);
+        assert_eq!(at(41, Activity::Waiting, true), 5, "it works already");
+        assert_eq!(at(45, Activity::Working, false), 5);
+        assert_eq!(at(46, Activity::Waiting, false), 6);
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use git2::Oid;
 
-use virtual_path::{MOST_LINKS, Step};
+use virtual_path::{MOST_LINKS, PathNode};
 
 use crate::disk::Stamp;
 
@@ -41,12 +41,12 @@ pub trait FileTree: Send + Sync {
     fn resolve(&self, path: &Path, visit_link: &mut dyn FnMut(&Path)) -> Result<PathBuf> {
         virtual_path::resolve(path, MOST_LINKS, |path| {
             Ok(match self.kind(path)? {
-                PathKind::Folder => Step::Folder,
+                PathKind::Folder => PathNode::Folder,
                 PathKind::Link => {
                     visit_link(path);
-                    Step::Link(self.target(path)?)
+                    PathNode::Link(self.target(path)?)
                 }
-                PathKind::File(_) | PathKind::Special => Step::Other,
+                PathKind::File(_) | PathKind::Special => PathNode::Other,
             })
         })
     }

@@ -29,7 +29,7 @@ const PADDING: u64 = 1 << 16;
 
 /// What was packed.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub struct PackedArchive {
     /// SHA-256 of the archive.
     pub digest: String,
     /// Bytes of the archive.
@@ -46,8 +46,8 @@ pub fn pack(
     paths: &BTreeSet<String>,
     log: &Path,
     to: File,
-) -> Result<Packed, Error> {
-    let written = Counted {
+) -> Result<PackedArchive, Error> {
+    let written = HashedStream {
         inner: BufWriter::new(to),
         digest: Sha256::default(),
         length: 0,
@@ -109,7 +109,7 @@ pub fn pack(
         .inner
         .into_inner()
         .map_err(|error| failed(folder)(error.into_error()))?;
-    Ok(Packed {
+    Ok(PackedArchive {
         digest: digest.end(),
         length,
         bytes,
@@ -174,7 +174,7 @@ fn file(
         output.file(path, mode, size);
         output
     });
-    let mut reader = Digested {
+    let mut reader = ContentReader {
         inner: file.take(size),
         output,
         read: 0,
@@ -190,13 +190,13 @@ fn file(
     Ok(size)
 }
 
-struct Digested<'a, R> {
+struct ContentReader<'a, R> {
     inner: R,
     output: Option<&'a mut OutputHasher>,
     read: u64,
 }
 
-impl<R: Read> Read for Digested<'_, R> {
+impl<R: Read> Read for ContentReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.read += length as u64;
@@ -208,13 +208,13 @@ impl<R: Read> Read for Digested<'_, R> {
 }
 
 /// Digests and counts what passes.
-struct Counted<W> {
+struct HashedStream<W> {
     inner: W,
     digest: Sha256,
     length: u64,
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for HashedStream<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(bytes)?;
         self.digest.update(&bytes[..length]);
@@ -227,7 +227,7 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for HashedStream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.digest.update(&buffer[..length]);
@@ -257,17 +257,21 @@ fn leads_inside(path: &str, target: &str) -> bool {
 
 /// Unpacks an archive into an empty folder: the log, and below `files` the rest, whose paths it
 /// returns. `expected` is what the archive must have.
-pub fn unpack(archive: File, expected: &Expected, into: &Path) -> Result<BTreeSet<String>, Error> {
+pub fn unpack(
+    archive: File,
+    expected: &ExpectedArchive,
+    into: &Path,
+) -> Result<BTreeSet<String>, Error> {
     read(archive, expected, Some(into))
 }
 
 /// Whether an archive could be unpacked, as far as it is the archive's own fault.
-pub fn check(archive: File, expected: &Expected) -> Result<(), Error> {
+pub fn check(archive: File, expected: &ExpectedArchive) -> Result<(), Error> {
     read(archive, expected, None).map(drop)
 }
 
 /// What an entry says of its archive.
-pub struct Expected<'a> {
+pub struct ExpectedArchive<'a> {
     /// SHA-256 of the archive.
     pub digest: &'a str,
     /// Bytes of what is in it.
@@ -278,19 +282,19 @@ pub struct Expected<'a> {
 
 fn read(
     archive: File,
-    expected: &Expected,
+    expected: &ExpectedArchive,
     into: Option<&Path>,
 ) -> Result<BTreeSet<String>, Error> {
     let damaged = |reason: String| Error::Damaged { reason };
     let unreadable = |error: io::Error| damaged(error.to_string());
-    let counted = Counted {
+    let counted = HashedStream {
         inner: archive,
         digest: Sha256::default(),
         length: 0,
     };
     let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 16, counted))
         .map_err(unreadable)?;
-    let mut unpacking = Unpacking {
+    let mut unpacking = ArchiveReader {
         into,
         left: expected.bytes,
         paths: BTreeSet::new(),
@@ -323,7 +327,7 @@ fn read(
     Ok(unpacking.paths)
 }
 
-struct Unpacking<'a> {
+struct ArchiveReader<'a> {
     /// Where; nowhere if it is only looked at.
     into: Option<&'a Path>,
     /// Bytes that may still come.
@@ -337,7 +341,7 @@ struct Unpacking<'a> {
     output: OutputHasher,
 }
 
-impl Unpacking<'_> {
+impl ArchiveReader<'_> {
     fn member(&mut self, member: &mut tar::Entry<impl Read>) -> Result<(), Error> {
         let damaged = |reason: String| Error::Damaged { reason };
         let name = member.path_bytes().into_owned();
@@ -454,13 +458,13 @@ mod tests {
 
     use tar::EntryType::{self, Block, Directory, Link, Regular, Symlink};
 
-    use super::{Expected, OutputHasher, Sha256, check, leads_inside, unpack};
+    use super::{ExpectedArchive, OutputHasher, Sha256, check, leads_inside, unpack};
 
     /// A path, what lies there, and where it leads if it is a link.
-    type Member = (&'static str, EntryType, &'static str);
+    type TestMember = (&'static str, EntryType, &'static str);
 
     /// An archive with these members, of which some are such as no honest writer makes.
-    fn archive(members: &[Member]) -> Vec<u8> {
+    fn archive(members: &[TestMember]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, kind, target) in members {
             let mut header = super::header(*kind, 0o644, 0);
@@ -483,7 +487,7 @@ mod tests {
             ("files/a/link", Symlink, "../c"),
             ("files/c", Regular, ""),
         ];
-        let cases: &[(&str, &[Member])] = &[
+        let cases: &[(&str, &[TestMember])] = &[
             ("", &inside),
             ("no path inside", &[("files/../outside", Regular, "")]),
             ("no path inside", &[("files//outside", Regular, "")]),
@@ -535,7 +539,7 @@ mod tests {
                     _ => output.file(path, 0o644, 0),
                 }
             }
-            let expected = Expected {
+            let expected = ExpectedArchive {
                 digest: &digest,
                 bytes: 0,
                 output: output.end(),

@@ -4,9 +4,10 @@
 
 use std::io::Read;
 
-use aws_lc_rs::{constant_time, hmac};
+use ring::hmac;
+use subtle::ConstantTimeEq;
 
-use super::{Entry, Error, Key, archive, is_digest};
+use super::{CachedResult, Error, Key, archive, is_digest};
 
 /// What a skippable frame of zstd begins with, as it lies in the file.
 const FRAME: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
@@ -28,7 +29,7 @@ pub fn signature(secret: &str, team: &str, key: Key, length: u64) -> hmac::Conte
 }
 
 /// The entry as a frame that readers of zstd skip.
-pub fn front(entry: &Entry) -> Result<Vec<u8>, Error> {
+pub fn front(entry: &CachedResult) -> Result<Vec<u8>, Error> {
     let failed = |error: serde_json::Error| Error::Unfit {
         reason: error.to_string(),
     };
@@ -49,7 +50,7 @@ fn damaged(reason: &str) -> Error {
 }
 
 /// The entry in front of an archive and where it ends, once all of it is there.
-pub fn in_front(body: &[u8]) -> Result<Option<(Entry, usize)>, Error> {
+pub fn in_front(body: &[u8]) -> Result<Option<(CachedResult, usize)>, Error> {
     let Some((front, rest)) = body.split_first_chunk::<8>() else {
         return Ok(None);
     };
@@ -64,7 +65,7 @@ pub fn in_front(body: &[u8]) -> Result<Option<(Entry, usize)>, Error> {
     let Some(text) = rest.get(..length) else {
         return Ok(None);
     };
-    let entry: Entry = serde_json::from_slice(text).map_err(|_| not_ours())?;
+    let entry: CachedResult = serde_json::from_slice(text).map_err(|_| not_ours())?;
     if !is_digest(&entry.blob) {
         return Err(not_ours());
     }
@@ -76,7 +77,7 @@ pub fn in_front(body: &[u8]) -> Result<Option<(Entry, usize)>, Error> {
 /// out that a build needs.
 pub fn check(
     archive: &tempfile::NamedTempFile,
-    entry: &Entry,
+    entry: &CachedResult,
     signature: Option<(hmac::Context, Vec<u8>)>,
 ) -> Result<(), Error> {
     let failed = || Error::at("read", archive.path());
@@ -90,8 +91,9 @@ pub fn check(
             }
             signature.update(&buffer[..read]);
         }
-        constant_time::verify_slices_are_equal(signature.sign().as_ref(), &tag)
-            .map_err(|_| damaged("its signature is missing or wrong"))?;
+        if !bool::from(signature.sign().as_ref().ct_eq(&tag)) {
+            return Err(damaged("its signature is missing or wrong"));
+        }
     }
     let file = archive.reopen().map_err(failed())?;
     archive::check(file, &entry.expected())

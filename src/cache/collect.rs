@@ -5,21 +5,21 @@ use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Cache, Entry, Error, read};
+use super::{Cache, CachedResult, Error, read};
 
 /// How long a file that is being written may lie around before it counts as left behind.
 const UNDER_WAY: Duration = Duration::from_hours(24);
 
 /// How large and how old the cache may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct CacheLimits {
     /// Bytes of all archives.
     pub bytes: u64,
     /// Time since an entry was used.
     pub age: Duration,
 }
 
-impl Default for Limits {
+impl Default for CacheLimits {
     fn default() -> Self {
         Self {
             bytes: 10_000_000_000,
@@ -30,7 +30,7 @@ impl Default for Limits {
 
 /// What is in the cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct CacheStatistics {
     /// Entries.
     pub entries: usize,
     /// Archives; equal results share one.
@@ -45,7 +45,7 @@ pub struct Statistics {
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Collected {
+pub struct CollectedResults {
     /// Entries.
     pub entries: usize,
     /// Bytes of archives.
@@ -53,14 +53,14 @@ pub struct Collected {
 }
 
 /// Entries with the time of their last use, and paths of entries that cannot be read.
-type Entries = (Vec<(SystemTime, Entry)>, Vec<PathBuf>);
+type CacheEntries = (Vec<(SystemTime, CachedResult)>, Vec<PathBuf>);
 
 impl Cache {
     /// Removes entries that were not used for too long, then the least recently used ones until
     /// the rest fits, then archives that no entry names.
-    pub fn collect(&self, limits: Limits) -> Result<Collected, Error> {
+    pub fn collect(&self, limits: CacheLimits) -> Result<CollectedResults, Error> {
         let now = SystemTime::now();
-        let mut collected = Collected::default();
+        let mut collected = CollectedResults::default();
         let (mut kept, broken) = self.entries()?;
         broken.iter().try_for_each(|path| remove(path))?;
         // Most recently used first.
@@ -103,7 +103,7 @@ impl Cache {
     }
 
     /// What is there. Nothing is written.
-    pub fn statistics(&self) -> Result<Statistics, Error> {
+    pub fn statistics(&self) -> Result<CacheStatistics, Error> {
         let (mut entries, _) = self.entries()?;
         // A list of reads is no result.
         entries.retain(|(_, entry)| entry.reads.is_empty());
@@ -111,7 +111,7 @@ impl Cache {
         for (_, entry) in &entries {
             blobs.insert(&entry.blob, (entry.length, entry.bytes));
         }
-        Ok(Statistics {
+        Ok(CacheStatistics {
             entries: entries.len(),
             blobs: blobs.len(),
             bytes: blobs.values().map(|(length, _)| length).sum(),
@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// Removes everything; says what was there.
-    pub fn clear(&self) -> Result<Statistics, Error> {
+    pub fn clear(&self) -> Result<CacheStatistics, Error> {
         let statistics = self.statistics()?;
         match std::fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -132,11 +132,11 @@ impl Cache {
     }
 
     /// Every entry that can be read, with the time of its last use, and the paths of the others.
-    fn entries(&self) -> Result<Entries, Error> {
+    fn entries(&self) -> Result<CacheEntries, Error> {
         let (mut entries, mut broken) = (Vec::new(), Vec::new());
         for file in files(&self.folder.join("entries"))? {
             let used = file.metadata().and_then(|metadata| metadata.modified());
-            match (read::<Entry>(&file.path()), used) {
+            match (read::<CachedResult>(&file.path()), used) {
                 (Some(entry), Ok(used)) if self.entry_path(entry.key) == file.path() => {
                     entries.push((used, entry));
                 }

@@ -9,7 +9,7 @@ use super::key::{Key, OutputDigest};
 
 /// Everything that a task can see, to say what has changed since another time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inputs {
+pub struct InputRecord {
     /// What is run.
     pub command: String,
     /// Files by path: relative to the unit, or to the project with `//` in front.
@@ -37,7 +37,7 @@ pub struct FileInput {
 /// What is different from another time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
-pub enum Change {
+pub enum InputChange {
     /// The command itself.
     Command,
     /// A file.
@@ -48,14 +48,14 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         layer: Option<String>,
         /// How.
-        how: How,
+        how: InputChangeKind,
     },
     /// A variable; its values are never shown.
     Variable {
         /// Its name.
         name: String,
         /// How.
-        how: How,
+        how: InputChangeKind,
     },
     /// An installed package.
     Dependency {
@@ -80,14 +80,14 @@ pub enum Change {
         /// App or package.
         name: String,
         /// How.
-        how: How,
+        how: InputChangeKind,
     },
 }
 
 /// How something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum InputChangeKind {
     /// It was not there before.
     Added,
     /// It is not there any more.
@@ -96,36 +96,36 @@ pub enum How {
     Changed,
 }
 
-impl Inputs {
+impl InputRecord {
     /// What is other than it was `before`. Layers count for nothing: the same content from
     /// another layer is the same.
-    pub fn changes(&self, before: &Self) -> Vec<Change> {
+    pub fn changes(&self, before: &Self) -> Vec<InputChange> {
         let mut changes = Vec::new();
         if self.command != before.command {
-            changes.push(Change::Command);
+            changes.push(InputChange::Command);
         }
         let same = |a: &FileInput, b: &FileInput| a.id == b.id;
         changes.extend(
             differing(&self.files, &before.files, same).map(|(path, how)| {
                 let file = self.files.get(path).or_else(|| before.files.get(path));
                 let (path, layer) = (path.clone(), file.and_then(|file| file.layer.clone()));
-                Change::File { path, layer, how }
+                InputChange::File { path, layer, how }
             }),
         );
         let variables = differing(&self.variables, &before.variables, Key::eq);
-        changes.extend(variables.map(|(name, how)| Change::Variable {
+        changes.extend(variables.map(|(name, how)| InputChange::Variable {
             name: name.clone(),
             how,
         }));
         changes.extend(self.changed_dependencies(before));
         let tools = differing(&self.tools, &before.tools, String::eq);
-        changes.extend(tools.map(|(name, _)| Change::Tool {
+        changes.extend(tools.map(|(name, _)| InputChange::Tool {
             name: name.clone(),
             from: before.tools.get(name).cloned(),
             to: self.tools.get(name).cloned(),
         }));
         let upstream = differing(&self.upstream, &before.upstream, OutputDigest::eq);
-        changes.extend(upstream.map(|(name, how)| Change::Upstream {
+        changes.extend(upstream.map(|(name, how)| InputChange::Upstream {
             name: name.clone(),
             how,
         }));
@@ -133,7 +133,7 @@ impl Inputs {
     }
 
     /// By name: one version that went and another that came are one change.
-    fn changed_dependencies(&self, before: &Self) -> Vec<Change> {
+    fn changed_dependencies(&self, before: &Self) -> Vec<InputChange> {
         let mut names = BTreeMap::<&str, (Vec<String>, Vec<String>)>::new();
         for (identity, how) in differing(&self.dependencies, &before.dependencies, String::eq) {
             // A scope begins with the same sign.
@@ -146,10 +146,10 @@ impl Inputs {
                 None => (identity.as_str(), ""),
             };
             let (from, to) = names.entry(name).or_default();
-            if how != How::Added {
+            if how != InputChangeKind::Added {
                 from.push(version.to_owned());
             }
-            if how != How::Removed {
+            if how != InputChangeKind::Removed {
                 to.push(version.to_owned());
             }
         }
@@ -157,7 +157,7 @@ impl Inputs {
         if names.values().any(|(from, to)| from != to) {
             names.retain(|_, (from, to)| from != to);
         }
-        let change = |(name, (from, to)): (&str, _)| Change::Dependency {
+        let change = |(name, (from, to)): (&str, _)| InputChange::Dependency {
             name: name.to_owned(),
             from,
             to,
@@ -171,7 +171,7 @@ fn differing<'a, V>(
     now: &'a BTreeMap<String, V>,
     before: &'a BTreeMap<String, V>,
     same: impl Fn(&V, &V) -> bool,
-) -> impl Iterator<Item = (&'a String, How)> {
+) -> impl Iterator<Item = (&'a String, InputChangeKind)> {
     let (changed, added): (Vec<_>, Vec<_>) = now
         .iter()
         .filter(|(name, value)| !before.get(*name).is_some_and(|old| same(value, old)))
@@ -179,15 +179,15 @@ fn differing<'a, V>(
         .partition(|name| before.contains_key(*name));
     let removed = before.keys().filter(|name| !now.contains_key(*name));
     let all = [
-        (changed, How::Changed),
-        (added, How::Added),
-        (removed.collect(), How::Removed),
+        (changed, InputChangeKind::Changed),
+        (added, InputChangeKind::Added),
+        (removed.collect(), InputChangeKind::Removed),
     ];
     all.into_iter()
         .flat_map(|(names, how)| names.into_iter().map(move |name| (name, how)))
 }
 
-impl fmt::Display for How {
+impl fmt::Display for InputChangeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Added => "new",
@@ -197,7 +197,7 @@ impl fmt::Display for How {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for InputChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let versions = |versions: &[String]| match versions {
             [] => "none".to_owned(),
@@ -213,13 +213,13 @@ impl fmt::Display for Change {
                 };
                 write!(f, "{} of {of}", path.escape_debug())?;
                 match how {
-                    How::Changed => Ok(()),
+                    InputChangeKind::Changed => Ok(()),
                     how => write!(f, " ({how})"),
                 }
             }
             Self::Variable {
                 name,
-                how: How::Changed,
+                how: InputChangeKind::Changed,
             } => write!(f, "variable {name}"),
             Self::Variable { name, how } => write!(f, "variable {name} ({how})"),
             // Pinned otherwise, as a patch does it.
@@ -239,7 +239,7 @@ impl fmt::Display for Change {
             }
             Self::Upstream {
                 name,
-                how: How::Changed,
+                how: InputChangeKind::Changed,
             } => write!(f, "upstream {name}"),
             Self::Upstream { name, how } => write!(f, "upstream {name} ({how})"),
         }
@@ -248,7 +248,7 @@ impl fmt::Display for Change {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileInput, Inputs, Key, OutputDigest};
+    use super::{FileInput, InputRecord, Key, OutputDigest};
     use crate::cache::key::OutputHasher;
 
     fn output(folder: &str) -> OutputDigest {
@@ -257,12 +257,12 @@ mod tests {
         output.end()
     }
 
-    fn inputs() -> Inputs {
+    fn inputs() -> InputRecord {
         let file = |id: &str, layer: &str| FileInput {
             id: id.into(),
             layer: Some(layer.into()),
         };
-        Inputs {
+        InputRecord {
             command: "npm run build".into(),
             files: [
                 ("a.ts".into(), file("1", "base")),
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn every_part_counts_but_layers() {
         let one = inputs();
-        let changed = |change: fn(&mut Inputs)| {
+        let changed = |change: fn(&mut InputRecord)| {
             let mut other = inputs();
             change(&mut other);
             let changes = other.changes(&one);

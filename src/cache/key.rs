@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes of a digest that a key has: 128 bits are more than any project fills.
@@ -16,7 +16,7 @@ pub struct Key([u8; LENGTH]);
 impl Key {
     /// The key of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         hasher.part(bytes);
         hasher.end()
     }
@@ -24,7 +24,7 @@ impl Key {
     /// The key under which it is kept which files scripts with this key have opened.
     #[must_use]
     pub fn of_reads(self) -> Self {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         hasher.part(b"reads");
         hasher.part(&self.0);
         hasher.end()
@@ -33,7 +33,7 @@ impl Key {
     /// The key made complete by the files that were opened, each with the identity of its content.
     #[must_use]
     pub fn with_reads<'a>(self, reads: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         hasher.part(&self.0);
         for (path, identity) in reads {
             hasher.part(path.as_bytes());
@@ -85,15 +85,15 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 /// Takes parts one after another; each with its length, so that `ab`, `c` is not `a`, `bc`.
-pub struct Hasher(Context);
+pub struct KeyHasher(Context);
 
-impl Default for Hasher {
+impl Default for KeyHasher {
     fn default() -> Self {
         Self(Context::new(&SHA256))
     }
 }
 
-impl Hasher {
+impl KeyHasher {
     /// Takes the next part.
     pub fn part(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
@@ -125,7 +125,7 @@ impl fmt::Display for OutputDigest {
 
 /// Makes an [`OutputDigest`] of files that come in the order of their paths.
 #[derive(Default)]
-pub struct OutputHasher(Hasher);
+pub struct OutputHasher(KeyHasher);
 
 impl OutputHasher {
     /// A link.
@@ -194,7 +194,7 @@ impl Sha256 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hasher, Key};
+    use super::{Key, KeyHasher};
 
     #[test]
     fn a_key_is_what_it_is_written_as() {
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         let key = |parts: &[&str]| {
-            let mut hasher = Hasher::default();
+            let mut hasher = KeyHasher::default();
             for part in parts {
                 hasher.part(part.as_bytes());
             }

@@ -1,7 +1,7 @@
 //! Results of tasks, kept so that nothing is built twice.
 //!
 //! A result is found by its [`Key`], which is made of everything that the task can see
-//! ([`Inputs`]). On disk an entry is a small JSON file under `entries/` that names an archive
+//! ([`InputRecord`]). On disk an entry is a small JSON file under `entries/` that names an archive
 //! under `blobs/` by its digest, so equal results are kept once. Everything is written beside
 //! its place and renamed; a run that was killed leaves nothing but a file that the next
 //! collection removes. This room knows no pipeline: it keeps what it is given.
@@ -21,12 +21,12 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use archive::Expected;
+use archive::ExpectedArchive;
 pub use archive::{FILES, LOG, output};
-pub use collect::{Collected, Limits, Statistics};
-pub use inputs::{Change, FileInput, How, Inputs};
-pub use key::{Hasher, Key, OutputDigest};
-pub use remote::{Remote, Settings as RemoteSettings};
+pub use collect::{CacheLimits, CacheStatistics, CollectedResults};
+pub use inputs::{FileInput, InputChange, InputChangeKind, InputRecord};
+pub use key::{Key, KeyHasher, OutputDigest};
+pub use remote::{RemoteCache, RemoteCacheSettings};
 
 /// Why the cache could not be used. No reason to end a build.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Error {
 /// What is known of a kept result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct CachedResult {
     /// What it is found by.
     pub key: Key,
     /// Whose task made it: `us/storefront-middleware`, or a package's name.
@@ -94,14 +94,14 @@ pub struct Entry {
     pub reads: BTreeSet<String>,
 }
 
-impl Entry {
+impl CachedResult {
     /// SHA-256 of what is kept.
     pub fn digest(&self) -> &str {
         &self.blob
     }
 
-    fn expected(&self) -> Expected<'_> {
-        Expected {
+    fn expected(&self) -> ExpectedArchive<'_> {
+        ExpectedArchive {
             digest: &self.blob,
             bytes: self.bytes,
             output: self.output,
@@ -110,7 +110,7 @@ impl Entry {
 }
 
 /// A task that has ended well, to be kept.
-pub struct Finished<'a> {
+pub struct FinishedTask<'a> {
     /// Where its files lie.
     pub folder: &'a Path,
     /// What it wrote, relative to the folder.
@@ -130,7 +130,7 @@ pub struct Finished<'a> {
 /// What is known of a task from the last time: how long, and how much memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Figures {
+pub struct TaskFigures {
     /// Wall time.
     pub milliseconds: u64,
     /// Most memory of all its processes together.
@@ -158,7 +158,7 @@ impl Cache {
     }
 
     /// The entry of that key, if its archive is there with the right length. It counts as used.
-    pub fn find(&self, key: Key) -> Option<Entry> {
+    pub fn find(&self, key: Key) -> Option<CachedResult> {
         let entry = self.peek(key)?;
         // Least recently used goes first. That it cannot be noted harms nobody.
         if let Ok(file) = File::options().append(true).open(self.entry_path(key)) {
@@ -168,9 +168,9 @@ impl Cache {
     }
 
     /// The same, but it does not count as used: nothing is written.
-    pub fn peek(&self, key: Key) -> Option<Entry> {
+    pub fn peek(&self, key: Key) -> Option<CachedResult> {
         let path = self.entry_path(key);
-        let entry: Entry = read(&path)?;
+        let entry: CachedResult = read(&path)?;
         if entry.key != key || !is_digest(&entry.blob) {
             return None;
         }
@@ -179,13 +179,13 @@ impl Cache {
     }
 
     /// Keeps a result under its key.
-    pub fn keep(&self, finished: &Finished) -> Result<Entry, Error> {
+    pub fn keep(&self, finished: &FinishedTask) -> Result<CachedResult, Error> {
         let temporary = self.temporary()?;
         let to = temporary
             .reopen()
             .map_err(Error::at("open", temporary.path()))?;
         let packed = archive::pack(finished.folder, finished.paths, finished.log, to)?;
-        let entry = Entry {
+        let entry = CachedResult {
             key: finished.key,
             maker: finished.maker.to_owned(),
             milliseconds: u64::try_from(finished.elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -204,12 +204,16 @@ impl Cache {
     /// Files that scripts with this primary key have opened beside those that are in the key
     /// anyway; their content makes the key complete (see [`Key::with_reads`]).
     pub fn reads(&self, primary: Key) -> BTreeSet<String> {
-        let entry = read::<Entry>(&self.entry_path(primary.of_reads()));
+        let entry = read::<CachedResult>(&self.entry_path(primary.of_reads()));
         entry.map(|entry| entry.reads).unwrap_or_default()
     }
 
     /// Adds to the list of reads; gives the new list, where it has grown.
-    pub fn add_reads(&self, primary: Key, now: &BTreeSet<String>) -> Result<Option<Entry>, Error> {
+    pub fn add_reads(
+        &self,
+        primary: Key,
+        now: &BTreeSet<String>,
+    ) -> Result<Option<CachedResult>, Error> {
         let known = self.reads(primary);
         if now.is_empty() || now.is_subset(&known) {
             return Ok(None);
@@ -220,7 +224,7 @@ impl Cache {
             .map_err(Error::at("open", temporary.path()))?;
         let none = BTreeSet::new();
         let packed = archive::pack(&self.folder, &none, Path::new(""), to)?;
-        let entry = Entry {
+        let entry = CachedResult {
             key: primary.of_reads(),
             maker: "reads".into(),
             milliseconds: 0,
@@ -244,7 +248,7 @@ impl Cache {
     }
 
     /// Takes an archive over under its digest, and then writes the entry that names it.
-    fn adopt(&self, archive: tempfile::NamedTempFile, entry: &Entry) -> Result<(), Error> {
+    fn adopt(&self, archive: tempfile::NamedTempFile, entry: &CachedResult) -> Result<(), Error> {
         let blob = self.blob_path(&entry.blob);
         let folder = self.folder.join("blobs");
         std::fs::create_dir_all(&folder).map_err(Error::at("make the folder", &folder))?;
@@ -256,7 +260,7 @@ impl Cache {
 
     /// Unpacks a result into an empty folder: its log as `log`, its files below `files`, whose
     /// paths it returns. A damaged one is removed.
-    pub fn unpack(&self, entry: &Entry, into: &Path) -> Result<BTreeSet<String>, Error> {
+    pub fn unpack(&self, entry: &CachedResult, into: &Path) -> Result<BTreeSet<String>, Error> {
         let blob = self.blob_path(&entry.blob);
         let opened = File::open(&blob).map_err(Error::at("open", &blob))?;
         let unpacked = archive::unpack(opened, &entry.expected(), into);
@@ -268,12 +272,12 @@ impl Cache {
     }
 
     /// What the task saw when its last result was kept or taken.
-    pub fn inputs(&self, task: &str) -> Option<Inputs> {
+    pub fn inputs(&self, task: &str) -> Option<InputRecord> {
         read(&self.inputs_path(task))
     }
 
     /// Remembers what the task saw.
-    pub fn remember(&self, task: &str, inputs: &Inputs) -> Result<(), Error> {
+    pub fn remember(&self, task: &str, inputs: &InputRecord) -> Result<(), Error> {
         self.write(&self.inputs_path(task), inputs)
     }
 
@@ -283,12 +287,12 @@ impl Cache {
     }
 
     /// What every task took when it last ran.
-    pub fn figures(&self) -> BTreeMap<String, Figures> {
+    pub fn figures(&self) -> BTreeMap<String, TaskFigures> {
         read(&self.folder.join("figures.json")).unwrap_or_default()
     }
 
     /// Adds what tasks took now.
-    pub fn learn(&self, now: BTreeMap<String, Figures>) -> Result<(), Error> {
+    pub fn learn(&self, now: BTreeMap<String, TaskFigures>) -> Result<(), Error> {
         let mut figures = self.figures();
         figures.extend(now);
         self.write(&self.folder.join("figures.json"), &figures)

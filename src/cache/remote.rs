@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::io::ReaderStream;
 
-use super::{Cache, Entry, Error, Key, artifact};
+use super::{Cache, CachedResult, Error, Key, artifact};
 
 /// Failures in a row after which the server is left alone.
 const OUTAGES: u32 = 3;
@@ -48,7 +48,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const LONGEST_WORD: usize = 200;
 
 /// Where the remote cache is, and as whom it is asked.
-pub struct Settings {
+pub struct RemoteCacheSettings {
     /// Its address, without `/v8`.
     pub api: String,
     /// Bearer token.
@@ -66,8 +66,8 @@ pub struct Settings {
 }
 
 /// The remote cache of one run.
-pub struct Remote {
-    settings: Settings,
+pub struct RemoteCache {
+    settings: RemoteCacheSettings,
     /// The server as people are told of it: an address may have a password in it.
     host: String,
     client: Client,
@@ -77,17 +77,17 @@ pub struct Remote {
     off: AtomicBool,
     outages: Mutex<(u32, Option<Instant>)>,
     sending: Semaphore,
-    warning: Mutex<Warning>,
+    warning: Mutex<PendingWarning>,
 }
 
 #[derive(Default)]
-struct Warning {
+struct PendingWarning {
     message: Option<String>,
     is_told: bool,
 }
 
 /// Why a request did not bring what it should.
-enum Trouble {
+enum RemoteFailure {
     /// The server has no such artifact.
     Missing,
     /// It could not be reached, or has trouble itself.
@@ -104,7 +104,7 @@ enum Trouble {
     Local(String),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for RemoteFailure {
     fn from(error: Error) -> Self {
         match error {
             Error::Damaged { reason } => Self::Wrong(reason),
@@ -113,15 +113,17 @@ impl From<Error> for Trouble {
     }
 }
 
-fn local(error: impl std::fmt::Display) -> Trouble {
-    Trouble::Local(error.to_string())
+fn local(error: impl std::fmt::Display) -> RemoteFailure {
+    RemoteFailure::Local(error.to_string())
 }
 
-impl Remote {
+impl RemoteCache {
     /// Gets ready; nothing is asked yet.
-    pub fn new(settings: Settings) -> Result<Self, String> {
+    pub fn new(settings: RemoteCacheSettings) -> Result<Self, String> {
         let url = Url::parse(&settings.api)
             .map_err(|error| format!("`TURBO_API` is no address: {error}"))?;
+        // reqwest is built without a TLS provider of its own. This fails where one is installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Time is measured here: the client's own measure of silence ends an upload that takes
         // long, although the server takes bytes all the time.
         let client = Client::builder()
@@ -145,7 +147,7 @@ impl Remote {
             off: AtomicBool::new(false),
             outages: Mutex::default(),
             sending: Semaphore::new(SENDING),
-            warning: Mutex::new(Warning {
+            warning: Mutex::new(PendingWarning {
                 message: advice,
                 is_told: false,
             }),
@@ -193,7 +195,7 @@ impl Remote {
     }
 
     /// Brings the entry of that key into the cache, if the server has it.
-    pub async fn fetch(&self, cache: &Cache, key: Key) -> Option<Entry> {
+    pub async fn fetch(&self, cache: &Cache, key: Key) -> Option<CachedResult> {
         if !self.is_open().await {
             return None;
         }
@@ -207,7 +209,7 @@ impl Remote {
                 self.count(false);
                 Some(entry)
             }
-            Err(Trouble::Missing) => {
+            Err(RemoteFailure::Missing) => {
                 self.count(false);
                 None
             }
@@ -219,8 +221,8 @@ impl Remote {
     }
 
     /// Whether something failed in a way that may be over at once; then waits a moment.
-    async fn is_worth_another<T>(&self, result: &Result<T, Trouble>) -> bool {
-        let is_worth = matches!(result, Err(Trouble::Outage(_))) && self.count(true);
+    async fn is_worth_another<T>(&self, result: &Result<T, RemoteFailure>) -> bool {
+        let is_worth = matches!(result, Err(RemoteFailure::Outage(_))) && self.count(true);
         if is_worth {
             tokio::time::sleep(AGAIN).await;
         }
@@ -228,7 +230,7 @@ impl Remote {
     }
 
     /// Sends a kept result.
-    pub async fn send(&self, cache: &Cache, entry: &Entry) {
+    pub async fn send(&self, cache: &Cache, entry: &CachedResult) {
         if self.settings.read_only {
             return;
         }
@@ -244,33 +246,33 @@ impl Remote {
         }
     }
 
-    fn note(&self, trouble: Trouble) {
+    fn note(&self, trouble: RemoteFailure) {
         let host = &self.host;
         let without = "building goes on without it";
         let message = match trouble {
-            Trouble::Missing => return,
-            Trouble::Outage(reason) => {
+            RemoteFailure::Missing => return,
+            RemoteFailure::Outage(reason) => {
                 self.count(true);
                 format!("the remote cache `{host}` cannot be used: {reason}; {without}")
             }
-            Trouble::Silence => {
+            RemoteFailure::Silence => {
                 self.count(true);
                 let seconds = self.settings.timeout.as_secs();
                 format!(
                     "the remote cache `{host}` cannot be used: it says nothing for {seconds} s; {without}"
                 )
             }
-            Trouble::Refused(reason) => {
+            RemoteFailure::Refused(reason) => {
                 self.off.store(true, Ordering::Relaxed);
                 format!("the remote cache `{host}` refuses: {reason}; {without}")
             }
-            Trouble::Unfit(reason) => {
+            RemoteFailure::Unfit(reason) => {
                 format!("the remote cache `{host}` does not take a result: {reason}")
             }
-            Trouble::Wrong(reason) => {
+            RemoteFailure::Wrong(reason) => {
                 format!("a result of the remote cache `{host}` is not used: {reason}")
             }
-            Trouble::Local(reason) => {
+            RemoteFailure::Local(reason) => {
                 format!("the remote cache `{host}` cannot be used: {reason}")
             }
         };
@@ -324,23 +326,23 @@ impl Remote {
         *enabled.await
     }
 
-    async fn status(&self) -> Result<(), Trouble> {
+    async fn status(&self) -> Result<(), RemoteFailure> {
         let response = match self.ask("status").await {
             // A server that does not know the question is used.
-            Err(Trouble::Missing) => return Ok(()),
+            Err(RemoteFailure::Missing) => return Ok(()),
             other => other?,
         };
         match self.json(response).await["status"].as_str() {
             None | Some("enabled") => Ok(()),
             Some(other) => {
                 let other = self.told(other);
-                Err(Trouble::Refused(format!("its status is `{other}`")))
+                Err(RemoteFailure::Refused(format!("its status is `{other}`")))
             }
         }
     }
 
     /// Gets something.
-    async fn ask(&self, what: &str) -> Result<Response, Trouble> {
+    async fn ask(&self, what: &str) -> Result<Response, RemoteFailure> {
         let asking = self.request(Method::GET, what).send();
         self.judge(self.in_time(asking).await?).await
     }
@@ -349,21 +351,21 @@ impl Remote {
     async fn in_time<T>(
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, RemoteFailure> {
         match tokio::time::timeout(self.settings.timeout, coming).await {
             Ok(come) => come.map_err(|error| failed(&error)),
-            Err(_) => Err(Trouble::Silence),
+            Err(_) => Err(RemoteFailure::Silence),
         }
     }
 
     /// An answer, if it is a good one.
-    async fn judge(&self, response: Response) -> Result<Response, Trouble> {
+    async fn judge(&self, response: Response) -> Result<Response, RemoteFailure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         if status == StatusCode::NOT_FOUND {
-            return Err(Trouble::Missing);
+            return Err(RemoteFailure::Missing);
         }
         if status.is_redirection() {
             let to = onward(&response).map(|url| {
@@ -371,7 +373,7 @@ impl Remote {
                 self.told(&format!("{host}{}", url.path()))
             });
             let to = to.unwrap_or_else(|| "nowhere".into());
-            return Err(Trouble::Refused(format!(
+            return Err(RemoteFailure::Refused(format!(
                 "it redirects ({}) to `{to}`, where the token is not sent",
                 status.as_u16()
             )));
@@ -388,10 +390,10 @@ impl Remote {
             // The server from npm says the second of a store that fails.
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::PRECONDITION_FAILED
-            | StatusCode::TOO_MANY_REQUESTS => Trouble::Outage(reason),
-            StatusCode::PAYLOAD_TOO_LARGE => Trouble::Unfit(reason),
-            status if status.is_server_error() => Trouble::Outage(reason),
-            _ => Trouble::Refused(reason),
+            | StatusCode::TOO_MANY_REQUESTS => RemoteFailure::Outage(reason),
+            StatusCode::PAYLOAD_TOO_LARGE => RemoteFailure::Unfit(reason),
+            status if status.is_server_error() => RemoteFailure::Outage(reason),
+            _ => RemoteFailure::Refused(reason),
         })
     }
 
@@ -445,8 +447,8 @@ impl Remote {
         Some(artifact::signature(secret, team, key, length))
     }
 
-    async fn download(&self, cache: &Cache, key: Key) -> Result<Entry, Trouble> {
-        let wrong = || Trouble::Wrong("its content is not what it says".into());
+    async fn download(&self, cache: &Cache, key: Key) -> Result<CachedResult, RemoteFailure> {
+        let wrong = || RemoteFailure::Wrong("its content is not what it says".into());
         let asking = self.request(Method::GET, &key.to_string()).send();
         let mut response = self.in_time(asking).await?;
         for _ in 0..REDIRECTS {
@@ -461,7 +463,7 @@ impl Remote {
         let temporary = cache.temporary()?;
         let file = temporary.reopen().map_err(local)?;
         let mut file = tokio::fs::File::from_std(file);
-        let (mut front, mut entry) = (Vec::new(), None::<Entry>);
+        let (mut front, mut entry) = (Vec::new(), None::<CachedResult>);
         let mut length = 0;
         while let Some(piece) = self.in_time(response.chunk()).await? {
             let mut archive: &[u8] = &piece;
@@ -504,7 +506,7 @@ impl Remote {
         Ok(entry)
     }
 
-    async fn upload(&self, cache: &Cache, entry: &Entry) -> Result<(), Trouble> {
+    async fn upload(&self, cache: &Cache, entry: &CachedResult) -> Result<(), RemoteFailure> {
         let front = artifact::front(entry)?;
         let length = front.len() as u64 + entry.length;
         let blob = cache.blob_path(&entry.blob);
@@ -537,7 +539,9 @@ impl Remote {
         match self.while_moving(sending, &moved).await {
             Ok(response) => match self.judge(response).await {
                 // Of what is sent nothing can be missing but the place.
-                Err(Trouble::Missing) => Err(Trouble::Refused("it keeps no artifacts here".into())),
+                Err(RemoteFailure::Missing) => {
+                    Err(RemoteFailure::Refused("it keeps no artifacts here".into()))
+                }
                 other => other.map(drop),
             },
             Err(trouble) => Err(trouble),
@@ -550,13 +554,13 @@ impl Remote {
         &self,
         coming: impl Future<Output = reqwest::Result<T>>,
         moved: &Mutex<Instant>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, RemoteFailure> {
         tokio::pin!(coming);
         loop {
             let since = *moved.lock().unwrap_or_else(PoisonError::into_inner);
             let left = self.settings.timeout.saturating_sub(since.elapsed());
             if left.is_zero() {
-                return Err(Trouble::Silence);
+                return Err(RemoteFailure::Silence);
             }
             tokio::select! {
                 come = &mut coming => return come.map_err(|error| failed(&error)),
@@ -590,11 +594,11 @@ fn is_safe(url: &Url) -> bool {
 }
 
 /// What a request that failed means.
-fn failed(error: &reqwest::Error) -> Trouble {
+fn failed(error: &reqwest::Error) -> RemoteFailure {
     if error.is_timeout() {
-        Trouble::Silence
+        RemoteFailure::Silence
     } else {
-        Trouble::Outage(plain(error))
+        RemoteFailure::Outage(plain(error))
     }
 }
 

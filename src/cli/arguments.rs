@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::compare::Standing;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
-use crate::plan::{Builder, Selection};
+use crate::plan::{BuilderChoice, Selection};
 
 /// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
 ///
@@ -424,11 +424,11 @@ pub(super) enum BuilderOption {
 }
 
 impl BuilderOption {
-    pub fn builder(self) -> Builder {
+    pub fn builder(self) -> BuilderChoice {
         match self {
-            Self::Auto => Builder::Auto,
-            Self::Oci => Builder::Oci,
-            Self::Docker => Builder::Docker,
+            Self::Auto => BuilderChoice::Auto,
+            Self::Oci => BuilderChoice::Oci,
+            Self::Docker => BuilderChoice::Docker,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `store build`, `store run` and `store deploy`.
 
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, Work};
-use super::environment::{Environment, Node, surroundings as surroundings_of};
+use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
 use super::project;
-use super::run::{Prepared, Surroundings, request, run};
+use super::run::{PreparedRun, RunSetup, request, run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -78,10 +78,10 @@ fn prepare(
     select: &Select,
     work: &Work,
     until: Stage,
-) -> Result<Prepared, AnyError> {
+) -> Result<PreparedRun, AnyError> {
     let runs = until > Stage::Compose;
-    let surroundings = Surroundings::new(&project, environment, access, work);
-    let node = runs.then(|| Node::ask(&project.root, &surroundings.scripts));
+    let surroundings = RunSetup::new(&project, environment, access, work);
+    let node = runs.then(|| NodeVersion::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
     let mut request = request(&project, select, until)?;
     request.surroundings = surroundings_of(
@@ -89,7 +89,7 @@ fn prepare(
         node,
         surroundings.sandbox || work.sandbox,
     );
-    Ok(Prepared {
+    Ok(PreparedRun {
         project,
         request,
         surroundings,

@@ -7,17 +7,17 @@ use serde_json::json;
 use super::arguments::{CacheCommand, Global};
 use super::run::document;
 use super::{Error, answer, project};
-use crate::cache::{Cache, Limits};
+use crate::cache::{Cache, CacheLimits};
 use crate::error::Error as AnyError;
 use crate::event::bytes;
-use crate::pipeline::{self, CACHE, Lock};
+use crate::pipeline::{self, CACHE, ProjectLock};
 
 pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
     let cache = Cache::new(project.root.join(CACHE));
     let failed = |source| Error::Cache { source };
     let days = u64::from(project.settings.cache_days);
-    let limits = Limits {
+    let limits = CacheLimits {
         bytes: project.settings.cache_size,
         age: Duration::from_hours(days * 24),
     };
@@ -60,7 +60,7 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
         ));
     }
     // A run may be about to take what is removed here.
-    let _lock = Lock::take_now(&project.root).map_err(pipeline::Error::from)?;
+    let _lock = ProjectLock::take_now(&project.root).map_err(pipeline::Error::from)?;
     if matches!(command, CacheCommand::Clear) {
         let removed = cache.clear().map_err(failed)?;
         return answer(&format!(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments::{ComposeOptions, Global};
 use super::environment::tell;
-use super::run::{Prepared, Surroundings, document, request, run};
+use super::run::{PreparedRun, RunSetup, document, request, run};
 use super::{Error, answer, project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -12,11 +12,11 @@ use crate::pipeline::changes;
 use crate::plan::Plan;
 
 pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
-    let prepare = || -> Result<Prepared, AnyError> {
+    let prepare = || -> Result<PreparedRun, AnyError> {
         let (project, _) = project(global)?;
         let request = request(&project, &options.select, Stage::Compose)?;
-        let surroundings = Surroundings::default();
-        Ok(Prepared {
+        let surroundings = RunSetup::default();
+        Ok(PreparedRun {
             project,
             request,
             surroundings,
@@ -25,7 +25,7 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
     if !options.check {
         return run(&prepare, None, &options.output);
     }
-    let Prepared {
+    let PreparedRun {
         project, request, ..
     } = prepare()?;
     let plan = Plan::make(&project, &request)?;

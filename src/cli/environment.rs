@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::arguments::AccessOptions;
 use super::dotenv;
-use crate::cache::RemoteSettings;
+use crate::cache::RemoteCacheSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
-use crate::plan::Surroundings;
+use crate::plan::HostEnvironment;
 use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
@@ -151,7 +151,7 @@ impl Environment {
     }
 
     /// The remote cache, where the variables of turbo name one.
-    pub fn remote(&self) -> Option<RemoteSettings> {
+    pub fn remote(&self) -> Option<RemoteCacheSettings> {
         let seconds = self
             .get("TURBO_REMOTE_CACHE_TIMEOUT")
             .and_then(|text| text.parse().ok());
@@ -163,7 +163,7 @@ impl Environment {
         let api = self.get("TURBO_API");
         // Turbo's own default is a service where every account has a team.
         let is_known = api.is_some() || team.is_some() || team_id.is_some();
-        Some(RemoteSettings {
+        Some(RemoteCacheSettings {
             token: self.get(TOKEN).filter(|_| is_known)?.into(),
             api: api.unwrap_or_else(|| "https://vercel.com/api".into()),
             team,
@@ -195,9 +195,9 @@ impl AccessOptions {
 
 /// Node, which is asked for its version while other work goes on: it takes longer to start than
 /// a run has to plan.
-pub struct Node(Child);
+pub struct NodeVersion(Child);
 
-impl Node {
+impl NodeVersion {
     /// Asks in the project, whose files may say which version it is, and in the environment that
     /// scripts have; nothing where there is no Node.
     pub fn ask(project: &Path, scripts: &ScriptEnvironment) -> Option<Self> {
@@ -223,14 +223,14 @@ impl Node {
 /// What a result depends on beside files. The version of Node is being asked for meanwhile.
 pub fn surroundings(
     scripts: &ScriptEnvironment,
-    node: Option<Node>,
+    node: Option<NodeVersion>,
     sandbox: bool,
-) -> Surroundings {
+) -> HostEnvironment {
     let texts = scripts.all.iter();
     let texts = texts.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())));
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     let node = node
-        .and_then(Node::version)
+        .and_then(NodeVersion::version)
         .unwrap_or_else(|| "none".into());
     // What scripts see then is in no key.
     let mode = match (scripts.loose, sandbox) {
@@ -244,7 +244,7 @@ pub fn surroundings(
         ("platform".into(), platform),
         ("environment".into(), mode.into()),
     ];
-    Surroundings {
+    HostEnvironment {
         environment: texts.collect(),
         tools: tools.into(),
     }

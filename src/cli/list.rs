@@ -39,14 +39,14 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
 }
 
 /// What a store's own layer of an app holds.
-struct Own<'a> {
+struct OwnFiles<'a> {
     app: &'a AppName,
     files: usize,
     /// How many of them hide a file of a layer above.
     overrides: usize,
 }
 
-impl Own<'_> {
+impl OwnFiles<'_> {
     /// `2 overrides, 1 addition`.
     fn counts(&self) -> String {
         let additions = self.files - self.overrides;
@@ -63,7 +63,7 @@ impl Own<'_> {
     }
 }
 
-fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<Own<'a>> {
+fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<OwnFiles<'a>> {
     let lineage = project.stores.lineage(store);
     let above = lineage[..lineage.len() - 1].iter();
     let above: Vec<_> = [Owner::Base]
@@ -79,7 +79,7 @@ fn own_layers<'a>(project: &Project, store: &'a Store, layers: &Layers) -> Vec<O
         };
         // What is not used overrides nothing.
         let used = || layer.files.keys().filter(|path| !is_from_base(path));
-        Some(Own {
+        Some(OwnFiles {
             app,
             files: used().count(),
             overrides: used().filter(hides).count(),

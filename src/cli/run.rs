@@ -8,15 +8,15 @@ use super::arguments::{EnvMode, Output, OutputLogs, Select, Work};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
-use crate::cache::{Cache, Remote, RemoteSettings};
+use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
-    self, Access, CACHE, Clients, Context, Interrupt, Lock, Origin, ScriptEnvironment, Summary,
-    forecast,
+    self, Access, CACHE, Interrupt, ProjectLock, RegistryClients, ResultOrigin, RunSummary,
+    ScriptEnvironment, Services, forecast,
 };
-use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
+use crate::plan::{self, BUILD, BuilderChoice, DestinationPlan, Filter, Plan, Request, Script};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -30,17 +30,17 @@ const STALLED: Duration = Duration::from_secs(2);
 
 /// What a run is given beside its plan.
 #[derive(Default)]
-pub struct Surroundings {
+pub struct RunSetup {
     pub access: Access,
     pub scripts: ScriptEnvironment,
-    pub remote: Option<RemoteSettings>,
+    pub remote: Option<RemoteCacheSettings>,
     /// Whether the config asks for scripts in a sandbox.
     pub sandbox: bool,
     /// What a person should know before it begins.
     pub notices: Vec<&'static str>,
 }
 
-impl Surroundings {
+impl RunSetup {
     /// As command line and environment have them.
     pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
         let mut notices = Vec::new();
@@ -50,7 +50,7 @@ impl Surroundings {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteSettings| oci_distribution::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteCacheSettings| oci_distribution::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
@@ -76,24 +76,24 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
         allow_dirty: false,
         registry: None,
         console: None,
-        builder: Builder::Auto,
+        builder: BuilderChoice::Auto,
         local: false,
         attest: false,
         concurrency: None,
         script: Script::default(),
-        surroundings: plan::Surroundings::default(),
+        surroundings: plan::HostEnvironment::default(),
     })
 }
 
 /// What a run is made of: the project and its `.env` as they are now, and what the command line
 /// makes of them.
-pub struct Prepared {
+pub struct PreparedRun {
     pub project: Project,
     pub request: Request,
-    pub surroundings: Surroundings,
+    pub surroundings: RunSetup,
 }
 
-impl Prepared {
+impl PreparedRun {
     fn plan(&mut self, work: Option<&Work>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
@@ -102,10 +102,10 @@ impl Prepared {
 }
 
 /// Prepares a run; asked once more by a run that has waited for another one.
-pub type Prepare<'a> = &'a dyn Fn() -> Result<Prepared, AnyError>;
+pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedRun, AnyError>;
 
 /// Plans, and prints the plan or carries it out.
-pub fn run(prepare: Prepare, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
+pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
     let plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
@@ -146,14 +146,14 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
     answer(&format!("{value:#}\n"))
 }
 
-type Ended = (Summary, Result<(), pipeline::Error>);
+type RunResult = (RunSummary, Result<(), pipeline::Error>);
 
 fn carry_out(
-    planned: (Plan, Prepared),
-    prepare: Prepare,
+    planned: (Plan, PreparedRun),
+    prepare: PrepareRun,
     work: Option<&Work>,
     json: bool,
-) -> Result<Ended, AnyError> {
+) -> Result<RunResult, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -172,7 +172,7 @@ fn carry_out(
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let around = Around {
+    let around = RunServices {
         events,
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
@@ -193,7 +193,7 @@ fn carry_out(
 }
 
 /// What there is around a run before its plan is final.
-struct Around<'a> {
+struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
     runtime: tokio::runtime::Handle,
@@ -203,14 +203,14 @@ struct Around<'a> {
 /// What was planned before another run ended may not hold after it: then all of it is decided
 /// again, the choice of stores and what `.env` says among it.
 fn under_lock(
-    planned: (Plan, Prepared),
-    prepare: Prepare,
-    around: Around,
-) -> Result<Ended, AnyError> {
+    planned: (Plan, PreparedRun),
+    prepare: PrepareRun,
+    around: RunServices,
+) -> Result<RunResult, AnyError> {
     let (mut plan, mut prepared) = planned;
-    let lock = match Lock::take(&plan.project, &around.events, &around.interrupt) {
+    let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
-        Err(error) => return Ok((Summary::default(), Err(error))),
+        Err(error) => return Ok((RunSummary::default(), Err(error))),
     };
     if lock.has_waited() {
         prepared = prepare()?;
@@ -220,19 +220,19 @@ fn under_lock(
     Ok(pipeline::run(&Arc::new(plan), &context, &lock))
 }
 
-fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, Error> {
-    let Around {
+fn context(plan: &Plan, prepared: PreparedRun, around: RunServices) -> Result<Services, Error> {
+    let RunServices {
         events,
         interrupt,
         runtime,
         work,
     } = around;
-    let Prepared {
+    let PreparedRun {
         request,
         surroundings,
         ..
     } = prepared;
-    let remote = match surroundings.remote.map(Remote::new).transpose() {
+    let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
             events.notice(format!("the remote cache cannot be used: {reason}"));
@@ -247,7 +247,7 @@ fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, E
             "`--env-mode loose`: scripts see variables that keys do not know, so results may be stale",
         );
     }
-    Ok(Context {
+    Ok(Services {
         started: environment::started(),
         events,
         interrupt,
@@ -255,7 +255,7 @@ fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, E
         keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
             registry: match &plan.target {
-                Some(Target::Registry { address, .. }) => Some(address.clone()),
+                Some(DestinationPlan::Registry { address, .. }) => Some(address.clone()),
                 _ => None,
             },
             ..surroundings.access
@@ -265,7 +265,7 @@ fn context(plan: &Plan, prepared: Prepared, around: Around) -> Result<Context, E
         remote,
         force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
-        clients: Clients::default(),
+        clients: RegistryClients::default(),
         script: other_script(&request),
         sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
             Some(environment::own_program().map_err(|source| Error::Start { source })?)
@@ -325,7 +325,7 @@ fn other_script(request: &Request) -> Option<String> {
     (script != BUILD).then(|| script.clone())
 }
 
-fn table(summary: Summary) -> SummaryTable {
+fn table(summary: RunSummary) -> SummaryTable {
     SummaryTable {
         script: None,
         units: summary
@@ -336,9 +336,9 @@ fn table(summary: Summary) -> SummaryTable {
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
                 cache: row.origin.map(|origin| match origin {
-                    Origin::Script => "miss".into(),
-                    Origin::Cache => "hit".into(),
-                    Origin::Reused(maker) => format!("reused from {maker}"),
+                    ResultOrigin::Script => "miss".into(),
+                    ResultOrigin::Cache => "hit".into(),
+                    ResultOrigin::Reused(maker) => format!("reused from {maker}"),
                 }),
                 was_there: row.was_there,
                 deploy_bytes: row.deploy_size,

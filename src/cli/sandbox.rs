@@ -7,14 +7,15 @@ use std::process::Command;
 use super::Error;
 use super::arguments::SandboxOptions;
 use crate::error::Error as AnyError;
-use crate::pipeline::{NotStarted, Rules, enforce};
+use crate::pipeline::{NotStarted, SandboxRules, enforce};
 
 /// Does not return where it ends well. Why it did not is left in a file beside the rules, which is
 /// opened while that is still allowed.
 pub fn become_script(options: &SandboxOptions) -> Result<(), AnyError> {
     let failed = |reason: String| Error::Sandbox { reason };
     let text = std::fs::read(&options.rules).map_err(|error| failed(error.to_string()))?;
-    let rules: Rules = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    let rules: SandboxRules =
+        serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
     let report = File::create(options.rules.with_extension("failed"))
         .map_err(|error| failed(error.to_string()))?;
     let tell = |why: NotStarted| serde_json::to_writer(&report, &why);

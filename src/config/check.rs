@@ -12,7 +12,7 @@ use miette::{NamedSource, SourceSpan};
 use serde_json::Value as Json;
 
 use super::problem::{Error, Problem};
-use super::raw::Config;
+use super::raw::ConfigFile;
 
 /// Comments and trailing commas; nothing else that JSON does not have.
 fn options() -> ParseOptions {
@@ -32,11 +32,11 @@ fn options() -> ParseOptions {
 
 /// The JSON schema of the config file, as `alokai.config.schema.json` holds it.
 pub fn schema() -> Json {
-    schemars::schema_for!(Config).to_value()
+    schemars::schema_for!(ConfigFile).to_value()
 }
 
 /// Parses the text, or says everything that is wrong with it.
-pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
     let text = text.trim_start_matches('\u{feff}');
     let invalid = |problems| Error::Invalid {
         path: path.to_owned(),
@@ -62,7 +62,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         )]));
     };
     let schema = schema();
-    let mut walk = Walk {
+    let mut walk = SchemaCheck {
         root: &schema,
         problems: Vec::new(),
     };
@@ -70,7 +70,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
     if !walk.problems.is_empty() {
         return Err(invalid(walk.problems));
     }
-    jsonc_parser::parse_to_serde_value::<Config>(text, &options()).map_err(syntax)
+    jsonc_parser::parse_to_serde_value::<ConfigFile>(text, &options()).map_err(syntax)
 }
 
 /// The place of a JSON pointer's value in the text, looked up only when something is wrong.
@@ -104,12 +104,12 @@ fn span(range: Range) -> SourceSpan {
     (range.start, range.end - range.start).into()
 }
 
-struct Walk<'a> {
+struct SchemaCheck<'a> {
     root: &'a Json,
     problems: Vec<Problem>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SchemaCheck<'a> {
     /// Follows `$ref`, and in `anyOf` (an optional type) the branch that is not null.
     fn deref(&self, schema: &'a Json) -> &'a Json {
         if let Some(reference) = schema["$ref"].as_str() {

@@ -21,15 +21,15 @@ pub fn is_repository_component(name: &str) -> bool {
 }
 
 /// Problems, each with the keys below `deployment`.
-pub type Found = Vec<(&'static [&'static str], Problem)>;
+pub type DeploymentProblems = Vec<(&'static [&'static str], Problem)>;
 
 /// Makes the deployment of a store, or says everything that is wrong with it.
 pub fn deployment(
     id: &str,
     entry: &DeploymentEntry,
     frontends: &[Framework],
-) -> Result<Deployment, Found> {
-    let mut found: Found = Vec::new();
+) -> Result<Deployment, DeploymentProblems> {
+    let mut found: DeploymentProblems = Vec::new();
     let project_name = entry.project_name.clone().unwrap_or_default();
     if !is_repository_component(&project_name) || project_name.contains('/') {
         found.push((

@@ -9,7 +9,7 @@ use crate::workspace::PackageManager;
 use crate::workspace::folders::WorkspaceGlobs;
 
 use super::package::PackageJson;
-use super::problem::{Error, Notice, Place, Problem};
+use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::{BaseApp, WorkspacePackage};
 
 /// A store's folder; its place in the tree is its place on disk.
@@ -27,7 +27,7 @@ pub struct StoreFolder {
 
 /// What lies under `apps/`.
 #[derive(Debug, Clone, Default)]
-pub struct Folders {
+pub struct ProjectFolders {
     /// Folders of `apps/` with a `package.json`, by name.
     pub apps: Vec<BaseApp>,
     /// Folders of stores, parents before children.
@@ -41,8 +41,8 @@ pub struct Folders {
 }
 
 /// Reads the folder tree of the project in `root`.
-pub fn scan(files: &dyn FileTree, root: &Path) -> Result<Folders, Error> {
-    let mut found = Folders::default();
+pub fn scan(files: &dyn FileTree, root: &Path) -> Result<ProjectFolders, Error> {
+    let mut found = ProjectFolders::default();
     let mut problems = Vec::new();
     let apps = root.join("apps");
     for name in subfolders(files, &apps, &mut problems)? {
@@ -53,7 +53,7 @@ pub fn scan(files: &dyn FileTree, root: &Path) -> Result<Folders, Error> {
         if !files.is_file(&package) {
             found.notices.push(Notice {
                 message: format!("`apps/{name}` has no `package.json` and is no base app"),
-                place: Place::Folder(format!("apps/{name}")),
+                place: NoticePlace::Folder(format!("apps/{name}")),
             });
             continue;
         }
@@ -105,7 +105,7 @@ pub fn scan(files: &dyn FileTree, root: &Path) -> Result<Folders, Error> {
 }
 
 /// Finds the packages of the workspace. What lies in `apps/` is an app or a store.
-fn packages(files: &dyn FileTree, root: &Path, found: &mut Folders) -> Result<(), Error> {
+fn packages(files: &dyn FileTree, root: &Path, found: &mut ProjectFolders) -> Result<(), Error> {
     let field = found.root.package_manager.as_deref();
     let manager = PackageManager::detect(files, root, field);
     let pnpm = manager == Ok(PackageManager::Pnpm);
@@ -132,7 +132,7 @@ fn packages(files: &dyn FileTree, root: &Path, found: &mut Folders) -> Result<()
                     "`{folder}` and `{}` have the same package name `{name}`; only the second is used",
                     other.folder
                 ),
-                place: Place::Folder(folder),
+                place: NoticePlace::Folder(folder),
             });
             continue;
         }

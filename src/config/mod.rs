@@ -17,11 +17,11 @@ mod size;
 use std::path::{Path, PathBuf};
 
 pub use check::{nearest, schema};
-pub use discover::Folders;
+pub use discover::ProjectFolders;
 pub use package::PackageJson;
-pub use problem::{Error, Notice, Place, Problem};
-pub use prune::{DROPPED, DropList, Prune};
-pub use raw::{AppImage, Console, Image, Registry};
+pub use problem::{Error, Notice, NoticePlace, Problem};
+pub use prune::{DROPPED, DropList, PruneRules};
+pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection};
 
 use crate::files::{DiskFiles, FileTree};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
@@ -67,16 +67,16 @@ pub struct Project {
     /// All stores.
     pub stores: StoreTree,
     /// Settings for local development, by store id as the config has it.
-    pub local: Vec<(String, Local)>,
+    pub local: Vec<(String, StoreLocal)>,
     /// The optional sections, with defaults filled in.
-    pub settings: Settings,
+    pub settings: ProjectSettings,
     /// What is odd but stops nothing, for people.
     pub notices: Vec<Notice>,
 }
 
 /// Where a store listens on a developer's machine.
 #[derive(Debug, Clone, Default)]
-pub struct Local {
+pub struct StoreLocal {
     /// The key in `localPorts`, and the port.
     pub ports: Vec<(&'static str, u16)>,
     /// Its domain.
@@ -85,15 +85,15 @@ pub struct Local {
 
 /// The optional top-level sections.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct ProjectSettings {
     /// How images are named and made.
-    pub image: Image,
+    pub image: ImageSection,
     /// What images run on.
     pub platform: Platform,
     /// Where images are pushed.
-    pub registry: Registry,
+    pub registry: RegistrySection,
     /// The console.
-    pub console: Console,
+    pub console: ConsoleSection,
     /// How many scripts may run at once, if the config says.
     pub concurrency: Option<usize>,
     /// Bytes that all running scripts may take together, if the config says.
@@ -111,7 +111,7 @@ pub struct Settings {
     /// Days that an unused result is kept.
     pub cache_days: u16,
     /// What stays in `.deploy`.
-    pub prune: Prune,
+    pub prune: PruneRules,
 }
 
 impl Project {

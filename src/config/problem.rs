@@ -133,14 +133,14 @@ impl Diagnostic for Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// Where it is.
-    pub place: Place,
+    pub place: NoticePlace,
     /// What it is.
     pub message: String,
 }
 
 /// Where a [`Notice`] belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum NoticePlace {
     /// A value of the config file, by its keys.
     Config(Vec<String>),
     /// A folder, relative to the project.

@@ -41,7 +41,7 @@ pub const DROPPED: &[&str] = &[
 
 /// The section `prune`, read.
 #[derive(Debug, Clone, Default)]
-pub struct Prune {
+pub struct PruneRules {
     /// Keeps `.env` files.
     pub keep_env: bool,
     /// What is left out of dependencies.
@@ -50,9 +50,9 @@ pub struct Prune {
     pub max_size: IndexMap<String, u64>,
 }
 
-impl Prune {
+impl PruneRules {
     /// Reads the section, or says what is wrong at which keys below `prune`.
-    pub fn new(raw: &raw::Prune) -> Result<Self, Vec<Wrong>> {
+    pub fn new(raw: &raw::PruneSection) -> Result<Self, Vec<PruneProblem>> {
         let mut wrong = Vec::new();
         let drop = DropList::new(&raw.drop).unwrap_or_else(|found| {
             wrong.extend(found);
@@ -64,7 +64,7 @@ impl Prune {
                 Some(bytes) => {
                     max_size.insert(app.clone(), bytes);
                 }
-                None => wrong.push(Wrong {
+                None => wrong.push(PruneProblem {
                     pointer: vec!["maxSize".into(), app.clone()],
                     message: format!("`{}` is no size", text.escape_debug()),
                     help: size::HELP,
@@ -92,7 +92,7 @@ impl Prune {
 
 /// Something in the section that cannot be meant.
 #[derive(Debug)]
-pub struct Wrong {
+pub struct PruneProblem {
     /// Keys below `prune`.
     pub pointer: Vec<String>,
     /// What.
@@ -106,12 +106,12 @@ pub struct Wrong {
 #[derive(Debug, Clone)]
 pub struct DropList {
     written: Vec<String>,
-    patterns: Vec<Pattern>,
+    patterns: Vec<DropPattern>,
     globs: GlobSet,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Pattern {
+struct DropPattern {
     /// It ends in `/`: it names a folder, with all that is in it.
     is_folder: bool,
     /// It begins with `!`: what it names stays.
@@ -127,7 +127,7 @@ impl Default for DropList {
 
 impl DropList {
     /// Reads the globs.
-    pub fn new(list: &[String]) -> Result<Self, Vec<Wrong>> {
+    pub fn new(list: &[String]) -> Result<Self, Vec<PruneProblem>> {
         let mut wrong = Vec::new();
         let mut patterns = Vec::new();
         let mut globs = GlobSetBuilder::new();
@@ -141,9 +141,9 @@ impl DropList {
             match built.ok().filter(|_| !glob.is_empty()) {
                 Some(glob) => {
                     globs.add(glob);
-                    patterns.push(Pattern { is_folder, keeps });
+                    patterns.push(DropPattern { is_folder, keeps });
                 }
-                None => wrong.push(Wrong {
+                None => wrong.push(PruneProblem {
                     pointer: vec!["drop".into(), position.to_string()],
                     message: format!("`{}` is no glob", text.escape_debug()),
                     help: "write a path inside a dependency, such as `**/*.map`, or `docs/` for a folder",

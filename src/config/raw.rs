@@ -34,24 +34,24 @@ fn require_project_name(schema: &mut Schema) {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(title = "alokai.config.json", transform = closed, transform = require_stores)]
-pub struct Config {
+pub struct ConfigFile {
     /// Where editors find the schema of this file.
     #[serde(rename = "$schema")]
     pub schema: Option<String>,
     /// One entry a store; the key is the store's id, the name of its folder.
     pub stores: IndexMap<String, StoreEntry>,
     /// How images are made and named.
-    pub image: Image,
+    pub image: ImageSection,
     /// Where images are pushed.
-    pub registry: Registry,
+    pub registry: RegistrySection,
     /// The console that deploys them.
-    pub console: Console,
+    pub console: ConsoleSection,
     /// How builds run.
-    pub build: Build,
+    pub build: BuildSection,
     /// What is kept so that nothing is built twice.
-    pub cache: Cache,
+    pub cache: CacheSection,
     /// What stays in `.deploy`.
-    pub prune: Prune,
+    pub prune: PruneSection,
 }
 
 /// One store.
@@ -104,7 +104,7 @@ pub struct LocalPorts {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Image {
+pub struct ImageSection {
     /// The image that the default Dockerfile starts from: a reference, or `oci:<dir>:<name>` for
     /// one in an OCI image layout, relative to the project.
     pub base: String,
@@ -116,7 +116,7 @@ pub struct Image {
     pub names: IndexMap<String, String>,
 }
 
-impl Default for Image {
+impl Default for ImageSection {
     fn default() -> Self {
         Self {
             base: "node:22-alpine".into(),
@@ -131,7 +131,7 @@ impl Default for Image {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Registry {
+pub struct RegistrySection {
     /// Host, and port if any; or `oci:<dir>` for a folder, an OCI image layout.
     /// `CLI_DOCKER_REGISTRY_URL` and `--docker-registry-url` win over it.
     pub url: Option<String>,
@@ -149,7 +149,7 @@ pub struct Registry {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Console {
+pub struct ConsoleSection {
     /// Address; `CLI_CONSOLE_API_URL` and `--console-api-url` win over it.
     pub url: Option<String>,
     /// Where apps that are neither frontend nor middleware listen, by app.
@@ -183,7 +183,7 @@ impl Default for AppImage {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Build {
+pub struct BuildSection {
     /// How many scripts run at once, at most; by default as many as there are cores.
     pub concurrency: Option<u16>,
     /// Memory that all running scripts may take together, such as `3 GB`; by default what the
@@ -209,14 +209,14 @@ pub struct Build {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Cache {
+pub struct CacheSection {
     /// What the cache may take on disk, such as `10 GB`.
     pub max_size: String,
     /// Days after which a result that was not used goes.
     pub max_age_days: u16,
 }
 
-impl Default for Cache {
+impl Default for CacheSection {
     fn default() -> Self {
         Self {
             max_size: "10 GB".into(),
@@ -230,7 +230,7 @@ impl Default for Cache {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
-pub struct Prune {
+pub struct PruneSection {
     /// Keeps `.env` and `.env.*` files, which are left out otherwise.
     pub keep_env: bool,
     /// What is left out of dependencies: globs against paths inside a package. `docs/` is a
@@ -241,7 +241,7 @@ pub struct Prune {
     pub max_size: IndexMap<String, String>,
 }
 
-impl Default for Prune {
+impl Default for PruneSection {
     fn default() -> Self {
         Self {
             keep_env: false,

@@ -10,19 +10,19 @@ use oci::Platform;
 
 use super::check::{locate, nearest};
 use super::deployment::{deployment, is_repository_component};
-use super::discover::{Folders, StoreFolder};
-use super::problem::{Error, Notice, Place, Problem};
-use super::prune::Prune;
-use super::raw::Config;
-use super::{Local, Project, Settings, size};
+use super::discover::{ProjectFolders, StoreFolder};
+use super::problem::{Error, Notice, NoticePlace, Problem};
+use super::prune::PruneRules;
+use super::raw::ConfigFile;
+use super::{Project, ProjectSettings, StoreLocal, size};
 
 /// Makes the project, or says everything that contradicts itself.
 pub fn resolve(
     root: &Path,
     path: &Path,
     text: &str,
-    config: Config,
-    folders: Folders,
+    config: ConfigFile,
+    folders: ProjectFolders,
 ) -> Result<Project, Error> {
     let mut resolver = Resolver {
         text,
@@ -89,14 +89,14 @@ pub fn resolve(
                 let given = ports
                     .into_iter()
                     .filter_map(|(app, port)| Some((app, port?)));
-                let local = Local {
+                let local = StoreLocal {
                     ports: given.collect(),
                     domain: entry.local_domain,
                 };
                 (id, local)
             })
             .collect(),
-        settings: Settings {
+        settings: ProjectSettings {
             image: config.image,
             platform,
             registry: config.registry,
@@ -118,7 +118,7 @@ pub fn resolve(
 /// What is known while stores are put together, and what was found to be wrong.
 struct Resolver<'a> {
     text: &'a str,
-    config: &'a Config,
+    config: &'a ConfigFile,
     apps: Vec<AppName>,
     frontends: Vec<Framework>,
     problems: Vec<Problem>,
@@ -132,7 +132,7 @@ impl Resolver<'_> {
     }
 
     fn notice(&mut self, store: &str, message: String) {
-        let place = Place::Config(vec!["stores".into(), store.to_owned()]);
+        let place = NoticePlace::Config(vec!["stores".into(), store.to_owned()]);
         self.notices.push(Notice { place, message });
     }
 
@@ -151,7 +151,7 @@ impl Resolver<'_> {
                         "`{}/{name}` belongs to no base app and is in no composition{hint}",
                         folder.path
                     ),
-                    place: Place::Folder(format!("{}/{name}", folder.path)),
+                    place: NoticePlace::Folder(format!("{}/{name}", folder.path)),
                 });
             }
             stores.push(Store {
@@ -316,14 +316,14 @@ impl Resolver<'_> {
         }
     }
 
-    fn prune(&mut self) -> Prune {
-        Prune::new(&self.config.prune).unwrap_or_else(|wrong| {
+    fn prune(&mut self) -> PruneRules {
+        PruneRules::new(&self.config.prune).unwrap_or_else(|wrong| {
             for wrong in wrong {
                 let keys = wrong.pointer.iter().map(String::as_str);
                 let pointer: Vec<_> = ["prune"].into_iter().chain(keys).collect();
                 self.problem(&pointer, wrong.message, wrong.help);
             }
-            Prune::default()
+            PruneRules::default()
         })
     }
 }

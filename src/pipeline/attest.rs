@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::builder::Image;
 use super::destination::Destination;
 use super::failure::StageError;
-use super::preflight::Ready;
+use super::preflight::PreparedRun;
 use super::prune::{FOLDER, files};
 use crate::event::Events;
 use crate::plan::{ImagePlan, Plan};
@@ -28,7 +28,7 @@ const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// Attaches both to an image that is where it goes, before it gets its name.
 pub async fn attach(
-    (plan, ready): (&Plan, &Ready),
+    (plan, ready): (&Plan, &PreparedRun),
     planned: &ImagePlan,
     image: &Image,
     digest: Digest,
@@ -76,7 +76,7 @@ pub async fn attach(
 
 /// A package in `.deploy`.
 #[derive(Debug, PartialEq, Eq)]
-struct Dependency {
+struct BomComponent {
     name: String,
     version: String,
     license: Option<String>,
@@ -84,7 +84,7 @@ struct Dependency {
 
 /// Packages in a pruned folder, by their package URL; a manifest without a name or version is
 /// part of another package.
-fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageError> {
+fn dependencies(folder: &Path) -> Result<BTreeMap<String, BomComponent>, StageError> {
     let mut found = BTreeMap::new();
     for (path, file) in files(folder, |_| true)? {
         if !installed::is_manifest(&path) {
@@ -101,7 +101,7 @@ fn dependencies(folder: &Path) -> Result<BTreeMap<String, Dependency>, StageErro
         let license = package["license"].as_str().map(str::to_owned);
         found.insert(
             purl(name, version),
-            Dependency {
+            BomComponent {
                 name: name.to_owned(),
                 version: version.to_owned(),
                 license,
@@ -118,7 +118,7 @@ fn purl(name: &str, version: &str) -> String {
     format!("pkg:npm/{name}@{version}")
 }
 
-fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, Dependency>) -> Value {
+fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, BomComponent>) -> Value {
     let components = dependencies.iter().map(|(purl, dependency)| {
         let mut component = json!({
             "type": "library",
@@ -160,7 +160,7 @@ fn sbom(planned: &ImagePlan, dependencies: &BTreeMap<String, Dependency>) -> Val
 
 fn provenance(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     planned: &ImagePlan,
     image: &Image,
     digest: Digest,

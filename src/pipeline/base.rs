@@ -7,13 +7,14 @@ use std::sync::Arc;
 use miette::Diagnostic;
 use serde_json::{Value, json};
 
-use super::context::Context;
+use super::context::Services;
 use super::docker::Error as DockerError;
 use super::failure::StageError;
 use super::stored;
 use crate::plan::SCRATCH;
 use oci::{
-    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageName, Layout, Manifest, Platform,
+    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, Layout, Manifest,
+    Platform,
 };
 use oci_distribution::Client;
 
@@ -30,7 +31,7 @@ const LAYOUT: &str = "oci:";
         without_network(name)
     )
 )]
-pub struct Missing {
+pub struct BaseUnavailable {
     /// As the Dockerfile has it.
     pub name: String,
     /// Why it cannot be had without an engine.
@@ -50,44 +51,44 @@ fn without_network(name: &str) -> String {
 }
 
 /// What a base's name stands for in this run.
-pub struct Base {
+pub struct PinnedBase {
     /// As the Dockerfile has it.
     pub name: String,
     /// The digest that it stands for.
     pub digest: Digest,
     /// The image; none where only the engine has it.
-    pub image: Option<BaseImage>,
+    pub image: Option<ReadableBase>,
 }
 
 /// A base image that can be read without an engine.
-pub struct BaseImage {
+pub struct ReadableBase {
     /// What it consists of.
     pub manifest: Manifest,
     /// Its config, with what no specification knows.
     pub config: Value,
-    origin: Origin,
+    origin: BaseOrigin,
 }
 
-enum Origin {
+enum BaseOrigin {
     Registry { client: Client, repository: String },
     Layout(Layout),
     Scratch,
 }
 
 /// Where bases are looked for.
-pub struct Sources<'a> {
+pub struct BaseSources<'a> {
     /// The project: folders are relative to it.
     pub project: &'a Path,
     /// The layout that images go to, if they go to one: what has a base's name in it is that
     /// base.
     pub layout: Option<&'a Path>,
     /// The run's.
-    pub context: &'a Context,
+    pub context: &'a Services,
 }
 
-impl Sources<'_> {
+impl BaseSources<'_> {
     /// Resolves a name.
-    pub async fn find(&self, name: &str, platform: &Platform) -> Result<Base, StageError> {
+    pub async fn find(&self, name: &str, platform: &Platform) -> Result<PinnedBase, StageError> {
         if name == SCRATCH {
             return Ok(scratch(platform));
         }
@@ -115,8 +116,8 @@ impl Sources<'_> {
         self.of_registry(name, platform).await
     }
 
-    async fn of_registry(&self, name: &str, platform: &Platform) -> Result<Base, StageError> {
-        let image = ImageName::parse(name).map_err(|reason| oci::Error::Document {
+    async fn of_registry(&self, name: &str, platform: &Platform) -> Result<PinnedBase, StageError> {
+        let image = ImageReference::parse(name).map_err(|reason| oci::Error::Document {
             what: name.to_owned(),
             kind: "name of an image",
             reason,
@@ -147,12 +148,12 @@ impl Sources<'_> {
         oci::fits(&listed, &config, platform)?;
         let config = parse(&manifest.config, &config)?;
         let repository = repository.clone();
-        let image = BaseImage {
+        let image = ReadableBase {
             manifest,
             config,
-            origin: Origin::Registry { client, repository },
+            origin: BaseOrigin::Registry { client, repository },
         };
-        Ok(Base {
+        Ok(PinnedBase {
             name: name.to_owned(),
             digest,
             image: Some(image),
@@ -165,15 +166,15 @@ fn of_layout(
     layout: Layout,
     found: &Descriptor,
     platform: &Platform,
-) -> Result<Base, StageError> {
+) -> Result<PinnedBase, StageError> {
     let (_, manifest) = oci::resolve(found, platform, |blob| layout.blobs().read(blob))?;
     let config = layout.blobs().read(&manifest.config)?;
-    let image = BaseImage {
+    let image = ReadableBase {
         config: parse(&manifest.config, &config)?,
         manifest,
-        origin: Origin::Layout(layout),
+        origin: BaseOrigin::Layout(layout),
     };
-    Ok(Base {
+    Ok(PinnedBase {
         name: name.to_owned(),
         digest: found.digest,
         image: Some(image),
@@ -201,7 +202,7 @@ fn parse(config: &Descriptor, bytes: &[u8]) -> Result<Value, oci::Error> {
 }
 
 /// What `FROM scratch` begins with: nothing.
-fn scratch(platform: &Platform) -> Base {
+fn scratch(platform: &Platform) -> PinnedBase {
     let config = json!({
         "architecture": platform.architecture,
         "os": platform.os,
@@ -211,18 +212,18 @@ fn scratch(platform: &Platform) -> Base {
     });
     let bytes = config.to_string();
     let manifest = Manifest::new(Descriptor::of(oci::CONFIG, bytes.as_bytes()), Vec::new());
-    Base {
+    PinnedBase {
         name: SCRATCH.into(),
         digest: Digest::of(bytes.as_bytes()),
-        image: Some(BaseImage {
+        image: Some(ReadableBase {
             manifest,
             config,
-            origin: Origin::Scratch,
+            origin: BaseOrigin::Scratch,
         }),
     }
 }
 
-impl Base {
+impl PinnedBase {
     /// Whether it wants something done in every image that is made from it.
     pub fn has_triggers(&self) -> bool {
         let image = self.image.as_ref();
@@ -231,11 +232,13 @@ impl Base {
     }
 }
 
-impl BaseImage {
+impl ReadableBase {
     /// Its repository, if it comes from that registry.
     pub fn repository_at(&self, host: &str) -> Option<&str> {
         match &self.origin {
-            Origin::Registry { client, repository } if client.host() == host => Some(repository),
+            BaseOrigin::Registry { client, repository } if client.host() == host => {
+                Some(repository)
+            }
             _ => None,
         }
     }
@@ -243,8 +246,8 @@ impl BaseImage {
     /// The blobs on this machine that hold a layer; it is brought to `own` if it is elsewhere.
     pub async fn holding(&self, layer: &Descriptor, own: &Blobs) -> Result<Blobs, StageError> {
         match &self.origin {
-            Origin::Layout(layout) => return Ok(layout.blobs().clone()),
-            Origin::Registry { client, repository } if !own.holds(layer) => {
+            BaseOrigin::Layout(layout) => return Ok(layout.blobs().clone()),
+            BaseOrigin::Registry { client, repository } if !own.holds(layer) => {
                 let fresh = own.temporary()?;
                 client.download(repository, layer, fresh.path()).await?;
                 own.take(fresh, layer)?;

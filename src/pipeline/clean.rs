@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::failure::Io;
-use super::lock::Lock;
+use super::lock::ProjectLock;
 use crate::disk;
 
 /// Everything that can be made again, relative to the project.
@@ -20,7 +20,7 @@ const MADE: [&str; 8] = [
 
 /// Removes it, and says what was there. Links are removed and not followed.
 pub fn clean(project: &Path) -> Result<Vec<PathBuf>, Io> {
-    let _lock = Lock::take_now(project)?;
+    let _lock = ProjectLock::take_now(project)?;
     let mut removed = Vec::new();
     for path in MADE {
         let path = project.join(path);

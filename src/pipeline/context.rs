@@ -11,14 +11,14 @@ use bollard::auth::DockerCredentials;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cache, Remote};
+use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::plan::is_system;
-use oci::ImageName;
+use oci::ImageReference;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
 /// A run's surroundings. Stages read no environment; the edge has put everything here.
-pub struct Context {
+pub struct Services {
     /// When the program began.
     pub started: Instant,
     /// Where events go.
@@ -36,7 +36,7 @@ pub struct Context {
     /// Results of earlier runs.
     pub cache: Cache,
     /// Results of others.
-    pub remote: Option<Remote>,
+    pub remote: Option<RemoteCache>,
     /// Whether scripts run although their results are there.
     pub force: bool,
     /// The script that the build stage runs, if it is another one than `build`.
@@ -49,13 +49,13 @@ pub struct Context {
     /// Whether it was told that results cannot be kept; the first time says enough.
     pub warned: AtomicBool,
     /// Those who speak to registries, by host.
-    pub clients: Clients,
+    pub clients: RegistryClients,
 }
 
 /// Clients of registries: one for each host, since it knows which repositories have a blob.
-pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
+pub type RegistryClients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 
-impl Context {
+impl Services {
     /// Who speaks to a registry. The run's own is reached as its address says, also where the name
     /// of a base image, which has no scheme, leads there.
     pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {
@@ -84,7 +84,7 @@ impl Context {
 
     /// The login that the engine needs for an image; none where nobody has said who we are.
     pub async fn engine_login(&self, image: &str) -> Option<DockerCredentials> {
-        let host = ImageName::parse(image).ok()?.registry;
+        let host = ImageReference::parse(image).ok()?.registry;
         let login = self.access.logins().for_host(&host).await.ok()??;
         let (user, secret) = login.parts();
         let secret = Some(secret.expose_secret().to_owned());
@@ -137,7 +137,7 @@ impl Context {
     pub fn longest_secret(&self) -> usize {
         let credentials = self.access.credentials.as_ref();
         let credentials = credentials.map_or(0, |it| it.longest());
-        let remote = self.remote.as_ref().map_or(0, Remote::longest_secret);
+        let remote = self.remote.as_ref().map_or(0, RemoteCache::longest_secret);
         credentials.max(remote).saturating_sub(1).min(4096)
     }
 

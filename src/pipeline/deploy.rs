@@ -7,8 +7,8 @@ use miette::Diagnostic;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 
-use super::context::Context;
-use super::failure::Settled;
+use super::context::Services;
+use super::failure::StageResult;
 use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
@@ -116,7 +116,7 @@ fn refusal(status: u16) -> &'static str {
 
 /// A store that is live, or would be.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct LiveStore {
     /// The store.
     pub store: StoreId,
     /// Where visitors find it.
@@ -135,7 +135,11 @@ pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
 
 /// Deploys every store whose images are all there, in the plan's order: the console is one,
 /// and a person follows its steps better one by one.
-pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Live> {
+pub async fn run(
+    plan: &Plan,
+    pushed: &[Pushed],
+    context: &Arc<Services>,
+) -> StageResult<LiveStore> {
     let halt = Halt::new(context);
     let mut results = Vec::new();
     for release in plan
@@ -144,7 +148,7 @@ pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Sett
         .filter(|release| is_due(plan, release, pushed))
     {
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let note = |live: &Live| live.address.clone();
+        let note = |live: &LiveStore| live.address.clone();
         let work = async {
             let _outside = context.events.outside();
             // A request that is on its way may be carried out; its answer is waited for, unless
@@ -154,7 +158,7 @@ pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Sett
                 .interrupt
                 .unless_killed(Error::Interrupted, work)
                 .await?;
-            Ok::<_, Error>(Live {
+            Ok::<_, Error>(LiveStore {
                 store: release.store.clone(),
                 address: release.address.clone(),
                 commands: Vec::new(),
@@ -165,7 +169,7 @@ pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Sett
     results.into_iter().collect()
 }
 
-async fn call(release: &Release, context: &Context) -> Result<(), Error> {
+async fn call(release: &Release, context: &Services) -> Result<(), Error> {
     let unreachable = |error: reqwest::Error| Error::Unreachable {
         url: release.url.clone(),
         message: reason(error),

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::Services;
 use super::failure::{Io, StageError};
-use crate::cache::Limits;
-use crate::plan::{Reference, Target};
-use oci::{self, Blobs, Collected, Descriptor, Digest, Layout, Listing, Manifest};
-use oci_distribution::{Client, Source};
+use crate::cache::CacheLimits;
+use crate::plan::{DestinationPlan, DestinationReference};
+use oci::{self, Blobs, CollectedBlobs, Descriptor, Digest, IndexEntry, Layout, Manifest};
+use oci_distribution::{BlobSource, Client};
 
 /// Images that are made or pushed at the same time; the disk is the bottleneck.
 pub const AT_ONCE: usize = 4;
@@ -27,18 +27,18 @@ pub enum Destination {
         path: String,
     },
     /// An image layout.
-    Layout(Folder),
+    Layout(LayoutFolder),
 }
 
 /// An image layout, which is made when the first image comes.
-pub struct Folder {
+pub struct LayoutFolder {
     path: PathBuf,
     layout: OnceLock<Layout>,
     /// What is to be listed next.
-    waiting: Mutex<Vec<Listing>>,
+    waiting: Mutex<Vec<IndexEntry>>,
 }
 
-impl Folder {
+impl LayoutFolder {
     /// Makes the layout, unless that was done.
     pub fn layout(&self) -> Result<&Layout, oci::Error> {
         if let Some(layout) = self.layout.get() {
@@ -48,7 +48,7 @@ impl Folder {
         Ok(self.layout.get_or_init(|| layout))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Listing>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +71,7 @@ impl Folder {
 }
 
 /// An image that has its name already.
-pub struct Tagged {
+pub struct TaggedImage {
     /// Of its manifest.
     pub digest: Digest,
     /// Bytes of its layers, as they are stored.
@@ -82,15 +82,15 @@ pub struct Tagged {
 
 impl Destination {
     /// Gets ready; nothing is asked and nothing is written yet.
-    pub async fn new(target: &Target, context: &Context) -> Result<Self, StageError> {
+    pub async fn new(target: &DestinationPlan, context: &Services) -> Result<Self, StageError> {
         match target {
-            Target::Registry { address, host, .. } => {
+            DestinationPlan::Registry { address, host, .. } => {
                 let client = context.client(address).await?;
                 let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })
             }
-            Target::Layout { folder, .. } => Ok(Self::Layout(Folder {
+            DestinationPlan::Layout { folder, .. } => Ok(Self::Layout(LayoutFolder {
                 path: folder.clone(),
                 layout: OnceLock::new(),
                 waiting: Mutex::default(),
@@ -107,7 +107,10 @@ impl Destination {
     }
 
     /// What has that name, if anything has.
-    pub async fn find(&self, reference: &Reference) -> Result<Option<Tagged>, StageError> {
+    pub async fn find(
+        &self,
+        reference: &DestinationReference,
+    ) -> Result<Option<TaggedImage>, StageError> {
         let (manifest, digest, config) = match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
@@ -116,7 +119,7 @@ impl Destination {
                 };
                 // A list of manifests is none of ours, nor is anything unreadable.
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&found.bytes) else {
-                    return Ok(Some(Tagged::foreign(found.digest)));
+                    return Ok(Some(TaggedImage::foreign(found.digest)));
                 };
                 let config = client.blob(&repository, &manifest.config).await?;
                 (manifest, found.digest, config)
@@ -131,7 +134,7 @@ impl Destination {
                     return Ok(None);
                 };
                 let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
-                    return Ok(Some(Tagged::foreign(found.digest)));
+                    return Ok(Some(TaggedImage::foreign(found.digest)));
                 };
                 let mut layers = manifest.layers.iter();
                 let is_whole = layers.all(|layer| layout.blobs().holds(layer));
@@ -146,7 +149,7 @@ impl Destination {
         };
         let config: Value = serde_json::from_slice(&config).unwrap_or_default();
         let labels = config["config"]["Labels"].clone();
-        Ok(Some(Tagged {
+        Ok(Some(TaggedImage {
             digest,
             size: manifest.size(),
             labels: serde_json::from_value(labels).unwrap_or_default(),
@@ -157,7 +160,7 @@ impl Destination {
     /// has it too.
     pub async fn put_layer(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         layer: &Descriptor,
         blobs: &Blobs,
         from: Option<&str>,
@@ -166,7 +169,7 @@ impl Destination {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
                 let file = blobs.path(&layer.digest);
-                let source = Source::File(&file);
+                let source = BlobSource::File(&file);
                 client.put_blob(&repository, layer, source, from).await?;
             }
             Self::Layout(folder) => folder.layout()?.take_blob(blobs, layer)?,
@@ -177,7 +180,7 @@ impl Destination {
     /// Brings a small blob.
     pub async fn put_bytes(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
@@ -185,7 +188,7 @@ impl Destination {
         match self {
             Self::Registry { client, path } => {
                 let repository = format!("{path}{}", reference.repository);
-                let source = Source::Bytes(bytes);
+                let source = BlobSource::Bytes(bytes);
                 client.put_blob(&repository, &blob, source, None).await?;
             }
             Self::Layout(folder) => {
@@ -198,7 +201,7 @@ impl Destination {
     /// Brings a manifest that has no name yet; everything that it names is there.
     pub async fn put_manifest(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         bytes: &[u8],
     ) -> Result<Descriptor, StageError> {
         let manifest = Descriptor::of(oci::MANIFEST, bytes);
@@ -233,7 +236,7 @@ impl Destination {
     /// Gives a manifest its name; in a folder the next [`Self::list`] does.
     pub async fn name(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Descriptor,
         bytes: &[u8],
     ) -> Result<(), StageError> {
@@ -254,7 +257,7 @@ impl Destination {
     /// What a digest names.
     pub async fn describe(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         digest: Digest,
     ) -> Result<Descriptor, StageError> {
         match self {
@@ -281,7 +284,7 @@ impl Destination {
     /// Brings what refers to an image: an artifact with one blob.
     pub async fn attach(
         &self,
-        reference: &Reference,
+        reference: &DestinationReference,
         manifest: &Manifest,
     ) -> Result<(), StageError> {
         let bytes = serde_json::to_vec(manifest).unwrap_or_default();
@@ -313,7 +316,7 @@ impl Destination {
     }
 }
 
-impl Tagged {
+impl TaggedImage {
     /// Something that none of our runs has made.
     fn foreign(digest: Digest) -> Self {
         Self {
@@ -328,9 +331,9 @@ impl Tagged {
 /// used since `begun`.
 pub fn collect_layers(
     project: &Path,
-    limits: Limits,
+    limits: CacheLimits,
     begun: SystemTime,
-) -> Result<Collected, oci::Error> {
+) -> Result<CollectedBlobs, oci::Error> {
     oci::collect(&packed(project).0, limits.bytes, limits.age, begun)
 }
 

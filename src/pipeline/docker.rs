@@ -11,10 +11,10 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::base::Base;
-use super::context::Context;
+use super::base::PinnedBase;
+use super::context::Services;
 use super::failure::{Io, quote};
-use oci::ImageName;
+use oci::ImageReference;
 
 /// Where the engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -179,7 +179,11 @@ pub async fn has(docker: &Docker, image: &str) -> Result<(), Error> {
 }
 
 /// Makes sure that the engine has a base image, pulling it if need be, and says what it is.
-pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<Base, Error> {
+pub async fn provide(
+    docker: &Docker,
+    image: &str,
+    context: &Services,
+) -> Result<PinnedBase, Error> {
     if image.starts_with("oci:") {
         return Err(Error::Base {
             image: image.to_owned(),
@@ -229,11 +233,11 @@ pub async fn provide(docker: &Docker, image: &str, context: &Context) -> Result<
 }
 
 /// The digest by which a registry knows the image, else the engine's own.
-fn base(image: &str, found: &ImageInspect) -> Result<Base, Error> {
+fn base(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
-    let name = ImageName::parse(image).ok();
+    let name = ImageReference::parse(image).ok();
     let is_same = |known: &&String| {
-        let known = ImageName::parse(known).ok();
+        let known = ImageReference::parse(known).ok();
         known.zip(name.as_ref()).is_some_and(|(known, name)| {
             known.registry == name.registry && known.repository == name.repository
         })
@@ -243,7 +247,7 @@ fn base(image: &str, found: &ImageInspect) -> Result<Base, Error> {
         .and_then(|known| known.rsplit_once('@'))
         .map(|(_, digest)| digest);
     let digest = digest.or(found.id.as_deref()).unwrap_or_default();
-    Ok(Base {
+    Ok(PinnedBase {
         name: image.to_owned(),
         digest: digest.parse().map_err(|message| Error::Request {
             doing: format!("tell the digest of `{image}`"),

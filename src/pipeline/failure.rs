@@ -133,11 +133,11 @@ pub enum StageError {
     /// A base image.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Base(#[from] base::Missing),
+    Base(#[from] base::BaseUnavailable),
     /// A tag that stands for something else.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Taken(#[from] skip::Taken),
+    Taken(#[from] skip::TagConflict),
     /// The console.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -161,7 +161,7 @@ impl StageError {
 }
 
 /// What a stage did with each unit.
-pub struct Settled<T> {
+pub struct StageResult<T> {
     /// Products.
     pub done: Vec<T>,
     /// Failures.
@@ -172,7 +172,7 @@ pub struct Settled<T> {
     pub hints: Vec<String>,
 }
 
-impl<T> Default for Settled<T> {
+impl<T> Default for StageResult<T> {
     fn default() -> Self {
         Self {
             done: Vec::new(),
@@ -183,7 +183,7 @@ impl<T> Default for Settled<T> {
     }
 }
 
-impl<T> Settled<T> {
+impl<T> StageResult<T> {
     /// Files one unit's result where it belongs.
     pub fn add(&mut self, unit: Unit, result: Result<T, StageError>) {
         match result {
@@ -193,7 +193,7 @@ impl<T> Settled<T> {
     }
 }
 
-impl<T> FromIterator<(Unit, Result<T, StageError>)> for Settled<T> {
+impl<T> FromIterator<(Unit, Result<T, StageError>)> for StageResult<T> {
     fn from_iter<I: IntoIterator<Item = (Unit, Result<T, StageError>)>>(results: I) -> Self {
         let mut settled = Self::default();
         for (unit, result) in results {

@@ -2,19 +2,19 @@
 
 use std::sync::Mutex;
 
-use super::context::Context;
+use super::context::Services;
 use super::failure::StageError;
 use crate::event::Unit;
 
 /// Whether a stage has been halted, and by whom.
 pub struct Halt<'a> {
-    context: &'a Context,
+    context: &'a Services,
     because: Mutex<Option<String>>,
 }
 
 impl<'a> Halt<'a> {
     /// Nothing has failed yet.
-    pub fn new(context: &'a Context) -> Self {
+    pub fn new(context: &'a Services) -> Self {
         Self {
             context,
             because: Mutex::new(None),

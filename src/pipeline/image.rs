@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 
-use super::builder::{Image, Order};
-use super::context::Context;
+use super::builder::{Image, ImageOrder};
+use super::context::Services;
 use super::destination::AT_ONCE;
 use super::docker::Error;
-use super::failure::Settled;
+use super::failure::StageResult;
 use super::halt::Halt;
-use super::preflight::Ready;
+use super::preflight::PreparedRun;
 use super::prune::Artifact;
 use crate::event::{Stage, Unit, bytes};
 use crate::plan::Plan;
@@ -18,10 +18,10 @@ use crate::plan::Plan;
 /// Makes an image of every artifact.
 pub async fn run(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     artifacts: Vec<Artifact>,
-    context: &Arc<Context>,
-) -> Settled<Image> {
+    context: &Arc<Services>,
+) -> StageResult<Image> {
     let work = artifacts.iter().filter_map(|artifact| {
         let image = plan
             .images
@@ -35,7 +35,7 @@ pub async fn run(
             let unit = Unit::app(Stage::Image, &artifact.unit);
             let note = |image: &Image| bytes(image.size);
             let labels = ready.labels(image);
-            let order = Order {
+            let order = ImageOrder {
                 unit: &unit,
                 artifact,
                 image,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::Context;
-use super::deploy::{Live, is_due};
-use super::failure::{Settled, StageError};
+use super::context::Services;
+use super::deploy::{LiveStore, is_due};
+use super::failure::{StageError, StageResult};
 use super::push::Pushed;
 use super::stored;
 use crate::event::{Stage, Unit};
@@ -20,22 +20,22 @@ pub const RECORD: &str = ".alokai/live.json";
 /// Everything that would be live, by store.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct LiveRecord {
     schema_version: u32,
-    stores: BTreeMap<String, StoreRecord>,
+    stores: BTreeMap<String, LiveStoreRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StoreRecord {
+struct LiveStoreRecord {
     tag: String,
     since: String,
-    apps: BTreeMap<String, AppRecord>,
+    apps: BTreeMap<String, LiveAppRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AppRecord {
+struct LiveAppRecord {
     image: String,
     digest: String,
     folder: String,
@@ -44,24 +44,24 @@ struct AppRecord {
 }
 
 /// Records every store whose images are all there. Stores of earlier runs stay.
-pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Live> {
+pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Services>) -> StageResult<LiveStore> {
     let path = plan.project.join(RECORD);
-    let mut settled = Settled::default();
+    let mut settled = StageResult::default();
     let due = plan
         .releases
         .iter()
         .filter(|release| is_due(plan, release, pushed));
     for release in due {
         let unit = Unit::store(Stage::Deploy, &release.store);
-        let note = |live: &Live| Some(live.address.clone());
+        let note = |live: &LiveStore| Some(live.address.clone());
         let result = context.events.observe(&unit, note, || {
-            let mut record: Record = stored::read(&path)?.unwrap_or_default();
+            let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
             record.schema_version = 1;
             record
                 .stores
                 .insert(release.store.to_string(), of(plan, release, pushed));
             stored::write(&path, &record)?;
-            Ok::<_, super::failure::Io>(Live {
+            Ok::<_, super::failure::Io>(LiveStore {
                 store: release.store.clone(),
                 address: release.local_address(),
                 commands: release.commands(),
@@ -72,11 +72,11 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Settled<Li
     settled
 }
 
-fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> StoreRecord {
+fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> LiveStoreRecord {
     let apps = release.runs.iter().filter_map(|run| {
         let mut pushed = pushed.iter();
         let image = pushed.find(|it| it.unit.store == release.store && it.unit.app == run.app)?;
-        let record = AppRecord {
+        let record = LiveAppRecord {
             image: image.reference.to_string(),
             digest: image.digest.to_string(),
             folder: run.folder.clone(),
@@ -85,7 +85,7 @@ fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> StoreRecord {
         };
         Some((run.app.to_string(), record))
     });
-    StoreRecord {
+    LiveStoreRecord {
         tag: plan.tag.clone().unwrap_or_default(),
         since: jiff::Timestamp::now()
             .strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,7 +13,7 @@ use crate::event::{Events, Stage};
 
 /// Held while a run writes.
 #[derive(Debug)]
-pub struct Lock {
+pub struct ProjectLock {
     _file: File,
     waited: bool,
 }
@@ -36,7 +36,7 @@ pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
     Ok(folder)
 }
 
-impl Lock {
+impl ProjectLock {
     /// Takes the project's lock, waiting for another run if there is one.
     pub fn take(project: &Path, events: &Events, interrupt: &Interrupt) -> Result<Self, Error> {
         let path = own_folder(project)?.join("lock");
@@ -120,7 +120,7 @@ fn sign(file: &mut File) -> std::io::Result<()> {
     writeln!(file, "pid {}, since {now}", std::process::id())
 }
 
-impl Lock {
+impl ProjectLock {
     /// Whether another run has worked in the project meanwhile.
     pub fn has_waited(&self) -> bool {
         self.waited

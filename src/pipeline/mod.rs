@@ -31,37 +31,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use build::{Built, Error as BuildError, Origin, forecast};
+pub use build::{Built, Error as BuildError, ResultOrigin, forecast};
 pub use builder::Image;
 pub use clean::clean;
-pub use compose::{Changes, Workdir, changes};
-pub use context::{Access, Clients, Context, Interrupt, ScriptEnvironment};
-pub use deploy::{Error as ConsoleError, Live};
+pub use compose::{ComposeChanges, Workdir, changes};
+pub use context::{Access, Interrupt, RegistryClients, ScriptEnvironment, Services};
+pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
-pub use lock::Lock;
+pub use lock::ProjectLock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
-pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, Rules, enforce};
+pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{BUILD, Plan};
 use crate::store::{StoreId, UnitId};
-use failure::Settled;
-use preflight::Ready;
-use skip::There;
+use failure::StageResult;
+use preflight::PreparedRun;
+use skip::PresentImage;
 
 /// Where results are kept, relative to the project.
 pub const CACHE: &str = ".alokai/cache";
 
 /// What a run made, whether it ended well or not.
 #[derive(Debug, Default)]
-pub struct Summary {
+pub struct RunSummary {
     /// A row a unit that was at least built.
-    pub units: Vec<Row>,
+    pub units: Vec<UnitSummary>,
     /// Stores that are live now.
-    pub live: Vec<Live>,
+    pub live: Vec<LiveStore>,
     /// What would save time the next time, for people.
     pub hints: Vec<String>,
     /// Wall time of the whole run.
@@ -72,13 +72,13 @@ pub struct Summary {
 
 /// One unit's results, as far as it came.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct UnitSummary {
     /// Store and app.
     pub unit: UnitId,
     /// Time of its build script.
     pub build: Option<Duration>,
     /// Where the result of that comes from.
-    pub origin: Option<Origin>,
+    pub origin: Option<ResultOrigin>,
     /// Bytes in `.deploy`.
     pub deploy_size: Option<u64>,
     /// Whether its image was there before the run, so that nothing was done for it.
@@ -94,8 +94,12 @@ pub struct Row {
 
 /// Carries the plan out as far as it reaches, under the project's lock. The summary tells what was made even when the
 /// run failed.
-pub fn run(plan: &Arc<Plan>, context: &Arc<Context>, _lock: &Lock) -> (Summary, Result<(), Error>) {
-    let mut summary = Summary::default();
+pub fn run(
+    plan: &Arc<Plan>,
+    context: &Arc<Services>,
+    _lock: &ProjectLock,
+) -> (RunSummary, Result<(), Error>) {
+    let mut summary = RunSummary::default();
     let result = stages(plan, context, &mut summary);
     // At the end: whatever clocks say, nothing goes that this run still needs.
     if plan.until >= Stage::Image
@@ -110,7 +114,11 @@ pub fn run(plan: &Arc<Plan>, context: &Arc<Context>, _lock: &Lock) -> (Summary, 
     (summary, result)
 }
 
-fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Result<(), Error> {
+fn stages(
+    plan: &Arc<Plan>,
+    context: &Arc<Services>,
+    summary: &mut RunSummary,
+) -> Result<(), Error> {
     for notice in &plan.notices {
         context.events.notice(notice);
     }
@@ -123,12 +131,12 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
     let order = plan;
     let rest = less(plan, &there);
     let plan = &rest;
-    let mut gate = Gate {
+    let mut gate = StageGate {
         keep_going: context.keep_going,
         failures: Vec::new(),
     };
 
-    summary.units.extend(there.iter().map(Row::there));
+    summary.units.extend(there.iter().map(UnitSummary::there));
     // Everything may be there.
     let mut images = Vec::new();
     if !plan.images.is_empty() || there.is_empty() {
@@ -169,7 +177,7 @@ fn stages(plan: &Arc<Plan>, context: &Arc<Context>, summary: &mut Summary) -> Re
 }
 
 /// The plan without what is there already.
-fn less(plan: &Arc<Plan>, there: &[There]) -> Arc<Plan> {
+fn less(plan: &Arc<Plan>, there: &[PresentImage]) -> Arc<Plan> {
     if there.is_empty() {
         return Arc::clone(plan);
     }
@@ -180,10 +188,10 @@ fn less(plan: &Arc<Plan>, there: &[There]) -> Arc<Plan> {
 /// The first four stages; none when that is all that was asked for.
 fn to_images(
     plan: &Arc<Plan>,
-    ready: &Ready,
-    context: &Arc<Context>,
-    gate: &mut Gate,
-    summary: &mut Summary,
+    ready: &PreparedRun,
+    context: &Arc<Services>,
+    gate: &mut StageGate,
+    summary: &mut RunSummary,
 ) -> Result<Option<Vec<Image>>, Error> {
     let Some(built) = to_built(plan, context, gate)? else {
         return Ok(None);
@@ -230,9 +238,9 @@ fn to_images(
 /// be there for its script.
 fn to_built(
     plan: &Arc<Plan>,
-    context: &Arc<Context>,
-    gate: &mut Gate,
-) -> Result<Option<Settled<Built>>, Error> {
+    context: &Arc<Services>,
+    gate: &mut StageGate,
+) -> Result<Option<StageResult<Built>>, Error> {
     let mut distrusted = BTreeSet::new();
     loop {
         let outlook = context.wait(build::look(plan, &distrusted, context))?;
@@ -256,7 +264,7 @@ fn to_built(
 }
 
 /// Sends a stage's beginning and end around its work.
-fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -> T) -> T {
+fn stage<T>(context: &Services, stage: Stage, units: usize, work: impl FnOnce() -> T) -> T {
     let script = context.script.clone().filter(|_| stage == Stage::Build);
     context.events.send(Event::StageStarted {
         stage,
@@ -272,9 +280,9 @@ fn stage<T>(context: &Context, stage: Stage, units: usize, work: impl FnOnce() -
     product
 }
 
-impl Row {
+impl UnitSummary {
     /// Of a unit for which nothing has to be done.
-    fn there(there: &There) -> Self {
+    fn there(there: &PresentImage) -> Self {
         Self {
             unit: there.pushed.unit.clone(),
             build: None,
@@ -288,7 +296,7 @@ impl Row {
     }
 }
 
-impl Summary {
+impl RunSummary {
     /// Adds a row for each unit. One whose image is there has one already: it was built for
     /// others.
     fn built(&mut self, all: &[Built]) {
@@ -303,7 +311,7 @@ impl Summary {
                 continue;
             }
             known.insert(built.unit().clone(), self.units.len());
-            self.units.push(Row {
+            self.units.push(UnitSummary {
                 unit: built.unit().clone(),
                 build: time,
                 origin,
@@ -320,7 +328,7 @@ impl Summary {
         &mut self,
         products: &[T],
         unit: impl Fn(&T) -> &UnitId,
-        set: impl Fn(&mut Row, &T),
+        set: impl Fn(&mut UnitSummary, &T),
     ) {
         let by_unit: BTreeMap<&UnitId, &T> = products.iter().map(|one| (unit(one), one)).collect();
         for row in &mut self.units {
@@ -333,17 +341,17 @@ impl Summary {
 
 /// The barrier between stages: nothing goes on while anything failed, or, with `--keep-going`,
 /// whole stores drop out and the rest goes on.
-struct Gate {
+struct StageGate {
     keep_going: bool,
     failures: Vec<Failure>,
 }
 
-impl Gate {
+impl StageGate {
     fn pass<T>(
         &mut self,
         stage: Stage,
-        context: &Context,
-        settled: Settled<T>,
+        context: &Services,
+        settled: StageResult<T>,
         unit: impl Fn(&T) -> &UnitId,
     ) -> Result<Vec<T>, Error> {
         self.failures.extend(settled.failed);
@@ -366,7 +374,7 @@ impl Gate {
         failures.any(|failure| failure.unit.store.as_ref() == Some(store))
     }
 
-    fn end_of(&mut self, stage: Stage, context: &Context) -> Result<(), Error> {
+    fn end_of(&mut self, stage: Stage, context: &Services) -> Result<(), Error> {
         if context.interrupt.stopped() {
             // What failed before is told too; that a unit was interrupted says nothing new.
             let mut failures = std::mem::take(&mut self.failures);

@@ -12,15 +12,15 @@ use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 use super::attest;
-use super::base::{Base, Missing, Sources};
-use super::builder::{Builder, DockerBuilder, Image, OciBuilder, Order};
-use super::context::Context;
+use super::base::{BaseSources, BaseUnavailable, PinnedBase};
+use super::builder::{DaemonlessBuilder, DockerBuilder, Image, ImageBuilder, ImageOrder};
+use super::context::Services;
 use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
 use super::skip;
 use super::{deploy, docker};
 use crate::event::{Events, Stage};
-use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
+use crate::plan::{BuilderChoice, DestinationPlan, ImageMaker, ImagePlan, Plan};
 use crate::store::UnitId;
 use oci::{Digest, dockerfile};
 use oci_distribution;
@@ -30,25 +30,25 @@ const AT_ONCE: usize = 8;
 
 /// What stages after the build need, all of it there.
 #[derive(Default)]
-pub struct Ready {
+pub struct PreparedRun {
     docker: OnceCell<DockerBuilder>,
-    oci: Option<OciBuilder>,
+    oci: Option<DaemonlessBuilder>,
     destination: Option<Arc<Destination>>,
-    bases: BTreeMap<String, Arc<Base>>,
+    bases: BTreeMap<String, Arc<PinnedBase>>,
     /// Units whose images the engine makes.
     by_engine: BTreeSet<UnitId>,
     /// Images that are where they go already, made of the same.
-    pub there: Vec<skip::There>,
+    pub there: Vec<skip::PresentImage>,
 }
 
-impl Ready {
+impl PreparedRun {
     /// Makes an image. What only the engine can do may show first when a Dockerfile meets its base
     /// and its files: `ADD` of an archive, or a signal that is not known here.
     pub async fn build(
         &self,
         plan: &Plan,
-        order: Order<'_>,
-        context: &Arc<Context>,
+        order: ImageOrder<'_>,
+        context: &Arc<Services>,
     ) -> Result<Image, StageError> {
         let image = order.image;
         if self.by_engine.contains(&image.unit) {
@@ -60,10 +60,10 @@ impl Ready {
             .expect("there for all others")
             .build(order)
             .await;
-        let is_layout = matches!(plan.target, Some(Target::Layout { .. }));
+        let is_layout = matches!(plan.target, Some(DestinationPlan::Layout { .. }));
         match built {
             Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
-                if plan.builder == Wish::Auto && !is_layout =>
+                if plan.builder == BuilderChoice::Auto && !is_layout =>
             {
                 let line = image.dockerfile.line(&plan.project, &refusal);
                 context
@@ -76,14 +76,14 @@ impl Ready {
     }
 
     /// Who has made an image.
-    pub fn maker(&self, image: &Image) -> &dyn Builder {
+    pub fn maker(&self, image: &Image) -> &dyn ImageBuilder {
         match &image.made {
             Some(_) => self.oci.as_ref().expect("it has made it"),
             None => self.docker.get().expect("it has made it"),
         }
     }
 
-    async fn engine(&self, context: &Arc<Context>) -> Result<&DockerBuilder, docker::Error> {
+    async fn engine(&self, context: &Arc<Services>) -> Result<&DockerBuilder, docker::Error> {
         self.docker
             .get_or_try_init(async || {
                 let docker = docker::connect(context.access.docker.as_deref()).await?;
@@ -123,7 +123,10 @@ impl Ready {
     }
 
     /// The bases of an image, pinned.
-    pub fn bases_of<'a>(&'a self, image: &'a ImagePlan) -> impl Iterator<Item = &'a Arc<Base>> {
+    pub fn bases_of<'a>(
+        &'a self,
+        image: &'a ImagePlan,
+    ) -> impl Iterator<Item = &'a Arc<PinnedBase>> {
         let keys = image.base_keys();
         keys.filter_map(|key| self.bases.get(&key))
     }
@@ -149,7 +152,7 @@ impl Ready {
 
 /// Asks engine, registry and console at once, and reports everything that is missing; then
 /// bases and images.
-pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
+pub async fn check(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
@@ -161,16 +164,16 @@ pub async fn check(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> 
     }
 }
 
-async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
+async fn all(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
-        return Ok(Ready::default());
+        return Ok(PreparedRun::default());
     }
     // Before anything is asked, since a registry would see the password.
     let exposed = exposed(plan, context);
     if !exposed.is_empty() {
         return Err(Error::Preflight { problems: exposed });
     }
-    let is_docker = |image: &ImagePlan| matches!(image.maker, Maker::Docker(_));
+    let is_docker = |image: &ImagePlan| matches!(image.maker, ImageMaker::Docker(_));
     let engine = async {
         if !plan.images.iter().any(is_docker) {
             return Ok(None);
@@ -187,7 +190,7 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
     let destination = destination.map_err(&mut kept).ok().flatten();
     let _ = console.map_err(&mut kept);
     let mut ready = if is_engine_missing {
-        Ready::default()
+        PreparedRun::default()
     } else {
         let found = bases(plan, docker, context).await;
         let kept = |mut more: Vec<_>| problems.append(&mut more);
@@ -198,7 +201,7 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
         return Err(failed(problems));
     }
     ready.destination = destination.map(Arc::new);
-    ready.oci = Some(OciBuilder::new(
+    ready.oci = Some(DaemonlessBuilder::new(
         packed(&plan.project),
         ready.bases.clone(),
         ready.destination.clone(),
@@ -217,13 +220,13 @@ async fn all(plan: &Plan, context: &Arc<Context>) -> Result<Ready, Error> {
 }
 
 /// Addresses to which the password would go where everybody on the way can read it.
-fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
+fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
     if context.access.trust.allow_insecure {
         return Vec::new();
     }
     let mut problems = Vec::new();
     if plan.until >= Stage::Push
-        && let Some(Target::Registry {
+        && let Some(DestinationPlan::Registry {
             address,
             is_insecure: false,
             ..
@@ -250,7 +253,7 @@ fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
 async fn asked(
     docker: &mut Option<Docker>,
     name: &str,
-    context: &Context,
+    context: &Services,
 ) -> Result<(), docker::Error> {
     docker::has(connected(docker, context).await?, name).await
 }
@@ -258,7 +261,7 @@ async fn asked(
 /// The engine, which is connected to if it is not yet.
 async fn connected<'a>(
     docker: &'a mut Option<Docker>,
-    context: &Context,
+    context: &Services,
 ) -> Result<&'a Docker, docker::Error> {
     let engine = match docker.take() {
         Some(engine) => engine,
@@ -268,14 +271,14 @@ async fn connected<'a>(
 }
 
 /// Lines that made images Docker's: each once, however many stores have it.
-fn for_docker(plan: &Plan, ready: &Ready) -> BTreeSet<String> {
+fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
     let is_there = |image: &&ImagePlan| {
         let mut there = ready.there.iter();
         there.any(|there| there.pushed.unit == image.unit)
     };
     let made = plan.images.iter().filter(|image| !is_there(image));
     made.filter_map(|image| {
-        let Maker::Docker(Some(refusal)) = &image.maker else {
+        let ImageMaker::Docker(Some(refusal)) = &image.maker else {
             return None;
         };
         let line = image.dockerfile.line(&plan.project, refusal);
@@ -285,7 +288,7 @@ fn for_docker(plan: &Plan, ready: &Ready) -> BTreeSet<String> {
 }
 
 /// Where images go, with a login that works.
-async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destination>, StageError> {
+async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
     let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
         return Ok(None);
     };
@@ -317,7 +320,7 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
     Ok(Some(destination))
 }
 
-async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
+async fn console(plan: &Plan, context: &Services) -> Result<(), StageError> {
     if plan.until < Stage::Deploy || plan.local {
         return Ok(());
     }
@@ -335,13 +338,13 @@ async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
 async fn bases(
     plan: &Plan,
     mut docker: Option<Docker>,
-    context: &Arc<Context>,
-) -> Result<Ready, Vec<StageError>> {
+    context: &Arc<Services>,
+) -> Result<PreparedRun, Vec<StageError>> {
     let layout = match &plan.target {
-        Some(Target::Layout { folder, .. }) => Some(folder.as_path()),
+        Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };
-    let sources = Sources {
+    let sources = BaseSources {
         project: &plan.project,
         layout,
         context,
@@ -349,12 +352,12 @@ async fn bases(
     // By its key: the name, and the engine's or our own.
     let mut wanted = BTreeMap::new();
     for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
+        let by_engine = matches!(image.maker, ImageMaker::Docker(_));
         for (key, name) in image.base_keys().zip(&image.bases) {
             wanted.insert((key, by_engine), (name, &image.platform));
         }
     }
-    let mut ready = Ready::default();
+    let mut ready = PreparedRun::default();
     let mut problems = Vec::new();
     let own = wanted.iter().filter(|((_, by_engine), _)| !by_engine);
     let found: Vec<_> = futures_util::stream::iter(own)
@@ -365,7 +368,7 @@ async fn bases(
     let mut in_engine = BTreeSet::new();
     for (key, name, result) in found {
         // An engine may know images that no registry has: those that were built here.
-        let may_ask = plan.builder == Wish::Auto && layout.is_none();
+        let may_ask = plan.builder == BuilderChoice::Auto && layout.is_none();
         let error = match result {
             Ok(base) if may_ask && base.has_triggers() => {
                 match connected(&mut docker, context).await {
@@ -399,7 +402,7 @@ async fn bases(
             Some(Err(error)) => Some(Box::new(error)),
             None => None,
         };
-        problems.push(StageError::from(Missing {
+        problems.push(StageError::from(BaseUnavailable {
             name: (*name).clone(),
             own: Box::new(error),
             engine,
@@ -423,7 +426,7 @@ async fn bases(
         return Err(problems);
     }
     for image in &plan.images {
-        let by_engine = matches!(image.maker, Maker::Docker(_));
+        let by_engine = matches!(image.maker, ImageMaker::Docker(_));
         if by_engine || image.base_keys().any(|key| in_engine.contains(&key)) {
             ready.by_engine.insert(image.unit.clone());
         }

@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::build::Memory;
-use super::context::{Context, Interrupt};
+use super::build::ProcessMemory;
+use super::context::{Interrupt, Services};
 use super::failure::Io;
-use super::sandbox::{Denied, NotStarted, Sandbox, Watch};
+use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
 use crate::event::Unit;
 
 /// Lines of a failed script that its error shows.
@@ -24,7 +24,7 @@ const TAIL: usize = 40;
 const LONGEST_LINE: u64 = 16 * 1024;
 
 /// A script to run.
-pub struct Script<'a> {
+pub struct ScriptCommand<'a> {
     /// Whose.
     pub unit: &'a Unit,
     /// Program and arguments.
@@ -36,23 +36,23 @@ pub struct Script<'a> {
     /// Names of variables that it sees beside the system's own.
     pub variables: &'a [String],
     /// What its processes take.
-    pub memory: &'a Memory,
+    pub memory: &'a ProcessMemory,
     /// What it may open, where that is restricted.
     pub sandbox: Option<&'a Sandbox>,
 }
 
 /// How a script ended.
-pub struct Ended {
+pub struct ScriptEnd {
     /// Its status.
     pub status: ExitStatus,
     /// Its last lines.
     pub tail: Vec<String>,
     /// What its sandbox refused it, as far as it says so.
-    pub denied: Vec<Denied>,
+    pub denied: Vec<DeniedPath>,
 }
 
 /// Why a script could not be run to its end.
-pub enum Trouble {
+pub enum ProcessError {
     /// It could not be started.
     Start(std::io::Error),
     /// Its log could not be written.
@@ -64,8 +64,8 @@ pub enum Trouble {
 }
 
 /// Runs a script in a process group of its own. However it ends, nothing of its group lives on.
-pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble> {
-    let log = open_log(&script.log).map_err(Trouble::Log)?;
+pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<ScriptEnd, ProcessError> {
+    let log = open_log(&script.log).map_err(ProcessError::Log)?;
     let mut command = command(&script, context)?;
     command
         .current_dir(script.folder)
@@ -75,15 +75,17 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
         .process_group(0)
         .kill_on_drop(true);
     let outside = context.events.outside();
-    let mut child = command.spawn().map_err(Trouble::Start)?;
+    let mut child = command.spawn().map_err(ProcessError::Start)?;
     // The group's id is the leader's, and stays valid for its other members after the leader.
     let group = child
         .id()
         .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let sink = Arc::new(Mutex::new(Sink {
+    let sink = Arc::new(Mutex::new(OutputSink {
         log,
         tail: VecDeque::with_capacity(TAIL),
-        watch: script.sandbox.map(|it| Watch::new(it, script.folder)),
+        watch: script
+            .sandbox
+            .map(|it| DenialScanner::new(it, script.folder)),
     }));
     let stdout = child
         .stdout
@@ -137,14 +139,16 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
     }
     drop(outside);
     if interrupted {
-        return Err(Trouble::Interrupted);
+        return Err(ProcessError::Interrupted);
     }
-    let status = status.map_err(Trouble::Start)?;
+    let status = status.map_err(ProcessError::Start)?;
     match script.sandbox.and_then(Sandbox::not_started) {
         None => {}
-        Some(NotStarted::Restrict(reason)) => return Err(Trouble::Sandbox(reason)),
+        Some(NotStarted::Restrict(reason)) => return Err(ProcessError::Sandbox(reason)),
         Some(NotStarted::Execute(error)) => {
-            return Err(Trouble::Start(std::io::Error::from_raw_os_error(error)));
+            return Err(ProcessError::Start(std::io::Error::from_raw_os_error(
+                error,
+            )));
         }
     }
     let sink = sink
@@ -157,7 +161,7 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
             watch.denied()
         }
     });
-    Ok(Ended {
+    Ok(ScriptEnd {
         status,
         tail: sink.tail.iter().cloned().collect(),
         denied: denied.unwrap_or_default(),
@@ -165,11 +169,11 @@ pub async fn run(script: Script<'_>, context: &Context) -> Result<Ended, Trouble
 }
 
 /// The program with its arguments and variables, in its sandbox if it has one.
-fn command(script: &Script<'_>, context: &Context) -> Result<Command, Trouble> {
+fn command(script: &ScriptCommand<'_>, context: &Services) -> Result<Command, ProcessError> {
     let (program, arguments) = script
         .command
         .split_first()
-        .ok_or_else(|| Trouble::Start(std::io::Error::other("the command is empty")))?;
+        .ok_or_else(|| ProcessError::Start(std::io::Error::other("the command is empty")))?;
     let mut command = match script.sandbox {
         None => {
             let mut command = Command::new(program);
@@ -243,17 +247,17 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-struct Sink<'a> {
+struct OutputSink<'a> {
     log: std::fs::File,
     tail: VecDeque<String>,
-    watch: Option<Watch<'a>>,
+    watch: Option<DenialScanner<'a>>,
 }
 
 async fn read(
     pipe: impl AsyncRead + Unpin,
-    script: &Script<'_>,
-    context: &Context,
-    sink: Arc<Mutex<Sink<'_>>>,
+    script: &ScriptCommand<'_>,
+    context: &Services,
+    sink: Arc<Mutex<OutputSink<'_>>>,
 ) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();

@@ -6,13 +6,13 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::builder::Image;
-use super::context::Context;
+use super::context::Services;
 use super::destination::AT_ONCE;
-use super::failure::{Settled, StageError};
+use super::failure::{StageError, StageResult};
 use super::halt::Halt;
-use super::preflight::Ready;
+use super::preflight::PreparedRun;
 use crate::event::{Events, Stage, Unit};
-use crate::plan::{Plan, Reference};
+use crate::plan::{DestinationReference, Plan};
 use crate::store::UnitId;
 use oci::Digest;
 use oci_distribution::Error;
@@ -26,7 +26,7 @@ pub struct Pushed {
     /// Store and app.
     pub unit: UnitId,
     /// Its full name.
-    pub reference: Reference,
+    pub reference: DestinationReference,
     /// Digest of its manifest.
     pub digest: Digest,
 }
@@ -41,10 +41,10 @@ impl Pushed {
 /// Pushes every image.
 pub async fn run(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     images: Vec<Image>,
-    context: &Arc<Context>,
-) -> Settled<Pushed> {
+    context: &Arc<Services>,
+) -> StageResult<Pushed> {
     let halt = Halt::new(context);
     let sending = Semaphore::new(AT_ONCE);
     let at_once = if ready.destination().lists() {
@@ -75,7 +75,7 @@ pub async fn run(
 
 /// Its name comes last: whoever pulls by it gets all there is.
 async fn one(
-    (plan, ready): (&Plan, &Ready),
+    (plan, ready): (&Plan, &PreparedRun),
     unit: &Unit,
     image: &Image,
     sending: &Semaphore,

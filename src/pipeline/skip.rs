@@ -4,10 +4,10 @@
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::context::Context;
-use super::destination::{Destination, Tagged};
+use super::context::Services;
+use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
-use super::preflight::Ready;
+use super::preflight::PreparedRun;
 use super::push::Pushed;
 use crate::plan::{ImagePlan, Plan};
 use oci::Digest;
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 8;
 
 /// An image that is there, made of what it would be made of now.
 #[derive(Debug, Clone)]
-pub struct There {
+pub struct PresentImage {
     /// What the stages after this one take.
     pub pushed: Pushed,
     /// Bytes of its layers, as they are stored.
@@ -31,7 +31,7 @@ pub struct There {
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("`{reference}` is there, made of something else: {what}")]
 #[diagnostic(code(alokai::image::taken), help("{help}"))]
-pub struct Taken {
+pub struct TagConflict {
     reference: String,
     what: String,
     help: &'static str,
@@ -40,10 +40,10 @@ pub struct Taken {
 /// Looks which of the plan's images are there.
 pub async fn look(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     destination: &Destination,
-    context: &Context,
-) -> Result<Vec<There>, Vec<StageError>> {
+    context: &Services,
+) -> Result<Vec<PresentImage>, Vec<StageError>> {
     if context.force && plan.is_clean() {
         return Ok(Vec::new());
     }
@@ -76,11 +76,11 @@ pub async fn look(
 
 fn judge(
     plan: &Plan,
-    ready: &Ready,
+    ready: &PreparedRun,
     image: &ImagePlan,
-    found: &Tagged,
-    context: &Context,
-) -> Result<Option<There>, StageError> {
+    found: &TaggedImage,
+    context: &Services,
+) -> Result<Option<PresentImage>, StageError> {
     let inputs = ready.inputs(image);
     let reference = image.reference.as_ref().expect("it was looked for by it");
     let before = found.labels.get(INPUTS);
@@ -89,7 +89,7 @@ fn judge(
         if context.force || (plan.local && !super::prune::is_of(plan, image)) {
             return Ok(None);
         }
-        return Ok(Some(There {
+        return Ok(Some(PresentImage {
             pushed: Pushed {
                 unit: image.unit.clone(),
                 reference: reference.clone(),
@@ -98,7 +98,7 @@ fn judge(
             size: found.size,
         }));
     }
-    Err(Taken {
+    Err(TagConflict {
         reference: reference.to_string(),
         what: difference(before, found.digest, &inputs, ready, image, found),
         help: if plan.is_clean() {
@@ -115,9 +115,9 @@ fn difference(
     before: Option<&String>,
     digest: Digest,
     inputs: &str,
-    ready: &Ready,
+    ready: &PreparedRun,
     image: &ImagePlan,
-    found: &Tagged,
+    found: &TaggedImage,
 ) -> String {
     let Some(before) = before else {
         return format!("{digest} does not say of what (no label `{INPUTS}`)");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{BUILD, DockerfileSource, ImagePlan, Maker, Plan, StorePlan, Subject, Task};
+use super::{BUILD, DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -160,9 +160,9 @@ fn image(image: &ImagePlan) -> Value {
             "text": image.dockerfile.text,
         },
         "builder": match &image.maker {
-            Maker::Oci(_) => json!({ "name": "oci" }),
-            Maker::Docker(None) => json!({ "name": "docker" }),
-            Maker::Docker(Some(refusal)) => json!({
+            ImageMaker::Oci(_) => json!({ "name": "oci" }),
+            ImageMaker::Docker(None) => json!({ "name": "docker" }),
+            ImageMaker::Docker(Some(refusal)) => json!({
                 "name": "docker",
                 "because": { "line": refusal.line, "instruction": refusal.instruction, "why": refusal.why },
             }),
@@ -277,9 +277,9 @@ fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
             for (image, reference) in plan.images.iter().zip(references) {
                 writeln!(out, "  {}\n    {reference}", image.unit)?;
                 match &image.maker {
-                    Maker::Oci(_) => {}
-                    Maker::Docker(None) => writeln!(out, "    by Docker")?,
-                    Maker::Docker(Some(refusal)) => writeln!(
+                    ImageMaker::Oci(_) => {}
+                    ImageMaker::Docker(None) => writeln!(out, "    by Docker")?,
+                    ImageMaker::Docker(Some(refusal)) => writeln!(
                         out,
                         "    by Docker, because of line {} of its Dockerfile, `{}`: {}",
                         refusal.line, refusal.instruction, refusal.why

@@ -30,7 +30,7 @@ pub enum Error {
     )]
     Selection {
         /// Each wrong choice.
-        problems: Vec<select::Problem>,
+        problems: Vec<select::SelectionProblem>,
         /// What could be chosen.
         deployable: Vec<String>,
     },
@@ -281,15 +281,15 @@ fn list(names: &[String]) -> String {
     }
 }
 
-fn all(problems: &[select::Problem]) -> String {
+fn all(problems: &[select::SelectionProblem]) -> String {
     let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
     all.join("; ")
 }
 
-fn hints(problems: &[select::Problem]) -> String {
+fn hints(problems: &[select::SelectionProblem]) -> String {
     problems
         .iter()
-        .filter_map(select::Problem::hint)
+        .filter_map(select::SelectionProblem::hint)
         .flat_map(|hint| [hint, "; "])
         .collect()
 }

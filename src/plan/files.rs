@@ -9,7 +9,7 @@ use globset::GlobBuilder;
 use walkdir::WalkDir;
 
 use super::Error;
-use crate::cache::{FileInput, Hasher, Key};
+use crate::cache::{FileInput, Key, KeyHasher};
 use crate::config::Project;
 use crate::disk::Stamp;
 use crate::files::DiskFiles;
@@ -53,23 +53,23 @@ pub struct FileGroup {
     /// A digest of paths and identities.
     pub digest: Key,
     /// What must stay as it is while a script runs.
-    pub watched: Vec<Watched>,
+    pub watched: Vec<WatchedPath>,
     /// The folder of a workspace package whose files they are; empty for others.
     pub folder: String,
 }
 
 /// A path that must stay as it was when the key was made.
 #[derive(Debug, Clone)]
-pub struct Watched {
+pub struct WatchedPath {
     /// Absolute.
     pub path: PathBuf,
     /// As it was; for a folder, the names in it.
-    pub state: State,
+    pub state: PathState,
 }
 
 /// How a watched path was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum PathState {
     /// A file or a link; `None` where there was nothing.
     File(Option<Stamp>),
     /// A folder with files of these names.
@@ -87,22 +87,22 @@ pub struct OptionalFile {
     pub place: PathBuf,
 }
 
-impl Watched {
+impl WatchedPath {
     fn file(path: PathBuf) -> Self {
-        let state = State::File(Stamp::of(&path));
+        let state = PathState::File(Stamp::of(&path));
         Self { path, state }
     }
 
     /// The path that is other than it was, if one is.
     pub fn changed(&self) -> Option<PathBuf> {
         let is_same = match &self.state {
-            State::File(stamp) => Stamp::of(&self.path) == *stamp,
-            State::Folder(names) => {
+            PathState::File(stamp) => Stamp::of(&self.path) == *stamp,
+            PathState::Folder(names) => {
                 let now = names_in(&self.path);
                 let mut other = now.symmetric_difference(names);
                 return other.next().map(|name| self.path.join(name));
             }
-            State::Changed => false,
+            PathState::Changed => false,
         };
         (!is_same).then(|| self.path.clone())
     }
@@ -127,8 +127,8 @@ fn is_junk(name: &str) -> bool {
 }
 
 impl FileGroup {
-    fn new(files: BTreeMap<String, FileInput>, watched: Vec<Watched>) -> Self {
-        let mut hasher = Hasher::default();
+    fn new(files: BTreeMap<String, FileInput>, watched: Vec<WatchedPath>) -> Self {
+        let mut hasher = KeyHasher::default();
         for (path, file) in &files {
             hasher.part(path.as_bytes());
             hasher.part(file.id.as_bytes());
@@ -143,13 +143,13 @@ impl FileGroup {
 }
 
 /// Collects one group.
-struct Collector<'a> {
+struct GroupCollector<'a> {
     project: &'a Path,
     files: BTreeMap<String, FileInput>,
-    watched: Vec<Watched>,
+    watched: Vec<WatchedPath>,
 }
 
-impl<'a> Collector<'a> {
+impl<'a> GroupCollector<'a> {
     fn new(project: &'a Path) -> Self {
         Self {
             project,
@@ -163,12 +163,12 @@ impl<'a> Collector<'a> {
         for (path, file) in layer.files.iter().filter(|(path, _)| keep(path)) {
             let inside = join(folder, path);
             let id = format!("{} {}", file.mode(), file.id);
-            let mut watched = Watched::file(self.project.join(&inside));
+            let mut watched = WatchedPath::file(self.project.join(&inside));
             if let ContentSource::Disk(path, listed) = &file.source
                 && path.metadata().map(|it| Stamp::new(&it)).ok() != Some(*listed)
             {
                 // It has changed since its identity was made.
-                watched.state = State::Changed;
+                watched.state = PathState::Changed;
             }
             self.watched.push(watched);
             self.files
@@ -183,11 +183,11 @@ impl<'a> Collector<'a> {
             return Ok(());
         }
         let path = self.project.join(inside);
-        let watched = Watched::file(path.clone());
+        let watched = WatchedPath::file(path.clone());
         let id = identity(&path).map_err(reading(&path))?;
         if path.is_symlink() {
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-            self.watched.push(Watched::file(real));
+            self.watched.push(WatchedPath::file(real));
         }
         self.watched.push(watched);
         self.files.insert(name, FileInput { id, layer: None });
@@ -195,7 +195,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds everything below a folder, ignored by git or not; links are followed.
-    fn everything(&mut self, folder: &str, of: Whose) -> Result<(), Error> {
+    fn everything(&mut self, folder: &str, of: FolderScan) -> Result<(), Error> {
         let root = self.project.join(folder);
         for entry in walk(&root, of) {
             // A link that leads upwards brings nothing new.
@@ -214,9 +214,9 @@ impl<'a> Collector<'a> {
                 continue;
             };
             if entry.file_type().is_dir() {
-                self.watched.push(Watched {
+                self.watched.push(WatchedPath {
                     path: entry.path().to_owned(),
-                    state: State::Folder(names_in(entry.path())),
+                    state: PathState::Folder(names_in(entry.path())),
                 });
             } else if entry.file_type().is_file() || entry.path().is_file() {
                 self.file(inside)?;
@@ -243,9 +243,9 @@ fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Read { path, source }
 }
 
-/// Whose choice it is what of a folder counts.
+/// Which files of a folder count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
+enum FolderScan {
     /// Ours: what belongs to tools is left out.
     Ours,
     /// The user's, who has named the folder: only git's files, ours and packages are left out.
@@ -254,15 +254,15 @@ enum Whose {
 
 fn walk(
     root: &Path,
-    whose: Whose,
+    whose: FolderScan,
 ) -> impl Iterator<Item = walkdir::Result<walkdir::DirEntry>> + use<> {
     let walk = WalkDir::new(root).sort_by_file_name();
-    let walk = walk.follow_links(whose == Whose::Users).into_iter();
+    let walk = walk.follow_links(whose == FolderScan::Users).into_iter();
     walk.filter_entry(move |entry| {
         let name = entry.file_name().to_string_lossy();
         let is_left_out = match whose {
-            Whose::Ours => OF_TOOLS.contains(&&*name) || is_junk(&name),
-            Whose::Users => [".git", ".out", ".alokai", "node_modules"].contains(&&*name),
+            FolderScan::Ours => OF_TOOLS.contains(&&*name) || is_junk(&name),
+            FolderScan::Users => [".git", ".out", ".alokai", "node_modules"].contains(&&*name),
         };
         entry.depth() == 0 || !is_left_out
     })
@@ -287,11 +287,11 @@ pub fn package(
     folder: &str,
     is_built: bool,
 ) -> Result<FileGroup, Error> {
-    let mut group = Collector::new(&project.root);
+    let mut group = GroupCollector::new(&project.root);
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     group.layer(&layer, folder, |_| true);
     if !is_built {
-        group.everything(folder, Whose::Ours)?;
+        group.everything(folder, FolderScan::Ours)?;
     }
     Ok(FileGroup {
         folder: folder.to_owned(),
@@ -301,9 +301,9 @@ pub fn package(
 
 /// A file or a folder of the project that something names, with everything in it.
 pub fn named(project: &Project, path: &str) -> Result<FileGroup, Error> {
-    let mut group = Collector::new(&project.root);
+    let mut group = GroupCollector::new(&project.root);
     if project.root.join(path).is_dir() {
-        group.everything(path, Whose::Users)?;
+        group.everything(path, FolderScan::Users)?;
     } else {
         group.file(path)?;
     }
@@ -312,7 +312,7 @@ pub fn named(project: &Project, path: &str) -> Result<FileGroup, Error> {
 
 /// The lock file, which must stay as it is; its content counts by the part that is reached.
 pub fn lock_file(project: &Project, name: &str) -> FileGroup {
-    let watched = vec![Watched::file(project.root.join(name))];
+    let watched = vec![WatchedPath::file(project.root.join(name))];
     FileGroup::new(BTreeMap::new(), watched)
 }
 
@@ -323,7 +323,7 @@ pub fn top(
     lister: &LayerReader,
     notices: &mut Vec<String>,
 ) -> Result<(FileGroup, Vec<OptionalFile>), Error> {
-    let mut group = Collector::new(&project.root);
+    let mut group = GroupCollector::new(&project.root);
     let mut optional = Vec::new();
     let manager = project.package_manager().ok();
     let lock_files = manager.map_or(&[][..], |manager| manager.lock_files());
@@ -352,9 +352,9 @@ pub fn top(
         let name = format!("//{name}");
         optional.push(OptionalFile { name, place });
     }
-    group.watched.push(Watched {
+    group.watched.push(WatchedPath {
         path: project.root.clone(),
-        state: State::Folder(names),
+        state: PathState::Folder(names),
     });
     for folder in PATCHES {
         let (layer, _) = lister.layer(Owner::Base, folder)?;
@@ -377,7 +377,11 @@ pub fn top(
 
 /// Adds the files that one entry of `build.globalDependencies` names, ignored by git or not; a
 /// folder means all that is in it. Says whether there are any.
-fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> Result<bool, Error> {
+fn global_dependency(
+    project: &Project,
+    given: &str,
+    group: &mut GroupCollector,
+) -> Result<bool, Error> {
     let wrong = || Error::GlobalDependencies {
         pattern: given.to_owned(),
     };
@@ -387,7 +391,7 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
     }
     let named = project.root.join(&pattern);
     if named.is_dir() {
-        group.everything(&pattern, Whose::Users)?;
+        group.everything(&pattern, FolderScan::Users)?;
         return Ok(true);
     }
     if named.is_file() {
@@ -412,7 +416,7 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
         pattern.matches('/').count() + 1 - folder.split('/').filter(|it| !it.is_empty()).count()
     };
     let mut found = false;
-    for entry in walk(&root, Whose::Users).filter_map(Result::ok) {
+    for entry in walk(&root, FolderScan::Users).filter_map(Result::ok) {
         if entry.depth() > depth {
             continue;
         }
@@ -421,9 +425,9 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
             continue;
         };
         if entry.file_type().is_dir() {
-            let state = State::Folder(names_in(entry.path()));
+            let state = PathState::Folder(names_in(entry.path()));
             let path = entry.path().to_owned();
-            group.watched.push(Watched { path, state });
+            group.watched.push(WatchedPath { path, state });
         } else if glob.is_match(inside) && entry.path().is_file() {
             forget_name(group, inside);
             group.file(inside)?;
@@ -434,7 +438,7 @@ fn global_dependency(project: &Project, given: &str, group: &mut Collector) -> R
 }
 
 /// What counted by its name alone counts by its content from here on.
-fn forget_name(group: &mut Collector, inside: &str) {
+fn forget_name(group: &mut GroupCollector, inside: &str) {
     let name = format!("//{inside}");
     if group
         .files
@@ -448,7 +452,7 @@ fn forget_name(group: &mut Collector, inside: &str) {
 /// A base app that tasks reach as a package of the workspace. Its files count for scripts that
 /// open them; which there are counts in any case, since that decides what an import finds.
 #[derive(Debug)]
-pub struct BaseFolder {
+pub struct BaseAppFolder {
     /// A digest of the paths.
     pub names: Key,
     /// Relative to the project.
@@ -456,13 +460,13 @@ pub struct BaseFolder {
 }
 
 /// The base app in `folder`.
-pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseFolder>, Error> {
+pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseAppFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
-    let mut names = Hasher::default();
+    let mut names = KeyHasher::default();
     for path in layer.files.keys() {
         names.part(path.as_bytes());
     }
-    Ok(Arc::new(BaseFolder {
+    Ok(Arc::new(BaseAppFolder {
         names: names.end(),
         folder: folder.to_owned(),
     }))
@@ -471,7 +475,7 @@ pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseFolder>
 /// Files of a folder of the project that count for scripts that open them.
 pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
     let root = project.join(folder);
-    let entries = walk(&root, Whose::Ours).filter_map(Result::ok);
+    let entries = walk(&root, FolderScan::Ours).filter_map(Result::ok);
     let files = entries.filter(|entry| !entry.file_type().is_dir());
     let files = files.filter_map(|entry| {
         let inside = entry.path().strip_prefix(project).ok()?.to_str()?;

@@ -6,11 +6,11 @@ use crate::config::{BaseApp, Project};
 use crate::git::Revision;
 use crate::overlay::{Composition, EntryContent};
 use crate::store::{AppKind, Framework, UnitId};
-use oci::dockerfile::{self, Recipe, Refusal};
+use oci::dockerfile::{self, ParsedDockerfile, Refusal};
 use oci::{Digest, Hasher, Platform};
 
-use super::select::Chosen;
-use super::target::{Reference, Target};
+use super::select::ChosenUnits;
+use super::target::{DestinationPlan, DestinationReference};
 use super::task::{BUILD, Task, is_built, neutral_folder};
 use super::{Error, StorePlan};
 
@@ -61,7 +61,7 @@ impl Dockerfile {
 
 /// Who is to make images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Builder {
+pub enum BuilderChoice {
     /// This program where a Dockerfile allows it, else the Docker engine.
     #[default]
     Auto,
@@ -73,9 +73,9 @@ pub enum Builder {
 
 /// How one image is made.
 #[derive(Debug, Clone)]
-pub enum Maker {
+pub enum ImageMaker {
     /// By this program: nothing has to run for it.
-    Oci(Recipe),
+    Oci(ParsedDockerfile),
     /// By the Docker engine; with the line that needs it, or because it was asked for.
     Docker(Option<Refusal>),
 }
@@ -88,7 +88,7 @@ pub struct ImagePlan {
     /// What the app is.
     pub kind: AppKind,
     /// Its full name; none when the run ends before images are made.
-    pub reference: Option<Reference>,
+    pub reference: Option<DestinationReference>,
     /// Where its build script runs, relative to the project.
     pub built_in: String,
     /// The file that Node starts, relative to `.deploy`.
@@ -98,7 +98,7 @@ pub struct ImagePlan {
     /// How it is made.
     pub dockerfile: Dockerfile,
     /// By whom.
-    pub maker: Maker,
+    pub maker: ImageMaker,
     /// Images that it is made from, as its Dockerfile names them.
     pub bases: Vec<String>,
     /// What it runs on.
@@ -133,26 +133,26 @@ impl ImagePlan {
 }
 
 /// What images are planned from.
-pub struct Imaging<'a> {
+pub struct ImagePlanner<'a> {
     /// The project.
     pub project: &'a Project,
     /// Stores that take part.
     pub stores: &'a [StorePlan],
     /// Units that take part.
-    pub chosen: &'a Chosen,
+    pub chosen: &'a ChosenUnits,
     /// Their scripts, with keys.
     pub tasks: &'a [Task],
     /// Where images go.
-    pub target: &'a Target,
+    pub target: &'a DestinationPlan,
     /// Their tag; none when the run ends before images are made.
     pub tag: Option<&'a str>,
     /// The commit.
     pub revision: Option<&'a Revision>,
     /// Who is to make them.
-    pub builder: Builder,
+    pub builder: BuilderChoice,
 }
 
-impl Imaging<'_> {
+impl ImagePlanner<'_> {
     /// Images of the chosen units.
     pub fn images(&self) -> Result<Vec<ImagePlan>, Error> {
         let dockerfile = match &self.project.settings.image.dockerfile {
@@ -200,7 +200,7 @@ impl Imaging<'_> {
                 text: default(&self.project.settings.image.base, app.kind, &entry, port),
             },
         };
-        let reference = self.tag.map(|tag| Reference {
+        let reference = self.tag.map(|tag| DestinationReference {
             registry: self.target.name().to_owned(),
             repository: format!(
                 "{}-storefrontcloud-io/{}",
@@ -219,11 +219,11 @@ impl Imaging<'_> {
         // Who makes it matters only where it is made.
         let maker = match self.tag {
             Some(_) => self.maker(unit, &file)?,
-            None => Maker::Docker(None),
+            None => ImageMaker::Docker(None),
         };
         let bases = match &maker {
-            Maker::Oci(recipe) => vec![recipe.base().unwrap_or(SCRATCH).to_owned()],
-            Maker::Docker(_) => dockerfile::bases(&file.text),
+            ImageMaker::Oci(recipe) => vec![recipe.base().unwrap_or(SCRATCH).to_owned()],
+            ImageMaker::Docker(_) => dockerfile::bases(&file.text),
         };
         Ok(ImagePlan {
             inputs: self.inputs(unit, &file, &entry),
@@ -245,8 +245,8 @@ impl Imaging<'_> {
             port,
             dockerfile: file,
             platform: match &maker {
-                Maker::Oci(recipe) => recipe.platform().and_then(|it| it.parse().ok()),
-                Maker::Docker(_) => None,
+                ImageMaker::Oci(recipe) => recipe.platform().and_then(|it| it.parse().ok()),
+                ImageMaker::Docker(_) => None,
             }
             .unwrap_or_else(|| self.project.settings.platform.clone()),
             maker,
@@ -256,18 +256,18 @@ impl Imaging<'_> {
         })
     }
 
-    fn maker(&self, unit: &UnitId, file: &Dockerfile) -> Result<Maker, Error> {
-        if self.builder == Builder::Docker {
-            return Ok(Maker::Docker(None));
+    fn maker(&self, unit: &UnitId, file: &Dockerfile) -> Result<ImageMaker, Error> {
+        if self.builder == BuilderChoice::Docker {
+            return Ok(ImageMaker::Docker(None));
         }
         let refusal = match dockerfile::read(&file.text) {
-            Ok(recipe) => return Ok(Maker::Oci(recipe)),
+            Ok(recipe) => return Ok(ImageMaker::Oci(recipe)),
             Err(refusal) => refusal,
         };
         // The engine pushes to registries, and to nothing else.
-        let is_layout = matches!(self.target, Target::Layout { .. });
-        if self.builder == Builder::Auto && !is_layout {
-            return Ok(Maker::Docker(Some(refusal)));
+        let is_layout = matches!(self.target, DestinationPlan::Layout { .. });
+        if self.builder == BuilderChoice::Auto && !is_layout {
+            return Ok(ImageMaker::Docker(Some(refusal)));
         }
         let into = if is_layout {
             format!("into `{}`, which Docker does not write", self.target.name())

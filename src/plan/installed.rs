@@ -7,14 +7,14 @@ use std::path::Path;
 use super::task::{Subject, Task};
 use crate::config::{PackageJson, Project};
 use crate::overlay::ContentId;
-use crate::workspace::lockfile::{Folder, Lockfile, Workspace};
+use crate::workspace::lockfile::{LockedFolder, Lockfile, Workspace};
 use virtual_path::normalize;
 
 /// Ranges in `package.json` that name a folder or an archive instead of a version.
 const LOCAL: [&str; 3] = ["file:", "link:", "portal:"];
 
 /// The project's lock file.
-pub enum Lock {
+pub enum DependencyLock {
     /// There is none. What lies directly in the root `node_modules`, by the path of its manifest.
     None(BTreeMap<String, String>),
     /// It can be followed.
@@ -25,7 +25,7 @@ pub enum Lock {
 
 /// What a task's dependencies lead to.
 #[derive(Debug, Default)]
-pub struct Local {
+pub struct ReachedDependencies {
     /// What pins each installed package, by `name@version`.
     pub versions: BTreeMap<String, String>,
     /// Folders of workspace packages.
@@ -38,7 +38,7 @@ pub struct Local {
     pub unknown: Option<String>,
 }
 
-impl Lock {
+impl DependencyLock {
     /// Reads the lock file of the project's package manager.
     pub fn read(project: &Project) -> Self {
         let name = super::files::lock_file_name(project);
@@ -79,10 +79,10 @@ impl Lock {
 
     /// What the task's dependencies lead to: those of its folder, of the packages that it may
     /// read, and of the root, which brings them for all.
-    pub fn reach(&self, project: &Project, task: &Task) -> Local {
-        let mut local = Local {
+    pub fn reach(&self, project: &Project, task: &Task) -> ReachedDependencies {
+        let mut local = ReachedDependencies {
             versions: self.versions(project, task),
-            ..Local::default()
+            ..ReachedDependencies::default()
         };
         let identities: Vec<String> = local.versions.keys().cloned().collect();
         for identity in identities {
@@ -136,7 +136,7 @@ impl Lock {
     }
 }
 
-impl Local {
+impl ReachedDependencies {
     /// A folder of the workspace that is reached.
     fn folder(&mut self, project: &Project, task: &Task, folder: &str) {
         if folder.is_empty() || folder == task.source {
@@ -196,8 +196,8 @@ fn ranges(package: &PackageJson) -> impl Iterator<Item = (&str, &str)> {
     needs.map(|(name, range)| (name.as_str(), range.as_str()))
 }
 
-fn folder<'a>(path: &'a str, package: &'a PackageJson) -> Folder<'a> {
-    Folder {
+fn folder<'a>(path: &'a str, package: &'a PackageJson) -> LockedFolder<'a> {
+    LockedFolder {
         path,
         name: package.name.as_deref(),
         needs: ranges(package).collect(),

@@ -25,23 +25,23 @@ use std::time::Duration;
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
 pub use files::{BY_NAME, OptionalFile};
-pub use image::{Builder, Dockerfile, DockerfileSource, ImagePlan, Maker, SCRATCH};
-pub use inputs::Surroundings;
+pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
+pub use inputs::HostEnvironment;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
 pub use select::{Filter, Selection};
-pub use target::{Reference, Target};
+pub use target::{DestinationPlan, DestinationReference};
 pub use task::{BUILD, Script, Subject, Task, TaskId};
 pub use variables::is_system;
 
-use crate::cache::{Inputs, Key, Limits, OutputDigest};
-use crate::config::{Project, Prune};
+use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest};
+use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
 use crate::overlay::{Composer, Composition, LayerReader, Owner};
 use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
-use image::Imaging;
+use image::ImagePlanner;
 use inputs::AllInputs;
 use oci::Digest;
 
@@ -67,7 +67,7 @@ pub struct Request {
     /// The console's address, as flag or environment have it.
     pub console: Option<String>,
     /// Who makes images.
-    pub builder: Builder,
+    pub builder: BuilderChoice,
     /// Whether everything stays on this machine.
     pub local: bool,
     /// Whether images are told what they are made of, for others to verify.
@@ -77,7 +77,7 @@ pub struct Request {
     /// What is run of each unit.
     pub script: Script,
     /// What scripts run in.
-    pub surroundings: Surroundings,
+    pub surroundings: HostEnvironment,
 }
 
 /// A store that takes part.
@@ -115,9 +115,9 @@ pub struct Plan {
     /// Calls of the console, one a store.
     pub releases: Vec<Release>,
     /// Where images go; none when none is made.
-    pub target: Option<Target>,
+    pub target: Option<DestinationPlan>,
     /// Who is to make them.
-    pub builder: Builder,
+    pub builder: BuilderChoice,
     /// Whether nobody but this machine is told.
     pub local: bool,
     /// Whether images get a list of what is in them, and of what they were made of.
@@ -129,7 +129,7 @@ pub struct Plan {
     /// Bytes that all running scripts may take; none leaves it to the machine.
     pub max_memory: Option<u64>,
     /// What the cache may take.
-    pub cache_limits: Limits,
+    pub cache_limits: CacheLimits,
     /// What installs dependencies.
     pub install: &'static str,
     /// Folders of base apps and workspace packages, relative to the project. Package managers read
@@ -137,7 +137,7 @@ pub struct Plan {
     pub workspaces: Vec<String>,
     inputs: Arc<AllInputs>,
     /// What stays in `.deploy`.
-    pub prune: Prune,
+    pub prune: PruneRules,
     /// What is odd but stops nothing.
     pub notices: Vec<String>,
 }
@@ -188,9 +188,9 @@ impl Plan {
         let console = first_set([&request.console, &project.settings.console.url])
             .unwrap_or_else(|| DEFAULT_CONSOLE.into());
         if request.until >= Stage::Prune {
-            let where_to = Target::new(&project.root, &registry, is_insecure)?;
+            let where_to = DestinationPlan::new(&project.root, &registry, is_insecure)?;
             where_to.suits(request)?;
-            let imaging = Imaging {
+            let imaging = ImagePlanner {
                 project,
                 stores: &plans,
                 chosen: &chosen,
@@ -227,7 +227,7 @@ impl Plan {
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
-            cache_limits: Limits {
+            cache_limits: CacheLimits {
                 bytes: project.settings.cache_size,
                 age: Duration::from_hours(days * 24),
             },
@@ -322,7 +322,7 @@ impl Plan {
         id: TaskId,
         upstream: &BTreeMap<String, OutputDigest>,
         reads: &BTreeSet<String>,
-    ) -> Inputs {
+    ) -> InputRecord {
         self.inputs.explained(id, self.task(id), upstream, reads)
     }
 
@@ -398,7 +398,7 @@ fn compose(
     project: &Project,
     composer: &Composer,
     stores: &[&Store],
-    chosen: &select::Chosen,
+    chosen: &select::ChosenUnits,
 ) -> Result<Vec<StorePlan>, Error> {
     let mut compositions = composer.compose(stores)?;
     compositions.retain(|composition| chosen.is_seen(&composition.unit, composition.kind));

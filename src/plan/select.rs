@@ -20,7 +20,7 @@ pub enum Selection {
 
 /// A choice that is not possible.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum SelectionProblem {
     /// No such store.
     #[error("there is no store `{}`", id.escape_debug())]
     Unknown {
@@ -39,7 +39,7 @@ pub enum Problem {
     },
 }
 
-impl Problem {
+impl SelectionProblem {
     /// What to choose instead.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -87,7 +87,7 @@ impl Selection {
                 Some(store) => {
                     let below = project.stores.deployable_descendants(&store.id);
                     let below: Vec<_> = below.iter().map(ToString::to_string).collect();
-                    problems.push(Problem::Template {
+                    problems.push(SelectionProblem::Template {
                         id: id.clone(),
                         hint: if below.is_empty() {
                             format!("give it a `deployment` in `alokai.config.json` to make it deployable; `stores.{id}` has none")
@@ -98,7 +98,7 @@ impl Selection {
                 }
                 None => {
                     let known = project.stores.iter().map(|store| store.id.as_str());
-                    problems.push(Problem::Unknown {
+                    problems.push(SelectionProblem::Unknown {
                         id: id.clone(),
                         hint: crate::config::nearest(id, known)
                             .map(|near| format!("did you mean `{near}`?")),
@@ -125,7 +125,7 @@ pub struct Filter {
 
 /// The units that a filter leaves.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub struct ChosenUnits {
     units: BTreeSet<UnitId>,
     /// Stores of which a frontend is chosen.
     with_frontend: BTreeSet<StoreId>,
@@ -133,7 +133,7 @@ pub struct Chosen {
     with_other: BTreeSet<StoreId>,
 }
 
-impl Chosen {
+impl ChosenUnits {
     /// Whether the unit itself is chosen.
     pub fn contains(&self, unit: &UnitId) -> bool {
         self.units.contains(unit)
@@ -163,7 +163,7 @@ impl Filter {
     }
 
     /// The units of `stores` that pass: any positive pattern (or none given), no negative one.
-    pub fn units(&self, project: &Project, stores: &[&Store]) -> Result<Chosen, Error> {
+    pub fn units(&self, project: &Project, stores: &[&Store]) -> Result<ChosenUnits, Error> {
         let all: Vec<(UnitId, AppKind)> = stores
             .iter()
             .flat_map(|store| {
@@ -212,7 +212,7 @@ impl Filter {
             let units = chosen.iter().filter(|(_, kind)| is_one(*kind));
             units.map(|(unit, _)| unit.store.clone()).collect()
         };
-        Ok(Chosen {
+        Ok(ChosenUnits {
             with_frontend: stores(|kind| kind.framework().is_some()),
             with_other: stores(|kind| kind == AppKind::Other),
             units: chosen.into_iter().map(|(unit, _)| unit.clone()).collect(),

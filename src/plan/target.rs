@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Builder, Error, Request};
+use super::{BuilderChoice, Error, Request};
 use crate::event::Stage;
 
 /// What an address of a folder begins with, as `skopeo` and `umoci` write it.
@@ -10,7 +10,7 @@ const LAYOUT: &str = "oci:";
 
 /// Where images go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum DestinationPlan {
     /// A registry.
     Registry {
         /// As given, with its scheme if it has one.
@@ -29,7 +29,7 @@ pub enum Target {
     },
 }
 
-impl Target {
+impl DestinationPlan {
     /// What was given as the registry's address; a layout's folder is relative to the project. An
     /// insecure registry is spoken to by plain HTTP unless its address names a scheme.
     pub fn new(project: &Path, given: &str, is_insecure: bool) -> Result<Self, Error> {
@@ -78,7 +78,7 @@ impl Target {
                 "the console cannot get images from it",
                 "stop before it with `--until push`, or deploy on this machine with `--local`",
             )
-        } else if request.until >= Stage::Image && request.builder == Builder::Docker {
+        } else if request.until >= Stage::Image && request.builder == BuilderChoice::Docker {
             wrong(
                 "Docker does not write images into folders",
                 "leave out `--builder docker`, or name a registry",
@@ -100,7 +100,7 @@ impl Target {
 /// The full name of an image: `<registry>/<repository>:<tag>`, or in a layout
 /// `oci:<dir>:<repository>:<tag>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference {
+pub struct DestinationReference {
     /// Host, port and path if any, without a scheme; or `oci:` and a folder.
     pub registry: String,
     /// Repository below it.
@@ -109,7 +109,7 @@ pub struct Reference {
     pub tag: String,
 }
 
-impl Reference {
+impl DestinationReference {
     /// Registry and repository, without the tag.
     pub fn name(&self) -> String {
         let separator = if self.registry.starts_with(LAYOUT) {
@@ -126,7 +126,7 @@ impl Reference {
     }
 }
 
-impl std::fmt::Display for Reference {
+impl std::fmt::Display for DestinationReference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.name(), self.tag)
     }

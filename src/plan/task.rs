@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::select::Chosen;
+use super::select::ChosenUnits;
 use super::{Error, StorePlan};
 use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
@@ -45,7 +45,7 @@ pub struct Task {
     /// Whether it runs without a store's name, so that its result is any store's.
     pub shared: bool,
     /// Which apps of its store it may read beside its own.
-    pub sees: Sees,
+    pub sees: SiblingAccess,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where its sources lie, relative to the project: the base app, or the package.
@@ -90,7 +90,7 @@ impl TaskId {
 
 /// Which apps of its store a script may read beside its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sees {
+pub enum SiblingAccess {
     /// None, or only what is built before it.
     Own,
     /// The middleware, although nobody builds it.
@@ -186,13 +186,13 @@ pub fn is_built(kind: AppKind, package: &PackageJson) -> bool {
 pub fn tasks(
     project: &Project,
     stores: &[StorePlan],
-    chosen: &Chosen,
+    chosen: &ChosenUnits,
     script: &Script,
 ) -> Result<Vec<Task>, Error> {
-    let mut graph = Graph {
+    let mut graph = TaskGraph {
         project,
         manager: super::manager(project)?,
-        packages: Packages::new(project),
+        packages: PackageOrder::new(project),
         of_package: BTreeMap::new(),
         middleware: BTreeMap::new(),
         frontends: BTreeMap::new(),
@@ -285,10 +285,10 @@ fn scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Vec<String> {
 }
 
 /// Tasks while they are put together.
-struct Graph<'a> {
+struct TaskGraph<'a> {
     project: &'a Project,
     manager: PackageManager,
-    packages: Packages<'a>,
+    packages: PackageOrder<'a>,
     of_package: BTreeMap<&'a str, TaskId>,
     /// Builds of each store's middleware.
     middleware: BTreeMap<String, Vec<TaskId>>,
@@ -297,7 +297,7 @@ struct Graph<'a> {
     tasks: Vec<Task>,
 }
 
-impl Graph<'_> {
+impl TaskGraph<'_> {
     /// What is installed for an app: what it asks for, peers among it, and what the root brings
     /// for all.
     fn needed_by(&self, app: &BaseApp) -> PackageJson {
@@ -331,7 +331,7 @@ impl Graph<'_> {
                 is_wanted: false,
                 never_kept: None,
                 shared: false,
-                sees: Sees::Own,
+                sees: SiblingAccess::Own,
                 command: self.manager.run(BUILD, &[]),
                 folder: package.folder.clone(),
                 source: package.folder.clone(),
@@ -388,10 +388,10 @@ impl Graph<'_> {
                 .iter()
                 .any(|one| *one == *app.name.as_str()),
             sees: match app.kind {
-                AppKind::Middleware => Sees::Own,
-                AppKind::Frontend(_) if has_middleware => Sees::Own,
-                AppKind::Frontend(_) => Sees::Middleware,
-                _ => Sees::All,
+                AppKind::Middleware => SiblingAccess::Own,
+                AppKind::Frontend(_) if has_middleware => SiblingAccess::Own,
+                AppKind::Frontend(_) => SiblingAccess::Middleware,
+                _ => SiblingAccess::All,
             },
             command: self.manager.run(&script.name, &script.arguments),
             folder: format!(".out/{}/{}", unit.store, unit.app),
@@ -425,13 +425,13 @@ fn required(package: &PackageJson) -> Vec<String> {
 }
 
 /// Workspace packages that apps reach, each after those that it needs itself.
-struct Packages<'a> {
+struct PackageOrder<'a> {
     project: &'a Project,
     ordered: Vec<&'a WorkspacePackage>,
     path: Vec<&'a str>,
 }
 
-impl<'a> Packages<'a> {
+impl<'a> PackageOrder<'a> {
     fn new(project: &'a Project) -> Self {
         Self {
             project,

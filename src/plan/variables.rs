@@ -76,12 +76,12 @@ const SYSTEM: [&str; 46] = [
 
 /// What is declared, for every app and package.
 #[derive(Debug, Clone)]
-pub struct Declared {
+pub struct DeclaredVariables {
     all: GlobSet,
     own: Vec<(String, GlobSet)>,
 }
 
-impl Declared {
+impl DeclaredVariables {
     /// As `build.env` has it.
     pub fn new(project: &Project) -> Result<Self, Error> {
         let declared = |name: &str| -> Vec<&str> {

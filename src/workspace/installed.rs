@@ -14,7 +14,7 @@ pub const NODE_MODULES: &str = "node_modules";
 
 /// An installed package, as a path tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
+pub struct InstalledPackage {
     /// Its name: `vue`, `@vue/shared`.
     pub name: String,
     /// Its folder, relative to where the path begins.
@@ -22,7 +22,7 @@ pub struct Package {
 }
 
 /// The packages that a path leads through, the outermost first. The path may end at a package.
-pub fn packages(path: &Path) -> Vec<Package> {
+pub fn packages(path: &Path) -> Vec<InstalledPackage> {
     let parts: Vec<Component> = path.components().collect();
     let texts: Vec<_> = parts
         .iter()
@@ -39,7 +39,7 @@ pub fn packages(path: &Path) -> Vec<Package> {
         if let Some((name, length)) = package(&texts[at..]) {
             at += length;
             let folder = parts[..at].iter().collect();
-            packages.push(Package { name, folder });
+            packages.push(InstalledPackage { name, folder });
         }
     }
     packages

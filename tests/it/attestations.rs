@@ -1,4 +1,4 @@
-//! What is attached to images: their dependencies, and what they were made of.
+//! Attestations of images: the SBOM and the provenance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,15 +8,13 @@ use oci::Digest;
 use serde_json::{Value, json};
 
 use crate::deploy::{Unique, unique};
-use crate::support::{
-    FRONTEND, Project, Registry, base_layout, installed, registry, rows, run, second_registry,
-};
+use crate::support::{FRONTEND, Project, Registry, installed, registries_and_base, rows, run};
 
 const SBOM: &str = "application/vnd.cyclonedx+json";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 const UNIT: &str = "us/storefront-unified-nextjs";
 
-/// Makes packages in the output that would be traced from an app's dependencies.
+/// Adds packages to the standalone output, as Next.js traces them from an app's dependencies.
 const PACKAGES: &str = r"
 const packages = {
   'next': { name: 'next', version: '15.1.0', license: 'MIT' },
@@ -40,7 +38,7 @@ for (const [folder, content] of Object.entries(packages)) {
 }
 ";
 
-/// Validates a document by the schema of its own makers.
+/// Validates a document with the library of `CycloneDX`.
 const VALIDATE: &str = r"
 const { Validation, Spec } = require('@cyclonedx/cyclonedx-library');
 const text = require('fs').readFileSync(0, 'utf8');
@@ -48,6 +46,14 @@ new Validation.JsonStrictValidator(Spec.Version.v1dot6).validate(text).then(erro
   if (error) { console.error(JSON.stringify(error)); process.exit(1); }
 });
 ";
+
+/// Both registries, the base image, and a shop under a name that no other test has.
+fn world(name: &'static str) -> Option<(Registry, Registry, String, Unique, Project)> {
+    let (registry, second, base) = registries_and_base()?;
+    let name = unique(name);
+    let project = shop(&name, &base);
+    Some((registry, second, base, name, project))
+}
 
 fn shop(name: &Unique, base: &str) -> Project {
     let project = Project::shop_named(name).setting("image", &json!({ "base": base }));
@@ -58,13 +64,10 @@ fn shop(name: &Unique, base: &str) -> Project {
     project
 }
 
-/// Deploys the frontend and gives its digest.
-fn deployed(project: &Project, more: &[&str]) -> String {
-    let mut arguments = vec![
-        "store", "deploy", "--store", "us", "--until", "push", "--json",
-    ];
-    arguments.extend(["--filter", "storefront-unified-nextjs-*"]);
-    arguments.extend(more);
+/// Deploys the frontend and returns its digest.
+fn deployed(project: &Project, more: &str) -> String {
+    let until_push = "store deploy --store us --until push --json";
+    let arguments = format!("{until_push} --filter storefront-unified-nextjs-* {more}");
     let rows = rows(&project.alokai(&arguments).succeeds());
     rows[UNIT]["digest"].as_str().expect("text").to_owned()
 }
@@ -73,7 +76,7 @@ fn repository(name: &Unique) -> String {
     format!("{name}-us-storefrontcloud-io/vue-storefront")
 }
 
-/// A document of a registry, whose digest is right if it has one.
+/// A document of a registry. Fails unless it has the digest that the path names.
 fn document(registry: &Registry, path: &str) -> Option<Value> {
     let bytes = registry.get(path)?;
     if let Some((list, digest)) = path.split_once("sha256:")
@@ -84,7 +87,7 @@ fn document(registry: &Registry, path: &str) -> Option<Value> {
     Some(serde_json::from_slice(&bytes).expect("JSON"))
 }
 
-/// What is attached to an image, by its kind: the list's descriptor and the document itself.
+/// The attestations of an image by media type: the descriptor in the list and the document.
 fn attached(
     registry: &Registry,
     name: &Unique,
@@ -126,10 +129,10 @@ fn attached(
         let kind = layers[0]["mediaType"].as_str().unwrap().to_owned();
         let content = document(registry, &path).expect("its content");
         let before = attached.insert(kind, (listed.clone(), content));
-        // One of the registries lists what it was sent twice twice.
+        // One of the registries lists a referrer twice if it was sent twice.
         assert!(
             before.is_none_or(|(before, _)| before == *listed),
-            "two of one kind"
+            "two attestations of one media type"
         );
     }
     attached
@@ -137,12 +140,9 @@ fn attached(
 
 #[test]
 fn an_image_comes_with_its_dependencies_and_its_origin() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+    let Some((registry, second, base, name, project)) = world("attested") else {
         return;
     };
-    let name = unique("attested");
-    let project = shop(&name, &base);
     let inspected: Value = serde_json::from_str(&run("skopeo", &["inspect", &base])).unwrap();
     let base_digest = inspected["Digest"]
         .as_str()
@@ -152,7 +152,7 @@ fn an_image_comes_with_its_dependencies_and_its_origin() {
     for (registry, has_api) in [(registry, false), (second, true)] {
         let project = Project::at(project.root().to_owned());
         let project = registry.used_by(project, "http://127.0.0.1:9");
-        let digest = deployed(&project, &[]);
+        let digest = deployed(&project, "");
         let list = if has_api {
             format!("referrers/{digest}")
         } else {
@@ -177,10 +177,11 @@ fn an_image_comes_with_its_dependencies_and_its_origin() {
         ]);
         assert_eq!(*materials, wanted);
 
-        // Made again, by itself or among others, it is the same, and is attached once.
-        deployed(&project, &["--force"]);
+        // A second build, alone or with other stores, gives the same attestation, which is attached
+        // once.
+        deployed(&project, "--force");
         project
-            .alokai(&["store", "deploy", "--all", "--until", "push", "--force"])
+            .alokai("store deploy --all --until push --force")
             .succeeds();
         assert_eq!(attached(&registry, &name, &digest, &list), first);
         all.push(first);
@@ -195,7 +196,7 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// Names and versions of every manifest below a `node_modules`, as a plain walk finds them.
+/// The name and the version of every `package.json` below a `node_modules`, found by a plain walk.
 fn manifests(folder: &std::path::Path) -> BTreeSet<(String, String)> {
     let files = walkdir::WalkDir::new(folder)
         .into_iter()
@@ -226,7 +227,7 @@ fn lists_what_is_in_it(sbom: &Value, project: &Project) {
         ),
         ("pkg:npm/next@14.0.0", json!([{ "expression": "MIT" }])),
         ("pkg:npm/next@15.1.0", json!([{ "expression": "MIT" }])),
-        // A bundler has put it into another package.
+        // A bundler copied this package into another one.
         ("pkg:npm/part@1.0.0", json!(null)),
         ("pkg:npm/second@2.0.0", json!(null)),
         (
@@ -245,7 +246,7 @@ fn lists_what_is_in_it(sbom: &Value, project: &Project) {
         })
         .collect();
     assert_eq!(listed, wanted);
-    // Nothing is missing that lies there.
+    // The SBOM lists every package that is in `.deploy`.
     let named: BTreeSet<_> = components
         .iter()
         .map(|component| (text(&component["name"]), text(&component["version"])))
@@ -255,12 +256,12 @@ fn lists_what_is_in_it(sbom: &Value, project: &Project) {
     let theme = components
         .iter()
         .find(|component| component["name"] == "@acme/theme")
-        .expect("it is listed");
+        .expect("the SBOM lists the package");
     assert_eq!(
         (&theme["name"], &theme["version"]),
         (&json!("@acme/theme"), &json!("1.2.3-beta.1+build.5"))
     );
-    // They are those of `.deploy`, and not of the project.
+    // The components are those of `.deploy` and not those of the project.
     let deploy = project.tree(&format!(".out/us/{FRONTEND}/.deploy/node_modules"));
     let files: BTreeSet<&str> = deploy.keys().map(String::as_str).collect();
     assert!(
@@ -328,18 +329,15 @@ fn tells_the_origin(statement: &Value, subject: &str, digest: &str) {
 }
 
 #[test]
-fn nothing_is_attached_where_nobody_wants_it() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+fn no_attest_attaches_nothing() {
+    let Some((registry, second, _, name, project)) = world("bare") else {
         return;
     };
-    let name = unique("bare");
-    let project = shop(&name, &base);
     let to = |registry: &Registry| {
         let project = Project::at(project.root().to_owned());
         deployed(
             &registry.used_by(project, "http://127.0.0.1:9"),
-            &["--no-attest"],
+            "--no-attest",
         )
     };
     let digest = to(&registry);
@@ -348,8 +346,8 @@ fn nothing_is_attached_where_nobody_wants_it() {
     let list = format!("referrers/{}", to(&second));
     assert!(attached(&second, &name, &digest, &list).is_empty());
 
-    let local = ["store", "deploy", "--store", "us", "--local", "--no-attest"];
-    project.alokai(&local).succeeds();
+    let local = "store deploy --store us --local --no-attest";
+    project.alokai(local).succeeds();
     let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 }

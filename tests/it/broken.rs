@@ -1,23 +1,23 @@
-//! Images and layers that something has damaged, and files that no image can have.
+//! Damaged images and layers, and files that no image can contain.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::deploy::unique;
-use crate::support::{Project, base_layout, base_reference, docker, is_there, registry};
+use crate::deploy::{Unique, unique};
+use crate::support::{Project, Registry, base_layout, base_reference, docker, is_there, registry};
 
-const DEPLOY: [&str; 6] = ["store", "deploy", "--store", "us", "--until", "push"];
+const DEPLOY: &str = "store deploy --store us --until push";
 
-/// A shop on the base of a layout, that writes its images into a folder.
+/// A shop whose base image is in a layout and whose images go to a folder.
 fn shop() -> Option<Project> {
     let project = Project::shop().setting("image", &json!({ "base": base_layout()? }));
     project.commit();
     Some(project.env("CLI_DOCKER_REGISTRY_URL", "oci:out"))
 }
 
-/// Files of a folder, the largest first.
+/// The files of a folder, largest first.
 fn largest(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
@@ -25,7 +25,7 @@ fn largest(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Turns one byte around, in a file of its own: the others that share its content stay.
+/// Inverts one byte in a new copy of the file, so that hard links to its content stay unchanged.
 fn alter(path: &Path) {
     let bytes = std::fs::read(path).unwrap();
     std::fs::remove_file(path).unwrap();
@@ -38,25 +38,21 @@ fn alter(path: &Path) {
 #[test]
 fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
     let Some(project) = shop() else { return };
-    project.alokai(&DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
     for layer in largest(&project.path(".alokai/cache/oci/blobs/sha256")) {
         alter(&layer);
     }
     let project = project.env("CLI_DOCKER_REGISTRY_URL", "oci:other");
-    // Each run finds the first one of those that are left, and forgets it.
+    // Each run finds the first damaged blob that is left and removes it.
     let mut runs = 0;
     loop {
-        let run = project.alokai(&[&DEPLOY[..], &["--force"]].concat());
+        let run = project.alokai(&format!("{DEPLOY} --force"));
         if run.code == 0 {
             break;
         }
-        assert!(
-            run.stderr.contains("is damaged: its content is"),
-            "{}",
-            run.stderr
-        );
+        run.stderr_contains("is damaged: its content is");
         runs += 1;
-        assert!(runs < 10, "it never heals");
+        assert!(runs < 10, "the run finds damage again and again");
     }
     assert!(runs > 0);
     for blob in largest(&project.path("other/blobs/sha256")) {
@@ -68,7 +64,7 @@ fn a_layer_that_was_altered_is_in_no_image_and_packed_again() {
 #[test]
 fn an_image_that_is_not_whole_is_made_again() {
     let Some(project) = shop() else { return };
-    project.alokai(&DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
     let blobs = project.path("out/blobs/sha256");
     let read = |blob: &PathBuf| {
         let bytes = std::fs::read(blob).unwrap();
@@ -94,13 +90,13 @@ fn an_image_that_is_not_whole_is_made_again() {
     ];
     for (way, damage) in ways {
         damage();
-        let run = project.alokai(&DEPLOY).succeeds();
+        let run = project.alokai(DEPLOY).succeeds();
         assert!(
             !run.stdout.contains("2 images were there"),
             "{way}: {}",
             run.stdout
         );
-        let run = project.alokai(&DEPLOY).succeeds();
+        let run = project.alokai(DEPLOY).succeeds();
         assert!(
             run.stdout.contains("2 images were there"),
             "{way}: {}",
@@ -121,7 +117,7 @@ fn an_image_that_is_not_whole_is_made_again() {
 }
 
 #[test]
-fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
+fn an_unusable_path_of_a_layout_is_found_before_the_first_build() {
     let Some(project) = shop() else { return };
     for way in [
         "oci:apps",
@@ -129,7 +125,7 @@ fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
         "oci:alokai.config.json/x",
     ] {
         let project = Project::at(project.root().to_owned()).env("CLI_DOCKER_REGISTRY_URL", way);
-        let run = project.alokai(&DEPLOY).fails_with(3);
+        let run = project.alokai(DEPLOY).fails_with(3);
         assert!(
             run.stderr.contains("before anything was built"),
             "{way}: {}",
@@ -137,69 +133,65 @@ fn what_is_in_the_way_of_a_layout_is_found_before_the_first_build() {
         );
         assert!(!project.exists(".out"), "{way}");
     }
-    // A layout in the project is no change of it.
-    project.alokai(&DEPLOY).succeeds();
-    project.alokai(&DEPLOY).succeeds();
+    // A layout in the project does not make its tree dirty.
+    project.alokai(DEPLOY).succeeds();
+    project.alokai(DEPLOY).succeeds();
 }
 
 #[test]
-fn a_folder_is_for_this_machine_alone() {
+fn a_folder_as_destination_excludes_the_console_and_docker() {
     let Some(project) = shop() else { return };
     for (more, why) in [
+        ("--until deploy", "the console cannot get images from it"),
         (
-            &["--until", "deploy"][..],
-            "the console cannot get images from it",
-        ),
-        (
-            &["--until", "push", "--builder", "docker"],
+            "--until push --builder docker",
             "Docker does not write images into folders",
         ),
     ] {
-        let deploy = [&["store", "deploy", "--store", "us", "--dry-run"], more].concat();
+        let deploy = format!("store deploy --store us --dry-run {more}");
         let run = project.alokai(&deploy).fails_with(2);
-        assert!(run.stderr.contains(why), "{}", run.stderr);
+        run.stderr_contains(why);
     }
 }
 
 #[test]
-fn a_pipe_that_a_build_leaves_is_named_and_not_waited_for() {
+fn a_named_pipe_in_an_image_is_an_error_and_not_opened() {
     let Some(project) = shop() else { return };
     let build = project.read("apps/storefront-middleware/build.js");
     let build =
         format!("{build}\nrequire('child_process').execSync('rm -f lib/pipe; mkfifo lib/pipe');\n");
-    let project = project.file("apps/storefront-middleware/build.js", &build);
+    let project = project.build_script("storefront-middleware", &build);
     project.commit();
-    let run = project.alokai(&DEPLOY).fails_with(1);
-    assert!(
-        run.stderr.contains("lib/pipe") && run.stderr.contains("neither file, folder nor link"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).fails_with(1);
+    run.stderr_contains("lib/pipe");
+    run.stderr_contains("neither file, folder nor link");
+}
+
+/// The registry, the base image in it, and a name that no other test has.
+fn world(name: &'static str) -> Option<(Registry, String, Unique)> {
+    Some((registry()?, base_reference()?, unique(name)))
+}
+
+/// The Dockerfile of a frontend with one more instruction, in line 3.
+fn with_instruction(base: &str, instruction: &str) -> String {
+    format!(
+        "FROM {base}\nCOPY .deploy /srv\n{instruction}\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n"
+    )
 }
 
 #[test]
-fn one_base_serves_both_who_needs_docker_and_who_does_not() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+fn both_builders_use_the_same_base_image() {
+    let Some((registry, base, name)) = world("both") else {
         return;
     };
-    let name = unique("both");
-    let dockerfile = format!(
-        "FROM {base}\nCOPY .deploy /srv\nRUN id -u\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n"
-    );
+    let dockerfile = with_instruction(&base, "RUN id -u");
     let project = Project::shop_named(&name)
         .setting("image", &json!({ "base": base }))
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &dockerfile,
-        );
+        .dockerfile(&dockerfile);
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let run = project.alokai(&DEPLOY).succeeds();
-    assert!(
-        run.stderr.contains("needs the Docker engine"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).succeeds();
+    run.stderr_contains("needs the Docker engine");
     for app in ["vue-storefront", "vue-storefront-middleware"] {
         let tags = registry.tags(&format!("{name}-us-storefrontcloud-io/{app}"));
         assert_eq!(tags, [project.sha()]);
@@ -207,27 +199,18 @@ fn one_base_serves_both_who_needs_docker_and_who_does_not() {
 }
 
 #[test]
-fn what_shows_late_that_it_needs_docker_goes_to_docker_then() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+fn an_instruction_that_is_refused_late_is_left_to_docker() {
+    let Some((registry, base, name)) = world("late") else {
         return;
     };
-    let name = unique("late");
-    let dockerfile = format!(
-        "FROM {base}\nCOPY .deploy /srv\nSTOPSIGNAL SIGRTMIN+3\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n"
-    );
-    let project = Project::shop_named(&name).file(
-        "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-        &dockerfile,
-    );
+    let dockerfile = with_instruction(&base, "STOPSIGNAL SIGRTMIN+3");
+    let project = Project::shop_named(&name).dockerfile(&dockerfile);
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let only = [&DEPLOY[..], &["--filter", "storefront-unified-*"]].concat();
+    let only = format!("{DEPLOY} --filter storefront-unified-*");
     let run = project.alokai(&only).succeeds();
-    assert!(
-        run.stderr.contains("line 3 of") && run.stderr.contains("needs the Docker engine"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("line 3 of");
+    run.stderr_contains("needs the Docker engine");
     let repository = format!("{name}-us-storefrontcloud-io/vue-storefront");
     assert_eq!(registry.tags(&repository), [project.sha()]);
     let image = format!("{}/{repository}:{}", registry.address, project.sha());

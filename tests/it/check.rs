@@ -1,10 +1,10 @@
 //! `check`, `clean` and `list`: what people ask of the hierarchy itself.
 
-use crate::support::{Project, git};
+use crate::support::Project;
 
 const NEXT: &str = "storefront-unified-nextjs";
 
-/// A project with everything odd that there is a code for, but a config that cannot be read.
+/// A project with a finding of each code, except an unreadable config.
 fn odd() -> Project {
     let config = r#"{
   "stores": {
@@ -47,21 +47,18 @@ fn odd() -> Project {
     project.commit();
     let project = project.file(&format!("{us}/{NEXT}/old.tsx"), "old, us\n");
     project.commit();
-    std::fs::remove_file(project.path(&format!("apps/{NEXT}/old.tsx"))).unwrap();
+    project.remove(&format!("apps/{NEXT}/old.tsx"));
     project.commit();
     project
 }
 
 #[test]
-fn everything_odd_is_found_with_its_place_and_its_mend() {
+fn every_finding_has_its_position_and_its_remedy() {
     let project = odd();
-    let run = project.alokai(&["store", "check"]).fails_with(1);
+    let run = project.alokai("store check").fails_with(1);
     let sha = project.sha();
     insta::assert_snapshot!(run.stdout.replace(&sha[..12], "[sha]"));
-    let json = project
-        .alokai(&["store", "check", "--json"])
-        .fails_with(1)
-        .json();
+    let json = project.alokai("store check --json").fails_with(1).json();
     let mut codes: Vec<_> = json["findings"]
         .as_array()
         .unwrap()
@@ -89,10 +86,7 @@ fn everything_odd_is_found_with_its_place_and_its_mend() {
 #[test]
 fn code_scanning_gets_sarif_with_paths_of_the_repository() {
     let project = odd();
-    let sarif = project
-        .alokai(&["store", "check", "--sarif"])
-        .fails_with(1)
-        .json();
+    let sarif = project.alokai("store check --sarif").fails_with(1).json();
     assert_eq!(sarif["version"], "2.1.0");
     let run = &sarif["runs"][0];
     let rules: Vec<_> = run["tool"]["driver"]["rules"]
@@ -113,52 +107,45 @@ fn code_scanning_gets_sarif_with_paths_of_the_repository() {
 }
 
 #[test]
-fn what_cannot_be_read_or_composed_is_found_too() {
+fn unreadable_and_uncomposable_stores_are_findings() {
     let project = Project::shop();
-    project.alokai(&["store", "check"]).succeeds();
+    project.alokai("store check").succeeds();
     project.write(
         "alokai.config.json",
         b"{ \"stores\": { \"us\": { \"deploymnt\": {} } } }",
     );
-    let run = project.alokai(&["store", "check"]).fails_with(1);
-    assert!(
-        run.stdout.contains("alokai.config.json:1") && run.stdout.contains("[config]"),
-        "{}",
-        run.stdout
-    );
+    let run = project.alokai("store check").fails_with(1);
+    run.stdout_contains("alokai.config.json:1");
+    run.stdout_contains("[config]");
 
     let project = Project::shop()
         .link("apps/playwright/out", "/etc/hostname")
         .file("apps/stores/fashion/stores/us/lost.txt", "lost\n");
-    let run = project.alokai(&["store", "check"]).fails_with(1);
-    assert!(
-        run.stdout.contains("outside the repository"),
-        "{}",
-        run.stdout
-    );
+    let run = project.alokai("store check").fails_with(1);
+    run.stdout_contains("outside the repository");
     assert!(
         run.stdout.contains("lost.txt"),
         "the rest is found too: {}",
         run.stdout
     );
-    assert!(run.stderr.contains("not checked"), "{}", run.stderr);
+    run.stderr_contains("not checked");
 }
 
 #[test]
 fn clean_removes_what_was_made_and_nothing_else() {
     let project = Project::shop();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let sources = project.tree("apps");
-    let run = project.alokai(&["store", "clean"]).succeeds();
-    assert!(run.stdout.contains("removed .out\n"), "{}", run.stdout);
+    let run = project.alokai("store clean").succeeds();
+    run.stdout_contains("removed .out\n");
     assert!(!project.exists(".out") && !project.exists(".alokai/manifests"));
     assert_eq!(project.tree("apps"), sources);
-    assert!(git(project.root(), &["status", "--porcelain"]).is_empty());
-    let again = project.alokai(&["store", "clean"]).succeeds();
+    assert!(project.git("status --porcelain").is_empty());
+    let again = project.alokai("store clean").succeeds();
     assert_eq!(again.stdout, "there is nothing to remove\n");
-    // A link is removed, and what it leads to is not.
+    // A link is removed, and its target is not.
     let project = project.link(".out", "apps");
-    project.alokai(&["store", "clean"]).succeeds();
+    project.alokai("store clean").succeeds();
     assert!(!project.exists(".out"));
     assert_eq!(project.tree("apps"), sources);
 }

@@ -1,15 +1,12 @@
-//! What the command line says, as a person reads it.
+//! The command line: help, lists and wrong flags.
 
 use crate::support::Project;
 
 #[test]
 fn list_draws_the_tree() {
     let project = Project::shop();
-    insta::assert_snapshot!(project.alokai(&["store", "list"]).succeeds().stdout);
-    let json = project
-        .alokai(&["store", "list", "--json"])
-        .succeeds()
-        .json();
+    insta::assert_snapshot!(project.alokai("store list").succeeds().stdout);
+    let json = project.alokai("store list --json").succeeds().json();
     assert_eq!(json["schemaVersion"], 1);
     assert_eq!(
         json["stores"][1]["layers"]["storefront-unified-nextjs"],
@@ -20,7 +17,7 @@ fn list_draws_the_tree() {
 #[test]
 fn help_names_the_exit_codes_and_every_variable() {
     let project = Project::shop();
-    let help = project.alokai(&["--help"]).succeeds().stdout;
+    let help = project.alokai("--help").succeeds().stdout;
     for code in [
         "0 done",
         "1 the work failed",
@@ -30,10 +27,7 @@ fn help_names_the_exit_codes_and_every_variable() {
     ] {
         assert!(help.contains(code), "{help}");
     }
-    let deploy = project
-        .alokai(&["store", "deploy", "--help"])
-        .succeeds()
-        .stdout;
+    let deploy = project.alokai("store deploy --help").succeeds().stdout;
     for variable in [
         "CLI_CLOUD_USERNAME",
         "CLI_CLOUD_PASSWORD",
@@ -48,11 +42,11 @@ fn help_names_the_exit_codes_and_every_variable() {
 fn wrong_flags_are_wrong_input() {
     let project = Project::shop();
     for arguments in [
-        &["store", "build", "--al"][..],
-        &["store", "build", "--all", "--store", "us"],
-        &["store", "build", "--all", "--concurrency", "0"],
-        &["--cwd", "/nonexistent", "store", "list"],
-        &["stores"],
+        "store build --al",
+        "store build --all --store us",
+        "store build --all --concurrency 0",
+        "--cwd /nonexistent store list",
+        "stores",
     ] {
         project.alokai(arguments).fails_with(2);
     }
@@ -84,11 +78,6 @@ fn a_folder_that_belongs_to_no_app_is_pointed_at() {
         "apps/stores/fashion/stores/us/storefront-unified-nexjs/x.tsx",
         "",
     );
-    let run = project.alokai(&["store", "list"]).succeeds();
-    assert!(
-        run.stderr
-            .contains("did you mean `storefront-unified-nextjs`?"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store list").succeeds();
+    run.stderr_contains("did you mean `storefront-unified-nextjs`?");
 }

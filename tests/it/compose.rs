@@ -1,11 +1,11 @@
-//! Composition on disk: SPEC §3, rule by rule, and what a second compose does.
+//! Composition on disk: SPEC §3 rule by rule, and a second compose.
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Project, Random, git};
+use crate::support::{Project, Random};
 
 fn composed(project: &Project) -> &Project {
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     project
 }
 
@@ -47,7 +47,7 @@ fn rule_1_the_nearest_layer_wins_and_additions_are_there() {
     assert!(!project.exists(".out/eu/storefront-unified-nextjs/only"));
     assert!(
         !project.exists(".out/fashion"),
-        "a template is never composed"
+        "a template is not composed"
     );
 }
 
@@ -105,20 +105,13 @@ fn rule_5_a_layer_holds_what_git_would_not_ignore_and_env_files() {
         .file("apps/storefront-unified-nextjs/.env.production", "A=2\n")
         .file("apps/storefront-unified-nextjs/node_modules/.cache/x", "")
         .file("apps/storefront-unified-nextjs/tracked.log", "tracked\n");
-    git(
-        project.root(),
-        &[
-            "add",
-            "--force",
-            "apps/storefront-unified-nextjs/tracked.log",
-        ],
-    );
+    project.git("add --force apps/storefront-unified-nextjs/tracked.log");
     composed(&project);
     let tree = project.tree(".out/us/storefront-unified-nextjs");
     let has = |path: &str| tree.contains_key(path);
     assert!(!has("debug.log") && !has("generated/a.ts") && !has("deep/secret"));
     assert!(has("keep.log") && has("deep/plain") && has(".env") && has(".env.production"));
-    assert!(has("tracked.log"), "git ignores nothing that it tracks");
+    assert!(has("tracked.log"), "a tracked file is not ignored");
     assert!(
         !tree
             .keys()
@@ -135,17 +128,14 @@ fn rule_6_package_json_is_the_base_apps_under_the_units_name() {
             "apps/stores/fashion/stores/us/storefront-unified-nextjs/package.json",
             r#"{"name":"own"}"#,
         );
-    let run = project.alokai(&["store", "compose", "--all"]).succeeds();
+    let run = project.alokai("store compose --all").succeeds();
     let wanted = text.replace("\"whatever\"", "\"storefront-unified-nextjs-us\"");
     assert_eq!(
         project.read(".out/us/storefront-unified-nextjs/package.json"),
         wanted
     );
-    assert!(
-        run.stderr.contains("`package.json` of `us`") && run.stderr.contains("not used"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("`package.json` of `us`");
+    run.stderr_contains("not used");
 }
 
 #[test]
@@ -182,7 +172,10 @@ fn rule_8_ignore_paths_of_ancestors_come_first_and_the_last_match_wins() {
     assert!(!us.contains_key("app/[locale]/page.tsx"));
     assert!(us.contains_key("app/l/page.tsx"), "brackets are literal");
     assert!(us.contains_key("public/logo.svg") && !eu.contains_key("public/logo.svg"));
-    assert!(eu.contains_key("package.json"), "it cannot be dropped");
+    assert!(
+        eu.contains_key("package.json"),
+        "`package.json` cannot be dropped"
+    );
 }
 
 #[test]
@@ -202,7 +195,7 @@ fn rule_9_an_own_node_modules_is_linked_and_caches_are_none() {
     );
     assert!(project.exists(".out/us/storefront-middleware/node_modules/left-pad/package.json"));
     assert!(!project.exists(".out/us/storefront-unified-nextjs/node_modules"));
-    // It goes when the base app's goes.
+    // The link is removed together with the base app's folder.
     std::fs::remove_dir_all(project.path("apps/storefront-middleware/node_modules")).unwrap();
     composed(&project);
     assert!(!project.exists(".out/us/storefront-middleware/node_modules"));
@@ -230,7 +223,7 @@ fn rule_10_links_are_kept_followed_or_refused_by_where_they_lead() {
     assert_eq!(tree["elsewhere.txt"], "shared\n");
     assert!(
         !tree.contains_key("icons/ignored.tmp"),
-        "git would ignore it there"
+        "git ignores the file there"
     );
     assert_eq!(
         (
@@ -251,7 +244,7 @@ fn rule_10_links_are_kept_followed_or_refused_by_where_they_lead() {
         .link("apps/storefront-unified-nextjs/out", "/etc/hostname")
         .link("apps/storefront-unified-nextjs/none", "../../shared/none")
         .link("apps/storefront-unified-nextjs/loop", "../../apps");
-    let run = outside.alokai(&["store", "compose", "--all"]).fails_with(2);
+    let run = outside.alokai("store compose --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&outside));
 }
 
@@ -263,7 +256,7 @@ fn rule_11_all_clashes_of_file_and_folder_come_at_once() {
             "apps/stores/fashion/stores/us/storefront-unified-nextjs/public",
             "a file\n",
         );
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
+    let run = project.alokai("store compose --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
     assert!(!project.exists(".out"), "nothing is written");
 }
@@ -289,18 +282,14 @@ fn a_second_compose_writes_nothing_and_a_change_only_itself() {
     let before = times();
     composed(&project);
     assert_eq!(before, times());
-    project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .succeeds();
+    project.alokai("store compose --all --check").succeeds();
 
     project.write(
         "apps/stores/fashion/storefront-unified-nextjs/header.tsx",
         b"changed\n",
     );
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
-    let check = project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .fails_with(1);
+    project.remove("apps/storefront-unified-nextjs/public/logo.svg");
+    let check = project.alokai("store compose --all --check").fails_with(1);
     insta::assert_snapshot!(check.stdout, @r"
     write .out/eu/storefront-unified-nextjs/header.tsx
     write .out/us/storefront-unified-nextjs/header.tsx
@@ -314,7 +303,7 @@ fn a_second_compose_writes_nothing_and_a_change_only_itself() {
     assert_eq!(untouched, before.len() - 4);
     assert!(
         !project.exists(".out/us/storefront-unified-nextjs/public"),
-        "empty folders go too"
+        "empty folders are removed too"
     );
 }
 
@@ -327,7 +316,7 @@ fn composed_content_wins_over_hand_edits_and_build_products_stay() {
         ".out/us/storefront-unified-nextjs/.next/cache/x",
         b"product\n",
     );
-    std::fs::remove_file(project.path(".out/us/storefront-unified-nextjs/texts.txt")).unwrap();
+    project.remove(".out/us/storefront-unified-nextjs/texts.txt");
     composed(&project);
     assert_eq!(
         project.read(".out/us/storefront-unified-nextjs/header.tsx"),
@@ -372,14 +361,12 @@ fn a_project_below_the_repositorys_root_composes_the_same() {
         "texts of us\n"
     );
     let plan = inner
-        .alokai(&["store", "deploy", "--all", "--dry-run", "--json"])
+        .alokai("store deploy --all --dry-run --json")
         .succeeds()
         .json();
     assert_eq!(plan["revision"], project.sha());
     project.write("elsewhere.txt", b"not of the project\n");
-    inner
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .succeeds();
+    inner.alokai("store deploy --all --dry-run").succeeds();
 }
 
 #[test]
@@ -398,10 +385,8 @@ fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
     let source = project.tree("apps/stores");
     std::fs::remove_dir_all(project.path(".out/us")).unwrap();
     let project = project.link(".out/us", "../apps/stores/fashion/stores/us");
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/public/logo.svg")).unwrap();
-    project
-        .alokai(&["store", "compose", "--all", "--check"])
-        .fails_with(1);
+    project.remove("apps/storefront-unified-nextjs/public/logo.svg");
+    project.alokai("store compose --all --check").fails_with(1);
     composed(&project);
     assert_eq!(
         source,
@@ -413,8 +398,8 @@ fn a_linked_store_folder_under_out_is_replaced_and_never_followed() {
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     let project = project.link(".out", elsewhere.path().to_str().unwrap());
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
-    assert!(run.stderr.contains("it is a link"), "{}", run.stderr);
+    let run = project.alokai("store compose --all").fails_with(1);
+    run.stderr_contains("it is a link");
     assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
@@ -430,12 +415,13 @@ fn a_manifest_cannot_name_files_outside_of_out() {
     );
     composed(&project);
     assert_eq!(project.read("precious"), "kept\n");
-    // Without a manifest nobody knows what is of sources that are gone: it is made anew.
+    // Without a manifest, files of removed sources cannot be recognised, so the folder is composed
+    // anew.
     for broken in [Some(&b"no JSON"[..]), None] {
         project.write("apps/playwright/gone.ts", b"");
         composed(&project);
         assert!(project.exists(".out/us/playwright/gone.ts"));
-        std::fs::remove_file(project.path("apps/playwright/gone.ts")).unwrap();
+        project.remove("apps/playwright/gone.ts");
         match broken {
             Some(text) => project.write(".alokai/manifests/us.json", text),
             None => std::fs::remove_dir_all(project.path(".alokai")).unwrap(),
@@ -449,7 +435,7 @@ fn a_manifest_cannot_name_files_outside_of_out() {
 fn what_a_build_wrote_over_a_composed_file_stays_until_that_file_changes() {
     let build = "require('fs').appendFileSync('tsconfig.json', '// by the build\\n')";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file("apps/storefront-middleware/tsconfig.json", "{}\n");
     let middleware = ["--store", "us", "--filter", "storefront-middleware-*"];
     project
@@ -472,11 +458,11 @@ fn what_a_build_wrote_over_a_composed_file_stays_until_that_file_changes() {
 }
 
 #[test]
-fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
+fn a_problem_in_one_store_stops_all_stores_unless_keep_going_is_set() {
     let project = Project::shop();
     composed(&project);
     project.write("apps/storefront-unified-nextjs/new.ts", b"new\n");
-    // A package in the way of a link cannot be replaced.
+    // A package at the path of a link cannot be replaced.
     project.write(
         "apps/storefront-middleware/node_modules/a/package.json",
         b"{}",
@@ -484,33 +470,29 @@ fn one_stores_trouble_leaves_all_untouched_unless_the_rest_shall_go_on() {
     let blocked = ".out/us/storefront-middleware/node_modules/b";
     project.write(&format!("{blocked}/package.json"), b"{}");
     let before = project.tree(".out");
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    let run = project.alokai("store build --all").fails_with(1);
     assert_eq!(before, project.tree(".out"));
-    assert!(
-        run.stderr.contains("skipped compose eu because of us"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("skipped compose eu because of us");
 
     project
-        .alokai(&["store", "build", "--all", "--keep-going"])
+        .alokai("store build --all --keep-going")
         .fails_with(1);
     assert!(project.exists(".out/eu/storefront-unified-nextjs/new.ts"));
     assert!(
         project.exists(".out/eu/storefront-unified-nextjs/.next"),
-        "eu was built"
+        "`eu` is built"
     );
     assert!(!project.exists(".out/us/storefront-unified-nextjs/.next"));
 }
 
 #[test]
-fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceive_nobody() {
+fn equal_files_are_not_written_again_and_restored_times_are_noticed() {
     let project = two_layers();
     composed(&project);
     let out = ".out/us/storefront-unified-nextjs/texts.txt";
     project.write(out, b"texts of us\n");
-    let check = ["store", "compose", "--all", "--check"];
-    project.alokai(&check).succeeds();
+    let check = "store compose --all --check";
+    project.alokai(check).succeeds();
     let before = project.path(out).metadata().unwrap().modified().unwrap();
     composed(&project);
     assert_eq!(
@@ -518,7 +500,7 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
         before
     );
 
-    // The same size, and the time that it had.
+    // The file keeps its size and its time.
     let source = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
     let time = project.path(source).metadata().unwrap().modified().unwrap();
     project.write(source, b"TEXTS of us\n");
@@ -527,12 +509,12 @@ fn what_is_right_already_is_not_written_again_and_times_that_are_set_back_deceiv
         .open(project.path(source))
         .unwrap();
     file.set_modified(time).unwrap();
-    project.alokai(&check).fails_with(1);
+    project.alokai(check).fails_with(1);
     composed(&project);
     assert_eq!(project.read(out), "TEXTS of us\n");
 }
 
-/// How often a compose is killed; the moments are random.
+/// How often a compose is killed, at random moments.
 const KILLS: usize = 300;
 
 #[test]
@@ -556,14 +538,14 @@ fn a_killed_compose_is_repaired_by_the_next() {
     let random = &mut Random::new(3);
     let mut torn = 0;
     for kill in 0..KILLS {
-        // Of every three, one store made anew, and two in which every file has to go and
-        // another to come; then everything goes back.
+        // Of every three runs, one composes a store anew and two replace every file; then the
+        // change is undone.
         if kill % 3 == 0 {
             std::fs::remove_dir_all(project.path(".out")).unwrap();
         } else {
             std::fs::rename(&tests, &moved).unwrap();
         }
-        let mut child = project.start(&["store", "compose", "--all"]);
+        let mut child = project.start("store compose --all");
         let moment = usual.mul_f64(f64::from(u32::try_from(random.below(1_000)).unwrap()) / 800.0);
         std::thread::sleep(moment);
         child.kill().unwrap();

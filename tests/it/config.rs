@@ -1,10 +1,10 @@
-//! `alokai.config.json`: every problem at once, each with its place and its mend.
+//! `alokai.config.json`: all problems at once, each with its position and its remedy.
 
 use crate::support::Project;
 
 fn diagnostic(config: &str) -> String {
     let project = Project::shop().config(config);
-    let run = project.alokai(&["store", "list"]).fails_with(2);
+    let run = project.alokai("store list").fails_with(2);
     run.diagnostic(&project)
 }
 
@@ -47,10 +47,7 @@ fn older_spellings_are_the_same() {
         r#"{ "stores": { "us": { "deployment":
             { "projectName": "acme-us", "region": "r1", "cloudRegion": "r1", "frontend": "nextjs" } } } }"#,
     );
-    let list = project
-        .alokai(&["store", "list", "--json"])
-        .succeeds()
-        .json();
+    let list = project.alokai("store list --json").succeeds().json();
     let stores = list["stores"].as_array().unwrap();
     let us = stores
         .iter()
@@ -60,32 +57,33 @@ fn older_spellings_are_the_same() {
     assert_eq!(us["deployment"]["framework"], "nextjs");
 }
 
+/// A shop with one deployable store, which does not name its framework.
+fn shop_with(store: &str) -> Project {
+    Project::shop().config(&format!(
+        r#"{{ "stores": {{ "{store}": {{ "deployment": {{ "projectName": "a", "cloudRegion": "r" }} }} }} }}"#
+    ))
+}
+
 #[test]
 fn framework_may_be_left_out_only_where_there_is_one_frontend() {
-    let config =
-        r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r" } } } }"#;
-    let project = Project::shop().config(config);
-    project.alokai(&["store", "list"]).succeeds();
+    let project = shop_with("us");
+    project.alokai("store list").succeeds();
     let project = project.app("storefront-unified-nuxt", r#""build": "true""#);
-    let run = project.alokai(&["store", "list"]).fails_with(2);
-    assert!(run.stderr.contains("lacks `framework`"), "{}", run.stderr);
+    let run = project.alokai("store list").fails_with(2);
+    run.stderr_contains("lacks `framework`");
 }
 
 #[test]
 fn ids_are_unique_although_folders_nest() {
     let project = Project::shop().file("apps/stores/us/storefront-unified-nextjs/x", "");
-    let run = project.alokai(&["store", "list"]).fails_with(2);
+    let run = project.alokai("store list").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
 }
 
 #[test]
 fn a_deployable_store_without_a_folder_is_a_store_of_root() {
-    let config =
-        r#"{ "stores": { "mx": { "deployment": { "projectName": "a", "cloudRegion": "r" } } } }"#;
-    let project = Project::shop().config(config);
-    project
-        .alokai(&["store", "compose", "--store", "mx"])
-        .succeeds();
+    let project = shop_with("mx");
+    project.alokai("store compose --store mx").succeeds();
     assert_eq!(
         project.read(".out/mx/storefront-unified-nextjs/texts.txt"),
         "texts of the base\n"
@@ -96,12 +94,12 @@ fn a_deployable_store_without_a_folder_is_a_store_of_root() {
 fn no_project_says_where_it_was_looked_for() {
     let folder = tempfile::tempdir().unwrap();
     let empty = Project::at(folder.path().canonicalize().unwrap());
-    let run = empty.alokai(&["store", "list"]).fails_with(2);
+    let run = empty.alokai("store list").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&empty));
 }
 
 #[test]
-fn what_is_there_twice_or_missing_is_named() {
+fn duplicate_and_missing_keys_are_named() {
     insta::assert_snapshot!(diagnostic("{}\n"));
     insta::assert_snapshot!(diagnostic(
         r#"{ "stores": { "us": {}, "us": { "localDomain": "a", "localDomain": "b" } } }"#
@@ -125,6 +123,6 @@ fn broken_packages_and_links_in_place_of_folders_come_at_once() {
         .file("apps/storefront-middleware/package.json", "{")
         .file("apps/playwright/package.json", "[")
         .link("apps/stores/linked", "fashion");
-    let run = project.alokai(&["store", "list"]).fails_with(2);
+    let run = project.alokai("store list").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
 }

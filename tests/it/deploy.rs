@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Console, Project, docker, registry};
+use crate::support::{Console, Project, Registry, docker, registry};
 
-/// Lower-case and different for every test run, so that a registry that lives on is no trouble.
-/// Images whose name begins so go when it does.
+/// A lower-case name that differs in every test run, so that a registry can be used repeatedly.
+/// When it is dropped, images whose name starts with it are removed.
 pub struct Unique(String);
 
 pub fn unique(name: &str) -> Unique {
@@ -49,6 +49,28 @@ impl Drop for Unique {
     }
 }
 
+/// A shop whose images go to the real registry, under a name that no other test has.
+struct World {
+    registry: Registry,
+    console: Console,
+    name: Unique,
+    project: Project,
+}
+
+impl World {
+    fn new(name: &'static str) -> Option<Self> {
+        let (registry, console) = (registry()?, Console::start());
+        let name = unique(name);
+        let project = registry.used_by(Project::shop_named(&name), &console.address);
+        Some(Self {
+            registry,
+            console,
+            name,
+            project,
+        })
+    }
+}
+
 /// The request body of SPEC §6 for these values, written out and not computed by the program.
 pub fn request_body(user: &str, password: &str, tag: &str) -> Value {
     json!({
@@ -64,13 +86,16 @@ pub fn request_body(user: &str, password: &str, tag: &str) -> Value {
 
 #[test]
 fn two_stores_are_pushed_and_deployed() {
-    let Some(registry) = registry() else { return };
-    let console = Console::start();
-    let name = unique("deploy");
-    let project = registry.used_by(Project::shop_named(&name), &console.address);
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us,eu"])
-        .succeeds();
+    let Some(World {
+        registry,
+        console,
+        name,
+        project,
+    }) = World::new("deploy")
+    else {
+        return;
+    };
+    let run = project.alokai("store deploy --store us,eu").succeeds();
     let sha = project.sha();
 
     let wanted: BTreeSet<String> = ["us", "eu"]
@@ -89,15 +114,10 @@ fn two_stores_are_pushed_and_deployed() {
     );
     for repository in &wanted {
         let mut tags = registry.tags(repository);
-        // Of what refers to images.
+        // Tags of referrers.
         tags.retain(|tag| !tag.starts_with("sha256-"));
         assert_eq!(tags, [sha.as_str()]);
-        assert!(
-            run.stdout
-                .contains(&format!("{}/{repository}:{sha}", registry.address)),
-            "{}",
-            run.stdout
-        );
+        run.stdout_contains(&format!("{}/{repository}:{sha}", registry.address));
     }
 
     let requests = console.requests();
@@ -138,10 +158,8 @@ fn two_stores_are_pushed_and_deployed() {
         config["Labels"]["com.alokai.app"],
         "storefront-unified-nextjs"
     );
-    // Again, with everything there: the same tag, pushed and deployed once more.
-    project
-        .alokai(&["store", "deploy", "--store", "us,eu"])
-        .succeeds();
+    // A second deploy of the same tag.
+    project.alokai("store deploy --store us,eu").succeeds();
     assert_eq!(console.requests().len(), 4);
 }
 
@@ -153,21 +171,14 @@ fn a_dockerfile_of_the_app_is_inherited_and_used() {
         "FROM {}\nCOPY . /everything\nCOPY .deploy /srv\nUSER node\nENTRYPOINT [\"node\", \"/srv/server.js\"]\n",
         registry.base
     );
-    let project = Project::shop_named(&name)
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &dockerfile,
-        )
-        .file(
-            "apps/storefront-unified-nextjs/.dockerignore",
-            "# everything but\n*.js\napp\n",
-        );
+    let project = Project::shop_named(&name).dockerfile(&dockerfile).file(
+        "apps/storefront-unified-nextjs/.dockerignore",
+        "# everything but\n*.js\napp\n",
+    );
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
     project
-        .alokai(&[
-            "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
-        ])
+        .alokai("store deploy --store us --until image --filter *nextjs*")
         .succeeds();
     let image = format!(
         "{}/{name}-us-storefrontcloud-io/vue-storefront:{}",
@@ -202,12 +213,17 @@ fn a_dockerfile_of_the_app_is_inherited_and_used() {
 
 #[test]
 fn two_deploys_at_once_do_not_disturb_each_other() {
-    let Some(registry) = registry() else { return };
-    let console = Console::start();
-    let name = unique("twice");
-    let project = registry.used_by(Project::shop_named(&name), &console.address);
-    let arguments = ["store", "deploy", "--all"];
-    let runs = [project.start(&arguments), project.start(&arguments)];
+    let Some(World {
+        registry,
+        console,
+        name,
+        project,
+    }) = World::new("twice")
+    else {
+        return;
+    };
+    let arguments = "store deploy --all";
+    let runs = [project.start(arguments), project.start(arguments)];
     for run in runs {
         let run: crate::support::Run = run.wait_with_output().unwrap().into();
         run.succeeds();

@@ -6,7 +6,8 @@ use crate::support::{Project, git};
 
 const NEXT: &str = "storefront-unified-nextjs";
 
-/// `us` and `eu` differ in every way that a patch can tell, and in a binary file.
+/// A shop in which `us` and `eu` differ in every way that a patch can express, and in a binary
+/// file.
 fn shop() -> Project {
     let lines: Vec<_> = (0..40).map(|line| format!("line {line}\n")).collect();
     let long = lines.concat();
@@ -38,13 +39,11 @@ fn shop() -> Project {
 #[test]
 fn differences_are_grouped_by_what_gives_them() {
     let project = shop();
-    let run = project.alokai(&["store", "diff", "us", "eu"]).succeeds();
+    let run = project.alokai("store diff us eu").succeeds();
     insta::assert_snapshot!(run.stdout);
-    let run = project
-        .alokai(&["store", "diff", "us", "eu", "--name-status"])
-        .succeeds();
+    let run = project.alokai("store diff us eu --name-status").succeeds();
     insta::assert_snapshot!(run.stdout);
-    let same = project.alokai(&["store", "diff", "us"]).succeeds();
+    let same = project.alokai("store diff us").succeeds();
     assert_eq!(
         same.stdout,
         "us at HEAD → us in the working tree: no composed file differs\n"
@@ -54,25 +53,16 @@ fn differences_are_grouped_by_what_gives_them() {
 #[test]
 fn git_applies_the_patch_to_the_composed_tree() {
     let project = shop();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
-    let run = project
-        .alokai(&["store", "diff", "us", "eu", "--patch"])
-        .succeeds();
-    assert!(run.stdout.contains("rename from"), "{}", run.stdout);
+    project.alokai("store compose --all").succeeds();
+    let run = project.alokai("store diff us eu --patch").succeeds();
+    run.stdout_contains("rename from");
     assert!(
         !run.stdout.contains("image.bin"),
-        "a binary file is no part of the patch"
+        "the patch has no binary file"
     );
-    assert!(
-        run.stderr.contains(&format!("{NEXT}/image.bin")),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains(&format!("{NEXT}/image.bin"));
     project.write("us-to-eu.patch", run.stdout.as_bytes());
-    git(
-        project.root(),
-        &["apply", "--directory=.out/us", "us-to-eu.patch"],
-    );
+    project.git("apply --directory=.out/us us-to-eu.patch");
     let (mut made, mut wanted) = (project.tree(".out/us"), project.tree(".out/eu"));
     let binary = format!("{NEXT}/image.bin");
     assert_ne!(made.remove(&binary), wanted.remove(&binary));
@@ -93,49 +83,37 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
         &format!("apps/stores/fashion/{NEXT}/header.tsx"),
         b"not committed\n",
     );
-    let json = |arguments: &[&str]| {
-        let all = [&["store", "diff", "us", "--json"], arguments].concat();
+    let json = |arguments: &str| {
+        let all = format!("store diff us --json {arguments}");
         project.alokai(&all).succeeds().json()
     };
     assert_eq!(
-        json(&["--since", "HEAD~1", "--to", "HEAD"])["files"],
+        json("--since HEAD~1 --to HEAD")["files"],
         json!([{
             "status": "M", "path": format!("{NEXT}/public/logo.svg"), "binary": false, "added": 1, "removed": 1,
             "oldLayer": "base", "newLayer": "base", "because": "base",
         }])
     );
-    let files = json(&["--since", "HEAD~1"])["files"].clone();
+    let files = json("--since HEAD~1")["files"].clone();
     assert_eq!(files.as_array().unwrap().len(), 2, "{files}");
-    assert_eq!(json(&[])["files"][0]["because"], "fashion");
-    assert_eq!(
-        json(&["--app", "storefront-middleware"])["files"],
-        json!([])
-    );
-    let patch = project
-        .alokai(&["store", "diff", "us", "-p"])
-        .succeeds()
-        .stdout;
+    assert_eq!(json("")["files"][0]["because"], "fashion");
+    assert_eq!(json("--app storefront-middleware")["files"], json!([]));
+    let patch = project.alokai("store diff us -p").succeeds().stdout;
     assert!(
         patch.contains("-header of fashion\n+not committed\n"),
         "{patch}"
     );
-    // What the working tree has not any more is there in commits.
-    git(project.root(), &["stash", "--quiet"]);
+    // A revision can be compared although the working tree has no stores.
+    project.git("stash --quiet");
     project.write("alokai.config.json", b"{ \"stores\": {} }");
     assert_eq!(
-        json(&["--since", "HEAD~1", "--to", "HEAD"])["files"][0]["path"],
+        json("--since HEAD~1 --to HEAD")["files"][0]["path"],
         format!("{NEXT}/public/logo.svg")
     );
-    assert_eq!(json(&["--since", "HEAD"])["files"][0]["status"], "D");
-    git(
-        project.root(),
-        &["checkout", "--quiet", "alokai.config.json"],
-    );
-    git(project.root(), &["stash", "pop", "--quiet"]);
-    let stat = project
-        .alokai(&["store", "diff", "us", "--stat"])
-        .succeeds()
-        .stdout;
+    assert_eq!(json("--since HEAD")["files"][0]["status"], "D");
+    project.git("checkout --quiet alokai.config.json");
+    project.git("stash pop --quiet");
+    let stat = project.alokai("store diff us --stat").succeeds().stdout;
     assert!(
         stat.contains("1 file changed, 1 insertion(+), 1 deletion(-)"),
         "{stat}"
@@ -143,19 +121,19 @@ fn a_store_is_compared_across_revisions_without_a_checkout() {
 }
 
 #[test]
-fn statistics_are_gits() {
+fn statistics_equal_those_of_git() {
     let project = shop();
     project.write(
         "apps/playwright/very/long/way/to/a/folder/that/does/not/fit/into/eighty/columns.ts",
         "x\n".repeat(300).as_bytes(),
     );
     project.write("apps/playwright/é x.ts", b"x\n");
-    project.alokai(&["store", "compose", "--all"]).succeeds();
-    let ours = |arguments: &[&str]| {
-        let all = [&["store", "diff", "us", "eu"], arguments].concat();
+    project.alokai("store compose --all").succeeds();
+    let ours = |arguments: &str| {
+        let all = format!("store diff us eu {arguments}");
         project.alokai(&all).succeeds().stdout
     };
-    // Git itself, of what was composed.
+    // Git's own statistics of the composed trees.
     std::fs::create_dir(project.path("both")).unwrap();
     git(&project.path("both"), &["init", "--quiet"]);
     let copy = |store: &str| {
@@ -190,9 +168,9 @@ fn statistics_are_gits() {
         let lines = text.lines().map(|line| line.trim().to_owned());
         lines.collect::<Vec<_>>()
     };
-    assert_eq!(lines(&ours(&["--stat"])), lines(&gits("--stat")));
+    assert_eq!(lines(&ours("--stat")), lines(&gits("--stat")));
     let statuses = |text: &str| {
-        // How alike two files are, git measures in its own way.
+        // Git computes the similarity of two files in its own way.
         let lines = text
             .trim_end()
             .lines()
@@ -203,7 +181,7 @@ fn statistics_are_gits() {
         lines.collect::<Vec<_>>()
     };
     assert_eq!(
-        statuses(&ours(&["--name-status"])),
+        statuses(&ours("--name-status")),
         statuses(&gits("--name-status"))
     );
 }
@@ -211,22 +189,25 @@ fn statistics_are_gits() {
 #[test]
 fn what_cannot_be_compared_is_named() {
     let project = shop();
-    let run = |arguments: &[&str]| {
-        let all = [&["store", "diff"], arguments].concat();
+    let run = |arguments: &str| {
+        let all = format!("store diff {arguments}");
         project.alokai(&all).fails_with(2).stderr
     };
-    assert!(run(&["us", "uk"]).contains("no store `uk`"));
-    assert!(run(&["fashion", "us"]).contains("is a template"));
-    assert!(run(&["us", "eu", "--app", "web"]).contains("no app `web`"));
-    assert!(run(&["us", "--since", "nowhere"]).contains("no commit `nowhere`"));
+    assert!(run("us uk").contains("no store `uk`"));
+    assert!(run("fashion us").contains("is a template"));
+    assert!(run("us eu --app web").contains("no app `web`"));
+    assert!(run("us --since nowhere").contains("no commit `nowhere`"));
 }
 
-/// The most memory that the program had in the project, in bytes. The kernel counts it.
-fn peak(project: &crate::support::Project, arguments: &[&str]) -> (crate::support::Run, u64) {
+/// The peak memory of the program in bytes, as the kernel counts it.
+fn peak(
+    project: &crate::support::Project,
+    arguments: impl crate::support::Arguments,
+) -> (crate::support::Run, u64) {
     let mut command = project.command(arguments);
     let program = command.get_program().to_owned();
     let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    // A shell that waits for it alone, and then says what its children took.
+    // A parent that waits only for the program and then prints the peak of its children.
     let script = "import resource, subprocess, sys\n\
                   code = subprocess.run(sys.argv[1:]).returncode\n\
                   peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n\
@@ -259,7 +240,7 @@ fn a_binary_of_400_mb_takes_no_400_mb_of_memory() {
         file.set_len(size).unwrap();
     };
     write(SIZE);
-    // On both sides: from the working tree and from a commit.
+    // The binary is read from the working tree and from a commit.
     let diff = ["store", "diff", "us", "--since", "HEAD", "--json"];
     for (old, new) in [(None, Some(SIZE)), (Some(SIZE), Some(SIZE - 1))] {
         let (run, peak) = peak(&project, &diff);
@@ -270,8 +251,8 @@ fn a_binary_of_400_mb_takes_no_400_mb_of_memory() {
         assert_eq!(file["newBytes"].as_u64(), new, "{told}");
         assert!(peak < 150_000_000, "{peak} bytes");
         if old.is_none() {
-            git(project.root(), &["add", "--all"]);
-            git(project.root(), &["commit", "--quiet", "--message", "video"]);
+            project.git("add --all");
+            project.git("commit --quiet --message video");
             write(SIZE - 1);
         }
     }

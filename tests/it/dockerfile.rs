@@ -1,8 +1,7 @@
-//! What Dockerfiles mean: the same ones go through Docker's classic builder and through
-//! `oci::dockerfile`, and configs and trees have to be the same.
+//! The meaning of Dockerfiles: Docker's classic builder and `oci::dockerfile` must give equal
+//! configs and trees.
 //!
-//! Most are built on a small image of our own, with what makes paths difficult, so that looking
-//! at a whole tree costs nothing.
+//! Most cases use a small base image with difficult paths, so that comparing whole trees is fast.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -11,13 +10,13 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use oci::dockerfile::{Context, Error, read};
-use oci::{BaseTree, Content, Entry, Folder, Owner};
+use oci::dockerfile::{BuildContext, Error, read};
+use oci::{BaseTree, FileOwner, FolderAttributes, TreeContent, TreeEntry};
 use serde_json::{Value, json};
 
 use crate::support::{Node, Thing, Tree, docker, registry, tree_of};
 
-/// What steps change in a config.
+/// The fields of a config that instructions change.
 const KEYS: [&str; 11] = [
     "Env",
     "Entrypoint",
@@ -32,10 +31,10 @@ const KEYS: [&str; 11] = [
     "Shell",
 ];
 
-/// A label of the small image, which all that is built on it have too.
+/// A label of the small image, which all derived images inherit.
 const MARK: &str = "com.alokai.test";
 
-/// An image in the engine, which goes with this value.
+/// An image in the engine, which is removed when this value is dropped.
 struct Image {
     id: String,
     is_ours: bool,
@@ -45,7 +44,7 @@ impl Drop for Image {
     fn drop(&mut self) {
         if self.is_ours {
             remove(&[&self.id]);
-            // What a build leaves that ends in the middle.
+            // The images that failed builds leave have the same label.
             let mark = format!("label={MARK}={}", self.id);
             let left = docker(&["images", "--all", "--quiet", "--filter", &mark]);
             remove(&left.lines().collect::<Vec<_>>());
@@ -68,8 +67,8 @@ impl Image {
     }
 }
 
-/// An image of nothing but difficulties. It has a name, or it would go with the first image that
-/// is built on it.
+/// A small image with difficult paths. Without a name it is removed together with the first image
+/// that is derived from it.
 fn small_base() -> Image {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -158,8 +157,8 @@ fn small_base() -> Image {
     }
 }
 
-/// A build context on disk. A name that ends in `*` may be executed, `a -> b` is a link, and
-/// everything else is a file that holds its name.
+/// A build context on disk. A name that ends in `*` is executable, `a -> b` is a link, and every
+/// other name is a file that contains its name.
 fn context(files: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in files {
@@ -195,7 +194,7 @@ fn listed(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
 fn engine(folder: &Path) -> Result<Image, String> {
     let output = Command::new("docker")
         .env("DOCKER_BUILDKIT", "0")
-        // With a cache, one build would share steps with another that is being removed.
+        // With the cache, a build may share steps with an image that is being removed.
         .args(["build", "--quiet", "--force-rm", "--no-cache"])
         .arg(folder)
         .output()
@@ -210,17 +209,17 @@ fn engine(folder: &Path) -> Result<Image, String> {
     }
 }
 
-/// What somebody who reads layers would say of this tree.
+/// The tree in the form in which layers are read.
 fn base_tree(tree: &Tree) -> BaseTree {
     let mut base = BaseTree::default();
     for (path, node) in tree {
-        let owner = Owner {
+        let owner = FileOwner {
             user: u32::try_from(node.owner.0).unwrap(),
             group: u32::try_from(node.owner.1).unwrap(),
         };
         match &node.content {
             Thing::Folder => {
-                let folder = Folder {
+                let folder = FolderAttributes {
                     owner,
                     mode: node.mode,
                 };
@@ -238,7 +237,7 @@ fn base_tree(tree: &Tree) -> BaseTree {
     };
     for line in lines("etc/passwd").lines() {
         let fields: Vec<&str> = line.split(':').collect();
-        let owner = Owner {
+        let owner = FileOwner {
             user: fields[2].parse().unwrap(),
             group: fields[3].parse().unwrap(),
         };
@@ -252,13 +251,13 @@ fn base_tree(tree: &Tree) -> BaseTree {
     base
 }
 
-/// Lays entries on a tree, as an engine unpacks a layer.
-fn lay(tree: &mut Tree, entries: &[Entry]) {
+/// Applies entries to a tree, as an engine unpacks a layer.
+fn lay(tree: &mut Tree, entries: &[TreeEntry]) {
     for entry in entries {
         let content = match &entry.content {
-            Content::Folder => Thing::Folder,
-            Content::Link { target } => Thing::Link(target.clone()),
-            Content::File { from, bytes } => {
+            TreeContent::Folder => Thing::Folder,
+            TreeContent::Link { target } => Thing::Link(target.clone()),
+            TreeContent::File { from, bytes } => {
                 let content = std::fs::read(from).unwrap();
                 assert_eq!(content.len() as u64, *bytes);
                 Thing::File(content)
@@ -283,7 +282,7 @@ fn lay(tree: &mut Tree, entries: &[Entry]) {
     }
 }
 
-/// The keys that steps change, without those that say nothing.
+/// The fields that instructions change, without empty ones.
 fn comparable(config: &Value) -> BTreeMap<String, Value> {
     let is_something = |value: &Value| match value {
         Value::Null => false,
@@ -301,7 +300,7 @@ fn comparable(config: &Value) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// A base image with what is known of it.
+/// A base image and its scan.
 struct Base {
     image: Image,
     config: Value,
@@ -320,7 +319,7 @@ impl Base {
         }
     }
 
-    /// Builds with both and compares; gives why neither does it, or what was wrong.
+    /// Builds with both and compares the images. Returns why both refuse, or the difference.
     fn compare(
         &self,
         dockerfile: &str,
@@ -335,7 +334,8 @@ impl Base {
         }
         let own = read(&text).map_err(Error::from).and_then(|recipe| {
             assert_eq!(recipe.base(), Some(self.image.id.as_str()));
-            let context = Context::new(folder.path(), listed(folder.path()), Some(dockerignore))?;
+            let context =
+                BuildContext::new(folder.path(), listed(folder.path()), Some(dockerignore))?;
             recipe.apply(&self.config, &self.known, &context)
         });
         match (engine(folder.path()), own) {
@@ -362,7 +362,7 @@ impl Base {
                 lay(&mut ours, &applied.entries);
                 for path in theirs.keys().chain(ours.keys()) {
                     let below = format!("{path}/");
-                    // Docker's client sends folders that `.dockerignore` has emptied.
+                    // Docker's client sends folders that are empty because of `.dockerignore`.
                     let is_below = |(other, node): (&String, &Node)| {
                         other.starts_with(&below) && node.content != Thing::Folder
                     };
@@ -391,8 +391,8 @@ impl Base {
         }
     }
 
-    /// Compares many at once; the engine waits more than it works. Gives why the ones failed
-    /// that both do not do.
+    /// Compares many cases in parallel, since the engine mostly waits. Returns the errors of the
+    /// cases that both refuse.
     fn compare_all(&self, cases: &[(&str, &[&str], &str)]) -> Vec<String> {
         let next = AtomicUsize::new(0);
         let (wrong, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -419,7 +419,7 @@ impl Base {
     }
 }
 
-/// Files that most of the cases copy from.
+/// The files that most cases copy.
 const FILES: &[&str] = &[
     "f",
     "run*",
@@ -464,7 +464,7 @@ fn copies_as_the_engine_does() {
         case("FROM BASE\nCOPY --chown=guest:users f /a\nCOPY --chown=guest f /b\nCOPY --chown=0:node f /c\nCOPY --chown=5 f /d"),
         case("FROM BASE\nCOPY [\"odd/a b\", \"/s p/\"]\nCOPY [\"f\", \"/exec\"]"),
         case("FROM BASE\nADD d /d/\nADD f run /x/"),
-        // Where nothing can be copied.
+        // Destinations to which nothing can be copied.
         case("FROM BASE\nCOPY nope /x/"),
         case("FROM BASE\nCOPY f nope /x/"),
         case("FROM BASE\nCOPY no* /x/"),
@@ -498,7 +498,7 @@ fn copies_as_the_engine_does() {
         case("FROM BASE\nCOPY f /nowhere\nCOPY f /bin/tool\nCOPY d /out/new"),
         case("FROM BASE\nCOPY d /d\nCOPY f /d/out\nCOPY f /d/sub/l\nCOPY f /d/sub"),
         case("FROM BASE\nCOPY d/out /full/l\nWORKDIR /bin/x\nWORKDIR /nowhere\nCOPY f ."),
-        // What gives way to what.
+        // Which entry replaces which.
         case("FROM BASE\nCOPY bin /bin\nCOPY . /"),
         case("FROM BASE\nCOPY --chown=3 full /full\nCOPY f /full/d"),
         case("FROM BASE\nCOPY tmp /tmp\nCOPY --chown=9 . /\nCOPY f /bin/x"),
@@ -550,7 +550,7 @@ fn configs_are_what_the_engine_makes_of_them() {
     insta::assert_snapshot!(failed.join("\n"));
 }
 
-/// Files for `.dockerignore`.
+/// Files for the cases of `.dockerignore`.
 const TREE: &[&str] = &[
     "a",
     "b.log",

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use alokai::cli::dotenv::parse;
 
-use crate::support::{Random, installed};
+use crate::support::{Random, installed, output_of};
 
-/// Pieces of which files are made; so few that broken ones are frequent.
+/// The pieces of files; they are few, so that invalid files are frequent.
 const PIECES: [&str; 26] = [
     "A", "B.c-1", "x y", "=", "=", "=", ": ", ":", " ", "\t", "\n", "\n", "\r\n", "\r", "'", "\"",
     "`", "\\", "\\n", "\\r", "#", "export ", "é", "\u{a0}", "\u{feff}", "\u{85}",
@@ -31,18 +31,13 @@ fn random_files_are_read_as_npms_dotenv_reads_them() {
         .collect();
     let input = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(input.path(), serde_json::to_vec(&texts).unwrap()).unwrap();
-    let output = Command::new("node")
-        .args(["-e", PROGRAM])
-        .current_dir(folder)
-        .stdin(std::fs::File::open(input.path()).unwrap())
-        .output()
-        .expect("node runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    let output = output_of(
+        Command::new("node")
+            .args(["-e", PROGRAM])
+            .current_dir(folder)
+            .stdin(std::fs::File::open(input.path()).unwrap()),
     );
-    let expected: Vec<BTreeMap<String, String>> = serde_json::from_slice(&output.stdout).unwrap();
+    let expected: Vec<BTreeMap<String, String>> = serde_json::from_str(&output).unwrap();
     assert_eq!(expected.len(), texts.len());
     let mut assignments = 0;
     for (text, expected) in texts.iter().zip(expected) {

@@ -1,5 +1,5 @@
-//! The example project as a newcomer gets it: real Next.js, Nuxt and middleware, real engine,
-//! real registry, real browser. One heavy run, and everything that can be seen of it.
+//! The example project with real Next.js, Nuxt and middleware, a real engine, a real registry and a
+//! real browser: one slow run, and all its results.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::build::{interrupt_when, processes_in};
+use crate::build::{has_no_process, interrupt_when};
 use crate::deploy::{request_body, unique};
 use crate::support::{
     Console, Containers, Project, Registry, Run, docker, git, next_is_whole, page, registry,
@@ -33,7 +33,7 @@ fn example(name: &str) -> (tempfile::TempDir, Project) {
         source.join("node_modules").is_dir(),
         "install them first: `npm ci` in apps-example, or `scripts/test`"
     );
-    // Hard links: the builds read dependencies and do not write them.
+    // Hard links are enough, since builds only read dependencies.
     let linked = Command::new("cp")
         .arg("-al")
         .arg(source.join("node_modules"))
@@ -46,16 +46,13 @@ fn example(name: &str) -> (tempfile::TempDir, Project) {
         .read("alokai.config.json")
         .replace("\"acme-", &format!("\"{name}-"));
     let project = project.config(&config);
-    git(
-        project.root(),
-        &["init", "--quiet", "--initial-branch=main"],
-    );
+    project.git("init --quiet --initial-branch=main");
     project.commit();
     (folder, project)
 }
 
-/// Packages that the lock file knows as needed for development alone, and those that everybody
-/// knows so, although a package somewhere calls them an optional peer.
+/// The packages that the lock file marks as dev dependencies, and well-known dev tools that some
+/// package lists as an optional peer.
 fn dev_dependencies(project: &Project) -> BTreeSet<String> {
     let lock: Value = serde_json::from_str(&project.read("package-lock.json")).unwrap();
     let packages = lock["packages"].as_object().unwrap().iter();
@@ -70,7 +67,7 @@ fn dev_dependencies(project: &Project) -> BTreeSet<String> {
     names
 }
 
-/// A pulled image: nothing that does not belong, a user that is not root.
+/// Fails unless a pulled image has no foreign files and a user other than root.
 fn inspect_image(image: &str, dev: &BTreeSet<String>) {
     let user = docker(&["run", "--rm", "--entrypoint", "id", image, "-u"]);
     assert_ne!(user, "0", "{image} runs as root");
@@ -117,7 +114,7 @@ fn inspect_image(image: &str, dev: &BTreeSet<String>) {
     }
 }
 
-/// The composed tests of a store in a real browser, against whatever runs at a port.
+/// Runs the composed browser tests of a store against the app at a port.
 fn browser(project: &Project, store: &str, port: u16) -> Run {
     let run = Command::new("npm")
         .args(["test", "--", "--reporter=line"])
@@ -136,13 +133,13 @@ fn the_example_goes_through_all_six_stages() {
     let (_folder, project) = example(&name);
     let project = registry.used_by(project, &console.address);
     let run = project
-        .alokai(&["store", "deploy", "--all", "--json", "--sandbox"])
+        .alokai("store deploy --all --json --sandbox")
         .succeeds();
     opens_only_what_its_keys_know(&project, &run);
     let summary: Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
     let sha = project.sha();
 
-    // The registry, asked with another client.
+    // Another client asks the registry.
     for store in ["us", "eu", "outlet"] {
         for app in ["vue-storefront", "vue-storefront-middleware"] {
             assert_eq!(
@@ -183,12 +180,7 @@ fn the_example_goes_through_all_six_stages() {
         inspect_image(&middleware, &dev);
         let middleware = containers.run(&middleware, 4000, &[]);
         page(middleware, "/healthz");
-        let address = docker(&[
-            "inspect",
-            "--format",
-            "{{.NetworkSettings.IPAddress}}",
-            containers.last(),
-        ]);
+        let address = containers.inspect("{{.NetworkSettings.IPAddress}}");
         let port = containers.run(
             &frontend,
             3000,
@@ -202,7 +194,7 @@ fn the_example_goes_through_all_six_stages() {
         frontends.push((store, port));
     }
 
-    // The tests of each store pass against it, and fail against another.
+    // The tests of a store pass against its own app and fail against that of another store.
     let port = |store: &str| frontends.iter().find(|(name, _)| *name == store).unwrap().1;
     browser(&project, "us", port("us")).succeeds();
     browser(&project, "eu", port("eu")).succeeds();
@@ -219,7 +211,7 @@ fn the_example_goes_through_all_six_stages() {
         );
     }
 
-    // The composed trees need nothing of ours.
+    // The composed trees build without this program.
     let folders =
         ["us", "eu"].map(|store| project.path(&format!(".out/{store}/storefront-unified-nextjs")));
     let builds = folders.map(|folder| std::thread::spawn(move || plain_next_build(&folder)));
@@ -228,8 +220,8 @@ fn the_example_goes_through_all_six_stages() {
     }
 }
 
-/// Next.js, Nuxt and `tsc` have run in a sandbox; `vitest` does here. None was refused a file that
-/// it went on without.
+/// Next.js, Nuxt and `tsc` ran in a sandbox, and `vitest` runs in one here. No refused file was
+/// ignored.
 fn opens_only_what_its_keys_know(project: &Project, run: &Run) {
     let scripts = ["next build", "nuxt build", "tsc"];
     for script in scripts {
@@ -246,7 +238,7 @@ fn opens_only_what_its_keys_know(project: &Project, run: &Run) {
     assert!(!refused(&run), "{}", run.stdout);
 }
 
-/// Takes the images away and pulls them anew: only what the registry has counts.
+/// Removes the images and pulls them again, so that only the registry counts.
 fn pull_again(registry: &Registry, summary: &Value) {
     let config = tempfile::tempdir().unwrap();
     let config = config.path().to_str().unwrap();
@@ -348,9 +340,9 @@ fn twenty_stores_with_one_middleware_build_it_once() {
         "/storefront-middleware was built once for 20 stores\n",
     ];
     for line in summary {
-        assert!(run.stdout.contains(line), "{}", run.stdout);
+        run.stdout_contains(line);
     }
-    // Each store has an image of its own, and it runs.
+    // Each store has its own image, which runs.
     let sha = project.sha();
     let registry = "registry.vuestorefront.cloud";
     let mut containers = Containers::default();
@@ -359,12 +351,7 @@ fn twenty_stores_with_one_middleware_build_it_once() {
         let image = format!("{repository}/vue-storefront-middleware:{sha}");
         let port = containers.run(&image, 4000, &[]);
         page(port, "/healthz");
-        let store = docker(&[
-            "inspect",
-            "--format",
-            "{{index .Config.Labels \"com.alokai.store\"}}",
-            containers.last(),
-        ]);
+        let store = containers.inspect("{{index .Config.Labels \"com.alokai.store\"}}");
         assert_eq!(store, *id);
     }
     drop(containers);
@@ -390,5 +377,5 @@ fn ctrl_c_in_the_middle_of_a_next_build_leaves_no_process() {
     let seen = "storefront-unified-nextjs-us:build:    Creating an optimized production build";
     let code = interrupt_when(&project, &arguments, seen, 1, Duration::from_secs(12));
     assert_eq!(code, 130);
-    assert_eq!(processes_in(project.root()), Vec::<String>::new());
+    has_no_process(&project);
 }

@@ -1,4 +1,4 @@
-//! Every failure that has a name, provoked on real parts: exit code and diagnostic.
+//! The exit code and the diagnostic of each failure, against a real registry and a real engine.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::support::{
     Console, FaultyRegistry, Mount, Project, Registry, Run, is_excused, is_root, registry,
 };
 
-const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
+const DEPLOY: &str = "store deploy --store us";
 
 /// A diagnostic without the addresses and names that differ from run to run.
 fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String {
@@ -16,13 +16,13 @@ fn diagnostic(run: &Run, project: &Project, replace: &[(&str, &str)]) -> String 
     for (what, with) in replace {
         text = text.replace(what, with);
     }
-    // Digests and upload ids, and ports of clients that the system's errors name.
+    // Digests, upload ids, and the ports of clients in errors of the system.
     let mut settings = without(&text, "sha256:", 64, "[digest]");
     settings = without(&settings, "127.0.0.1:", 5, "127.0.0.1:[port]");
     settings
 }
 
-/// Replaces what begins so and goes on with up to `length` letters and digits.
+/// Replaces each text that starts with `beginning` and has up to `length` hexadecimal digits.
 fn without(text: &str, beginning: &str, length: usize, with: &str) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -49,13 +49,13 @@ fn a_wrong_password_is_found_before_the_first_build() {
     let Some(registry) = registry() else { return };
     let console = Console::start();
     let project = project(&registry, &console.address, "acme").env("CLI_CLOUD_PASSWORD", "wrong");
-    let run = project.alokai(&DEPLOY).fails_with(3);
+    let run = project.alokai(DEPLOY).fails_with(3);
     insta::assert_snapshot!(diagnostic(
         &run,
         &project,
         &[(&registry.address, "[registry]")]
     ));
-    assert!(!project.exists(".out"), "nothing was composed or built");
+    assert!(!project.exists(".out"), "nothing is composed or built");
 }
 
 #[test]
@@ -64,34 +64,26 @@ fn everything_that_is_missing_comes_at_once() {
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9")
         .env("CLI_CONSOLE_API_URL", "http://127.0.0.1:9");
-    let by_docker = [&DEPLOY[..], &["--builder", "docker"]].concat();
+    let by_docker = format!("{DEPLOY} --builder docker");
     let run = project.alokai(&by_docker).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
     let project = project
         .env("CLI_CLOUD_USERNAME", "u")
         .env("CLI_CLOUD_PASSWORD", "p");
-    let run = project.alokai(&DEPLOY).fails_with(3);
-    assert!(
-        run.stderr
-            .contains("the registry `127.0.0.1:9` cannot be reached"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(DEPLOY).fails_with(3);
+    run.stderr_contains("the registry `127.0.0.1:9` cannot be reached");
 }
 
-/// Deploys to the real registry behind a proxy that answers the manifest with this status. (The
-/// engine itself tries a layer again and again for 50 seconds; a manifest it sends once.)
-fn push_refused(status: u16, body: &str) -> Option<(Run, Project, String)> {
+/// Deploys through a proxy in front of the real registry that answers a manifest with this status.
+/// Fails unless the run fails with exit code 1.
+fn push_refused(status: u16, body: &str) -> Option<(Run, String)> {
     let registry = registry()?;
     let console = Console::start();
     let faulty = FaultyRegistry::before(&registry.address, "PUT", "/manifests/", status, body);
     let name = unique("refused");
-    let behind = Registry {
-        address: faulty.address.clone(),
-        ..registry
-    };
+    let behind = registry.at(&faulty.address);
     let project = project(&behind, &console.address, &name);
-    let run = project.alokai(&DEPLOY);
+    let run = project.alokai(DEPLOY).fails_with(1);
     assert!(
         console.requests().is_empty(),
         "nothing is deployed when a push failed"
@@ -101,7 +93,7 @@ fn push_refused(status: u16, body: &str) -> Option<(Run, Project, String)> {
         &project,
         &[(&faulty.address, "[registry]"), (&*name, "[name]")],
     );
-    Some((run, project, text))
+    Some((run, text))
 }
 
 #[test]
@@ -112,73 +104,61 @@ fn no_store_is_deployed_when_a_push_of_one_failed() {
     let part = format!("{name}-eu-storefrontcloud-io/vue-storefront/manifests/");
     let denied = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#;
     let faulty = FaultyRegistry::before(&registry.address, "PUT", &part, 403, denied);
-    let behind = Registry {
-        address: faulty.address.clone(),
-        ..registry
-    };
+    let behind = registry.at(&faulty.address);
     let project = project(&behind, &console.address, &name);
-    let deploy = ["store", "deploy", "--store", "us,eu"];
-    project.alokai(&deploy).fails_with(1);
+    let deploy = "store deploy --store us,eu";
+    project.alokai(deploy).fails_with(1);
     assert!(console.requests().is_empty());
-    // With `--keep-going` the store whose images are there is deployed, and it still says 1.
+    // With `--keep-going` the store whose images are pushed is deployed; the exit code is still 1.
     let run = project
-        .alokai(&[&deploy[..], &["--keep-going"]].concat())
+        .alokai(&format!("{deploy} --keep-going"))
         .fails_with(1);
     let requests = console.requests();
     assert_eq!(requests.len(), 1, "{}", run.stderr);
     assert!(requests[0].path.contains(&format!("{name}-us-")));
 }
 
+/// Compares the diagnostic of a push that is refused with its snapshot.
+#[track_caller]
+fn push_fails(status: u16, body: &str) {
+    let Some((_, text)) = push_refused(status, body) else {
+        return;
+    };
+    insta::assert_snapshot!(format!("push_{status}"), text);
+}
+
 #[test]
 fn push_401() {
     let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-    let Some((run, _, text)) = push_refused(401, body) else {
-        return;
-    };
-    run.fails_with(1);
-    insta::assert_snapshot!(text);
+    push_fails(401, body);
 }
 
 #[test]
 fn push_403() {
     let body =
         r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
-    let Some((run, _, text)) = push_refused(403, body) else {
-        return;
-    };
-    run.fails_with(1);
-    insta::assert_snapshot!(text);
+    push_fails(403, body);
 }
 
 #[test]
 fn push_404() {
     let body =
         r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
-    let Some((run, _, text)) = push_refused(404, body) else {
-        return;
-    };
-    run.fails_with(1);
-    insta::assert_snapshot!(text);
+    push_fails(404, body);
 }
 
 #[test]
 fn push_413() {
-    let Some((run, _, text)) = push_refused(413, "<html>413 Request Entity Too Large</html>")
-    else {
-        return;
-    };
-    run.fails_with(1);
-    insta::assert_snapshot!(text);
+    push_fails(413, "<html>413 Request Entity Too Large</html>");
 }
 
 #[test]
 fn push_500_is_tried_again_and_then_told() {
-    let Some((run, _, text)) = push_refused(500, "") else {
+    let Some((run, text)) = push_refused(500, "") else {
         return;
     };
     let again = run.stderr.matches("trying again in").count();
     assert!(again >= 2, "{}", run.stderr);
-    run.fails_with(1);
     insta::assert_snapshot!(text);
 }
 
@@ -193,7 +173,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
     ] {
         let console = Console::answering(status, body);
         let project = project(&registry, &console.address, &name);
-        let run = project.alokai(&DEPLOY).fails_with(1);
+        let run = project.alokai(DEPLOY).fails_with(1);
         let address = console.address.as_str();
         let text = diagnostic(
             &run,
@@ -204,7 +184,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
         assert_eq!(
             console.requests().len(),
             1,
-            "what may have been carried out is not repeated"
+            "a request that may have been carried out is not repeated"
         );
     }
 }
@@ -213,7 +193,7 @@ fn a_console_that_fails_or_refuses_shows_its_answer() {
 fn a_console_out_of_reach_is_found_before_the_first_build() {
     let Some(registry) = registry() else { return };
     let project = project(&registry, "http://127.0.0.1:9", "acme");
-    let run = project.alokai(&DEPLOY).fails_with(3);
+    let run = project.alokai(DEPLOY).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
@@ -229,9 +209,7 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     let project = registry.used_by(project.config(&config), "http://127.0.0.1:9");
     project.commit();
     let run = project
-        .alokai(&[
-            "store", "deploy", "--store", "us", "--until", "image", "--filter", "*nextjs*",
-        ])
+        .alokai("store deploy --store us --until image --filter *nextjs*")
         .fails_with(3);
     let text = diagnostic(&run, &project, &[(&registry.address, "[registry]")]);
     assert!(
@@ -241,35 +219,28 @@ fn a_base_image_that_cannot_be_pulled_is_named() {
     );
 }
 
+/// The diagnostic of the prune stage after this build script of an app.
+fn failed_prune(app: &str, script: &str) -> String {
+    let project = Project::shop().build_script(app, script);
+    project.commit();
+    let run = project.alokai("store deploy --store us --until prune");
+    diagnostic(&run.fails_with(1), &project, &[])
+}
+
 #[test]
 fn next_without_standalone_output() {
-    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", "");
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-unified-nextjs", ""));
 }
 
 #[test]
 fn next_without_server_js() {
     let build = "require('fs').mkdirSync('.next/standalone', { recursive: true })";
-    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", build);
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-unified-nextjs", build));
 }
 
 #[test]
 fn a_middleware_whose_build_writes_nothing() {
-    let project = Project::shop().file("apps/storefront-middleware/build.js", "");
-    project.commit();
-    let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
-        .fails_with(1);
-    insta::assert_snapshot!(diagnostic(&run, &project, &[]));
+    insta::assert_snapshot!(failed_prune("storefront-middleware", ""));
 }
 
 #[test]
@@ -288,15 +259,15 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
         .unwrap();
     assert!(copied.success());
     let project = Project::at(root);
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let before = project.tree(".out");
     project.write(
         "apps/storefront-unified-nextjs/large.bin",
-        &vec![1; 3_000_000],
+        vec![1; 3_000_000],
     );
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(1);
+    let run = project.alokai("store compose --all").fails_with(1);
     let text = run.diagnostic(&project);
-    // Which store fills the disk is chance, what is said of it is not.
+    // The store that fills the disk varies; the diagnostic does not.
     assert!(
         text.contains("alokai::disk_full") && text.contains("large.bin`"),
         "{text}"
@@ -311,8 +282,8 @@ fn a_full_disk_is_named_and_leaves_the_earlier_tree_intact() {
     after.retain(|path, _| before.contains_key(path));
     assert_eq!(before, after);
     assert!(!project.exists(".out/.tmp"), "no half-written file is left");
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/large.bin")).unwrap();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.remove("apps/storefront-unified-nextjs/large.bin");
+    project.alokai("store compose --all").succeeds();
     assert_eq!(before, project.tree(".out"));
 }
 
@@ -326,23 +297,13 @@ fn a_socket_without_permission() {
         return;
     }
     let project = Project::shop();
-    let arguments = [
-        "store",
-        "deploy",
-        "--store",
-        "us",
-        "--until",
-        "image",
-        "--allow-dirty",
-        "--builder",
-        "docker",
-    ];
-    let run = as_nobody(&project, &arguments).fails_with(3);
+    let arguments = "store deploy --store us --until image --allow-dirty --builder docker";
+    let run = as_nobody(&project, arguments).fails_with(3);
     insta::assert_snapshot!(diagnostic(&run, &project, &[]));
 }
 
-/// Runs the program as the user nobody, whose the whole project is from now on.
-fn as_nobody(project: &Project, arguments: &[&str]) -> Run {
+/// Runs the program as the user nobody, who owns the project from then on.
+fn as_nobody(project: &Project, arguments: &str) -> Run {
     let folder = project.root().parent().unwrap();
     let given = Command::new("chown")
         .args(["-R", "65534:65534"])
@@ -350,7 +311,7 @@ fn as_nobody(project: &Project, arguments: &[&str]) -> Run {
         .status()
         .unwrap();
     assert!(given.success());
-    // The program itself may lie where nobody may look.
+    // The user nobody may not be allowed to read the program's own folder.
     let program = folder.join("alokai");
     std::fs::copy(env!("CARGO_BIN_EXE_alokai"), &program).unwrap();
     let template = project.command(arguments);
@@ -375,7 +336,7 @@ fn an_unreadable_source_is_named_and_leaves_the_earlier_tree_intact() {
         return;
     }
     let project = Project::shop();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let before = project.tree(".out");
     let readable = "apps/storefront-unified-nextjs/app/[locale]/page.tsx";
     project.write(readable, b"changed\n");
@@ -383,11 +344,8 @@ fn an_unreadable_source_is_named_and_leaves_the_earlier_tree_intact() {
     project.write(source, b"changed\n");
     let closed = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(project.path(source), closed).unwrap();
-    let run = as_nobody(&project, &["store", "compose", "--all"]).fails_with(1);
-    assert!(
-        run.stderr
-            .contains(&format!("cannot read `{}", project.root().display()))
-    );
-    assert!(run.stderr.contains("texts.txt`"), "{}", run.stderr);
+    let run = as_nobody(&project, "store compose --all").fails_with(1);
+    run.stderr_contains(&format!("cannot read `{}", project.root().display()));
+    run.stderr_contains("texts.txt`");
     assert_eq!(before, project.tree(".out"));
 }

@@ -1,5 +1,5 @@
-//! Paths followed back through random histories with branches, merges and renames: what is found
-//! by opening only what differs must be what is found by comparing every file of every commit.
+//! Follows paths back through random histories with branches, merges and renames. Opening only what
+//! differs must find the same as comparing every file of every commit.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,7 +13,7 @@ const HISTORIES: u64 = 150;
 const COMMITS: i64 = 40;
 const FOLDER: &str = "apps";
 
-/// Every name is used again and again, as a file, as a folder and as a link.
+/// Each name is used repeatedly: as a file, as a folder and as a link.
 const PATHS: [&str; 12] = [
     "apps/a",
     "apps/a/b",
@@ -29,7 +29,7 @@ const PATHS: [&str; 12] = [
     "outside/x.ts",
 ];
 
-/// Content and mode by path, as a commit has them.
+/// The content and the mode of each path in a commit.
 type Files = BTreeMap<String, (Oid, i32)>;
 
 /// A repository with a random history.
@@ -38,10 +38,10 @@ struct World {
     inner: git2::Repository,
 }
 
-/// A history in the making.
+/// A history that is being built.
 struct Growing<'a> {
     inner: &'a git2::Repository,
-    /// Heads of branches; each with its files.
+    /// The heads of all branches, each with its files.
     heads: Vec<(Oid, Files)>,
     time: i64,
 }
@@ -51,7 +51,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let inner = git2::Repository::init(folder.path()).unwrap();
         {
-            // In memory, and then one pack: thousands of small files take long.
+            // Objects are written to memory and then to one pack, because writing thousands of
+            // small files is slow.
             let odb = inner.odb().unwrap();
             let memory = odb.add_new_mempack_backend(1_000).unwrap();
             let head = Growing::head(&inner, random);
@@ -96,8 +97,8 @@ impl World {
             .collect()
     }
 
-    /// The commits in their order, and what each did to each path: every file of every commit is
-    /// looked at. Also how many paths had another name before.
+    /// The commits in order, and what each one did to each path, found by reading every file of
+    /// every commit; and how many paths were renamed.
     fn slowly(&self, paths: &[String]) -> (Vec<Oid>, BTreeMap<String, Vec<PathChange>>, usize) {
         let mut walk = self.inner.revwalk().unwrap();
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME).unwrap();
@@ -119,7 +120,7 @@ impl World {
         (order, touches, renamed)
     }
 
-    /// The parent in which a path goes on, under the name that it has there.
+    /// The parent in which the history of a path continues, and the path's name there.
     fn back(
         &self,
         commit: Oid,
@@ -149,8 +150,8 @@ impl World {
             return Some(*changed);
         }
         for parent in &parents {
-            // Without a file that is gone nothing counts as renamed, although git pairs what has
-            // become a link with what has been added beside it.
+            // Only a removed file can be the source of a rename, although git also pairs a file
+            // that became a link with an added file.
             let is_gone =
                 |path: &String| path.starts_with(FOLDER) && !files[&commit].contains_key(path);
             if !files[parent].keys().any(is_gone) {
@@ -175,7 +176,7 @@ impl<'a> Growing<'a> {
         for _ in 0..COMMITS {
             growing.step(random);
         }
-        // What no branch leads to is no history.
+        // All heads are merged, so that HEAD reaches every commit.
         while growing.heads.len() > 1 {
             growing.merge(random);
         }
@@ -184,7 +185,7 @@ impl<'a> Growing<'a> {
 
     fn step(&mut self, random: &mut Random) {
         if self.heads.is_empty() || random.once_in(25) {
-            // A history with a beginning of its own.
+            // A history with its own root commit.
             let mut files = Files::new();
             for _ in 0..random.below(6) {
                 self.edit(&mut files, random);
@@ -208,7 +209,7 @@ impl<'a> Growing<'a> {
         }
     }
 
-    /// Takes each path from either side.
+    /// Takes each path from one of the two sides.
     fn merge(&mut self, random: &mut Random) {
         let (one, other) = (self.heads.remove(0), self.heads.remove(0));
         let mut files = Files::new();
@@ -234,7 +235,7 @@ impl<'a> Growing<'a> {
                     put(files, path, file);
                 }
             }
-            // A folder of another name, as when a store is renamed.
+            // Renames a folder, as when a store is renamed.
             2 if random.once_in(3) => {
                 let moved: Vec<_> = files
                     .keys()
@@ -247,7 +248,7 @@ impl<'a> Growing<'a> {
                 }
             }
             _ => {
-                // Long enough to be found again under another name, and few enough to come back.
+                // Long enough for rename detection, and few enough that contents recur.
                 let version = random.below(4);
                 let text = format!("{}{version}\n", format!("{path} again\n").repeat(20));
                 let blob = self.inner.blob(text.as_bytes()).unwrap();
@@ -258,7 +259,7 @@ impl<'a> Growing<'a> {
     }
 
     fn commit(&mut self, files: &Files, parents: &[Oid], random: &mut Random) -> Oid {
-        // No two have the same time, and some clocks are wrong.
+        // No two commits have the same time, and some clocks are wrong.
         self.time += 1_000;
         let wrong = if random.once_in(6) { 5_000 } else { 0 };
         let time = self.time - wrong - i64::try_from(random.below(900)).unwrap();
@@ -295,7 +296,7 @@ impl<'a> Growing<'a> {
     }
 }
 
-/// Puts a file there, in place of what cannot lie beside it.
+/// Adds a file and removes the entries that conflict with its path.
 fn put(files: &mut Files, path: &str, file: (Oid, i32)) {
     files.retain(|other, _| {
         !other.starts_with(&format!("{path}/")) && !path.starts_with(&format!("{other}/"))

@@ -1,4 +1,4 @@
-//! Random projects and random edits: what is said of them must be what is true on disk.
+//! Random projects and edits: answers of the program must agree with the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,10 +10,10 @@ use alokai::overlay::{Composer, LayerReader};
 
 use crate::support::{Project as Shop, Random, RandomProject};
 
-/// How many histories the comparisons are tried on; the issue asks for a thousand.
+/// The number of histories that are compared.
 const HISTORIES: u64 = 1_000;
 
-/// A repository that commits whatever lies in its folder.
+/// A repository that commits everything in its folder.
 struct Workbench {
     folder: tempfile::TempDir,
     repository: git2::Repository,
@@ -51,7 +51,7 @@ impl Workbench {
     }
 }
 
-/// Store by store: `<app>/<path>`, mode and content id of everything composed.
+/// For each store: the path, the mode and the content id of every composed file.
 type Composed = BTreeMap<String, BTreeMap<String, String>>;
 
 fn composed(project: &Project, lister: &LayerReader) -> Result<Composed, String> {
@@ -73,13 +73,13 @@ fn composed(project: &Project, lister: &LayerReader) -> Result<Composed, String>
     Ok(composed)
 }
 
-/// From disk, without git: every file is read.
+/// From disk without git, so that every file is read.
 fn on_disk(root: &Path) -> Result<Composed, String> {
     let project = Project::load(root).unwrap();
     composed(&project, &LayerReader::new(root, None).unwrap())
 }
 
-/// The stores of `new` that are not composed as they were in `old`.
+/// The stores of `new` whose composition differs from `old`.
 fn differing(old: &Composed, new: &Composed) -> BTreeSet<String> {
     let differing = new
         .iter()
@@ -136,7 +136,7 @@ fn changed_is_exact_on_a_thousand_random_histories() {
         project.write(bench.root(), &files);
         let after = on_disk(bench.root());
         let (Ok(before), Ok(after)) = (before, after) else {
-            // A link to nothing; what cannot be composed has no composition to compare.
+            // A broken link: a store that cannot be composed is not compared.
             continue;
         };
         let expected = (differing(&before, &after), differing_files(&before, &after));
@@ -224,17 +224,17 @@ fn composing_after_any_edits_gives_what_composing_from_nothing_gives() {
         let mut files = random_project.write(project.root(), &BTreeMap::new());
         for step in 0..6 {
             let before = out(project.root());
-            let run = project.alokai(&["store", "compose", "--all"]);
+            let run = project.alokai("store compose --all");
             if run.code == 0 {
                 composed += 1;
                 let after = out(project.root());
-                let again = project.alokai(&["store", "compose", "--all", "--check"]);
+                let again = project.alokai("store compose --all --check");
                 assert_eq!(again.code, 0, "seed {seed}, step {step}: {}", again.stdout);
                 let scratch = Shop::new();
                 random_project.write(scratch.root(), &BTreeMap::new());
-                scratch.alokai(&["store", "compose", "--all"]).succeeds();
+                scratch.alokai("store compose --all").succeeds();
                 let anew = out(scratch.root());
-                // Stores that are deployable no more are left to `clean`.
+                // Stores that are no longer deployable are removed by `clean`.
                 let stores: BTreeSet<_> = anew.keys().map(|path| store_of(path)).collect();
                 let after: BTreeMap<_, _> = after
                     .into_iter()

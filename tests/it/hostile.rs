@@ -1,5 +1,5 @@
-//! Trees that are not as anyone would wish: a clear error or a right result, and never a write
-//! outside `.out`.
+//! Unusual and hostile trees give a clear error or a right result, and never a write outside
+//! `.out`.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,7 +9,7 @@ const NEXT: &str = "apps/storefront-unified-nextjs";
 const OUT: &str = ".out/us/storefront-unified-nextjs";
 
 fn compose(project: &Project) -> crate::support::Run {
-    project.alokai(&["store", "compose", "--store", "us"])
+    project.alokai("store compose --store us")
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn names_with_anything_but_a_slash_are_composed() {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn special_files_are_named() {
     let project = Project::shop();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -74,8 +74,8 @@ fn what_is_no_file_is_named() {
     let name = std::ffi::OsStr::from_bytes(b"not-\xff-text.ts");
     std::fs::write(project.path(NEXT).join(name), "").unwrap();
     let run = compose(&project).fails_with(2);
-    assert!(run.stderr.contains("pipe` is not a file"), "{}", run.stderr);
-    assert!(run.stderr.contains("is not valid UTF-8"), "{}", run.stderr);
+    run.stderr_contains("pipe` is not a file");
+    run.stderr_contains("is not valid UTF-8");
     assert!(!project.exists(".out/us"));
 }
 
@@ -86,7 +86,7 @@ fn store_ids_cannot_lead_out_of_their_folder() {
             "deployment": { "projectName": "acme", "cloudRegion": "r" },
         } } });
         let project = Project::shop().config(&config.to_string());
-        let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
+        let run = project.alokai("store compose --all").fails_with(2);
         assert!(
             run.stderr.contains("is not a valid store id"),
             "{id}: {}",
@@ -117,11 +117,11 @@ fn a_layer_that_changes_while_it_is_read_is_an_error_or_composed_right_by_the_ne
     let random = &mut Random::new(11);
     let mut refused = 0;
     for round in 0..10 {
-        let mut child = project.start(&["store", "compose", "--store", "us"]);
+        let mut child = project.start("store compose --store us");
         for _ in 0..2_000 {
             let number = random.below(200);
             let content = "x".repeat(1 + random.below(9));
-            // As editors do it, and as careless programs do.
+            // With a rename, as editors write, and in place.
             if random.once_in(2) {
                 let beside = project.path(&format!("{NEXT}/../../beside"));
                 std::fs::write(&beside, &content).unwrap();
@@ -137,7 +137,7 @@ fn a_layer_that_changes_while_it_is_read_is_an_error_or_composed_right_by_the_ne
         if !output.status.success() {
             refused += 1;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // Noticed afterwards, or while it was hashed.
+            // The change is noticed after hashing or during it.
             let is_told =
                 said.contains("it changed while") || said.contains("nothing changes it meanwhile");
             assert!(is_told, "round {round}: {said}");
@@ -167,22 +167,18 @@ fn a_sparse_checkout_is_no_smaller_composition() {
     ];
     git(project.root(), &keep);
     assert!(!project.exists("apps/stores/fashion/stores/us"));
-    let run = project.alokai(&["store", "compose", "--all"]).fails_with(2);
-    assert!(
-        run.stderr.contains("the checkout is sparse"),
-        "{}",
-        run.stderr
-    );
-    assert!(run.stderr.contains("git sparse-checkout"), "{}", run.stderr);
+    let run = project.alokai("store compose --all").fails_with(2);
+    run.stderr_contains("the checkout is sparse");
+    run.stderr_contains("git sparse-checkout");
 }
 
 #[test]
 fn a_linked_folder_of_this_tools_own_is_not_used() {
     let project = Project::shop().file("elsewhere/manifests/precious", "p");
     let project = project.link(".alokai", "elsewhere");
-    for command in [&["store", "clean"][..], &["store", "compose", "--all"]] {
+    for command in ["store clean", "store compose --all"] {
         let run = project.alokai(command).fails_with(1);
-        assert!(run.stderr.contains("it is a link"), "{}", run.stderr);
+        run.stderr_contains("it is a link");
     }
     assert_eq!(project.read("elsewhere/manifests/precious"), "p");
     assert!(!project.exists("elsewhere/lock"));

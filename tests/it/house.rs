@@ -1,4 +1,5 @@
-//! The house: who may import whom, who may print, and that generated files are fresh.
+//! The structure of the source: which room may import which, which room may print, and that the
+//! generated schema is up to date.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ fn sources() -> Vec<(String, String)> {
     rust.map(read).collect()
 }
 
-/// The room of a file: its first folder, or its own name.
+/// The room of a file: its first folder, or its name.
 fn room(file: &str) -> &str {
     file.split('/').next().unwrap().trim_end_matches(".rs")
 }

@@ -1,4 +1,4 @@
-//! Images: whoever makes them and wherever they go, they are the same.
+//! Images are the same for both builders and all destinations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::deploy::{Unique, unique};
 use crate::support::{
     Containers, FRONTEND, MIDDLEWARE, Project, Run, base_layout, base_reference, docker, folder,
-    is_there, page, registry, rows, second_registry, tree_of,
+    is_there, page, registries_and_base, registry, rows, second_registry, tree_of,
 };
 
-/// What a container does by, in an image's config.
+/// The fields of an image config that decide how a container runs.
 const BEHAVIOUR: [&str; 12] = [
     "User",
     "WorkingDir",
@@ -28,7 +28,7 @@ const BEHAVIOUR: [&str; 12] = [
     "OnBuild",
 ];
 
-/// Everything that a Dockerfile may say without running anything.
+/// A Dockerfile with all instructions that run nothing.
 const DOCKERFILE: &str = r#"
 FROM {base}
 ARG PORT=8080
@@ -47,13 +47,13 @@ ENTRYPOINT ["node"]
 CMD ["server.js"]
 "#;
 
-/// A shop on this base, whose projects have names that no other run has.
+/// A shop with this base image and project names that no other run has.
 fn shop(name: &Unique, base: &str) -> Project {
     Project::shop_named(name).setting("image", &json!({ "base": base }))
 }
 
-/// The same with a middleware and a frontend by the default Dockerfile in `plain`, and with a
-/// Dockerfile that `us` inherits.
+/// The same with a store `plain` that uses the default Dockerfile, and with a Dockerfile that `us`
+/// inherits.
 fn shop_with_a_dockerfile(name: &Unique, base: &str) -> Project {
     let deployment = |store: &str| {
         json!({ "deployment": {
@@ -79,11 +79,11 @@ fn shop_with_a_dockerfile(name: &Unique, base: &str) -> Project {
     project
 }
 
-/// What a container of the engine's image would do by.
+/// The fields of the engine's image that decide how a container runs.
 fn behaviour(image: &str) -> BTreeMap<&'static str, Value> {
     let inspected: Value = serde_json::from_str(&docker(&["image", "inspect", image])).unwrap();
     let config = &inspected[0]["Config"];
-    // Nothing, an empty list and an empty text say the same.
+    // `null`, an empty list and an empty text are equal.
     let is_said = |value: &Value| {
         !(value.is_null() || *value == json!([]) || *value == json!({}) || *value == json!(""))
     };
@@ -97,7 +97,7 @@ fn behaviour(image: &str) -> BTreeMap<&'static str, Value> {
     all
 }
 
-/// Paths at which two images differ. Both have this file.
+/// The paths at which two images differ. Fails unless both contain this file.
 fn differences(one: &str, other: &str, file: &str) -> Vec<String> {
     let (one, other) = (tree_of(one), tree_of(other));
     assert!(
@@ -119,7 +119,7 @@ fn differences(one: &str, other: &str, file: &str) -> Vec<String> {
         .collect()
 }
 
-/// Status, headers and body, but for the time.
+/// The status, the headers and the body without the date.
 fn answer(port: u16) -> String {
     page(port, "/");
     let url = format!("http://127.0.0.1:{port}/");
@@ -146,7 +146,7 @@ fn containers_behave_the_same_whoever_made_their_images() {
     let login = registry.login(place.path());
     let project = registry
         .used_by(shop_with_a_dockerfile(&name, &base), "http://127.0.0.1:9")
-        // The second registry is another than the base's.
+        // The base image is not in the second registry.
         .env("DOCKER_CONFIG", login.to_str().unwrap());
     let deploy = |builder: &str, to: &str| {
         let mut arguments = vec!["store", "deploy", "--store", "us,plain", "--until", "push"];
@@ -156,7 +156,7 @@ fn containers_behave_the_same_whoever_made_their_images() {
     let by_docker = deploy("docker", &registry.address);
     let by_oci = deploy("oci", &second.address);
     assert_eq!(by_oci.len(), 4);
-    // A path below the registry's host, and another registry: it is the same image.
+    // The image is the same below a path of the registry and in another registry.
     let aside = deploy("oci", &format!("{}/aside", registry.address));
     for (unit, row) in &by_oci {
         assert_eq!(row["digest"], aside[unit]["digest"], "{unit}");
@@ -201,9 +201,8 @@ fn containers_behave_the_same_whoever_made_their_images() {
 }
 
 #[test]
-fn others_read_what_is_pushed() {
-    let (Some(registry), Some(second), Some(base)) = (registry(), second_registry(), base_layout())
-    else {
+fn other_tools_read_pushed_images() {
+    let Some((registry, second, base)) = registries_and_base() else {
         return;
     };
     let name = unique("others");
@@ -258,10 +257,10 @@ fn others_read_what_is_pushed() {
     }
 }
 
-/// A copy of a project with its repository, written in another order.
+/// A copy of a project and its repository whose files are written in another order.
 fn copy_backwards(project: &Project, to: &Path) -> Project {
     let entries = walkdir::WalkDir::new(project.root()).sort_by(|one, other| {
-        // Folders still come before what is in them.
+        // A folder is written before its content.
         other.file_name().cmp(one.file_name())
     });
     for entry in entries {
@@ -276,7 +275,7 @@ fn copy_backwards(project: &Project, to: &Path) -> Project {
     Project::at(to.to_owned())
 }
 
-/// What a layout lists: names, digests and annotations.
+/// The entries of a layout's index: names, digests and annotations.
 fn listed(project: &Project, layout: &str) -> Vec<Value> {
     let index: Value =
         serde_json::from_str(&project.read(&format!("{layout}/index.json"))).unwrap();
@@ -296,7 +295,7 @@ fn a_run_elsewhere_on_another_day_makes_the_same_images() {
     first.commit();
     let second = copy_backwards(&first, &place.path().join("elsewhere/and/deeper"));
     let on = |project: &Project, day: &str, umask: &str, zone: &str| {
-        let alokai = project.command(&["store", "deploy", "--all", "--until", "push", "--json"]);
+        let alokai = project.command("store deploy --all --until push --json");
         let script = format!("umask {umask}; exec faketime --exclude-monotonic '{day}' \"$@\"");
         let mut command = Command::new("sh");
         command
@@ -318,20 +317,17 @@ fn a_run_elsewhere_on_another_day_makes_the_same_images() {
     on(&first, "2027-02-28 23:59:00", "022", "UTC");
     on(&second, "2031-07-01 12:00:00", "077", "Asia/Tokyo");
     let [one, other] = [&first, &second].map(|project| listed(project, "out"));
-    // Four images, each with a list of dependencies and provenance.
+    // Four images, each with an SBOM and a provenance.
     assert_eq!(one.len(), 12);
     assert_eq!(one, other);
 }
 
-/// A frontend that needs an engine, of a project that needs none otherwise.
+/// A project in which only one frontend needs the engine.
 fn with_a_command(base: &str) -> Project {
     let text = format!("# Ours\nFROM {base}\nCOPY .deploy /srv\nRUN id -u\n");
     let project = Project::shop()
         .setting("image", &json!({ "base": base }))
-        .file(
-            "apps/stores/fashion/storefront-unified-nextjs/Dockerfile",
-            &text,
-        );
+        .dockerfile(&text);
     project.commit();
     project
 }
@@ -342,12 +338,12 @@ const LINE: &str =
 #[test]
 fn a_line_that_runs_something_is_named() {
     let project = with_a_command("127.0.0.1:9/base:1");
-    let dry = ["store", "deploy", "--store", "us", "--dry-run"];
-    let run = project.alokai(&dry).succeeds();
+    let dry = "store deploy --store us --dry-run";
+    let run = project.alokai(dry).succeeds();
     let because = "by Docker, because of line 4 of its Dockerfile, `RUN id -u`: ";
     assert_eq!(run.stdout.matches(because).count(), 1, "{}", run.stdout);
 
-    let run = project.alokai(&[&dry[..], &["--json"]].concat()).succeeds();
+    let run = project.alokai(&format!("{dry} --json")).succeeds();
     let plan = run.json();
     let images = plan["images"].as_array().unwrap();
     let builder = |app: &str| {
@@ -376,7 +372,7 @@ fn a_line_that_runs_something_is_named() {
     assert!(!project.exists(".out") && !project.exists("out"));
 }
 
-/// Another name of an image in the engine, which goes with the test.
+/// Another name of an image in the engine, which is removed with the test.
 struct Named(String);
 
 impl Drop for Named {
@@ -386,7 +382,7 @@ impl Drop for Named {
 }
 
 #[test]
-fn what_needs_the_engine_goes_to_the_engine() {
+fn images_that_need_the_engine_are_built_by_it() {
     let Some(registry) = registry() else { return };
     let name = unique("engine");
     // The registry answers that it has no such image.
@@ -416,7 +412,7 @@ fn what_needs_the_engine_goes_to_the_engine() {
         let tags = registry.tags(&format!("{name}-us-storefrontcloud-io/{app}"));
         assert_eq!(tags, [project.sha()]);
     }
-    // Who wants no engine is told that there is no such base.
+    // Without an engine, the error says that the base image was not found.
     let project = project.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     let run = project.alokai(
         &[
@@ -426,11 +422,7 @@ fn what_needs_the_engine_goes_to_the_engine() {
         .concat(),
     );
     let run = run.fails_with(3);
-    assert!(
-        run.stderr.contains("does not know it (404)"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("does not know it (404)");
 }
 
 #[test]
@@ -441,21 +433,12 @@ fn the_engine_is_not_given_a_base_from_a_layout() {
     let project = Project::shop().setting("image", &json!({ "base": base }));
     project.commit();
     let project = registry.used_by(project, "http://127.0.0.1:9");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "us",
-        "--until",
-        "push",
-        "--builder",
-        "docker",
-    ];
-    let run = project.alokai(&deploy).fails_with(3);
+    let deploy = "store deploy --store us --until push --builder docker";
+    let run = project.alokai(deploy).fails_with(3);
     let told = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         told.contains("OCI image layout, which Docker does not read"),
         "{told}"
     );
-    assert!(!project.exists(".out"), "nothing is begun");
+    assert!(!project.exists(".out"), "nothing is composed");
 }

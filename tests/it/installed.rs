@@ -1,5 +1,5 @@
-//! What real package managers install, pruned: not larger than their own production install,
-//! and with the same answers over HTTP.
+//! Prunes what real package managers install. The result is not larger than their own production
+//! install, and its servers give the same answers over HTTP.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{Project, Run, bytes_in, copy_of};
 
-/// A scope, a peer, two versions of one package, a native module, and a dev dependency.
+/// Dependencies with a scope, a peer, two versions of one package, a native module and a dev
+/// dependency.
 const DEPENDENCIES: &str = r#"
   "dependencies": {
     "@hapi/boom": "10.0.1",
@@ -55,7 +56,7 @@ const ROUTES: [&str; 7] = [
     "/dev",
 ];
 
-/// A project whose middleware needs something.
+/// A project whose middleware has these dependencies.
 fn project() -> Project {
     Project::new()
         .config(r#"{ "stores": { "us": { "deployment": { "projectName": "acme-us", "cloudRegion": "r" } } } }"#)
@@ -71,8 +72,7 @@ fn project() -> Project {
   "scripts": {{ "build": "node build.js", "start": "node lib/index.js" }}, {DEPENDENCIES} }}"#
             ),
         )
-        .file(
-            "apps/storefront-middleware/build.js",
+        .build_script("storefront-middleware",
             "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.copyFileSync('src/index.js', 'lib/index.js')",
         )
         .file("apps/storefront-middleware/src/index.js", SERVER)
@@ -92,7 +92,7 @@ fn run(folder: &Path, path: &str, command: &[&str]) {
     Run::from(output).succeeds();
 }
 
-/// Installs a package manager from the registry, and gives the `PATH` on which it comes first.
+/// Installs a package manager from npm's registry. Returns a `PATH` on which it comes first.
 fn with_tool(project: &Project, tool: &str) -> String {
     let path = std::env::var("PATH").unwrap();
     let tools = project.root().with_file_name("tools");
@@ -126,7 +126,7 @@ fn compare(name: &str, project: Project, path: &str, install: &[&str], productio
     run(&app, path, &["node", "build.js"]);
 
     let project = project.env("PATH", path);
-    let pruned = project.alokai(&["store", "deploy", "--store", "us", "--until", "prune"]);
+    let pruned = project.alokai("store deploy --store us --until prune");
     println!("{}", pruned.succeeds().stderr);
     let deploy = project.path(".out/us/storefront-middleware/.deploy");
     let (_apart, ours) = copy_of(&deploy);
@@ -138,11 +138,11 @@ fn compare(name: &str, project: Project, path: &str, install: &[&str], productio
         .sum();
     let manifest = app.join("package.json").metadata().unwrap().len();
     let production = installed + bytes_in(&app.join("lib")) + manifest;
-    // What the list drops must not hide what the layout doubles.
+    // The list drops nothing, so that packages which the layout doubles are seen.
     let config = project.read("alokai.config.json");
     let project = project.config(&config.replacen('{', r#"{ "prune": { "drop": [] },"#, 1));
     project.commit();
-    let whole = project.alokai(&["store", "deploy", "--store", "us", "--until", "prune"]);
+    let whole = project.alokai("store deploy --store us --until prune");
     whole.succeeds();
     let (pruned, whole) = (bytes_in(&ours), bytes_in(&deploy));
     println!(
@@ -188,7 +188,7 @@ impl Server {
         Self { child, port }
     }
 
-    /// Status and body.
+    /// The status and the body of an answer.
     fn get(&self, route: &str) -> String {
         let url = format!("http://127.0.0.1:{}{route}", self.port);
         let output = Command::new("curl")

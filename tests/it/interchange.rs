@@ -1,18 +1,18 @@
-//! What others write is read here, and what is written here they read.
+//! Other tools read the images of this program, and this program reads theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use oci::{
-    BaseTree, Blobs, CONFIG, Content, Descriptor, Entry, Folder, Layer, Layout, MANIFEST, Manifest,
-    Owner, Platform, pack, resolve,
+    BaseTree, Blobs, CONFIG, Descriptor, FileOwner, FolderAttributes, Layout, MANIFEST, Manifest,
+    PackedLayer, Platform, TreeContent, TreeEntry, pack, resolve,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{TIME, docker, folder, hard, is_root, is_there, registry, run, same};
 
-/// The base image of the engine as skopeo writes it, or nothing where there is no engine.
+/// The base image of the engine as skopeo writes it, or `None` without an engine.
 fn base() -> Option<(TempDir, Layout, String)> {
     let registry = registry()?;
     let place = folder();
@@ -32,7 +32,7 @@ fn here() -> Platform {
     format!("linux/{architecture}").parse().expect("a platform")
 }
 
-/// Lines as a set of paths without a slash before them.
+/// The lines as a set of paths without a leading slash.
 fn paths(text: &str) -> BTreeSet<String> {
     let lines = text.lines().map(|line| line.trim_start_matches('/'));
     lines
@@ -50,17 +50,17 @@ fn a_base_image_is_known_as_its_container_sees_it() {
     assert_eq!(layout.only().expect("one"), listed);
     let read = |descriptor: &Descriptor| layout.blobs().read(descriptor);
     let (_, manifest) = resolve(&listed, &here(), read).expect("an image");
-    let tree = BaseTree::of_image(&manifest, layout.blobs()).expect("it can be read");
+    let tree = BaseTree::of_image(&manifest, layout.blobs()).expect("the layout is readable");
 
     let sh = |script: &str| docker(&["run", "--rm", "--entrypoint", "sh", &name, "-c", script]);
     let script = "find / -xdev -type d | while read f; do stat -c '%n %a %u:%g' \"$f\"; done";
     let mut folders = paths(&sh(script));
     let shown = tree.folders.iter().map(|(path, folder)| {
-        let Folder { owner, mode } = folder;
+        let FolderAttributes { owner, mode } = folder;
         format!("{path} {mode:o} {}:{}", owner.user, owner.group)
     });
     let mut own: BTreeSet<String> = shown.collect();
-    // The root is in no tree, and the engine makes these.
+    // A tree has no entry for the root, and the engine adds these paths.
     for made in [" ", "dev ", "proc ", "sys "] {
         folders.retain(|folder| !folder.starts_with(made));
         own.retain(|folder| !folder.starts_with(made));
@@ -74,7 +74,7 @@ fn a_base_image_is_known_as_its_container_sees_it() {
         .lines()
         .filter_map(|line| line.trim_start_matches('/').split_once(' '))
         .map(|(path, target)| (path.to_owned(), target.to_owned()))
-        // The engine's.
+        // The engine adds this link.
         .filter(|(path, _)| path != "etc/mtab" || tree.links.contains_key(path))
         .collect();
     assert_eq!(tree.links, links);
@@ -83,7 +83,7 @@ fn a_base_image_is_known_as_its_container_sees_it() {
     let users = passwd.lines().map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let number = |place: usize| fields[place].parse().expect("a number");
-        let owner = Owner {
+        let owner = FileOwner {
             user: number(2),
             group: number(3),
         };
@@ -99,8 +99,8 @@ fn a_base_image_is_known_as_its_container_sees_it() {
     assert!(tree.users.contains_key("node"), "{:?}", tree.users);
 }
 
-/// The base with one more layer, as an image in a layout.
-fn on_top_of(base: &Layout, layer: &Layer, store: &Blobs, to: &Path) -> (Layout, Manifest) {
+/// The base image with one more layer, in a layout.
+fn on_top_of(base: &Layout, layer: &PackedLayer, store: &Blobs, to: &Path) -> (Layout, Manifest) {
     let listed = base.only().expect("one");
     let read = |descriptor: &Descriptor| base.blobs().read(descriptor);
     let (_, mut manifest) = resolve(&listed, &here(), read).expect("an image");
@@ -126,7 +126,7 @@ fn on_top_of(base: &Layout, layer: &Layer, store: &Blobs, to: &Path) -> (Layout,
 }
 
 #[test]
-fn others_read_what_is_written_here() {
+fn other_tools_read_layouts_of_this_program() {
     let Some((place, base, _)) = base() else {
         return;
     };
@@ -140,9 +140,9 @@ fn others_read_what_is_written_here() {
     let sha = "5".repeat(40);
     let name = format!("acme-us-storefrontcloud-io/vue-storefront:{sha}");
     layout.put(Some(&name), image.clone()).expect("listed");
-    let tree = BaseTree::of_image(&manifest, layout.blobs()).expect("it can be read");
+    let tree = BaseTree::of_image(&manifest, layout.blobs()).expect("the layout is readable");
     for entry in &entries {
-        let is_folder = entry.content == Content::Folder;
+        let is_folder = entry.content == TreeContent::Folder;
         assert_eq!(
             tree.folders.contains_key(&entry.path),
             is_folder,
@@ -177,7 +177,7 @@ fn others_read_what_is_written_here() {
         same(&entries, &bundle.join("rootfs"));
     }
 
-    // The engine, from a layout and from a registry.
+    // The engine reads from a layout and from a registry.
     let process = std::process::id();
     let tag = format!("{}/layers-{process}/made:1", registry.address);
     let to = format!("docker-daemon:{tag}");
@@ -194,8 +194,8 @@ fn others_read_what_is_written_here() {
     in_the_engine(&tag, &entries);
 }
 
-/// Fails unless a container sees the entries; then the image is removed.
-fn in_the_engine(image: &str, entries: &[Entry]) {
+/// Fails unless a container contains the entries. Removes the image.
+fn in_the_engine(image: &str, entries: &[TreeEntry]) {
     let script = "cd / && find app -exec stat -c '%a %u %g %Y %s %n' {} + | sort";
     let found = docker(&["run", "--rm", "--entrypoint", "sh", image, "-c", script]);
     docker(&["rmi", image]);
@@ -219,7 +219,7 @@ fn in_the_engine(image: &str, entries: &[Entry]) {
             entry.path
         );
         assert_eq!(numbers[3], TIME.to_string(), "{}", entry.path);
-        if let Content::File { bytes, .. } = &entry.content {
+        if let TreeContent::File { bytes, .. } = &entry.content {
             assert_eq!(numbers[4], bytes.to_string(), "{}", entry.path);
         }
     }

@@ -1,15 +1,15 @@
-//! Packing layers: the same entries, the same bytes, and once.
+//! Packing layers: equal entries give equal bytes and are packed once.
 
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
-use oci::{Blobs, Content, Digest, Entry, Error, Layer, pack};
+use oci::{Blobs, Digest, Error, PackedLayer, TreeContent, TreeEntry, pack};
 use proptest::prelude::*;
 
 use crate::support::{TIME, entry, file, folder, hard, link, run, same, text};
 
-/// What is in a compressed layer.
-fn unpacked(blobs: &Blobs, layer: &Layer) -> Vec<u8> {
+/// The content of a compressed layer.
+fn unpacked(blobs: &Blobs, layer: &PackedLayer) -> Vec<u8> {
     let file = blobs.open(&layer.descriptor).expect("it was packed");
     let mut tar = Vec::new();
     let mut decoder = flate2::read::MultiGzDecoder::new(file);
@@ -27,7 +27,7 @@ fn the_same_entries_are_the_same_bytes_on_every_machine() {
     let packed = std::fs::read(blobs.path(&layer.descriptor.digest)).expect("it is there");
     assert_eq!(Digest::of(&packed), layer.descriptor.digest);
     assert_eq!(packed.len() as u64, layer.descriptor.size);
-    // Where these change, every layer does: say so in `FORMAT` of `crates/oci/src/layer.rs`.
+    // If these digests change, all layers change: raise `FORMAT` in `crates/oci/src/layer.rs`.
     insta::assert_snapshot!(
         format!("{}\n{}", layer.diff_id, layer.descriptor.digest),
         @r"
@@ -72,12 +72,12 @@ proptest! {
         let sources = folder();
         let mut entries = Vec::new();
         for (path, length) in &paths {
-            // What has something below it can only be a folder.
+            // A path with entries below it must be a folder.
             let below = format!("{path}/");
             let is_folder = paths.keys().any(|other| other.starts_with(&below));
             entries.push(match length % 3 {
-                _ if is_folder => entry(path, Content::Folder),
-                0 => entry(path, Content::Folder),
+                _ if is_folder => entry(path, TreeContent::Folder),
+                0 => entry(path, TreeContent::Folder),
                 1 => link(path, "elsewhere"),
                 _ => file(sources.path(), path, &text(*length)),
             });
@@ -145,7 +145,7 @@ fn a_layer_is_packed_once() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let mut entries = vec![
-        entry("a", Content::Folder),
+        entry("a", TreeContent::Folder),
         file(sources.path(), "a/b", b"content"),
         link("a/c", "b"),
     ];
@@ -158,19 +158,19 @@ fn a_layer_is_packed_once() {
         (&first.descriptor, first.diff_id)
     );
 
-    // Everything that can be seen of an entry counts; the file's own path does not.
+    // All visible properties of an entry count; the path of its source file does not.
     let elsewhere = folder();
     entries[1] = file(elsewhere.path(), "a/b", b"content");
     assert!(!pack(&entries, TIME, &blobs).expect("found").is_new);
-    let change: [fn(&mut Vec<Entry>); 7] = [
+    let change: [fn(&mut Vec<TreeEntry>); 7] = [
         |entries| entries[1].mode = 0o755,
         |entries| entries[1].owner.user = 0,
         |entries| entries[1].owner.group = 0,
-        |entries| entries[2].content = Content::Link { target: "d".into() },
-        |entries| entries[2].content = Content::Folder,
+        |entries| entries[2].content = TreeContent::Link { target: "d".into() },
+        |entries| entries[2].content = TreeContent::Folder,
         |entries| entries[2].path = "a/d".into(),
         |entries| {
-            let Content::File { from, .. } = &entries[1].content else {
+            let TreeContent::File { from, .. } = &entries[1].content else {
                 panic!("it is a file");
             };
             std::fs::write(from, b"CONTENT").expect("ours");
@@ -183,7 +183,7 @@ fn a_layer_is_packed_once() {
         assert!(packed.is_new && packed.diff_id != first.diff_id, "{number}");
     }
 
-    // A record counts while its blob is there and has its size.
+    // A record is valid as long as its blob exists and has the recorded size.
     std::fs::write(elsewhere.path().join(Digest::of(b"a/b").hex()), b"content").expect("ours");
     let path = blobs.path(&first.descriptor.digest);
     std::fs::write(&path, b"short").expect("ours");
@@ -204,14 +204,14 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
     let good = file(sources.path(), "a", b"12345");
     for bytes in [4, 6] {
         let mut wrong = good.clone();
-        if let Content::File { bytes: said, .. } = &mut wrong.content {
+        if let TreeContent::File { bytes: said, .. } = &mut wrong.content {
             *said = bytes;
         }
         let error = pack(&[wrong], TIME, &blobs).expect_err("it has other bytes");
         assert!(matches!(error, Error::Changed { .. }), "{error:?}");
         assert!(error.to_string().ends_with("changed while it was packed"));
     }
-    // While it is packed: a pipe gives other bytes when it is read again.
+    // The file changes during packing: a pipe gives other bytes at the second read.
     let pipe = sources.path().join("pipe");
     run("mkfifo", &[pipe.to_str().expect("text")]);
     let writer = std::thread::spawn({
@@ -224,13 +224,13 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
                     .expect("read");
                 open.write_all(content).expect("read");
                 drop(open);
-                // Until the reader has seen the end.
+                // The writer stays open until the reader has reached the end.
                 std::thread::sleep(Duration::from_millis(300));
             }
         }
     });
     let from = pipe;
-    let changing = entry("b", Content::File { from, bytes: 5 });
+    let changing = entry("b", TreeContent::File { from, bytes: 5 });
     let error = pack(&[good, changing], TIME, &blobs).expect_err("it changes");
     writer.join().expect("it ends");
     assert!(matches!(error, Error::Changed { .. }), "{error:?}");
@@ -244,7 +244,7 @@ fn a_file_that_changes_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn what_no_runtime_could_unpack_is_refused() {
+fn entries_that_no_runtime_can_unpack_are_refused() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let one = |path: &str| file(sources.path(), path, b"");
@@ -268,7 +268,7 @@ fn what_no_runtime_could_unpack_is_refused() {
     let missing = sources.path().join("missing");
     let missing = entry(
         "a",
-        Content::File {
+        TreeContent::File {
             from: missing,
             bytes: 1,
         },

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::support::{Random, TIME, file, folder};
 
 #[test]
-fn a_killed_writer_leaves_nothing_that_counts() {
+fn a_killed_writer_leaves_no_valid_blob() {
     let store = folder();
     let blobs = Blobs::new(store.path());
     let mut writer = blobs.writer().expect("a file");
     writer.write_all(b"half").expect("written");
     writer.flush().expect("written");
-    // As if the process had gone: nothing is cleared away.
+    // As if the process were killed: nothing is cleaned up.
     std::mem::forget(writer);
     let half = Descriptor::of(EMPTY, b"half");
     assert!(!blobs.holds(&half));
@@ -30,7 +30,7 @@ fn a_killed_writer_leaves_nothing_that_counts() {
     };
     assert_eq!(left().len(), 1);
 
-    // It may still be written; a day later nobody does.
+    // A fresh temporary file may still be in use; after a day it is removed.
     let age = Duration::from_hours(24 * 30);
     collect(store.path(), u64::MAX, age, SystemTime::now()).expect("collected");
     assert_eq!(left().len(), 1);
@@ -64,22 +64,34 @@ fn blobs_are_what_their_digest_says() {
     assert_eq!(blobs.read(&taken).expect("there"), b"taken");
     let short = blobs.temporary().expect("a file");
     let error = blobs.take(short, &Descriptor::of(EMPTY, b"other"));
-    assert!(matches!(error, Err(Error::Damaged { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::DigestMismatch { .. })),
+        "{error:?}"
+    );
 
     std::fs::write(&path, b"[]").expect("ours");
-    assert!(matches!(blobs.read(&content), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&content),
+        Err(Error::DigestMismatch { .. })
+    ));
     std::fs::write(&path, b"{ }").expect("ours");
     assert!(!blobs.holds(&content));
-    assert!(matches!(blobs.read(&content), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&content),
+        Err(Error::DigestMismatch { .. })
+    ));
     let huge = Descriptor::new(EMPTY, taken.digest, 1 << 40);
-    assert!(matches!(blobs.read(&huge), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        blobs.read(&huge),
+        Err(Error::DigestMismatch { .. })
+    ));
     blobs.remove(&content.digest).expect("removed");
     blobs.remove(&content.digest).expect("gone already");
     assert!(matches!(blobs.read(&content), Err(Error::Missing { .. })));
 }
 
 #[test]
-fn what_was_used_longest_ago_goes_first() {
+fn the_least_recently_used_blobs_are_removed_first() {
     let (sources, store) = (folder(), folder());
     let blobs = Blobs::new(store.path());
     let begun = SystemTime::now();
@@ -101,7 +113,7 @@ fn what_was_used_longest_ago_goes_first() {
         ("used", 50),
     ]
     .map(|(name, age)| made(name, age));
-    // Used now, by being asked for.
+    // Asking for a blob counts as use.
     assert!(blobs.holds(&used));
     let records = || {
         std::fs::read_dir(store.path().join("layers"))
@@ -117,14 +129,14 @@ fn what_was_used_longest_ago_goes_first() {
     collect(store.path(), room, days(30), begun).expect("collected");
     let there = |descriptor: &Descriptor| blobs.path(&descriptor.digest).exists();
     assert!(!there(&first) && there(&second) && there(&third) && there(&used));
-    // What this run has used stays, whatever the limits say.
+    // Blobs that this run used are kept regardless of the limits.
     collect(store.path(), 0, Duration::ZERO, begun).expect("collected");
     assert!(!there(&second) && !there(&third) && there(&used));
     assert_eq!(records(), 1);
     assert!(collect(&store.path().join("missing"), 0, days(1), begun).is_ok());
 }
 
-/// A layout with a file of a manifest that lists nothing.
+/// Writes the blobs of an image, without listing it, and returns its manifest.
 fn image(layout: &Layout, name: &str) -> Descriptor {
     let config = json!({"os": "linux", "architecture": "amd64", "name": name,
         "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
@@ -182,7 +194,7 @@ fn a_name_is_listed_once_and_everything_else_stays() {
     layout.put(Some("a/b:1"), one.clone()).expect("listed");
     layout.put(Some("a/b:2"), one.clone()).expect("listed");
 
-    // What another tool wrote stays to the letter.
+    // Entries of another tool are kept unchanged.
     let list = layout.folder().join("index.json");
     let mut document: Value =
         serde_json::from_slice(&std::fs::read(&list).expect("there")).expect("JSON");
@@ -300,5 +312,5 @@ fn a_blob_is_taken_over_under_a_second_name() {
     let missing = layout.take_blob(&blobs, &Descriptor::of(EMPTY, b"?"));
     assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
     let listed = std::fs::read_dir(place.path().join("blobs/sha256")).expect("there");
-    assert_eq!(listed.count(), 1, "something is left behind");
+    assert_eq!(listed.count(), 1, "a temporary file is left");
 }

@@ -1,4 +1,4 @@
-//! Everything on one machine: images in a folder, and apps that run from where they lie.
+//! Deploying to this machine: images in a folder, and apps that run in place.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -12,7 +12,7 @@ use crate::support::{
     page, rows, run,
 };
 
-const LOCAL: [&str; 4] = ["store", "deploy", "--all", "--local"];
+const LOCAL: &str = "store deploy --all --local";
 const STAGES: [&str; 6] = ["compose", "build", "prune", "image", "push", "deploy"];
 
 fn shop(base: &str) -> Project {
@@ -21,8 +21,8 @@ fn shop(base: &str) -> Project {
     project
 }
 
-/// Runs the program where there is no Docker, no network, and no other program than these.
-fn alone(project: &Project, arguments: &[&str]) -> Run {
+/// Runs the program without Docker, without network, and with no other programs than these.
+fn alone(project: &Project, arguments: &str) -> Run {
     let programs = folder();
     for program in ["node", "git", "npm", "sh"] {
         let found = run("sh", &["-c", &format!("command -v {program}")]);
@@ -42,7 +42,7 @@ fn alone(project: &Project, arguments: &[&str]) -> Run {
         command
     };
     command
-        .args(arguments)
+        .args(alokai.get_args())
         .current_dir(project.root())
         .env_clear()
         .env("PATH", programs.path())
@@ -51,7 +51,7 @@ fn alone(project: &Project, arguments: &[&str]) -> Run {
     command.output().expect("the program runs").into()
 }
 
-/// Stages that have begun.
+/// The stages that started.
 fn stages(run: &Run) -> Vec<&str> {
     let lines = run
         .stderr
@@ -60,7 +60,7 @@ fn stages(run: &Run) -> Vec<&str> {
     lines.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// A process with all that it starts, which end with the test.
+/// A process and its children, which are ended with the test.
 struct Started(Child);
 
 impl Drop for Started {
@@ -73,7 +73,7 @@ impl Drop for Started {
     }
 }
 
-/// Runs a line of the summary as a person would, but for its port, and gives what it answers.
+/// Runs a command line of the summary on another port and returns what the app answers.
 fn said_by(project: &Project, command: &str) -> String {
     let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = free.local_addr().unwrap().port();
@@ -95,7 +95,7 @@ fn said_by(project: &Project, command: &str) -> String {
 fn without_docker_and_network_stores_are_deployed_and_run() {
     let Some(base) = base_layout() else { return };
     let project = shop(&base);
-    let run = alone(&project, &LOCAL).succeeds();
+    let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
 
     let commands: Vec<&str> = run
@@ -119,7 +119,7 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
     assert_eq!(live["schemaVersion"], 1);
     assert_eq!(live["stores"].as_object().unwrap().len(), 2);
-    let again = rows(&alone(&project, &[&LOCAL[..], &["--json"]].concat()).succeeds());
+    let again = rows(&alone(&project, &format!("{LOCAL} --json")).succeeds());
     for (store, app, port) in [
         ("us", FRONTEND, 3000),
         ("us", MIDDLEWARE, 4000),
@@ -148,7 +148,7 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
 #[test]
 fn a_base_may_lie_beside_the_images_under_its_own_name() {
     let Some(base) = base_layout() else { return };
-    // The default base, which is a name at a registry that nobody can reach from here.
+    // The default base image, whose registry cannot be reached here.
     let project = Project::shop();
     std::fs::create_dir(project.path(".alokai")).unwrap();
     let to = format!(
@@ -156,12 +156,12 @@ fn a_base_may_lie_beside_the_images_under_its_own_name() {
         project.path(".alokai/registry").display()
     );
     run("skopeo", &["copy", "--quiet", &base, &to]);
-    let run = alone(&project, &LOCAL).succeeds();
+    let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
 }
 
 #[test]
-fn what_is_there_is_done_again_only_if_it_cannot_run() {
+fn images_in_the_folder_are_made_again_only_if_they_cannot_run() {
     let Some(base) = base_layout() else { return };
     let project = shop(&base);
     let us = ["store", "deploy", "--store", "us", "--local", "--json"];
@@ -188,7 +188,7 @@ fn what_is_there_is_done_again_only_if_it_cannot_run() {
         first[&format!("us/{FRONTEND}")]["digest"]
     );
 
-    // It is the same in all that is told of it.
+    // The index and the summary have an entry for each store.
     let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2 * 3);
     let events = events(&run);
@@ -200,16 +200,14 @@ fn what_is_there_is_done_again_only_if_it_cannot_run() {
         "a row each, though one was built for the other"
     );
 
-    // Another store's run leaves the record of this one.
-    project
-        .alokai(&["store", "deploy", "--store", "eu", "--local"])
-        .succeeds();
+    // A run for another store keeps the record of this store.
+    project.alokai("store deploy --store eu --local").succeeds();
     let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
     assert_eq!(live["stores"].as_object().unwrap().len(), 2);
 }
 
 #[test]
-fn others_read_the_folder() {
+fn other_tools_read_the_folder() {
     let Some(base) = base_layout() else { return };
     let project = shop(&base).env("CLI_DOCKER_REGISTRY_URL", "oci:images/out");
     let deploy = ["store", "deploy", "--all", "--until", "push", "--json"];
@@ -228,7 +226,7 @@ fn others_read_the_folder() {
             name.as_str()
                 .is_some_and(|name| reference == format!("oci:images/out:{name}"))
         });
-        let annotations = &named.next().expect("it is listed")["annotations"];
+        let annotations = &named.next().expect("the index lists the image")["annotations"];
         assert!(named.next().is_none(), "{reference} is listed twice");
         let of =
             ["com.alokai.store", "com.alokai.app"].map(|key| annotations[key].as_str().unwrap());
@@ -243,7 +241,7 @@ fn others_read_the_folder() {
         assert_eq!(inspected["Digest"], row["digest"]);
         assert_eq!(inspected["Labels"]["com.alokai.store"], row["storeId"]);
     }
-    // An attestation has no name and refers to an image that has one.
+    // An attestation has no name; it refers to an image that has one.
     let others = manifests
         .iter()
         .filter(|manifest| manifest["artifactType"].is_string());

@@ -1,7 +1,7 @@
-//! Everything that can be seen from outside, in the order of the pipeline.
+//! Tests of the program from outside.
 //!
-//! Tests that need Docker find the registry in `ALOKAI_TEST_REGISTRY` (`scripts/test` sets it);
-//! without it they say `skipped`, and fail when `ALOKAI_REQUIRE_DOCKER=1`.
+//! Tests that need Docker find the registry in `ALOKAI_TEST_REGISTRY` (`scripts/test` sets it).
+//! Without the variable they print `skipped`, or fail if `ALOKAI_REQUIRE_DOCKER=1`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,6 +11,7 @@
 mod support;
 
 mod attestations;
+mod book;
 mod broken;
 mod build;
 mod cache;

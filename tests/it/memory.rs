@@ -1,4 +1,4 @@
-//! Scripts run beside each other as far as memory goes.
+//! Scripts run in parallel only as far as memory allows.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{FRONTEND, Project, Run, is_excused, many, results};
 
-/// A build that takes 1 GB for a while, and notes when it began and ended.
+/// A build script that allocates 1 GB and writes down when it started and ended.
 const LARGE: &str = "const fs = require('fs'); \
     const note = what => fs.appendFileSync('../../../times', `${Date.now()} ${what}\\n`); \
     const memory = Buffer.alloc(1e9, 1); note(1); \
@@ -18,7 +18,7 @@ fn large(stores: usize) -> Project {
     many(stores).file(&format!("apps/{FRONTEND}/build.js"), LARGE)
 }
 
-/// How many of the builds ran at once, at most.
+/// The largest number of builds that ran at once.
 fn most_at_once(project: &Project) -> i64 {
     let times = project.read("times");
     let mut times: Vec<(u64, i64)> = times
@@ -37,11 +37,11 @@ fn most_at_once(project: &Project) -> i64 {
 #[test]
 fn a_limit_in_the_config_holds() {
     let project = large(8).setting("build", &json!({ "maxMemory": "3 GB" }));
-    let arguments = ["store", "build", "--all", "--jobs", "8", "--json"];
-    holds(&project, &project.alokai(&arguments).succeeds());
+    let arguments = "store build --all --jobs 8 --json";
+    holds(&project, &project.alokai(arguments).succeeds());
 }
 
-/// All of them were built, and two at once: three would take more than there is.
+/// Fails unless all builds ran, and two at once: three need more memory than the limit.
 fn holds(project: &Project, run: &Run) {
     let found = results(run);
     let built = found.iter().filter(|(unit, _)| unit.ends_with(FRONTEND));
@@ -49,12 +49,19 @@ fn holds(project: &Project, run: &Run) {
     assert_eq!(most_at_once(project), 2);
 }
 
-/// A control group with a limit of memory, as a container has one.
+/// A control group with a memory limit, as a container has.
 struct Group(PathBuf);
 
 impl Group {
-    /// Makes it; only root can, and only where version 1 is mounted.
+    /// A group with this limit, or nothing where a test is excused from control groups.
     fn new(bytes: u64) -> Option<Self> {
+        let group = Self::made(bytes);
+        assert!(group.is_some() || is_excused("no control group can be made here"));
+        group
+    }
+
+    /// Only root can make a group, and only where version 1 of control groups is mounted.
+    fn made(bytes: u64) -> Option<Self> {
         let name = format!("alokai-test-{}-{bytes}", std::process::id());
         let folder = PathBuf::from("/sys/fs/cgroup/memory").join(name);
         std::fs::create_dir(&folder).ok()?;
@@ -63,8 +70,8 @@ impl Group {
         Some(group)
     }
 
-    /// Runs the program in it.
-    fn run(&self, project: &Project, arguments: &[&str]) -> Run {
+    /// Runs the program in the group.
+    fn run(&self, project: &Project, arguments: &str) -> Run {
         let plain = project.command(arguments);
         let mut command = Command::new("sh");
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
@@ -89,29 +96,22 @@ impl Drop for Group {
 #[test]
 fn the_limit_of_a_container_holds() {
     let Some(group) = Group::new(3_000_000_000) else {
-        assert!(is_excused("no control group can be made here"));
         return;
     };
     let project = large(8);
     let run = group
-        .run(
-            &project,
-            &["store", "build", "--all", "--jobs", "8", "--json"],
-        )
+        .run(&project, "store build --all --jobs 8 --json")
         .succeeds();
     holds(&project, &run);
 }
 
 #[test]
-fn a_script_that_is_killed_for_memory_is_told_as_that() {
+fn a_script_that_is_killed_for_memory_says_so() {
     let Some(group) = Group::new(400_000_000) else {
-        assert!(is_excused("no control group can be made here"));
         return;
     };
     let project = large(1);
-    let run = group
-        .run(&project, &["store", "build", "--all"])
-        .fails_with(1);
+    let run = group.run(&project, "store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
         text.contains("was killed by signal 9 after taking ")
@@ -120,12 +120,12 @@ fn a_script_that_is_killed_for_memory_is_told_as_that() {
         "{text}"
     );
 
-    // Node's own limit is another one, and something else mends it.
+    // Node's heap limit is another cause and has another remedy.
     let project = large(1).file(
         &format!("apps/{FRONTEND}/build.js"),
         "require('v8').setFlagsFromString('--max-old-space-size=20'); const all = []; while (true) all.push(new Array(1000).fill(all.length))",
     );
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(1);
+    let run = project.alokai("store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
         text.contains("ran out of Node's heap") && text.contains("--max-old-space-size=4096"),
@@ -133,7 +133,7 @@ fn a_script_that_is_killed_for_memory_is_told_as_that() {
     );
 }
 
-/// Megabytes that a script prints; with `ALOKAI_LONG=1` as many as in the benchmark.
+/// The megabytes that a script prints; with `ALOKAI_LONG=1` as many as in the benchmark.
 fn printed() -> u64 {
     if std::env::var_os("ALOKAI_LONG").is_some() {
         300
@@ -142,7 +142,7 @@ fn printed() -> u64 {
     }
 }
 
-/// Prints so many megabytes in lines of 4 kB.
+/// A project whose script prints this many megabytes in lines of 4 kB.
 const PRINTS: &str = "const fs = require('fs'); \
     const line = Buffer.from('x'.repeat(3999) + '\\n'); \
     const megabytes = Number(fs.readFileSync('megabytes', 'utf8')); \
@@ -163,9 +163,9 @@ fn printing(megabytes: u64, github: bool) -> Project {
     }
 }
 
-/// The most memory, in bytes, that a build took whose output nobody reads, and the bytes of it.
-fn peak(project: &Project, more: &[&str]) -> (u64, u64) {
-    let arguments = [&["store", "build", "--all"], more].concat();
+/// The peak memory of a build in bytes, and the size of its output.
+fn peak(project: &Project, more: &str) -> (u64, u64) {
+    let arguments = format!("store build --all {more}");
     let output = tempfile::NamedTempFile::new().unwrap();
     let mut command = project.command(&arguments);
     command.stdout(output.reopen().unwrap());
@@ -188,10 +188,10 @@ fn peak(project: &Project, more: &[&str]) -> (u64, u64) {
 }
 
 #[test]
-fn what_a_script_prints_fills_no_memory() {
+fn memory_does_not_grow_with_the_output_of_scripts() {
     let small = printing(0, false);
-    let without = ["run", "replay"].map(|_| peak(&small, &[]).0);
-    for (more, github) in [(&[][..], false), (&[][..], true), (&["--json"][..], false)] {
+    let without = ["run", "replay"].map(|_| peak(&small, "").0);
+    for (more, github) in [("", false), ("", true), ("--json", false)] {
         let large = printing(printed(), github);
         for (turn, without) in ["run", "replay"].into_iter().zip(without) {
             let (with, bytes) = peak(&large, more);

@@ -1,5 +1,5 @@
-//! What leaves the machine, and to whom: passwords and tokens go where they belong, and nowhere
-//! that a redirect or an address without TLS would take them.
+//! Which hosts get credentials: passwords and tokens follow no redirect to another host, and are
+//! not sent without TLS.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,22 +7,18 @@ use serde_json::json;
 
 use crate::deploy::unique;
 use crate::support::{
-    Before, Project, Recorder, Registry, RemoteCache, Run, Socks, Turn, base_layout, git, registry,
+    Before, Project, Recorder, Registry, RemoteCache, Socks, Turn, base_layout, git, registry,
     second_registry,
 };
 
-const DEPLOY: [&str; 4] = ["store", "deploy", "--store", "us"];
+const DEPLOY: &str = "store deploy --store us";
 
-/// A project whose images this program makes, so that it costs little.
+/// A project whose images are made without the engine, which is fast.
 fn project(registry: &Registry, console: &str, base: &str) -> Project {
     let project =
         Project::shop_named(&unique("outward")).setting("image", &json!({ "base": base }));
     project.commit();
     registry.used_by(project, console)
-}
-
-fn says(run: &Run, words: &str) {
-    assert!(run.stderr.contains(words), "no `{words}`:\n{}", run.stderr);
 }
 
 #[test]
@@ -49,19 +45,17 @@ fn a_console_that_redirects_is_followed_nowhere() {
                 "CLI_CONSOLE_API_URL",
                 &format!("http://{}", console.address),
             );
-            let run = project
-                .alokai(&[&DEPLOY[..], &["--json"]].concat())
-                .fails_with(1);
+            let run = project.alokai(&format!("{DEPLOY} --json")).fails_with(1);
             let to = host.as_ref().unwrap_or(&console.address);
-            says(&run, &format!("it redirects ({status}) to `{to}/there`"));
+            run.stderr_contains(&format!("it redirects ({status}) to `{to}/there`"));
             for secret in ["s3cret", "t0ken"] {
-                assert!(!run.stderr.contains(secret), "{}", run.stderr);
+                run.stderr_lacks(secret);
             }
             let summary = run.stdout.lines().last().expect("a summary");
             let summary: serde_json::Value = serde_json::from_str(summary).expect("JSON");
             assert_eq!(summary["event"], "summary");
             assert_eq!(summary["deployed"], json!([]), "{summary}");
-            // It was asked itself, once, and at no other path.
+            // The console gets one request, at its own path.
             assert_eq!(console.count("PATCH /cloud/instances/"), 1);
             assert!(console.knows(&registry.password), "the request was made");
             assert!(!console.seen().iter().any(|text| text.contains("/there")));
@@ -84,67 +78,55 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
             "http://registry.example.com/team",
         )
         .env("CLI_CONSOLE_API_URL", "http://console.example.com");
-    let run = project.alokai(&DEPLOY).fails_with(2);
-    says(
-        &run,
-        "the registry `http://registry.example.com/team` is plain HTTP",
-    );
-    says(
-        &run,
-        "the console `http://console.example.com` is plain HTTP",
-    );
-    says(&run, "--allow-insecure");
+    let run = project.alokai(DEPLOY).fails_with(2);
+    run.stderr_contains("the registry `http://registry.example.com/team` is plain HTTP");
+    run.stderr_contains("the console `http://console.example.com` is plain HTTP");
+    run.stderr_contains("--allow-insecure");
     assert!(!project.exists(".out"), "nothing was composed or built");
 
-    let until_push = [&DEPLOY[..], &["--until", "push"]].concat();
+    let until_push = format!("{DEPLOY} --until push");
     let run = project.alokai(&until_push).fails_with(2);
-    assert!(
-        !run.stderr.contains("console.example.com"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_lacks("console.example.com");
 
-    // What the config says of its own registry holds for no other one.
+    // `registry.insecure` applies to the registry of the config only.
     let insecure = json!({ "url": "registry.other.example.com", "insecure": true });
     let project = project.setting("registry", &insecure);
     project.commit();
     project.alokai(&until_push).fails_with(2);
     assert_eq!(proxy.seen(), Vec::<String>::new());
 
-    // The last one wins; the program finds the console through its proxy.
+    // The last value wins; the program reaches the console through the proxy.
     let project = project
         .env("CLI_DOCKER_REGISTRY_URL", &registry.address)
         .env("CLI_CONSOLE_API_URL", "http://console.example.com");
-    let run = project.alokai(&DEPLOY).fails_with(2);
-    assert!(!run.stderr.contains("the registry `"), "{}", run.stderr);
+    let run = project.alokai(DEPLOY).fails_with(2);
+    run.stderr_lacks("the registry `");
     assert_eq!(proxy.seen(), Vec::<String>::new());
 }
 
 #[test]
-fn who_allows_it_speaks_plain_http_to_others() {
+fn allow_insecure_permits_plain_http_to_other_hosts() {
     let (Some(registry), Some(base)) = (registry(), base_layout()) else {
         return;
     };
     let proxy = Recorder::start();
     let project = project(&registry, "http://console.example.com", &base)
         .env("HTTP_PROXY", &format!("http://{}", proxy.address));
-    let deploy = [&DEPLOY[..], &["--allow-insecure"]].concat();
+    let deploy = format!("{DEPLOY} --allow-insecure");
     project.alokai(&deploy).succeeds();
     let patch = "PATCH http://console.example.com/cloud/instances/";
     assert_eq!(proxy.count(patch), 1, "{:?}", proxy.seen());
 }
 
-/// The run's own registry is another machine without TLS, reached through a proxy; the base image
-/// lies in it too, under a name that has no scheme.
+/// The registry of the run is another host without TLS, which is reached through a proxy. The base
+/// image is in the same registry, and its name has no scheme.
 #[test]
 fn an_insecure_registry_is_reached_through_proxies_and_gives_its_base() {
     let (Some(registry), Some(base)) = (registry(), base_layout()) else {
         return;
     };
     let name = unique("base").to_string();
-    let to = format!("docker://{}/{name}:1", registry.address);
-    let copy = ["copy", "--dest-tls-verify=false", &base, &to];
-    assert!(registry.skopeo(&copy).is_some());
+    registry.put_image(&base, &format!("{name}:1"), &[]);
     let door = Before::new(&registry.address, |_| Turn::Pass);
     let socks = Socks::to(&registry.address);
     for proxy in [
@@ -165,7 +147,7 @@ fn an_insecure_registry_is_reached_through_proxies_and_gives_its_base() {
             .env("CLI_CLOUD_USERNAME", &registry.user)
             .env("CLI_CLOUD_PASSWORD", &registry.password)
             .env(proxy.0, &proxy.1);
-        let until_push = [&DEPLOY[..], &["--until", "push"]].concat();
+        let until_push = format!("{DEPLOY} --until push");
         project.alokai(&until_push).succeeds();
     }
     let manifest = format!("/v2/{name}/manifests/1");
@@ -186,12 +168,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
     };
     let name = unique("helperless").to_string();
     let public = format!("{}/{name}:1", second.address);
-    let to = format!("docker://{public}");
-    assert!(
-        second
-            .skopeo(&["copy", "--dest-tls-verify=false", &base, &to])
-            .is_some()
-    );
+    second.put_image(&base, &format!("{name}:1"), &[]);
     let project = Project::shop().setting("image", &json!({ "base": public }));
     project.commit();
     let docker = project.root().with_file_name("docker");
@@ -201,23 +178,21 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
     let project = project
         .env("DOCKER_CONFIG", docker.to_str().unwrap())
         .env("CLI_DOCKER_REGISTRY_URL", "oci:images");
-    let run = project
-        .alokai(&[&DEPLOY[..], &["--until", "push"]].concat())
-        .succeeds();
-    says(&run, "`docker-credential-not-installed`");
-    says(&run, "it is asked without a login");
-    // One that is there and fails is another matter: it may know a login.
+    let run = project.alokai(&format!("{DEPLOY} --until push")).succeeds();
+    run.stderr_contains("`docker-credential-not-installed`");
+    run.stderr_contains("it is asked without a login");
+    // A helper that exists and fails is an error, since it may know a login.
     let helper = docker.join("docker-credential-not-installed");
     std::fs::write(&helper, "#!/bin/sh\nexit 1\n").unwrap();
     std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", docker.display(), std::env::var("PATH").unwrap());
     let project = project.env("PATH", &path);
     project
-        .alokai(&[&DEPLOY[..], &["--until", "push", "--force"]].concat())
+        .alokai(&format!("{DEPLOY} --until push --force"))
         .fails_with(3);
 }
 
-/// A build that looks for its results in this remote cache.
+/// A project whose builds use this remote cache.
 fn cached(project: Project, api: &str) -> Project {
     project
         .env("TURBO_API", api)
@@ -225,24 +200,20 @@ fn cached(project: Project, api: &str) -> Project {
         .env("TURBO_TEAM", "acme")
 }
 
-const BUILD: [&str; 4] = ["store", "build", "--store", "us"];
+const BUILD: &str = "store build --store us";
 
 #[test]
 fn the_remote_cache_gets_no_token_over_plain_http() {
     let proxy = Recorder::start();
     let project = cached(Project::shop(), "http://cache.example.com")
         .env("HTTP_PROXY", &format!("http://{}", proxy.address));
-    let run = project.alokai(&BUILD).succeeds();
-    says(&run, "the remote cache is not used");
+    let run = project.alokai(BUILD).succeeds();
+    run.stderr_contains("the remote cache is not used");
     assert_eq!(proxy.seen(), Vec::<String>::new());
     let run = project
-        .alokai(&[&BUILD[..], &["--force", "--allow-insecure"]].concat())
+        .alokai(&format!("{BUILD} --force --allow-insecure"))
         .succeeds();
-    assert!(
-        !run.stderr.contains("the remote cache is not used"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_lacks("the remote cache is not used");
     assert!(proxy.knows(RemoteCache::TOKEN));
 }
 
@@ -256,12 +227,11 @@ fn the_remote_caches_token_follows_no_redirect() {
             (status, vec![("location", to)], String::new())
         });
         let project = cached(Project::shop(), &format!("http://{}", cache.address));
-        let run = project.alokai(&BUILD).succeeds();
-        says(
-            &run,
-            &format!("it redirects ({status}) to `127.0.0.1/v8/artifacts/status`"),
-        );
-        assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+        let run = project.alokai(BUILD).succeeds();
+        run.stderr_contains(&format!(
+            "it redirects ({status}) to `127.0.0.1/v8/artifacts/status`"
+        ));
+        run.stderr_lacks("s3cret");
         assert!(cache.knows(RemoteCache::TOKEN));
         assert_eq!(elsewhere.seen(), Vec::<String>::new());
     }
@@ -272,9 +242,9 @@ fn an_artifact_is_fetched_from_where_the_remote_cache_keeps_it_without_the_token
     let cache = RemoteCache::start(None);
     let origin = Project::shop();
     cached(Project::at(origin.root().to_owned()), &cache.address)
-        .alokai(&BUILD)
+        .alokai(BUILD)
         .succeeds();
-    // A storage with signed URLs; the cache's own server stands for one.
+    // A storage with signed URLs, played by the server of the cache.
     let inside = cache
         .address
         .strip_prefix("http://")
@@ -298,7 +268,7 @@ fn an_artifact_is_fetched_from_where_the_remote_cache_keeps_it_without_the_token
         &["clone", "--quiet", from, to.to_str().unwrap()],
     );
     let clone = cached(Project::at(to), &format!("http://{}", front.address));
-    let run = clone.alokai(&[&BUILD[..], &["--json"]].concat()).succeeds();
+    let run = clone.alokai(&format!("{BUILD} --json")).succeeds();
     let hits = run.stdout.matches(r#""cache":"hit""#).count();
     assert!(hits >= 2, "{}\n{}", run.stdout, run.stderr);
     let seen = storage.seen();

@@ -1,11 +1,11 @@
-//! Every package manager runs scripts in composed apps, and its lock file is cut to what an app
-//! reaches.
+//! Each package manager runs scripts in composed apps. An app's key has the part of the lock file
+//! that the app reaches.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::{FRONTEND, MIDDLEWARE, Project, build, events, results};
 
-/// Puts a program of npm's registry into a folder and gives the folder of its command.
+/// Installs a program from npm's registry and returns the folder of its command.
 fn from_npm(folder: &Path, package: &str) -> PathBuf {
     let installed = std::process::Command::new("npm")
         .args(["install", "--no-audit", "--no-fund", "--prefix"])
@@ -21,8 +21,8 @@ fn from_npm(folder: &Path, package: &str) -> PathBuf {
     folder.join("node_modules/.bin")
 }
 
-/// Builds an app that needs a package with one package manager, and again after the lock file
-/// has changed elsewhere, and there.
+/// Builds an app that needs a package; then again after a change of the lock file for another
+/// package, and for this package.
 fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str, &str)]) {
     let tools = tempfile::tempdir().unwrap();
     let bin = from_npm(tools.path(), package);
@@ -43,7 +43,7 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
             "apps/storefront-middleware/package.json",
             &app(MIDDLEWARE, r#"{ "is-odd": "3.0.0" }"#),
         )
-        .file("apps/storefront-middleware/build.js", script)
+        .build_script("storefront-middleware", script)
         .file(
             "apps/storefront-unified-nextjs/package.json",
             &app(FRONTEND, "{}"),
@@ -66,16 +66,10 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
         assert!(output.status.success(), "{said}");
     };
     let unit = format!("us/{MIDDLEWARE}");
-    // In a sandbox: each finds what it reads, and needs nothing else.
+    // In a sandbox: each package manager finds the files that it reads.
     let only = ["--store", "us", "--sandbox"];
-    let run = project
-        .alokai(&["store", "build", "--store", "us"])
-        .fails_with(3);
-    assert!(
-        run.stderr.contains("`is-odd` (of `storefront-middleware`)"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store build --store us").fails_with(3);
+    run.stderr_contains("`is-odd` (of `storefront-middleware`)");
     install(&project);
     assert_eq!(results(&build(&project, &only))[&unit], "miss");
     assert_eq!(

@@ -1,12 +1,27 @@
-//! What would happen: selection, tags, and the plan as text and as JSON.
+//! Dry runs: selection, tags, and the plan as text and as JSON.
 
-use crate::support::{Project, filtered, git};
+use serde_json::Value;
+
+use crate::support::{Project, Run, filtered};
+
+/// One field of every object in a list of the plan.
+fn column(plan: &Value, list: &str, field: &str) -> Vec<String> {
+    let objects = plan[list].as_array().unwrap().iter();
+    objects
+        .map(|object| object[field].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The diagnostics of two runs, one below the other.
+fn diagnostics(project: &Project, runs: [&Run; 2]) -> String {
+    runs.map(|run| run.diagnostic(project)).join("\n")
+}
 
 #[test]
 fn a_dry_run_prints_everything_and_changes_nothing() {
     let project = Project::shop();
     let run = project
-        .alokai(&["store", "deploy", "--store", "us,eu", "--dry-run"])
+        .alokai("store deploy --store us,eu --dry-run")
         .succeeds();
     insta::assert_snapshot!(filtered(&run.stdout, &project));
     assert!(!project.exists(".out") && !project.exists(".alokai"));
@@ -16,7 +31,7 @@ fn a_dry_run_prints_everything_and_changes_nothing() {
 fn a_dry_run_as_json_is_one_document() {
     let project = Project::shop();
     let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"])
+        .alokai("store deploy --store us --dry-run --json")
         .succeeds();
     insta::assert_snapshot!(filtered(&run.stdout, &project));
 }
@@ -24,81 +39,67 @@ fn a_dry_run_as_json_is_one_document() {
 #[test]
 fn stores_are_chosen_in_every_way_that_the_spec_names() {
     let project = Project::shop();
-    let chosen = |arguments: &[&str]| {
-        let arguments = [&["store", "deploy", "--dry-run", "--json"], arguments].concat();
-        let plan = project.alokai(&arguments).succeeds().json();
-        let stores = plan["stores"].as_array().unwrap().iter();
-        stores
-            .map(|store| store["storeId"].as_str().unwrap().to_owned())
-            .collect::<Vec<_>>()
+    let chosen = |arguments: &str| {
+        let plan = format!("store deploy --dry-run --json {arguments}");
+        column(
+            &project.alokai(&plan).succeeds().json(),
+            "stores",
+            "storeId",
+        )
     };
-    for arguments in [
-        &["--store", "us,eu"][..],
-        &["-s", "us", "-s", "eu"],
-        &["--store-id", "us", "eu"],
-        &["--store", "us, eu"],
-    ] {
-        assert_eq!(chosen(arguments), ["us", "eu"], "{arguments:?}");
+    for arguments in ["--store us,eu", "-s us -s eu", "--store-id us eu"] {
+        assert_eq!(chosen(arguments), ["us", "eu"], "{arguments}");
     }
-    assert_eq!(chosen(&["--all"]), ["eu", "us"]);
-    assert_eq!(chosen(&["-a"]), ["eu", "us"]);
+    let spaced = [
+        "store",
+        "deploy",
+        "--dry-run",
+        "--json",
+        "--store",
+        "us, eu",
+    ];
+    let plan = project.alokai(&spaced).succeeds().json();
+    assert_eq!(column(&plan, "stores", "storeId"), ["us", "eu"]);
+    assert_eq!(chosen("--all"), ["eu", "us"]);
+    assert_eq!(chosen("-a"), ["eu", "us"]);
 }
 
 #[test]
 fn a_choice_that_is_not_possible_says_what_is() {
     let project = Project::shop();
-    let none = project.alokai(&["store", "build"]).fails_with(2);
+    let none = project.alokai("store build").fails_with(2);
     let wrong = project
-        .alokai(&["store", "build", "--store", "uss,fashion"])
+        .alokai("store build --store uss,fashion")
         .fails_with(2);
-    insta::assert_snapshot!(format!(
-        "{}\n{}",
-        none.diagnostic(&project),
-        wrong.diagnostic(&project)
-    ));
+    insta::assert_snapshot!(diagnostics(&project, [&none, &wrong]));
 }
 
 #[test]
 fn a_filter_leaves_units_and_what_they_read() {
     let project = Project::shop();
-    let tasks = |filter: &[&str]| {
-        let arguments = [&["store", "build", "--all", "--dry-run", "--json"], filter].concat();
-        let plan = project.alokai(&arguments).succeeds().json();
-        let tasks = plan["tasks"].as_array().unwrap().iter();
-        tasks
-            .map(|task| task["id"].as_str().unwrap().to_owned())
-            .collect::<Vec<_>>()
+    let tasks = |filter: &str| {
+        let plan = format!("store build --all --dry-run --json {filter}");
+        column(&project.alokai(&plan).succeeds().json(), "tasks", "id")
     };
     assert_eq!(
-        tasks(&["--filter", "storefront-middleware-*"]),
+        tasks("--filter storefront-middleware-*"),
         ["eu/storefront-middleware", "us/storefront-middleware"]
     );
     assert_eq!(
-        tasks(&["--filter", "*-us", "--filter", "!playwright-*"]),
+        tasks("--filter *-us --filter !playwright-*"),
         ["us/storefront-middleware", "us/storefront-unified-nextjs"]
     );
     assert_eq!(
-        tasks(&["--filter", "*nextjs-us"]),
+        tasks("--filter *nextjs-us"),
         ["us/storefront-middleware", "us/storefront-unified-nextjs"],
-        "a frontend reads its middleware's types"
+        "a frontend needs its middleware's types"
     );
-    let deploy = [
-        "store",
-        "deploy",
-        "--all",
-        "--dry-run",
-        "--filter",
-        "storefront-middleware-*",
-    ];
-    let partial = project.alokai(&deploy).fails_with(2);
+    let deploy = "store deploy --all --dry-run --filter storefront-middleware-*";
+    let partial = project.alokai(deploy).fails_with(2);
     let nothing = project
-        .alokai(&["store", "build", "--all", "--filter", "nothing-*"])
+        .alokai("store build --all --filter nothing-*")
         .fails_with(2);
-    insta::assert_snapshot!(format!(
-        "{}\n{}",
-        partial.diagnostic(&project),
-        nothing.diagnostic(&project)
-    ));
+    insta::assert_snapshot!(diagnostics(&project, [&partial, &nothing]));
 }
 
 #[test]
@@ -107,22 +108,13 @@ fn a_dirty_tree_is_refused_unless_the_tag_may_say_so() {
     for name in ["a", "b", "c", "d", "e", "f"] {
         project.write(&format!("apps/playwright/{name}.ts"), b"new\n");
     }
-    std::fs::remove_file(project.path("apps/storefront-unified-nextjs/texts.txt")).unwrap();
-    let refused = project
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .fails_with(2);
+    project.remove("apps/storefront-unified-nextjs/texts.txt");
+    let refused = project.alokai("store deploy --all --dry-run").fails_with(2);
     insta::assert_snapshot!(refused.diagnostic(&project));
 
-    let arguments = [
-        "store",
-        "deploy",
-        "--all",
-        "--allow-dirty",
-        "--dry-run",
-        "--json",
-    ];
+    let arguments = "store deploy --all --allow-dirty --dry-run --json";
     let tag = || {
-        project.alokai(&arguments).succeeds().json()["tag"]
+        project.alokai(arguments).succeeds().json()["tag"]
             .as_str()
             .unwrap()
             .to_owned()
@@ -136,16 +128,14 @@ fn a_dirty_tree_is_refused_unless_the_tag_may_say_so() {
 }
 
 #[test]
-fn what_this_tool_writes_makes_no_tree_dirty() {
+fn files_that_this_program_writes_do_not_make_the_tree_dirty() {
     let project = Project::shop().file(".gitignore", "node_modules\nlib\n.next\n");
     project.commit();
-    project.alokai(&["store", "compose", "--all"]).succeeds();
-    project
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .succeeds();
+    project.alokai("store compose --all").succeeds();
+    project.alokai("store deploy --all --dry-run").succeeds();
     assert!(
-        git(project.root(), &["status", "--porcelain"]).contains(".out"),
-        "`.out` is not ignored here"
+        project.git("status --porcelain").contains(".out"),
+        "`.out` must not be ignored in this test"
     );
 }
 
@@ -153,18 +143,10 @@ fn what_this_tool_writes_makes_no_tree_dirty() {
 fn a_missing_or_empty_repository_says_what_mends_it() {
     let empty = Project::shop();
     std::fs::remove_dir_all(empty.path(".git")).unwrap();
-    let missing = empty
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .fails_with(3);
-    git(empty.root(), &["init", "--quiet"]);
-    let none = empty
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .fails_with(3);
-    insta::assert_snapshot!(format!(
-        "{}\n{}",
-        missing.diagnostic(&empty),
-        none.diagnostic(&empty)
-    ));
+    let missing = empty.alokai("store deploy --all --dry-run").fails_with(3);
+    empty.git("init --quiet");
+    let none = empty.alokai("store deploy --all --dry-run").fails_with(3);
+    insta::assert_snapshot!(diagnostics(&empty, [&missing, &none]));
 }
 
 #[test]
@@ -172,7 +154,7 @@ fn frontends_and_middleware_must_have_a_build_script() {
     let project = Project::shop()
         .app("storefront-middleware", "")
         .app("storefront-unified-nextjs", r#""dev": "next dev""#);
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(2);
+    let run = project.alokai("store build --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
     assert!(!project.exists(".out"));
 }
@@ -182,15 +164,11 @@ fn dependencies_that_are_not_installed_are_named_with_their_command() {
     let package =
         r#"{ "name": "m", "scripts": { "build": "tsc" }, "dependencies": { "left-pad": "1" } }"#;
     let project = Project::shop().file("apps/storefront-middleware/package.json", package);
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(3);
+    let run = project.alokai("store build --all").fails_with(3);
     insta::assert_snapshot!(run.diagnostic(&project));
     let project = project.file("package.json", r#"{ "packageManager": "pnpm@9.0.0" }"#);
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(3);
-    assert!(
-        run.stderr.contains("pnpm install --frozen-lockfile"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store build --all").fails_with(3);
+    run.stderr_contains("pnpm install --frozen-lockfile");
 }
 
 #[test]
@@ -207,15 +185,10 @@ fn packages_that_apps_depend_on_come_first_once_and_without_circles() {
         .file("packages/tokens/package.json", r#"{ "name": "@acme/tokens", "scripts": { "build": "true" } }"#)
         .file("packages/unused/package.json", r#"{ "name": "@acme/unused", "scripts": { "build": "true" } }"#);
     let plan = project
-        .alokai(&["store", "build", "--all", "--dry-run", "--json"])
+        .alokai("store build --all --dry-run --json")
         .succeeds()
         .json();
-    let tasks: Vec<_> = plan["tasks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|task| task["id"].as_str().unwrap())
-        .collect();
+    let tasks = column(&plan, "tasks", "id");
     assert_eq!(
         tasks,
         [
@@ -234,7 +207,7 @@ fn packages_that_apps_depend_on_come_first_once_and_without_circles() {
     );
 
     let circle = project.file("packages/tokens/package.json", r#"{ "name": "@acme/tokens", "scripts": { "build": "true" }, "dependencies": { "@acme/theme": "*" } }"#);
-    let run = circle.alokai(&["store", "build", "--all"]).fails_with(2);
+    let run = circle.alokai("store build --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&circle));
 }
 
@@ -248,15 +221,10 @@ fn other_apps_are_imaged_and_announced_when_they_have_a_build_script() {
         .app("docs", r#""lint": "true""#);
     project.commit();
     let plan = project
-        .alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"])
+        .alokai("store deploy --store us --dry-run --json")
         .succeeds()
         .json();
-    let images: Vec<_> = plan["images"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|image| image["reference"].as_str().unwrap())
-        .collect();
+    let images = column(&plan, "images", "reference");
     assert_eq!(images.len(), 3, "{images:?}");
     let additional = &plan["releases"][0]["body"]["additionalApps"]["apps"]["search"];
     insta::assert_snapshot!(filtered(&format!("{additional:#}"), &project));
@@ -289,7 +257,7 @@ fn the_entry_of_a_server_is_what_its_start_script_starts() {
     ] {
         let project = Project::shop().file("apps/search/package.json", &format!("{{ {package} }}"));
         project.commit();
-        let run = project.alokai(&["store", "deploy", "--store", "us", "--dry-run", "--json"]);
+        let run = project.alokai("store deploy --store us --dry-run --json");
         match entry {
             Some(entry) => assert_eq!(
                 run.succeeds().json()["images"][0]["entry"],
@@ -307,16 +275,16 @@ fn the_entry_of_a_server_is_what_its_start_script_starts() {
 }
 
 #[test]
-fn nothing_to_compose_is_no_success() {
+fn a_project_without_base_apps_is_an_error() {
     let config =
         r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r" } } } }"#;
     let project = Project::new().config(config);
-    let run = project.alokai(&["store", "build", "--all"]).fails_with(2);
-    assert!(run.stderr.contains("no base app"), "{}", run.stderr);
+    let run = project.alokai("store build --all").fails_with(2);
+    run.stderr_contains("no base app");
 }
 
 #[test]
-fn what_is_probably_not_meant_is_noted() {
+fn probable_mistakes_are_notes() {
     let config = r#"{ "stores": {
         "fashion": { "ignorePaths": ["*.txt"] },
         "su": { "deployment": { "projectName": "a", "cloudRegion": "r" } },
@@ -325,7 +293,7 @@ fn what_is_probably_not_meant_is_noted() {
     let project = Project::shop()
         .config(config)
         .file("apps/leftover/README.md", "");
-    let run = project.alokai(&["store", "compose", "--all"]).succeeds();
+    let run = project.alokai("store compose --all").succeeds();
     let notes: Vec<_> = run
         .stderr
         .lines()
@@ -339,19 +307,13 @@ fn a_dirty_env_file_is_better_ignored_than_committed() {
     let project = Project::shop().file(".gitignore", "node_modules\n.out\n");
     project.commit();
     project.write(".env", b"CLI_CLOUD_PASSWORD=x\n");
-    let run = project
-        .alokai(&["store", "deploy", "--all", "--dry-run"])
-        .fails_with(2);
-    assert!(
-        run.stderr.contains("let git ignore `.env`"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store deploy --all --dry-run").fails_with(2);
+    run.stderr_contains("let git ignore `.env`");
 }
 
 #[test]
-fn a_project_without_deployable_stores_is_no_success() {
+fn a_project_without_deployable_stores_is_an_error() {
     let project = Project::shop().config(r#"{ "stores": {} }"#);
-    let run = project.alokai(&["store", "deploy", "--all"]).fails_with(2);
+    let run = project.alokai("store deploy --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
 }

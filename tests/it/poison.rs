@@ -1,17 +1,17 @@
-//! Results that somebody has altered: refused, and made anew; nothing is written elsewhere.
+//! Altered results are refused and built again, and nothing is written outside their folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::support::{Project, Random, Run, build, entry_of, forget, results};
 
-/// One entry of a tar: its kind, its path, its link's target, its content.
+/// One entry of a tar: its kind, path, link target and content.
 type Member<'a> = (tar::EntryType, &'a str, &'a str, &'a [u8]);
 
-/// An archive with any names at all, which the tar crate would refuse to write.
+/// An archive with arbitrary names, which the tar crate refuses to write.
 fn archive(members: &[Member]) -> (Vec<u8>, u64) {
     let mut bytes = 0;
     let mut whole = Vec::new();
@@ -32,7 +32,7 @@ fn archive(members: &[Member]) -> (Vec<u8>, u64) {
     (zstd::encode_all(&whole[..], 0).unwrap(), bytes)
 }
 
-/// A project with one kept result, and what it is when it is whole.
+/// A project with one cached result, and the undamaged output.
 struct Poisoned {
     project: Project,
     wanted: BTreeMap<String, String>,
@@ -40,12 +40,12 @@ struct Poisoned {
 }
 
 const MAKER: &str = "us/storefront-middleware";
-const ONLY: [&str; 4] = ["--store", "us", "--filter", "storefront-middleware-*"];
+const ONLY: &str = "--store us --filter storefront-middleware-*";
 
 impl Poisoned {
     fn new() -> Self {
         let project = Project::shop();
-        build(&project, &ONLY);
+        build(&project, ONLY);
         Self {
             wanted: project.tree(".out"),
             outside: project.root().with_file_name("evil"),
@@ -58,11 +58,11 @@ impl Poisoned {
         format!(".alokai/cache/blobs/{digest}.tar.zst")
     }
 
-    /// Builds where only the cache knows, and holds that the script has run.
+    /// Builds from the cache alone and fails unless the script runs.
     fn is_rebuilt(&self, what: &str) -> Run {
         let project = &self.project;
         forget(project);
-        let run = build(project, &ONLY);
+        let run = build(project, ONLY);
         assert_eq!(results(&run)[MAKER], "miss", "{what}");
         assert_eq!(project.tree(".out"), self.wanted, "{what}");
         let escaped =
@@ -137,9 +137,9 @@ fn archives_with_other_bytes_are_refused() {
 }
 
 #[test]
-fn what_a_damaged_result_needed_is_made_too() {
-    let project = Project::shop().file(
-        "apps/storefront-unified-nextjs/build.js",
+fn the_inputs_of_a_damaged_result_are_built_too() {
+    let project = Project::shop().build_script(
+        "storefront-unified-nextjs",
         "const fs = require('fs'); fs.mkdirSync('.next', { recursive: true }); \
          fs.copyFileSync('../storefront-middleware/lib/index.js', '.next/index.js')",
     );

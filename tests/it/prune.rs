@@ -1,13 +1,16 @@
-//! `.deploy`: what runs by itself, and nothing else.
+//! Pruning: `.deploy` runs by itself and has no other files.
+
+use std::path::Path;
+use std::process::Command;
 
 use alokai::config::DropList;
 
-use crate::support::{Project, copy_of, next_is_whole};
+use crate::support::{Project, copy_of, next_is_whole, output_of};
 
-const UNTIL_PRUNE: [&str; 5] = ["store", "deploy", "--all", "--until", "prune"];
+const UNTIL_PRUNE: &str = "store deploy --all --until prune";
 
 fn pruned(project: &Project) -> &Project {
-    project.alokai(&UNTIL_PRUNE).succeeds();
+    project.alokai(UNTIL_PRUNE).succeeds();
     project
 }
 
@@ -42,8 +45,13 @@ fn env_files_are_kept_when_the_project_says_so() {
     assert!(project.exists(".out/us/storefront-unified-nextjs/.deploy/.env.production"));
 }
 
-/// A standalone output in which app and root have different versions of one package, and a
-/// link between two places that move against each other.
+/// What a deployed app prints when Node starts this file of it.
+fn started(folder: &Path, entry: &str) -> String {
+    output_of(Command::new("node").arg(entry).current_dir(folder))
+}
+
+/// A standalone output in which the app and the root have different versions of a package, with a
+/// link between two folders whose relative path changes.
 const CONFLICT: &str = r"
 const fs = require('fs'), path = require('path');
 const app = path.join('.next/standalone', path.relative(path.resolve('../../..'), process.cwd()));
@@ -63,38 +71,37 @@ fs.symlinkSync('../packages/theme', root + '/theme');
 
 #[test]
 fn next_keeps_each_packages_own_version_and_links_when_it_is_flattened() {
-    let project = Project::shop().file("apps/storefront-unified-nextjs/build.js", CONFLICT);
+    let project = Project::shop().build_script("storefront-unified-nextjs", CONFLICT);
     project.commit();
     pruned(&project);
     let deploy = project.path(".out/us/storefront-unified-nextjs/.deploy");
     let elsewhere = tempfile::tempdir().unwrap();
-    let copy = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(&deploy)
-        .arg(elsewhere.path())
-        .status()
-        .unwrap();
-    assert!(copy.success());
-    let output = std::process::Command::new("node")
-        .arg("server.js")
-        .current_dir(elsewhere.path().join(".deploy"))
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "the app's the root's linked\n",
-        "{output:?}"
+    output_of(
+        Command::new("cp")
+            .arg("-a")
+            .arg(&deploy)
+            .arg(elsewhere.path()),
     );
+    assert_eq!(
+        started(&elsewhere.path().join(".deploy"), "server.js"),
+        "the app's the root's linked\n"
+    );
+}
+
+/// A shop with a Nuxt app that this script builds.
+fn nuxt(script: &str) -> Project {
+    let project = Project::shop()
+        .config(r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r", "framework": "nuxt" } } } }"#)
+        .app("storefront-unified-nuxt", r#""build": "node build.js""#)
+        .build_script("storefront-unified-nuxt", script);
+    project.commit();
+    project
 }
 
 #[test]
 fn nuxt_is_taken_as_nitro_made_it() {
     let build = "const fs = require('fs'); fs.mkdirSync('.output/server', { recursive: true }); fs.mkdirSync('.output/public', { recursive: true }); fs.writeFileSync('.output/server/index.mjs', ''); fs.writeFileSync('.output/public/a.css', '')";
-    let project = Project::shop()
-        .config(r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r", "framework": "nuxt" } } } }"#)
-        .app("storefront-unified-nuxt", r#""build": "node build.js""#)
-        .file("apps/storefront-unified-nuxt/build.js", build);
-    project.commit();
+    let project = nuxt(build);
     pruned(&project);
     let tree: Vec<_> = project
         .tree(".out/us/storefront-unified-nuxt/.deploy")
@@ -119,7 +126,7 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
                  "optionalDependencies": { "not-for-this-system": "1" } }"#,
         )
         .file("apps/storefront-middleware/src/index.js", "console.log(require('a'), require('b'), require('@acme/tools'))")
-        // Not a lock file that can be followed, so what is installed is in no key.
+        // This lock file cannot be used, so installed packages are not in a key.
         .file("package-lock.json", "{}")
         .file("node_modules/a/package.json", &package("a", "1", r#""b": "2""#))
         .file("node_modules/a/index.js", "module.exports = require('b')")
@@ -153,44 +160,36 @@ fn a_server_has_the_closure_of_its_production_dependencies() {
             "package.json",
         ]
     );
-    let output = std::process::Command::new("node")
-        .arg("lib/index.js")
-        .current_dir(project.path(".out/us/storefront-middleware/.deploy"))
-        .output()
-        .unwrap();
     assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "b 2 b 1 tools with b 1\n",
-        "{output:?}"
+        started(
+            &project.path(".out/us/storefront-middleware/.deploy"),
+            "lib/index.js"
+        ),
+        "b 2 b 1 tools with b 1\n"
     );
 
     std::fs::remove_dir_all(project.path("node_modules/a")).unwrap();
-    let run = project.alokai(&UNTIL_PRUNE).fails_with(1);
-    assert!(
-        run.stderr
-            .contains("a dependency is not installed: `a` (needed by `storefront-middleware-"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(UNTIL_PRUNE).fails_with(1);
+    run.stderr_contains("a dependency is not installed: `a` (needed by `storefront-middleware-");
 }
 
 #[test]
-fn what_an_earlier_build_left_of_a_source_that_is_gone_is_not_shipped() {
+fn output_of_a_removed_source_is_not_shipped() {
     let build = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); \
         for (const name of fs.readdirSync('src')) fs.copyFileSync('src/' + name, 'lib/' + name)";
     let project = Project::shop()
-        .file("apps/storefront-middleware/build.js", build)
+        .build_script("storefront-middleware", build)
         .file("apps/storefront-middleware/src/extra.js", "");
     project.commit();
     pruned(&project);
     assert!(project.exists(".out/us/storefront-middleware/.deploy/lib/extra.js"));
-    std::fs::remove_file(project.path("apps/storefront-middleware/src/extra.js")).unwrap();
+    project.remove("apps/storefront-middleware/src/extra.js");
     project.commit();
     pruned(&project);
     assert!(!project.exists(".out/us/storefront-middleware/.deploy/lib/extra.js"));
 }
 
-/// The line of the config that follows its first brace.
+/// Adds a `prune` section to the config.
 fn with_prune(project: Project, prune: &str) -> Project {
     let config = project.read("alokai.config.json");
     let first = format!("{{ \"prune\": {prune},");
@@ -199,7 +198,7 @@ fn with_prune(project: Project, prune: &str) -> Project {
     project
 }
 
-/// A middleware with packages in which a rough list would do harm.
+/// A middleware with packages that a careless drop list breaks.
 fn with_odd_packages() -> Project {
     let package = |name: &str, rest: &str| format!(r#"{{ "name": "{name}", {rest} }}"#);
     Project::shop()
@@ -259,25 +258,20 @@ fn middleware(project: &Project) -> Vec<String> {
 }
 
 #[test]
-fn of_dependencies_goes_what_the_list_names_and_nothing_needs() {
+fn files_on_the_drop_list_that_nothing_needs_are_removed_from_dependencies() {
     let project = with_odd_packages();
     project.commit();
     pruned(&project);
     insta::assert_snapshot!(middleware(&project).join("\n"));
     let (_elsewhere, copy) = copy_of(&project.path(".out/us/storefront-middleware/.deploy"));
-    let output = std::process::Command::new("node")
-        .arg("lib/index.js")
-        .current_dir(copy)
-        .output()
-        .unwrap();
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @"
+    let output = started(&copy, "lib/index.js");
+    insta::assert_snapshot!(output, @"
     plain docs that are code
     main-in-test helped
     exports-docs/chapter chapter
     reads-examples data and text
     deep/examples/loader loaded with what it needs
     ");
-    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -308,7 +302,7 @@ fn a_package_that_several_need_in_a_second_version_is_there_once() {
             r#"{{ "name": "{name}", "version": "{version}", "main": "index.js", "dependencies": {{ {dependencies} }} }}"#
         )
     };
-    // As pnpm lays it out: every package once, its dependencies beside it as links.
+    // The layout of pnpm: each package once, with its dependencies as links beside it.
     let mut project = Project::shop()
         .file(
             "apps/storefront-middleware/package.json",
@@ -364,16 +358,8 @@ fn a_package_that_several_need_in_a_second_version_is_there_once() {
         "{tree:#?}"
     );
     let (_elsewhere, copy) = copy_of(&project.path(".out/us/storefront-middleware/.deploy"));
-    let output = std::process::Command::new("node")
-        .arg("lib/index.js")
-        .current_dir(copy)
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "1 true { version: 1 }\n",
-        "{output:?}"
-    );
+    let output = started(&copy, "lib/index.js");
+    assert_eq!(output, "1 true { version: 1 }\n");
 }
 
 #[test]
@@ -387,10 +373,10 @@ fs.writeFileSync(path.join(app, '.next/server/page.js.map'), 'the app\'s own');
 ";
     let project = Project::shop();
     let own = project.read("apps/storefront-unified-nextjs/build.js");
-    let project = project.file("apps/storefront-unified-nextjs/build.js", &(own + build));
+    let project = project.build_script("storefront-unified-nextjs", &(own + build));
     project.commit();
     pruned(&project);
-    // Dropped are `.env.production`, a map, types and a read-me.
+    // `.env.production`, a source map, types and a read-me are dropped.
     let counted = next_is_whole(&project.path(".out/us/storefront-unified-nextjs"));
     assert_eq!(counted, (9, 4));
 }
@@ -404,11 +390,7 @@ for (const file of ['package.json', 'index.mjs', 'index.mjs.map', 'docs/loaded.m
   write('server/node_modules/.nitro/@s/a@1.0.0/' + file, '{}');
 write('server/node_modules/a/package.json', '{}'); write('server/node_modules/a/README.md', '');
 ";
-    let project = Project::shop()
-        .config(r#"{ "stores": { "us": { "deployment": { "projectName": "a", "cloudRegion": "r", "framework": "nuxt" } } } }"#)
-        .app("storefront-unified-nuxt", r#""build": "node build.js""#)
-        .file("apps/storefront-unified-nuxt/build.js", build);
-    project.commit();
+    let project = nuxt(build);
     pruned(&project);
     let tree = project.tree(".out/us/storefront-unified-nuxt/.deploy");
     insta::assert_snapshot!(tree.into_keys().collect::<Vec<_>>().join("\n"), @"
@@ -436,7 +418,7 @@ fn budgeted(project: Project, small: usize, large: usize) -> Project {
         .file("node_modules/@acme/large/index.js", &" ".repeat(large))
 }
 
-/// What a run said of the middleware's dependencies.
+/// The lines of a run about the middleware's dependencies.
 fn about_sizes(lines: &str) -> String {
     let from = lines
         .lines()
@@ -447,10 +429,10 @@ fn about_sizes(lines: &str) -> String {
 }
 
 #[test]
-fn growth_over_the_budget_is_an_error_that_names_it() {
+fn growth_above_the_budget_is_an_error_that_names_the_packages() {
     let budget = r#"{ "maxSize": { "*": "1 GB", "storefront-middleware": "20 kB" } }"#;
     let project = with_prune(budgeted(Project::shop(), 1000, 5000), budget);
-    let run = project.alokai(&["store", "deploy", "--store", "us", "--until", "prune"]);
+    let run = project.alokai("store deploy --store us --until prune");
     let lines = run.succeeds().stderr;
     insta::assert_snapshot!(about_sizes(&lines));
     let deploy = ".out/us/storefront-middleware/.deploy";
@@ -469,35 +451,31 @@ fn growth_over_the_budget_is_an_error_that_names_it() {
     let project = project.file("apps/storefront-middleware/package.json", &package);
     project.commit();
     let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .alokai("store deploy --store us --until prune")
         .fails_with(1);
     insta::assert_snapshot!(run.diagnostic(&project));
     assert_eq!(project.tree(deploy), before);
     assert_eq!(project.tree(".alokai/sizes"), remembered);
 
-    // Without a memory, the largest are named.
-    project.alokai(&["store", "clean"]).succeeds();
+    // Without an earlier size, the largest packages are named.
+    project.alokai("store clean").succeeds();
     assert!(!project.exists(".alokai/sizes"));
     let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .alokai("store deploy --store us --until prune")
         .fails_with(1);
     insta::assert_snapshot!(run.diagnostic(&project));
     assert!(!project.exists(deploy));
 
-    // A budget for all counts for those that have none of their own.
+    // The budget of `*` applies to apps without their own budget.
     let config = project
         .read("alokai.config.json")
         .replace(r#""*": "1 GB", "storefront-middleware""#, r#""*""#);
     let project = project.config(&config);
     project.commit();
     let run = project
-        .alokai(&["store", "deploy", "--store", "us", "--until", "prune"])
+        .alokai("store deploy --store us --until prune")
         .fails_with(1);
-    assert!(
-        run.stderr.contains("raise `prune.maxSize.*`"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("raise `prune.maxSize.*`");
 }
 
 #[test]
@@ -511,9 +489,7 @@ fn sizes_of_all_dependencies_are_an_event() {
         .file("node_modules/nested/package.json", r#"{ "version": "2" }"#);
     project.commit();
     let run = project
-        .alokai(&[
-            "store", "deploy", "--store", "us", "--until", "prune", "--json",
-        ])
+        .alokai("store deploy --store us --until prune --json")
         .succeeds();
     let events = run
         .stdout
@@ -531,7 +507,7 @@ fn wrong_sizes_globs_and_apps_come_with_their_place() {
     "maxSize": { "*": "much", "storefront-midleware": "1 MB" }
   }"#;
     let project = with_prune(Project::shop(), wrong);
-    let run = project.alokai(&["store", "list"]).fails_with(2);
+    let run = project.alokai("store list").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
 }
 

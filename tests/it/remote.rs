@@ -1,35 +1,27 @@
-//! The remote cache: what one fills another takes, and nothing that goes wrong ends a build.
+//! The remote cache: clones share results, and no failure of the cache ends a build.
 
-use std::io::Read;
+mod artifacts;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{digest, hmac};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use self::artifacts::{archive, artifact, body, plant, tag};
 use crate::support::{Fault, FaultyCache, On, Project, RemoteCache, Run, git};
 
-const BUILD: [&str; 4] = ["store", "build", "--store", "us"];
-/// Where it is all the same how much is built.
-const ONE: [&str; 6] = [
-    "store",
-    "build",
-    "--store",
-    "us",
-    "--filter",
-    "storefront-middleware-*",
-];
+const BUILD: &str = "store build --store us";
+/// The smallest build, for tests in which the number of scripts does not matter.
+const ONE: &str = "store build --store us --filter storefront-middleware-*";
 const MIDDLEWARE: &str = "storefront-middleware";
 const FRONTEND: &str = "storefront-unified-nextjs";
 const TEAM: &str = "acme";
 const KEY: &str = "a signature key of 32 bytes or more";
 const OTHER_KEY: &str = "another key, and just as long as the first";
 
-/// A repository that is cloned, and the note of every script that ran in any of its clones.
+/// A repository and its clones. Every script that runs in a clone appends its app to one file.
 struct World {
     folder: tempfile::TempDir,
     origin: Project,
@@ -59,7 +51,7 @@ impl World {
         }
     }
 
-    /// A new clone on a path of its own, whose runs find this remote cache.
+    /// A new clone on its own path, which uses this remote cache.
     fn clone(&self, api: &str) -> Project {
         let number = self.clones.fetch_add(1, Ordering::Relaxed);
         let root = self
@@ -80,7 +72,7 @@ impl World {
         self.folder.path().join("ran")
     }
 
-    /// Apps whose scripts ran since this was asked last.
+    /// The apps whose scripts ran since the last call.
     fn ran(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.ran_file()).unwrap_or_default();
         let _ = std::fs::remove_file(self.ran_file());
@@ -89,22 +81,36 @@ impl World {
         ran
     }
 
-    /// Builds in a clone, so that the remote cache has what others look for.
+    /// Builds in a new clone with a remote cache that fails. Fails unless the script runs, and
+    /// one warning with these words is printed.
+    #[track_caller]
+    fn is_hindered(&self, cache: &FaultyCache, words: &str) -> Project {
+        let project = self.clone(&cache.address);
+        let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "1");
+        let begun = Instant::now();
+        let run = project.alokai(ONE).succeeds();
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert_eq!(self.ran(), [MIDDLEWARE], "{}", run.stderr);
+        warns_once(&run, words);
+        project
+    }
+
+    /// Builds in a clone, which fills the remote cache.
     fn fill(&self, project: &Project) -> Run {
-        let run = project.alokai(&BUILD).succeeds();
+        let run = project.alokai(BUILD).succeeds();
         assert_eq!(self.ran(), [MIDDLEWARE, FRONTEND], "{}", run.stderr);
         assert_eq!(notes(&run), Vec::<&str>::new());
         run
     }
 }
 
-/// What a person is told beside the work itself.
+/// The lines of standard error that start with `note: `.
 fn notes(run: &Run) -> Vec<&str> {
     let lines = run.stderr.lines();
     lines.filter(|line| line.starts_with("note: ")).collect()
 }
 
-/// Fails unless there is one warning, of the remote cache and with these words.
+/// Fails unless there is exactly one note, about the remote cache and with these words.
 #[track_caller]
 fn warns_once(run: &Run, words: &str) {
     let notes = notes(run);
@@ -123,7 +129,7 @@ fn a_clone_on_another_path_builds_nothing() {
     world.fill(&first);
 
     let second = world.clone(&cache.address);
-    let run = second.alokai(&BUILD).succeeds();
+    let run = second.alokai(BUILD).succeeds();
     assert_eq!(world.ran(), Vec::<String>::new(), "{}", run.stderr);
     assert_eq!(notes(&run), Vec::<&str>::new());
     assert_eq!(second.tree(".out"), first.tree(".out"));
@@ -131,21 +137,19 @@ fn a_clone_on_another_path_builds_nothing() {
     assert!(second.exists(&format!(".out/us/{MIDDLEWARE}/lib/index.js")));
     assert!(second.exists(&format!(".out/us/{FRONTEND}/.next/standalone")));
 
-    // A shared result is taken by a store that has never been built anywhere.
+    // A store that was never built takes a shared result.
     let build = json!({ "shared": [MIDDLEWARE], "env": { "*": ["RAN"] } });
     let shared = |project: Project| project.setting("build", &build);
     let first = shared(world.clone(&cache.address));
-    first.alokai(&BUILD).succeeds();
+    first.alokai(BUILD).succeeds();
     world.ran();
     let third = shared(world.clone(&cache.address));
-    let run = third
-        .alokai(&["store", "build", "--store", "eu"])
-        .succeeds();
+    let run = third.alokai("store build --store eu").succeeds();
     assert_eq!(world.ran(), [FRONTEND], "{}", run.stderr);
 }
 
 #[test]
-fn only_who_has_the_key_takes_what_it_signed() {
+fn only_runs_with_the_key_use_signed_artifacts() {
     let (world, cache) = (World::new(), RemoteCache::start(Some(KEY)));
     let with = |key: &str| {
         let clone = world.clone(&cache.address);
@@ -154,21 +158,21 @@ fn only_who_has_the_key_takes_what_it_signed() {
     let first = with(KEY);
     world.fill(&first);
     let second = with(KEY);
-    let run = second.alokai(&BUILD).succeeds();
+    let run = second.alokai(BUILD).succeeds();
     assert_eq!(world.ran(), Vec::<String>::new(), "{}", run.stderr);
     assert_eq!(second.tree(".out"), first.tree(".out"));
 
     let stranger = with(OTHER_KEY);
-    let run = stranger.alokai(&BUILD).succeeds();
+    let run = stranger.alokai(BUILD).succeeds();
     assert_eq!(world.ran(), [MIDDLEWARE, FRONTEND]);
     warns_once(&run, "signature");
     assert_eq!(stranger.tree(".out"), first.tree(".out"));
-    // It has replaced them, as turbo would; so now the first key is the wrong one.
-    let run = with(KEY).alokai(&BUILD).succeeds();
+    // The build replaced the artifacts, as turbo does, so now the first key is wrong.
+    let run = with(KEY).alokai(BUILD).succeeds();
     assert_eq!(world.ran(), [MIDDLEWARE, FRONTEND]);
     warns_once(&run, "signature");
-    // A short key is advised against where nothing worse is to be told.
-    let run = with("short").env("TURBO_TEAM", "new").alokai(&ONE);
+    // A short key gives a warning if there is no other one.
+    let run = with("short").env("TURBO_TEAM", "new").alokai(ONE);
     warns_once(&run.succeeds(), "fewer than 32 bytes");
 }
 
@@ -201,27 +205,24 @@ fn faults_of_the_server_end_no_build() {
     for (on, fault, words) in faults {
         println!("{on:?} {fault:?}");
         proxy.breaks(on, fault);
-        let project = world.clone(&proxy.address);
-        let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "1");
-        let begun = Instant::now();
-        let run = project.alokai(&ONE).succeeds();
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        assert_eq!(world.ran(), [MIDDLEWARE], "{}", run.stderr);
-        warns_once(&run, words);
+        let project = world.is_hindered(&proxy, words);
         assert_eq!(project.tree(&out), expected.tree(&out));
         if on != On::Get {
-            assert!(proxy.count(On::Any) <= 2, "it was asked on");
+            assert!(
+                proxy.count(On::Any) <= 2,
+                "the cache is still asked after it failed"
+            );
         }
     }
-    // Nobody listens there.
+    // No server listens at this address.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = format!("http://somebody:pa55word@{}", port.local_addr().unwrap());
     drop(port);
-    let run = world.clone(&address).alokai(&ONE).succeeds();
+    let run = world.clone(&address).alokai(ONE).succeeds();
     assert_eq!(world.ran(), [MIDDLEWARE]);
     warns_once(&run, "cannot be used");
-    assert!(!run.stderr.contains("pa55word"), "{}", run.stderr);
-    let run = world.clone("no address").alokai(&ONE).succeeds();
+    run.stderr_lacks("pa55word");
+    let run = world.clone("no address").alokai(ONE).succeeds();
     assert_eq!(world.ran(), [MIDDLEWARE]);
     warns_once(&run, "`TURBO_API`");
 }
@@ -243,7 +244,7 @@ fn a_wrong_signature_is_a_miss() {
     ] {
         println!("{fault:?}");
         proxy.breaks(On::Get, fault);
-        let run = clone(&proxy.address).alokai(&ONE).succeeds();
+        let run = clone(&proxy.address).alokai(ONE).succeeds();
         assert_eq!(world.ran(), [MIDDLEWARE], "{}", run.stderr);
         warns_once(&run, "signature");
     }
@@ -268,13 +269,7 @@ fn uploads_that_fail_end_no_build_and_hold_none_for_long() {
     ] {
         println!("{fault:?}");
         proxy.breaks(On::Put, fault);
-        let project = world.clone(&proxy.address);
-        let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "1");
-        let begun = Instant::now();
-        let run = project.alokai(&ONE).succeeds();
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        assert_eq!(world.ran(), [MIDDLEWARE], "{}", run.stderr);
-        warns_once(&run, words);
+        world.is_hindered(&proxy, words);
         assert_eq!(cache.hashes(TEAM), Vec::<String>::new());
     }
 }
@@ -289,18 +284,18 @@ fn an_upload_may_take_longer_than_the_server_may_be_silent() {
     let project = Project::shop().file(&format!("apps/{MIDDLEWARE}/build.js"), &build);
     let (world, cache) = (World::of(project), RemoteCache::start(None));
     let proxy = FaultyCache::before(&cache);
-    // What the sockets hold is read within the time, all of it is not.
+    // The server reads the socket buffers within the time limit, and the whole body after it.
     proxy.breaks(On::Put, Fault::Slow(80));
     let project = world.clone(&proxy.address);
     let project = project.env("TURBO_REMOTE_CACHE_TIMEOUT", "4");
     let begun = Instant::now();
-    let run = project.alokai(&ONE).succeeds();
+    let run = project.alokai(ONE).succeeds();
     assert!(begun.elapsed() > Duration::from_millis(80 * MIB));
     assert_eq!(notes(&run), Vec::<&str>::new());
     assert_eq!((cache.hashes(TEAM).len(), proxy.count(On::Put)), (1, 1));
 }
 
-/// Many stores whose middlewares all differ.
+/// Many stores with different middlewares.
 fn many() -> World {
     let store = |number: usize| format!("s{number:02}");
     let mut stores = serde_json::Map::new();
@@ -336,7 +331,7 @@ fn a_server_that_fails_is_left_alone() {
     let run = world.clone(&proxy.address).alokai(&arguments).succeeds();
     assert_eq!(world.ran().len(), 12);
     warns_once(&run, "500");
-    // Eight are asked at once, and the first two of the three outages are asked again.
+    // Eight requests run at once, and the first two of three failed requests are retried.
     assert!(proxy.count(On::Get) <= 10, "{} reads", proxy.count(On::Get));
     assert_eq!((proxy.count(On::Status), proxy.count(On::Put)), (1, 0));
 
@@ -349,7 +344,7 @@ fn a_server_that_fails_is_left_alone() {
 }
 
 #[test]
-fn who_may_only_read_uploads_nothing() {
+fn a_read_only_run_uploads_nothing() {
     let (world, cache) = (World::new(), RemoteCache::start(None));
     let proxy = FaultyCache::before(&cache);
     let reader = world.clone(&proxy.address);
@@ -360,16 +355,16 @@ fn who_may_only_read_uploads_nothing() {
         "something was uploaded"
     );
     assert!(proxy.count(On::Get) > 0);
-    // And it does read.
+    // A read-only run reads.
     world.fill(&world.clone(&cache.address));
     let reader = world.clone(&proxy.address);
     let reader = reader.env("TURBO_REMOTE_CACHE_READ_ONLY", "1");
-    reader.alokai(&BUILD).succeeds();
+    reader.alokai(BUILD).succeeds();
     assert_eq!(world.ran(), Vec::<String>::new());
 }
 
 #[test]
-fn its_secrets_are_found_nowhere() {
+fn secrets_of_the_remote_cache_are_found_nowhere() {
     const ECHO: &str =
         r#"{"error":{"code":"forbidden","message":"no right for t0ken-of-the-remote-cache"}}"#;
     let build = "console.log(JSON.stringify(process.env)); \
@@ -394,14 +389,14 @@ fn its_secrets_are_found_nowhere() {
         let project = world.clone(&proxy.address).file(".env", &file);
         let mode = if is_loose { "loose" } else { "strict" };
         let mut texts = Vec::new();
-        for format in [&[][..], &["--json", "--force"]] {
-            let arguments = [&BUILD[..], &["--env-mode", mode], format].concat();
+        for format in ["", "--json --force"] {
+            let arguments = format!("{BUILD} --env-mode {mode} {format}");
             let run = project.alokai(&arguments).succeeds();
             let shown = [r#""RAN":"#, "TURBO_TOKEN=***", "SIGNATURE_KEY='***'"];
             let shown = shown.map(|text| run.stderr.contains(text) || !format.is_empty());
             assert_eq!(shown, [true; 3], "{}", run.stderr);
-            texts.push((format!("stdout of {format:?}"), run.stdout));
-            texts.push((format!("stderr of {format:?}"), run.stderr));
+            texts.push((format!("stdout of `{format}`"), run.stdout));
+            texts.push((format!("stderr of `{format}`"), run.stderr));
         }
         assert_eq!(fault.is_some(), texts[1].1.contains("no right for ***"));
         for folder in [".out", ".alokai"] {
@@ -418,7 +413,7 @@ fn its_secrets_are_found_nowhere() {
             for secret in [RemoteCache::TOKEN, KEY] {
                 assert!(!text.contains(secret), "`{secret}` is in {place}");
             }
-            // Not even their names are in the environment of scripts.
+            // The environment of scripts does not contain the names of these variables.
             let plain = text.replace('\\', "");
             for name in ["TURBO_TOKEN", "TURBO_REMOTE_CACHE_SIGNATURE_KEY"] {
                 assert!(!plain.contains(&format!("\"{name}\":")), "{place}");
@@ -428,26 +423,6 @@ fn its_secrets_are_found_nowhere() {
     }
 }
 
-/// The tag that turbo gives a body, worked out by somebody else.
-fn tag(key: &str, hash: &str, team: &str, body: &std::path::Path) -> String {
-    const SCRIPT: &str = "
-        const [key, hash, team, body] = process.argv.slice(1);
-        const hmac = require('crypto').createHmac('sha256', key);
-        for (const part of ['artifact-signature:v2', hash, team, require('fs').readFileSync(body)]) {
-          const length = Buffer.alloc(8);
-          length.writeBigUInt64LE(BigInt(Buffer.byteLength(part)));
-          hmac.update(length).update(part);
-        }
-        process.stdout.write(hmac.digest('base64'));";
-    let output = Command::new("node")
-        .args(["-e", SCRIPT, key, hash, team])
-        .arg(body)
-        .output()
-        .expect("node runs");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("base64")
-}
-
 #[test]
 fn an_artifact_is_a_signed_tar_in_zstd_for_everybody() {
     let (world, cache) = (World::new(), RemoteCache::start(Some(KEY)));
@@ -455,7 +430,7 @@ fn an_artifact_is_a_signed_tar_in_zstd_for_everybody() {
         let clone = world.clone(&cache.address);
         let clone = clone.env("TURBO_REMOTE_CACHE_SIGNATURE_KEY", KEY);
         world.fill(&clone.env("TURBO_TEAMID", team));
-        // What does not begin as an id does is none.
+        // A value that does not start with `team_` is a slug.
         let (store, signed) = match team {
             "abc" => (TEAM, ""),
             id => (id, id),
@@ -466,7 +441,7 @@ fn an_artifact_is_a_signed_tar_in_zstd_for_everybody() {
             let body = cache.store(store).join(&hash);
             let given = std::fs::read_to_string(body.with_extension("tag")).unwrap();
             assert_eq!(given, tag(KEY, &hash, signed, &body));
-            // zstd's own library skips what is in front; a `tar` that is not ours reads the rest.
+            // The zstd library skips the frame in front, and GNU tar reads the rest.
             let plain = zstd::decode_all(std::fs::File::open(&body).unwrap()).unwrap();
             let mut child = Command::new("tar")
                 .args(["--list", "--file", "-"])
@@ -487,73 +462,6 @@ fn an_artifact_is_a_signed_tar_in_zstd_for_everybody() {
             );
         }
     }
-}
-
-/// An artifact: the entry in front, and the archive.
-fn artifact(body: &[u8]) -> (Value, Vec<u8>) {
-    let length = u32::from_le_bytes(body[4..8].try_into().unwrap());
-    let end = 8 + usize::try_from(length).unwrap();
-    let entry = serde_json::from_slice(&body[8..end]).expect("the entry is JSON");
-    (entry, body[end..].to_vec())
-}
-
-/// The body of an artifact whose entry fits its archive.
-fn body(mut entry: Value, archive: &[u8]) -> Vec<u8> {
-    let digest = digest::digest(&digest::SHA256, archive);
-    let digest = digest.as_ref().iter();
-    let mut plain = Vec::new();
-    zstd::Decoder::new(archive)
-        .unwrap()
-        .read_to_end(&mut plain)
-        .unwrap();
-    let mut tar = tar::Archive::new(&plain[..]);
-    let sizes = tar.entries().unwrap().map(|member| member.unwrap().size());
-    let digits = digest.map(|byte| format!("{byte:02x}"));
-    entry["blob"] = digits.collect::<Vec<_>>().concat().into();
-    entry["length"] = archive.len().into();
-    entry["bytes"] = sizes.sum::<u64>().into();
-    let text = entry.to_string();
-    let length = u32::try_from(text.len()).unwrap().to_le_bytes();
-    [
-        &0x184D_2A50_u32.to_le_bytes()[..],
-        &length,
-        text.as_bytes(),
-        archive,
-    ]
-    .concat()
-}
-
-/// Puts an artifact there, rightly signed.
-fn plant(cache: &RemoteCache, hash: &str, body: &[u8]) {
-    let path = cache.store(TEAM).join(hash);
-    std::fs::write(&path, body).unwrap();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-    let mut context = hmac::Context::with_key(&key);
-    for part in [&b"artifact-signature:v2"[..], hash.as_bytes(), b"", body] {
-        context.update(&(part.len() as u64).to_le_bytes());
-        context.update(part);
-    }
-    let tag = BASE64.encode(context.sign().as_ref());
-    std::fs::write(path.with_extension("tag"), tag).unwrap();
-}
-
-/// An archive with members that no honest writer makes; links lead to the root.
-fn archive(members: &[(&str, tar::EntryType)]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (name, kind) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(*kind);
-        header.set_mode(0o644);
-        header.set_size(0);
-        // The crate's own way refuses such names.
-        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
-        if *kind == tar::EntryType::Symlink {
-            header.set_link_name_literal("/").unwrap();
-        }
-        header.set_cksum();
-        builder.append(&header, &b""[..]).unwrap();
-    }
-    zstd::encode_all(&builder.into_inner().unwrap()[..], 3).unwrap()
 }
 
 #[test]
@@ -588,7 +496,8 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
         ("no path inside", body(entry.clone(), &above)),
         ("leads out", body(entry.clone(), &link)),
     ];
-    // Of another key, of another content, with less in it than it says, and cut short.
+    // An artifact with another key, one with other content, one with fewer files than its entry
+    // says, and one that is cut short.
     let (_, other, middleware) = of(MIDDLEWARE);
     bodies.push(("not what it says", body(other.clone(), middleware)));
     let honest_body = body(entry.clone(), honest);
@@ -605,8 +514,8 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
     bodies.push(("not one of ours", honest.clone()));
     bodies.push(("not one of ours", b"x".to_vec()));
 
-    // Only the frontend is asked for, which needs its middleware once it has to be built itself.
-    let frontend = [&BUILD[..], &["--filter", "storefront-unified-nextjs-*"]].concat();
+    // Only the frontend is selected. It needs the middleware when its own result is not found.
+    let frontend = format!("{BUILD} --filter storefront-unified-nextjs-*");
     for (words, body) in bodies {
         plant(&cache, hash, &body);
         let project = clone();
@@ -619,7 +528,7 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
             assert_eq!(project.tree(&out), expected.tree(&out), "{words}");
         }
     }
-    // The last one to build has mended it.
+    // The last build replaced the artifact.
     let run = clone().alokai(&frontend).succeeds();
     assert_eq!((world.ran(), notes(&run)), (Vec::new(), Vec::new()));
 }

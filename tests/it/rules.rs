@@ -1,4 +1,4 @@
-//! Laws that hold for every input.
+//! Properties that hold for every input.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,14 +29,14 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
     }
 }
 
-/// Layers over few names, so that they meet often.
+/// Layers with few names, so that they often have the same paths.
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
     let path = prop::collection::vec("[ab]", 1..4).prop_map(|parts| parts.join("/"));
     let one = prop::collection::btree_map(path, any::<u8>(), 0..8).prop_map(layer);
     prop::collection::vec(one, 0..6)
 }
 
-/// What a merge gives, as a layer again.
+/// The result of a merge as a layer.
 fn merged(layers: &[&Layer]) -> BTreeMap<Arc<str>, ContentId> {
     let (merged, _) = merge(layers, |_, _| true);
     merged
@@ -95,8 +95,7 @@ proptest! {
     }
 }
 
-/// Parts that paths and rules are made of: letters that meet, and everything that means
-/// something to gitignore.
+/// The parts of paths and rules: a few letters, and all special characters of gitignore.
 const NAMES: [&str; 14] = [
     "a",
     "b",
@@ -172,7 +171,7 @@ fn random_rule(random: &mut Random) -> String {
     rule
 }
 
-/// The rule as git has to be told it: brackets mean themselves.
+/// The rule in git's syntax, in which brackets must be escaped.
 fn for_git(rule: &str) -> String {
     let mut escaped = String::new();
     let mut chars = rule.chars();
@@ -201,7 +200,7 @@ fn rules_of(patterns: &[String]) -> IgnoreRules {
     IgnoreRules::new(&[&store])
 }
 
-/// What git ignores of these paths.
+/// The paths that git ignores.
 fn ignored_by_git(root: &Path, patterns: &[String], paths: &[String]) -> Vec<bool> {
     use std::io::Write;
     use std::process::{Command, Stdio};
@@ -227,7 +226,7 @@ fn ignored_by_git(root: &Path, patterns: &[String], paths: &[String]) -> Vec<boo
     drop(stdin);
     let output = git.wait_with_output().unwrap().stdout;
     let output = String::from_utf8(output).unwrap();
-    // Four fields a path: file, line, pattern, path.
+    // Git prints four fields for a path: file, line, pattern, path.
     let fields: Vec<_> = output.split('\0').collect();
     let answers: Vec<_> = fields.chunks_exact(4).collect();
     assert_eq!(answers.len(), paths.len());

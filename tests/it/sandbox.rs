@@ -1,4 +1,4 @@
-//! `--sandbox`: a script opens only what its key knows, and what it was refused is named.
+//! `--sandbox`: a script can open only the files in its key, and the error names what was refused.
 
 use std::process::Command;
 
@@ -7,8 +7,8 @@ use crate::support::{Project, Run};
 const FRONTEND: &str = "apps/storefront-unified-nextjs";
 const MIDDLEWARE: &str = "apps/storefront-middleware";
 
-/// A shop whose middleware runs this line of node in its build, after making what a middleware
-/// makes. Relative paths begin in `.out/us/storefront-middleware`.
+/// A shop whose middleware builds its output and then runs this line of JavaScript. Relative paths
+/// start in `.out/us/storefront-middleware`.
 fn shop(line: &str) -> Project {
     let project = Project::shop();
     let build = project.read(&format!("{MIDDLEWARE}/build.js"));
@@ -36,7 +36,7 @@ fn build(project: &Project) -> Run {
     ])
 }
 
-/// Reads a file and writes it into the result.
+/// A line of JavaScript that copies a file into the result.
 fn reads(path: &str) -> String {
     format!("fs.writeFileSync('lib/read.txt', fs.readFileSync({path:?}));")
 }
@@ -75,14 +75,8 @@ fn without_the_sandbox_the_same_script_ends_well() {
 fn the_config_asks_for_it_as_the_flag_does() {
     let project = shop(&reads("../../../config/prices.json"))
         .setting("build", &serde_json::json!({ "sandbox": true }));
-    let run = project
-        .alokai(&["store", "build", "-s", "us"])
-        .fails_with(1);
-    assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai("store build -s us").fails_with(1);
+    run.stderr_contains("it may not read `config/prices.json`");
 }
 
 #[test]
@@ -127,8 +121,8 @@ fn every_refused_file_is_named_with_what_helps() {
     for (path, mend) in paths {
         let project = shop(&reads(path)).file("tools/notes.txt", "words\n");
         std::fs::write(project.root().with_file_name("beside.txt"), "beside\n").unwrap();
-        // Everything is composed; the script that reads runs in a sandbox.
-        project.alokai(&["store", "compose", "--all"]).succeeds();
+        // All stores are composed before the script runs in the sandbox.
+        project.alokai("store compose --all").succeeds();
         let run = build(&project).fails_with(1);
         let name = std::path::Path::new(path)
             .file_name()
@@ -148,25 +142,21 @@ fn every_refused_file_is_named_with_what_helps() {
 fn a_folder_that_is_in_no_key_is_not_listed() {
     let run = build(&shop("fs.readdirSync('../../../config')")).fails_with(1);
     let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
     let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
     let said = "no key has the names of everything in the project";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
 fn a_link_leads_no_further_than_its_end_is_granted() {
-    // The script makes the link itself; the composition would have refused it.
+    // The script makes the link, since the composition refuses such a link.
     let line = format!(
         "fs.symlinkSync('../../../config/prices.json', 'way');\n{}",
         reads("way")
     );
     let run = build(&shop(&line)).fails_with(1);
-    assert!(
-        run.stderr.contains("it may not read `config/prices.json`"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("it may not read `config/prices.json`");
 }
 
 #[test]
@@ -193,23 +183,14 @@ fn a_script_writes_nowhere_but_in_its_own_folder() {
             "{path}: {}",
             run.stderr
         );
-        assert!(
-            run.stderr
-                .contains("scripts write in their own folder, `.out/us/storefront-middleware`"),
-            "{}",
-            run.stderr
-        );
+        run.stderr_contains("scripts write in their own folder, `.out/us/storefront-middleware`");
         assert!(!inside.exists());
     }
-    // What may be read may not be written for that.
+    // A readable file is not writable.
     let project = shop("fs.writeFileSync('../../../tsconfig.base.json', '{}');")
         .file("tsconfig.base.json", "{ }");
     let run = build(&project).fails_with(1);
-    assert!(
-        run.stderr.contains("it may not write `tsconfig.base.json`"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("it may not write `tsconfig.base.json`");
     assert_eq!(project.read("tsconfig.base.json"), "{ }");
 }
 
@@ -242,15 +223,11 @@ fn the_home_folder_is_private_but_for_settings_of_package_managers() {
         "require('fs').readFileSync(process.env.HOME + '/.secret')",
     );
     let run = build(&project).fails_with(1);
-    assert!(
-        run.stderr
-            .contains(".home/.secret`: it lies outside of the project"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains(".home/.secret`: it lies outside of the project");
 }
 
-/// A workspace package, linked as npm does; `dependency` is whether the middleware has it.
+/// A shop with a workspace package that is linked as npm does it. `dependency` says whether the
+/// middleware depends on the package.
 fn with_package(dependency: bool) -> Project {
     let project = shop("fs.writeFileSync('lib/read.txt', require('@acme/prices').price + '');")
         .file("package.json", r#"{ "workspaces": ["packages/*"] }"#)
@@ -275,7 +252,7 @@ fn with_package(dependency: bool) -> Project {
 fn a_workspace_package_is_read_only_where_it_is_a_dependency() {
     let run = build(&with_package(false)).fails_with(1);
     let said = "the workspace package `@acme/prices` is not a dependency of this package";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
     let project = with_package(true);
     build(&project).succeeds();
     assert_eq!(
@@ -296,7 +273,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
     let made = ".out/us/storefront-middleware/lib/read.txt";
     build(&project).succeeds();
     assert_eq!(project.read(made), "{ \"price\": 1 }\n");
-    // The key has it: another content is another result.
+    // The key contains the target: other content gives another result.
     project.write("config/prices.json", b"other");
     build(&project).succeeds();
     assert_eq!(project.read(made), "other");
@@ -307,7 +284,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
     build(&project).succeeds();
     assert_eq!(project.read(made), "more");
 
-    // A link that git ignores is in no key where it leads to a file that is in none.
+    // If the target of a link is ignored and not declared, it is not in the key.
     let project = project
         .file(".gitignore", "node_modules\n.out\nlib\n.next\nsecret\n")
         .file("secret/prices.json", "secret")
@@ -317,7 +294,7 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
         );
     let run = build(&project).fails_with(1);
     let said = "it may not read `secret/prices.json`";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
@@ -331,39 +308,27 @@ fn a_frontend_reads_what_its_middleware_made_and_nothing_beside() {
             &format!("{build}\n{}", line(path)),
         )
     };
-    let sandboxed = ["store", "build", "-s", "us", "--sandbox"];
-    frontend("lib/types.d.ts").alokai(&sandboxed).succeeds();
-    frontend("src/index.js").alokai(&sandboxed).succeeds();
-    // Nobody's: it lies there since a person put it there.
+    let sandboxed = "store build -s us --sandbox";
+    frontend("lib/types.d.ts").alokai(sandboxed).succeeds();
+    frontend("src/index.js").alokai(sandboxed).succeeds();
+    // A file that no script and no composition made.
     let project = frontend(".cache/left.txt");
     project
-        .alokai(&[
-            "store",
-            "build",
-            "-s",
-            "us",
-            "--filter",
-            "storefront-middleware-us",
-        ])
+        .alokai("store build -s us --filter storefront-middleware-us")
         .succeeds();
     project.write(".out/us/storefront-middleware/.cache/left.txt", b"left");
-    let run = project.alokai(&sandboxed).fails_with(1);
-    assert!(
-        run.stderr
-            .contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`"),
-        "{}",
-        run.stderr
-    );
+    let run = project.alokai(sandboxed).fails_with(1);
+    run.stderr_contains("it may not read `.out/us/storefront-middleware/.cache/left.txt`");
 }
 
 #[test]
-fn a_script_that_goes_on_without_the_file_is_told_of() {
+fn a_script_that_continues_without_a_refused_file_gets_a_note() {
     let project = shop(
         "try { fs.readFileSync('../../../config/prices.json') } catch (error) { console.log(error.message) }",
     );
     let run = build(&project).succeeds();
     let said = "its sandbox refused it `config/prices.json`, and it went on without; declare it:";
-    assert!(run.stderr.contains(said), "{}", run.stderr);
+    run.stderr_contains(said);
 }
 
 #[test]
@@ -376,25 +341,19 @@ fn a_failure_that_names_no_file_says_how_to_find_it() {
         "it ran in a sandbox",
         "strace -f -e trace=%file",
     ] {
-        assert!(run.stderr.contains(text), "{}", run.stderr);
+        run.stderr_contains(text);
     }
 }
 
 #[test]
-fn what_is_made_in_a_sandbox_is_kept_for_sandboxes() {
+fn a_sandboxed_result_is_used_in_sandboxes_only() {
     let project = shop("");
     build(&project).succeeds();
-    let again = [
-        "store",
-        "build",
-        "-s",
-        "us",
-        "--filter",
-        "storefront-middleware-us",
-    ];
-    // A script may go on without what it was refused.
-    let run = project.alokai(&again).succeeds();
-    assert!(run.stdout.contains("1 built"), "{}", run.stdout);
+    let again = "store build -s us --filter storefront-middleware-us";
+    // A sandboxed result is not used without a sandbox, since the script may have continued without
+    // a refused file.
+    let run = project.alokai(again).succeeds();
+    run.stdout_contains("1 built");
     assert!(build(&project).succeeds().stdout.contains("1 hit"));
 }
 
@@ -402,20 +361,12 @@ fn what_is_made_in_a_sandbox_is_kept_for_sandboxes() {
 fn a_program_that_is_not_there_is_named_as_without_a_sandbox() {
     let project = shop("").env("PATH", "/nowhere");
     let run = build(&project).fails_with(3);
-    assert!(
-        run.stderr.contains("alokai::build::start"),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr.contains("check that `npm` is installed"),
-        "{}",
-        run.stderr
-    );
+    run.stderr_contains("alokai::build::start");
+    run.stderr_contains("check that `npm` is installed");
 }
 
-/// A kernel without Landlock: a seccomp filter answers its first call with `ENOSYS`, as a kernel
-/// before 5.13 does (and as a container's profile that does not know the call).
+/// A kernel without Landlock: a seccomp filter answers its first system call with `ENOSYS`, as
+/// kernels before 5.13 and some container profiles do.
 const WITHOUT_LANDLOCK: &str = r#"
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -433,7 +384,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 #[test]
 fn a_kernel_without_it_is_an_error_before_anything_is_built() {
     let project = shop("");
-    let program = project.command(&["store", "build", "-s", "us", "--sandbox"]);
+    let program = project.command("store build -s us --sandbox");
     let mut command = Command::new("python3");
     command
         .arg("-c")
@@ -457,7 +408,7 @@ fn a_kernel_without_it_is_an_error_before_anything_is_built() {
         "older than Linux 5.13",
         "without `--sandbox` and `build.sandbox`",
     ] {
-        assert!(run.stderr.contains(text), "{}", run.stderr);
+        run.stderr_contains(text);
     }
     assert!(!project.exists(".out"));
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::deploy::unique;
 use crate::support::{Console, Project, docker, registry};
 
-/// Watches arguments and environments of all processes that work in a folder, but for the
-/// program itself, until it is told to stop. (Those of other tests may know the password.)
+/// Searches the arguments and environments of all processes in a folder for the password, except
+/// the program itself, until the flag is set. (Processes of other tests may have the password.)
 fn watch(
     needle: String,
     folder: PathBuf,
@@ -48,14 +48,14 @@ fn watch(
 #[test]
 fn the_password_is_found_nowhere() {
     let Some(registry) = registry() else { return };
-    // The console repeats what it was sent, as careless servers do, and refuses.
+    // The console refuses and repeats the request in its answer, as careless servers do.
     let console = Console::answering(422, "cannot take {{request}}");
     let name = unique("secrets");
-    // The build prints all that it can see, and tries the project's `.env` too.
+    // The build prints its environment and the `.env` of the project.
     let build = "console.log(JSON.stringify(process.env)); console.log(require('fs').readFileSync('../../../.env', 'utf8')); \
         const end = Date.now() + 300; while (Date.now() < end); \
         require('fs').mkdirSync('lib', { recursive: true }); require('fs').writeFileSync('lib/index.js', '')";
-    let project = Project::shop_named(&name).file("apps/storefront-middleware/build.js", build);
+    let project = Project::shop_named(&name).build_script("storefront-middleware", build);
     project.commit();
     let needle = registry.password.clone();
     let env = format!(
@@ -71,10 +71,10 @@ fn the_password_is_found_nowhere() {
     let watching = watch(needle.clone(), project.root().to_owned(), Arc::clone(&stop));
     let mut texts = Vec::new();
     for arguments in [
-        &["store", "deploy", "--store", "us"][..],
-        &["store", "deploy", "--store", "us", "--json"],
-        &["store", "deploy", "--store", "us", "--dry-run"],
-        &["store", "deploy", "--store", "us", "--dry-run", "--json"],
+        "store deploy --store us",
+        "store deploy --store us --json",
+        "store deploy --store us --dry-run",
+        "store deploy --store us --dry-run --json",
     ] {
         let run = project.alokai(arguments);
         texts.push((format!("stdout of {arguments:?}"), run.stdout));
@@ -85,7 +85,7 @@ fn the_password_is_found_nowhere() {
     assert!(children > 0, "no child was ever looked at");
     assert!(seen.is_empty(), "seen in processes: {seen:?}");
 
-    // The console did get it, and the error does show its answer.
+    // The console got the password, and the error shows its answer.
     assert_eq!(console.requests()[0].body["cloudUserPassword"], needle);
     assert!(
         texts[1].1.contains("cannot take {") && texts[1].1.contains("***"),
@@ -129,8 +129,8 @@ fn the_password_may_come_from_standard_input() {
     let project = registry
         .used_by(Project::shop_named(&name), &console.address)
         .env("CLI_CLOUD_PASSWORD", "");
-    let arguments = ["store", "deploy", "--store", "us", "--cloud-password-stdin"];
-    let mut command = project.command(&arguments);
+    let arguments = "store deploy --store us --cloud-password-stdin";
+    let mut command = project.command(arguments);
     command.stdin(std::process::Stdio::piped());
     command
         .stdout(std::process::Stdio::piped())
@@ -146,6 +146,6 @@ fn the_password_may_come_from_standard_input() {
         registry.password
     );
 
-    let nothing = project.alokai(&arguments).fails_with(2);
+    let nothing = project.alokai(arguments).fails_with(2);
     insta::assert_snapshot!(nothing.diagnostic(&project));
 }

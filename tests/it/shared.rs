@@ -1,4 +1,4 @@
-//! Many stores, one registry: what they have in common is there once, and was sent once.
+//! Many stores and one registry: common layers are stored once and sent once.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,13 +10,13 @@ use crate::support::{
     Before, FRONTEND, Project, Registry, Turn, base_reference, cutting, events, registry, rows,
 };
 
-/// A frontend whose standalone output has dependencies of some megabytes, and a server, pages
-/// and texts of its own.
+/// A frontend whose standalone output has dependencies of a few megabytes, and its own server,
+/// pages and texts.
 const BUILD: &str = r"
 const fs = require('fs'), path = require('path');
 const root = path.resolve('../../..');
 const app = path.join('.next/standalone', path.relative(root, process.cwd()));
-// No compressor makes much less of it, and it is the same in every store.
+// Data that hardly compresses and is equal in all stores.
 const noise = (seed, length) => {
   const bytes = Buffer.alloc(length);
   for (let at = 0, x = seed; at < length; at++) {
@@ -39,10 +39,33 @@ put('.next/static/chunk.js', noise(texts.length + texts.charCodeAt(9) * 31 + tex
 put(path.join(app, 'server.js'), `require('http').createServer((_, answer) => answer.end(${JSON.stringify(texts)})).listen(process.env.PORT || 3000);`);
 ";
 
+/// Twenty stores whose images go to the real registry, under names that no other test has.
+struct World {
+    registry: Registry,
+    /// The base image of all stores.
+    base: String,
+    name: Unique,
+    project: Project,
+}
+
+impl World {
+    fn new(name: &'static str) -> Option<Self> {
+        let (registry, base) = (registry()?, base_reference()?);
+        let name = unique(name);
+        let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
+        Some(Self {
+            registry,
+            base,
+            name,
+            project,
+        })
+    }
+}
+
 fn twenty(name: &Unique, base: &str) -> Project {
     let mut stores = serde_json::Map::new();
     let mut project = Project::shop_named(name)
-        .file("apps/storefront-unified-nextjs/build.js", BUILD)
+        .build_script("storefront-unified-nextjs", BUILD)
         .setting("image", &serde_json::json!({ "base": base }));
     for number in 1..=20 {
         let store = format!("shop-{number:02}");
@@ -60,7 +83,7 @@ fn twenty(name: &Unique, base: &str) -> Project {
     project
 }
 
-/// Layers of an image without its base's.
+/// The layers of an image without those of its base image.
 fn layers(registry: &Registry, row: &Value, base: &[Value]) -> Vec<(String, u64)> {
     let reference = row["reference"].as_str().unwrap();
     let path = reference.split_once('/').unwrap().1;
@@ -98,39 +121,34 @@ fn base_layers(registry: &Registry, base: &str) -> Vec<Value> {
 
 #[test]
 fn twenty_stores_share_their_dependencies() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+    let Some(world) = World::new("twenty") else {
         return;
     };
-    let name = unique("twenty");
-    let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
+    let World {
+        registry,
+        base,
+        name,
+        project,
+    } = &world;
     let log = std::env::var("ALOKAI_TEST_REGISTRY_LOG").unwrap_or_default();
     let begun = std::fs::metadata(&log).map_or(0, |log| log.len());
-    let deploy = [
-        "store",
-        "deploy",
-        "--all",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-        "--json",
-    ];
-    let run = project.alokai(&deploy).succeeds();
+    let deploy = "store deploy --all --filter storefront-unified-* --until push --json";
+    let run = project.alokai(deploy).succeeds();
     let mut rows = rows(&run);
     rows.retain(|unit, _| unit.ends_with(FRONTEND));
     assert_eq!(rows.len(), 20);
 
-    let base = base_layers(&registry, &base);
+    let base = base_layers(registry, base);
     let images: Vec<_> = rows
         .values()
-        .map(|row| layers(&registry, row, &base))
+        .map(|row| layers(registry, row, &base))
         .collect();
     let unique: BTreeMap<&String, u64> = images
         .iter()
         .flatten()
         .map(|(digest, size)| (digest, *size))
         .collect();
-    // The uppermost layer is the store's own, and those below are dependencies.
+    // The last layer belongs to the store; the layers below it are dependencies.
     let own: u64 = images.iter().map(|layers| layers.last().unwrap().1).sum();
     let below: Vec<_> = images
         .iter()
@@ -143,45 +161,46 @@ fn twenty_stores_share_their_dependencies() {
     );
     assert!(below.iter().all(|layers| *layers == below[0]));
     let all: u64 = unique.values().sum();
-    // 1.15 times, in whole numbers.
+    // At most 1.15 times, in integers.
     assert!(
         100 * all <= 115 * (dependencies + own),
         "{all} of {}",
         dependencies + own
     );
 
-    // Whoever runs the tests with a registry of another's making has no log of it.
+    // The log exists only if `scripts/services` started the registry.
     if log.is_empty() {
         return;
     }
     for (digest, _) in below[0] {
         let hex = digest.trim_start_matches("sha256:");
+        // Other tests may push the same layer at the same time, under other names.
         let mut text = String::new();
         let mut file = std::fs::File::open(&log).unwrap();
-        // The last lines may come a moment after their answers.
+        // The last lines are written shortly after the answers.
         for _ in 0..50 {
             file.seek(SeekFrom::Start(begun)).unwrap();
             text.clear();
             file.read_to_string(&mut text).unwrap();
-            if count(&text, "POST", &["mount=", hex]) == 19 {
+            if count(&text, "POST", &["mount=", hex, name]) == 19 {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         assert_eq!(
-            count(&text, "PUT", &["digest=", hex]),
+            count(&text, "PUT", &["digest=", hex, name]),
             1,
-            "{digest} was sent once"
+            "uploads of {digest}"
         );
         assert_eq!(
-            count(&text, "POST", &["mount=", hex]),
+            count(&text, "POST", &["mount=", hex, name]),
             19,
-            "{digest} was mounted for the others"
+            "mounts of {digest}"
         );
     }
 }
 
-/// Requests of the log that ended with 201.
+/// The number of requests in the log with status 201.
 fn count(log: &str, method: &str, parts: &[&str]) -> usize {
     let is_one = |line: &&str| {
         line.contains(&format!("\"{method} /v2/"))
@@ -192,38 +211,28 @@ fn count(log: &str, method: &str, parts: &[&str]) -> usize {
 }
 
 #[test]
-fn nothing_is_packed_again_that_was_packed() {
-    let (Some(registry), Some(base)) = (registry(), base_reference()) else {
+fn packed_layers_are_not_packed_again() {
+    let Some(world) = World::new("packed") else {
         return;
     };
-    let name = unique("packed");
-    let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "shop-01,shop-02",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-    ];
-    project.alokai(&deploy).succeeds();
+    let project = &world.project;
+    let deploy = "store deploy --store shop-01,shop-02 --filter storefront-unified-* --until push";
+    project.alokai(deploy).succeeds();
     let packed = |project: &Project| project.tree(".alokai/cache/oci/layers").len();
     assert_eq!(
-        packed(&project),
+        packed(project),
         4,
         "framework, dependencies, and two of their own"
     );
-    // A commit that changes one store: its own layer is new, and so is the other's, whose files
-    // have the commit's time.
+    // A commit changes one store. The own layers of both stores are new, since files have the time
+    // of the commit.
     project.write(
         &format!("apps/stores/shop-01/{FRONTEND}/texts.txt"),
         b"texts of 1x\n",
     );
     project.commit();
-    project.alokai(&deploy).succeeds();
-    assert_eq!(packed(&project), 6);
+    project.alokai(deploy).succeeds();
+    assert_eq!(packed(project), 6);
 }
 
 #[test]
@@ -232,21 +241,11 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         return;
     };
     let name = unique("line");
-    let deploy = [
-        "store",
-        "deploy",
-        "--store",
-        "shop-01",
-        "--filter",
-        "storefront-unified-*",
-        "--until",
-        "push",
-        "--json",
-    ];
+    let deploy = "store deploy --store shop-01 --filter storefront-unified-* --until push --json";
     let repository = format!("{name}-shop-01-storefrontcloud-io/vue-storefront");
     let project = registry.used_by(twenty(&name, &base), "http://127.0.0.1:9");
 
-    // Every upload is refused: an error, and no tag.
+    // A registry that refuses every upload: an error, and no tag.
     let refusing = Before::new(&registry.address, |seen| {
         if seen.is("PUT", "/blobs/uploads/") {
             Turn::error(500, "UNKNOWN")
@@ -254,22 +253,19 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
             Turn::Pass
         }
     });
-    // The base is behind the same address, so that the same login is for it.
+    // The base image has the same address, so that the same login applies.
     let base_at =
         |address: &str| serde_json::json!({ "base": base.replace(&registry.address, address) });
     let behind = project
         .env("CLI_DOCKER_REGISTRY_URL", &refusing.address)
         .setting("image", &base_at(&refusing.address));
     behind.commit();
-    let run = behind.alokai(&deploy).fails_with(1);
-    assert!(
-        run.stderr.contains("the registry failed for"),
-        "{}",
-        run.stderr
-    );
+    let run = behind.alokai(deploy).fails_with(1);
+    run.stderr_contains("the registry failed for");
     assert_eq!(registry.tags(&repository), Vec::<String>::new());
 
-    // A line that breaks every 300 kB, and a registry that has moods. The base is behind it too.
+    // A connection that breaks every 300 kB, and a registry that fails now and then. The base image
+    // has the same address.
     let moody = Before::new(&registry.address, {
         let asked = std::sync::atomic::AtomicUsize::new(0);
         move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 8 {
@@ -283,10 +279,10 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         .env("CLI_DOCKER_REGISTRY_URL", &line)
         .setting("image", &base_at(&line));
     behind.commit();
-    let run = behind.alokai(&deploy).succeeds();
+    let run = behind.alokai(deploy).succeeds();
     let row = &rows(&run)[&format!("shop-01/{FRONTEND}")];
     assert_eq!(registry.tags(&repository), [behind.sha()]);
-    // Whole: another client reads every blob and compares digests.
+    // Another client reads every blob and compares the digests.
     let copied = tempfile::tempdir().unwrap();
     let to = format!("dir:{}", copied.path().display());
     let from = format!(

@@ -1,5 +1,5 @@
-//! Images that are there already: made of the same they are left alone, made of something else
-//! their names are not taken from them.
+//! Images that exist already: with equal inputs they are not made again, with other inputs their
+//! tags are not moved.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,9 @@ use crate::support::{
     registry, rows,
 };
 
-const DEPLOY: [&str; 5] = ["store", "deploy", "--store", "us", "--json"];
+const DEPLOY: &str = "store deploy --store us --json";
 
-/// A shop whose frontend sees a variable, and what it deploys to.
+/// A shop whose frontend gets a variable, with its registry and its console.
 struct World {
     registry: Registry,
     name: Unique,
@@ -20,8 +20,9 @@ struct World {
 }
 
 impl World {
-    fn new(base: &str) -> Option<Self> {
-        let (registry, console) = (registry()?, Console::start());
+    /// A world with this base image, or `None` without a base image or a registry.
+    fn new(base: Option<String>) -> Option<Self> {
+        let (base, registry, console) = (base?, registry()?, Console::start());
         let name = unique("there");
         let project = Project::shop_named(&name)
             .setting("image", &json!({ "base": base.replace("{name}", &name) }))
@@ -36,13 +37,13 @@ impl World {
         })
     }
 
-    fn deploy(&self, more: &[&str]) -> Run {
-        self.project.alokai(&[&DEPLOY[..], more].concat())
+    fn deploy(&self, more: &str) -> Run {
+        self.project.alokai(&format!("{DEPLOY} {more}"))
     }
 
-    /// With a value of the variable that the frontend sees.
-    fn greeting(&self, greeting: &str, more: &[&str]) -> Run {
-        let mut command = self.project.command(&[&DEPLOY[..], more].concat());
+    /// Deploys with this value of the frontend's variable.
+    fn greeting(&self, greeting: &str, more: &str) -> Run {
+        let mut command = self.project.command(&format!("{DEPLOY} {more}"));
         command.env("GREETING", greeting).output().unwrap().into()
     }
 
@@ -50,7 +51,7 @@ impl World {
         format!("{}-us-storefrontcloud-io/{app}", self.name)
     }
 
-    /// What a tag of the frontend names.
+    /// The digest of a tag of the frontend.
     fn digest(&self, tag: &str) -> String {
         let repository = self.repository("vue-storefront");
         let path = format!("/v2/{repository}/manifests/{tag}");
@@ -58,17 +59,14 @@ impl World {
         oci::Digest::of(&manifest).to_string()
     }
 
-    /// Puts the base image somewhere, as another client does.
-    fn put(&self, base: &str, repository: &str, more: &[&str]) {
-        let to = format!("docker://{}/{repository}", self.registry.address);
-        let copy = ["copy", "--quiet", "--dest-tls-verify=false", base, &to];
-        self.registry
-            .skopeo(&[&copy, more].concat())
-            .expect("it is copied");
+    /// Copies the base image to a repository, as another client does.
+    fn put(&self, repository: &str, more: &[&str]) {
+        let base = base_layout().expect("a base image");
+        self.registry.put_image(&base, repository, more);
     }
 }
 
-/// Fails unless nothing was done because a name is taken; gives what was told.
+/// Fails unless the run did nothing because a tag exists. Returns the diagnostic.
 #[track_caller]
 fn taken(run: Run) -> String {
     let run = run.fails_with(2);
@@ -83,20 +81,19 @@ fn taken(run: Run) -> String {
 }
 
 #[test]
-fn what_is_there_is_not_made_again() {
-    let Some(base) = base_reference() else { return };
-    let Some(world) = World::new(&base) else {
+fn existing_images_are_not_made_again() {
+    let Some(world) = World::new(base_reference()) else {
         return;
     };
-    let first = rows(&world.deploy(&[]).succeeds());
+    let first = rows(&world.deploy("").succeeds());
     assert_eq!(first.len(), 2);
     assert_eq!(world.console.requests().len(), 1);
 
-    // Another machine, as good as.
+    // Without local state, as on another machine.
     for folder in [".out", ".alokai"] {
         std::fs::remove_dir_all(world.project.path(folder)).unwrap();
     }
-    let run = world.deploy(&[]).succeeds();
+    let run = world.deploy("").succeeds();
     assert_eq!(begun(&run), ["push", "deploy"]);
     assert!(!world.project.exists(".out"), "something was composed");
     for (unit, row) in rows(&run) {
@@ -109,13 +106,13 @@ fn what_is_there_is_not_made_again() {
     let requests = world.console.requests();
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].body, requests[1].body);
-    let run = world.project.alokai(&DEPLOY[..4]).succeeds();
+    let run = world.project.alokai("store deploy --store us").succeeds();
     let said = "\n2 images were there already, made of the same\n";
-    assert!(run.stdout.contains(said), "{}", run.stdout);
+    run.stdout_contains(said);
 
-    // Of two stores only the other is made.
-    let both = ["store", "deploy", "--store", "us,eu", "--json"];
-    let run = world.project.alokai(&both).succeeds();
+    // Only the images of the second store are made.
+    let both = "store deploy --store us,eu --json";
+    let run = world.project.alokai(both).succeeds();
     let was_there: Vec<_> = rows(&run)
         .into_values()
         .map(|row| row["wasThere"].clone())
@@ -126,13 +123,12 @@ fn what_is_there_is_not_made_again() {
 }
 
 #[test]
-fn a_name_is_not_taken_from_what_was_made_of_something_else() {
-    let Some(base) = base_reference() else { return };
-    let Some(world) = World::new(&base) else {
+fn a_tag_of_an_image_with_other_inputs_is_not_moved() {
+    let Some(world) = World::new(base_reference()) else {
         return;
     };
     let sha = world.project.sha();
-    let first = rows(&world.greeting("hello", &[]).succeeds());
+    let first = rows(&world.greeting("hello", "").succeeds());
     let before = world.digest(&sha);
     let own = format!(
         "`{}/{}:{sha}`",
@@ -140,8 +136,8 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
         world.repository("vue-storefront")
     );
 
-    // The commit and its Dockerfile are the same, and a variable is not.
-    let told = taken(world.greeting("goodbye", &[]));
+    // The commit and the Dockerfile are the same; a variable differs.
+    let told = taken(world.greeting("goodbye", ""));
     assert!(
         told.contains(&format!(
             "{own} is there, made of something else: its inputs have the digest sha256:"
@@ -150,28 +146,28 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
     );
     assert!(!told.contains("middleware"), "{told}");
     assert!(told.contains("pass `--force`"), "{told}");
-    // Nor is it in a file that git ignores.
+    // The same with an ignored file.
     world.project.write(".env", b"GREETING=good evening\n");
-    assert!(taken(world.deploy(&[])).contains(&own));
+    assert!(taken(world.deploy("")).contains(&own));
     assert_eq!(world.digest(&sha), before);
     assert_eq!(world.console.requests().len(), 1);
 
-    let forced = rows(&world.deploy(&["--force"]).succeeds());
+    let forced = rows(&world.deploy("--force").succeeds());
     let unit = format!("us/{FRONTEND}");
     assert_eq!(forced[&unit]["wasThere"], false);
     assert_eq!(forced[&unit]["digest"], world.digest(&sha));
     assert_ne!(world.digest(&sha), before);
     let unit = format!("us/{MIDDLEWARE}");
-    // Any script may read an ignored file at the top of the project.
+    // Every script may read an ignored file at the top of the project.
     assert_ne!(forced[&unit]["digest"], first[&unit]["digest"]);
-    assert_eq!(begun(&world.deploy(&[]).succeeds()), ["push", "deploy"]);
+    assert_eq!(begun(&world.deploy("").succeeds()), ["push", "deploy"]);
 
-    // What is in no commit cannot be made again, so its name stays.
+    // Uncommitted content cannot be built again, so its tag is never moved.
     world.project.write(
         "apps/storefront-unified-nextjs/texts.txt",
         b"not committed\n",
     );
-    let dirty = world.deploy(&["--allow-dirty"]).succeeds();
+    let dirty = world.deploy("--allow-dirty").succeeds();
     let reference = rows(&dirty)[&format!("us/{FRONTEND}")]["reference"].clone();
     let tag = reference
         .as_str()
@@ -182,7 +178,7 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
         .to_owned();
     assert!(tag.starts_with(&format!("{sha}-dirty-")), "{tag}");
     let before = world.digest(&tag);
-    for more in [&["--allow-dirty"][..], &["--allow-dirty", "--force"]] {
+    for more in ["--allow-dirty", "--allow-dirty --force"] {
         let told = taken(world.greeting("hello", more));
         assert!(told.contains(&tag) && !told.contains("--force"), "{told}");
     }
@@ -190,16 +186,15 @@ fn a_name_is_not_taken_from_what_was_made_of_something_else() {
 }
 
 #[test]
-fn what_others_made_is_told_apart() {
-    let Some(base) = base_layout() else { return };
-    let Some(world) = World::new(&base) else {
+fn images_of_other_tools_are_recognised() {
+    let Some(world) = World::new(base_layout()) else {
         return;
     };
     let sha = world.project.sha();
     let name = format!("{}:{sha}", world.repository("vue-storefront"));
-    world.put(&base, &name, &[]);
+    world.put(&name, &[]);
     let before = world.digest(&sha);
-    let told = taken(world.deploy(&[]));
+    let told = taken(world.deploy(""));
     assert!(told.contains(&name), "{told}");
     assert!(
         told.contains(&format!(
@@ -207,17 +202,15 @@ fn what_others_made_is_told_apart() {
         )),
         "{told}"
     );
-    world.deploy(&["--force"]).succeeds();
+    world.deploy("--force").succeeds();
     assert_ne!(world.digest(&sha), before);
 }
 
 #[test]
 fn a_base_that_moved_is_named_as_the_reason() {
-    let (Some(layout), Some(registry)) = (base_layout(), registry()) else {
-        return;
-    };
-    let base = format!("{}/bases/{{name}}:22", registry.address);
-    let Some(world) = World::new(&base) else {
+    let registry = base_layout().and(registry());
+    let base = registry.map(|registry| format!("{}/bases/{{name}}:22", registry.address));
+    let Some(world) = World::new(base) else {
         return;
     };
     let name = format!("bases/{}:22", world.name);
@@ -226,14 +219,14 @@ fn a_base_that_moved_is_named_as_the_reason() {
         let manifest = world.registry.get(&path).expect("a manifest");
         oci::Digest::of(&manifest)
     };
-    world.put(&layout, &name, &[]);
+    world.put(&name, &[]);
     let old = digest();
-    world.deploy(&["--builder", "oci"]).succeeds();
-    // The same in other words, which have another digest.
-    world.put(&layout, &name, &["--format", "v2s2"]);
+    world.deploy("--builder oci").succeeds();
+    // The same image in another format, which has another digest.
+    world.put(&name, &["--format", "v2s2"]);
     let new = digest();
     assert_ne!(old, new);
-    let told = taken(world.deploy(&["--builder", "oci"]));
+    let told = taken(world.deploy("--builder oci"));
     let reason = format!(
         "its base `{}/{name}` was {old} and is {new}",
         world.registry.address
@@ -243,9 +236,8 @@ fn a_base_that_moved_is_named_as_the_reason() {
 }
 
 #[test]
-fn a_store_is_not_deployed_for_what_is_there_of_it() {
-    let Some(base) = base_layout() else { return };
-    let Some(world) = World::new(&base) else {
+fn a_store_with_a_failed_build_is_not_deployed_although_some_images_exist() {
+    let Some(world) = World::new(base_layout()) else {
         return;
     };
     let build = format!("apps/{FRONTEND}/build.js");
@@ -253,9 +245,9 @@ fn a_store_is_not_deployed_for_what_is_there_of_it() {
     let script = fails.to_owned() + &world.project.read(&build);
     world.project.write(&build, script.as_bytes());
     world.project.commit();
-    let middleware = ["--filter", "storefront-middleware-*", "--until", "push"];
-    world.deploy(&middleware).succeeds();
-    let run = world.greeting("fail", &["--keep-going"]).fails_with(1);
+    let middleware = "--filter storefront-middleware-* --until push";
+    world.deploy(middleware).succeeds();
+    let run = world.greeting("fail", "--keep-going").fails_with(1);
     assert!(!begun(&run).is_empty());
     assert_eq!(world.console.requests().len(), 0, "{}", run.stdout);
 }

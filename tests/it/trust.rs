@@ -1,8 +1,8 @@
-//! What is in `.out` after a build is what a forced build in a fresh copy makes: random projects,
-//! edits (also while scripts run), orders of stores, machines, caches.
+//! After a build, `.out` equals the result of a forced build in a fresh copy: for random projects,
+//! edits (also while scripts run), orders of stores, machines and caches.
 //!
-//! Scripts are lines of `sh`, and so is the `npm` that runs them, so that a step takes a fraction
-//! of a second. What a script reads is written in a file of its app, so that edits decide that too.
+//! Scripts and the `npm` that runs them are shell scripts, so that a step takes a fraction of a
+//! second. A file of the app lists what its script reads, so that edits change that as well.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::support::{Random, RemoteCache};
 
-/// Steps in CI, and in a long run.
+/// The number of steps in CI and in a long run.
 const STEPS: usize = 60;
 const LONG: usize = 2_000;
 
@@ -20,13 +20,13 @@ const MIDDLEWARE: &str = "storefront-middleware";
 const FRONTEND: &str = "storefront-unified-nextjs";
 const STORES: [&str; 3] = ["us", "eu", "outlet"];
 
-/// Runs `sh build.sh` in the place of `npm run build`: what starts scripts is not tried here.
+/// An `npm` that runs `sh build.sh` for `npm run build`.
 const NPM: &str = "#!/bin/sh\nexec sh ./build.sh\n";
 
-/// Is only asked for its version.
+/// A `node` that only prints its version.
 const NODE: &str = "#!/bin/sh\necho v20.0.0\n";
 
-/// Writes what it reads, and edits a file meanwhile where it is told to.
+/// A build script that writes what it reads, and edits a file meanwhile if the test wants that.
 const BUILD: &str = r#"
 mkdir -p OUT/deep
 exec > OUT/deep/all
@@ -44,7 +44,7 @@ if [ -n "$DISTURBED" ] && [ -f "$DISTURBED.kept" ]; then cp -p "$DISTURBED.kept"
 echo done > OUT/end
 "#;
 
-/// Files that any script may read, from its app.
+/// Files that every script may read, relative to its app.
 const AROUND: [&str; 9] = [
     "../../../top.txt",
     "../../../.env",
@@ -66,7 +66,7 @@ const OF_MIDDLEWARE: [&str; 3] = [
 struct World {
     folder: tempfile::TempDir,
     random: Random,
-    /// The files of the project, wherever it is built.
+    /// The files of the project, for all folders in which it is built.
     files: BTreeMap<String, String>,
     shared: Vec<&'static str>,
     remote: RemoteCache,
@@ -140,7 +140,7 @@ impl World {
         )
     }
 
-    /// Makes a folder's files those of the project; what is as it should be is left alone.
+    /// Writes the files of the project into a folder. Equal files are not touched.
     fn write(&self, root: &Path) {
         let mut files = self.files.clone();
         files.insert("alokai.config.json".into(), self.config());
@@ -183,7 +183,7 @@ impl World {
                 format!("{}:{path}", self.folder.path().join("bin").display()),
             )
             .env("HOME", self.folder.path());
-        // The same variable in every run: its value is part of keys.
+        // Every run has the same value, since it is part of keys.
         command.env("DISTURBED", self.folder.path().join("disturbed"));
         if !disturbed {
             let _ = std::fs::remove_file(self.folder.path().join("disturbed"));
@@ -204,7 +204,7 @@ impl World {
         text
     }
 
-    /// A path that somebody edits.
+    /// A random path for an edit.
     fn a_path(&mut self) -> String {
         let around = [
             "top.txt",
@@ -257,7 +257,7 @@ impl World {
 
     fn edit(&mut self) {
         let path = self.a_path();
-        // A shared app is promised not to ask for its store.
+        // The user promises that a shared app does not depend on its store.
         let asks = path.ends_with("/names") && self.shared.iter().any(|app| path.contains(app));
         if asks
             || (self.files.contains_key(&path)
@@ -329,7 +329,7 @@ impl World {
             ));
             std::fs::write(self.folder.path().join("disturbed"), disturbed).unwrap();
             self.alokai(&machine, &build, remote, true);
-            // Whatever the script did not get to.
+            // The edit that a script did not carry out.
             self.write(&machine);
         }
         self.log
@@ -357,7 +357,7 @@ impl World {
     }
 }
 
-/// Files of a project, without what is built, installed and git's.
+/// The files of a project without builds, installed packages and `.git`.
 fn listed(root: &Path) -> Vec<String> {
     let mut files = Vec::new();
     let walk = walkdir::WalkDir::new(root)
@@ -376,7 +376,7 @@ fn listed(root: &Path) -> Vec<String> {
     files
 }
 
-/// What lies composed and built for a store.
+/// The composed and built files of a store.
 fn tree(root: &Path, store: &str) -> BTreeMap<String, String> {
     let root = root.join(".out").join(store);
     let files = walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap);
@@ -398,7 +398,7 @@ fn a_build_is_what_a_forced_build_in_a_fresh_copy_is() {
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(1);
     let steps = if is_long { LONG } else { STEPS };
-    // A new world now and then, so that the log of a failure stays short.
+    // A new world from time to time keeps the log of a failure short.
     for world in 0..steps.div_ceil(50) {
         let mut world = World::new(seed + world as u64);
         for number in 0..50.min(steps) {

@@ -1,4 +1,4 @@
-//! Questions and dry runs write nothing: not a byte, not a time.
+//! Queries and dry runs write nothing, not even a timestamp.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::Project;
 
-/// Everything in a folder, with what any writing would change. Nobody can set `ctime` back.
+/// All entries of a folder with the metadata that a write changes. `ctime` cannot be set back.
 fn everything(root: &Path) -> BTreeMap<String, String> {
     let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
     let look = |entry: walkdir::DirEntry| {
@@ -29,28 +29,28 @@ fn everything(root: &Path) -> BTreeMap<String, String> {
     entries.map(look).collect()
 }
 
-const QUESTIONS: [&[&str]; 17] = [
-    &["store", "build", "--all", "--dry-run"],
-    &["store", "build", "--all", "--dry-run", "--json"],
-    &["store", "build", "--all", "--dry-run", "--force"],
-    &["store", "build", "--compose-only", "--all", "--dry-run"],
-    &["store", "run", "build", "--all", "--dry-run"],
-    &["store", "deploy", "--all", "--dry-run"],
-    &["store", "deploy", "--all", "--dry-run", "--local"],
-    &["cache", "stats"],
-    &["cache", "stats", "--json"],
-    &["store", "compose", "--all", "--check"],
-    &["store", "list"],
-    &["store", "why", "us", "storefront-unified-nextjs/texts.txt"],
-    &["store", "diff", "us", "eu"],
-    &["store", "diff", "us", "--since", "HEAD"],
-    &["store", "changed", "--since", "HEAD"],
-    &["store", "check"],
-    &["store", "drift"],
+const QUESTIONS: [&str; 17] = [
+    "store build --all --dry-run",
+    "store build --all --dry-run --json",
+    "store build --all --dry-run --force",
+    "store build --compose-only --all --dry-run",
+    "store run build --all --dry-run",
+    "store deploy --all --dry-run",
+    "store deploy --all --dry-run --local",
+    "cache stats",
+    "cache stats --json",
+    "store compose --all --check",
+    "store list",
+    "store why us storefront-unified-nextjs/texts.txt",
+    "store diff us eu",
+    "store diff us --since HEAD",
+    "store changed --since HEAD",
+    "store check",
+    "store drift",
 ];
 
 #[test]
-fn questions_and_dry_runs_write_nothing() {
+fn queries_and_dry_runs_write_nothing() {
     let project = Project::shop();
     let ask = |state: &str| {
         let before = everything(project.root());
@@ -61,44 +61,38 @@ fn questions_and_dry_runs_write_nothing() {
         }
     };
     ask("never built");
-    project.alokai(&["store", "build", "--all"]).succeeds();
+    project.alokai("store build --all").succeeds();
     let broken = ".alokai/cache/entries/broken.json";
     project.write(broken, b"{ no entry");
     ask("built");
-    // Files that are gone, while results are kept.
+    // The files are removed; the cache still has the results.
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     ask("kept");
-    project.alokai(&["cache", "gc"]).succeeds();
-    assert!(!project.exists(broken), "a collection removes it");
+    project.alokai("cache gc").succeeds();
+    assert!(
+        !project.exists(broken),
+        "a collection removes the broken entry"
+    );
 }
 
 #[test]
-fn a_run_that_has_waited_decides_everything_anew() {
+fn a_run_that_waited_for_the_lock_plans_again() {
     let project = Project::shop();
     let address = |port: u16| format!("CLI_DOCKER_REGISTRY_URL=127.0.0.1:{port}\n");
     project.write(".env", address(1).as_bytes());
-    project.alokai(&["store", "compose", "--all"]).succeeds();
+    project.alokai("store compose --all").succeeds();
     let texts = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
     project.write(texts, b"other texts of us\n");
     let lock = std::fs::File::open(project.path(".alokai/lock")).unwrap();
     lock.lock().unwrap();
-    let mut run = project.start(&[
-        "store",
-        "deploy",
-        "--changed",
-        "--since",
-        "HEAD",
-        "--allow-dirty",
-        "--until",
-        "push",
-    ]);
+    let mut run = project.start("store deploy --changed --since HEAD --allow-dirty --until push");
     let mut told = BufReader::new(run.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("another run works") {
         line.clear();
         assert!(told.read_line(&mut line).unwrap() > 0, "it does not wait");
     }
-    // Meanwhile another store has changed, and another registry is meant.
+    // Meanwhile another store changes, and the config names another registry.
     project.write(texts, b"texts of us\n");
     let texts = "apps/stores/fashion/stores/eu/storefront-unified-nextjs/texts.txt";
     project.write(texts, b"other texts of eu\n");

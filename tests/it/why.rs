@@ -33,7 +33,7 @@ fn shop() -> Project {
     )
 }
 
-/// The answer, with what differs from run to run taken out.
+/// The answer without what differs from run to run.
 fn why(project: &Project, path: &str) -> String {
     let run = project.alokai(&["store", "why", "us", path]).succeeds();
     let text = filtered(&run.stdout, project);

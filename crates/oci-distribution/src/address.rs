@@ -84,6 +84,9 @@ pub fn client(address: &str, timeout: Duration) -> reqwest::Result<Client> {
 /// An HTTP client to be, which follows no redirects: what is sent may hold a password. Proxies of
 /// the environment hold, but not for this machine itself.
 pub(super) fn builder(address: &str) -> ClientBuilder {
+    // reqwest is built without a TLS provider of its own. This fails where one is installed, which
+    // is then used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .connect_timeout(CONNECT)
         .redirect(reqwest::redirect::Policy::none())

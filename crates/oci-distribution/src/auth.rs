@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use super::Login;
 use super::address::{is_on_loopback, is_plain, place, redirected};
-use super::answer::Answer;
-use super::ask::Ask;
 use super::client::Client;
-use super::retry::Trouble;
+use super::request::RegistryRequest;
+use super::response::RegistryResponse;
+use super::retry::AttemptError;
 
 /// Seconds that a token holds whose server does not say.
 const HOLDS: f64 = 60.0;
@@ -32,9 +32,9 @@ const LONGEST_ANSWER: u64 = 1 << 20;
 
 /// What a request needs: rights on repositories, as token servers write them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Scope(Vec<String>);
+pub struct TokenScope(Vec<String>);
 
-impl Scope {
+impl TokenScope {
     /// To read there.
     pub fn pull(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull")])
@@ -54,7 +54,7 @@ impl Scope {
 
 /// How a registry wants to be told who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scheme {
+enum AuthScheme {
     /// User and password.
     Basic,
     /// A token from there.
@@ -62,25 +62,25 @@ enum Scheme {
 }
 
 #[derive(Default)]
-struct Slot {
+struct TokenSlot {
     /// What the registry's challenge named, where that is more than what we ask for.
     named: Option<String>,
-    token: Option<Token>,
+    token: Option<AccessToken>,
 }
 
-struct Token {
+struct AccessToken {
     header: HeaderValue,
     until: Instant,
 }
 
 /// The state of one registry's authentication.
-pub struct Auth {
+pub struct Authenticator {
     login: Option<Login>,
     /// Whether secrets may go to other machines over plain HTTP.
     allow_insecure: bool,
-    scheme: Mutex<Option<Scheme>>,
+    scheme: Mutex<Option<AuthScheme>>,
     /// By scope. Whoever needs a token that another is fetching waits for it.
-    tokens: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Slot>>>>,
+    tokens: Mutex<HashMap<TokenScope, Arc<tokio::sync::Mutex<TokenSlot>>>>,
 }
 
 /// The token of a token server's answer, under either of its names, and the seconds that it holds.
@@ -99,7 +99,7 @@ fn given(body: &[u8]) -> Option<(String, Duration)> {
     Some((token.to_owned(), holds))
 }
 
-impl Auth {
+impl Authenticator {
     pub fn new(login: Option<Login>, allow_insecure: bool) -> Self {
         Self {
             login,
@@ -113,7 +113,7 @@ impl Auth {
         self.login.as_ref()
     }
 
-    fn slot(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn slot(&self, scope: &TokenScope) -> Arc<tokio::sync::Mutex<TokenSlot>> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         match tokens.entry(scope.clone()) {
             Entry::Occupied(slot) => Arc::clone(slot.get()),
@@ -122,7 +122,7 @@ impl Auth {
     }
 
     /// Takes the challenge of a 401.
-    pub async fn learn(&self, scope: &Scope, headers: &HeaderMap) {
+    pub async fn learn(&self, scope: &TokenScope, headers: &HeaderMap) {
         let Some((scheme, named)) = challenged(headers) else {
             return;
         };
@@ -138,9 +138,9 @@ impl Auth {
     pub async fn header(
         &self,
         client: &Client,
-        ask: &Ask<'_>,
+        ask: &RegistryRequest<'_>,
         refused: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Trouble> {
+    ) -> Result<Option<HeaderValue>, AttemptError> {
         let scheme = self
             .scheme
             .lock()
@@ -148,8 +148,8 @@ impl Auth {
             .clone();
         let (realm, service) = match scheme {
             None => return Ok(None),
-            Some(Scheme::Basic) => return Ok(self.login.as_ref().and_then(Login::basic)),
-            Some(Scheme::Bearer { realm, service }) => (realm, service),
+            Some(AuthScheme::Basic) => return Ok(self.login.as_ref().and_then(Login::basic)),
+            Some(AuthScheme::Bearer { realm, service }) => (realm, service),
         };
         let slot = self.slot(ask.scope);
         let mut slot = slot.lock().await;
@@ -180,13 +180,13 @@ impl Auth {
     async fn fetch(
         &self,
         client: &Client,
-        ask: &Ask<'_>,
+        ask: &RegistryRequest<'_>,
         mut realm: Url,
         service: Option<&str>,
         scopes: &[&str],
-    ) -> Result<Token, Trouble> {
+    ) -> Result<AccessToken, AttemptError> {
         let refused = |message: String| {
-            Trouble::Final(client.refused(ask, StatusCode::UNAUTHORIZED, message))
+            AttemptError::Final(client.refused(ask, StatusCode::UNAUTHORIZED, message))
         };
         let may = self.allow_insecure || may_see_passwords(client.root(), &realm);
         if self.login.is_some() && !may {
@@ -233,7 +233,7 @@ impl Auth {
                 "its token server redirects to `{to}`, where no password is sent"
             )));
         }
-        let answer = Answer::new(response, None);
+        let answer = RegistryResponse::new(response, None);
         let answer = client.judge(ask, answer).await?;
         match answer.status() {
             StatusCode::OK => {}
@@ -250,7 +250,7 @@ impl Auth {
         let header = HeaderValue::try_from(format!("Bearer {token}"));
         let mut header = header.map_err(|_| no_token())?;
         header.set_sensitive(true);
-        Ok(Token {
+        Ok(AccessToken {
             header,
             until: Instant::now() + holds.saturating_sub(MARGIN.min(holds / 2)),
         })
@@ -266,7 +266,7 @@ fn may_see_passwords(registry: &Url, realm: &Url) -> bool {
 }
 
 /// The best challenge of an answer, and the scope that it names.
-fn challenged(headers: &HeaderMap) -> Option<(Scheme, Option<String>)> {
+fn challenged(headers: &HeaderMap) -> Option<(AuthScheme, Option<String>)> {
     let mut basic = None;
     for value in headers.get_all(WWW_AUTHENTICATE) {
         let Some(challenges) = value
@@ -287,10 +287,10 @@ fn challenged(headers: &HeaderMap) -> Option<(Scheme, Option<String>)> {
                 let is_http = |realm: &Url| ["http", "https"].contains(&realm.scheme());
                 if let Some(realm) = realm.filter(is_http) {
                     let service = parameter("service");
-                    return Some((Scheme::Bearer { realm, service }, parameter("scope")));
+                    return Some((AuthScheme::Bearer { realm, service }, parameter("scope")));
                 }
             } else if challenge.scheme.eq_ignore_ascii_case("basic") {
-                basic = Some((Scheme::Basic, None));
+                basic = Some((AuthScheme::Basic, None));
             }
         }
     }
@@ -303,7 +303,7 @@ mod tests {
 
     use reqwest::Url;
 
-    use super::{Scheme, challenged, given, may_see_passwords};
+    use super::{AuthScheme, challenged, given, may_see_passwords};
 
     #[test]
     fn a_password_does_not_leave_tls() {
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    fn challenge(values: &[&'static str]) -> Option<(Scheme, Option<String>)> {
+    fn challenge(values: &[&'static str]) -> Option<(AuthScheme, Option<String>)> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
@@ -394,7 +394,7 @@ mod tests {
     fn a_token_is_preferred_to_a_password() {
         let bearer = r#"Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push""#;
         let (scheme, scope) = challenge(&[r#"Basic realm="r""#, bearer]).unwrap();
-        let Scheme::Bearer { realm, service } = scheme else {
+        let AuthScheme::Bearer { realm, service } = scheme else {
             panic!("it is a token");
         };
         assert_eq!(realm.as_str(), "https://auth.example.com/token");
@@ -406,7 +406,7 @@ mod tests {
     fn what_cannot_be_followed_is_no_challenge() {
         assert_eq!(
             challenge(&["basic realm=\"r\""]),
-            Some((Scheme::Basic, None))
+            Some((AuthScheme::Basic, None))
         );
         for wrong in [
             "Bearer",

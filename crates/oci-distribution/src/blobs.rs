@@ -3,18 +3,18 @@
 
 use reqwest::{Method, StatusCode};
 
-use super::ask::Ask;
-use super::auth::Scope;
+use super::auth::TokenScope;
 use super::client::Client;
-use super::known::Way;
-use super::session::Session;
-use super::upload::Upload;
-use super::{Error, Source};
+use super::locations::BlobRoute;
+use super::request::RegistryRequest;
+use super::session::UploadSession;
+use super::upload::BlobUpload;
+use super::{BlobSource, Error};
 use oci::{Descriptor, Digest};
 
 /// How a blob came to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub enum PutBlob {
     /// It was there.
     There,
     /// The registry took it from another repository.
@@ -24,10 +24,10 @@ pub enum Sent {
 }
 
 /// What became of a mount.
-enum Mount {
+enum MountOutcome {
     Done,
     /// It was refused, perhaps with a session to send the blob in.
-    No(Option<Session>),
+    No(Option<UploadSession>),
 }
 
 impl Client {
@@ -38,10 +38,10 @@ impl Client {
         &self,
         repository: &str,
         blob: &Descriptor,
-        source: Source<'_>,
+        source: BlobSource<'_>,
         from: Option<&str>,
-    ) -> Result<Sent, Error> {
-        if let Source::Bytes(bytes) = source
+    ) -> Result<PutBlob, Error> {
+        if let BlobSource::Bytes(bytes) = source
             && blob.digest.like(bytes) != blob.digest
         {
             return Err(Error::Mismatch {
@@ -51,28 +51,28 @@ impl Client {
         }
         let turn = self.known().turn(blob.digest, repository).await;
         if turn.is_there() {
-            return Ok(Sent::There);
+            return Ok(PutBlob::There);
         }
-        let scope = Scope::push(repository);
+        let scope = TokenScope::push(repository);
         if self.has(&scope, repository, &blob.digest).await? {
             turn.note();
-            return Ok(Sent::There);
+            return Ok(PutBlob::There);
         }
         let way = turn.way().await;
         let from = match &way {
-            Way::From(holder) => Some(holder.as_str()),
-            Way::First { .. } => from.filter(|from| *from != repository),
+            BlobRoute::MountFrom(holder) => Some(holder.as_str()),
+            BlobRoute::UploadFirst { .. } => from.filter(|from| *from != repository),
         };
         let mount = match from {
             Some(from) => self.mount(repository, blob, from).await?,
-            None => Mount::No(None),
+            None => MountOutcome::No(None),
         };
         let sent = match mount {
-            Mount::Done => Sent::Mounted,
-            Mount::No(session) => {
-                let upload = Upload::new(self, repository, &scope, blob, source);
+            MountOutcome::Done => PutBlob::Mounted,
+            MountOutcome::No(session) => {
+                let upload = BlobUpload::new(self, repository, &scope, blob, source);
                 upload.run(session).await?;
-                Sent::Uploaded
+                PutBlob::Uploaded
             }
         };
         turn.note();
@@ -82,13 +82,13 @@ impl Client {
     /// Whether a repository has a blob.
     pub(super) async fn has(
         &self,
-        scope: &Scope,
+        scope: &TokenScope,
         repository: &str,
         digest: &Digest,
     ) -> Result<bool, Error> {
         let url = self.url(repository, &format!("blobs/{digest}"))?;
         let what = format!("{}/{repository}", self.host());
-        let ask = Ask::push(Method::HEAD, url, scope, what);
+        let ask = RegistryRequest::push(Method::HEAD, url, scope, what);
         self.patiently(|| async {
             let answer = self.once(&ask).await?;
             match answer.status() {
@@ -104,8 +104,13 @@ impl Client {
 
     /// Asks the registry to take a blob from another repository. A registry that does not may
     /// open a session at once.
-    async fn mount(&self, repository: &str, blob: &Descriptor, from: &str) -> Result<Mount, Error> {
-        let scope = Scope::push(repository).and_pull(from);
+    async fn mount(
+        &self,
+        repository: &str,
+        blob: &Descriptor,
+        from: &str,
+    ) -> Result<MountOutcome, Error> {
+        let scope = TokenScope::push(repository).and_pull(from);
         let mut url = self.url(repository, "blobs/uploads/")?;
         // Its name stands in a query, but has to be a name all the same.
         self.url(from, "")?;
@@ -113,19 +118,19 @@ impl Client {
             .append_pair("mount", &blob.digest.to_string())
             .append_pair("from", from);
         let what = format!("{}/{repository}", self.host());
-        let ask = Ask::push(Method::POST, url, &scope, what);
+        let ask = RegistryRequest::push(Method::POST, url, &scope, what);
         let answer = self.patiently(|| self.once(&ask)).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(error @ Error::Unreachable { .. }) => return Err(error),
             // Whatever is wrong with mounting, sending may still work.
-            Err(_) => return Ok(Mount::No(None)),
+            Err(_) => return Ok(MountOutcome::No(None)),
         };
         Ok(match answer.status() {
-            StatusCode::CREATED => Mount::Done,
-            StatusCode::ACCEPTED => Mount::No(Session::of(self, &answer)),
+            StatusCode::CREATED => MountOutcome::Done,
+            StatusCode::ACCEPTED => MountOutcome::No(UploadSession::of(self, &answer)),
             // Also those that do not let us read there: then it is sent.
-            _ => Mount::No(None),
+            _ => MountOutcome::No(None),
         })
     }
 }

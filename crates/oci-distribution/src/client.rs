@@ -9,12 +9,12 @@ use std::time::Duration;
 use reqwest::{Method, Url};
 
 use super::address::{base, builder, reason};
-use super::ask::{Ask, Purpose};
-use super::auth::{Auth, Scope};
-use super::known::Known;
-use super::learnt::Learnt;
-use super::retry::{Patience, Trouble};
-use super::{Error, Limits, Login, Trust};
+use super::auth::{Authenticator, TokenScope};
+use super::capabilities::LearnedCapabilities;
+use super::locations::BlobLocations;
+use super::request::{RegistryRequest, RequestPurpose};
+use super::retry::{AttemptError, Backoff};
+use super::{Error, Login, TransferLimits, Trust};
 use oci::Digest;
 
 /// Tries after the first one of a registry that has never answered, or whose login is tried: it
@@ -26,19 +26,19 @@ const CHECKING: Duration = Duration::from_secs(15);
 
 /// A client of one registry. Copies share connections, tokens, and what is known to be there.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<ClientState>);
 
-struct Inner {
+struct ClientState {
     /// As people know it.
     host: String,
     root: Url,
     http: reqwest::Client,
     /// One that keeps no connection for a second request.
     fresh: reqwest::Client,
-    auth: Auth,
-    limits: Limits,
-    known: Known,
-    learnt: Learnt,
+    auth: Authenticator,
+    limits: TransferLimits,
+    known: BlobLocations,
+    learnt: LearnedCapabilities,
     /// Whether anything was heard of it.
     has_answered: AtomicBool,
 }
@@ -56,11 +56,15 @@ impl Client {
     /// Of a registry such as `registry.example.com`, `127.0.0.1:5000` or `http://registry.local`.
     /// Nothing is asked yet.
     pub fn trusting(registry: &str, login: Option<Login>, trust: &Trust) -> Result<Self, Error> {
-        Self::new(registry, login, Limits::default(), trust)
+        Self::new(registry, login, TransferLimits::default(), trust)
     }
 
     /// With other limits. Only the system's certificate authorities are trusted.
-    pub fn with(registry: &str, login: Option<Login>, limits: Limits) -> Result<Self, Error> {
+    pub fn with(
+        registry: &str,
+        login: Option<Login>,
+        limits: TransferLimits,
+    ) -> Result<Self, Error> {
         Self::new(registry, login, limits, &Trust::default())
     }
 
@@ -68,7 +72,7 @@ impl Client {
     pub fn new(
         registry: &str,
         login: Option<Login>,
-        limits: Limits,
+        limits: TransferLimits,
         trust: &Trust,
     ) -> Result<Self, Error> {
         let (root, host) = base(registry);
@@ -81,15 +85,15 @@ impl Client {
         let http = || builder(registry).tls_certs_merge(certificates.iter().cloned());
         let build =
             |builder: reqwest::ClientBuilder| builder.build().map_err(|error| wrong(reason(error)));
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(ClientState {
             http: build(http())?,
             fresh: build(http().pool_max_idle_per_host(0))?,
             host,
             root,
-            auth: Auth::new(login, trust.allow_insecure),
+            auth: Authenticator::new(login, trust.allow_insecure),
             limits,
-            known: Known::default(),
-            learnt: Learnt::default(),
+            known: BlobLocations::default(),
+            learnt: LearnedCapabilities::default(),
             has_answered: AtomicBool::new(false),
         })))
     }
@@ -112,14 +116,14 @@ impl Client {
     }
 
     async fn checked(&self) -> Result<(), Error> {
-        let scope = Scope::default();
+        let scope = TokenScope::default();
         let mut url = self.0.root.clone();
         url.set_path("/v2/");
-        let ask = Ask {
-            purpose: Purpose::Check,
-            ..Ask::read(Method::GET, url, &scope, self.host().into())
+        let ask = RegistryRequest {
+            purpose: RequestPurpose::Check,
+            ..RegistryRequest::read(Method::GET, url, &scope, self.host().into())
         };
-        let mut patience = Patience::new(self.0.limits.at_most(FIRST));
+        let mut patience = Backoff::new(self.0.limits.at_most(FIRST));
         loop {
             match self.once(&ask).await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
@@ -129,19 +133,19 @@ impl Client {
         }
     }
 
-    pub(super) fn auth(&self) -> &Auth {
+    pub(super) fn auth(&self) -> &Authenticator {
         &self.0.auth
     }
 
-    pub(super) fn known(&self) -> &Known {
+    pub(super) fn known(&self) -> &BlobLocations {
         &self.0.known
     }
 
-    pub(super) fn learnt(&self) -> &Learnt {
+    pub(super) fn learnt(&self) -> &LearnedCapabilities {
         &self.0.learnt
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> TransferLimits {
         if self.0.has_answered.load(Ordering::Relaxed) {
             self.0.limits
         } else {
@@ -229,11 +233,11 @@ impl Client {
     }
 
     /// Tries until it works, cannot work, or has failed often enough.
-    pub(super) async fn patiently<T, F: Future<Output = Result<T, Trouble>>>(
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, AttemptError>>>(
         &self,
         work: impl Fn() -> F,
     ) -> Result<T, Error> {
-        let mut patience = Patience::new(self.limits());
+        let mut patience = Backoff::new(self.limits());
         loop {
             match work().await {
                 Ok(done) => return Ok(done),
@@ -252,11 +256,11 @@ fn misnamed(name: &str, kind: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, Limits};
+    use super::{Client, TransferLimits};
 
     #[test]
     fn a_registry_is_reached_as_it_was_reached_before() {
-        let limits = Limits::default();
+        let limits = TransferLimits::default();
         let client = Client::with("registry.example.com:8443", None, limits).unwrap();
         let from = client.url("a/b", "blobs/uploads/").unwrap();
         for (to, expected) in [

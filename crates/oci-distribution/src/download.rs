@@ -9,11 +9,11 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, SeekFrom};
 
 use super::Error;
-use super::answer::Answer;
-use super::ask::Ask;
-use super::auth::Scope;
+use super::auth::TokenScope;
 use super::client::Client;
-use super::retry::{Patience, Trouble};
+use super::request::RegistryRequest;
+use super::response::RegistryResponse;
+use super::retry::{AttemptError, Backoff};
 use oci::{Descriptor, Digest, Hasher};
 
 /// Bytes that a blob may have that is read into memory, as in a layout on disk.
@@ -23,7 +23,7 @@ impl Client {
     /// A small blob, such as an image's config. No more is read than its descriptor says, and
     /// nothing of one that is said to have more than 16 MiB.
     pub async fn blob(&self, repository: &str, blob: &Descriptor) -> Result<Vec<u8>, Error> {
-        let scope = Scope::pull(repository);
+        let scope = TokenScope::pull(repository);
         let ask = self.reading(repository, blob, &scope)?;
         if blob.size > SMALL {
             return Err(Error::Mismatch {
@@ -56,10 +56,10 @@ impl Client {
         blob: &Descriptor,
         to: &Path,
     ) -> Result<(), Error> {
-        let scope = Scope::pull(repository);
+        let scope = TokenScope::pull(repository);
         let ask = self.reading(repository, blob, &scope)?;
-        let mut target = Target::create(to, blob.digest).await?;
-        let mut patience = Patience::new(self.limits());
+        let mut target = DownloadFile::create(to, blob.digest).await?;
+        let mut patience = Backoff::new(self.limits());
         loop {
             let before = target.length;
             let trouble = match self.go_on(&ask, blob, &mut target).await {
@@ -78,27 +78,27 @@ impl Client {
         &self,
         repository: &str,
         blob: &Descriptor,
-        scope: &'a Scope,
-    ) -> Result<Ask<'a>, Error> {
+        scope: &'a TokenScope,
+    ) -> Result<RegistryRequest<'a>, Error> {
         let digest = blob.digest.to_string();
         let url = self.url(repository, &format!("blobs/{digest}"))?;
         let what = self.named(repository, &digest);
-        Ok(Ask::read(Method::GET, url, scope, what))
+        Ok(RegistryRequest::read(Method::GET, url, scope, what))
     }
 
     /// Reads from where the file ends.
     async fn go_on(
         &self,
-        ask: &Ask<'_>,
+        ask: &RegistryRequest<'_>,
         blob: &Descriptor,
-        target: &mut Target,
-    ) -> Result<(), Trouble> {
+        target: &mut DownloadFile,
+    ) -> Result<(), AttemptError> {
         if target.length == blob.size && blob.size > 0 {
             return Ok(());
         }
-        let mut ask = Ask {
+        let mut ask = RegistryRequest {
             url: ask.url.clone(),
-            ..Ask::read(Method::GET, ask.url.clone(), ask.scope, ask.what.clone())
+            ..RegistryRequest::read(Method::GET, ask.url.clone(), ask.scope, ask.what.clone())
         };
         if target.length > 0 {
             ask = ask.with(RANGE, format!("bytes={}-", target.length));
@@ -112,7 +112,7 @@ impl Client {
                 if target.length > 0 =>
             {
                 target.begin_anew().await?;
-                return Err(Trouble::passing(Error::Server {
+                return Err(AttemptError::passing(Error::Server {
                     what: ask.what.clone(),
                     message: "it gives another part than was asked for".into(),
                 }));
@@ -126,7 +126,7 @@ impl Client {
             }
         }
         if target.length < blob.size {
-            return Err(Trouble::passing(Error::Server {
+            return Err(AttemptError::passing(Error::Server {
                 what: ask.what.clone(),
                 message: format!("{} of {} bytes came", target.length, blob.size),
             }));
@@ -136,7 +136,7 @@ impl Client {
 }
 
 /// Whether a part begins there: `bytes 100-199/200`.
-fn begins_at(answer: &Answer, position: u64) -> bool {
+fn begins_at(answer: &RegistryResponse, position: u64) -> bool {
     let range = answer.header(CONTENT_RANGE.as_str());
     let range = range.and_then(|range| range.trim().strip_prefix("bytes "));
     let begin = range.and_then(|range| range.split('-').next());
@@ -172,7 +172,7 @@ fn compare(
 }
 
 /// A file that goes with its owner unless it is finished.
-struct Target {
+struct DownloadFile {
     path: PathBuf,
     file: File,
     hasher: Hasher,
@@ -181,7 +181,7 @@ struct Target {
     is_finished: bool,
 }
 
-impl Target {
+impl DownloadFile {
     async fn create(path: &Path, digest: Digest) -> Result<Self, Error> {
         let file = File::create(path).await;
         Ok(Self {
@@ -223,7 +223,7 @@ impl Target {
     }
 }
 
-impl Drop for Target {
+impl Drop for DownloadFile {
     fn drop(&mut self) {
         if !self.is_finished {
             // Also where the task was dropped in the middle.

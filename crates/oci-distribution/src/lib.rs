@@ -6,18 +6,18 @@
 //! `upload`'s.
 
 mod address;
-mod answer;
-mod ask;
 mod auth;
 mod blobs;
+mod capabilities;
 mod client;
 mod credentials;
 mod download;
 mod error;
-mod known;
-mod learnt;
+mod locations;
 mod logins;
 mod manifests;
+mod request;
+mod response;
 mod retry;
 mod session;
 mod source;
@@ -25,12 +25,12 @@ mod trust;
 mod upload;
 
 pub use self::address::{client, host, is_exposed, reason, redirected};
-pub use self::blobs::Sent;
+pub use self::blobs::PutBlob;
 pub use self::client::Client;
 pub use self::credentials::Credentials;
 pub use self::error::Error;
 pub use self::logins::{Login, Logins};
-pub use self::manifests::{Fetched, PutManifest};
-pub use self::retry::Limits;
-pub use self::source::Source;
+pub use self::manifests::{FetchedManifest, PutManifest};
+pub use self::retry::TransferLimits;
+pub use self::source::BlobSource;
 pub use self::trust::Trust;

@@ -35,12 +35,12 @@ const TOKEN_USER: &str = "<token>";
 /// As whom a registry is asked.
 #[derive(Clone)]
 pub struct Login {
-    kind: Kind,
+    kind: LoginKind,
     is_own: bool,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum LoginKind {
     /// User and password.
     Password(Arc<Credentials>),
     /// What a token server gave in exchange for them.
@@ -51,7 +51,7 @@ impl Login {
     /// The run's own credentials, which its settings give.
     pub fn own(credentials: Arc<Credentials>) -> Self {
         Self {
-            kind: Kind::Password(credentials),
+            kind: LoginKind::Password(credentials),
             is_own: true,
         }
     }
@@ -62,7 +62,7 @@ impl Login {
             return Self::identity(password);
         }
         Self {
-            kind: Kind::Password(Arc::new(Credentials::new(user, password))),
+            kind: LoginKind::Password(Arc::new(Credentials::new(user, password))),
             is_own: false,
         }
     }
@@ -70,7 +70,7 @@ impl Login {
     /// An identity token: a token server gives tokens for it.
     pub fn identity(token: String) -> Self {
         Self {
-            kind: Kind::Identity(Arc::new(Credentials::new(TOKEN_USER.into(), token))),
+            kind: LoginKind::Identity(Arc::new(Credentials::new(TOKEN_USER.into(), token))),
             is_own: false,
         }
     }
@@ -83,22 +83,22 @@ impl Login {
     /// User and password, or the identity token alone, for an engine that logs in for us.
     pub fn parts(&self) -> (Option<&str>, &SecretString) {
         match &self.kind {
-            Kind::Password(credentials) => (Some(&credentials.user), &credentials.password),
-            Kind::Identity(credentials) => (None, &credentials.password),
+            LoginKind::Password(credentials) => (Some(&credentials.user), &credentials.password),
+            LoginKind::Identity(credentials) => (None, &credentials.password),
         }
     }
 
     /// As people are told.
     pub(super) fn user(&self) -> &str {
         match &self.kind {
-            Kind::Password(credentials) => &credentials.user,
-            Kind::Identity(_) => "an identity token",
+            LoginKind::Password(credentials) => &credentials.user,
+            LoginKind::Identity(_) => "an identity token",
         }
     }
 
     /// The value of a header; an identity token has none.
     pub(super) fn basic(&self) -> Option<HeaderValue> {
-        let Kind::Password(credentials) = &self.kind else {
+        let LoginKind::Password(credentials) = &self.kind else {
             return None;
         };
         let password = credentials.password.expose_secret();
@@ -111,13 +111,13 @@ impl Login {
     /// The identity token, where it is one.
     pub(super) fn refresh_token(&self) -> Option<&SecretString> {
         match &self.kind {
-            Kind::Password(_) => None,
-            Kind::Identity(credentials) => Some(&credentials.password),
+            LoginKind::Password(_) => None,
+            LoginKind::Identity(credentials) => Some(&credentials.password),
         }
     }
 
     pub(super) fn redact(&self, text: &str) -> String {
-        let (Kind::Password(credentials) | Kind::Identity(credentials)) = &self.kind;
+        let (LoginKind::Password(credentials) | LoginKind::Identity(credentials)) = &self.kind;
         credentials.redact(text)
     }
 }
@@ -175,7 +175,7 @@ impl Logins {
             message,
         };
         // Not the parser's own words in full: they may repeat what stands there.
-        let config: Config = serde_json::from_slice(&text)
+        let config: DockerConfig = serde_json::from_slice(&text)
             .map_err(|error| wrong(format!("line {} is not as Docker writes it", error.line())))?;
         let (server, helper) = config.helper(&host);
         let given = match helper {
@@ -196,9 +196,9 @@ impl Logins {
 /// What is read of Docker's config.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Config {
+struct DockerConfig {
     #[serde(default)]
-    auths: BTreeMap<String, Kept>,
+    auths: BTreeMap<String, StoredLogin>,
     #[serde(default)]
     creds_store: String,
     #[serde(default)]
@@ -207,7 +207,7 @@ struct Config {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Kept {
+struct StoredLogin {
     /// User and password in base64.
     #[serde(rename = "auth")]
     pair: String,
@@ -216,7 +216,7 @@ struct Kept {
     identitytoken: String,
 }
 
-impl Config {
+impl DockerConfig {
     /// How a registry is called to its helper, and the helper: its own, or the one for all.
     fn helper(&self, host: &str) -> (String, Option<&str>) {
         let own = find(&self.cred_helpers, host);
@@ -230,7 +230,7 @@ impl Config {
         (server, (!helper.is_empty()).then_some(helper.as_str()))
     }
 
-    fn kept(&self, host: &str) -> Option<&Kept> {
+    fn kept(&self, host: &str) -> Option<&StoredLogin> {
         find(&self.auths, host).map(|(_, kept)| kept)
     }
 }
@@ -246,7 +246,7 @@ fn is_same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other) || is_docker_hub(one) && is_docker_hub(other)
 }
 
-impl Kept {
+impl StoredLogin {
     fn login(&self) -> Result<Option<Login>, String> {
         if !self.identitytoken.is_empty() {
             return Ok(Some(Login::identity(self.identitytoken.clone())));
@@ -268,7 +268,7 @@ impl Kept {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Given {
+struct HelperReply {
     username: String,
     secret: String,
 }
@@ -313,7 +313,7 @@ async fn ask(name: &str, server: &str, host: &str) -> Result<Option<Login>, Erro
         }
     };
     if output.status.success() {
-        let given: Given = serde_json::from_slice(&output.stdout)
+        let given: HelperReply = serde_json::from_slice(&output.stdout)
             .map_err(|_| failed("what it prints is no login".into()))?;
         return Ok(Some(Login::password(given.username, given.secret)));
     }
@@ -336,16 +336,16 @@ async fn ask(name: &str, server: &str, host: &str) -> Result<Option<Login>, Erro
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, DOCKER_HUB};
+    use super::{DOCKER_HUB, DockerConfig};
 
-    fn user(config: &Config, host: &str) -> Option<String> {
+    fn user(config: &DockerConfig, host: &str) -> Option<String> {
         let login = config.kept(host)?.login().expect("it is right");
         login.map(|login| login.user().to_owned())
     }
 
     #[test]
     fn a_login_is_found_under_every_spelling_of_its_registry() {
-        let config: Config = serde_json::from_value(serde_json::json!({
+        let config: DockerConfig = serde_json::from_value(serde_json::json!({
             "auths": {
                 DOCKER_HUB: { "auth": "aHViOnA=" },
                 "https://quay.io": { "auth": "cXVheTpw" },
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_registrys_own_helper_comes_before_the_one_for_all() {
-        let config: Config = serde_json::from_value(serde_json::json!({
+        let config: DockerConfig = serde_json::from_value(serde_json::json!({
             "credsStore": "desktop",
             "credHelpers": { "gcr.io": "gcloud", "none.example.com": "" },
         }))

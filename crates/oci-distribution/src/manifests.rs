@@ -5,11 +5,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::answer::Answer;
-use super::ask::{Ask, Payload};
-use super::auth::Scope;
+use super::auth::TokenScope;
 use super::client::Client;
-use super::retry::Trouble;
+use super::request::{RegistryRequest, RequestBody};
+use super::response::RegistryResponse;
+use super::retry::AttemptError;
 use oci::{Descriptor, Digest, INDEX, is_index};
 
 /// Bytes that a manifest may have, as registries hold it.
@@ -29,7 +29,7 @@ const TAKEN: [StatusCode; 3] = [StatusCode::OK, StatusCode::CREATED, StatusCode:
 
 /// A manifest or an index as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
+pub struct FetchedManifest {
     /// It, to the byte.
     pub bytes: Vec<u8>,
     /// What it is.
@@ -54,11 +54,12 @@ impl Client {
         &self,
         repository: &str,
         reference: &str,
-    ) -> Result<Option<Fetched>, Error> {
+    ) -> Result<Option<FetchedManifest>, Error> {
         let url = self.manifest_url(repository, reference)?;
-        let scope = Scope::pull(repository);
+        let scope = TokenScope::pull(repository);
         let what = self.named(repository, reference);
-        let ask = Ask::read(Method::GET, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
+        let ask =
+            RegistryRequest::read(Method::GET, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
         self.patiently(|| async {
             let answer = self.once(&ask).await?;
             match answer.status() {
@@ -76,7 +77,7 @@ impl Client {
             is_named(&what, reference, &bytes)?;
             is_named(&what, said.as_deref().unwrap_or_default(), &bytes)?;
             let media_type = media_type.unwrap_or_else(|| own_media_type(&bytes));
-            Ok(Some(Fetched {
+            Ok(Some(FetchedManifest {
                 bytes,
                 media_type,
                 digest,
@@ -92,9 +93,10 @@ impl Client {
         reference: &str,
     ) -> Result<Option<Descriptor>, Error> {
         let url = self.manifest_url(repository, reference)?;
-        let scope = Scope::pull(repository);
+        let scope = TokenScope::pull(repository);
         let what = self.named(repository, reference);
-        let ask = Ask::read(Method::HEAD, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
+        let ask =
+            RegistryRequest::read(Method::HEAD, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
         let found = self.patiently(|| async {
             let answer = self.once(&ask).await?;
             match answer.status() {
@@ -106,7 +108,7 @@ impl Client {
             let size = answer
                 .header(CONTENT_LENGTH.as_str())
                 .and_then(|said| said.parse().ok());
-            Ok::<_, Trouble>(Some((media_type(&answer), digest, size)))
+            Ok::<_, AttemptError>(Some((media_type(&answer), digest, size)))
         });
         match found.await? {
             None => Ok(None),
@@ -131,12 +133,12 @@ impl Client {
     ) -> Result<PutManifest, Error> {
         let digest = Digest::of(bytes);
         let what = self.named(repository, reference);
-        let scope = Scope::push(repository);
+        let scope = TokenScope::push(repository);
         let url = self.manifest_url(repository, reference)?;
         is_named(&what, reference, bytes)?;
-        let mut ask = Ask::push(Method::PUT, url, &scope, what.clone());
+        let mut ask = RegistryRequest::push(Method::PUT, url, &scope, what.clone());
         ask = ask.with(CONTENT_TYPE, media_type);
-        ask.payload = Payload::Bytes(bytes);
+        ask.payload = RequestBody::Bytes(bytes);
         self.patiently(|| async {
             let answer = self.once(&ask).await?;
             if !TAKEN.contains(&answer.status()) {
@@ -220,7 +222,7 @@ fn mismatch(what: &str, message: String) -> Error {
     }
 }
 
-fn media_type(answer: &Answer) -> Option<String> {
+fn media_type(answer: &RegistryResponse) -> Option<String> {
     let text = answer.header(CONTENT_TYPE.as_str())?;
     let plain = text.split(';').next()?.trim();
     Some(plain.to_owned())

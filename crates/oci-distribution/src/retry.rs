@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 
 /// How patient a client is, and in what pieces it sends.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct TransferLimits {
     /// The pause before the second try; each one after is twice as long.
     pub pause: Duration,
     /// Tries after the first one. Progress makes them full again.
@@ -29,7 +29,7 @@ pub struct Limits {
     pub smallest_piece: u64,
 }
 
-impl Default for Limits {
+impl Default for TransferLimits {
     fn default() -> Self {
         Self {
             pause: Duration::from_millis(250),
@@ -43,7 +43,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl TransferLimits {
     /// With no more retries than that.
     #[must_use]
     pub fn at_most(self, retries: u32) -> Self {
@@ -56,7 +56,7 @@ impl Limits {
 
 /// Why one try did not bring what it should.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum AttemptError {
     /// Another try will bring the same.
     Final(Error),
     /// Another try may help.
@@ -73,7 +73,7 @@ pub enum Trouble {
     },
 }
 
-impl Trouble {
+impl AttemptError {
     /// What may pass, at a time that nobody knows.
     pub fn passing(error: Error) -> Self {
         Self::Passing {
@@ -113,21 +113,21 @@ impl Trouble {
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         Self::Final(error)
     }
 }
 
 /// Counts the tries of one piece of work.
-pub struct Patience {
-    limits: Limits,
+pub struct Backoff {
+    limits: TransferLimits,
     failures: u32,
 }
 
-impl Patience {
+impl Backoff {
     /// Nothing has been tried.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: TransferLimits) -> Self {
         Self {
             limits,
             failures: 0,
@@ -140,10 +140,10 @@ impl Patience {
     }
 
     /// Waits until the next try, or gives up with the trouble's error.
-    pub async fn wait(&mut self, trouble: Trouble) -> Result<(), Error> {
+    pub async fn wait(&mut self, trouble: AttemptError) -> Result<(), Error> {
         let (error, after) = match trouble {
-            Trouble::Final(error) => return Err(error),
-            Trouble::Passing { error, after, .. } => (error, after),
+            AttemptError::Final(error) => return Err(error),
+            AttemptError::Passing { error, after, .. } => (error, after),
         };
         if self.failures >= self.limits.retries {
             return Err(error);

@@ -13,7 +13,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 
 use super::Error;
-use super::ask::Moved;
+use super::request::TransferProgress;
 use oci::{Descriptor, Digest, Hasher};
 
 /// Bytes that are read at once.
@@ -21,7 +21,7 @@ const BUFFER: u64 = 128 << 10;
 
 /// Where a blob's bytes are.
 #[derive(Debug, Clone, Copy)]
-pub enum Source<'a> {
+pub enum BlobSource<'a> {
     /// In a file, which is streamed.
     File(&'a Path),
     /// Here.
@@ -30,22 +30,22 @@ pub enum Source<'a> {
 
 /// A blob that is read, perhaps more than once.
 #[derive(Clone)]
-pub struct Reading(Arc<Inner>);
+pub struct BlobReader(Arc<BlobReaderState>);
 
-struct Inner {
-    from: From,
+struct BlobReaderState {
+    from: OwnedSource,
     digest: Digest,
     size: u64,
-    state: Mutex<State>,
+    state: Mutex<HashState>,
 }
 
-enum From {
+enum OwnedSource {
     File(PathBuf),
     Bytes(Vec<u8>),
 }
 
 #[derive(Default)]
-struct State {
+struct HashState {
     hasher: Option<Hasher>,
     /// Bytes from the beginning that the hasher has taken.
     hashed: u64,
@@ -53,12 +53,12 @@ struct State {
     wrong: Option<Error>,
 }
 
-impl Reading {
-    pub fn new(blob: &Descriptor, source: Source<'_>) -> Self {
-        Self(Arc::new(Inner {
+impl BlobReader {
+    pub fn new(blob: &Descriptor, source: BlobSource<'_>) -> Self {
+        Self(Arc::new(BlobReaderState {
             from: match source {
-                Source::File(path) => From::File(path.to_owned()),
-                Source::Bytes(bytes) => From::Bytes(bytes.to_vec()),
+                BlobSource::File(path) => OwnedSource::File(path.to_owned()),
+                BlobSource::Bytes(bytes) => OwnedSource::Bytes(bytes.to_vec()),
             },
             digest: blob.digest,
             size: blob.size,
@@ -67,8 +67,8 @@ impl Reading {
     }
 
     /// A part of it, to be sent.
-    pub fn piece(&self, range: Range<u64>) -> Piece {
-        Piece {
+    pub fn piece(&self, range: Range<u64>) -> BlobChunk {
+        BlobChunk {
             reading: self.clone(),
             range,
         }
@@ -81,12 +81,12 @@ impl Reading {
 
     /// Reads all of it again: a registry says that it got something else.
     pub async fn look_again(&self) -> Result<(), Error> {
-        let From::File(path) = &self.0.from else {
+        let OwnedSource::File(path) = &self.0.from else {
             return Ok(());
         };
-        *self.state() = State::default();
+        *self.state() = HashState::default();
         let read = async {
-            let mut run = Run::begin(path, 0..self.0.size, self.clone()).await?;
+            let mut run = FileReader::begin(path, 0..self.0.size, self.clone()).await?;
             while run.next().await?.is_some() {}
             Ok::<_, io::Error>(())
         };
@@ -94,7 +94,7 @@ impl Reading {
         self.take_wrong().map_or(Ok(()), Err)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HashState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,28 +138,28 @@ impl Reading {
 }
 
 /// A part of a blob that goes into one request.
-pub struct Piece {
-    reading: Reading,
+pub struct BlobChunk {
+    reading: BlobReader,
     range: Range<u64>,
 }
 
-impl Piece {
+impl BlobChunk {
     pub fn length(&self) -> u64 {
         self.range.end - self.range.start
     }
 
     /// It, as a request's body.
-    pub async fn body(&self, moved: &Moved) -> Result<Body, Error> {
+    pub async fn body(&self, moved: &TransferProgress) -> Result<Body, Error> {
         let path = match &self.reading.0.from {
-            From::File(path) => path,
-            From::Bytes(bytes) => {
+            OwnedSource::File(path) => path,
+            OwnedSource::Bytes(bytes) => {
                 let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
                 let part = bytes.get(place(self.range.start)..place(self.range.end));
                 moved.now(true);
                 return Ok(Body::from(part.unwrap_or_default().to_vec()));
             }
         };
-        let run = match Run::begin(path, self.range.clone(), self.reading.clone()).await {
+        let run = match FileReader::begin(path, self.range.clone(), self.reading.clone()).await {
             Ok(run) => run,
             Err(source) => {
                 let told = Error::File {
@@ -181,15 +181,15 @@ impl Piece {
 }
 
 /// One walk through a part of the file.
-struct Run {
+struct FileReader {
     file: File,
     path: PathBuf,
     range: Range<u64>,
-    reading: Reading,
+    reading: BlobReader,
 }
 
-impl Run {
-    async fn begin(path: &Path, range: Range<u64>, reading: Reading) -> io::Result<Self> {
+impl FileReader {
+    async fn begin(path: &Path, range: Range<u64>, reading: BlobReader) -> io::Result<Self> {
         let open = async {
             let mut file = File::open(path).await?;
             file.seek(SeekFrom::Start(range.start)).await?;

@@ -11,28 +11,28 @@ use std::path::Path;
 
 use tar::{EntryType, Header};
 
-use super::{Content, Digest, Entry, Error, Hasher};
+use super::{Digest, Error, Hasher, TreeContent, TreeEntry};
 
 /// What a tar is made of, in bytes.
 const RECORD: usize = 512;
 
 /// An entry, and for a file the digest that its content had.
-pub(super) struct Member<'a> {
-    pub entry: &'a Entry,
+pub(super) struct HashedEntry<'a> {
+    pub entry: &'a TreeEntry,
     pub digest: Option<Digest>,
 }
 
 /// A tar that is being made.
-pub(super) struct Archive<'a> {
-    members: std::slice::Iter<'a, Member<'a>>,
+pub(super) struct LayerTar<'a> {
+    members: std::slice::Iter<'a, HashedEntry<'a>>,
     time: i64,
     /// Bytes that come next: headers, padding.
     pending: Vec<u8>,
-    file: Option<Open<'a>>,
+    file: Option<OpenFile<'a>>,
     has_ended: bool,
 }
 
-struct Open<'a> {
+struct OpenFile<'a> {
     file: File,
     from: &'a Path,
     left: u64,
@@ -41,8 +41,8 @@ struct Open<'a> {
     digest: Option<Digest>,
 }
 
-impl<'a> Archive<'a> {
-    pub fn new(members: &'a [Member<'a>], time: i64) -> Self {
+impl<'a> LayerTar<'a> {
+    pub fn new(members: &'a [HashedEntry<'a>], time: i64) -> Self {
         Self {
             members: members.iter(),
             time,
@@ -77,10 +77,10 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, member: &Member<'a>) -> Result<(), Error> {
+    fn begin(&mut self, member: &HashedEntry<'a>) -> Result<(), Error> {
         headers(member.entry, self.time, &mut self.pending)?;
-        if let Content::File { from, bytes } = &member.entry.content {
-            self.file = Some(Open {
+        if let TreeContent::File { from, bytes } = &member.entry.content {
+            self.file = Some(OpenFile {
                 file: File::open(from).map_err(Error::at("open", from))?,
                 from,
                 left: *bytes,
@@ -93,7 +93,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-impl Open<'_> {
+impl OpenFile<'_> {
     /// Reads on, at most so much; true at the end.
     fn read(&mut self, block: &mut Vec<u8>, room: usize) -> Result<bool, Error> {
         let changed = || Error::Changed {
@@ -124,20 +124,20 @@ impl Open<'_> {
 }
 
 /// Appends an entry's header, and before it what the header itself cannot say.
-fn headers(entry: &Entry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> {
+fn headers(entry: &TreeEntry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> {
     let mut path = entry.path.clone();
     let mut size = 0;
     let mut target = "";
     let kind = match &entry.content {
-        Content::Folder => {
+        TreeContent::Folder => {
             path.push('/');
             EntryType::Directory
         }
-        Content::File { bytes, .. } => {
+        TreeContent::File { bytes, .. } => {
             size = *bytes;
             EntryType::Regular
         }
-        Content::Link { target: leads_to } => {
+        TreeContent::Link { target: leads_to } => {
             target = leads_to;
             EntryType::Symlink
         }
@@ -247,17 +247,17 @@ mod tests {
     use std::path::PathBuf;
 
     use super::{headers, record, split};
-    use crate::members::Members;
-    use crate::{Content, Entry, Owner};
+    use crate::members::TarReader;
+    use crate::{FileOwner, TreeContent, TreeEntry};
 
     #[test]
     fn what_does_not_fit_a_header_is_told_before_it() {
         let of = |path: &str, bytes: u64, user: u32, time: i64| {
-            let entry = Entry {
+            let entry = TreeEntry {
                 path: path.into(),
-                owner: Owner { user, group: 0 },
+                owner: FileOwner { user, group: 0 },
                 mode: 0o644,
-                content: Content::File {
+                content: TreeContent::File {
                     from: PathBuf::new(),
                     bytes,
                 },
@@ -278,7 +278,7 @@ mod tests {
             assert!(tar[512..].starts_with(said.as_bytes()), "{said}");
         }
         let tar = of("ä", 1 << 40, 0, 0);
-        let mut members = Members::new(&tar[..]);
+        let mut members = TarReader::new(&tar[..]);
         let member = members.next().expect("a header").expect("a member");
         assert_eq!(member.path, "ä");
         let content = members.content(0).expect_err("it is not empty").to_string();

@@ -10,39 +10,39 @@ use std::io::{BufRead, BufReader, Read};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::members::Members;
-use super::stack::Stack;
-use super::{Blobs, Descriptor, Digest, Error, Hasher, Manifest, Owner};
+use super::members::TarReader;
+use super::stack::LayerStack;
+use super::{Blobs, Descriptor, Digest, Error, FileOwner, Hasher, Manifest};
 
 /// What has to be known of a base image's files. Paths have no slash at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct BaseTree {
     /// Users of `etc/passwd`, with the group that they log in with.
-    pub users: BTreeMap<String, Owner>,
+    pub users: BTreeMap<String, FileOwner>,
     /// Groups of `etc/group`.
     pub groups: BTreeMap<String, u32>,
     /// Every folder but the root. Whose they are matters: a layer has to repeat each folder that
     /// it puts something into. An engine makes those that a layer leaves out, for root and with
     /// 0755, and in the image `tmp` would then be nobody else's to write.
-    pub folders: BTreeMap<String, Folder>,
+    pub folders: BTreeMap<String, FolderAttributes>,
     /// Every symbolic link, and where it leads, as it is written there.
     pub links: BTreeMap<String, String>,
 }
 
 /// A folder of a base image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
+pub struct FolderAttributes {
     /// Whose.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Permissions: `0o755`, `0o1777`.
     pub mode: u32,
 }
 
-impl Default for Folder {
+impl Default for FolderAttributes {
     /// What engines make that no layer names.
     fn default() -> Self {
         Self {
-            owner: Owner::default(),
+            owner: FileOwner::default(),
             mode: 0o755,
         }
     }
@@ -64,7 +64,7 @@ impl BaseTree {
     pub fn read<R: Read>(
         layers: impl IntoIterator<Item = Result<BaseLayer<R>, Error>>,
     ) -> Result<Self, Error> {
-        let mut stack = Stack::default();
+        let mut stack = LayerStack::default();
         for layer in layers {
             let BaseLayer {
                 descriptor,
@@ -78,7 +78,7 @@ impl BaseTree {
             let plain = plain(&descriptor.media_type, content).map_err(wrong)?;
             let mut reader = BufReader::with_capacity(
                 256 << 10,
-                Hashed {
+                HashingReader {
                     inner: plain,
                     hasher: Hasher::like(&diff_id),
                 },
@@ -99,7 +99,7 @@ impl BaseTree {
             ..Self::default()
         };
         for (name, [user, group]) in records(&remains.passwd) {
-            let owner = Owner { user, group };
+            let owner = FileOwner { user, group };
             tree.users.entry(name).or_insert(owner);
         }
         for (name, [group]) in records(&remains.group) {
@@ -138,8 +138,8 @@ impl BaseTree {
 }
 
 /// Reads a layer to its last byte.
-fn one(stack: &mut Stack, reader: &mut impl BufRead) -> std::io::Result<()> {
-    let mut members = Members::new(&mut *reader);
+fn one(stack: &mut LayerStack, reader: &mut impl BufRead) -> std::io::Result<()> {
+    let mut members = TarReader::new(&mut *reader);
     while let Some(member) = members.next()? {
         stack.add(member, &mut members)?;
     }
@@ -168,12 +168,12 @@ fn plain<'a>(media_type: &str, content: impl Read + 'a) -> Result<Box<dyn Read +
     }
 }
 
-struct Hashed<R> {
+struct HashingReader<R> {
     inner: R,
     hasher: Hasher,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..length]);
@@ -204,7 +204,7 @@ mod tests {
     use tar::{EntryType, Header};
 
     use super::{BaseLayer, BaseTree};
-    use crate::{Descriptor, Digest, Error, Owner};
+    use crate::{Descriptor, Digest, Error, FileOwner};
 
     const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -308,14 +308,14 @@ mod tests {
         let lower = tar(&[passwd, "etc/group=root:x:0:\nnode:x:1001:node,a\n"]);
         let tree = of_tars(std::slice::from_ref(&lower)).expect("it can be read");
         let names = [("node", 1000, 1001), ("root", 0, 0)];
-        let users = names.map(|(name, user, group)| (name.to_owned(), Owner { user, group }));
+        let users = names.map(|(name, user, group)| (name.to_owned(), FileOwner { user, group }));
         assert_eq!(tree.users, users.into());
         let groups = [("node".to_owned(), 1001), ("root".to_owned(), 0)];
         assert_eq!(tree.groups, groups.into());
 
         let other = tar(&["./etc/passwd=me:x:5:6::/:\n"]);
         let tree = of_tars(&[lower.clone(), other]).expect("it can be read");
-        let me = ("me".to_owned(), Owner { user: 5, group: 6 });
+        let me = ("me".to_owned(), FileOwner { user: 5, group: 6 });
         assert_eq!(tree.users, [me].into());
         assert_eq!(tree.groups, groups_of(&lower));
         for gone in [".wh.etc", "etc/.wh..wh..opq", "etc", "etc/.wh.passwd"] {

@@ -74,7 +74,7 @@ impl Blobs {
         let path = self.path(&descriptor.digest);
         let damaged = |reason: String| {
             let path = path.clone();
-            Err(Error::Damaged { path, reason })
+            Err(Error::DigestMismatch { path, reason })
         };
         if descriptor.size > SMALL {
             return damaged(format!(
@@ -118,7 +118,7 @@ impl Blobs {
             return Ok(());
         }
         let reason = format!("its content is `{found}`");
-        Err(Error::Damaged { path, reason })
+        Err(Error::DigestMismatch { path, reason })
     }
 
     /// Opens a blob to be read piece by piece. Its size is right; its content is not looked at.
@@ -135,7 +135,7 @@ impl Blobs {
         };
         let size = file.metadata().map_err(Error::at("read", &path))?.len();
         if size != descriptor.size {
-            return Err(Error::Damaged {
+            return Err(Error::DigestMismatch {
                 reason: format!("it has {size} bytes and not {}", descriptor.size),
                 path,
             });
@@ -156,7 +156,7 @@ impl Blobs {
         let written = file.as_file().metadata();
         let size = written.map_err(Error::at("read", file.path()))?.len();
         if size != descriptor.size {
-            return Err(Error::Damaged {
+            return Err(Error::DigestMismatch {
                 path: file.path().to_owned(),
                 reason: format!("{size} bytes were written and not {}", descriptor.size),
             });

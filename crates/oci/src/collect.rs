@@ -18,7 +18,7 @@ const COARSE: Duration = Duration::from_secs(2);
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Collected {
+pub struct CollectedBlobs {
     /// Blobs.
     pub blobs: usize,
     /// Bytes of those.
@@ -35,7 +35,7 @@ pub fn collect(
     max_bytes: u64,
     max_age: Duration,
     begun: SystemTime,
-) -> Result<Collected, Error> {
+) -> Result<CollectedBlobs, Error> {
     let blobs = Blobs::new(folder);
     let now = SystemTime::now();
     let begun = begun.checked_sub(COARSE).unwrap_or(begun);
@@ -58,7 +58,7 @@ pub fn collect(
     }
     // Most recently used first.
     found.sort_by_key(|(used, digest, _)| (Reverse(*used), *digest));
-    let mut collected = Collected::default();
+    let mut collected = CollectedBlobs::default();
     let mut kept = 0;
     for (used, digest, bytes) in found {
         let is_old = now.duration_since(used).is_ok_and(|age| age > max_age);

@@ -40,7 +40,7 @@ pub enum Error {
     /// A blob that is not what its digest says.
     #[error("the blob `{}` is damaged: {reason}", path.display())]
     #[diagnostic(help("remove the file; it is made or fetched again when it is needed"))]
-    Damaged {
+    DigestMismatch {
         /// Its file.
         path: PathBuf,
         /// What is wrong with it.

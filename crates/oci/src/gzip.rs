@@ -23,7 +23,7 @@ const AT_ONCE: usize = 4;
 const LEVEL: i32 = 5;
 
 /// One block on its way.
-struct Slot {
+struct GzipBlock {
     plain: Vec<u8>,
     member: Vec<u8>,
     length: usize,
@@ -43,8 +43,8 @@ pub(super) fn compress(
 ) -> Result<(), Error> {
     let level = CompressionLvl::new(LEVEL).unwrap_or_default();
     let mut compressors = Vec::new();
-    let mut now: Vec<Slot> = Vec::new();
-    let mut other: Vec<Slot> = Vec::new();
+    let mut now: Vec<GzipBlock> = Vec::new();
+    let mut other: Vec<GzipBlock> = Vec::new();
     gather(&mut now, &mut read)?;
     while !now.is_empty() {
         while compressors.len() < now.len() {
@@ -75,12 +75,12 @@ pub(super) fn compress(
 
 /// Reads the next blocks; what is left of the slots has one each.
 fn gather(
-    slots: &mut Vec<Slot>,
+    slots: &mut Vec<GzipBlock>,
     read: &mut impl FnMut(&mut Vec<u8>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for place in 0..AT_ONCE {
         if place == slots.len() {
-            slots.push(Slot {
+            slots.push(GzipBlock {
                 plain: Vec::with_capacity(BLOCK),
                 member: Vec::new(),
                 length: 0,
@@ -97,7 +97,7 @@ fn gather(
     Ok(())
 }
 
-impl Slot {
+impl GzipBlock {
     /// The block as a gzip file: without a name, without a time, of no particular system.
     fn pack(&mut self, compressor: &mut Compressor) -> Result<(), CompressionError> {
         let bound = compressor.gzip_compress_bound(self.plain.len());

@@ -13,10 +13,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::archive::{Archive, Member};
+use super::archive::{HashedEntry, LayerTar};
 use super::blobs::{temporary, touch};
 use super::gzip::{BLOCK, compress};
-use super::{Blobs, Content, Descriptor, Digest, Entry, Error, Hasher, LAYER};
+use super::{Blobs, Descriptor, Digest, Error, Hasher, LAYER, TreeContent, TreeEntry};
 
 /// Where records of packed layers lie, beside the blobs.
 pub(super) const RECORDS: &str = "layers";
@@ -26,7 +26,7 @@ const FORMAT: &str = "alokai layer 1";
 
 /// A layer that is among the blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layer {
+pub struct PackedLayer {
     /// Of the compressed bytes; the media type is [`LAYER`].
     pub descriptor: Descriptor,
     /// Of the tar itself, as an image's config lists it.
@@ -38,7 +38,7 @@ pub struct Layer {
 /// What is known of a layer that was packed.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
+pub(super) struct LayerRecord {
     pub descriptor: Descriptor,
     diff_id: Digest,
 }
@@ -48,16 +48,16 @@ pub(super) struct Record {
 ///
 /// Folders that no entry names are not invented. Nothing is kept of a layer that could not be
 /// packed whole.
-pub fn pack(entries: &[Entry], time: i64, blobs: &Blobs) -> Result<Layer, Error> {
+pub fn pack(entries: &[TreeEntry], time: i64, blobs: &Blobs) -> Result<PackedLayer, Error> {
     let sorted = sorted(entries)?;
     let members = sorted
         .into_par_iter()
         .map(|entry| {
             let digest = match &entry.content {
-                Content::File { from, bytes } => Some(digest(from, *bytes)?),
+                TreeContent::File { from, bytes } => Some(digest(from, *bytes)?),
                 _ => None,
             };
-            Ok(Member { entry, digest })
+            Ok(HashedEntry { entry, digest })
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let key = key(&members, time);
@@ -66,14 +66,14 @@ pub fn pack(entries: &[Entry], time: i64, blobs: &Blobs) -> Result<Layer, Error>
         && blobs.holds(&record.descriptor)
     {
         touch(&known);
-        return Ok(Layer {
+        return Ok(PackedLayer {
             descriptor: record.descriptor,
             diff_id: record.diff_id,
             is_new: false,
         });
     }
 
-    let mut archive = Archive::new(&members, time);
+    let mut archive = LayerTar::new(&members, time);
     let mut plain = Hasher::default();
     let mut packed = blobs.writer()?;
     compress(
@@ -88,12 +88,12 @@ pub fn pack(entries: &[Entry], time: i64, blobs: &Blobs) -> Result<Layer, Error>
         },
         Error::at("compress a layer for", blobs.folder()),
     )?;
-    let record = Record {
+    let record = LayerRecord {
         descriptor: packed.end(LAYER)?,
         diff_id: plain.end(),
     };
     write(&known, &record)?;
-    Ok(Layer {
+    Ok(PackedLayer {
         descriptor: record.descriptor,
         diff_id: record.diff_id,
         is_new: true,
@@ -102,10 +102,10 @@ pub fn pack(entries: &[Entry], time: i64, blobs: &Blobs) -> Result<Layer, Error>
 
 /// Entries by path, so that a folder comes before what is in it. What no runtime could unpack,
 /// or each another way, is refused.
-fn sorted(entries: &[Entry]) -> Result<Vec<&Entry>, Error> {
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
+fn sorted(entries: &[TreeEntry]) -> Result<Vec<&TreeEntry>, Error> {
+    let mut sorted: Vec<&TreeEntry> = entries.iter().collect();
     sorted.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
-    let wrong = |entry: &Entry, reason| {
+    let wrong = |entry: &TreeEntry, reason| {
         let path = entry.path.clone();
         Err(Error::Entry { path, reason })
     };
@@ -134,11 +134,11 @@ fn sorted(entries: &[Entry]) -> Result<Vec<&Entry>, Error> {
             return wrong(entry, "what is above it is a file or a link");
         }
         match &entry.content {
-            Content::Folder => continue,
-            Content::Link { target } if target.is_empty() || target.contains('\0') => {
+            TreeContent::Folder => continue,
+            TreeContent::Link { target } if target.is_empty() || target.contains('\0') => {
                 return wrong(entry, "it is a link to nowhere");
             }
-            Content::File { .. } | Content::Link { .. } => {}
+            TreeContent::File { .. } | TreeContent::Link { .. } => {}
         }
         no_folders.insert(entry.path.as_str());
     }
@@ -175,7 +175,7 @@ fn digest(path: &Path, bytes: u64) -> Result<Digest, Error> {
 
 /// What a layer is found by. Texts have their length before them, so that none runs into the
 /// next.
-fn key(members: &[Member], time: i64) -> Digest {
+fn key(members: &[HashedEntry], time: i64) -> Digest {
     let mut hasher = Hasher::default();
     let mut text = |text: &[u8]| {
         hasher.update(&(text.len() as u64).to_le_bytes());
@@ -183,14 +183,14 @@ fn key(members: &[Member], time: i64) -> Digest {
     };
     text(FORMAT.as_bytes());
     text(&time.to_le_bytes());
-    for Member { entry, digest } in members {
+    for HashedEntry { entry, digest } in members {
         text(entry.path.as_bytes());
         text(&entry.mode.to_le_bytes());
         text(&entry.owner.user.to_le_bytes());
         text(&entry.owner.group.to_le_bytes());
         match &entry.content {
-            Content::Folder => text(b"folder"),
-            Content::File { .. } => {
+            TreeContent::Folder => text(b"folder"),
+            TreeContent::File { .. } => {
                 text(b"file");
                 text(
                     digest
@@ -199,7 +199,7 @@ fn key(members: &[Member], time: i64) -> Digest {
                         .as_bytes(),
                 );
             }
-            Content::Link { target } => {
+            TreeContent::Link { target } => {
                 text(b"link");
                 text(target.as_bytes());
             }
@@ -209,11 +209,11 @@ fn key(members: &[Member], time: i64) -> Digest {
 }
 
 /// A record; nothing where it is missing or broken.
-pub(super) fn read(path: &Path) -> Option<Record> {
+pub(super) fn read(path: &Path) -> Option<LayerRecord> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn write(path: &Path, record: &Record) -> Result<(), Error> {
+fn write(path: &Path, record: &LayerRecord) -> Result<(), Error> {
     let failed = || Error::at("write", path);
     let folder = path.parent().unwrap_or(path);
     let mut file = temporary(folder)?;

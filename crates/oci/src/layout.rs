@@ -37,32 +37,32 @@ const VERSION: &str = "1.0.0";
 pub struct Layout {
     blobs: Blobs,
     /// The list as it was last read or written, since it is parsed slowly and asked often.
-    known: Arc<Mutex<Option<Known>>>,
+    known: Arc<Mutex<Option<LoadedIndex>>>,
 }
 
 /// A list of images, and the state of the file that it was read from.
 #[derive(Debug, Clone)]
-struct Known {
-    stamp: Stamp,
+struct LoadedIndex {
+    stamp: IndexStamp,
     document: Arc<Value>,
     index: Arc<Index>,
 }
 
 /// What tells that `index.json` is another file: it is never written in place.
-type Stamp = (u64, u64, i64, i64);
+type IndexStamp = (u64, u64, i64, i64);
 
 /// An entry of the list.
 #[derive(Debug, Clone)]
-pub struct Listing(Value);
+pub struct IndexEntry(Value);
 
 /// By what an entry of the list is replaced: its name, or its digest where it has no name.
 #[derive(PartialEq, Eq, Hash)]
-enum Place {
+enum IndexKey {
     Name(String),
     Digest(String),
 }
 
-impl Place {
+impl IndexKey {
     fn of(entry: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let name = text(&entry["annotations"][NAME]).map(Self::Name);
@@ -182,7 +182,7 @@ impl Layout {
     }
 
     /// How an image, whose blobs are there, will be listed.
-    pub fn listing(&self, name: Option<&str>, mut image: Descriptor) -> Result<Listing, Error> {
+    pub fn listing(&self, name: Option<&str>, mut image: Descriptor) -> Result<IndexEntry, Error> {
         image.annotations.remove(NAME);
         if let Some(name) = name {
             if !is_name(name) {
@@ -194,15 +194,15 @@ impl Layout {
         }
         self.blobs.open(&image)?;
         let entry = serde_json::to_value(&image);
-        Ok(Listing(entry.map_err(|error| self.no_index(&error))?))
+        Ok(IndexEntry(entry.map_err(|error| self.no_index(&error))?))
     }
 
     /// Lists images, each in place of what had its name. One without a name is listed once. Other
     /// processes may do the same at the same time.
-    pub fn put_all(&self, images: &[Listing]) -> Result<(), Error> {
+    pub fn put_all(&self, images: &[IndexEntry]) -> Result<(), Error> {
         let entries = images
             .iter()
-            .map(|Listing(entry)| (Place::of(entry), Some(entry.clone())));
+            .map(|IndexEntry(entry)| (IndexKey::of(entry), Some(entry.clone())));
         let mut entries: IndexMap<_, _> = entries.collect();
         let _lock = self.lock()?;
         let mut document = Value::clone(&self.read()?.document);
@@ -210,7 +210,7 @@ impl Layout {
             return Err(self.no_index(&"it has no `manifests`"));
         };
         // In the old place, so that the list changes where something has changed; once.
-        listed.retain_mut(|other| match entries.get_mut(&Place::of(other)) {
+        listed.retain_mut(|other| match entries.get_mut(&IndexKey::of(other)) {
             Some(entry) => entry.take().map(|entry| *other = entry).is_some(),
             None => true,
         });
@@ -280,7 +280,7 @@ impl Layout {
         }
     }
 
-    fn read(&self) -> Result<Known, Error> {
+    fn read(&self) -> Result<LoadedIndex, Error> {
         let path = self.folder().join(LIST);
         let opened = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -303,9 +303,9 @@ impl Layout {
         Ok(read)
     }
 
-    fn known(&self, stamp: Stamp, document: Value) -> Result<Known, Error> {
+    fn known(&self, stamp: IndexStamp, document: Value) -> Result<LoadedIndex, Error> {
         let index = Index::deserialize(&document).map_err(|error| self.no_index(&error))?;
-        Ok(Known {
+        Ok(LoadedIndex {
             stamp,
             document: Arc::new(document),
             index: Arc::new(index),
@@ -343,7 +343,7 @@ impl Layout {
     }
 }
 
-fn stamp(file: &File) -> std::io::Result<Stamp> {
+fn stamp(file: &File) -> std::io::Result<IndexStamp> {
     let metadata = file.metadata()?;
     Ok((
         metadata.ino(),

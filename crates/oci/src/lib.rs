@@ -19,21 +19,21 @@ mod layer;
 mod layout;
 mod manifest;
 mod members;
-mod name;
+mod reference;
 mod stack;
 mod tree;
 
-pub use base::{BaseLayer, BaseTree, Folder};
+pub use base::{BaseLayer, BaseTree, FolderAttributes};
 pub use blobs::{BlobWriter, Blobs};
 pub use choose::{choose, fits, index, manifest, resolve};
-pub use collect::{Collected, collect};
+pub use collect::{CollectedBlobs, collect};
 pub use digest::{Digest, Hasher};
 pub use error::Error;
-pub use layer::{Layer, pack};
-pub use layout::{Layout, Listing, NAME};
+pub use layer::{PackedLayer, pack};
+pub use layout::{IndexEntry, Layout, NAME};
 pub use manifest::{
     CONFIG, Descriptor, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest, Platform, is_index,
     is_manifest, layer_type,
 };
-pub use name::ImageName;
-pub use tree::{Content, Entry, Owner};
+pub use reference::ImageReference;
+pub use tree::{FileOwner, TreeContent, TreeEntry};

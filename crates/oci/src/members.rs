@@ -6,8 +6,8 @@ use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, Header};
 
-use super::Owner;
-use super::base::Folder;
+use super::FileOwner;
+use super::base::FolderAttributes;
 
 /// What a tar is made of, in bytes.
 const RECORD: usize = 512;
@@ -20,18 +20,18 @@ const PATH: usize = 4096;
 
 /// A member without its content.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct TarMember {
     /// As it is written there, `./` and all.
     pub path: String,
     /// Of a link.
     pub target: String,
     pub kind: EntryType,
     /// Whose, and with which permissions.
-    pub folder: Folder,
+    pub folder: FolderAttributes,
 }
 
 /// A tar that is being read.
-pub(super) struct Members<R> {
+pub(super) struct TarReader<R> {
     reader: R,
     /// What is left of the present member's content.
     content: u64,
@@ -41,7 +41,7 @@ pub(super) struct Members<R> {
 
 /// What headers before a member say of it.
 #[derive(Default)]
-struct Extended {
+struct PaxFields {
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     size: Option<u64>,
@@ -49,7 +49,7 @@ struct Extended {
     group: Option<u32>,
 }
 
-impl<R: BufRead> Members<R> {
+impl<R: BufRead> TarReader<R> {
     pub fn new(reader: R) -> Self {
         Self {
             reader,
@@ -59,8 +59,8 @@ impl<R: BufRead> Members<R> {
     }
 
     /// The next member. What was not read of the present one is skipped.
-    pub fn next(&mut self) -> io::Result<Option<Member>> {
-        let mut extended = Extended::default();
+    pub fn next(&mut self) -> io::Result<Option<TarMember>> {
+        let mut extended = PaxFields::default();
         loop {
             self.skip()?;
             let Some(header) = self.header()? else {
@@ -101,7 +101,7 @@ impl<R: BufRead> Members<R> {
         Ok(content)
     }
 
-    fn member(&mut self, header: &Header, extended: Extended) -> io::Result<Member> {
+    fn member(&mut self, header: &Header, extended: PaxFields) -> io::Result<TarMember> {
         let mut kind = header.entry_type();
         let path = match extended.path {
             Some(path) => path,
@@ -135,9 +135,9 @@ impl<R: BufRead> Members<R> {
         }
         self.begin(size)?;
         let number = |number: io::Result<u64>| number.ok().and_then(|it| u32::try_from(it).ok());
-        Ok(Member {
-            folder: Folder {
-                owner: Owner {
+        Ok(TarMember {
+            folder: FolderAttributes {
+                owner: FileOwner {
                     user: extended
                         .user
                         .or_else(|| number(header.uid()))
@@ -228,7 +228,7 @@ impl<R: BufRead> Members<R> {
     }
 }
 
-impl Extended {
+impl PaxFields {
     /// Takes PAX records: `<length> <key>=<value>\n`, where the length counts itself.
     fn add(&mut self, mut records: &[u8]) -> io::Result<()> {
         let broken = || wrong("a PAX header that cannot be read".into());

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use tar::EntryType;
 
-use super::base::Folder;
-use super::members::{Member, Members};
-use virtual_path::{self as path, MOST_LINKS, Step};
+use super::base::FolderAttributes;
+use super::members::{TarMember, TarReader};
+use virtual_path::{self as path, MOST_LINKS, PathNode};
 
 /// Bytes of the largest `etc/passwd` or `etc/group` that is read.
 const ACCOUNTS: u64 = 1 << 20;
@@ -25,9 +25,9 @@ const OPAQUE: &str = ".wh..wh..opq";
 /// What layers that were read have, and what the one has that is being read. The two are apart
 /// until its end, since its whiteouts are about what lies below it, whatever their place in it.
 #[derive(Default)]
-pub(super) struct Stack {
-    lower: Tree,
-    upper: Tree,
+pub(super) struct LayerStack {
+    lower: LayerTree,
+    upper: LayerTree,
     /// Removed from below with everything in them.
     hidden: BTreeSet<String>,
     /// Folders of which everything below is removed.
@@ -39,17 +39,17 @@ pub(super) struct Stack {
 }
 
 #[derive(Default)]
-struct Tree {
+struct LayerTree {
     /// Those without attributes were made, since something lies in them.
-    folders: BTreeMap<String, Option<Folder>>,
+    folders: BTreeMap<String, Option<FolderAttributes>>,
     links: BTreeMap<String, String>,
     passwd: Option<Vec<u8>>,
     group: Option<Vec<u8>>,
 }
 
 /// What all layers together have.
-pub(super) struct Remains {
-    pub folders: BTreeMap<String, Folder>,
+pub(super) struct StackedTree {
+    pub folders: BTreeMap<String, FolderAttributes>,
     pub links: BTreeMap<String, String>,
     /// The content of `etc/passwd`.
     pub passwd: Vec<u8>,
@@ -57,10 +57,14 @@ pub(super) struct Remains {
     pub group: Vec<u8>,
 }
 
-impl Stack {
+impl LayerStack {
     /// Takes the next member of the present layer.
-    pub fn add(&mut self, member: Member, members: &mut Members<impl BufRead>) -> io::Result<()> {
-        let Member {
+    pub fn add(
+        &mut self,
+        member: TarMember,
+        members: &mut TarReader<impl BufRead>,
+    ) -> io::Result<()> {
+        let TarMember {
             path,
             target,
             kind,
@@ -154,10 +158,10 @@ impl Stack {
     }
 
     /// What remains.
-    pub fn end(self) -> Remains {
+    pub fn end(self) -> StackedTree {
         let lower = self.lower;
         let folders = lower.folders.into_iter();
-        Remains {
+        StackedTree {
             folders: folders
                 .map(|(path, attributes)| (path, attributes.unwrap_or_default()))
                 .collect(),
@@ -194,7 +198,7 @@ impl Stack {
         let look = |place: &Path| {
             let place = place.to_str().unwrap_or_default().trim_start_matches('/');
             let target = self.link(place);
-            Ok(target.map_or(Step::Folder, |target| Step::Link(target.into())))
+            Ok(target.map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
         };
         let found = path::resolve(&Path::new("/").join(path), MOST_LINKS, look).ok()?;
         Some(found.to_str()?.trim_start_matches('/').to_owned())
@@ -236,7 +240,7 @@ impl Stack {
     }
 }
 
-impl Tree {
+impl LayerTree {
     /// Makes a folder that is not there; says whether it was not.
     fn make(&mut self, path: String) -> bool {
         let is_new = !self.folders.contains_key(&path);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
-pub struct Owner {
+pub struct FileOwner {
     /// User.
     pub user: u32,
     /// Group.
@@ -17,20 +17,20 @@ pub struct Owner {
 
 /// One file, folder or link in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TreeEntry {
     /// In the image, without a slash at either end: `var/www/server.js`.
     pub path: String,
     /// Whose.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Permissions: `0o644`.
     pub mode: u32,
     /// What it holds.
-    pub content: Content,
+    pub content: TreeContent,
 }
 
 /// What an entry holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum TreeContent {
     /// Nothing by itself.
     Folder,
     /// The bytes of a file on this machine.

@@ -8,7 +8,7 @@ pub const MOST_LINKS: usize = 40;
 
 /// What lies at a path, as far as following links needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum PathNode {
     /// A folder: the path can go on.
     Folder,
     /// A symbolic link, with its target.
@@ -23,7 +23,7 @@ pub enum Step {
 pub fn resolve(
     path: &Path,
     most: usize,
-    mut look: impl FnMut(&Path) -> io::Result<Step>,
+    mut look: impl FnMut(&Path) -> io::Result<PathNode>,
 ) -> io::Result<PathBuf> {
     let mut resolved = PathBuf::from("/");
     let mut rest = parts_backwards(path);
@@ -42,9 +42,9 @@ pub fn resolve(
             continue;
         }
         match look(&resolved)? {
-            Step::Folder => {}
-            Step::Other => is_folder = false,
-            Step::Link(target) => {
+            PathNode::Folder => {}
+            PathNode::Other => is_folder = false,
+            PathNode::Link(target) => {
                 links += 1;
                 if links > most {
                     return Err(io::Error::other("too many links follow one another"));

@@ -12,7 +12,7 @@ pub use self::finding::{CODES, Finding, FindingCode};
 use self::imports::{Import, imports, is_source, targets};
 use super::drift::{Standing, drift};
 use super::{Error, owner_folder};
-use crate::config::{self, FILE, Place, Project};
+use crate::config::{self, FILE, NoticePlace, Project};
 use crate::git::Repository;
 use crate::overlay::{
     self, Composer, Composition, IgnoreRules, LayerReader, Layers, Owner, RuleOrigin,
@@ -154,12 +154,12 @@ impl Checker<'_> {
         for notice in &self.project.notices {
             let message = notice.message.clone();
             match &notice.place {
-                Place::Config(keys) => {
+                NoticePlace::Config(keys) => {
                     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
                     let help = "create the store's folder, correct the id, or remove the entry";
                     self.find(FindingCode::UnknownStore, self.config(&keys), message, help);
                 }
-                Place::Folder(folder) => {
+                NoticePlace::Folder(folder) => {
                     let help = "correct the folder's name, or move the folder out of `apps/`";
                     self.find(
                         FindingCode::OutsideApp,

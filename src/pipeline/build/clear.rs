@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
-use super::result::{APART, Place, Record, temporary};
+use super::result::{APART, ResultRecord, TaskFolder, temporary};
 use crate::disk::Stamp;
 use crate::overlay::{self, ContentId, FileKind};
 use crate::plan::BUILD;
 
 /// What was taken out of a composed app while another script than `build` runs.
-pub struct Aside {
+pub struct StashedFiles {
     folder: tempfile::TempDir,
     /// Relative to the app.
     paths: Vec<PathBuf>,
 }
 
-impl Aside {
+impl StashedFiles {
     fn new(project: &Path) -> Result<Self, Io> {
         Ok(Self {
             folder: temporary(project)?,
@@ -38,16 +38,16 @@ impl Aside {
     }
 }
 
-impl Place<'_> {
+impl TaskFolder<'_> {
     /// Makes the folder what the task sees and nothing else: a result must not depend on what
     /// was there by chance. In a composed app that is the composed files, as they are composed,
     /// and incremental caches; everything else goes, or is put aside while another script than
     /// `build` runs. Of a package, whose folder is its people's, only what an earlier result has
     /// left goes, as long as nobody has touched it.
-    pub fn clear(&self) -> Result<Option<Aside>, Io> {
+    pub fn clear(&self) -> Result<Option<StashedFiles>, Io> {
         let old = self.read().map(|record| record.files).unwrap_or_default();
         // Nobody takes for whole what is under way.
-        self.write(&Record::unknown(BTreeMap::new()))?;
+        self.write(&ResultRecord::unknown(BTreeMap::new()))?;
         let Some(composition) = &self.composition else {
             self.remove_old(&old)?;
             return Ok(None);
@@ -55,7 +55,7 @@ impl Place<'_> {
         let mut aside = None;
         if self.script != BUILD {
             self.remove_old(&old)?;
-            aside = Some(Aside::new(self.project)?);
+            aside = Some(StashedFiles::new(self.project)?);
         }
         let folders = self.folders();
         self.sweep(Path::new(""), &folders, &mut aside)?;
@@ -101,7 +101,7 @@ impl Place<'_> {
         &self,
         folder: &Path,
         folders: &BTreeSet<&Path>,
-        aside: &mut Option<Aside>,
+        aside: &mut Option<StashedFiles>,
     ) -> Result<(), Io> {
         let full = self.folder.join(folder);
         let entries = match std::fs::read_dir(&full) {
@@ -131,7 +131,7 @@ impl Place<'_> {
     }
 
     /// Puts back what was put aside, where the script has written nothing.
-    pub fn put_back(&self, aside: Option<Aside>) -> Result<(), Io> {
+    pub fn put_back(&self, aside: Option<StashedFiles>) -> Result<(), Io> {
         let Some(aside) = aside else {
             return Ok(());
         };
@@ -157,7 +157,7 @@ impl Place<'_> {
             .flatten()
         {
             let path = script.path().join(name);
-            let record = stored::read::<Record>(&path)?;
+            let record = stored::read::<ResultRecord>(&path)?;
             let Some(mut record) = record.filter(|record| record.key.is_some()) else {
                 continue;
             };

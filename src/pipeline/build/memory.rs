@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::cache::Figures;
+use crate::cache::TaskFigures;
 use crate::plan::{Plan, Subject, Task, TaskId};
 use crate::store::AppKind;
 
@@ -27,12 +27,12 @@ const LONGEST: Duration = Duration::from_millis(200);
 
 /// What one script's processes take.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct ProcessMemory {
     now: AtomicU64,
     peak: AtomicU64,
 }
 
-impl Memory {
+impl ProcessMemory {
     /// Most bytes that they took together.
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
@@ -149,23 +149,23 @@ fn in_group() -> Option<u64> {
 }
 
 /// Decides which script has room beside those that run.
-pub struct Room {
+pub struct MemoryAdmission {
     /// Bytes for all together, if somebody has set that.
     limit: Option<u64>,
     /// How many at once.
     count: usize,
-    figures: BTreeMap<String, Figures>,
-    running: BTreeMap<TaskId, Running>,
+    figures: BTreeMap<String, TaskFigures>,
+    running: BTreeMap<TaskId, RunningScript>,
 }
 
-struct Running {
+struct RunningScript {
     expected: u64,
-    memory: Arc<Memory>,
+    memory: Arc<ProcessMemory>,
 }
 
-impl Room {
+impl MemoryAdmission {
     /// As the plan has it, with what was learned of earlier runs.
-    pub fn new(plan: &Plan, figures: BTreeMap<String, Figures>) -> Self {
+    pub fn new(plan: &Plan, figures: BTreeMap<String, TaskFigures>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             limit: plan.max_memory,
@@ -177,7 +177,7 @@ impl Room {
 
     /// What a task took when it last ran; else the most that the same app took for another
     /// store; else nothing.
-    pub fn figures(&self, task: &Task) -> Option<Figures> {
+    pub fn figures(&self, task: &Task) -> Option<TaskFigures> {
         if let Some(own) = self.figures.get(&task.name()) {
             return Some(*own);
         }
@@ -188,7 +188,7 @@ impl Room {
         let alike = self.figures.iter().filter(|(name, _)| name.ends_with(&end));
         alike
             .map(|(_, figures)| *figures)
-            .reduce(|one, other| Figures {
+            .reduce(|one, other| TaskFigures {
                 milliseconds: one.milliseconds.max(other.milliseconds),
                 peak_bytes: one.peak_bytes.max(other.peak_bytes),
             })
@@ -206,7 +206,7 @@ impl Room {
     }
 
     /// Lets the task begin if there is room. Alone it may always, or it never could.
-    pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<Memory>> {
+    pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<ProcessMemory>> {
         let expected = self.expected(plan, id);
         if !self.running.is_empty() {
             if self.running.len() >= self.count {
@@ -231,8 +231,8 @@ impl Room {
                 return None;
             }
         }
-        let memory = Arc::new(Memory::default());
-        let running = Running {
+        let memory = Arc::new(ProcessMemory::default());
+        let running = RunningScript {
             expected,
             memory: Arc::clone(&memory),
         };
@@ -241,7 +241,7 @@ impl Room {
     }
 
     /// The task has ended; what it took is what the next ones are expected to.
-    pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<Figures>) {
+    pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<TaskFigures>) {
         self.running.remove(&id);
         if let Some(learned) = learned {
             self.figures.insert(task.name(), learned);
@@ -251,7 +251,7 @@ impl Room {
 
 /// For each task, milliseconds that it and the longest way of tasks behind it are expected to
 /// take: what holds up most goes first.
-pub fn ways(plan: &Plan, room: &Room) -> Vec<u64> {
+pub fn ways(plan: &Plan, room: &MemoryAdmission) -> Vec<u64> {
     let mut ways = vec![0_u64; plan.tasks.len()];
     for (index, task) in plan.tasks.iter().enumerate().rev() {
         let own = room.figures(task).map_or(0, |figures| figures.milliseconds);

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use miette::Diagnostic;
 
-pub use self::memory::Memory;
+pub use self::memory::ProcessMemory;
 use self::outlook::not_installed;
-pub use self::outlook::{Outlook, forecast};
+pub use self::outlook::{CacheLookup, forecast};
 pub use self::stage::run;
 use super::compose::Workdir;
-use super::context::Context;
+use super::context::Services;
 use super::failure::{Error as RunError, quote};
 use super::sandbox;
 use crate::event::{Stage, Unit};
@@ -38,12 +38,12 @@ pub struct Built {
     /// How long it took.
     pub elapsed: Duration,
     /// Where the result comes from.
-    pub origin: Origin,
+    pub origin: ResultOrigin,
 }
 
 /// Where a result comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ResultOrigin {
     /// Its script ran.
     Script,
     /// Its script ran in an earlier run, or elsewhere.
@@ -140,9 +140,9 @@ fn some(names: &[String]) -> String {
 pub async fn look(
     plan: &Plan,
     distrusted: &BTreeSet<TaskId>,
-    context: &Context,
-) -> Result<Outlook, RunError> {
-    let outlook = Outlook::new(plan, distrusted, context).await;
+    context: &Services,
+) -> Result<CacheLookup, RunError> {
+    let outlook = CacheLookup::new(plan, distrusted, context).await;
     let is_restricted = context.sandbox.is_some() && outlook.running(plan).next().is_some();
     if is_restricted && let Err(why) = sandbox::support() {
         let why = why.to_string();

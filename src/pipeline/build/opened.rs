@@ -11,12 +11,12 @@ use crate::disk::Stamp;
 use crate::plan::OptionalFile;
 
 /// Files that are watched while a script runs.
-pub struct Watch {
-    files: Vec<Watched>,
+pub struct OpenWatcher {
+    files: Vec<WatchedFile>,
     kernel: Option<kernel::Watches>,
 }
 
-struct Watched {
+struct WatchedFile {
     file: OptionalFile,
     /// As it was before the script ran.
     stamp: Option<Stamp>,
@@ -26,19 +26,19 @@ struct Watched {
 
 /// What a script has opened.
 #[derive(Debug, Default)]
-pub struct Opened {
+pub struct OpenedFiles {
     /// Names of the files, as keys have them.
     pub names: BTreeSet<String>,
     /// A file that was changed meanwhile, so that it is not known what was read.
     pub changed: Option<String>,
 }
 
-impl Watch {
+impl OpenWatcher {
     /// Begins to watch.
     pub fn begin(files: Vec<OptionalFile>) -> Self {
         let files: Vec<_> = files
             .into_iter()
-            .map(|file| Watched {
+            .map(|file| WatchedFile {
                 stamp: Stamp::of(&file.place),
                 inode: inode(&file.place),
                 file,
@@ -52,8 +52,8 @@ impl Watch {
     }
 
     /// What was opened since.
-    pub fn end(self) -> Opened {
-        let mut opened = Opened::default();
+    pub fn end(self) -> OpenedFiles {
+        let mut opened = OpenedFiles::default();
         let told = self.kernel.and_then(kernel::Watches::opened);
         for (index, watched) in self.files.into_iter().enumerate() {
             let was_there = watched.stamp.is_some();
@@ -79,7 +79,7 @@ fn inode(place: &Path) -> Option<u64> {
 }
 
 /// Positions of files by the numbers that the kernel gives them.
-type Numbers = BTreeMap<i32, Vec<usize>>;
+type WatchNumbers = BTreeMap<i32, Vec<usize>>;
 
 #[cfg(target_os = "linux")]
 mod kernel {
@@ -91,19 +91,19 @@ mod kernel {
     use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
     use rustix::io::Errno;
 
-    use super::Numbers;
+    use super::WatchNumbers;
 
     /// Watches of the kernel.
     pub struct Watches {
         inotify: OwnedFd,
-        numbers: Numbers,
+        numbers: WatchNumbers,
     }
 
     impl Watches {
         /// Watches these files, of which some may not be there. `None` where it cannot.
         pub fn new<'a>(files: impl Iterator<Item = &'a Path>) -> Option<Self> {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
-            let mut numbers = Numbers::new();
+            let mut numbers = WatchNumbers::new();
             for (index, file) in files.enumerate() {
                 match add_watch(&inotify, file, WatchFlags::OPEN | WatchFlags::ONESHOT) {
                     Ok(number) => numbers.entry(number).or_default().push(index),
@@ -157,7 +157,7 @@ mod kernel {
 
 #[cfg(test)]
 mod tests {
-    use super::{OptionalFile, Watch};
+    use super::{OpenWatcher, OptionalFile};
 
     #[test]
     fn what_is_opened_is_told_once_and_changes_with_it() {
@@ -171,7 +171,7 @@ mod tests {
             name: format!("//{name}"),
             place: folder.path().join(name),
         });
-        let watch = Watch::begin(files.collect());
+        let watch = OpenWatcher::begin(files.collect());
         for _ in 0..3 {
             std::fs::read(folder.path().join("read")).unwrap();
         }
@@ -187,7 +187,7 @@ mod tests {
             name: format!("//{name}"),
             place: folder.path().join(name),
         });
-        let watch = Watch::begin(files.collect());
+        let watch = OpenWatcher::begin(files.collect());
         std::fs::write(folder.path().join("written"), "other").unwrap();
         let after = watch.end();
         assert!(after.names.contains("//written"));
@@ -197,7 +197,7 @@ mod tests {
             name: format!("//{name}"),
             place: folder.path().join(name),
         });
-        let watch = Watch::begin(files.collect());
+        let watch = OpenWatcher::begin(files.collect());
         std::fs::write(folder.path().join("new"), "new").unwrap();
         std::fs::rename(folder.path().join("new"), folder.path().join("read")).unwrap();
         assert!(watch.end().changed.unwrap().ends_with("read"));

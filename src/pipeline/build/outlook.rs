@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt;
 
-use super::result::Place;
-use crate::cache::{Cache, Entry, Key, OutputDigest, Remote};
+use super::result::TaskFolder;
+use crate::cache::{Cache, CachedResult, Key, OutputDigest, RemoteCache};
 use crate::event::{Miss, Stage};
 use crate::overlay::Composition;
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::plan::{BUILD, BY_NAME, Forecast, Plan, Task, TaskId};
 use crate::store::{StoreId, UnitId};
 
@@ -21,13 +21,13 @@ use crate::store::{StoreId, UnitId};
 const AT_ONCE: usize = 8;
 
 /// Results of the tasks that a task needs, by name.
-pub type Upstream = BTreeMap<String, OutputDigest>;
+pub type UpstreamOutputs = BTreeMap<String, OutputDigest>;
 
 /// What is known of a task's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ResultState {
     /// It is kept.
-    Kept(Entry),
+    Kept(CachedResult),
     /// It lies where it belongs, and is not kept.
     InPlace(OutputDigest),
     /// The script has to run.
@@ -36,7 +36,7 @@ pub enum Found {
     Unknown,
 }
 
-impl Found {
+impl ResultState {
     /// Identity of the result, where it is there.
     pub fn output(&self) -> Option<OutputDigest> {
         match self {
@@ -49,9 +49,9 @@ impl Found {
 
 /// A task with what it is made of.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct TaskKey {
     /// What the tasks before it made.
-    pub upstream: Upstream,
+    pub upstream: UpstreamOutputs,
     /// Its key, without files that count only for a script that opens them.
     pub primary: Key,
     /// Files that the script is known to open.
@@ -60,9 +60,9 @@ pub struct Resolved {
     pub key: Key,
 }
 
-impl Resolved {
+impl TaskKey {
     /// Of a task whose upstream is known.
-    pub fn new(plan: &Plan, id: TaskId, upstream: Upstream, cache: &Cache) -> Self {
+    pub fn new(plan: &Plan, id: TaskId, upstream: UpstreamOutputs, cache: &Cache) -> Self {
         let primary = plan.primary_key(id, &upstream);
         let reads = cache.reads(primary);
         Self {
@@ -74,15 +74,15 @@ impl Resolved {
     }
 
     /// What this machine knows of the result.
-    pub fn here(&self, plan: &Plan, id: TaskId, cache: &Cache, force: bool) -> Found {
+    pub fn here(&self, plan: &Plan, id: TaskId, cache: &Cache, force: bool) -> ResultState {
         if force || plan.task(id).never_kept.is_some() {
-            return Found::Nothing;
+            return ResultState::Nothing;
         }
         if let Some(entry) = cache.peek(self.key) {
-            return Found::Kept(entry);
+            return ResultState::Kept(entry);
         }
-        let output = Place::new(plan, id).holds(self.key, None);
-        output.map_or(Found::Nothing, Found::InPlace)
+        let output = TaskFolder::new(plan, id).holds(self.key, None);
+        output.map_or(ResultState::Nothing, ResultState::InPlace)
     }
 
     /// Asks the remote cache for the result: by the key as it is known here, then by what other
@@ -92,8 +92,8 @@ impl Resolved {
         plan: &Plan,
         id: TaskId,
         cache: &Cache,
-        remote: &Remote,
-    ) -> Option<Entry> {
+        remote: &RemoteCache,
+    ) -> Option<CachedResult> {
         if let Some(entry) = remote.fetch(cache, self.key).await {
             return Some(entry);
         }
@@ -114,23 +114,23 @@ impl Resolved {
 
 /// What a run will have to do.
 #[derive(Debug, Default)]
-pub struct Outlook {
-    found: Vec<Option<Found>>,
-    resolved: Vec<Option<Resolved>>,
+pub struct CacheLookup {
+    found: Vec<Option<ResultState>>,
+    resolved: Vec<Option<TaskKey>>,
     needed: BTreeSet<TaskId>,
 }
 
-impl Outlook {
+impl CacheLookup {
     /// Looks for the results of every task that is asked for, and of those before it. What is
     /// distrusted counts as not there.
-    pub async fn new(plan: &Plan, distrusted: &BTreeSet<TaskId>, context: &Context) -> Self {
+    pub async fn new(plan: &Plan, distrusted: &BTreeSet<TaskId>, context: &Services) -> Self {
         let mut outlook = Self::empty(plan);
         let mut waiting = with_upstream(plan, wanted(plan));
         while let Some(level) = outlook.next_level(plan, &mut waiting) {
             outlook.look(plan, &level, &context.cache, context.force);
             outlook.mark_used(&level, &context.cache);
             for id in level.iter().filter(|id| distrusted.contains(id)) {
-                outlook.found[id.index()] = Some(Found::Nothing);
+                outlook.found[id.index()] = Some(ResultState::Nothing);
             }
             if !context.force {
                 outlook.ask(plan, &level, distrusted, context).await;
@@ -180,13 +180,13 @@ impl Outlook {
             let upstream = self.upstream(plan, *id);
             let found = match upstream {
                 Some(upstream) => {
-                    let resolved = Resolved::new(plan, *id, upstream, cache);
+                    let resolved = TaskKey::new(plan, *id, upstream, cache);
                     let found = resolved.here(plan, *id, cache, force);
                     self.resolved[id.index()] = Some(resolved);
                     found
                 }
-                None if force || plan.task(*id).never_kept.is_some() => Found::Nothing,
-                None => Found::Unknown,
+                None if force || plan.task(*id).never_kept.is_some() => ResultState::Nothing,
+                None => ResultState::Unknown,
             };
             self.found[id.index()] = Some(found);
         }
@@ -197,7 +197,7 @@ impl Outlook {
         let mut used = BTreeSet::new();
         for id in level {
             let (found, resolved) = (&self.found[id.index()], &self.resolved[id.index()]);
-            let (Some(Found::Kept(entry)), Some(resolved)) = (found, resolved) else {
+            let (Some(ResultState::Kept(entry)), Some(resolved)) = (found, resolved) else {
                 continue;
             };
             used.insert(entry.key);
@@ -217,14 +217,14 @@ impl Outlook {
         plan: &Plan,
         level: &[TaskId],
         distrusted: &BTreeSet<TaskId>,
-        context: &Context,
+        context: &Services,
     ) {
         let Some(remote) = &context.remote else {
             return;
         };
         let missing = level.iter().filter(|id| {
             let is_kept = plan.task(**id).never_kept.is_none() && !distrusted.contains(id);
-            is_kept && self.found[id.index()] == Some(Found::Nothing)
+            is_kept && self.found[id.index()] == Some(ResultState::Nothing)
         });
         // A shared result is brought once.
         let mut by_key: BTreeMap<Key, Vec<TaskId>> = BTreeMap::new();
@@ -251,7 +251,7 @@ impl Outlook {
         };
         for (ids, resolved, entry) in brought.into_iter().flatten() {
             for id in ids {
-                self.found[id.index()] = Some(Found::Kept(entry.clone()));
+                self.found[id.index()] = Some(ResultState::Kept(entry.clone()));
                 self.resolved[id.index()] = Some(resolved.clone());
             }
         }
@@ -261,7 +261,7 @@ impl Outlook {
     }
 
     /// What the tasks before this one made, if all of it is known.
-    fn upstream(&self, plan: &Plan, id: TaskId) -> Option<Upstream> {
+    fn upstream(&self, plan: &Plan, id: TaskId) -> Option<UpstreamOutputs> {
         let needs = plan.task(id).upstream.iter();
         let output = |need: &TaskId| {
             let output = self.found[need.index()].as_ref()?.output()?;
@@ -276,7 +276,8 @@ impl Outlook {
         let reads_files = |id: &TaskId| {
             // An image takes files of the packages that its app depends on.
             let found = &self.found[id.index()];
-            matches!(found, Some(Found::Nothing | Found::Unknown)) || plan.until > Stage::Build
+            matches!(found, Some(ResultState::Nothing | ResultState::Unknown))
+                || plan.until > Stage::Build
         };
         let readers = wanted.iter().filter(|id| reads_files(id));
         let read = readers.flat_map(|id| plan.task(*id).needs.iter().copied());
@@ -291,7 +292,7 @@ impl Outlook {
     }
 
     /// What is known of a task; nothing of one that is not needed.
-    pub fn found(&self, id: TaskId) -> Option<&Found> {
+    pub fn found(&self, id: TaskId) -> Option<&ResultState> {
         let found = self.found.get(id.index())?.as_ref();
         found.filter(|_| self.needed.contains(&id))
     }
@@ -302,7 +303,7 @@ impl Outlook {
     }
 
     /// What a task is made of, as far as it is known.
-    pub fn resolved(&self, id: TaskId) -> Option<&Resolved> {
+    pub fn resolved(&self, id: TaskId) -> Option<&TaskKey> {
         self.resolved.get(id.index())?.as_ref()
     }
 
@@ -310,7 +311,7 @@ impl Outlook {
     pub fn running<'a>(&self, plan: &'a Plan) -> impl Iterator<Item = &'a Task> {
         let running = self.needed.iter().filter(|id| {
             let found = &self.found[id.index()];
-            matches!(found, Some(Found::Nothing | Found::Unknown))
+            matches!(found, Some(ResultState::Nothing | ResultState::Unknown))
         });
         running.map(|id| plan.task(*id))
     }
@@ -320,7 +321,7 @@ impl Outlook {
     pub fn places(&self, plan: &Plan, id: TaskId) -> bool {
         match self.found(id) {
             None => false,
-            Some(Found::Kept(entry)) => plan.task(id).script == BUILD || entry.files > 0,
+            Some(ResultState::Kept(entry)) => plan.task(id).script == BUILD || entry.files > 0,
             Some(_) => true,
         }
     }
@@ -381,19 +382,19 @@ fn wanted(plan: &Plan) -> BTreeSet<TaskId> {
 
 /// What would become of each task of the plan, as far as this machine knows.
 pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
-    let outlook = Outlook::local(plan, cache, force);
+    let outlook = CacheLookup::local(plan, cache, force);
     let mut makers = BTreeMap::new();
     let one = |id: TaskId| {
         let task = plan.task(id);
         match outlook.found(id) {
             None => Forecast::Unneeded,
-            Some(Found::Unknown) => {
+            Some(ResultState::Unknown) => {
                 let needs = task.needs.iter();
                 let unknown = needs.filter(|need| outlook.output(**need).is_none());
                 let on = unknown.map(|need| plan.task(*need).name()).collect();
                 Forecast::Runs(Miss::Depends { on })
             }
-            Some(Found::Nothing) => {
+            Some(ResultState::Nothing) => {
                 let shared = outlook
                     .resolved(id)
                     .filter(|_| task.shared && task.never_kept.is_none());
@@ -415,7 +416,7 @@ pub fn forecast(plan: &Plan, cache: &Cache, force: bool) -> Vec<Forecast> {
 pub fn miss(
     plan: &Plan,
     id: TaskId,
-    resolved: Option<&Resolved>,
+    resolved: Option<&TaskKey>,
     cache: &Cache,
     force: bool,
 ) -> Miss {

@@ -9,19 +9,19 @@ use std::ops::Bound;
 use crate::plan::{Plan, TaskId};
 
 /// Tasks that are ready, those first that hold up most.
-type Ready = BTreeSet<(Reverse<u64>, TaskId)>;
+type ReadyTasks = BTreeSet<(Reverse<u64>, TaskId)>;
 
 /// What is done for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum TaskAction {
     /// Its result is put in place, or asked for.
-    Taking,
+    Take,
     /// Its script runs.
-    Script,
+    Run,
 }
 
 /// Tasks that wait.
-pub struct Queue {
+pub struct TaskQueue {
     /// How many tasks before it have not ended.
     open: BTreeMap<TaskId, usize>,
     /// Tasks that wait for one.
@@ -29,24 +29,24 @@ pub struct Queue {
     /// How long the way from a task to the end is.
     ways: Vec<u64>,
     /// Tasks that have become ready, and of which it is not known yet how they begin.
-    new: Ready,
-    to_take: Ready,
-    to_run: Ready,
+    new: ReadyTasks,
+    to_take: ReadyTasks,
+    to_run: ReadyTasks,
     /// Tasks that will not begin, because of others, and whether it was told.
     lost: BTreeMap<TaskId, String>,
     waiting: BTreeSet<TaskId>,
 }
 
-impl Queue {
+impl TaskQueue {
     /// Of these tasks; others count as ended.
     pub fn new(plan: &Plan, needed: &BTreeSet<TaskId>, ways: &[u64]) -> Self {
         let mut queue = Self {
             open: BTreeMap::new(),
             behind: BTreeMap::new(),
             ways: ways.to_vec(),
-            new: Ready::new(),
-            to_take: Ready::new(),
-            to_run: Ready::new(),
+            new: ReadyTasks::new(),
+            to_take: ReadyTasks::new(),
+            to_run: ReadyTasks::new(),
             lost: BTreeMap::new(),
             waiting: needed.clone(),
         };
@@ -73,10 +73,10 @@ impl Queue {
         (Reverse(self.ways[id.index()]), id)
     }
 
-    fn ready(&mut self, work: Work) -> &mut Ready {
+    fn ready(&mut self, work: TaskAction) -> &mut ReadyTasks {
         match work {
-            Work::Taking => &mut self.to_take,
-            Work::Script => &mut self.to_run,
+            TaskAction::Take => &mut self.to_take,
+            TaskAction::Run => &mut self.to_run,
         }
     }
 
@@ -87,7 +87,7 @@ impl Queue {
     }
 
     /// Sorts a task that is ready in by what is to be done for it.
-    pub fn sort_in(&mut self, id: TaskId, work: Work) {
+    pub fn sort_in(&mut self, id: TaskId, work: TaskAction) {
         let place = self.place(id);
         self.to_take.remove(&place);
         self.to_run.remove(&place);
@@ -96,7 +96,7 @@ impl Queue {
 
     /// The next task after this one for which that can be done, or the first; those that hold up
     /// most come first.
-    pub fn next(&mut self, work: Work, after: Option<TaskId>) -> Option<TaskId> {
+    pub fn next(&mut self, work: TaskAction, after: Option<TaskId>) -> Option<TaskId> {
         let after = after.map_or(Bound::Unbounded, |id| Bound::Excluded(self.place(id)));
         let mut rest = self.ready(work).range((after, Bound::Unbounded));
         rest.next().map(|(_, id)| *id)

@@ -17,7 +17,7 @@ use walkdir::{DirEntry, WalkDir};
 use super::super::compose::remove;
 use super::super::failure::Io;
 use super::super::stored;
-use crate::cache::{self, Cache, Entry, Key, OutputDigest};
+use crate::cache::{self, Cache, CachedResult, Key, OutputDigest};
 use crate::disk::Stamp;
 use crate::overlay::{self, Composition, ContentId};
 use crate::plan::{BUILD, Plan, Subject, TaskId};
@@ -43,7 +43,7 @@ const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"]
 
 /// What is remembered of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct ResultRecord {
     /// The key of the result; none while it is made or put in place, and when it is not known
     /// what it was made of.
     pub key: Option<Key>,
@@ -56,7 +56,7 @@ pub(super) struct Record {
     pub files: BTreeMap<String, Stamp>,
 }
 
-impl Record {
+impl ResultRecord {
     /// Files whose result is not known, or not whole.
     pub fn unknown(files: BTreeMap<String, Stamp>) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl Record {
 }
 
 /// A folder in which a task works, or whose result it reads.
-pub struct Place<'a> {
+pub struct TaskFolder<'a> {
     pub(super) project: &'a Path,
     /// The script that works here.
     pub(super) script: &'a str,
@@ -79,7 +79,7 @@ pub struct Place<'a> {
     /// Everything that the task printed.
     pub log: PathBuf,
     /// Paths in the folder that are its sources.
-    pub(super) sources: Sources,
+    pub(super) sources: TaskSources,
     /// What is composed there; none for a package.
     pub(super) composition: Option<Arc<Composition>>,
     /// Where the records of all scripts are.
@@ -89,14 +89,14 @@ pub struct Place<'a> {
 }
 
 /// Paths in a task's folder that are its sources.
-pub(super) enum Sources {
+pub(super) enum TaskSources {
     /// Those of a composed app.
     Composed(Arc<Composition>),
     /// A package's own.
     OfPackage(BTreeSet<Arc<str>>),
 }
 
-impl Sources {
+impl TaskSources {
     pub fn contains(&self, path: &str) -> bool {
         match self {
             Self::Composed(composition) => composition.entries.contains_key(path),
@@ -132,13 +132,13 @@ pub fn neutral_name(app: &AppName) -> String {
 
 /// What is in a folder, as it was left.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub struct FolderSnapshot {
     files: BTreeMap<String, Stamp>,
     /// Names that are not valid UTF-8.
     invalid: Vec<PathBuf>,
 }
 
-impl Snapshot {
+impl FolderSnapshot {
     /// A path that is not the same in both; folders count by what is in them.
     pub fn differs<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
         let not_in = |one: &'a Self, other: &'a Self| {
@@ -155,14 +155,14 @@ impl Snapshot {
 }
 
 /// What a script wrote.
-pub enum Wrote {
+pub enum ScriptOutputs {
     /// These files, and nothing else decides what is in them but what the task sees.
     These(BTreeMap<String, Stamp>),
     /// Something else may have decided too.
     Unsure(String),
 }
 
-impl<'a> Place<'a> {
+impl<'a> TaskFolder<'a> {
     /// Where the result of a task belongs.
     pub fn new(plan: &'a Plan, id: TaskId) -> Self {
         let task = plan.task(id);
@@ -171,8 +171,8 @@ impl<'a> Place<'a> {
             Subject::Package(name) => format!("packages/{}", name.replace('/', "+")),
         };
         let sources = match plan.composition_of(id) {
-            Some(composition) => Sources::Composed(Arc::clone(composition)),
-            None => Sources::OfPackage(plan.package_files(id).map(Arc::from).collect()),
+            Some(composition) => TaskSources::Composed(Arc::clone(composition)),
+            None => TaskSources::OfPackage(plan.package_files(id).map(Arc::from).collect()),
         };
         Self::at(plan, &task.script, &task.folder, &name, sources)
     }
@@ -218,11 +218,11 @@ impl<'a> Place<'a> {
             let path = plan.project.join(folder).join("package.json");
             Io::at("rename the package in", &path)(std::io::Error::other(reason))
         })?;
-        let sources = Sources::Composed(Arc::new(renamed));
+        let sources = TaskSources::Composed(Arc::new(renamed));
         Ok(Self::at(plan, script, folder, name, sources))
     }
 
-    fn at(plan: &'a Plan, script: &'a str, folder: &str, name: &str, sources: Sources) -> Self {
+    fn at(plan: &'a Plan, script: &'a str, folder: &str, name: &str, sources: TaskSources) -> Self {
         let own = plan.project.join(".alokai");
         let file = |folder: &str, end: &str| {
             let folder = own.join(folder).join(script);
@@ -237,14 +237,14 @@ impl<'a> Place<'a> {
             records: own.join(RESULTS),
             record_name: format!("{name}.json"),
             composition: match &sources {
-                Sources::Composed(composition) => Some(Arc::clone(composition)),
-                Sources::OfPackage(_) => None,
+                TaskSources::Composed(composition) => Some(Arc::clone(composition)),
+                TaskSources::OfPackage(_) => None,
             },
             sources,
         }
     }
 
-    pub(super) fn read(&self) -> Option<Record> {
+    pub(super) fn read(&self) -> Option<ResultRecord> {
         stored::read(&self.record).ok().flatten()
     }
 
@@ -254,13 +254,13 @@ impl<'a> Place<'a> {
         Some(record.files.into_keys().collect())
     }
 
-    pub(super) fn write(&self, record: &Record) -> Result<(), Io> {
+    pub(super) fn write(&self, record: &ResultRecord) -> Result<(), Io> {
         stored::write(&self.record, record)
     }
 
     /// Identity of the result that lies here, if it has this key, is as it was left, and nothing
     /// lies beside it; the kept one, where one is.
-    pub fn holds(&self, key: Key, kept: Option<&Entry>) -> Option<OutputDigest> {
+    pub fn holds(&self, key: Key, kept: Option<&CachedResult>) -> Option<OutputDigest> {
         let record = self.read().filter(|record| record.key == Some(key))?;
         let is_same = match (kept, &record.blob) {
             (Some(kept), Some(blob)) => kept.digest() == blob,
@@ -279,14 +279,14 @@ impl<'a> Place<'a> {
     pub fn extra(&self) -> Option<String> {
         let record = self
             .read()
-            .unwrap_or_else(|| Record::unknown(BTreeMap::new()));
+            .unwrap_or_else(|| ResultRecord::unknown(BTreeMap::new()));
         let extra = self.beside_result(&record).ok()??;
         Some(self.folder.join(extra).display().to_string())
     }
 
-    /// The first path here that neither is a source nor in the record. Sources are compose's to
+    /// The first path here that is neither a source nor in the record. Sources are compose's to
     /// look at, so nothing is asked of a file but its name. Folders of a package are its people's.
-    fn beside_result(&self, record: &Record) -> Result<Option<String>, Io> {
+    fn beside_result(&self, record: &ResultRecord) -> Result<Option<String>, Io> {
         let start = self.folder.as_os_str().len() + 1;
         let mut first: Option<String> = None;
         for entry in self.walk() {
@@ -310,7 +310,7 @@ impl<'a> Place<'a> {
     }
 
     /// Whether something that belongs here lies below the folder.
-    fn has_below(&self, folder: &str, record: &Record) -> bool {
+    fn has_below(&self, folder: &str, record: &ResultRecord) -> bool {
         let start = format!("{folder}/");
         let mut made = record.files.range(start.clone()..);
         made.next()
@@ -352,8 +352,8 @@ impl<'a> Place<'a> {
     }
 
     /// What is in the folder now, but for what belongs to no result.
-    pub fn snapshot(&self) -> Result<Snapshot, Io> {
-        let mut snapshot = Snapshot::default();
+    pub fn snapshot(&self) -> Result<FolderSnapshot, Io> {
+        let mut snapshot = FolderSnapshot::default();
         let start = self.folder.as_os_str().len() + 1;
         for entry in self.walk() {
             let entry = entry?;
@@ -376,11 +376,14 @@ impl<'a> Place<'a> {
 
     /// What the script wrote: everything that is new or other than before. Of folders only those
     /// that are new and have nothing in them. A package's own sources are no output.
-    pub fn wrote(&self, before: &Snapshot) -> Result<Wrote, Io> {
-        let Snapshot { files, invalid } = self.snapshot()?;
+    pub fn wrote(&self, before: &FolderSnapshot) -> Result<ScriptOutputs, Io> {
+        let FolderSnapshot { files, invalid } = self.snapshot()?;
         let unsure = |path: &Path, what: &str| {
             let path = path.to_string_lossy();
-            Ok(Wrote::Unsure(format!("`{}` {what}", path.escape_debug())))
+            Ok(ScriptOutputs::Unsure(format!(
+                "`{}` {what}",
+                path.escape_debug()
+            )))
         };
         if let Some(path) = invalid.first() {
             return unsure(path, "has a name that is not valid UTF-8");
@@ -421,7 +424,7 @@ impl<'a> Place<'a> {
                 return unsure(&self.folder.join(path), what);
             }
         }
-        Ok(Wrote::These(outputs))
+        Ok(ScriptOutputs::These(outputs))
     }
 
     /// Whether a link leads to what belongs to no result, such as a tool's cache.
@@ -441,9 +444,9 @@ impl<'a> Place<'a> {
         files: BTreeMap<String, Stamp>,
         key: Key,
         output: OutputDigest,
-        kept: Option<&Entry>,
+        kept: Option<&CachedResult>,
     ) -> Result<(), Io> {
-        self.write(&Record {
+        self.write(&ResultRecord {
             key: Some(key),
             output: Some(output),
             blob: kept.map(|entry| entry.digest().to_owned()),
@@ -453,7 +456,7 @@ impl<'a> Place<'a> {
 
     /// Puts a result here in the place of the one before. All of it is unpacked and checked
     /// before anything moves.
-    pub fn restore(&self, cache: &Cache, entry: &Entry) -> Result<(), RestoreError> {
+    pub fn restore(&self, cache: &Cache, entry: &CachedResult) -> Result<(), RestoreError> {
         let staged = temporary(self.project)?;
         let paths = cache.unpack(entry, staged.path())?;
         // What people have put into a package is theirs.
@@ -465,7 +468,7 @@ impl<'a> Place<'a> {
             let aside = self.clear()?;
             // Whoever finds this cut short knows what may lie around.
             let under_way = paths.iter().map(|path| (path.clone(), Stamp::default()));
-            self.write(&Record::unknown(under_way.collect()))?;
+            self.write(&ResultRecord::unknown(under_way.collect()))?;
             std::fs::create_dir_all(&self.folder)
                 .map_err(Io::at("make the folder", &self.folder))?;
             if files.is_dir() {

@@ -5,37 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::failure::Io;
-use super::super::process::{self, Script, Trouble};
-use super::clear::Aside;
-use super::memory::Memory;
-use super::opened::{Opened, Watch};
-use super::outlook::{Resolved, miss};
-use super::result::{self, Place, Snapshot, Wrote};
-use super::stage::Ended;
+use super::super::process::{self, ProcessError, ScriptCommand};
+use super::clear::StashedFiles;
+use super::memory::ProcessMemory;
+use super::opened::{OpenWatcher, OpenedFiles};
+use super::outlook::{TaskKey, miss};
+use super::result::{self, FolderSnapshot, ScriptOutputs, TaskFolder};
+use super::stage::TaskEnd;
 use super::surroundings;
-use super::{Error, Origin, event_unit};
-use crate::cache::{self, Entry, Figures, Finished, OutputDigest};
+use super::{Error, ResultOrigin, event_unit};
+use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
 use crate::event::{Event, Span, Unit};
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::pipeline::failure::StageError;
-use crate::pipeline::sandbox::{self, Sandbox, Undeclared, Upstream};
+use crate::pipeline::sandbox::{self, Sandbox, Undeclared, UpstreamResult};
 use crate::plan::{Plan, Task, TaskId};
 
 /// A script that has ended well.
-pub struct Ran {
+pub struct ScriptRun {
     /// How long it took.
     pub elapsed: Duration,
     /// What it took.
-    pub figures: Figures,
+    pub figures: TaskFigures,
     /// What became of its result.
-    pub kept: Kept,
+    pub kept: KeptResult,
 }
 
 /// What became of a result.
 #[derive(Default)]
-pub struct Kept {
+pub struct KeptResult {
     /// Where it is kept.
-    pub entry: Option<Entry>,
+    pub entry: Option<CachedResult>,
     /// Its identity, if it is known what it was made of.
     pub output: Option<OutputDigest>,
 }
@@ -45,22 +45,22 @@ pub struct Kept {
 pub fn take(
     plan: &Plan,
     id: TaskId,
-    resolved: &Resolved,
-    entry: Option<&Entry>,
-    context: &Context,
-) -> Result<Ended, StageError> {
+    resolved: &TaskKey,
+    entry: Option<&CachedResult>,
+    context: &Services,
+) -> Result<TaskEnd, StageError> {
     let task = plan.task(id);
-    let place = Place::new(plan, id);
+    let place = TaskFolder::new(plan, id);
     let unit = event_unit(task);
     let span = context.events.span(&unit);
-    let mut origin = Origin::Cache;
+    let mut origin = ResultOrigin::Cache;
     let held = place.holds(resolved.key, entry);
     if held.is_none() {
         let Some(entry) = entry else {
-            return Ok(Ended::NotThere);
+            return Ok(TaskEnd::NotThere);
         };
         if entry.maker != task.subject.to_string() {
-            origin = Origin::Reused(entry.maker.clone());
+            origin = ResultOrigin::Reused(entry.maker.clone());
         }
         if let Err(error) = place.restore(&context.cache, entry) {
             return not_taken(error, &place, &unit, span, context);
@@ -80,11 +80,11 @@ pub fn take(
         None => entry.map(|entry| entry.output).or(held),
     };
     let note = match &origin {
-        Origin::Reused(maker) => format!("reused from {maker}"),
+        ResultOrigin::Reused(maker) => format!("reused from {maker}"),
         _ => "hit".into(),
     };
     let elapsed = span.end(Ok(Some(note)));
-    Ok(Ended::Taken {
+    Ok(TaskEnd::Taken {
         elapsed,
         origin,
         output,
@@ -94,11 +94,11 @@ pub fn take(
 /// Says why a result could not be put in place.
 fn not_taken(
     error: result::RestoreError,
-    place: &Place,
+    place: &TaskFolder,
     unit: &Unit,
     span: Span,
-    context: &Context,
-) -> Result<Ended, StageError> {
+    context: &Services,
+) -> Result<TaskEnd, StageError> {
     match error {
         result::RestoreError::Io(error) => {
             span.end(Err(error.to_string()));
@@ -117,11 +117,11 @@ fn not_taken(
                 .notice(format!("{unit}: {error}; its script runs"));
         }
     }
-    Ok(Ended::NotThere)
+    Ok(TaskEnd::NotThere)
 }
 
 /// Prints again what the script printed. It waits for a slow reader, as the script did.
-fn replay(place: &Place, unit: &Unit, context: &Context) {
+fn replay(place: &TaskFolder, unit: &Unit, context: &Services) {
     if !context.replays {
         return;
     }
@@ -141,31 +141,36 @@ fn replay(place: &Place, unit: &Unit, context: &Context) {
 }
 
 /// Remembers what the task sees, so that the next miss can be explained.
-fn remember(plan: &Plan, id: TaskId, resolved: &Resolved, context: &Context) {
+fn remember(plan: &Plan, id: TaskId, resolved: &TaskKey, context: &Services) {
     let inputs = plan.explained_inputs(id, &resolved.upstream, &resolved.reads);
     // Without it a miss is explained by less.
     let _ = context.cache.remember(&plan.task(id).name(), &inputs);
 }
 
 /// What a script begins with.
-struct Begun {
-    before: Snapshot,
-    aside: Option<Aside>,
-    around: surroundings::Before,
-    watch: Watch,
+struct ScriptStart {
+    before: FolderSnapshot,
+    aside: Option<StashedFiles>,
+    around: surroundings::SurroundingsBefore,
+    watch: OpenWatcher,
 }
 
 /// Makes everything ready that the script sees.
-fn begin(plan: &Plan, id: TaskId, place: &Place, context: &Context) -> Result<Begun, StageError> {
+fn begin(
+    plan: &Plan,
+    id: TaskId,
+    place: &TaskFolder,
+    context: &Services,
+) -> Result<ScriptStart, StageError> {
     let aside = place.clear()?;
     if plan.task(id).shared {
         surroundings::prepare(plan, id, place, &context.cache)?;
     }
-    Ok(Begun {
+    Ok(ScriptStart {
         before: place.snapshot()?,
         aside,
-        around: surroundings::Before::new(plan, id)?,
-        watch: Watch::begin(plan.optional_files(id, &place.folder)),
+        around: surroundings::SurroundingsBefore::new(plan, id)?,
+        watch: OpenWatcher::begin(plan.optional_files(id, &place.folder)),
     })
 }
 
@@ -174,10 +179,10 @@ fn begin(plan: &Plan, id: TaskId, place: &Place, context: &Context) -> Result<Be
 pub async fn run(
     plan: &Arc<Plan>,
     id: TaskId,
-    resolved: Option<Resolved>,
-    memory: &Memory,
-    context: &Arc<Context>,
-) -> Result<Ran, StageError> {
+    resolved: Option<TaskKey>,
+    memory: &ProcessMemory,
+    context: &Arc<Services>,
+) -> Result<ScriptRun, StageError> {
     let task = plan.task(id);
     let unit = event_unit(task);
     context.events.send(Event::Missed {
@@ -186,7 +191,7 @@ pub async fn run(
     });
     let span = context.events.begin(&unit);
     let working = context.events.working();
-    let ready = Place::of_script(plan, id)
+    let ready = TaskFolder::of_script(plan, id)
         .map_err(StageError::from)
         .and_then(|place| {
             let begun = begin(plan, id, &place, context)?;
@@ -201,7 +206,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    let script = Script {
+    let script = ScriptCommand {
         unit: &unit,
         command: &task.command,
         folder: &place.folder,
@@ -220,13 +225,13 @@ pub async fn run(
         place.put_back(begun.aside)?;
         return Err(error);
     }
-    let figures = Figures {
+    let figures = TaskFigures {
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         peak_bytes: memory.peak(),
     };
     let keeping = {
         let (plan, context) = (Arc::clone(plan), Arc::clone(context));
-        let done = Done {
+        let done = FinishedScript {
             begun,
             resolved,
             elapsed,
@@ -241,7 +246,7 @@ pub async fn run(
         Ok(kept) => kept?,
         Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
     };
-    Ok(Ran {
+    Ok(ScriptRun {
         elapsed,
         figures,
         kept,
@@ -252,8 +257,8 @@ pub async fn run(
 fn restrict(
     plan: &Plan,
     id: TaskId,
-    place: &Place,
-    context: &Context,
+    place: &TaskFolder,
+    context: &Services,
 ) -> Result<Option<Sandbox>, Io> {
     let Some(launcher) = &context.sandbox else {
         return Ok(None);
@@ -262,7 +267,7 @@ fn restrict(
     for need in &plan.task(id).upstream {
         let place = surroundings::read_by(plan, id, *need)?;
         let sources = place.sources.iter().map(ToString::to_string);
-        upstream.push(Upstream {
+        upstream.push(UpstreamResult {
             made: place
                 .files()
                 .map(|made| made.into_iter().chain(sources).collect()),
@@ -274,25 +279,30 @@ fn restrict(
 }
 
 /// A script that has ended well, and what it began with.
-struct Done {
-    begun: Begun,
-    resolved: Option<Resolved>,
+struct FinishedScript {
+    begun: ScriptStart,
+    resolved: Option<TaskKey>,
     elapsed: Duration,
-    figures: Figures,
+    figures: TaskFigures,
 }
 
 /// Keeps a result, and puts it where it belongs if its script ran elsewhere.
-fn settle(plan: &Plan, id: TaskId, done: Done, context: &Context) -> Result<Kept, StageError> {
+fn settle(
+    plan: &Plan,
+    id: TaskId,
+    done: FinishedScript,
+    context: &Services,
+) -> Result<KeptResult, StageError> {
     let task = plan.task(id);
-    let place = Place::of_script(plan, id)?;
+    let place = TaskFolder::of_script(plan, id)?;
     let kept = match keep(plan, id, &place, done, context) {
         Ok(kept) => kept,
-        Err(NotKept(reason)) => {
+        Err(NotCached(reason)) => {
             let unit = event_unit(task);
             context
                 .events
                 .notice(format!("{unit}: not cached: {reason}"));
-            Kept::default()
+            KeptResult::default()
         }
     };
     for need in surroundings::mend(plan, id, &context.cache)? {
@@ -303,7 +313,7 @@ fn settle(plan: &Plan, id: TaskId, done: Done, context: &Context) -> Result<Kept
         ));
     }
     if task.shared {
-        let own = Place::new(plan, id);
+        let own = TaskFolder::new(plan, id);
         match &kept.entry {
             Some(entry) => own.restore(&context.cache, entry).map_err(moving)?,
             None => own.copy_from(&place)?,
@@ -327,9 +337,9 @@ fn moving(error: result::RestoreError) -> StageError {
 }
 
 /// Why a result is not kept: something else than its key may have decided what is in it.
-struct NotKept(String);
+struct NotCached(String);
 
-impl From<Io> for NotKept {
+impl From<Io> for NotCached {
     fn from(error: Io) -> Self {
         Self(format!("{error}: {}", error.source))
     }
@@ -339,24 +349,24 @@ impl From<Io> for NotKept {
 fn keep(
     plan: &Plan,
     id: TaskId,
-    place: &Place,
-    done: Done,
-    context: &Context,
-) -> Result<Kept, NotKept> {
+    place: &TaskFolder,
+    done: FinishedScript,
+    context: &Services,
+) -> Result<KeptResult, NotCached> {
     let task = plan.task(id);
     let wrote = place.wrote(&done.begun.before);
     let opened = done.begun.watch.end();
     // Whatever becomes of the result, what a build has left comes back.
     place.put_back(done.begun.aside)?;
     let outputs = match wrote? {
-        Wrote::These(outputs) => outputs,
-        Wrote::Unsure(reason) => return Err(NotKept(reason)),
+        ScriptOutputs::These(outputs) => outputs,
+        ScriptOutputs::Unsure(reason) => return Err(NotCached(reason)),
     };
     if task.never_kept.is_some() {
-        return Ok(Kept::default());
+        return Ok(KeptResult::default());
     }
     if let Some(changed) = changed(plan, id, &opened, done.begun.around)? {
-        return Err(NotKept(changed));
+        return Err(NotCached(changed));
     }
     let Some(mut resolved) = done.resolved else {
         let needs: Vec<_> = task
@@ -364,7 +374,7 @@ fn keep(
             .iter()
             .map(|need| plan.task(*need).name())
             .collect();
-        return Err(NotKept(format!(
+        return Err(NotCached(format!(
             "it depends on a result that is not cached ({})",
             needs.join(", ")
         )));
@@ -376,7 +386,7 @@ fn keep(
         resolved.key = plan.key(id, resolved.primary, &resolved.reads);
     }
     let paths: BTreeSet<String> = outputs.keys().cloned().collect();
-    let finished = Finished {
+    let finished = FinishedTask {
         folder: &place.folder,
         paths: &paths,
         log: &place.log,
@@ -402,7 +412,7 @@ fn keep(
         place.remember(outputs, resolved.key, output, entry.as_ref())?;
         remember(plan, id, &resolved, context);
     }
-    Ok(Kept { entry, output })
+    Ok(KeptResult { entry, output })
 }
 
 /// Leaves out the `package.json` of a base app or a package of which nothing else was opened: npm
@@ -427,8 +437,8 @@ fn without_manifests(mut names: BTreeSet<String>, workspaces: &[String]) -> BTre
 fn changed(
     plan: &Plan,
     id: TaskId,
-    opened: &Opened,
-    around: surroundings::Before,
+    opened: &OpenedFiles,
+    around: surroundings::SurroundingsBefore,
 ) -> Result<Option<String>, Io> {
     let told = |path: &str| format!("`{}` was changed while the script ran", path.escape_debug());
     if let Some(path) = plan.changed_input(id) {
@@ -446,22 +456,22 @@ fn changed(
 /// What the way a script ended means.
 fn judge(
     task: &Task,
-    place: &Place,
-    ended: Result<process::Ended, Trouble>,
-    memory: &Memory,
-    context: &Context,
+    place: &TaskFolder,
+    ended: Result<process::ScriptEnd, ProcessError>,
+    memory: &ProcessMemory,
+    context: &Services,
 ) -> Result<(), StageError> {
     let command = || task.command.join(" ");
     let folder = place.folder.clone();
     match ended {
-        Ok(process::Ended { status, denied, .. }) if status.success() => {
+        Ok(process::ScriptEnd { status, denied, .. }) if status.success() => {
             for notice in sandbox::notices(place.project, &place.folder, &denied) {
                 let unit = event_unit(task);
                 context.events.notice(format!("{unit}: {notice}"));
             }
             Ok(())
         }
-        Ok(process::Ended {
+        Ok(process::ScriptEnd {
             status,
             tail,
             denied,
@@ -478,7 +488,7 @@ fn judge(
             };
             Err(Error::Undeclared(Box::new(undeclared)).into())
         }
-        Ok(process::Ended { status, tail, .. }) => {
+        Ok(process::ScriptEnd { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
             let advice = advice.or_else(|| context.sandbox.as_ref().map(|_| UNNAMED));
             Err(StageError::from(Error::Script {
@@ -490,16 +500,16 @@ fn judge(
                 log: place.log.clone(),
             }))
         }
-        Err(Trouble::Start(source)) => Err(Error::Start {
+        Err(ProcessError::Start(source)) => Err(Error::Start {
             command: command(),
             program: task.command.first().cloned().unwrap_or_default(),
             folder,
             source,
         }
         .into()),
-        Err(Trouble::Log(error)) => Err(error.into()),
-        Err(Trouble::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
-        Err(Trouble::Interrupted) => Err(Error::Interrupted.into()),
+        Err(ProcessError::Log(error)) => Err(error.into()),
+        Err(ProcessError::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
+        Err(ProcessError::Interrupted) => Err(Error::Interrupted.into()),
     }
 }
 

@@ -4,31 +4,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::outlook::Upstream;
-use crate::cache::{Entry, Key, OutputDigest};
+use super::outlook::UpstreamOutputs;
+use crate::cache::{CachedResult, Key, OutputDigest};
 use crate::plan::{BUILD, Plan, TaskId};
 
 /// Results that were made in this run, by app, by what they are made of, and by content.
 #[derive(Default)]
-pub struct Sharing {
-    made: BTreeMap<(String, Key, OutputDigest), Made>,
+pub struct SharingHints {
+    made: BTreeMap<(String, Key, OutputDigest), EqualResults>,
 }
 
 #[derive(Default)]
-struct Made {
+struct EqualResults {
     stores: BTreeSet<String>,
     longest: Duration,
     all: Duration,
 }
 
-impl Sharing {
+impl SharingHints {
     /// A script has made this result.
     pub fn made(
         &mut self,
         plan: &Plan,
         id: TaskId,
-        upstream: &Upstream,
-        entry: &Entry,
+        upstream: &UpstreamOutputs,
+        entry: &CachedResult,
         elapsed: Duration,
     ) {
         let task = plan.task(id);

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::memory::{Room, ways};
-use super::outlook::{Found, Outlook, Resolved, Upstream};
-use super::queue::{Queue, Work};
-use super::script::{self, Ran};
-use super::sharing::Sharing;
-use super::{Built, Origin, event_unit};
-use crate::cache::{Entry, Figures, Key, OutputDigest, Remote};
+use super::memory::{MemoryAdmission, ways};
+use super::outlook::{CacheLookup, ResultState, TaskKey, UpstreamOutputs};
+use super::queue::{TaskAction, TaskQueue};
+use super::script::{self, ScriptRun};
+use super::sharing::SharingHints;
+use super::{Built, ResultOrigin, event_unit};
+use crate::cache::{CachedResult, Key, OutputDigest, RemoteCache, TaskFigures};
 use crate::pipeline::compose::Workdir;
-use crate::pipeline::context::Context;
-use crate::pipeline::failure::{Failure, Settled, StageError};
+use crate::pipeline::context::Services;
+use crate::pipeline::failure::{Failure, StageError, StageResult};
 use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
 use crate::store::UnitId;
 
@@ -26,22 +26,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const UNPACKING: usize = 4;
 
 /// What became of a task.
-pub enum Ended {
+pub enum TaskEnd {
     /// Its result is in place.
     Taken {
         /// How long that took.
         elapsed: Duration,
         /// Where it comes from.
-        origin: Origin,
+        origin: ResultOrigin,
         /// Its identity; none where it is not sure that nothing else lies there.
         output: Option<OutputDigest>,
     },
     /// What was found does not hold.
     NotThere,
     /// The remote cache was asked for it.
-    Asked(Box<Resolved>, Option<Entry>),
+    Asked(Box<TaskKey>, Option<CachedResult>),
     /// Its script has run.
-    Ran(Ran),
+    Ran(ScriptRun),
 }
 
 /// Runs every task. Where a kept result was damaged and what its script needs is not there, it
@@ -50,11 +50,11 @@ pub enum Ended {
 /// and what runs may end.
 pub async fn run(
     plan: &Arc<Plan>,
-    outlook: &Outlook,
+    outlook: &CacheLookup,
     workdirs: Vec<Workdir>,
-    context: &Arc<Context>,
-) -> Result<Settled<Built>, BTreeSet<TaskId>> {
-    let mut stage = Building::new(plan, outlook, &workdirs, context);
+    context: &Arc<Services>,
+) -> Result<StageResult<Built>, BTreeSet<TaskId>> {
+    let mut stage = BuildStage::new(plan, outlook, &workdirs, context);
     loop {
         stage.begin();
         // Only memory keeps a task waiting that could begin; it may become free at any time.
@@ -75,30 +75,30 @@ pub async fn run(
 }
 
 /// The stage while it works.
-struct Building<'a> {
+struct BuildStage<'a> {
     plan: &'a Arc<Plan>,
-    outlook: &'a Outlook,
-    context: &'a Arc<Context>,
-    queue: Queue,
-    at_work: BTreeMap<TaskId, Work>,
+    outlook: &'a CacheLookup,
+    context: &'a Arc<Services>,
+    queue: TaskQueue,
+    at_work: BTreeMap<TaskId, TaskAction>,
     /// How many results are put in place or asked for now.
     taking: usize,
     /// Identities of results that are there; none of one that is not sure.
     outputs: BTreeMap<TaskId, Option<OutputDigest>>,
     /// What tasks are made of, and what was found of them.
-    found: BTreeMap<TaskId, (Option<Resolved>, Found)>,
+    found: BTreeMap<TaskId, (Option<TaskKey>, ResultState)>,
     /// Tasks for which the remote cache has nothing.
     asked: BTreeSet<TaskId>,
-    room: Room,
+    room: MemoryAdmission,
     waits_for_room: bool,
-    running: JoinSet<(TaskId, Result<Ended, StageError>)>,
+    running: JoinSet<(TaskId, Result<TaskEnd, StageError>)>,
     uploads: JoinSet<()>,
     /// Keys of shared results whose script runs now.
     making: BTreeSet<Key>,
     /// Shared results that were made in this run.
-    made: BTreeMap<Key, Entry>,
-    sharing: Sharing,
-    learned: BTreeMap<String, Figures>,
+    made: BTreeMap<Key, CachedResult>,
+    sharing: SharingHints,
+    learned: BTreeMap<String, TaskFigures>,
     /// Whether something was kept.
     has_kept: bool,
     /// Whether a result that was found is not there, and its script would lack what it needs.
@@ -106,15 +106,15 @@ struct Building<'a> {
     /// Tasks whose results were found and are not there.
     damaged: BTreeSet<TaskId>,
     stop_because: Option<String>,
-    settled: Settled<Built>,
+    settled: StageResult<Built>,
 }
 
-impl<'a> Building<'a> {
+impl<'a> BuildStage<'a> {
     fn new(
         plan: &'a Arc<Plan>,
-        outlook: &'a Outlook,
+        outlook: &'a CacheLookup,
         workdirs: &[Workdir],
-        context: &'a Arc<Context>,
+        context: &'a Arc<Services>,
     ) -> Self {
         let needed: BTreeSet<TaskId> = plan
             .task_ids()
@@ -126,8 +126,8 @@ impl<'a> Building<'a> {
         } else {
             BTreeMap::new()
         };
-        let room = Room::new(plan, figures);
-        let mut queue = Queue::new(plan, &needed, &ways(plan, &room));
+        let room = MemoryAdmission::new(plan, figures);
+        let mut queue = TaskQueue::new(plan, &needed, &ways(plan, &room));
         // With `--keep-going`, a store that could not be composed has dropped out.
         let composed: BTreeSet<&UnitId> = workdirs.iter().map(|workdir| &workdir.unit).collect();
         for id in &needed {
@@ -153,13 +153,13 @@ impl<'a> Building<'a> {
             uploads: JoinSet::new(),
             making: BTreeSet::new(),
             made: BTreeMap::new(),
-            sharing: Sharing::default(),
+            sharing: SharingHints::default(),
             learned: BTreeMap::new(),
             has_kept: false,
             looks_anew: false,
             damaged: BTreeSet::new(),
             stop_because: None,
-            settled: Settled::default(),
+            settled: StageResult::default(),
         }
     }
 
@@ -174,21 +174,21 @@ impl<'a> Building<'a> {
         }
         for id in self.queue.take_new() {
             let work = match self.look(id) {
-                Found::Kept(_) | Found::InPlace(_) => Work::Taking,
-                Found::Nothing | Found::Unknown => Work::Script,
+                ResultState::Kept(_) | ResultState::InPlace(_) => TaskAction::Take,
+                ResultState::Nothing | ResultState::Unknown => TaskAction::Run,
             };
             self.queue.sort_in(id, work);
         }
         // Scripts first: some turn out to be made by others, so that their results are taken.
-        self.begin_those(Work::Script);
-        self.begin_those(Work::Taking);
+        self.begin_those(TaskAction::Run);
+        self.begin_those(TaskAction::Take);
     }
 
-    fn begin_those(&mut self, work: Work) {
+    fn begin_those(&mut self, work: TaskAction) {
         let mut last = None;
         while let Some(id) = self.queue.next(work, last) {
             last = Some(id);
-            if work == Work::Taking && self.taking >= UNPACKING {
+            if work == TaskAction::Take && self.taking >= UNPACKING {
                 return;
             }
             let others = &mut self.at_work.iter();
@@ -197,17 +197,17 @@ impl<'a> Building<'a> {
                 continue;
             }
             match work {
-                Work::Taking => self.begin_taking(id),
-                Work::Script => self.begin_script(id),
+                TaskAction::Take => self.begin_taking(id),
+                TaskAction::Run => self.begin_script(id),
             }
         }
     }
 
     /// Looks what the task is made of, now that everything before it is there, and what is known
     /// of it.
-    fn look(&mut self, id: TaskId) -> &Found {
+    fn look(&mut self, id: TaskId) -> &ResultState {
         let upstream = self.upstream(id);
-        let is_same = |(resolved, _): &(Option<Resolved>, Found)| {
+        let is_same = |(resolved, _): &(Option<TaskKey>, ResultState)| {
             resolved.as_ref().map(|it| &it.upstream) == upstream.as_ref()
         };
         if !self.found.get(&id).is_some_and(is_same) {
@@ -217,7 +217,11 @@ impl<'a> Building<'a> {
         &self.found[&id].1
     }
 
-    fn look_anew(&self, id: TaskId, upstream: Option<Upstream>) -> (Option<Resolved>, Found) {
+    fn look_anew(
+        &self,
+        id: TaskId,
+        upstream: Option<UpstreamOutputs>,
+    ) -> (Option<TaskKey>, ResultState) {
         let known = self
             .outlook
             .resolved(id)
@@ -227,17 +231,17 @@ impl<'a> Building<'a> {
             (Some(known), Some(found), _) => (Some(known.clone()), found.clone()),
             (_, _, Some(upstream)) => {
                 let cache = &self.context.cache;
-                let resolved = Resolved::new(self.plan, id, upstream, cache);
+                let resolved = TaskKey::new(self.plan, id, upstream, cache);
                 let force = self.context.force || self.damaged.contains(&id);
                 let found = resolved.here(self.plan, id, cache, force);
                 (Some(resolved), found)
             }
-            (_, _, None) => (None, Found::Nothing),
+            (_, _, None) => (None, ResultState::Nothing),
         }
     }
 
     /// What the tasks before this one made, if all of it is sure.
-    fn upstream(&self, id: TaskId) -> Option<Upstream> {
+    fn upstream(&self, id: TaskId) -> Option<UpstreamOutputs> {
         let needs = self.plan.task(id).upstream.iter();
         let output = |need: &TaskId| {
             let output = match self.outputs.get(need) {
@@ -255,7 +259,7 @@ impl<'a> Building<'a> {
             return self.begin_script(id);
         };
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.start(id, Work::Taking);
+        self.start(id, TaskAction::Take);
         self.running.spawn_blocking(move || {
             let _working = context.events.working();
             let taken = script::take(&plan, id, &resolved, entry.as_ref(), &context);
@@ -264,22 +268,24 @@ impl<'a> Building<'a> {
     }
 
     /// The result that is to be taken for a task: found, or made for another task of this run.
-    fn result(&self, id: TaskId) -> Option<(Resolved, Option<Entry>)> {
+    fn result(&self, id: TaskId) -> Option<(TaskKey, Option<CachedResult>)> {
         let (resolved, found) = self.found.get(&id)?;
         let resolved = resolved.clone()?;
         let entry = match found {
-            Found::InPlace(_) => None,
-            Found::Kept(entry) => Some(entry.clone()),
-            Found::Nothing | Found::Unknown => Some(self.made.get(&resolved.primary)?.clone()),
+            ResultState::InPlace(_) => None,
+            ResultState::Kept(entry) => Some(entry.clone()),
+            ResultState::Nothing | ResultState::Unknown => {
+                Some(self.made.get(&resolved.primary)?.clone())
+            }
         };
         let key = entry.as_ref().map_or(resolved.key, |entry| entry.key);
-        Some((Resolved { key, ..resolved }, entry))
+        Some((TaskKey { key, ..resolved }, entry))
     }
 
     /// Asks the remote cache for a result of which nothing could be known before.
-    fn begin_asking(&mut self, id: TaskId, mut resolved: Resolved) {
+    fn begin_asking(&mut self, id: TaskId, mut resolved: TaskKey) {
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
-        self.start(id, Work::Taking);
+        self.start(id, TaskAction::Take);
         self.running.spawn(async move {
             let _outside = context.events.outside();
             let mut entry = None;
@@ -287,7 +293,7 @@ impl<'a> Building<'a> {
                 let fetching = resolved.fetch(&plan, id, &context.cache, remote);
                 entry = fetching.await;
             }
-            (id, Ok(Ended::Asked(Box::new(resolved), entry)))
+            (id, Ok(TaskEnd::Asked(Box::new(resolved), entry)))
         });
     }
 
@@ -304,7 +310,7 @@ impl<'a> Building<'a> {
         }
         let shared = kept.filter(|_| task.shared).map(|it| it.primary);
         if shared.is_some_and(|key| self.made.contains_key(&key)) {
-            return self.queue.sort_in(id, Work::Taking);
+            return self.queue.sort_in(id, TaskAction::Take);
         }
         if shared.is_some_and(|key| self.making.contains(&key)) {
             return;
@@ -315,30 +321,30 @@ impl<'a> Building<'a> {
             return;
         };
         self.making.extend(shared);
-        self.start(id, Work::Script);
+        self.start(id, TaskAction::Run);
         let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
         self.running.spawn(async move {
             let result = script::run(&plan, id, resolved, &memory, &context).await;
-            (id, result.map(Ended::Ran))
+            (id, result.map(TaskEnd::Ran))
         });
     }
 
-    fn start(&mut self, id: TaskId, work: Work) {
+    fn start(&mut self, id: TaskId, work: TaskAction) {
         self.queue.start(id);
         self.at_work.insert(id, work);
-        self.taking += usize::from(work == Work::Taking);
+        self.taking += usize::from(work == TaskAction::Take);
     }
 
-    fn end(&mut self, id: TaskId, result: Result<Ended, StageError>) {
+    fn end(&mut self, id: TaskId, result: Result<TaskEnd, StageError>) {
         let task = self.plan.task(id);
         match self.at_work.remove(&id) {
-            Some(Work::Taking) => self.taking -= 1,
-            Some(Work::Script) => self.leave(id, &result),
+            Some(TaskAction::Take) => self.taking -= 1,
+            Some(TaskAction::Run) => self.leave(id, &result),
             None => {}
         }
         match result {
-            Ok(Ended::Ran(ran)) => self.ran(id, &ran),
-            Ok(Ended::Taken {
+            Ok(TaskEnd::Ran(ran)) => self.ran(id, &ran),
+            Ok(TaskEnd::Taken {
                 elapsed,
                 origin,
                 output,
@@ -346,19 +352,19 @@ impl<'a> Building<'a> {
                 self.outputs.insert(id, output);
                 self.done(id, elapsed, origin);
             }
-            Ok(Ended::Asked(resolved, entry)) => {
+            Ok(TaskEnd::Asked(resolved, entry)) => {
                 self.asked.insert(id);
-                let found = entry.map_or(Found::Nothing, Found::Kept);
+                let found = entry.map_or(ResultState::Nothing, ResultState::Kept);
                 self.found.insert(id, (Some(*resolved), found));
                 self.queue.again(id);
             }
-            Ok(Ended::NotThere) => {
+            Ok(TaskEnd::NotThere) => {
                 self.damaged.insert(id);
                 let resolved = self.found.remove(&id).and_then(|(resolved, _)| resolved);
                 if let Some(resolved) = &resolved {
                     self.made.remove(&resolved.primary);
                 }
-                self.found.insert(id, (resolved, Found::Nothing));
+                self.found.insert(id, (resolved, ResultState::Nothing));
                 self.queue.again(id);
                 let is_needed = |need: &TaskId| self.outlook.found(*need).is_some();
                 self.looks_anew |= !task.needs.iter().all(is_needed);
@@ -368,9 +374,9 @@ impl<'a> Building<'a> {
     }
 
     /// A script has ended: there is room for another.
-    fn leave(&mut self, id: TaskId, result: &Result<Ended, StageError>) {
+    fn leave(&mut self, id: TaskId, result: &Result<TaskEnd, StageError>) {
         let learned = match result {
-            Ok(Ended::Ran(ran)) => Some(ran.figures),
+            Ok(TaskEnd::Ran(ran)) => Some(ran.figures),
             _ => None,
         };
         self.room.leave(self.plan.task(id), id, learned);
@@ -379,7 +385,7 @@ impl<'a> Building<'a> {
         }
     }
 
-    fn ran(&mut self, id: TaskId, ran: &Ran) {
+    fn ran(&mut self, id: TaskId, ran: &ScriptRun) {
         let task = self.plan.task(id);
         self.learned.insert(task.name(), ran.figures);
         self.outputs.insert(id, ran.kept.output);
@@ -393,7 +399,7 @@ impl<'a> Building<'a> {
             self.has_kept = true;
             self.upload(resolved.primary, entry);
         }
-        self.done(id, ran.elapsed, Origin::Script);
+        self.done(id, ran.elapsed, ResultOrigin::Script);
     }
 
     fn failed(&mut self, id: TaskId, error: StageError) {
@@ -410,7 +416,7 @@ impl<'a> Building<'a> {
     }
 
     /// Sends a result to the remote cache, and what is known of the files that are opened.
-    fn upload(&mut self, primary: Key, entry: &Entry) {
+    fn upload(&mut self, primary: Key, entry: &CachedResult) {
         if self.context.remote.is_none() {
             return;
         }
@@ -434,7 +440,7 @@ impl<'a> Building<'a> {
         self.context.skip(event_unit(task), because);
     }
 
-    fn done(&mut self, id: TaskId, elapsed: Duration, origin: Origin) {
+    fn done(&mut self, id: TaskId, elapsed: Duration, origin: ResultOrigin) {
         self.queue.done(id);
         let task = self.plan.task(id);
         // With another script, the builds that it needed are none of the answer.
@@ -456,14 +462,19 @@ impl<'a> Building<'a> {
     }
 
     /// Waits for uploads, keeps what was learned, and makes room in the cache.
-    async fn settle(mut self) -> Settled<Built> {
+    async fn settle(mut self) -> StageResult<Built> {
         let uploading = async {
             let _outside = self.context.events.outside();
             while self.uploads.join_next().await.is_some() {}
             Ok(())
         };
         let _ = self.context.interrupt.unless_stopped((), uploading).await;
-        if let Some(warning) = self.context.remote.as_ref().and_then(Remote::take_warning) {
+        if let Some(warning) = self
+            .context
+            .remote
+            .as_ref()
+            .and_then(RemoteCache::take_warning)
+        {
             self.context.events.notice(warning);
         }
         let cache = &self.context.cache;
@@ -501,9 +512,9 @@ impl<'a> Building<'a> {
 /// Whether two tasks must not work at once: in one folder they would see each other's files come,
 /// and in one store another script than `build` puts aside what its neighbours may read. A result
 /// is put where it belongs, which is not where the script of a shared app runs.
-fn disturbs((one, work): (&Task, Work), (other, theirs): (&Task, Work)) -> bool {
+fn disturbs((one, work): (&Task, TaskAction), (other, theirs): (&Task, TaskAction)) -> bool {
     let is_one_folder = match (work, theirs) {
-        (Work::Script, Work::Script) => one.runs_where(other),
+        (TaskAction::Run, TaskAction::Run) => one.runs_where(other),
         _ => one.folder == other.folder,
     };
     if is_one_folder {

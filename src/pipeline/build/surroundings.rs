@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use super::super::compose::NodeModules;
+use super::super::compose::NodeModulesLink;
 use super::super::failure::Io;
-use super::opened::Watch;
-use super::result::{Place, RestoreError, Snapshot};
+use super::opened::OpenWatcher;
+use super::result::{FolderSnapshot, RestoreError, TaskFolder};
 use crate::cache::Cache;
 use crate::disk::Stamp;
 use crate::overlay::Composition;
@@ -18,11 +18,16 @@ use crate::pipeline::failure::StageError;
 use crate::plan::{BUILD, OptionalFile, Plan, TaskId};
 
 /// Puts everything into the neutral folder that a shared app sees beside its own files.
-pub fn prepare(plan: &Plan, id: TaskId, place: &Place, cache: &Cache) -> Result<(), StageError> {
+pub fn prepare(
+    plan: &Plan,
+    id: TaskId,
+    place: &TaskFolder,
+    cache: &Cache,
+) -> Result<(), StageError> {
     let store = place.folder.parent().unwrap_or(&place.folder).to_owned();
     link_modules(&store, plan.composition_of(id))?;
     for (sibling, is_read) in plan.siblings(id) {
-        let beside = Place::beside(plan, id, sibling)?;
+        let beside = TaskFolder::beside(plan, id, sibling)?;
         let (Some(beside), true) = (beside, is_read) else {
             continue;
         };
@@ -32,7 +37,7 @@ pub fn prepare(plan: &Plan, id: TaskId, place: &Place, cache: &Cache) -> Result<
         let need = needs.find(|need| plan.task(**need).subject.unit() == Some(&sibling.unit));
         let Some(need) = need else { continue };
         // The store's own has just been made or taken.
-        let made = Place::new(plan, *need);
+        let made = TaskFolder::new(plan, *need);
         let record = made.read();
         let entry = record.and_then(|record| cache.find(record.key?));
         match entry {
@@ -50,7 +55,7 @@ fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<
     let Some(composition) = composition else {
         return Ok(());
     };
-    let links = NodeModules::of(store, composition);
+    let links = NodeModulesLink::of(store, composition);
     if links.differs() {
         links.make_in(store)?;
     }
@@ -58,18 +63,18 @@ fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<
 }
 
 /// How everything around a task was before its script ran.
-pub struct Before {
+pub struct SurroundingsBefore {
     /// Results of the tasks before it, and of those before them.
-    results: Vec<(TaskId, Snapshot)>,
+    results: Vec<(TaskId, FolderSnapshot)>,
     /// The top of the project and the folders of packages.
     folders: Vec<(PathBuf, Option<Stamp>)>,
     /// Files directly in the store's folder, beside its apps.
     beside: BTreeMap<PathBuf, Option<Stamp>>,
     /// Files of the store's other apps that are in no key of the task.
-    others: Watch,
+    others: OpenWatcher,
 }
 
-impl Before {
+impl SurroundingsBefore {
     /// Looks at everything.
     pub fn new(plan: &Plan, id: TaskId) -> Result<Self, Io> {
         let snapshot = |need: TaskId| Ok((need, read_by(plan, id, need)?.snapshot()?));
@@ -86,7 +91,7 @@ impl Before {
                 .map(|folder| (folder.clone(), Stamp::of(&folder)))
                 .collect(),
             beside: files_in(&store_folder(plan, id)),
-            others: Watch::begin(others(plan, id)),
+            others: OpenWatcher::begin(others(plan, id)),
         })
     }
 
@@ -127,12 +132,12 @@ impl Before {
 }
 
 /// Where a task reads the result of another.
-pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<Place<'_>, Io> {
+pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<TaskFolder<'_>, Io> {
     let beside = match plan.composition_of(need) {
-        Some(composition) => Place::beside(plan, id, composition)?,
+        Some(composition) => TaskFolder::beside(plan, id, composition)?,
         None => None,
     };
-    Ok(beside.unwrap_or_else(|| Place::new(plan, need)))
+    Ok(beside.unwrap_or_else(|| TaskFolder::new(plan, need)))
 }
 
 /// Files of the store's other apps that are in no key of the task: composed ones of apps that it is
@@ -225,7 +230,7 @@ fn files_in(folder: &Path) -> BTreeMap<PathBuf, Option<Stamp>> {
 pub fn mend(plan: &Plan, id: TaskId, cache: &Cache) -> Result<Vec<TaskId>, StageError> {
     let mut mended = Vec::new();
     for need in &plan.task(id).upstream {
-        let place = Place::new(plan, *need);
+        let place = TaskFolder::new(plan, *need);
         let Some(key) = place.read().and_then(|record| record.key) else {
             continue;
         };

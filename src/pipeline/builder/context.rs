@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::pipeline::failure::Io;
 use crate::pipeline::prune::{FOLDER, files, odd};
 use crate::plan::{Dockerfile, DockerfileSource};
-use oci::dockerfile::Ignore;
+use oci::dockerfile::Dockerignore;
 
 /// Files of a build context.
 pub struct ContextFiles {
@@ -33,7 +33,7 @@ pub fn context_files(workdir: &Path, dockerfile: &Dockerfile) -> Result<ContextF
 }
 
 /// A build context on its way to the engine.
-pub struct Pack {
+pub struct ContextArchive {
     /// The composed app.
     pub workdir: PathBuf,
     /// What is carried out.
@@ -42,7 +42,7 @@ pub struct Pack {
     pub modified: u64,
 }
 
-impl Pack {
+impl ContextArchive {
     /// Writes it as a tar. Owners, times and modes are the same on every machine, so that the
     /// engine's cache knows files again.
     pub fn write(self, to: impl std::io::Write) -> Result<(), Io> {
@@ -54,7 +54,7 @@ impl Pack {
         tar.append_data(&mut header, "Dockerfile", text)
             .map_err(Io::at("send", context))?;
         let ContextFiles { files, ignored } = context_files(context, &self.dockerfile)?;
-        let ignore = Ignore::new(ignored.as_deref().unwrap_or_default());
+        let ignore = Dockerignore::new(ignored.as_deref().unwrap_or_default());
         for (path, file) in files {
             if path != Path::new("Dockerfile") && ignore.sends(&path.to_string_lossy()) {
                 self.append(&mut tar, &path, &file)?;

@@ -11,13 +11,13 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
-use super::context::Pack;
-use super::{Builder, Image, Order};
+use super::context::ContextArchive;
+use super::{Image, ImageBuilder, ImageOrder};
 use crate::event::Unit;
-use crate::pipeline::context::Context;
+use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::StageError;
-use crate::plan::Reference;
+use crate::plan::DestinationReference;
 use oci::Digest;
 
 /// Lines of the engine's output that a failure shows.
@@ -29,18 +29,18 @@ const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// Makes images by the engine.
 pub struct DockerBuilder {
     docker: Docker,
-    context: Arc<Context>,
+    context: Arc<Services>,
 }
 
 impl DockerBuilder {
     /// By this engine.
-    pub fn new(docker: Docker, context: Arc<Context>) -> Self {
+    pub fn new(docker: Docker, context: Arc<Services>) -> Self {
         Self { docker, context }
     }
 }
 
-impl Builder for DockerBuilder {
-    fn build<'a>(&'a self, order: Order<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
+impl ImageBuilder for DockerBuilder {
+    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>> {
         async move { Ok(build(&self.docker, order, &self.context).await?) }.boxed_local()
     }
 
@@ -62,8 +62,8 @@ impl Builder for DockerBuilder {
     }
 }
 
-async fn build(docker: &Docker, order: Order<'_>, context: &Context) -> Result<Image, Error> {
-    let Order {
+async fn build(docker: &Docker, order: ImageOrder<'_>, context: &Services) -> Result<Image, Error> {
+    let ImageOrder {
         unit,
         artifact,
         image,
@@ -86,7 +86,7 @@ async fn build(docker: &Docker, order: Order<'_>, context: &Context) -> Result<I
 
     // The context is written while the engine reads it; it is never whole in memory.
     let (reader, writer) = tokio::io::duplex(256 * 1024);
-    let pack = Pack {
+    let pack = ContextArchive {
         workdir: artifact.workdir.clone(),
         dockerfile: image.dockerfile.clone(),
         modified: u64::try_from(image.modified).unwrap_or(0),
@@ -182,8 +182,8 @@ async fn size(docker: &Docker, name: &str) -> Result<u64, Error> {
 async fn tries(
     docker: &Docker,
     unit: &Unit,
-    reference: &Reference,
-    context: &Context,
+    reference: &DestinationReference,
+    context: &Services,
 ) -> Result<Digest, StageError> {
     let mut waits = BACKOFF.into_iter();
     loop {
@@ -210,8 +210,8 @@ async fn tries(
 async fn once(
     docker: &Docker,
     unit: &Unit,
-    reference: &Reference,
-    context: &Context,
+    reference: &DestinationReference,
+    context: &Services,
 ) -> Result<Digest, StageError> {
     let credentials = context.access.credentials.as_ref();
     let user = credentials

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
-use oci::Entry;
+use oci::TreeEntry;
 
 /// A layer, from the one that changes least up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum LayerPart {
     /// The framework and what it is upgraded with.
     Framework,
     /// All other dependencies.
@@ -50,10 +50,10 @@ fn packages(kind: AppKind) -> &'static [&'static str] {
 }
 
 /// Where a path of the image belongs.
-pub fn part(path: &str, kind: AppKind) -> Part {
+pub fn part(path: &str, kind: AppKind) -> LayerPart {
     let path = Path::new(path);
     if !installed::is_installed(path) {
-        return Part::App;
+        return LayerPart::App;
     }
     let outermost = installed::packages(path).into_iter().next();
     // A scope's folder goes with its packages.
@@ -68,16 +68,20 @@ pub fn part(path: &str, kind: AppKind) -> Part {
         })
     };
     if packages(kind).iter().any(is_of) {
-        Part::Framework
+        LayerPart::Framework
     } else {
-        Part::Dependencies
+        LayerPart::Dependencies
     }
 }
 
 /// The entries of each layer that has any, from the lowest up. Each has the folders that its
 /// files lie in, so that it can be unpacked by itself.
-pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(Part, Vec<Entry>)> {
-    let parts = [Part::Framework, Part::Dependencies, Part::App];
+pub fn split(entries: &[TreeEntry], kind: AppKind) -> Vec<(LayerPart, Vec<TreeEntry>)> {
+    let parts = [
+        LayerPart::Framework,
+        LayerPart::Dependencies,
+        LayerPart::App,
+    ];
     let mut layers = Vec::new();
     for own in parts {
         let mut paths = BTreeSet::new();
@@ -92,7 +96,7 @@ pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(Part, Vec<Entry>)> {
         let of_layer = entries
             .iter()
             .filter(|entry| paths.contains(entry.path.as_str()));
-        let of_layer: Vec<Entry> = of_layer.cloned().collect();
+        let of_layer: Vec<TreeEntry> = of_layer.cloned().collect();
         if !of_layer.is_empty() {
             layers.push((own, of_layer));
         }
@@ -102,49 +106,49 @@ pub fn split(entries: &[Entry], kind: AppKind) -> Vec<(Part, Vec<Entry>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, part, split};
+    use super::{LayerPart, part, split};
     use crate::store::{AppKind, Framework};
-    use oci::{Content, Entry, Owner};
+    use oci::{FileOwner, TreeContent, TreeEntry};
 
     const NEXT: AppKind = AppKind::Frontend(Framework::Nextjs);
 
     #[test]
     fn packages_of_a_framework_lie_apart() {
         for (path, of) in [
-            ("var/www/server.js", Part::App),
-            ("var/www/node_modules", Part::Dependencies),
-            ("var/www/node_modules/next/dist/x.js", Part::Framework),
-            ("var/www/node_modules/nextra/x.js", Part::Dependencies),
-            ("var/www/node_modules/@next/env/x.js", Part::Framework),
-            ("var/www/node_modules/@next", Part::Framework),
+            ("var/www/server.js", LayerPart::App),
+            ("var/www/node_modules", LayerPart::Dependencies),
+            ("var/www/node_modules/next/dist/x.js", LayerPart::Framework),
+            ("var/www/node_modules/nextra/x.js", LayerPart::Dependencies),
+            ("var/www/node_modules/@next/env/x.js", LayerPart::Framework),
+            ("var/www/node_modules/@next", LayerPart::Framework),
             (
                 "var/www/node_modules/.pnpm/next@15.1.0_react@19.0.0/node_modules/next/x.js",
-                Part::Framework,
+                LayerPart::Framework,
             ),
             (
                 "var/www/node_modules/.pnpm/@next+env@15.1.0/node_modules/@next/env/x.js",
-                Part::Framework,
+                LayerPart::Framework,
             ),
             (
                 "var/www/node_modules/a/node_modules/next/x.js",
-                Part::Dependencies,
+                LayerPart::Dependencies,
             ),
         ] {
             assert_eq!(part(path, NEXT), of, "{path}");
         }
         assert_eq!(
             part("srv/node_modules/next/x.js", AppKind::Other),
-            Part::Dependencies
+            LayerPart::Dependencies
         );
     }
 
     #[test]
     fn a_layer_has_the_folders_of_its_files() {
-        let entry = |path: &str| Entry {
+        let entry = |path: &str| TreeEntry {
             path: path.into(),
-            owner: Owner::default(),
+            owner: FileOwner::default(),
             mode: 0o755,
-            content: Content::Folder,
+            content: TreeContent::Folder,
         };
         let paths = [
             "srv",
@@ -155,7 +159,7 @@ mod tests {
         ];
         let layers = split(&paths.map(entry), NEXT);
         let of = |index: usize| -> Vec<&str> {
-            let entries: &Vec<Entry> = &layers[index].1;
+            let entries: &Vec<TreeEntry> = &layers[index].1;
             entries.iter().map(|entry| entry.path.as_str()).collect()
         };
         assert_eq!(of(0), ["srv", "srv/node_modules", "srv/node_modules/next"]);

@@ -1,28 +1,28 @@
 //! Who makes images and brings them to where they go: the Docker engine, or this program itself.
 
 mod context;
+mod daemonless;
 mod docker;
 mod layers;
-mod oci;
 mod refusal;
 
 use std::collections::BTreeMap;
 
 use futures_util::future::LocalBoxFuture;
 
+pub use self::daemonless::{AssembledImage, DaemonlessBuilder};
 pub use self::docker::DockerBuilder;
-pub use self::oci::{OciBuilder, OciImage};
 use super::failure::StageError;
 use super::prune::Artifact;
 use crate::event::Unit;
-use crate::plan::{ImagePlan, Reference};
+use crate::plan::{DestinationReference, ImagePlan};
 use crate::store::UnitId;
-use ::oci::Digest;
+use oci::Digest;
 
 /// Makes images.
-pub trait Builder: Send + Sync {
+pub trait ImageBuilder: Send + Sync {
     /// Makes the image of an artifact.
-    fn build<'a>(&'a self, order: Order<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>>;
+    fn build<'a>(&'a self, order: ImageOrder<'a>) -> LocalBoxFuture<'a, Result<Image, StageError>>;
 
     /// Brings it to where images go. Repeating is safe: what is there already is
     /// not sent again.
@@ -42,7 +42,7 @@ pub trait Builder: Send + Sync {
 
 /// One image to make.
 #[derive(Clone, Copy)]
-pub struct Order<'a> {
+pub struct ImageOrder<'a> {
     /// Whose events these are.
     pub unit: &'a Unit,
     /// What goes into it.
@@ -50,7 +50,7 @@ pub struct Order<'a> {
     /// How it is made.
     pub image: &'a ImagePlan,
     /// Its name.
-    pub reference: &'a Reference,
+    pub reference: &'a DestinationReference,
     /// Its labels, those about its bases and inputs among them.
     pub labels: &'a BTreeMap<String, String>,
 }
@@ -61,11 +61,11 @@ pub struct Image {
     /// Store and app.
     pub unit: UnitId,
     /// Its full name.
-    pub reference: Reference,
+    pub reference: DestinationReference,
     /// Bytes with the base: of the engine's as they are unpacked, of our own as they are sent.
     pub size: u64,
     /// What was made, where this program has made it.
-    pub made: Option<OciImage>,
+    pub made: Option<AssembledImage>,
 }
 
 impl Image {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::super::failure::Io;
 
 /// Folders of one store, each looked at once.
-pub struct Folders {
+pub struct RealFolders {
     /// `.out/<store>`.
     root: PathBuf,
     known: HashMap<String, bool>,
@@ -15,7 +15,7 @@ pub struct Folders {
     last: Option<(String, bool)>,
 }
 
-impl Folders {
+impl RealFolders {
     /// Folders at and below `root`.
     pub fn new(root: PathBuf) -> Self {
         Self {

@@ -6,7 +6,7 @@ use super::super::failure::Io;
 use crate::overlay::Composition;
 
 /// A link from a composed app to its base app's own `node_modules`.
-pub struct NodeModules {
+pub struct NodeModulesLink {
     /// Relative to the store's folder.
     pub key: String,
     link: PathBuf,
@@ -14,7 +14,7 @@ pub struct NodeModules {
     target: Option<PathBuf>,
 }
 
-impl NodeModules {
+impl NodeModulesLink {
     /// Of one app of the store in `folder`.
     pub fn of(folder: &Path, composition: &Composition) -> Self {
         let app = &composition.unit.app;

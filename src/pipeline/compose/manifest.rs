@@ -17,9 +17,9 @@ use crate::overlay::{ContentId, Entry, FileKind};
 
 /// Files of one store under `.out`, by path relative to the store's folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct StoreManifest {
     /// The files.
-    pub files: BTreeMap<String, Written>,
+    pub files: BTreeMap<String, WrittenFile>,
     /// Paths of a compose that did not end: they may exist or not.
     #[serde(skip)]
     pub under_way: BTreeSet<String>,
@@ -27,7 +27,7 @@ pub struct Manifest {
 
 /// Whether a file is as it would be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum FileState {
     /// It was left alone.
     Yes,
     /// It has the same content, and the manifest does not know of it.
@@ -38,7 +38,7 @@ pub enum Held {
 
 /// A file as it was left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
+pub struct WrittenFile {
     kind: WrittenKind,
     id: ContentId,
     size: u64,
@@ -60,13 +60,13 @@ enum WrittenKind {
 
 /// Where the manifest of a store lies, and the paths that are under way beside it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct ManifestFiles {
     manifest: PathBuf,
     under_way: PathBuf,
     prepared: PathBuf,
 }
 
-impl Place {
+impl ManifestFiles {
     /// Of a store in a project.
     pub fn new(project: &Path, store: &str) -> Self {
         let folder = project.join(".alokai/manifests");
@@ -79,8 +79,8 @@ impl Place {
     }
 
     /// Reads the manifest; none where it is missing or broken.
-    pub fn read(&self) -> Result<Option<Manifest>, Io> {
-        let Some(mut manifest) = read::<Manifest>(&self.manifest)? else {
+    pub fn read(&self) -> Result<Option<StoreManifest>, Io> {
+        let Some(mut manifest) = read::<StoreManifest>(&self.manifest)? else {
             return Ok(None);
         };
         if self.under_way.exists() {
@@ -93,13 +93,13 @@ impl Place {
     }
 
     /// Writes the manifest whole or not at all; then nothing is under way any more.
-    pub fn write(&self, manifest: &Manifest) -> Result<(), Io> {
+    pub fn write(&self, manifest: &StoreManifest) -> Result<(), Io> {
         write(&self.manifest, manifest)?;
         remove(&self.under_way)
     }
 
     /// Writes the manifest of a store that waits to be put in place as a whole.
-    pub fn prepare(&self, manifest: &Manifest) -> Result<(), Io> {
+    pub fn prepare(&self, manifest: &StoreManifest) -> Result<(), Io> {
         write(&self.prepared, manifest)
     }
 
@@ -130,12 +130,12 @@ fn remove(path: &Path) -> Result<(), Io> {
     disk::remove_file(path).map_err(Io::at("remove", path))
 }
 
-impl Manifest {
+impl StoreManifest {
     /// Whether the file is there just as this entry would be written: one stat, and one reading
     /// where that tells of a change.
-    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> Held {
+    pub fn holds(&self, path: &str, entry: &Entry, file: &Path) -> FileState {
         let Ok(metadata) = file.symlink_metadata() else {
-            return Held::No;
+            return FileState::No;
         };
         let known = self.files.get(path).filter(|written| {
             written.id == entry.id()
@@ -143,7 +143,7 @@ impl Manifest {
                 && !self.under_way.contains(path)
         });
         if known.is_some_and(|written| written.is_as_left(&metadata)) {
-            return Held::Yes;
+            return FileState::Yes;
         }
         let is_executable = metadata.mode() & 0o100 != 0;
         let is_alike = metadata.is_file()
@@ -153,7 +153,11 @@ impl Manifest {
                 })
             && metadata.mode() & 0o200 != 0
             && ContentId::of_file(file).is_ok_and(|id| id == entry.id());
-        if is_alike { Held::Touched } else { Held::No }
+        if is_alike {
+            FileState::Touched
+        } else {
+            FileState::No
+        }
     }
 
     /// Every path that may exist.
@@ -192,7 +196,7 @@ impl WrittenKind {
     }
 }
 
-impl Written {
+impl WrittenFile {
     /// The file as it is now.
     pub fn new(entry: &Entry, metadata: &Metadata) -> Self {
         let mut written = Self {

@@ -11,22 +11,22 @@ mod links;
 mod manifest;
 mod sources;
 mod staging;
-mod work;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-pub use self::links::NodeModules;
-use self::manifest::Place;
-use self::sources::Sources;
-pub use self::staging::Staging;
+pub use self::links::NodeModulesLink;
+use self::manifest::ManifestFiles;
+use self::sources::SourceFiles;
+pub use self::staging::StagingFolder;
 use self::staging::fill;
-use self::work::{Staged, Work};
+use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
-use super::context::Context;
-use super::failure::{Error, Io, Settled, StageError};
+use super::context::Services;
+use super::failure::{Error, Io, StageError, StageResult};
 use crate::disk;
 use crate::event::{Stage, Unit};
 use crate::overlay::Entry;
@@ -53,7 +53,7 @@ impl Workdir {
 
 /// What a compose would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ComposeChanges {
     /// Paths under `.out` that would be written.
     pub write: Vec<String>,
     /// Paths under `.out` that would be removed.
@@ -61,10 +61,10 @@ pub struct Changes {
 }
 
 /// What composing would change, for `--check`. Writes nothing.
-pub fn changes(plan: &Plan) -> Result<Changes, Io> {
-    let mut changes = Changes::default();
+pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
+    let mut changes = ComposeChanges::default();
     for store in &plan.stores {
-        let (write, remove) = Work::decide(plan, store)?.changes();
+        let (write, remove) = StoreUpdate::decide(plan, store)?.changes();
         let path = |path: String| format!(".out/{}/{path}", store.id);
         changes.write.extend(write.into_iter().map(path));
         changes.remove.extend(remove.into_iter().map(path));
@@ -73,19 +73,19 @@ pub fn changes(plan: &Plan) -> Result<Changes, Io> {
 }
 
 /// Composes everything in the plan.
-pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
-    let staging = Staging::new(&plan.project)?;
+pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Error> {
+    let staging = StagingFolder::new(&plan.project)?;
     let decided: Vec<_> = plan
         .stores
         .par_iter()
         .map(|store| {
             let unit = Unit::store(Stage::Compose, &store.id);
             let span = context.events.begin(&unit);
-            (store, unit, span, Work::decide(plan, store))
+            (store, unit, span, StoreUpdate::decide(plan, store))
         })
         .collect();
     let works = decided.iter().filter_map(|(.., work)| work.as_ref().ok());
-    let sources = Sources::new(works.flat_map(Work::entries));
+    let sources = SourceFiles::new(works.flat_map(StoreUpdate::entries));
     let staged: Vec<_> = decided
         .into_par_iter()
         .map(|(store, unit, span, work)| {
@@ -113,13 +113,13 @@ pub fn run(plan: &Plan, context: &Context) -> Result<Settled<Workdir>, Error> {
                 span.skip(because);
                 return (store, unit, Ok(()));
             }
-            let result = staged.and_then(Staged::put_in_place);
+            let result = staged.and_then(StagedStore::put_in_place);
             let note = |done: &Done| Some(note(store, *done));
             span.end(result.as_ref().map(note).map_err(ToString::to_string));
             (store, unit, result.map(|_| ()))
         })
         .collect();
-    let mut settled = Settled::default();
+    let mut settled = StageResult::default();
     for (store, unit, result) in results {
         let of_store = store.compositions.iter().map(|composition| Workdir {
             unit: composition.unit.clone(),
@@ -154,7 +154,7 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
         let Some(units) = of_stores.remove(&store.id) else {
             continue;
         };
-        let place = Place::new(&plan.project, store.id.as_str());
+        let place = ManifestFiles::new(&plan.project, store.id.as_str());
         let Some(mut manifest) = place.read()? else {
             continue;
         };
@@ -177,7 +177,7 @@ pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
     if let Some(folder) = place.parent() {
         std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
     }
-    fill(place, entry, &Sources::new([entry].into_iter()), place).map(drop)
+    fill(place, entry, &SourceFiles::new([entry].into_iter()), place).map(drop)
 }
 
 /// Removes a file, a link or a folder with all that is in it.

@@ -16,7 +16,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// What is read of a file.
 #[derive(Debug)]
-pub struct Source {
+pub struct SourceFile {
     /// The bytes.
     pub content: Vec<u8>,
     /// Its permissions, which its copies get.
@@ -25,16 +25,16 @@ pub struct Source {
 
 /// A file that several stores take.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedFile {
     /// How many still will.
     takers: usize,
-    source: Option<Arc<Source>>,
+    source: Option<Arc<SourceFile>>,
 }
 
 /// Files that several stores take.
 #[derive(Debug, Default)]
-pub struct Sources {
-    shared: HashMap<usize, Mutex<Shared>>,
+pub struct SourceFiles {
+    shared: HashMap<usize, Mutex<SharedFile>>,
 }
 
 /// Compositions of all stores share a layer's paths, so where a path lies in memory tells it
@@ -43,7 +43,7 @@ fn key(path: &Arc<Path>) -> usize {
     Arc::as_ptr(path).cast::<u8>().addr()
 }
 
-impl Sources {
+impl SourceFiles {
     /// Gets ready for everything that will be taken.
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
@@ -59,14 +59,14 @@ impl Sources {
             shared: shared
                 .map(|(key, takers)| {
                     let source = None;
-                    (key, Mutex::new(Shared { takers, source }))
+                    (key, Mutex::new(SharedFile { takers, source }))
                 })
                 .collect(),
         }
     }
 
     /// The file's content; none for a file that the system is better asked to copy.
-    pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<Source>>, Io> {
+    pub fn take(&self, path: &Arc<Path>, stamp: Stamp) -> Result<Option<Arc<SourceFile>>, Io> {
         if stamp.size > LARGEST {
             return Ok(None);
         }
@@ -85,14 +85,14 @@ impl Sources {
     }
 }
 
-fn read(path: &Path, stamp: Stamp) -> Result<Source, Io> {
+fn read(path: &Path, stamp: Stamp) -> Result<SourceFile, Io> {
     let failed = || Io::at("read", path);
     let content = std::fs::read(path).map_err(failed())?;
     // Looked at after reading: the id was taken when the layer was listed, and content that has
     // changed since would be recorded under the wrong one.
     let metadata = path.metadata().map_err(failed())?;
     unchanged(path, stamp, &metadata)?;
-    Ok(Source {
+    Ok(SourceFile {
         content,
         mode: metadata.permissions().mode(),
     })
@@ -113,19 +113,19 @@ mod tests {
     use std::path::Path;
     use std::sync::{Arc, Mutex};
 
-    use super::{Shared, Source, Sources, key};
+    use super::{SharedFile, SourceFile, SourceFiles, key};
     use crate::disk::Stamp;
 
     /// Sources of which `path` will be taken `takers` times.
-    fn sources(path: &Arc<Path>, takers: usize) -> Sources {
+    fn sources(path: &Arc<Path>, takers: usize) -> SourceFiles {
         let source = None;
-        let shared = Mutex::new(Shared { takers, source });
-        Sources {
+        let shared = Mutex::new(SharedFile { takers, source });
+        SourceFiles {
             shared: HashMap::from([(key(path), shared)]),
         }
     }
 
-    fn content(taken: Option<Arc<Source>>) -> Vec<u8> {
+    fn content(taken: Option<Arc<SourceFile>>) -> Vec<u8> {
         taken.unwrap().content.clone()
     }
 

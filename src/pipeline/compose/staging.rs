@@ -9,18 +9,18 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::sources::{Sources, unchanged};
+use super::sources::{SourceFiles, unchanged};
 use crate::disk;
 use crate::overlay::{Entry, EntryContent, FileKind};
 use crate::pipeline::failure::Io;
 
 /// The folder, emptied now and removed in the end.
-pub struct Staging {
+pub struct StagingFolder {
     folder: PathBuf,
     next: AtomicU64,
 }
 
-impl Staging {
+impl StagingFolder {
     /// Makes the folder, empty. The caller holds the project's lock.
     pub fn new(project: &Path) -> Result<Self, Io> {
         let out = project.join(".out");
@@ -56,7 +56,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for StagingFolder {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next run.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -65,7 +65,12 @@ impl Drop for Staging {
 
 /// Writes one file or link to `path`, where nothing is yet, and says what it looks like. `place`
 /// is where it will go, for messages.
-pub fn fill(path: &Path, entry: &Entry, sources: &Sources, place: &Path) -> Result<Metadata, Io> {
+pub fn fill(
+    path: &Path,
+    entry: &Entry,
+    sources: &SourceFiles,
+    place: &Path,
+) -> Result<Metadata, Io> {
     let failed = || Io::at("write", place);
     let create = |content: &[u8], mode: u32| {
         // A build may have to write over it, as Next.js does with `tsconfig.json`.

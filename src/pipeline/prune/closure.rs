@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Error;
-use super::copy::{Copier, Origin, files};
-use super::dependency::{self, Dependency};
+use super::copy::{Copier, FileRole, files};
+use super::dependency::{self, DependencyFiles};
 use crate::config::PackageJson;
 use crate::workspace::installed;
 
 /// A package that is placed: where it lies now, and where it will lie.
-struct Placed {
+struct PlacedPackage {
     /// Real folder.
     source: PathBuf,
     /// Below `.deploy`; empty for the app itself.
@@ -36,7 +36,7 @@ pub fn copy(
     let (mut targets, mut packages) = (Vec::new(), Vec::new());
     for (target, source, name) in &places.copies {
         if is_installed(project, source) {
-            packages.push(Dependency::read(name, source, &copier.rules.drop)?);
+            packages.push(DependencyFiles::read(name, source, &copier.rules.drop)?);
             targets.push(target);
         } else {
             workspace_package(source, target, copier)?;
@@ -51,7 +51,7 @@ pub fn copy(
     for (target, package) in targets.iter().zip(&packages) {
         for (path, file) in package.kept(&copier.rules.drop) {
             let to = target.join(path);
-            if copier.takes(&to, Origin::Dependency) {
+            if copier.takes(&to, FileRole::Dependency) {
                 copier.file(file, &to)?;
             }
         }
@@ -61,7 +61,7 @@ pub fn copy(
 
 /// Where packages will lie.
 #[derive(Default)]
-struct Places {
+struct PackageLayout {
     /// Place below `.deploy`, real folder now, and name; each folder once.
     copies: Vec<(PathBuf, PathBuf, String)>,
     /// From a further place to the first.
@@ -69,13 +69,13 @@ struct Places {
 }
 
 /// Finds a place for every production dependency.
-fn place(workdir: &Path, app: &PackageJson) -> Result<Places, Error> {
+fn place(workdir: &Path, app: &PackageJson) -> Result<PackageLayout, Error> {
     // From where a package lies in `.deploy` to where it comes from, and back.
     let mut sources = BTreeMap::<PathBuf, PathBuf>::new();
     let mut firsts = BTreeMap::<PathBuf, PathBuf>::new();
-    let mut places = Places::default();
+    let mut places = PackageLayout::default();
     let mut missing = Vec::new();
-    let mut queue = VecDeque::from([Placed {
+    let mut queue = VecDeque::from([PlacedPackage {
         source: workdir.to_owned(),
         target: PathBuf::new(),
         package: app.clone(),
@@ -111,7 +111,7 @@ fn place(workdir: &Path, app: &PackageJson) -> Result<Places, Error> {
             let copy = (target.clone(), source.clone(), name.to_owned());
             firsts.insert(source.clone(), target.clone());
             places.copies.push(copy);
-            queue.push_back(Placed {
+            queue.push_back(PlacedPackage {
                 source,
                 target,
                 package,
@@ -181,7 +181,7 @@ fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<()
     let package = PackageJson::read(&source.join("package.json"))?;
     let published = published(&package);
     for (path, file) in files(source, |path| !nested(path))? {
-        let is_source = !copier.takes(&path, Origin::App);
+        let is_source = !copier.takes(&path, FileRole::App);
         let wanted = match &published {
             Some(globs) => path == Path::new("package.json") || globs.is_match(&path),
             None => !is_source,

@@ -7,7 +7,7 @@ use walkdir::WalkDir;
 
 use super::super::failure::Io;
 use super::sizes::Sizes;
-use crate::config::Prune;
+use crate::config::PruneRules;
 use crate::workspace::installed;
 use virtual_path::relative;
 
@@ -15,13 +15,13 @@ use virtual_path::relative;
 pub struct Copier<'a> {
     root: &'a Path,
     /// What stays.
-    pub rules: &'a Prune,
+    pub rules: &'a PruneRules,
     sizes: RefCell<Sizes>,
 }
 
 /// What a file is to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum FileRole {
     /// The app's own: its sources stay out.
     App,
     /// A dependency's: everything that is installed may be needed.
@@ -32,7 +32,7 @@ pub enum Origin {
 
 impl<'a> Copier<'a> {
     /// Copies below `root`, which is empty.
-    pub fn new(root: &'a Path, rules: &'a Prune) -> Self {
+    pub fn new(root: &'a Path, rules: &'a PruneRules) -> Self {
         Self {
             root,
             rules,
@@ -51,7 +51,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Whether the file belongs into an image.
-    pub fn takes(&self, path: &Path, origin: Origin) -> bool {
+    pub fn takes(&self, path: &Path, origin: FileRole) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name == ".env" || name.starts_with(".env.") {
             return self.rules.keep_env;
@@ -60,7 +60,7 @@ impl<'a> Copier<'a> {
         let is_source = [".ts", ".tsx", ".mts", ".cts", ".vue"]
             .iter()
             .any(|end| name.ends_with(end));
-        origin != Origin::App || in_dependency || !is_source
+        origin != FileRole::App || in_dependency || !is_source
     }
 
     /// Copies one file or link to `to`, below the root. A path that is there already stays.
@@ -104,7 +104,7 @@ impl<'a> Copier<'a> {
         &self,
         from: &Path,
         to: &Path,
-        origin: Origin,
+        origin: FileRole,
         leave_out: impl Fn(&Path) -> bool,
     ) -> Result<(), Io> {
         for (path, file) in files(from, |path| !leave_out(path))? {

@@ -18,24 +18,24 @@ use crate::workspace::installed;
 use virtual_path::normalize;
 
 /// An installed package on its way into `.deploy`.
-pub struct Dependency {
+pub struct DependencyFiles {
     /// As others load it.
     name: String,
     /// Paths in the package, and where they lie now.
     files: Vec<(PathBuf, PathBuf)>,
-    entries: Entries,
+    entries: EntryPoints,
     /// Folders that the list names and that nothing is known to need.
     doomed: BTreeSet<PathBuf>,
 }
 
-impl Dependency {
+impl DependencyFiles {
     /// Lists the package that is loaded as `name`.
     pub fn read(name: &str, source: &Path, list: &DropList) -> Result<Self, Io> {
         // Its own `node_modules` are packages with places of their own. Deeper ones are what
         // bundlers wrote (`dist/node_modules/tslib`), and no packages.
         let is_apart = |path: &Path| path == Path::new("node_modules") || path.ends_with(".git");
         let files = files(source, |path| !is_apart(path))?;
-        let entries = Entries::read(source);
+        let entries = EntryPoints::read(source);
         let mut doomed = BTreeSet::new();
         for (path, _) in &files {
             list.drops(path, |folder| {
@@ -65,7 +65,11 @@ impl Dependency {
 
 /// Spares folders that code mentions: the package's own, another's, or what of the app is in
 /// `code`.
-pub fn spare(packages: &mut [Dependency], code: &[PathBuf], list: &DropList) -> Result<(), Io> {
+pub fn spare(
+    packages: &mut [DependencyFiles],
+    code: &[PathBuf],
+    list: &DropList,
+) -> Result<(), Io> {
     let words = words(packages);
     if words.is_empty() {
         return Ok(());
@@ -97,7 +101,7 @@ pub fn spare(packages: &mut [Dependency], code: &[PathBuf], list: &DropList) -> 
             let Some(owners) = words.get(needles[hit.pattern()]) else {
                 continue;
             };
-            let around = Around {
+            let around = WordContext {
                 before: &text[..hit.start()],
                 after: text.get(hit.end()).copied(),
             };
@@ -122,7 +126,7 @@ pub fn spare(packages: &mut [Dependency], code: &[PathBuf], list: &DropList) -> 
 const OF_FILES: [&str; 2] = ["__dirname", "import.meta"];
 
 /// What is looked for, and whose folder it means: `examples`, and `three/examples` from outside.
-fn words(packages: &[Dependency]) -> BTreeMap<String, Vec<(usize, PathBuf)>> {
+fn words(packages: &[DependencyFiles]) -> BTreeMap<String, Vec<(usize, PathBuf)>> {
     let mut words = BTreeMap::<String, Vec<_>>::new();
     for (index, package) in packages.iter().enumerate() {
         for folder in &package.doomed {
@@ -137,12 +141,12 @@ fn words(packages: &[Dependency]) -> BTreeMap<String, Vec<(usize, PathBuf)>> {
 }
 
 /// The text around a word.
-struct Around<'a> {
+struct WordContext<'a> {
     before: &'a [u8],
     after: Option<u8>,
 }
 
-impl Around<'_> {
+impl WordContext<'_> {
     fn ends(&self) -> bool {
         self.after.is_some_and(|byte| b"/'\"`".contains(&byte))
     }
@@ -196,19 +200,19 @@ pub fn drops_traced(list: &DropList, root: &Path, file: &Path) -> bool {
         return false;
     };
     // The manifest is read for those few that would go.
-    list.drops(path, |_| false) && !Entries::read(&root.join(package)).name(path)
+    list.drops(path, |_| false) && !EntryPoints::read(&root.join(package)).name(path)
 }
 
 /// What a manifest names as files to load.
 #[derive(Debug, Default)]
-struct Entries {
+struct EntryPoints {
     /// Without `./`; an extension or `/index.js` may be missing.
     files: BTreeSet<PathBuf>,
     /// What stands before and after the `*` of `exports`; the former has a folder.
     stars: Vec<(String, String)>,
 }
 
-impl Entries {
+impl EntryPoints {
     /// Reads the manifest in `folder`; one that cannot be read names nothing.
     fn read(folder: &Path) -> Self {
         let mut entries = Self::default();

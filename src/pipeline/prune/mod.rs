@@ -19,10 +19,10 @@ use self::copy::Copier;
 pub use self::copy::{files, odd};
 pub use self::sizes::Sizes;
 use super::build::Built;
-use super::context::Context;
-use super::failure::{Io, Settled, StageError};
+use super::context::Services;
+use super::failure::{Io, StageError, StageResult};
 use super::stored;
-use crate::config::Prune;
+use crate::config::PruneRules;
 use crate::disk;
 use crate::event::{Event, Stage, Unit, bytes};
 use crate::plan::{ImagePlan, Plan};
@@ -161,7 +161,7 @@ pub fn is_of(plan: &Plan, image: &ImagePlan) -> bool {
 }
 
 /// Prunes every built unit that the plan makes an image of.
-pub fn run(plan: &Plan, built: Vec<Built>, context: &Context) -> Settled<Artifact> {
+pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Artifact> {
     let work: Vec<_> = built
         .into_iter()
         .filter_map(|built| {
@@ -204,7 +204,7 @@ fn one(
     project: &Path,
     workdir: &Path,
     image: &ImagePlan,
-    rules: &Prune,
+    rules: &PruneRules,
 ) -> Result<Artifact, Error> {
     // Below `.out`, where the next compose sweeps what a killed run has left.
     let temporary = project.join(".out/.tmp");
@@ -244,7 +244,12 @@ fn one(
     })
 }
 
-fn within_budget(project: &Path, unit: &UnitId, sizes: &Sizes, rules: &Prune) -> Result<(), Error> {
+fn within_budget(
+    project: &Path,
+    unit: &UnitId,
+    sizes: &Sizes,
+    rules: &PruneRules,
+) -> Result<(), Error> {
     let size = sizes.total();
     match rules.budget(&unit.app) {
         Some((key, budget)) if size > budget => Err(Error::TooLarge {

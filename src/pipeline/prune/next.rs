@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::super::failure::Io;
 use super::Error;
-use super::copy::{Copier, Origin, files};
+use super::copy::{Copier, FileRole, files};
 use super::dependency::drops_traced;
 use crate::config::PackageJson;
 use crate::workspace::installed;
@@ -33,7 +33,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
             standalone,
         });
     };
-    let mapping = Mapping::new(&standalone, app);
+    let mapping = StandaloneMapping::new(&standalone, app);
 
     // The app first: what lies at the same place afterwards was hidden from it before.
     let mut outer = Vec::new();
@@ -69,11 +69,11 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
     let whole = |_: &Path| false;
     let statics = workdir.join(".next/static");
     if statics.is_dir() {
-        copier.folder(&statics, Path::new(".next/static"), Origin::Asset, whole)?;
+        copier.folder(&statics, Path::new(".next/static"), FileRole::Asset, whole)?;
     }
     let public = workdir.join("public");
     if public.is_dir() {
-        copier.folder(&public, Path::new("public"), Origin::Asset, whole)?;
+        copier.folder(&public, Path::new("public"), FileRole::Asset, whole)?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn find_app(built_in: &Path, standalone: &Path) -> Option<PathBuf> {
 }
 
 /// Where paths of the standalone output go.
-struct Mapping<'a> {
+struct StandaloneMapping<'a> {
     standalone: &'a Path,
     /// The app's folder in it.
     app: PathBuf,
@@ -99,7 +99,7 @@ struct Mapping<'a> {
     own_modules: Option<PathBuf>,
 }
 
-impl<'a> Mapping<'a> {
+impl<'a> StandaloneMapping<'a> {
     fn new(standalone: &'a Path, app: PathBuf) -> Self {
         let link = app.join("node_modules");
         let own_modules = std::fs::read_link(&link)
@@ -140,7 +140,7 @@ impl<'a> Mapping<'a> {
     fn copy(&self, file: &Path, copier: &Copier) -> Result<(), Io> {
         let target = self.target(file);
         let is_dropped = || drops_traced(&copier.rules.drop, self.standalone, file);
-        if !copier.takes(&target, Origin::App) || is_dropped() {
+        if !copier.takes(&target, FileRole::App) || is_dropped() {
             return Ok(());
         }
         let Ok(link) = std::fs::read_link(file) else {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::Error;
-use super::copy::{Copier, Origin, files};
+use super::copy::{Copier, FileRole, files};
 use super::dependency::drops_traced;
 
 /// Copies `.output/server`, `.output/public` and what describes them.
@@ -17,13 +17,13 @@ pub fn prune(workdir: &Path, copier: &Copier) -> Result<(), Error> {
     let is_public = |path: &Path| path.starts_with("public");
     for (path, file) in files(&output, |path| !is_public(path))? {
         let is_dropped = || drops_traced(&copier.rules.drop, &output, &file);
-        if copier.takes(&path, Origin::App) && !is_dropped() {
+        if copier.takes(&path, FileRole::App) && !is_dropped() {
             copier.file(&file, &path)?;
         }
     }
     let public = output.join("public");
     if public.is_dir() {
-        copier.folder(&public, Path::new("public"), Origin::Asset, |_| false)?;
+        copier.folder(&public, Path::new("public"), FileRole::Asset, |_| false)?;
     }
     Ok(())
 }

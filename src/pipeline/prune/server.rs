@@ -6,7 +6,7 @@ use std::path::Path;
 use super::super::failure::Io;
 use super::Error;
 use super::closure;
-use super::copy::{Copier, Origin};
+use super::copy::{Copier, FileRole};
 use crate::config::PackageJson;
 
 /// Copies the folder that holds `entry`, or the entry alone where it lies at the top.
@@ -22,7 +22,7 @@ pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Re
     match entry.components().next() {
         Some(first) if entry.components().count() > 1 => {
             let folder = Path::new(first.as_os_str());
-            copier.folder(&workdir.join(folder), folder, Origin::App, |_| false)?;
+            copier.folder(&workdir.join(folder), folder, FileRole::App, |_| false)?;
         }
         _ => copier.file(file, entry)?,
     }
@@ -34,7 +34,7 @@ pub fn prune(project: &Path, workdir: &Path, entry: &str, copier: &Copier) -> Re
         let entry = entry.map_err(Io::at("read", workdir))?;
         let name = entry.file_name();
         let is_env = name.to_string_lossy().starts_with(".env");
-        if is_env && entry.path().is_file() && copier.takes(Path::new(&name), Origin::App) {
+        if is_env && entry.path().is_file() && copier.takes(Path::new(&name), FileRole::App) {
             copier.file(&entry.path(), Path::new(&name))?;
         }
     }

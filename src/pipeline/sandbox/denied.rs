@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Sandbox;
-use super::rules::Rules;
+use super::rules::SandboxRules;
 use virtual_path::normalize;
 
 /// Paths that are remembered of one script.
@@ -45,7 +45,7 @@ const ENDS: [&str; 8] = ["ts", "tsx", "js", "jsx", "mjs", "cjs", "json", "vue"];
 
 /// A path that the sandbox does not grant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Denied {
+pub struct DeniedPath {
     /// With links resolved.
     pub path: PathBuf,
     /// Whether it was to be written.
@@ -53,12 +53,12 @@ pub struct Denied {
 }
 
 /// Looks through what a script prints.
-pub struct Watch<'a> {
-    rules: &'a Rules,
+pub struct DenialScanner<'a> {
+    rules: &'a SandboxRules,
     folder: PathBuf,
     /// The last source of its own that the script named: imports are relative to it.
     last: Option<PathBuf>,
-    found: BTreeMap<Denied, Certainty>,
+    found: BTreeMap<DeniedPath, Certainty>,
 }
 
 /// How sure it is that the script was refused a path.
@@ -70,13 +70,13 @@ enum Certainty {
     Missed,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> DenialScanner<'a> {
     /// Of a script that runs in `folder`.
     pub fn new(sandbox: &'a Sandbox, folder: &Path) -> Self {
         Self::of(&sandbox.rules, folder)
     }
 
-    fn of(rules: &'a Rules, folder: &Path) -> Self {
+    fn of(rules: &'a SandboxRules, folder: &Path) -> Self {
         Self {
             rules,
             folder: folder.to_owned(),
@@ -127,7 +127,7 @@ impl<'a> Watch<'a> {
             if !is_write && path.is_dir() && self.rules.lists(&path) {
                 continue;
             }
-            let denied = Denied { path, is_write };
+            let denied = DeniedPath { path, is_write };
             if self.found.len() < MOST || self.found.contains_key(&denied) {
                 let known = self.found.entry(denied).or_insert(certainty);
                 *known = certainty.min(*known);
@@ -158,12 +158,12 @@ impl<'a> Watch<'a> {
     }
 
     /// What was refused for certain, where the script ended well all the same.
-    pub fn refused(&self) -> Vec<Denied> {
+    pub fn refused(&self) -> Vec<DeniedPath> {
         self.with(|certainty| certainty == Certainty::Refused)
     }
 
     /// What was refused, as far as the script says; the certain before the others.
-    pub fn denied(&self) -> Vec<Denied> {
+    pub fn denied(&self) -> Vec<DeniedPath> {
         let refused = self.refused();
         if refused.is_empty() {
             return self.with(|_| true);
@@ -171,7 +171,7 @@ impl<'a> Watch<'a> {
         refused
     }
 
-    fn with(&self, is_wanted: impl Fn(Certainty) -> bool) -> Vec<Denied> {
+    fn with(&self, is_wanted: impl Fn(Certainty) -> bool) -> Vec<DeniedPath> {
         let found = self.found.iter();
         let found = found.filter(|(_, certainty)| is_wanted(**certainty));
         found.map(|(denied, _)| denied.clone()).collect()
@@ -222,10 +222,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
 
-    use super::{Denied, Rules, Watch};
+    use super::{DenialScanner, DeniedPath, SandboxRules};
 
     /// A project with a composed app, which may read `shared` and write in itself.
-    fn project() -> (tempfile::TempDir, PathBuf, Rules) {
+    fn project() -> (tempfile::TempDir, PathBuf, SandboxRules) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         for path in [
@@ -238,7 +238,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let rules = Rules {
+        let rules = SandboxRules {
             read: BTreeSet::from(["/usr".into(), root.join("shared")])
                 .into_iter()
                 .collect(),
@@ -248,8 +248,12 @@ mod tests {
         (folder, root, rules)
     }
 
-    fn found(root: &Path, rules: &Rules, lines: &[String]) -> (Vec<Denied>, Vec<Denied>) {
-        let mut watch = Watch::of(rules, &root.join(".out/us/app"));
+    fn found(
+        root: &Path,
+        rules: &SandboxRules,
+        lines: &[String],
+    ) -> (Vec<DeniedPath>, Vec<DeniedPath>) {
+        let mut watch = DenialScanner::of(rules, &root.join(".out/us/app"));
         for line in lines {
             watch.line(line);
         }
@@ -285,7 +289,7 @@ mod tests {
         for line in missed {
             let (refused, denied) = found(&root, &rules, std::slice::from_ref(&line));
             assert_eq!(refused, [], "{line}");
-            let one = Denied {
+            let one = DeniedPath {
                 path: prices.clone(),
                 is_write: false,
             };
@@ -325,7 +329,7 @@ mod tests {
             ("config/with space.json", false),
             ("shared/known.json", true),
         ];
-        let expected = expected.map(|(path, is_write)| Denied {
+        let expected = expected.map(|(path, is_write)| DeniedPath {
             path: root.join(path),
             is_write,
         });

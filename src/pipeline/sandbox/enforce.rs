@@ -24,7 +24,7 @@ mod linux {
         Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, path_beneath_rules,
     };
 
-    use super::super::Rules;
+    use super::super::SandboxRules;
     use super::Unsupported;
 
     /// What has to be enforced; every kernel with Landlock does.
@@ -55,11 +55,11 @@ mod linux {
 
     /// Restricts this thread, and every program that it becomes or starts, to the rules. There is
     /// no way back.
-    pub fn enforce(rules: &Rules) -> Result<(), String> {
+    pub fn enforce(rules: &SandboxRules) -> Result<(), String> {
         restrict(rules).map_err(|error| error.to_string())
     }
 
-    fn restrict(rules: &Rules) -> Result<(), RulesetError> {
+    fn restrict(rules: &SandboxRules) -> Result<(), RulesetError> {
         let read = AccessFs::from_read(LEAST);
         let all = AccessFs::from_all(MOST);
         Ruleset::default()
@@ -94,7 +94,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod other {
-    use super::super::Rules;
+    use super::super::SandboxRules;
     use super::Unsupported;
 
     const OTHER: Unsupported = Unsupported("only Linux has it");
@@ -105,7 +105,7 @@ mod other {
     }
 
     /// Nothing else than Linux restricts a script.
-    pub fn enforce(_: &Rules) -> Result<(), String> {
+    pub fn enforce(_: &SandboxRules) -> Result<(), String> {
         Err(OTHER.to_string())
     }
 }

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-pub use denied::{Denied, Watch};
+pub use denied::{DenialScanner, DeniedPath};
 pub use enforce::{enforce, support};
-pub use rules::{Rules, Scope};
-pub use task::{Upstream, of_task};
+pub use rules::{SandboxRules, ScriptScope};
+pub use task::{UpstreamResult, of_task};
 pub use undeclared::{Undeclared, notices};
 
 use super::context::ScriptEnvironment;
@@ -34,7 +34,7 @@ pub struct Sandbox {
     /// The program that restricts itself and becomes the script.
     launcher: PathBuf,
     /// What the script may open.
-    pub rules: Rules,
+    pub rules: SandboxRules,
     private: TempDir,
 }
 
@@ -51,7 +51,7 @@ impl Sandbox {
     /// Works out what the script may open and writes it down for the launcher.
     pub fn new(
         launcher: &Path,
-        scope: &Scope,
+        scope: &ScriptScope,
         environment: &ScriptEnvironment,
     ) -> Result<Self, Io> {
         let temporary = environment
@@ -66,7 +66,7 @@ impl Sandbox {
         std::fs::create_dir(&own).map_err(Io::at("make the folder", &own))?;
         let sandbox = Self {
             launcher: launcher.to_owned(),
-            rules: Rules::new(scope, &own, environment),
+            rules: SandboxRules::new(scope, &own, environment),
             private,
         };
         let path = sandbox.rules_file();

@@ -11,7 +11,7 @@ use crate::pipeline::context::ScriptEnvironment;
 /// What a script may open. Every path is absolute and has its links resolved; a folder stands for
 /// everything in it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Rules {
+pub struct SandboxRules {
     /// Files and folders to read and to execute.
     pub read: Vec<PathBuf>,
     /// Folders whose names may be listed.
@@ -22,7 +22,7 @@ pub struct Rules {
 
 /// What a script works on: its own folder, and everything else that its key is made of.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub struct ScriptScope {
     /// The project.
     pub project: PathBuf,
     /// The script's own folder, which it may write.
@@ -52,9 +52,9 @@ const INSTALLED: [&str; 9] = [
     "bun.lock",
 ];
 
-impl Rules {
+impl SandboxRules {
     /// What a script of this scope may open, with its private folder.
-    pub fn new(scope: &Scope, private: &Path, environment: &ScriptEnvironment) -> Self {
+    pub fn new(scope: &ScriptScope, private: &Path, environment: &ScriptEnvironment) -> Self {
         let mut read = BTreeSet::new();
         let mut list: BTreeSet<PathBuf> = scope.listed.iter().cloned().collect();
         for folder in &scope.workspaces {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Scope;
+use super::ScriptScope;
 use crate::plan::{Plan, Task, TaskId};
 
 /// What of a project was written by a task that others read from.
-pub struct Upstream {
+pub struct UpstreamResult {
     /// Where it lies.
     pub folder: PathBuf,
     /// Files in it that the task made; none where that is not known, which means all of them.
@@ -15,9 +15,14 @@ pub struct Upstream {
 
 /// The scope of a task whose script runs in `folder`. Files are granted one by one, so that a file
 /// beside them that is in no key stays out of reach.
-pub fn of_task(plan: &Plan, id: TaskId, folder: &Path, upstream: Vec<Upstream>) -> Scope {
+pub fn of_task(
+    plan: &Plan,
+    id: TaskId,
+    folder: &Path,
+    upstream: Vec<UpstreamResult>,
+) -> ScriptScope {
     let task = plan.task(id);
-    let mut scope = Scope {
+    let mut scope = ScriptScope {
         project: plan.project.clone(),
         installed: vec![folder.to_owned(), plan.project.join(&task.source)],
         readable: Vec::new(),
@@ -57,7 +62,7 @@ pub fn of_task(plan: &Plan, id: TaskId, folder: &Path, upstream: Vec<Upstream>) 
     scope
 }
 
-impl Scope {
+impl ScriptScope {
     /// Adds a file; beside the `package.json` of a package lies what is installed for it.
     fn add(&mut self, path: PathBuf) {
         if path.is_dir() {

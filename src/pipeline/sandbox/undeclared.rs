@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
-use super::Denied;
+use super::DeniedPath;
 use crate::pipeline::failure::quote;
 
 /// How many paths are named.
@@ -24,7 +24,7 @@ pub struct Undeclared {
     /// Such as `exited with code 1`.
     pub ended: String,
     /// What it could not open.
-    pub denied: Vec<Denied>,
+    pub denied: Vec<DeniedPath>,
     /// Its last lines.
     pub tail: Vec<String>,
     /// Everything that it printed.
@@ -33,7 +33,7 @@ pub struct Undeclared {
 
 impl Undeclared {
     fn refused(&self) -> String {
-        let one = |denied: &Denied| {
+        let one = |denied: &DeniedPath| {
             let doing = if denied.is_write { "write" } else { "read" };
             format!(
                 "it may not {doing} `{}`",
@@ -44,14 +44,14 @@ impl Undeclared {
     }
 
     fn mends(&self) -> String {
-        let one = |denied: &Denied| {
+        let one = |denied: &DeniedPath| {
             let path = display(&self.project, &denied.path);
             format!("`{path}`: {}", mend(&self.project, &self.folder, denied))
         };
         self.list("; ", one)
     }
 
-    fn list(&self, between: &str, one: impl Fn(&Denied) -> String) -> String {
+    fn list(&self, between: &str, one: impl Fn(&DeniedPath) -> String) -> String {
         let mut shown: Vec<_> = self.denied.iter().take(SHOWN).map(one).collect();
         if self.denied.len() > SHOWN {
             shown.push(format!("and {} more", self.denied.len() - SHOWN));
@@ -64,7 +64,7 @@ impl Undeclared {
 pub fn notices<'a>(
     project: &'a Path,
     folder: &'a Path,
-    denied: &'a [Denied],
+    denied: &'a [DeniedPath],
 ) -> impl Iterator<Item = String> {
     denied.iter().take(SHOWN).map(move |denied| {
         format!(
@@ -76,7 +76,7 @@ pub fn notices<'a>(
 }
 
 /// What brings a path into the key of the script in `folder`, or why nothing does.
-fn mend(project: &Path, folder: &Path, denied: &Denied) -> String {
+fn mend(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
     let own = display(project, folder);
     let Ok(inside) = denied.path.strip_prefix(project) else {
         return if denied.is_write {

@@ -5,54 +5,54 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::super::files::{self, BaseFolder, FileGroup};
-use super::super::installed::{Local, Lock};
-use super::super::task::{BUILD, Sees, Subject, Task};
-use super::super::variables::Declared;
+use super::super::files::{self, BaseAppFolder, FileGroup};
+use super::super::installed::{DependencyLock, ReachedDependencies};
+use super::super::task::{BUILD, SiblingAccess, Subject, Task};
+use super::super::variables::DeclaredVariables;
 use super::super::{Error, StorePlan, tsconfig};
-use super::{Sibling, Surroundings, TaskInputs};
-use crate::cache::{Hasher, Key};
+use super::{HostEnvironment, Sibling, TaskInputs};
+use crate::cache::{Key, KeyHasher};
 use crate::config::Project;
 use crate::overlay::{Composition, LayerReader};
 use crate::store::{AppKind, UnitId};
 
 /// Digests of one composition.
 #[derive(Debug, Clone, Copy)]
-struct Digests {
+struct CompositionDigests {
     files: Key,
     names: Key,
 }
 
 /// Inputs of tasks while they are made; what several tasks see is looked at once.
-pub struct Making<'a> {
+pub struct InputReader<'a> {
     project: &'a Project,
     lister: &'a LayerReader,
-    lock: Lock,
-    declared: Declared,
-    surroundings: &'a Surroundings,
-    digests: BTreeMap<UnitId, Digests>,
+    lock: DependencyLock,
+    declared: DeclaredVariables,
+    surroundings: &'a HostEnvironment,
+    digests: BTreeMap<UnitId, CompositionDigests>,
     groups: BTreeMap<(String, bool), Arc<FileGroup>>,
-    bases: BTreeMap<String, Arc<BaseFolder>>,
-    reached: BTreeMap<String, Arc<Local>>,
+    bases: BTreeMap<String, Arc<BaseAppFolder>>,
+    reached: BTreeMap<String, Arc<ReachedDependencies>>,
     variables: BTreeMap<String, Arc<BTreeMap<String, Key>>>,
     /// What TypeScript configs lead to, by path and content.
     led_to: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
-impl<'a> Making<'a> {
+impl<'a> InputReader<'a> {
     /// Nothing is looked at yet but the compositions.
     pub fn new(
         project: &'a Project,
         lister: &'a LayerReader,
-        lock: Lock,
+        lock: DependencyLock,
         stores: &[StorePlan],
-        surroundings: &'a Surroundings,
+        surroundings: &'a HostEnvironment,
     ) -> Result<Self, Error> {
         Ok(Self {
             project,
             lister,
             lock,
-            declared: Declared::new(project)?,
+            declared: DeclaredVariables::new(project)?,
             surroundings,
             digests: digests(stores),
             groups: BTreeMap::new(),
@@ -129,7 +129,7 @@ impl<'a> Making<'a> {
         })
     }
 
-    fn digests_of(&self, composition: &Composition) -> Digests {
+    fn digests_of(&self, composition: &Composition) -> CompositionDigests {
         let known = self.digests.get(&composition.unit).copied();
         known.unwrap_or_else(|| composition_digests(composition))
     }
@@ -149,9 +149,9 @@ impl<'a> Making<'a> {
                 .iter()
                 .any(|need| need.unit() == Some(&composition.unit));
             let is_read = match task.sees {
-                Sees::Own => is_need,
-                Sees::Middleware => is_need || composition.kind == AppKind::Middleware,
-                Sees::All => true,
+                SiblingAccess::Own => is_need,
+                SiblingAccess::Middleware => is_need || composition.kind == AppKind::Middleware,
+                SiblingAccess::All => true,
             };
             let digests = self.digests_of(composition);
             Sibling {
@@ -163,7 +163,7 @@ impl<'a> Making<'a> {
         others.map(sibling).collect()
     }
 
-    fn local(&mut self, task: &Task) -> Arc<Local> {
+    fn local(&mut self, task: &Task) -> Arc<ReachedDependencies> {
         let name = match &task.subject {
             Subject::Package(_) => task.source.clone(),
             Subject::Unit(unit) => format!("apps/{}", unit.app),
@@ -196,7 +196,7 @@ impl<'a> Making<'a> {
         Ok(group)
     }
 
-    fn base(&mut self, folder: &str) -> Result<Arc<BaseFolder>, Error> {
+    fn base(&mut self, folder: &str) -> Result<Arc<BaseAppFolder>, Error> {
         if let Some(known) = self.bases.get(folder) {
             return Ok(Arc::clone(known));
         }
@@ -236,14 +236,14 @@ impl<'a> Making<'a> {
 }
 
 /// Digests of all compositions.
-fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, Digests> {
+fn digests(stores: &[StorePlan]) -> BTreeMap<UnitId, CompositionDigests> {
     let all = stores.par_iter().flat_map_iter(|store| &store.compositions);
     all.map(|it| (it.unit.clone(), composition_digests(it)))
         .collect()
 }
 
-fn composition_digests(composition: &Composition) -> Digests {
-    let (mut files, mut names) = (Hasher::default(), Hasher::default());
+fn composition_digests(composition: &Composition) -> CompositionDigests {
+    let (mut files, mut names) = (KeyHasher::default(), KeyHasher::default());
     for (path, entry) in &composition.entries {
         names.part(path.as_bytes());
         files.part(path.as_bytes());
@@ -255,7 +255,7 @@ fn composition_digests(composition: &Composition) -> Digests {
         };
         files.part(id.oid().as_bytes());
     }
-    Digests {
+    CompositionDigests {
         files: files.end(),
         names: names.end(),
     }

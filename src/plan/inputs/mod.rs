@@ -11,12 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::making::Making;
-use super::files::{self, BaseFolder, FileGroup, OptionalFile, State, Watched, identity};
-use super::installed::Lock;
+use self::making::InputReader;
+use super::files::{
+    self, BaseAppFolder, FileGroup, OptionalFile, PathState, WatchedPath, identity,
+};
+use super::installed::DependencyLock;
 use super::task::{Subject, Task, TaskId};
 use super::{Error, StorePlan, workspaces};
-use crate::cache::{FileInput, Hasher, Inputs, Key, OutputDigest};
+use crate::cache::{FileInput, InputRecord, Key, KeyHasher, OutputDigest};
 use crate::config::Project;
 use crate::overlay::{Composition, LayerReader};
 use crate::store::UnitId;
@@ -33,7 +35,7 @@ const ABSENT: &str = "absent";
 
 /// What the edge knows of the surroundings.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct HostEnvironment {
     /// The environment over the project's `.env`.
     pub environment: BTreeMap<String, String>,
     /// Versions of what runs scripts.
@@ -65,7 +67,7 @@ pub struct TaskInputs {
     /// Workspace packages, and what TypeScript configs and local dependencies lead to.
     groups: Vec<Arc<FileGroup>>,
     /// Base apps that it reaches as packages of the workspace.
-    bases: Vec<Arc<BaseFolder>>,
+    bases: Vec<Arc<BaseAppFolder>>,
     /// What is installed.
     dependencies: Arc<BTreeMap<String, String>>,
     /// Declared variables that are set, with digests of their values.
@@ -91,7 +93,7 @@ impl AllInputs {
         lister: &LayerReader,
         stores: &[StorePlan],
         tasks: &mut [Task],
-        surroundings: &Surroundings,
+        surroundings: &HostEnvironment,
         notices: &mut Vec<String>,
     ) -> Result<Self, Error> {
         if tasks.is_empty() {
@@ -101,15 +103,15 @@ impl AllInputs {
         // Its stamp first: what changes from here on is noticed.
         let lock_file = files::lock_file_name(project)
             .map_or_else(FileGroup::default, |name| files::lock_file(project, name));
-        let lock = Lock::read(project);
+        let lock = DependencyLock::read(project);
         let has_dependencies = tasks.iter().any(|task| !task.dependencies.is_empty());
-        if matches!(lock, Lock::None(_)) && has_dependencies {
+        if matches!(lock, DependencyLock::None(_)) && has_dependencies {
             notices.push(
                 "there is no lock file; versions are those of the packages directly in `node_modules`"
                     .into(),
             );
         }
-        let mut making = Making::new(project, lister, lock, stores, surroundings)?;
+        let mut making = InputReader::new(project, lister, lock, stores, surroundings)?;
         let by_unit: BTreeMap<&UnitId, usize> = stores
             .iter()
             .enumerate()
@@ -171,7 +173,7 @@ impl AllInputs {
     /// A digest of the files at the top of the project that git ignores. Which of them a script
     /// reads is not known here, so all count.
     fn ignored(&self) -> Key {
-        let mut hasher = Hasher::default();
+        let mut hasher = KeyHasher::default();
         for file in &self.top_optional {
             let counts = self.top.files.contains_key(&file.name);
             if !counts {
@@ -208,8 +210,8 @@ impl AllInputs {
     }
 
     /// Everything but upstream tasks.
-    fn hasher(&self, task: &Task, own: &TaskInputs) -> Hasher {
-        let mut hasher = Hasher::default();
+    fn hasher(&self, task: &Task, own: &TaskInputs) -> KeyHasher {
+        let mut hasher = KeyHasher::default();
         let mut part = |bytes: &[u8]| hasher.part(bytes);
         part(SCHEMA);
         part(task.key_name().as_bytes());
@@ -321,7 +323,7 @@ impl AllInputs {
     /// A path, relative to the project, that is not as it was when the task's key was made.
     pub fn changed(&self, id: TaskId) -> Option<String> {
         let mut watched = self.groups(id).flat_map(|group| &group.watched);
-        let changed = watched.find_map(Watched::changed)?;
+        let changed = watched.find_map(WatchedPath::changed)?;
         let inside = changed.strip_prefix(&self.project).unwrap_or(&changed);
         Some(inside.display().to_string())
     }
@@ -330,7 +332,7 @@ impl AllInputs {
     /// writes into its own.
     pub fn folders(&self, id: TaskId) -> Vec<PathBuf> {
         let watched = self.groups(id).flat_map(|group| &group.watched);
-        let folders = watched.filter(|watched| matches!(watched.state, State::Folder(_)));
+        let folders = watched.filter(|watched| matches!(watched.state, PathState::Folder(_)));
         let mut folders: Vec<_> = folders.map(|watched| watched.path.clone()).collect();
         folders.dedup();
         folders
@@ -357,7 +359,7 @@ impl AllInputs {
         task: &Task,
         upstream: &BTreeMap<String, OutputDigest>,
         reads: &BTreeSet<String>,
-    ) -> Inputs {
+    ) -> InputRecord {
         let own = self.of(id);
         let mut files: BTreeMap<String, FileInput> = BTreeMap::new();
         for group in self.groups(id) {
@@ -382,7 +384,7 @@ impl AllInputs {
         }
         let mut tools = self.tools.clone();
         tools.insert("unit".into(), task.key_name());
-        Inputs {
+        InputRecord {
             command: task.command.join("\0"),
             files,
             variables: BTreeMap::clone(&own.variables),

@@ -8,13 +8,13 @@ use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Lockfile, Node, folder_identity, join};
+use super::{LockedPackage, Lockfile, folder_identity, join};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct BunLock {
     lockfile_version: u32,
-    workspaces: BTreeMap<String, Needs>,
+    workspaces: BTreeMap<String, BunDependencies>,
     #[serde(default)]
     packages: BTreeMap<String, Vec<Value>>,
     #[serde(default)]
@@ -23,7 +23,7 @@ struct File {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Needs {
+struct BunDependencies {
     /// Only of a folder.
     name: Option<String>,
     dependencies: BTreeMap<String, Value>,
@@ -34,7 +34,7 @@ struct Needs {
 }
 
 pub(super) fn parse(text: &str) -> Option<Lockfile> {
-    let file = parse_to_serde_value::<File>(text, &ParseOptions::default()).ok()?;
+    let file = parse_to_serde_value::<BunLock>(text, &ParseOptions::default()).ok()?;
     // Version 2 is written like version 1.
     if file.lockfile_version > 2 {
         return None;
@@ -73,8 +73,8 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
             continue;
         }
         let needs = match entry.iter().find(|part| part.is_object()) {
-            Some(needs) => Needs::deserialize(needs).ok()?,
-            None => Needs::default(),
+            Some(needs) => BunDependencies::deserialize(needs).ok()?,
+            None => BunDependencies::default(),
         };
         let mut node = node(key, &needs, &places);
         identity.clone_into(&mut node.identity);
@@ -96,7 +96,7 @@ fn workspace_path(identity: &str) -> Option<&str> {
     identity.split_once("@workspace:").map(|at| at.1)
 }
 
-fn node(key: &str, asked: &Needs, places: &BTreeMap<&str, usize>) -> Node {
+fn node(key: &str, asked: &BunDependencies, places: &BTreeMap<&str, usize>) -> LockedPackage {
     let mut needs = BTreeMap::new();
     for name in asked.peer_dependencies.keys().chain(&asked.optional_peers) {
         needs.insert(name, false);
@@ -108,7 +108,7 @@ fn node(key: &str, asked: &Needs, places: &BTreeMap<&str, usize>) -> Node {
     for name in asked.optional_dependencies.keys() {
         needs.insert(name, false);
     }
-    let mut node = Node::default();
+    let mut node = LockedPackage::default();
     for (name, required) in needs {
         match find(key, name, places) {
             Some(place) => node.needs.push(place),

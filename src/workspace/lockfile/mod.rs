@@ -19,14 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Default)]
 pub struct Workspace<'a> {
     /// All folders of the workspace, the root (with the path "") among them.
-    pub folders: Vec<Folder<'a>>,
+    pub folders: Vec<LockedFolder<'a>>,
     /// The keys of `resolutions` in the root `package.json`.
     pub resolutions: Vec<&'a str>,
 }
 
 /// A folder of the workspace.
 #[derive(Debug, Clone, Default)]
-pub struct Folder<'a> {
+pub struct LockedFolder<'a> {
     /// Relative to the project, with `/`; "" is the root itself.
     pub path: &'a str,
     /// The package's name, where it has one.
@@ -38,14 +38,14 @@ pub struct Folder<'a> {
 /// A lock file: which packages the folders of a workspace reach.
 #[derive(Debug, Clone, Default)]
 pub struct Lockfile {
-    nodes: Vec<Node>,
+    nodes: Vec<LockedPackage>,
     /// Folders of the workspace, by path; "" is the root.
     folders: BTreeMap<String, usize>,
 }
 
 /// A package or a folder of the workspace.
 #[derive(Debug, Clone, Default)]
-struct Node {
+struct LockedPackage {
     /// `react@18.3.1`, or `workspace:apps/web`.
     identity: String,
     /// The integrity, else where it comes from; nothing where the identity says all.

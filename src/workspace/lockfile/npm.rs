@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Lockfile, Node, folder_identity};
+use super::{LockedPackage, Lockfile, folder_identity};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct NpmLock {
     lockfile_version: u32,
-    packages: BTreeMap<String, Package>,
+    packages: BTreeMap<String, NpmPackage>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Package {
+struct NpmPackage {
     /// Only where it is not the one in the path.
     name: Option<String>,
     version: Option<String>,
@@ -34,7 +34,7 @@ struct Package {
 }
 
 pub(super) fn parse(text: &str) -> Option<Lockfile> {
-    let file = serde_json::from_str::<File>(text).ok()?;
+    let file = serde_json::from_str::<NpmLock>(text).ok()?;
     if !matches!(file.lockfile_version, 2 | 3) {
         return None;
     }
@@ -56,8 +56,8 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
     Some(lockfile)
 }
 
-fn node(path: &str, package: &Package, places: &BTreeMap<&str, usize>) -> Node {
-    let mut node = Node::default();
+fn node(path: &str, package: &NpmPackage, places: &BTreeMap<&str, usize>) -> LockedPackage {
+    let mut node = LockedPackage::default();
     if package.link {
         node.broken = true;
         return node;

@@ -6,52 +6,52 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Lockfile, Node, folder_identity, join};
+use super::{LockedPackage, Lockfile, folder_identity, join};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct PnpmLock {
     lockfile_version: String,
     #[serde(default)]
-    settings: Settings,
+    settings: PnpmSettings,
     #[serde(default)]
     importers: BTreeMap<String, Importer>,
     /// Version 6 has the root's dependencies here where there is no workspace.
     #[serde(default)]
-    dependencies: BTreeMap<String, Resolved>,
+    dependencies: BTreeMap<String, ResolvedVersion>,
     #[serde(default)]
-    dev_dependencies: BTreeMap<String, Resolved>,
+    dev_dependencies: BTreeMap<String, ResolvedVersion>,
     #[serde(default)]
-    optional_dependencies: BTreeMap<String, Resolved>,
+    optional_dependencies: BTreeMap<String, ResolvedVersion>,
     #[serde(default)]
-    packages: BTreeMap<String, Package>,
+    packages: BTreeMap<String, PnpmPackage>,
     /// Version 9 has the edges here and what does not depend on peers in `packages`.
     #[serde(default)]
-    snapshots: BTreeMap<String, Snapshot>,
+    snapshots: BTreeMap<String, PnpmSnapshot>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Settings {
+struct PnpmSettings {
     exclude_links_from_lockfile: bool,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Importer {
-    dependencies: BTreeMap<String, Resolved>,
-    dev_dependencies: BTreeMap<String, Resolved>,
-    optional_dependencies: BTreeMap<String, Resolved>,
+    dependencies: BTreeMap<String, ResolvedVersion>,
+    dev_dependencies: BTreeMap<String, ResolvedVersion>,
+    optional_dependencies: BTreeMap<String, ResolvedVersion>,
 }
 
 #[derive(Deserialize)]
-struct Resolved {
+struct ResolvedVersion {
     version: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Package {
+struct PnpmPackage {
     resolution: BTreeMap<String, Value>,
     /// Version 6 has the edges here.
     #[serde(default)]
@@ -62,7 +62,7 @@ struct Package {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Snapshot {
+struct PnpmSnapshot {
     dependencies: BTreeMap<String, String>,
     optional_dependencies: BTreeMap<String, String>,
 }
@@ -74,7 +74,7 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000 },
     };
-    let mut file = serde_saphyr::from_str_with_options::<File>(text, options).ok()?;
+    let mut file = serde_saphyr::from_str_with_options::<PnpmLock>(text, options).ok()?;
     let version = file.lockfile_version.split('.').next();
     if !matches!(version, Some("6" | "9")) || file.settings.exclude_links_from_lockfile {
         return None;
@@ -89,14 +89,14 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
     }
     if version == Some("6") {
         for (key, package) in &mut file.packages {
-            let edges = Snapshot {
+            let edges = PnpmSnapshot {
                 dependencies: std::mem::take(&mut package.dependencies),
                 optional_dependencies: std::mem::take(&mut package.optional_dependencies),
             };
             file.snapshots.insert(key.clone(), edges);
         }
     }
-    let mut graph = Graph::default();
+    let mut graph = PnpmGraph::default();
     for (place, path) in file.importers.keys().enumerate() {
         graph.folders.insert(join("", path)?, place);
     }
@@ -121,13 +121,13 @@ pub(super) fn parse(text: &str) -> Option<Lockfile> {
 
 /// Where folders and packages will be among the nodes.
 #[derive(Default)]
-struct Graph<'a> {
+struct PnpmGraph<'a> {
     folders: BTreeMap<String, usize>,
     packages: BTreeMap<&'a str, usize>,
 }
 
-impl Graph<'_> {
-    fn folder(&self, path: &str, importer: &Importer) -> Node {
+impl PnpmGraph<'_> {
+    fn folder(&self, path: &str, importer: &Importer) -> LockedPackage {
         let all = importer.dependencies.iter();
         let all = all.chain(&importer.dev_dependencies);
         let all = all.chain(&importer.optional_dependencies);
@@ -137,7 +137,12 @@ impl Graph<'_> {
         node
     }
 
-    fn package(&self, key: &str, package: Option<&Package>, edges: &Snapshot) -> Node {
+    fn package(
+        &self,
+        key: &str,
+        package: Option<&PnpmPackage>,
+        edges: &PnpmSnapshot,
+    ) -> LockedPackage {
         let all = edges
             .dependencies
             .iter()
@@ -160,8 +165,8 @@ impl Graph<'_> {
     }
 
     /// A node with these needs; links are relative to `folder`.
-    fn node(&self, folder: &str, needs: BTreeMap<&str, &str>) -> Node {
-        let mut node = Node::default();
+    fn node(&self, folder: &str, needs: BTreeMap<&str, &str>) -> LockedPackage {
+        let mut node = LockedPackage::default();
         for (name, version) in needs {
             let place = match version.strip_prefix("link:") {
                 Some(link) => self.linked(folder, link),

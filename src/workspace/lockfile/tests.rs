@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Folder, Lockfile, Workspace, join};
+use super::{LockedFolder, Lockfile, Workspace, join};
 
-struct Sample {
+struct LockfileSample {
     manager: &'static str,
     file: &'static str,
     before: &'static str,
@@ -18,7 +18,7 @@ struct Sample {
 
 macro_rules! samples {
     ($($manager:literal $file:literal,)*) => {
-        [$(Sample {
+        [$(LockfileSample {
             manager: $manager,
             file: $file,
             before: include_str!(concat!("../../../fixtures/lockfiles/", $manager, "/before")),
@@ -27,7 +27,7 @@ macro_rules! samples {
     };
 }
 
-const SAMPLES: [Sample; 7] = samples! {
+const SAMPLES: [LockfileSample; 7] = samples! {
     "npm" "package-lock.json",
     "pnpm-6" "pnpm-lock.yaml",
     "pnpm-9" "pnpm-lock.yaml",
@@ -38,7 +38,7 @@ const SAMPLES: [Sample; 7] = samples! {
 };
 
 fn workspace(added: bool) -> Workspace<'static> {
-    let folder = |path, name, needs: &[(&'static str, &'static str)]| Folder {
+    let folder = |path, name, needs: &[(&'static str, &'static str)]| LockedFolder {
         path,
         name: Some(name),
         needs: needs.to_vec(),
@@ -68,13 +68,13 @@ fn workspace(added: bool) -> Workspace<'static> {
     }
 }
 
-fn slice(sample: &Sample, text: &str, folder: &str) -> Option<BTreeMap<String, String>> {
+fn slice(sample: &LockfileSample, text: &str, folder: &str) -> Option<BTreeMap<String, String>> {
     let workspace = workspace(text == sample.after);
     Lockfile::parse(sample.file, text.as_bytes(), &workspace)?.reach(&[folder])
 }
 
 /// Names and versions alone, so that all managers can be held against one list.
-fn names(sample: &Sample, folder: &str) -> BTreeSet<String> {
+fn names(sample: &LockfileSample, folder: &str) -> BTreeSet<String> {
     let slice = slice(sample, sample.before, folder).expect(sample.manager);
     let plain = |key: &String| {
         let key = key.split('(').next().unwrap_or_default();

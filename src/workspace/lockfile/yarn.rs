@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Folder, Lockfile, Node, Workspace, folder_identity, join};
+use super::{LockedFolder, LockedPackage, Lockfile, Workspace, folder_identity, join};
 
 /// What stands under a key, of either kind of file.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Entry {
+struct YarnEntry {
     version: String,
     /// Yarn 1.
     resolved: Option<String>,
@@ -43,9 +43,9 @@ pub(super) fn parse(text: &str, workspace: &Workspace<'_>) -> Option<Lockfile> {
     } else {
         classic_entries(text)?
     };
-    let mut graph = Graph {
+    let mut graph = YarnGraph {
         modern,
-        ..Graph::default()
+        ..YarnGraph::default()
     };
     for (place, (keys, entry)) in entries.iter().enumerate() {
         let path = entry.resolution.as_deref().and_then(workspace_path);
@@ -94,7 +94,7 @@ fn holds_everywhere(key: &str) -> bool {
 
 /// Where keys and folders are among the nodes.
 #[derive(Default)]
-struct Graph<'a> {
+struct YarnGraph<'a> {
     /// Whether the file is not of Yarn 1.
     modern: bool,
     keys: BTreeMap<&'a str, Vec<usize>>,
@@ -105,8 +105,8 @@ struct Graph<'a> {
     names: BTreeMap<&'a str, usize>,
 }
 
-impl Graph<'_> {
-    fn entry(&self, keys: &[String], entry: &Entry) -> Node {
+impl YarnGraph<'_> {
+    fn entry(&self, keys: &[String], entry: &YarnEntry) -> LockedPackage {
         let all = entry.dependencies.iter();
         let all = all.chain(&entry.optional_dependencies);
         let all = all.map(|(name, range)| (name.as_str(), range.as_str()));
@@ -133,15 +133,15 @@ impl Graph<'_> {
         node
     }
 
-    fn folder(&self, folder: &Folder<'_>) -> Node {
+    fn folder(&self, folder: &LockedFolder<'_>) -> LockedPackage {
         let mut node = self.node(folder.needs.clone());
         node.identity = folder_identity(folder.path);
         node
     }
 
-    fn node(&self, mut needs: Vec<(&str, &str)>) -> Node {
+    fn node(&self, mut needs: Vec<(&str, &str)>) -> LockedPackage {
         needs.sort_unstable();
-        let mut node = Node::default();
+        let mut node = LockedPackage::default();
         for (name, range) in needs {
             let places = self.find(name, range);
             node.broken |= places.is_empty();
@@ -220,11 +220,11 @@ fn classic_name(key: &str) -> &str {
     }
 }
 
-fn modern_entries(text: &str) -> Option<Vec<(Vec<String>, Entry)>> {
+fn modern_entries(text: &str) -> Option<Vec<(Vec<String>, YarnEntry)>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000 },
     };
-    let file = serde_saphyr::from_str_with_options::<BTreeMap<String, Entry>>(text, options);
+    let file = serde_saphyr::from_str_with_options::<BTreeMap<String, YarnEntry>>(text, options);
     let entries = file.ok()?.into_iter();
     let entries = entries.filter(|(key, _)| key != "__metadata");
     let split = |keys: String| keys.split(", ").map(str::to_owned).collect();
@@ -232,8 +232,8 @@ fn modern_entries(text: &str) -> Option<Vec<(Vec<String>, Entry)>> {
 }
 
 /// The format of Yarn 1 is YAML to the eye only: a key and its value have no `:` between them.
-fn classic_entries(text: &str) -> Option<Vec<(Vec<String>, Entry)>> {
-    let mut entries = Vec::<(Vec<String>, Entry)>::new();
+fn classic_entries(text: &str) -> Option<Vec<(Vec<String>, YarnEntry)>> {
+    let mut entries = Vec::<(Vec<String>, YarnEntry)>::new();
     let mut section = String::new();
     for line in text.lines() {
         let indented = line.trim_start_matches(' ');
@@ -242,7 +242,7 @@ fn classic_entries(text: &str) -> Option<Vec<(Vec<String>, Entry)>> {
         }
         let words = words(indented.trim_end())?;
         match (line.len() - indented.len(), words.as_slice()) {
-            (0, _) if line.ends_with(':') => entries.push((words, Entry::default())),
+            (0, _) if line.ends_with(':') => entries.push((words, YarnEntry::default())),
             (2, [name]) if line.ends_with(':') => section.clone_from(name),
             (2, [name, value]) => {
                 let entry = &mut entries.last_mut()?.1;

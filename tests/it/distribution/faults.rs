@@ -1,32 +1,30 @@
-//! What goes wrong on the way: a push ends right or says why not, and its tag never names less
-//! than a whole image.
+//! Faults of the network and of registries: a push succeeds or says why not, and its tag never
+//! names a part of an image.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci::Digest;
-use oci_distribution::{Client, Error, Limits, Sent};
+use oci_distribution::{Client, Error, PutBlob, TransferLimits};
 
 use super::{Image, PIECES, QUICK, World};
-use crate::support::{Before, Random, Resuming, Turn, cutting};
+use crate::support::{Before, Random, Resuming, Turn, cutting, http_client};
 
 #[tokio::test]
-async fn connections_that_are_cut_again_and_again_bring_a_push_to_its_end() {
+async fn a_push_succeeds_although_connections_break_repeatedly() {
     let Some(world) = World::new() else { return };
     for (kilobytes, limits) in [(300, QUICK), (64, PIECES), (40, PIECES)] {
-        let image = Image::new(1_000_000);
         let address = cutting(&world.registry.address, kilobytes * 1000);
-        let client = world.through(&address, limits);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&address, limits, 1_000_000).await;
+        pushed.ends_right().await;
     }
 }
 
 #[tokio::test]
 async fn pieces_shrink_as_often_as_they_have_to() {
     let registry = Resuming::brittle();
-    let limits = Limits {
+    let limits = TransferLimits {
         piece: 16 << 20,
         ..PIECES
     };
@@ -34,20 +32,17 @@ async fn pieces_shrink_as_often_as_they_have_to() {
     let client = Client::with(&cutting(&registry.address, 30_000), None, limits).unwrap();
     image.put_layer(&client, "a").await.unwrap();
     assert!(registry.has(&image.layer.digest));
-    // Halves of halves, until one is below 30 kB: more than there are tries of one size.
+    // Pieces are halved until one is below 30 kB, more often than the number of tries for one size.
     assert!(registry.sessions() > 2);
 }
 
 #[tokio::test]
-async fn where_not_even_the_smallest_piece_gets_through_it_is_said() {
+async fn a_connection_that_passes_no_piece_at_all_is_an_error() {
     let Some(world) = World::new() else { return };
     for kilobytes in [1, 7, 64] {
-        let image = Image::new(500_000);
         let address = cutting(&world.registry.address, kilobytes * 1000);
-        let client = world.through(&address, QUICK);
-        let pushed = image.push(&client, &world.repository).await;
-        let told = world.ends_clearly(&image, pushed).await;
-        let told = told.expect("this registry ends an upload that breaks");
+        let pushed = world.push(&address, QUICK, 500_000).await;
+        let told = pushed.fails_clearly().await;
         assert!(
             told.contains(&address) && told.contains("cannot be reached"),
             "{told}"
@@ -56,7 +51,7 @@ async fn where_not_even_the_smallest_piece_gets_through_it_is_said() {
 }
 
 #[tokio::test]
-async fn what_a_registry_has_of_a_broken_upload_is_not_sent_again() {
+async fn bytes_that_a_registry_kept_of_a_broken_upload_are_not_sent_again() {
     for registry in [Resuming::start(), Resuming::forgetful()] {
         for kilobytes in [7, 64, 300] {
             for limits in [QUICK, PIECES] {
@@ -65,9 +60,9 @@ async fn what_a_registry_has_of_a_broken_upload_is_not_sent_again() {
                 let client = Client::with(&address, None, limits).unwrap();
                 let before = registry.sessions();
                 let sent = image.put_layer(&client, "a").await.unwrap();
-                assert_eq!(sent, Sent::Uploaded);
+                assert_eq!(sent, PutBlob::Uploaded);
                 assert!(registry.has(&image.layer.digest));
-                // Two in which it went whole, and one in which it went on where it broke.
+                // Two sessions with the whole blob, and one that continued after the break.
                 assert!(registry.sessions() <= before + 3);
             }
         }
@@ -78,7 +73,7 @@ async fn what_a_registry_has_of_a_broken_upload_is_not_sent_again() {
 async fn a_session_that_vanishes_is_begun_anew() {
     let Some(world) = World::new() else { return };
     for gone_after in [1, 2, 3] {
-        // The first session is lost at its n-th request.
+        // The registry loses the first session at its n-th request.
         let first = Mutex::new((None::<String>, 0));
         let proxy = Before::new(&world.registry.address, move |seen| {
             let Some((_, id)) = seen.target.split_once("/uploads/") else {
@@ -98,26 +93,21 @@ async fn a_session_that_vanishes_is_begun_anew() {
             }
             Turn::error(404, "BLOB_UPLOAD_UNKNOWN")
         });
-        let image = Image::new(700_000);
-        let client = world.through(&proxy.address, PIECES);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let pushed = world.push(&proxy.address, PIECES, 700_000).await;
+        pushed.ends_right().await;
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_loses_every_session_is_not_sent_to_forever() {
+async fn a_registry_that_loses_every_session_ends_in_an_error() {
     let Some(world) = World::new() else { return };
-    let proxy = Before::new(&world.registry.address, |seen| {
-        if seen.is("PUT", "/uploads/") {
-            return Turn::error(404, "BLOB_UPLOAD_UNKNOWN");
-        }
-        Turn::Pass
-    });
-    let image = Image::new(300_000);
-    let client = world.through(&proxy.address, PIECES);
-    let pushed = image.push(&client, &world.repository).await;
-    let told = world.ends_clearly(&image, pushed).await.expect("it failed");
+    let proxy = Before::when(
+        &world.registry.address,
+        |seen| seen.is("PUT", "/uploads/"),
+        || Turn::error(404, "BLOB_UPLOAD_UNKNOWN"),
+    );
+    let pushed = world.push(&proxy.address, PIECES, 300_000).await;
+    let told = pushed.fails_clearly().await;
     assert!(told.contains("it has lost the upload"), "{told}");
 }
 
@@ -125,17 +115,15 @@ async fn a_registry_that_loses_every_session_is_not_sent_to_forever() {
 async fn a_third_of_all_requests_may_fail() {
     let Some(world) = World::new() else { return };
     for status in [429, 502, 500] {
-        let proxy = Before::new(&world.registry.address, move |seen| {
-            // Not each third: what is tried again takes three requests.
-            if Random::new(seen.number as u64).below(3) == 0 {
-                return Turn::error(status, "TOOMANYREQUESTS");
-            }
-            Turn::Pass
-        });
-        let image = Image::new(600_000);
-        let client = world.through(&proxy.address, PIECES);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let proxy = Before::when(
+            &world.registry.address,
+            // A random third: with every third request, a retry fails always, since it takes three
+            // requests.
+            move |seen| Random::new(seen.number as u64).below(3) == 0,
+            move || Turn::error(status, "TOOMANYREQUESTS"),
+        );
+        let pushed = world.push(&proxy.address, PIECES, 600_000).await;
+        pushed.ends_right().await;
     }
 }
 
@@ -149,14 +137,12 @@ async fn a_registry_that_asks_to_wait_is_asked_again() {
         }
         Turn::Pass
     });
-    let image = Image::new(1000);
-    let client = world.through(&proxy.address, QUICK);
-    let pushed = image.push(&client, &world.repository).await;
-    world.ends_right(&image, pushed).await;
+    let pushed = world.push(&proxy.address, QUICK, 1000).await;
+    pushed.ends_right().await;
 }
 
 #[tokio::test]
-async fn what_always_fails_is_told_in_the_registrys_words() {
+async fn a_permanent_failure_shows_the_registrys_message() {
     let Some(world) = World::new() else { return };
     let password = world.registry.password.clone();
     for (method, part, status, words) in [
@@ -183,7 +169,10 @@ async fn what_always_fails_is_told_in_the_registrys_words() {
         let client = world.through(&proxy.address, PIECES);
         let image = Image::new(300_000);
         let pushed = image.push(&client, &world.repository).await;
-        let told = world.ends_clearly(&image, pushed).await.expect("it failed");
+        let told = world
+            .ends_clearly(&image, pushed)
+            .await
+            .expect("the push fails");
         assert!(told.contains(words), "{method} {status}: {told}");
         let has_word = method == "HEAD" || told.contains("no *** here, but dust");
         assert!(has_word, "{told}");
@@ -192,20 +181,19 @@ async fn what_always_fails_is_told_in_the_registrys_words() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_a_proxy_goes_in_smaller_pieces() {
+async fn blobs_above_a_proxys_limit_are_sent_in_smaller_pieces() {
     let Some(world) = World::new() else { return };
     let limited = |limit: u64| {
-        Before::new(&world.registry.address, move |seen| {
-            if seen.length.is_some_and(|length| length > limit) {
-                return Turn::Answer(413, Vec::new(), "<html>nginx</html>".into());
-            }
-            Turn::Pass
-        })
+        Before::when(
+            &world.registry.address,
+            move |seen| seen.length.is_some_and(|length| length > limit),
+            move || Turn::Answer(413, Vec::new(), "<html>nginx</html>".into()),
+        )
     };
-    let image = Image::new(1_000_000);
-    let client = world.through(&limited(100_000).address, QUICK);
-    let pushed = image.push(&client, &world.repository).await;
-    world.ends_right(&image, pushed).await;
+    let pushed = world
+        .push(&limited(100_000).address, QUICK, 1_000_000)
+        .await;
+    pushed.ends_right().await;
     let image = Image::new(1_000_000);
     let client = world.through(&limited(1000).address, QUICK);
     let pushed = image.push(&client, &world.repository).await;
@@ -218,7 +206,7 @@ async fn a_registry_that_refuses_a_piece_gets_it_whole() {
     for status in [400, 404, 405, 411, 416, 500, 501] {
         for passing in 0..3 {
             let (puts, pieces) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            // One that has taken pieces may fail once and mean nothing by it.
+            // A registry that takes pieces may fail once for another reason.
             let times = if status == 500 && passing > 0 { 2 } else { 1 };
             let proxy = Before::new(&world.registry.address, move |seen| {
                 let count = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
@@ -238,7 +226,7 @@ async fn a_registry_that_refuses_a_piece_gets_it_whole() {
             let pushed = image.push(&client, &world.repository).await;
             world.ends_right(&image, pushed).await;
             let puts = proxy.count("PUT", "/uploads/");
-            assert_eq!(puts, 3, "twice whole, and the config");
+            assert_eq!(puts, 3, "two uploads of the whole blob, and the config");
         }
     }
 }
@@ -264,22 +252,21 @@ async fn a_range_that_stands_still_is_no_progress() {
 }
 
 #[tokio::test]
-async fn what_a_registry_takes_is_learnt_once_a_run() {
+async fn the_accepted_way_of_upload_is_found_once_a_run() {
     let registry = Resuming::start();
-    // A proxy with a limit, as nginx has one: in pieces from the second blob on.
-    let limited = Before::new(&registry.address, |seen| {
-        if seen.length.is_some_and(|length| length > 300_000) {
-            return Turn::error(413, "TOO_LARGE");
-        }
-        Turn::Pass
-    });
+    // A proxy with a size limit, like nginx: from the second blob on, pieces are sent.
+    let limited = Before::when(
+        &registry.address,
+        |seen| seen.length.is_some_and(|length| length > 300_000),
+        || Turn::error(413, "TOO_LARGE"),
+    );
     let client = Client::with(&limited.address, None, PIECES).unwrap();
     for _ in 0..3 {
         Image::new(700_000).put_layer(&client, "a").await.unwrap();
         Image::new(100_000).put_layer(&client, "a").await.unwrap();
     }
-    assert_eq!(registry.sessions(), 7, "one was for what is too large");
-    // One that takes no pieces, and whose first connections broke.
+    assert_eq!(registry.sessions(), 7, "one request is for the large blob");
+    // A registry that takes no pieces, and whose first connections break.
     let puts = AtomicUsize::new(0);
     let whole = Before::new(&registry.address, move |seen| {
         if seen.is("PUT", "") && seen.has_body() && puts.fetch_add(1, Ordering::Relaxed) < 2 {
@@ -315,16 +302,19 @@ async fn a_commit_that_takes_longer_than_a_proxy_waits_is_asked_about() {
         let client = Client::with(&door.address, None, PIECES).unwrap();
         image.put_layer(&client, "a").await.unwrap();
         assert!(registry.has(&image.layer.digest));
-        assert!(door.count("HEAD", "/blobs/") > 2, "it was asked");
+        assert!(
+            door.count("HEAD", "/blobs/") > 2,
+            "the registry is asked for the blob"
+        );
         let sent = 1 + usize::from(in_pieces);
-        assert_eq!(door.count("POST", ""), sent, "and not sent again");
+        assert_eq!(door.count("POST", ""), sent, "the blob is not sent again");
     }
 }
 
 #[tokio::test]
 async fn a_commit_may_take_longer_than_silence() {
     let registry = Resuming::committing_late(Duration::from_millis(500));
-    let limits = Limits {
+    let limits = TransferLimits {
         silence: Duration::from_millis(100),
         ..PIECES
     };
@@ -370,16 +360,13 @@ async fn a_redirect_is_followed_within_the_registry_and_nowhere_else() {
 async fn a_manifest_is_taken_by_any_of_three_answers() {
     let Some(world) = World::new() else { return };
     for status in [200, 201, 202] {
-        let proxy = Before::new(&world.registry.address, move |seen| {
-            if seen.is("PUT", "/manifests/") {
-                return Turn::Status(status);
-            }
-            Turn::Pass
-        });
-        let client = world.through(&proxy.address, QUICK);
-        let image = Image::new(1000);
-        let pushed = image.push(&client, &world.repository).await;
-        world.ends_right(&image, pushed).await;
+        let proxy = Before::when(
+            &world.registry.address,
+            move |seen| seen.is("PUT", "/manifests/"),
+            move || Turn::Status(status),
+        );
+        let pushed = world.push(&proxy.address, QUICK, 1000).await;
+        pushed.ends_right().await;
     }
 }
 
@@ -405,7 +392,7 @@ async fn a_digest_by_another_algorithm_is_no_error() {
         let client = world.through(&proxy.address, QUICK);
         let pushed = image.push(&client, &world.repository).await;
         if said == longer(&layer) {
-            // A manifest with the digest of something else is none that was asked for.
+            // A manifest with another digest is a mismatch.
             assert!(matches!(pushed, Err(Error::Mismatch { .. })), "{pushed:?}");
         } else {
             world.ends_right(&image, pushed).await;
@@ -429,7 +416,10 @@ async fn a_registry_that_says_it_took_something_else_is_not_believed() {
         });
         let client = world.through(&proxy.address, QUICK);
         let pushed = image.push(&client, &world.repository).await;
-        let told = world.ends_clearly(&image, pushed).await.expect("it failed");
+        let told = world
+            .ends_clearly(&image, pushed)
+            .await
+            .expect("the push fails");
         assert!(told.contains("is not what was asked for"), "{told}");
     }
 }
@@ -437,11 +427,11 @@ async fn a_registry_that_says_it_took_something_else_is_not_believed() {
 #[tokio::test]
 async fn a_blob_whose_answer_was_lost_is_not_sent_twice() {
     let Some(world) = World::new() else { return };
-    // The registry does its work, and a proxy says that it did not.
+    // The registry accepts the request, and the proxy answers with an error.
     let registry = world.registry.address.clone();
     let inner = Before::new(&registry, |_| Turn::Pass);
     let address = inner.address.clone();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http_client().build().unwrap();
     let image = Image::new(50_000);
     let layer = std::fs::read(image.path()).unwrap();
     let (handle, login) = (tokio::runtime::Handle::current(), world.registry.clone());
@@ -490,7 +480,7 @@ async fn a_registry_that_says_nothing_is_given_up() {
             std::thread::park();
         }
     });
-    let limits = Limits {
+    let limits = TransferLimits {
         silence: Duration::from_millis(50),
         retries: 1,
         ..QUICK
@@ -505,24 +495,24 @@ async fn a_registry_that_says_nothing_is_given_up() {
 async fn an_upload_that_leads_to_another_host_goes_there_without_credentials() {
     let Some(world) = World::new() else { return };
     let storage = Resuming::start();
-    let elsewhere = Before::new(&storage.address, |seen| {
-        if seen.length.is_some_and(|length| length > 300_000) {
-            return Turn::error(413, "TOO_LARGE");
-        }
-        Turn::Pass
-    });
+    let elsewhere = Before::when(
+        &storage.address,
+        |seen| seen.length.is_some_and(|length| length > 300_000),
+        || Turn::error(413, "TOO_LARGE"),
+    );
     let address = elsewhere.address.clone();
     let inside = storage.address.clone();
-    let proxy = Before::new(&world.registry.address, move |seen| {
-        if seen.is("POST", "/uploads/") {
-            return Turn::Lie(
+    let proxy = Before::when(
+        &world.registry.address,
+        move |seen| seen.is("POST", "/uploads/"),
+        move || {
+            Turn::Lie(
                 "location",
                 format!("http://{address}/v2/a/blobs/uploads/session-0"),
-            );
-        }
-        Turn::Pass
-    });
-    let opened = reqwest::Client::builder().no_proxy().build().unwrap();
+            )
+        },
+    );
+    let opened = http_client().build().unwrap();
     let url = format!("http://{inside}/v2/a/blobs/uploads/");
     opened.post(url).send().await.unwrap();
     let image = Image::new(700_000);

@@ -1,4 +1,4 @@
-//! Who we are: passwords, tokens that end, Docker's config, and what never reaches an error.
+//! Logins: passwords, tokens that expire, Docker's config, and secrets that never appear in errors.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +8,14 @@ use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use oci_distribution::{Client, Error, Login, Logins, Sent, Source, Trust};
+use oci_distribution::{BlobSource, Client, Error, Login, Logins, PutBlob, Trust};
 use serde_json::{Value, json};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Recorder, Seen, Turn};
 
-/// A token server, and a door to the registry that lets in who has a token for what is asked.
-/// Each token opens it so many times.
+/// A token server, and a proxy in front of the registry that requires a token for the requested
+/// scope. Each token is valid for this many requests.
 fn with_tokens(world: &World, uses: usize) -> Before {
     let registry = &world.registry;
     let basic = |user: &str, password: &str| {
@@ -23,7 +23,7 @@ fn with_tokens(world: &World, uses: usize) -> Before {
     };
     let inside = basic(&registry.user, &registry.password);
     let known = inside.clone();
-    // By token: its scopes, and how often it still holds.
+    // For each token: its scopes, and the number of requests that are left.
     let tokens = Mutex::new(HashMap::<String, (Vec<String>, usize)>::new());
     Before::new(&registry.address, move |seen| {
         let mut tokens = tokens.lock().unwrap();
@@ -42,7 +42,7 @@ fn with_tokens(world: &World, uses: usize) -> Before {
             let scopes = query.split(['?', '&']);
             let scopes = scopes.filter_map(|part| part.strip_prefix("scope="));
             let scopes = scopes.flat_map(|list| list.split('+')).map(str::to_owned);
-            // Whoever is nobody may read.
+            // Anonymous clients may read.
             let scopes = scopes.map(|scope| {
                 if is_known {
                     scope
@@ -89,7 +89,7 @@ fn with_tokens(world: &World, uses: usize) -> Before {
     })
 }
 
-/// What a request needs to be allowed.
+/// The scope that a request needs.
 fn needed(seen: &Seen) -> Vec<(String, &'static str)> {
     let path = seen.target.strip_prefix("/v2/").unwrap_or_default();
     let Some((repository, _)) = path
@@ -150,15 +150,15 @@ async fn a_token_for_a_mount_lets_read_where_it_mounts_from() {
     let client = world.through(&door.address, QUICK);
     let image = Image::new(1000);
     let path = image.path();
-    for (name, expected) in [("one", Sent::Uploaded), ("two", Sent::Mounted)] {
+    for (name, expected) in [("one", PutBlob::Uploaded), ("two", PutBlob::Mounted)] {
         let repository = format!("{}/{name}", world.repository);
-        let put = client.put_blob(&repository, &image.layer, Source::File(&path), None);
+        let put = client.put_blob(&repository, &image.layer, BlobSource::File(&path), None);
         assert_eq!(put.await.unwrap(), expected);
     }
 }
 
 #[tokio::test]
-async fn who_is_nobody_may_read_what_is_public() {
+async fn anonymous_clients_read_public_images() {
     let Some(world) = World::new() else { return };
     let image = Image::new(1000);
     image
@@ -191,7 +191,7 @@ async fn an_identity_token_is_changed_into_tokens() {
     assert_eq!(door.count("GET", "/token"), 0);
 }
 
-/// A registry whose tokens are given there.
+/// A registry with this token server.
 fn with_realm(realm: String) -> Before {
     Before::new("127.0.0.1:9", move |_| {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"test\"");
@@ -209,7 +209,7 @@ async fn a_token_server_gets_no_password_over_plain_http_to_another_machine() {
         told.contains("`auth.example.com/token` is plain HTTP") && !told.contains("hidden"),
         "{told}"
     );
-    // Who allows it is not refused; there is no such machine.
+    // With `allow_insecure` the request is made and fails because the host does not exist.
     let trust = Trust {
         allow_insecure: true,
         ..Trust::default()
@@ -238,7 +238,7 @@ async fn a_token_server_that_redirects_is_followed_nowhere() {
             let place = format!("redirects to `{}/token`", elsewhere.address);
             assert!(told.contains(&place) && !told.contains("hidden"), "{told}");
         }
-        assert_eq!(server.seen().len(), 2, "both were asked");
+        assert_eq!(server.seen().len(), 2, "both scopes are requested");
         assert_eq!(elsewhere.seen(), Vec::<String>::new());
     }
 }
@@ -268,7 +268,7 @@ fn config(folder: &Path, document: &Value) -> Logins {
 }
 
 #[tokio::test]
-async fn dockers_config_says_who_we_are_to_other_registries() {
+async fn dockers_config_has_the_logins_of_other_registries() {
     let Some(world) = World::new() else { return };
     let folder = tempfile::tempdir().unwrap();
     let address = &world.registry.address;
@@ -308,7 +308,8 @@ async fn dockers_config_says_who_we_are_to_other_registries() {
     assert!(!told.contains("secret"), "{told}");
 }
 
-/// Helpers are found on the `PATH`, which a test sets only for a child: so it runs itself again.
+/// Helpers are found on the `PATH`, which a test can set only for a child process. So the test runs
+/// itself again.
 #[tokio::test]
 async fn a_credential_helper_is_asked_and_never_quoted() {
     const INNER: &str = "ALOKAI_TEST_HELPERS";
@@ -317,7 +318,7 @@ async fn a_credential_helper_is_asked_and_never_quoted() {
     }
     let folder = tempfile::tempdir().unwrap();
     for (name, script) in [
-        // Says what it was asked for as the user.
+        // A helper that returns its input as the user name.
         (
             "good",
             r#"read -r host; printf '{"ServerURL":"%s","Username":"%s","Secret":"s3cret"}' "$host" "$host""#,

@@ -1,4 +1,4 @@
-//! The client of the distribution protocol, before a real registry and before real trouble.
+//! The client of the distribution protocol, against a real registry and with real faults.
 
 mod faults;
 mod logins;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Credentials, Error, Limits, Login, Sent, Source};
+use oci_distribution::{BlobSource, Client, Credentials, Error, Login, PutBlob, TransferLimits};
 
 use crate::support::{Random, Registry, registry};
 
-/// Patience that tests have: as many tries, and no waiting.
-const QUICK: Limits = Limits {
+/// Limits for tests: as many tries as usual, without waiting.
+const QUICK: TransferLimits = TransferLimits {
     pause: Duration::from_millis(2),
     retries: 5,
     silence: Duration::from_secs(10),
@@ -26,8 +26,8 @@ const QUICK: Limits = Limits {
     smallest_piece: 64 << 10,
 };
 
-/// In pieces that a small layer has many of.
-const PIECES: Limits = Limits {
+/// Limits with small pieces, so that a small layer has many.
+const PIECES: TransferLimits = TransferLimits {
     piece: 256 << 10,
     smallest_piece: 8 << 10,
     ..QUICK
@@ -43,7 +43,7 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// An image of one layer, which lies in a file.
+/// An image with one layer, which is in a file.
 struct Image {
     folder: tempfile::TempDir,
     layer: Descriptor,
@@ -52,25 +52,18 @@ struct Image {
 }
 
 impl Image {
-    /// With a layer of that many bytes that no other test has.
+    /// An image with a layer of this many bytes that no other test has.
     fn new(length: usize) -> Self {
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
         let seed = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).expect("masked");
         let layer = bytes(seed ^ u64::from(std::process::id()), length);
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("layer"), &layer).expect("it is ours");
+        std::fs::write(folder.path().join("layer"), &layer)
+            .expect("a temporary folder can be written");
         let config = format!(r#"{{"architecture":"amd64","os":"linux","seed":{seed}}}"#);
         let config = config.into_bytes();
         let layer = Descriptor::of(LAYER, &layer);
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: MANIFEST.into(),
-            artifact_type: None,
-            config: Descriptor::of(CONFIG, &config),
-            layers: vec![layer.clone()],
-            subject: None,
-            annotations: std::collections::BTreeMap::new(),
-        };
+        let manifest = manifest(&config, &layer);
         Self {
             folder,
             layer,
@@ -83,38 +76,55 @@ impl Image {
         self.folder.path().join("layer")
     }
 
-    async fn put_layer(&self, client: &Client, repository: &str) -> Result<Sent, Error> {
+    async fn put_layer(&self, client: &Client, repository: &str) -> Result<PutBlob, Error> {
         let path = self.path();
-        let source = Source::File(&path);
+        let source = BlobSource::File(&path);
         client.put_blob(repository, &self.layer, source, None).await
     }
 
-    /// All of it, the tag last.
+    /// Pushes the blobs and then the manifest under its tag.
     async fn push(&self, client: &Client, repository: &str) -> Result<(), Error> {
         self.put_layer(client, repository).await?;
         let config = Descriptor::of(CONFIG, &self.config);
-        let source = Source::Bytes(&self.config);
+        let source = BlobSource::Bytes(&self.config);
         client.put_blob(repository, &config, source, None).await?;
         let put = client.put_manifest(repository, "tag", MANIFEST, &self.manifest);
         put.await.map(drop)
     }
 
-    /// Whether the tag names it, whole; a tag that names something less is never right.
+    /// Whether the tag names this image and all its blobs exist. Fails if the tag names a part of
+    /// an image.
     async fn is_whole(&self, client: &Client, repository: &str) -> bool {
         let found = client
             .manifest(repository, "tag")
             .await
-            .expect("it answers");
+            .expect("the registry answers");
         let Some(found) = found else {
             return false;
         };
         assert_eq!(found.bytes, self.manifest);
         let config = Descriptor::of(CONFIG, &self.config);
         for blob in [&self.layer, &config] {
-            let read = client.blob(repository, blob).await.expect("it is whole");
+            let read = client
+                .blob(repository, blob)
+                .await
+                .expect("the blob is whole");
             assert_eq!(read.len() as u64, blob.size);
         }
         true
+    }
+}
+
+/// The manifest of an image with one layer.
+fn manifest(config: &[u8], layer: &Descriptor) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: MANIFEST.into(),
+        artifact_type: None,
+        config: Descriptor::of(CONFIG, config),
+        layers: vec![layer.clone()],
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
     }
 }
 
@@ -140,29 +150,55 @@ impl World {
         Login::own(Arc::new(Credentials::new(user.clone(), password.clone())))
     }
 
-    /// A client of the registry itself, which knows nothing.
+    /// A new client of the registry itself.
     fn direct(&self) -> Client {
         self.through(&self.registry.address, QUICK)
     }
 
-    /// A client that believes to speak to the registry.
-    fn through(&self, address: &str, limits: Limits) -> Client {
+    /// A client that reaches the registry through another address.
+    fn through(&self, address: &str, limits: TransferLimits) -> Client {
         Client::with(address, Some(self.login()), limits).expect("a client")
     }
 
-    /// Fails unless it was pushed and is whole.
-    async fn ends_right(&self, image: &Image, result: Result<(), Error>) {
-        result.expect("the push ends right");
-        let is_whole = image.is_whole(&self.direct(), &self.repository).await;
-        assert!(is_whole, "it says that it was pushed");
+    /// Pushes a new image with a layer of this many bytes to the registry itself.
+    async fn pushed(&self, length: usize) -> Image {
+        self.pushed_to(&self.repository, length).await
     }
 
-    /// Fails unless it was not pushed, or the tag names all of it; gives what was told.
+    /// Pushes a new image with a layer of this many bytes to another repository.
+    async fn pushed_to(&self, repository: &str, length: usize) -> Image {
+        let image = Image::new(length);
+        let push = image.push(&self.direct(), repository).await;
+        push.expect("a pushed image");
+        image
+    }
+
+    /// Pushes a new image with a layer of this many bytes through a proxy.
+    async fn push(&self, address: &str, limits: TransferLimits, length: usize) -> Pushed<'_> {
+        let image = Image::new(length);
+        let client = self.through(address, limits);
+        let result = image.push(&client, &self.repository).await;
+        Pushed {
+            world: self,
+            image,
+            result,
+        }
+    }
+
+    /// Fails unless the image was pushed and all of it exists.
+    async fn ends_right(&self, image: &Image, result: Result<(), Error>) {
+        result.expect("the push succeeds");
+        let is_whole = image.is_whole(&self.direct(), &self.repository).await;
+        assert!(is_whole, "the push succeeds, so the image must be whole");
+    }
+
+    /// Fails if the push succeeded and a part is missing, or if the error contains the password.
+    /// Returns the error.
     async fn ends_clearly(&self, image: &Image, result: Result<(), Error>) -> Option<String> {
         let is_whole = image.is_whole(&self.direct(), &self.repository).await;
         match result {
             Ok(()) => {
-                assert!(is_whole, "it says that it was pushed");
+                assert!(is_whole, "the push succeeds, so the image must be whole");
                 None
             }
             Err(error) => {
@@ -172,5 +208,25 @@ impl World {
                 Some(told)
             }
         }
+    }
+}
+
+/// An image, and how its push ended.
+struct Pushed<'a> {
+    world: &'a World,
+    image: Image,
+    result: Result<(), Error>,
+}
+
+impl Pushed<'_> {
+    /// Fails unless the image was pushed and is whole.
+    async fn ends_right(self) {
+        self.world.ends_right(&self.image, self.result).await;
+    }
+
+    /// Fails unless the push failed and no tag names a part of the image. Returns the error.
+    async fn fails_clearly(self) -> String {
+        let told = self.world.ends_clearly(&self.image, self.result).await;
+        told.expect("the push fails")
     }
 }

@@ -1,33 +1,32 @@
-//! Every push to every registry that people use: of layers of 1, 17, 40 and 400 MB, over a line
-//! that holds, one that breaks once in the middle, and one that breaks again and again. What is in
-//! the registry then has the digest of what was sent; the registry makes it itself.
+//! Pushes layers of 1, 17, 40 and 400 MB to every common kind of registry: over a stable
+//! connection, one that breaks once, and one that breaks repeatedly. The registry computes the
+//! digest of what it received.
 //!
-//! `ALOKAI_LONG=1` (`scripts/test --long`) pushes all of them, a usual run a share.
+//! `ALOKAI_LONG=1` (`scripts/test --long`) runs all pushes; a usual run takes a part of them.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use oci::{CONFIG, Descriptor, Hasher, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Error, Login, Sent, Source};
+use oci::{Descriptor, Hasher, LAYER, MANIFEST};
+use oci_distribution::{BlobSource, Client, Error, Login, PutBlob};
 
-use super::{QUICK, bytes};
+use super::{QUICK, bytes, manifest};
 use crate::support::{Habits, PERSONALITIES, Personality, Random, cutting_times};
 
 const MB: u64 = 1_000_000;
 
-/// How often a connection breaks, each time after half of what a layer has.
+/// How often a connection breaks, each time after half of a layer's bytes.
 const BREAKS: [usize; 3] = [0, 1, 4];
 
-/// Pushes of a usual run, of nine for each registry.
+/// The number of pushes in a usual run, of nine for each registry.
 const SHARE: usize = 3;
 
 fn is_long() -> bool {
     std::env::var("ALOKAI_LONG").is_ok_and(|value| value == "1")
 }
 
-/// A layer of that many bytes in a file that takes little of the disk: no block is like its
-/// neighbour, and between them are holes.
+/// A layer of this many bytes in a sparse file. No block equals its neighbour.
 fn layer(folder: &Path, length: u64, seed: u64) -> Descriptor {
     let mut file = File::create(folder.join("layer")).unwrap();
     file.set_len(length).unwrap();
@@ -50,27 +49,19 @@ fn layer(folder: &Path, length: u64, seed: u64) -> Descriptor {
     Descriptor::new(LAYER, hasher.end(), length)
 }
 
-/// Pushes an image with that layer and says whether all of it is there.
+/// Pushes an image with this layer and fails unless the registry has all of it.
 async fn push(
     client: &Client,
     registry: &Personality,
     folder: &Path,
     layer: &Descriptor,
-) -> Result<Sent, Error> {
+) -> Result<PutBlob, Error> {
     let config = layer.digest.to_string().into_bytes();
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: MANIFEST.into(),
-        artifact_type: None,
-        config: Descriptor::of(CONFIG, &config),
-        layers: vec![layer.clone()],
-        subject: None,
-        annotations: std::collections::BTreeMap::new(),
-    };
+    let manifest = manifest(&config, layer);
     let path = folder.join("layer");
-    let put = client.put_blob("there/a", layer, Source::File(&path), None);
+    let put = client.put_blob("there/a", layer, BlobSource::File(&path), None);
     let sent = put.await?;
-    let source = Source::Bytes(&config);
+    let source = BlobSource::Bytes(&config);
     client
         .put_blob("there/a", &manifest.config, source, None)
         .await?;
@@ -99,13 +90,13 @@ async fn one(habits: Habits, length: u64, breaks: usize, seed: u64) {
     let client = Client::with(&address, Some(login), QUICK).unwrap();
     client.check().await.unwrap();
     let sent = push(&client, &registry, folder.path(), &layer).await;
-    assert_eq!(sent.expect(&case), Sent::Uploaded, "{case}");
+    assert_eq!(sent.expect(&case), PutBlob::Uploaded, "{case}");
     assert_eq!(registry.wrong(), Vec::<String>::new(), "{case}");
 }
 
 async fn all(name: &str) {
     let habits = PERSONALITIES.iter().find(|habits| habits.name == name);
-    let habits = *habits.expect("it is in the table");
+    let habits = *habits.expect("the registry is in the table");
     let mut cases: Vec<(u64, usize)> = [MB, 17 * MB, 40 * MB]
         .into_iter()
         .flat_map(|length| BREAKS.map(|breaks| (length, breaks)))
@@ -113,7 +104,7 @@ async fn all(name: &str) {
     if is_long() {
         cases.extend(BREAKS.map(|breaks| (400 * MB, breaks)));
     } else {
-        // Another share for each registry, and the same in every run.
+        // A different part for each registry, and the same part in every run.
         let seed = name.bytes().map(u64::from).sum();
         let mut random = Random::new(seed);
         while cases.len() > SHARE {
@@ -170,7 +161,8 @@ async fn quay() {
     all("quay").await;
 }
 
-/// Once in every run, at the registry that makes most of it: whole is too much, and pieces are.
+/// One large push in every run, to the most restrictive registry: it refuses the whole blob, and
+/// pieces.
 #[tokio::test]
 async fn a_layer_of_400_mb_with_a_break_in_the_middle() {
     for name in ["gitlab", "ghcr"] {
@@ -186,15 +178,15 @@ async fn a_repository_that_has_to_be_made_first_is_named() {
     let login = Login::password(Personality::USER.into(), Personality::PASSWORD.into());
     let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
     let blob = Descriptor::of(LAYER, b"a");
-    let put = client.put_blob("missing/a", &blob, Source::Bytes(b"a"), None);
+    let put = client.put_blob("missing/a", &blob, BlobSource::Bytes(b"a"), None);
     let error = put.await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert!(error.to_string().contains("missing/a"), "{error}");
 }
 
-/// Of a thousand images the first one finds out how layers get through.
+/// The first push learns which uploads the registry takes, and later pushes use that.
 #[tokio::test]
-async fn what_a_personality_takes_is_found_out_once() {
+async fn the_accepted_way_of_upload_is_found_once() {
     for name in ["harbor", "google", "acr"] {
         let habits = PERSONALITIES.iter().find(|habits| habits.name == name);
         let registry = Personality::start(*habits.expect("it is there"));
@@ -205,11 +197,11 @@ async fn what_a_personality_takes_is_found_out_once() {
         let mut sessions = Vec::new();
         for seed in 0..5 {
             let layer = layer(folder.path(), 21 * MB, 1000 * seed);
-            let put = client.put_blob("there/a", &layer, Source::File(&path), None);
-            assert_eq!(put.await.unwrap(), Sent::Uploaded);
+            let put = client.put_blob("there/a", &layer, BlobSource::File(&path), None);
+            assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
             sessions.push(registry.sessions());
         }
-        // One each from the second one on.
+        // From the second image on, each push opens one session.
         let first = sessions[0];
         let expected: Vec<usize> = (first..first + 5).collect();
         assert_eq!(sessions, expected, "{name}");

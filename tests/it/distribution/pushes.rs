@@ -1,16 +1,17 @@
-//! Pushing: what is there is not sent, what is elsewhere is mounted, and all of it is streamed.
+//! Pushing: existing blobs are not sent, blobs of other repositories are mounted, and uploads are
+//! streamed.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
-use oci_distribution::{Client, Error, Limits, Sent, Source};
+use oci_distribution::{BlobSource, Client, Error, PutBlob, TransferLimits};
 
 use super::{Image, PIECES, QUICK, World};
 use crate::support::{Before, Resuming, Turn};
 
 #[tokio::test]
-async fn what_is_there_is_not_sent_again() {
+async fn existing_blobs_are_not_sent_again() {
     let Some(world) = World::new() else { return };
     let proxy = Before::new(&world.registry.address, |_| Turn::Pass);
     let client = world.through(&proxy.address, QUICK);
@@ -19,18 +20,18 @@ async fn what_is_there_is_not_sent_again() {
     assert!(!image.is_whole(&client, repository).await);
     assert_eq!(
         image.put_layer(&client, repository).await.unwrap(),
-        Sent::Uploaded
+        PutBlob::Uploaded
     );
     let before = proxy.seen().len();
     assert_eq!(
         image.put_layer(&client, repository).await.unwrap(),
-        Sent::There
+        PutBlob::There
     );
-    assert_eq!(proxy.seen().len(), before, "this client knows it");
+    assert_eq!(proxy.seen().len(), before, "this client knows the blob");
     let other = world.through(&proxy.address, QUICK);
     assert_eq!(
         image.put_layer(&other, repository).await.unwrap(),
-        Sent::There
+        PutBlob::There
     );
     assert_eq!(proxy.count("POST", ""), 1);
     let pushed = image.push(&other, repository).await;
@@ -38,7 +39,7 @@ async fn what_is_there_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn of_twenty_that_bring_one_layer_at_once_one_sends_it() {
+async fn one_of_twenty_concurrent_pushes_sends_a_common_layer() {
     let Some(world) = World::new() else { return };
     let proxy = Before::new(&world.registry.address, |_| Turn::Pass);
     let client = world.through(&proxy.address, QUICK);
@@ -50,8 +51,8 @@ async fn of_twenty_that_bring_one_layer_at_once_one_sends_it() {
         tasks.spawn(async move { image.put_layer(&client, &repository).await.unwrap() });
     }
     let sent = tasks.join_all().await;
-    let count = |kind: Sent| sent.iter().filter(|sent| **sent == kind).count();
-    assert_eq!((count(Sent::Uploaded), count(Sent::Mounted)), (1, 19));
+    let count = |kind: PutBlob| sent.iter().filter(|sent| **sent == kind).count();
+    assert_eq!((count(PutBlob::Uploaded), count(PutBlob::Mounted)), (1, 19));
     assert_eq!(proxy.count("POST", "mount="), 19);
     assert_eq!(proxy.count("PUT", ""), 1);
     assert_eq!(proxy.count("PATCH", ""), 0);
@@ -60,30 +61,28 @@ async fn of_twenty_that_bring_one_layer_at_once_one_sends_it() {
 #[tokio::test]
 async fn a_layer_of_the_base_image_is_mounted_from_its_repository() {
     let Some(world) = World::new() else { return };
-    let image = Image::new(1000);
     let base = format!("{}/base", world.repository);
-    image.push(&world.direct(), &base).await.unwrap();
+    let image = world.pushed_to(&base, 1000).await;
     let put = async |repository: &str, from: &str| {
         let path = image.path();
-        let (client, source) = (world.direct(), Source::File(&path));
+        let (client, source) = (world.direct(), BlobSource::File(&path));
         client
             .put_blob(repository, &image.layer, source, Some(from))
             .await
     };
     let one = format!("{}/one", world.repository);
-    assert_eq!(put(&one, &base).await.unwrap(), Sent::Mounted);
-    // What the other does not have is sent, in the session that the refusal opens.
+    assert_eq!(put(&one, &base).await.unwrap(), PutBlob::Mounted);
+    // A blob that cannot be mounted is sent in the upload session of the refused mount.
     let nowhere = format!("{}/nowhere", world.repository);
     let two = format!("{}/two", world.repository);
-    assert_eq!(put(&two, &nowhere).await.unwrap(), Sent::Uploaded);
+    assert_eq!(put(&two, &nowhere).await.unwrap(), PutBlob::Uploaded);
 }
 
 #[tokio::test]
 async fn a_mount_that_is_refused_is_sent_instead() {
     let Some(world) = World::new() else { return };
-    let image = Image::new(100_000);
     let base = format!("{}/base", world.repository);
-    image.push(&world.direct(), &base).await.unwrap();
+    let image = world.pushed_to(&base, 100_000).await;
     for status in [202, 400, 401, 403, 404, 405, 501] {
         let proxy = Before::new(&world.registry.address, move |seen| {
             match seen.target.split_once("?mount=") {
@@ -95,22 +94,26 @@ async fn a_mount_that_is_refused_is_sent_instead() {
         let client = world.through(&proxy.address, QUICK);
         let repository = format!("{}/{status}", world.repository);
         let path = image.path();
-        let put = client.put_blob(&repository, &image.layer, Source::File(&path), Some(&base));
-        assert_eq!(put.await.unwrap(), Sent::Uploaded, "{status}");
+        let put = client.put_blob(
+            &repository,
+            &image.layer,
+            BlobSource::File(&path),
+            Some(&base),
+        );
+        assert_eq!(put.await.unwrap(), PutBlob::Uploaded, "{status}");
         let sessions = proxy.count("POST", "") - proxy.count("POST", "mount=");
         assert_eq!(sessions, usize::from(status != 202), "{status}");
     }
 }
 
 #[tokio::test]
-async fn what_is_too_large_whole_goes_in_pieces_that_say_where_they_belong() {
+async fn large_blobs_are_sent_in_pieces_with_content_ranges() {
     let Some(world) = World::new() else { return };
-    let proxy = Before::new(&world.registry.address, |seen| {
-        if seen.length.is_some_and(|length| length > 300_000) {
-            return Turn::error(413, "TOO_LARGE");
-        }
-        Turn::Pass
-    });
+    let proxy = Before::when(
+        &world.registry.address,
+        |seen| seen.length.is_some_and(|length| length > 300_000),
+        || Turn::error(413, "TOO_LARGE"),
+    );
     let client = world.through(&proxy.address, PIECES);
     let image = Image::new(1_000_000);
     let pushed = image.push(&client, &world.repository).await;
@@ -138,7 +141,7 @@ async fn a_large_layer_is_never_whole_in_memory() {
 }
 
 async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
-    // A registry that looks at nothing: the other side is in this process too.
+    // A registry that discards what it gets, since it runs in the process whose memory is measured.
     let blind = Before::new("127.0.0.1:9", move |seen| {
         if in_pieces && seen.is("PUT", "") && seen.has_body() {
             return Turn::error(413, "TOO_LARGE");
@@ -156,8 +159,8 @@ async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
     });
     let client = Client::with(&blind.address, None, QUICK).unwrap();
     let before = peak();
-    let put = client.put_blob("a", blob, Source::File(path), None);
-    assert_eq!(put.await.unwrap(), Sent::Uploaded);
+    let put = client.put_blob("a", blob, BlobSource::File(path), None);
+    assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
     let seen = blind.seen();
     let kind = if in_pieces { "PATCH" } else { "PUT" };
     let sent = seen.iter().filter(|seen| seen.is(kind, "/uploads/"));
@@ -167,13 +170,13 @@ async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
         !in_pieces || lengths.iter().all(|length| *length <= 4 << 20),
         "{lengths:?}"
     );
-    // Where each test has a process of its own.
+    // Only if each test has its own process.
     if std::env::var_os("NEXTEST").is_some() {
         assert!(peak() - before < 100 << 20, "{} and {before}", peak());
     }
 }
 
-/// The most bytes of memory that this process ever had.
+/// The peak memory of this process in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -182,7 +185,7 @@ fn peak() -> u64 {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_what_its_descriptor_says_is_told_as_that() {
+async fn a_file_that_differs_from_its_descriptor_is_an_error() {
     let registry = Resuming::start();
     let client = Client::with(&registry.address, None, PIECES).unwrap();
     let altered = async |change: &dyn Fn(&mut Vec<u8>)| {
@@ -209,13 +212,16 @@ async fn a_file_that_is_not_what_its_descriptor_says_is_told_as_that() {
 #[tokio::test]
 async fn pieces_are_as_large_as_a_registry_wants_them() {
     let registry = Resuming::of_large_pieces(100_000);
-    let limits = Limits {
+    let limits = TransferLimits {
         piece: 10_000,
         ..PIECES
     };
     let client = Client::with(&registry.address, None, limits).unwrap();
     let image = Image::new(350_000);
-    assert_eq!(image.put_layer(&client, "a").await.unwrap(), Sent::Uploaded);
+    assert_eq!(
+        image.put_layer(&client, "a").await.unwrap(),
+        PutBlob::Uploaded
+    );
     assert!(registry.has(&image.layer.digest));
     assert_eq!(registry.sessions(), 1);
 }
@@ -225,13 +231,13 @@ async fn an_empty_blob_is_a_blob() {
     let Some(world) = World::new() else { return };
     let blob = Descriptor::of(EMPTY, b"");
     let put = async |client: Client| {
-        let source = Source::Bytes(b"");
+        let source = BlobSource::Bytes(b"");
         client
             .put_blob(&world.repository, &blob, source, None)
             .await
     };
-    assert_eq!(put(world.direct()).await.unwrap(), Sent::Uploaded);
-    assert_eq!(put(world.direct()).await.unwrap(), Sent::There);
+    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::Uploaded);
+    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::There);
 }
 
 #[tokio::test]
@@ -242,7 +248,7 @@ async fn referrers_are_listed_under_the_images_digest() {
     image.push(&client, repository).await.unwrap();
     let subject = Descriptor::of(MANIFEST, &image.manifest);
     let empty = Descriptor::of(EMPTY, b"{}");
-    let source = Source::Bytes(b"{}");
+    let source = BlobSource::Bytes(b"{}");
     client
         .put_blob(repository, &empty, source, None)
         .await
@@ -262,7 +268,7 @@ async fn referrers_are_listed_under_the_images_digest() {
         let digest = Digest::of(&bytes).to_string();
         let put = client.put_manifest(repository, &digest, MANIFEST, &bytes);
         let put = put.await.unwrap();
-        assert!(!put.subject_taken, "this registry is older than referrers");
+        assert!(!put.subject_taken, "this registry has no referrers API");
         let mut referrer = Descriptor::of(MANIFEST, &bytes);
         referrer.artifact_type = Some(kind.into());
         for _ in 0..2 {
@@ -279,7 +285,7 @@ async fn referrers_are_listed_under_the_images_digest() {
 }
 
 #[tokio::test]
-async fn names_that_lead_elsewhere_are_no_names() {
+async fn names_with_path_traversal_are_refused() {
     let client = Client::with("127.0.0.1:9", None, QUICK).unwrap();
     let image = Image::new(1);
     for repository in ["", "a/../b", "A", "a//b", "a?b", "/a", "a%2fb", "-a"] {

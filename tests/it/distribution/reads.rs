@@ -1,10 +1,16 @@
-//! Reading: by tag and digest, in bounds, and never something else than was asked for.
+//! Reading: by tag and by digest, within limits, and never other content than requested.
 
 use oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
-use oci_distribution::{Client, Error, Sent, Source};
+use oci_distribution::{BlobSource, Client, Error, PutBlob};
 
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
+
+/// Fails unless the error says that the registry sent other content than requested.
+#[track_caller]
+fn is_mismatch(error: &Error) {
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+}
 
 #[tokio::test]
 async fn a_manifest_is_read_by_tag_and_by_digest() {
@@ -39,7 +45,7 @@ async fn a_config_that_is_said_to_be_large_is_not_read() {
         ..Descriptor::of(CONFIG, b"{}")
     };
     let error = client.blob("a", &config).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     assert!(registry.seen().is_empty());
 }
 
@@ -50,36 +56,35 @@ async fn a_blob_may_be_named_by_sha512() {
     let any: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
     let bytes = bytes(7, 100_000);
     let blob = Descriptor::new(LAYER, any.like(&bytes), bytes.len() as u64);
-    let put = client.put_blob("a", &blob, Source::Bytes(&bytes), None);
-    assert_eq!(put.await.unwrap(), Sent::Uploaded);
+    let put = client.put_blob("a", &blob, BlobSource::Bytes(&bytes), None);
+    assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
     assert_eq!(client.blob("a", &blob).await.unwrap(), bytes);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("layer");
     client.download("a", &blob, &path).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    // From the file too, which is hashed on its way.
+    // An upload from the file, which is hashed while it is sent.
     let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
     other
-        .put_blob("a", &blob, Source::File(&path), None)
+        .put_blob("a", &blob, BlobSource::File(&path), None)
         .await
         .unwrap();
     std::fs::write(&path, vec![0; bytes.len()]).unwrap();
     let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
-    let put = other.put_blob("a", &blob, Source::File(&path), None);
+    let put = other.put_blob("a", &blob, BlobSource::File(&path), None);
     let error = put.await.unwrap_err();
     assert!(matches!(error, Error::Altered { .. }), "{error}");
     let longer = Before::new(&registry.address, |_| Turn::Append);
     let client = Client::with(&longer.address, None, QUICK).unwrap();
     let error = client.blob("a", &blob).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
 }
 
 #[tokio::test]
-async fn what_is_not_what_was_asked_for_is_refused() {
+async fn content_with_another_digest_is_refused() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(1000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(1000).await;
     let digest = Descriptor::of(MANIFEST, &image.manifest).digest.to_string();
     let longer = Before::new(&world.registry.address, |_| Turn::Append);
     let liar = Before::new(&world.registry.address, |_| {
@@ -94,7 +99,7 @@ async fn what_is_not_what_was_asked_for_is_refused() {
     ] {
         let client = world.through(&proxy.address, QUICK);
         let error = client.manifest(repository, reference).await.unwrap_err();
-        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+        is_mismatch(&error);
     }
     let error = world
         .through(&liar.address, QUICK)
@@ -103,15 +108,15 @@ async fn what_is_not_what_was_asked_for_is_refused() {
     assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
     let client = world.through(&longer.address, QUICK);
     let error = client.blob(repository, &image.layer).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    is_mismatch(&error);
     let path = image.folder.path().join("read");
     let error = client
         .download(repository, &image.layer, &path)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
-    assert!(!path.exists(), "nothing is left behind");
-    // One that is as long, but of other content.
+    is_mismatch(&error);
+    assert!(!path.exists(), "no partial file is left");
+    // A blob of the same length with other content.
     let mut other = image.layer.clone();
     other.digest = oci::Digest::of(b"other");
     let swapped = image.layer.digest.to_string();
@@ -124,16 +129,15 @@ async fn what_is_not_what_was_asked_for_is_refused() {
         .download(repository, &other, &path)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
-    assert!(!path.exists(), "nothing is left behind");
+    is_mismatch(&error);
+    assert!(!path.exists(), "no partial file is left");
 }
 
 #[tokio::test]
 async fn a_download_is_taken_up_where_it_broke() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(600_000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(600_000).await;
     let whole = std::fs::read(image.path()).unwrap();
     let path = image.folder.path().join("read");
     for kilobytes in [20, 64, 300] {
@@ -151,14 +155,14 @@ async fn a_download_is_taken_up_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_server_that_knows_no_ranges_gives_all_of_it_again() {
+async fn a_server_without_ranges_sends_the_whole_blob_again() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(300_000);
-    image.push(&world.direct(), repository).await.unwrap();
+    let image = world.pushed(300_000).await;
     let path = image.folder.path().join("read");
     for status in [200, 206, 416] {
-        // What breaks at first is taken up with a part, which is refused, or another.
+        // After a break the rest is requested with a range, which is refused or answered with
+        // another one.
         let asked = std::sync::atomic::AtomicUsize::new(0);
         let proxy = Before::new(&world.registry.address, move |seen| {
             let is_blob = seen.is("GET", "/blobs/") && seen.authorization.is_some();
@@ -207,15 +211,14 @@ async fn a_download_that_is_dropped_leaves_nothing_behind() {
 async fn credentials_do_not_follow_a_redirect_to_another_host() {
     let Some(world) = World::new() else { return };
     let repository = &world.repository;
-    let image = Image::new(1000);
-    image.push(&world.direct(), repository).await.unwrap();
-    // Another host, as far as credentials go: the port is another.
+    world.pushed(1000).await;
+    // Another port counts as another host for credentials.
     let layer = "what the storage has".to_owned();
     let blob = Descriptor::of(LAYER, layer.as_bytes());
     let body = layer.clone();
     let storage = Before::new("127.0.0.1:9", move |seen| {
         if seen.target == "/refuses" {
-            // A challenge of another host is nobody's business.
+            // A challenge of another host is ignored.
             let realm = format!("Bearer realm=\"http://{}/token\"", seen.host);
             return Turn::Answer(401, vec![("www-authenticate", realm)], String::new());
         }
@@ -231,7 +234,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
         Turn::Pass
     });
     let client = world.through(&proxy.address, QUICK);
-    // It learns how to log in.
+    // The client gets a challenge.
     client.check().await.unwrap();
     assert_eq!(
         client.blob(repository, &blob).await.unwrap(),

@@ -1,4 +1,4 @@
-//! A real registry over TLS, whose certificate is of an authority that the system does not know.
+//! A real registry over TLS, whose certificate authority the system does not know.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ fn client(registry: &TlsRegistry, trust: &Trust) -> Result<Client, Error> {
     Client::new(&address, None, QUICK, trust)
 }
 
-/// A folder as Docker's `certs.d`, with that file for that registry.
+/// A folder like Docker's `certs.d` with this file for this registry.
 fn certs(folder: &Path, registry: &TlsRegistry, name: &str) -> PathBuf {
     let place = folder.join("certs.d").join(&registry.address);
     std::fs::create_dir_all(&place).unwrap();
@@ -48,7 +48,7 @@ async fn an_authority_is_trusted_where_it_is_named() {
         let stored = registry.stored(&image.layer.digest.hex());
         assert_eq!(stored, Some(std::fs::read(image.path()).unwrap()));
     }
-    // Of another registry, and a file that is for a client's own certificate.
+    // The certificate of another registry, and the certificate of a client.
     let other = tempfile::tempdir().unwrap();
     let trust = Trust {
         folders: vec![certs(other.path(), &registry, "client.cert")],
@@ -80,25 +80,25 @@ fn the_program_finds_authorities_in_the_config_and_in_dockers_folders() {
     let (Some(registry), Some(base)) = (TlsRegistry::start(), base_layout()) else {
         return;
     };
-    let deploy = ["store", "deploy", "--store", "us", "--until", "push"];
+    let deploy = "store deploy --store us --until push";
     let project = Project::shop().setting("image", &json!({ "base": base }));
     let url = format!("https://{}", registry.address);
     let project = project.setting("registry", &json!({ "url": url }));
     project.commit();
-    project.alokai(&deploy).fails_with(3);
+    project.alokai(deploy).fails_with(3);
 
     let project = project.setting("registry", &json!({ "url": url, "ca": "ca.pem" }));
     project.commit();
-    let run = project.alokai(&deploy).fails_with(2);
-    assert!(run.stderr.contains("ca.pem`"), "{}", run.stderr);
+    let run = project.alokai(deploy).fails_with(2);
+    run.stderr_contains("ca.pem`");
     std::fs::copy(&registry.ca, project.path("ca.pem")).unwrap();
     project.commit();
-    project.alokai(&deploy).succeeds();
+    project.alokai(deploy).succeeds();
 
-    // Another commit, so that other images are pushed; the user's home is beside the project.
+    // Another commit, so that other images are pushed. The home folder is beside the project.
     let project = project.setting("registry", &json!({ "url": url }));
     project.commit();
     let docker = project.root().with_file_name(".home/.config/docker");
     certs(&docker, &registry, "ca.crt");
-    project.alokai(&deploy).succeeds();
+    project.alokai(deploy).succeeds();
 }

@@ -1,4 +1,4 @@
-//! Containers of the engine: what they see, and what they answer.
+//! Containers of the engine: their files and their answers.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::docker;
 
-/// What lies at a path, and whose it is.
+/// An entry of a tree, with its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub content: Thing,
@@ -25,7 +25,7 @@ pub enum Thing {
 
 pub type Tree = BTreeMap<String, Node>;
 
-/// All that a container of an image would see.
+/// The whole tree of a container of an image.
 pub fn tree_of(image: &str) -> Tree {
     let container = docker(&["create", image, "nothing"]);
     let mut export = Command::new("docker")
@@ -70,12 +70,12 @@ pub fn tree_of(image: &str) -> Tree {
     tree
 }
 
-/// Containers that end with the test.
+/// Containers that are removed with the test.
 #[derive(Default)]
 pub struct Containers(Vec<String>);
 
 impl Containers {
-    /// Runs an image, and gives the port of the loopback where its own port is published.
+    /// Runs an image and returns the port of the loopback on which its port is published.
     pub fn run(&mut self, image: &str, port: u16, environment: &[&str]) -> u16 {
         let published = format!("127.0.0.1::{port}");
         let mut arguments = vec!["run", "--detach", "--init", "--publish", &published];
@@ -98,6 +98,11 @@ impl Containers {
             .unwrap()
     }
 
+    /// A field of the container that was started last, as a Go template names it.
+    pub fn inspect(&self, template: &str) -> String {
+        docker(&["inspect", "--format", template, self.last()])
+    }
+
     pub fn last(&self) -> &str {
         self.0.last().unwrap()
     }
@@ -111,7 +116,7 @@ impl Drop for Containers {
     }
 }
 
-/// The page, as soon as it answers, which has to be within five seconds.
+/// The page of an app. Fails unless it answers within five seconds.
 pub fn page(port: u16, path: &str) -> String {
     let start = Instant::now();
     loop {

@@ -1,11 +1,13 @@
-//! Entries of a layer, and the tools of others.
+//! Entries of a layer, and other tools that read them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use oci::{Content, Digest, Entry, Owner};
+use oci::{Digest, FileOwner, TreeContent, TreeEntry};
 use tempfile::TempDir;
+
+use super::output_of;
 
 pub const TIME: i64 = 1_700_000_000;
 
@@ -13,15 +15,15 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-pub fn entry(path: &str, content: Content) -> Entry {
+pub fn entry(path: &str, content: TreeContent) -> TreeEntry {
     let mode = match content {
-        Content::Folder => 0o755,
-        Content::File { .. } => 0o644,
-        Content::Link { .. } => 0o777,
+        TreeContent::Folder => 0o755,
+        TreeContent::File { .. } => 0o644,
+        TreeContent::Link { .. } => 0o777,
     };
-    Entry {
+    TreeEntry {
         path: path.into(),
-        owner: Owner {
+        owner: FileOwner {
             user: 1000,
             group: 1001,
         },
@@ -30,20 +32,20 @@ pub fn entry(path: &str, content: Content) -> Entry {
     }
 }
 
-pub fn link(path: &str, target: &str) -> Entry {
+pub fn link(path: &str, target: &str) -> TreeEntry {
     let target = target.into();
-    entry(path, Content::Link { target })
+    entry(path, TreeContent::Link { target })
 }
 
-/// Writes a file into `sources`, and says that it is `path` in the image.
-pub fn file(sources: &Path, path: &str, content: &[u8]) -> Entry {
+/// Writes a file into `sources` and returns its entry for `path` in the image.
+pub fn file(sources: &Path, path: &str, content: &[u8]) -> TreeEntry {
     let from = sources.join(Digest::of(path.as_bytes()).hex());
     std::fs::write(&from, content).expect("it is ours");
     let bytes = content.len() as u64;
-    entry(path, Content::File { from, bytes })
+    entry(path, TreeContent::File { from, bytes })
 }
 
-/// Content that is neither empty nor all the same.
+/// Content of this length that is not constant.
 pub fn text(length: usize) -> Vec<u8> {
     (0_u64..)
         .flat_map(|number| (number * number).to_string().into_bytes())
@@ -51,11 +53,11 @@ pub fn text(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A small tree with everything that is hard for a tar.
-pub fn hard(sources: &Path) -> Vec<Entry> {
+/// A small tree with everything that is difficult in a tar.
+pub fn hard(sources: &Path) -> Vec<TreeEntry> {
     let long = "n".repeat(99);
     let mut entries = vec![
-        entry("app", Content::Folder),
+        entry("app", TreeContent::Folder),
         file(sources, "app/server.js", &text(3_000_000)),
         file(sources, "app/empty", b""),
         file(sources, "app/one", b"1"),
@@ -68,7 +70,7 @@ pub fn hard(sources: &Path) -> Vec<Entry> {
     let mut deep = "app".to_owned();
     for _ in 0..4 {
         deep = format!("{deep}/{long}");
-        entries.push(entry(&deep, Content::Folder));
+        entries.push(entry(&deep, TreeContent::Folder));
     }
     entries.push(file(sources, &format!("{deep}/deep"), b"deep"));
     entries.push(file(
@@ -78,7 +80,7 @@ pub fn hard(sources: &Path) -> Vec<Entry> {
     ));
     let mut tool = file(sources, "app/tool", b"#!/bin/sh\necho run\n");
     tool.mode = 0o4755;
-    tool.owner = Owner {
+    tool.owner = FileOwner {
         user: 3_000_000,
         group: 0,
     };
@@ -86,20 +88,13 @@ pub fn hard(sources: &Path) -> Vec<Entry> {
     entries
 }
 
-/// What a program prints that must succeed.
+/// The output of a program that has to succeed.
 #[track_caller]
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    output_of(Command::new(program).args(arguments))
 }
 
-/// Whether a tool is there. It has to be where everything has to be.
+/// Whether a program is installed. Fails without it if `ALOKAI_REQUIRE_DOCKER=1`.
 pub fn is_there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
@@ -113,21 +108,21 @@ pub fn is_there(program: &str) -> bool {
     found
 }
 
-/// Fails unless the entries lie there.
+/// Fails unless a folder contains these entries.
 #[track_caller]
-pub fn same(entries: &[Entry], root: &Path) {
+pub fn same(entries: &[TreeEntry], root: &Path) {
     for entry in entries {
         let path = root.join(&entry.path);
         let metadata = path.symlink_metadata().expect(&entry.path);
         match &entry.content {
-            Content::Folder => assert!(metadata.is_dir(), "{}", entry.path),
-            Content::File { from, .. } => {
+            TreeContent::Folder => assert!(metadata.is_dir(), "{}", entry.path),
+            TreeContent::File { from, .. } => {
                 let (is, was) = (std::fs::read(&path), std::fs::read(from));
                 assert!(is.expect("there") == was.expect("there"), "{}", entry.path);
                 assert_eq!(metadata.mode() & 0o7777, entry.mode, "{}", entry.path);
                 assert_eq!(metadata.mtime(), TIME, "{}", entry.path);
             }
-            Content::Link { target } => {
+            TreeContent::Link { target } => {
                 let is = std::fs::read_link(&path).expect("a link");
                 assert_eq!(is, Path::new(target), "{}", entry.path);
             }

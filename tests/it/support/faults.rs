@@ -1,12 +1,10 @@
-//! Faults put between a registry and its client: a proxy that cuts connections, and one that
-//! answers, lies or rewrites as a test says.
+//! Faults between a registry and its client: a proxy that breaks connections, and one that changes
+//! requests and answers.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -15,66 +13,54 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::web::serve;
+use super::web::{http_client, on_loopback, serve_all};
 
-/// Passes bytes on, and ends every connection after so many of them, both ways together.
+/// A proxy that breaks every connection after this many bytes in both directions.
 pub fn cutting(upstream: &str, after: i64) -> String {
     cutting_times(upstream, after, usize::MAX)
 }
 
-/// The same, with so many connections; after them it is a line that holds.
+/// The same for the first connections only; later connections are stable.
 pub fn cutting_times(upstream: &str, after: i64, times: usize) -> String {
     let times = Arc::new(AtomicUsize::new(times));
     let upstream = upstream.to_owned();
-    let (sender, receiver) = std::sync::mpsc::channel::<SocketAddr>();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-            let address = listener.local_addr().expect("bound");
-            sender.send(address).expect("somebody waits");
-            loop {
-                let (near, _) = listener.accept().await.expect("a connection");
-                let far = TcpStream::connect(&upstream).await.expect("it is there");
-                let left = Left {
-                    bytes: Arc::new(AtomicI64::new(after)),
-                    times: Arc::clone(&times),
-                };
-                tokio::spawn(async move {
-                    let (near_reads, near_writes) = near.into_split();
-                    let (far_reads, far_writes) = far.into_split();
-                    // Whichever ends first ends both.
-                    tokio::select! {
-                        () = copy(near_reads, far_writes, &left) => {}
-                        () = copy(far_reads, near_writes, &left) => {}
-                    }
-                });
+    let relay = async move |listener: TcpListener| loop {
+        let (near, _) = listener.accept().await.expect("a connection");
+        let far = TcpStream::connect(&upstream).await.expect("it is there");
+        let left = Left {
+            bytes: Arc::new(AtomicI64::new(after)),
+            times: Arc::clone(&times),
+        };
+        tokio::spawn(async move {
+            let (near_reads, near_writes) = near.into_split();
+            let (far_reads, far_writes) = far.into_split();
+            // The direction that ends first ends both.
+            tokio::select! {
+                () = copy(near_reads, far_writes, &left) => {}
+                () = copy(far_reads, near_writes, &left) => {}
             }
         });
-    });
-    receiver.recv().expect("the proxy starts").to_string()
+    };
+    on_loopback(relay).to_string()
 }
 
-/// How much of it still gets through.
+/// The bytes that still get through.
 struct Left {
-    /// Bytes of this connection.
+    /// The bytes that are left for this connection.
     bytes: Arc<AtomicI64>,
-    /// Connections that break.
+    /// The connections that are still to break.
     times: Arc<AtomicUsize>,
 }
 
 impl Left {
-    /// How many of so many bytes get through.
+    /// How many of the read bytes get through.
     fn take(&self, read: usize) -> usize {
         let length = i64::try_from(read).expect("small");
         let before = self.bytes.fetch_sub(length, Ordering::Relaxed);
         if before >= length {
             return read;
         }
-        // What a connection has left when it breaks is cut once.
+        // A connection counts once as broken.
         let cut = |times: usize| times.checked_sub(1);
         let order = Ordering::Relaxed;
         if self.times.fetch_update(order, order, cut).is_err() {
@@ -95,7 +81,7 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     }
 }
 
-/// A request as the proxy got it.
+/// A request to the proxy.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
@@ -103,21 +89,21 @@ pub struct Seen {
     pub target: String,
     pub host: String,
     pub authorization: Option<String>,
-    /// Bytes of its body, as it says.
+    /// `Content-Length`.
     pub length: Option<u64>,
-    /// Its body, if it is a form.
+    /// The body, if it is a form.
     pub form: String,
-    /// How many came before it.
+    /// The number of requests before it.
     pub number: usize,
 }
 
 impl Seen {
-    /// Whether something is sent with it.
+    /// Whether the request has a body.
     pub fn has_body(&self) -> bool {
         self.length.is_some_and(|length| length > 0)
     }
 
-    /// Whether it is a request of this kind: a method, and a part of its target.
+    /// Whether the request has this method and a target that contains this part.
     pub fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && self.target.contains(part)
     }
@@ -125,30 +111,31 @@ impl Seen {
 
 /// What the proxy does with a request.
 pub enum Turn {
-    /// Passes it on.
+    /// Passes the request on.
     Pass,
-    /// Passes it on with this authorization.
+    /// Passes the request on with this authorization.
     PassAs(String),
-    /// Passes it on to another path and query.
+    /// Passes the request on with another path and query.
     Rewrite(String),
-    /// Passes it on, and gives the answer with this header.
+    /// Passes the request on and sets a header of the answer.
     Lie(&'static str, String),
-    /// Passes it on, and gives the answer with this status.
+    /// Passes the request on and sets the status of the answer.
     Status(u16),
-    /// Passes it on, and answers 504 if that takes too long; it goes on all the same.
+    /// Passes the request on and answers 504 after this time. The registry still handles the
+    /// request.
     GiveUpAfter(Duration),
-    /// Passes it on, and gives the answer with one byte more in its body.
+    /// Passes the request on and appends one byte to the body of the answer.
     Append,
-    /// Passes it on, and breaks off in the middle of the answer.
+    /// Passes the request on and breaks the connection in the middle of the answer.
     Truncate,
-    /// Passes it on as if it asked for all.
+    /// Passes the request on without its `Range` header.
     WithoutRange,
-    /// Answers itself.
+    /// Answers with this status, these headers and this body.
     Answer(u16, Vec<(&'static str, String)>, String),
 }
 
 impl Turn {
-    /// An answer as registries write errors.
+    /// An error answer in the form of the distribution specification.
     pub fn error(status: u16, code: &str) -> Self {
         let body = serde_json::json!({ "errors": [{ "code": code, "message": code }] });
         Self::Answer(status, Vec::new(), body.to_string())
@@ -164,7 +151,7 @@ struct Proxy {
     client: reqwest::Client,
 }
 
-/// A registry behind a proxy that follows a test's rule.
+/// A registry behind a proxy that handles requests by a rule.
 pub struct Before {
     pub address: String,
     proxy: Arc<Proxy>,
@@ -172,20 +159,29 @@ pub struct Before {
 
 impl Before {
     pub fn new(upstream: &str, rule: impl Fn(&Seen) -> Turn + Send + Sync + 'static) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none());
+        let client = http_client().redirect(reqwest::redirect::Policy::none());
         let proxy = Arc::new(Proxy {
             upstream: upstream.to_owned(),
             rule: Box::new(rule),
             seen: Mutex::default(),
             client: client.build().expect("a client"),
         });
-        let router = Router::new().fallback(pass).with_state(Arc::clone(&proxy));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(pass, &proxy),
             proxy,
         }
+    }
+
+    /// Does this with requests for which the condition holds, and passes the others on.
+    pub fn when(
+        upstream: &str,
+        condition: impl Fn(&Seen) -> bool + Send + Sync + 'static,
+        turn: impl Fn() -> Turn + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(
+            upstream,
+            move |seen| if condition(seen) { turn() } else { Turn::Pass },
+        )
     }
 
     /// All requests so far.
@@ -193,7 +189,7 @@ impl Before {
         self.proxy.seen.lock().expect("no panic").clone()
     }
 
-    /// How many of this kind came.
+    /// The number of requests of this kind.
     pub fn count(&self, method: &str, part: &str) -> usize {
         let seen = self.seen();
         seen.iter().filter(|seen| seen.is(method, part)).count()
@@ -210,11 +206,11 @@ fn own_answer(status: u16, fields: Vec<(&'static str, String)>, text: String) ->
     answer.body(Body::from(text)).expect("an answer")
 }
 
-/// The first half of an answer, and then the end of its connection.
+/// Sends the first half of an answer and closes the connection.
 async fn half(answer: axum::http::response::Builder, upstream: reqwest::Response) -> Response {
     let whole = upstream.bytes().await.expect("a body");
     let half = whole.slice(..whole.len() / 2);
-    // The half leaves before the break is seen.
+    // The first half must be sent before the connection breaks.
     let later = futures_util::stream::once(async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(std::io::Error::other("cut"))
@@ -245,7 +241,7 @@ async fn pass(
         let mut all = proxy.seen.lock().expect("no panic");
         let seen = Seen {
             method: method.to_string(),
-            // A proxy is told the whole address.
+            // A proxy gets the whole URL.
             target: uri
                 .path_and_query()
                 .map_or_else(String::new, ToString::to_string),
@@ -275,7 +271,7 @@ async fn pass(
         Turn::Truncate => is_cut = true,
         Turn::WithoutRange => drop(headers.remove("range")),
         Turn::Answer(status, fields, text) => {
-            // As a server does that wants to keep the connection.
+            // The body is read, so that the connection can be kept.
             let mut pieces = body.into_data_stream();
             while let Some(Ok(_)) = pieces.next().await {}
             return own_answer(status, fields, text);

@@ -1,4 +1,4 @@
-//! A project to test with, a way to run the program in it, and the world by its addresses.
+//! Test support: projects, runs of the program, and the services that it talks to.
 
 mod containers;
 mod entries;
@@ -12,6 +12,7 @@ mod random;
 mod remote;
 mod results;
 mod resuming;
+mod run;
 mod services;
 mod tls;
 mod trees;
@@ -24,14 +25,18 @@ pub use mount::{Mount, is_excused, is_root};
 pub use npm::installed;
 pub use outward::{Recorder, Socks};
 pub use personalities::{Habits, PERSONALITIES, Personality};
-pub use project::{Project, Run, filtered, git};
+pub use project::{Project, git};
 pub use random::{Random, RandomProject};
 pub use remote::{Fault, FaultyCache, On, RemoteCache};
 pub use results::{
-    FRONTEND, MIDDLEWARE, begun, build, entry_of, events, forget, many, results, rows,
+    FRONTEND, MIDDLEWARE, begun, build, build_middleware, built_value, entry_of, events, forget,
+    many, middleware_of, result_of, results, rows,
 };
 pub use resuming::Resuming;
-pub use services::{Registry, base_layout, base_reference, docker, registry, second_registry};
+pub use run::{Arguments, Run, filtered, output_of};
+pub use services::{
+    Registry, base_layout, base_reference, docker, registries_and_base, registry, second_registry,
+};
 pub use tls::TlsRegistry;
 pub use trees::{bytes_in, copy_of, next_is_whole};
-pub use web::{Console, FaultyRegistry};
+pub use web::{Console, FaultyRegistry, http_client};

@@ -1,9 +1,9 @@
-//! A small file system, and what to do where none can be had.
+//! A small file system, for tests of a full disk.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Whether a test may be left out because it needs rights that this user does not have.
+/// Whether a test may be skipped because this user lacks a permission.
 pub fn is_excused(because: &str) -> bool {
     let required = std::env::var("ALOKAI_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
     println!("skipped: {because}");
@@ -16,11 +16,11 @@ pub fn is_root() -> bool {
     String::from_utf8_lossy(&id.stdout).trim() == "0"
 }
 
-/// A file system of a given size, mounted while it lives.
+/// A file system of a given size, which is unmounted when it is dropped.
 pub struct Mount(tempfile::TempDir);
 
 impl Mount {
-    /// Mounts it; only root can.
+    /// Mounts the file system; only root can.
     pub fn new(size: &str) -> Option<Self> {
         if !is_root() {
             return None;
@@ -40,7 +40,7 @@ impl Mount {
         mounted.then_some(Self(folder))
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> PathBuf {
         self.0.path().canonicalize().expect("it is mounted")
     }

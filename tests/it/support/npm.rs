@@ -5,8 +5,9 @@ use std::process::Command;
 
 use oci::Digest;
 
-/// The folder where packages are installed (`<name>@<version>`): once for all tests, each of
-/// which is a process of its own.
+use super::output_of;
+
+/// The folder in which packages (`<name>@<version>`) are installed, once for all test processes.
 pub fn installed(packages: &[&str]) -> PathBuf {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let all = packages.join(" ");
@@ -17,17 +18,9 @@ pub fn installed(packages: &[&str]) -> PathBuf {
     lock.lock().expect("a lock");
     if !done.exists() {
         std::fs::write(folder.join("package.json"), r#"{ "private": true }"#).expect("a file");
-        let output = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund"])
-            .args(packages)
-            .current_dir(&folder)
-            .output()
-            .expect("npm runs");
-        assert!(
-            output.status.success(),
-            "npm cannot install {all}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund"]);
+        output_of(npm.args(packages).current_dir(&folder));
         std::fs::write(&done, "").expect("a file");
     }
     folder

@@ -1,8 +1,7 @@
-//! Servers that tell what came to them: whatever it is, in full.
+//! Servers that record all requests in full.
 
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
@@ -10,9 +9,9 @@ use axum::response::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::web::serve;
+use super::web::{on_loopback, serve_all};
 
-/// What a [`Recorder`] answers: status, headers, body.
+/// The answer of a [`Recorder`]: status, headers, body.
 pub type Reply = (u16, Vec<(&'static str, String)>, String);
 
 type Rule = Box<dyn Fn(&Method, &Uri) -> Reply + Send + Sync>;
@@ -22,7 +21,7 @@ struct Shared {
     seen: Mutex<Vec<String>>,
 }
 
-/// Keeps every request as text: its first line, headers and body.
+/// A server that records each request as text: its first line, headers and body.
 pub struct Recorder {
     /// Host and port.
     pub address: String,
@@ -40,11 +39,8 @@ impl Recorder {
             rule: Box::new(rule),
             seen: Mutex::default(),
         });
-        let router = Router::new()
-            .fallback(record)
-            .with_state(Arc::clone(&state));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(record, &state),
             state,
         }
     }
@@ -54,7 +50,7 @@ impl Recorder {
         self.state.seen.lock().expect("no panic").clone()
     }
 
-    /// Requests that begin so.
+    /// The number of requests that start with a text.
     pub fn count(&self, beginning: &str) -> usize {
         let seen = self.seen();
         seen.iter()
@@ -62,7 +58,7 @@ impl Recorder {
             .count()
     }
 
-    /// Whether that came in any of them.
+    /// Whether any request contains the secret.
     pub fn knows(&self, secret: &str) -> bool {
         self.seen().iter().any(|text| text.contains(secret))
     }
@@ -86,7 +82,8 @@ async fn record(
     answer.body(body.into()).expect("an answer")
 }
 
-/// A SOCKS 5 proxy, which leads everybody to one place and keeps the names that it was asked for.
+/// A SOCKS 5 proxy that connects all clients to one address and records the names that they ask
+/// for.
 pub struct Socks {
     pub address: String,
     names: Arc<Mutex<Vec<String>>>,
@@ -97,39 +94,27 @@ impl Socks {
         let upstream = upstream.to_owned();
         let names = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&names);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-                let address = listener.local_addr().expect("bound");
-                sender.send(address.to_string()).expect("somebody waits");
-                loop {
-                    let (near, _) = listener.accept().await.expect("a connection");
-                    let (upstream, kept) = (upstream.clone(), Arc::clone(&kept));
-                    tokio::spawn(async move {
-                        // What a client breaks off is its own affair.
-                        let _ = through(near, &upstream, &kept).await;
-                    });
-                }
+        let relay = async move |listener: TcpListener| loop {
+            let (near, _) = listener.accept().await.expect("a connection");
+            let (upstream, kept) = (upstream.clone(), Arc::clone(&kept));
+            tokio::spawn(async move {
+                // A client may break off its connection.
+                let _ = through(near, &upstream, &kept).await;
             });
-        });
+        };
         Self {
-            address: receiver.recv().expect("the proxy starts"),
+            address: on_loopback(relay).to_string(),
             names,
         }
     }
 
-    /// Names that connections were asked for.
+    /// The host names of all requested connections.
     pub fn names(&self) -> Vec<String> {
         self.names.lock().expect("no panic").clone()
     }
 }
 
-/// One connection, as RFC 1928 has it: greeting, request, and then bytes both ways.
+/// One connection as in RFC 1928: greeting, request, and then bytes in both directions.
 async fn through(
     mut near: TcpStream,
     upstream: &str,

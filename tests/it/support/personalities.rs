@@ -1,7 +1,7 @@
-//! Registries as people meet them: one server, and a table of habits. A habit's source stands
-//! beside it; what has none is as the distribution specification has it.
+//! The behaviour of common registries: one server and a table of habits. Each habit has its source
+//! beside it; everything else follows the distribution specification.
 //!
-//! Of a blob only its digest is kept, which is made while it comes, so layers may be large.
+//! Of a blob only its digest is kept, which is computed during the upload, so layers may be large.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,58 +16,59 @@ use axum::response::Response;
 use futures_util::StreamExt;
 use oci::{Digest, Hasher};
 
-use super::web::serve;
+use super::web::{serve, serve_all};
 
 const MIB: u64 = 1 << 20;
 
-/// What a registry does otherwise than the specification, or where that leaves it free.
+/// How a registry differs from the specification, or what it does where that leaves a choice.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
     pub name: &'static str,
-    /// What `/token` answers, with `{token}` in it; a password is asked for where it is empty.
+    /// The answer of `/token`, with `{token}` in it. If it is empty, the registry uses basic
+    /// authentication.
     token: &'static str,
-    /// Bytes that a proxy in front lets through in one request, whatever it is.
+    /// The largest request body that a proxy in front lets through.
     proxied: u64,
-    /// Bytes that a whole blob may have.
+    /// The largest blob in one request.
     whole: u64,
-    /// What becomes of a piece.
+    /// How pieces are handled.
     pieces: Pieces,
-    /// What a piece that was taken is answered with.
+    /// The status of the answer to an accepted piece.
     taken: u16,
-    /// What `Range` says.
+    /// The form of the `Range` header.
     range: Range,
-    /// Whether a session goes on after its connection broke.
+    /// Whether an upload session survives a broken connection.
     resumes: bool,
-    /// Where sessions are.
+    /// The form of the upload location.
     place: Place,
-    /// What a manifest is answered with.
+    /// The status of the answer to a manifest.
     manifest: u16,
-    /// Whether the first request of each kind comes too early.
+    /// Whether the first request of each kind is answered with 429.
     is_busy: bool,
-    /// Whether blobs are asked for in a storage elsewhere, and what that answers to `HEAD`.
+    /// Whether blobs are redirected to another storage, and its status for `HEAD`.
     storage: Option<u16>,
-    /// How long it takes to put a blob in its place.
+    /// How long the commit of a blob takes.
     late: Duration,
-    /// Whether a repository has to be there before.
+    /// Whether a repository must exist before a push.
     is_strict: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pieces {
-    /// Of any size.
+    /// Pieces of any size.
     Any,
-    /// One in a session, of up to so many bytes.
+    /// One piece in a session, of up to this many bytes.
     OneUpTo(u64),
-    /// Of so many bytes at least, but for the last one.
+    /// Pieces of at least this many bytes, except the last one.
     AtLeast(u64),
-    /// None, with this status.
+    /// Pieces are refused with this status.
     None(u16),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Range {
     Right,
-    /// It says `bytes=0-99`, and `bytes=0--1` of nothing.
+    /// `bytes=0-99`, and `bytes=0--1` for an empty session.
     WithUnit,
     /// It stays at the end of the first piece.
     Stuck,
@@ -106,7 +107,7 @@ pub const PERSONALITIES: [Habits; 9] = [
         // https://github.com/wasmCloud/wash-archive/issues/268, https://github.com/ocx-sh/ocx/pull/237
         // More than one piece: https://github.com/GoogleContainerTools/jib/issues/3683
         pieces: Pieces::OneUpTo(4 * MIB),
-        // The storage lets nobody ask with HEAD:
+        // The storage refuses HEAD:
         // https://github.com/containerd/stargz-snapshotter/pull/167
         storage: Some(403),
         resumes: false,
@@ -117,7 +118,7 @@ pub const PERSONALITIES: [Habits; 9] = [
         // "Artifact Registry does not support Docker chunked uploads":
         // https://cloud.google.com/artifact-registry/docs/reference/docker-api, quoted in
         // https://github.com/dotnet/sdk-container-builds/pull/287
-        // With which status is not documented; the others are tried elsewhere.
+        // The status is not documented; other tests try the others.
         pieces: Pieces::None(404),
         // https://github.com/podman-container-tools/skopeo/issues/1101
         place: Place::Beside,
@@ -125,7 +126,7 @@ pub const PERSONALITIES: [Habits; 9] = [
     },
     Habits {
         name: "ecr",
-        // A password, and no token server.
+        // Basic authentication without a token server.
         token: "",
         // Parts of at least 5 MiB, but for the last one:
         // https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_UploadLayerPart.html
@@ -179,7 +180,7 @@ pub const PERSONALITIES: [Habits; 9] = [
     },
     Habits {
         name: "gitlab",
-        // Blobs are at a network of caches: https://github.com/oras-project/oras/issues/923
+        // Blobs are served by a CDN: https://github.com/oras-project/oras/issues/923
         storage: Some(200),
         // Behind a proxy that takes 100 MB: https://github.com/sameersbn/docker-gitlab/issues/2819
         proxied: 100_000_000,
@@ -203,26 +204,26 @@ struct Session {
     hasher: Hasher,
     held: u64,
     pieces: usize,
-    /// Bytes of the first piece.
+    /// The size of the first piece.
     first: u64,
 }
 
 struct Shared {
     habits: Habits,
-    /// Where blobs are.
+    /// The address of the blob storage.
     storage: String,
     sessions: Mutex<HashMap<String, Session>>,
     opened: AtomicUsize,
-    /// By digest, how many bytes.
+    /// The size of each blob by digest.
     blobs: Arc<Mutex<HashMap<String, u64>>>,
     manifests: Mutex<HashMap<String, Bytes>>,
-    /// Kinds of requests that came too early once.
+    /// The kinds of requests that were answered with 429 once.
     early: Mutex<Vec<String>>,
-    /// What no client should do.
+    /// Violations of the protocol by the client.
     wrong: Arc<Mutex<Vec<String>>>,
 }
 
-/// A registry with habits.
+/// A registry with these habits.
 pub struct Personality {
     /// Host and port.
     pub address: String,
@@ -248,33 +249,30 @@ impl Personality {
             early: Mutex::default(),
             wrong,
         });
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(answer, &shared),
             shared,
         }
     }
 
-    /// Bytes of a blob that came whole: what came has that digest.
+    /// The size of a blob whose upload has this digest.
     pub fn length(&self, digest: &Digest) -> Option<u64> {
         let blobs = self.shared.blobs.lock().expect("no panic");
         blobs.get(&digest.to_string()).copied()
     }
 
-    /// Sessions that were opened.
+    /// The number of opened upload sessions.
     pub fn sessions(&self) -> usize {
         self.shared.opened.load(Ordering::Relaxed)
     }
 
-    /// What no client should have done.
+    /// Violations of the protocol by the client.
     pub fn wrong(&self) -> Vec<String> {
         self.shared.wrong.lock().expect("no panic").clone()
     }
 }
 
-/// The storage elsewhere.
+/// The state of the blob storage.
 type Elsewhere = (
     Arc<Mutex<HashMap<String, u64>>>,
     Arc<Mutex<Vec<String>>>,
@@ -313,7 +311,7 @@ fn refusal(number: u16, code: &str) -> Response {
     status(number).body(body.into()).expect("an answer")
 }
 
-/// As nginx says it.
+/// The error page of nginx.
 fn too_large() -> Response {
     let page = "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n</html>\r\n";
     status(413).body(page.into()).expect("an answer")
@@ -328,7 +326,7 @@ async fn answer(
 ) -> Response {
     let habits = &shared.habits;
     let text = |name: &str| Some(headers.get(name)?.to_str().expect("text").to_owned());
-    // As it was called, which may be through a proxy.
+    // The address that the client used, which may be that of a proxy.
     let host = text("host").expect("a host");
     let path = uri.path().to_owned();
     if path == "/token" {
@@ -374,7 +372,7 @@ async fn answer(
 }
 
 impl Shared {
-    /// What is missing in a request, if anything is.
+    /// The challenge for a request without a login, or `None`.
     fn challenge(&self, host: &str, authorization: Option<&str>) -> Option<String> {
         if self.habits.token.is_empty() {
             let is_known = authorization.is_some_and(|value| value.starts_with("Basic "));
@@ -384,7 +382,7 @@ impl Shared {
         (!is_known).then(|| format!("Bearer realm=\"http://{host}/token\",service=\"test\""))
     }
 
-    /// Whether it is the first request of its kind.
+    /// Whether this is the first request of its kind.
     fn is_early(&self, method: &Method) -> bool {
         let mut early = self.early.lock().expect("no panic");
         let is_new = !early.contains(&method.to_string());
@@ -424,7 +422,7 @@ impl Shared {
         length: u64,
         body: Body,
     ) -> Response {
-        // Nobody else has it meanwhile.
+        // The session is taken out, so that no other request uses it meanwhile.
         let host = headers.get("host").expect("a host");
         let host = host.to_str().expect("text");
         let Some(mut session) = self.sessions.lock().expect("no panic").remove(id) else {
@@ -436,7 +434,7 @@ impl Shared {
         };
         let refused = match *method {
             Method::PATCH => self.refuses_piece(&session, headers, length),
-            // What begins anew in a session that holds something:
+            // A piece that starts at 0 in a session that has bytes:
             // https://github.com/apple/containerization/issues/790
             Method::PUT if length > 0 && session.held > 0 => {
                 Some(refusal(416, "BLOB_UPLOAD_INVALID"))
@@ -447,7 +445,7 @@ impl Shared {
         let mut pieces = body.into_data_stream();
         if let Some(refused) = refused {
             keep(session);
-            // What is left of a piece is read, as servers do that want their answer to arrive.
+            // The rest of the body is read, so that the client receives the answer.
             let is_piece = *method == Method::PATCH;
             while is_piece && matches!(pieces.next().await, Some(Ok(_))) {}
             return refused;
@@ -459,7 +457,7 @@ impl Shared {
         }
         session.held += came;
         if came < length {
-            // Its client is gone.
+            // The client closed the connection.
             if self.habits.resumes {
                 keep(session);
             }
@@ -508,7 +506,7 @@ impl Shared {
         )
     }
 
-    /// Why a piece is not taken.
+    /// The reason why a piece is refused.
     fn refuses_piece(
         &self,
         session: &Session,

@@ -1,26 +1,22 @@
-//! A small project in a folder of its own, built up as a case needs it.
+//! A small project in its own folder, which each test builds up.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
-/// A project in a temporary folder, in a git repository of its own.
+use serde_json::{Value, json};
+
+use super::run::{Arguments, Run, output_of};
+
+/// A project in a temporary folder with its own git repository.
 pub struct Project {
     _folder: Option<tempfile::TempDir>,
     root: PathBuf,
     environment: Vec<(String, String)>,
 }
 
-/// What a run of the program gave.
-#[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// A middleware whose build is a line of node, and that answers with its store's name.
+/// The build script of a middleware, which copies its source.
 const MIDDLEWARE_BUILD: &str = r"
 const fs = require('fs');
 fs.mkdirSync('lib', { recursive: true });
@@ -32,8 +28,8 @@ const MIDDLEWARE: &str = r"
 require('http').createServer((_, answer) => answer.end('middleware\n')).listen(process.env.PORT || 4000);
 ";
 
-/// A frontend whose build makes what Next.js's standalone output looks like, nested as deep as
-/// the app lies below the project.
+/// The build script of a frontend, which writes a folder like Next.js's standalone output, nested
+/// as deep as the app is below the project.
 const FRONTEND_BUILD: &str = r"
 const fs = require('fs'), path = require('path');
 const root = path.resolve('../../..');
@@ -50,7 +46,7 @@ fs.writeFileSync(path.join(app, 'server.js'),
 ";
 
 impl Project {
-    /// A repository with nothing but a config without stores.
+    /// A repository with a config that has no stores.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder
@@ -60,14 +56,14 @@ impl Project {
             .join("project");
         std::fs::create_dir(&root).expect("a folder");
         let project = Self::at(root).file("alokai.config.json", r#"{ "stores": {} }"#);
-        git(&project.root, &["init", "--quiet", "--initial-branch=main"]);
+        project.git("init --quiet --initial-branch=main");
         Self {
             _folder: Some(folder),
             ..project
         }
     }
 
-    /// A project in a folder that somebody else looks after.
+    /// A project in a folder that the caller owns.
     pub fn at(root: PathBuf) -> Self {
         Self {
             _folder: None,
@@ -76,13 +72,13 @@ impl Project {
         }
     }
 
-    /// Two base apps, Playwright's tests, a template `fashion` and under it `us` and `eu`;
-    /// committed. Every build is a line of node.
+    /// Two base apps, Playwright's tests, and a template `fashion` with the stores `us` and `eu`;
+    /// committed. Every build is a short script of Node.
     pub fn shop() -> Self {
         Self::shop_named("acme")
     }
 
-    /// The same, with another beginning of the console's project names.
+    /// The same with another prefix of the project names in the console.
     pub fn shop_named(name: &str) -> Self {
         let project = Self::new()
             .config(&shop_config(name))
@@ -123,7 +119,7 @@ impl Project {
 
     /// Writes a file, with its folders.
     pub fn file(self, path: &str, content: &str) -> Self {
-        self.write(path, content.as_bytes());
+        self.write(path, content);
         self
     }
 
@@ -132,13 +128,32 @@ impl Project {
         self.file("alokai.config.json", content)
     }
 
-    /// Writes the `package.json` of a base app, with these scripts.
+    /// Writes the `package.json` of a base app with these scripts.
     pub fn app(self, name: &str, scripts: &str) -> Self {
         let package = format!("{{\n  \"name\": \"{name}\",\n  \"scripts\": {{ {scripts} }}\n}}\n");
         self.file(&format!("apps/{name}/package.json"), &package)
     }
 
-    /// Makes a link.
+    /// Replaces the `build.js` of a base app.
+    pub fn build_script(self, app: &str, script: &str) -> Self {
+        self.file(&format!("apps/{app}/build.js"), script)
+    }
+
+    /// Writes the Dockerfile of the frontend, which both stores of [`Project::shop`] inherit.
+    pub fn dockerfile(self, content: &str) -> Self {
+        let path = "apps/stores/fashion/storefront-unified-nextjs/Dockerfile";
+        self.file(path, content)
+    }
+
+    /// Adds a dependency to the `package.json` of a base app.
+    pub fn dependency(self, app: &str, package: &str, range: &str) -> Self {
+        let path = format!("apps/{app}/package.json");
+        let mut manifest: Value = serde_json::from_str(&self.read(&path)).expect("plain JSON");
+        manifest["dependencies"][package] = range.into();
+        self.file(&path, &format!("{manifest:#}"))
+    }
+
+    /// Makes a symbolic link.
     pub fn link(self, path: &str, target: &str) -> Self {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().expect("below the project")).expect("folders");
@@ -146,15 +161,15 @@ impl Project {
         self
     }
 
-    /// Declares variables of an app, in `build.env`.
+    /// Declares variables of an app in `build.env`.
     pub fn env_of(self, app: &str, patterns: &[&str]) -> Self {
-        self.setting("build", &serde_json::json!({ "env": { app: patterns } }))
+        self.setting("build", &json!({ "env": { app: patterns } }))
     }
 
     /// Sets a section of the config.
-    pub fn setting(self, section: &str, value: &serde_json::Value) -> Self {
+    pub fn setting(self, section: &str, value: &Value) -> Self {
         let config = self.read("alokai.config.json");
-        let mut config: serde_json::Value = serde_json::from_str(&config).expect("plain JSON");
+        let mut config: Value = serde_json::from_str(&config).expect("plain JSON");
         config[section] = value.clone();
         self.config(&format!("{config:#}"))
     }
@@ -165,8 +180,13 @@ impl Project {
         self
     }
 
-    /// Writes a file of a project that is built already.
-    pub fn write(&self, path: &str, content: &[u8]) {
+    /// Removes a file.
+    pub fn remove(&self, path: &str) {
+        std::fs::remove_file(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Writes a file, with its folders.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().expect("below the project")).expect("folders");
         std::fs::write(path, content).expect("a file");
@@ -178,15 +198,36 @@ impl Project {
             .expect("it is ours");
     }
 
-    /// Commits everything.
-    pub fn commit(&self) {
-        git(&self.root, &["add", "--all"]);
-        git(&self.root, &["commit", "--quiet", "--message", "change"]);
+    /// Runs git in the project and returns its output.
+    #[track_caller]
+    pub fn git(&self, arguments: impl Arguments) -> String {
+        git(&self.root, arguments)
     }
 
-    /// HEAD.
+    /// Commits everything.
+    pub fn commit(&self) {
+        self.commit_as("change");
+    }
+
+    /// Commits everything with this message.
+    pub fn commit_as(&self, message: &str) {
+        self.git("add --all");
+        self.git(&["commit", "--quiet", "--message", message]);
+    }
+
+    /// A clone with this many commits of the history.
+    pub fn shallow_clone(&self, depth: &str) -> Self {
+        let clone = Self::new();
+        std::fs::remove_dir_all(&clone.root).expect("an empty project");
+        let origin = format!("file://{}", self.root.display());
+        let to = clone.root.to_str().expect("UTF-8");
+        self.git(&["clone", "--quiet", "--depth", depth, &origin, to]);
+        clone
+    }
+
+    /// The commit id of HEAD.
     pub fn sha(&self) -> String {
-        git(&self.root, &["rev-parse", "HEAD"])
+        self.git("rev-parse HEAD")
     }
 
     pub fn root(&self) -> &Path {
@@ -206,7 +247,7 @@ impl Project {
         self.path(path).symlink_metadata().is_ok()
     }
 
-    /// Every file below a folder with its content; links with their target.
+    /// Every file below a folder with its content, and every link with its target.
     pub fn tree(&self, folder: &str) -> BTreeMap<String, String> {
         let root = self.path(folder);
         let mut tree = BTreeMap::new();
@@ -229,8 +270,8 @@ impl Project {
         tree
     }
 
-    /// Runs the program in the project to its end.
-    pub fn alokai(&self, arguments: &[&str]) -> Run {
+    /// Runs the program in the project and waits for its end.
+    pub fn alokai(&self, arguments: impl Arguments) -> Run {
         self.command(arguments)
             .output()
             .expect("the program runs")
@@ -238,22 +279,22 @@ impl Project {
     }
 
     /// Starts the program in the project.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    pub fn start(&self, arguments: impl Arguments) -> Child {
         let mut command = self.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the program starts")
     }
 
-    /// The program, in an environment that says nothing of this machine's user.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    /// The program in an environment without settings of this machine's user.
+    pub fn command(&self, arguments: impl Arguments) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_alokai"));
         command
-            .args(arguments)
+            .args(arguments.words())
             .current_dir(&self.root)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.root.with_file_name(".home"))
-            // What it says of itself would stand among what scripts print, on some days.
+            // npm's notice of a new version appears on some days in the output of scripts.
             .env("npm_config_update_notifier", "false")
             .stdin(Stdio::null());
         for (name, value) in &self.environment {
@@ -263,99 +304,20 @@ impl Project {
     }
 }
 
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-impl Run {
-    /// Fails unless the run ended well.
-    #[track_caller]
-    pub fn succeeds(self) -> Self {
-        self.fails_with(0)
-    }
-
-    /// Fails unless the run ended with this code.
-    #[track_caller]
-    pub fn fails_with(self, code: i32) -> Self {
-        assert_eq!(
-            self.code, code,
-            "stdout:\n{}\nstderr:\n{}",
-            self.stdout, self.stderr
-        );
-        self
-    }
-
-    /// The last diagnostic, with everything taken out that differs from run to run.
-    pub fn diagnostic(&self, project: &Project) -> String {
-        let start = self.stderr.find("alokai::").unwrap_or(0);
-        filtered(&self.stderr[start..], project)
-    }
-
-    /// Standard output as JSON.
-    #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("{error}:\n{}", self.stdout))
-    }
-}
-
-/// A text without what differs from run to run.
-pub fn filtered(text: &str, project: &Project) -> String {
-    let inputs = |line: &str| match line.split_once(r#""inputs": "sha256:"#) {
-        // The version of Node is one of them.
-        Some((before, _)) => format!("{before}\"inputs\": \"[digest]\"\n"),
-        None => line.to_owned(),
-    };
-    let text: String = text.split_inclusive('\n').map(inputs).collect();
-    let mut text = text.replace(&project.root().display().to_string(), "[project]");
-    if project.exists(".git/HEAD") {
-        let head = Command::new("git")
-            .args(["rev-parse", "--quiet", "--verify", "HEAD"])
-            .current_dir(project.root())
-            .output();
-        let sha = head
-            .map(|head| String::from_utf8_lossy(&head.stdout).trim().to_owned())
-            .unwrap_or_default();
-        if !sha.is_empty() {
-            text = text.replace(&sha, "[sha]").replace(&sha[..12], "[sha 12]");
-        }
-    }
-    text
-}
-
-/// Runs git, without this machine's user's settings.
-pub fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args([
-            "-c",
-            "user.name=Test",
-            "-c",
-            "user.email=test@example.com",
-            "-c",
-            "commit.gpgsign=false",
-            // A maintenance that detaches itself would still be at work beside the run under test.
-            "-c",
-            "maintenance.auto=false",
-            "-c",
-            "gc.auto=0",
-        ])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .expect("git runs");
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
+/// Runs git without the settings of this machine's user.
+#[track_caller]
+pub fn git(folder: &Path, arguments: impl Arguments) -> String {
+    let output = output_of(
+        Command::new("git")
+            .args(["-c", "user.name=Test", "-c", "user.email=test@example.com"])
+            .args(["-c", "commit.gpgsign=false"])
+            // A detached maintenance process runs beside the program under test.
+            .args(["-c", "maintenance.auto=false", "-c", "gc.auto=0"])
+            .args(arguments.words())
+            .current_dir(folder)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null"),
     );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    output.trim().to_owned()
 }
 
 /// The config of [`Project::shop`].

@@ -1,11 +1,12 @@
-//! Random projects: few names and few contents, so that layers, rules and edits meet often.
+//! Random projects with few names and few contents, so that layers, rules and edits often concern
+//! the same paths.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A sequence of numbers that a seed decides (`SplitMix64`).
+/// A pseudo-random sequence of numbers from a seed (`SplitMix64`).
 pub struct Random(u64);
 
 impl Random {
@@ -22,7 +23,7 @@ impl Random {
         usize::try_from((z ^ (z >> 31)) % end as u64).expect("it is below a usize")
     }
 
-    /// Whether one of `of` times.
+    /// True once in `of` calls on average.
     pub fn once_in(&mut self, of: usize) -> bool {
         self.below(of) == 0
     }
@@ -32,29 +33,29 @@ impl Random {
     }
 }
 
-/// What lies at a path.
+/// The content at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
     File { content: String, executable: bool },
     Link(&'static str),
 }
 
-/// A store as the config and the folders have it.
+/// A store in the config and in the folders.
 #[derive(Debug, Clone, Default)]
 struct Shop {
     parent: Option<&'static str>,
     deployable: bool,
     nuxt: bool,
     ignore: Vec<&'static str>,
-    /// By `<app>/<path>`.
+    /// The files by `<app>/<path>`.
     files: BTreeMap<String, Thing>,
 }
 
-/// A project, by its files.
+/// A project and its files.
 #[derive(Debug, Clone, Default)]
 pub struct RandomProject {
     stores: BTreeMap<&'static str, Shop>,
-    /// By path relative to the project.
+    /// The files by path relative to the project.
     base: BTreeMap<String, Thing>,
 }
 
@@ -121,7 +122,7 @@ impl RandomProject {
         );
     }
 
-    /// One random edit: of a file, a rule, a place in the tree.
+    /// One random edit of a file, of a rule or of a store's parent.
     pub fn mutate(&mut self, random: &mut Random) {
         let id = random.pick(&STORES);
         match random.below(20) {
@@ -189,7 +190,7 @@ impl RandomProject {
         change(&mut self.base, format!("apps/{app}/{name}"), random);
     }
 
-    /// Puts a store below another one, unless it would be its own ancestor.
+    /// Moves a store below another one, unless that makes it its own ancestor.
     fn move_store(&mut self, id: &'static str, random: &mut Random) {
         let to = random.pick(&STORES);
         let mut above = Some(to);
@@ -265,7 +266,7 @@ impl RandomProject {
         files
     }
 
-    /// Makes the folder look like the project; what is as it should be is not touched.
+    /// Writes the project into a folder. Equal files are not touched.
     pub fn write(&self, root: &Path, before: &BTreeMap<String, Thing>) -> BTreeMap<String, Thing> {
         let files = self.files();
         for path in before.keys().filter(|path| !files.contains_key(*path)) {

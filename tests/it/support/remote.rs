@@ -1,4 +1,4 @@
-//! The remote cache that many teams run, and faults put between it and the program.
+//! The open-source remote cache from npm, and a proxy with faults in front of it.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -15,11 +15,11 @@ use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::npm::installed;
-use super::web::serve;
+use super::web::{http_client, serve};
 
 const SERVER: &str = "turborepo-remote-cache@2.12.0";
 
-/// The real server from npm, which ends with the test.
+/// The real server from npm, which is stopped with the test.
 pub struct RemoteCache {
     pub address: String,
     folder: tempfile::TempDir,
@@ -29,7 +29,7 @@ pub struct RemoteCache {
 impl RemoteCache {
     pub const TOKEN: &str = "t0ken-of-the-remote-cache";
 
-    /// Starts a server with nothing in it. It keeps signatures only if it has a key too.
+    /// Starts an empty server. It stores signatures only if it has a key.
     pub fn start(signature_key: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new("node");
@@ -58,20 +58,20 @@ impl RemoteCache {
             folder,
             child,
         };
-        // It chooses a free port itself and says which.
+        // The server chooses a free port and prints it.
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let said = lines.find_map(|line| {
             let (_, rest) = line.split_once("Server listening at ")?;
             Some(rest.split('"').next()?.to_owned())
         });
         server.address = said.expect("the server listens");
-        // A full pipe would hold it up.
+        // The output is read, because a full pipe blocks the server.
         std::thread::spawn(move || lines.count());
         server.wait();
         server
     }
 
-    /// Waits until it answers.
+    /// Waits until the server answers.
     fn wait(&self) {
         let begun = Instant::now();
         let url = format!("{}/v8/artifacts/status", self.address);
@@ -92,12 +92,12 @@ impl RemoteCache {
         }
     }
 
-    /// Where it keeps a team's artifacts, each under its hash; a tag lies beside it.
+    /// The folder of a team's artifacts: a file for each hash, and its tag beside it.
     pub fn store(&self, team: &str) -> PathBuf {
         self.folder.path().join(team)
     }
 
-    /// Hashes of all that it keeps for a team.
+    /// The hashes of all artifacts of a team.
     pub fn hashes(&self, team: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.store(team)) else {
             return Vec::new();
@@ -122,7 +122,7 @@ impl Drop for RemoteCache {
     }
 }
 
-/// Requests of one kind.
+/// A kind of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
     Status,
@@ -131,18 +131,18 @@ pub enum On {
     Any,
 }
 
-/// What happens to them.
+/// A fault.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// Another answer.
+    /// The proxy gives this answer.
     Answer(u16, &'static str),
-    /// None, ever.
+    /// The proxy never answers.
     Stall,
-    /// Half of the body, and then nothing, ever.
+    /// Half of the body, and then silence.
     StallWithin,
-    /// Half of the body, and then the end of the connection.
+    /// Half of the body, and then the connection closes.
     Truncate,
-    /// One byte of the body is another.
+    /// One byte of the body is changed.
     Flip,
     /// Another signature.
     Tag(&'static str),
@@ -152,7 +152,7 @@ pub enum Fault {
     Slow(u64),
 }
 
-/// A real remote cache behind a proxy that has faults.
+/// A real remote cache behind a proxy with faults.
 pub struct FaultyCache {
     pub address: String,
     proxy: Arc<Proxy>,
@@ -166,9 +166,9 @@ struct Proxy {
 }
 
 impl FaultyCache {
-    /// Passes everything on.
+    /// A proxy that passes all requests on.
     pub fn before(cache: &RemoteCache) -> Self {
-        let client = reqwest::Client::builder().no_proxy();
+        let client = http_client();
         let proxy = Arc::new(Proxy {
             upstream: cache.address.clone(),
             fault: Mutex::default(),
@@ -182,13 +182,13 @@ impl FaultyCache {
         }
     }
 
-    /// From now on these requests have this fault, and no others.
+    /// Sets the fault of these requests; all others are passed on.
     pub fn breaks(&self, on: On, fault: Fault) {
         *self.proxy.fault.lock().expect("no panic") = Some((on, fault));
         self.proxy.seen.lock().expect("no panic").clear();
     }
 
-    /// How many of these came since the fault was set.
+    /// The number of these requests since the fault was set.
     pub fn count(&self, on: On) -> usize {
         let seen = self.proxy.seen.lock().expect("no panic");
         seen.iter()
@@ -272,7 +272,7 @@ async fn read(body: Body, pause: Duration) -> Bytes {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(piece) = stream.next().await {
-        // Whoever gives up sends no more.
+        // A client that gave up sends no more.
         let Ok(piece) = piece else { break };
         let before = bytes.len() >> 20;
         bytes.extend_from_slice(&piece);

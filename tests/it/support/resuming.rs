@@ -1,11 +1,10 @@
-//! A registry that keeps what a broken connection brought, as the specification wants it. The one
-//! that the other tests use ends an upload whose connection breaks.
+//! A registry that keeps the received bytes of a broken connection, as in the specification. The
+//! real registry of the other tests ends such an upload.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
@@ -14,9 +13,9 @@ use futures_util::StreamExt;
 
 use oci::Digest;
 
-use super::web::serve;
+use super::web::serve_all;
 
-/// In memory, without a login.
+/// A registry in memory, without a login.
 #[derive(Clone)]
 pub struct Resuming {
     pub address: String,
@@ -25,18 +24,18 @@ pub struct Resuming {
 
 #[derive(Default)]
 struct Kept {
-    /// Of a piece whose connection broke only the first half is kept.
+    /// Only the first half of a broken piece is kept.
     forgets: bool,
-    /// An upload whose connection breaks is ended.
+    /// A broken connection ends its upload.
     ends: bool,
-    /// A piece has to have as many bytes at least, but for the last one.
+    /// The smallest size of a piece, except the last one.
     smallest: Option<u64>,
-    /// How long it takes to put a blob in its place.
+    /// How long the commit of a blob takes.
     late: Duration,
     sessions: Mutex<HashMap<String, Vec<u8>>>,
     blobs: Mutex<HashMap<String, Vec<u8>>>,
     manifests: Mutex<HashMap<String, Vec<u8>>>,
-    /// Sessions whose last piece came: it was a small one.
+    /// Sessions that got a small piece, which has to be the last one.
     ended: Mutex<Vec<String>>,
 }
 
@@ -45,7 +44,7 @@ impl Resuming {
         Self::with(Kept::default())
     }
 
-    /// One that loses the second half of what a broken request brought.
+    /// A registry that loses the second half of a broken piece.
     pub fn forgetful() -> Self {
         Self::with(Kept {
             forgets: true,
@@ -53,7 +52,7 @@ impl Resuming {
         })
     }
 
-    /// One that ends an upload whose connection breaks.
+    /// A registry in which a broken connection ends its upload.
     pub fn brittle() -> Self {
         Self::with(Kept {
             ends: true,
@@ -61,7 +60,7 @@ impl Resuming {
         })
     }
 
-    /// One that takes no small pieces.
+    /// A registry that takes no small pieces.
     pub fn of_large_pieces(smallest: u64) -> Self {
         Self::with(Kept {
             smallest: Some(smallest),
@@ -69,7 +68,7 @@ impl Resuming {
         })
     }
 
-    /// One that takes so long to put a blob in its place.
+    /// A registry in which the commit of a blob takes this long.
     pub fn committing_late(late: Duration) -> Self {
         Self::with(Kept {
             late,
@@ -79,23 +78,20 @@ impl Resuming {
 
     fn with(kept: Kept) -> Self {
         let state = Arc::new(kept);
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&state));
         Self {
-            address: serve(router).to_string(),
+            address: serve_all(answer, &state),
             state,
         }
     }
 
-    /// Whether it has the blob, and whole.
+    /// Whether the registry has the whole blob.
     pub fn has(&self, digest: &Digest) -> bool {
         let blobs = self.state.blobs.lock().expect("no panic");
         let blob = blobs.get(&digest.to_string());
         blob.is_some_and(|blob| digest.like(blob) == *digest)
     }
 
-    /// Sessions that were opened.
+    /// The number of opened upload sessions.
     pub fn sessions(&self) -> usize {
         self.state.sessions.lock().expect("no panic").len()
     }
@@ -199,7 +195,7 @@ async fn upload(
     }
     let is_broken = came.len() < length;
     if is_broken && kept.ends {
-        // Its place stays taken, so that sessions can be counted.
+        // The ended session is kept under another key, so that sessions can be counted.
         let mut sessions = kept.sessions.lock().expect("no panic");
         if let Some(bytes) = sessions.remove(id) {
             sessions.insert(format!("ended-{id}"), bytes);
@@ -208,7 +204,7 @@ async fn upload(
     }
     let held = {
         let mut sessions = kept.sessions.lock().expect("no panic");
-        // A request before this one may have ended it only now.
+        // An earlier request may have ended the session meanwhile.
         let Some(session) = sessions.get_mut(id) else {
             return wrong(404, "BLOB_UPLOAD_UNKNOWN");
         };

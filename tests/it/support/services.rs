@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::Project;
+use super::{Arguments, Project, output_of};
 
 /// An authenticated registry on the loopback.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// What a variable says, or nothing where it is not set and nobody demands it.
+/// The value of a variable. Without it, the test is skipped, or fails if `ALOKAI_REQUIRE_DOCKER=1`.
 fn wanted(name: &str) -> Option<String> {
     let found = variable(name);
     if found.is_none() {
@@ -32,7 +32,7 @@ fn wanted(name: &str) -> Option<String> {
     found
 }
 
-/// The registry, or nothing where there is none and nobody demands it.
+/// The registry, or `None` if the test is skipped.
 pub fn registry() -> Option<Registry> {
     wanted("ALOKAI_TEST_REGISTRY").map(|address| Registry {
         address,
@@ -42,10 +42,16 @@ pub fn registry() -> Option<Registry> {
     })
 }
 
-/// A registry of another make, which lists referrers itself, lets everybody in and mounts nothing.
+/// Another implementation of a registry: it lists referrers itself, needs no login and does not
+/// mount blobs.
 pub fn second_registry() -> Option<Registry> {
     let first = registry()?;
     wanted("ALOKAI_TEST_SECOND_REGISTRY").map(|address| Registry { address, ..first })
+}
+
+/// Both registries, and the base image in an OCI layout.
+pub fn registries_and_base() -> Option<(Registry, Registry, String)> {
+    Some((registry()?, second_registry()?, base_layout()?))
 }
 
 /// The base image in the registry, by its full name.
@@ -68,7 +74,15 @@ impl Registry {
             .env("CLI_CONSOLE_API_URL", console)
     }
 
-    /// A folder in that place with a `config.json` for other clients.
+    /// The same registry, reached through another address.
+    pub fn at(&self, address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Makes a folder with a `config.json` of Docker that contains the login.
     pub fn login(&self, place: &Path) -> PathBuf {
         let folder = place.join("login");
         std::fs::create_dir(&folder).expect("it is ours");
@@ -82,8 +96,8 @@ impl Registry {
         serde_json::json!({ "auths": { &self.address: { "auth": login } } })
     }
 
-    /// Tags of a repository, as another client sees them; none where it does not exist. Those
-    /// under which a registry that knows no referrers has them are none of anybody's images.
+    /// The tags of a repository as another client sees them; empty if the repository does not
+    /// exist. Tags of the referrers fallback (`sha256-…`) are left out.
     pub fn tags(&self, repository: &str) -> Vec<String> {
         let name = format!("docker://{}/{repository}", self.address);
         let Some(text) = self.skopeo(&["list-tags", "--tls-verify=false", &name]) else {
@@ -96,9 +110,10 @@ impl Registry {
             .collect()
     }
 
-    /// What skopeo prints, who knows the password of this registry; nothing where it fails.
+    /// The output of skopeo with the login of this registry, or `None` if it fails.
     pub fn skopeo(&self, arguments: &[&str]) -> Option<String> {
-        // A file, and not an argument: another test looks for the password in all arguments.
+        // The login is in a file, because another test searches all process arguments for the
+        // password.
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), self.logins().to_string()).expect("it is ours");
         let output = Command::new("skopeo")
@@ -114,7 +129,16 @@ impl Registry {
         output.status.success().then_some(stdout)
     }
 
-    /// What the registry answers to a request of this path, unless it refuses.
+    /// Copies an image into a repository (`<repository>:<tag>`), as another client does.
+    #[track_caller]
+    pub fn put_image(&self, image: &str, name: &str, more: &[&str]) {
+        let to = format!("docker://{}/{name}", self.address);
+        let copy = ["copy", "--quiet", "--dest-tls-verify=false", image, &to];
+        self.skopeo(&[&copy, more].concat())
+            .expect("a copied image");
+    }
+
+    /// The body of the registry's answer to a GET of this path, or `None` if it refuses.
     pub fn get(&self, path: &str) -> Option<Vec<u8>> {
         let mut curl = Command::new("curl")
             .args(["--silent", "--fail", "--noproxy", "*", "--config", "-"])
@@ -139,7 +163,8 @@ impl Registry {
         output.status.success().then_some(output.stdout)
     }
 
-    /// Repositories whose name begins so. The catalogue is sorted, and goes on after `last`.
+    /// The repositories whose name starts with a text. The catalogue is sorted and starts after
+    /// `last`.
     pub fn repositories(&self, beginning: &str) -> Vec<String> {
         let path = format!("/v2/_catalog?n=100&last={beginning}");
         let document = self.get(&path).expect("a catalogue");
@@ -156,17 +181,9 @@ impl Registry {
     }
 }
 
-/// Runs Docker's own client and gives what it prints.
+/// The output of Docker's own client.
 #[track_caller]
-pub fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker")
-        .args(arguments)
-        .output()
-        .expect("docker runs");
-    assert!(
-        output.status.success(),
-        "docker {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+pub fn docker(arguments: impl Arguments) -> String {
+    let output = output_of(Command::new("docker").args(arguments.words()));
+    output.trim().to_owned()
 }

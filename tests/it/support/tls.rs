@@ -1,4 +1,4 @@
-//! Debian's registry once more, over TLS, with a certificate of an authority that nobody knows.
+//! A registry over TLS with a certificate of an unknown authority.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -6,27 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A registry over TLS, open to everybody, which ends with the test.
+use super::output_of;
+
+/// A registry over TLS without a login, which is stopped with the test.
 pub struct TlsRegistry {
     /// Host and port.
     pub address: String,
-    /// The authority's certificate, as PEM.
+    /// The certificate of the authority as PEM.
     pub ca: PathBuf,
     folder: tempfile::TempDir,
     child: Child,
 }
 
 fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl")
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("openssl runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {arguments:?}: {said}");
+    output_of(Command::new("openssl").args(arguments).current_dir(folder));
 }
 
-/// An authority, and a certificate of it for this machine.
+/// Makes an authority and its certificate for the loopback.
 fn certificates(folder: &Path) {
     let key = [
         "-newkey",
@@ -77,7 +73,7 @@ fn certificates(folder: &Path) {
 }
 
 impl TlsRegistry {
-    /// Starts one with nothing in it; nothing where there is no such program.
+    /// Starts an empty registry, or returns `None` if the program is not installed.
     pub fn start() -> Option<Self> {
         let is_there = |program: &str| {
             let mut which = Command::new("which");
@@ -92,7 +88,7 @@ impl TlsRegistry {
         }
         let folder = tempfile::tempdir().expect("a folder");
         certificates(folder.path());
-        // Free now, and nobody else asks for a port of that number in between.
+        // The port is free now, and no other process is likely to take it meanwhile.
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         drop(listener);
@@ -122,7 +118,7 @@ impl TlsRegistry {
         Some(registry)
     }
 
-    /// Waits until it answers, as curl sees it.
+    /// Waits until curl gets an answer.
     fn wait(&self) {
         let begun = Instant::now();
         let asks = || {
@@ -146,7 +142,7 @@ impl TlsRegistry {
         }
     }
 
-    /// The bytes of a blob, as the registry has them on its disk.
+    /// The bytes of a blob on the disk of the registry.
     pub fn stored(&self, hex: &str) -> Option<Vec<u8>> {
         let blobs = "data/docker/registry/v2/blobs/sha256";
         let path = format!("{blobs}/{}/{hex}/data", &hex[..2]);

@@ -1,4 +1,4 @@
-//! Trees of files, compared.
+//! Comparing trees of files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use alokai::config::DropList;
 
-/// Files and links below a folder, by their path in it.
+/// The files and links below a folder, by relative path.
 fn files(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
     let entries = walkdir::WalkDir::new(root).into_iter();
     let entries = entries.map(|entry| entry.expect("readable"));
@@ -19,7 +19,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
         .collect()
 }
 
-/// Apparent bytes of all files; links are not followed and count nothing.
+/// The apparent size of all files in bytes. Links are not followed and count as 0.
 pub fn bytes_in(root: &Path) -> u64 {
     let sizes = files(root).into_values().map(|file| {
         let metadata = file.symlink_metadata().expect("it is there");
@@ -32,7 +32,7 @@ pub fn bytes_in(root: &Path) -> u64 {
     sizes.sum()
 }
 
-/// A copy of a folder far from where it was, so that nothing around it can be found.
+/// A copy of a folder in another place, so that files around the original cannot be found.
 pub fn copy_of(folder: &Path) -> (tempfile::TempDir, PathBuf) {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
     let copy = elsewhere.path().join("app");
@@ -42,9 +42,9 @@ pub fn copy_of(folder: &Path) -> (tempfile::TempDir, PathBuf) {
     (elsewhere, copy)
 }
 
-/// Fails unless `.deploy` of the Next.js app in `workdir` is its standalone output with the app
-/// at the top, `.next/static` and `public`, byte for byte, less `.env` files and what the
-/// default list drops. Gives how many files were compared and how many dropped.
+/// Fails unless `.deploy` of the Next.js app in `workdir` equals its standalone output with the app
+/// at the top, `.next/static` and `public`, without `.env` files and what the default list drops.
+/// Returns the number of compared files and of dropped files.
 #[track_caller]
 pub fn next_is_whole(workdir: &Path) -> (usize, usize) {
     let standalone = workdir.join(".next/standalone");
@@ -85,7 +85,7 @@ pub fn next_is_whole(workdir: &Path) -> (usize, usize) {
             continue;
         };
         let (was, is) = (std::fs::read(file), std::fs::read(copy));
-        // A link to a folder reads as an error on both sides, and what it leads to is compared.
+        // Reading a link to a folder fails on both sides; the files in the folder are compared.
         assert!(was.ok() == is.ok(), "{} differs", path.display());
     }
     let more = deploy.keys().find(|path| !expected.contains_key(*path));
@@ -93,7 +93,7 @@ pub fn next_is_whole(workdir: &Path) -> (usize, usize) {
     (deploy.len(), dropped)
 }
 
-/// The path in the innermost package.
+/// The path relative to the innermost package.
 fn in_package(path: &Path) -> Option<PathBuf> {
     let text = path.to_str().expect("UTF-8");
     let (before, inner) = text.rsplit_once("node_modules/")?;

@@ -1,4 +1,4 @@
-//! Real HTTP servers in the test's own process: the console, and a registry with faults.
+//! HTTP servers in the process of the test: the console, and a registry with faults.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,12 +6,20 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::handler::Handler;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
-/// Serves until the test's process ends, and gives the address.
-pub(super) fn serve(router: Router) -> SocketAddr {
+/// Starts a server on a port of the loopback, on a thread of its own. The server runs until the
+/// process of the test ends.
+pub(super) fn on_loopback<Work>(
+    work: impl FnOnce(TcpListener) -> Work + Send + 'static,
+) -> SocketAddr
+where
+    Work: Future<Output = ()>,
+{
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -19,19 +27,30 @@ pub(super) fn serve(router: Router) -> SocketAddr {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-                .await
-                .expect("a port");
-            sender
-                .send(listener.local_addr().expect("bound"))
-                .expect("somebody waits");
-            axum::serve(listener, router).await.expect("served");
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            sender.send(address).expect("the test waits");
+            work(listener).await;
         });
     });
     receiver.recv().expect("the server starts")
 }
 
-/// One request as the console got it.
+/// Serves a router and returns its address.
+pub(super) fn serve(router: Router) -> SocketAddr {
+    on_loopback(async |listener| axum::serve(listener, router).await.expect("served"))
+}
+
+/// Serves one handler for all requests and returns host and port.
+pub(super) fn serve_all<Extracted: 'static, State: Send + Sync + 'static>(
+    handler: impl Handler<Extracted, Arc<State>>,
+    state: &Arc<State>,
+) -> String {
+    let router = Router::new().fallback(handler);
+    serve(router.with_state(Arc::clone(state))).to_string()
+}
+
+/// A request to the console.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -40,7 +59,7 @@ pub struct Request {
     pub body: Value,
 }
 
-/// The console: answers every PATCH as told, and keeps it.
+/// A console that records each PATCH and gives the same answer to all.
 pub struct Console {
     pub address: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -98,7 +117,7 @@ async fn record(
         content_type: content_type.unwrap_or_default(),
         body: serde_json::from_slice(&body).expect("JSON"),
     });
-    // What a careless server does: it repeats what it was sent.
+    // A careless server repeats the request in its answer.
     let sent = String::from_utf8_lossy(&body);
     (answer.status, answer.body.replace("{{request}}", &sent))
 }
@@ -108,10 +127,18 @@ pub struct FaultyRegistry {
     pub address: String,
 }
 
+/// A client for servers on this machine. reqwest is built without a TLS provider of its own, and
+/// fails without one even where no address has TLS.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // This fails where one is installed, which is then used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
 struct Fault {
     upstream: String,
     status: StatusCode,
-    /// Only from this method on this part of the path.
+    /// The method and a part of the path of the requests that fail.
     method: Method,
     part: String,
     body: String,
@@ -119,7 +146,7 @@ struct Fault {
 }
 
 impl FaultyRegistry {
-    /// Passes everything on to `upstream`, but for `method` on paths with `part`.
+    /// Passes all requests on to `upstream`, except `method` on paths with `part`.
     pub fn before(upstream: &str, method: &str, part: &str, status: u16, body: &str) -> Self {
         let fault = Fault {
             upstream: upstream.to_owned(),
@@ -127,10 +154,7 @@ impl FaultyRegistry {
             method: Method::from_bytes(method.as_bytes()).expect("a method"),
             part: part.to_owned(),
             body: body.to_owned(),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client"),
+            client: http_client().build().expect("a client"),
         };
         let router = Router::new().fallback(pass).with_state(Arc::new(fault));
         Self {
@@ -160,7 +184,8 @@ async fn pass(
         .await
         .expect("a body");
     let url = format!("http://{}{uri}", fault.upstream);
-    // With the host that the client named, so that the registry's own links lead through here.
+    // The request keeps the host of the client, so that links of the registry lead through this
+    // proxy.
     let sent = fault
         .client
         .request(method, url)

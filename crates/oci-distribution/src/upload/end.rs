@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 
 use super::super::Error;
-use super::super::answer::Answer;
-use super::super::retry::Trouble;
-use super::super::session::Session;
-use super::{State, Unknown, Upload};
+use super::super::response::RegistryResponse;
+use super::super::retry::AttemptError;
+use super::super::session::UploadSession;
+use super::{BlobUpload, UnconfirmedUpload, UploadState};
 
 /// An answer that took that many pauses was being worked on: the work may still end well.
 const LONG: u32 = 20;
@@ -16,17 +16,17 @@ const LONG: u32 = 20;
 /// The longest pause between two questions whether a blob is in its place by now.
 const ASKING: Duration = Duration::from_secs(10);
 
-impl Upload<'_> {
-    pub(super) async fn commit(&mut self, session: Session) -> Result<State, Error> {
+impl BlobUpload<'_> {
+    pub(super) async fn commit(&mut self, session: UploadSession) -> Result<UploadState, Error> {
         let ask = self.put(&session.url, None);
         let answer = match self.client.once(&ask).await {
             Ok(answer) => answer,
             Err(trouble) if trouble.is_refused_for_now() => {
                 self.patience.wait(trouble).await?;
-                return Ok(State::Commit(session));
+                return Ok(UploadState::Commit(session));
             }
             Err(trouble) => {
-                return Ok(State::Settle(Unknown {
+                return Ok(UploadState::Settle(UnconfirmedUpload {
                     trouble,
                     waited: ask.moved.since(),
                     session: Some(session),
@@ -48,12 +48,12 @@ impl Upload<'_> {
     /// A session ended well, if its registry says so.
     pub(super) fn ended(
         &mut self,
-        answer: &Answer,
-        session: Option<Session>,
-    ) -> Result<State, Error> {
+        answer: &RegistryResponse,
+        session: Option<UploadSession>,
+    ) -> Result<UploadState, Error> {
         if answer.status() != StatusCode::CREATED {
-            return Ok(State::Settle(Unknown {
-                trouble: Trouble::passing(Error::Server {
+            return Ok(UploadState::Settle(UnconfirmedUpload {
+                trouble: AttemptError::passing(Error::Server {
                     what: self.what.clone(),
                     message: format!(
                         "it answered {} and has no `{}`",
@@ -77,15 +77,18 @@ impl Upload<'_> {
                     message: format!("it took `{expected}` for `{}`", said.escape_debug()),
                 })
             }
-            _ => Ok(State::Done),
+            _ => Ok(UploadState::Done),
         }
     }
 
     /// Asks whether the blob is in its place by now. Where the registry was at work when the
     /// connection ended, it is asked for as long as the work may take; sending it all once more
     /// would take longer, and end the same way.
-    pub(super) async fn settle(&mut self, unknown: Unknown) -> Result<State, Error> {
-        let Unknown {
+    pub(super) async fn settle(
+        &mut self,
+        unknown: UnconfirmedUpload,
+    ) -> Result<UploadState, Error> {
+        let UnconfirmedUpload {
             trouble,
             waited,
             session,
@@ -95,7 +98,7 @@ impl Upload<'_> {
         let mut pause = limits.pause;
         loop {
             if self.is_there().await? {
-                return Ok(State::Done);
+                return Ok(UploadState::Done);
             }
             let is_at_work = waited >= limits.pause * LONG;
             if !is_at_work || begun.elapsed() >= limits.commit {
@@ -108,7 +111,7 @@ impl Upload<'_> {
             Some(session) => {
                 self.is_fresh |= trouble.is_break();
                 self.patience.wait(trouble).await?;
-                Ok(State::Resume(session))
+                Ok(UploadState::Resume(session))
             }
             None => self.broke_whole(trouble).await,
         }

@@ -1,4 +1,4 @@
-//! Sending a blob, as a machine whose states are [`State`]'s.
+//! Sending a blob, as a machine whose states are [`UploadState`]'s.
 //!
 //! ```text
 //! Begin ─► Whole ─────────────────────────────► Done
@@ -14,22 +14,22 @@
 //! request may be, or where connections break; several registries take none, or not the second.
 //! What a registry turned out to take is remembered for the run.
 
+mod chunks;
 mod end;
-mod pieces;
 
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::Answer;
-use super::ask::{Ask, Payload};
-use super::auth::Scope;
+use super::auth::TokenScope;
 use super::client::Client;
-use super::retry::{Patience, Trouble};
-use super::session::Session;
-use super::source::{Piece, Reading};
-use super::{Error, Source};
+use super::request::{RegistryRequest, RequestBody};
+use super::response::RegistryResponse;
+use super::retry::{AttemptError, Backoff};
+use super::session::UploadSession;
+use super::source::{BlobChunk, BlobReader};
+use super::{BlobSource, Error};
 use oci::Descriptor;
 
 /// How often a connection may break, or the registry fail, while a blob goes whole, before it goes
@@ -41,30 +41,30 @@ const BREAKS: u32 = 2;
 const REFUSALS: u32 = 3;
 
 /// Where an upload is.
-enum State {
+enum UploadState {
     /// Nothing is sent yet, or nothing that counts.
-    Begin(Option<Session>),
+    Begin(Option<UploadSession>),
     /// All of the blob goes in one request.
-    Whole(Session),
+    Whole(UploadSession),
     /// The session holds so many bytes, and the next piece goes.
-    Pieces(Session, u64),
+    Pieces(UploadSession, u64),
     /// A piece broke: the session is asked what it holds.
-    Resume(Session),
+    Resume(UploadSession),
     /// The session holds everything; a request without a body ends it.
-    Commit(Session),
+    Commit(UploadSession),
     /// Everything was sent, and whether the blob is in its place is not known.
-    Settle(Unknown),
+    Settle(UnconfirmedUpload),
     /// The repository has the blob.
     Done,
 }
 
 /// What is known where the answer to the last byte did not come.
-struct Unknown {
-    trouble: Trouble,
+struct UnconfirmedUpload {
+    trouble: AttemptError,
     /// How long the answer was waited for.
     waited: Duration,
     /// The session, if it may have to go on.
-    session: Option<Session>,
+    session: Option<UploadSession>,
 }
 
 /// A blob on its way.
@@ -72,14 +72,14 @@ struct Unknown {
     clippy::struct_excessive_bools,
     reason = "each is something that was seen of the registry, and none excludes another"
 )]
-pub struct Upload<'a> {
+pub struct BlobUpload<'a> {
     client: &'a Client,
     repository: &'a str,
     what: String,
-    scope: &'a Scope,
+    scope: &'a TokenScope,
     blob: &'a Descriptor,
-    reading: Reading,
-    patience: Patience,
+    reading: BlobReader,
+    patience: Backoff,
     /// Whether it goes in pieces now.
     in_pieces: bool,
     /// Bytes of a piece.
@@ -107,14 +107,14 @@ pub struct Upload<'a> {
     is_resumed: bool,
 }
 
-impl<'a> Upload<'a> {
+impl<'a> BlobUpload<'a> {
     /// Nothing is sent yet.
     pub fn new(
         client: &'a Client,
         repository: &'a str,
-        scope: &'a Scope,
+        scope: &'a TokenScope,
         blob: &'a Descriptor,
-        source: Source<'_>,
+        source: BlobSource<'_>,
     ) -> Self {
         let habits = client.learnt().get();
         Self {
@@ -123,8 +123,8 @@ impl<'a> Upload<'a> {
             what: format!("{}/{repository}", client.host()),
             scope,
             blob,
-            reading: Reading::new(blob, source),
-            patience: Patience::new(client.limits()),
+            reading: BlobReader::new(blob, source),
+            patience: Backoff::new(client.limits()),
             in_pieces: habits.takes_pieces && blob.size >= habits.too_large,
             piece: habits.piece.unwrap_or(client.limits().piece),
             streak: 0,
@@ -141,8 +141,8 @@ impl<'a> Upload<'a> {
     }
 
     /// Sends it, beginning in this session if there is one.
-    pub async fn run(mut self, session: Option<Session>) -> Result<(), Error> {
-        let mut state = State::Begin(session);
+    pub async fn run(mut self, session: Option<UploadSession>) -> Result<(), Error> {
+        let mut state = UploadState::Begin(session);
         loop {
             let next = self.step(state).await;
             // A file that cannot be read, or was altered, explains whatever else went wrong.
@@ -150,49 +150,49 @@ impl<'a> Upload<'a> {
                 return Err(wrong);
             }
             state = next?;
-            if matches!(state, State::Done) {
+            if matches!(state, UploadState::Done) {
                 self.learn();
                 return Ok(());
             }
         }
     }
 
-    async fn step(&mut self, state: State) -> Result<State, Error> {
+    async fn step(&mut self, state: UploadState) -> Result<UploadState, Error> {
         match state {
-            State::Begin(session) => {
+            UploadState::Begin(session) => {
                 let session = match session {
                     Some(session) => session,
                     None => self.client.open(self.repository, self.scope).await?,
                 };
                 Ok(if self.in_pieces {
-                    State::Pieces(session, 0)
+                    UploadState::Pieces(session, 0)
                 } else {
-                    State::Whole(session)
+                    UploadState::Whole(session)
                 })
             }
-            State::Whole(session) => self.whole(session).await,
-            State::Pieces(session, offset) if offset == self.blob.size => {
-                Ok(State::Commit(session))
+            UploadState::Whole(session) => self.whole(session).await,
+            UploadState::Pieces(session, offset) if offset == self.blob.size => {
+                Ok(UploadState::Commit(session))
             }
-            State::Pieces(session, offset) => self.next_piece(session, offset).await,
-            State::Resume(session) => self.resume(session).await,
-            State::Commit(session) => self.commit(session).await,
-            State::Settle(unknown) => self.settle(unknown).await,
-            State::Done => Ok(State::Done),
+            UploadState::Pieces(session, offset) => self.next_piece(session, offset).await,
+            UploadState::Resume(session) => self.resume(session).await,
+            UploadState::Commit(session) => self.commit(session).await,
+            UploadState::Settle(unknown) => self.settle(unknown).await,
+            UploadState::Done => Ok(UploadState::Done),
         }
     }
 
-    async fn whole(&mut self, session: Session) -> Result<State, Error> {
+    async fn whole(&mut self, session: UploadSession) -> Result<UploadState, Error> {
         let piece = self.reading.piece(0..self.blob.size);
         let ask = self.put(&session.url, Some(&piece));
         let answer = match self.client.once(&ask).await {
             Ok(answer) => answer,
             Err(trouble) if trouble.is_refused_for_now() => {
                 self.patience.wait(trouble).await?;
-                return Ok(State::Whole(session));
+                return Ok(UploadState::Whole(session));
             }
             Err(trouble) if ask.moved.is_sent() => {
-                return Ok(State::Settle(Unknown {
+                return Ok(UploadState::Settle(UnconfirmedUpload {
                     trouble,
                     waited: ask.moved.since(),
                     session: None,
@@ -206,11 +206,11 @@ impl<'a> Upload<'a> {
         }
         let error = self.refusal(&ask, answer).await?;
         match status.as_u16() {
-            413 if self.divide() => Ok(State::Begin(None)),
+            413 if self.divide() => Ok(UploadState::Begin(None)),
             // Registries have many ways to say that a session is gone or was used.
             400 | 404 | 409 | 416 => {
-                self.patience.wait(Trouble::passing(error)).await?;
-                Ok(State::Begin(None))
+                self.patience.wait(AttemptError::passing(error)).await?;
+                Ok(UploadState::Begin(None))
             }
             _ => Err(error),
         }
@@ -234,42 +234,46 @@ impl<'a> Upload<'a> {
         true
     }
 
-    async fn broke_whole(&mut self, trouble: Trouble) -> Result<State, Error> {
+    async fn broke_whole(&mut self, trouble: AttemptError) -> Result<UploadState, Error> {
         self.is_fresh |= trouble.is_break();
         self.breaks += 1;
         self.patience.wait(trouble).await?;
         if self.breaks >= BREAKS {
             self.divide();
         }
-        Ok(State::Begin(None))
+        Ok(UploadState::Begin(None))
     }
 
-    fn ask(&self, method: Method, url: Url) -> Ask<'a> {
-        let mut ask = Ask::push(method, url, self.scope, self.what.clone());
+    fn ask(&self, method: Method, url: Url) -> RegistryRequest<'a> {
+        let mut ask = RegistryRequest::push(method, url, self.scope, self.what.clone());
         ask.is_fresh = self.is_fresh;
         ask
     }
 
     /// Ends a session, with what it does not hold yet.
-    fn put<'b>(&self, url: &Url, piece: Option<&'b Piece>) -> Ask<'b>
+    fn put<'b>(&self, url: &Url, piece: Option<&'b BlobChunk>) -> RegistryRequest<'b>
     where
         'a: 'b,
     {
         let mut url = url.clone();
         url.query_pairs_mut()
             .append_pair("digest", &self.blob.digest.to_string());
-        let mut ask: Ask<'b> = self
+        let mut ask: RegistryRequest<'b> = self
             .ask(Method::PUT, url)
             .with(CONTENT_TYPE, "application/octet-stream");
         ask.is_commit = true;
         if let Some(piece) = piece.filter(|piece| piece.length() > 0) {
-            ask.payload = Payload::Piece(piece);
+            ask.payload = RequestBody::Chunk(piece);
         }
         ask
     }
 
     /// The error of a refusal in a session.
-    async fn refusal(&self, ask: &Ask<'_>, answer: Answer) -> Result<Error, Error> {
+    async fn refusal(
+        &self,
+        ask: &RegistryRequest<'_>,
+        answer: RegistryResponse,
+    ) -> Result<Error, Error> {
         let status = answer.status();
         let (code, message) = self.client.said(answer).await;
         if status == StatusCode::BAD_REQUEST && code == "DIGEST_INVALID" {

@@ -15,14 +15,14 @@ const SIGNALS: &[&str] = &[
 ];
 
 /// The whole config, with its section for containers apart.
-pub(super) struct Config {
+pub(super) struct ImageConfig {
     whole: Map<String, Value>,
     section: Map<String, Value>,
     /// Variables in their order.
     env: Vec<(String, String)>,
 }
 
-impl Config {
+impl ImageConfig {
     /// Begins with a base image's; `null` where there is none.
     pub fn new(base: &Value) -> Result<Self, Error> {
         let object = |value: Option<&Value>, what: &str| match value {

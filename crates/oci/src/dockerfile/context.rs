@@ -5,42 +5,42 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::ignore::Ignore;
+use super::ignore::Dockerignore;
 use super::tree::{below, resolve};
-use crate::Content;
+use crate::TreeContent;
 
 /// A build context, `.dockerignore` applied. Folders are there where files are in them, since
 /// nothing else of them is ever sent to an engine.
 #[derive(Debug)]
-pub struct Context {
+pub struct BuildContext {
     root: PathBuf,
-    files: BTreeMap<String, File>,
+    files: BTreeMap<String, ContextFile>,
     folders: BTreeSet<String>,
     ignored: BTreeSet<String>,
 }
 
 /// A file or a link of a context.
 #[derive(Debug, Clone)]
-pub(super) struct File {
-    pub content: Content,
+pub(super) struct ContextFile {
+    pub content: TreeContent,
     /// 0755 or 0644 by whether its owner may execute it, and 0777 of a link.
     pub mode: u32,
 }
 
 /// What a source names once its links are followed.
-pub(super) enum Found<'a> {
+pub(super) enum FoundSource<'a> {
     Folder(String),
-    File(&'a File),
+    File(&'a ContextFile),
 }
 
-impl Context {
+impl BuildContext {
     /// Looks at the files of a folder: paths relative to it, with where they lie.
     pub fn new(
         root: &Path,
         files: Vec<(PathBuf, PathBuf)>,
         dockerignore: Option<&str>,
     ) -> Result<Self, Error> {
-        let ignore = Ignore::new(dockerignore.unwrap_or_default());
+        let ignore = Dockerignore::new(dockerignore.unwrap_or_default());
         let mut context = Self {
             root: root.to_owned(),
             files: BTreeMap::new(),
@@ -59,7 +59,7 @@ impl Context {
                 context.ignored.insert(name.to_owned());
                 continue;
             }
-            let file = File::read(from)?;
+            let file = ContextFile::read(from)?;
             for (end, _) in name
                 .match_indices('/')
                 .collect::<Vec<_>>()
@@ -81,16 +81,16 @@ impl Context {
     }
 
     /// What a source names; links are followed, and lead no further than to the context's root.
-    pub(super) fn find(&self, path: &str) -> Result<Option<Found<'_>>, String> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<FoundSource<'_>>, String> {
         let link = |path: &str| match &self.files.get(path)?.content {
-            Content::Link { target } => Some(target.as_str()),
+            TreeContent::Link { target } => Some(target.as_str()),
             _ => None,
         };
         let path = resolve(path, link)?;
         if path.is_empty() || self.folders.contains(&path) {
-            return Ok(Some(Found::Folder(path)));
+            return Ok(Some(FoundSource::Folder(path)));
         }
-        Ok(self.files.get(&path).map(Found::File))
+        Ok(self.files.get(&path).map(FoundSource::File))
     }
 
     /// Folders below a folder, by their paths from there.
@@ -106,7 +106,7 @@ impl Context {
     pub(super) fn files_in<'a>(
         &'a self,
         folder: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a File)> {
+    ) -> impl Iterator<Item = (&'a str, &'a ContextFile)> {
         let from = self
             .files
             .range::<str, _>((Bound::Included(folder), Bound::Unbounded));
@@ -136,7 +136,7 @@ impl Context {
     }
 }
 
-impl File {
+impl ContextFile {
     fn read(from: PathBuf) -> Result<Self, Error> {
         use std::os::unix::fs::PermissionsExt;
         let found = from.symlink_metadata().and_then(|metadata| {
@@ -149,7 +149,7 @@ impl File {
         match found {
             Ok((_, Some(target))) => match target.into_os_string().into_string() {
                 Ok(target) => Ok(Self {
-                    content: Content::Link { target },
+                    content: TreeContent::Link { target },
                     mode: 0o777,
                 }),
                 Err(_) => Err(Error::NotText { path: from }),
@@ -165,7 +165,7 @@ impl File {
                 } else {
                     0o755
                 },
-                content: Content::File {
+                content: TreeContent::File {
                     bytes: metadata.len(),
                     from,
                 },

@@ -7,12 +7,12 @@
 
 use std::io::Read;
 
-use super::context::{Context, File, Found};
+use super::context::{BuildContext, ContextFile, FoundSource};
 use super::error::Error;
-use super::pattern::{Pattern, is_pattern};
-use super::step::{Copy, Line};
-use super::tree::{Clash, Kind, Tree};
-use crate::{Content, Entry, Owner};
+use super::pattern::{FilePattern, is_pattern};
+use super::step::{CopyInstruction, InstructionLine};
+use super::tree::{ImageTree, PathConflict, TreeEntryKind};
+use crate::{FileOwner, TreeContent, TreeEntry};
 
 /// Why `ADD` of an address is refused.
 pub(super) const DOWNLOADS: &str = "`ADD` downloads";
@@ -22,14 +22,14 @@ const HEADER: usize = 512;
 
 /// Carries out a `COPY` whose words are expanded.
 pub(super) fn copy(
-    line: &Line,
-    copy: &Copy,
+    line: &InstructionLine,
+    copy: &CopyInstruction,
     workdir: &str,
-    tree: &mut Tree,
-    context: &Context,
+    tree: &mut ImageTree,
+    context: &BuildContext,
 ) -> Result<(), Error> {
     let owner = match copy.owner.as_deref() {
-        None | Some("") => Owner::default(),
+        None | Some("") => FileOwner::default(),
         Some(names) => owner(line, names, tree)?,
     };
     let sources = sources(line, copy, context)?;
@@ -49,14 +49,14 @@ pub(super) fn copy(
         let failed = |clash| line.clash(clash, "change the source or the destination of this line");
         let mut target = tree.resolve(&destination).map_err(failed)?;
         match find(line, &path, context)? {
-            Found::Folder(folder) => {
+            FoundSource::Folder(folder) => {
                 copy_folder(&folder, &target, owner, tree, context).map_err(failed)?;
             }
-            Found::File(file) => {
+            FoundSource::File(file) => {
                 if copy.adds && is_archive(file)? {
                     return Err(line.refuse("`ADD` unpacks archives").into());
                 }
-                if destination.ends_with('/') || tree.kind(&target) == Some(Kind::Folder) {
+                if destination.ends_with('/') || tree.kind(&target) == Some(TreeEntryKind::Folder) {
                     target = join(&target, base_name(&path));
                 }
                 let parent = target.rfind('/').map_or("", |end| &target[..end]);
@@ -69,7 +69,11 @@ pub(super) fn copy(
 }
 
 /// The sources, patterns resolved. A pattern that finds nothing is no error beside others.
-fn sources(line: &Line, copy: &Copy, context: &Context) -> Result<Vec<String>, Error> {
+fn sources(
+    line: &InstructionLine,
+    copy: &CopyInstruction,
+    context: &BuildContext,
+) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for source in &copy.sources {
         if is_address(source) {
@@ -81,7 +85,7 @@ fn sources(line: &Line, copy: &Copy, context: &Context) -> Result<Vec<String>, E
         if !is_pattern(path) {
             find(line, path, context)?;
             found.push(path.to_owned());
-        } else if let Some(pattern) = Pattern::of_copy(path) {
+        } else if let Some(pattern) = FilePattern::of_copy(path) {
             let paths = context.walk().into_iter();
             found.extend(
                 paths
@@ -101,7 +105,11 @@ pub(super) fn is_address(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
-fn find<'a>(line: &Line, path: &str, context: &'a Context) -> Result<Found<'a>, Error> {
+fn find<'a>(
+    line: &InstructionLine,
+    path: &str,
+    context: &'a BuildContext,
+) -> Result<FoundSource<'a>, Error> {
     match context.find(path) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(missing(line, path, context)),
@@ -109,7 +117,7 @@ fn find<'a>(line: &Line, path: &str, context: &'a Context) -> Result<Found<'a>, 
     }
 }
 
-fn missing(line: &Line, source: &str, context: &Context) -> Error {
+fn missing(line: &InstructionLine, source: &str, context: &BuildContext) -> Error {
     let help = if context.hides(source) {
         "`.dockerignore` hides it: bring it back there with a line that begins with `!`"
     } else {
@@ -127,12 +135,12 @@ fn missing(line: &Line, source: &str, context: &Context) -> Error {
 fn copy_folder(
     folder: &str,
     target: &str,
-    owner: Owner,
-    tree: &mut Tree,
-    context: &Context,
-) -> Result<(), Clash> {
-    let is_new = tree.kind(target) != Some(Kind::Folder);
-    tree.make_folders(target, Owner::default())?;
+    owner: FileOwner,
+    tree: &mut ImageTree,
+    context: &BuildContext,
+) -> Result<(), PathConflict> {
+    let is_new = tree.kind(target) != Some(TreeEntryKind::Folder);
+    tree.make_folders(target, FileOwner::default())?;
     if is_new {
         put_folder(tree, target.to_owned(), owner)?;
     }
@@ -145,17 +153,22 @@ fn copy_folder(
     Ok(())
 }
 
-fn put_folder(tree: &mut Tree, path: String, owner: Owner) -> Result<(), Clash> {
-    tree.put(Entry {
+fn put_folder(tree: &mut ImageTree, path: String, owner: FileOwner) -> Result<(), PathConflict> {
+    tree.put(TreeEntry {
         path,
         owner,
         mode: 0o755,
-        content: Content::Folder,
+        content: TreeContent::Folder,
     })
 }
 
-fn put(tree: &mut Tree, path: String, owner: Owner, file: &File) -> Result<(), Clash> {
-    tree.put(Entry {
+fn put(
+    tree: &mut ImageTree,
+    path: String,
+    owner: FileOwner,
+    file: &ContextFile,
+) -> Result<(), PathConflict> {
+    tree.put(TreeEntry {
         path,
         owner,
         mode: file.mode,
@@ -179,7 +192,7 @@ fn join(folder: &str, path: &str) -> String {
 
 /// Whom `--chown` names. A user alone stands for the group of the same name too, which need not
 /// be the user's own.
-fn owner(line: &Line, names: &str, tree: &Tree) -> Result<Owner, Error> {
+fn owner(line: &InstructionLine, names: &str, tree: &ImageTree) -> Result<FileOwner, Error> {
     let (user, group) = names.split_once(':').unwrap_or((names, names));
     let base = tree.base();
     let look = |kind, file, name: &str, known: &dyn Fn(&str) -> Option<u32>, all: String| {
@@ -196,7 +209,7 @@ fn owner(line: &Line, names: &str, tree: &Tree) -> Result<Owner, Error> {
             known: all,
         })
     };
-    Ok(Owner {
+    Ok(FileOwner {
         user: look(
             "user",
             "etc/passwd",
@@ -225,8 +238,8 @@ fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
 
 /// Whether `ADD` would unpack this file, by its first bytes. What is compressed is taken for an
 /// archive without a look inside.
-fn is_archive(file: &File) -> Result<bool, Error> {
-    let Content::File { from, .. } = &file.content else {
+fn is_archive(file: &ContextFile) -> Result<bool, Error> {
+    let TreeContent::File { from, .. } = &file.content else {
         return Ok(false);
     };
     let mut header = Vec::new();

@@ -56,7 +56,7 @@ pub enum Error {
     /// Anything else that a line asks for in vain.
     #[error("line {line} of the Dockerfile: {problem}: `{instruction}`")]
     #[diagnostic(help("{help}"))]
-    Line {
+    InstructionLine {
         /// Its number, from 1.
         line: usize,
         /// The line as written, shortened.

@@ -2,24 +2,24 @@
 
 use serde_json::{Map, Value};
 
-use super::step::Command;
+use super::step::ContainerCommand;
 
 /// The shortest that Docker takes, in nanoseconds.
 const SHORTEST: u64 = 1_000_000;
 
 /// How the engine asks a container whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Health {
+pub(super) struct HealthCheck {
     /// What it runs; nothing where it shall not ask, whatever the base image says.
-    pub command: Option<Command>,
+    pub command: Option<ContainerCommand>,
     /// `Interval`, `Timeout`, `StartPeriod` in nanoseconds, and `Retries`; those that are given.
     pub options: Vec<(&'static str, u64)>,
 }
 
-impl Health {
+impl HealthCheck {
     /// From its options, as written.
     pub fn new<'a>(
-        command: Option<Command>,
+        command: Option<ContainerCommand>,
         options: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, String> {
         let mut health = Self {
@@ -56,8 +56,8 @@ impl Health {
     pub fn value(&self) -> Value {
         let test: Vec<String> = match &self.command {
             None => vec!["NONE".into()],
-            Some(Command::Shell(line)) => vec!["CMD-SHELL".into(), line.clone()],
-            Some(Command::Exec(words)) => {
+            Some(ContainerCommand::Shell(line)) => vec!["CMD-SHELL".into(), line.clone()],
+            Some(ContainerCommand::Exec(words)) => {
                 std::iter::once("CMD".into()).chain(words.clone()).collect()
             }
         };

@@ -5,20 +5,20 @@
 //! folder that is ignored is not walked into, unless a pattern that brings something back begins
 //! with its name: `!**/keep` finds nothing below it.
 
-use super::pattern::Pattern;
+use super::pattern::FilePattern;
 
 /// What `.dockerignore` says.
 #[derive(Debug, Clone, Default)]
-pub struct Ignore(Vec<Rule>);
+pub struct Dockerignore(Vec<DockerignoreRule>);
 
 #[derive(Debug, Clone)]
-struct Rule {
+struct DockerignoreRule {
     brings_back: bool,
     text: String,
-    pattern: Pattern,
+    pattern: FilePattern,
 }
 
-impl Ignore {
+impl Dockerignore {
     /// Reads it. A pattern that is malformed is Docker's to complain of; it hides no files here.
     pub fn new(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -39,7 +39,7 @@ impl Ignore {
 
     /// Whether nothing below this folder can be brought back.
     fn is_closed(&self, folder: &str) -> bool {
-        let is_open = |rule: &Rule| {
+        let is_open = |rule: &DockerignoreRule| {
             rule.brings_back
                 && rule.text.starts_with(folder)
                 && rule.text[folder.len()..].starts_with('/')
@@ -48,7 +48,7 @@ impl Ignore {
     }
 
     fn is_ignored(&self, path: &str) -> bool {
-        let matching = |rule: &&Rule| {
+        let matching = |rule: &&DockerignoreRule| {
             let above = path.match_indices('/').map(|(end, _)| &path[..end]);
             above.chain([path]).any(|path| rule.pattern.matches(path))
         };
@@ -61,7 +61,7 @@ impl Ignore {
 }
 
 /// One line.
-fn rule(line: &str) -> Option<Rule> {
+fn rule(line: &str) -> Option<DockerignoreRule> {
     // Only at the very beginning of a line: ` #a` is the file `#a`.
     if line.starts_with('#') {
         return None;
@@ -75,8 +75,8 @@ fn rule(line: &str) -> Option<Rule> {
         return None;
     }
     let text = clean(line);
-    let pattern = Pattern::of_ignore(&text)?;
-    Some(Rule {
+    let pattern = FilePattern::of_ignore(&text)?;
+    Some(DockerignoreRule {
         brings_back,
         text,
         pattern,

@@ -1,8 +1,8 @@
 //! What a Dockerfile means, as far as no command has to be run for it.
 //!
-//! [`read`] makes a [`Recipe`] of its text, or says which line only Docker can carry out.
-//! [`Recipe::apply`] carries it out: on a base image's config and tree, with the files of a
-//! [`Context`], it gives the new image's config and the entries of its one layer.
+//! [`read`] makes a [`ParsedDockerfile`] of its text, or says which line only Docker can carry out.
+//! [`ParsedDockerfile::apply`] carries it out: on a base image's config and tree, with the files of a
+//! [`BuildContext`], it gives the new image's config and the entries of its one layer.
 //!
 //! The measure is the classic builder of Docker's engine, quirks included, since that is the
 //! other builder here: one Dockerfile has to give one image. So whatever is unclear is refused
@@ -38,8 +38,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use context::Context;
+pub use context::BuildContext;
 pub use error::{Error, Refusal};
-pub use ignore::Ignore;
+pub use ignore::Dockerignore;
 pub use read::{bases, read};
-pub use recipe::{Applied, History, Recipe};
+pub use recipe::{HistoryEntry, ImageChanges, ParsedDockerfile};

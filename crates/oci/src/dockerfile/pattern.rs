@@ -5,10 +5,10 @@
 
 /// A pattern in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Piece>);
+pub(super) struct FilePattern(Vec<PatternToken>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+enum PatternToken {
     /// This character.
     Character(char),
     /// `?`: one that is no slash.
@@ -45,7 +45,7 @@ pub(super) fn is_pattern(text: &str) -> bool {
     false
 }
 
-impl Pattern {
+impl FilePattern {
     /// A pattern of `COPY`; nothing where it is malformed, so that it matches nothing.
     pub fn of_copy(text: &str) -> Option<Self> {
         Self::read(text, false)
@@ -61,22 +61,22 @@ impl Pattern {
         let mut rest = text.chars().peekable();
         while let Some(character) = rest.next() {
             pieces.push(match character {
-                '\\' => Piece::Character(rest.next()?),
-                '?' => Piece::One,
+                '\\' => PatternToken::Character(rest.next()?),
+                '?' => PatternToken::One,
                 '*' if has_folders && rest.next_if_eq(&'*').is_some() => {
                     let is_folders = rest.next_if_eq(&'/').is_some();
                     // `**a` is whatever ends in `a`, but `**a?` is `a?` in some folder: moby
                     // compares the end of a path only with plain text.
                     let is_end = pieces.is_empty() && !is_folders && rest.clone().all(is_plain);
                     if is_end || rest.peek().is_none() {
-                        Piece::All
+                        PatternToken::All
                     } else {
-                        Piece::Folders
+                        PatternToken::Folders
                     }
                 }
-                '*' => Piece::Any,
+                '*' => PatternToken::Any,
                 '[' => class(&mut rest)?,
-                other => Piece::Character(other),
+                other => PatternToken::Character(other),
             });
         }
         Some(Self(pieces))
@@ -95,7 +95,7 @@ impl Pattern {
     }
 }
 
-impl Piece {
+impl PatternToken {
     /// From the ends that the pieces before have to the ends with this one.
     fn step(&self, path: &[char], before: &[bool]) -> Vec<bool> {
         let mut ends = vec![false; before.len()];
@@ -138,12 +138,12 @@ impl Piece {
 }
 
 /// What stands after a `[`.
-fn class(rest: &mut std::iter::Peekable<std::str::Chars>) -> Option<Piece> {
+fn class(rest: &mut std::iter::Peekable<std::str::Chars>) -> Option<PatternToken> {
     let negated = rest.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         if !ranges.is_empty() && rest.next_if_eq(&']').is_some() {
-            return Some(Piece::Class { negated, ranges });
+            return Some(PatternToken::Class { negated, ranges });
         }
         let low = class_character(rest)?;
         let high = match rest.next_if_eq(&'-') {

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use parse_dockerfile::{
-    Command as Parsed, Dockerfile, Flag, FromInstruction, HealthcheckArguments,
-    HealthcheckInstruction, Instruction, JsonOrStringArray, Source, UnescapedString,
+    Command as ParsedCommand, Dockerfile, Flag, FromInstruction, HealthcheckArguments,
+    HealthcheckInstruction, Instruction as ParsedInstruction, JsonOrStringArray, Source,
+    UnescapedString,
 };
 
 use super::copy::{DOWNLOADS, is_address};
 use super::error::Refusal;
-use super::health::Health;
-use super::recipe::Recipe;
-use super::step::{Command, Copy, Line, Step};
+use super::health::HealthCheck;
+use super::recipe::ParsedDockerfile;
+use super::step::{ContainerCommand, CopyInstruction, Instruction, InstructionLine};
 use super::words::{expand, pairs, split};
 
 /// Characters of a line that a message shows.
@@ -33,7 +34,7 @@ const PLATFORM: [&str; 8] = [
 ];
 
 /// Reads a Dockerfile.
-pub fn read(text: &str) -> Result<Recipe, Refusal> {
+pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = parse_dockerfile::parse(text).map_err(|error| {
         let line = error.line().max(1);
@@ -50,14 +51,14 @@ pub fn read(text: &str) -> Result<Recipe, Refusal> {
             .iter()
             .any(|known| syntax.value.value.starts_with(known))
         {
-            let place = Place::new(text, syntax.value.span.start);
+            let place = InstructionPosition::new(text, syntax.value.span.start);
             return Err(place.refuse("another frontend reads it"));
         }
     }
-    let reader = Reader::new(text, &parsed)?;
+    let reader = DockerfileReader::new(text, &parsed)?;
     let mut stages = parsed.stages();
     let Some(stage) = stages.next() else {
-        return Err(Place::new(text, 0).refuse("there is no `FROM`"));
+        return Err(InstructionPosition::new(text, 0).refuse("there is no `FROM`"));
     };
     if let Some(second) = stages.next() {
         return Err(reader
@@ -69,7 +70,7 @@ pub fn read(text: &str) -> Result<Recipe, Refusal> {
         .instructions
         .iter()
         .map(|instruction| reader.line(instruction));
-    Ok(Recipe {
+    Ok(ParsedDockerfile {
         base,
         platform,
         escape: reader.escape,
@@ -86,7 +87,7 @@ pub fn bases(text: &str) -> Vec<String> {
     let Ok(parsed) = parse_dockerfile::parse(text) else {
         return Vec::new();
     };
-    let Ok(reader) = Reader::new(text, &parsed) else {
+    let Ok(reader) = DockerfileReader::new(text, &parsed) else {
         return Vec::new();
     };
     let mut stages = Vec::new();
@@ -103,12 +104,12 @@ pub fn bases(text: &str) -> Vec<String> {
 }
 
 /// Where an instruction stands.
-struct Place {
+struct InstructionPosition {
     line: usize,
     instruction: String,
 }
 
-impl Place {
+impl InstructionPosition {
     fn new(text: &str, start: usize) -> Self {
         let before = text.get(..start).unwrap_or_default();
         let begin = before.rfind('\n').map_or(0, |end| end + 1);
@@ -136,14 +137,14 @@ fn shown(line: &str) -> String {
     }
 }
 
-struct Reader<'a> {
+struct DockerfileReader<'a> {
     text: &'a str,
     escape: char,
     /// Arguments before `FROM`.
     globals: BTreeMap<String, Option<String>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DockerfileReader<'a> {
     /// With the arguments before the first `FROM`.
     fn new(text: &'a str, parsed: &Dockerfile<'_>) -> Result<Self, Refusal> {
         let escape = parsed.parser_directives.escape.as_ref();
@@ -166,13 +167,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Reader<'_> {
-    fn place(&self, start: usize) -> Place {
-        Place::new(self.text, start)
+impl DockerfileReader<'_> {
+    fn place(&self, start: usize) -> InstructionPosition {
+        InstructionPosition::new(self.text, start)
     }
 
     /// Expands a word outside of stages, where there are only global arguments.
-    fn global(&self, place: &Place, word: &str) -> Result<String, Refusal> {
+    fn global(&self, place: &InstructionPosition, word: &str) -> Result<String, Refusal> {
         let unset = std::cell::RefCell::new(None);
         let lookup = |name: &str| {
             let value = self.globals.get(name).cloned().flatten();
@@ -217,25 +218,29 @@ impl Reader<'_> {
         Ok((place.refuse(""), base, platform))
     }
 
-    fn line(&self, instruction: &Instruction) -> Result<Line, Refusal> {
+    fn line(&self, instruction: &ParsedInstruction) -> Result<InstructionLine, Refusal> {
         let place = self.place(start(instruction));
         let step = self.step(&place, instruction)?;
         self.check(&place, &step)?;
-        Ok(Line {
+        Ok(InstructionLine {
             number: place.line,
             text: place.instruction,
             step,
         })
     }
 
-    fn step(&self, place: &Place, instruction: &Instruction) -> Result<Step, Refusal> {
+    fn step(
+        &self,
+        place: &InstructionPosition,
+        instruction: &ParsedInstruction,
+    ) -> Result<Instruction, Refusal> {
         let refuse = |why: &str| Err(place.refuse(why));
         Ok(match instruction {
-            Instruction::Run(_) => return refuse("`RUN` runs a command"),
-            Instruction::Onbuild(_) => return refuse("`ONBUILD` is for builds by others"),
-            Instruction::Shell(_) => return refuse("`SHELL` changes how commands are run"),
-            Instruction::From(_) => return refuse("it is a second stage"),
-            Instruction::Arg(it) => {
+            ParsedInstruction::Run(_) => return refuse("`RUN` runs a command"),
+            ParsedInstruction::Onbuild(_) => return refuse("`ONBUILD` is for builds by others"),
+            ParsedInstruction::Shell(_) => return refuse("`SHELL` changes how commands are run"),
+            ParsedInstruction::From(_) => return refuse("it is a second stage"),
+            ParsedInstruction::Arg(it) => {
                 let arguments = self.arguments(&it.arguments.value);
                 let is_unset = |(name, default): &&(String, Option<String>)| {
                     let global = self.globals.get(name).and_then(Option::as_ref);
@@ -243,27 +248,35 @@ impl Reader<'_> {
                 };
                 match arguments.iter().find(is_unset) {
                     Some((name, _)) => return refuse(&format!("only BuildKit sets `{name}`")),
-                    None => Step::Arg(arguments),
+                    None => Instruction::Arg(arguments),
                 }
             }
-            Instruction::Env(it) => Step::Env(self.pairs(place, &it.arguments.value)?),
-            Instruction::Label(it) => Step::Label(self.pairs(place, &it.arguments.value)?),
-            Instruction::Expose(it) => Step::Expose(texts(&it.arguments)),
-            Instruction::Workdir(it) => Step::Workdir(it.arguments.value.to_string()),
-            Instruction::User(it) => Step::User(it.arguments.value.to_string()),
-            Instruction::Stopsignal(it) => Step::StopSignal(it.arguments.value.to_string()),
-            Instruction::Maintainer(it) => Step::Maintainer(it.name.value.to_string()),
-            Instruction::Volume(it) => Step::Volume(match &it.arguments {
+            ParsedInstruction::Env(it) => Instruction::Env(self.pairs(place, &it.arguments.value)?),
+            ParsedInstruction::Label(it) => {
+                Instruction::Label(self.pairs(place, &it.arguments.value)?)
+            }
+            ParsedInstruction::Expose(it) => Instruction::Expose(texts(&it.arguments)),
+            ParsedInstruction::Workdir(it) => Instruction::Workdir(it.arguments.value.to_string()),
+            ParsedInstruction::User(it) => Instruction::User(it.arguments.value.to_string()),
+            ParsedInstruction::Stopsignal(it) => {
+                Instruction::StopSignal(it.arguments.value.to_string())
+            }
+            ParsedInstruction::Maintainer(it) => Instruction::Maintainer(it.name.value.to_string()),
+            ParsedInstruction::Volume(it) => Instruction::Volume(match &it.arguments {
                 JsonOrStringArray::Json(list) => texts(&list.value),
                 JsonOrStringArray::String(list) => texts(list),
             }),
-            Instruction::Cmd(it) => Step::Cmd(self.command(place, &it.arguments)?),
-            Instruction::Entrypoint(it) => Step::Entrypoint(self.command(place, &it.arguments)?),
-            Instruction::Healthcheck(it) => Step::Health(self.health(place, it)?),
-            Instruction::Copy(it) => {
-                Step::Copy(copy(place, false, &it.options, &it.src, &it.dest)?)
+            ParsedInstruction::Cmd(it) => Instruction::Cmd(self.command(place, &it.arguments)?),
+            ParsedInstruction::Entrypoint(it) => {
+                Instruction::Entrypoint(self.command(place, &it.arguments)?)
             }
-            Instruction::Add(it) => Step::Copy(copy(place, true, &it.options, &it.src, &it.dest)?),
+            ParsedInstruction::Healthcheck(it) => Instruction::Health(self.health(place, it)?),
+            ParsedInstruction::Copy(it) => {
+                Instruction::Copy(copy(place, false, &it.options, &it.src, &it.dest)?)
+            }
+            ParsedInstruction::Add(it) => {
+                Instruction::Copy(copy(place, true, &it.options, &it.src, &it.dest)?)
+            }
             _ => return refuse("it is an instruction of a later day"),
         })
     }
@@ -276,27 +289,39 @@ impl Reader<'_> {
         split(text, self.escape).into_iter().map(named).collect()
     }
 
-    fn pairs(&self, place: &Place, text: &str) -> Result<Vec<(String, String)>, Refusal> {
+    fn pairs(
+        &self,
+        place: &InstructionPosition,
+        text: &str,
+    ) -> Result<Vec<(String, String)>, Refusal> {
         pairs(text, self.escape).map_err(|why| place.refuse(why))
     }
 
-    fn command(&self, place: &Place, command: &Parsed) -> Result<Command, Refusal> {
+    fn command(
+        &self,
+        place: &InstructionPosition,
+        command: &ParsedCommand,
+    ) -> Result<ContainerCommand, Refusal> {
         match command {
-            Parsed::Exec(words) => Ok(Command::Exec(texts(&words.value))),
-            Parsed::Shell(line) => {
+            ParsedCommand::Exec(words) => Ok(ContainerCommand::Exec(texts(&words.value))),
+            ParsedCommand::Shell(line) => {
                 let line = joined(line.value, self.escape);
                 // Docker complains of a list of other things than texts.
                 if line.is_empty() || serde_json::from_str::<Vec<serde_json::Value>>(&line).is_ok()
                 {
                     return Err(place.refuse("it is no command"));
                 }
-                Ok(Command::Shell(line))
+                Ok(ContainerCommand::Shell(line))
             }
             _ => Err(place.refuse("it is a command of a later day")),
         }
     }
 
-    fn health(&self, place: &Place, health: &HealthcheckInstruction) -> Result<Health, Refusal> {
+    fn health(
+        &self,
+        place: &InstructionPosition,
+        health: &HealthcheckInstruction,
+    ) -> Result<HealthCheck, Refusal> {
         let command = match &health.arguments {
             HealthcheckArguments::Cmd { arguments, .. } => Some(self.command(place, arguments)?),
             HealthcheckArguments::None { .. } => None,
@@ -306,23 +331,25 @@ impl Reader<'_> {
         let options = options
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        Health::new(command, options).map_err(|why| place.refuse(why))
+        HealthCheck::new(command, options).map_err(|why| place.refuse(why))
     }
 
     /// That words can be expanded: what quotes leave open shows without any value.
-    fn check(&self, place: &Place, step: &Step) -> Result<(), Refusal> {
+    fn check(&self, place: &InstructionPosition, step: &Instruction) -> Result<(), Refusal> {
         let words: Vec<&String> = match step {
-            Step::Arg(list) => list
+            Instruction::Arg(list) => list
                 .iter()
                 .flat_map(|(name, default)| [name].into_iter().chain(default))
                 .collect(),
-            Step::Env(list) | Step::Label(list) => list
+            Instruction::Env(list) | Instruction::Label(list) => list
                 .iter()
                 .flat_map(|(name, value)| [name, value])
                 .collect(),
-            Step::Expose(list) | Step::Volume(list) => list.iter().collect(),
-            Step::Workdir(word) | Step::User(word) | Step::StopSignal(word) => vec![word],
-            Step::Copy(copy) => {
+            Instruction::Expose(list) | Instruction::Volume(list) => list.iter().collect(),
+            Instruction::Workdir(word)
+            | Instruction::User(word)
+            | Instruction::StopSignal(word) => vec![word],
+            Instruction::Copy(copy) => {
                 let sources = copy.sources.iter();
                 sources
                     .chain(&copy.owner)
@@ -339,7 +366,7 @@ impl Reader<'_> {
 }
 
 /// Options by name, each at most once.
-fn flags(place: &Place, flags: &[Flag]) -> Result<Vec<(String, String)>, Refusal> {
+fn flags(place: &InstructionPosition, flags: &[Flag]) -> Result<Vec<(String, String)>, Refusal> {
     let mut found: Vec<(String, String)> = Vec::new();
     for flag in flags {
         let name = flag.name.value.to_string();
@@ -355,13 +382,13 @@ fn flags(place: &Place, flags: &[Flag]) -> Result<Vec<(String, String)>, Refusal
 }
 
 fn copy(
-    place: &Place,
+    place: &InstructionPosition,
     adds: bool,
     options: &[Flag],
     sources: &[Source],
     destination: &UnescapedString,
-) -> Result<Copy, Refusal> {
-    let mut copy = Copy {
+) -> Result<CopyInstruction, Refusal> {
+    let mut copy = CopyInstruction {
         adds,
         owner: None,
         sources: Vec::new(),
@@ -387,26 +414,26 @@ fn copy(
 }
 
 /// Where an instruction's keyword stands.
-fn start(instruction: &Instruction) -> usize {
+fn start(instruction: &ParsedInstruction) -> usize {
     let keyword = match instruction {
-        Instruction::Add(it) => &it.add,
-        Instruction::Arg(it) => &it.arg,
-        Instruction::Cmd(it) => &it.cmd,
-        Instruction::Copy(it) => &it.copy,
-        Instruction::Entrypoint(it) => &it.entrypoint,
-        Instruction::Env(it) => &it.env,
-        Instruction::Expose(it) => &it.expose,
-        Instruction::From(it) => &it.from,
-        Instruction::Healthcheck(it) => &it.healthcheck,
-        Instruction::Label(it) => &it.label,
-        Instruction::Maintainer(it) => &it.maintainer,
-        Instruction::Onbuild(it) => &it.onbuild,
-        Instruction::Run(it) => &it.run,
-        Instruction::Shell(it) => &it.shell,
-        Instruction::Stopsignal(it) => &it.stopsignal,
-        Instruction::User(it) => &it.user,
-        Instruction::Volume(it) => &it.volume,
-        Instruction::Workdir(it) => &it.workdir,
+        ParsedInstruction::Add(it) => &it.add,
+        ParsedInstruction::Arg(it) => &it.arg,
+        ParsedInstruction::Cmd(it) => &it.cmd,
+        ParsedInstruction::Copy(it) => &it.copy,
+        ParsedInstruction::Entrypoint(it) => &it.entrypoint,
+        ParsedInstruction::Env(it) => &it.env,
+        ParsedInstruction::Expose(it) => &it.expose,
+        ParsedInstruction::From(it) => &it.from,
+        ParsedInstruction::Healthcheck(it) => &it.healthcheck,
+        ParsedInstruction::Label(it) => &it.label,
+        ParsedInstruction::Maintainer(it) => &it.maintainer,
+        ParsedInstruction::Onbuild(it) => &it.onbuild,
+        ParsedInstruction::Run(it) => &it.run,
+        ParsedInstruction::Shell(it) => &it.shell,
+        ParsedInstruction::Stopsignal(it) => &it.stopsignal,
+        ParsedInstruction::User(it) => &it.user,
+        ParsedInstruction::Volume(it) => &it.volume,
+        ParsedInstruction::Workdir(it) => &it.workdir,
         _ => return 0,
     };
     keyword.span.start

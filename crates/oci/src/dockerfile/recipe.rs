@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::config::{Config, is_signal, ports};
-use super::context::Context;
+use super::config::{ImageConfig, is_signal, ports};
+use super::context::BuildContext;
 use super::copy::copy;
 use super::error::{Error, Refusal};
-use super::step::{Command, Copy, Line, Step};
-use super::tree::{Clash, Tree, resolve};
+use super::step::{ContainerCommand, CopyInstruction, Instruction, InstructionLine};
+use super::tree::{ImageTree, PathConflict, resolve};
 use super::words::{expand, expand_all};
-use crate::{BaseTree, Entry, Owner};
+use crate::{BaseTree, FileOwner, TreeEntry};
 
 /// What a Dockerfile asks for that needs no command run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
+pub struct ParsedDockerfile {
     pub(super) base: Option<String>,
     pub(super) platform: Option<String>,
     pub(super) escape: char,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<InstructionLine>,
     /// The line of `FROM`, as it would be refused.
     pub(super) from: Refusal,
     /// Arguments before `FROM`, which a stage has to ask for.
@@ -28,28 +28,28 @@ pub struct Recipe {
 
 /// An image, but for its layers' blobs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Applied {
+pub struct ImageChanges {
     /// The whole config: the base's, with its `config` section (and `author`) changed. `rootfs`,
     /// `history` and `created` are still the base's.
     pub config: Value,
     /// What goes into the one new layer, folders before what is in them, each path once. Also
     /// the base's folders that something is put into, as the base has them. None where the
     /// Dockerfile copies and makes nothing, and then there is no new layer.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TreeEntry>,
     /// A line for each step, of which as many have a layer as there are new layers: one or none.
-    pub history: Vec<History>,
+    pub history: Vec<HistoryEntry>,
 }
 
 /// A step, for an image's `history`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct History {
+pub struct HistoryEntry {
     /// The instruction, variables expanded, and who carried it out: `USER node # alokai`.
     pub created_by: String,
     /// Whether no layer belongs to it. The last step that adds something has the layer of all.
     pub empty_layer: bool,
 }
 
-impl Recipe {
+impl ParsedDockerfile {
     /// The image to build on, arguments expanded; nothing for `scratch`.
     pub fn base(&self) -> Option<&str> {
         self.base.as_deref()
@@ -65,9 +65,9 @@ impl Recipe {
         &self,
         base: &Value,
         tree: &BaseTree,
-        context: &Context,
-    ) -> Result<Applied, Error> {
-        let config = Config::new(base)?;
+        context: &BuildContext,
+    ) -> Result<ImageChanges, Error> {
+        let config = ImageConfig::new(base)?;
         if let Some(trigger) = config.triggers()?.first() {
             return Err(Refusal {
                 why: format!("the base image has `ONBUILD {}`", trigger.escape_debug()),
@@ -75,10 +75,10 @@ impl Recipe {
             }
             .into());
         }
-        let mut work = Work {
+        let mut work = StageState {
             recipe: self,
             config,
-            tree: Tree::new(tree),
+            tree: ImageTree::new(tree),
             context,
             arguments: BTreeMap::new(),
             has_command: false,
@@ -86,10 +86,10 @@ impl Recipe {
         let mut history = Vec::new();
         let mut last_layer = None;
         for (position, line) in self.lines.iter().enumerate() {
-            if matches!(line.step, Step::Copy(_) | Step::Workdir(_)) {
+            if matches!(line.step, Instruction::Copy(_) | Instruction::Workdir(_)) {
                 last_layer = Some(position);
             }
-            history.push(History {
+            history.push(HistoryEntry {
                 created_by: format!("{} # alokai", work.step(line)?),
                 empty_layer: true,
             });
@@ -101,7 +101,7 @@ impl Recipe {
         {
             step.empty_layer = false;
         }
-        Ok(Applied {
+        Ok(ImageChanges {
             config: work.config.end(),
             entries,
             history,
@@ -109,10 +109,10 @@ impl Recipe {
     }
 }
 
-impl Line {
+impl InstructionLine {
     /// This line, as one that asks for something in vain.
     pub(super) fn error(&self, problem: impl Into<String>, help: &str) -> Error {
-        Error::Line {
+        Error::InstructionLine {
             line: self.number,
             instruction: self.text.clone(),
             problem: problem.into(),
@@ -121,10 +121,10 @@ impl Line {
     }
 
     /// This line, as one that clashes with another, or with the base.
-    pub(super) fn clash(&self, clash: Clash, help: &str) -> Error {
+    pub(super) fn clash(&self, clash: PathConflict, help: &str) -> Error {
         match clash {
-            Clash::Vain(problem) => self.error(problem, help),
-            Clash::Docker(why) => self.refuse(&why).into(),
+            PathConflict::Vain(problem) => self.error(problem, help),
+            PathConflict::Docker(why) => self.refuse(&why).into(),
         }
     }
 
@@ -139,18 +139,18 @@ impl Line {
 }
 
 /// An image on its way.
-struct Work<'a> {
-    recipe: &'a Recipe,
-    config: Config,
-    tree: Tree<'a>,
-    context: &'a Context,
+struct StageState<'a> {
+    recipe: &'a ParsedDockerfile,
+    config: ImageConfig,
+    tree: ImageTree<'a>,
+    context: &'a BuildContext,
     /// Arguments that the stage has asked for.
     arguments: BTreeMap<String, Option<String>>,
     /// Whether this Dockerfile has a `CMD`, which an `ENTRYPOINT` after it leaves alone.
     has_command: bool,
 }
 
-impl Work<'_> {
+impl StageState<'_> {
     /// A variable's value: the image's, before an argument's.
     fn lookup(&self, name: &str) -> Option<String> {
         match self.config.variable(name) {
@@ -159,19 +159,19 @@ impl Work<'_> {
         }
     }
 
-    fn expand(&self, line: &Line, word: &str) -> Result<String, Error> {
+    fn expand(&self, line: &InstructionLine, word: &str) -> Result<String, Error> {
         let lookup = |name: &str| self.lookup(name);
         expand(word, self.recipe.escape, &lookup)
             .map_err(|problem| line.error(problem, "give the variable a value in `ENV` or `ARG`"))
     }
 
-    fn expand_list(&self, line: &Line, words: &[String]) -> Result<Vec<String>, Error> {
+    fn expand_list(&self, line: &InstructionLine, words: &[String]) -> Result<Vec<String>, Error> {
         words.iter().map(|word| self.expand(line, word)).collect()
     }
 
     fn expand_pairs(
         &self,
-        line: &Line,
+        line: &InstructionLine,
         pairs: &[(String, String)],
     ) -> Result<Vec<(String, String)>, Error> {
         let pair = |(name, value): &(String, String)| {
@@ -181,10 +181,10 @@ impl Work<'_> {
     }
 
     /// Carries out one step, and says what it was.
-    fn step(&mut self, line: &Line) -> Result<String, Error> {
+    fn step(&mut self, line: &InstructionLine) -> Result<String, Error> {
         match &line.step {
-            Step::Arg(arguments) => self.arguments(line, arguments),
-            Step::Env(pairs) => {
+            Instruction::Arg(arguments) => self.arguments(line, arguments),
+            Instruction::Env(pairs) => {
                 // All of a line see the values from before it.
                 let pairs = self.expand_pairs(line, pairs)?;
                 let done = described("ENV", &pairs);
@@ -196,7 +196,7 @@ impl Work<'_> {
                 }
                 Ok(done)
             }
-            Step::Label(pairs) => {
+            Instruction::Label(pairs) => {
                 let pairs = self.expand_pairs(line, pairs)?;
                 let done = described("LABEL", &pairs);
                 for (name, value) in pairs {
@@ -204,14 +204,14 @@ impl Work<'_> {
                 }
                 Ok(done)
             }
-            Step::Expose(words) => self.expose(line, words),
-            Step::Workdir(path) => self.workdir(line, path),
-            Step::User(name) => {
+            Instruction::Expose(words) => self.expose(line, words),
+            Instruction::Workdir(path) => self.workdir(line, path),
+            Instruction::User(name) => {
                 let name = self.expand(line, name)?;
                 self.config.set("User", name.as_str());
                 Ok(format!("USER {name}"))
             }
-            Step::StopSignal(signal) => {
+            Instruction::StopSignal(signal) => {
                 let signal = self.expand(line, signal)?;
                 if !is_signal(&signal) {
                     let why = format!(
@@ -223,7 +223,7 @@ impl Work<'_> {
                 self.config.set("StopSignal", signal.as_str());
                 Ok(format!("STOPSIGNAL {signal}"))
             }
-            Step::Volume(paths) => {
+            Instruction::Volume(paths) => {
                 let paths = self.expand_list(line, paths)?;
                 for path in &paths {
                     let path = path.trim().to_owned();
@@ -234,8 +234,8 @@ impl Work<'_> {
                 }
                 Ok(format!("VOLUME {}", Value::from(paths)))
             }
-            Step::Copy(step) => {
-                let step = Copy {
+            Instruction::Copy(step) => {
+                let step = CopyInstruction {
                     adds: step.adds,
                     owner: match &step.owner {
                         Some(owner) => Some(self.expand(line, owner)?),
@@ -253,7 +253,7 @@ impl Work<'_> {
                 )?;
                 Ok(step.to_string())
             }
-            Step::Entrypoint(command) => {
+            Instruction::Entrypoint(command) => {
                 let words = self.command(command)?;
                 self.config.set("Entrypoint", words);
                 if !self.has_command {
@@ -261,20 +261,20 @@ impl Work<'_> {
                 }
                 Ok(format!("ENTRYPOINT {command}"))
             }
-            Step::Cmd(command) => {
+            Instruction::Cmd(command) => {
                 let words = self.command(command)?;
                 self.config.set("Cmd", words);
                 self.has_command = true;
                 Ok(format!("CMD {command}"))
             }
-            Step::Health(health) => {
+            Instruction::Health(health) => {
                 self.config.set("Healthcheck", health.value());
                 Ok(match &health.command {
                     Some(command) => format!("HEALTHCHECK CMD {command}"),
                     None => "HEALTHCHECK NONE".into(),
                 })
             }
-            Step::Maintainer(name) => {
+            Instruction::Maintainer(name) => {
                 self.config.set_author(name);
                 Ok(format!("MAINTAINER {name}"))
             }
@@ -283,7 +283,7 @@ impl Work<'_> {
 
     fn arguments(
         &mut self,
-        line: &Line,
+        line: &InstructionLine,
         arguments: &[(String, Option<String>)],
     ) -> Result<String, Error> {
         let mut expanded = Vec::new();
@@ -309,7 +309,7 @@ impl Work<'_> {
         Ok(done)
     }
 
-    fn expose(&mut self, line: &Line, words: &[String]) -> Result<String, Error> {
+    fn expose(&mut self, line: &InstructionLine, words: &[String]) -> Result<String, Error> {
         let lookup = |name: &str| self.lookup(name);
         let mut expanded = Vec::new();
         for word in words {
@@ -328,7 +328,7 @@ impl Work<'_> {
         Ok(format!("EXPOSE {}", expanded.join(" ")))
     }
 
-    fn workdir(&mut self, line: &Line, path: &str) -> Result<String, Error> {
+    fn workdir(&mut self, line: &InstructionLine, path: &str) -> Result<String, Error> {
         let path = self.expand(line, path)?;
         if path.is_empty() {
             return Err(line.error("it names no folder", "name one"));
@@ -339,21 +339,21 @@ impl Work<'_> {
             path
         } else {
             let path = format!("{}/{path}", self.config.workdir());
-            let clean = resolve(&path, |_| None).map_err(Clash::Vain);
+            let clean = resolve(&path, |_| None).map_err(PathConflict::Vain);
             format!("/{}", clean.map_err(failed)?)
         };
         let folder = self.tree.resolve(&path).map_err(failed)?;
         self.tree
-            .make_folders(&folder, Owner::default())
+            .make_folders(&folder, FileOwner::default())
             .map_err(failed)?;
         self.config.set("WorkingDir", path.as_str());
         Ok(format!("WORKDIR {path}"))
     }
 
-    fn command(&self, command: &Command) -> Result<Vec<String>, Error> {
+    fn command(&self, command: &ContainerCommand) -> Result<Vec<String>, Error> {
         match command {
-            Command::Exec(words) => Ok(words.clone()),
-            Command::Shell(line) => {
+            ContainerCommand::Exec(words) => Ok(words.clone()),
+            ContainerCommand::Shell(line) => {
                 let mut words = self.config.shell()?;
                 words.push(line.clone());
                 Ok(words)
@@ -367,7 +367,7 @@ fn described(name: &str, pairs: &[(String, String)]) -> String {
     format!("{name}{}", pairs.collect::<String>())
 }
 
-impl std::fmt::Display for Command {
+impl std::fmt::Display for ContainerCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exec(words) => Value::from(words.clone()).fmt(f),
@@ -376,7 +376,7 @@ impl std::fmt::Display for Command {
     }
 }
 
-impl std::fmt::Display for Copy {
+impl std::fmt::Display for CopyInstruction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.adds { "ADD" } else { "COPY" })?;
         if let Some(owner) = &self.owner {

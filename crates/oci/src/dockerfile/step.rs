@@ -1,21 +1,21 @@
 //! Steps of a Dockerfile, as read: words are not expanded yet.
 
-use super::health::Health;
+use super::health::HealthCheck;
 
 /// One instruction and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct InstructionLine {
     /// Its number, from 1.
     pub number: usize,
     /// As written, shortened.
     pub text: String,
     /// What it asks for.
-    pub step: Step,
+    pub step: Instruction,
 }
 
 /// What an instruction asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Instruction {
     /// `ARG`, names with their defaults.
     Arg(Vec<(String, Option<String>)>),
     /// `ENV`.
@@ -33,20 +33,20 @@ pub(super) enum Step {
     /// `VOLUME`.
     Volume(Vec<String>),
     /// `COPY` or `ADD`.
-    Copy(Copy),
+    Copy(CopyInstruction),
     /// `ENTRYPOINT`.
-    Entrypoint(Command),
+    Entrypoint(ContainerCommand),
     /// `CMD`.
-    Cmd(Command),
+    Cmd(ContainerCommand),
     /// `HEALTHCHECK`.
-    Health(Health),
+    Health(HealthCheck),
     /// `MAINTAINER`.
     Maintainer(String),
 }
 
 /// `COPY` or `ADD`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Copy {
+pub(super) struct CopyInstruction {
     /// Whether it is `ADD`, which unpacks archives and downloads.
     pub adds: bool,
     /// `--chown`.
@@ -59,7 +59,7 @@ pub(super) struct Copy {
 
 /// A command for the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum ContainerCommand {
     /// Its words.
     Exec(Vec<String>),
     /// A line for the image's shell.

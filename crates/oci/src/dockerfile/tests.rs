@@ -7,25 +7,25 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::health::duration;
-use super::pattern::Pattern;
+use super::pattern::FilePattern;
 use super::words::{expand, expand_all};
-use super::{Applied, Context, Error, Ignore, read};
-use crate::{BaseTree, Content, Folder, Owner};
+use super::{BuildContext, Dockerignore, Error, ImageChanges, read};
+use crate::{BaseTree, FileOwner, FolderAttributes, TreeContent};
 
-const NODE: Owner = Owner {
+const NODE: FileOwner = FileOwner {
     user: 1000,
     group: 1000,
 };
 
 /// A base image's tree, as `node:22` has it where it matters.
 fn tree() -> BaseTree {
-    let folder = |owner, mode| Folder { owner, mode };
-    let root = Owner::default();
+    let folder = |owner, mode| FolderAttributes { owner, mode };
+    let root = FileOwner::default();
     let mut tree = BaseTree::default();
     tree.users.insert("node".into(), NODE);
     tree.users.insert(
         "guest".into(),
-        Owner {
+        FileOwner {
             user: 405,
             group: 100,
         },
@@ -61,7 +61,7 @@ fn base() -> Value {
 }
 
 /// A folder with these files; a name that ends in `*` may be executed, `a -> b` is a link.
-fn context(files: &[&str], dockerignore: &str) -> (tempfile::TempDir, Context) {
+fn context(files: &[&str], dockerignore: &str) -> (tempfile::TempDir, BuildContext) {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let mut listed = Vec::new();
@@ -81,22 +81,22 @@ fn context(files: &[&str], dockerignore: &str) -> (tempfile::TempDir, Context) {
         }
         listed.push((PathBuf::from(name.trim_end_matches('*')), path));
     }
-    let context = Context::new(folder.path(), listed, Some(dockerignore)).unwrap();
+    let context = BuildContext::new(folder.path(), listed, Some(dockerignore)).unwrap();
     (folder, context)
 }
 
-fn apply(text: &str, files: &[&str]) -> Result<Applied, Error> {
+fn apply(text: &str, files: &[&str]) -> Result<ImageChanges, Error> {
     let (_folder, context) = context(files, "");
     read(text)?.apply(&base(), &tree(), &context)
 }
 
 /// Entries as `path kind-or-source mode owner`.
-fn laid(applied: &Applied) -> Vec<String> {
+fn laid(applied: &ImageChanges) -> Vec<String> {
     let entries = applied.entries.iter().map(|entry| {
         let content = match &entry.content {
-            Content::Folder => "/".to_owned(),
-            Content::Link { target } => format!(" -> {target}"),
-            Content::File { from, .. } => {
+            TreeContent::Folder => "/".to_owned(),
+            TreeContent::Link { target } => format!(" -> {target}"),
+            TreeContent::File { from, .. } => {
                 format!(
                     " = {}",
                     std::fs::read_to_string(from).unwrap_or_else(|_| name(from))
@@ -437,7 +437,7 @@ fn an_archive_is_for_docker_to_unpack() {
     std::fs::write(folder.path().join("packed"), b"\x1f\x8b\x08rest").unwrap();
     let files = ["plain", "packed", "d/inside.tar"];
     let files = files.map(|file| (file.into(), folder.path().join(file)));
-    let context = Context::new(folder.path(), files.to_vec(), None).unwrap();
+    let context = BuildContext::new(folder.path(), files.to_vec(), None).unwrap();
     for (text, is_refused) in [
         ("ADD plain /x", false),
         ("ADD d /x", false),
@@ -512,7 +512,7 @@ fn what_is_missing_is_named_and_perhaps_hidden() {
 
 #[test]
 fn what_is_sent_and_what_is_copied() {
-    let ignore = Ignore::new("*\n!src\n**/*.md\n");
+    let ignore = Dockerignore::new("*\n!src\n**/*.md\n");
     for (path, ignored, sent) in [
         ("Dockerfile", true, true),
         (".dockerignore", true, true),
@@ -632,7 +632,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_it_panic(text in prop_oneof![any::<String>(), dockerfile_like()]) {
-        let context = Context::new(Path::new("/"), Vec::new(), Some(&text)).unwrap();
+        let context = BuildContext::new(Path::new("/"), Vec::new(), Some(&text)).unwrap();
         for text in [text.clone(), format!("FROM a\n{text}")] {
             if let Ok(recipe) = read(&text) {
                 let _ = recipe.apply(&base(), &tree(), &context);
@@ -648,8 +648,8 @@ proptest! {
         let lookup = |name: &str| (name != "b").then(|| name.to_owned());
         let _ = expand(&word, '\\', &lookup);
         let _ = expand_all(&word, '`', &lookup);
-        let _ = Ignore::new(&word).ignores(&path);
-        let _ = Pattern::of_copy(&word).is_some_and(|pattern| pattern.matches(&path));
+        let _ = Dockerignore::new(&word).ignores(&path);
+        let _ = FilePattern::of_copy(&word).is_some_and(|pattern| pattern.matches(&path));
         let _ = duration(&word);
     }
 
@@ -664,10 +664,10 @@ proptest! {
     /// What a name says literally it matches, and a pattern of stars matches what has no slash.
     #[test]
     fn patterns_of_names(name in "[a-zé./]{1,12}") {
-        let is_match = |pattern: &str| Pattern::of_copy(pattern).unwrap().matches(&name);
+        let is_match = |pattern: &str| FilePattern::of_copy(pattern).unwrap().matches(&name);
         prop_assert!(is_match(&name));
         prop_assert_eq!(is_match("*"), !name.contains('/'));
-        prop_assert!(Pattern::of_ignore("**").unwrap().matches(&name));
+        prop_assert!(FilePattern::of_ignore("**").unwrap().matches(&name));
     }
 }
 

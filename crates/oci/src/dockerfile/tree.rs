@@ -3,23 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::{BaseTree, Content, Entry, Owner};
-use virtual_path::{self as path, Step};
+use crate::{BaseTree, FileOwner, TreeContent, TreeEntry};
+use virtual_path::{self as path, PathNode};
 
 /// How many links a path may lead over, as the engine has it.
 const MOST_LINKS: usize = 255;
 
 /// Base and added entries as one.
-pub(super) struct Tree<'a> {
+pub(super) struct ImageTree<'a> {
     base: &'a BaseTree,
-    added: BTreeMap<String, Entry>,
+    added: BTreeMap<String, TreeEntry>,
     /// Folders of the base that something else has replaced, with all below them.
     hidden: BTreeSet<String>,
 }
 
 /// What lies at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind<'a> {
+pub(super) enum TreeEntryKind<'a> {
     Folder,
     File,
     Link(&'a str),
@@ -27,14 +27,14 @@ pub(super) enum Kind<'a> {
 
 /// Why something cannot be put somewhere.
 #[derive(Debug)]
-pub(super) enum Clash {
+pub(super) enum PathConflict {
     /// Docker cannot either.
     Vain(String),
     /// Docker can.
     Docker(String),
 }
 
-impl<'a> Tree<'a> {
+impl<'a> ImageTree<'a> {
     pub fn new(base: &'a BaseTree) -> Self {
         Self {
             base,
@@ -54,23 +54,26 @@ impl<'a> Tree<'a> {
     }
 
     /// What lies there. Files of the base are not known, and nothing to this.
-    pub fn kind(&self, path: &str) -> Option<Kind<'_>> {
+    pub fn kind(&self, path: &str) -> Option<TreeEntryKind<'_>> {
         if path.is_empty() {
-            return Some(Kind::Folder);
+            return Some(TreeEntryKind::Folder);
         }
         if let Some(entry) = self.added.get(path) {
             return Some(match &entry.content {
-                Content::Folder => Kind::Folder,
-                Content::File { .. } => Kind::File,
-                Content::Link { target } => Kind::Link(target),
+                TreeContent::Folder => TreeEntryKind::Folder,
+                TreeContent::File { .. } => TreeEntryKind::File,
+                TreeContent::Link { target } => TreeEntryKind::Link(target),
             });
         }
         if self.is_hidden(path) {
             None
         } else if self.base.folders.contains_key(path) {
-            Some(Kind::Folder)
+            Some(TreeEntryKind::Folder)
         } else {
-            self.base.links.get(path).map(|target| Kind::Link(target))
+            self.base
+                .links
+                .get(path)
+                .map(|target| TreeEntryKind::Link(target))
         }
     }
 
@@ -80,30 +83,30 @@ impl<'a> Tree<'a> {
     }
 
     /// Where a path leads when its links are followed, none of them out of the image.
-    pub fn resolve(&self, path: &str) -> Result<String, Clash> {
+    pub fn resolve(&self, path: &str) -> Result<String, PathConflict> {
         let link = |path: &str| match self.kind(path) {
-            Some(Kind::Link(target)) => Some(target),
+            Some(TreeEntryKind::Link(target)) => Some(target),
             _ => None,
         };
-        resolve(path, link).map_err(Clash::Vain)
+        resolve(path, link).map_err(PathConflict::Vain)
     }
 
     /// Makes a folder and the ones above it, as far as they are missing.
-    pub fn make_folders(&mut self, path: &str, owner: Owner) -> Result<(), Clash> {
+    pub fn make_folders(&mut self, path: &str, owner: FileOwner) -> Result<(), PathConflict> {
         let ends = path.match_indices('/').map(|(end, _)| end);
         for end in ends.chain([path.len()]) {
             let folder = &path[..end];
             match self.kind(folder) {
-                Some(Kind::Folder) => {}
+                Some(TreeEntryKind::Folder) => {}
                 Some(_) => {
                     let problem = format!("`/{folder}` is in the way, which is no folder");
-                    return Err(Clash::Vain(problem));
+                    return Err(PathConflict::Vain(problem));
                 }
-                None => self.put(Entry {
+                None => self.put(TreeEntry {
                     path: folder.into(),
                     owner,
                     mode: 0o755,
-                    content: Content::Folder,
+                    content: TreeContent::Folder,
                 })?,
             }
         }
@@ -112,10 +115,10 @@ impl<'a> Tree<'a> {
 
     /// Puts an entry where the one before it gives way: as when a tar is unpacked, only folders
     /// are merged.
-    pub fn put(&mut self, entry: Entry) -> Result<(), Clash> {
+    pub fn put(&mut self, entry: TreeEntry) -> Result<(), PathConflict> {
         let path = entry.path.as_str();
-        if entry.content != Content::Folder {
-            if self.kind(path) == Some(Kind::Folder) {
+        if entry.content != TreeContent::Folder {
+            if self.kind(path) == Some(TreeEntryKind::Folder) {
                 self.added.retain(|other, _| !below(other, path));
                 if self.base.folders.contains_key(path) {
                     self.hidden.insert(path.into());
@@ -123,7 +126,7 @@ impl<'a> Tree<'a> {
             }
         } else if self.hidden.contains(path) {
             let why = format!("`/{path}` was a folder, then something else, and is a folder again");
-            return Err(Clash::Docker(why));
+            return Err(PathConflict::Docker(why));
         }
         self.added.insert(entry.path.clone(), entry);
         Ok(())
@@ -131,7 +134,7 @@ impl<'a> Tree<'a> {
 
     /// All that is to go into the layer, folders before what is in them. Folders of the base
     /// that something was put into are among it, as they were.
-    pub fn entries(mut self) -> Vec<Entry> {
+    pub fn entries(mut self) -> Vec<TreeEntry> {
         let mut around = BTreeMap::new();
         for path in self.added.keys() {
             for (end, _) in path.match_indices('/') {
@@ -140,11 +143,11 @@ impl<'a> Tree<'a> {
                     continue;
                 }
                 if let Some(known) = self.base.folders.get(folder) {
-                    let entry = Entry {
+                    let entry = TreeEntry {
                         path: folder.into(),
                         owner: known.owner,
                         mode: known.mode,
-                        content: Content::Folder,
+                        content: TreeContent::Folder,
                     };
                     around.insert(folder.to_owned(), entry);
                 }
@@ -182,7 +185,7 @@ pub(super) fn resolve<'a>(
     let clean = Path::new("/").join(rest.join("/"));
     let look = |place: &Path| {
         let place = place.to_str().unwrap_or_default().trim_start_matches('/');
-        Ok(link(place).map_or(Step::Folder, |target| Step::Link(target.into())))
+        Ok(link(place).map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
     };
     let resolved = path::resolve(&clean, MOST_LINKS, look)
         .map_err(|_| format!("`{path}` leads over too many links"))?;

@@ -11,21 +11,25 @@ use std::str::Chars;
 const DEEPEST: usize = 50;
 
 /// Gives a variable's value.
-pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+pub(super) type VariableLookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// A word with its variables' values, without quotes and escapes.
-pub(super) fn expand(word: &str, escape: char, lookup: &Lookup) -> Result<String, String> {
+pub(super) fn expand(word: &str, escape: char, lookup: &VariableLookup) -> Result<String, String> {
     Ok(expanded(word, escape, lookup)?.whole)
 }
 
 /// The same, but what stands apart outside of quotes becomes words, and a variable's value may be
 /// several: `EXPOSE $PORTS`.
-pub(super) fn expand_all(word: &str, escape: char, lookup: &Lookup) -> Result<Vec<String>, String> {
+pub(super) fn expand_all(
+    word: &str,
+    escape: char,
+    lookup: &VariableLookup,
+) -> Result<Vec<String>, String> {
     Ok(expanded(word, escape, lookup)?.words())
 }
 
-fn expanded(word: &str, escape: char, lookup: &Lookup) -> Result<Text, String> {
-    let mut lexer = Lexer {
+fn expanded(word: &str, escape: char, lookup: &VariableLookup) -> Result<ExpandedWord, String> {
+    let mut lexer = WordLexer {
         rest: word.chars().peekable(),
         escape,
         lookup,
@@ -36,13 +40,13 @@ fn expanded(word: &str, escape: char, lookup: &Lookup) -> Result<Text, String> {
 
 /// What has been expanded: as one text, and as words.
 #[derive(Default)]
-struct Text {
+struct ExpandedWord {
     whole: String,
     ended: Vec<String>,
     word: String,
 }
 
-impl Text {
+impl ExpandedWord {
     /// Takes a character that is part of a word whatever it is.
     fn keep(&mut self, character: char) {
         self.whole.push(character);
@@ -73,17 +77,17 @@ impl Text {
     }
 }
 
-struct Lexer<'a> {
+struct WordLexer<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
-    lookup: &'a Lookup<'a>,
+    lookup: &'a VariableLookup<'a>,
     depth: usize,
 }
 
-impl Lexer<'_> {
+impl WordLexer<'_> {
     /// Everything up to this character, which is taken too.
-    fn until(&mut self, stop: Option<char>) -> Result<Text, String> {
-        let mut text = Text::default();
+    fn until(&mut self, stop: Option<char>) -> Result<ExpandedWord, String> {
+        let mut text = ExpandedWord::default();
         while let Some(character) = self.rest.next() {
             match character {
                 _ if Some(character) == stop => return Ok(text),
@@ -106,7 +110,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn single_quoted(&mut self, text: &mut Text) -> Result<(), String> {
+    fn single_quoted(&mut self, text: &mut ExpandedWord) -> Result<(), String> {
         loop {
             match self.rest.next() {
                 Some('\'') => return Ok(()),
@@ -116,7 +120,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn double_quoted(&mut self, text: &mut Text) -> Result<(), String> {
+    fn double_quoted(&mut self, text: &mut ExpandedWord) -> Result<(), String> {
         loop {
             match self.rest.next() {
                 Some('"') => return Ok(()),
