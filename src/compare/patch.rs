@@ -117,11 +117,11 @@ fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> 
             _ => 'M',
         };
         // Only a patch says whether a file is binary: making it reads the content.
-        let patch = git2::Patch::from_diff(&diff, index)?;
-        let is_binary = patch
+        let compared = git2::Patch::from_diff(&diff, index)?;
+        let is_binary = compared
             .as_ref()
             .is_none_or(|patch| patch.delta().flags().is_binary());
-        let counts = patch.map(|patch| patch.line_stats()).transpose()?;
+        let counts = compared.map(|patch| patch.line_stats()).transpose()?;
         let (_, added, removed) = counts.unwrap_or_default();
         let (before, after) = (
             repository.find_blob(delta.old_file().id()).ok(),

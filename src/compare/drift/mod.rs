@@ -9,6 +9,7 @@ mod base;
 mod three_way;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -115,6 +116,15 @@ struct LayerPath {
     owner: Owner,
     /// Path relative to the project.
     file: String,
+}
+
+impl LayerPath {
+    fn new(owner: &Owner, folder: &str, path: &str) -> Self {
+        Self {
+            owner: owner.clone(),
+            file: format!("{folder}/{path}"),
+        }
+    }
 }
 
 /// A file of a store that may be an override.
@@ -295,41 +305,38 @@ fn candidates<'a>(
                 let layer = read(&owner, &folder)?;
                 layers.push((folder, layer));
             }
-            for (path, file) in &own.files {
-                let file_path = format!("{own_folder}/{path}");
-                // The content behind a link is another file, with another history.
-                let is_here = match &file.source {
-                    ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => {
-                        **from == *reader.project().join(&file_path)
-                    }
-                    ContentSource::Blob(_) | ContentSource::Link => false,
-                };
-                if is_from_base(path) || !is_here {
-                    continue;
-                }
-                let in_layer = |owner: &Owner, folder: &str| LayerPath {
-                    owner: owner.clone(),
-                    file: format!("{folder}/{path}"),
-                };
-                let inherited = layers.iter().enumerate().find_map(|(index, (_, layer))| {
-                    Some((index, Arc::clone(layer.files.get(path)?)))
-                });
-                candidates.push(OverrideCandidate {
+            let own_files = own.files.iter().filter(|(path, file)| {
+                !is_from_base(path)
+                    && is_at(file, &reader.project().join(&own_folder).join(&***path))
+            });
+            candidates.extend(own_files.map(|(path, file)| {
+                OverrideCandidate {
                     store,
                     app,
                     path: Arc::clone(path),
-                    own: in_layer(&own.owner, &own_folder),
+                    own: LayerPath::new(&own.owner, &own_folder, path),
                     content: Arc::clone(file),
                     above: layers
                         .iter()
-                        .map(|(folder, layer)| in_layer(&layer.owner, folder))
+                        .map(|(folder, layer)| LayerPath::new(&layer.owner, folder, path))
                         .collect(),
-                    inherited,
-                });
-            }
+                    inherited: layers.iter().enumerate().find_map(|(index, (_, layer))| {
+                        Some((index, Arc::clone(layer.files.get(path)?)))
+                    }),
+                }
+            }));
         }
     }
     Ok(candidates)
+}
+
+/// Whether the content comes from this path of the working tree. The content behind a link is another
+/// file, with another history.
+fn is_at(file: &LayerFile, path: &Path) -> bool {
+    match &file.source {
+        ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => **from == *path,
+        ContentSource::Blob(_) | ContentSource::Link => false,
+    }
 }
 
 fn follow<'r>(
