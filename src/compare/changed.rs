@@ -171,9 +171,12 @@ fn compare(
     for app in layers.apps(store) {
         layers.compare_unit(store, &app, &mut files)?;
     }
-    let reason = |change: &ChangedPath| match change.by_store {
-        true => ChangeReason::StoreChanged,
-        false => ChangeReason::AncestorChanged,
+    let reason = |change: &ChangedPath| {
+        if change.by_store {
+            ChangeReason::StoreChanged
+        } else {
+            ChangeReason::AncestorChanged
+        }
     };
     let mut reasons: BTreeSet<ChangeReason> = files.iter().map(reason).collect();
     // The old side's packages count too, so that a removed package is a change.
