@@ -1,9 +1,9 @@
-//! Which deployable stores a change touches, and why: exactly those of which something that
-//! would be composed differs, or one of the few things beside the composition that count.
+//! Which deployable stores differ between two revisions, and why: the stores of which a composed
+//! file differs, or a file outside of the composition on which they depend.
 //!
-//! Nothing is composed whole. A composition is a function of its layers and rules, so a path can
-//! only differ where a layer does, or where layers and rules are others than before; those
-//! paths alone are resolved on both sides, by the same code that composes.
+//! No store is composed whole. A composition is a function of its layers and rules, so a path can
+//! differ only where a layer differs, or where the list of layers or rules differs. Only these paths
+//! are resolved on both sides, by the same code that composes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -20,32 +20,33 @@ use crate::overlay::{Entry, Layer, Layers, Owner, UnitLayers};
 use crate::store::{AppName, Store, StoreId};
 use crate::workspace::PackageManager;
 
-/// What is compared with what.
+/// The two sides of the comparison.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
     /// The earlier revision.
     pub since: String,
-    /// The later one; none for the working tree.
+    /// The later revision; `None` for the working tree.
     pub to: Option<String>,
-    /// Globs of files that count for every store, relative to the project.
+    /// Globs of files on which every store depends, relative to the project.
     pub global_dependencies: Vec<String>,
 }
 
-/// Why a store is listed.
+/// Why a store counts as changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ChangeReason {
-    /// A file of the store itself, or its own settings.
+    /// A file of the store itself, or its own settings, changed.
     StoreChanged,
-    /// A file of the base apps or of an ancestor that this store does not override.
+    /// A file that the store inherits from a base app or an ancestor changed.
     AncestorChanged,
-    /// The lock file.
+    /// The lock file changed.
     PackageLockChanged,
-    /// A file that a given glob matches, or one of a workspace package that an app depends on.
+    /// A file changed that a given glob matches, or a file of a workspace package that an app
+    /// depends on.
     GlobalDependenciesChanged,
 }
 
-/// A store that a change touches.
+/// A store that differs.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangedStore {
@@ -55,7 +56,7 @@ pub struct ChangedStore {
     pub reasons: BTreeSet<ChangeReason>,
     /// Composed files that differ.
     pub files: Vec<ChangedPath>,
-    /// Files beside the composition that count: the lock file, global dependencies.
+    /// Changed files outside of the composition: the lock file, global dependencies.
     pub dependencies: BTreeSet<String>,
 }
 
@@ -66,23 +67,23 @@ pub struct ChangedPath {
     pub app: AppName,
     /// Relative to the app.
     pub path: String,
-    /// Who gave it; nobody where it was not there.
+    /// The owner of the layer that gave it; `None` where it did not exist.
     pub old: Option<Owner>,
-    /// Who gives it now; nobody where it is not there any more.
+    /// The owner of the layer that gives it now; `None` where it was removed.
     pub new: Option<Owner>,
-    /// Whether the store itself is the cause.
+    /// Whether the store itself is the cause, and not an ancestor.
     #[serde(skip)]
     by_store: bool,
 }
 
-/// The answer.
+/// The result of [`changed`].
 #[derive(Debug, Clone)]
 pub struct ChangedStores {
     /// The stores that differ, parents before children.
     pub stores: Vec<ChangedStore>,
     /// Every deployable store, in the same order.
     pub deployable: Vec<StoreId>,
-    /// What people should know of it.
+    /// What limits the result, for people.
     pub notices: Vec<String>,
 }
 
@@ -97,76 +98,102 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<ChangedStores, Er
         Some(revision) => at(revision)?,
         None => ProjectSnapshot::working_tree(root, &repository)?,
     };
-    let mut notices = Vec::new();
-    let old = match at(&comparison.since) {
-        Ok(old) => Some(old),
+    let (old, notices) = match at(&comparison.since) {
+        Ok(old) => (Some(old), Vec::new()),
         Err(error @ Error::Project { .. }) => {
-            // Nothing can be composed there, so that everything that can be now is new.
-            let reason = std::error::Error::source(&error).map(ToString::to_string);
-            let reason = reason.filter(|_| !is_absent(&error));
-            notices.push(format!(
-                "there is no valid project at `{}`{}; every store counts as changed",
-                comparison.since,
-                reason
-                    .map(|reason| format!(" ({reason})"))
-                    .unwrap_or_default()
-            ));
-            None
+            (None, vec![without_project(&comparison.since, &error)])
         }
         Err(error) => return Err(error),
     };
-    let compared = ComparedLayers::new(old.as_ref(), &new)?;
-    let paths = repository.changed_paths(&old_tree, new.tree.as_ref())?;
-    let stores: Vec<&Store> = new.project.stores.deployables().collect();
     let sides = [Some(&new), old.as_ref()];
-    let lock_files: BTreeSet<&str> = sides.into_iter().flatten().flat_map(lock_files).collect();
-    let found: Vec<ChangedStore> = stores
+    let dependencies = Dependencies {
+        paths: repository.changed_paths(&old_tree, new.tree.as_ref())?,
+        lock_files: sides.into_iter().flatten().flat_map(lock_files).collect(),
+        globs,
+    };
+    let layers = ComparedLayers::new(old.as_ref(), &new)?;
+    let stores: Vec<&Store> = new.project.stores.deployables().collect();
+    let compared: Vec<ChangedStore> = stores
         .par_iter()
-        .map(|store| {
-            let mut files = Vec::new();
-            for app in compared.apps(store) {
-                compared.unit(store, &app, &mut files)?;
-            }
-            let mut reasons: BTreeSet<ChangeReason> = files
-                .iter()
-                .map(|change: &ChangedPath| {
-                    if change.by_store {
-                        ChangeReason::StoreChanged
-                    } else {
-                        ChangeReason::AncestorChanged
-                    }
-                })
-                .collect();
-            let mut dependencies = BTreeSet::new();
-            // A package that is gone counts as one that changed.
-            let mut packages = package_folders(&new.project, store);
-            if let Some((old, before)) = compared.before(store) {
-                packages.extend(package_folders(&old.project, before));
-            }
-            for path in &paths {
-                let reason = if lock_files.contains(path.as_str()) {
-                    ChangeReason::PackageLockChanged
-                } else if globs.is_match(path) || packages.iter().any(|it| path.starts_with(it)) {
-                    ChangeReason::GlobalDependenciesChanged
-                } else {
-                    continue;
-                };
-                reasons.insert(reason);
-                dependencies.insert(path.clone());
-            }
-            Ok(ChangedStore {
-                store_id: store.id.clone(),
-                reasons,
-                files,
-                dependencies,
-            })
-        })
+        .map(|store| compare(store, &layers, &dependencies))
         .collect::<Result<_, Error>>()?;
-    let listed = found.into_iter().filter(|store| !store.reasons.is_empty());
+    let changed = compared.into_iter().filter(|it| !it.reasons.is_empty());
     Ok(ChangedStores {
         deployable: stores.iter().map(|store| store.id.clone()).collect(),
-        stores: listed.collect(),
+        stores: changed.collect(),
         notices,
+    })
+}
+
+/// The notice for an old side without a valid project. No store can be composed there, so every
+/// store counts as changed.
+fn without_project(since: &str, error: &Error) -> String {
+    let reason = std::error::Error::source(error).filter(|_| !is_absent(error));
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    format!("`{since}` has no valid project{reason}; every store counts as changed")
+}
+
+/// Changed files outside of the composition on which stores may depend.
+struct Dependencies {
+    /// Every path of the project that differs.
+    paths: Vec<String>,
+    /// Names of the lock files of both sides.
+    lock_files: BTreeSet<&'static str>,
+    /// Files on which every store depends.
+    globs: GlobSet,
+}
+
+impl Dependencies {
+    /// The changed paths on which a store depends. `packages` are the folders of the workspace
+    /// packages that its apps depend on.
+    fn of_store(
+        &self,
+        packages: &BTreeSet<String>,
+    ) -> impl Iterator<Item = (&String, ChangeReason)> {
+        self.paths.iter().filter_map(|path| {
+            if self.lock_files.contains(path.as_str()) {
+                return Some((path, ChangeReason::PackageLockChanged));
+            }
+            let is_dependency =
+                self.globs.is_match(path) || packages.iter().any(|it| path.starts_with(it));
+            is_dependency.then_some((path, ChangeReason::GlobalDependenciesChanged))
+        })
+    }
+}
+
+/// Everything in which a store differs.
+fn compare(
+    store: &Store,
+    layers: &ComparedLayers,
+    dependencies: &Dependencies,
+) -> Result<ChangedStore, Error> {
+    let mut files = Vec::new();
+    for app in layers.apps(store) {
+        layers.compare_unit(store, &app, &mut files)?;
+    }
+    let reason = |change: &ChangedPath| {
+        if change.by_store {
+            ChangeReason::StoreChanged
+        } else {
+            ChangeReason::AncestorChanged
+        }
+    };
+    let mut reasons: BTreeSet<ChangeReason> = files.iter().map(reason).collect();
+    // The old side's packages count too, so that a removed package is a change.
+    let mut packages = package_folders(&layers.new.project, store);
+    if let Some((old, before)) = layers.before(store) {
+        packages.extend(package_folders(&old.project, before));
+    }
+    let mut changed = BTreeSet::new();
+    for (path, reason) in dependencies.of_store(&packages) {
+        reasons.insert(reason);
+        changed.insert(path.clone());
+    }
+    Ok(ChangedStore {
+        store_id: store.id.clone(),
+        reasons,
+        files,
+        dependencies: changed,
     })
 }
 
@@ -174,7 +201,7 @@ fn globs(globs: &[String]) -> Result<GlobSet, Error> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
         let path = glob.trim_start_matches("./").trim_end_matches('/');
-        // A folder means what is below it.
+        // A folder stands for everything below it.
         for path in [path.to_owned(), format!("{path}/**")] {
             let built = GlobBuilder::new(&path)
                 .literal_separator(true)
@@ -189,7 +216,7 @@ fn globs(globs: &[String]) -> Result<GlobSet, Error> {
     Ok(set.build().unwrap_or_default())
 }
 
-/// Names of the lock files that the package manager of this side may read.
+/// Names of the lock files of this side's package manager; of all, where it is not known.
 fn lock_files(side: &ProjectSnapshot) -> Vec<&'static str> {
     let root = &side.project.root;
     let field = side.project.package.package_manager.as_deref();
@@ -203,7 +230,7 @@ fn lock_files(side: &ProjectSnapshot) -> Vec<&'static str> {
     }
 }
 
-/// Folders of workspace packages that an app of the store depends on, with a `/` at the end.
+/// Folders of the workspace packages that an app of the store depends on, with a `/` at the end.
 fn package_folders(project: &Project, store: &Store) -> BTreeSet<String> {
     let apps = project.apps_of(store);
     let packages = apps.flat_map(|app| project.packages_of(&app.package));
@@ -212,7 +239,7 @@ fn package_folders(project: &Project, store: &Store) -> BTreeSet<String> {
         .collect()
 }
 
-/// Both sides' layers, and the paths in which each layer differs.
+/// The layers of both sides, and the paths in which each layer differs.
 struct ComparedLayers<'a> {
     old: Option<&'a ProjectSnapshot>,
     new: &'a ProjectSnapshot,
@@ -226,8 +253,8 @@ impl<'a> ComparedLayers<'a> {
         let deployables = |snapshot: &'a ProjectSnapshot| -> Vec<&'a Store> {
             snapshot.project.stores.deployables().collect()
         };
-        // What cannot be composed in the past can be mended only by a later commit: such a path
-        // counts as not there.
+        // A past commit cannot be corrected, so a path that cannot be composed there counts as
+        // missing.
         let old_layers = match old {
             Some(old) => old.composer().layers(&deployables(old), |_, _| None)?.0,
             None => Layers::default(),
@@ -241,7 +268,7 @@ impl<'a> ComparedLayers<'a> {
                 Owner::Base => folder.to_owned(),
                 Owner::Store(id) => old.project.stores.get(id.as_str())?.folder_of(&app)?,
             };
-            let root = new.lister.project();
+            let root = new.reader.project();
             let (before, after) = (
                 old_tree.id(&root.join(before)).ok()??,
                 new_tree.id(&root.join(folder)).ok()??,
@@ -270,7 +297,7 @@ impl<'a> ComparedLayers<'a> {
         })
     }
 
-    /// The store as it was, if it was deployable.
+    /// The store on the old side, if it was deployable there.
     fn before(&self, store: &Store) -> Option<(&'a ProjectSnapshot, &'a Store)> {
         let old = self.old?;
         let before = old.project.stores.get(store.id.as_str())?;
@@ -278,7 +305,7 @@ impl<'a> ComparedLayers<'a> {
         Some((old, before))
     }
 
-    /// Names of the apps that the store consists of, or did.
+    /// Names of the apps that the store has or had.
     fn apps(&self, store: &Store) -> BTreeSet<AppName> {
         let now = self.new.project.apps_of(store);
         let before = self
@@ -288,8 +315,8 @@ impl<'a> ComparedLayers<'a> {
         now.chain(before).map(|app| app.name.clone()).collect()
     }
 
-    /// Adds what differs in one app of the store.
-    fn unit(
+    /// Adds the paths in which one app of the store differs.
+    fn compare_unit(
         &self,
         store: &Store,
         app: &AppName,
@@ -298,93 +325,125 @@ impl<'a> ComparedLayers<'a> {
         let before = self.before(store);
         let old_app = before.and_then(|(old, before)| app_of(&old.project, before, app));
         let new_app = app_of(&self.new.project, store, app);
-        let new_lineage = self.new.project.stores.lineage(store);
+        let lineage = self.new.project.stores.lineage(store);
         let old_lineage = before.map(|(old, before)| old.project.stores.lineage(before));
-        let same_shape = old_app.is_some() == new_app.is_some()
-            && old_lineage
-                .as_ref()
-                .is_some_and(|old| is_alike(old, &new_lineage));
-        let mut candidates = BTreeSet::new();
-        if same_shape {
-            let owners = new_lineage.iter().map(|link| Owner::Store(link.id.clone()));
-            for owner in [Owner::Base].into_iter().chain(owners) {
-                let paths = self.differing.get(&(owner, app.clone()));
-                candidates.extend(paths.into_iter().flatten().cloned());
-            }
-            if candidates.is_empty() {
-                return Ok(());
-            }
+        let has_same_layers = old_app.is_some() == new_app.is_some()
+            && old_lineage.is_some_and(|old| is_same_lineage(&old, &lineage));
+        let differing = has_same_layers.then(|| self.differing_paths(&lineage, app));
+        if differing.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(());
         }
-        let old = match (before, old_app) {
-            (Some((old, before)), Some(app)) => {
-                Some(old.composer().view(before, app, &self.old_layers))
-            }
-            _ => None,
-        };
-        let new = new_app.map(|app| self.new.composer().view(store, app, &self.new_layers));
-        if !same_shape {
-            let views = old.iter().chain(new.iter());
-            let layers = views.flat_map(|view| view.layers.iter());
-            candidates.extend(layers.flat_map(|layer| layer.files.keys().cloned()));
-        }
-        // Another place in the tree, another framework: the store's own doing.
-        let framework = |store: &Store| store.deployment.as_ref().map(|it| it.framework);
-        let moved = before.is_none_or(|(_, before)| {
-            before.parent != store.parent || framework(before) != framework(store)
+        let old = before.zip(old_app).map(|((old, before), app)| {
+            let composer = old.composer();
+            composer.unit(before, app, &self.old_layers)
         });
-        let own = Owner::Store(store.id.clone());
-        for path in candidates {
-            let was = old
-                .as_ref()
-                .map(|view| past(view, &path))
-                .transpose()?
-                .flatten();
-            let is = new
-                .as_ref()
-                .map(|view| view.entry(&path))
-                .transpose()?
-                .flatten();
-            if alike(was.as_ref(), is.as_ref()) {
-                continue;
-            }
-            let giver = |view: Option<&UnitLayers>, entry: Option<&Entry>| {
-                Some(view?.layers[entry?.winner()].owner.clone())
-            };
-            let (from, to) = (
-                giver(old.as_ref(), was.as_ref()),
-                giver(new.as_ref(), is.as_ref()),
-            );
-            let dropped_by_own = |view: Option<&UnitLayers>| {
-                let origin = view.and_then(|view| view.dropped_by(&path));
-                origin.is_some_and(|origin| origin.store == store.id)
-            };
-            let by_store = moved
-                || from.as_ref() == Some(&own)
-                || to.as_ref() == Some(&own)
-                || dropped_by_own(old.as_ref()) != dropped_by_own(new.as_ref());
-            changes.push(ChangedPath {
-                app: app.clone(),
-                path: path.to_string(),
-                old: from,
-                new: to,
-                by_store,
-            });
+        let new = new_app.map(|app| self.new.composer().unit(store, app, &self.new_layers));
+        let sides = ComparedUnit {
+            store,
+            app,
+            is_moved: before.is_none_or(|(_, before)| is_moved(before, store)),
+            old,
+            new,
+        };
+        for path in differing.unwrap_or_else(|| sides.all_paths()) {
+            changes.extend(sides.change(&path)?);
         }
         Ok(())
     }
+
+    /// The paths in which the layers of one app of a store differ.
+    fn differing_paths(&self, lineage: &[&Store], app: &AppName) -> BTreeSet<Arc<str>> {
+        let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
+        let owners = [Owner::Base].into_iter().chain(owners);
+        owners
+            .filter_map(|owner| self.differing.get(&(owner, app.clone())))
+            .flatten()
+            .cloned()
+            .collect()
+    }
+}
+
+/// One app of a store on both sides.
+struct ComparedUnit<'a> {
+    store: &'a Store,
+    app: &'a AppName,
+    /// Whether the store has another parent or framework than before, or did not exist.
+    is_moved: bool,
+    old: Option<UnitLayers<'a>>,
+    new: Option<UnitLayers<'a>>,
+}
+
+impl ComparedUnit<'_> {
+    /// Every path of any layer, before or now.
+    fn all_paths(&self) -> BTreeSet<Arc<str>> {
+        let units = self.old.iter().chain(&self.new);
+        let layers = units.flat_map(|unit| &unit.layers);
+        layers
+            .flat_map(|layer| layer.files.keys().cloned())
+            .collect()
+    }
+
+    /// How the path differs; `None` where it is the same on both sides.
+    fn change(&self, path: &str) -> Result<Option<ChangedPath>, Error> {
+        let old_entry = match &self.old {
+            Some(unit) => old_entry(unit, path)?,
+            None => None,
+        };
+        let new_entry = match &self.new {
+            Some(unit) => unit.entry(path)?,
+            None => None,
+        };
+        if is_same_entry(old_entry.as_ref(), new_entry.as_ref()) {
+            return Ok(None);
+        }
+        let (old, new) = (
+            giver(self.old.as_ref(), old_entry.as_ref()),
+            giver(self.new.as_ref(), new_entry.as_ref()),
+        );
+        let is_own = |owner: &Option<Owner>| {
+            let own = owner.as_ref();
+            matches!(own, Some(Owner::Store(id)) if *id == self.store.id)
+        };
+        let is_dropped_by_own = |unit: Option<&UnitLayers>| {
+            let origin = unit.and_then(|unit| unit.dropped_by(path));
+            origin.is_some_and(|origin| origin.store == self.store.id)
+        };
+        let by_store = self.is_moved
+            || is_own(&old)
+            || is_own(&new)
+            || is_dropped_by_own(self.old.as_ref()) != is_dropped_by_own(self.new.as_ref());
+        Ok(Some(ChangedPath {
+            app: self.app.clone(),
+            path: path.to_owned(),
+            old,
+            new,
+            by_store,
+        }))
+    }
+}
+
+/// The owner of the layer that gives an entry.
+fn giver(unit: Option<&UnitLayers>, entry: Option<&Entry>) -> Option<Owner> {
+    Some(unit?.layers[entry?.winner()].owner.clone())
+}
+
+/// Whether the store has another parent or framework than before.
+fn is_moved(before: &Store, now: &Store) -> bool {
+    let framework = |store: &Store| store.deployment.as_ref().map(|it| it.framework);
+    before.parent != now.parent || framework(before) != framework(now)
 }
 
 fn app_of<'a>(project: &'a Project, store: &Store, name: &AppName) -> Option<&'a BaseApp> {
     project.apps_of(store).find(|app| app.name == *name)
 }
 
-/// Whether stores inherit from the same ones, with the same rules.
-fn is_alike(old: &[&Store], new: &[&Store]) -> bool {
+/// Whether two lineages have the same stores with the same rules.
+fn is_same_lineage(old: &[&Store], new: &[&Store]) -> bool {
     let shape = |store: &&Store| (store.id.clone(), store.ignore_paths.clone());
     old.iter().map(shape).eq(new.iter().map(shape))
 }
 
-/// Paths in which two listings of a layer differ.
+/// Paths in which two versions of a layer differ.
 fn difference(old: Option<&Arc<Layer>>, new: Option<&Arc<Layer>>) -> Vec<Arc<str>> {
     let empty = BTreeMap::new();
     let (old, new) = match (old, new) {
@@ -402,16 +461,16 @@ fn difference(old: Option<&Arc<Layer>>, new: Option<&Arc<Layer>>) -> Vec<Arc<str
     paths.into_iter().cloned().collect()
 }
 
-/// An entry of the past. A file that could not be edited then could not be composed, and
-/// differs from every one that can be.
-fn past(view: &UnitLayers, path: &str) -> Result<Option<Entry>, Error> {
-    match view.entry(path) {
+/// The entry on the old side. A `package.json` or `tsconfig.json` that was not valid JSON could not be
+/// composed and counts as missing.
+fn old_entry(unit: &UnitLayers, path: &str) -> Result<Option<Entry>, Error> {
+    match unit.entry(path) {
         Err(crate::overlay::Error::Rewrite { .. }) => Ok(None),
         other => Ok(other?),
     }
 }
 
-fn alike(old: Option<&Entry>, new: Option<&Entry>) -> bool {
+fn is_same_entry(old: Option<&Entry>, new: Option<&Entry>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) => old.is_like(new),
         (None, None) => true,

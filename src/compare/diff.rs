@@ -1,5 +1,5 @@
-//! Composed output against composed output: store against store, or one store across
-//! revisions; each difference with the layer that gives it.
+//! The differences between two compositions: of two stores, or of one store in two revisions. Each
+//! difference has the layer that causes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,20 +15,20 @@ use crate::git::Repository;
 use crate::overlay::{Composer, Composition, ContentId, Entry, LayerReader, Owner};
 use crate::store::{AppName, Store};
 
-/// Bytes of the largest file whose lines are compared. Of a larger one nothing is read: it counts
-/// as binary, as one above `core.bigFileThreshold` does for git.
+/// Size in bytes of the largest file whose lines are compared. A larger file is not read and counts
+/// as binary, as a file above `core.bigFileThreshold` does in git.
 const LARGEST: u64 = 16 << 20;
 
-/// Everything in which two compositions differ.
+/// The differences between two compositions.
 #[derive(Debug, Clone)]
 pub struct Diff {
-    /// What the first side is called.
+    /// Name of the old side, for people.
     pub old: String,
-    /// What the second side is called.
+    /// Name of the new side, for people.
     pub new: String,
-    /// The files, by path.
+    /// The files that differ, by path.
     pub files: Vec<FileDiff>,
-    /// Their content; paths are `<app>/<path>`.
+    /// The patch of their content; paths are `<app>/<path>`.
     pub patch: Patch,
 }
 
@@ -36,56 +36,56 @@ pub struct Diff {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileDiff {
-    /// Git's letter: `A`, `D`, `M`, `R`, `T`.
+    /// The letter that git uses: `A`, `D`, `M`, `R` or `T`.
     pub status: char,
-    /// `<app>/<path>`; before, where nothing is any more.
+    /// `<app>/<path>`; for a removed file, the old path.
     pub path: String,
-    /// Where it was, for a rename.
+    /// The old path of a renamed file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_path: Option<String>,
-    /// How alike a renamed file is, in percent.
+    /// Similarity of a renamed file, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub similarity: Option<u16>,
-    /// Whether its content is no text.
+    /// Whether the content is binary.
     pub binary: bool,
-    /// Bytes before, of a binary file.
+    /// Old size in bytes, for a binary file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_bytes: Option<u64>,
-    /// Bytes now, of a binary file.
+    /// New size in bytes, for a binary file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_bytes: Option<u64>,
-    /// Lines added.
+    /// Number of lines added.
     pub added: usize,
-    /// Lines removed.
+    /// Number of lines removed.
     pub removed: usize,
-    /// Whose it was.
+    /// Owner of the layer that gave it; `None` for an added file.
     pub old_layer: Option<Owner>,
-    /// Whose it is.
+    /// Owner of the layer that gives it; `None` for a removed file.
     pub new_layer: Option<Owner>,
-    /// What gives the difference: a layer, a rule, or what is always edited.
+    /// The cause of the difference: a layer, a rule, or the unit's name.
     pub because: String,
 }
 
-/// Both sides' compositions, by app.
+/// The compositions of one side, by app.
 type CompositionsByApp = BTreeMap<AppName, Composition>;
 
-/// Compares two stores as they are; `app` leaves only one app.
+/// Compares two stores in the working tree; with `app`, only that app.
 pub fn between_stores(
     project: &Project,
     a: &Store,
     b: &Store,
     app: Option<&str>,
 ) -> Result<Diff, Error> {
-    let around = Repository::around(&project.root)?;
-    let lister = LayerReader::new(&project.root, around.as_ref())?;
-    let mut compositions = Composer::new(project, &lister).compose(&[a, b])?;
+    let repository = Repository::around(&project.root)?;
+    let reader = LayerReader::new(&project.root, repository.as_ref())?;
+    let mut compositions = Composer::new(project, &reader).compose(&[a, b])?;
     let second = compositions.split_off(project.apps_of(a).count());
     let names = (a.id.to_string(), b.id.to_string());
     compare(names, &side(compositions), &side(second), app)
 }
 
-/// Compares a store of the project in `root` as it was in a revision, and as it is in a later
-/// one or in the working tree.
+/// Compares a store of the project in `root` between a revision and a later one, or the working
+/// tree; with `app`, only that app.
 pub fn across_revisions(
     root: &Path,
     store: &str,
@@ -171,7 +171,7 @@ fn side(compositions: Vec<Composition>) -> CompositionsByApp {
     by_app.map(|it| (it.unit.app.clone(), it)).collect()
 }
 
-/// The store as the snapshot has it; nothing where it was not deployable.
+/// Composes the store; `None` where it is not deployable in the snapshot.
 fn compose(snapshot: &ProjectSnapshot, store: &str) -> Result<Option<CompositionsByApp>, Error> {
     let then = snapshot.project.stores.get(store);
     let then = then.filter(|store| store.deployment.is_some());
@@ -179,7 +179,7 @@ fn compose(snapshot: &ProjectSnapshot, store: &str) -> Result<Option<Composition
         .transpose()
 }
 
-/// Contents of what the other side does not have just so.
+/// Adds the files that the other side does not have, or not with the same content.
 fn versions(
     composition: &Composition,
     other: Option<&Composition>,
@@ -201,7 +201,7 @@ fn versions(
         };
         let size = entry.size().map_err(failed)?;
         let content = if size > LARGEST {
-            stand_in(entry.id())
+            placeholder(entry.id())
         } else {
             entry.read().map_err(failed)?
         };
@@ -215,19 +215,17 @@ fn versions(
     Ok(())
 }
 
-/// What stands for content that is too large to be compared: binary, as git calls such files,
-/// and equal where the content is.
-fn stand_in(id: ContentId) -> Vec<u8> {
+/// Replaces content that is too large to compare. Git takes it for binary, and it is equal where the
+/// content is equal.
+fn placeholder(id: ContentId) -> Vec<u8> {
     format!("\0{id}").into_bytes()
 }
 
 fn explain(file: &FileDifference, old: &CompositionsByApp, new: &CompositionsByApp) -> FileDiff {
     let before = find(old, &file.old).filter(|_| file.status != 'A');
     let after = find(new, &file.new).filter(|_| file.status != 'D');
-    let owner = |found: &Option<(&Composition, &Entry)>| {
-        found.map(|(composition, entry)| composition.layers[entry.winner()].clone())
-    };
-    let (old_layer, new_layer) = (owner(&before), owner(&after));
+    let old_layer = before.map(|it| owner(it).clone());
+    let new_layer = after.map(|it| owner(it).clone());
     let is_rename = file.status == 'R';
     FileDiff {
         status: file.status,
@@ -244,15 +242,15 @@ fn explain(file: &FileDifference, old: &CompositionsByApp, new: &CompositionsByA
         new_bytes: file.new_size.filter(|_| file.is_binary),
         added: file.added,
         removed: file.removed,
-        because: because(file, before, after, old, new),
+        because: cause(file, before, after, old, new),
         old_layer,
         new_layer,
     }
 }
 
-/// What gives the difference: the nearer of the two layers, or the rule without which there
-/// would be none.
-fn because(
+/// The cause of a difference: the nearer of the two layers, or the rule that drops the file on one
+/// side.
+fn cause(
     file: &FileDifference,
     before: Option<(&Composition, &Entry)>,
     after: Option<(&Composition, &Entry)>,
@@ -261,7 +259,7 @@ fn because(
 ) -> String {
     match (before, after) {
         (Some(before), Some(after)) => {
-            let (was, is) = (name(before), name(after));
+            let (was, is) = (owner(before), owner(after));
             if was != is && before.1.winner() == after.1.winner() {
                 return format!("{was} and {is}");
             }
@@ -294,13 +292,13 @@ fn because(
                     origin.rule, origin.store
                 ))
             });
-            rule.unwrap_or_else(|| name(only).to_string())
+            rule.unwrap_or_else(|| owner(only).to_string())
         }
         (None, None) => String::new(),
     }
 }
 
-fn name<'a>((composition, entry): (&'a Composition, &Entry)) -> &'a Owner {
+fn owner<'a>((composition, entry): (&'a Composition, &Entry)) -> &'a Owner {
     &composition.layers[entry.winner()]
 }
 

@@ -1,4 +1,4 @@
-//! Questions asked of compositions; nothing here writes.
+//! Questions about compositions. Nothing is written.
 
 mod changed;
 mod check;
@@ -24,17 +24,17 @@ use crate::config::{self, Project};
 use crate::overlay::Owner;
 use crate::store::{AppName, UnitId};
 
-/// Paths that an error offers in place of an unknown one.
+/// How many similar paths an error names for an unknown one.
 const OFFERED: usize = 3;
 
-/// Why the question has no answer.
+/// Why a question cannot be answered.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// The path names no app of the store.
-    #[error("`{}` begins with no app of `{store}`", path.escape_debug())]
-    #[diagnostic(code(alokai::compare::app), help("a path is `<app>/<path in the app>`, or one of the project; {}apps of `{store}`: {}", config::nearest(path.split('/').next().unwrap_or_default(), apps.iter().map(String::as_str)).filter(|near| !path.starts_with(*near)).map_or_else(String::new, |near| format!("did you mean `{near}`? ")), apps.join(", ")))]
+    /// The path does not start with an app of the store.
+    #[error("`{}` does not start with an app of `{store}`", path.escape_debug())]
+    #[diagnostic(code(alokai::compare::app), help("give `<app>/<path in the app>` or the path of a file in the project; {}apps of `{store}`: {}", config::nearest(path.split('/').next().unwrap_or_default(), apps.iter().map(String::as_str)).filter(|near| !path.starts_with(*near)).map_or_else(String::new, |near| format!("did you mean `{near}`? ")), apps.join(", ")))]
     App {
-        /// As given.
+        /// The value as given.
         path: String,
         /// The store.
         store: String,
@@ -45,19 +45,23 @@ pub enum Error {
     #[error("no layer of `{unit}` has `{}`", path.escape_debug())]
     #[diagnostic(
         code(alokai::compare::path),
-        help("{}{}", elsewhere(others), offer(nearest))
+        help(
+            "{}{}",
+            elsewhere(others),
+            similar(nearest, "the composition is empty")
+        )
     )]
     Path {
         /// Other stores that have it.
         others: Vec<String>,
         /// The store and the app.
         unit: UnitId,
-        /// As given, without the app.
+        /// The path as given, without the app.
         path: String,
-        /// Existing paths that are most like it.
+        /// The most similar paths.
         nearest: Vec<String>,
     },
-    /// The composition cannot be made.
+    /// The store cannot be composed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Overlay(#[from] crate::overlay::Error),
@@ -65,120 +69,120 @@ pub enum Error {
     #[error("the project at `{}` cannot be read", revision.escape_debug())]
     #[diagnostic(
         code(alokai::compare::project),
-        help("its config has to be valid there; choose another revision")
+        help("choose a revision in which the config is valid")
     )]
     Project {
-        /// As given.
+        /// The value as given.
         revision: String,
-        /// What is wrong with it.
+        /// Why it cannot be read.
         #[source]
         source: Box<config::Error>,
     },
-    /// A glob that is none.
-    #[error("`{}` is no glob: {reason}", glob.escape_debug())]
+    /// An invalid glob.
+    #[error("`{}` is not a valid glob: {reason}", glob.escape_debug())]
     #[diagnostic(
         code(alokai::compare::glob),
-        help("globs are relative to the project: `tsconfig.*.json`, `config/**`")
+        help("globs are relative to the project, such as `tsconfig.*.json` or `config/**`")
     )]
     Glob {
-        /// As given.
+        /// The value as given.
         glob: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
-    /// A store that is deployable on neither side.
-    #[error("neither `{since}` nor {to} has a deployable store `{}`", store.escape_debug())]
-    #[diagnostic(code(alokai::compare::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` shows them".into(), |near| format!("did you mean `{near}`?"))))]
+    /// A store that is not deployable on either side.
+    #[error("there is no deployable store `{}` in `{since}` or in {to}", store.escape_debug())]
+    #[diagnostic(code(alokai::compare::no_store), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` lists the stores".into(), |near| format!("did you mean `{near}`?"))))]
     NoStore {
-        /// As given.
+        /// The value as given.
         store: String,
         /// The earlier side.
         since: String,
         /// The later side.
         to: String,
-        /// The nearest one.
+        /// The most similar store id.
         nearest: Option<String>,
     },
-    /// The store has no such app.
+    /// An app that does not exist on either side.
     #[error("there is no app `{}` to compare", app.escape_debug())]
-    #[diagnostic(code(alokai::compare::no_such_app), help("there are: {}", apps.join(", ")))]
+    #[diagnostic(code(alokai::compare::no_such_app), help("the apps are: {}", apps.join(", ")))]
     NoSuchApp {
-        /// As given.
+        /// The value as given.
         app: String,
-        /// What could be given.
+        /// The apps that exist.
         apps: Vec<String>,
     },
-    /// A path that is no override.
-    #[error("`{}` is no override", path.escape_debug())]
+    /// A path that is not an override.
+    #[error("`{}` is not an override", path.escape_debug())]
     #[diagnostic(
         code(alokai::compare::no_override),
         help(
-            "a path is relative to the project or to this folder, as `store drift` shows it; {}",
-            offer(nearest)
+            "give the path as `store drift` shows it, relative to the project or to this folder; {}",
+            similar(nearest, "the project has no overrides")
         )
     )]
     NoOverride {
-        /// As given.
+        /// The value as given.
         path: String,
-        /// Overrides that are most like it.
+        /// The most similar overrides.
         nearest: Vec<String>,
     },
-    /// A file of a store that overrides nothing.
-    #[error("`{}` overrides nothing, so there is nothing to merge", path.escape_debug())]
+    /// A file of a store that does not override another file.
+    #[error("`{}` does not override a file, so there is nothing to merge", path.escape_debug())]
     #[diagnostic(
         code(alokai::compare::nothing_inherited),
         help(
-            "`store drift` lists overrides, and orphans with the commit that removed what they overrode"
+            "`store drift` lists the overrides, and for each orphan the commit that removed the overridden file"
         )
     )]
     NothingInherited {
         /// The file.
         path: String,
     },
-    /// A merge of files that are no text.
-    #[error("`{}` is no text and cannot be merged", path.escape_debug())]
+    /// A merge of binary files.
+    #[error("`{}` is a binary file and cannot be merged", path.escape_debug())]
     #[diagnostic(
         code(alokai::compare::binary),
-        help("take over by hand what has changed, and commit it")
+        help("apply the changes by hand and commit the file")
     )]
     BinaryMerge {
         /// The file.
         path: String,
     },
-    /// Conflicts of an earlier merge.
+    /// A file with unresolved conflicts of an earlier merge.
     #[error("`{}` still has conflict markers", path.escape_debug())]
     #[diagnostic(
         code(alokai::compare::unresolved),
-        help("resolve them first: edit the file, or bring it back with `git checkout -- <file>`")
+        help("resolve the conflicts, or restore the file with `git checkout -- <file>`")
     )]
     Unresolved {
         /// The file.
         path: String,
     },
-    /// The content of a composed file.
+    /// A file's content cannot be read.
     #[error("cannot read the content of `{path}`")]
     #[diagnostic(
         code(alokai::compare::read),
-        help("check that you may read it, and that nothing changes it meanwhile")
+        help("check its permissions, and that no other program changes it during the run")
     )]
     Read {
         /// The file.
         path: String,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Git's library could not compare.
+    /// libgit2 cannot compare or merge.
     #[error("two versions of a file cannot be compared")]
     #[diagnostic(code(alokai::compare::patch))]
     Patch {
-        /// The library's word.
+        /// The library's error.
         source: git2::Error,
     },
-    /// The project is in no repository, so there are no revisions.
-    #[error("`{}` is in no git repository, so it has no revisions to compare", project.display())]
+    /// The project is not in a git repository.
+    #[error("`{}` is not in a git repository, so there are no revisions to compare", project.display())]
     #[diagnostic(
         code(alokai::compare::no_repository),
-        help("make one: `git init && git add . && git commit -m \"first commit\"`")
+        help("create a repository: `git init && git add . && git commit -m \"first commit\"`")
     )]
     NoRepository {
         /// The project.
@@ -188,7 +192,7 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Config(#[from] config::Error),
-    /// Git does not tell what is needed.
+    /// The git repository cannot be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] crate::git::Error),
@@ -198,19 +202,19 @@ fn elsewhere(others: &[String]) -> String {
     if others.is_empty() {
         String::new()
     } else {
-        format!("it is in the folder of {}; ", others.join(", "))
+        format!("stores with this file: {}; ", others.join(", "))
     }
 }
 
-fn offer(nearest: &[String]) -> String {
+fn similar(nearest: &[String], none: &str) -> String {
     let quoted: Vec<_> = nearest
         .iter()
         .map(|path| format!("`{}`", path.escape_debug()))
         .collect();
     if quoted.is_empty() {
-        "the composition is empty".into()
+        none.to_owned()
     } else {
-        format!("the nearest: {}", quoted.join(", "))
+        format!("similar paths: {}", quoted.join(", "))
     }
 }
 

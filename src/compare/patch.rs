@@ -1,5 +1,5 @@
-//! Two sets of files, compared by git's own library in memory: renames, binary files, hunks
-//! and statistics are git's and not ours.
+//! Comparing two sets of files with libgit2, in memory. Renames, binary files, hunks and statistics
+//! are libgit2's.
 
 use std::collections::HashMap;
 
@@ -10,77 +10,77 @@ use git2::{
 
 use super::Error;
 
-/// A file of one side.
+/// One side's version of a file.
 #[derive(Debug, Clone)]
 pub struct FileVersion {
-    /// With `/`.
+    /// The path, with `/`.
     pub path: String,
-    /// Git's mode, in octal.
+    /// The mode in git, in octal.
     pub mode: &'static str,
-    /// The content; a link's target.
+    /// The content; for a link, its target.
     pub content: Vec<u8>,
-    /// Bytes of the file, for which something shorter may stand in `content`.
+    /// Size of the file in bytes. `content` can be a shorter placeholder.
     pub size: u64,
 }
 
 /// How a file differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileDifference {
-    /// Git's letter: `A`, `D`, `M`, `R`, `T`.
+    /// The letter that git uses: `A`, `D`, `M`, `R` or `T`.
     pub status: char,
-    /// Its path before; the same as `new` but for renames.
+    /// The old path; it differs from `new` only for a rename.
     pub old: String,
-    /// Its path now.
+    /// The new path.
     pub new: String,
-    /// Whether its content is no text.
+    /// Whether the content is binary.
     pub is_binary: bool,
-    /// Bytes before; none where it was not there.
+    /// Old size in bytes; `None` for an added file.
     pub old_size: Option<u64>,
-    /// Bytes now; none where it is not there.
+    /// New size in bytes; `None` for a removed file.
     pub new_size: Option<u64>,
-    /// How alike a renamed file is, in percent.
+    /// Similarity of a renamed file, in percent.
     pub similarity: Option<u16>,
-    /// Lines added.
+    /// Number of lines added.
     pub added: usize,
-    /// Lines removed.
+    /// Number of lines removed.
     pub removed: usize,
 }
 
 /// One line of a patch.
 #[derive(Debug, Clone)]
 pub struct PatchLine {
-    /// What it is.
+    /// Which part of the patch it belongs to.
     pub kind: PatchLineKind,
-    /// With its sign and its end.
+    /// The text, with sign and line end.
     pub text: Vec<u8>,
 }
 
-/// What a line of a patch is.
+/// Which part of a patch a line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchLineKind {
-    /// Names and modes.
+    /// The file's header, with names and modes.
     Header,
-    /// Where a hunk lies.
+    /// The header of a hunk, with line numbers.
     Hunk,
-    /// Added.
+    /// An added line.
     Added,
-    /// Removed.
+    /// A removed line.
     Removed,
-    /// On both sides.
+    /// A line of both sides.
     Context,
 }
 
-/// Everything in which two sets of files differ.
+/// The differences between two sets of files.
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
-    /// The files, by path.
+    /// The files that differ, by path.
     pub files: Vec<FileDifference>,
-    /// A patch that `git apply` takes; binary files are not in it.
+    /// A patch for `git apply`, without binary files.
     pub lines: Vec<PatchLine>,
 }
 
 impl Patch {
-    /// Compares. Files that are the same on both sides may be left out.
+    /// Compares two sets of files. Equal files may be left out of both.
     pub fn between(old: &[FileVersion], new: &[FileVersion]) -> Result<Self, Error> {
         make(old, new).map_err(|source| Error::Patch { source })
     }
@@ -88,7 +88,7 @@ impl Patch {
 
 fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> {
     let odb = Odb::new()?;
-    // Objects live in memory, and only as long as this comparison.
+    // Objects are kept in memory, for this comparison only.
     odb.add_new_mempack_backend(1)?;
     let repository = Repository::from_odb(odb)?;
     let sizes = |versions: &[FileVersion]| -> HashMap<String, u64> {
@@ -103,7 +103,6 @@ fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> 
     let mut diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
     diff.find_similar(Some(DiffFindOptions::new().renames(true)))?;
     let lines = lines(&diff)?;
-    // Whether a file is binary is known once its content has been looked at.
     let path = |file: &git2::DiffFile| {
         let bytes = file.path_bytes().unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
@@ -117,11 +116,12 @@ fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> 
             Delta::Typechange => 'T',
             _ => 'M',
         };
-        let looked_at = git2::Patch::from_diff(&diff, index)?;
-        let is_binary = looked_at
+        // Only a patch says whether a file is binary: making it reads the content.
+        let compared = git2::Patch::from_diff(&diff, index)?;
+        let is_binary = compared
             .as_ref()
             .is_none_or(|patch| patch.delta().flags().is_binary());
-        let counts = looked_at.map(|patch| patch.line_stats()).transpose()?;
+        let counts = compared.map(|patch| patch.line_stats()).transpose()?;
         let (_, added, removed) = counts.unwrap_or_default();
         let (before, after) = (
             repository.find_blob(delta.old_file().id()).ok(),
@@ -140,14 +140,14 @@ fn make(old: &[FileVersion], new: &[FileVersion]) -> Result<Patch, git2::Error> 
             similarity: before
                 .zip(after)
                 .filter(|_| status == 'R')
-                .map(|(before, after)| alike(before.content(), after.content())),
+                .map(|(before, after)| similarity(before.content(), after.content())),
         });
     }
     Ok(Patch { files, lines })
 }
 
-/// Percent of the bytes in lines that both have, of the longer one.
-fn alike(old: &[u8], new: &[u8]) -> u16 {
+/// Bytes in lines that both have, in percent of the longer content.
+fn similarity(old: &[u8], new: &[u8]) -> u16 {
     let longer = old.len().max(new.len());
     if longer == 0 || old == new {
         return 100;
@@ -190,7 +190,7 @@ fn tree(repository: &Repository, files: &[FileVersion]) -> Result<Oid, git2::Err
 
 fn lines(diff: &Diff) -> Result<Vec<PatchLine>, git2::Error> {
     let mut lines: Vec<PatchLine> = Vec::new();
-    // Where the present file's lines begin: a binary file's header is taken back.
+    // Where the current file's lines start. The header of a binary file is removed again.
     let mut start = 0;
     diff.print(DiffFormat::Patch, |_, _, line| {
         let kind = match line.origin() {

@@ -1,4 +1,4 @@
-//! A project at one moment: as it lies on disk, or as a commit has it.
+//! A project in the working tree or in a commit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use crate::files::{DiskFiles, FileTree};
 use crate::git::{GitObjects, Repository, Tree};
 use crate::overlay::{Composer, LayerReader};
 
-/// A project and where its layers are listed from.
+/// A project, and the reader of its layers.
 pub struct ProjectSnapshot {
-    /// As people call it: a revision, or the working tree.
+    /// The revision as given, or `the working tree`; for messages.
     pub name: String,
-    /// Stores, apps and settings of that moment.
+    /// Stores, apps and settings.
     pub project: Project,
-    /// Lists its layers.
-    pub lister: LayerReader,
-    /// The commit's files; none for the working tree.
+    /// Reads its layers.
+    pub reader: LayerReader,
+    /// The commit's files; `None` for the working tree.
     pub tree: Option<Tree>,
 }
 
 impl ProjectSnapshot {
-    /// The working tree, as a commit of everything in it would be.
+    /// The working tree, as a commit of all its files has it.
     pub fn working_tree(root: &Path, repository: &Repository) -> Result<Self, Error> {
         Ok(Self {
             name: "the working tree".into(),
             project: Project::load(root)?,
-            lister: LayerReader::new(root, Some(repository))?.as_stored(),
+            reader: LayerReader::new(root, Some(repository))?.as_stored(),
             tree: None,
         })
     }
@@ -40,21 +40,21 @@ impl ProjectSnapshot {
         revision: &str,
     ) -> Result<Self, Error> {
         let tree = repository.tree(objects, revision)?;
-        let lister = LayerReader::of_commit(root, repository, tree.clone())?;
+        let reader = LayerReader::of_commit(root, repository, tree.clone())?;
         let project =
-            Project::load_from(&tree, lister.project()).map_err(|source| Error::Project {
+            Project::load_from(&tree, reader.project()).map_err(|source| Error::Project {
                 revision: revision.to_owned(),
                 source: Box::new(source),
             })?;
         Ok(Self {
             name: revision.to_owned(),
             project,
-            lister,
+            reader,
             tree: Some(tree),
         })
     }
 
-    /// What its files are read from.
+    /// The tree that its files are read from.
     pub fn files(&self) -> &dyn FileTree {
         match &self.tree {
             Some(tree) => tree,
@@ -62,20 +62,20 @@ impl ProjectSnapshot {
         }
     }
 
-    /// Composes its stores.
+    /// A composer for its stores.
     pub fn composer(&self) -> Composer<'_> {
-        Composer::new(&self.project, &self.lister)
+        Composer::new(&self.project, &self.reader)
     }
 }
 
-/// The repository around the project; a project without one has no revisions.
+/// The repository that the project is in. It is an error if there is none.
 pub fn repository(project: &Path) -> Result<Repository, Error> {
     Repository::around(project)?.ok_or_else(|| Error::NoRepository {
         project: project.to_owned(),
     })
 }
 
-/// Whether the revision has no project at all.
+/// Whether the error says that the revision has no project, and not that it is invalid.
 pub fn is_absent(error: &Error) -> bool {
     let Error::Project { source, .. } = error else {
         return false;

@@ -1,14 +1,14 @@
-//! Why is this file the one it is: who gives it, whom it hides, which rule dropped it.
+//! Why a composed file is what it is: which layer gives it, which layers it hides, which rule drops it.
 
 use serde::Serialize;
 
 use super::{Error, OFFERED, owner_folder};
 use crate::config::Project;
 use crate::git::{Commit, Repository};
-use crate::overlay::{Composer, Composition, EntryContent, FileKind, LayerReader};
+use crate::overlay::{Composer, Composition, EntryContent, FileKind, LayerReader, RuleOrigin};
 use crate::store::{AppName, Store, StoreId, UnitId};
 
-/// The answer.
+/// The answer of [`why`].
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Why {
@@ -21,18 +21,18 @@ pub struct Why {
     pub app: AppName,
     /// Relative to the app.
     pub path: String,
-    /// Who gives it; nobody when it is dropped.
+    /// The layer that gives the file; `None` where a rule drops it.
     pub winner: Option<LayerAnswer>,
-    /// Whose file is not seen, nearest first.
+    /// The layers whose file is hidden or dropped, nearest first.
     pub hidden: Vec<LayerAnswer>,
-    /// The rule that dropped it.
+    /// The rule that drops the file.
     pub dropped: Option<DroppedBy>,
-    /// What is special about the file, as a sentence.
+    /// How the file is treated specially, as the predicate of a sentence.
     pub special: Option<String>,
 }
 
-/// `<app>/<path>` of what a path of the project is in the composed store: a file of one of its
-/// layers, or of `.out`.
+/// The composed path (`<app>/<path>`) of a path of the project: a file of one of the store's layers,
+/// or a file under `.out`.
 pub fn composed_path(project: &Project, store: &Store, path: &str) -> Option<String> {
     let out = format!(".out/{}/", store.id);
     if let Some(inside) = path.strip_prefix(&out) {
@@ -53,7 +53,7 @@ pub fn composed_path(project: &Project, store: &Store, path: &str) -> Option<Str
     inside.find(is_of_app).map(str::to_owned)
 }
 
-/// One layer's file.
+/// The file of one layer.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LayerAnswer {
@@ -61,23 +61,23 @@ pub struct LayerAnswer {
     pub layer: String,
     /// Relative to the project.
     pub file: String,
-    /// The commit that last changed it; none while it is in none.
+    /// The commit that last changed it; `None` while no commit has it.
     pub last_commit: Option<Commit>,
 }
 
-/// An `ignorePaths` rule and its place.
+/// An `ignorePaths` rule and its place in the config.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DroppedBy {
-    /// As written.
+    /// The rule as written.
     pub rule: String,
-    /// The store in whose list it is.
+    /// The store whose `ignorePaths` has it.
     pub store_id: String,
-    /// Line in the config file, from 1.
+    /// Line in the config file, counted from 1.
     pub line: Option<usize>,
 }
 
-/// Answers for `<app>/<path>` of a store.
+/// Says which layers have `<app>/<path>` of a store, and which of them gives the file.
 pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
     let unknown_app = || Error::App {
         path: path.to_owned(),
@@ -87,24 +87,76 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
             .map(|app| app.name.to_string())
             .collect(),
     };
-    let (app, inner) = path
+    let (app, path_in_app) = path
         .trim_start_matches("./")
         .split_once('/')
         .ok_or_else(unknown_app)?;
     let repository = Repository::around(&project.root)?;
-    let lister = LayerReader::new(&project.root, repository.as_ref())?;
-    let compositions = Composer::new(project, &lister).compose(&[store])?;
+    let reader = LayerReader::new(&project.root, repository.as_ref())?;
+    let compositions = Composer::new(project, &reader).compose(&[store])?;
     let composition = compositions
         .into_iter()
         .find(|composition| composition.unit.app.as_str() == app)
         .ok_or_else(unknown_app)?;
-    let layer = |index: usize| -> Result<LayerAnswer, Error> {
-        let owner = &composition.layers[index];
-        let file = format!(
-            "{}/{inner}",
-            owner_folder(project, owner, &composition.unit.app)
-        );
-        let last_commit = match &repository {
+    let question = Question {
+        project,
+        repository: repository.as_ref(),
+        composition: &composition,
+        path: path_in_app,
+    };
+    question.answer()?.ok_or_else(|| Error::Path {
+        unit: composition.unit.clone(),
+        path: path_in_app.to_owned(),
+        nearest: nearest(&composition, path_in_app),
+        others: others(project, store, &composition.unit, path_in_app),
+    })
+}
+
+/// One path of one composition.
+struct Question<'a> {
+    project: &'a Project,
+    repository: Option<&'a Repository>,
+    composition: &'a Composition,
+    /// Relative to the app.
+    path: &'a str,
+}
+
+impl Question<'_> {
+    /// `None` where no layer has the path.
+    fn answer(&self) -> Result<Option<Why>, Error> {
+        let (winner, hidden, dropped) = if let Some(entry) = self.composition.entries.get(self.path)
+        {
+            let winner = self.layer(entry.winner())?;
+            (Some(winner), self.layers(entry.hidden().rev())?, None)
+        } else if let Some(dropped) = self.composition.dropped.get(self.path) {
+            let layers = dropped.layers.iter().rev().copied();
+            (None, self.layers(layers)?, Some(self.rule(&dropped.origin)))
+        } else {
+            return Ok(None);
+        };
+        let unit = self.composition.unit.clone();
+        Ok(Some(Why {
+            store_id: unit.store.clone(),
+            app: unit.app.clone(),
+            unit,
+            path: self.path.to_owned(),
+            winner,
+            hidden,
+            dropped,
+            special: special(self.composition, self.path),
+        }))
+    }
+
+    fn layers(&self, indices: impl Iterator<Item = usize>) -> Result<Vec<LayerAnswer>, Error> {
+        indices.map(|index| self.layer(index)).collect()
+    }
+
+    /// The path's file in the layer at an index of the composition.
+    fn layer(&self, index: usize) -> Result<LayerAnswer, Error> {
+        let owner = &self.composition.layers[index];
+        let folder = owner_folder(self.project, owner, &self.composition.unit.app);
+        let file = format!("{folder}/{}", self.path);
+        let last_commit = match self.repository {
             Some(repository) => repository.last_commit(&file)?,
             None => None,
         };
@@ -113,43 +165,17 @@ pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
             file,
             last_commit,
         })
-    };
-    let mut why = Why {
-        store_id: store.id.clone(),
-        app: composition.unit.app.clone(),
-        unit: composition.unit.clone(),
-        path: inner.to_owned(),
-        winner: None,
-        hidden: Vec::new(),
-        dropped: None,
-        special: special(&composition, inner),
-    };
-    if let Some(entry) = composition.entries.get(inner) {
-        why.winner = Some(layer(entry.winner())?);
-        let hidden = entry.hidden().rev();
-        why.hidden = hidden.map(layer).collect::<Result<_, _>>()?;
-    } else if let Some(dropped) = composition.dropped.get(inner) {
-        let origin = &dropped.origin;
+    }
+
+    fn rule(&self, origin: &RuleOrigin) -> DroppedBy {
         let position = origin.position.to_string();
         let pointer = ["stores", origin.store.as_str(), "ignorePaths", &position];
-        let layers = dropped.layers.iter().rev();
-        why.hidden = layers
-            .map(|index| layer(*index))
-            .collect::<Result<_, _>>()?;
-        why.dropped = Some(DroppedBy {
+        DroppedBy {
             rule: origin.rule.clone(),
             store_id: origin.store.to_string(),
-            line: project.config_line(&pointer),
-        });
-    } else {
-        return Err(Error::Path {
-            unit: composition.unit.clone(),
-            path: inner.to_owned(),
-            nearest: nearest(&composition, inner),
-            others: others(project, store, &composition.unit, inner),
-        });
+            line: self.project.config_line(&pointer),
+        }
     }
-    Ok(why)
 }
 
 fn special(composition: &Composition, path: &str) -> Option<String> {
@@ -161,23 +187,23 @@ fn special(composition: &Composition, path: &str) -> Option<String> {
         .collect();
     let not_used = match unused.as_slice() {
         [] => String::new(),
-        owners => format!("; that of {} is not used", owners.join(" and ")),
+        owners => format!("; the file of {} is not used", owners.join(" and ")),
     };
     let entry = composition.entries.get(path)?;
-    match (path, entry.body(), entry.kind()) {
+    match (path, entry.content(), entry.kind()) {
         ("package.json", EntryContent::Text(_), _) => Some(format!(
-            "always comes from the base app, under the name `{}`{not_used}",
+            "always comes from the base app, with the name `{}`{not_used}",
             composition.unit.package_name()
         )),
         ("tsconfig.json", EntryContent::Text(_), _) => Some(format!(
-            "always comes from the base app; paths that leave `apps/` gain one `../`{not_used}"
+            "always comes from the base app; paths out of `apps/` get one more `../`{not_used}"
         )),
         (_, _, FileKind::Link { target }) => Some(format!("is a link to `{target}`")),
         _ => None,
     }
 }
 
-/// Stores that are no ancestors, and have the file in their own folder.
+/// Other stores, no ancestors of this one, that have the file in their own folder.
 fn others(project: &Project, store: &Store, unit: &UnitId, path: &str) -> Vec<String> {
     let lineage = project.stores.lineage(store);
     let others = project.stores.iter().filter(|other| {
@@ -188,7 +214,8 @@ fn others(project: &Project, store: &Store, unit: &UnitId, path: &str) -> Vec<St
     others.map(|other| format!("`{}`", other.id)).collect()
 }
 
-/// Existing paths most like the unknown one: the same name elsewhere comes first.
+/// The existing paths most similar to an unknown one. A file with the same name in another folder
+/// comes first.
 fn nearest(composition: &Composition, path: &str) -> Vec<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = name(path);
@@ -197,9 +224,9 @@ fn nearest(composition: &Composition, path: &str) -> Vec<String> {
         .keys()
         .chain(composition.dropped.keys())
         .map(|known| {
-            let likeness = strsim::normalized_levenshtein(path, known)
+            let similarity = strsim::normalized_levenshtein(path, known)
                 + strsim::normalized_levenshtein(&wanted, &name(known));
-            (likeness, known)
+            (similarity, known)
         })
         .collect();
     all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));

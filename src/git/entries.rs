@@ -1,17 +1,16 @@
-//! Tree objects as git stores them: `<mode> <name>\0<id>`, again and again.
+//! Reading tree objects as git stores them: a sequence of `<mode> <name>\0<id>`.
 //!
-//! The library parses a whole tree before it can be asked for one name, and copies what it then
-//! finds. In neighbouring commits nearly all entries of a tree are the same, and only the others
-//! are looked at here.
+//! libgit2 parses a whole tree to find one name in it, and copies the entry. In consecutive commits
+//! nearly all entries of a tree are the same; here only the entries that differ are parsed.
 
 use std::cmp::Ordering;
 
 use git2::Oid;
 
-/// Bytes of an id.
+/// Length of an id in bytes.
 const ID: usize = 20;
 
-/// What a tree has under a name.
+/// An entry of a tree object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawEntry {
     pub(super) id: Oid,
@@ -24,29 +23,31 @@ enum RawEntryKind {
     Link,
     Plain,
     Executable,
-    /// A submodule, whose files are in another repository.
+    /// A submodule. Its files are in another repository.
     Module,
 }
 
 impl RawEntry {
+    /// The entry of a folder with this tree.
     pub(super) fn of_folder(id: Oid) -> Self {
         let kind = RawEntryKind::Folder;
         Self { id, kind }
     }
 
-    /// The folder that it is, if it is one.
+    /// The tree's id, if the entry is a folder.
     pub(super) fn folder(item: Option<Self>) -> Option<Oid> {
         item.filter(|it| it.kind == RawEntryKind::Folder)
             .map(|it| it.id)
     }
 
-    /// The file or link that it is, if it is one.
+    /// The entry, if it is a file or a link.
     pub(super) fn file(item: Option<Self>) -> Option<Self> {
         item.filter(|it| !matches!(it.kind, RawEntryKind::Folder | RawEntryKind::Module))
     }
 }
 
-/// The entries of a tree in git's order. What is not well formed ends them, as `git fsck` tells.
+/// The entries of a tree object, in git's order. They end at a malformed entry, which `git fsck`
+/// reports.
 pub(super) struct RawEntries<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for RawEntries<'a> {
@@ -73,12 +74,12 @@ impl<'a> Iterator for RawEntries<'a> {
     }
 }
 
-/// Names whose entries differ between two trees, with what each tree has there. A name that is a
-/// folder in one and a file in the other comes twice.
+/// The names whose entries differ between two trees, with the entry in each tree. A name that is a
+/// folder in one tree and a file in the other is returned twice.
 pub(super) struct RawChanges<'a> {
     old: RawEntries<'a>,
     new: RawEntries<'a>,
-    /// Read already, and behind what the other tree has come to.
+    /// The next entry of each tree.
     was: Option<(&'a [u8], RawEntry)>,
     is: Option<(&'a [u8], RawEntry)>,
 }
@@ -121,7 +122,7 @@ impl<'a> Iterator for RawChanges<'a> {
     }
 }
 
-/// Git's order of entries: by name, a folder's with a slash at its end.
+/// Git's order of entries: by name, where a folder's name ends in a slash.
 fn compare(one: &(&[u8], RawEntry), other: &(&[u8], RawEntry)) -> Ordering {
     let common = one.0.len().min(other.0.len());
     let next = |(name, item): &(&[u8], RawEntry)| match name.get(common) {

@@ -1,4 +1,4 @@
-//! Follows paths back through commits, and opens only the trees that lead to them.
+//! Following paths back through the history. Only the trees on the way to a followed path are opened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -8,24 +8,29 @@ use std::sync::Arc;
 use git2::{Delta, DiffOptions, OdbObject, Oid};
 
 use super::Repository;
-use super::ancestry::Ancestry;
+use super::ancestry::{Ancestry, CommitIndex};
 use super::entries::{RawChanges, RawEntries, RawEntry};
 use super::history::{FollowedPath, PathChange};
 use super::tree::GitObjects;
 
-/// How many trees are remembered at least. Neighbouring commits have most of theirs in common.
-const TREES: usize = 512;
+/// How many trees the cache keeps at least. Consecutive commits share most of their trees.
+const CACHED_TREES: usize = 512;
 
-/// Names that are followed, as a tree of their components, and which paths have them. Several
-/// may have one, as what has two names now may have been one file once.
+/// A followed path, by its position in the list of paths to follow. It stays the same when the path is
+/// renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PathId(usize);
+
+/// The current names of followed paths, as a tree of their components. Several paths can have one name
+/// in an older commit, since two files can be renamed copies of one.
 #[derive(Debug, Default)]
 pub(super) struct FollowedNames {
     below: BTreeMap<Vec<u8>, FollowedNames>,
-    paths: Vec<usize>,
+    paths: Vec<PathId>,
 }
 
 impl FollowedNames {
-    pub(super) fn add(&mut self, name: &str, path: usize) {
+    pub(super) fn add(&mut self, name: &str, path: PathId) {
         let parts = name.split('/').filter(|part| !part.is_empty());
         let leaf = parts.fold(self, |names, part| {
             names.below.entry(part.into()).or_default()
@@ -33,12 +38,12 @@ impl FollowedNames {
         leaf.paths.push(path);
     }
 
-    fn remove(&mut self, name: &str, path: usize) {
+    fn remove(&mut self, name: &str, path: PathId) {
         let parts = name.split('/').filter(|part| !part.is_empty());
         self.remove_at(&mut parts.map(str::as_bytes), path);
     }
 
-    fn remove_at<'a>(&mut self, rest: &mut impl Iterator<Item = &'a [u8]>, path: usize) {
+    fn remove_at<'a>(&mut self, rest: &mut impl Iterator<Item = &'a [u8]>, path: PathId) {
         let Some(part) = rest.next() else {
             return self.paths.retain(|one| *one != path);
         };
@@ -61,17 +66,17 @@ impl FollowedNames {
         }
     }
 
-    fn all(&self, found: &mut Vec<usize>) {
+    fn all(&self, found: &mut Vec<PathId>) {
         found.extend(&self.paths);
         self.below.values().for_each(|below| below.all(found));
     }
 }
 
-/// Trees of the repository, the ones used last in memory.
+/// Trees of the repository. The most recently used trees stay in memory.
 struct TreeCache<'r> {
     odb: &'r git2::Odb<'r>,
     recent: HashMap<Oid, Rc<OdbObject<'r>>>,
-    /// Those that were recent before; forgotten when there are enough of the others.
+    /// The generation before. It is dropped when the recent generation is full.
     older: HashMap<Oid, Rc<OdbObject<'r>>>,
 }
 
@@ -84,20 +89,20 @@ impl<'r> TreeCache<'r> {
             Some(tree) => tree,
             None => Rc::new(self.odb.read(id)?),
         };
-        if self.recent.len() >= TREES {
+        if self.recent.len() >= CACHED_TREES {
             self.older = std::mem::take(&mut self.recent);
         }
         self.recent.insert(id, Rc::clone(&tree));
         Ok(tree)
     }
 
-    /// Adds the followed paths whose file is another one in the new tree.
+    /// Adds the followed paths whose file differs between the two trees.
     fn differing(
         &mut self,
         old: Option<Oid>,
         new: Option<Oid>,
         names: &FollowedNames,
-        found: &mut Vec<usize>,
+        found: &mut Vec<PathId>,
     ) -> Result<(), git2::Error> {
         if old == new {
             return Ok(());
@@ -118,7 +123,7 @@ impl<'r> TreeCache<'r> {
         Ok(())
     }
 
-    /// The blob at a path of a tree; none where no file is.
+    /// The blob of the file at a path of a tree; `None` where there is no file.
     fn blob(&mut self, tree: Oid, path: &str) -> Result<Option<Oid>, git2::Error> {
         let mut at = Some(RawEntry::of_folder(tree));
         for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -135,19 +140,19 @@ impl<'r> TreeCache<'r> {
     }
 }
 
-/// Goes back through all commits once. A path is at one commit at a time, and goes on to the
-/// parent in which it is the same, as `git log -- <path>` does: what a merge has left behind on
-/// another branch is no part of its history.
+/// Visits all commits once, newest first. A path is followed from a commit to the one parent that has
+/// the same content, as `git log -- <path>` does, so changes on a merged branch that the merge did not
+/// take over are not part of its history.
 pub(super) struct Follower<'r> {
     repository: &'r Repository,
     ancestry: &'r Ancestry,
-    /// Where renames are looked for, relative to the repository.
+    /// The folder in which renames are detected, relative to the repository.
     folder: String,
     trees: TreeCache<'r>,
     objects: Arc<GitObjects>,
     followed: Vec<FollowedPath>,
-    /// Which names are followed at which commit.
-    at: HashMap<usize, FollowedNames>,
+    /// The names to follow from each commit that is still to be visited.
+    pending: HashMap<CommitIndex, FollowedNames>,
 }
 
 impl<'r> Follower<'r> {
@@ -160,7 +165,7 @@ impl<'r> Follower<'r> {
     ) -> Self {
         let mut names = FollowedNames::default();
         for (index, path) in paths.iter().enumerate() {
-            names.add(&format!("{}{path}", repository.prefix), index);
+            names.add(&format!("{}{path}", repository.prefix), PathId(index));
         }
         let followed = paths.iter().map(|path| FollowedPath::new(path));
         Self {
@@ -174,47 +179,47 @@ impl<'r> Follower<'r> {
             },
             objects: repository.objects(),
             followed: followed.collect(),
-            at: HashMap::from([(0, names)]),
+            pending: HashMap::from([(CommitIndex::HEAD, names)]),
         }
     }
 
     pub(super) fn follow(mut self) -> Result<Vec<FollowedPath>, git2::Error> {
-        for commit in 0..self.ancestry.commits.len() {
-            let Some(names) = self.at.remove(&commit) else {
-                continue;
-            };
-            self.take(commit, names)?;
+        for commit in self.ancestry.indices() {
+            if let Some(names) = self.pending.remove(&commit) {
+                self.visit(commit, names)?;
+            }
         }
         Ok(self.followed)
     }
 
-    /// Takes all names over a commit. Those that are the same in the first parent, which are
-    /// nearly always all, go on together and are not looked at one by one.
-    fn take(&mut self, commit: usize, mut names: FollowedNames) -> Result<(), git2::Error> {
+    /// Follows names from a commit to its parents. The names that are unchanged in the first parent,
+    /// nearly always all of them, are followed together.
+    fn visit(&mut self, commit: CommitIndex, mut names: FollowedNames) -> Result<(), git2::Error> {
         let ancestry = self.ancestry;
-        let parents = &ancestry.commits[commit].parents;
+        let parents = &ancestry.commit(commit).parents;
         let mut changed = Vec::new();
-        match parents.first() {
-            Some(first) => self.differing(commit, *first as usize, &names, &mut changed)?,
-            None => names.all(&mut changed),
+        if let Some(first) = parents.first() {
+            self.differing(commit, *first, &names, &mut changed)?;
+            if changed.is_empty() {
+                self.follow_to(*first, names);
+                return Ok(());
+            }
+        } else {
+            names.all(&mut changed);
         }
-        if changed.is_empty() {
-            self.go_on(parents[0] as usize, names);
-            return Ok(());
-        }
-        let mut apart = FollowedNames::default();
+        let mut changed_names = FollowedNames::default();
         for path in &changed {
             let name = self.name(*path);
             names.remove(&name, *path);
-            apart.add(&name, *path);
+            changed_names.add(&name, *path);
         }
         if let Some(first) = parents.first().filter(|_| !names.is_empty()) {
-            self.go_on(*first as usize, names);
+            self.follow_to(*first, names);
         }
         let mut differs = Vec::new();
         for parent in parents.iter().skip(1) {
             let mut found = Vec::new();
-            self.differing(commit, *parent as usize, &apart, &mut found)?;
+            self.differing(commit, *parent, &changed_names, &mut found)?;
             found.sort_unstable();
             differs.push(found);
         }
@@ -224,12 +229,12 @@ impl<'r> Follower<'r> {
                 .iter()
                 .position(|it| it.binary_search(&path).is_err());
             let next = match same {
-                Some(other) => Some(parents[other + 1] as usize),
-                None => self.touch(&mut step, path)?,
+                Some(other) => Some(parents[other + 1]),
+                None => self.record(&mut step, path)?,
             };
             if let Some(next) = next {
                 let name = self.name(path);
-                self.at.entry(next).or_default().add(&name, path);
+                self.pending.entry(next).or_default().add(&name, path);
             }
         }
         Ok(())
@@ -237,18 +242,18 @@ impl<'r> Follower<'r> {
 
     fn differing(
         &mut self,
-        commit: usize,
-        parent: usize,
+        commit: CommitIndex,
+        parent: CommitIndex,
         names: &FollowedNames,
-        found: &mut Vec<usize>,
+        found: &mut Vec<PathId>,
     ) -> Result<(), git2::Error> {
-        let tree = |commit: usize| Some(self.ancestry.commits[commit].tree);
+        let tree = |commit: CommitIndex| Some(self.ancestry.commit(commit).tree);
         let (old, new) = (tree(parent), tree(commit));
         self.trees.differing(old, new, names, found)
     }
 
-    fn go_on(&mut self, parent: usize, names: FollowedNames) {
-        match self.at.entry(parent) {
+    fn follow_to(&mut self, parent: CommitIndex, names: FollowedNames) {
+        match self.pending.entry(parent) {
             std::collections::hash_map::Entry::Vacant(none) => {
                 none.insert(names);
             }
@@ -256,33 +261,34 @@ impl<'r> Follower<'r> {
         }
     }
 
-    /// The name that a path has now, relative to the repository.
-    fn name(&self, path: usize) -> String {
-        format!("{}{}", self.repository.prefix, self.followed[path].name())
+    /// The name of a path at the commit reached so far, relative to the repository.
+    fn name(&self, path: PathId) -> String {
+        format!("{}{}", self.repository.prefix, self.followed[path.0].name())
     }
 
-    /// Notes that the commit changed the path, and says to which parent it goes on.
-    fn touch(
+    /// Records that the commit changed the path, and returns the parent to follow it to.
+    fn record(
         &mut self,
         step: &mut ChangingCommit,
-        path: usize,
-    ) -> Result<Option<usize>, git2::Error> {
+        path: PathId,
+    ) -> Result<Option<CommitIndex>, git2::Error> {
         let name = self.name(path);
-        let commits = &self.ancestry.commits;
-        let now = self.trees.blob(commits[step.commit].tree, &name)?;
+        let ancestry = self.ancestry;
+        let tree = |commit| ancestry.commit(commit).tree;
+        let now = self.trees.blob(tree(step.commit), &name)?;
         if step.parents.is_empty() && now.is_none() {
             return Ok(None);
         }
-        self.followed[path].touches.push(PathChange {
+        self.followed[path.0].changes.push(PathChange {
             commit: step.commit,
             blob: now,
         });
         for (parent, _) in &step.parents {
-            if self.trees.blob(commits[*parent].tree, &name)?.is_some() {
+            if self.trees.blob(tree(*parent), &name)?.is_some() {
                 return Ok(Some(*parent));
             }
         }
-        // Added here, or renamed.
+        // The commit added the file, or renamed it.
         for (parent, renames) in &mut step.parents {
             let known = match renames.take() {
                 Some(known) => known,
@@ -292,24 +298,28 @@ impl<'r> Follower<'r> {
             if let Some(inside) =
                 before.and_then(|before| before.strip_prefix(&self.repository.prefix))
             {
-                let names = &mut self.followed[path].names;
-                names.push((step.commit + 1, inside.to_owned()));
+                let names = &mut self.followed[path.0].names;
+                names.push((step.commit.older(), inside.to_owned()));
                 return Ok(Some(*parent));
             }
         }
         Ok(step.parents.first().map(|(parent, _)| *parent))
     }
 
-    /// New names with the old ones, as git's library finds them. Without a removed file there
-    /// is none.
-    fn renames(&self, old: usize, new: usize) -> Result<BTreeMap<String, String>, git2::Error> {
+    /// The renames between two commits that libgit2 detects: the old name by the new one.
+    fn renames(
+        &self,
+        old: CommitIndex,
+        new: CommitIndex,
+    ) -> Result<BTreeMap<String, String>, git2::Error> {
         let inner = &self.repository.inner;
-        let commit = |index: usize| inner.find_commit(self.ancestry.commits[index].id);
+        let commit = |index: CommitIndex| inner.find_commit(self.ancestry.commit(index).id);
         let (old, new) = (commit(old)?, commit(new)?);
         let tree = |commit| self.repository.tree_of(&self.objects, commit);
         let differences = tree(&new)
             .since(&tree(&old), Path::new(&self.folder))
             .map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        // Without a removed file there is no rename.
         if !differences.iter().any(|it| it.is_removed) {
             return Ok(BTreeMap::new());
         }
@@ -331,19 +341,19 @@ impl<'r> Follower<'r> {
     }
 }
 
-/// A commit that changed paths, with its parents.
+/// A commit that changed followed paths.
 struct ChangingCommit {
-    commit: usize,
-    /// With new names and the old ones, looked for when the first path asks.
-    parents: Vec<(usize, Option<BTreeMap<String, String>>)>,
+    commit: CommitIndex,
+    /// Its parents, each with the renames since then, which are detected when first needed.
+    parents: Vec<(CommitIndex, Option<BTreeMap<String, String>>)>,
 }
 
 impl ChangingCommit {
-    fn new(commit: usize, parents: &[u32]) -> Self {
+    fn new(commit: CommitIndex, parents: &[CommitIndex]) -> Self {
         let parents = parents.iter();
         Self {
             commit,
-            parents: parents.map(|parent| (*parent as usize, None)).collect(),
+            parents: parents.map(|parent| (*parent, None)).collect(),
         }
     }
 }

@@ -1,20 +1,20 @@
-//! What earlier commits did to paths, and what they had at them.
+//! Which commits changed a path, and the content that it had in a commit.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use git2::{ErrorCode, Oid};
 
-use super::ancestry::Ancestry;
+use super::ancestry::{Ancestry, CommitIndex};
 use super::follow::Follower;
 use super::{Error, Repository};
 
-/// A commit, as far as people want to know it.
+/// A commit as it is shown to people.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Commit {
     /// Full SHA.
     pub sha: String,
-    /// Author date in the author's own time, `2026-01-31T12:00:00`.
+    /// Author date in the author's time zone, such as `2026-01-31T12:00:00`.
     pub date: String,
     /// First line of its message.
     pub subject: String,
@@ -43,17 +43,17 @@ impl Commit {
     }
 }
 
-/// A commit that changed a followed path.
+/// A change of a followed path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathChange {
-    /// The commit; smaller is newer.
-    pub commit: usize,
-    /// What the path had from then on; none where it was removed.
+    /// The commit that made it.
+    pub commit: CommitIndex,
+    /// The content from this commit on; `None` where the commit removed the path.
     pub blob: Option<Oid>,
 }
 
-/// What every commit that can be reached from HEAD did to some paths. A path is followed through
-/// renames, as far as git's library finds them.
+/// The changes of some paths in all commits that are reachable from HEAD. A path is followed through
+/// the renames that libgit2 detects.
 pub struct PathHistory<'a> {
     repository: &'a Repository,
     ancestry: Ancestry,
@@ -64,35 +64,36 @@ pub struct PathHistory<'a> {
 #[derive(Debug)]
 pub(super) struct FollowedPath {
     /// Newest first.
-    pub(super) touches: Vec<PathChange>,
-    /// The names it had, with the newest commit at which it had them; newest first.
-    pub(super) names: Vec<(usize, String)>,
+    pub(super) changes: Vec<PathChange>,
+    /// Its names, each with the newest commit in which it has that name; newest first.
+    pub(super) names: Vec<(CommitIndex, String)>,
 }
 
 impl FollowedPath {
     pub(super) fn new(path: &str) -> Self {
         Self {
-            touches: Vec::new(),
-            names: vec![(0, path.to_owned())],
+            changes: Vec::new(),
+            names: vec![(CommitIndex::HEAD, path.to_owned())],
         }
     }
 
-    /// The oldest name that is known.
+    /// The oldest known name.
     pub(super) fn name(&self) -> &str {
         self.names.last().map_or("", |(_, name)| name)
     }
 }
 
 impl PathHistory<'_> {
-    /// Commits that changed the path, newest first.
-    pub fn touches(&self, path: &str) -> &[PathChange] {
+    /// The changes of the path, newest first.
+    pub fn changes(&self, path: &str) -> &[PathChange] {
         self.followed
             .get(path)
-            .map_or(&[], |followed| &followed.touches)
+            .map_or(&[], |followed| &followed.changes)
     }
 
-    /// What the path, under the name it had then, had in the commit.
-    pub fn blob_at(&self, path: &str, commit: usize) -> Result<Option<Oid>, Error> {
+    /// The content of the path in a commit, where it may have another name; `None` where it does not
+    /// exist.
+    pub fn blob_at(&self, path: &str, commit: CommitIndex) -> Result<Option<Oid>, Error> {
         let Some(followed) = self.followed.get(path) else {
             return Ok(None);
         };
@@ -104,40 +105,42 @@ impl PathHistory<'_> {
         let blob = self
             .repository
             .inner
-            .find_commit(self.ancestry.commits[commit].id)
+            .find_commit(self.ancestry.commit(commit).id)
             .and_then(|commit| blob(&commit, &inside));
         blob.map_err(|source| self.repository.failed("the history", source))
     }
 
-    /// What people want to know of a commit.
-    pub fn commit(&self, index: usize) -> Result<Commit, Error> {
-        let id = self.ancestry.commits[index].id;
+    /// A commit's id, date and subject.
+    pub fn commit(&self, index: CommitIndex) -> Result<Commit, Error> {
+        let id = self.ancestry.commit(index).id;
         let commit = self.repository.inner.find_commit(id);
         commit
             .map(|commit| Commit::new(&commit))
             .map_err(|source| self.repository.failed("the history", source))
     }
 
-    /// Whether the path was there already where a shallow clone's history ends.
+    /// Whether the path already exists in the oldest commit of a shallow clone, so that earlier changes
+    /// are unknown.
     pub fn is_cut_off(&self, path: &str) -> bool {
-        let oldest = self.touches(path).last();
+        let oldest = self.changes(path).last();
         self.repository.is_shallow()
-            && oldest.is_some_and(|it| self.ancestry.commits[it.commit].parents.is_empty())
+            && oldest.is_some_and(|it| self.ancestry.commit(it.commit).parents.is_empty())
     }
 
-    /// Whether one commit can be reached from another one.
-    pub fn has_seen(&self, later: usize, earlier: usize) -> bool {
+    /// Whether the later commit has the earlier one among its ancestors.
+    pub fn has_seen(&self, later: CommitIndex, earlier: CommitIndex) -> bool {
         self.ancestry.reaches(later, earlier)
     }
 
-    /// How many commits it has.
-    pub fn len(&self) -> usize {
-        self.ancestry.commits.len()
+    /// How many commits are reachable from HEAD.
+    pub fn commit_count(&self) -> usize {
+        self.ancestry.len()
     }
 
-    /// Whether there is no commit.
-    pub fn is_empty(&self) -> bool {
-        self.ancestry.commits.is_empty()
+    /// The oldest commit; `None` where there is no commit.
+    pub fn oldest(&self) -> Result<Option<Commit>, Error> {
+        let oldest = self.ancestry.indices().next_back();
+        oldest.map(|index| self.commit(index)).transpose()
     }
 
     /// The content of a blob.
@@ -149,7 +152,7 @@ impl PathHistory<'_> {
     }
 }
 
-/// The blob at a path of the repository in a commit.
+/// The blob of a commit at a path relative to the repository.
 fn blob(commit: &git2::Commit, path: &str) -> Result<Option<Oid>, git2::Error> {
     match commit.tree()?.get_path(Path::new(path)) {
         Ok(entry) => Ok(Some(entry.id())),
@@ -159,8 +162,8 @@ fn blob(commit: &git2::Commit, path: &str) -> Result<Option<Oid>, git2::Error> {
 }
 
 impl Repository {
-    /// The commit that last changed a path, as `git log -1 -- <path>` finds it: back from HEAD,
-    /// always to a parent in which the path is the same.
+    /// The commit that last changed a path, as `git log -1 -- <path>` finds it: from HEAD always to a
+    /// parent in which the path is the same.
     pub fn last_commit(&self, path: &str) -> Result<Option<Commit>, Error> {
         let failed = |source| self.failed("the history", source);
         let path = format!("{}{path}", self.prefix);
@@ -172,7 +175,7 @@ impl Repository {
             return Ok(None);
         };
         'back: loop {
-            // In a shallow clone the history ends where the parents are not there.
+            // The oldest commits of a shallow clone have no parents here.
             for parent in commit.parents() {
                 if blob(&parent, &path).map_err(failed)? == Some(wanted) {
                     commit = parent;
@@ -184,7 +187,8 @@ impl Repository {
         Ok(Some(Commit::new(&commit)))
     }
 
-    /// Follows paths (relative to the project, all below `folder`) through the whole history.
+    /// Follows paths through the whole history of HEAD. The paths are relative to the project and all
+    /// below `folder`.
     pub fn history(&self, paths: &[String], folder: &str) -> Result<PathHistory<'_>, Error> {
         let failed = |source| self.failed("the history", source);
         let ancestry = Ancestry::of_head(self).map_err(failed)?;

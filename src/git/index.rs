@@ -1,4 +1,4 @@
-//! What git's index remembers of files: which are tracked, and the content of unchanged ones.
+//! Git's index: which files are tracked, and the content of unchanged files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use git2::Oid;
 use super::{Error, Repository};
 use crate::disk::{FileTime, Stamp};
 
-/// What the index remembers of one file.
+/// A file's entry in the index.
 #[derive(Debug, Clone, Copy)]
 pub struct IndexedFile {
     id: Oid,
@@ -19,7 +19,7 @@ pub struct IndexedFile {
     changed: Option<FileTime>,
 }
 
-/// Files that git tracks, by path relative to the repository.
+/// The files that git tracks, by path relative to the repository.
 #[derive(Debug, Default)]
 pub struct GitIndex {
     files: BTreeMap<String, IndexedFile>,
@@ -28,14 +28,14 @@ pub struct GitIndex {
 }
 
 impl Repository {
-    /// What the index knows of files.
+    /// Reads the index.
     pub fn index(&self) -> Result<GitIndex, Error> {
         let index = self
             .inner
             .index()
             .map_err(|source| self.failed("the index", source))?;
-        // A file changed in the same instant the index was written may have the recorded time
-        // and other content ("racy git"); such files are read.
+        // A file that was changed in the same second in which the index was written can have the
+        // recorded time and other content ("racy git"), so its time proves nothing.
         let written = index
             .path()
             .and_then(|path| path.metadata().ok())
@@ -51,7 +51,7 @@ impl Repository {
             let Ok(path) = std::str::from_utf8(&entry.path) else {
                 continue;
             };
-            // Conflicts have no one content; 0o160000 is a submodule.
+            // A file with a merge conflict has several contents; 0o160000 is a submodule.
             if stage != 0 || entry.mode == 0o160_000 {
                 continue;
             }
@@ -60,7 +60,7 @@ impl Repository {
                 skipped.insert(path.to_owned());
             }
             let seconds = i64::from(entry.mtime.seconds());
-            // Git sets the size of an entry that it found racy itself to 0.
+            // Git sets the size of a racy entry to 0.
             let is_racy = seconds >= written || (entry.file_size == 0 && entry.id != empty);
             let tracked = IndexedFile {
                 id: entry.id,
@@ -85,7 +85,7 @@ fn recorded(time: git2::IndexTime) -> Option<FileTime> {
 }
 
 impl GitIndex {
-    /// The blob id of a file that has not changed since git looked at it, without reading it.
+    /// The blob id of a file that is unchanged since git updated the index. The file is not read.
     pub fn unchanged(&self, path: &str, stamp: &Stamp) -> Option<Oid> {
         let tracked = self.files.get(path)?;
         // The index keeps sizes modulo 2^32.
@@ -103,7 +103,7 @@ impl GitIndex {
             .take_while(move |path| path.starts_with(folder))
     }
 
-    /// The blob id of a tracked file, whatever lies in the working tree.
+    /// The blob id that the index has for a file, which may differ from the working tree.
     pub fn id(&self, path: &str) -> Option<Oid> {
         self.files.get(path).map(|tracked| tracked.id)
     }

@@ -1,7 +1,7 @@
-//! The repository around the project: revision, dirty paths, and what the index knows of files.
+//! The git repository of the project: revision, dirty paths, index, trees of commits, history.
 //!
-//! The project may lie below the repository's root, so every path that leaves this module is
-//! relative to the project, with `/`.
+//! The project can be a subfolder of the repository, so paths in the public functions are relative to
+//! the project, with `/`, unless they say otherwise.
 
 mod ancestry;
 mod entries;
@@ -21,22 +21,23 @@ use miette::Diagnostic;
 
 use crate::disk::Stamp;
 
+pub use ancestry::CommitIndex;
 pub use history::{Commit, PathChange, PathHistory};
 pub use index::GitIndex;
 pub use tree::{GitObjects, Tree};
 pub use work_tree::{StoredBlob, WorkTree};
 
-/// Folders of this tool in a project; never dirty, whether ignored by the user or not.
+/// Folders that alokai writes in a project. They never count as dirty.
 const OWN: [&str; 2] = [".out", ".alokai"];
 
-/// What git cannot tell us.
+/// Why the git repository cannot be read.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// The project is in no repository.
-    #[error("`{}` is in no git repository, so its images cannot be tagged", project.display())]
+    /// The project is not in a repository.
+    #[error("`{}` is not in a git repository, so its images cannot be tagged", project.display())]
     #[diagnostic(
         code(alokai::git::no_repository),
-        help("make one: `git init && git add . && git commit -m \"first commit\"`")
+        help("create a repository: `git init && git add . && git commit -m \"first commit\"`")
     )]
     NoRepository {
         /// The project.
@@ -46,42 +47,42 @@ pub enum Error {
     #[error("the git repository at `{}` has no commit yet, so its images cannot be tagged", repository.display())]
     #[diagnostic(
         code(alokai::git::empty),
-        help("make the first one: `git add . && git commit -m \"first commit\"`")
+        help("create the first commit: `git add . && git commit -m \"first commit\"`")
     )]
     Empty {
         /// The repository's work tree.
         repository: PathBuf,
     },
-    /// Git refuses a repository of another user.
+    /// The repository belongs to another user, so git refuses it.
     #[error("the git repository of `{}` belongs to another user", project.display())]
     #[diagnostic(
         code(alokai::git::owner),
-        help("if you trust it: `git config --global --add safe.directory '{}'`", project.display())
+        help("if you trust that user: `git config --global --add safe.directory '{}'`", project.display())
     )]
     Owner {
         /// The project.
         project: PathBuf,
     },
-    /// A revision that is not here.
+    /// A revision that the repository does not have.
     #[error("there is no commit `{}` in the repository of `{}`", revision.escape_debug(), project.display())]
     #[diagnostic(code(alokai::git::revision), help("{}", deepen(revision, *shallow)))]
     Revision {
-        /// As given.
+        /// The value as given.
         revision: String,
         /// The project.
         project: PathBuf,
-        /// Whether the clone lacks a part of its history.
+        /// Whether the clone is shallow.
         shallow: bool,
     },
-    /// Anything else libgit2 reports.
+    /// Another error of libgit2.
     #[error("git cannot read {what} of `{}`", project.display())]
     #[diagnostic(code(alokai::git::read), help("{}", read_help(source)))]
     Read {
-        /// What was asked for.
+        /// What was to be read.
         what: &'static str,
         /// The project.
         project: PathBuf,
-        /// The library's word.
+        /// The library's error.
         source: git2::Error,
     },
 }
@@ -89,38 +90,39 @@ pub enum Error {
 fn read_help(source: &git2::Error) -> &'static str {
     let reason = source.message();
     if reason.contains("extension") || reason.contains("refstorage") || reason.contains("format") {
-        "sparse and split indexes, SHA-256 and reftable are not read; the first two go with \
-         `git sparse-checkout reapply --no-sparse-index` and `git update-index --no-split-index`"
+        "sparse indexes, split indexes, SHA-256 repositories and reftable are not supported; convert \
+         a sparse index with `git sparse-checkout reapply --no-sparse-index`, and a split index with \
+         `git update-index --no-split-index`"
     } else if source.code() == ErrorCode::NotFound || reason.contains("not found") {
-        "a partial clone lacks objects: `git fetch --refetch --no-filter` brings them; else \
-         `git fsck` tells whether the repository is sound"
+        "in a partial clone, fetch the missing objects with `git fetch --refetch --no-filter`; else \
+         check the repository with `git fsck`"
     } else {
-        "`git fsck` tells whether the repository is sound"
+        "check the repository with `git fsck`"
     }
 }
 
 fn deepen(revision: &str, shallow: bool) -> &'static str {
     if shallow {
-        "this clone is shallow, so its history ends early; deepen it: `git fetch --deepen=100` \
+        "this clone is shallow, so older commits are missing; fetch them: `git fetch --deepen=100` \
          or `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
     } else if revision == "HEAD~1" {
-        "HEAD is the first commit; name another one with `--since`, such as a branch or a tag"
+        "HEAD is the first commit; give another one with `--since`, such as a branch or a tag"
     } else {
-        "name a commit, a branch or a tag; `git log --oneline` lists commits"
+        "give a commit, a branch or a tag; `git log --oneline` lists commits"
     }
 }
 
-/// The repository that a project lies in.
+/// The repository that the project is in.
 pub struct Repository {
     inner: git2::Repository,
     project: PathBuf,
-    /// The work tree's root, without links.
+    /// The working tree's root, with links resolved.
     real_root: PathBuf,
     /// The project's path in the repository, empty or ending in `/`.
     prefix: String,
 }
 
-/// The commit a run works on.
+/// The commit that a run builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
     /// Full SHA of HEAD.
@@ -131,7 +133,7 @@ pub struct Revision {
     pub dirty: Vec<String>,
 }
 
-/// The file with the user's excludes for all repositories.
+/// The user's excludes file for all repositories.
 pub fn excludes_file(repository: Option<&Repository>) -> Option<PathBuf> {
     let config = match repository {
         Some(repository) => repository.inner.config(),
@@ -144,13 +146,13 @@ pub fn excludes_file(repository: Option<&Repository>) -> Option<PathBuf> {
 }
 
 impl Repository {
-    /// Opens the repository around `project`.
+    /// Opens the repository that `project` is in.
     pub fn open(project: &Path) -> Result<Self, Error> {
         let owned = || project.to_owned();
-        // Git itself does not hash again what it reads; `git fsck` is for that.
+        // Like git itself, do not verify the hash of every object read; `git fsck` does that.
         git2::opts::strict_hash_verification(false);
-        // The library would keep up to 256 MB of objects, and a walk through history sees each
-        // once. What is needed again is kept where that is known.
+        // libgit2 caches up to 256 MB of objects, but a walk through the history reads each object
+        // once. The trees that are needed again have a cache of their own.
         git2::opts::enable_caching(false);
         let inner = git2::Repository::discover(project).map_err(|source| match source.code() {
             ErrorCode::NotFound => Error::NoRepository { project: owned() },
@@ -164,7 +166,7 @@ impl Repository {
         let root = inner
             .workdir()
             .ok_or_else(|| Error::NoRepository { project: owned() })?;
-        // Both sides canonical: a project reached through a link is still under its work tree.
+        // With links resolved in both, a project behind a link is still inside its working tree.
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let real_root = canonical(root);
         let inside = canonical(project)
@@ -183,8 +185,8 @@ impl Repository {
         })
     }
 
-    /// The repository around `project`, or none where there is none. Any other trouble is an
-    /// error: passing over it would change what a layer holds.
+    /// Opens the repository that `project` is in; `None` where there is none. Any other failure is an
+    /// error, since a repository decides which files a layer has.
     pub fn around(project: &Path) -> Result<Option<Self>, Error> {
         match Self::open(project) {
             Ok(repository) => Ok(Some(repository)),
@@ -193,7 +195,7 @@ impl Repository {
         }
     }
 
-    /// The work tree's root.
+    /// The working tree's root.
     pub fn root(&self) -> &Path {
         self.inner.workdir().unwrap_or(&self.project)
     }
@@ -203,27 +205,27 @@ impl Repository {
         &self.prefix
     }
 
-    /// The file with the excludes of this clone alone.
+    /// The excludes file of this clone.
     pub fn exclude_file(&self) -> PathBuf {
         self.inner.commondir().join("info/exclude")
     }
 
-    /// A setting of git, such as `core.pager`, wherever the user has it.
+    /// A git setting, such as `core.pager`, from any of git's config files.
     pub fn setting(&self, name: &str) -> Option<String> {
         self.inner.config().ok()?.get_string(name).ok()
     }
 
-    /// Whether history ends early.
+    /// Whether the clone is shallow.
     pub fn is_shallow(&self) -> bool {
         self.inner.is_shallow()
     }
 
-    /// Objects, for trees that are to share what they read.
+    /// The repository's objects. Trees that are given the same value share what they read.
     pub fn objects(&self) -> Arc<GitObjects> {
         Arc::new(GitObjects::new(self.inner.path()))
     }
 
-    /// The files of the commit that `revision` names.
+    /// The files of a commit, given by any name that git resolves.
     pub fn tree(&self, objects: &Arc<GitObjects>, revision: &str) -> Result<Tree, Error> {
         let commit = self.commit(revision)?;
         Ok(self.tree_of(objects, &commit))
@@ -237,10 +239,10 @@ impl Repository {
         )
     }
 
-    /// Paths under the project that differ between a commit and another one, or the working
-    /// tree with its untracked files; relative to the project, sorted.
+    /// Paths of the project that differ between a commit and another one, or the working tree with its
+    /// untracked files. Sorted.
     pub fn changed_paths(&self, old: &Tree, new: Option<&Tree>) -> Result<Vec<String>, Error> {
-        let failed = |source| self.failed("what has changed", source);
+        let failed = |source| self.failed("the changed files", source);
         let mut paths = BTreeSet::new();
         let inside = |path: &str| path.strip_prefix(&self.prefix).map(str::to_owned);
         if let Some(new) = new {
@@ -280,8 +282,8 @@ impl Repository {
         Ok(paths.into_iter().collect())
     }
 
-    /// Whether git would store this blob for the file. Its library cannot run filters, and calls
-    /// a file modified that git does not.
+    /// Whether git stores this blob for the file. libgit2 cannot run filters, so it reports files as
+    /// modified that git does not.
     fn stores(&self, work_tree: &WorkTree, path: &Path, id: git2::Oid) -> bool {
         let file = self.real_root.join(path);
         let Some(stamp) = Stamp::of(&file).filter(|stamp| stamp.is_file()) else {
@@ -302,7 +304,7 @@ impl Repository {
             })
     }
 
-    /// HEAD and what differs from it under the project.
+    /// HEAD, and the project's paths that differ from it.
     pub fn revision(&self) -> Result<Revision, Error> {
         let head = self.inner.head().and_then(|head| head.peel_to_commit());
         let commit = head.map_err(|source| match source.code() {

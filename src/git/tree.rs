@@ -1,4 +1,4 @@
-//! Trees of commits, read without a checkout.
+//! Reading the files of commits, without a checkout.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,25 +18,25 @@ impl std::fmt::Debug for GitObjects {
     }
 }
 
-/// Objects of a repository, for any thread; each tree is parsed once, however many commits
-/// have it.
+/// The objects of a repository, for any thread. Each tree is parsed once, however many commits have
+/// it.
 pub struct GitObjects {
     /// The `.git` folder.
     path: PathBuf,
-    /// The library's handle is for one thread at a time, so there are some, opened on demand.
+    /// One handle per thread, opened when needed: a handle of libgit2 is for one thread at a time.
     handles: Vec<Mutex<Option<RepositoryHandle>>>,
     folders: RwLock<HashMap<Oid, Arc<GitFolder>>>,
-    /// Objects that git would add; they go when these do.
-    own: OnceLock<tempfile::TempDir>,
+    /// Temporary objects: the content that git's filters give. Removed with this value.
+    temporary: OnceLock<tempfile::TempDir>,
 }
 
 struct RepositoryHandle {
     repository: git2::Repository,
-    /// Whether it reads the folder of its own too.
-    has_own: bool,
+    /// Whether it also reads the temporary objects.
+    reads_temporary: bool,
 }
 
-/// What a tree object holds, sorted by name.
+/// The entries of a tree object, sorted by name.
 type GitFolder = Vec<(OsString, GitEntry)>;
 
 /// An entry of a tree object.
@@ -57,45 +57,45 @@ enum GitEntryKind {
 #[derive(Clone)]
 pub struct Tree {
     objects: Arc<GitObjects>,
-    /// The work tree's root, without links; paths are taken below it.
+    /// The working tree's root, with links resolved. Paths are below it.
     root: PathBuf,
     top: Oid,
-    /// Folders that were found, so that what they hold is not looked up from the top again.
+    /// Trees of folders that were found, so that their entries are not searched from the root again.
     folders: Arc<RwLock<HashMap<PathBuf, Oid>>>,
 }
 
 impl GitObjects {
-    /// Of the repository with this `.git` folder.
+    /// The objects of the repository with this `.git` folder.
     pub(super) fn new(path: &Path) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             path: path.to_owned(),
             handles: (0..threads).map(|_| Mutex::default()).collect(),
             folders: RwLock::default(),
-            own: OnceLock::new(),
+            temporary: OnceLock::new(),
         }
     }
 
-    /// A temporary folder whose objects count as the repository's from now on.
-    pub(super) fn own_folder(&self) -> io::Result<&Path> {
-        if self.own.get().is_none() {
-            // Whoever comes second drops a folder that is empty.
-            let _ = self.own.set(tempfile::tempdir()?);
+    /// The temporary folder for objects. Objects in it are read like the repository's.
+    pub(super) fn temporary_folder(&self) -> io::Result<&Path> {
+        if self.temporary.get().is_none() {
+            // If two threads come here at once, the second folder is empty and dropped.
+            let _ = self.temporary.set(tempfile::tempdir()?);
         }
-        let own = self.own.get().map(tempfile::TempDir::path);
-        own.ok_or_else(|| io::Error::other("there is no temporary folder"))
+        let folder = self.temporary.get().map(tempfile::TempDir::path);
+        folder.ok_or_else(|| io::Error::other("there is no temporary folder"))
     }
 
-    /// Asks the repository something, with a handle that nobody else has.
-    pub(super) fn ask<T>(
+    /// Calls a function with a handle that no other thread uses.
+    pub(super) fn with_handle<T>(
         &self,
-        question: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
+        read: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
     ) -> io::Result<T> {
         let free = self
             .handles
             .iter()
             .find_map(|handle| handle.try_lock().ok());
-        // A thread that panicked with a handle has not changed the repository.
+        // A handle that another thread panicked with can be used: it only reads.
         let mut handle = free.unwrap_or_else(|| {
             let first = self.handles[0].lock();
             first.unwrap_or_else(PoisonError::into_inner)
@@ -104,27 +104,27 @@ impl GitObjects {
             Some(handle) => handle,
             none => none.insert(RepositoryHandle {
                 repository: git2::Repository::open(&self.path).map_err(io::Error::other)?,
-                has_own: false,
+                reads_temporary: false,
             }),
         };
-        let own = self.own.get().and_then(|own| own.path().to_str());
-        if let Some(own) = own.filter(|_| !handle.has_own) {
+        let temporary = self.temporary.get().and_then(|it| it.path().to_str());
+        if let Some(temporary) = temporary.filter(|_| !handle.reads_temporary) {
             let added = handle.repository.odb();
-            let added = added.and_then(|odb| odb.add_disk_alternate(own));
+            let added = added.and_then(|odb| odb.add_disk_alternate(temporary));
             added.map_err(io::Error::other)?;
-            handle.has_own = true;
+            handle.reads_temporary = true;
         }
-        question(&handle.repository).map_err(io::Error::other)
+        read(&handle.repository).map_err(io::Error::other)
     }
 
-    /// How large a blob is, in bytes.
+    /// Size of a blob in bytes.
     pub fn size(&self, id: Oid) -> io::Result<u64> {
-        self.ask(|repository| Ok(repository.odb()?.read_header(id)?.0 as u64))
+        self.with_handle(|repository| Ok(repository.odb()?.read_header(id)?.0 as u64))
     }
 
     /// The content of a blob.
     pub fn blob(&self, id: Oid) -> io::Result<Vec<u8>> {
-        self.ask(|repository| Ok(repository.find_blob(id)?.content().to_vec()))
+        self.with_handle(|repository| Ok(repository.find_blob(id)?.content().to_vec()))
     }
 
     fn folder(&self, id: Oid) -> io::Result<Arc<GitFolder>> {
@@ -140,7 +140,7 @@ impl GitObjects {
     }
 
     fn parse(&self, id: Oid) -> io::Result<GitFolder> {
-        let mut folder = self.ask(|repository| {
+        let mut folder = self.with_handle(|repository| {
             let tree = repository.find_tree(id)?;
             let mut folder = GitFolder::with_capacity(tree.len());
             for entry in &tree {
@@ -150,7 +150,7 @@ impl GitObjects {
                     (Some(ObjectType::Blob), mode) => GitEntryKind::File {
                         executable: mode & 0o100 != 0,
                     },
-                    // A submodule's files are in another repository.
+                    // The files of a submodule are in another repository.
                     _ => continue,
                 };
                 let name = OsString::from_vec(entry.name_bytes().to_vec());
@@ -163,8 +163,7 @@ impl GitObjects {
         Ok(folder)
     }
 
-    /// Adds the paths below `prefix` in which two trees differ; what is the same on both sides
-    /// is not opened.
+    /// Adds the files below `prefix` in which two trees differ. Equal subtrees are not read.
     fn differences(
         &self,
         old: Option<Oid>,
@@ -211,7 +210,7 @@ impl GitObjects {
 pub struct ChangedFile {
     /// Relative to the repository's root.
     pub path: PathBuf,
-    /// Whether it is not there any more.
+    /// Whether the new tree does not have it.
     pub is_removed: bool,
 }
 
@@ -230,8 +229,8 @@ impl Tree {
         self.top
     }
 
-    /// Files below `folder` (relative to the repository's root) in which this tree differs from
-    /// an earlier one.
+    /// The files below `folder` in which this tree differs from an earlier one. `folder` is relative to
+    /// the repository's root.
     pub fn since(&self, old: &Self, folder: &Path) -> io::Result<Vec<ChangedFile>> {
         let top = |tree: &Self| {
             let item = tree.find(&tree.root.join(folder))?;
@@ -253,12 +252,12 @@ impl Tree {
         &self.objects
     }
 
-    /// The id of a file's content or of a folder's tree; none where nothing is.
+    /// The id of a file's blob or a folder's tree; `None` where the path does not exist.
     pub fn id(&self, path: &Path) -> io::Result<Option<Oid>> {
         Ok(self.find(path)?.map(|item| item.id))
     }
 
-    /// The blob at a path relative to the repository; none where no file is.
+    /// The blob of a file; `None` where there is no file. The path is relative to the repository.
     pub fn blob_at(&self, path: &str) -> io::Result<Option<Oid>> {
         let item = self.find(&self.root.join(path))?;
         Ok(item
@@ -266,7 +265,7 @@ impl Tree {
             .map(|it| it.id))
     }
 
-    /// What lies at the path, which has to be without links in its folders.
+    /// The entry at a path, whose folders have to be free of links.
     fn find(&self, path: &Path) -> io::Result<Option<GitEntry>> {
         if path == self.root {
             return Ok(Some(GitEntry {
@@ -327,7 +326,7 @@ impl GitEntry {
 
 impl FileTree for Tree {
     fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        // Above the repository nothing is known but that it has no links.
+        // The repository's root has its links resolved, so the folders above it are not links.
         if self.root.starts_with(path) {
             return Ok(PathKind::Folder);
         }

@@ -1,10 +1,10 @@
-//! Files of the working tree as git sees them: which it tracks, what it would store for their
-//! content, and their executable bits.
+//! The files of the working tree as git sees them: which files it tracks, which content it stores for
+//! them, and their executable bits.
 //!
-//! Attributes and settings may convert content on its way into the repository: line ends, or a
-//! clean filter such as the one of Git LFS. Most files are not converted, and are hashed here.
-//! For the others git itself is asked (`git hash-object`), since only git can run filters. What
-//! it answers is written to a temporary object folder, and the repository stays as it is.
+//! By attributes and settings, git converts content before it stores it: line ends, or a clean filter
+//! such as that of Git LFS. Most files are not converted and are hashed here. For the other files
+//! `git hash-object` is called, since only git can run filters. The objects that it writes go to a
+//! temporary folder; the repository is not changed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -20,12 +20,12 @@ use super::tree::GitObjects;
 use super::{Error, Repository};
 use crate::disk::Stamp;
 
-/// Bytes of the largest file that is compared with what git would check out. A larger one whose
-/// line ends are not the stored ones counts as changed, as it does for git.
+/// Size in bytes of the largest file that is compared with git's checkout of its blob. A larger file
+/// with converted line ends counts as changed, as it does for git.
 const LARGEST_TEXT: u64 = 16 << 20;
 
-/// Variables that would lead git away from this work tree.
-const FOREIGN: [&str; 6] = [
+/// Environment variables that make git use another repository or working tree.
+const REDIRECTING: [&str; 6] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -36,64 +36,66 @@ const FOREIGN: [&str; 6] = [
 
 /// The working tree of a repository.
 pub struct WorkTree {
-    /// Without links.
+    /// With links resolved.
     root: PathBuf,
     index: GitIndex,
     /// Whether executable bits on disk count (`core.fileMode`).
     trusts_modes: bool,
-    /// What settings, and attribute files outside of the work tree, ask for.
+    /// The conversions of all files, by settings and by attribute files outside of the working tree.
     everywhere: Arc<RequestedConversions>,
-    /// What is asked for in a folder.
+    /// The conversions in each folder.
     folders: RwLock<HashMap<PathBuf, Arc<RequestedConversions>>>,
     objects: Arc<GitObjects>,
-    hasher: Mutex<Option<HashObject>>,
+    /// Started when needed.
+    hash_object: Mutex<Option<HashObject>>,
 }
 
-/// What may happen to content between the working tree and the repository.
+/// How content is converted between the working tree and the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Conversion {
-    /// Nothing.
+    /// It stays the same.
     None,
     /// CRLF becomes LF.
     LineEnds,
-    /// Anything: a filter, an encoding, keywords.
+    /// In any way: by a filter, an encoding or keywords.
     Any,
 }
 
-/// What attribute files and settings ask for, before their patterns are matched: few files have
-/// a filter, and looking up the attributes of every file would take longer than all else.
+/// The conversions that attribute files and settings request, without matching patterns. It is a quick
+/// first test: few files are converted, and looking up the attributes of every file takes longer than
+/// reading all layers.
 #[derive(Debug, Clone, Default)]
 struct RequestedConversions {
-    /// Whether line ends are converted of some files.
+    /// Whether the line ends of some files are converted.
     line_ends: bool,
-    /// Endings (`.png`) of files of which anything may be converted.
+    /// File name endings (`.png`) of files with any other conversion.
     any: BTreeSet<String>,
-    /// Whether patterns other than `*.<ending>` say of which.
+    /// Whether other patterns than `*.<ending>` request such conversions.
     any_by_pattern: bool,
 }
 
-/// What attributes and settings ask for one file.
+/// How one file is converted, by its attributes.
 #[derive(Debug, Clone, Copy)]
 struct ConversionRules {
     conversion: Conversion,
-    /// Whether its line ends are never converted.
+    /// Whether line ends are never converted (`-text`).
     is_binary: bool,
-    /// Whether git decides by the content whether they are.
+    /// Whether git decides by the content if line ends are converted (`text=auto`).
     is_auto: bool,
 }
 
-/// What git would store for a file.
+/// The blob that git stores for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredBlob {
     /// The blob's id.
     pub id: Oid,
-    /// Whether the content on disk may be another one, so that it has to be read from the
-    /// work tree's objects.
+    /// Whether the content on disk can differ from the blob, so that the content has to be read from
+    /// [`WorkTree::objects`].
     pub is_converted: bool,
 }
 
 impl Repository {
-    /// The working tree, with the index as it is now.
+    /// The working tree, with the current index.
     pub fn work_tree(&self) -> Result<WorkTree, Error> {
         let trusts_modes = self
             .inner
@@ -106,7 +108,7 @@ impl Repository {
             everywhere: Arc::new(self.converted_everywhere()),
             folders: RwLock::default(),
             objects: self.objects(),
-            hasher: Mutex::default(),
+            hash_object: Mutex::default(),
         })
     }
 
@@ -125,32 +127,32 @@ impl Repository {
         ];
         let of_files = files.into_iter().flatten();
         let of_files = of_files.filter_map(|file| std::fs::read(file).ok());
-        let mut asked = RequestedConversions {
+        let mut requested = RequestedConversions {
             line_ends: !is_off,
             ..RequestedConversions::default()
         };
-        of_files.for_each(|text| asked.add(&text));
-        asked
+        of_files.for_each(|text| requested.add(&text));
+        requested
     }
 }
 
 impl WorkTree {
-    /// What git tracks.
+    /// The index.
     pub fn index(&self) -> &GitIndex {
         &self.index
     }
 
-    /// The repository's objects, and those that git would add to them.
+    /// The repository's objects, and the temporary objects that conversions give.
     pub fn objects(&self) -> &Arc<GitObjects> {
         &self.objects
     }
 
-    /// A path as git has it, relative to the repository.
+    /// The path relative to the repository; `None` for a path outside of it.
     pub fn inside<'p>(&self, file: &'p Path) -> Option<&'p str> {
         file.strip_prefix(&self.root).ok()?.to_str()
     }
 
-    /// Whether git would store the file as executable.
+    /// Whether git stores the file as executable.
     pub fn is_executable(&self, file: &Path, stamp: &Stamp) -> bool {
         if self.trusts_modes {
             return stamp.is_executable();
@@ -159,7 +161,7 @@ impl WorkTree {
         tracked.flatten().unwrap_or(false)
     }
 
-    /// The blob id of the bytes on disk. The index is trusted only where nothing is converted.
+    /// The blob id of the bytes on disk. The index's id is used only where git does not convert the file.
     pub fn on_disk(&self, file: &Path, stamp: &Stamp) -> io::Result<Oid> {
         if let Some(path) = self.inside(file)
             && let Some(id) = self.index.unchanged(path, stamp)
@@ -178,14 +180,14 @@ impl WorkTree {
         }
         Ok(match conversion {
             Conversion::None => true,
-            // Converting only ever removes bytes.
+            // Converting line ends removes bytes, so an equal size means equal content.
             Conversion::LineEnds => self.objects.size(id).is_ok_and(|size| size == stamp.size),
             Conversion::Any => false,
         })
     }
 
-    /// What git would store for the file, however fresh the index is: the tracked blob, if the
-    /// file is what is checked out for it or what makes it; else what the clean filters make.
+    /// The blob that git stores for the file, even where the index is outdated: the tracked blob if git
+    /// checks it out as this file or stores it for this file; else the result of the clean filters.
     pub fn stored(&self, file: &Path, stamp: &Stamp) -> io::Result<StoredBlob> {
         let verbatim = |id| StoredBlob {
             id,
@@ -204,7 +206,7 @@ impl WorkTree {
         if in_folder == Conversion::None || tracked == Some(raw) {
             return Ok(verbatim(raw));
         }
-        // Most files have no CRLF: then there is nothing to ask.
+        // Most files have no CRLF, so their attributes do not matter.
         let is_plain = in_folder == Conversion::LineEnds && !has_crlf(file)?;
         if is_plain {
             return Ok(verbatim(raw));
@@ -230,8 +232,8 @@ impl WorkTree {
         Ok(StoredBlob { id, is_converted })
     }
 
-    /// Whether git leaves line ends alone that it would convert by `text=auto`: it does where
-    /// the tracked blob is a text with CRLF. `git hash-object` does not look at the index.
+    /// Whether git keeps CRLF in spite of `text=auto`: it does where the tracked blob is a text with
+    /// CRLF. `git hash-object` does not read the index, so it does not know.
     fn keeps_crlf(&self, tracked: Option<Oid>) -> bool {
         let small = |id: &Oid| {
             self.objects
@@ -242,14 +244,14 @@ impl WorkTree {
         blob.is_some_and(|blob| blob.is_ok_and(|blob| is_crlf_text(&blob)))
     }
 
-    /// What may be converted of a file, as far as can be told without matching patterns.
+    /// The strongest conversion that is possible for a file, without matching patterns.
     fn conversion(&self, file: &Path) -> Conversion {
-        let asked = self.asked(file.parent());
+        let requested = self.requested(file.parent());
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        asked.of(&name)
+        requested.of(&name)
     }
 
-    fn asked(&self, folder: Option<&Path>) -> Arc<RequestedConversions> {
+    fn requested(&self, folder: Option<&Path>) -> Arc<RequestedConversions> {
         let Some(folder) = folder.filter(|folder| folder.starts_with(&self.root)) else {
             return Arc::clone(&self.everywhere);
         };
@@ -258,28 +260,28 @@ impl WorkTree {
             return Arc::clone(known);
         }
         drop(known);
-        let mut asked = if folder == self.root {
+        let mut requested = if folder == self.root {
             Arc::clone(&self.everywhere)
         } else {
-            self.asked(folder.parent())
+            self.requested(folder.parent())
         };
         let own = folder.join(".gitattributes");
-        // Git takes a file that is not there from the index.
+        // Where the file does not exist, git reads the attributes from the index.
         let of_index = || {
             let id = self.index.id(self.inside(&own)?)?;
             self.objects.blob(id).ok()
         };
         if let Some(text) = std::fs::read(&own).ok().or_else(of_index) {
-            Arc::make_mut(&mut asked).add(&text);
+            Arc::make_mut(&mut requested).add(&text);
         }
         let mut known = self.folders.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(folder.to_owned(), Arc::clone(&asked));
-        asked
+        known.insert(folder.to_owned(), Arc::clone(&requested));
+        requested
     }
 
-    /// What is converted of one file, by its attributes.
+    /// How one file is converted, by its attributes.
     fn rules_of(&self, path: &str) -> io::Result<ConversionRules> {
-        self.objects.ask(|repository| {
+        self.objects.with_handle(|repository| {
             let value = |name| {
                 let flags = AttrCheckFlags::FILE_THEN_INDEX;
                 let value = repository.get_attr(Path::new(path), name, flags)?;
@@ -289,7 +291,7 @@ impl WorkTree {
                 || matches!(value("working-tree-encoding")?, AttrValue::String(_))
                 || value("ident")? == AttrValue::True;
             let text = value("text")?;
-            // In doubt git is asked, which knows all settings.
+            // `text` may also depend on settings, so only `-text` is taken for no conversion here.
             let is_binary = text == AttrValue::False;
             Ok(ConversionRules {
                 conversion: match is_any {
@@ -307,18 +309,19 @@ impl WorkTree {
         })
     }
 
-    /// What git makes of the file on its way into the repository.
+    /// The blob that git's conversions give for the file.
     fn cleaned(&self, path: &str) -> io::Result<Oid> {
-        let mut hasher = self.hasher.lock().unwrap_or_else(PoisonError::into_inner);
-        let hasher = match &mut *hasher {
-            Some(hasher) => hasher,
+        let process = self.hash_object.lock();
+        let mut process = process.unwrap_or_else(PoisonError::into_inner);
+        let process = match &mut *process {
+            Some(process) => process,
             none => none.insert(HashObject::start(&self.root, &self.objects)?),
         };
-        hasher.ask(path)
+        process.hash(path)
     }
 
-    /// Whether git would check the blob out as the file that is there, although it would not
-    /// make that blob of it: line ends that were stored before there were attributes.
+    /// Whether git checks the blob out as the file's current content, although it does not store that
+    /// blob for it. This happens with line ends that were committed before there were attributes.
     fn is_checked_out(&self, path: &str, id: Oid, file: &Path, stamp: &Stamp) -> io::Result<bool> {
         if stamp.size > LARGEST_TEXT {
             return Ok(false);
@@ -334,7 +337,7 @@ impl WorkTree {
 }
 
 impl RequestedConversions {
-    /// Adds what the lines of an attribute file ask for.
+    /// Adds the conversions that an attribute file requests.
     fn add(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         for line in text.trim_start_matches('\u{feff}').lines() {
@@ -385,7 +388,7 @@ fn ending(pattern: &str) -> Option<&str> {
 }
 
 fn hash(file: &Path) -> io::Result<Oid> {
-    // libgit2 loses the system's error number; opening again brings it back.
+    // libgit2 drops the system's error number. Opening the file again gives it.
     Oid::hash_file(ObjectType::Blob, file).map_err(|error| match File::open(file) {
         Err(error) => error,
         Ok(_) => io::Error::other(error),
@@ -409,7 +412,7 @@ fn has_crlf(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether git takes the content for a text, and it has CRLF: `convert.c` in git.
+/// Whether the content is a text with CRLF, by the rules of `convert.c` in git.
 fn is_crlf_text(content: &[u8]) -> bool {
     let content = content.strip_suffix(b"\x1a").unwrap_or(content);
     let (mut printable, mut others, mut ends) = (0_usize, 0_usize, 0_usize);
@@ -432,17 +435,17 @@ fn is_crlf_text(content: &[u8]) -> bool {
 
 fn git(root: &Path) -> Command {
     let mut command = Command::new("git");
-    for name in FOREIGN {
+    for name in REDIRECTING {
         command.env_remove(name);
     }
     command.arg("-C").arg(root).stdin(Stdio::null());
     command
 }
 
-/// A git that stores one file after another in a temporary folder, and says their ids.
+/// A running `git hash-object`, which stores files in a temporary folder and prints their ids.
 struct HashObject {
     child: Child,
-    /// Closed first, which ends the child.
+    /// Its standard input. Closing it ends the process.
     paths: Option<ChildStdin>,
     ids: BufReader<ChildStdout>,
     messages: PathBuf,
@@ -450,9 +453,10 @@ struct HashObject {
 
 impl HashObject {
     fn start(root: &Path, objects: &GitObjects) -> io::Result<Self> {
-        let folder = objects.own_folder()?;
+        let folder = objects.temporary_folder()?;
         let messages = folder.join("messages");
-        let stored = objects.ask(|repository| Ok(repository.commondir().join("objects")))?;
+        let stored =
+            objects.with_handle(|repository| Ok(repository.commondir().join("objects")))?;
         let mut child = git(root)
             .args(["-c", "core.safecrlf=false"])
             .args(["hash-object", "-w", "--stdin-paths"])
@@ -465,8 +469,8 @@ impl HashObject {
             .spawn()
             .map_err(|error| {
                 let reason = format!(
-                    "git is needed to tell what it would store for a file with attributes, and \
-                     cannot be started: {error}"
+                    "git cannot be started, but is needed to convert files that have git attributes: \
+                     {error}"
                 );
                 io::Error::new(error.kind(), reason)
             })?;
@@ -480,7 +484,7 @@ impl HashObject {
         })
     }
 
-    fn ask(&mut self, path: &str) -> io::Result<Oid> {
+    fn hash(&mut self, path: &str) -> io::Result<Oid> {
         let line = quoted(path);
         let sent = self.paths.as_mut().map_or(Ok(()), |paths| {
             paths.write_all(line.as_bytes())?;
@@ -505,7 +509,7 @@ impl Drop for HashObject {
     }
 }
 
-/// A line of `--stdin-paths`: what would be misread is quoted as in C.
+/// A line for `--stdin-paths`. A path that git would misread is quoted as in C.
 fn quoted(path: &str) -> String {
     if !path.starts_with('"') && !path.contains('\n') {
         return format!("{path}\n");

@@ -1,4 +1,4 @@
-//! What layers make together, for one store and one app.
+//! Composing: reading and merging the layers of one store and one app.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -16,45 +16,45 @@ use super::{Error, LayerProblem};
 use crate::config::{BaseApp, Project};
 use crate::store::{AppKind, AppName, Store, UnitId};
 
-/// One store's app as it would lie under `.out`: a value, independent of the disk.
+/// The files that one store's app has under `.out`. A value: nothing is written.
 #[derive(Debug, Clone)]
 pub struct Composition {
     /// The store and the app.
     pub unit: UnitId,
-    /// What the app is.
+    /// The kind of app.
     pub kind: AppKind,
     /// Owners of the layers, the base app first, the store last.
     pub layers: Vec<Owner>,
-    /// Every path, relative to the app, with `/`.
+    /// Every composed path, relative to the app, with `/`.
     pub entries: BTreeMap<Arc<str>, Entry>,
-    /// Paths that an `ignorePaths` rule dropped, with the rule.
+    /// Paths that an `ignorePaths` rule drops.
     pub dropped: BTreeMap<Arc<str>, DroppedPath>,
-    /// Files of stores that are not used, since they come from the base app.
+    /// Files of stores that are not used, since these files always come from the base app.
     pub unused: Vec<UnusedFile>,
-    /// Whether the base app has `node_modules` of its own, which the composed app links to.
+    /// Whether the base app has its own `node_modules`. The composed app then links to it.
     pub own_node_modules: bool,
 }
 
-/// A path that a rule keeps out.
+/// A path that a rule drops.
 #[derive(Debug, Clone)]
 pub struct DroppedPath {
     /// The rule.
     pub origin: RuleOrigin,
-    /// Indices of the layers that have it, outermost first.
+    /// Indices of the layers that have the path, outermost first.
     pub layers: Vec<usize>,
 }
 
-/// A store's own `package.json` or `tsconfig.json`.
+/// A store's own `package.json` or `tsconfig.json`, which is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusedFile {
     /// The file's name.
     pub path: &'static str,
-    /// Whose it is.
+    /// The layer's owner.
     pub owner: Owner,
 }
 
 impl Composition {
-    /// The same files with another name in `package.json`.
+    /// The same composition with another `name` in `package.json`. The error is the reason.
     pub fn renamed(&self, name: &str) -> Result<Self, String> {
         let mut renamed = self.clone();
         if let Some(entry) = renamed.entries.get_mut("package.json") {
@@ -63,7 +63,7 @@ impl Composition {
         Ok(renamed)
     }
 
-    /// How many files each layer gives, in the order of the layers.
+    /// The number of files that each layer gives, in the order of the layers.
     pub fn files_by_layer(&self) -> Vec<(&Owner, usize)> {
         let mut counts = vec![0; self.layers.len()];
         for entry in self.entries.values() {
@@ -72,61 +72,61 @@ impl Composition {
         self.layers.iter().zip(counts).collect()
     }
 
-    /// Identity of the whole: equal when every path, mode and content is.
+    /// Identity of the composition: equal where every path, mode and content is equal.
     pub fn id(&self) -> ContentId {
         let mut listing = String::new();
         for (path, entry) in &self.entries {
             let mode = entry.mode();
-            // Writing to a string cannot fail. NUL separates, since a path may hold a newline.
+            // Writing to a string cannot fail. NUL is the separator, since a path may have a newline.
             let _ = write!(listing, "{mode} {}\0{path}\0", entry.id());
         }
         ContentId::of(listing.as_bytes())
     }
 }
 
-/// Composes stores of one project; every layer is listed once, however many stores take it.
+/// Composes stores of one project. Each layer is read once, however many stores have it.
 pub struct Composer<'a> {
     project: &'a Project,
-    lister: &'a LayerReader,
+    reader: &'a LayerReader,
 }
 
 /// A store together with one of its apps.
 type Wanted<'a> = (&'a Store, &'a BaseApp);
 
-/// Listed layers, by owner and app.
+/// The layers of several units, by owner and app.
 #[derive(Debug, Default)]
 pub struct Layers {
     edits: BaseEdits,
-    listed: HashMap<(Owner, AppName), Arc<Layer>>,
+    by_owner: HashMap<(Owner, AppName), Arc<Layer>>,
 }
 
 impl Layers {
-    /// Who has a layer, and for which app.
+    /// Owner and app of each layer.
     pub fn keys(&self) -> impl Iterator<Item = &(Owner, AppName)> {
-        self.listed.keys()
+        self.by_owner.keys()
     }
 
-    /// The layer, if its owner has a folder for the app.
+    /// The layer of an owner for an app; `None` where the owner has no folder for it.
     pub fn get(&self, owner: &Owner, app: &AppName) -> Option<&Arc<Layer>> {
-        self.listed.get(&(owner.clone(), app.clone()))
+        self.by_owner.get(&(owner.clone(), app.clone()))
     }
 }
 
 impl<'a> Composer<'a> {
-    /// Gets ready to compose; the lister's files are the project's.
-    pub fn new(project: &'a Project, lister: &'a LayerReader) -> Self {
-        Self { project, lister }
+    /// A composer for the project whose layers `reader` reads.
+    pub fn new(project: &'a Project, reader: &'a LayerReader) -> Self {
+        Self { project, reader }
     }
 
-    /// Composes every app of these stores. All problems of all stores come at once.
+    /// Composes every app of these stores. The error has the problems of all stores.
     pub fn compose(&self, stores: &[&Store]) -> Result<Vec<Composition>, Error> {
         let (layers, problems) = self.layers(stores, |_, _| None)?;
         fail_on(problems)?;
-        self.compose_listed(stores, &layers)
+        self.compose_from(stores, &layers)
     }
 
-    /// The same from layers that are listed already.
-    pub fn compose_listed(
+    /// The same as [`Composer::compose`], from layers that are read already.
+    pub fn compose_from(
         &self,
         stores: &[&Store],
         layers: &Layers,
@@ -134,7 +134,7 @@ impl<'a> Composer<'a> {
         let made: Vec<_> = self
             .wanted(stores)
             .par_iter()
-            .map(|(store, app)| self.view(store, app, layers).compose(self))
+            .map(|(store, app)| self.unit(store, app, layers).compose(self))
             .collect::<Result<_, Error>>()?;
         let mut problems = Vec::new();
         let mut compositions = Vec::new();
@@ -156,8 +156,8 @@ impl<'a> Composer<'a> {
             .collect()
     }
 
-    /// Lists each layer that any unit of the stores has, once, but for those that `known`
-    /// (asked with the owner and the folder) has already.
+    /// Reads the layers of all units of the stores, each layer once. A layer that `known` returns for
+    /// its owner and folder is not read.
     pub fn layers(
         &self,
         stores: &[&Store],
@@ -172,27 +172,27 @@ impl<'a> Composer<'a> {
                 }
             }
         }
-        let listed: Vec<_> = folders
+        let read: Vec<_> = folders
             .into_par_iter()
             .map(|(key, folder)| {
                 if let Some(layer) = known(&key.0, &folder) {
                     return Ok((key, layer, Vec::new()));
                 }
-                let (layer, problems) = self.lister.layer(key.0.clone(), &folder)?;
+                let (layer, problems) = self.reader.layer(key.0.clone(), &folder)?;
                 Ok((key, Arc::new(layer), problems))
             })
             .collect::<Result<_, Error>>()?;
         let mut layers = Layers::default();
         let mut problems = Vec::new();
-        for (key, layer, found) in listed {
+        for (key, layer, found) in read {
             problems.extend(found);
-            layers.listed.insert(key, layer);
+            layers.by_owner.insert(key, layer);
         }
         Ok((layers, problems))
     }
 
-    /// The layers of one unit, outermost first, with the rules that hold for it.
-    pub fn view<'l>(&self, store: &Store, app: &BaseApp, layers: &'l Layers) -> UnitLayers<'l> {
+    /// The layers of one unit, and the rules that apply to it.
+    pub fn unit<'l>(&self, store: &Store, app: &BaseApp, layers: &'l Layers) -> UnitLayers<'l> {
         let lineage = self.project.stores.lineage(store);
         let owners = lineage.iter().map(|link| Owner::Store(link.id.clone()));
         UnitLayers {
@@ -208,28 +208,28 @@ impl<'a> Composer<'a> {
                 .collect(),
             rules: IgnoreRules::new(&lineage),
             edits: &layers.edits,
-            folder: self.lister.project().join(base_folder(&app.name)),
+            folder: self.reader.project().join(base_folder(&app.name)),
         }
     }
 }
 
-/// The layers of one unit and the rules that hold for it: a composition whose paths are
-/// answered one by one.
+/// The layers of one unit and the rules that apply to it. Composes the whole unit, or answers for
+/// single paths.
 #[derive(Debug)]
 pub struct UnitLayers<'l> {
     /// The store and the app.
     pub unit: UnitId,
     kind: AppKind,
-    /// The base app's first.
+    /// Outermost first: the base app's layer, then the stores' layers.
     pub layers: Vec<&'l Layer>,
     rules: IgnoreRules,
     edits: &'l BaseEdits,
-    /// The base app's, for messages.
+    /// The base app's folder, for error messages.
     folder: PathBuf,
 }
 
 impl UnitLayers<'_> {
-    /// What the composition has at the path.
+    /// The entry that the composition has at the path.
     pub fn entry(&self, path: &str) -> Result<Option<Entry>, Error> {
         let drops = !is_from_base(path) && self.rules.drops(path).is_some();
         let keep = |layer: usize, path: &str| !drops && (layer == 0 || !is_from_base(path));
@@ -237,7 +237,7 @@ impl UnitLayers<'_> {
         merged.map(|merged| self.resolve(path, merged)).transpose()
     }
 
-    /// The rule that keeps the path out.
+    /// The rule that drops the path.
     pub fn dropped_by(&self, path: &str) -> Option<&RuleOrigin> {
         if is_from_base(path) {
             return None;
@@ -245,7 +245,7 @@ impl UnitLayers<'_> {
         self.rules.drops(path)
     }
 
-    /// The rules in their order: all ancestors' first, the store's own last.
+    /// The rules of the store's ancestors and its own.
     pub fn rules(&self) -> &IgnoreRules {
         &self.rules
     }
@@ -295,7 +295,7 @@ impl UnitLayers<'_> {
                 below: clash.below.to_string(),
             })
             .collect();
-        // Collected and not inserted one by one, which would leave the tree's nodes half empty.
+        // Collecting fills the nodes of the map; inserting one by one leaves them half empty.
         let entries = merged
             .into_iter()
             .map(|(path, merged)| Ok((Arc::clone(&path), self.resolve(&path, merged)?)))
@@ -303,7 +303,7 @@ impl UnitLayers<'_> {
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
             kind: self.kind,
-            own_node_modules: composer.lister.is_on_disk()
+            own_node_modules: composer.reader.is_on_disk()
                 && has_packages(&self.folder.join("node_modules")),
             unit: self.unit,
             entries,
@@ -314,7 +314,7 @@ impl UnitLayers<'_> {
     }
 }
 
-/// All of them as one error, each once and in a stable order.
+/// An error with each problem once and in a stable order, if there are problems.
 pub fn fail_on(mut problems: Vec<LayerProblem>) -> Result<(), Error> {
     problems.sort();
     problems.dedup();
@@ -325,8 +325,8 @@ pub fn fail_on(mut problems: Vec<LayerProblem>) -> Result<(), Error> {
     }
 }
 
-/// Whether packages are installed there: caches that tools keep in `node_modules/.cache` and
-/// the like make no dependency.
+/// Whether packages are installed in the folder. Caches of tools, such as `node_modules/.cache`, do
+/// not count.
 fn has_packages(node_modules: &Path) -> bool {
     std::fs::read_dir(node_modules).is_ok_and(|mut entries| {
         entries.any(|entry| {

@@ -1,4 +1,4 @@
-//! The identity of content: the git blob id, so that what git knows need not be read.
+//! The identity of content: its git blob id. A file whose id the git index has is not read.
 
 use std::fmt;
 use std::path::Path;
@@ -14,14 +14,14 @@ pub struct ContentId(Oid);
 impl ContentId {
     /// The id of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        // It fails only for an object type that cannot be stored, which a blob is not.
+        // Hashing fails only for object types that cannot be stored; a blob can be.
         Self(Oid::hash_object(ObjectType::Blob, bytes).unwrap_or(Oid::ZERO_SHA1))
     }
 
-    /// The id of a file's content, read in pieces.
+    /// The id of a file's content. The file is read in pieces.
     pub fn of_file(path: &Path) -> std::io::Result<Self> {
         let failed = |error: git2::Error| {
-            // libgit2 loses the system's error number; opening again brings it back.
+            // libgit2 drops the system's error number. Opening the file again gives it.
             match std::fs::File::open(path) {
                 Err(error) => error,
                 Ok(_) => std::io::Error::other(error),
@@ -32,7 +32,7 @@ impl ContentId {
             .map_err(failed)
     }
 
-    /// The id as git's library has it.
+    /// The id as libgit2's type.
     pub fn oid(self) -> Oid {
         self.0
     }
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for ContentId {
     }
 }
 
-/// Reads an id without making a string of it: manifests have very many.
+/// Parses an id without allocating a string: a store's manifest has one id a file.
 struct Hexadecimal;
 
 impl Visitor<'_> for Hexadecimal {

@@ -1,4 +1,4 @@
-//! One path of a composition: who gives it, and what it becomes on its way.
+//! One path of a composition: the layer that gives it, and its composed content.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::disk::Stamp;
 use crate::git::GitObjects;
 use crate::store::UnitId;
 
-/// Files that always come from the base app and cannot be dropped.
+/// Files that always come from the base app. No rule can drop them.
 pub(super) const FROM_BASE: [&str; 2] = ["package.json", "tsconfig.json"];
 
 /// Whether the file always comes from the base app.
@@ -21,8 +21,8 @@ pub fn is_from_base(path: &str) -> bool {
     FROM_BASE.contains(&path)
 }
 
-/// One path of a composition. There are very many: a file that comes as it is shares its
-/// layer's.
+/// One path of a composition. A large project has hundreds of thousands of them, so an entry
+/// shares its layer's file.
 #[derive(Debug, Clone)]
 pub struct Entry {
     winner: u16,
@@ -31,28 +31,28 @@ pub struct Entry {
     edited: Option<Arc<EditedFile>>,
 }
 
-/// A file that is edited on its way.
+/// The composed content of a file that is edited (`package.json`, `tsconfig.json`).
 #[derive(Debug)]
 pub(super) struct EditedFile {
     id: ContentId,
     text: String,
 }
 
-/// Where a composed file's content comes from.
+/// Where the content of a composed file comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum EntryContent<'a> {
-    /// Copied from this file.
+    /// This file of the working tree, with its stamp when the layer was read.
     Copy(&'a Arc<Path>, Stamp),
-    /// The blob with the entry's id, when composed from a commit.
+    /// The git blob with the entry's id.
     Blob(&'a GitObjects),
-    /// Edited on its way.
+    /// This text, edited from the base app's file.
     Text(&'a str),
-    /// A link; its target is in the entry's kind.
+    /// The entry is a link; its kind has the target.
     Link,
 }
 
 impl Entry {
-    /// What a unit has at a path. `folder` is the base app's, for messages.
+    /// The entry of a unit at a path. `folder` is the base app's folder, for error messages.
     pub(super) fn new(
         unit: &UnitId,
         path: &str,
@@ -60,8 +60,10 @@ impl Entry {
         edits: &BaseEdits,
         folder: &Path,
     ) -> Result<Self, Error> {
-        // A path has far fewer folders above it than layers can be counted in 16 bits.
-        #[expect(clippy::cast_possible_truncation, reason = "there are few layers")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "each layer is a folder above the store's, and a path has fewer than 65,536"
+        )]
         let narrow = |layer: usize| layer as u16;
         Ok(Self {
             winner: narrow(merged.winner),
@@ -71,21 +73,14 @@ impl Entry {
         })
     }
 
-    /// A unit's `package.json` under another name.
+    /// The same `package.json` with another `name`. The error is the reason.
     pub fn renamed(&self, name: &str) -> Result<Self, String> {
         let Some(edited) = &self.edited else {
             return Ok(self.clone());
         };
-        let (bom, json) = edited
-            .text
-            .split_at(if edited.text.starts_with('\u{feff}') {
-                3
-            } else {
-                0
-            });
-        let text = rewrite::PackageJsonTemplate::new(json)?
-            .after(bom)
-            .named(name);
+        let (mark, json) = split_mark(&edited.text);
+        let template = rewrite::PackageJsonTemplate::new(json)?;
+        let text = template.with_prefix(mark).named(name);
         let id = ContentId::of(text.as_bytes());
         Ok(Self {
             edited: Some(Arc::new(EditedFile { id, text })),
@@ -93,17 +88,17 @@ impl Entry {
         })
     }
 
-    /// Index of the layer that gives it.
+    /// Index of the layer that gives the file.
     pub fn winner(&self) -> usize {
         usize::from(self.winner)
     }
 
-    /// Indices of the layers that it hides, outermost first.
+    /// Indices of the layers whose file is hidden, outermost first.
     pub fn hidden(&self) -> impl DoubleEndedIterator<Item = usize> {
         self.hidden.iter().map(|layer| usize::from(*layer))
     }
 
-    /// File or link.
+    /// Whether it is a file or a link.
     pub fn kind(&self) -> &FileKind {
         &self.file.kind
     }
@@ -115,13 +110,13 @@ impl Entry {
             .map_or(self.file.id, |edited| edited.id)
     }
 
-    /// Identity of the content before it was edited on its way, which takes no store's name in.
+    /// Identity of the layer's content, before it is edited. It does not depend on the store's name.
     pub fn source_id(&self) -> ContentId {
         self.file.id
     }
 
-    /// Where the content comes from.
-    pub fn body(&self) -> EntryContent<'_> {
+    /// Where the composed content comes from.
+    pub fn content(&self) -> EntryContent<'_> {
         match (&self.edited, &self.file.source) {
             (Some(edited), _) => EntryContent::Text(&edited.text),
             (None, ContentSource::Disk(path, stamp)) => EntryContent::Copy(path, *stamp),
@@ -132,7 +127,7 @@ impl Entry {
         }
     }
 
-    /// The composed content; a link's target.
+    /// Reads the composed content; for a link, the target.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
         match &self.edited {
             Some(edited) => Ok(edited.text.as_bytes().to_vec()),
@@ -140,9 +135,9 @@ impl Entry {
         }
     }
 
-    /// How long the composed content is, in bytes, without reading it.
+    /// Length of the composed content in bytes. The content is not read.
     pub fn size(&self) -> std::io::Result<u64> {
-        match (self.body(), self.kind()) {
+        match (self.content(), self.kind()) {
             (EntryContent::Copy(_, stamp), _) => Ok(stamp.size),
             (EntryContent::Text(text), _) => Ok(text.len() as u64),
             (EntryContent::Blob(objects), FileKind::File { .. }) => objects.size(self.id().oid()),
@@ -151,38 +146,38 @@ impl Entry {
         }
     }
 
-    /// Git's mode of it, in octal.
+    /// The mode in git, in octal.
     pub fn mode(&self) -> &'static str {
         self.file.mode()
     }
 
-    /// Whether both give the same content in the same way.
+    /// Whether both have the same content and kind.
     pub fn is_like(&self, other: &Self) -> bool {
         self.id() == other.id() && self.kind() == other.kind()
     }
 }
 
-/// Base files that are edited on their way, by where they lie in memory: each is parsed once,
-/// however many units take it.
+/// Parsed base files, by the address of the layer's file in memory: each file is parsed once,
+/// however many units have it.
 pub(super) type BaseEdits = RwLock<HashMap<usize, Arc<BaseEdit>>>;
 
-/// What comes of a base file.
+/// A parsed base file.
 #[derive(Debug)]
 pub(super) enum BaseEdit {
-    /// Another text for each unit.
-    Package(rewrite::PackageJsonTemplate),
-    /// The same for all.
-    Same(Arc<EditedFile>),
+    /// `package.json`, whose text differs by unit.
+    PackageJson(rewrite::PackageJsonTemplate),
+    /// `tsconfig.json`, whose text is the same for every unit.
+    TsconfigJson(Arc<EditedFile>),
 }
 
-/// The edited text of a file that is edited on its way. `place` is where the file lies, for
-/// messages.
+/// The edited content for a unit; `None` for a file that is composed as it is. `location` is the
+/// file's path, for error messages.
 fn edited(
     unit: &UnitId,
     path: &str,
     file: &Arc<LayerFile>,
     edits: &BaseEdits,
-    place: impl FnOnce() -> PathBuf,
+    location: impl FnOnce() -> PathBuf,
 ) -> Result<Option<Arc<EditedFile>>, Error> {
     if !is_from_base(path) || matches!(file.kind, FileKind::Link { .. }) {
         return Ok(None);
@@ -195,42 +190,49 @@ fn edited(
     let edit = if let Some(edit) = known {
         edit
     } else {
-        let edit = Arc::new(edit(path, file, &place())?);
+        let edit = Arc::new(edit(path, file, &location())?);
         let mut edits = edits.write().unwrap_or_else(PoisonError::into_inner);
         edits.insert(key, Arc::clone(&edit));
         edit
     };
     Ok(Some(match &*edit {
-        BaseEdit::Package(package) => {
+        BaseEdit::PackageJson(package) => {
             let text = package.named(&unit.package_name());
             let id = ContentId::of(text.as_bytes());
             Arc::new(EditedFile { id, text })
         }
-        BaseEdit::Same(edited) => Arc::clone(edited),
+        BaseEdit::TsconfigJson(edited) => Arc::clone(edited),
     }))
 }
 
-fn edit(path: &str, file: &LayerFile, place: &Path) -> Result<BaseEdit, Error> {
+/// Splits off a byte order mark, which is not JSON and stays in front of an edited text.
+fn split_mark(text: &str) -> (&str, &str) {
+    match text.strip_prefix('\u{feff}') {
+        Some(json) => ("\u{feff}", json),
+        None => ("", text),
+    }
+}
+
+fn edit(path: &str, file: &LayerFile, location: &Path) -> Result<BaseEdit, Error> {
     let text = file.read().map_err(|source| Error::Read {
-        path: place.to_owned(),
+        path: location.to_owned(),
         source,
     })?;
     let edit = |text: &str| {
-        // A BOM is no JSON; it stays in front, as everything else stays.
-        let (bom, json) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
+        let (mark, json) = split_mark(text);
         if path == "package.json" {
             let package = rewrite::PackageJsonTemplate::new(json)?;
-            return Ok(BaseEdit::Package(package.after(bom)));
+            return Ok(BaseEdit::PackageJson(package.with_prefix(mark)));
         }
-        let text = format!("{bom}{}", rewrite::tsconfig_json(json)?);
+        let text = format!("{mark}{}", rewrite::tsconfig_json(json)?);
         let id = ContentId::of(text.as_bytes());
-        Ok(BaseEdit::Same(Arc::new(EditedFile { id, text })))
+        Ok(BaseEdit::TsconfigJson(Arc::new(EditedFile { id, text })))
     };
     std::str::from_utf8(&text)
         .map_err(|_| "it is not valid UTF-8".to_owned())
         .and_then(edit)
         .map_err(|reason| Error::Rewrite {
-            path: place.to_owned(),
+            path: location.to_owned(),
             reason,
         })
 }

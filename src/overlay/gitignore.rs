@@ -1,5 +1,5 @@
-//! Patterns of gitignore. Matching is gitoxide's, which follows git's own code: what git takes
-//! for literal (braces, stars in a row within a name) is literal here.
+//! Patterns of `.gitignore` files. Gitoxide matches them, since it follows git's own code: braces,
+//! and several stars within a name, are literal as they are in git.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use gix_glob::Pattern;
 use gix_glob::pattern::{Case, Mode as PatternMode};
 use gix_glob::wildmatch::Mode;
 
-/// What brackets mean.
+/// How brackets in a pattern are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Brackets {
     /// A character class, as in git.
     Class,
-    /// Themselves, as in names of Next.js routes.
+    /// Literally, as in names of Next.js routes (`[locale]`).
     Literal,
 }
 
-/// The pattern that a line is; none for a comment, an empty line, or what git takes for none.
+/// Parses a line. `None` for a comment, an empty line, and a line that git takes for no pattern.
 pub fn pattern(line: &str, brackets: Brackets) -> Option<Pattern> {
     if line.contains('\n') || ends_in_backslash(line) {
         return None;
@@ -27,13 +27,13 @@ pub fn pattern(line: &str, brackets: Brackets) -> Option<Pattern> {
     };
     let (mut pattern, ..) = gix_ignore::parse(line.as_bytes(), false).next()?;
     if line.strip_prefix('!').unwrap_or(&line).starts_with('\\') {
-        // The parser takes the backslash of `\#` away; to git it is a wildcard's beginning.
+        // The parser removes the backslash of `\#`; git takes it for the start of a wildcard.
         pattern.first_wildcard_pos = Some(0);
     }
     Some(pattern)
 }
 
-/// Whether the pattern matches the path, which is relative to the folder that it counts from.
+/// Whether the pattern matches the path, which is relative to the pattern's folder.
 pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
     let mode = Mode::NO_MATCH_SLASH_LITERAL;
     let is_path = !pattern.mode.contains(PatternMode::NO_SUB_DIR)
@@ -52,8 +52,8 @@ pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
     if pattern.mode.contains(PatternMode::MUST_BE_DIR) && !is_folder {
         return false;
     }
-    // Git compares what comes before the first wildcard and matches only the rest, so that the
-    // stars of `a**/b` stand at the beginning and reach over folders.
+    // Git compares the text before the first wildcard byte by byte and matches only the rest. So
+    // the stars of `a**/b` are at the start of the glob and match several folders.
     let wild = pattern.first_wildcard_pos.unwrap_or(pattern.text.len());
     let (plain, glob) = pattern.text.split_at(wild);
     match path.as_bytes().strip_prefix(plain) {
@@ -63,7 +63,7 @@ pub fn matches(pattern: &Pattern, path: &str, is_folder: bool) -> bool {
     }
 }
 
-/// A `.gitignore` file, and the folder that it counts from.
+/// The patterns of a `.gitignore` file, and the folder that they are relative to.
 #[derive(Debug)]
 pub struct Gitignore {
     folder: PathBuf,
@@ -71,7 +71,7 @@ pub struct Gitignore {
 }
 
 impl Gitignore {
-    /// Reads a file. One that cannot be read has no patterns; git passes over it too.
+    /// Reads a file. A file that cannot be read has no patterns, as in git.
     pub fn read(folder: &Path, file: &Path) -> Self {
         let text = std::fs::read(file).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -84,7 +84,8 @@ impl Gitignore {
         }
     }
 
-    /// Whether it ignores the path or brings it back; the last match wins.
+    /// Whether the file ignores the path (`true`) or re-includes it (`false`): the last pattern that
+    /// matches decides. `None` where none matches.
     pub fn decides(&self, path: &Path, is_folder: bool) -> Option<bool> {
         let inside = path.strip_prefix(&self.folder).ok()?.to_string_lossy();
         let mut patterns = self.patterns.iter().rev();
@@ -93,7 +94,7 @@ impl Gitignore {
     }
 }
 
-/// Escapes brackets that are not escaped already.
+/// Escapes brackets that are not escaped yet.
 fn literal(rule: &str) -> String {
     let mut escaped = String::with_capacity(rule.len() + 4);
     let mut chars = rule.chars();
@@ -110,7 +111,7 @@ fn literal(rule: &str) -> String {
     escaped
 }
 
-/// A backslash with nothing behind it makes git match nothing.
+/// Whether the pattern ends in an unescaped backslash; git never matches such a pattern.
 fn ends_in_backslash(text: &str) -> bool {
     (text.len() - text.trim_end_matches('\\').len()) % 2 == 1
 }

@@ -1,8 +1,8 @@
-//! Listing one layer, from disk or from a commit: the files that git would not ignore, plus
-//! `.env` and `.env.*`.
+//! Reading one layer, from the working tree or from a commit: the files that git does not ignore,
+//! and `.env` and `.env.*` also where git ignores them.
 //!
-//! An own walk: ignored `.env` files must be seen, tracked files count although a rule ignores
-//! them, and a link is kept, followed or refused by where it leads.
+//! The walk is our own and not the `ignore` crate's: a tracked file belongs to a layer although a
+//! rule ignores it, and a link is kept, followed or refused depending on its target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::files::{DiskFiles, FileTree};
 use crate::git::{self, GitObjects, Repository, Tree, WorkTree};
 use crate::store::{AppName, StoreId};
 
-/// Whose layer it is.
+/// The owner of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// The base app in `apps/<app>`.
@@ -43,7 +43,7 @@ impl Serialize for Owner {
     }
 }
 
-/// What a path is.
+/// What a path of a layer is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// A file whose content is copied.
@@ -51,39 +51,40 @@ pub enum FileKind {
         /// Whether its owner may execute it.
         executable: bool,
     },
-    /// A link inside the app, kept as a link.
+    /// A link to a path in the same app. It stays a link.
     Link {
         /// Its target, relative to the link.
         target: Arc<str>,
     },
 }
 
-/// One path of a layer.
+/// A file or link of a layer.
 #[derive(Debug, Clone)]
 pub struct LayerFile {
-    /// File or link.
+    /// Whether it is a file or a link.
     pub kind: FileKind,
-    /// Identity of the content; of the target's text for a link.
+    /// Identity of the content; for a link, of the target's text.
     pub id: ContentId,
-    /// Where the content lies.
+    /// Where the content is read from.
     pub source: ContentSource,
 }
 
-/// Where a file's content lies.
+/// Where a file's content is read from.
 #[derive(Debug, Clone)]
 pub enum ContentSource {
-    /// In this file of the working tree.
+    /// This file of the working tree.
     Disk(Arc<Path>, Stamp),
-    /// In the blob with the file's id.
+    /// The git blob with the file's id.
     Blob(Arc<GitObjects>),
-    /// In the blob with the file's id, which git would make of this file of the working tree.
+    /// The git blob with the file's id, which git makes of this file of the working tree by its
+    /// filters and line end rules.
     Stored(Arc<GitObjects>, Arc<Path>),
-    /// In the link itself.
+    /// The link itself: its target is the content.
     Link,
 }
 
 impl LayerFile {
-    /// Git's mode of it, in octal.
+    /// The mode in git, in octal.
     pub fn mode(&self) -> &'static str {
         match self.kind {
             FileKind::File { executable: false } => "100644",
@@ -92,7 +93,7 @@ impl LayerFile {
         }
     }
 
-    /// Its content; a link's target.
+    /// Reads the content; for a link, the target.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
         match (&self.kind, &self.source) {
             (FileKind::Link { target }, _) => Ok(target.as_bytes().to_vec()),
@@ -108,33 +109,35 @@ impl LayerFile {
 /// One owner's files for one app, by path relative to the app, with `/`.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    /// Whose they are.
+    /// Their owner.
     pub owner: Owner,
     /// The files.
     pub files: BTreeMap<Arc<str>, Arc<LayerFile>>,
-    /// Whether everything in it lies in its own folder: no link has led out of it, to content
-    /// that can change while the folder does not.
+    /// Whether all content comes from the layer's own folder. If a link leads out of it, content can
+    /// change while the folder stays the same.
     pub is_closed: bool,
 }
 
-/// Lists layers of one project.
+/// Reads layers of one project.
 pub struct LayerReader {
     pub(super) project: PathBuf,
-    /// Content may be copied from below here.
+    /// The repository's root, or the project without one. Links may lead to paths below it.
     pub(super) boundary: PathBuf,
     pub(super) files: Arc<dyn FileTree>,
-    /// Where blobs are, for a commit.
+    /// The git objects, for a commit.
     pub(super) objects: Option<Arc<GitObjects>>,
-    /// What git knows of the working tree.
+    /// The working tree's index and conversions; `None` for a commit and without a repository.
     pub(super) work_tree: Option<WorkTree>,
-    /// Rules that hold in all of `apps/`, weakest first.
+    /// Ignore rules from outside of `apps/`: the user's, the clone's, and those of the folders
+    /// above. The weakest first.
     outer: Vec<Gitignore>,
-    /// Whether files count as git would store them, and `.env` files that it ignores do not.
+    /// Whether content is as git stores it, and `.env` files that git ignores are left out.
     pub(super) as_stored: bool,
 }
 
 impl LayerReader {
-    /// Gets ready to list layers of `project`; without a repository only `.gitignore` files count.
+    /// A reader of the working tree. Without a repository, only `.gitignore` files say what is
+    /// ignored.
     pub fn new(project: &Path, repository: Option<&Repository>) -> Result<Self, Error> {
         let project = canonical(project)?;
         let mut outer = Vec::new();
@@ -144,9 +147,9 @@ impl LayerReader {
             boundary = canonical(repository.root())?;
             let known = work_tree.insert(repository.work_tree()?);
             let prefix = repository.prefix();
-            let missing = |path: &&str| boundary.join(path).symlink_metadata().is_err();
+            let is_missing = |path: &&str| boundary.join(path).symlink_metadata().is_err();
             let apps = format!("{prefix}apps/");
-            let mut skipped = known.index().skipped(&apps).filter(missing);
+            let mut skipped = known.index().skipped(&apps).filter(is_missing);
             if let Some(first) = skipped.next() {
                 let path = first[prefix.len()..].to_owned();
                 let count = 1 + skipped.count();
@@ -155,7 +158,7 @@ impl LayerReader {
                 });
             }
         }
-        // The user's for all repositories, then this clone's.
+        // The user's excludes for all repositories, then the excludes of this clone.
         let excludes = [
             git::excludes_file(repository),
             repository.map(Repository::exclude_file),
@@ -163,7 +166,7 @@ impl LayerReader {
         for file in excludes.into_iter().flatten().filter(|it| it.is_file()) {
             outer.push(Gitignore::read(&boundary, &file));
         }
-        // From the repository's root down to the folder that holds the layers.
+        // The `.gitignore` files from the repository's root down to the project.
         let mut folders: Vec<_> = project
             .ancestors()
             .take_while(|folder| folder.starts_with(&boundary))
@@ -181,7 +184,7 @@ impl LayerReader {
         })
     }
 
-    /// Gets ready to list layers as they were in a commit.
+    /// A reader of a commit.
     pub fn of_commit(project: &Path, repository: &Repository, tree: Tree) -> Result<Self, Error> {
         Ok(Self {
             project: canonical(project)?,
@@ -194,26 +197,26 @@ impl LayerReader {
         })
     }
 
-    /// Lists what a commit of everything would have: `.env` files that git ignores are left
-    /// out, and of a file that git converts (line ends, filters) counts what it would store.
+    /// Reads the working tree as a commit of all its files has it: `.env` files that git ignores
+    /// are left out, and a file that git converts (line ends, filters) has the stored content.
     #[must_use]
     pub fn as_stored(mut self) -> Self {
         self.as_stored = true;
         self
     }
 
-    /// The project's folder, without links.
+    /// The project's folder, with links resolved.
     pub fn project(&self) -> &Path {
         &self.project
     }
 
-    /// Whether it lists the working tree.
+    /// Whether this is a reader of the working tree.
     pub fn is_on_disk(&self) -> bool {
         self.objects.is_none()
     }
 
-    /// Lists what `owner` has for an app in `folder`, relative to the project. A folder that
-    /// does not exist is an empty layer.
+    /// Reads the layer of `owner` in `folder`, which is relative to the project. A folder that does
+    /// not exist gives an empty layer.
     pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<LayerProblem>), Error> {
         let root = self.project.join(folder);
         let mut walk = LayerWalk::new(self, folder, &root);
@@ -229,30 +232,32 @@ impl LayerReader {
                 ignored |= self.ignores(&rules, &parent, true);
             }
             if !ignored || self.tracks_below(&root) {
-                let taken = if ignored {
+                let scope = if ignored {
                     WalkScope::Tracked
                 } else {
-                    WalkScope::Visible
+                    WalkScope::NotIgnored
                 };
-                walk.folder(&root, "", taken, &mut Vec::new(), &mut rules)?;
+                walk.folder(&root, "", scope, &mut Vec::new(), &mut rules)?;
             }
         }
-        Ok(walk.end(owner))
+        Ok(walk.finish(owner))
     }
 
-    /// Lists the files that lie directly in the project, and in no folder.
-    pub fn top(&self) -> Result<Layer, Error> {
+    /// Reads the files directly in the project's folder, without its subfolders.
+    pub fn top_files(&self) -> Result<Layer, Error> {
         let root = self.project.clone();
         let mut walk = LayerWalk::new(self, "", &root);
-        walk.top()?;
-        Ok(walk.end(Owner::Base).0)
+        walk.top_files()?;
+        Ok(walk.finish(Owner::Base).0)
     }
 
+    /// The patterns of the folder's `.gitignore` file, if it has one that applies.
     pub(super) fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
         self.files.has_ignored().then(|| rules_in(folder)).flatten()
     }
 
-    /// Whether git would ignore the path: nearest rules first, the last match in a file wins.
+    /// Whether git's rules ignore the path itself. The nearest `.gitignore` file decides, and in it
+    /// the last match.
     pub(super) fn ignores(&self, rules: &[Gitignore], path: &Path, is_dir: bool) -> bool {
         for rules in rules.iter().rev().chain(self.outer.iter().rev()) {
             if let Some(ignored) = rules.decides(path, is_dir) {
@@ -262,23 +267,24 @@ impl LayerReader {
         false
     }
 
-    /// Whether git ignores the path, or a folder that it lies in.
+    /// Whether git's rules ignore the path or a folder above it.
     pub(super) fn is_ignored(&self, path: &Path, is_dir: bool) -> bool {
         let Ok(inside) = path.strip_prefix(&self.boundary) else {
             return false;
         };
         let mut rules = Vec::new();
-        let mut place = self.boundary.clone();
+        let mut ancestor = self.boundary.clone();
         for part in inside {
-            rules.extend(self.rules_in(&place));
-            place.push(part);
-            if self.ignores(&rules, &place, is_dir || place != path) {
+            rules.extend(self.rules_in(&ancestor));
+            ancestor.push(part);
+            if self.ignores(&rules, &ancestor, is_dir || ancestor != path) {
                 return true;
             }
         }
         false
     }
 
+    /// Whether git tracks the file.
     pub(super) fn tracks(&self, path: &Path) -> bool {
         self.work_tree.as_ref().is_some_and(|tree| {
             let inside = tree.inside(path);
@@ -286,7 +292,7 @@ impl LayerReader {
         })
     }
 
-    /// Whether git tracks a file in the folder.
+    /// Whether git tracks a file below the folder.
     pub(super) fn tracks_below(&self, folder: &Path) -> bool {
         self.work_tree.as_ref().is_some_and(|tree| {
             let inside = tree.inside(folder);

@@ -1,21 +1,21 @@
-//! Merging layers: nearest wins, and a path cannot be both file and folder.
+//! Merging layers: the nearest layer wins, and a path cannot be both a file and a folder.
 //!
-//! Pure and associative: because a clash is an error and not a silent choice, merging in any
-//! grouping gives the same; `tests` hold it.
+//! Merging is pure and associative: since a clash is an error and not a silent choice, any grouping
+//! of the layers gives the same result. Property tests in `tests/it/rules.rs` check this.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::layer::{Layer, LayerFile};
 
-/// A path with the layer that gives it and the layers it hides, outermost first.
+/// A path of a composition: which layer gives its file, and which layers' files that file hides.
 #[derive(Debug, Clone)]
 pub struct MergedPath<'a> {
-    /// Index of the winner among the layers.
+    /// Index of the layer that gives the file.
     pub winner: usize,
-    /// Indices of the layers whose file is not seen.
+    /// Indices of the layers whose file is hidden, outermost first.
     pub hidden: Vec<usize>,
-    /// The winner's file.
+    /// That layer's file.
     pub file: &'a Arc<LayerFile>,
 }
 
@@ -24,15 +24,16 @@ pub struct MergedPath<'a> {
 pub struct LayerClash {
     /// The path.
     pub path: Arc<str>,
-    /// The layer with the file.
+    /// Index of the layer in which it is a file.
     pub file: usize,
-    /// The layer with the folder.
+    /// Index of the layer in which it is a folder.
     pub folder: usize,
-    /// The first path in that folder.
+    /// The first file in that folder.
     pub below: Arc<str>,
 }
 
-/// What merging gives at one path.
+/// Merges the layers (outermost first) at one path. `keep` says which paths of a layer, given by its
+/// index, take part.
 pub fn winner<'a>(
     layers: &[&'a Layer],
     keep: impl Fn(usize, &str) -> bool,
@@ -57,7 +58,8 @@ pub fn winner<'a>(
     merged
 }
 
-/// Merges layers given outermost first. `keep` says which of a layer's paths take part.
+/// Merges the layers (outermost first) at every path. `keep` says which paths of a layer, given by
+/// its index, take part.
 pub fn merge<'a>(
     layers: &[&'a Layer],
     keep: impl Fn(usize, &str) -> bool,

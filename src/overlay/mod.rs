@@ -1,7 +1,8 @@
 //! Which layer gives which file.
 //!
-//! A [`Layer`] is one owner's files for one app; a [`Composition`] is what layers make together
-//! for one store and one app. It is a value: listing reads, merging is pure, nothing is written.
+//! A [`Layer`] holds one owner's files for one app. A [`Composition`] is the result of merging the
+//! layers of one store and one app. It is a value: layers are read, merging is a pure function, and
+//! nothing is written.
 
 mod composition;
 mod content;
@@ -26,11 +27,11 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
-/// Why a composition could not be made.
+/// Why a store cannot be composed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// Every file that no composition can take.
-    #[error("{} cannot be composed", files(problems.len()))]
+    /// Files that cannot be composed.
+    #[error("{} cannot be composed", paths(problems.len()))]
     #[diagnostic(code(alokai::overlay::files))]
     Files {
         /// Every problem found, in a stable order.
@@ -41,33 +42,35 @@ pub enum Error {
     #[error("cannot read `{}`", path.display())]
     #[diagnostic(
         code(alokai::overlay::read),
-        help("check that you may read it, and that nothing changes it meanwhile")
+        help("check its permissions, and that no other program changes it during the run")
     )]
     Read {
-        /// What was read.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A `package.json` or `tsconfig.json` that cannot be edited.
-    #[error("`{}` is no valid JSON: {reason}", path.display())]
+    /// A base app's `package.json` or `tsconfig.json` that cannot be edited.
+    #[error("`{}` is not valid JSON: {reason}", path.display())]
     #[diagnostic(
         code(alokai::overlay::rewrite),
-        help("mend the file; `tsconfig.json` may have comments, `package.json` may not")
+        help(
+            "correct the file; comments are allowed in `tsconfig.json` and not in `package.json`"
+        )
     )]
     Rewrite {
         /// The base app's file.
         path: PathBuf,
-        /// What the parser says, with line and column.
+        /// The parser's error, with line and column.
         reason: String,
     },
-    /// Git knows something we need.
+    /// The git repository cannot be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] crate::git::Error),
 }
 
-fn files(count: usize) -> String {
+fn paths(count: usize) -> String {
     if count == 1 {
         "1 path".into()
     } else {
@@ -78,69 +81,69 @@ fn files(count: usize) -> String {
 /// One path that cannot be composed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Diagnostic)]
 pub enum LayerProblem {
-    /// A file here, a folder there.
-    #[error("`{}` is a file in {file} and a folder in {folder} (which has `{}`)", path.escape_debug(), below.escape_debug())]
+    /// A path is a file in one layer and a folder in another.
+    #[error("`{}` is a file in {file} and a folder in {folder} (with `{}`)", path.escape_debug(), below.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::clash),
         help("rename one of the two, or drop one with `ignorePaths`")
     )]
     Clash {
-        /// The path in the app, with the unit first.
+        /// The path in the app, with the unit in front.
         path: String,
-        /// Who has it as a file.
+        /// The layer in which it is a file.
         file: String,
-        /// Who has it as a folder.
+        /// The layer in which it is a folder.
         folder: String,
         /// A file in that folder.
         below: String,
     },
-    /// A link out of the repository.
+    /// A link to a path outside the repository.
     #[error("`{}` is a link to `{}`, which is outside the repository", path.escape_debug(), target.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::link_outside),
-        help("copy the content into the repository, or remove the link")
+        help("copy the target into the repository, or remove the link")
     )]
     LinkOutside {
         /// The link, relative to the project.
         path: String,
-        /// What it says.
+        /// Its target, as written.
         target: String,
     },
-    /// A link to nothing.
+    /// A link to a path that does not exist.
     #[error("`{}` is a link to `{}`, which does not exist", path.escape_debug(), target.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::link_dangling),
-        help("mend the link's target, or remove the link")
+        help("correct the link's target, or remove the link")
     )]
     LinkDangling {
         /// The link, relative to the project.
         path: String,
-        /// What it says.
+        /// Its target, as written.
         target: String,
     },
-    /// A link to what git ignores, or through it.
+    /// A link to a path that git ignores, or through a link that git ignores.
     #[error("`{}` is a link to `{}`, which git ignores", path.escape_debug(), target.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::link_ignored),
-        help("commit what it leads to, or remove the link")
+        help("commit the link's target, or remove the link")
     )]
     LinkIgnored {
         /// The link, relative to the project.
         path: String,
-        /// What it says.
+        /// Its target, as written.
         target: String,
     },
-    /// A link to a folder that holds it.
+    /// A link to a folder that contains the link.
     #[error("`{}` is a link to `{}`, a folder that contains the link itself", path.escape_debug(), target.escape_debug())]
     #[diagnostic(code(alokai::overlay::link_cycle), help("remove the link"))]
     LinkCycle {
         /// The link, relative to the project.
         path: String,
-        /// What it says.
+        /// Its target, as written.
         target: String,
     },
-    /// A fifo, a socket, a device.
-    #[error("`{}` is neither a file, a folder nor a link", path.escape_debug())]
+    /// A fifo, a socket or a device.
+    #[error("`{}` is not a file, a folder or a link", path.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::special),
         help("remove it; fifos, sockets and devices cannot be composed")
@@ -149,26 +152,25 @@ pub enum LayerProblem {
         /// The path, relative to the project.
         path: String,
     },
-    /// Files that a sparse checkout leaves out: what is not here cannot be composed, and a smaller
-    /// composition would be wrong.
-    #[error("the checkout is sparse: {count} of the files under `apps/` {} not here, the first `{}`", if *count == 1 { "is" } else { "are" }, path.escape_debug())]
+    /// A sparse checkout leaves files of layers out. Without them the composition would be wrong.
+    #[error("the checkout is sparse: {count} {} missing under `apps/`, the first is `{}`", if *count == 1 { "file is" } else { "files are" }, path.escape_debug())]
     #[diagnostic(
         code(alokai::overlay::sparse),
         help(
-            "bring them: `git sparse-checkout add apps`, or all of it: `git sparse-checkout disable`"
+            "check out `apps/` with `git sparse-checkout add apps`, or everything with `git sparse-checkout disable`"
         )
     )]
     Sparse {
-        /// The first one, relative to the project.
+        /// The first missing file, relative to the project.
         path: String,
-        /// How many there are.
+        /// How many files are missing.
         count: usize,
     },
-    /// A name that is no text.
+    /// A file name that is not valid UTF-8.
     #[error("the name of `{path}` is not valid UTF-8")]
-    #[diagnostic(code(alokai::overlay::name), help("rename it"))]
+    #[diagnostic(code(alokai::overlay::name), help("rename the file"))]
     Name {
-        /// The path, with what cannot be shown replaced.
+        /// The path, with invalid bytes replaced.
         path: String,
     },
 }

@@ -1,12 +1,12 @@
-//! The two files that are edited on their way: `package.json` and `tsconfig.json`.
+//! Editing the base app's `package.json` and `tsconfig.json` for the composed app.
 //!
-//! Edited as text trees and not parsed and printed again, so that order, indentation and
-//! comments stay as their writer left them.
+//! Both are edited as syntax trees that keep every token, so that order, indentation and comments
+//! stay as they are.
 
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstNode, CstRootNode};
 
-/// `package.json` of the base app, ready for the names of units; nothing else changes.
+/// The base app's `package.json`, split where a unit's name is inserted.
 #[derive(Debug)]
 pub struct PackageJsonTemplate {
     before: String,
@@ -14,7 +14,7 @@ pub struct PackageJsonTemplate {
 }
 
 impl PackageJsonTemplate {
-    /// Finds the place of the name.
+    /// Parses the text and finds the place of `name`. The error is the reason.
     pub fn new(text: &str) -> Result<Self, String> {
         let strict = ParseOptions {
             allow_comments: false,
@@ -22,8 +22,8 @@ impl PackageJsonTemplate {
             ..ParseOptions::default()
         };
         let root = CstRootNode::parse(text, &strict).map_err(|error| error.to_string())?;
-        let object = root.object_value().ok_or("it is no object")?;
-        // A name that no package has, so that it is found again.
+        let object = root.object_value().ok_or("it is not a JSON object")?;
+        // No package has this name, so it occurs once.
         let mark = "\u{e000}name of the unit\u{e000}";
         let value = CstInputValue::from(mark);
         match object.get("name") {
@@ -40,21 +40,22 @@ impl PackageJsonTemplate {
         })
     }
 
-    /// The same behind a byte order mark, or behind nothing.
-    pub fn after(mut self, mark: &str) -> Self {
+    /// Adds text in front, such as a byte order mark.
+    pub fn with_prefix(mut self, mark: &str) -> Self {
         self.before.insert_str(0, mark);
         self
     }
 
-    /// The text under a unit's name, which needs no escaping: names of apps and stores are
+    /// The text with a unit's name. The name needs no escaping: names of apps and stores consist of
     /// letters, digits, `-`, `_` and `.`.
     pub fn named(&self, name: &str) -> String {
         [self.before.as_str(), name, &self.after].concat()
     }
 }
 
-/// `tsconfig.json` of the base app, one folder deeper: relative paths that leave `apps/` gain
-/// one `../`. Sibling apps are siblings under `.out` too, so paths to them stay.
+/// The base app's `tsconfig.json` for the composed app, which is one folder deeper: relative paths
+/// out of `apps/` get one more `../`. Sibling apps are siblings in `.out` too, so paths to them stay
+/// the same.
 pub fn tsconfig_json(text: &str) -> Result<String, String> {
     let root =
         CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
@@ -72,8 +73,8 @@ pub fn tsconfig_json(text: &str) -> Result<String, String> {
             deepen(&value, "");
         }
     }
-    // Values of `paths` count from `baseUrl`; where that one leaves `apps/` it was deepened
-    // itself, and they are right already.
+    // Values of `paths` are relative to `baseUrl`. Where `baseUrl` itself leads out of `apps/`, it
+    // already has its `../`, and the values stay.
     if let (Some(base), Some(options)) = (base_url, object.object_value("compilerOptions"))
         && let Some(paths) = options.object_value("paths")
         && leaves_apps(&base).is_none()
@@ -87,7 +88,8 @@ pub fn tsconfig_json(text: &str) -> Result<String, String> {
     Ok(root.to_string())
 }
 
-/// Walks every string below `node`, but for `paths` when they count from a `baseUrl`.
+/// Adds `../` to every string below `node` that needs it, except in `paths` that are relative to a
+/// `baseUrl`.
 fn deepen(node: &CstNode, base: &str) {
     if let Some(literal) = node.as_string_lit() {
         if let Ok(value) = literal.decoded_value()
@@ -126,8 +128,8 @@ fn join(base: &str, value: &str) -> String {
     }
 }
 
-/// For a path that climbs two folders or more (out of the app, out of `apps/`): where the
-/// climbing starts, so that `${configDir}/` in front stays in front.
+/// For a path that leads two folders or more upwards (out of the app and out of `apps/`): the offset
+/// at which `../` is inserted, behind a leading `${configDir}/`.
 fn leaves_apps(path: &str) -> Option<usize> {
     const CONFIG_DIR: &str = "${configDir}/";
     let start = if path.starts_with(CONFIG_DIR) {

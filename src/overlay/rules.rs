@@ -1,34 +1,33 @@
 //! `ignorePaths`: gitignore rules in which brackets are literal.
 //!
-//! Next.js names folders `[locale]`, so a character class is never what the writer means.
+//! Next.js names folders `[locale]`, so brackets in a rule never mean a character class.
 
 use gix_glob::Pattern;
 
 use super::gitignore::{Brackets, matches, pattern};
 use crate::store::Store;
 
-/// The rules of a store: all ancestors' first, its own last.
+/// The rules of a store: its ancestors' rules first, its own last.
 #[derive(Debug)]
 pub struct IgnoreRules {
-    /// For each rule in order, what it matches.
+    /// One per rule, in the same order as `origins`. `None` for a rule that matches nothing.
     patterns: Vec<Option<Pattern>>,
-    /// For each rule in order: whose it is, and its place in that store's list.
     origins: Vec<RuleOrigin>,
 }
 
-/// Where a rule stands in the config.
+/// A rule, and its place in the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleOrigin {
-    /// The store whose `ignorePaths` it is in.
+    /// The store whose `ignorePaths` has the rule.
     pub store: crate::store::StoreId,
-    /// Its position in that list.
+    /// The index in that list.
     pub position: usize,
     /// The rule as written.
     pub rule: String,
 }
 
 impl IgnoreRules {
-    /// The rules that hold for the last store of `lineage`.
+    /// The rules that apply to the last store of `lineage`.
     pub fn new(lineage: &[&Store]) -> Self {
         let origins = lineage.iter().flat_map(|store| {
             let rules = store.ignore_paths.iter().enumerate();
@@ -41,7 +40,7 @@ impl IgnoreRules {
         Self::of(origins.collect())
     }
 
-    /// These rules, in this order.
+    /// The given rules, in the given order.
     pub fn of(origins: Vec<RuleOrigin>) -> Self {
         let rules = origins.iter();
         Self {
@@ -52,8 +51,8 @@ impl IgnoreRules {
         }
     }
 
-    /// The rule that drops the file, if one does. As in git, a file below a dropped folder
-    /// cannot be brought back.
+    /// The rule that drops the file. As in git, a file below a dropped folder cannot be
+    /// re-included.
     pub fn drops(&self, path: &str) -> Option<&RuleOrigin> {
         if self.origins.is_empty() {
             return None;
@@ -75,14 +74,14 @@ impl IgnoreRules {
         None
     }
 
-    /// The rules in their order.
+    /// The rules, in order.
     pub fn origins(&self) -> &[RuleOrigin] {
         &self.origins
     }
 
-    /// Whether the rule of that number alone matches the file or a folder above it.
-    pub fn matches(&self, number: usize, path: &str) -> bool {
-        let Some(pattern) = &self.patterns[number] else {
+    /// Whether the rule at this index, taken alone, matches the file or a folder above it.
+    pub fn matches(&self, index: usize, path: &str) -> bool {
+        let Some(pattern) = &self.patterns[index] else {
             return false;
         };
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));

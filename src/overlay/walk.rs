@@ -1,4 +1,4 @@
-//! Walking a layer's folder: what counts, and what becomes of links.
+//! Walking a layer's folder: which files belong to the layer, and how links are treated.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -16,18 +16,18 @@ fn is_env(name: &str) -> bool {
     name == ".env" || name.starts_with(".env.")
 }
 
-/// What of a folder is taken.
+/// Which files of a folder belong to a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalkScope {
-    /// What git does not ignore, and what it tracks.
-    Visible,
-    /// What git tracks: the folder is ignored.
+    /// Files that git does not ignore, and files that it tracks.
+    NotIgnored,
+    /// Only files that git tracks, since it ignores the folder.
     Tracked,
 }
 
-/// One layer, while it is listed.
+/// One layer while it is read.
 pub struct LayerWalk<'a> {
-    lister: &'a LayerReader,
+    reader: &'a LayerReader,
     folder: &'a str,
     root: &'a Path,
     files: BTreeMap<Arc<str>, Arc<LayerFile>>,
@@ -36,10 +36,10 @@ pub struct LayerWalk<'a> {
 }
 
 impl<'a> LayerWalk<'a> {
-    /// Gets ready to list `root`, which is `folder` relative to the project.
-    pub fn new(lister: &'a LayerReader, folder: &'a str, root: &'a Path) -> Self {
+    /// A walk of `root`, whose path relative to the project is `folder`.
+    pub fn new(reader: &'a LayerReader, folder: &'a str, root: &'a Path) -> Self {
         Self {
-            lister,
+            reader,
             folder,
             root,
             files: BTreeMap::new(),
@@ -48,8 +48,8 @@ impl<'a> LayerWalk<'a> {
         }
     }
 
-    /// What has been found.
-    pub fn end(self, owner: Owner) -> (Layer, Vec<LayerProblem>) {
+    /// The layer and the problems found.
+    pub fn finish(self, owner: Owner) -> (Layer, Vec<LayerProblem>) {
         let layer = Layer {
             owner,
             files: self.files,
@@ -58,18 +58,18 @@ impl<'a> LayerWalk<'a> {
         (layer, self.problems)
     }
 
-    /// Lists a folder and what is below it; `path` is the way to it, empty or ending in `/`.
-    /// `through` are the folders that links have led through.
+    /// Adds the files below a folder. `path` is the folder's path in the layer, empty or ending in
+    /// `/`. `through` are the folders that links on the way have led to.
     pub fn folder(
         &mut self,
         folder: &Path,
         path: &str,
-        taken: WalkScope,
+        scope: WalkScope,
         through: &mut Vec<PathBuf>,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
         let depth = rules.len();
-        rules.extend(self.lister.rules_in(folder));
+        rules.extend(self.reader.rules_in(folder));
         for (name, node) in self.entries(folder)? {
             if name == ".git" || name == "node_modules" {
                 continue;
@@ -77,8 +77,8 @@ impl<'a> LayerWalk<'a> {
             let entry = folder.join(&name);
             let is_folder = node == PathKind::Folder;
             let is_ignored =
-                taken == WalkScope::Tracked || self.lister.ignores(rules, &entry, is_folder);
-            if is_ignored && !self.counts(&entry, is_folder, taken) {
+                scope == WalkScope::Tracked || self.reader.ignores(rules, &entry, is_folder);
+            if is_ignored && !self.is_included(&entry, is_folder, scope) {
                 continue;
             }
             let Some(name) = name.to_str() else {
@@ -89,12 +89,12 @@ impl<'a> LayerWalk<'a> {
             };
             let inner = format!("{path}{name}");
             if is_folder {
-                let taken = if is_ignored {
+                let scope = if is_ignored {
                     WalkScope::Tracked
                 } else {
-                    taken
+                    scope
                 };
-                self.folder(&entry, &format!("{inner}/"), taken, through, rules)?;
+                self.folder(&entry, &format!("{inner}/"), scope, through, rules)?;
             } else {
                 self.add(&entry, inner, node, through)?;
             }
@@ -103,25 +103,25 @@ impl<'a> LayerWalk<'a> {
         Ok(())
     }
 
-    /// Whether something counts although git ignores it: what is tracked, and `.env` files.
-    fn counts(&self, entry: &Path, is_folder: bool, taken: WalkScope) -> bool {
+    /// Whether a path that git ignores belongs to the layer: tracked files and `.env` files do.
+    fn is_included(&self, entry: &Path, is_folder: bool, scope: WalkScope) -> bool {
         if is_folder {
-            return self.lister.tracks_below(entry);
+            return self.reader.tracks_below(entry);
         }
         let is_env = entry
             .file_name()
             .and_then(|name| name.to_str())
             .is_some_and(is_env);
-        (is_env && taken == WalkScope::Visible && !self.lister.as_stored)
-            || self.lister.tracks(entry)
+        (is_env && scope == WalkScope::NotIgnored && !self.reader.as_stored)
+            || self.reader.tracks(entry)
     }
 
-    /// Lists the files in the walk's own folder, and none below.
-    pub fn top(&mut self) -> Result<(), Error> {
+    /// Adds the files directly in the walk's folder.
+    pub fn top_files(&mut self) -> Result<(), Error> {
         for (name, node) in self.entries(self.root)? {
             let file = self.root.join(&name);
             let Some(name) = name.to_str() else { continue };
-            let is_ignored = self.lister.ignores(&[], &file, false) && !self.lister.tracks(&file);
+            let is_ignored = self.reader.ignores(&[], &file, false) && !self.reader.tracks(&file);
             if node != PathKind::Folder && !is_ignored {
                 self.add(&file, name.to_owned(), node, &mut Vec::new())?;
             }
@@ -160,8 +160,9 @@ impl<'a> LayerWalk<'a> {
     }
 
     fn committed(&self, blob: git2::Oid, executable: bool) -> std::io::Result<LayerFile> {
-        let objects = self.lister.objects.as_ref();
-        let objects = objects.ok_or_else(|| std::io::Error::other("it is not in a commit"))?;
+        let objects = self.reader.objects.as_ref();
+        let objects = objects
+            .ok_or_else(|| std::io::Error::other("the repository of this commit is not open"))?;
         Ok(LayerFile {
             kind: FileKind::File { executable },
             id: blob.into(),
@@ -175,14 +176,14 @@ impl<'a> LayerWalk<'a> {
             id,
             source: ContentSource::Disk(file.into(), stamp),
         };
-        let Some(tree) = &self.lister.work_tree else {
+        let Some(tree) = &self.reader.work_tree else {
             return Ok(unconverted(
                 ContentId::of_file(file)?,
                 stamp.is_executable(),
             ));
         };
         let executable = tree.is_executable(file, &stamp);
-        if !self.lister.as_stored {
+        if !self.reader.as_stored {
             return Ok(unconverted(tree.on_disk(file, &stamp)?.into(), executable));
         }
         let stored = tree.stored(file, &stamp)?;
@@ -196,16 +197,18 @@ impl<'a> LayerWalk<'a> {
         })
     }
 
-    /// Inside the app: kept. Elsewhere in the repository: the content, unless git ignores it.
-    /// Outside: a problem. `through` are the folders that links have led through, against cycles.
+    /// Adds a link. A link to a path in the app stays a link. For a link to another path in the
+    /// repository, the target's content is added, unless git ignores it. A link out of the repository
+    /// is a problem. `through` are the folders that links on the way have led to; a link to one of
+    /// them is a cycle.
     fn link(&mut self, file: &Path, path: String, through: &mut Vec<PathBuf>) -> Result<(), Error> {
-        let target = self.lister.files.target(file).map_err(reading(file))?;
+        let target = self.reader.files.target(file).map_err(reading(file))?;
         let parent = file.parent().unwrap_or(self.root);
         let lexical = normalize(&parent.join(&target));
         let mut links = Vec::new();
-        let mut note = |link: &Path| links.push(link.to_owned());
-        let real = self.lister.files.resolve(file, &mut note);
-        // `x/../y` equals `y` only if `x` is not a link.
+        let mut visit = |link: &Path| links.push(link.to_owned());
+        let real = self.reader.files.resolve(file, &mut visit);
+        // `x/../y` is `y` only where `x` is not a link.
         let is_plain = || !has_detour(&target) || real.as_ref().is_ok_and(|real| *real == lexical);
         if through.is_empty() && lexical.starts_with(self.root) && is_plain() {
             self.keep(file, path, parent, &lexical);
@@ -213,38 +216,38 @@ impl<'a> LayerWalk<'a> {
         }
         self.is_closed = false;
         let problem = match &real {
-            Ok(real) => self.refuses(real, &links[1.min(links.len())..]),
-            Err(_) if lexical.starts_with(&self.lister.boundary) => Some(RefusedLink::Dangling),
+            Ok(real) => self.refusal(real, &links[1.min(links.len())..]),
+            Err(_) if lexical.starts_with(&self.reader.boundary) => Some(RefusedLink::Dangling),
             Err(_) => Some(RefusedLink::Outside),
         };
         let problem = match (problem, real) {
-            (None, Ok(real)) => match self.lister.files.kind(&real).map_err(reading(&real))? {
+            (None, Ok(real)) => match self.reader.files.kind(&real).map_err(reading(&real))? {
                 PathKind::File(state) => return self.content(&real, path, state),
                 PathKind::Folder if through.contains(&real) || file.starts_with(&real) => {
                     RefusedLink::Cycle
                 }
-                PathKind::Folder => return self.behind(&real, &path, through),
+                PathKind::Folder => return self.linked_folder(&real, &path, through),
                 PathKind::Link | PathKind::Special => RefusedLink::Special,
             },
             (problem, _) => problem.unwrap_or(RefusedLink::Dangling),
         };
-        // No commit has an `.env` file that git ignores, so a link to one is as good as ignored.
+        // A commit does not have `.env` files that git ignores, so a link to such a file is left out.
         let is_missing = matches!(problem, RefusedLink::Dangling | RefusedLink::Ignored);
         let name = lexical.file_name().and_then(|name| name.to_str());
-        if self.lister.as_stored && is_missing && name.is_some_and(is_env) {
+        if self.reader.as_stored && is_missing && name.is_some_and(is_env) {
             return Ok(());
         }
         let path = format!("{}/{path}", self.folder);
         let target = target.to_string_lossy().into_owned();
-        self.problems.push(problem.of(path, target));
+        self.problems.push(problem.at(path, target));
         Ok(())
     }
 
-    /// Keeps a link within the app.
+    /// Adds a link to a path in the app.
     fn keep(&mut self, file: &Path, path: String, parent: &Path, to: &Path) {
         let target = relative(parent, to);
         let Some(target) = target.to_str() else {
-            let path = file.strip_prefix(&self.lister.project).unwrap_or(file);
+            let path = file.strip_prefix(&self.reader.project).unwrap_or(file);
             let path = path.to_string_lossy().into_owned();
             self.problems.push(LayerProblem::Name { path });
             return;
@@ -259,64 +262,71 @@ impl<'a> LayerWalk<'a> {
         self.files.insert(path.into(), Arc::new(link));
     }
 
-    /// Why what a link leads to, over other links, cannot be copied.
-    fn refuses(&self, real: &Path, links: &[PathBuf]) -> Option<RefusedLink> {
-        let Ok(inside) = real.strip_prefix(&self.lister.boundary) else {
+    /// Why the target of a link cannot be copied; `None` where it can. `links` are the further links
+    /// on the way to `real`.
+    fn refusal(&self, real: &Path, links: &[PathBuf]) -> Option<RefusedLink> {
+        let Ok(inside) = real.strip_prefix(&self.reader.boundary) else {
             return Some(RefusedLink::Outside);
         };
         let has = |name: &str| inside.iter().any(|part| part == name);
         if has(".git") {
             return Some(RefusedLink::Outside);
         }
-        let lister = self.lister;
+        let reader = self.reader;
         let is_env = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            !lister.as_stored && name.is_some_and(is_env)
+            !reader.as_stored && name.is_some_and(is_env)
         };
         let is_hidden = |path: &Path, is_folder: bool| {
-            let is_tracked = lister.tracks(path) || (is_folder && lister.tracks_below(path));
+            let is_tracked = reader.tracks(path) || (is_folder && reader.tracks_below(path));
             let is_ignored = || match path.parent() {
-                // Only the file itself may be ignored, as in a layer.
-                Some(parent) if is_env(path) => lister.is_ignored(parent, true),
-                _ => lister.is_ignored(path, is_folder),
+                // As in a layer, an `.env` file may be ignored itself, and its folder may not.
+                Some(parent) if is_env(path) => reader.is_ignored(parent, true),
+                _ => reader.is_ignored(path, is_folder),
             };
             !is_tracked && is_ignored()
         };
-        let is_folder = matches!(lister.files.kind(real), Ok(PathKind::Folder));
+        let is_folder = matches!(reader.files.kind(real), Ok(PathKind::Folder));
         let hidden = has("node_modules")
             || is_hidden(real, is_folder)
             || links.iter().any(|link| is_hidden(link, false));
         hidden.then_some(RefusedLink::Ignored)
     }
 
-    /// Lists a folder that a link has led to: what git would not ignore, where it really lies.
-    fn behind(&mut self, real: &Path, path: &str, through: &mut Vec<PathBuf>) -> Result<(), Error> {
+    /// Adds the files of a folder that a link leads to. The ignore rules of the folder's real path
+    /// apply.
+    fn linked_folder(
+        &mut self,
+        real: &Path,
+        path: &str,
+        through: &mut Vec<PathBuf>,
+    ) -> Result<(), Error> {
         let above = real
             .ancestors()
             .skip(1)
-            .take_while(|folder| folder.starts_with(&self.lister.boundary));
+            .take_while(|folder| folder.starts_with(&self.reader.boundary));
         let mut rules: Vec<_> = above
-            .filter_map(|folder| self.lister.rules_in(folder))
+            .filter_map(|folder| self.reader.rules_in(folder))
             .collect();
         rules.reverse();
-        let taken = if self.lister.is_ignored(real, true) {
+        let scope = if self.reader.is_ignored(real, true) {
             WalkScope::Tracked
         } else {
-            WalkScope::Visible
+            WalkScope::NotIgnored
         };
         through.push(real.to_owned());
-        self.folder(real, &format!("{path}/"), taken, through, &mut rules)?;
+        self.folder(real, &format!("{path}/"), scope, through, &mut rules)?;
         through.pop();
         Ok(())
     }
 
-    /// What a folder holds, sorted, so that problems come in a stable order.
+    /// The entries of a folder, sorted, so that problems have a stable order.
     fn entries(&self, folder: &Path) -> Result<Vec<(std::ffi::OsString, PathKind)>, Error> {
-        self.lister.files.entries(folder).map_err(reading(folder))
+        self.reader.files.entries(folder).map_err(reading(folder))
     }
 }
 
-/// Why a link is not followed.
+/// Why a link cannot be composed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RefusedLink {
     Outside,
@@ -327,7 +337,7 @@ enum RefusedLink {
 }
 
 impl RefusedLink {
-    fn of(self, path: String, target: String) -> LayerProblem {
+    fn at(self, path: String, target: String) -> LayerProblem {
         match self {
             Self::Outside => LayerProblem::LinkOutside { path, target },
             Self::Dangling => LayerProblem::LinkDangling { path, target },

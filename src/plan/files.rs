@@ -327,7 +327,7 @@ pub fn top(
     let mut optional = Vec::new();
     let manager = project.package_manager().ok();
     let lock_files = manager.map_or(&[][..], |manager| manager.lock_files());
-    let seen_by_git = lister.top()?;
+    let seen_by_git = lister.top_files()?;
     let names = names_in(&project.root);
     for name in &names {
         let place = project.root.join(name);

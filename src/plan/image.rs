@@ -305,7 +305,7 @@ fn own_dockerfile(composition: &Composition) -> Result<Option<Dockerfile>, Error
     let Some(entry) = composition.entries.get("Dockerfile") else {
         return Ok(None);
     };
-    let path = match entry.body() {
+    let path = match entry.content() {
         EntryContent::Copy(path, _) => path.to_path_buf(),
         _ => PathBuf::from("Dockerfile"),
     };

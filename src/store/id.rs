@@ -1,13 +1,13 @@
-//! Names that are safe to use as a path component, an image name and a label.
+//! Names that are safe as a path component, in an image name and in a label.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// A name that cannot be a path component everywhere, and what is wrong with it.
+/// A name that is not safe as a path component, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no valid {what}: {why}", name.escape_debug())]
+#[error("`{}` is not a valid {what}: {why}", name.escape_debug())]
 pub struct InvalidName {
     name: String,
     what: &'static str,
@@ -43,7 +43,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Takes the name if it is safe as a path component.
+            /// Checks that the name is safe as a path component.
             pub fn new(name: &str) -> Result<Self, InvalidName> {
                 validate(name, $what).map(Self)
             }
@@ -85,7 +85,7 @@ name!(
     "app name"
 );
 
-/// One app of one store: what is built, imaged and pushed.
+/// One app of one store: the unit that is built, packed into an image and pushed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UnitId {
     /// The store.
@@ -95,7 +95,7 @@ pub struct UnitId {
 }
 
 impl UnitId {
-    /// The name that the composed `package.json` carries and `--filter` matches: `<app>-<store>`.
+    /// The name in the composed `package.json`, which `--filter` matches: `<app>-<store>`.
     pub fn package_name(&self) -> String {
         format!("{}-{}", self.app, self.store)
     }

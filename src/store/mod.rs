@@ -1,7 +1,7 @@
-//! The words of the domain, without I/O: ids, apps, stores and their tree.
+//! The basic types, without I/O: ids, apps, stores and their tree.
 //!
-//! Everything here is valid by construction. A [`StoreId`] is a safe path component, a
-//! [`StoreTree`] has neither cycles nor orphans, so no later room has to ask again.
+//! Every value is valid by construction: a [`StoreId`] is a safe path component, and a [`StoreTree`]
+//! has no cycles and no orphans. Other rooms do not check this again.
 
 mod id;
 mod tree;
@@ -11,7 +11,7 @@ pub use tree::{Deployment, Store, StoreTree, StoreTreeError};
 
 use serde::Serialize;
 
-/// What runs a store's frontend; the config says `nextjs` or `nuxt`.
+/// The framework of a store's frontend: `nextjs` or `nuxt` in the config.
 #[derive(
     Debug,
     Clone,
@@ -42,22 +42,22 @@ impl std::fmt::Display for Framework {
     }
 }
 
-/// What a base app is, which decides whether and how it is built, pruned and imaged.
+/// The kind of a base app. It decides how the app is built, pruned and packed into an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AppKind {
-    /// A shop window of one framework; a store takes the one it names.
+    /// A storefront. A store has the frontend of its framework.
     Frontend(Framework),
-    /// The Node server between a frontend and the backends.
+    /// The Node.js server between the frontend and the backends.
     Middleware,
-    /// Browser tests: composed, neither built nor imaged.
+    /// Browser tests. They are composed, not built, and get no image.
     Playwright,
-    /// Anything else: imaged when it has a `build` script.
+    /// Any other app. It gets an image if it has a `build` script.
     Other,
 }
 
 impl AppKind {
-    /// Tells the kind by the four names every Alokai project knows, else by the dependencies.
+    /// Detects the kind by the four app names of Alokai projects, or by the dependencies.
     pub fn detect(name: &AppName, depends_on: impl Fn(&str) -> bool) -> Self {
         match name.as_str() {
             "storefront-unified-nextjs" => Self::Frontend(Framework::Nextjs),
@@ -72,7 +72,7 @@ impl AppKind {
         }
     }
 
-    /// The framework, for a frontend.
+    /// The framework of a frontend; `None` for another app.
     pub fn framework(self) -> Option<Framework> {
         match self {
             Self::Frontend(framework) => Some(framework),

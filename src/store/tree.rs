@@ -1,41 +1,42 @@
-//! Stores and who inherits from whom.
+//! Stores, and which store inherits from which.
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{AppName, Framework, StoreId};
 
-/// Where a deployable store runs.
+/// How a deployable store runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
-    /// The console's project, also the first part of image names.
+    /// The project's name in the console. It is also the first part of image names.
     pub project_name: String,
     /// The cloud region, such as `europe-west1`.
     pub cloud_region: String,
-    /// The frontend that the store runs; `None` where the project has no frontend app.
+    /// The framework of the store's frontend; `None` where the project has no frontend app.
     pub framework: Option<Framework>,
 }
 
-/// One store: deployable, or a template that only gives code to its descendants.
+/// A store: deployable, or a template, whose files its descendants inherit.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Unique in the project.
+    /// The id, unique in the project.
     pub id: StoreId,
-    /// The store whose folder this one's lies in; `None` means root, the base apps.
+    /// The store that this store inherits from, whose folder contains this store's folder. `None` for a
+    /// store that inherits from the base apps only.
     pub parent: Option<StoreId>,
-    /// Its folder, relative to the project; a deployable store may have none.
+    /// The store's folder, relative to the project. A deployable store can do without.
     pub folder: Option<String>,
-    /// The apps it has a folder for, sorted.
+    /// The apps for which the store has a folder, sorted.
     pub apps: Vec<AppName>,
-    /// `None` for a template.
+    /// How it runs; `None` for a template.
     pub deployment: Option<Deployment>,
-    /// `ignorePaths` of this store alone, as written.
+    /// The store's own `ignorePaths`, as written.
     pub ignore_paths: Vec<String>,
 }
 
 impl Store {
-    /// Its folder for an app, relative to the project; none where it has none.
+    /// The store's folder for an app, relative to the project; `None` if it has none.
     pub fn folder_of(&self, app: &AppName) -> Option<String> {
         let folder = self.folder.as_ref()?;
         self.apps.contains(app).then(|| format!("{folder}/{app}"))
@@ -48,10 +49,10 @@ pub struct StoreTree {
     stores: IndexMap<StoreId, Store>,
 }
 
-/// Why stores make no tree.
+/// Why stores are not a valid tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreTreeError {
-    /// Two folders claim one id.
+    /// Two folders have the same store id.
     #[error("the store id `{id}` is used twice: `{first}` and `{second}`")]
     Duplicate {
         /// The id.
@@ -61,18 +62,20 @@ pub enum StoreTreeError {
         /// The other folder.
         second: String,
     },
-    /// A parent that does not come before its child: an orphan, or a cycle.
-    #[error("the store `{id}` names the parent `{parent}`, which is no store before it")]
+    /// A store whose parent does not exist, or is not listed before it (a cycle).
+    #[error(
+        "the store `{id}` has the parent `{parent}`, which is not a store or is one of its descendants"
+    )]
     Orphan {
         /// The child.
         id: StoreId,
-        /// The parent that is missing.
+        /// The parent.
         parent: StoreId,
     },
 }
 
 impl StoreTree {
-    /// Builds the tree from stores given parents first. Reports every problem, not the first.
+    /// Builds the tree. Parents have to come before their children. The error has every problem.
     pub fn new(stores: impl IntoIterator<Item = Store>) -> Result<Self, Vec<StoreTreeError>> {
         let mut tree = IndexMap::<StoreId, Store>::new();
         let mut errors = Vec::new();
@@ -103,7 +106,7 @@ impl StoreTree {
         }
     }
 
-    /// The store of that id.
+    /// The store with this id.
     pub fn get(&self, id: &str) -> Option<&Store> {
         self.stores.values().find(|store| store.id.as_str() == id)
     }
@@ -118,24 +121,24 @@ impl StoreTree {
         self.iter().filter(|store| store.deployment.is_some())
     }
 
-    /// Stores directly below `parent`; `None` asks for the top level.
+    /// The stores that inherit directly from `parent`; with `None`, from the base apps.
     pub fn children(&self, parent: Option<&StoreId>) -> impl Iterator<Item = &Store> {
         self.iter()
             .filter(move |store| store.parent.as_ref() == parent)
     }
 
-    /// From the outermost ancestor in to the store itself: the order of its layers.
+    /// The store's ancestors, outermost first, and the store itself: the order of its layers.
     pub fn lineage<'a>(&'a self, store: &'a Store) -> Vec<&'a Store> {
         let mut chain = vec![store];
         while let Some(parent) = &chain[chain.len() - 1].parent {
-            // Construction has seen every parent.
+            // `new` has checked that every parent exists.
             chain.push(&self.stores[parent]);
         }
         chain.reverse();
         chain
     }
 
-    /// Deployable stores below `store`, at any depth.
+    /// The deployable stores that inherit from `store`, directly or not.
     pub fn deployable_descendants(&self, store: &StoreId) -> Vec<StoreId> {
         self.deployables()
             .filter(|other| {

@@ -128,7 +128,7 @@ fn unreadable_and_uncomposable_stores_are_findings() {
         "the rest is found too: {}",
         run.stdout
     );
-    run.stderr_contains("not looked at");
+    run.stderr_contains("not checked");
 }
 
 #[test]

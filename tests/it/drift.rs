@@ -243,7 +243,7 @@ fn what_cannot_be_merged_is_named() {
     let run = |path: &str| merge(&project, path).fails_with(2).stderr;
     let unknown = run("apps/stores/us/page.tsx");
     assert!(
-        unknown.contains("is no override") && unknown.contains(&us("page.tsx")),
+        unknown.contains("is not an override") && unknown.contains(&us("page.tsx")),
         "{unknown}"
     );
     let nothing = merge(&project, &us("page.tsx")).succeeds();

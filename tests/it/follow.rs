@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use alokai::git::{PathChange, Repository};
+use alokai::git::{CommitIndex, PathChange, Repository};
 use git2::{Delta, DiffOptions, Oid, Signature, Sort, Time};
 
 use crate::support::Random;
@@ -143,7 +143,7 @@ impl World {
             return None;
         }
         found.push(PathChange {
-            commit: order.iter().position(|id| *id == commit).unwrap(),
+            commit: CommitIndex::new(order.iter().position(|id| *id == commit).unwrap()),
             blob: now.map(|(id, _)| *id),
         });
         if let Some(changed) = parents.iter().find(|it| files[it].contains_key(name)) {
@@ -316,22 +316,22 @@ fn paths_are_followed_as_by_looking_at_every_file_of_every_commit() {
         renames += moved;
         let repository = Repository::open(world.folder.path()).unwrap();
         let history = repository.history(paths, FOLDER).unwrap();
-        assert_eq!(history.len(), order.len(), "seed {seed}");
+        assert_eq!(history.commit_count(), order.len(), "seed {seed}");
         for (index, id) in order.iter().enumerate() {
-            let commit = history.commit(index).unwrap();
+            let commit = history.commit(CommitIndex::new(index)).unwrap();
             assert_eq!(commit.sha, id.to_string(), "seed {seed}, commit {index}");
             let parents = world.inner.find_commit(*id).unwrap().parent_count();
             merges += usize::from(parents > 1);
         }
-        for (path, touches) in &expected {
-            assert_eq!(history.touches(path), touches, "seed {seed}, `{path}`");
-            removals += usize::from(touches.iter().any(|touch| touch.blob.is_none()));
+        for (path, changes) in &expected {
+            assert_eq!(history.changes(path), changes, "seed {seed}, `{path}`");
+            removals += usize::from(changes.iter().any(|change| change.blob.is_none()));
         }
         for _ in 0..50 {
             let (one, other) = (random.below(order.len()), random.below(order.len()));
             let descends = world.inner.graph_descendant_of(order[one], order[other]);
             assert_eq!(
-                history.has_seen(one, other),
+                history.has_seen(CommitIndex::new(one), CommitIndex::new(other)),
                 one == other || descends.unwrap(),
                 "seed {seed}: {one} and {other}"
             );

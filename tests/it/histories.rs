@@ -173,7 +173,7 @@ fn a_commit_lists_the_same_as_a_clean_working_tree() {
         let repository = Repository::open(root).unwrap();
         let objects = repository.objects();
         let snapshot = ProjectSnapshot::commit(root, &repository, &objects, "HEAD").unwrap();
-        let committed = composed(&snapshot.project, &snapshot.lister);
+        let committed = composed(&snapshot.project, &snapshot.reader);
         let indexed = LayerReader::new(root, Some(&repository)).unwrap();
         let indexed = composed(&Project::load(root).unwrap(), &indexed);
         let read = on_disk(root);

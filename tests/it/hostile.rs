@@ -74,7 +74,7 @@ fn special_files_are_named() {
     let name = std::ffi::OsStr::from_bytes(b"not-\xff-text.ts");
     std::fs::write(project.path(NEXT).join(name), "").unwrap();
     let run = compose(&project).fails_with(2);
-    run.stderr_contains("pipe` is neither a file");
+    run.stderr_contains("pipe` is not a file");
     run.stderr_contains("is not valid UTF-8");
     assert!(!project.exists(".out/us"));
 }

@@ -1,45 +1,42 @@
-//! What the lint can find.
+//! The findings of `check`, and their codes.
 
 use serde::Serialize;
 
-/// A rule of this lint.
+/// A rule of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingCode {
-    /// The config or the folders contradict themselves.
+    /// The config or the folders are invalid.
     Config,
-    /// Something cannot be composed: a clash, a link to nowhere.
+    /// A path cannot be composed: a clash, or a link to a missing file.
     Composition,
-    /// A store has a `package.json` or `tsconfig.json`, which is not used.
+    /// A store has its own `package.json` or `tsconfig.json`, which is not used.
     OwnPackageJson,
-    /// An override is the same as what it overrides.
+    /// An override has the same content as the file it overrides.
     NeedlessOverride,
-    /// What an override was made to override is not there any more.
+    /// The file that an override was made to override was removed.
     Orphan,
-    /// Two paths differ only by case.
+    /// Two composed paths differ only by case.
     CaseClash,
-    /// A store id that is no DNS label.
+    /// A store id is not a DNS label.
     StoreId,
-    /// A file in a store's folder that belongs to no app.
+    /// A file in a store's folder is not in an app.
     OutsideApp,
-    /// A config entry for a store that is not there.
+    /// A config entry is for a store that does not exist.
     UnknownStore,
-    /// An `ignorePaths` rule that changes nothing.
+    /// An `ignorePaths` rule has no effect.
     IgnoreRule,
-    /// Two stores with one port or one domain.
+    /// Two stores have the same port or domain.
     LocalClash,
-    /// An import that is found from `apps/` and not from `.out/`.
+    /// An import resolves from `apps/` and not from `.out/`.
     Import,
-    /// Too many stores above one another.
+    /// A chain of more than three stores inherit from one another.
     DeepChain,
 }
 
-/// Every code with what it means, for people and for code scanning.
+/// Every code with its meaning, for people and for code scanning.
 pub const CODES: [(FindingCode, &str); 13] = [
-    (
-        FindingCode::Config,
-        "config and folders contradict themselves",
-    ),
+    (FindingCode::Config, "the config or the folders are invalid"),
     (FindingCode::Composition, "a path cannot be composed"),
     (
         FindingCode::OwnPackageJson,
@@ -47,40 +44,37 @@ pub const CODES: [(FindingCode, &str); 13] = [
     ),
     (
         FindingCode::NeedlessOverride,
-        "an override is the same as what it overrides",
+        "an override has the same content as the file it overrides",
     ),
     (
         FindingCode::Orphan,
-        "what a file was made to override is not there any more",
+        "the file that an override was made for was removed",
     ),
     (
         FindingCode::CaseClash,
         "two composed paths differ only by case",
     ),
-    (FindingCode::StoreId, "a store id is no DNS label"),
+    (FindingCode::StoreId, "a store id is not a DNS label"),
     (
         FindingCode::OutsideApp,
-        "a file of a store belongs to no app",
+        "a file in a store's folder is not in an app",
     ),
     (
         FindingCode::UnknownStore,
-        "the config speaks of a store that is not there",
+        "the config has an entry for a store that does not exist",
     ),
-    (
-        FindingCode::IgnoreRule,
-        "an ignorePaths rule changes nothing",
-    ),
+    (FindingCode::IgnoreRule, "an ignorePaths rule has no effect"),
     (
         FindingCode::LocalClash,
         "two stores have the same port or domain",
     ),
     (
         FindingCode::Import,
-        "an import is found from apps/ and not from .out/",
+        "an import resolves from apps/ and not from .out/",
     ),
     (
         FindingCode::DeepChain,
-        "more than three stores lie above one another",
+        "more than three stores inherit from one another",
     ),
 ];
 
@@ -91,18 +85,18 @@ impl std::fmt::Display for FindingCode {
     }
 }
 
-/// One thing that is odd.
+/// One problem that `check` found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// Relative to the project.
+    /// The file, relative to the project.
     pub file: String,
-    /// From 1.
+    /// The line, counted from 1.
     pub line: Option<usize>,
-    /// Which rule found it.
+    /// The rule that found it.
     pub code: FindingCode,
-    /// What, and why it matters.
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// How to solve it.
     pub help: String,
 }

@@ -1,17 +1,17 @@
-//! Relative imports that leave their app. The composed app lies one folder deeper than the base
-//! app, so that what is found from `apps/` may not be found from `.out/`.
+//! Relative imports of files outside of the app. The composed app is one folder deeper than the base
+//! app, so such an import can resolve from `apps/` and not from `.out/`.
 //!
-//! A scanner and not a parser: it looks for string literals that begin with `../` after
-//! `from`, `import`, `require(` and `import(`, which is all that the question needs.
+//! This is a scanner and not a parser: it looks for string literals that start with `../` after
+//! `from`, `import`, `require(` and `import(`. No other import can leave the app.
 
 use std::path::{Path, PathBuf};
 
 use virtual_path::normalize;
 
-/// Endings of files that import.
+/// File name endings of source files.
 const SOURCES: [&str; 9] = ["ts", "tsx", "mts", "cts", "js", "jsx", "mjs", "cjs", "vue"];
 
-/// What a specifier without an ending may stand for.
+/// What is appended to a specifier to find its file.
 const ENDINGS: [&str; 14] = [
     "",
     ".ts",
@@ -29,14 +29,14 @@ const ENDINGS: [&str; 14] = [
     "/index.js",
 ];
 
-/// An import: its specifier, and its line from 1.
+/// An import: its specifier, and its line, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     pub specifier: String,
     pub line: usize,
 }
 
-/// Whether the file may have imports.
+/// Whether the file is a source file.
 pub fn is_source(path: &str) -> bool {
     let ending = Path::new(path)
         .extension()
@@ -44,7 +44,7 @@ pub fn is_source(path: &str) -> bool {
     ending.is_some_and(|ending| SOURCES.contains(&ending))
 }
 
-/// Imports of a file that lead upwards.
+/// The imports of a file whose specifier starts with `../`.
 pub fn imports(text: &str) -> Vec<Import> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -86,7 +86,7 @@ pub fn imports(text: &str) -> Vec<Import> {
     found
 }
 
-/// `//` within an address, as in markup of a Vue file, is none.
+/// Whether `//` starts a comment. It does not in a URL, as in the markup of a Vue file.
 fn is_comment(bytes: &[u8], at: usize) -> bool {
     at == 0 || bytes[at - 1] != b':'
 }
@@ -95,7 +95,7 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
-/// Where the string that begins at `start` ends; an apostrophe in a text ends with its line.
+/// The end of the string that starts at `start`; `start` itself for an apostrophe in a text.
 fn end_of_string(bytes: &[u8], start: usize, quote: u8) -> usize {
     let mut at = start + 1;
     while at < bytes.len() {
@@ -110,7 +110,7 @@ fn end_of_string(bytes: &[u8], start: usize, quote: u8) -> usize {
     start
 }
 
-/// Whether what stands before a string makes it a specifier.
+/// Whether the text before a string makes it an import's specifier.
 fn imports_here(text: &str, at: usize) -> bool {
     let before = text[..at].trim_end();
     let before = before.strip_suffix('(').map_or(before, str::trim_end);
@@ -120,7 +120,7 @@ fn imports_here(text: &str, at: usize) -> bool {
     matches!(&before[word_start..], "from" | "import" | "require")
 }
 
-/// Paths that a specifier in a file of the folder may stand for.
+/// The paths at which a specifier's file may be, for an importing file in this folder.
 pub fn targets(folder: &Path, specifier: &str) -> Vec<PathBuf> {
     let specifier = specifier.split(['?', '#']).next().unwrap_or(specifier);
     let path = normalize(&folder.join(specifier));
@@ -129,7 +129,7 @@ pub fn targets(folder: &Path, specifier: &str) -> Vec<PathBuf> {
         .iter()
         .map(|end| PathBuf::from(format!("{text}{end}")))
         .collect();
-    // TypeScript lets `./x.js` stand for `./x.ts`.
+    // In TypeScript, `./x.js` also imports `./x.ts`.
     if let Some(stem) = text.strip_suffix(".js") {
         targets.extend(["ts", "tsx"].map(|end| PathBuf::from(format!("{stem}.{end}"))));
     }

@@ -1,4 +1,4 @@
-//! Lint of the hierarchy: what is odd in config, folders and layers, and what to do about it.
+//! The linter for a project: problems in config, folders and layers, and how to solve them.
 
 mod finding;
 mod imports;
@@ -19,26 +19,26 @@ use crate::overlay::{
 };
 use crate::store::Store;
 
-/// Stores above one another, root not counted; more are hard to oversee.
-const DEEPEST: usize = 3;
+/// The longest chain of stores that inherit from one another without a finding.
+const LONGEST_CHAIN: usize = 3;
 
-/// What was found, and what could not be looked for.
+/// The result of [`check`].
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
-    /// Everything odd, by file and line, each once.
+    /// The problems, by file and line, each once.
     pub findings: Vec<Finding>,
-    /// What was left out, and why.
+    /// Which checks were left out, and why.
     pub unchecked: Vec<String>,
 }
 
-/// Looks at everything that can be looked at.
+/// Runs every check that is possible.
 pub fn check(root: &Path) -> Result<CheckReport, Error> {
     let project = match Project::load(root) {
         Ok(project) => project,
         Err(error) => {
             return Ok(CheckReport {
                 findings: of_config(root, error)?,
-                unchecked: vec!["the project cannot be read, so nothing else was looked at".into()],
+                unchecked: vec!["the project cannot be read, so nothing else was checked".into()],
             });
         }
     };
@@ -52,19 +52,19 @@ pub fn check(root: &Path) -> Result<CheckReport, Error> {
     check.local();
     check.outside_apps()?;
     let repository = Repository::around(&project.root)?;
-    let lister = LayerReader::new(&project.root, repository.as_ref())?;
-    let composer = Composer::new(&project, &lister);
+    let reader = LayerReader::new(&project.root, repository.as_ref())?;
+    let composer = Composer::new(&project, &reader);
     let stores: Vec<&Store> = project.stores.deployables().collect();
     let (layers, problems) = composer.layers(&stores, |_, _| None)?;
     check.rules(&stores, &layers);
     let complete = overlay::fail_on(problems);
-    match complete.and_then(|()| composer.compose_listed(&stores, &layers)) {
+    match complete.and_then(|()| composer.compose_from(&stores, &layers)) {
         Ok(compositions) => check.compositions(&compositions),
         Err(overlay::Error::Files { problems }) => {
             check.problems(&problems);
             check.unchecked.push(
                 "stores cannot be composed, so imports, case and own package files were not \
-                 looked at"
+                 checked"
                     .into(),
             );
         }
@@ -77,7 +77,7 @@ pub fn check(root: &Path) -> Result<CheckReport, Error> {
     })
 }
 
-/// A project that cannot be read is found to be so; anything else is an error.
+/// The findings for an invalid config or invalid folders. Any other error stays an error.
 fn of_config(root: &Path, error: config::Error) -> Result<Vec<Finding>, Error> {
     let (file, text, problems) = match error {
         config::Error::Invalid { text, problems, .. } => (FILE, text.inner().clone(), problems),
@@ -103,6 +103,15 @@ fn of_config(root: &Path, error: config::Error) -> Result<Vec<Finding>, Error> {
     Ok(found.collect())
 }
 
+/// What a rule does in the compositions of all stores.
+struct RuleEffect {
+    origin: RuleOrigin,
+    /// Whether it matches a file.
+    matches: bool,
+    /// Whether a file is dropped or kept because of it.
+    decides: bool,
+}
+
 struct Checker<'a> {
     project: &'a Project,
     findings: BTreeSet<Finding>,
@@ -126,12 +135,12 @@ impl Checker<'_> {
         });
     }
 
-    /// The place of a value of the config.
+    /// File and line of a value in the config.
     fn config(&self, pointer: &[&str]) -> (String, Option<usize>) {
         (FILE.to_owned(), self.project.config_line(pointer))
     }
 
-    /// A store's entry in the config, else its folder.
+    /// File and line of a store's entry in the config, or its folder.
     fn store(&self, store: &Store) -> (String, Option<usize>) {
         let id = store.id.as_str();
         let is_configured = self.project.local.iter().any(|(known, _)| known == id);
@@ -147,11 +156,11 @@ impl Checker<'_> {
             match &notice.place {
                 NoticePlace::Config(keys) => {
                     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-                    let help = "make the store's folder, mend the id, or remove the entry";
+                    let help = "create the store's folder, correct the id, or remove the entry";
                     self.find(FindingCode::UnknownStore, self.config(&keys), message, help);
                 }
                 NoticePlace::Folder(folder) => {
-                    let help = "mend the folder's name, or move it out of `apps/`";
+                    let help = "correct the folder's name, or move the folder out of `apps/`";
                     self.find(
                         FindingCode::OutsideApp,
                         (folder.clone(), None),
@@ -166,20 +175,20 @@ impl Checker<'_> {
     fn ids_and_chains(&mut self) {
         for store in self.project.stores.iter() {
             if !is_dns_label(store.id.as_str()) {
-                let message = format!("the store id `{}` is no DNS label", store.id);
-                let help = "ids become parts of host names: lower-case letters, digits and `-`, at most 63";
+                let message = format!("the store id `{}` is not a DNS label", store.id);
+                let help = "ids are parts of host names: use lower-case letters, digits and `-`, at most 63 characters";
                 self.find(FindingCode::StoreId, self.store(store), message, help);
             }
             let lineage = self.project.stores.lineage(store);
-            if lineage.len() > DEEPEST {
+            if lineage.len() > LONGEST_CHAIN {
                 let chain: Vec<_> = lineage.iter().map(|link| link.id.to_string()).collect();
                 let message = format!(
-                    "`{}` has {} stores above it: {}",
+                    "`{}` inherits from {} stores: {}",
                     store.id,
                     lineage.len() - 1,
                     chain.join(" → ")
                 );
-                let help = "lift what its ancestors share into one template";
+                let help = "move what its ancestors share into one template";
                 self.find(FindingCode::DeepChain, self.store(store), message, help);
             }
         }
@@ -223,13 +232,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Files beside a store's apps. Notes for people and for git belong there.
+    /// Files in a store's folder that are not in an app. Markdown files and files for git may be there.
     fn outside_apps(&mut self) -> Result<(), Error> {
         for store in self.project.stores.iter() {
             let Some(folder) = &store.folder else {
                 continue;
             };
-            self.untaken(store);
+            self.unused_frontends(store);
             let path = self.project.root.join(folder);
             let reading = |source| Error::Read {
                 path: folder.clone(),
@@ -238,16 +247,16 @@ impl Checker<'_> {
             for entry in std::fs::read_dir(&path).map_err(reading)? {
                 let entry = entry.map_err(reading)?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let is_note =
+                let is_allowed =
                     name.starts_with(".git") || Path::new(&name).extension() == Some("md".as_ref());
-                if entry.file_type().map_err(reading)?.is_dir() || is_note {
+                if entry.file_type().map_err(reading)?.is_dir() || is_allowed {
                     continue;
                 }
                 let message = format!(
-                    "`{folder}/{}` belongs to no app and is in no composition",
+                    "`{folder}/{}` is not in an app, so it is not composed",
                     name.escape_debug()
                 );
-                let help = "move it into the folder of an app, or remove it";
+                let help = "move it into an app's folder, or remove it";
                 self.find(
                     FindingCode::OutsideApp,
                     (format!("{folder}/{name}"), None),
@@ -259,33 +268,32 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Folders for a frontend of a framework that neither the store nor one below it names.
-    fn untaken(&mut self, store: &Store) {
+    /// Folders of a frontend that is not composed: neither the store nor a descendant uses its framework.
+    fn unused_frontends(&mut self, store: &Store) {
         let project = self.project;
         let below = project.stores.deployables().filter(|other| {
             let lineage = project.stores.lineage(other);
             lineage.iter().any(|link| link.id == store.id)
         });
-        let takers: Vec<_> = below.collect();
+        let users: Vec<_> = below.collect();
         for app in &store.apps {
             let has_it = |store: &&Store| project.apps_of(store).any(|one| one.name == *app);
-            if takers.is_empty() || takers.iter().any(has_it) {
+            if users.is_empty() || users.iter().any(has_it) {
                 continue;
             }
             let at = (store.folder_of(app).unwrap_or_default(), None);
             let message = format!(
-                "`{}` is in no composition: the framework of `{}` is another one",
-                at.0, takers[0].id
+                "`{}` is not composed: `{}` uses another framework",
+                at.0, users[0].id
             );
-            let help = "remove it, or mend `framework` in the config";
+            let help = "remove it, or correct `framework` in the config";
             self.find(FindingCode::OutsideApp, at, message, help);
         }
     }
 
-    /// Rules without which every composition would be the same.
+    /// `ignorePaths` rules without an effect.
     fn rules(&mut self, stores: &[&Store], layers: &Layers) {
-        // By store and position: whether it changes something, and whether it matches anything.
-        let mut seen = BTreeMap::<(String, usize), (RuleOrigin, bool, bool)>::new();
+        let mut effects = BTreeMap::<(String, usize), RuleEffect>::new();
         for store in stores {
             let lineage = self.project.stores.lineage(store);
             let all = IgnoreRules::new(&lineage);
@@ -305,37 +313,38 @@ impl Checker<'_> {
             let paths: BTreeSet<&str> = of_store
                 .flat_map(|layer| layer.files.keys().map(|path| &**path))
                 .collect();
-            for (number, origin) in all.origins().iter().enumerate() {
+            for (index, origin) in all.origins().iter().enumerate() {
                 let key = (origin.store.to_string(), origin.position);
-                let known = seen.entry(key).or_insert((origin.clone(), false, false));
-                if known.1 {
+                let effect = effects.entry(key).or_insert_with(|| RuleEffect {
+                    origin: origin.clone(),
+                    matches: false,
+                    decides: false,
+                });
+                if effect.decides {
                     continue;
                 }
                 let mut others = all.origins().to_vec();
-                others.remove(number);
+                others.remove(index);
                 let others = IgnoreRules::of(others);
-                let mut differs = |path: &&str| {
-                    known.2 |= all.matches(number, path);
+                effect.decides = paths.iter().any(|path| {
+                    effect.matches |= all.matches(index, path);
                     all.drops(path).is_some() != others.drops(path).is_some()
-                };
-                known.1 = paths.iter().any(&mut differs);
+                });
             }
         }
-        for (origin, changes, matches) in seen.into_values() {
-            if changes {
-                continue;
-            }
+        for effect in effects.into_values().filter(|effect| !effect.decides) {
+            let origin = &effect.origin;
             let position = origin.position.to_string();
             let at = self.config(&["stores", origin.store.as_str(), "ignorePaths", &position]);
-            let (why, help) = if matches {
+            let (why, help) = if effect.matches {
                 (
-                    "changes nothing: other rules decide about all that it matches",
-                    "remove it, or move it behind the rule that undoes it: the last match wins, and nothing comes back below a dropped folder",
+                    "has no effect: other rules decide for every file that it matches",
+                    "remove it, or move it behind the rule that overrides it: the last match wins, and files below a dropped folder cannot be re-included",
                 )
             } else {
                 (
                     "matches no file",
-                    "mend or remove it; paths are relative to the app, and brackets are literal",
+                    "correct or remove it; paths are relative to the app, and brackets are literal",
                 )
             };
             let message = format!(
@@ -370,7 +379,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Where the layer called `owner` has `<store>/<app>/<path>`.
+    /// The file of `<store>/<app>/<path>` in the layer of `owner`.
     fn source(&self, path: &str, owner: &str) -> String {
         let mut parts = path.splitn(3, '/').skip(1);
         let (app, inside) = (
@@ -416,17 +425,16 @@ impl Checker<'_> {
         for unused in &composition.unused {
             let folder = owner_folder(self.project, &unused.owner, &composition.unit.app);
             let message = format!(
-                "`{folder}/{}` is not used: it always comes from the base app",
+                "`{folder}/{}` is not used: this file always comes from the base app",
                 unused.path
             );
-            let help =
-                "remove it; what it adds belongs into the base app, or into an app of its own";
+            let help = "remove it; move what it adds to the base app, or to a new app";
             let at = (format!("{folder}/{}", unused.path), None);
             self.find(FindingCode::OwnPackageJson, at, message, help);
         }
     }
 
-    /// Paths and folders that are one and the same where case does not count (macOS, Windows).
+    /// Paths that are the same on file systems without case (macOS, Windows).
     fn case(&mut self, composition: &Composition) {
         let mut known = BTreeMap::<String, &str>::new();
         for (path, entry) in &composition.entries {
@@ -447,7 +455,7 @@ impl Checker<'_> {
                     part.escape_debug(),
                     composition.unit.app
                 );
-                let help = "rename one of the two: on macOS and Windows they are one file";
+                let help = "rename one of the two: on macOS and Windows they are the same file";
                 self.find(FindingCode::CaseClash, (file, None), message, help);
                 break;
             }
@@ -480,7 +488,7 @@ impl Checker<'_> {
                 if from_out[0].starts_with(&composed) {
                     continue;
                 }
-                // A sibling that is composed may have it once it is built.
+                // A composed sibling app may have the file after its build.
                 let is_sibling = of_store
                     .iter()
                     .any(|other| from_out[0].starts_with(out.join(other.unit.app.as_str())));
@@ -501,10 +509,10 @@ impl Checker<'_> {
                     .any(|folder| is_there(&targets(folder, &import.specifier)));
                 if from_apps {
                     let message = format!(
-                        "`{}` is found from `apps/` and not from `.out/`, where the app lies one folder deeper",
+                        "`{}` resolves from `apps/` and not from `.out/`, where the app is one folder deeper",
                         import.specifier.escape_debug()
                     );
-                    let help = "import a workspace package by its name, or a sibling app that the store has";
+                    let help = "import a workspace package by its name, or a file of another app of the store";
                     self.find(
                         FindingCode::Import,
                         (file.clone(), Some(import.line)),
@@ -516,19 +524,17 @@ impl Checker<'_> {
         }
     }
 
-    /// Overrides that are the same as what they override, and those that override nothing any
-    /// more, which only history tells.
+    /// Overrides with the same content as the file they override, and overrides of removed files, which
+    /// only the history shows.
     fn overrides(&mut self, repository: Option<&Repository>) -> Result<(), Error> {
         match repository {
             None => {
-                let note =
-                    "there is no repository, so orphans and needless copies were not looked for";
+                let note = "the project is not in a git repository, so orphans and needless overrides were not checked";
                 self.unchecked.push(note.into());
                 return Ok(());
             }
             Some(repository) if repository.is_shallow() => {
-                let note =
-                    "this clone is shallow, so orphans may be missed (`git fetch --unshallow`)";
+                let note = "this clone is shallow, so orphans may be missed; fetch its history with `git fetch --unshallow`";
                 self.unchecked.push(note.into());
             }
             Some(_) => {}
@@ -538,9 +544,11 @@ impl Checker<'_> {
             let from = one.inherited_file.clone().unwrap_or_default();
             match one.standing {
                 Standing::Identical => {
-                    let message =
-                        format!("`{}` is the same as `{from}`, which it overrides", one.file);
-                    let help = "remove it; the store inherits the same";
+                    let message = format!(
+                        "`{}` has the same content as `{from}`, which it overrides",
+                        one.file
+                    );
+                    let help = "remove it; the store inherits the same content";
                     self.find(
                         FindingCode::NeedlessOverride,
                         (one.file, None),
@@ -557,7 +565,7 @@ impl Checker<'_> {
                         "`{}` was made to override `{from}`, which {commit} removed",
                         one.file
                     );
-                    let help = "remove it too, or move it to where the file has gone";
+                    let help = "remove it too, or move it if the overridden file was moved";
                     self.find(FindingCode::Orphan, (one.file, None), message, help);
                 }
                 Standing::Behind | Standing::Current => {}

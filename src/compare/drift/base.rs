@@ -1,19 +1,19 @@
-//! Which version of the inherited file an override was made from: history first, likeness
-//! where history does not tell.
+//! Which version of the inherited file an override was made from: as history says, and where it does
+//! not, the most similar version.
 
 use super::OverrideCandidate;
 use super::three_way::{
     count, distance, has_markers, is_binary, keep_ours, ours_in_conflicts, three_way,
 };
 use crate::compare::Error;
-use crate::git::{PathChange, PathHistory};
+use crate::git::{CommitIndex, PathChange, PathHistory};
 use crate::overlay::ContentId;
 
-/// How alike two contents must be for one to count as made from the other, when history does
-/// not tell: as many lines unchanged as changed.
-const ALIKE: f64 = 0.5;
+/// The least similarity of an override and the version it was made from, where history does not say
+/// which version that is: half of the lines are unchanged.
+const LEAST_SIMILARITY: f64 = 0.5;
 
-/// The versions of an override and of what it inherits.
+/// The history of an override and of the file that it overrides.
 pub struct OverrideHistory<'a> {
     pub history: &'a PathHistory<'a>,
     pub candidate: &'a OverrideCandidate<'a>,
@@ -23,15 +23,16 @@ pub struct OverrideHistory<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BaseVersion {
     pub id: ContentId,
-    /// The override's commit at which it was inherited; none for what is inherited now.
-    pub commit: Option<usize>,
+    /// The override's commit that took it over; `None` for the version inherited now.
+    pub commit: Option<CommitIndex>,
 }
 
-/// A version: its id, and its content.
+/// A version's id and content.
 type VersionContent<'a> = (ContentId, &'a [u8]);
 
 impl OverrideHistory<'_> {
-    /// The content that the override was made from.
+    /// The content that the override was made from; `None` where it is not known. `ours` is the
+    /// override, `theirs` the file that it inherits.
     pub fn base(
         &self,
         ours: VersionContent,
@@ -39,21 +40,22 @@ impl OverrideHistory<'_> {
     ) -> Result<Option<BaseVersion>, Error> {
         let mut base: Option<BaseVersion> = None;
         let mut before: Option<Vec<u8>> = None;
-        let touches = self.history.touches(&self.candidate.place.file);
-        // Oldest first. A removal ends an override; what is added later is another one.
-        let start = touches.iter().position(|touch| touch.blob.is_none());
-        for touch in touches[..start.unwrap_or(touches.len())].iter().rev() {
-            let Some(own) = touch.blob else { continue };
+        let changes = self.history.changes(&self.candidate.own.file);
+        // A file that was removed and added again is another override, so only the changes since
+        // the last removal count. Oldest first.
+        let start = changes.iter().position(|change| change.blob.is_none());
+        for change in changes[..start.unwrap_or(changes.len())].iter().rev() {
+            let Some(own) = change.blob else { continue };
             let own = self.history.content(own)?;
-            let there = self.inherited_at(touch.commit)?;
+            let there = self.inherited_at(change.commit)?;
             let there = there.map(|id| BaseVersion {
                 id,
-                commit: Some(touch.commit),
+                commit: Some(change.commit),
             });
             base = match (base, there) {
-                // Added together with it, or after it.
+                // The inherited file was added in the same commit or later.
                 (None, Some(there)) => Some(there),
-                (None, None) => self.most_alike(&own, touch.commit)?,
+                (None, None) => self.most_similar(&own, change.commit)?,
                 (Some(base), Some(there)) if there.id != base.id => {
                     let content = self.history.content(there.id.oid())?;
                     let taken_over =
@@ -64,8 +66,8 @@ impl OverrideHistory<'_> {
             };
             before = Some(own);
         }
-        // In no commit yet: a new override, or one that is being worked on.
-        let committed = touches.first().and_then(|touch| touch.blob);
+        // The override is new, or has changes that are not committed.
+        let committed = changes.first().and_then(|change| change.blob);
         if committed == Some(ours.0.oid()) {
             return Ok(base);
         }
@@ -84,19 +86,19 @@ impl OverrideHistory<'_> {
         }
     }
 
-    /// What the override would have inherited at a commit.
-    fn inherited_at(&self, commit: usize) -> Result<Option<ContentId>, Error> {
-        for place in &self.candidate.above {
-            if let Some(blob) = self.history.blob_at(&place.file, commit)? {
+    /// The content that a commit has at the path above the override.
+    fn inherited_at(&self, commit: CommitIndex) -> Result<Option<ContentId>, Error> {
+        for inherited in &self.candidate.above {
+            if let Some(blob) = self.history.blob_at(&inherited.file, commit)? {
                 return Ok(Some(blob.into()));
             }
         }
         Ok(None)
     }
 
-    /// Whether the override, changed from `before` to `own`, has taken over what came after
-    /// `base`: merging would bring nothing more, or nothing more but conflicts in lines that
-    /// this change has touched, so that a person has decided.
+    /// Whether the override, changed from `before` to `own`, has taken over the changes from `base` to
+    /// `there`: a merge changes nothing, or only gives conflicts in lines that this change has
+    /// touched, so that a person has resolved them.
     fn has_taken_over(
         &self,
         base: ContentId,
@@ -109,42 +111,47 @@ impl OverrideHistory<'_> {
             return Ok(false);
         }
         let merged = three_way(&base, own, there, ("", ""))?;
-        if merged.clean {
+        if merged.is_clean {
             return Ok(merged.content == own);
         }
         let Some(before) = before.filter(|_| !has_markers(own)) else {
             return Ok(false);
         };
         let earlier = three_way(&base, before, there, ("", ""))?;
-        let has_decided = ours_in_conflicts(&earlier.content) != ours_in_conflicts(&merged.content);
-        Ok(has_decided && keep_ours(&base, own, there)? == own)
+        let is_resolved = ours_in_conflicts(&earlier.content) != ours_in_conflicts(&merged.content);
+        Ok(is_resolved && keep_ours(&base, own, there)? == own)
     }
 
-    /// For an override that is older than what it overrides, as far as history goes: the
-    /// version that is most like it, else the first.
-    fn most_alike(&self, own: &[u8], commit: usize) -> Result<Option<BaseVersion>, Error> {
+    /// For an override that is older than the file it overrides, as far as history says: the most
+    /// similar version, or the first one where none is similar.
+    fn most_similar(&self, own: &[u8], commit: CommitIndex) -> Result<Option<BaseVersion>, Error> {
         let mut best: Option<(f64, PathChange)> = None;
         let mut first = None;
-        for place in &self.candidate.above {
-            for touch in self.history.touches(&place.file) {
-                let Some(blob) = touch.blob.filter(|_| touch.commit < commit) else {
+        for inherited in &self.candidate.above {
+            for change in self.history.changes(&inherited.file) {
+                let Some(blob) = change.blob.filter(|_| change.commit < commit) else {
                     continue;
                 };
-                first = Some(*touch);
+                first = Some(*change);
                 let content = self.history.content(blob)?;
                 let lines = 1 + count(own, b"\n") + count(&content, b"\n");
-                #[expect(clippy::cast_precision_loss, reason = "a share needs no more")]
-                let alike = 1.0 - distance(own, &content)? as f64 / lines as f64;
-                if alike >= ALIKE && best.is_none_or(|(known, _)| alike > known) {
-                    best = Some((alike, *touch));
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a ratio needs no more precision"
+                )]
+                let similarity = 1.0 - distance(own, &content)? as f64 / lines as f64;
+                if similarity >= LEAST_SIMILARITY
+                    && best.is_none_or(|(known, _)| similarity > known)
+                {
+                    best = Some((similarity, *change));
                 }
             }
         }
-        let found = best.map(|(_, touch)| touch).or(first);
-        Ok(found.and_then(|touch| {
+        let found = best.map(|(_, change)| change).or(first);
+        Ok(found.and_then(|change| {
             Some(BaseVersion {
-                id: touch.blob?.into(),
-                commit: Some(touch.commit),
+                id: change.blob?.into(),
+                commit: Some(change.commit),
             })
         }))
     }

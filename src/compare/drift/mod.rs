@@ -1,42 +1,45 @@
-//! Which overrides have fallen behind the file they were made from.
+//! Which overrides miss changes of the file that they override.
 //!
-//! An override is a copy that went its own way. What it was made from is the *base version*: the
-//! content that the inherited file had at the commit that added the override, or at the last one
-//! that took over what had changed in it since. An override is behind when a three-way merge of
-//! base version, override and inherited file would bring something.
+//! An override starts as a copy of the inherited file. Its *base version* is the content of the
+//! inherited file at the commit that added the override, or at the last commit that took over changes
+//! of the inherited file. An override is behind when a three-way merge of base version, override and
+//! inherited file changes the override.
 
 mod base;
 mod three_way;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use self::base::OverrideHistory;
-use self::three_way::{brings_nothing, has_markers, is_binary, ours_in_conflicts, three_way};
+use self::three_way::{has_markers, is_binary, is_merged, ours_in_conflicts, three_way};
 use super::patch::{FileVersion, Patch, PatchLine};
 use super::snapshot::repository;
 use super::{Error, OFFERED};
 use crate::config::Project;
-use crate::git::{Commit, PathChange, PathHistory, Repository};
-use crate::overlay::{ContentSource, Layer, LayerFile, LayerReader, Owner, is_from_base};
+use crate::git::{Commit, CommitIndex, PathChange, PathHistory, Repository};
+use crate::overlay::{
+    ContentId, ContentSource, Layer, LayerFile, LayerReader, Owner, is_from_base,
+};
 use crate::store::{AppName, Store, StoreId};
 
-/// Where layers lie, relative to the project.
+/// The folder of all layers, relative to the project.
 const APPS: &str = "apps";
 
-/// How an override stands to the file it overrides.
+/// The state of an override compared to the file that it overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
-    /// The inherited file has changed, and the override has not taken it over.
+    /// The inherited file has changes that the override misses.
     Behind,
-    /// The same content as the inherited file: needless.
+    /// The override has the same content as the inherited file, so it is not needed.
     Identical,
-    /// What it was made to override is not there any more.
+    /// The file that it was made to override was removed.
     Orphan,
-    /// Nothing is missed.
+    /// The override misses no changes.
     Current,
 }
 
@@ -55,79 +58,89 @@ impl std::fmt::Display for Standing {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Override {
-    /// Whose it is.
+    /// The store that has it.
     pub store_id: StoreId,
     /// The app.
     pub app: AppName,
-    /// Relative to the app.
+    /// Path relative to the app.
     pub path: String,
-    /// Relative to the project.
+    /// Path relative to the project.
     pub file: String,
-    /// How it stands.
+    /// Its state.
     pub standing: Standing,
-    /// Whose file it overrides; for an orphan, whose it was.
+    /// The owner of the overridden file; for an orphan, the former owner.
     pub inherits_from: Option<Owner>,
     /// The overridden file, relative to the project.
     pub inherited_file: Option<String>,
-    /// Blob id of the content it was made from, if it is known.
+    /// Blob id of the base version, if it is known.
     pub base: Option<String>,
-    /// Commits that it misses, newest first; for an orphan, the one that removed the file.
+    /// The missed commits, newest first; for an orphan, the commit that removed the overridden file.
     pub commits: Vec<Commit>,
-    /// Whether the inherited file has changes, or was removed, in no commit.
+    /// Whether the inherited file has uncommitted changes, or an uncommitted removal.
     pub uncommitted: bool,
-    /// Whether history ends before the override was made, so that changes before that end are
-    /// not seen.
+    /// Whether the clone is shallow and its history starts after the override was made, so that
+    /// earlier changes are unknown.
     pub cut_off: bool,
-    /// What it missed, as a patch of the override; only where that was asked for.
+    /// The missed changes as a patch, if requested.
     #[serde(skip)]
     pub missed: Vec<PatchLine>,
 }
 
-/// The answer.
+/// The result of [`drift`].
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
     /// Every override, by file.
     pub overrides: Vec<Override>,
-    /// How many commits were looked at.
+    /// How many commits the history has.
     pub commits: usize,
-    /// The oldest of them.
+    /// The oldest of these commits.
     pub oldest: Option<Commit>,
-    /// Whether the clone is shallow, so that there are older ones elsewhere.
+    /// Whether the clone is shallow, so that older commits are missing.
     pub shallow: bool,
 }
 
-/// The outcome of a merge into an override.
+/// The result of [`merge`].
 #[derive(Debug, Clone)]
 pub struct MergedOverride {
     /// The override, relative to the project.
     pub file: String,
-    /// Its content from now on; none when there is nothing to take over.
+    /// The merged content; `None` when no changes are missed.
     pub content: Option<Vec<u8>>,
-    /// How many conflicts are marked in it.
+    /// How many conflicts are marked in the content.
     pub conflicts: usize,
 }
 
-/// Where a file of a layer lies.
+/// A file of a layer, which may not exist.
 struct LayerPath {
     owner: Owner,
-    /// Relative to the project.
+    /// Path relative to the project.
     file: String,
 }
 
-/// An override together with everything it could inherit, nearest first.
+impl LayerPath {
+    fn new(owner: &Owner, folder: &str, path: &str) -> Self {
+        Self {
+            owner: owner.clone(),
+            file: format!("{folder}/{path}"),
+        }
+    }
+}
+
+/// A file of a store that may be an override.
 struct OverrideCandidate<'a> {
     store: &'a Store,
     app: &'a AppName,
     path: Arc<str>,
-    place: LayerPath,
+    own: LayerPath,
     content: Arc<LayerFile>,
+    /// The same path in the layers that the store inherits from, nearest first.
     above: Vec<LayerPath>,
-    /// The nearest file above that is there now: its place in `above`, and its content.
+    /// The nearest existing file of `above`: its index there, and its content.
     inherited: Option<(usize, Arc<LayerFile>)>,
 }
 
-/// How every override of these stores stands; `with_patches` adds what was missed.
+/// The state of every override of these stores; with `with_patches` also the missed changes.
 pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result<Drift, Error> {
     let repository = repository(&project.root)?;
     let candidates = candidates(project, &repository, stores)?;
@@ -154,24 +167,23 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
     overrides.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(Drift {
         overrides,
-        commits: history.len(),
-        oldest: (!history.is_empty())
-            .then(|| history.commit(history.len() - 1))
-            .transpose()?,
+        commits: history.commit_count(),
+        oldest: history.oldest()?,
         shallow: repository.is_shallow(),
     })
 }
 
-/// Merges into the override `file` (relative to the project) what it misses. Writes nothing.
+/// Merges the missed changes into the override `file`, whose path is relative to the project. The
+/// result is not written.
 pub fn merge(project: &Project, file: &str) -> Result<MergedOverride, Error> {
     let repository = repository(&project.root)?;
     let stores: Vec<&Store> = project.stores.iter().collect();
     let mut candidates = candidates(project, &repository, &stores)?;
-    let Some(position) = candidates.iter().position(|one| one.place.file == file) else {
+    let Some(position) = candidates.iter().position(|one| one.own.file == file) else {
         let known = candidates.iter().filter(|one| one.inherited.is_some());
         return Err(Error::NoOverride {
             path: file.to_owned(),
-            nearest: nearest(file, known.map(|one| one.place.file.as_str())),
+            nearest: nearest(file, known.map(|one| one.own.file.as_str())),
         });
     };
     let candidate = candidates.swap_remove(position);
@@ -211,7 +223,7 @@ pub fn merge(project: &Project, file: &str) -> Result<MergedOverride, Error> {
     let theirs_name = one.inherited_file.unwrap_or_default();
     let merged = three_way(&base, &ours, &theirs, (file, &theirs_name))?;
     Ok(MergedOverride {
-        conflicts: if merged.clean {
+        conflicts: if merged.is_clean {
             0
         } else {
             ours_in_conflicts(&merged.content).len()
@@ -221,8 +233,8 @@ pub fn merge(project: &Project, file: &str) -> Result<MergedOverride, Error> {
     })
 }
 
-/// Merged content as it goes to the working tree, where a file may have other line ends than
-/// git stores. What a filter has made of the file cannot be merged.
+/// Converts merged content to the line ends that the file has in the working tree, where they differ
+/// from the stored ones. A file that a git filter converts cannot be merged.
 fn checked_out(
     merged: Vec<u8>,
     candidate: &OverrideCandidate,
@@ -231,7 +243,7 @@ fn checked_out(
     let ContentSource::Stored(_, file) = &candidate.content.source else {
         return Ok(merged);
     };
-    let path = &candidate.place.file;
+    let path = &candidate.own.file;
     let failed = |source| Error::Read {
         path: path.clone(),
         source,
@@ -255,20 +267,20 @@ fn checked_out(
     Err(Error::BinaryMerge { path: path.clone() })
 }
 
-/// Every file of the stores that some layer above has, or may have had.
+/// Every file of the stores that can be an override of another layer's file.
 fn candidates<'a>(
     project: &'a Project,
     repository: &Repository,
     stores: &[&'a Store],
 ) -> Result<Vec<OverrideCandidate<'a>>, Error> {
-    let lister = LayerReader::new(&project.root, Some(repository))?.as_stored();
+    let reader = LayerReader::new(&project.root, Some(repository))?.as_stored();
     let mut known = BTreeMap::<String, Arc<Layer>>::new();
-    let mut list = |owner: &Owner, folder: &str| -> Result<Arc<Layer>, Error> {
+    let mut read = |owner: &Owner, folder: &str| -> Result<Arc<Layer>, Error> {
         if let Some(layer) = known.get(folder) {
             return Ok(Arc::clone(layer));
         }
-        // What cannot be composed overrides nothing.
-        let (layer, _) = lister.layer(owner.clone(), folder)?;
+        // Files that cannot be composed override no other file.
+        let (layer, _) = reader.layer(owner.clone(), folder)?;
         let layer = Arc::new(layer);
         known.insert(folder.to_owned(), Arc::clone(&layer));
         Ok(layer)
@@ -280,8 +292,8 @@ fn candidates<'a>(
             let Some(own_folder) = store.folder_of(app) else {
                 continue;
             };
-            let own = list(&Owner::Store(store.id.clone()), &own_folder)?;
-            // Nearest first. A folder that is not there now may have been.
+            let own = read(&Owner::Store(store.id.clone()), &own_folder)?;
+            // Nearest first. A folder that does not exist now may have existed before.
             let ancestors = lineage[..lineage.len() - 1].iter().rev();
             let ancestors = ancestors.filter_map(|link| {
                 let folder = link.folder.as_ref()?;
@@ -290,44 +302,41 @@ fn candidates<'a>(
             let base = (Owner::Base, format!("{APPS}/{app}"));
             let mut layers = Vec::new();
             for (owner, folder) in ancestors.chain([base]) {
-                let layer = list(&owner, &folder)?;
+                let layer = read(&owner, &folder)?;
                 layers.push((folder, layer));
             }
-            for (path, file) in &own.files {
-                let file_path = format!("{own_folder}/{path}");
-                // What a link has led to lies elsewhere, and its history too.
-                let is_here = match &file.source {
-                    ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => {
-                        **from == *lister.project().join(&file_path)
-                    }
-                    ContentSource::Blob(_) | ContentSource::Link => false,
-                };
-                if is_from_base(path) || !is_here {
-                    continue;
-                }
-                let place = |owner: &Owner, folder: &str| LayerPath {
-                    owner: owner.clone(),
-                    file: format!("{folder}/{path}"),
-                };
-                let inherited = layers.iter().enumerate().find_map(|(index, (_, layer))| {
-                    Some((index, Arc::clone(layer.files.get(path)?)))
-                });
-                candidates.push(OverrideCandidate {
+            let own_files = own.files.iter().filter(|(path, file)| {
+                !is_from_base(path)
+                    && is_at(file, &reader.project().join(&own_folder).join(&***path))
+            });
+            candidates.extend(own_files.map(|(path, file)| {
+                OverrideCandidate {
                     store,
                     app,
                     path: Arc::clone(path),
-                    place: place(&own.owner, &own_folder),
+                    own: LayerPath::new(&own.owner, &own_folder, path),
                     content: Arc::clone(file),
                     above: layers
                         .iter()
-                        .map(|(folder, layer)| place(&layer.owner, folder))
+                        .map(|(folder, layer)| LayerPath::new(&layer.owner, folder, path))
                         .collect(),
-                    inherited,
-                });
-            }
+                    inherited: layers.iter().enumerate().find_map(|(index, (_, layer))| {
+                        Some((index, Arc::clone(layer.files.get(path)?)))
+                    }),
+                }
+            }));
         }
     }
     Ok(candidates)
+}
+
+/// Whether the content comes from this path of the working tree. The content behind a link is another
+/// file, with another history.
+fn is_at(file: &LayerFile, path: &Path) -> bool {
+    match &file.source {
+        ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => **from == *path,
+        ContentSource::Blob(_) | ContentSource::Link => false,
+    }
 }
 
 fn follow<'r>(
@@ -336,31 +345,31 @@ fn follow<'r>(
 ) -> Result<PathHistory<'r>, Error> {
     let mut paths: Vec<String> = candidates
         .iter()
-        .flat_map(|one| one.above.iter().chain([&one.place]))
-        .map(|place| place.file.clone())
+        .flat_map(|one| one.above.iter().chain([&one.own]))
+        .map(|path| path.file.clone())
         .collect();
     paths.sort();
     paths.dedup();
     Ok(repository.history(&paths, APPS)?)
 }
 
-/// An override, and the content it was made from.
+/// An override, and the content of its base version.
 type Judged = (Override, Option<Vec<u8>>);
 
-/// How the override stands; nothing for a file that never overrode any.
+/// The state of the override; `None` for a file that never was one.
 fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<Judged>, Error> {
     let answer = |standing: Standing, from: Option<usize>| Override {
         store_id: candidate.store.id.clone(),
         app: candidate.app.clone(),
         path: candidate.path.to_string(),
-        file: candidate.place.file.clone(),
+        file: candidate.own.file.clone(),
         standing,
         inherits_from: from.map(|index| candidate.above[index].owner.clone()),
         inherited_file: from.map(|index| candidate.above[index].file.clone()),
         base: None,
         commits: Vec::new(),
         uncommitted: false,
-        cut_off: history.is_cut_off(&candidate.place.file),
+        cut_off: history.is_cut_off(&candidate.own.file),
         missed: Vec::new(),
     };
     let Some((above, inherited)) = &candidate.inherited else {
@@ -369,7 +378,7 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
         };
         let mut orphan = answer(Standing::Orphan, Some(index));
         match removal {
-            Some(touch) => orphan.commits.push(history.commit(touch.commit)?),
+            Some(change) => orphan.commits.push(history.commit(change.commit)?),
             None => orphan.uncommitted = true,
         }
         return Ok(Some((orphan, None)));
@@ -377,7 +386,7 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
     if candidate.content.id == inherited.id {
         return Ok(Some((answer(Standing::Identical, Some(*above)), None)));
     }
-    let ours = read(&candidate.content, &candidate.place.file)?;
+    let ours = read(&candidate.content, &candidate.own.file)?;
     let theirs = read(inherited, &candidate.above[*above].file)?;
     let versions = OverrideHistory { history, candidate };
     let base = versions.base((candidate.content.id, &ours), (inherited.id, &theirs))?;
@@ -388,9 +397,9 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
         Some(id) => history.content(id.oid())?,
         None => Vec::new(),
     };
-    // Without a base version there is nothing to measure from.
+    // Without a base version, missed changes are unknown.
     let is_behind =
-        base.is_some() && base != Some(inherited.id) && !brings_nothing(&content, &ours, &theirs)?;
+        base.is_some() && base != Some(inherited.id) && !is_merged(&content, &ours, &theirs)?;
     let standing = if is_behind {
         Standing::Behind
     } else {
@@ -399,43 +408,49 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
     let mut one = answer(standing, Some(*above));
     one.base = base.map(|id| id.to_string());
     if is_behind {
-        let place = &candidate.above[*above].file;
-        let touches = history.touches(place);
-        let committed = touches.first().and_then(|touch| touch.blob);
+        let changes = history.changes(&candidate.above[*above].file);
+        let committed = changes.first().and_then(|change| change.blob);
         one.uncommitted = committed != Some(inherited.id.oid());
-        let mut missed = BTreeSet::new();
-        for place in &candidate.above {
-            for touch in history.touches(&place.file) {
-                let is_base = base.is_some_and(|base| touch.blob == Some(base.oid()));
-                let was_known = since.is_some_and(|since| history.has_seen(since, touch.commit));
-                if is_base || was_known {
-                    break;
-                }
-                missed.insert(touch.commit);
-            }
-        }
-        for commit in missed {
+        for commit in missed(candidate, history, base, since) {
             one.commits.push(history.commit(commit)?);
         }
     }
     Ok(Some((one, Some(content))))
 }
 
-/// What the override overrode, if it is gone: its place in `above`, and the commit that removed
-/// it; none where no commit has yet.
+/// The commits that changed what the override inherits since its base version.
+fn missed(
+    candidate: &OverrideCandidate,
+    history: &PathHistory,
+    base: Option<ContentId>,
+    since: Option<CommitIndex>,
+) -> BTreeSet<CommitIndex> {
+    let is_known = |change: &PathChange| {
+        let is_base = base.is_some_and(|base| change.blob == Some(base.oid()));
+        is_base || since.is_some_and(|since| history.has_seen(since, change.commit))
+    };
+    let changes = candidate.above.iter().flat_map(|inherited| {
+        let changes = history.changes(&inherited.file).iter();
+        changes.take_while(|change| !is_known(change))
+    });
+    changes.map(|change| change.commit).collect()
+}
+
+/// The removed file that the override was made to override: its index in `above`, and the commit that
+/// removed it; `None` for an uncommitted removal.
 fn removed(
     candidate: &OverrideCandidate,
     history: &PathHistory,
 ) -> Result<Option<(usize, Option<PathChange>)>, Error> {
-    let Some(added) = history.touches(&candidate.place.file).last() else {
+    let Some(added) = history.changes(&candidate.own.file).last() else {
         return Ok(None);
     };
-    for (index, place) in candidate.above.iter().enumerate() {
-        if history.blob_at(&place.file, added.commit)?.is_none() {
+    for (index, inherited) in candidate.above.iter().enumerate() {
+        if history.blob_at(&inherited.file, added.commit)?.is_none() {
             continue;
         }
-        let newest = history.touches(&place.file).first();
-        match newest.filter(|touch| touch.blob.is_none()) {
+        let newest = history.changes(&inherited.file).first();
+        match newest.filter(|change| change.blob.is_none()) {
             Some(removal) if removal.commit < added.commit => {
                 return Ok(Some((index, Some(*removal))));
             }

@@ -1,27 +1,27 @@
-//! Three versions of a file: what a merge brings, and how far two of them are apart.
+//! Three-way merges, and the distance between two versions of a file.
 
 use git2::{MergeFileInput, MergeFileOptions};
 
 use crate::compare::Error;
 
-/// Whether merging would leave the override as it is.
-pub fn brings_nothing(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<bool, Error> {
+/// Whether a merge leaves the override (`ours`) unchanged.
+pub fn is_merged(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<bool, Error> {
     if is_binary(base) || is_binary(ours) || is_binary(theirs) {
         return Ok(false);
     }
     let merged = three_way(base, ours, theirs, ("", ""))?;
-    Ok(merged.clean && merged.content == ours)
+    Ok(merged.is_clean && merged.content == ours)
 }
 
-/// What a merge gave.
+/// The result of a merge.
 pub struct MergeResult {
-    /// With conflict markers where it had to.
+    /// The merged content, with conflict markers around conflicts.
     pub content: Vec<u8>,
-    /// Whether it had to nowhere.
-    pub clean: bool,
+    /// Whether there are no conflicts.
+    pub is_clean: bool,
 }
 
-/// Merges, as git does. The names are ours and theirs, for conflict markers.
+/// Merges as git does. `names` are the names of our and their file in conflict markers.
 pub fn three_way(
     base: &[u8],
     ours: &[u8],
@@ -49,18 +49,18 @@ fn merge(
         .map_err(|source| Error::Patch { source })?;
     Ok(MergeResult {
         content: merged.content().to_vec(),
-        clean: merged.is_automergeable(),
+        is_clean: merged.is_automergeable(),
     })
 }
 
-/// Merges, with ours wherever the two are in conflict.
+/// Merges, and takes our side of every conflict.
 pub fn keep_ours(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Error> {
     let mut options = MergeFileOptions::new();
     options.favor(git2::FileFavor::Ours);
     Ok(merge(base, ours, theirs, &mut options)?.content)
 }
 
-/// Our side of every conflict that is marked.
+/// Our side of every marked conflict.
 pub fn ours_in_conflicts(merged: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut ours: Option<Vec<u8>> = None;
@@ -76,7 +76,7 @@ pub fn ours_in_conflicts(merged: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// How many lines have to be added and removed to get from one to the other.
+/// How many lines are added and removed between two versions.
 pub fn distance(from: &[u8], to: &[u8]) -> Result<usize, Error> {
     git2::Patch::from_buffers(from, None, to, None, None)
         .and_then(|patch| patch.line_stats())
@@ -84,17 +84,17 @@ pub fn distance(from: &[u8], to: &[u8]) -> Result<usize, Error> {
         .map_err(|source| Error::Patch { source })
 }
 
-/// As git tells it: a NUL in the first 8000 bytes.
+/// Whether the content is binary. As in git, it is if one of the first 8000 bytes is NUL.
 pub fn is_binary(content: &[u8]) -> bool {
     content.iter().take(8000).any(|byte| *byte == 0)
 }
 
-/// Whether conflicts of an earlier merge are still marked.
+/// Whether the content has conflict markers of an earlier merge.
 pub fn has_markers(content: &[u8]) -> bool {
     !ours_in_conflicts(content).is_empty()
 }
 
-/// How often the bytes occur.
+/// How often the bytes occur in the content.
 pub fn count(content: &[u8], wanted: &[u8]) -> usize {
     let windows = content.windows(wanted.len());
     windows.filter(|window| *window == wanted).count()

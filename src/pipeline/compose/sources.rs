@@ -48,7 +48,7 @@ impl SourceFiles {
     pub fn new<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
         let mut takers = HashMap::<usize, usize>::new();
         for entry in entries {
-            if let EntryContent::Copy(path, stamp) = entry.body()
+            if let EntryContent::Copy(path, stamp) = entry.content()
                 && stamp.size <= LARGEST_READ
             {
                 *takers.entry(key(path)).or_default() += 1;

@@ -86,7 +86,7 @@ pub fn write_entry(
     } else {
         0o666
     };
-    match (entry.kind(), entry.body()) {
+    match (entry.kind(), entry.content()) {
         (FileKind::Link { target }, _) => std::os::unix::fs::symlink(&**target, path)
             .and_then(|()| path.symlink_metadata())
             .map_err(failed()),
