@@ -165,21 +165,21 @@ impl Miss {
     /// The reason for people: one line, or with every change on a line of its own.
     pub fn text(&self, in_full: bool) -> String {
         let changes = match self {
-            Self::New => return "miss, no earlier result of it is known here".into(),
-            Self::Never { because } => return format!("runs in any case: {because}"),
+            Self::New => return "cache miss: no earlier result".into(),
+            Self::Never { because } => return format!("always runs: {because}"),
             Self::Depends { on } => {
                 return format!("depends on the result of {}", on.join(", "));
             }
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
-                return "miss, nothing has changed, but the result is not kept any more".into();
+                return "cache miss: no input has changed, but the result is no longer in the cache".into();
             }
             Self::Changed { changes } => changes,
         };
         if in_full {
             let lines = changes.iter().map(|change| format!("\n      {change}"));
             return format!(
-                "miss, changed since its last result:{}",
+                "cache miss, changed since the last result:{}",
                 lines.collect::<String>()
             );
         }
@@ -188,7 +188,7 @@ impl Miss {
             0 => String::new(),
             rest => format!(", and {rest} more (--explain)"),
         };
-        format!("miss, changed: {}{more}", shown.join(", "))
+        format!("cache miss, changed: {}{more}", shown.join(", "))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, ImageOrder};
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::AT_ONCE;
 use super::docker::Error;
 use super::failure::StageResult;
@@ -21,6 +21,7 @@ pub async fn run(
     ready: &PreparedRun,
     artifacts: Vec<Artifact>,
     context: &Arc<Services>,
+    options: &PipelineOptions,
 ) -> StageResult<Image> {
     let work = artifacts.iter().filter_map(|artifact| {
         let image = plan
@@ -29,7 +30,7 @@ pub async fn run(
             .find(|image| image.unit == artifact.unit)?;
         Some((artifact, image, image.reference.as_ref()?))
     });
-    let halt = Halt::new(context);
+    let halt = Halt::new(context, options.keep_going);
     let results: Vec<_> = futures_util::stream::iter(work)
         .map(async |(artifact, image, reference)| {
             let unit = Unit::app(Stage::Image, &artifact.unit);

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::attest;
 use super::base::{BaseSources, BaseUnavailable, PinnedBase};
 use super::builder::{DaemonlessBuilder, DockerBuilder, Image, ImageBuilder, ImageOrder};
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::{Destination, packed};
 use super::failure::{Error, StageError};
 use super::skip;
@@ -60,7 +60,7 @@ impl PreparedRun {
             .expect("there for all others")
             .build(order)
             .await;
-        let is_layout = matches!(plan.target, Some(DestinationPlan::Layout { .. }));
+        let is_layout = matches!(plan.destination, Some(DestinationPlan::Layout { .. }));
         match built {
             Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
                 if plan.builder == BuilderChoice::Auto && !is_layout =>
@@ -152,19 +152,27 @@ impl PreparedRun {
 
 /// Asks engine, registry and console at once, and reports everything that is missing; then
 /// bases and images.
-pub async fn check(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
+pub async fn check(
+    plan: &Plan,
+    context: &Arc<Services>,
+    options: &PipelineOptions,
+) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
         failures: Vec::new(),
     };
     tokio::select! {
-        ready = all(plan, context) => ready,
+        ready = all(plan, context, options) => ready,
         () = context.interrupt.stopping() => Err(interrupted()),
     }
 }
 
-async fn all(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
+async fn all(
+    plan: &Plan,
+    context: &Arc<Services>,
+    options: &PipelineOptions,
+) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::default());
     }
@@ -209,7 +217,7 @@ async fn all(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error>
     if plan.until >= Stage::Push
         && let Some(destination) = ready.destination.clone()
     {
-        ready.there = skip::look(plan, &ready, &destination, context)
+        ready.there = skip::look(plan, &ready, &destination, options)
             .await
             .map_err(failed)?;
     }
@@ -230,7 +238,7 @@ fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
             address,
             is_insecure: false,
             ..
-        }) = &plan.target
+        }) = &plan.destination
         && oci_distribution::is_exposed(address)
     {
         problems.push(oci_distribution::Error::Insecure {
@@ -289,7 +297,11 @@ fn for_docker(plan: &Plan, ready: &PreparedRun) -> BTreeSet<String> {
 
 /// Where images go, with a login that works.
 async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
-    let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
+    let Some(target) = plan
+        .destination
+        .as_ref()
+        .filter(|_| plan.until >= Stage::Push)
+    else {
         return Ok(None);
     };
     let destination = Destination::new(target, context).await?;
@@ -340,7 +352,7 @@ async fn bases(
     mut docker: Option<Docker>,
     context: &Arc<Services>,
 ) -> Result<PreparedRun, Vec<StageError>> {
-    let layout = match &plan.target {
+    let layout = match &plan.destination {
         Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };

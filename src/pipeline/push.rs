@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::builder::Image;
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::AT_ONCE;
 use super::failure::{StageError, StageResult};
 use super::halt::Halt;
@@ -44,8 +44,9 @@ pub async fn run(
     ready: &PreparedRun,
     images: Vec<Image>,
     context: &Arc<Services>,
+    options: &PipelineOptions,
 ) -> StageResult<Pushed> {
-    let halt = Halt::new(context);
+    let halt = Halt::new(context, options.keep_going);
     let sending = Semaphore::new(AT_ONCE);
     let at_once = if ready.destination().lists() {
         LISTED

@@ -1,35 +1,35 @@
-//! Images that are where they go already: if they were made of the same, nothing of their units
-//! has to be done; if not, their names are not taken from them by accident.
+//! Images that are at the destination already. If such an image has the same inputs, its unit is skipped.
+//! If it has other inputs, its tag is not overwritten.
 
 use futures_util::StreamExt;
 use miette::Diagnostic;
 
-use super::context::Services;
+use super::context::PipelineOptions;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
 use super::preflight::PreparedRun;
 use super::push::Pushed;
-use crate::plan::{ImagePlan, Plan};
+use crate::plan::{DestinationReference, ImagePlan, Plan};
 use oci::Digest;
 
-/// The label with the digest of everything that an image is made of.
+/// The label with the digest of an image's inputs.
 pub const INPUTS: &str = "com.alokai.inputs";
 
-/// Images that are asked for at the same time.
+/// How many images are looked up at the same time.
 const AT_ONCE: usize = 8;
 
-/// An image that is there, made of what it would be made of now.
+/// An image at the destination with the same inputs.
 #[derive(Debug, Clone)]
 pub struct PresentImage {
-    /// What the stages after this one take.
+    /// The image, as the push stage returns it.
     pub pushed: Pushed,
-    /// Bytes of its layers, as they are stored.
+    /// Bytes of its layers, compressed.
     pub size: u64,
 }
 
-/// A name that stands for something else.
+/// A tag at the destination that belongs to an image with other inputs.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("`{reference}` is there, made of something else: {what}")]
+#[error("`{reference}` already exists with other inputs: {what}")]
 #[diagnostic(code(alokai::image::taken), help("{help}"))]
 pub struct TagConflict {
     reference: String,
@@ -37,14 +37,14 @@ pub struct TagConflict {
     help: &'static str,
 }
 
-/// Looks which of the plan's images are there.
+/// Finds the images of the plan that are at the destination already.
 pub async fn look(
     plan: &Plan,
     ready: &PreparedRun,
     destination: &Destination,
-    context: &Services,
+    options: &PipelineOptions,
 ) -> Result<Vec<PresentImage>, Vec<StageError>> {
-    if context.force && plan.is_clean() {
+    if options.force && plan.is_clean() {
         return Ok(Vec::new());
     }
     let found: Vec<_> = futures_util::stream::iter(&plan.images)
@@ -54,7 +54,7 @@ pub async fn look(
                 Ok(found) => found?,
                 Err(error) => return Some(Err(error)),
             };
-            judge(plan, ready, image, &found, context).transpose()
+            judge(plan, ready, (image, reference), &found, options).transpose()
         })
         .buffered(AT_ONCE)
         .collect()
@@ -77,16 +77,15 @@ pub async fn look(
 fn judge(
     plan: &Plan,
     ready: &PreparedRun,
-    image: &ImagePlan,
+    (image, reference): (&ImagePlan, &DestinationReference),
     found: &TaggedImage,
-    context: &Services,
+    options: &PipelineOptions,
 ) -> Result<Option<PresentImage>, StageError> {
     let inputs = ready.inputs(image);
-    let reference = image.reference.as_ref().expect("it was looked for by it");
     let before = found.labels.get(INPUTS);
     if before == Some(&inputs) {
-        // What runs here has to lie here; and who says so wants it done again.
-        if context.force || (plan.local && !super::prune::is_of(plan, image)) {
+        // `--force` builds the image again. With `--local`, its files must be on this machine.
+        if options.force || (plan.local && !super::prune::is_of(plan, image)) {
             return Ok(None);
         }
         return Ok(Some(PresentImage {
@@ -102,15 +101,15 @@ fn judge(
         reference: reference.to_string(),
         what: difference(before, found.digest, &inputs, ready, image, found),
         help: if plan.is_clean() {
-            "the same commit gives something else now (a base image, Node, variables, ignored files); to replace the image, pass `--force`"
+            "an input outside the commit has changed (a base image, Node, variables, ignored files); to replace the image, pass `--force`"
         } else {
-            "a tag of changes that are in no commit is not replaced; commit them, or change something more"
+            "the tag of uncommitted changes is not replaced; commit them, or change another file"
         },
     }
     .into())
 }
 
-/// What can be told of the difference.
+/// The difference between the inputs, as far as it is known.
 fn difference(
     before: Option<&String>,
     digest: Digest,
@@ -120,7 +119,7 @@ fn difference(
     found: &TaggedImage,
 ) -> String {
     let Some(before) = before else {
-        return format!("{digest} does not say of what (no label `{INPUTS}`)");
+        return format!("{digest} has no label `{INPUTS}`");
     };
     let own = ready.labels(image);
     let key = "org.opencontainers.image.base.digest";
@@ -128,10 +127,10 @@ fn difference(
         (Some(old), Some(new)) if old != new => {
             let name = own.get("org.opencontainers.image.base.name");
             format!(
-                "its base `{}` was {old} and is {new}",
+                "its base image `{}` was {old} and is now {new}",
                 name.map_or("", String::as_str)
             )
         }
-        _ => format!("its inputs have the digest {before}, and now {inputs}"),
+        _ => format!("the digest of its inputs is {before}, and is now {inputs}"),
     }
 }

@@ -140,7 +140,7 @@ fn a_tag_of_an_image_with_other_inputs_is_not_moved() {
     let told = taken(world.greeting("goodbye", ""));
     assert!(
         told.contains(&format!(
-            "{own} is there, made of something else: its inputs have the digest sha256:"
+            "{own} already exists with other inputs: the digest of its inputs is sha256:"
         )),
         "{told}"
     );
@@ -198,7 +198,7 @@ fn images_of_other_tools_are_recognised() {
     assert!(told.contains(&name), "{told}");
     assert!(
         told.contains(&format!(
-            "made of something else: {before} does not say of what (no label `com.alokai.inputs`)"
+            "already exists with other inputs: {before} has no label `com.alokai.inputs`"
         )),
         "{told}"
     );
@@ -228,7 +228,7 @@ fn a_base_that_moved_is_named_as_the_reason() {
     assert_ne!(old, new);
     let told = taken(world.deploy("--builder oci"));
     let reason = format!(
-        "its base `{}/{name}` was {old} and is {new}",
+        "its base image `{}/{name}` was {old} and is now {new}",
         world.registry.address
     );
     assert!(told.contains(&reason), "{told}");
