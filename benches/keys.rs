@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use alokai::config::Project;
 use alokai::event::Stage;
-use alokai::plan::{BuilderChoice, Filter, HostEnvironment, Plan, Request, Script, Selection};
+use alokai::plan::{BuilderChoice, Filter, HostEnvironment, Plan, Request, Selection, Work};
 
 /// Files of the one app.
 const FILES: usize = 10_000;
@@ -51,8 +51,8 @@ fn main() {
             local: false,
             attest: false,
             concurrency: None,
-            script: Script::default(),
-            surroundings: HostEnvironment::default(),
+            work: Work::default(),
+            host: HostEnvironment::default(),
         };
         let started = Instant::now();
         let plan = Plan::make(&project, &request).expect("a plan");

@@ -8,7 +8,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{LOCAL_REGISTRY, Script};
+use crate::plan::{self, LOCAL_REGISTRY};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let until = if options.compose_only {
@@ -32,10 +32,8 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
         let access = environment.secrets();
         let until = Stage::Build;
         let mut prepared = prepare(project, &environment, access, select, work, until)?;
-        prepared.request.script = Script {
-            name: options.script.clone(),
-            arguments: options.arguments.clone(),
-        };
+        prepared.request.work =
+            plan::Work::script(options.script.clone(), options.arguments.clone());
         Ok(prepared)
     };
     run(&prepare, Some(work), &options.output)
@@ -84,7 +82,7 @@ fn prepare(
     let node = runs.then(|| NodeVersion::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
     let mut request = request(&project, select, until)?;
-    request.surroundings = surroundings_of(
+    request.host = surroundings_of(
         &surroundings.scripts,
         node,
         surroundings.sandbox || work.sandbox,

@@ -13,10 +13,10 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
-    self, Access, CACHE, Interrupt, ProjectLock, RegistryClients, ResultOrigin, RunSummary,
-    ScriptEnvironment, Services, forecast,
+    self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
+    RunSummary, ScriptEnvironment, Services, forecast,
 };
-use crate::plan::{self, BUILD, BuilderChoice, DestinationPlan, Filter, Plan, Request, Script};
+use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
@@ -80,8 +80,8 @@ pub fn request(project: &Project, select: &Select, until: Stage) -> Result<Reque
         local: false,
         attest: false,
         concurrency: None,
-        script: Script::default(),
-        surroundings: plan::HostEnvironment::default(),
+        work: plan::Work::default(),
+        host: plan::HostEnvironment::default(),
     })
 }
 
@@ -116,7 +116,8 @@ pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<
             answer(&plan::text(&plan, &forecasts))
         };
     }
-    let (until, script) = (prepared.request.until, other_script(&prepared.request));
+    let until = prepared.request.until;
+    let script = prepared.request.work.other_script().map(str::to_owned);
     let (summary, result) = carry_out((plan, prepared), prepare, work, output.json)?;
     let mut table = table(summary);
     table.script = script;
@@ -215,22 +216,24 @@ fn under_lock(
         prepared = prepare()?;
         plan = prepared.plan(around.work)?;
     }
-    let context = Arc::new(context(&plan, prepared, around)?);
-    Ok(pipeline::run(&Arc::new(plan), &context, &lock))
+    let (services, options) = services(&plan, prepared, around)?;
+    let (services, options) = (Arc::new(services), Arc::new(options));
+    Ok(pipeline::run(&Arc::new(plan), &services, &options, &lock))
 }
 
-fn context(plan: &Plan, prepared: PreparedCommand, around: RunServices) -> Result<Services, Error> {
+/// The services and options of a run.
+fn services(
+    plan: &Plan,
+    prepared: PreparedCommand,
+    around: RunServices,
+) -> Result<(Services, PipelineOptions), Error> {
     let RunServices {
         events,
         interrupt,
         runtime,
         work,
     } = around;
-    let PreparedCommand {
-        request,
-        surroundings,
-        ..
-    } = prepared;
+    let surroundings = prepared.surroundings;
     let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,
         Err(reason) => {
@@ -246,33 +249,35 @@ fn context(plan: &Plan, prepared: PreparedCommand, around: RunServices) -> Resul
             "`--env-mode loose`: scripts see variables that are not in their keys, so cached results can be wrong",
         );
     }
-    Ok(Services {
+    let services = Services {
         started: environment::started(),
         events,
         interrupt,
         runtime,
-        keep_going: work.is_some_and(|work| work.keep_going),
         access: Access {
-            registry: match &plan.target {
+            registry: match &plan.destination {
                 Some(DestinationPlan::Registry { address, .. }) => Some(address.clone()),
                 _ => None,
             },
             ..surroundings.access
         },
-        scripts: surroundings.scripts,
         cache: Cache::new(plan.project.join(CACHE)),
         remote,
-        force: work.is_some_and(|work| work.force),
         warned: AtomicBool::new(false),
         clients: RegistryClients::default(),
-        script: other_script(&request),
+    };
+    let options = PipelineOptions {
+        keep_going: work.is_some_and(|work| work.keep_going),
+        force: work.is_some_and(|work| work.force),
+        scripts: surroundings.scripts,
         sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
             Some(environment::own_program().map_err(|source| Error::Start { source })?)
         } else {
             None
         },
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
-    })
+    };
+    Ok((services, options))
 }
 
 /// Handles Ctrl-C and the signals by which CI systems end a job. The first signal ends the run
@@ -316,12 +321,6 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
         .recv()
         .unwrap_or_else(|_| Err(std::io::Error::other("the signal handler did not start")));
     ready.map_err(|source| Error::Start { source })
-}
-
-/// The script of the request, if it is not `build`.
-fn other_script(request: &Request) -> Option<String> {
-    let script = &request.script.name;
-    (script != BUILD).then(|| script.clone())
 }
 
 fn table(summary: RunSummary) -> SummaryTable {

@@ -1,4 +1,4 @@
-//! What every stage is given: where to send events, how to be interrupted, whom to ask.
+//! The services and options that every stage uses: events, interruption, caches, credentials.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,47 +17,50 @@ use crate::plan::is_system;
 use oci::ImageReference;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
-/// A run's surroundings. Stages read no environment; the edge has put everything here.
+/// The services of a run. Stages read no environment; `cli` has put everything here.
 pub struct Services {
-    /// When the program began.
+    /// When the program started.
     pub started: Instant,
-    /// Where events go.
+    /// Sends events to the reporter.
     pub events: Events,
-    /// How a person ends the run.
+    /// Tells whether the user has interrupted the run.
     pub interrupt: Interrupt,
-    /// Where asynchronous stages run.
+    /// The runtime of asynchronous stages.
     pub runtime: tokio::runtime::Handle,
-    /// Whether failed stores drop out instead of ending the run.
-    pub keep_going: bool,
-    /// Docker, registry and console.
+    /// Addresses and credentials of the Docker engine, the registry and the console.
     pub access: Access,
-    /// What scripts see.
-    pub scripts: ScriptEnvironment,
-    /// Results of earlier runs.
+    /// Results of tasks on this machine.
     pub cache: Cache,
-    /// Results of others.
+    /// Results of tasks in the remote cache.
     pub remote: Option<RemoteCache>,
-    /// Whether scripts run although their results are there.
-    pub force: bool,
-    /// The script that the build stage runs, if it is another one than `build`.
-    pub script: Option<String>,
-    /// This program, which restricts itself and becomes a script; none where scripts are not
-    /// restricted.
-    pub sandbox: Option<PathBuf>,
-    /// Whether what a kept script printed is printed again.
-    pub replays: bool,
-    /// Whether it was told that results cannot be kept; the first time says enough.
-    pub warned: AtomicBool,
-    /// Those who speak to registries, by host.
+    /// Clients of registries, by host.
     pub clients: RegistryClients,
+    /// Whether an error of the cache has been reported.
+    pub warned: AtomicBool,
 }
 
-/// Clients of registries: one for each host, since it knows which repositories have a blob.
+/// The options of a run that change no decision of its plan.
+#[derive(Debug, Default)]
+pub struct PipelineOptions {
+    /// Whether a run continues without the stores that have failed.
+    pub keep_going: bool,
+    /// Whether scripts run although their results are cached.
+    pub force: bool,
+    /// Whether the output of a cached script is printed again.
+    pub replays: bool,
+    /// This program, which restricts itself and then becomes the script; none if scripts are not
+    /// sandboxed.
+    pub sandbox: Option<PathBuf>,
+    /// The environment of scripts.
+    pub scripts: ScriptEnvironment,
+}
+
+/// Clients of registries, one for each host: a client remembers which repositories have a blob.
 pub type RegistryClients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 
 impl Services {
-    /// Who speaks to a registry. The run's own is reached as its address says, also where the name
-    /// of a base image, which has no scheme, leads there.
+    /// The client of a registry. The run's own registry is reached by the scheme of its address, also
+    /// for base images there, whose references have no scheme.
     pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {
         let host = oci_distribution::host(registry);
         let mut clients = self.clients.lock().await;
@@ -67,10 +70,10 @@ impl Services {
         let own = self.access.registry.as_deref();
         let own = own.filter(|own| oci_distribution::host(own) == host);
         let login = match self.access.logins().for_host(registry).await {
-            // Much can be read by everybody, so it is tried.
+            // Public images can be read without a login.
             Err(error @ oci_distribution::Error::NoHelper { .. }) => {
                 self.events
-                    .notice(format!("{error}: it is asked without a login"));
+                    .notice(format!("{error}; the registry is used without a login"));
                 None
             }
             other => other?,
@@ -82,7 +85,7 @@ impl Services {
         Ok(client)
     }
 
-    /// The login that the engine needs for an image; none where nobody has said who we are.
+    /// The login of the engine for an image; none without credentials for its registry.
     pub async fn engine_login(&self, image: &str) -> Option<DockerCredentials> {
         let host = ImageReference::parse(image).ok()?.registry;
         let login = self.access.logins().for_host(&host).await.ok()??;
@@ -103,26 +106,31 @@ impl Services {
         })
     }
 
-    /// Runs a future to its end from plain code.
+    /// Runs a future to its end from synchronous code.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
 
-    /// When the run began, as files have their times.
+    /// When the program started, as a file time.
     pub fn began(&self) -> std::time::SystemTime {
         let now = std::time::SystemTime::now();
         now.checked_sub(self.started.elapsed()).unwrap_or(now)
     }
 
-    /// Tells that a result cannot be kept; only the first time, since the next has mostly the
-    /// same cause.
-    pub fn warn_once(&self, reason: impl std::fmt::Display) {
+    /// Tells the user why the result of a unit is not cached.
+    pub fn not_cached(&self, unit: &Unit, reason: impl std::fmt::Display) {
+        self.events.notice(format!("{unit}: not cached: {reason}"));
+    }
+
+    /// The same for an error of the cache itself, which is reported only once: the next result mostly
+    /// fails for the same reason.
+    pub fn not_cached_once(&self, unit: &Unit, error: impl std::fmt::Display) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            self.events.notice(format!("not cached: {reason}"));
+            self.not_cached(unit, error);
         }
     }
 
-    /// Sends that a unit is not begun, and because of whom.
+    /// Sends that a unit is skipped, and because of which unit.
     pub fn skip(&self, unit: Unit, because: &str) {
         self.events.send(Event::Finished {
             unit,
@@ -133,7 +141,7 @@ impl Services {
         });
     }
 
-    /// Bytes of the longest text that [`Self::redact`] looks for, less one.
+    /// The length in bytes of the longest text that [`Self::redact`] replaces, less one.
     pub fn longest_secret(&self) -> usize {
         let credentials = self.access.credentials.as_ref();
         let credentials = credentials.map_or(0, |it| it.longest());
@@ -141,7 +149,7 @@ impl Services {
         credentials.max(remote).saturating_sub(1).min(4096)
     }
 
-    /// Takes the password and the remote cache's secrets out of a text that came from outside.
+    /// Replaces the password and the remote cache's secrets in a text that came from outside.
     pub fn redact(&self, text: &str) -> String {
         let text = match &self.access.credentials {
             Some(credentials) => credentials.redact(text),
@@ -154,42 +162,42 @@ impl Services {
     }
 }
 
-/// Whom to ask, and as whom.
+/// Addresses and credentials of the Docker engine, the registry and the console.
 #[derive(Default)]
 pub struct Access {
     /// `DOCKER_HOST`; none means the local socket.
     pub docker: Option<String>,
     /// User and password of registry and console.
     pub credentials: Option<Arc<Credentials>>,
-    /// Docker's own config, which knows other logins.
+    /// Docker's config file, which has logins of other registries.
     pub docker_config: Option<PathBuf>,
-    /// Address of the registry that they are for, with its scheme if it was given one.
+    /// The address of the registry to which the credentials belong, with its scheme if it has one.
     pub registry: Option<String>,
-    /// Which servers may be spoken to, and how.
+    /// Which servers are trusted.
     pub trust: Trust,
-    /// What is not set, where there are no credentials.
+    /// The variables that are not set, if there are no credentials.
     pub missing: Vec<&'static str>,
 }
 
 impl Access {
-    /// Who we are to registries.
+    /// The logins of registries.
     pub fn logins(&self) -> Logins {
         let own = self.registry.as_deref().zip(self.credentials.clone());
         Logins::new(own, self.docker_config.clone())
     }
 }
 
-/// The environment that scripts see a part of: this program's own over the project's `.env`.
+/// The environment of which scripts see a part: this program's variables and the project's `.env`.
 #[derive(Debug, Default, Clone)]
 pub struct ScriptEnvironment {
-    /// All of it, but for credentials, which are no script's business.
+    /// All variables but credentials.
     pub all: BTreeMap<String, OsString>,
-    /// Whether scripts see all of it, and not only what is declared for them.
+    /// Whether scripts see all variables, and not only the declared ones.
     pub loose: bool,
 }
 
 impl ScriptEnvironment {
-    /// What a script sees for which these variables are declared.
+    /// The variables that a script with these declared variables sees.
     pub fn seen<'a>(
         &'a self,
         declared: &'a [String],
@@ -199,7 +207,7 @@ impl ScriptEnvironment {
     }
 }
 
-/// How a person ends a run: first politely, then not.
+/// The user's interruption of a run: the first one asks to stop, the second one kills.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     stop: CancellationToken,
@@ -207,10 +215,10 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// How long children get between SIGTERM and SIGKILL.
+    /// The time that children have between SIGTERM and SIGKILL.
     pub const GRACE: Duration = Duration::from_secs(10);
 
-    /// The first time asks to stop, the second time to stop at once.
+    /// Interrupts the run. The second call kills running scripts.
     pub fn raise(&self) {
         if self.stop.is_cancelled() {
             self.kill.cancel();
@@ -218,17 +226,17 @@ impl Interrupt {
         self.stop.cancel();
     }
 
-    /// Whether the run shall end.
+    /// Whether the run is interrupted.
     pub fn stopped(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    /// Ends when the run shall end.
+    /// Waits until the run is interrupted.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Gives work up when the run shall end.
+    /// Abandons the work if the run is interrupted.
     pub async fn unless_stopped<T, E>(
         &self,
         interrupted: E,
@@ -237,7 +245,7 @@ impl Interrupt {
         unless(self.stopping(), interrupted, work).await
     }
 
-    /// Gives work up only when the run shall end at once.
+    /// Abandons the work only at the second interruption.
     pub async fn unless_killed<T, E>(
         &self,
         interrupted: E,
@@ -246,7 +254,7 @@ impl Interrupt {
         unless(self.killing(), interrupted, work).await
     }
 
-    /// Ends when the run shall end at once.
+    /// Waits until the second interruption.
     pub async fn killing(&self) {
         self.kill.cancelled().await;
     }

@@ -1,13 +1,13 @@
-//! The deploy stage: one call of the console a store, after all of its images are pushed.
+//! The deploy stage: one console request for each store, after all of its images are pushed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use miette::Diagnostic;
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use secrecy::ExposeSecret;
 
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::failure::StageResult;
 use super::halt::Halt;
 use super::push::Pushed;
@@ -16,19 +16,19 @@ use crate::plan::{ImagePlan, Plan, Release};
 use crate::store::StoreId;
 use oci_distribution::{client, reason, redirected};
 
-/// Time that a call may take.
+/// The time-out of a request.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Waits before each further try, where the request has surely not been carried out.
+/// The pause before each repeated request.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// Bytes of the console's answer that an error shows.
+/// How many bytes of the console's answer an error shows.
 const SHOWN: usize = 2000;
 
-/// What can go wrong with the console.
+/// Why a store could not be deployed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// It refuses.
+    /// The console refuses the request.
     #[error("the console refused to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(code(alokai::console::refused), help("{}", refusal(*status)))]
     Refused {
@@ -36,37 +36,37 @@ pub enum Error {
         store: String,
         /// 4xx.
         status: u16,
-        /// What it answered.
+        /// The answer.
         body: String,
-        /// Where.
+        /// The URL.
         url: String,
     },
-    /// It failed itself.
+    /// The console fails.
     #[error("the console failed to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(
         code(alokai::console::server),
         help(
-            "whether the store was deployed is not known; look at it in the console, then run again: images that are pushed are not pushed twice"
+            "it is not known whether the store was deployed: check it in the console, then run again; images that are pushed are not pushed again"
         )
     )]
     Server {
         /// The store.
         store: String,
-        /// 5xx, or another status that is no success.
+        /// 5xx, or another status that is not a success.
         status: u16,
-        /// What it answered.
+        /// The answer.
         body: String,
-        /// Where.
+        /// The URL.
         url: String,
     },
-    /// It points elsewhere. The request holds the password, so it goes nowhere else.
+    /// The console redirects. The request contains the password, so the redirect is not followed.
     #[error(
-        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, which is not followed\n  PATCH {url}"
+        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, and redirects are not followed\n  PATCH {url}"
     )]
     #[diagnostic(
         code(alokai::console::redirected),
         help(
-            "if that is where the console is now, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to its address; the request was sent to nobody else"
+            "if the console has moved there, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to the new address; no password was sent there"
         )
     )]
     Redirected {
@@ -74,12 +74,12 @@ pub enum Error {
         store: String,
         /// 3xx.
         status: u16,
-        /// Host and path.
+        /// Host and path of the redirect.
         to: String,
-        /// Where it was sent.
+        /// The URL of the request.
         url: String,
     },
-    /// Nobody answers.
+    /// The console does not answer.
     #[error("the console at `{url}` cannot be reached: {message}")]
     #[diagnostic(
         code(alokai::console::unreachable),
@@ -88,16 +88,16 @@ pub enum Error {
         )
     )]
     Unreachable {
-        /// Where.
+        /// The URL.
         url: String,
-        /// The system's word.
+        /// The cause.
         message: String,
     },
-    /// A person ended the run.
-    #[error("interrupted; whether the store was deployed is not known")]
+    /// The user interrupted the run.
+    #[error("interrupted; it is not known whether the store was deployed")]
     #[diagnostic(
         code(alokai::console::interrupted),
-        help("look at the store in the console")
+        help("check the store in the console")
     )]
     Interrupted,
 }
@@ -105,27 +105,27 @@ pub enum Error {
 fn refusal(status: u16) -> &'static str {
     match status {
         401 | 403 => {
-            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project"
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user is allowed to deploy the project"
         }
         404 => {
             "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance"
         }
-        _ => "the console's answer says what it does not accept",
+        _ => "the console's answer says why it refuses the request",
     }
 }
 
-/// A store that is live, or would be.
+/// A store that is live, or that runs on this machine.
 #[derive(Debug, Clone)]
 pub struct LiveStore {
     /// The store.
     pub store: StoreId,
-    /// Where visitors find it.
+    /// Its address.
     pub address: String,
-    /// What runs it on this machine, where nobody else does.
+    /// The commands that run it on this machine, with `--local`.
     pub commands: Vec<String>,
 }
 
-/// Whether the release's store has come this far; it comes whole or not at all.
+/// Whether all images of the release's store are pushed.
 pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     let is_there = |image: &ImagePlan| pushed.iter().any(|pushed| pushed.unit == image.unit);
     let of_store = plan.images.iter();
@@ -133,14 +133,14 @@ pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     of_store.all(is_there)
 }
 
-/// Deploys every store whose images are all there, in the plan's order: the console is one,
-/// and a person follows its steps better one by one.
+/// Deploys every store whose images are all pushed, one after the other in the plan's order.
 pub async fn run(
     plan: &Plan,
     pushed: &[Pushed],
-    context: &Arc<Services>,
+    services: &Arc<Services>,
+    options: &PipelineOptions,
 ) -> StageResult<LiveStore> {
-    let halt = Halt::new(context);
+    let halt = Halt::new(services, options.keep_going);
     let mut results = Vec::new();
     for release in plan
         .releases
@@ -150,11 +150,11 @@ pub async fn run(
         let unit = Unit::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| live.address.clone();
         let work = async {
-            let _outside = context.events.outside();
-            // A request that is on its way may be carried out; its answer is waited for, unless
-            // a person insists.
-            let work = call(release, context);
-            context
+            let _outside = services.events.outside();
+            // The console may carry out a request that was sent, so only the second interruption
+            // abandons it.
+            let work = call(release, services);
+            services
                 .interrupt
                 .unless_killed(Error::Interrupted, work)
                 .await?;
@@ -169,95 +169,88 @@ pub async fn run(
     results.into_iter().collect()
 }
 
-async fn call(release: &Release, context: &Services) -> Result<(), Error> {
+/// Sends the console request of a store. It is repeated only if the console surely has not carried it
+/// out: without a connection, and after a 429 or 503.
+async fn call(release: &Release, services: &Services) -> Result<(), Error> {
     let unreachable = |error: reqwest::Error| Error::Unreachable {
         url: release.url.clone(),
         message: reason(error),
     };
     let client = client(&release.url, TIMEOUT).map_err(unreachable)?;
-    let (user, password) = match &context.access.credentials {
+    let (user, password) = match &services.access.credentials {
         Some(credentials) => (
             credentials.user.as_str(),
             credentials.password.expose_secret(),
         ),
-        // The preflight has refused a deploy without them.
+        // Preflight has refused a deploy without credentials.
         None => ("", ""),
     };
     let body = release.body(user, password);
     let mut waits = BACKOFF.into_iter();
     loop {
         let answer = client.patch(&release.url).json(&body).send().await;
-        let answer = match answer {
-            // No connection, no request: repeating is safe. A request that was sent may have
-            // been carried out, so nothing else is repeated.
-            Err(error) if error.is_connect() => match waits.next() {
-                Some(wait) => {
-                    tokio::time::sleep(wait).await;
-                    continue;
-                }
-                None => return Err(unreachable(error)),
-            },
-            Err(error) => return Err(unreachable(error)),
-            Ok(answer) => answer,
+        let may_repeat = match &answer {
+            Err(error) => error.is_connect(),
+            Ok(answer) => matches!(
+                answer.status(),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            ),
         };
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        if matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        ) && let Some(wait) = waits.next()
-        {
+        if may_repeat && let Some(wait) = waits.next() {
             tokio::time::sleep(wait).await;
             continue;
         }
-        if status.is_redirection() {
-            let to = redirected(&answer).map(|to| context.redact(&to));
-            return Err(Error::Redirected {
-                store: release.store.to_string(),
-                status: status.as_u16(),
-                to: to.unwrap_or_else(|| "nowhere".into()),
-                url: release.url.clone(),
-            });
-        }
-        let text = answer.text().await.unwrap_or_default();
-        let mut body = context.redact(text.trim());
-        if body.is_empty() {
-            status
-                .canonical_reason()
-                .unwrap_or("no reason was given")
-                .clone_into(&mut body);
-        }
-        let mut end = body.len().min(SHOWN);
-        while !body.is_char_boundary(end) {
-            end -= 1;
-        }
-        body.truncate(end);
-        let (store, url, status) = (
-            release.store.to_string(),
-            release.url.clone(),
-            status.as_u16(),
-        );
-        return Err(if (400..500).contains(&status) {
-            Error::Refused {
-                store,
-                status,
-                body,
-                url,
-            }
+        let answer = answer.map_err(unreachable)?;
+        return if answer.status().is_success() {
+            Ok(())
         } else {
-            Error::Server {
-                store,
-                status,
-                body,
-                url,
-            }
-        });
+            Err(refused(release, answer, services).await)
+        };
     }
 }
 
-/// Whether the console answers at all; what it answers does not matter.
+/// The error for an answer that is not a success.
+async fn refused(release: &Release, answer: Response, services: &Services) -> Error {
+    let (store, url) = (release.store.to_string(), release.url.clone());
+    let status = answer.status();
+    if status.is_redirection() {
+        let to = redirected(&answer).map(|to| services.redact(&to));
+        return Error::Redirected {
+            store,
+            status: status.as_u16(),
+            to: to.unwrap_or_else(|| "an unknown address".into()),
+            url,
+        };
+    }
+    let text = answer.text().await.unwrap_or_default();
+    let mut body = services.redact(text.trim());
+    if body.is_empty() {
+        status
+            .canonical_reason()
+            .unwrap_or("the answer is empty")
+            .clone_into(&mut body);
+    }
+    body.truncate(body.floor_char_boundary(SHOWN));
+    let is_refusal = status.is_client_error();
+    let status = status.as_u16();
+    if is_refusal {
+        Error::Refused {
+            store,
+            status,
+            body,
+            url,
+        }
+    } else {
+        Error::Server {
+            store,
+            status,
+            body,
+            url,
+        }
+    }
+}
+
+/// Checks that the console answers, with any status.
 pub async fn reach(console: &str) -> Result<(), Error> {
     let unreachable = |error: reqwest::Error| Error::Unreachable {
         url: console.to_owned(),

@@ -1,4 +1,4 @@
-//! How stages fail: errors that carry what was being done, to what, and the next action.
+//! The errors of stages: what was being done, with which file or unit, and what to do next.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::store::UnitId;
 use oci;
 use oci_distribution;
 
-/// Why a run did not end well.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
     /// Units failed.
@@ -22,34 +22,34 @@ pub enum Error {
         #[related]
         failures: Vec<Failure>,
     },
-    /// Something that the run needs is not there; found before the first build.
+    /// Checks before the first build failed.
     #[error("{} before anything was built", if problems.len() == 1 { "a check failed" } else { "checks failed" })]
     #[diagnostic(code(alokai::pipeline::preflight))]
     Preflight {
-        /// Everything that is missing.
+        /// All failed checks.
         #[related]
         problems: Vec<StageError>,
     },
-    /// A person ended it.
-    #[error("interrupted while `{stage}` ran; nothing is left running")]
+    /// The user interrupted it.
+    #[error("interrupted in stage `{stage}`; all child processes have ended")]
     #[diagnostic(
         code(alokai::pipeline::interrupted),
         help(
-            "run the same command again; what is composed stays, what was being built is built again"
+            "run the same command again: composed files stay, and interrupted scripts start over"
         )
     )]
     Interrupted {
         /// The stage.
         stage: Stage,
-        /// Units that had failed before.
+        /// Units that failed before.
         #[related]
         failures: Vec<Failure>,
     },
-    /// The project's lock or a file under `.out` cannot be written.
+    /// A file operation failed outside of a unit.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
-    /// Images on this machine's disk.
+    /// An image layout cannot be read or written.
     #[error(transparent)]
     #[diagnostic(help("{}", _0.help()))]
     Oci(#[from] oci::Error),
@@ -62,10 +62,10 @@ fn count(failures: &[Failure]) -> String {
     }
 }
 
-/// The last lines of a child, set off from the message above them.
+/// The last lines of a child process, indented.
 pub fn quote(lines: &[String]) -> String {
     if lines.is_empty() {
-        return "  (it printed nothing)".into();
+        return "  (no output)".into();
     }
     let lines: Vec<_> = lines.iter().map(|line| format!("  │ {line}")).collect();
     lines.join("\n")
@@ -74,7 +74,7 @@ pub fn quote(lines: &[String]) -> String {
 /// One unit's failure.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which unit, in which stage.
+    /// The unit and the stage.
     pub unit: Unit,
     /// Why.
     pub error: StageError,
@@ -87,7 +87,7 @@ impl std::fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {
-    // The error is in the message already; what follows is its own cause.
+    // The message contains the error already, so its cause comes next.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
@@ -103,53 +103,53 @@ impl Diagnostic for Failure {
     }
 }
 
-/// Whatever a stage can fail with.
+/// The error of a unit in a stage.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum StageError {
-    /// A script.
+    /// The task failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Build(#[from] build::Error),
-    /// `.deploy`.
+    /// The app cannot be pruned.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Prune(#[from] prune::Error),
-    /// The engine.
+    /// The Docker engine reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(#[from] docker::Error),
-    /// The registry.
+    /// The registry reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Registry(#[from] oci_distribution::Error),
-    /// Images on this machine's disk.
+    /// An image layout cannot be read or written.
     #[error(transparent)]
     #[diagnostic(help("{}", _0.help()))]
     Oci(#[from] oci::Error),
-    /// A Dockerfile that is carried out here.
+    /// The Dockerfile cannot be carried out by this program.
     #[error(transparent)]
     #[diagnostic(help("{}", _0.help()))]
     Dockerfile(#[from] oci::dockerfile::Error),
-    /// A base image.
+    /// A base image cannot be resolved.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Base(#[from] base::BaseUnavailable),
-    /// A tag that stands for something else.
+    /// The tag belongs to another image.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Taken(#[from] skip::TagConflict),
-    /// The console.
+    /// The console reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] deploy::Error),
-    /// The disk.
+    /// A file operation failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
 }
 
 impl StageError {
-    /// Whether a person ended the unit, and nothing else is wrong with it.
+    /// Whether the user interrupted the unit.
     pub fn is_interruption(&self) -> bool {
         matches!(
             self,
@@ -160,15 +160,15 @@ impl StageError {
     }
 }
 
-/// What a stage did with each unit.
+/// The results of a stage, by unit.
 pub struct StageResult<T> {
     /// Products.
     pub done: Vec<T>,
     /// Failures.
     pub failed: Vec<Failure>,
-    /// Units that were not begun, because of others.
+    /// Units that were skipped because of other units.
     pub skipped: Vec<UnitId>,
-    /// What would save time the next time, for people.
+    /// Hints for the user about settings that make the next run faster.
     pub hints: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ impl<T> Default for StageResult<T> {
 }
 
 impl<T> StageResult<T> {
-    /// Files one unit's result where it belongs.
+    /// Adds the result of one unit.
     pub fn add(&mut self, unit: Unit, result: Result<T, StageError>) {
         match result {
             Ok(product) => self.done.push(product),
@@ -203,20 +203,20 @@ impl<T> FromIterator<(Unit, Result<T, StageError>)> for StageResult<T> {
     }
 }
 
-/// A file operation that failed, with what was being done to which path.
+/// A failed file operation, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} `{}`", path.display())]
 pub struct Io {
-    /// Such as `write`.
+    /// The operation, such as `write`.
     pub doing: &'static str,
-    /// To which path.
+    /// The path.
     pub path: PathBuf,
-    /// The system's word.
+    /// The cause.
     pub source: std::io::Error,
 }
 
 impl Io {
-    /// For `map_err`.
+    /// Makes the error; for `map_err`.
     pub fn at(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self {
@@ -238,16 +238,18 @@ impl Diagnostic for Io {
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         Some(match self.source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Box::new(
-                "the disk is full: free some space (`docker system prune`, old folders under `.out`) and run again; `.out` is as it was before",
+                "the disk is full: free some space (`docker system prune`, old folders in `.out`) and run again; `.out` has not changed",
             ),
-            ErrorKind::PermissionDenied => Box::new("check who owns the file and its folder"),
+            ErrorKind::PermissionDenied => {
+                Box::new("check the owner and the permissions of the file and its folder")
+            }
             ErrorKind::ReadOnlyFilesystem => {
-                Box::new("the project has to lie on a disk that can be written")
+                Box::new("move the project to a file system that is not read-only")
             }
             ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory => {
-                Box::new("something that a build made is in the way; remove it and run again")
+                Box::new("a file or folder of a build is in the way: remove it and run again")
             }
-            _ => Box::new("check the path; if something else changed it meanwhile, run again"),
+            _ => Box::new("check the path; if another program changed it meanwhile, run again"),
         })
     }
 }

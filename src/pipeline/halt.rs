@@ -1,4 +1,4 @@
-//! Nothing new begins after a failure, or once a person has ended the run; what runs may end.
+//! Halts a stage after a failure or an interruption: running units may end, and no other unit begins.
 
 use std::sync::Mutex;
 
@@ -6,22 +6,24 @@ use super::context::Services;
 use super::failure::StageError;
 use crate::event::Unit;
 
-/// Whether a stage has been halted, and by whom.
+/// Whether a stage is halted, and because of which unit.
 pub struct Halt<'a> {
-    context: &'a Services,
+    services: &'a Services,
+    keep_going: bool,
     because: Mutex<Option<String>>,
 }
 
 impl<'a> Halt<'a> {
-    /// Nothing has failed yet.
-    pub fn new(context: &'a Services) -> Self {
+    /// A stage in which no unit has failed.
+    pub fn new(services: &'a Services, keep_going: bool) -> Self {
         Self {
-            context,
+            services,
+            keep_going,
             because: Mutex::new(None),
         }
     }
 
-    /// Carries out one unit, or skips it and says because of whom.
+    /// Carries out one unit, or skips it if the stage is halted.
     pub async fn unless_halted<T, E: std::fmt::Display + Into<StageError>>(
         &self,
         unit: Unit,
@@ -30,14 +32,14 @@ impl<'a> Halt<'a> {
     ) -> Option<(Unit, Result<T, StageError>)> {
         let because = self.because();
         if let Some(because) = because {
-            self.context.skip(unit, &because);
+            self.services.skip(unit, &because);
             return None;
         }
-        let span = self.context.events.begin(&unit);
+        let span = self.services.events.begin(&unit);
         let result = work.await;
         let note = |product| Some(note(product));
         span.end(result.as_ref().map(note).map_err(ToString::to_string));
-        if result.is_err() && !self.context.keep_going {
+        if result.is_err() && !self.keep_going {
             let mut because = self
                 .because
                 .lock()
@@ -48,7 +50,7 @@ impl<'a> Halt<'a> {
     }
 
     fn because(&self) -> Option<String> {
-        if self.context.interrupt.stopped() {
+        if self.services.interrupt.stopped() {
             return Some("the interruption".into());
         }
         self.because

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, ImageBuilders, ImageOrder};
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::AT_ONCE;
 use super::docker::Error;
 use super::failure::StageResult;
@@ -20,11 +20,12 @@ pub async fn run(
     builders: &ImageBuilders,
     artifacts: Vec<Artifact>,
     context: &Arc<Services>,
+    options: &PipelineOptions,
 ) -> StageResult<Image> {
     let work = artifacts
         .iter()
         .filter_map(|artifact| Some((artifact, builders.image(&artifact.unit)?)));
-    let halt = Halt::new(context);
+    let halt = Halt::new(context, options.keep_going);
     let results: Vec<_> = futures_util::stream::iter(work)
         .map(async |(artifact, image)| {
             let unit = Unit::app(Stage::Image, &artifact.unit);

@@ -1,6 +1,6 @@
-//! One run at a time in a project: a second one waits and says for whom.
+//! The project's lock: one run at a time in a project. A second run waits, and tells for which process.
 //!
-//! The lock is the system's, on `.alokai/lock`, so it ends with its process however that ends.
+//! It is a lock of the system on `.alokai/lock`, so it is released whenever its process ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -11,14 +11,14 @@ use super::context::Interrupt;
 use super::failure::{Error, Io};
 use crate::event::{Events, Stage};
 
-/// Held while a run writes.
+/// The lock, held while a run writes.
 #[derive(Debug)]
 pub struct ProjectLock {
     _file: File,
     waited: bool,
 }
 
-/// This tool's folder in a project, which hides itself from git. Made when it is missing.
+/// The folder `.alokai` of a project, which git ignores. Creates it if it is missing.
 pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
     let folder = project.join(".alokai");
     if folder
@@ -38,7 +38,7 @@ pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
 }
 
 impl ProjectLock {
-    /// Takes the project's lock, waiting for another run if there is one.
+    /// Takes the lock, and waits for another run if there is one.
     pub fn take(project: &Path, events: &Events, interrupt: &Interrupt) -> Result<Self, Error> {
         let path = own_folder(project)?.join("lock");
         let mut file = open(&path)?;
@@ -48,7 +48,7 @@ impl ProjectLock {
             waiting.get_or_insert_with(|| events.outside());
             if !told {
                 events.notice(format!(
-                    "another run works in `{}` ({}); waiting for it to end",
+                    "waiting for another run in `{}` to end ({})",
                     project.display(),
                     holder(&mut file)
                 ));
@@ -69,12 +69,12 @@ impl ProjectLock {
         })
     }
 
-    /// Takes it if nobody has it; the error says who does.
+    /// Takes the lock if it is free; the error names the process that has it.
     pub fn take_now(project: &Path) -> Result<Self, Io> {
         let path = own_folder(project)?.join("lock");
         let mut file = open(&path)?;
         if !is_taken(&file, &path)? {
-            let reason = format!("another run works here ({})", holder(&mut file));
+            let reason = format!("another run has it ({})", holder(&mut file));
             return Err(Io::at("lock", &path)(std::io::Error::other(reason)));
         }
         sign(&mut file).map_err(Io::at("write", &path))?;
@@ -95,7 +95,7 @@ fn open(path: &Path) -> Result<File, Io> {
         .map_err(Io::at("open", path))
 }
 
-/// Tries to lock; whether the lock is ours now.
+/// Tries to take the lock, and returns whether it succeeded.
 fn is_taken(file: &File, path: &Path) -> Result<bool, Io> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -104,7 +104,7 @@ fn is_taken(file: &File, path: &Path) -> Result<bool, Io> {
     }
 }
 
-/// Who has it, as that run has signed.
+/// The process that has the lock, as it has written into the file.
 fn holder(file: &mut File) -> String {
     let mut holder = String::new();
     let _ = file.read_to_string(&mut holder);
@@ -122,13 +122,13 @@ fn sign(file: &mut File) -> std::io::Result<()> {
 }
 
 impl ProjectLock {
-    /// Whether another run has worked in the project meanwhile.
+    /// Whether another run has worked in the project while this one waited.
     pub fn has_waited(&self) -> bool {
         self.waited
     }
 }
 
-/// UTC to the second, as in `2026-01-31 12:00:00 UTC`.
+/// The time in UTC, as in `2026-01-31 12:00:00 UTC`.
 fn humantime(time: std::time::SystemTime) -> String {
     let seconds = time
         .duration_since(std::time::UNIX_EPOCH)

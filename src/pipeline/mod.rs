@@ -1,8 +1,8 @@
-//! Doing what the plan says, stage by stage: each stage takes the product of the stage before
-//! it and returns its own, so `push` cannot be called before `image`.
+//! Carries out a plan stage by stage. Each stage takes the product of the stage before it and returns
+//! its own, so `push` cannot be called before `image`.
 //!
-//! The driver here is plain code. Compose and prune work on rayon's threads, the others on
-//! tokio's; the border is a stage's return, and no task outlives its stage.
+//! The driver in this file is synchronous. Compose and prune use rayon's threads, the other stages
+//! use tokio's. No thread or task outlives its stage.
 
 mod attest;
 mod base;
@@ -35,7 +35,9 @@ pub use build::{Built, Error as BuildError, ResultOrigin, forecast};
 pub use builder::Image;
 pub use clean::clean;
 pub use compose::{ComposeChanges, Workdir, changes};
-pub use context::{Access, Interrupt, RegistryClients, ScriptEnvironment, Services};
+pub use context::{
+    Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
+};
 pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
@@ -46,239 +48,283 @@ pub use push::Pushed;
 pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 
 use crate::event::{Event, Stage, seconds};
-use crate::plan::{BUILD, Plan};
+use crate::plan::{Plan, RunScope, Work};
 use crate::store::{StoreId, UnitId};
+use build::BuildRun;
 use failure::StageResult;
 use preflight::PreparedRun;
 use skip::PresentImage;
 
-/// Where results are kept, relative to the project.
+/// The folder of the cache, relative to the project.
 pub const CACHE: &str = ".alokai/cache";
 
-/// What a run made, whether it ended well or not.
+/// The results of a run, whether it succeeded or not.
 #[derive(Debug, Default)]
 pub struct RunSummary {
-    /// A row a unit that was at least built.
+    /// One row for each unit that was at least built.
     pub units: Vec<UnitSummary>,
-    /// Stores that are live now.
+    /// The stores that are live now.
     pub live: Vec<LiveStore>,
-    /// What would save time the next time, for people.
+    /// Hints for the user about settings that make the next run faster.
     pub hints: Vec<String>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
-    /// Wall time of this program itself: without scripts, the engine and the network.
+    /// Wall time of this program itself, without scripts, the engine and the network.
     pub own: Duration,
 }
 
-/// One unit's results, as far as it came.
+/// The results of one unit, up to the last stage that it reached.
 #[derive(Debug, Clone)]
 pub struct UnitSummary {
     /// Store and app.
     pub unit: UnitId,
-    /// Time of its build script.
+    /// Time of its script.
     pub build: Option<Duration>,
-    /// Where the result of that comes from.
+    /// Where the script's result comes from.
     pub origin: Option<ResultOrigin>,
     /// Bytes in `.deploy`.
     pub deploy_size: Option<u64>,
-    /// Whether its image was there before the run, so that nothing was done for it.
+    /// Whether its image was at the destination before the run, so nothing was done for it.
     pub was_there: bool,
-    /// Bytes of the image, base included: of the engine's as they are unpacked, of others as
-    /// they are sent.
+    /// Bytes of the image, base included: unpacked for an image of the engine, else compressed.
     pub image_size: Option<u64>,
     /// Digest of the pushed manifest.
     pub digest: Option<String>,
-    /// Full reference.
+    /// Reference of the image.
     pub reference: Option<String>,
 }
 
-/// Carries the plan out as far as it reaches, under the project's lock. The summary tells what was made even when the
-/// run failed.
+/// Carries out the plan under the project's lock. The summary contains all results, also those of a
+/// failed run.
 pub fn run(
     plan: &Arc<Plan>,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
+    options: &Arc<PipelineOptions>,
     _lock: &ProjectLock,
 ) -> (RunSummary, Result<(), Error>) {
-    let mut summary = RunSummary::default();
-    let result = stages(plan, context, &mut summary);
-    // At the end: whatever clocks say, nothing goes that this run still needs.
+    let mut driver = Driver {
+        plan,
+        services,
+        options,
+        gate: StageGate {
+            keep_going: options.keep_going,
+            failures: Vec::new(),
+        },
+        summary: RunSummary::default(),
+    };
+    let result = driver.run();
+    let mut summary = driver.summary;
+    // At the end of the run, so that no blob is removed that the run still needs.
     if plan.until >= Stage::Image
-        && let Err(error) = collect_layers(&plan.project, plan.cache_limits, context.began())
+        && let Err(error) = collect_layers(&plan.project, plan.cache_limits, services.began())
     {
-        context.warn_once(error);
+        services.events.notice(format!(
+            "old layers could not be removed from the cache: {error}"
+        ));
     }
-    summary.elapsed = context.started.elapsed();
-    summary.own = summary
-        .elapsed
-        .saturating_sub(context.events.outside_time());
+    summary.elapsed = services.started.elapsed();
+    let outside = services.events.outside_time();
+    summary.own = summary.elapsed.saturating_sub(outside);
     (summary, result)
 }
 
-fn stages(
-    plan: &Arc<Plan>,
-    context: &Arc<Services>,
-    summary: &mut RunSummary,
-) -> Result<(), Error> {
-    for notice in &plan.notices {
-        context.events.notice(notice);
-    }
-    // `--changed`, and nothing has.
-    if plan.stores.is_empty() {
-        return Ok(());
-    }
-    let prepared = context.wait(preflight::check(plan, context))?;
-    let present = prepared.present();
-    let order = plan;
-    let rest = less(plan, present);
-    let plan = &rest;
-    let mut gate = StageGate {
-        keep_going: context.keep_going,
-        failures: Vec::new(),
-    };
+/// The stages of one run, in order.
+struct Driver<'a> {
+    plan: &'a Arc<Plan>,
+    services: &'a Arc<Services>,
+    options: &'a Arc<PipelineOptions>,
+    gate: StageGate,
+    summary: RunSummary,
+}
 
-    summary
-        .units
-        .extend(present.iter().map(UnitSummary::present));
-    // All images can be present.
-    let mut images = Vec::new();
-    if !plan.images.is_empty() || present.is_empty() {
-        match to_images(plan, &prepared, context, &mut gate, summary)? {
-            Some(built) => images = built,
-            None => return gate.end(),
+impl Driver<'_> {
+    fn run(&mut self) -> Result<(), Error> {
+        for notice in &self.plan.notices {
+            self.services.events.notice(notice);
+        }
+        // `--changed` may select no store.
+        if self.plan.stores.is_empty() {
+            return Ok(());
+        }
+        match &self.plan.work {
+            Work::Build => self.deploy(),
+            Work::Script(_) => self.run_scripts(),
         }
     }
-    let Some(destination) = prepared.destination() else {
-        return gate.end();
-    };
-    let pushed = stage(context, Stage::Push, images.len(), || {
-        context.wait(push::run(plan, destination, images, context))
-    });
-    summary.each(&pushed.done, Pushed::unit, |row, pushed| {
-        row.digest = Some(pushed.digest.to_string());
-    });
-    let mut pushed = gate.pass(Stage::Push, context, pushed, Pushed::unit)?;
-    if plan.until == Stage::Push {
-        return gate.end();
-    }
 
-    // A store with a failed image is not deployed, although its other images are present.
-    let present = present.iter().map(|image| image.pushed.clone());
-    pushed.extend(present.filter(|pushed| !gate.has_lost(&pushed.unit.store)));
-    let stores = order
-        .releases
-        .iter()
-        .filter(|release| deploy::is_due(order, release, &pushed))
-        .count();
-    let live = stage(context, Stage::Deploy, stores, || {
-        if order.local {
-            live::run(order, &pushed, context)
-        } else {
-            context.wait(deploy::run(order, &pushed, context))
+    /// `store run`: composes, and runs another script than `build`. No stage follows.
+    fn run_scripts(&mut self) -> Result<(), Error> {
+        let scope = RunScope::all(self.plan);
+        if let Some(ran) = self.compose_and_build(&scope)? {
+            self.pass(Stage::Build, ran, Built::unit)?;
         }
-    });
-    summary.live.clone_from(&live.done);
-    gate.failures.extend(live.failed);
-    gate.end_of(Stage::Deploy, context)
-}
-
-/// The plan without what is there already.
-fn less(plan: &Arc<Plan>, there: &[PresentImage]) -> Arc<Plan> {
-    if there.is_empty() {
-        return Arc::clone(plan);
-    }
-    let units = there.iter().map(|there| &there.pushed.unit);
-    Arc::new(plan.without(&units.collect()))
-}
-
-/// The first four stages; none when that is all that was asked for.
-fn to_images(
-    plan: &Arc<Plan>,
-    prepared: &PreparedRun,
-    context: &Arc<Services>,
-    gate: &mut StageGate,
-    summary: &mut RunSummary,
-) -> Result<Option<Vec<Image>>, Error> {
-    let Some(built) = to_built(plan, context, gate)? else {
-        return Ok(None);
-    };
-    // What another script writes over composed files is no build's, and the next compose mends it.
-    if plan.script == BUILD
-        && let Err(error) = compose::keep(plan, &built.done)
-    {
-        context.events.notice(format!(
-            "{error}: what builds wrote over composed files will be written over"
-        ));
-    }
-    summary.built(&built.done);
-    summary.hints.clone_from(&built.hints);
-    let built = gate.pass(Stage::Build, context, built, Built::unit)?;
-    if plan.until == Stage::Build {
-        return Ok(None);
+        self.gate.end()
     }
 
-    let artifacts = stage(context, Stage::Prune, plan.images.len(), || {
-        prune::run(plan, built, context)
-    });
-    summary.each(&artifacts.done, Artifact::unit, |row, artifact| {
-        row.deploy_size = Some(artifact.sizes.total());
-    });
-    let artifacts = gate.pass(Stage::Prune, context, artifacts, Artifact::unit)?;
-    let Some(builders) = prepared.builders() else {
-        return Ok(None);
-    };
+    /// All stages up to the plan's last one.
+    fn deploy(&mut self) -> Result<(), Error> {
+        let (plan, services) = (self.plan, self.services);
+        let preparing = preflight::check(plan, services, self.options);
+        let prepared = services.wait(preparing)?;
+        let present = prepared.present();
+        let units = present.iter().map(|image| &image.pushed.unit);
+        let scope = RunScope::without(plan, &units.collect());
+        let rows = present.iter().map(UnitSummary::present);
+        self.summary.units.extend(rows);
 
-    let images = stage(context, Stage::Image, artifacts.len(), || {
-        context.wait(image::run(plan, builders, artifacts, context))
-    });
-    summary.each(&images.done, Image::unit, |row, image| {
-        row.image_size = Some(image.size);
-        row.reference = Some(image.reference().to_string());
-    });
-    let images = gate.pass(Stage::Image, context, images, Image::unit)?;
-    Ok(Some(images))
-}
+        let mut images = Vec::new();
+        // Without an image to build, all images are at the destination already.
+        if scope.images() > 0 || present.is_empty() {
+            match self.build_images(&scope, &prepared)? {
+                Some(built) => images = built,
+                None => return self.gate.end(),
+            }
+        }
+        let Some(destination) = prepared.destination() else {
+            return self.gate.end();
+        };
+        let pushed = stage(services, Stage::Push, None, images.len(), || {
+            services.wait(push::run(plan, destination, images, services, self.options))
+        });
+        self.summary
+            .each(&pushed.done, Pushed::unit, |row, pushed| {
+                row.digest = Some(pushed.digest.to_string());
+            });
+        let mut pushed = self.pass(Stage::Push, pushed, Pushed::unit)?;
+        if plan.until == Stage::Push {
+            return self.gate.end();
+        }
 
-/// Composes and builds; none when that is all that was asked for. Mostly once: a kept result
-/// that turns out to be damaged when it is unpacked is removed, and it is looked anew what has to
-/// be there for its script.
-fn to_built(
-    plan: &Arc<Plan>,
-    context: &Arc<Services>,
-    gate: &mut StageGate,
-) -> Result<Option<StageResult<Built>>, Error> {
-    let mut distrusted = BTreeSet::new();
-    loop {
-        let outlook = context.wait(build::look(plan, &distrusted, context))?;
-        let less = outlook.composed(plan);
-        let composed = less.as_ref().unwrap_or(plan);
-        let workdirs = stage(context, Stage::Compose, composed.stores.len(), || {
-            compose::run(composed, context)
-        })?;
-        let workdirs = gate.pass(Stage::Compose, context, workdirs, Workdir::unit)?;
-        if plan.until == Stage::Compose {
+        // A store with a failed image is not deployed with the images that were present.
+        let present = present.iter().map(|image| image.pushed.clone());
+        pushed.extend(present.filter(|pushed| !self.gate.has_lost(&pushed.unit.store)));
+        let stores = plan.releases.iter();
+        let stores = stores.filter(|release| deploy::is_due(plan, release, &pushed));
+        let live = stage(services, Stage::Deploy, None, stores.count(), || {
+            if plan.local {
+                live::run(plan, &pushed, services)
+            } else {
+                services.wait(deploy::run(plan, &pushed, services, self.options))
+            }
+        });
+        self.summary.live.clone_from(&live.done);
+        self.gate.failures.extend(live.failed);
+        self.gate.end_of(Stage::Deploy, services)
+    }
+
+    /// The stages up to the image stage; none if the run ends before it or with it.
+    fn build_images(
+        &mut self,
+        scope: &RunScope,
+        prepared: &PreparedRun,
+    ) -> Result<Option<Vec<Image>>, Error> {
+        let (plan, services) = (self.plan, self.services);
+        let Some(built) = self.compose_and_build(scope)? else {
+            return Ok(None);
+        };
+        if let Err(error) = compose::keep(plan, &built.done) {
+            services.events.notice(format!(
+                "{error}: the next compose replaces what builds wrote to composed files"
+            ));
+        }
+        let mut built = self.pass(Stage::Build, built, Built::unit)?;
+        if plan.until == Stage::Build {
             return Ok(None);
         }
-        let built = stage(context, Stage::Build, outlook.count(), || {
-            context.wait(build::run(plan, &outlook, workdirs, context))
+
+        built.retain(|built| scope.has_image(built.unit()));
+        let artifacts = stage(services, Stage::Prune, None, scope.images(), || {
+            prune::run(plan, built, services)
         });
-        match built {
-            Ok(built) => return Ok(Some(built)),
-            Err(damaged) => distrusted.extend(damaged),
+        self.summary
+            .each(&artifacts.done, Artifact::unit, |row, artifact| {
+                row.deploy_size = Some(artifact.sizes.total());
+            });
+        let artifacts = self.pass(Stage::Prune, artifacts, Artifact::unit)?;
+        let Some(builders) = prepared.builders() else {
+            return Ok(None);
+        };
+
+        let images = stage(services, Stage::Image, None, artifacts.len(), || {
+            services.wait(image::run(
+                plan,
+                builders,
+                artifacts,
+                services,
+                self.options,
+            ))
+        });
+        self.summary.each(&images.done, Image::unit, |row, image| {
+            row.image_size = Some(image.size);
+            row.reference = Some(image.reference().to_string());
+        });
+        let images = self.pass(Stage::Image, images, Image::unit)?;
+        Ok(Some(images))
+    }
+
+    /// Composes, and runs the scripts; none if the run ends with composing. If a cached result turns
+    /// out to be damaged when it is unpacked, both stages are repeated without it, because its script
+    /// may need files that were not composed.
+    fn compose_and_build(&mut self, scope: &RunScope) -> Result<Option<StageResult<Built>>, Error> {
+        let (plan, services) = (self.plan, self.services);
+        let run = BuildRun {
+            plan: Arc::clone(plan),
+            services: Arc::clone(services),
+            options: Arc::clone(self.options),
+        };
+        let mut distrusted = BTreeSet::new();
+        loop {
+            let lookup = services.wait(build::look_up(&run, scope, &distrusted))?;
+            let stores = lookup.stores_to_compose(plan, scope);
+            let workdirs = stage(services, Stage::Compose, None, stores.len(), || {
+                compose::run(plan, &stores, services, self.options)
+            })?;
+            let workdirs = self.pass(Stage::Compose, workdirs, Workdir::unit)?;
+            if plan.until == Stage::Compose {
+                return Ok(None);
+            }
+            let script = plan.work.other_script();
+            let built = stage(services, Stage::Build, script, lookup.count(), || {
+                services.wait(build::run(&run, &lookup, workdirs))
+            });
+            match built {
+                Ok(built) => {
+                    self.summary.built(&built.done);
+                    self.summary.hints.clone_from(&built.hints);
+                    return Ok(Some(built));
+                }
+                Err(damaged) => distrusted.extend(damaged),
+            }
         }
+    }
+
+    /// Passes the products of a stage on to the next one.
+    fn pass<T>(
+        &mut self,
+        stage: Stage,
+        result: StageResult<T>,
+        unit: impl Fn(&T) -> &UnitId,
+    ) -> Result<Vec<T>, Error> {
+        self.gate.pass(stage, self.services, result, unit)
     }
 }
 
-/// Sends a stage's beginning and end around its work.
-fn stage<T>(context: &Services, stage: Stage, units: usize, work: impl FnOnce() -> T) -> T {
-    let script = context.script.clone().filter(|_| stage == Stage::Build);
-    context.events.send(Event::StageStarted {
+/// Sends the events of a stage's beginning and end around its work.
+fn stage<T>(
+    services: &Services,
+    stage: Stage,
+    script: Option<&str>,
+    units: usize,
+    work: impl FnOnce() -> T,
+) -> T {
+    services.events.send(Event::StageStarted {
         stage,
         units,
-        script,
+        script: script.map(str::to_owned),
     });
     let started = Instant::now();
     let product = work();
-    context.events.send(Event::StageFinished {
+    services.events.send(Event::StageFinished {
         stage,
         seconds: seconds(started.elapsed()),
     });
@@ -286,49 +332,51 @@ fn stage<T>(context: &Services, stage: Stage, units: usize, work: impl FnOnce() 
 }
 
 impl UnitSummary {
-    /// Of a unit for which nothing has to be done.
-    fn present(image: &PresentImage) -> Self {
+    /// A unit without any result yet.
+    fn new(unit: &UnitId) -> Self {
         Self {
-            unit: image.pushed.unit.clone(),
+            unit: unit.clone(),
             build: None,
             origin: None,
             deploy_size: None,
+            was_there: false,
+            image_size: None,
+            digest: None,
+            reference: None,
+        }
+    }
+
+    /// A unit whose image is at the destination already.
+    fn present(image: &PresentImage) -> Self {
+        Self {
             was_there: true,
             image_size: Some(image.size),
             digest: Some(image.pushed.digest.to_string()),
             reference: Some(image.pushed.reference.to_string()),
+            ..Self::new(&image.pushed.unit)
         }
     }
 }
 
 impl RunSummary {
-    /// Adds a row for each unit. One whose image is there has one already: it was built for
-    /// others.
+    /// Adds a row for each built unit. A unit with a present image has a row already: it was built
+    /// because others need it.
     fn built(&mut self, all: &[Built]) {
         let rows = self.units.iter().enumerate();
         let mut known: BTreeMap<UnitId, usize> =
             rows.map(|(at, row)| (row.unit.clone(), at)).collect();
         for built in all {
-            let (time, origin) = (Some(built.elapsed), Some(built.origin.clone()));
-            if let Some(at) = known.get(built.unit()) {
-                let row = &mut self.units[*at];
-                (row.build, row.origin) = (time, origin);
-                continue;
-            }
-            known.insert(built.unit().clone(), self.units.len());
-            self.units.push(UnitSummary {
-                unit: built.unit().clone(),
-                build: time,
-                origin,
-                deploy_size: None,
-                was_there: false,
-                image_size: None,
-                digest: None,
-                reference: None,
+            let at = *known.entry(built.unit().clone()).or_insert_with(|| {
+                self.units.push(UnitSummary::new(built.unit()));
+                self.units.len() - 1
             });
+            let row = &mut self.units[at];
+            row.build = Some(built.elapsed);
+            row.origin = Some(built.origin.clone());
         }
     }
 
+    /// Adds a product to the row of each unit.
     fn each<T>(
         &mut self,
         products: &[T],
@@ -344,8 +392,8 @@ impl RunSummary {
     }
 }
 
-/// The barrier between stages: nothing goes on while anything failed, or, with `--keep-going`,
-/// whole stores drop out and the rest goes on.
+/// The barrier between stages. After a failure the run ends, or, with `--keep-going`, continues
+/// without the stores that have failed.
 struct StageGate {
     keep_going: bool,
     failures: Vec<Failure>,
@@ -355,18 +403,18 @@ impl StageGate {
     fn pass<T>(
         &mut self,
         stage: Stage,
-        context: &Services,
-        settled: StageResult<T>,
+        services: &Services,
+        result: StageResult<T>,
         unit: impl Fn(&T) -> &UnitId,
     ) -> Result<Vec<T>, Error> {
-        self.failures.extend(settled.failed);
-        if context.interrupt.stopped() || (!self.failures.is_empty() && !self.keep_going) {
-            self.end_of(stage, context)?;
+        self.failures.extend(result.failed);
+        if services.interrupt.stopped() || (!self.failures.is_empty() && !self.keep_going) {
+            self.end_of(stage, services)?;
         }
         let lost = |store: &StoreId| {
-            self.has_lost(store) || settled.skipped.iter().any(|unit| unit.store == *store)
+            self.has_lost(store) || result.skipped.iter().any(|unit| unit.store == *store)
         };
-        Ok(settled
+        Ok(result
             .done
             .into_iter()
             .filter(|product| !lost(&unit(product).store))
@@ -379,9 +427,9 @@ impl StageGate {
         failures.any(|failure| failure.unit.store.as_ref() == Some(store))
     }
 
-    fn end_of(&mut self, stage: Stage, context: &Services) -> Result<(), Error> {
-        if context.interrupt.stopped() {
-            // What failed before is told too; that a unit was interrupted says nothing new.
+    fn end_of(&mut self, stage: Stage, services: &Services) -> Result<(), Error> {
+        if services.interrupt.stopped() {
+            // Units that failed before are reported too; interrupted units are not.
             let mut failures = std::mem::take(&mut self.failures);
             failures.retain(|failure| !failure.error.is_interruption());
             return Err(Error::Interrupted { stage, failures });

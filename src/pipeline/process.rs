@@ -1,10 +1,10 @@
-//! One script as a child process: its group, its lines, its log, its end.
+//! One script as a child process: its process group, its output, its log and its end.
 
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -12,32 +12,34 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::build::ProcessMemory;
-use super::context::{Interrupt, Services};
+use super::context::{Interrupt, ScriptEnvironment, Services};
 use super::failure::Io;
 use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
 use crate::event::Unit;
 
-/// Lines of a failed script that its error shows.
+/// How many of the last lines of a failed script its error shows.
 const TAIL: usize = 40;
 
-/// Bytes after which a line is cut into pieces.
+/// The length in bytes at which a line is split.
 const LONGEST_LINE: u64 = 16 * 1024;
 
 /// A script to run.
 pub struct ScriptCommand<'a> {
-    /// Whose.
+    /// The unit of its output in events.
     pub unit: &'a Unit,
     /// Program and arguments.
     pub command: &'a [String],
-    /// Where.
+    /// The folder in which it runs.
     pub folder: &'a Path,
-    /// Where everything that it prints is kept.
+    /// The file for everything that it prints.
     pub log: PathBuf,
-    /// Names of variables that it sees beside the system's own.
+    /// The names of the declared variables that it sees.
     pub variables: &'a [String],
-    /// What its processes take.
+    /// The environment from which its variables come.
+    pub environment: &'a ScriptEnvironment,
+    /// Measures the memory of its processes.
     pub memory: &'a ProcessMemory,
-    /// What it may open, where that is restricted.
+    /// Its sandbox, if it has one.
     pub sandbox: Option<&'a Sandbox>,
 }
 
@@ -51,22 +53,25 @@ pub struct ScriptEnd {
     pub denied: Vec<DeniedPath>,
 }
 
-/// Why a script could not be run to its end.
+/// Why a script has no exit status.
 pub enum ProcessError {
     /// It could not be started.
     Start(std::io::Error),
     /// Its log could not be written.
     Log(Io),
-    /// Its sandbox could not be put on.
+    /// Its sandbox could not be set up.
     Sandbox(String),
-    /// A person ended the run.
+    /// The user interrupted the run.
     Interrupted,
 }
 
-/// Runs a script in a process group of its own. However it ends, nothing of its group lives on.
-pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<ScriptEnd, ProcessError> {
+/// Runs a script in a process group of its own. When it has ended, no process of its group is left.
+pub async fn run(
+    script: ScriptCommand<'_>,
+    services: &Services,
+) -> Result<ScriptEnd, ProcessError> {
     let log = open_log(&script.log).map_err(ProcessError::Log)?;
-    let mut command = command(&script, context)?;
+    let mut command = command(&script)?;
     command
         .current_dir(script.folder)
         .stdin(Stdio::null())
@@ -74,69 +79,16 @@ pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<Script
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let outside = context.events.outside();
+    let outside = services.events.outside();
     let mut child = command.spawn().map_err(ProcessError::Start)?;
-    // The group's id is the leader's, and stays valid for its other members after the leader.
-    let group = child
-        .id()
-        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let sink = Arc::new(Mutex::new(OutputSink {
+    let sink = Mutex::new(OutputSink {
         log,
         tail: VecDeque::with_capacity(TAIL),
         scanner: script
             .sandbox
             .map(|it| DenialScanner::new(it, script.folder)),
-    }));
-    let stdout = child
-        .stdout
-        .take()
-        .map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
-    let stderr = child
-        .stderr
-        .take()
-        .map(|pipe| read(pipe, &script, context, Arc::clone(&sink)));
-    let reading = async {
-        tokio::join!(
-            async {
-                if let Some(reading) = stdout {
-                    reading.await;
-                }
-            },
-            async {
-                if let Some(reading) = stderr {
-                    reading.await;
-                }
-            },
-        );
-    };
-    tokio::pin!(reading);
-
-    let mut read_all = false;
-    let (status, interrupted) = {
-        let ending = end(&mut child, group, &context.interrupt);
-        tokio::pin!(ending);
-        // Both at once: a full pipe would keep the child from ending.
-        let watching = script.memory.watch(group);
-        tokio::pin!(watching);
-        loop {
-            tokio::select! {
-                ended = &mut ending => break ended,
-                () = &mut reading, if !read_all => read_all = true,
-                () = &mut watching => {}
-            }
-        }
-    };
-    // Whatever the leader has left behind ends with it, and so lets go of the pipes.
-    signal(group, Signal::KILL);
-    if !read_all {
-        // What is in the pipes is still read; but neither a reader that is stalled nor a process
-        // that has left the group may hold the run.
-        tokio::select! {
-            () = &mut reading => {}
-            () = context.interrupt.stopping() => {}
-            () = tokio::time::sleep(Interrupt::GRACE) => {}
-        }
-    }
+    });
+    let (status, interrupted) = wait(&mut child, &script, &sink, services).await;
     drop(outside);
     if interrupted {
         return Err(ProcessError::Interrupted);
@@ -152,9 +104,9 @@ pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<Script
         }
     }
     let sink = sink
-        .lock()
+        .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let denied = sink.scanner.as_ref().map(|scanner| {
+    let denied = sink.scanner.map(|scanner| {
         if status.success() {
             scanner.refused()
         } else {
@@ -163,13 +115,62 @@ pub async fn run(script: ScriptCommand<'_>, context: &Services) -> Result<Script
     });
     Ok(ScriptEnd {
         status,
-        tail: sink.tail.iter().cloned().collect(),
+        tail: sink.tail.into(),
         denied: denied.unwrap_or_default(),
     })
 }
 
+/// Reads the child's output until it has ended, and returns its status and whether the run was
+/// interrupted.
+async fn wait(
+    child: &mut Child,
+    script: &ScriptCommand<'_>,
+    sink: &Mutex<OutputSink<'_>>,
+    services: &Services,
+) -> (std::io::Result<ExitStatus>, bool) {
+    // The group's id is that of its leader. It stays valid after the leader has ended.
+    let group = child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let reading = async {
+        tokio::join!(
+            read(stdout, script, services, sink),
+            read(stderr, script, services, sink),
+        );
+    };
+    tokio::pin!(reading);
+    let mut read_all = false;
+    let ended = {
+        let ending = end(child, group, &services.interrupt);
+        tokio::pin!(ending);
+        let watching = script.memory.watch(group);
+        tokio::pin!(watching);
+        // The output is read at the same time, because a full pipe stops the child.
+        loop {
+            tokio::select! {
+                ended = &mut ending => break ended,
+                () = &mut reading, if !read_all => read_all = true,
+                () = &mut watching => {}
+            }
+        }
+    };
+    // Ends the processes that the leader has left behind, which also closes the pipes.
+    signal(group, Signal::KILL);
+    if !read_all {
+        // The rest of the output is read, but neither a stalled reader nor a process that has left
+        // the group may hold up the run.
+        tokio::select! {
+            () = &mut reading => {}
+            () = services.interrupt.stopping() => {}
+            () = tokio::time::sleep(Interrupt::GRACE) => {}
+        }
+    }
+    ended
+}
+
 /// The program with its arguments and variables, in its sandbox if it has one.
-fn command(script: &ScriptCommand<'_>, context: &Services) -> Result<Command, ProcessError> {
+fn command(script: &ScriptCommand<'_>) -> Result<Command, ProcessError> {
     let (program, arguments) = script
         .command
         .split_first()
@@ -188,12 +189,12 @@ fn command(script: &ScriptCommand<'_>, context: &Services) -> Result<Command, Pr
         }
     };
     command.env_clear();
-    command.envs(context.scripts.seen(script.variables));
+    command.envs(script.environment.seen(script.variables));
     command.envs(script.sandbox.into_iter().flat_map(Sandbox::variables));
     Ok(command)
 }
 
-/// Waits for the child; on interruption asks its group to end, and then makes it.
+/// Waits for the child. An interruption sends SIGTERM to its group, and later SIGKILL.
 async fn end(
     child: &mut Child,
     group: Option<Pid>,
@@ -204,7 +205,7 @@ async fn end(
         () = interrupt.stopping() => {}
     }
     signal(group, Signal::TERM);
-    // The leader (mostly the package manager) may end at once; what works is below it.
+    // The leader (mostly the package manager) may end at once, while its children still work.
     let ended = async {
         let status = child.wait().await;
         while lives(group) {
@@ -221,8 +222,7 @@ async fn end(
     (child.wait().await, true)
 }
 
-/// Whether a process of the group still works. One that has ended and waits to be reaped does
-/// not; only Linux tells that without asking a library for more rights.
+/// Whether a process of the group still runs. A zombie does not, but only `/proc` tells them apart.
 fn lives(group: Option<Pid>) -> bool {
     let Some(group) = group else {
         return false;
@@ -233,7 +233,7 @@ fn lives(group: Option<Pid>) -> bool {
     let number = group.as_raw_nonzero().to_string();
     processes.flatten().any(|process| {
         let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        // `pid (name) state parent group …`; the name may hold anything, brackets too.
+        // `pid (name) state parent group …`; the name may contain anything, also brackets.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let state = fields.next().unwrap_or("Z");
         state != "Z" && state != "X" && fields.nth(1) == Some(&number)
@@ -242,7 +242,7 @@ fn lives(group: Option<Pid>) -> bool {
 
 fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
-        // A group that is gone already is what is wanted.
+        // An error means that the group has ended already.
         let _ = kill_process_group(group, signal);
     }
 }
@@ -253,37 +253,41 @@ struct OutputSink<'a> {
     scanner: Option<DenialScanner<'a>>,
 }
 
+/// Reads a pipe line by line into the log, the sink and events.
 async fn read(
-    pipe: impl AsyncRead + Unpin,
+    pipe: Option<impl AsyncRead + Unpin>,
     script: &ScriptCommand<'_>,
-    context: &Services,
-    sink: Arc<Mutex<OutputSink<'_>>>,
+    services: &Services,
+    sink: &Mutex<OutputSink<'_>>,
 ) {
+    let Some(pipe) = pipe else {
+        return;
+    };
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
-        // A line without end comes in pieces: whatever a script prints, memory stays bounded.
+        // A long line is split, so a script that prints no line end does not fill the memory.
         let mut bounded = (&mut reader).take(LONGEST_LINE);
         match bounded.read_until(b'\n', &mut line).await {
             Ok(0) if line.is_empty() => return,
             Err(_) => return,
             Ok(_) => {}
         }
-        // A piece keeps back as much as a password is long, which may go on in the next.
+        // A piece holds back as many bytes as a secret has, because a secret may be split too.
         let is_piece = !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE;
         let kept = if is_piece {
-            line.split_off(line.len() - context.longest_secret())
+            line.split_off(line.len() - services.longest_secret())
         } else {
             Vec::new()
         };
-        let text = context.redact(&String::from_utf8_lossy(&line));
+        let text = services.redact(&String::from_utf8_lossy(&line));
         line = kept;
         let shown = readable(&text);
         {
             let mut sink = sink
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            // A log that cannot be written any more is no reason to end a build.
+            // A log that cannot be written does not fail the build.
             let _ = sink.log.write_all(text.as_bytes());
             if let Some(scanner) = &mut sink.scanner {
                 scanner.scan_line(&shown);
@@ -296,28 +300,26 @@ async fn read(
             }
         }
         if !shown.is_empty() {
-            context.events.output(script.unit, shown).await;
+            services.events.output(script.unit, shown).await;
         }
     }
 }
 
-/// Reads a log again, line by line as they were shown. One without end comes in pieces, as it
-/// did when it was printed.
+/// The lines of a log as they were shown. Long lines are split as they were when they were printed.
 pub fn shown_again(log: impl std::io::Read) -> impl Iterator<Item = String> {
     use std::io::{BufRead, Read};
     let mut log = std::io::BufReader::new(log);
     let lines = std::iter::from_fn(move || {
         let mut line = Vec::new();
         let read = (&mut log).take(LONGEST_LINE).read_until(b'\n', &mut line);
-        // What cannot be read any more ends the log.
+        // A log that cannot be read ends here.
         read.is_ok_and(|length| length > 0).then_some(line)
     });
     let lines = lines.map(|line| readable(&String::from_utf8_lossy(&line)));
     lines.filter(|line| !line.is_empty())
 }
 
-/// The line as a person would read it: without colours, and of a line that was drawn over and
-/// over only its last state.
+/// The line as a terminal shows it, without colours: of a redrawn line only its last state.
 pub fn readable(text: &str) -> String {
     let plain = anstream::adapter::strip_str(text).to_string();
     plain

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::attest;
 use super::builder::Image;
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::{AT_ONCE, Destination};
 use super::failure::{StageError, StageResult};
 use super::halt::Halt;
@@ -44,8 +44,9 @@ pub async fn run(
     destination: &Destination,
     images: Vec<Image>,
     context: &Arc<Services>,
+    options: &PipelineOptions,
 ) -> StageResult<Pushed> {
-    let halt = Halt::new(context);
+    let halt = Halt::new(context, options.keep_going);
     let uploading = Semaphore::new(AT_ONCE.into());
     let at_once = if destination.tags_in_batches() {
         TAGGED_AT_ONCE

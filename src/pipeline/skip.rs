@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::builder::{ImageBuilders, PreparedImage};
-use super::context::Services;
+use super::context::PipelineOptions;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
 use super::push::Pushed;
@@ -47,15 +47,15 @@ pub async fn find_present(
     plan: &Plan,
     builders: &ImageBuilders,
     destination: &Destination,
-    context: &Services,
+    options: &PipelineOptions,
 ) -> Result<Vec<PresentImage>, Vec<StageError>> {
-    if context.force && plan.is_clean() {
+    if options.force && plan.is_clean() {
         return Ok(Vec::new());
     }
     let found: Vec<_> = futures_util::stream::iter(builders.images())
         .map(
             async |image| match destination.find(&image.reference).await {
-                Ok(Some(found)) => compare(plan, image, &found, context).transpose(),
+                Ok(Some(found)) => compare(plan, image, &found, options).transpose(),
                 Ok(None) => None,
                 Err(error) => Some(Err(error)),
             },
@@ -83,11 +83,11 @@ fn compare(
     plan: &Plan,
     image: &PreparedImage,
     found: &TaggedImage,
-    context: &Services,
+    options: &PipelineOptions,
 ) -> Result<Option<PresentImage>, StageError> {
     if found.labels.get(INPUTS) == Some(&image.inputs) {
         // A local deployment runs the app from `.deploy`, so that has to exist too.
-        if context.force || (plan.local && !super::prune::is_current(plan, &image.plan)) {
+        if options.force || (plan.local && !super::prune::is_current(plan, &image.plan)) {
             return Ok(None);
         }
         return Ok(Some(PresentImage {

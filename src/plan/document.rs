@@ -1,37 +1,38 @@
-//! A plan as text for people and as one JSON document for machines.
+//! A plan as text and as one JSON document.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{BUILD, DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task};
+use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
 
-/// Grows when a field of the document changes its meaning or goes away.
+/// The version of the document. It changes when a field is removed or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What stands where a secret would.
+/// The text in place of a secret.
 const SECRET: &str = "***";
 
-/// What would become of a task.
+/// What a run would do for a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Forecast {
-    /// Its result is there.
+    /// Use the cached result.
     Hit,
-    /// Its script would run.
+    /// Run the script.
     Runs(Miss),
-    /// The script of another store makes the same.
+    /// Use the result of the same app of this store, which the run builds.
     Follows(String),
-    /// Nobody who runs needs it.
+    /// Nothing: no task that runs needs its result.
     Unneeded,
 }
 
 /// The plan as JSON.
-pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
+pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
     let stores = plan.stores.iter().map(|one| store(one, |_| true));
-    let tasks = plan.tasks.iter().zip(forecasts).map(|(task, forecast)| {
+    let tasks = plan.tasks.entries().map(|(id, task)| {
+        let forecast = &forecasts[id];
         let needs = task
             .needs
             .iter()
@@ -95,13 +96,12 @@ pub fn document(plan: &Plan, forecasts: &[Forecast]) -> Value {
     })
 }
 
-/// Everything that was decided for one image, whatever folder the project lies in and whatever
-/// else the run is for.
+/// The decisions about one image, independent of the project's folder and of other images.
 pub fn decided(plan: &Plan, unit: &UnitId) -> Value {
     let own = plan.stores.iter().filter(|one| one.id == unit.store);
     let stores = own.map(|one| store(one, |composition| composition.unit == *unit));
     let mut image = plan.image(unit).map_or(Value::Null, image);
-    // Where it lies; its text says all.
+    // The path depends on the project's folder; the text contains all of the Dockerfile.
     if let Some(dockerfile) = image["dockerfile"].as_object_mut() {
         dockerfile.remove("source");
     }
@@ -114,7 +114,7 @@ pub fn decided(plan: &Plan, unit: &UnitId) -> Value {
     })
 }
 
-/// A store, with those of its compositions that are wanted.
+/// A store with those of its compositions that are wanted.
 fn store(store: &StorePlan, is_wanted: impl Fn(&Composition) -> bool) -> Value {
     let layers = |composition: &Composition| -> Value {
         let counts = composition.files_by_layer().into_iter();
@@ -176,15 +176,15 @@ fn image(image: &ImagePlan) -> Value {
     })
 }
 
-/// The plan for people.
-pub fn text(plan: &Plan, forecasts: &[Forecast]) -> String {
+/// The plan as text.
+pub fn text(plan: &Plan, forecasts: &TaskMap<Forecast>) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = write_text(plan, forecasts, &mut out);
     out
 }
 
-fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt::Result {
+fn write_text(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> std::fmt::Result {
     let stores = plan.stores.len();
     write!(
         out,
@@ -196,64 +196,10 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
     }
     writeln!(out, "\n\nCompose")?;
     for composition in plan.compositions() {
-        let files = composition.entries.len();
-        let noun = if files == 1 { "file" } else { "files" };
-        write!(out, "  {}  {files} {noun}:", composition.unit)?;
-        let given = composition
-            .files_by_layer()
-            .into_iter()
-            .filter(|(_, files)| *files > 0);
-        for (position, (owner, files)) in given.enumerate() {
-            write!(
-                out,
-                "{} {files} {owner}",
-                if position == 0 { "" } else { " +" }
-            )?;
-        }
-        if !composition.dropped.is_empty() {
-            write!(out, "; {} dropped", composition.dropped.len())?;
-        }
-        writeln!(out)?;
+        write_composition(composition, out)?;
     }
     if !plan.tasks.is_empty() {
-        let title = if plan.script == BUILD { "Build" } else { "Run" };
-        writeln!(out, "\n{title}, in this order")?;
-        for (number, (task, forecast)) in plan.tasks.iter().zip(forecasts).enumerate() {
-            writeln!(
-                out,
-                "  {}. {}  {}{}",
-                number + 1,
-                task.subject,
-                task.command.join(" "),
-                after(task)
-            )?;
-            match forecast {
-                Forecast::Runs(miss) => writeln!(out, "     {}", miss.text(false))?,
-                Forecast::Follows(maker) => {
-                    writeln!(out, "     takes what {maker} makes")?;
-                }
-                Forecast::Hit => writeln!(out, "     hit")?,
-                Forecast::Unneeded => writeln!(
-                    out,
-                    "     not needed, since nothing that reads from it runs"
-                )?,
-            }
-        }
-        let depends = |it: &&Forecast| matches!(it, Forecast::Runs(Miss::Depends { .. }));
-        let may_run = forecasts.iter().filter(depends).count();
-        let runs = forecasts
-            .iter()
-            .filter(|it| matches!(it, Forecast::Runs(_)));
-        let runs = runs.count() - may_run;
-        let more = match may_run {
-            0 => String::new(),
-            count => format!(", and up to {count} more"),
-        };
-        writeln!(
-            out,
-            "  {runs} of {} scripts would run{more}",
-            forecasts.len()
-        )?;
+        write_tasks(plan, forecasts, out)?;
     }
     write_images(plan, out)?;
     write_releases(plan, out)?;
@@ -263,7 +209,51 @@ fn write_text(plan: &Plan, forecasts: &[Forecast], out: &mut String) -> std::fmt
             writeln!(out, "  {notice}")?;
         }
     }
-    writeln!(out, "\nNothing has been changed.")
+    writeln!(out, "\nDry run: nothing was changed.")
+}
+
+fn write_composition(composition: &Composition, out: &mut String) -> std::fmt::Result {
+    let files = composition.entries.len();
+    let noun = if files == 1 { "file" } else { "files" };
+    write!(out, "  {}  {files} {noun}:", composition.unit)?;
+    let layers = composition.files_by_layer().into_iter();
+    for (position, (owner, files)) in layers.filter(|(_, files)| *files > 0).enumerate() {
+        let separator = if position == 0 { "" } else { " +" };
+        write!(out, "{separator} {files} {owner}")?;
+    }
+    if !composition.dropped.is_empty() {
+        write!(out, "; {} dropped", composition.dropped.len())?;
+    }
+    writeln!(out)
+}
+
+fn write_tasks(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> std::fmt::Result {
+    let title = if plan.work.is_build() { "Build" } else { "Run" };
+    writeln!(out, "\n{title}, in this order")?;
+    let (mut runs, mut may_run) = (0, 0);
+    for (id, task) in plan.tasks.entries() {
+        let command = task.command.join(" ");
+        let after = after(task);
+        writeln!(out, "  {}. {}  {command}{after}", id.number(), task.subject)?;
+        match &forecasts[id] {
+            Forecast::Runs(miss) => {
+                match miss {
+                    Miss::Depends { .. } => may_run += 1,
+                    _ => runs += 1,
+                }
+                writeln!(out, "     {}", miss.text(false))?;
+            }
+            Forecast::Follows(maker) => writeln!(out, "     reuses the result of {maker}")?,
+            Forecast::Hit => writeln!(out, "     cache hit")?,
+            Forecast::Unneeded => writeln!(out, "     not needed: no task that runs reads it")?,
+        }
+    }
+    let all = plan.tasks.len();
+    write!(out, "  {runs} of {all} scripts would run")?;
+    if may_run > 0 {
+        write!(out, ", and up to {may_run} more")?;
+    }
+    writeln!(out)
 }
 
 fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
@@ -278,10 +268,10 @@ fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
                 writeln!(out, "  {}\n    {reference}", image.unit)?;
                 match &image.maker {
                     ImageMaker::Oci(_) => {}
-                    ImageMaker::Docker(None) => writeln!(out, "    by Docker")?,
+                    ImageMaker::Docker(None) => writeln!(out, "    built by Docker")?,
                     ImageMaker::Docker(Some(refusal)) => writeln!(
                         out,
-                        "    by Docker, because of line {} of its Dockerfile, `{}`: {}",
+                        "    built by Docker, because of line {} of its Dockerfile, `{}`: {}",
                         refusal.line, refusal.instruction, refusal.why
                     )?,
                 }
@@ -320,7 +310,7 @@ fn after(task: &Task) -> String {
     let numbers: Vec<_> = task
         .needs
         .iter()
-        .map(|need| (need.index() + 1).to_string())
+        .map(|need| need.number().to_string())
         .collect();
     format!("  (after {})", numbers.join(", "))
 }

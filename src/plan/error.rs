@@ -9,77 +9,77 @@ use super::select;
 /// Why a run cannot be planned.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// No `--store`, no `--all`.
-    #[error("no store is chosen")]
+    /// Neither `--store` nor `--all` is given.
+    #[error("no store is selected")]
     #[diagnostic(
         code(alokai::plan::no_selection),
         help(
-            "name stores with `--store us,eu`, or take all with `--all`; deployable here: {}",
+            "select stores with `--store us,eu`, or all stores with `--all`; deployable stores: {}",
             list(deployable)
         )
     )]
     NoSelection {
-        /// What could be chosen.
+        /// The stores that can be selected.
         deployable: Vec<String>,
     },
-    /// Chosen, and not possible.
+    /// Stores that cannot be selected.
     #[error("{}", all(problems))]
     #[diagnostic(
         code(alokai::plan::selection),
-        help("{}deployable here: {}", hints(problems), list(deployable))
+        help("{}deployable stores: {}", hints(problems), list(deployable))
     )]
     Selection {
-        /// Each wrong choice.
+        /// Why, one for each store.
         problems: Vec<select::SelectionProblem>,
-        /// What could be chosen.
+        /// The stores that can be selected.
         deployable: Vec<String>,
     },
-    /// Nothing could be chosen.
+    /// The project has no deployable store.
     #[error("`{}` has no deployable store", config.display())]
     #[diagnostic(
         code(alokai::plan::no_deployable),
         help(
-            "give a store a `deployment`: `\"us\": {{ \"deployment\": {{ \"projectName\": …, \"cloudRegion\": … }} }}`"
+            "add a `deployment` to a store: `\"us\": {{ \"deployment\": {{ \"projectName\": …, \"cloudRegion\": … }} }}`"
         )
     )]
     NoDeployable {
         /// The config file.
         config: PathBuf,
     },
-    /// `--filter` is no pattern, or leaves nothing.
+    /// `--filter` is not a valid pattern, or matches no unit.
     #[error("{message}")]
     #[diagnostic(
         code(alokai::plan::filter),
         help(
-            "patterns match `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`; here: {}",
+            "patterns match `<app>-<store>`: `storefront-middleware-*`, `!playwright-*`; units: {}",
             list(units)
         )
     )]
     Filter {
         /// What is wrong.
         message: String,
-        /// The names that could match.
+        /// The names that patterns can match.
         units: Vec<String>,
     },
-    /// A deploy that would name images that this run does not push.
+    /// A deploy of a store without all of its images.
     #[error(
         "`--filter` leaves out {}, and a deploy needs every image of its store",
         list(left_out)
     )]
     #[diagnostic(
         code(alokai::plan::partial_deploy),
-        help("push some units only with `--until push`, or leave out `--filter`")
+        help("to push only some units, pass `--until push`; to deploy, leave out `--filter`")
     )]
     PartialDeploy {
         /// Units without an image.
         left_out: Vec<String>,
     },
-    /// Frontends and middleware have to be built.
+    /// A frontend or a middleware without a `build` script.
     #[error("{} no `build` script", lacking(apps))]
     #[diagnostic(
         code(alokai::plan::no_build_script),
         help(
-            "add one to {}: `\"build\": \"next build\"`, `\"nuxt build\"`, `\"tsc\"`, or what makes it run",
+            "add one to {}, such as `\"build\": \"next build\"`, `\"nuxt build\"` or `\"tsc\"`",
             files(apps)
         )
     )]
@@ -87,32 +87,32 @@ pub enum Error {
         /// The base apps.
         apps: Vec<String>,
     },
-    /// There is nothing to compose.
-    #[error("there is no base app in `{}`", apps.display())]
+    /// The project has no base app.
+    #[error("`{}` has no base app", apps.display())]
     #[diagnostic(
         code(alokai::plan::no_apps),
         help("a base app is a folder `apps/<app>` with a `package.json`")
     )]
     NoApps {
-        /// Where they belong.
+        /// The folder of base apps.
         apps: PathBuf,
     },
-    /// A store of which nothing would run.
-    #[error("`{store}` has no app that an image is made of, so there is nothing to deploy")]
+    /// A store without an app to deploy.
+    #[error("`{store}` has no app that gets an image, so it cannot be deployed")]
     #[diagnostic(
         code(alokai::plan::nothing_to_deploy),
-        help("a frontend, a middleware, or another app with a `build` script makes one")
+        help("a frontend, a middleware, and any other app with a `build` script get an image")
     )]
     NothingToDeploy {
         /// The store.
         store: String,
     },
-    /// Two units would be pushed to one place.
-    #[error("{} would have one and the same image `{reference}`", list(units))]
+    /// Two units with the same image reference.
+    #[error("{} have the same image reference `{reference}`", list(units))]
     #[diagnostic(
         code(alokai::plan::same_image),
         help(
-            "give each store a `projectName` of its own, and each app a name of its own in `image.names`"
+            "set a different `projectName` for each store, and a different name for each app in `image.names`"
         )
     )]
     SameImage {
@@ -121,44 +121,45 @@ pub enum Error {
         /// The reference.
         reference: String,
     },
-    /// An app that nobody can start.
-    #[error("cannot tell how `{app}` is started")]
+    /// An app without a known entry file.
+    #[error("the file that starts `{app}` is not known")]
     #[diagnostic(
         code(alokai::plan::no_entry),
         help(
-            "in `apps/{app}/package.json`, set `main`, or a `start` script of the form `node <file>`"
+            "in `apps/{app}/package.json`, add `main` or a `start` script of the form `node <file>`"
         )
     )]
     NoEntry {
         /// The base app.
         app: String,
     },
-    /// Workspace packages that need each other.
-    #[error("workspace packages depend on each other in a circle: {}", cycle.join(" → "))]
+    /// A dependency cycle of workspace packages.
+    #[error("workspace packages have a dependency cycle: {}", cycle.join(" → "))]
     #[diagnostic(
         code(alokai::plan::cycle),
-        help("move what they share into a package of its own")
+        help("move the code that they share into a package of its own")
     )]
     Cycle {
-        /// The circle, its first member again at the end.
+        /// The names in the cycle; the last one is the first one again.
         cycle: Vec<String>,
     },
-    /// `store run`, and nobody has that script.
+    /// `store run` with a script that no app has.
     #[error("no app of these stores has a script `{}`", script.escape_debug())]
-    #[diagnostic(code(alokai::plan::no_script), help("scripts here: {}", list(known)))]
+    #[diagnostic(
+        code(alokai::plan::no_script),
+        help("scripts of these apps: {}", list(known))
+    )]
     NoScript {
         /// As given.
         script: String,
-        /// Those that are there.
+        /// The scripts that the apps have.
         known: Vec<String>,
     },
-    /// `build.env` has something that is no pattern.
-    #[error("`{pattern}` in `build.env` for `{app}` is no pattern")]
+    /// `build.env` has an invalid pattern.
+    #[error("`{pattern}` in `build.env` for `{app}` is not a valid pattern")]
     #[diagnostic(
         code(alokai::plan::variables),
-        help(
-            "write a variable's name, or a beginning with a star: `SENTRY_*`; nothing is taken out with `!`"
-        )
+        help("write a variable's name, or a prefix with a star: `SENTRY_*`; `!` is not supported")
     )]
     Variables {
         /// App, package or `*`.
@@ -166,8 +167,8 @@ pub enum Error {
         /// As given.
         pattern: String,
     },
-    /// `build.globalDependencies` has something that is no pattern.
-    #[error("`{pattern}` in `build.globalDependencies` is no pattern")]
+    /// `build.globalDependencies` has an invalid pattern.
+    #[error("`{pattern}` in `build.globalDependencies` is not a valid pattern")]
     #[diagnostic(
         code(alokai::plan::global_dependencies),
         help("write a path relative to the project, such as `config/**`")
@@ -176,8 +177,8 @@ pub enum Error {
         /// As given.
         pattern: String,
     },
-    /// A package manager that is not known.
-    #[error("`packageManager` in `{}` names `{name}`, which is not known", path.display())]
+    /// A package manager that is not supported.
+    #[error("`packageManager` in `{}` is `{name}`, which is not supported", path.display())]
     #[diagnostic(
         code(alokai::plan::package_manager),
         help("use npm, yarn, pnpm or bun, as in `npm@10.9.0`")
@@ -185,11 +186,11 @@ pub enum Error {
     PackageManager {
         /// The root `package.json`.
         path: PathBuf,
-        /// What it says.
+        /// The value of the field.
         name: String,
     },
-    /// The tag would lie.
-    #[error("the working tree has {} that {} in no commit, so the tag would lie: {}", changes(dirty.len()), if dirty.len() == 1 { "is" } else { "are" }, first_five(dirty))]
+    /// The working tree has uncommitted changes.
+    #[error("the working tree has {}, so the commit is not a correct tag: {}", changes(dirty.len()), first_five(dirty))]
     #[diagnostic(
         code(alokai::plan::dirty),
         help("{}commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", ignorable(dirty), sha.get(..12).unwrap_or(sha))
@@ -197,77 +198,80 @@ pub enum Error {
     Dirty {
         /// The paths.
         dirty: Vec<String>,
-        /// HEAD.
+        /// The commit of HEAD.
         sha: String,
     },
-    /// A Dockerfile that the config names and nobody can read.
+    /// A Dockerfile that cannot be read.
     #[error("cannot read the Dockerfile `{}`", path.display())]
     #[diagnostic(
         code(alokai::plan::dockerfile),
-        help("mend `image.dockerfile` in `alokai.config.json`; it is relative to the project")
+        help("check `image.dockerfile` in `alokai.config.json`; it is relative to the project")
     )]
     Dockerfile {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A Dockerfile that only Docker can carry out, where Docker is not to be asked.
-    #[error("the image of `{unit}` cannot be made {into}: {place}: {why}")]
+    /// A Dockerfile that only Docker supports, in a run that does not use Docker.
+    #[error("the image of `{unit}` cannot be built {into}: {place}: {why}")]
     #[diagnostic(
         code(alokai::plan::needs_docker),
         help(
-            "leave that line out (what has to run can run in the app's `build` script), or let Docker make it: `--builder auto`, and a registry that is no folder"
+            "remove that line (the app's `build` script can run the command), or let Docker build the image: pass `--builder auto`, and a registry instead of a folder"
         )
     )]
     NeedsDocker {
-        /// Of which unit.
+        /// The unit.
         unit: String,
-        /// The line, its number and the Dockerfile.
+        /// The line, with its number and the Dockerfile.
         place: Box<str>,
-        /// What stands in the way.
+        /// Why this program cannot carry it out.
         why: Box<str>,
-        /// By whom or to where.
+        /// The destination or the builder that excludes Docker.
         into: Box<str>,
     },
-    /// Images in a folder, where somebody else is to get them.
+    /// A folder as destination, where a later step cannot use it.
     #[error("`{layout}` is a folder on this machine: {why}")]
     #[diagnostic(code(alokai::plan::folder), help("{help}"))]
     Folder {
         /// As given.
         layout: String,
-        /// Who cannot do what with it.
+        /// Which step, and why.
         why: &'static str,
         /// What to do.
         help: &'static str,
     },
-    /// Part of an image's name that no registry takes.
-    #[error("`{value}` is no valid {what}: {why}")]
+    /// An invalid address.
+    #[error("`{value}` is not a valid {what}: {why}")]
     #[diagnostic(code(alokai::plan::address), help("{help}"))]
     Address {
         /// As given.
         value: String,
-        /// What it should be.
+        /// What it is the address of.
         what: &'static str,
-        /// What is wrong with it.
+        /// What is wrong.
         why: String,
         /// What to write instead.
         help: &'static str,
     },
-    /// A dirty file could not be read for the tag.
+    /// A file that cannot be read.
     #[error("cannot read `{}`", path.display())]
-    #[diagnostic(code(alokai::plan::read), help("check that you may read it"))]
+    #[diagnostic(
+        code(alokai::plan::read),
+        help("check that you are allowed to read it")
+    )]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The composition cannot be made.
+    /// The stores cannot be composed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Overlay(#[from] crate::overlay::Error),
-    /// Git does not tell what is needed.
+    /// The repository cannot be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] crate::git::Error),
@@ -294,17 +298,14 @@ fn hints(problems: &[select::SelectionProblem]) -> String {
         .collect()
 }
 
-/// What else to do about a dirty tree: some files are better ignored than committed.
+/// Advice for a dirty working tree with a file that should be ignored rather than committed.
 fn ignorable(dirty: &[String]) -> String {
     let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
     let of_git = |path: &&String| {
         name(path).starts_with(".env") || path.split('/').any(|part| part == "node_modules")
     };
     match dirty.iter().find(of_git) {
-        Some(path) => format!(
-            "let git ignore `{}` (in `.gitignore`), ",
-            path.escape_debug()
-        ),
+        Some(path) => format!("add `{}` to `.gitignore`, ", path.escape_debug()),
         None => String::new(),
     }
 }
@@ -328,9 +329,9 @@ fn files(apps: &[String]) -> String {
 
 fn changes(count: usize) -> String {
     if count == 1 {
-        "1 change".into()
+        "1 uncommitted change".into()
     } else {
-        format!("{count} changes")
+        format!("{count} uncommitted changes")
     }
 }
 

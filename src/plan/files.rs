@@ -1,10 +1,11 @@
-//! Files beside a task's own that it can see: those at the top of the project, of workspace
-//! packages, and what `build.globalDependencies` names.
+//! The inputs of a task beside its own files: files at the top of the project, files of workspace
+//! packages, and files that `build.globalDependencies` names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+// globset, as for all patterns that are neither gitignore rules nor `.dockerignore` lines.
 use globset::GlobBuilder;
 use walkdir::WalkDir;
 
@@ -15,10 +16,10 @@ use crate::disk::Stamp;
 use crate::files::DiskFiles;
 use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner};
 
-/// Folders that patch what is installed.
+/// Folders with patches of installed packages.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
 
-/// Folders whose content belongs to tools: installed packages, caches, what frameworks build.
+/// Folders of tools: installed packages, caches, build output of frameworks.
 const OF_TOOLS: [&str; 9] = [
     "node_modules",
     ".git",
@@ -31,8 +32,8 @@ const OF_TOOLS: [&str; 9] = [
     ".alokai",
 ];
 
-/// Files at the top of a project that scripts seldom read. Their content counts for a script
-/// that opens one.
+/// Files at the top of a project that scripts seldom read. The content of such a file is an input
+/// only of a script that opens it.
 const SELDOM_READ: [&str; 6] = [
     "alokai.config.json",
     "LICENSE",
@@ -42,48 +43,48 @@ const SELDOM_READ: [&str; 6] = [
     ".gitlab-ci.yml",
 ];
 
-/// The identity of a file that counts by its name, until a script opens it.
+/// The identity of a file of which only the name is an input, until a script opens it.
 pub const BY_NAME: &str = "is there";
 
-/// Files that tasks see together, each with its identity and its stamp.
+/// Files that are inputs of a task together, each with its identity and stamp.
 #[derive(Debug, Default)]
 pub struct FileGroup {
-    /// By path, with `//` in front.
+    /// By path, with the prefix `//`.
     pub files: BTreeMap<String, FileInput>,
     /// A digest of paths and identities.
     pub digest: Key,
-    /// What must stay as it is while a script runs.
+    /// Paths that must not change while a script runs.
     pub watched: Vec<WatchedPath>,
-    /// The folder of a workspace package whose files they are; empty for others.
+    /// The folder of the workspace package; empty for other groups.
     pub folder: String,
 }
 
-/// A path that must stay as it was when the key was made.
+/// A path that must not change after the key was computed.
 #[derive(Debug, Clone)]
 pub struct WatchedPath {
     /// Absolute.
     pub path: PathBuf,
-    /// As it was; for a folder, the names in it.
+    /// Its state when the key was computed.
     pub state: PathState,
 }
 
-/// How a watched path was.
+/// The state of a watched path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathState {
-    /// A file or a link; `None` where there was nothing.
+    /// The stamp of a file or link; `None` if the path was missing.
     File(Option<Stamp>),
-    /// A folder with files of these names.
+    /// The names of a folder's files.
     Folder(BTreeSet<String>),
-    /// It has changed while it was looked at.
+    /// It changed while it was read.
     Changed,
 }
 
-/// A file that counts for a script that opens it.
+/// A file that is an input only of a script that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionalFile {
-    /// As keys name it: `//.env`, `../storefront-middleware/types.ts`.
+    /// Its name in keys: `//.env`, `../storefront-middleware/types.ts`.
     pub name: String,
-    /// Where it lies.
+    /// Its path, absolute.
     pub place: PathBuf,
 }
 
@@ -93,7 +94,7 @@ impl WatchedPath {
         Self { path, state }
     }
 
-    /// The path that is other than it was, if one is.
+    /// The path that has changed, if one has.
     pub fn changed(&self) -> Option<PathBuf> {
         let is_same = match &self.state {
             PathState::File(stamp) => Stamp::of(&self.path) == *stamp,
@@ -108,7 +109,7 @@ impl WatchedPath {
     }
 }
 
-/// Names of the files in a folder; of folders in it only where they count as nothing else.
+/// The names of the files in a folder.
 fn names_in(folder: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -118,7 +119,7 @@ fn names_in(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// What editors and systems leave anywhere: nobody builds of it.
+/// Whether it is a file that editors and systems leave behind, which no build reads.
 fn is_junk(name: &str) -> bool {
     let end = Path::new(name).extension().and_then(|end| end.to_str());
     matches!(end, Some("swp" | "swx"))
@@ -142,7 +143,7 @@ impl FileGroup {
     }
 }
 
-/// Collects one group.
+/// Collects the files of one group.
 struct GroupCollector<'a> {
     project: &'a Path,
     files: BTreeMap<String, FileInput>,
@@ -158,7 +159,7 @@ impl<'a> GroupCollector<'a> {
         }
     }
 
-    /// Adds files of a layer, of which the stamp is taken before their identity counts.
+    /// Adds files of a layer.
     fn layer(&mut self, layer: &Layer, folder: &str, keep: impl Fn(&str) -> bool) {
         for (path, file) in layer.files.iter().filter(|(path, _)| keep(path)) {
             let inside = join(folder, path);
@@ -167,7 +168,7 @@ impl<'a> GroupCollector<'a> {
             if let ContentSource::Disk(path, listed) = &file.source
                 && path.metadata().map(|it| Stamp::new(&it)).ok() != Some(*listed)
             {
-                // It has changed since its identity was made.
+                // The file has changed since its identity was computed.
                 watched.state = PathState::Changed;
             }
             self.watched.push(watched);
@@ -176,7 +177,7 @@ impl<'a> GroupCollector<'a> {
         }
     }
 
-    /// Adds a file by what is in it now, unless it is known. A link counts as what it leads to.
+    /// Adds a file with its current content, unless the group has it. A link is followed.
     fn file(&mut self, inside: &str) -> Result<(), Error> {
         let name = format!("//{inside}");
         if self.files.contains_key(&name) {
@@ -194,11 +195,11 @@ impl<'a> GroupCollector<'a> {
         Ok(())
     }
 
-    /// Adds everything below a folder, ignored by git or not; links are followed.
+    /// Adds all files below a folder, ignored by git or not. Links are followed.
     fn everything(&mut self, folder: &str, of: FolderScan) -> Result<(), Error> {
         let root = self.project.join(folder);
         for entry in walk(&root, of) {
-            // A link that leads upwards brings nothing new.
+            // The target of a link to a parent folder is walked already.
             if entry
                 .as_ref()
                 .is_err_and(|error| error.loop_ancestor().is_some())
@@ -243,13 +244,13 @@ fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Read { path, source }
 }
 
-/// Which files of a folder count.
+/// Which files of a folder are inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FolderScan {
-    /// Ours: what belongs to tools is left out.
-    Ours,
-    /// The user's, who has named the folder: only git's files, ours and packages are left out.
-    Users,
+    /// All but the files of tools.
+    WithoutTools,
+    /// For a folder that the user has named: all but files of git, of this program and of packages.
+    Named,
 }
 
 fn walk(
@@ -257,18 +258,18 @@ fn walk(
     whose: FolderScan,
 ) -> impl Iterator<Item = walkdir::Result<walkdir::DirEntry>> + use<> {
     let walk = WalkDir::new(root).sort_by_file_name();
-    let walk = walk.follow_links(whose == FolderScan::Users).into_iter();
+    let walk = walk.follow_links(whose == FolderScan::Named).into_iter();
     walk.filter_entry(move |entry| {
         let name = entry.file_name().to_string_lossy();
         let is_left_out = match whose {
-            FolderScan::Ours => OF_TOOLS.contains(&&*name) || is_junk(&name),
-            FolderScan::Users => [".git", ".out", ".alokai", "node_modules"].contains(&&*name),
+            FolderScan::WithoutTools => OF_TOOLS.contains(&&*name) || is_junk(&name),
+            FolderScan::Named => [".git", ".out", ".alokai", "node_modules"].contains(&&*name),
         };
         entry.depth() == 0 || !is_left_out
     })
 }
 
-/// Mode and content of a file, as git's trees have them; a link is followed.
+/// Mode and content id of a file, as in a git tree. A link is followed.
 pub fn identity(path: &Path) -> std::io::Result<String> {
     use std::os::unix::fs::MetadataExt;
     let mode = if path.metadata()?.mode() & 0o100 == 0 {
@@ -279,8 +280,8 @@ pub fn identity(path: &Path) -> std::io::Result<String> {
     Ok(format!("{mode} {}", ContentId::of_file(path)?))
 }
 
-/// A workspace package. Of one that nobody builds, what git ignores counts too: it is what apps
-/// import.
+/// The files of a workspace package. For a package without a `build` script they include files that
+/// git ignores, because apps import those.
 pub fn package(
     project: &Project,
     lister: &LayerReader,
@@ -291,7 +292,7 @@ pub fn package(
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     group.layer(&layer, folder, |_| true);
     if !is_built {
-        group.everything(folder, FolderScan::Ours)?;
+        group.everything(folder, FolderScan::WithoutTools)?;
     }
     Ok(FileGroup {
         folder: folder.to_owned(),
@@ -299,25 +300,25 @@ pub fn package(
     })
 }
 
-/// A file or a folder of the project that something names, with everything in it.
+/// A file of the project, or all files of a folder, that a config or a manifest names.
 pub fn named(project: &Project, path: &str) -> Result<FileGroup, Error> {
     let mut group = GroupCollector::new(&project.root);
     if project.root.join(path).is_dir() {
-        group.everything(path, FolderScan::Users)?;
+        group.everything(path, FolderScan::Named)?;
     } else {
         group.file(path)?;
     }
     Ok(group.end())
 }
 
-/// The lock file, which must stay as it is; its content counts by the part that is reached.
+/// The lock file, which must not change. The parts of it that a task uses are inputs on their own.
 pub fn lock_file(project: &Project, name: &str) -> FileGroup {
     let watched = vec![WatchedPath::file(project.root.join(name))];
     FileGroup::new(BTreeMap::new(), watched)
 }
 
-/// Files at the top of the project, patches, and what `build.globalDependencies` names; and
-/// the files at the top that count for scripts that open them.
+/// Files at the top of the project, patches, and files that `build.globalDependencies` names; and
+/// the files at the top that are inputs only of scripts that open them.
 pub fn top(
     project: &Project,
     lister: &LayerReader,
@@ -343,7 +344,7 @@ pub fn top(
             continue;
         }
         if end.is_none_or(|end| end != "log") {
-            // That it is there counts: scripts look for files such as `.env.local`.
+            // Its existence is an input: scripts check for files such as `.env.local`.
             let id = BY_NAME.to_owned();
             group
                 .files
@@ -375,8 +376,8 @@ pub fn top(
     Ok((group.end(), optional))
 }
 
-/// Adds the files that one entry of `build.globalDependencies` names, ignored by git or not; a
-/// folder means all that is in it. Says whether there are any.
+/// Adds the files that match one entry of `build.globalDependencies`, ignored by git or not; a folder
+/// means all files in it. Returns whether there are any.
 fn global_dependency(
     project: &Project,
     given: &str,
@@ -391,7 +392,7 @@ fn global_dependency(
     }
     let named = project.root.join(&pattern);
     if named.is_dir() {
-        group.everything(&pattern, FolderScan::Users)?;
+        group.everything(&pattern, FolderScan::Named)?;
         return Ok(true);
     }
     if named.is_file() {
@@ -401,7 +402,7 @@ fn global_dependency(
     }
     let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
     let glob = glob.map_err(|_| wrong())?.compile_matcher();
-    // Only what comes before the first wildcard is looked through.
+    // Only the folder before the first wildcard is walked.
     let plain = pattern
         .find(['*', '?', '[', '{'])
         .map_or(&*pattern, |at| &pattern[..at]);
@@ -416,7 +417,7 @@ fn global_dependency(
         pattern.matches('/').count() + 1 - folder.split('/').filter(|it| !it.is_empty()).count()
     };
     let mut found = false;
-    for entry in walk(&root, FolderScan::Users).filter_map(Result::ok) {
+    for entry in walk(&root, FolderScan::Named).filter_map(Result::ok) {
         if entry.depth() > depth {
             continue;
         }
@@ -437,7 +438,7 @@ fn global_dependency(
     Ok(found)
 }
 
-/// What counted by its name alone counts by its content from here on.
+/// Removes a file of which only the name is an input, so its content can be added.
 fn forget_name(group: &mut GroupCollector, inside: &str) {
     let name = format!("//{inside}");
     if group
@@ -449,8 +450,8 @@ fn forget_name(group: &mut GroupCollector, inside: &str) {
     }
 }
 
-/// A base app that tasks reach as a package of the workspace. Its files count for scripts that
-/// open them; which there are counts in any case, since that decides what an import finds.
+/// A base app that tasks depend on as a workspace package. Its files are inputs of scripts that open
+/// them. Their names are always inputs, because they decide what an import finds.
 #[derive(Debug)]
 pub struct BaseAppFolder {
     /// A digest of the paths.
@@ -459,7 +460,7 @@ pub struct BaseAppFolder {
     pub folder: String,
 }
 
-/// The base app in `folder`.
+/// Reads the base app in `folder`.
 pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseAppFolder>, Error> {
     let (layer, _) = lister.layer(Owner::Base, folder)?;
     let mut names = KeyHasher::default();
@@ -472,10 +473,10 @@ pub fn base_folder(lister: &LayerReader, folder: &str) -> Result<Arc<BaseAppFold
     }))
 }
 
-/// Files of a folder of the project that count for scripts that open them.
+/// The files of a folder that are inputs only of scripts that open them.
 pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
     let root = project.join(folder);
-    let entries = walk(&root, FolderScan::Ours).filter_map(Result::ok);
+    let entries = walk(&root, FolderScan::WithoutTools).filter_map(Result::ok);
     let files = entries.filter(|entry| !entry.file_type().is_dir());
     let files = files.filter_map(|entry| {
         let inside = entry.path().strip_prefix(project).ok()?.to_str()?;
@@ -487,7 +488,7 @@ pub fn optional_in(project: &Path, folder: &str) -> Vec<OptionalFile> {
     files.collect()
 }
 
-/// The lock file's name, where there is one.
+/// The name of the lock file, if the project has one.
 pub fn lock_file_name(project: &Project) -> Option<&'static str> {
     let manager = project.package_manager().ok()?;
     manager.lock_file(&DiskFiles, &project.root)

@@ -1,4 +1,4 @@
-//! Images to make: their references, Dockerfiles and labels.
+//! The images of a run: their references, Dockerfiles, builders and labels.
 
 use std::path::{Path, PathBuf};
 
@@ -11,34 +11,35 @@ use oci::{Digest, Hasher, Platform};
 
 use super::select::ChosenUnits;
 use super::target::{DestinationPlan, DestinationReference};
-use super::task::{BUILD, Task, is_built, neutral_folder};
+use super::task::{Task, is_built, neutral_folder};
+use super::task_map::TaskMap;
 use super::{Error, StorePlan};
 
-/// What an image is made from that is made from nothing.
+/// The base of an image that has none: the scratch image.
 pub const SCRATCH: &str = "scratch";
 
 /// A Dockerfile, with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
-    /// Whose.
+    /// Where it comes from.
     pub source: DockerfileSource,
-    /// As written.
+    /// Its text.
     pub text: String,
 }
 
 /// Where a Dockerfile comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DockerfileSource {
-    /// The default one; its context is `.deploy` alone.
+    /// The default Dockerfile. Its build context is `.deploy`.
     Default,
-    /// `image.dockerfile` of the config; its context is `.deploy` alone.
+    /// `image.dockerfile` of the config. Its build context is `.deploy`.
     Project(PathBuf),
-    /// `Dockerfile` of the composed app, so inheritable; this is the layer's file.
+    /// `Dockerfile` of the composed app. The path is that of the layer's file.
     App(PathBuf),
 }
 
 impl Dockerfile {
-    /// How people are told of it.
+    /// Its name in messages.
     fn name(&self, project: &Path) -> String {
         match &self.source {
             DockerfileSource::Default => "the default Dockerfile".into(),
@@ -50,7 +51,7 @@ impl Dockerfile {
         }
     }
 
-    /// How people are told of a line that only Docker can carry out.
+    /// The name in messages of a line that only Docker supports.
     pub fn line(&self, project: &Path, refusal: &Refusal) -> String {
         let Refusal {
             line, instruction, ..
@@ -59,68 +60,68 @@ impl Dockerfile {
     }
 }
 
-/// Who is to make images.
+/// The image builder that the user has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BuilderChoice {
-    /// This program where a Dockerfile allows it, else the Docker engine.
+    /// This program if it supports the Dockerfile, else the Docker engine.
     #[default]
     Auto,
-    /// This program alone.
+    /// Only this program.
     Oci,
-    /// The Docker engine alone.
+    /// Only the Docker engine.
     Docker,
 }
 
-/// How one image is made.
+/// The builder of one image.
 #[derive(Debug, Clone)]
 pub enum ImageMaker {
-    /// By this program: nothing has to run for it.
+    /// This program, which carries out the Dockerfile's recipe.
     Oci(ParsedDockerfile),
-    /// By the Docker engine; with the line that needs it, or because it was asked for.
+    /// The Docker engine: because of a line that only it supports, or because it was chosen.
     Docker(Option<Refusal>),
 }
 
-/// One image to make.
+/// One image to build.
 #[derive(Debug, Clone)]
 pub struct ImagePlan {
-    /// Of which unit.
+    /// The unit.
     pub unit: UnitId,
-    /// What the app is.
+    /// The kind of the app.
     pub kind: AppKind,
-    /// Its full name; none when the run ends before images are made.
+    /// Its reference; none if the run ends before the image stage.
     pub reference: Option<DestinationReference>,
-    /// Where its build script runs, relative to the project.
+    /// The folder in which its build script runs, relative to the project.
     pub built_in: String,
-    /// The file that Node starts, relative to `.deploy`.
+    /// The file that starts the app, relative to `.deploy`.
     pub entry: String,
-    /// The port that it listens on.
+    /// The port on which it listens.
     pub port: u16,
-    /// How it is made.
+    /// Its Dockerfile.
     pub dockerfile: Dockerfile,
-    /// By whom.
+    /// Its builder.
     pub maker: ImageMaker,
-    /// Images that it is made from, as its Dockerfile names them.
+    /// Its base images, as the Dockerfile names them.
     pub bases: Vec<String>,
-    /// What it runs on.
+    /// Its platform.
     pub platform: Platform,
-    /// Of everything that decides what is in it, but for what its bases are at the time.
+    /// The digest of all inputs but the digests of base images.
     pub inputs: Digest,
-    /// Labels of the image.
+    /// The labels of the image.
     pub labels: Vec<(&'static str, String)>,
-    /// Modification time of files in the image, in seconds: the commit's.
+    /// The modification time of files in the image, in seconds: the time of the commit.
     pub modified: i64,
 }
 
 impl ImagePlan {
-    /// What its bases are known by in one run: name and platform, in the order of [`Self::bases`].
+    /// A key for each base image in this run: name and platform, in the order of [`Self::bases`].
     pub fn base_keys(&self) -> impl Iterator<Item = String> {
         self.bases
             .iter()
             .map(|base| format!("{base} {}", self.platform))
     }
 
-    /// The label that says what the image is made of. `bases` are digests, in the order of
-    /// [`Self::bases`].
+    /// The label with the digest of all inputs. `bases` are the digests of the base images, in the
+    /// order of [`Self::bases`].
     pub fn inputs_label<'a>(&self, bases: impl Iterator<Item = &'a str>) -> String {
         let mut hasher = Hasher::default();
         hasher.update(self.inputs.to_string().as_bytes());
@@ -132,7 +133,7 @@ impl ImagePlan {
     }
 }
 
-/// What images are planned from.
+/// Plans the images of a run.
 pub struct ImagePlanner<'a> {
     /// The project.
     pub project: &'a Project,
@@ -140,22 +141,40 @@ pub struct ImagePlanner<'a> {
     pub stores: &'a [StorePlan],
     /// Units that take part.
     pub chosen: &'a ChosenUnits,
-    /// Their scripts, with keys.
-    pub tasks: &'a [Task],
-    /// Where images go.
-    pub target: &'a DestinationPlan,
-    /// Their tag; none when the run ends before images are made.
+    /// The tasks of the plan.
+    pub tasks: &'a TaskMap<Task>,
+    /// The destination of images.
+    pub destination: &'a DestinationPlan,
+    /// Their tag; none if the run ends before the image stage.
     pub tag: Option<&'a str>,
     /// The commit.
     pub revision: Option<&'a Revision>,
-    /// Who is to make them.
+    /// The builder that the user has chosen.
     pub builder: BuilderChoice,
 }
 
 impl ImagePlanner<'_> {
-    /// Images of the chosen units.
+    /// The images of the chosen units.
     pub fn images(&self) -> Result<Vec<ImagePlan>, Error> {
-        let dockerfile = match &self.project.settings.image.dockerfile {
+        let dockerfile = self.project_dockerfile()?;
+        let mut images = Vec::new();
+        for store in self.stores {
+            for composition in &store.compositions {
+                let Some(app) = self.project.app(&composition.unit.app) else {
+                    continue;
+                };
+                if is_built(app.kind, &app.package) && self.chosen.contains(&composition.unit) {
+                    images.push(self.image(store, composition, app, dockerfile.as_ref())?);
+                }
+            }
+        }
+        check_references(&images)?;
+        Ok(images)
+    }
+
+    /// The Dockerfile that the config names.
+    fn project_dockerfile(&self) -> Result<Option<Dockerfile>, Error> {
+        Ok(match &self.project.settings.image.dockerfile {
             Some(path) => {
                 let path = self.project.root.join(path);
                 let text = std::fs::read_to_string(&path).map_err(|source| Error::Dockerfile {
@@ -166,20 +185,7 @@ impl ImagePlanner<'_> {
                 Some(Dockerfile { source, text })
             }
             None => None,
-        };
-        let mut images = Vec::new();
-        for store in self.stores {
-            for composition in &store.compositions {
-                let Some(app) = self.project.app(&composition.unit.app) else {
-                    continue;
-                };
-                if is_built(app.kind, &app.package) && self.chosen.contains(&composition.unit) {
-                    images.push(self.image(store, composition, app, dockerfile.clone())?);
-                }
-            }
-        }
-        no_name_twice(&images)?;
-        Ok(images)
+        })
     }
 
     fn image(
@@ -187,21 +193,21 @@ impl ImagePlanner<'_> {
         store: &StorePlan,
         composition: &Composition,
         app: &BaseApp,
-        dockerfile: Option<Dockerfile>,
+        dockerfile: Option<&Dockerfile>,
     ) -> Result<ImagePlan, Error> {
         let unit = &composition.unit;
         let entry = entry(app)?;
         let port = port(self.project, app);
         let file = match (own_dockerfile(composition)?, dockerfile) {
             (Some(own), _) => own,
-            (None, Some(project)) => project,
+            (None, Some(project)) => project.clone(),
             (None, None) => Dockerfile {
                 source: DockerfileSource::Default,
                 text: default(&self.project.settings.image.base, app.kind, &entry, port),
             },
         };
         let reference = self.tag.map(|tag| DestinationReference {
-            registry: self.target.name().to_owned(),
+            registry: self.destination.name().to_owned(),
             repository: format!(
                 "{}-storefrontcloud-io/{}",
                 store.deployment.project_name,
@@ -209,14 +215,7 @@ impl ImagePlanner<'_> {
             ),
             tag: tag.to_owned(),
         });
-        let mut labels = vec![
-            ("com.alokai.app", unit.app.to_string()),
-            ("com.alokai.store", unit.store.to_string()),
-        ];
-        if let Some(revision) = self.revision {
-            labels.push(("org.opencontainers.image.revision", revision.sha.clone()));
-        }
-        // Who makes it matters only where it is made.
+        // Before the image stage there is nothing to build, so the Dockerfile need not be supported.
         let maker = match self.tag {
             Some(_) => self.maker(unit, &file)?,
             None => ImageMaker::Docker(None),
@@ -227,17 +226,8 @@ impl ImagePlanner<'_> {
         };
         Ok(ImagePlan {
             inputs: self.inputs(unit, &file, &entry),
-            built_in: if self
-                .project
-                .settings
-                .shared
-                .iter()
-                .any(|it| it == app.name.as_str())
-            {
-                neutral_folder(&app.name)
-            } else {
-                format!(".out/{unit}")
-            },
+            built_in: self.built_in(unit),
+            labels: self.labels(unit),
             unit: unit.clone(),
             kind: app.kind,
             reference,
@@ -251,9 +241,28 @@ impl ImagePlanner<'_> {
             .unwrap_or_else(|| self.project.settings.platform.clone()),
             maker,
             bases,
-            labels,
             modified: self.revision.map_or(0, |revision| revision.time),
         })
+    }
+
+    fn built_in(&self, unit: &UnitId) -> String {
+        let mut shared = self.project.settings.shared.iter();
+        if shared.any(|app| app == unit.app.as_str()) {
+            neutral_folder(&unit.app)
+        } else {
+            format!(".out/{unit}")
+        }
+    }
+
+    fn labels(&self, unit: &UnitId) -> Vec<(&'static str, String)> {
+        let mut labels = vec![
+            ("com.alokai.app", unit.app.to_string()),
+            ("com.alokai.store", unit.store.to_string()),
+        ];
+        if let Some(revision) = self.revision {
+            labels.push(("org.opencontainers.image.revision", revision.sha.clone()));
+        }
+        labels
     }
 
     fn maker(&self, unit: &UnitId, file: &Dockerfile) -> Result<ImageMaker, Error> {
@@ -264,15 +273,18 @@ impl ImagePlanner<'_> {
             Ok(recipe) => return Ok(ImageMaker::Oci(recipe)),
             Err(refusal) => refusal,
         };
-        // The engine pushes to registries, and to nothing else.
-        let is_layout = matches!(self.target, DestinationPlan::Layout { .. });
+        // The engine pushes only to registries.
+        let is_layout = matches!(self.destination, DestinationPlan::Layout { .. });
         if self.builder == BuilderChoice::Auto && !is_layout {
             return Ok(ImageMaker::Docker(Some(refusal)));
         }
         let into = if is_layout {
-            format!("into `{}`, which Docker does not write", self.target.name())
+            format!(
+                "for `{}`, because Docker does not write to a folder",
+                self.destination.name()
+            )
         } else {
-            "by `--builder oci`".into()
+            "with `--builder oci`".into()
         };
         Err(Error::NeedsDocker {
             unit: unit.to_string(),
@@ -282,11 +294,11 @@ impl ImagePlanner<'_> {
         })
     }
 
-    /// The digest of everything that decides what is in the image: what its script sees, how
-    /// the result is pruned, and how it is made an image.
+    /// The digest of the image's inputs: those of its build script, the rules of pruning, and the
+    /// Dockerfile.
     fn inputs(&self, unit: &UnitId, dockerfile: &Dockerfile, entry: &str) -> Digest {
-        let is_own = |task: &&Task| task.script == BUILD && task.subject.unit() == Some(unit);
-        let task = self.tasks.iter().find(is_own);
+        let is_own = |task: &&Task| task.work.is_build() && task.subject.unit() == Some(unit);
+        let task = self.tasks.values().find(is_own);
         let prune = &self.project.settings.prune;
         let document = serde_json::json!({
             "build": task.map(|task| task.source_digest),
@@ -320,7 +332,8 @@ fn own_dockerfile(composition: &Composition) -> Result<Option<Dockerfile>, Error
     Ok(Some(Dockerfile { source, text }))
 }
 
-fn no_name_twice(images: &[ImagePlan]) -> Result<(), Error> {
+/// Checks that each image has a reference of its own.
+fn check_references(images: &[ImagePlan]) -> Result<(), Error> {
     for (position, image) in images.iter().enumerate() {
         let same =
             |other: &&ImagePlan| other.reference.is_some() && other.reference == image.reference;
@@ -347,7 +360,7 @@ fn image_name(project: &Project, app: &BaseApp) -> String {
     }
 }
 
-/// Where an app listens in its container.
+/// The port on which an app listens in its container.
 fn port(project: &Project, app: &BaseApp) -> u16 {
     match app.kind {
         AppKind::Middleware => super::release::MIDDLEWARE_PORT,
@@ -361,7 +374,7 @@ fn port(project: &Project, app: &BaseApp) -> u16 {
     }
 }
 
-/// The file that Node starts.
+/// The file that starts the app.
 pub fn entry(app: &BaseApp) -> Result<String, Error> {
     let of_main = || {
         app.package
@@ -371,7 +384,7 @@ pub fn entry(app: &BaseApp) -> Result<String, Error> {
     };
     let of_script = || {
         let file = started_file(app.package.scripts.get("start")?)?;
-        // `node .` starts what `main` names.
+        // `node .` starts the file that `main` names.
         Some(if file == "." { of_main() } else { file })
     };
     let of_main = || app.package.main.clone();
@@ -393,9 +406,9 @@ pub fn entry(app: &BaseApp) -> Result<String, Error> {
     }
 }
 
-/// The file of `node [options] <file>`, or nothing where the script is another.
+/// The file of a script `node [options] <file>`; none for any other script.
 fn started_file(script: &str) -> Option<String> {
-    /// Options whose value is the next word.
+    /// Options with a value as the next word.
     const WITH_VALUE: [&str; 8] = [
         "-r",
         "--require",
@@ -420,10 +433,10 @@ fn started_file(script: &str) -> Option<String> {
     None
 }
 
-/// The default Dockerfile. The app's own user owns the files, since Next.js writes pages that
-/// it renders again beside the ones that were built.
+/// The default Dockerfile. The container's user owns the files, because Next.js writes pages that it
+/// renders again beside the built ones.
 fn default(base: &str, kind: AppKind, entry: &str, port: u16) -> String {
-    // Docker sets HOSTNAME to the container's id; Next.js would listen on that address alone.
+    // Docker sets HOSTNAME to the container's id, and Next.js listens only on that address.
     let host = match kind {
         AppKind::Frontend(Framework::Nextjs) => " HOSTNAME=0.0.0.0",
         _ => "",

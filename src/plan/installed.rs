@@ -1,5 +1,5 @@
-//! What a task's dependencies lead to: installed packages, by the part of the lock file that
-//! the task reaches, and folders of the project, whose content has to be looked at.
+//! What a task's dependencies resolve to: installed packages, by the part of the lock file that the
+//! task uses, and folders of the project, whose content is an input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,20 +13,21 @@ use virtual_path::normalize;
 /// Ranges in `package.json` that name a folder or an archive instead of a version.
 const LOCAL: [&str; 3] = ["file:", "link:", "portal:"];
 
-/// The project's lock file.
+/// The project's lock file, as far as it pins installed packages.
 pub enum DependencyLock {
-    /// There is none. What lies directly in the root `node_modules`, by the path of its manifest.
+    /// There is no lock file. Content ids of the manifests directly in the root `node_modules`, by
+    /// package name.
     None(BTreeMap<String, String>),
-    /// It can be followed.
-    Known(Lockfile, String, ContentId),
-    /// It cannot, so all of it counts.
-    Whole(String, ContentId),
+    /// A lock file in a known format, with its name and content id.
+    Parsed(Lockfile, String, ContentId),
+    /// A lock file in an unknown format. All of it is an input of every task.
+    Unparsed(String, ContentId),
 }
 
-/// What a task's dependencies lead to.
+/// What a task's dependencies resolve to.
 #[derive(Debug, Default)]
 pub struct ReachedDependencies {
-    /// What pins each installed package, by `name@version`.
+    /// The lock file's entry for each installed package, by `name@version`.
     pub versions: BTreeMap<String, String>,
     /// Folders of workspace packages.
     pub packages: BTreeSet<String>,
@@ -34,8 +35,8 @@ pub struct ReachedDependencies {
     pub bases: BTreeSet<String>,
     /// Other files and folders of the project.
     pub named: BTreeSet<String>,
-    /// Something whose content cannot be looked at.
-    pub unknown: Option<String>,
+    /// A dependency whose content cannot be read, in backticks.
+    pub unreadable: Option<String>,
 }
 
 impl DependencyLock {
@@ -72,13 +73,13 @@ impl DependencyLock {
                 .collect(),
         };
         match Lockfile::parse(name, &text, &workspace) {
-            Some(lock) => Self::Known(lock, name.to_owned(), id),
-            None => Self::Whole(name.to_owned(), id),
+            Some(lock) => Self::Parsed(lock, name.to_owned(), id),
+            None => Self::Unparsed(name.to_owned(), id),
         }
     }
 
-    /// What the task's dependencies lead to: those of its folder, of the packages that it may
-    /// read, and of the root, which brings them for all.
+    /// What the task's dependencies resolve to: the dependencies of its folder, of the packages that
+    /// it may read, and of the root, which every folder finds.
     pub fn reach(&self, project: &Project, task: &Task) -> ReachedDependencies {
         let mut local = ReachedDependencies {
             versions: self.versions(project, task),
@@ -92,7 +93,7 @@ impl DependencyLock {
                 local.path(project, "", path, &identity);
             }
         }
-        // A lock file that cannot be followed says nothing of these.
+        // An unparsed lock file does not list local dependencies, so the manifests are read.
         let packages = project.packages.iter();
         let packages = packages.filter(|package| task.packages.contains(&package.name));
         let packages = packages.map(|package| (package.folder.as_str(), &package.package));
@@ -118,8 +119,8 @@ impl DependencyLock {
     fn versions(&self, project: &Project, task: &Task) -> BTreeMap<String, String> {
         let (name, id) = match self {
             Self::None(manifests) => return manifests.clone(),
-            Self::Whole(name, id) => (name, id),
-            Self::Known(lock, name, id) => {
+            Self::Unparsed(name, id) => (name, id),
+            Self::Parsed(lock, name, id) => {
                 let packages = project.packages.iter();
                 let packages = packages.filter(|package| task.packages.contains(&package.name));
                 let folders: Vec<&str> = ["", &task.source]
@@ -137,7 +138,7 @@ impl DependencyLock {
 }
 
 impl ReachedDependencies {
-    /// A folder of the workspace that is reached.
+    /// Adds a folder of the workspace.
     fn folder(&mut self, project: &Project, task: &Task, folder: &str) {
         if folder.is_empty() || folder == task.source {
             return;
@@ -155,7 +156,7 @@ impl ReachedDependencies {
         }
     }
 
-    /// A file or a folder that `folder` names by `path`.
+    /// Adds the file or folder that the manifest in `folder` names by `path`.
     fn path(&mut self, project: &Project, folder: &str, path: &str, what: &str) {
         let path = path.split_once('#').map_or(path, |(path, _)| path);
         let path = path.split_once("::").map_or(path, |(path, _)| path);
@@ -175,7 +176,7 @@ impl ReachedDependencies {
             Some(inside) if !inside.is_empty() => {
                 self.named.insert(inside.to_owned());
             }
-            _ => self.unknown = Some(format!("`{}`", what.escape_debug())),
+            _ => self.unreadable = Some(format!("`{}`", what.escape_debug())),
         }
     }
 }
@@ -204,8 +205,8 @@ fn folder<'a>(path: &'a str, package: &'a PackageJson) -> LockedFolder<'a> {
     }
 }
 
-/// Content ids of the manifests directly in `node_modules`, links left out: what they lead to
-/// is looked at elsewhere.
+/// Content ids of the manifests directly in `node_modules`. Links are left out: they lead to workspace
+/// packages, whose files are inputs themselves.
 fn manifests(node_modules: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let subfolders = |folder: &Path| -> Vec<std::fs::DirEntry> {

@@ -1,19 +1,22 @@
-//! Everything decided, nothing done.
+//! Decides everything that a run does, and does nothing itself.
 //!
-//! A [`Plan`] holds what every stage will do, down to commands, references and requests, so
-//! that `--dry-run` can print it and a pipeline can only carry it out. It holds no secret.
+//! A [`Plan`] contains the work of every stage: commands, references, Dockerfiles and requests. So
+//! `--dry-run` can print it, and the pipeline only carries it out. It contains no secret.
 
 mod document;
 mod error;
 mod files;
+mod graph;
 mod image;
 mod inputs;
 mod installed;
 mod release;
+mod scope;
 mod select;
 mod tag;
 mod target;
 mod task;
+mod task_map;
 mod tsconfig;
 mod variables;
 
@@ -28,9 +31,11 @@ pub use files::{BY_NAME, OptionalFile};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
+pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use target::{DestinationPlan, DestinationReference};
-pub use task::{BUILD, Script, Subject, Task, TaskId};
+pub use task::{Script, Subject, Task, Work};
+pub use task_map::{TaskId, TaskMap};
 pub use variables::is_system;
 
 use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest};
@@ -45,180 +50,158 @@ use image::ImagePlanner;
 use inputs::AllInputs;
 use oci::Digest;
 
-/// The registry where neither config, environment nor flag names one.
+/// The registry if config, environment and flags name none.
 pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
 
-/// Where `--local` keeps images.
+/// The destination of images with `--local`.
 pub const LOCAL_REGISTRY: &str = "oci:.alokai/registry";
 
-/// What a run is asked to do.
+/// What the user asks a run to do.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Which stores.
+    /// The stores.
     pub selection: Selection,
-    /// Which units of them.
+    /// The units of those stores.
     pub filter: Filter,
     /// The last stage.
     pub until: Stage,
-    /// Whether a dirty tree gets a tag that says so, instead of an error.
+    /// Whether a dirty working tree gets a tag of its own instead of an error.
     pub allow_dirty: bool,
-    /// The registry, as flag or environment have it.
+    /// The registry from flags or environment.
     pub registry: Option<String>,
-    /// The console's address, as flag or environment have it.
+    /// The console's address from flags or environment.
     pub console: Option<String>,
-    /// Who makes images.
+    /// The image builder.
     pub builder: BuilderChoice,
-    /// Whether everything stays on this machine.
+    /// Whether the stores run on this machine instead of being deployed.
     pub local: bool,
-    /// Whether images are told what they are made of, for others to verify.
+    /// Whether images get an SBOM and provenance.
     pub attest: bool,
-    /// How many scripts at once, if the command line says.
+    /// How many scripts may run at once, if the command line says.
     pub concurrency: Option<usize>,
-    /// What is run of each unit.
-    pub script: Script,
-    /// What scripts run in.
-    pub surroundings: HostEnvironment,
+    /// The script to run in each unit.
+    pub work: Work,
+    /// The environment of scripts.
+    pub host: HostEnvironment,
 }
 
-/// A store that takes part.
+/// A store of the run.
 #[derive(Debug, Clone)]
 pub struct StorePlan {
     /// Its id.
     pub id: StoreId,
-    /// Where it runs.
+    /// Its deployment.
     pub deployment: Deployment,
-    /// Every app that the store consists of, whether it takes part or not.
+    /// All apps of the store, also those outside the run.
     pub apps: Vec<AppName>,
-    /// Its apps that take part, composed.
+    /// The compositions of its apps in the run.
     pub compositions: Vec<Arc<Composition>>,
 }
 
-/// Everything a run will do.
-#[derive(Debug, Clone)]
+/// Everything that a run does.
+#[derive(Debug)]
 pub struct Plan {
     /// The project's folder.
     pub project: PathBuf,
     /// The last stage.
     pub until: Stage,
-    /// The commit; none where the run needs none and there is none.
+    /// The commit; none if the run ends before the image stage.
     pub revision: Option<Revision>,
     /// The tag of every image of this run.
     pub tag: Option<String>,
     /// The stores.
     pub stores: Vec<StorePlan>,
-    /// The script that was asked for.
-    pub script: String,
-    /// Scripts to run, upstream before downstream.
-    pub tasks: Vec<Task>,
-    /// Units to prune and to make images of.
+    /// The script that the run was asked for.
+    pub work: Work,
+    /// The scripts to run, upstream before downstream.
+    pub tasks: TaskMap<Task>,
+    /// The units to prune and the images to build.
     pub images: Vec<ImagePlan>,
-    /// Calls of the console, one a store.
+    /// The console requests, one for each store.
     pub releases: Vec<Release>,
-    /// Where images go; none when none is made.
-    pub target: Option<DestinationPlan>,
-    /// Who is to make them.
+    /// The destination of images; none if the run builds none.
+    pub destination: Option<DestinationPlan>,
+    /// The image builder that the user has chosen.
     pub builder: BuilderChoice,
-    /// Whether nobody but this machine is told.
+    /// Whether the stores run on this machine instead of being deployed.
     pub local: bool,
-    /// Whether images get a list of what is in them, and of what they were made of.
+    /// Whether images get an SBOM and provenance.
     pub attest: bool,
     /// The console's address.
     pub console: String,
-    /// How many scripts at once; none leaves it to the machine.
+    /// How many scripts may run at once; none means one for each core.
     pub concurrency: Option<usize>,
-    /// Bytes that all running scripts may take; none leaves it to the machine.
+    /// How many bytes of memory all running scripts may use; none means the free memory.
     pub max_memory: Option<u64>,
-    /// What the cache may take.
+    /// The size and age limits of the cache.
     pub cache_limits: CacheLimits,
-    /// What installs dependencies.
+    /// The command that installs dependencies.
     pub install: &'static str,
     /// Folders of base apps and workspace packages, relative to the project. Package managers read
-    /// the `package.json` of each, whichever script they run.
+    /// the `package.json` in each of them, whichever script they run.
     pub workspaces: Vec<String>,
-    inputs: Arc<AllInputs>,
-    /// What stays in `.deploy`.
+    inputs: AllInputs,
+    /// Which files stay in `.deploy`.
     pub prune: PruneRules,
-    /// What is odd but stops nothing.
+    /// Notices for the user about problems that do not stop the run.
     pub notices: Vec<String>,
 }
 
 impl Plan {
-    /// Decides everything that `request` asks for. Reads the project, writes nothing.
+    /// Plans everything that `request` asks for. Reads the project and writes nothing.
     pub fn make(project: &Project, request: &Request) -> Result<Self, Error> {
-        let stores = request.selection.stores(project)?;
-        if project.apps.is_empty() {
-            return Err(Error::NoApps {
-                apps: project.root.join("apps"),
-            });
-        }
+        let selected = selected(project, request)?;
         let (repository, revision) = revision(project, request)?;
         let tag = revision
             .as_ref()
             .map(|revision| tag::tag(&project.root, revision, request.allow_dirty))
             .transpose()?;
         let lister = LayerReader::new(&project.root, repository.as_ref())?;
-        let composer = Composer::new(project, &lister);
-        let chosen = request.filter.units(project, &stores)?;
-        let plans = compose(project, &composer, &stores, &chosen)?;
+        let chosen = request.filter.units(project, &selected)?;
+        let stores = compose(
+            project,
+            &Composer::new(project, &lister),
+            &selected,
+            &chosen,
+        )?;
 
-        let mut tasks = Vec::new();
-        let mut images = Vec::new();
-        let mut releases = Vec::new();
-        let mut target = None;
-        let mut inputs = AllInputs::default();
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
-        let mut install = "";
-        if request.until >= Stage::Build {
-            install = manager(project)?.install(&DiskFiles, &project.root);
-            tasks = task::tasks(project, &plans, &chosen, &request.script)?;
-            let surroundings = &request.surroundings;
-            inputs = AllInputs::new(
-                project,
-                &lister,
-                &plans,
-                &mut tasks,
-                surroundings,
-                &mut notices,
-            )?;
-        }
-        let configured = &project.settings.registry;
-        let registry = first_set([&request.registry, &configured.url])
-            .unwrap_or_else(|| DEFAULT_REGISTRY.into());
-        let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
-        let console = first_set([&request.console, &project.settings.console.url])
-            .unwrap_or_else(|| DEFAULT_CONSOLE.into());
+        let (tasks, inputs) =
+            plan_tasks(project, request, &lister, &stores, &chosen, &mut notices)?;
+        let mut images = Vec::new();
+        let mut destination = None;
         if request.until >= Stage::Prune {
-            let where_to = DestinationPlan::new(&project.root, &registry, is_insecure)?;
-            where_to.suits(request)?;
-            let imaging = ImagePlanner {
+            let to = plan_destination(project, request)?;
+            let planner = ImagePlanner {
                 project,
-                stores: &plans,
+                stores: &stores,
                 chosen: &chosen,
                 tasks: &tasks,
-                target: &where_to,
+                destination: &to,
                 tag: tag.as_deref(),
                 revision: revision.as_ref(),
                 builder: request.builder,
             };
-            images = imaging.images()?;
-            target = Some(where_to);
+            images = planner.images()?;
+            destination = Some(to);
         }
+        let console = first_set([&request.console, &project.settings.console.url])
+            .unwrap_or_else(|| DEFAULT_CONSOLE.into());
+        let mut releases = Vec::new();
         if request.until >= Stage::Deploy {
             let tag = tag.as_deref().unwrap_or_default();
-            releases = release::releases(project, &plans, &images, &console, tag)?;
+            releases = release::releases(project, &stores, &images, &console, tag)?;
         }
-        notices.extend(unused(&plans));
-        notices.extend(dropped(&plans));
-        let days = u64::from(project.settings.cache_days);
+        notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         Ok(Self {
             project: project.root.clone(),
             until: request.until,
             revision,
             tag,
-            stores: plans,
-            script: request.script.name.clone(),
+            stores,
+            work: request.work.clone(),
             tasks,
-            target,
+            destination,
             builder: request.builder,
             local: request.local,
             attest: request.attest,
@@ -227,96 +210,87 @@ impl Plan {
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
-            cache_limits: CacheLimits {
-                bytes: project.settings.cache_size,
-                age: Duration::from_hours(days * 24),
-            },
-            install,
+            cache_limits: cache_limits(project),
+            install: install(project, request)?,
             workspaces: workspaces(project),
-            inputs: Arc::new(inputs),
+            inputs,
             prune: project.settings.prune.clone(),
             notices,
         })
     }
 
-    /// The task of that id.
+    /// The task with this id.
     pub fn task(&self, id: TaskId) -> &Task {
-        &self.tasks[id.index()]
+        &self.tasks[id]
     }
 
-    /// Ids of all tasks, upstream before downstream.
-    pub fn task_ids(&self) -> impl DoubleEndedIterator<Item = TaskId> + use<> {
-        (0..self.tasks.len()).map(TaskId::new)
-    }
-
-    /// What the task's app is composed of; none for a package.
+    /// The composition of the task's app; none for a package.
     pub fn composition_of(&self, id: TaskId) -> Option<&Arc<Composition>> {
         self.inputs.of(id).composition.as_ref()
     }
 
-    /// Composed apps of the same store, each with whether the task may read it.
+    /// The other composed apps of the same store, each with whether the task may read it.
     pub fn siblings(&self, id: TaskId) -> impl Iterator<Item = (&Arc<Composition>, bool)> {
         self.inputs.siblings(id)
     }
 
-    /// Files of a package task, relative to its folder.
+    /// The files of a package task, relative to its folder.
     pub fn package_files(&self, id: TaskId) -> impl Iterator<Item = &str> {
         self.inputs.package_files(id, &self.task(id).folder)
     }
 
-    /// The key of a task's result as far as it is known before its script runs. `upstream` are
+    /// The primary key: the part of a task's key that is known before its script runs. `upstream` are
     /// the results of the tasks that it needs, by name.
     pub fn primary_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
-        self.inputs.primary_key(id, self.task(id), upstream)
+        let task = self.task(id);
+        self.inputs
+            .primary_key(id, task, &task.key_name(), upstream)
     }
 
-    /// The primary key that the task would have if its app were shared.
+    /// The primary key that the task has if its app is declared shared.
     pub fn neutral_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
-        let task = Task {
-            shared: true,
-            ..self.task(id).clone()
-        };
-        self.inputs.primary_key(id, &task, upstream)
+        let task = self.task(id);
+        let name = task.shared_key_name().unwrap_or_else(|| task.name());
+        self.inputs.primary_key(id, task, &name, upstream)
     }
 
-    /// The key of a task's result, completed by the files that its script is known to open.
+    /// The key of a task's result: the primary key, completed by the files that its script opens.
     pub fn key(&self, id: TaskId, primary: Key, reads: &BTreeSet<String>) -> Key {
         self.inputs.key(id, primary, reads)
     }
 
-    /// Files that count if the task's script, which runs in `folder`, opens them.
+    /// The files that are inputs if the task's script, which runs in `folder`, opens them.
     pub fn optional_files(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
         self.inputs.optional(id, folder)
     }
 
-    /// Names of these files.
+    /// The names of the optional files.
     pub fn optional_names(&self, id: TaskId) -> BTreeSet<String> {
         let files = self.inputs.optional(id, Path::new("store/app"));
         files.into_iter().map(|file| file.name).collect()
     }
 
-    /// Identity of one of these files as it is now.
+    /// The identity of an optional file as it is now.
     pub fn identity(&self, id: TaskId, name: &str) -> String {
         self.inputs.identity(id, name)
     }
 
-    /// A path of the project that the task can see and that is not as it was when its key was
-    /// made.
+    /// An input of the task that has changed since its key was computed, relative to the project.
     pub fn changed_input(&self, id: TaskId) -> Option<String> {
         self.inputs.changed(id)
     }
 
-    /// Folders in which no file may appear or go while the task's script runs, absolute.
+    /// The folders in which no file may be added or removed while the task's script runs, absolute.
     pub fn watched_folders(&self, id: TaskId) -> Vec<PathBuf> {
         self.inputs.folders(id)
     }
 
-    /// Files beside composed apps that the task may read, absolute.
+    /// The files outside composed apps that the task may read, absolute.
     pub fn readable_files(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
         self.inputs.readable(id)
     }
 
-    /// Everything that the task can see.
+    /// All inputs of the task, from which a later run explains a cache miss.
     pub fn explained_inputs(
         &self,
         id: TaskId,
@@ -326,7 +300,7 @@ impl Plan {
         self.inputs.explained(id, self.task(id), upstream, reads)
     }
 
-    /// Every composition of every store.
+    /// The compositions of all stores.
     pub fn compositions(&self) -> impl Iterator<Item = &Arc<Composition>> {
         self.stores.iter().flat_map(|store| &store.compositions)
     }
@@ -336,34 +310,19 @@ impl Plan {
         self.images.iter().find(|image| image.unit == *unit)
     }
 
-    /// Whether everything that the images are made of is in a commit.
+    /// Whether the working tree has no uncommitted changes.
     pub fn is_clean(&self) -> bool {
         let revision = self.revision.as_ref();
         revision.is_some_and(|revision| revision.dirty.is_empty())
     }
 
-    /// The digest of everything that was decided for one image, whatever folder the project lies
-    /// in and whatever else the run is for.
+    /// The digest of the decisions about one image, independent of the project's folder and of other
+    /// images.
     pub fn digest_of(&self, unit: &UnitId) -> Digest {
         Digest::of(document::decided(self, unit).to_string().as_bytes())
     }
 
-    /// The plan without what has to be done for these units, whose images are there already.
-    #[must_use]
-    pub fn without(&self, units: &BTreeSet<&UnitId>) -> Self {
-        let mut rest = self.clone();
-        rest.images.retain(|image| !units.contains(&image.unit));
-        for task in &mut rest.tasks {
-            task.is_wanted &= task.subject.unit().is_none_or(|unit| !units.contains(unit));
-        }
-        // What has no image, such as tests, is composed beside what has.
-        let images = &rest.images;
-        let is_left = |store: &StorePlan| images.iter().any(|image| image.unit.store == store.id);
-        rest.stores.retain(is_left);
-        rest
-    }
-
-    /// The folder a unit is composed into.
+    /// The folder into which a unit is composed.
     pub fn workdir(&self, unit: &UnitId) -> PathBuf {
         self.project
             .join(".out")
@@ -372,6 +331,51 @@ impl Plan {
     }
 }
 
+/// The tasks with their inputs; none if the run ends before the build stage.
+fn plan_tasks(
+    project: &Project,
+    request: &Request,
+    lister: &LayerReader,
+    stores: &[StorePlan],
+    chosen: &select::ChosenUnits,
+    notices: &mut Vec<String>,
+) -> Result<(TaskMap<Task>, AllInputs), Error> {
+    if request.until < Stage::Build {
+        return Ok((TaskMap::default(), AllInputs::default()));
+    }
+    let mut tasks = graph::tasks(project, stores, chosen, &request.work)?;
+    let inputs = AllInputs::new(project, lister, stores, &mut tasks, &request.host, notices)?;
+    Ok((tasks, inputs))
+}
+
+/// The command that installs dependencies; empty if the run ends before the build stage.
+fn install(project: &Project, request: &Request) -> Result<&'static str, Error> {
+    if request.until < Stage::Build {
+        return Ok("");
+    }
+    Ok(manager(project)?.install(&DiskFiles, &project.root))
+}
+
+/// The destination of images, with the registry from flags, environment or config.
+fn plan_destination(project: &Project, request: &Request) -> Result<DestinationPlan, Error> {
+    let configured = &project.settings.registry;
+    let registry =
+        first_set([&request.registry, &configured.url]).unwrap_or_else(|| DEFAULT_REGISTRY.into());
+    let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
+    let destination = DestinationPlan::new(&project.root, &registry, is_insecure)?;
+    destination.suits(request)?;
+    Ok(destination)
+}
+
+fn cache_limits(project: &Project) -> CacheLimits {
+    let days = u64::from(project.settings.cache_days);
+    CacheLimits {
+        bytes: project.settings.cache_size,
+        age: Duration::from_hours(days * 24),
+    }
+}
+
+/// Folders of base apps and workspace packages, relative to the project.
 fn workspaces(project: &Project) -> Vec<String> {
     let apps = project.apps.iter().map(|app| format!("apps/{}", app.name));
     let packages = project.packages.iter();
@@ -379,8 +383,18 @@ fn workspaces(project: &Project) -> Vec<String> {
         .collect()
 }
 
-/// The repository around the project, and the commit that images are tagged with. Only images need
-/// both: without a repository, composing takes `.gitignore` files alone.
+/// The selected stores of a project that has base apps.
+fn selected<'a>(project: &'a Project, request: &Request) -> Result<Vec<&'a Store>, Error> {
+    let stores = request.selection.stores(project)?;
+    if project.apps.is_empty() {
+        let apps = project.root.join("apps");
+        return Err(Error::NoApps { apps });
+    }
+    Ok(stores)
+}
+
+/// The project's repository, and the commit that is the tag of images. Both are required only for
+/// images; without a repository, composing uses `.gitignore` files alone.
 fn revision(
     project: &Project,
     request: &Request,
@@ -393,7 +407,7 @@ fn revision(
     Ok((Some(repository), Some(revision)))
 }
 
-/// Composes the chosen units, and what their builds read: the middleware of the same store.
+/// Composes the chosen units, and the units whose files their builds read.
 fn compose(
     project: &Project,
     composer: &Composer,
@@ -424,7 +438,8 @@ fn compose(
     Ok(plans)
 }
 
-/// Files of a store that a rule of its own, or of an ancestor, drops: seldom what is meant.
+/// Notices about files of a store that a rule of the same store or of an ancestor drops. Such a rule
+/// is seldom intended.
 fn dropped(stores: &[StorePlan]) -> Vec<String> {
     let mut notices = Vec::new();
     for composition in stores.iter().flat_map(|store| &store.compositions) {
@@ -436,7 +451,7 @@ fn dropped(stores: &[StorePlan]) -> Vec<String> {
             };
             for layer in dropped.layers.iter().filter(|layer| **layer >= rule) {
                 notices.push(format!(
-                    "`{}` of `{}` for `{}` is dropped by the rule `{}` of `{}`; `!{path}` after it brings it back",
+                    "`{}` of `{}` for `{}` is dropped by the rule `{}` of `{}`; to keep the file, add `!{path}` after the rule",
                     path.escape_debug(), composition.layers[*layer], composition.unit.app, origin.rule, origin.store
                 ));
             }
@@ -447,6 +462,7 @@ fn dropped(stores: &[StorePlan]) -> Vec<String> {
     notices
 }
 
+/// Notices about files of stores that composing never uses.
 fn unused(stores: &[StorePlan]) -> Vec<String> {
     let mut notices: Vec<String> = stores
         .iter()
@@ -454,7 +470,7 @@ fn unused(stores: &[StorePlan]) -> Vec<String> {
         .flat_map(|composition| {
             composition.unused.iter().map(|unused| {
                 format!(
-                    "`{}` of `{}` for `{}` is not used: it always comes from the base app",
+                    "`{}` of `{}` for `{}` is not used: this file always comes from the base app",
                     unused.path, unused.owner, composition.unit.app
                 )
             })
@@ -465,7 +481,7 @@ fn unused(stores: &[StorePlan]) -> Vec<String> {
     notices
 }
 
-/// The package manager, or an error that names the field that is wrong.
+/// The project's package manager.
 fn manager(project: &Project) -> Result<PackageManager, Error> {
     let manager = project.package_manager();
     manager.map_err(|UnknownManager(name)| Error::PackageManager {

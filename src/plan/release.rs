@@ -1,50 +1,50 @@
-//! The console's call, one a store: the request as Alokai's public deploy action makes it.
+//! Releases: the console request for each store, as Alokai's public deploy action sends it.
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Project;
+use crate::config::{BaseApp, Project};
 use crate::store::{AppKind, AppName, Framework, StoreId};
 
 use super::image::ImagePlan;
 use super::{Error, StorePlan};
 
-/// The console where neither config, environment nor flag names one.
+/// The console if config, environment and flags name none.
 pub const DEFAULT_CONSOLE: &str = "https://api.platform.vuestorefront.io";
 
-/// The port that a middleware listens on in its container.
+/// The port on which a middleware listens in its container.
 pub const MIDDLEWARE_PORT: u16 = 4000;
 
-/// One call of the console. The credentials join at the last moment, in [`Release::body`].
+/// The console request of one store. It contains no credentials; [`Release::body`] adds them.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// The store.
     pub store: StoreId,
-    /// Where the request goes.
+    /// The URL of the request.
     pub url: String,
-    /// Where visitors find the store.
+    /// The public address of the store.
     pub address: String,
-    /// How each of its apps runs on this machine.
+    /// How to run each of its apps on this machine.
     pub runs: Vec<LocalRun>,
     tag: String,
     middleware: bool,
     additional: Map<String, Value>,
 }
 
-/// How an app runs on this machine, without a container.
+/// How to run an app on this machine, without a container.
 #[derive(Debug, Clone)]
 pub struct LocalRun {
     /// The app.
     pub app: AppName,
-    /// Where it lies, relative to the project.
+    /// Its folder, relative to the project.
     pub folder: String,
-    /// The file that Node starts.
+    /// The file that starts the app.
     pub entry: String,
-    /// Where it listens.
+    /// The port on which it listens.
     pub port: u16,
     is_frontend: bool,
 }
 
-/// The calls for these stores.
+/// Plans the releases of these stores.
 pub fn releases(
     project: &Project,
     stores: &[StorePlan],
@@ -52,88 +52,36 @@ pub fn releases(
     console: &str,
     tag: &str,
 ) -> Result<Vec<Release>, Error> {
-    let console = console.trim_end_matches('/');
-    let shown = console.rsplit_once('@').map_or(console, |(_, host)| host);
-    let host = console
-        .strip_prefix("https://")
-        .or_else(|| console.strip_prefix("http://"))
-        .unwrap_or_default();
-    if host.is_empty() || console.contains(char::is_whitespace) || host.contains('@') {
-        return Err(Error::Address {
-            value: shown.escape_debug().to_string(),
-            what: "console address",
-            why: "it has to be `http(s)://` and a host, without credentials".into(),
-            help: "set `CLI_CONSOLE_API_URL` or `--console-api-url`, such as `https://api.platform.vuestorefront.io`",
-        });
-    }
+    let console = checked(console)?;
     let mut left_out = Vec::new();
     let mut releases = Vec::new();
     for store in stores {
-        let mut middleware = false;
-        let mut additional = Map::new();
-        let mut runs = Vec::new();
-        // Every app of the store, composed now or not: a release is of the whole store.
+        // A release covers every app of the store, also apps that this run does not compose.
         let Some(known) = project.stores.get(store.id.as_str()) else {
             continue;
         };
+        let mut release = Release::new(store, console, tag);
+        let mut has_image = false;
         for app in project.apps_of(known) {
-            let image = images
-                .iter()
-                .find(|image| image.unit.store == store.id && image.unit.app == app.name);
-            let Some(image) = image else {
-                if super::task::is_built(app.kind, &app.package) {
+            let is_own =
+                |image: &&ImagePlan| image.unit.store == store.id && image.unit.app == app.name;
+            match images.iter().find(is_own) {
+                Some(image) => {
+                    has_image = true;
+                    release.add(project, app, image);
+                }
+                None if super::task::is_built(app.kind, &app.package) => {
                     left_out.push(format!("`{}-{}`", app.name, store.id));
                 }
-                continue;
-            };
-            middleware |= app.kind == AppKind::Middleware;
-            runs.push(LocalRun {
-                app: app.name.clone(),
-                folder: format!(".out/{}/{}/.deploy", store.id, app.name),
-                entry: image.entry.clone(),
-                port: local_port(project, &store.id, app.kind).unwrap_or(image.port),
-                is_frontend: app.kind.framework().is_some(),
-            });
-            if app.kind == AppKind::Other
-                && let Some(reference) = &image.reference
-            {
-                let listens = project
-                    .settings
-                    .console
-                    .apps
-                    .get(app.name.as_str())
-                    .cloned();
-                let listens = listens.unwrap_or_default();
-                additional.insert(
-                    app.name.to_string(),
-                    json!({
-                        "name": app.name,
-                        "tag": tag,
-                        "image": reference.name(),
-                        "path": listens.path.unwrap_or_else(|| format!("/{}/", app.name)),
-                        "port": listens.port,
-                        "has_base_path": listens.has_base_path,
-                    }),
-                );
+                None => {}
             }
         }
-        if !images.iter().any(|image| image.unit.store == store.id) && left_out.is_empty() {
+        if !has_image && left_out.is_empty() {
             return Err(Error::NothingToDeploy {
                 store: store.id.to_string(),
             });
         }
-        let project_name = &store.deployment.project_name;
-        let region = &store.deployment.cloud_region;
-        let instance = format!("{project_name}-{region}-gcp-storefrontcloud-io");
-        releases.push(Release {
-            store: store.id.clone(),
-            url: format!("{console}/cloud/instances/{instance}/deploy"),
-            address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
-            runs,
-            tag: tag.to_owned(),
-            middleware,
-            additional,
-        });
+        releases.push(release);
     }
     if left_out.is_empty() {
         Ok(releases)
@@ -142,7 +90,27 @@ pub fn releases(
     }
 }
 
-/// The port that the config gives an app of the store on developers' machines.
+/// Checks the console's address, which must not contain credentials.
+fn checked(console: &str) -> Result<&str, Error> {
+    let console = console.trim_end_matches('/');
+    let host = console
+        .strip_prefix("https://")
+        .or_else(|| console.strip_prefix("http://"))
+        .unwrap_or_default();
+    if !host.is_empty() && !console.contains(char::is_whitespace) && !host.contains('@') {
+        return Ok(console);
+    }
+    // The part before an `@` may contain a password.
+    let shown = console.rsplit_once('@').map_or(console, |(_, host)| host);
+    Err(Error::Address {
+        value: shown.escape_debug().to_string(),
+        what: "console address",
+        why: "it must be `https://` or `http://` and a host, without credentials".into(),
+        help: "set `CLI_CONSOLE_API_URL` or `--console-api-url`, such as `https://api.platform.vuestorefront.io`",
+    })
+}
+
+/// The port that `localPorts` of the store gives the app.
 fn local_port(project: &Project, store: &StoreId, kind: AppKind) -> Option<u16> {
     let key = match kind {
         AppKind::Middleware => "middleware",
@@ -157,21 +125,66 @@ fn local_port(project: &Project, store: &StoreId, kind: AppKind) -> Option<u16> 
 }
 
 impl Release {
-    /// Where the store is found when it runs on this machine.
+    /// A release of the store without any app.
+    fn new(store: &StorePlan, console: &str, tag: &str) -> Self {
+        let project_name = &store.deployment.project_name;
+        let region = &store.deployment.cloud_region;
+        let instance = format!("{project_name}-{region}-gcp-storefrontcloud-io");
+        Self {
+            store: store.id.clone(),
+            url: format!("{console}/cloud/instances/{instance}/deploy"),
+            address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
+            runs: Vec::new(),
+            tag: tag.to_owned(),
+            middleware: false,
+            additional: Map::new(),
+        }
+    }
+
+    /// Adds an app with its image.
+    fn add(&mut self, project: &Project, app: &BaseApp, image: &ImagePlan) {
+        self.middleware |= app.kind == AppKind::Middleware;
+        self.runs.push(LocalRun {
+            app: app.name.clone(),
+            folder: format!(".out/{}/{}/.deploy", self.store, app.name),
+            entry: image.entry.clone(),
+            port: local_port(project, &self.store, app.kind).unwrap_or(image.port),
+            is_frontend: app.kind.framework().is_some(),
+        });
+        if app.kind == AppKind::Other
+            && let Some(reference) = &image.reference
+        {
+            let settings = project.settings.console.apps.get(app.name.as_str());
+            let settings = settings.cloned().unwrap_or_default();
+            self.additional.insert(
+                app.name.to_string(),
+                json!({
+                    "name": app.name,
+                    "tag": self.tag,
+                    "image": reference.name(),
+                    "path": settings.path.unwrap_or_else(|| format!("/{}/", app.name)),
+                    "port": settings.port,
+                    "has_base_path": settings.has_base_path,
+                }),
+            );
+        }
+    }
+
+    /// The store's address when it runs on this machine.
     pub fn local_address(&self) -> String {
         let frontend = self.runs.iter().find(|run| run.is_frontend);
         let port = frontend.or(self.runs.first()).map_or(0, |run| run.port);
         format!("http://localhost:{port}")
     }
 
-    /// What starts each app on this machine, from the project's folder.
+    /// The commands that start each app on this machine, in the project's folder.
     pub fn commands(&self) -> Vec<String> {
         let command =
             |run: &LocalRun| format!("PORT={} node {}/{}", run.port, run.folder, run.entry);
         self.runs.iter().map(command).collect()
     }
 
-    /// The request's body. The two odd keys are the public action's own.
+    /// The body of the request. The keys of the two variables are those of the public deploy action.
     pub fn body(&self, user: &str, password: &str) -> Value {
         let mut body = json!({
             "middleware": self.middleware,

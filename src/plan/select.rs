@@ -1,46 +1,49 @@
-//! Which stores and which of their units take part.
+//! The stores of a run, and the units of those stores.
 
 use std::collections::BTreeSet;
 
 use super::Error;
 use crate::config::Project;
 use crate::store::{AppKind, Store, StoreId, UnitId};
+// globset, because `--filter` takes turbo's patterns: `*` and `{a,b}`.
 use globset::{Glob, GlobMatcher};
 
-/// Stores, as the command line chooses them.
+/// The stores that the command line selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// These, in this order.
+    /// These stores, in this order.
     Stores(Vec<String>),
-    /// Every deployable one.
+    /// All deployable stores.
     All,
-    /// These, which are deployable, or none at all: what a change touches.
+    /// These deployable stores, or no store: the stores that have changed.
     Exactly(Vec<String>),
 }
 
-/// A choice that is not possible.
+/// A store that cannot be selected.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectionProblem {
-    /// No such store.
+    /// The store does not exist.
     #[error("there is no store `{}`", id.escape_debug())]
     Unknown {
         /// As given.
         id: String,
-        /// The nearest one, as a question.
+        /// A question that names the most similar id.
         hint: Option<String>,
     },
-    /// A template is never composed.
-    #[error("`{id}` is a template: it gives code to its descendants and is never composed")]
+    /// The store is a template.
+    #[error(
+        "`{id}` is a template: its descendants inherit its code, and it is not composed itself"
+    )]
     Template {
         /// As given.
         id: String,
-        /// What can be chosen instead.
+        /// Which stores can be selected instead.
         hint: String,
     },
 }
 
 impl SelectionProblem {
-    /// What to choose instead.
+    /// What to select instead.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Unknown { hint, .. } => hint.as_deref(),
@@ -50,7 +53,7 @@ impl SelectionProblem {
 }
 
 impl Selection {
-    /// The chosen stores; every wrong choice is reported.
+    /// The selected stores. The error lists every store that cannot be selected.
     pub fn stores<'a>(&self, project: &'a Project) -> Result<Vec<&'a Store>, Error> {
         let deployable = || {
             project
@@ -90,9 +93,9 @@ impl Selection {
                     problems.push(SelectionProblem::Template {
                         id: id.clone(),
                         hint: if below.is_empty() {
-                            format!("give it a `deployment` in `alokai.config.json` to make it deployable; `stores.{id}` has none")
+                            format!("to make it deployable, add a `deployment` to `stores.{id}` in `alokai.config.json`")
                         } else {
-                            format!("choose below it: {}", below.join(", "))
+                            format!("select a store below it: {}", below.join(", "))
                         },
                     });
                 }
@@ -117,34 +120,34 @@ impl Selection {
     }
 }
 
-/// turbo-like patterns on unit names: `storefront-middleware-*`, `!playwright-*`.
+/// Patterns on unit names, as turbo has them: `storefront-middleware-*`, `!playwright-*`.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     patterns: Vec<String>,
 }
 
-/// The units that a filter leaves.
+/// The units that match a filter.
 #[derive(Debug, Clone)]
 pub struct ChosenUnits {
     units: BTreeSet<UnitId>,
-    /// Stores of which a frontend is chosen.
+    /// Stores with a chosen frontend.
     with_frontend: BTreeSet<StoreId>,
-    /// Stores of which an app of another kind is chosen.
+    /// Stores with a chosen app that is neither a frontend, a middleware nor Playwright tests.
     with_other: BTreeSet<StoreId>,
 }
 
 impl ChosenUnits {
-    /// Whether the unit itself is chosen.
+    /// Whether the unit is chosen.
     pub fn contains(&self, unit: &UnitId) -> bool {
         self.units.contains(unit)
     }
 
-    /// Whether the unit is chosen, or a chosen one may read its files.
+    /// Whether the unit is chosen, or a chosen unit may read its files.
     pub fn is_seen(&self, unit: &UnitId, kind: AppKind) -> bool {
         self.contains(unit) || self.feeds(unit, kind) || self.with_other.contains(&unit.store)
     }
 
-    /// Whether a chosen unit reads what this one builds.
+    /// Whether a chosen unit reads the build result of this one.
     pub fn feeds(&self, unit: &UnitId, kind: AppKind) -> bool {
         match kind {
             AppKind::Middleware => {
@@ -157,12 +160,13 @@ impl ChosenUnits {
 }
 
 impl Filter {
-    /// Patterns as given; none takes every unit.
+    /// Takes the patterns as given. Without patterns every unit matches.
     pub fn new(patterns: Vec<String>) -> Self {
         Self { patterns }
     }
 
-    /// The units of `stores` that pass: any positive pattern (or none given), no negative one.
+    /// The units of `stores` that match: at least one positive pattern (if there is any), and no
+    /// negative one.
     pub fn units(&self, project: &Project, stores: &[&Store]) -> Result<ChosenUnits, Error> {
         let all: Vec<(UnitId, AppKind)> = stores
             .iter()
@@ -185,7 +189,7 @@ impl Filter {
             };
             let glob = Glob::new(pattern).map_err(|error| Error::Filter {
                 message: format!(
-                    "`--filter {}` is no pattern: {}",
+                    "`--filter {}` is not a valid pattern: {}",
                     pattern.escape_debug(),
                     error.kind()
                 ),
@@ -202,7 +206,7 @@ impl Filter {
         if chosen.is_empty() && !all.is_empty() {
             return Err(Error::Filter {
                 message: format!(
-                    "`--filter {}` leaves no unit",
+                    "`--filter {}` matches no unit",
                     self.patterns.join(" ").escape_debug()
                 ),
                 units: names(),

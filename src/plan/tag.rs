@@ -1,4 +1,4 @@
-//! The tag of a run: the commit, or the commit and what differs from it.
+//! The tag of a run's images: the commit, or the commit and a digest of uncommitted changes.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use super::Error;
 use crate::git::Revision;
 use crate::overlay::ContentId;
 
-/// `<sha>`, or `<sha>-dirty-<8 hex>` of a dirty tree if that is allowed.
+/// `<sha>`, or `<sha>-dirty-<8 hex>` for a dirty working tree if that is allowed.
 pub fn tag(project: &Path, revision: &Revision, allow_dirty: bool) -> Result<String, Error> {
     if revision.dirty.is_empty() {
         return Ok(revision.sha.clone());
@@ -27,7 +27,7 @@ pub fn tag(project: &Path, revision: &Revision, allow_dirty: bool) -> Result<Str
             let _ = write!(listing, "{path}\0deleted\0");
             continue;
         }
-        // Git names a dirty submodule or a nested repository, and not what is in it.
+        // Git reports a dirty submodule or a nested repository, but not the files in it.
         for entry in walkdir::WalkDir::new(&file).sort_by_file_name() {
             let failed = |source| Error::Read {
                 path: file.clone(),

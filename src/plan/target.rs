@@ -1,37 +1,37 @@
-//! Where images go, and what they are called there.
+//! The destination of images (a registry or a folder), and their references.
 
 use std::path::{Path, PathBuf};
 
 use super::{BuilderChoice, Error, Request};
 use crate::event::Stage;
 
-/// What an address of a folder begins with, as `skopeo` and `umoci` write it.
+/// The prefix of a folder as destination, as in `skopeo` and `umoci`.
 const LAYOUT: &str = "oci:";
 
-/// Where images go.
+/// The destination of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationPlan {
     /// A registry.
     Registry {
         /// As given, with its scheme if it has one.
         address: String,
-        /// Host, port and path if any, as references begin.
+        /// Host, with port and path if any: the beginning of references.
         host: String,
         /// Whether the config allows plain HTTP to it.
         is_insecure: bool,
     },
-    /// A folder: an OCI image layout.
+    /// A folder that is an OCI image layout.
     Layout {
         /// As given: `oci:<dir>`.
         name: String,
-        /// The folder itself.
+        /// The folder's path.
         folder: PathBuf,
     },
 }
 
 impl DestinationPlan {
-    /// What was given as the registry's address; a layout's folder is relative to the project. An
-    /// insecure registry is spoken to by plain HTTP unless its address names a scheme.
+    /// Parses the registry's address; a layout's folder is relative to the project. An insecure
+    /// registry is reached by plain HTTP unless its address has a scheme.
     pub fn new(project: &Path, given: &str, is_insecure: bool) -> Result<Self, Error> {
         let Some(folder) = given.strip_prefix(LAYOUT) else {
             let address = if is_insecure && !given.contains("://") {
@@ -46,12 +46,12 @@ impl DestinationPlan {
             });
         };
         let folder = folder.trim_end_matches('/');
-        // Behind a colon, others would read the name of an image.
+        // `skopeo` reads the part after a colon as the image's name.
         if folder.is_empty() || folder.contains(':') {
             return Err(Error::Address {
                 value: given.escape_debug().to_string(),
                 what: "registry",
-                why: "`oci:` needs a folder, without a colon in it".into(),
+                why: "after `oci:` it needs a folder without a colon in its name".into(),
                 help: "name a folder, relative to the project: `oci:.alokai/registry`",
             });
         }
@@ -61,7 +61,7 @@ impl DestinationPlan {
         })
     }
 
-    /// Whether everybody who has to can reach it: a folder is this machine's alone.
+    /// Checks that the run can use this destination: only this machine can read a folder.
     pub fn suits(&self, request: &Request) -> Result<(), Error> {
         let Self::Layout { name, .. } = self else {
             return Ok(());
@@ -75,8 +75,8 @@ impl DestinationPlan {
         };
         if request.until >= Stage::Deploy && !request.local {
             wrong(
-                "the console cannot get images from it",
-                "stop before it with `--until push`, or deploy on this machine with `--local`",
+                "the console cannot pull images from it",
+                "stop before the deploy with `--until push`, or deploy on this machine with `--local`",
             )
         } else if request.until >= Stage::Image && request.builder == BuilderChoice::Docker {
             wrong(
@@ -88,7 +88,7 @@ impl DestinationPlan {
         }
     }
 
-    /// How references begin.
+    /// The beginning of references.
     pub fn name(&self) -> &str {
         match self {
             Self::Registry { host, .. } => host,
@@ -97,13 +97,13 @@ impl DestinationPlan {
     }
 }
 
-/// The full name of an image: `<registry>/<repository>:<tag>`, or in a layout
-/// `oci:<dir>:<repository>:<tag>`.
+/// The reference of an image: `<registry>/<repository>:<tag>`, or `oci:<dir>:<repository>:<tag>` in a
+/// layout.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationReference {
-    /// Host, port and path if any, without a scheme; or `oci:` and a folder.
+    /// Host, with port and path if any, without a scheme; or `oci:` and a folder.
     pub registry: String,
-    /// Repository below it.
+    /// Repository.
     pub repository: String,
     /// Tag.
     pub tag: String,
@@ -120,7 +120,7 @@ impl DestinationReference {
         format!("{}{separator}{}", self.registry, self.repository)
     }
 
-    /// Repository and tag: the image's name within a layout.
+    /// Repository and tag: the image's name in a layout.
     pub fn within(&self) -> String {
         format!("{}:{}", self.repository, self.tag)
     }
@@ -132,14 +132,14 @@ impl std::fmt::Display for DestinationReference {
     }
 }
 
-/// The registry without its scheme, which Docker's references do not have.
+/// The registry without its scheme, because references have none.
 fn host(registry: &str) -> Result<String, Error> {
     let bare = registry
         .strip_prefix("https://")
         .or_else(|| registry.strip_prefix("http://"))
         .unwrap_or(registry)
         .trim_end_matches('/');
-    // Whatever stands before an `@` may be a password.
+    // The part before an `@` may contain a password.
     let shown = bare.rsplit_once('@').map_or(bare, |(_, host)| host);
     let wrong = |why: &str| {
         Err(Error::Address {
@@ -151,18 +151,18 @@ fn host(registry: &str) -> Result<String, Error> {
     };
     if bare.contains('@') {
         wrong(
-            "credentials do not belong into the address; use `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
+            "it contains credentials, which belong in `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
         )
     } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
     {
-        wrong("it names no host")
+        wrong("it has no host")
     } else if bare.contains("://") {
-        wrong("only `http` and `https` are spoken")
+        wrong("only `http://` and `https://` are supported")
     } else if !bare
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '[' | ']'))
     {
-        wrong("it has characters that no host has")
+        wrong("its host has characters that are not allowed in a host")
     } else {
         Ok(bare.to_owned())
     }

@@ -1,32 +1,68 @@
-//! Scripts to run, and what each waits for: packages, then middleware, then frontends.
+//! One script to run, with everything that is decided about it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::select::ChosenUnits;
-use super::{Error, StorePlan};
+use super::task_map::TaskId;
 use crate::cache::Key;
-use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
-use crate::overlay::Composition;
+use crate::config::PackageJson;
 use crate::store::{AppKind, AppName, UnitId};
-use crate::workspace::PackageManager;
 
-/// The script that makes an app what an image takes.
-pub const BUILD: &str = "build";
+/// The name of the script that builds an app.
+const BUILD: &str = "build";
 
-/// What is run of each unit.
+/// What a run does with its apps, and what one of its tasks does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Work {
+    /// Run the `build` script. Later stages make images of its result.
+    #[default]
+    Build,
+    /// Run another script (`store run`). No later stage uses its result.
+    Script(Script),
+}
+
+/// A script other than `build`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
     /// Its name in `package.json`.
     pub name: String,
-    /// What it is given.
+    /// The arguments after its name.
     pub arguments: Vec<String>,
 }
 
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            name: BUILD.into(),
-            arguments: Vec::new(),
+impl Work {
+    /// The work of running this script; the script `build` is [`Work::Build`].
+    pub fn script(name: String, arguments: Vec<String>) -> Self {
+        if name == BUILD {
+            Self::Build
+        } else {
+            Self::Script(Script { name, arguments })
+        }
+    }
+
+    /// The script's name in `package.json`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Build => BUILD,
+            Self::Script(script) => &script.name,
+        }
+    }
+
+    /// The script's name, unless it is `build`.
+    pub fn other_script(&self) -> Option<&str> {
+        match self {
+            Self::Build => None,
+            Self::Script(script) => Some(&script.name),
+        }
+    }
+
+    /// Whether the script is `build`.
+    pub fn is_build(&self) -> bool {
+        matches!(self, Self::Build)
+    }
+
+    /// The arguments of the script.
+    pub fn arguments(&self) -> &[String] {
+        match self {
+            Self::Build => &[],
+            Self::Script(script) => &script.arguments,
         }
     }
 }
@@ -34,90 +70,83 @@ impl Default for Script {
 /// One script to run.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// Whose script.
+    /// The package or the unit that has the script.
     pub subject: Subject,
-    /// Its name in `package.json`.
-    pub script: String,
-    /// Whether it was asked for; others are only there for those that need them.
+    /// The script.
+    pub work: Work,
+    /// Whether the user asked for it. Other tasks run only if a task that was asked for needs them.
     pub is_wanted: bool,
-    /// Why its result is not kept, if it is not.
-    pub never_kept: Option<String>,
-    /// Whether it runs without a store's name, so that its result is any store's.
+    /// Why the result is never cached, if it is not.
+    pub never_cached: Option<String>,
+    /// Whether the app is shared: it is built without a store's name, and every store can use the
+    /// result.
     pub shared: bool,
-    /// Which apps of its store it may read beside its own.
-    pub sees: SiblingAccess,
+    /// Which other apps of its store the script may read.
+    pub sibling_access: SiblingAccess,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Where its sources lie, relative to the project: the base app, or the package.
+    /// Folder of the sources, relative to the project: the base app or the package.
     pub source: String,
-    /// Names of what has to be installed for it.
+    /// Names of the dependencies that must be installed.
     pub dependencies: Vec<String>,
-    /// Names of workspace packages whose files it may read.
+    /// Names of the workspace packages whose files the script may read.
     pub packages: Vec<String>,
-    /// Names of declared variables that are set: what its script sees beside the system's own.
+    /// Names of the declared variables that are set. The script sees them and the system's
+    /// variables.
     pub variables: Vec<String>,
-    /// A digest of everything that it and the tasks before it are made of. The key of a result
-    /// is another: it has what the tasks before it made instead of what they were made of.
+    /// A digest of all inputs of this task and of its upstream tasks. The key of a result differs:
+    /// for upstream tasks it contains their results and not their inputs.
     pub source_digest: Key,
-    /// Where its result belongs, relative to the project.
+    /// Folder of the result, relative to the project.
     pub folder: String,
-    /// Tasks that have to be done before.
+    /// Tasks that must end before this one starts.
     pub needs: Vec<TaskId>,
-    /// Those and all before them: what they made can be read through what the others made.
+    /// All tasks that this one needs directly or indirectly. The script can read their results.
     pub upstream: Vec<TaskId>,
 }
 
-/// Where an app is built that is built for no store; `_` begins no store's id.
+/// The folder in which a shared app is built. No store's id begins with `_`.
 pub fn neutral_folder(app: &AppName) -> String {
     format!(".out/_{app}/{app}")
 }
 
-/// The place of a task in its plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(usize);
-
-impl TaskId {
-    /// The id of the task at this place.
-    pub fn new(index: usize) -> Self {
-        Self(index)
-    }
-
-    /// Its place in the plan.
-    pub fn index(self) -> usize {
-        self.0
-    }
-}
-
-/// Which apps of its store a script may read beside its own.
+/// Which other apps of its store a script may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SiblingAccess {
-    /// None, or only what is built before it.
-    Own,
-    /// The middleware, although nobody builds it.
+    /// Only apps that the task needs.
+    Needed,
+    /// Also the middleware, although the plan does not build it.
     Middleware,
-    /// All of them.
+    /// All apps.
     All,
 }
 
-/// Whose script a task runs.
+/// The package or unit that has a task's script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// A workspace package, by name; built once for all stores.
+    /// A workspace package, by name. It is built once for all stores.
     Package(String),
     /// One app of one store.
     Unit(UnitId),
 }
 
 impl Task {
-    /// Whose result it is, as keys have it: a shared app's is no store's.
+    /// The name of the task in its key. For a shared app it contains no store.
     pub fn key_name(&self) -> String {
-        match &self.subject {
-            Subject::Unit(unit) if self.shared => format!("shared {}#{}", unit.app, self.script),
+        match self.shared_key_name() {
+            Some(name) if self.shared => name,
             _ => self.name(),
         }
     }
 
-    /// Where its script runs, relative to the project: as deep as where its result belongs.
+    /// The name in the key if the app were shared; none for a package.
+    pub fn shared_key_name(&self) -> Option<String> {
+        let unit = self.subject.unit()?;
+        Some(format!("shared {}#{}", unit.app, self.work.name()))
+    }
+
+    /// The folder in which the script runs, relative to the project. It is as deep as the folder of
+    /// the result, so relative paths lead to the same place from both.
     pub fn run_folder(&self) -> String {
         match &self.subject {
             Subject::Unit(unit) if self.shared => neutral_folder(&unit.app),
@@ -125,7 +154,7 @@ impl Task {
         }
     }
 
-    /// Whether its script runs in the same folder as the other's.
+    /// Whether the scripts of both tasks run in one folder.
     pub fn runs_where(&self, other: &Self) -> bool {
         match (self.subject.unit(), other.subject.unit()) {
             (Some(unit), Some(theirs)) if self.shared && other.shared => unit.app == theirs.app,
@@ -133,19 +162,18 @@ impl Task {
         }
     }
 
-    /// How it is called: `us/storefront-middleware`, or a package's name; another script than
-    /// `build` comes after a `#`.
+    /// The name of the task: `us/storefront-middleware` or a package's name. A script other than
+    /// `build` follows after a `#`.
     pub fn name(&self) -> String {
-        if self.script == BUILD {
-            self.subject.to_string()
-        } else {
-            format!("{}#{}", self.subject, self.script)
+        match self.work.other_script() {
+            None => self.subject.to_string(),
+            Some(script) => format!("{}#{script}", self.subject),
         }
     }
 }
 
 impl Subject {
-    /// The app or the package.
+    /// The app's or the package's name.
     pub fn name(&self) -> &str {
         match self {
             Self::Package(name) => name,
@@ -153,7 +181,7 @@ impl Subject {
         }
     }
 
-    /// The unit, if it is one.
+    /// The unit; none for a package.
     pub fn unit(&self) -> Option<&UnitId> {
         match self {
             Self::Package(_) => None,
@@ -171,315 +199,17 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// Whether units of this app are built: a frontend and a middleware must be, another app is
-/// when it has a `build` script, and Playwright's tests never are.
+/// Whether units of this app are built. A frontend and a middleware always are, another app is if
+/// it has a `build` script, and Playwright tests never are.
 pub fn is_built(kind: AppKind, package: &PackageJson) -> bool {
     match kind {
         AppKind::Frontend(_) | AppKind::Middleware => true,
         AppKind::Playwright => false,
-        AppKind::Other => package.scripts.contains_key("build"),
+        AppKind::Other => has_build_script(package),
     }
 }
 
-/// All tasks of these stores, upstream before downstream: the script of every chosen unit, and
-/// the builds that those read from: packages, then the middleware of the same store.
-pub fn tasks(
-    project: &Project,
-    stores: &[StorePlan],
-    chosen: &ChosenUnits,
-    script: &Script,
-) -> Result<Vec<Task>, Error> {
-    let mut graph = TaskGraph {
-        project,
-        manager: super::manager(project)?,
-        packages: PackageOrder::new(project),
-        of_package: BTreeMap::new(),
-        middleware: BTreeMap::new(),
-        frontends: BTreeMap::new(),
-        tasks: Vec::new(),
-    };
-    let units: Vec<_> = stores
-        .iter()
-        .flat_map(|store| &store.compositions)
-        .filter_map(|composition| Some((composition, project.app(&composition.unit.app)?)))
-        .collect();
-    let feeds = |composition: &Composition| chosen.feeds(&composition.unit, composition.kind);
-    let is_chosen = |composition: &Composition| chosen.contains(&composition.unit);
-    let is_build = script.name == BUILD;
-    let mut built: Vec<_> = units
-        .iter()
-        .filter(|(composition, app)| {
-            is_built(app.kind, &app.package)
-                && (feeds(composition) || is_build && is_chosen(composition))
-        })
-        .collect();
-    let mut run: Vec<_> = units
-        .iter()
-        .filter(|(composition, app)| {
-            !is_build && is_chosen(composition) && app.package.scripts.contains_key(&script.name)
-        })
-        .collect();
-    if is_build {
-        have_scripts(built.iter().map(|(_, app)| *app))?;
-    } else if run.is_empty() {
-        return Err(Error::NoScript {
-            script: script.name.clone(),
-            known: scripts(units.iter().map(|(_, app)| *app)),
-        });
-    } else {
-        // A middleware that has nothing to build feeds nobody.
-        built.retain(|(_, app)| app.package.scripts.contains_key(BUILD));
-    }
-    for (_, app) in built.iter().chain(&run) {
-        let package = graph.needed_by(app);
-        graph.packages.order(&package)?;
-    }
-    graph.add_packages();
-    // Middleware before the frontends, which read its types; then what may read all of them.
-    let order = |kind: AppKind| match kind {
-        AppKind::Middleware => 0,
-        AppKind::Frontend(_) => 1,
-        AppKind::Playwright | AppKind::Other => 2,
-    };
-    built.sort_by_key(|(_, app)| order(app.kind));
-    run.sort_by_key(|(_, app)| order(app.kind));
-    for (composition, app) in built {
-        graph.add_unit(
-            composition,
-            app,
-            &Script::default(),
-            is_build && is_chosen(composition),
-        );
-    }
-    for (composition, app) in run {
-        graph.add_unit(composition, app, script, true);
-    }
-    for index in 0..graph.tasks.len() {
-        let needs = graph.tasks[index].needs.clone();
-        let inner = needs
-            .iter()
-            .flat_map(|need| graph.tasks[need.0].upstream.clone());
-        let all: BTreeSet<TaskId> = needs.iter().copied().chain(inner).collect();
-        graph.tasks[index].upstream = all.into_iter().collect();
-    }
-    Ok(graph.tasks)
-}
-
-fn have_scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Result<(), Error> {
-    let without: BTreeSet<String> = apps
-        .filter(|app| !app.package.scripts.contains_key(BUILD))
-        .map(|app| app.name.to_string())
-        .collect();
-    if without.is_empty() {
-        return Ok(());
-    }
-    Err(Error::NoBuildScript {
-        apps: without.into_iter().collect(),
-    })
-}
-
-/// Names of all scripts of these apps.
-fn scripts<'a>(apps: impl Iterator<Item = &'a BaseApp>) -> Vec<String> {
-    let scripts = apps.flat_map(|app| app.package.scripts.keys().cloned());
-    scripts.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// Tasks while they are put together.
-struct TaskGraph<'a> {
-    project: &'a Project,
-    manager: PackageManager,
-    packages: PackageOrder<'a>,
-    of_package: BTreeMap<&'a str, TaskId>,
-    /// Builds of each store's middleware.
-    middleware: BTreeMap<String, Vec<TaskId>>,
-    /// Builds of each store's frontends.
-    frontends: BTreeMap<String, Vec<TaskId>>,
-    tasks: Vec<Task>,
-}
-
-impl TaskGraph<'_> {
-    /// What is installed for an app: what it asks for, peers among it, and what the root brings
-    /// for all.
-    fn needed_by(&self, app: &BaseApp) -> PackageJson {
-        let mut package = app.package.clone();
-        let root = &self.project.package;
-        let more = [
-            &root.dependencies,
-            &root.dev_dependencies,
-            &app.package.peer_dependencies,
-        ];
-        for (name, range) in more.into_iter().flatten() {
-            package
-                .dependencies
-                .entry(name.clone())
-                .or_insert_with(|| range.clone());
-        }
-        package
-    }
-
-    fn add_packages(&mut self) {
-        for package in &self.packages.ordered {
-            if !package.package.scripts.contains_key(BUILD) {
-                continue;
-            }
-            let needs = self.packages.needs(&package.package, &self.of_package);
-            self.of_package
-                .insert(package.name.as_str(), TaskId(self.tasks.len()));
-            self.tasks.push(Task {
-                subject: Subject::Package(package.name.clone()),
-                script: BUILD.into(),
-                is_wanted: false,
-                never_kept: None,
-                shared: false,
-                sees: SiblingAccess::Own,
-                command: self.manager.run(BUILD, &[]),
-                folder: package.folder.clone(),
-                source: package.folder.clone(),
-                dependencies: required(&package.package),
-                packages: self.packages.sources(&package.package),
-                variables: Vec::new(),
-                source_digest: Key::default(),
-                needs,
-                upstream: Vec::new(),
-            });
-        }
-    }
-
-    fn add_unit(
-        &mut self,
-        composition: &Composition,
-        app: &BaseApp,
-        script: &Script,
-        is_wanted: bool,
-    ) {
-        let unit = &composition.unit;
-        let package = self.needed_by(app);
-        let mut needs = self.packages.needs(&package, &self.of_package);
-        let of_store = self.middleware.entry(unit.store.to_string()).or_default();
-        let has_middleware = !of_store.is_empty();
-        let is_build = script.name == BUILD;
-        match app.kind {
-            AppKind::Middleware if is_build => of_store.push(TaskId(self.tasks.len())),
-            AppKind::Frontend(_) => {
-                needs.extend(of_store.iter());
-                if is_build {
-                    let frontends = self.frontends.entry(unit.store.to_string());
-                    frontends.or_default().push(TaskId(self.tasks.len()));
-                }
-            }
-            AppKind::Middleware => {}
-            // It may read what the other apps of its store have become.
-            AppKind::Playwright | AppKind::Other => {
-                needs.extend(of_store.iter());
-                let frontends = self.frontends.get(unit.store.as_str());
-                needs.extend(frontends.into_iter().flatten());
-            }
-        }
-        self.tasks.push(Task {
-            subject: Subject::Unit(unit.clone()),
-            script: script.name.clone(),
-            is_wanted,
-            never_kept: (app.kind == AppKind::Playwright)
-                .then(|| "it tests what runs elsewhere".into()),
-            shared: self
-                .project
-                .settings
-                .shared
-                .iter()
-                .any(|one| *one == *app.name.as_str()),
-            sees: match app.kind {
-                AppKind::Middleware => SiblingAccess::Own,
-                AppKind::Frontend(_) if has_middleware => SiblingAccess::Own,
-                AppKind::Frontend(_) => SiblingAccess::Middleware,
-                _ => SiblingAccess::All,
-            },
-            command: self.manager.run(&script.name, &script.arguments),
-            folder: format!(".out/{}/{}", unit.store, unit.app),
-            source: format!("apps/{}", app.name),
-            dependencies: required(&app.package),
-            packages: self.packages.sources(&package),
-            variables: Vec::new(),
-            source_digest: Key::default(),
-            needs,
-            upstream: Vec::new(),
-        });
-    }
-}
-
-/// What has to be installed: the dependencies but those that a machine may do without; of a
-/// package that has none, what it is developed with. Where some are installed, others are left
-/// out on purpose (`npm ci --omit=dev`), and a script that misses one says so itself.
-fn required(package: &PackageJson) -> Vec<String> {
-    let optional = |name: &&String| !package.optional_dependencies.contains_key(*name);
-    let own: Vec<String> = package
-        .dependencies
-        .keys()
-        .filter(optional)
-        .cloned()
-        .collect();
-    if own.is_empty() {
-        package.dev_dependencies.keys().cloned().collect()
-    } else {
-        own
-    }
-}
-
-/// Workspace packages that apps reach, each after those that it needs itself.
-struct PackageOrder<'a> {
-    project: &'a Project,
-    ordered: Vec<&'a WorkspacePackage>,
-    path: Vec<&'a str>,
-}
-
-impl<'a> PackageOrder<'a> {
-    fn new(project: &'a Project) -> Self {
-        Self {
-            project,
-            ordered: Vec::new(),
-            path: Vec::new(),
-        }
-    }
-
-    fn order(&mut self, of: &PackageJson) -> Result<(), Error> {
-        let project = self.project;
-        for package in project.packages.iter().filter(|package| {
-            let is_itself = of.name.as_ref() == Some(&package.name);
-            !is_itself && of.build_dependencies().any(|name| name == package.name)
-        }) {
-            if let Some(start) = self.path.iter().position(|name| *name == package.name) {
-                let mut cycle: Vec<_> =
-                    self.path[start..].iter().map(ToString::to_string).collect();
-                cycle.push(package.name.clone());
-                return Err(Error::Cycle { cycle });
-            }
-            if self.ordered.iter().any(|done| done.name == package.name) {
-                continue;
-            }
-            self.path.push(&package.name);
-            self.order(&package.package)?;
-            self.path.pop();
-            self.ordered.push(package);
-        }
-        Ok(())
-    }
-
-    /// Tasks of packages that `of` depends on, directly or through packages without a script.
-    fn needs(&self, of: &PackageJson, tasks: &BTreeMap<&str, TaskId>) -> Vec<TaskId> {
-        let mut needs = BTreeSet::new();
-        for name in of.build_dependencies() {
-            if let Some(task) = tasks.get(name) {
-                needs.insert(*task);
-            } else if let Some(package) = self.ordered.iter().find(|package| package.name == name) {
-                needs.extend(self.needs(&package.package, tasks));
-            }
-        }
-        needs.into_iter().collect()
-    }
-
-    /// Packages that `of` depends on, directly or through others.
-    fn sources(&self, of: &PackageJson) -> Vec<String> {
-        let reached = self.project.packages_of(of).into_iter();
-        let others = reached.filter(|package| of.name.as_ref() != Some(&package.name));
-        others.map(|package| package.name.clone()).collect()
-    }
+/// Whether the package has a `build` script.
+pub fn has_build_script(package: &PackageJson) -> bool {
+    package.scripts.contains_key(BUILD)
 }

@@ -1,5 +1,5 @@
-//! Files outside an app that its TypeScript configs lead to: `extends`, `references`, and
-//! everything else in them that is a relative path (`include`, `paths`, `typeRoots` …).
+//! Files outside an app that its TypeScript configs name: by `extends`, `references`, and every other
+//! relative path (`include`, `paths`, `typeRoots` …).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,17 +9,17 @@ use serde_json::Value;
 
 use virtual_path::normalize;
 
-/// Whether a file of that name is a TypeScript config.
+/// Whether the name is that of a TypeScript or JavaScript config.
 pub fn is_config(path: &str) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     let is_json = Path::new(name).extension().is_some_and(|end| end == "json");
     is_json && (name.starts_with("tsconfig") || name.starts_with("jsconfig"))
 }
 
-/// What a config leads to, relative to the project: files, and folders with all that is in them.
-/// `folders` are the places from which its paths may be meant, relative to the project. What
-/// lies in `apps`, `.out` or `node_modules` is left out, since it counts in other ways.
-pub fn leads_to(project: &Path, text: &[u8], folders: &[String]) -> BTreeSet<String> {
+/// The files and folders that a config names, directly or through other configs, relative to the
+/// project. `folders` are the folders to which its paths may be relative. Paths in `apps`, `.out` and
+/// `node_modules` are left out, because other inputs cover them.
+pub fn named_paths(project: &Path, text: &[u8], folders: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut waiting: Vec<(Vec<u8>, Vec<String>)> = vec![(text.to_vec(), folders.to_vec())];
     while let Some((text, folders)) = waiting.pop() {
@@ -57,7 +57,7 @@ pub fn leads_to(project: &Path, text: &[u8], folders: &[String]) -> BTreeSet<Str
     found
 }
 
-/// Whether a config extends or refers to something in the package of that name.
+/// Whether a config names a file in the package of this name.
 pub fn names(text: &[u8], package: &str) -> bool {
     let text = String::from_utf8_lossy(text);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -72,7 +72,7 @@ pub fn names(text: &[u8], package: &str) -> bool {
     })
 }
 
-/// All strings of a document.
+/// All strings in a JSON document.
 fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => found.push(text),
@@ -82,7 +82,8 @@ fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// Where a relative path of a config in `folder` leads: what is there before its first wildcard.
+/// The path in the project that a relative path in a config means, up to its first wildcard; none if
+/// nothing is there or another input covers it.
 fn place(project: &Path, folder: &str, path: &str) -> Option<String> {
     if !path.starts_with('.') {
         return None;
@@ -109,10 +110,10 @@ fn place(project: &Path, folder: &str, path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_config, leads_to};
+    use super::{is_config, named_paths};
 
     #[test]
-    fn configs_lead_out_of_the_app() {
+    fn configs_name_files_outside_the_app() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let write = |path: &str, text: &str| {
@@ -141,7 +142,7 @@ mod tests {
             "references": [{ "path": "../other" }],
             "compilerOptions": { "baseUrl": "../..", "paths": { "x": ["../../node_modules/x/*"] } },
         }"#;
-        let found = leads_to(&root, text.as_bytes(), &["apps/app".into()]);
+        let found = named_paths(&root, text.as_bytes(), &["apps/app".into()]);
         let expected = [
             "config/base.json",
             "config/more.json",
@@ -150,7 +151,7 @@ mod tests {
             "types",
         ];
         assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
-        assert!(leads_to(&root, b"not JSON", &["apps/app".into()]).is_empty());
+        assert!(named_paths(&root, b"not JSON", &["apps/app".into()]).is_empty());
         assert!(is_config("src/tsconfig.build.json") && !is_config("package.json"));
     }
 }

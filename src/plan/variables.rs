@@ -1,9 +1,10 @@
-//! Which variables a script sees. What is declared for it is part of its result's key; a short
-//! list of the system's own is passed and is not. Everything else stays out, so that a result
-//! cannot depend on what nobody has named.
+//! The environment variables that a script sees. Declared variables are part of the key of its
+//! result; a short list of system variables is passed on and is not part of the key. No other
+//! variable is passed on, so a result cannot depend on an undeclared one.
 
 use std::collections::BTreeMap;
 
+// globset, as for all patterns that are neither gitignore rules nor `.dockerignore` lines.
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Error;
@@ -11,10 +12,10 @@ use crate::cache::Key;
 use crate::config::Project;
 use crate::store::{AppKind, Framework};
 
-/// Declared for all without being named.
+/// Declared for every app and package by default.
 const IMPLICIT: &str = "NODE_ENV";
 
-/// Declared without being named: what a framework puts into its builds itself.
+/// Declared by default: the variables that a framework inlines into its builds.
 fn of_framework(kind: AppKind) -> Option<&'static str> {
     match kind {
         AppKind::Frontend(Framework::Nextjs) => Some("NEXT_PUBLIC_*"),
@@ -23,8 +24,8 @@ fn of_framework(kind: AppKind) -> Option<&'static str> {
     }
 }
 
-/// What every program expects to be there: where things are, who and where we are, how to reach
-/// the network, and settings of package managers. No part of a key.
+/// System variables: paths, user, language, terminal, network, and settings of package managers. They
+/// are not part of a key.
 const SYSTEM: [&str; 46] = [
     "PATH",
     "HOME",
@@ -74,7 +75,7 @@ const SYSTEM: [&str; 46] = [
     "NUXT_TELEMETRY_DISABLED",
 ];
 
-/// What is declared, for every app and package.
+/// The declared variables of every app and package.
 #[derive(Debug, Clone)]
 pub struct DeclaredVariables {
     all: GlobSet,
@@ -82,7 +83,7 @@ pub struct DeclaredVariables {
 }
 
 impl DeclaredVariables {
-    /// As `build.env` has it.
+    /// Reads `build.env`.
     pub fn new(project: &Project) -> Result<Self, Error> {
         let declared = |name: &str| -> Vec<&str> {
             let env = project.settings.env.iter().filter(|(of, _)| of == name);
@@ -107,8 +108,8 @@ impl DeclaredVariables {
         })
     }
 
-    /// Names of the environment that a script of this app or package is to see, and a digest of
-    /// each value. An empty value counts as not set.
+    /// The names of the declared variables that are set for this app or package, each with a digest of
+    /// its value. An empty value counts as not set.
     pub fn of(&self, name: &str, environment: &BTreeMap<String, String>) -> BTreeMap<String, Key> {
         let own = self
             .own
@@ -142,7 +143,7 @@ fn globs<'a>(of: &str, patterns: impl Iterator<Item = &'a str>) -> Result<GlobSe
     globs.build().map_err(|_| wrong(last))
 }
 
-/// Whether the variable is one of the system's own.
+/// Whether the variable is a system variable.
 pub fn is_system(name: &str) -> bool {
     SYSTEM.iter().any(|known| match known.strip_suffix('*') {
         Some(start) => name.starts_with(start),

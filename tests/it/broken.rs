@@ -142,7 +142,7 @@ fn an_unusable_path_of_a_layout_is_found_before_the_first_build() {
 fn a_folder_as_destination_excludes_the_console_and_docker() {
     let Some(project) = shop() else { return };
     for (more, why) in [
-        ("--until deploy", "the console cannot get images from it"),
+        ("--until deploy", "the console cannot pull images from it"),
         (
             "--until push --builder docker",
             "Docker does not write images into folders",

@@ -336,7 +336,7 @@ fn a_second_run_waits_and_names_the_first() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let second = project.alokai(arguments).succeeds();
-    let wanted = format!("another run works in `[project]` (pid {pid}, since ");
+    let wanted = format!("waiting for another run in `[project]` to end (pid {pid}, since ");
     assert!(
         filtered(&second.stderr, &project).contains(&wanted),
         "{}",

@@ -238,7 +238,7 @@ fn a_miss_says_what_has_changed() {
         let lines = run
             .stderr
             .lines()
-            .skip_while(|line| !line.contains(": miss") && !line.contains("--force"))
+            .skip_while(|line| !line.contains(": cache miss") && !line.contains("--force"))
             .take_while(|line| !line.contains("] ") && !line.contains("build: "));
         lines.collect::<Vec<_>>().join("\n")
     };
@@ -350,7 +350,7 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
     let test = "store run test --store us";
     for _ in 0..2 {
         let run = project.alokai(test).succeeds();
-        run.stderr_contains("always runs: it tests what runs elsewhere");
+        run.stderr_contains("always runs: it tests apps that run elsewhere");
         run.stderr_contains("TESTED");
     }
     let of_cms = |project: &Project| {
@@ -404,7 +404,7 @@ fn cached_results_need_no_installed_dependencies() {
     let results = results(&build(&project, "--all"));
     assert_eq!(count(&results, "", "hit"), 4, "{results:?}");
     let run = project.alokai("store build --all --force").fails_with(3);
-    run.stderr_contains("`left` (of `storefront-middleware`)");
+    run.stderr_contains("`left` (needed by `storefront-middleware`)");
 }
 
 #[test]
@@ -477,7 +477,7 @@ fn a_full_disk_means_no_cache_and_a_warning() {
     let warnings = run
         .stderr
         .lines()
-        .filter(|line| line.contains("note: not cached: "));
+        .filter(|line| line.contains(": not cached: "));
     assert_eq!(warnings.count(), 1, "{}", run.stderr);
     run.stderr_contains("No space left on device");
     assert!(project.exists(&format!(".out/eu/{MIDDLEWARE}/lib/index.js")));

@@ -56,7 +56,7 @@ fn files_that_lay_in_a_package_are_not_in_its_result() {
     let project = with_theme("const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); if (!fs.existsSync('lib/i.js')) fs.writeFileSync('lib/i.js', '1')")
         .file("packages/theme/lib/i.js", "by hand");
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("lib/i.js` was there before, and the script has not written it anew");
+    run.stderr_contains("lib/i.js` existed before the script ran, and the script did not write it");
     std::fs::remove_dir_all(project.path("packages/theme/lib")).unwrap();
     project.write("apps/storefront-middleware/src/index.js", b"// other");
     build(&project, US);
@@ -325,7 +325,7 @@ fn files_that_people_put_into_a_package_are_kept() {
     project.write("apps/storefront-middleware/src/index.js", b"5");
     let run = project.alokai("store build --store us").succeeds();
     assert_eq!(project.read("packages/theme/local.json"), "mine");
-    run.stderr_contains("so the cached result is not put over it");
+    run.stderr_contains("the script runs although its result is cached");
 }
 
 #[test]
@@ -405,7 +405,7 @@ fn force_runs_every_script() {
     std::fs::remove_dir_all(project.path(".alokai")).unwrap();
     let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
     let plan = project.alokai("store build --all --dry-run").succeeds();
-    plan.stdout_contains("takes what eu/storefront-middleware makes");
+    plan.stdout_contains("reuses the result of eu/storefront-middleware");
     plan.stdout_contains("depends on the result of us/storefront-middleware");
     plan.stdout_contains("1 of 4 scripts would run, and up to 2 more");
 }
@@ -451,7 +451,7 @@ fn a_script_finds_composed_files_as_they_are_composed() {
 
     project.write(source, b"removes");
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("`version.txt` was removed by the script, although it is a source");
+    run.stderr_contains("`version.txt` is a source, and the script removed it");
     assert_eq!(
         build_middleware(&project),
         "miss",
@@ -464,7 +464,7 @@ fn a_package_that_changes_while_its_script_runs_is_not_kept() {
     let project = with_theme("const fs = require('fs'); fs.writeFileSync('src.js', fs.readFileSync('src.js', 'utf8') + '!'); fs.mkdirSync('lib', { recursive: true }); fs.copyFileSync('src.js', 'lib/i.js')")
         .file("packages/theme/src.js", "one");
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("`packages/theme/src.js` was changed while the script ran");
+    run.stderr_contains("`packages/theme/src.js` changed while the script ran");
 }
 
 #[test]
@@ -473,6 +473,6 @@ fn a_result_with_a_name_that_is_not_utf_8_is_not_cached() {
         "(fs.mkdirSync('lib', { recursive: true }), fs.writeFileSync(Buffer.from('6c69622f636166e92e6a73', 'hex'), ''), 1)",
     );
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("has a name that is not valid UTF-8");
+    run.stderr_contains("is not a valid UTF-8 name");
     assert_eq!(build_middleware(&project), "miss");
 }

@@ -359,8 +359,8 @@ fn a_line_that_runs_something_is_named() {
     );
 
     for (more, into) in [
-        (["--builder", "oci"], "by `--builder oci`"),
-        (["--docker-registry-url", "oci:out"], "into `oci:out`"),
+        (["--builder", "oci"], "with `--builder oci`"),
+        (["--docker-registry-url", "oci:out"], "for `oci:out`"),
     ] {
         let deploy = ["store", "deploy", "--store", "us", "--until", "push"];
         let run = project.alokai(&[&deploy[..], &more[..]].concat());

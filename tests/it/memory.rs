@@ -114,8 +114,8 @@ fn a_script_that_is_killed_for_memory_says_so() {
     let run = group.run(&project, "store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
-        text.contains("was killed by signal 9 after taking ")
-            && text.contains("memory ran out")
+        text.contains("was killed by signal 9 after using ")
+            && text.contains("out of memory")
             && text.contains("`build.maxMemory`"),
         "{text}"
     );
@@ -128,7 +128,7 @@ fn a_script_that_is_killed_for_memory_says_so() {
     let run = project.alokai("store build --all").fails_with(1);
     let text = run.diagnostic(&project);
     assert!(
-        text.contains("ran out of Node's heap") && text.contains("--max-old-space-size=4096"),
+        text.contains("reached Node's heap limit") && text.contains("--max-old-space-size=4096"),
         "{text}"
     );
 }

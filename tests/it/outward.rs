@@ -180,7 +180,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
         .env("CLI_DOCKER_REGISTRY_URL", "oci:images");
     let run = project.alokai(&format!("{DEPLOY} --until push")).succeeds();
     run.stderr_contains("`docker-credential-not-installed`");
-    run.stderr_contains("it is asked without a login");
+    run.stderr_contains("the registry is used without a login");
     // A helper that exists and fails is an error, since it may know a login.
     let helper = docker.join("docker-credential-not-installed");
     std::fs::write(&helper, "#!/bin/sh\nexit 1\n").unwrap();

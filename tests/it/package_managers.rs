@@ -69,7 +69,7 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
     // In a sandbox: each package manager finds the files that it reads.
     let only = ["--store", "us", "--sandbox"];
     let run = project.alokai("store build --store us").fails_with(3);
-    run.stderr_contains("`is-odd` (of `storefront-middleware`)");
+    run.stderr_contains("`is-odd` (needed by `storefront-middleware`)");
     install(&project);
     assert_eq!(results(&build(&project, &only))[&unit], "miss");
     assert_eq!(

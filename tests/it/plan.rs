@@ -267,7 +267,7 @@ fn the_entry_of_a_server_is_what_its_start_script_starts() {
             None => assert!(
                 run.fails_with(2)
                     .stderr
-                    .contains("cannot tell how `search` is started"),
+                    .contains("the file that starts `search` is not known"),
                 "{package}"
             ),
         }
@@ -308,7 +308,7 @@ fn a_dirty_env_file_is_better_ignored_than_committed() {
     project.commit();
     project.write(".env", b"CLI_CLOUD_PASSWORD=x\n");
     let run = project.alokai("store deploy --all --dry-run").fails_with(2);
-    run.stderr_contains("let git ignore `.env`");
+    run.stderr_contains("add `.env` to `.gitignore`");
 }
 
 #[test]

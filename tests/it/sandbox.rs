@@ -340,7 +340,7 @@ fn a_failure_that_names_no_file_says_how_to_find_it() {
     let run = build(&project).fails_with(1);
     for text in [
         "exited with code 3",
-        "it ran in a sandbox",
+        "the script ran in a sandbox",
         "strace -f -e trace=%file",
     ] {
         run.stderr_contains(text);

@@ -1,4 +1,4 @@
-//! A task's folder before its script: what the task sees and nothing else.
+//! Clears a task's folder before its script runs, so it contains only inputs of the task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -10,9 +10,8 @@ use super::super::stored;
 use super::result::{APART, ResultRecord, TaskFolder, temporary};
 use crate::disk::Stamp;
 use crate::overlay::{self, ContentId, FileKind};
-use crate::plan::BUILD;
 
-/// What was taken out of a composed app while another script than `build` runs.
+/// Files that are moved out of a composed app while a script other than `build` runs.
 pub struct StashedFiles {
     folder: tempfile::TempDir,
     /// Relative to the app.
@@ -32,28 +31,27 @@ impl StashedFiles {
         if let Some(folder) = to.parent() {
             std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
         }
-        std::fs::rename(path, &to).map_err(Io::at("put aside", path))?;
+        std::fs::rename(path, &to).map_err(Io::at("move away", path))?;
         self.paths.push(inner.to_owned());
         Ok(())
     }
 }
 
 impl TaskFolder<'_> {
-    /// Makes the folder what the task sees and nothing else: a result must not depend on what
-    /// was there by chance. In a composed app that is the composed files, as they are composed,
-    /// and incremental caches; everything else goes, or is put aside while another script than
-    /// `build` runs. Of a package, whose folder is its people's, only what an earlier result has
-    /// left goes, as long as nobody has touched it.
+    /// Clears the folder, because a result must depend only on its inputs. A composed app keeps its
+    /// composed files, restored to their composed content, and incremental caches. Other files are
+    /// removed, or moved away while a script other than `build` runs. The folder of a package belongs
+    /// to its developers, so only unchanged files of an earlier result are removed there.
     pub fn clear(&self) -> Result<Option<StashedFiles>, Io> {
         let old = self.read().map(|record| record.files).unwrap_or_default();
-        // Nobody takes for whole what is under way.
+        // From here on the folder does not contain a complete result.
         self.write(&ResultRecord::unknown(BTreeMap::new()))?;
         let Some(composition) = &self.composition else {
             self.remove_old(&old)?;
             return Ok(None);
         };
         let mut aside = None;
-        if self.script != BUILD {
+        if !self.work.is_build() {
             self.remove_old(&old)?;
             aside = Some(StashedFiles::new(self.project)?);
         }
@@ -65,7 +63,7 @@ impl TaskFolder<'_> {
         Ok(aside)
     }
 
-    /// Folders with something in them that stays.
+    /// The folders that contain a path that stays.
     fn folders(&self) -> BTreeSet<&Path> {
         let staying = self.sources.iter().map(|path| &**path).chain(APART);
         staying
@@ -73,8 +71,8 @@ impl TaskFolder<'_> {
             .collect()
     }
 
-    /// Writes a composed file that is not as it is composed. Never through a link, and never into
-    /// a file that lies elsewhere too.
+    /// Restores a composed file that has changed. It is replaced and not written to, because it may be a
+    /// link or have a second hard link.
     fn recompose(&self, path: &str, entry: &overlay::Entry) -> Result<(), Io> {
         let place = self.folder.join(path);
         let is_right = match (entry.kind(), place.symlink_metadata()) {
@@ -96,7 +94,7 @@ impl TaskFolder<'_> {
         }
     }
 
-    /// Takes away everything below a folder that is neither composed nor apart, or puts it aside.
+    /// Removes, or moves away, all files below a folder that are neither composed nor incremental caches.
     fn sweep(
         &self,
         folder: &Path,
@@ -130,7 +128,7 @@ impl TaskFolder<'_> {
         Ok(())
     }
 
-    /// Puts back what was put aside, where the script has written nothing.
+    /// Moves files back, except to paths that the script has written.
     pub fn put_back(&self, aside: Option<StashedFiles>) -> Result<(), Io> {
         let Some(aside) = aside else {
             return Ok(());
@@ -142,13 +140,13 @@ impl TaskFolder<'_> {
                 continue;
             }
             let from = aside.folder.path().join(inner);
-            std::fs::rename(from, &place).map_err(Io::at("put back", &place))?;
+            std::fs::rename(from, &place).map_err(Io::at("move back", &place))?;
             moved.extend(inner.to_str());
         }
         self.know_moved(&moved)
     }
 
-    /// A file that was moved and is otherwise as it was left counts as left.
+    /// Updates the stamps of moved files in all records, because moving changes a stamp.
     fn know_moved(&self, moved: &[&str]) -> Result<(), Io> {
         let name = &self.record_name;
         for script in std::fs::read_dir(&self.records)
@@ -174,8 +172,8 @@ impl TaskFolder<'_> {
         Ok(())
     }
 
-    /// Removes what the last result has left and nobody has touched since, and folders that this
-    /// leaves empty. Nothing is removed behind a link.
+    /// Removes the unchanged files of the last result, and folders that are empty then. Files behind a
+    /// link are not removed.
     fn remove_old(&self, old: &BTreeMap<String, Stamp>) -> Result<(), Io> {
         let is_real = |path: &Path| {
             let folders = path
@@ -199,7 +197,7 @@ impl TaskFolder<'_> {
             }
             folders.extend(Path::new(path).ancestors().skip(1));
         }
-        // Deepest first; those with something else in them stay.
+        // Deepest first; a folder that is not empty stays.
         let folders = folders.into_iter().rev();
         for folder in folders.filter(|folder| *folder != Path::new("")) {
             let _ = std::fs::remove_dir(self.folder.join(folder));

@@ -1,8 +1,9 @@
-//! How much memory there is, what scripts take of it, and whether one more has room.
+//! Admits scripts by memory: how much is free, how much running scripts use, and whether one more
+//! script may start.
 //!
-//! What a script takes is the sum over its process group, looked at a few times a second. The
-//! system's own account of a child that has ended (`rusage`) knows only the largest single
-//! process, and a build has several.
+//! The memory of a script is the sum over its process group, measured a few times a second. The
+//! system's account of an ended child (`rusage`) contains only the largest process, and a build has
+//! several.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,20 +13,20 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use crate::cache::TaskFigures;
-use crate::plan::{Plan, Subject, Task, TaskId};
+use crate::plan::{Plan, Subject, Task, TaskId, TaskMap};
 use crate::store::AppKind;
 
-/// What a frontend's build is expected to take before one was seen.
+/// The expected memory of a frontend build without an earlier measurement.
 const FRONTEND: u64 = 2 << 30;
 
-/// What any other script is expected to take before it was seen.
+/// The expected memory of any other script without an earlier measurement.
 const OTHER: u64 = 512 << 20;
 
-/// How often a group is looked at in the end; in the beginning more often, since many scripts
-/// are short.
+/// The longest pause between two measurements. The first pauses are shorter, because many scripts are
+/// short.
 const LONGEST: Duration = Duration::from_millis(200);
 
-/// What one script's processes take.
+/// The memory of one script's processes.
 #[derive(Debug, Default)]
 pub struct ProcessMemory {
     now: AtomicU64,
@@ -33,7 +34,7 @@ pub struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    /// Most bytes that they took together.
+    /// The most bytes that they used together.
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
@@ -42,7 +43,7 @@ impl ProcessMemory {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Looks at the group as long as it is asked to; never ends.
+    /// Measures the process group until the future is dropped.
     pub async fn watch(&self, group: Option<Pid>) {
         let Some(group) = group else {
             return std::future::pending().await;
@@ -58,7 +59,7 @@ impl ProcessMemory {
     }
 }
 
-/// Bytes that the processes of a group have for themselves; 0 where the system does not tell.
+/// The private bytes of a group's processes; 0 if the system does not tell.
 fn taken_by(group: Pid) -> u64 {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return 0;
@@ -70,7 +71,7 @@ fn taken_by(group: Pid) -> u64 {
         let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
             continue;
         };
-        // `pid (name) state parent group …`; the name may hold anything, brackets too.
+        // `pid (name) state parent group …`; the name may contain anything, also brackets.
         let fields = stat.rsplit(") ").next().unwrap_or_default();
         if fields.split(' ').nth(2) != Some(&number) {
             continue;
@@ -90,15 +91,15 @@ fn kilobytes(text: &str, names: &[&str]) -> u64 {
     values.sum()
 }
 
-/// Bytes that can still be taken: what the system has free, or the container if that is less.
+/// The free bytes of the system, or of the container if it has less.
 fn free() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok();
     let system = system.map(|text| kilobytes(&text, &["MemAvailable:"]) * 1024);
     [system, in_group()].into_iter().flatten().min()
 }
 
-/// What is left of the control group's limit, if it has one (version 2, then 1). Cached files
-/// give way.
+/// The free bytes below the control group's limit, if it has one (version 2, then 1). Cached files
+/// count as free.
 fn in_group() -> Option<u64> {
     let number = |path: &str| {
         std::fs::read_to_string(path)
@@ -125,7 +126,7 @@ fn in_group() -> Option<u64> {
     for line in own.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-        // Every group above counts too; in a container the own one is often the root.
+        // The limits of all parent groups apply too; in a container the own group is often the root.
         for path in std::path::Path::new(path).ancestors() {
             let path = path.to_string_lossy();
             if controllers.is_empty() {
@@ -148,11 +149,11 @@ fn in_group() -> Option<u64> {
     free
 }
 
-/// Decides which script has room beside those that run.
+/// Decides whether a script may start beside the running ones.
 pub struct MemoryAdmission {
-    /// Bytes for all together, if somebody has set that.
+    /// The configured limit in bytes for all scripts together.
     limit: Option<u64>,
-    /// How many at once.
+    /// How many scripts may run at once.
     count: usize,
     figures: BTreeMap<String, TaskFigures>,
     running: BTreeMap<TaskId, RunningScript>,
@@ -164,7 +165,7 @@ struct RunningScript {
 }
 
 impl MemoryAdmission {
-    /// As the plan has it, with what was learned of earlier runs.
+    /// Takes the limits of the plan and the measurements of earlier runs.
     pub fn new(plan: &Plan, figures: BTreeMap<String, TaskFigures>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
@@ -175,8 +176,7 @@ impl MemoryAdmission {
         }
     }
 
-    /// What a task took when it last ran; else the most that the same app took for another
-    /// store; else nothing.
+    /// The measurement of the task's last run; else the largest one of the same app in another store.
     pub fn figures(&self, task: &Task) -> Option<TaskFigures> {
         if let Some(own) = self.figures.get(&task.name()) {
             return Some(*own);
@@ -194,7 +194,7 @@ impl MemoryAdmission {
             })
     }
 
-    /// Bytes that the task is expected to take: a tenth more than the last time.
+    /// The expected memory of a task in bytes: a tenth more than the last measurement.
     fn expected(&self, plan: &Plan, id: TaskId) -> u64 {
         match self.figures(plan.task(id)) {
             Some(figures) if figures.peak_bytes > 0 => (figures.peak_bytes / 10).saturating_mul(11),
@@ -205,7 +205,8 @@ impl MemoryAdmission {
         }
     }
 
-    /// Lets the task begin if there is room. Alone it may always, or it never could.
+    /// Admits the task if there is enough memory. A task that would run alone is always admitted, or it
+    /// could never start.
     pub fn admit(&mut self, plan: &Plan, id: TaskId) -> Option<Arc<ProcessMemory>> {
         let expected = self.expected(plan, id);
         if !self.running.is_empty() {
@@ -220,7 +221,7 @@ impl MemoryAdmission {
                         .map(|it| it.expected.max(it.memory.now()));
                     Some(limit.saturating_sub(taken.fold(0, u64::saturating_add)))
                 }
-                // What runs may still grow to what is expected of it.
+                // Running scripts may still grow to their expected size.
                 None => free().map(|free| {
                     let running = self.running.values();
                     let rest = running.map(|it| it.expected.saturating_sub(it.memory.now()));
@@ -240,7 +241,7 @@ impl MemoryAdmission {
         Some(memory)
     }
 
-    /// The task has ended; what it took is what the next ones are expected to.
+    /// Removes an ended task and remembers its measurement.
     pub fn leave(&mut self, task: &Task, id: TaskId, learned: Option<TaskFigures>) {
         self.running.remove(&id);
         if let Some(learned) = learned {
@@ -249,16 +250,17 @@ impl MemoryAdmission {
     }
 }
 
-/// For each task, milliseconds that it and the longest way of tasks behind it are expected to
-/// take: what holds up most goes first.
-pub fn ways(plan: &Plan, room: &MemoryAdmission) -> Vec<u64> {
-    let mut ways = vec![0_u64; plan.tasks.len()];
-    for (index, task) in plan.tasks.iter().enumerate().rev() {
+/// For each task, the expected milliseconds of it and of the longest chain of tasks behind it.
+pub fn critical_paths(plan: &Plan, room: &MemoryAdmission) -> TaskMap<u64> {
+    let mut paths = plan.tasks.map(|_| 0_u64);
+    for id in plan.tasks.ids().rev() {
+        let task = plan.task(id);
         let own = room.figures(task).map_or(0, |figures| figures.milliseconds);
-        ways[index] = ways[index].saturating_add(own);
+        let path = paths[id].saturating_add(own);
+        paths[id] = path;
         for need in &task.needs {
-            ways[need.index()] = ways[need.index()].max(ways[index]);
+            paths[*need] = paths[*need].max(path);
         }
     }
-    ways
+    paths
 }

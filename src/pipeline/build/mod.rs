@@ -1,54 +1,67 @@
-//! The build stage: results that are there already are taken, the other scripts run in the order
-//! of the plan's tasks, as many at once as have room.
+//! The build stage: cached results are put in place, and the scripts of all other tasks run, upstream
+//! before downstream, as many at once as memory and cores allow.
 
 mod clear;
+mod lookup;
 mod memory;
-mod opened;
-mod outlook;
+mod outcome;
 mod queue;
 mod result;
 mod script;
 mod sharing;
 mod stage;
 mod surroundings;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use miette::Diagnostic;
 
+use self::lookup::not_installed;
+pub use self::lookup::{CacheLookup, forecast};
 pub use self::memory::ProcessMemory;
-use self::outlook::not_installed;
-pub use self::outlook::{CacheLookup, forecast};
 pub use self::stage::run;
 use super::compose::Workdir;
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::failure::{Error as RunError, quote};
 use super::sandbox;
 use crate::event::{Stage, Unit};
-use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
+use crate::plan::{Plan, RunScope, Subject, Task, TaskId};
 use crate::store::UnitId;
 
-/// A built app: its folder holds what its script made.
+/// What the tasks of a run share.
+#[derive(Clone)]
+pub struct BuildRun {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The services of the run.
+    pub services: Arc<Services>,
+    /// The options of the run.
+    pub options: Arc<PipelineOptions>,
+}
+
+/// A built app: its folder contains the result of its script.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// Where.
+    /// Its folder.
     pub workdir: Workdir,
-    /// How long it took.
+    /// How long the task took.
     pub elapsed: Duration,
     /// Where the result comes from.
     pub origin: ResultOrigin,
 }
 
-/// Where a result comes from.
+/// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultOrigin {
     /// Its script ran.
     Script,
-    /// Its script ran in an earlier run, or elsewhere.
+    /// The cache, or the task's folder as an earlier run left it.
     Cache,
-    /// Another store's script has made the same.
+    /// The script of this other store's app.
     Reused(String),
 }
 
@@ -59,70 +72,70 @@ impl Built {
     }
 }
 
-/// Why a script did not end well.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// Something that scripts need is not installed.
+    /// Dependencies that are not installed.
     #[error("the dependencies of `{}` are not installed: {}", project.display(), some(missing))]
     #[diagnostic(code(alokai::build::not_installed), help("install them: `{command}`"))]
     NotInstalled {
         /// The project.
         project: PathBuf,
-        /// What is missing, each with who needs it.
+        /// The missing packages, each with the app or package that needs it.
         missing: Vec<String>,
-        /// What installs them.
+        /// The command that installs them.
         command: &'static str,
     },
-    /// It ended with an error.
+    /// A script that ended with an error.
     #[error("`{command}` {ended} in `{}`\n{}", folder.display(), quote(tail))]
-    #[diagnostic(code(alokai::build::script), help("{}the whole log: `{}`", advice.as_ref().map(|advice| format!("{advice}; ")).unwrap_or_default(), log.display()))]
+    #[diagnostic(code(alokai::build::script), help("{}full log: `{}`", advice.as_ref().map(|advice| format!("{advice}; ")).unwrap_or_default(), log.display()))]
     Script {
-        /// As typed.
+        /// The command.
         command: Box<str>,
-        /// Where.
+        /// The folder in which it ran.
         folder: PathBuf,
-        /// Such as `exited with code 1`.
+        /// How it ended, such as `exited with code 1`.
         ended: Box<str>,
-        /// What to do, where the way it ended tells.
+        /// What to do, if the way it ended tells.
         advice: Option<&'static str>,
         /// Its last lines.
         tail: Vec<String>,
-        /// Everything that it printed.
+        /// The file with everything that it printed.
         log: PathBuf,
     },
-    /// It could not be started.
+    /// A script that cannot be started.
     #[error("cannot start `{command}` in `{}`", folder.display())]
     #[diagnostic(
         code(alokai::build::start),
         help("check that `{program}` is installed and on the PATH: `{program} --version`")
     )]
     Start {
-        /// As typed.
+        /// The command.
         command: String,
         /// The program.
         program: String,
-        /// Where.
+        /// The folder in which it runs.
         folder: PathBuf,
-        /// The system's word.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It could not open something that its key does not have.
+    /// A script in a sandbox that opened a file that is not an input.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Undeclared(Box<sandbox::Undeclared>),
-    /// Scripts cannot be restricted here.
-    #[error("`--sandbox` needs Landlock, by which Linux restricts a process: {why}")]
+    /// Sandboxes are not supported on this machine.
+    #[error("`--sandbox` needs Landlock, which is not available: {why}")]
     #[diagnostic(
         code(alokai::build::no_sandbox),
         help(
-            "run it on Linux 5.13 or newer with Landlock switched on, or without `--sandbox` and `build.sandbox`"
+            "use Linux 5.13 or newer with Landlock enabled, or run without `--sandbox` and `build.sandbox`"
         )
     )]
     NoSandbox {
-        /// Why not.
+        /// Why.
         why: String,
     },
-    /// A person ended the run.
+    /// The user interrupted the run.
     #[error("interrupted")]
     #[diagnostic(code(alokai::build::interrupted))]
     Interrupted,
@@ -136,23 +149,25 @@ fn some(names: &[String]) -> String {
     shown.join(", ")
 }
 
-/// Looks what there is to do, without the results of distrusted tasks, and whether what scripts need is installed.
-pub async fn look(
-    plan: &Plan,
+/// Looks up the results of all tasks but the distrusted ones, and checks that the scripts to run can
+/// be run: their dependencies are installed, and sandboxes are supported if they are used.
+pub async fn look_up(
+    run: &BuildRun,
+    scope: &RunScope,
     distrusted: &BTreeSet<TaskId>,
-    context: &Services,
 ) -> Result<CacheLookup, RunError> {
-    let outlook = CacheLookup::new(plan, distrusted, context).await;
-    let is_restricted = context.sandbox.is_some() && outlook.running(plan).next().is_some();
-    if is_restricted && let Err(why) = sandbox::support() {
+    let plan = &run.plan;
+    let lookup = CacheLookup::new(run, scope, distrusted).await;
+    let is_sandboxed = run.options.sandbox.is_some() && lookup.running(plan).next().is_some();
+    if is_sandboxed && let Err(why) = sandbox::support() {
         let why = why.to_string();
         return Err(RunError::Preflight {
             problems: vec![Error::NoSandbox { why }.into()],
         });
     }
-    let missing = not_installed(plan, outlook.running(plan));
+    let missing = not_installed(plan, lookup.running(plan));
     if missing.is_empty() {
-        return Ok(outlook);
+        return Ok(lookup);
     }
     let error = Error::NotInstalled {
         project: plan.project.clone(),
@@ -164,14 +179,14 @@ pub async fn look(
     })
 }
 
-/// What events say of a task.
+/// The unit of a task in events.
 fn event_unit(task: &Task) -> Unit {
     let unit = match &task.subject {
         Subject::Package(name) => Unit::package(Stage::Build, name),
         Subject::Unit(unit) => Unit::app(Stage::Build, unit),
     };
     Unit {
-        script: (task.script != BUILD).then(|| task.script.clone()),
+        script: task.work.other_script().map(str::to_owned),
         ..unit
     }
 }

@@ -1,49 +1,49 @@
-//! Tasks that wait, and which of them can begin: each has a count of the tasks before it that
-//! have not ended yet. Tasks whose results are taken are apart from those whose scripts run, so
-//! that many of the ones are not looked through whenever one of the others can begin.
+//! The ready queue: each waiting task has a count of the tasks that it needs and that have not ended.
+//! Ready tasks with a cached result and ready tasks with a script to run are kept apart, so looking
+//! for the next one of a kind does not pass over all of the other kind.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::plan::{Plan, TaskId};
+use crate::plan::{Plan, TaskId, TaskMap};
 
-/// Tasks that are ready, those first that hold up most.
+/// Ready tasks; the task with the longest chain of tasks behind it comes first.
 type ReadyTasks = BTreeSet<(Reverse<u64>, TaskId)>;
 
-/// What is done for a task.
+/// What the stage does for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskAction {
-    /// Its result is put in place, or asked for.
+    /// Put its cached result in place, or fetch it.
     Take,
-    /// Its script runs.
+    /// Run its script.
     Run,
 }
 
-/// Tasks that wait.
+/// The tasks that have not begun.
 pub struct TaskQueue {
-    /// How many tasks before it have not ended.
+    /// How many needed tasks have not ended, by task.
     open: BTreeMap<TaskId, usize>,
-    /// Tasks that wait for one.
+    /// The tasks that need a task.
     behind: BTreeMap<TaskId, Vec<TaskId>>,
-    /// How long the way from a task to the end is.
-    ways: Vec<u64>,
-    /// Tasks that have become ready, and of which it is not known yet how they begin.
+    /// The expected time of a task and the longest chain of tasks behind it.
+    critical_paths: TaskMap<u64>,
+    /// Ready tasks that are not sorted by action yet.
     new: ReadyTasks,
     to_take: ReadyTasks,
     to_run: ReadyTasks,
-    /// Tasks that will not begin, because of others, and whether it was told.
+    /// Tasks that will not begin, each with the failed unit because of which.
     lost: BTreeMap<TaskId, String>,
     waiting: BTreeSet<TaskId>,
 }
 
 impl TaskQueue {
-    /// Of these tasks; others count as ended.
-    pub fn new(plan: &Plan, needed: &BTreeSet<TaskId>, ways: &[u64]) -> Self {
+    /// A queue of these tasks; all other tasks count as ended.
+    pub fn new(plan: &Plan, needed: &BTreeSet<TaskId>, critical_paths: TaskMap<u64>) -> Self {
         let mut queue = Self {
             open: BTreeMap::new(),
             behind: BTreeMap::new(),
-            ways: ways.to_vec(),
+            critical_paths,
             new: ReadyTasks::new(),
             to_take: ReadyTasks::new(),
             to_run: ReadyTasks::new(),
@@ -70,7 +70,7 @@ impl TaskQueue {
     }
 
     fn place(&self, id: TaskId) -> (Reverse<u64>, TaskId) {
-        (Reverse(self.ways[id.index()]), id)
+        (Reverse(self.critical_paths[id]), id)
     }
 
     fn ready(&mut self, work: TaskAction) -> &mut ReadyTasks {
@@ -80,13 +80,13 @@ impl TaskQueue {
         }
     }
 
-    /// Tasks that have become ready since the last call; each has to be sorted in.
+    /// The tasks that have become ready since the last call. Each must be passed to `sort_in`.
     pub fn take_new(&mut self) -> Vec<TaskId> {
         let new = std::mem::take(&mut self.new);
         new.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Sorts a task that is ready in by what is to be done for it.
+    /// Adds a ready task by its action.
     pub fn sort_in(&mut self, id: TaskId, work: TaskAction) {
         let place = self.place(id);
         self.to_take.remove(&place);
@@ -94,15 +94,15 @@ impl TaskQueue {
         self.ready(work).insert(place);
     }
 
-    /// The next task after this one for which that can be done, or the first; those that hold up
-    /// most come first.
+    /// The next ready task with this action after the given one, or the first; the longest chain comes
+    /// first.
     pub fn next(&mut self, work: TaskAction, after: Option<TaskId>) -> Option<TaskId> {
         let after = after.map_or(Bound::Unbounded, |id| Bound::Excluded(self.place(id)));
         let mut rest = self.ready(work).range((after, Bound::Unbounded));
         rest.next().map(|(_, id)| *id)
     }
 
-    /// The task has begun.
+    /// Removes a task that begins.
     pub fn start(&mut self, id: TaskId) {
         let place = self.place(id);
         for ready in [&mut self.new, &mut self.to_take, &mut self.to_run] {
@@ -111,13 +111,13 @@ impl TaskQueue {
         self.waiting.remove(&id);
     }
 
-    /// The task is ready, again or for the first time.
+    /// Adds a ready task, for the first time or again.
     pub fn again(&mut self, id: TaskId) {
         self.waiting.insert(id);
         self.new.insert(self.place(id));
     }
 
-    /// The task has ended well.
+    /// Counts a task that has succeeded.
     pub fn done(&mut self, id: TaskId) {
         for behind in self.behind.remove(&id).unwrap_or_default() {
             let open = self.open.entry(behind).or_default();
@@ -128,7 +128,7 @@ impl TaskQueue {
         }
     }
 
-    /// The task has failed, and what waits for it will not begin.
+    /// Removes a failed task and all tasks that need it.
     pub fn lose(&mut self, id: TaskId, because: &str) {
         self.start(id);
         let mut lost = vec![id];
@@ -142,8 +142,8 @@ impl TaskQueue {
         }
     }
 
-    /// Tasks that will not begin, each with the unit because of which; all that wait, where
-    /// nothing new may begin.
+    /// The tasks that will not begin, each with the failed unit because of which; with
+    /// `stop_because`, all waiting tasks.
     pub fn take_lost(&mut self, stop_because: Option<&str>) -> Vec<(TaskId, String)> {
         let mut lost = std::mem::take(&mut self.lost);
         if let Some(because) = stop_because {

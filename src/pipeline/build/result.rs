@@ -1,9 +1,9 @@
-//! What a task wrote, where it lies: noticed after its script, put there from the cache.
+//! The result of a task in its folder: found after its script has run, or put there from the cache.
 //!
-//! Outputs are not declared but seen: what is new or other in a task's folder after its script
-//! has run. A record of them lies in `.alokai/results`, so that they are known to be in place,
-//! and so that the next result does not mix with this one. Incremental caches (Next.js's,
-//! and what tools keep in `node_modules/.cache`) belong to no result and stay.
+//! Outputs are not declared. They are the files in the task's folder that are new or changed after its
+//! script has run. A record in `.alokai/results` lists them, so a later run knows that they are in
+//! place, and removes them before the next result. Incremental caches (of Next.js, and of tools in
+//! `node_modules/.cache`) are not part of a result and stay in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,15 +20,14 @@ use super::super::stored;
 use crate::cache::{self, Cache, CachedResult, Key, OutputDigest};
 use crate::disk::Stamp;
 use crate::overlay::{self, Composition, ContentId};
-use crate::plan::{BUILD, Plan, Subject, TaskId};
+use crate::plan::{Plan, Subject, TaskId, Work};
 use crate::store::AppName;
 use virtual_path::normalize;
 
-/// Where the records lie, below this tool's own folder.
+/// The folder of the records, in `.alokai`.
 const RESULTS: &str = "results";
 
-/// Paths in a composed app that are no output: what is pruned, and what tools keep to be faster
-/// the next time.
+/// Paths in a composed app that are not outputs: the pruned folder, and incremental caches of tools.
 pub(super) const APART: [&str; 6] = [
     ".deploy",
     ".next/cache",
@@ -38,26 +37,26 @@ pub(super) const APART: [&str; 6] = [
     "node_modules/.cache",
 ];
 
-/// The same of a workspace package, whose dependencies are installed in it.
+/// The same for a workspace package. Its dependencies are installed in it.
 const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"];
 
-/// What is remembered of a task's result.
+/// The record of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ResultRecord {
-    /// The key of the result; none while it is made or put in place, and when it is not known
-    /// what it was made of.
+    /// The key of the result; none while it is built or put in place, and if its inputs are not
+    /// certain.
     pub key: Option<Key>,
-    /// Identity of the files.
+    /// The digest of the files.
     #[serde(default)]
     pub output: Option<OutputDigest>,
-    /// The digest under which it is kept, if it is.
+    /// The digest of its archive in the cache, if it is cached.
     #[serde(default)]
     pub blob: Option<String>,
     pub files: BTreeMap<String, Stamp>,
 }
 
 impl ResultRecord {
-    /// Files whose result is not known, or not whole.
+    /// A record of files that may not be a complete result.
     pub fn unknown(files: BTreeMap<String, Stamp>) -> Self {
         Self {
             key: None,
@@ -68,31 +67,31 @@ impl ResultRecord {
     }
 }
 
-/// A folder in which a task works, or whose result it reads.
+/// A folder in which a task runs, or whose result it reads.
 pub struct TaskFolder<'a> {
     pub(super) project: &'a Path,
-    /// The script that works here.
-    pub(super) script: &'a str,
+    /// The work of the task.
+    pub(super) work: &'a Work,
     /// Absolute.
     pub folder: PathBuf,
     record: PathBuf,
-    /// Everything that the task printed.
+    /// The log with everything that the task printed.
     pub log: PathBuf,
-    /// Paths in the folder that are its sources.
+    /// The paths of its sources.
     pub(super) sources: TaskSources,
-    /// What is composed there; none for a package.
+    /// The composition; none for a package.
     pub(super) composition: Option<Arc<Composition>>,
-    /// Where the records of all scripts are.
+    /// The folder with the records of all scripts.
     pub(super) records: PathBuf,
-    /// The name of its records.
+    /// The file name of its records.
     pub(super) record_name: String,
 }
 
-/// Paths in a task's folder that are its sources.
+/// The paths of the sources in a task's folder.
 pub(super) enum TaskSources {
-    /// Those of a composed app.
+    /// The sources of a composed app.
     Composed(Arc<Composition>),
-    /// A package's own.
+    /// The sources of a package.
     OfPackage(BTreeSet<Arc<str>>),
 }
 
@@ -104,7 +103,7 @@ impl TaskSources {
         }
     }
 
-    /// Whether one of them begins so.
+    /// Whether the path of a source has this prefix.
     pub fn has_below(&self, start: &str) -> bool {
         let from: Arc<str> = start.into();
         let next = match self {
@@ -125,12 +124,12 @@ impl TaskSources {
     }
 }
 
-/// The name in the `package.json` of an app that is built for no store.
+/// The name in the `package.json` of a shared app.
 pub fn neutral_name(app: &AppName) -> String {
     format!("{app}-shared")
 }
 
-/// What is in a folder, as it was left.
+/// The files in a folder with their stamps.
 #[derive(Debug, Default)]
 pub struct FolderSnapshot {
     files: BTreeMap<String, Stamp>,
@@ -139,7 +138,7 @@ pub struct FolderSnapshot {
 }
 
 impl FolderSnapshot {
-    /// A path that is not the same in both; folders count by what is in them.
+    /// A file that differs between both. Empty folders are ignored.
     pub fn differs<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
         let not_in = |one: &'a Self, other: &'a Self| {
             let differs = move |(path, stamp): &(&String, &Stamp)| {
@@ -154,16 +153,16 @@ impl FolderSnapshot {
     }
 }
 
-/// What a script wrote.
+/// The outputs of a script.
 pub enum ScriptOutputs {
-    /// These files, and nothing else decides what is in them but what the task sees.
+    /// These files, and they depend only on the inputs of the task.
     These(BTreeMap<String, Stamp>),
-    /// Something else may have decided too.
+    /// The files may depend on something else, for this reason.
     Unsure(String),
 }
 
 impl<'a> TaskFolder<'a> {
-    /// Where the result of a task belongs.
+    /// The folder of a task's result.
     pub fn new(plan: &'a Plan, id: TaskId) -> Self {
         let task = plan.task(id);
         let name = match &task.subject {
@@ -174,23 +173,23 @@ impl<'a> TaskFolder<'a> {
             Some(composition) => TaskSources::Composed(Arc::clone(composition)),
             None => TaskSources::OfPackage(plan.package_files(id).map(Arc::from).collect()),
         };
-        Self::at(plan, &task.script, &task.folder, &name, sources)
+        Self::at(plan, &task.work, &task.folder, &name, sources)
     }
 
-    /// Where the script of a task runs: where its result belongs, or for a shared app its
-    /// neutral folder.
+    /// The folder in which a task's script runs: the folder of its result, or the neutral folder of a
+    /// shared app.
     pub fn of_script(plan: &'a Plan, id: TaskId) -> Result<Self, Io> {
         let task = plan.task(id);
         match (plan.composition_of(id), task.subject.unit()) {
             (Some(composition), Some(unit)) if task.shared => {
                 let name = format!("_{}/{}", unit.app, unit.app);
-                Self::neutral(plan, &task.script, &task.run_folder(), &name, composition)
+                Self::neutral(plan, &task.work, &task.run_folder(), &name, composition)
             }
             _ => Ok(Self::new(plan, id)),
         }
     }
 
-    /// An app beside a shared one, in the neutral folder.
+    /// Another app beside a shared one, in the neutral folder.
     pub fn beside(
         plan: &'a Plan,
         id: TaskId,
@@ -203,12 +202,12 @@ impl<'a> TaskFolder<'a> {
         let app = &sibling.unit.app;
         let folder = format!(".out/_{}/{app}", unit.app);
         let name = format!("_{}/{app}", unit.app);
-        Self::neutral(plan, BUILD, &folder, &name, sibling).map(Some)
+        Self::neutral(plan, &Work::Build, &folder, &name, sibling).map(Some)
     }
 
     fn neutral(
         plan: &'a Plan,
-        script: &'a str,
+        work: &'a Work,
         folder: &str,
         name: &str,
         composition: &Composition,
@@ -219,18 +218,18 @@ impl<'a> TaskFolder<'a> {
             Io::at("rename the package in", &path)(std::io::Error::other(reason))
         })?;
         let sources = TaskSources::Composed(Arc::new(renamed));
-        Ok(Self::at(plan, script, folder, name, sources))
+        Ok(Self::at(plan, work, folder, name, sources))
     }
 
-    fn at(plan: &'a Plan, script: &'a str, folder: &str, name: &str, sources: TaskSources) -> Self {
+    fn at(plan: &'a Plan, work: &'a Work, folder: &str, name: &str, sources: TaskSources) -> Self {
         let own = plan.project.join(".alokai");
         let file = |folder: &str, end: &str| {
-            let folder = own.join(folder).join(script);
+            let folder = own.join(folder).join(work.name());
             folder.join(format!("{name}.{end}"))
         };
         Self {
             project: &plan.project,
-            script,
+            work,
             folder: plan.project.join(folder),
             record: file(RESULTS, "json"),
             log: file("logs", "log"),
@@ -248,7 +247,7 @@ impl<'a> TaskFolder<'a> {
         stored::read(&self.record).ok().flatten()
     }
 
-    /// Files that the task's result consists of; none where that is not known.
+    /// The files of the task's result; none if they are not known.
     pub fn files(&self) -> Option<Vec<String>> {
         let record = self.read().filter(|record| record.key.is_some())?;
         Some(record.files.into_keys().collect())
@@ -258,8 +257,8 @@ impl<'a> TaskFolder<'a> {
         stored::write(&self.record, record)
     }
 
-    /// Identity of the result that lies here, if it has this key, is as it was left, and nothing
-    /// lies beside it; the kept one, where one is.
+    /// The digest of the result in this folder, if it has this key, is unchanged, and has no other files
+    /// beside it. If the result is cached, it must be the same one.
     pub fn holds(&self, key: Key, kept: Option<&CachedResult>) -> Option<OutputDigest> {
         let record = self.read().filter(|record| record.key == Some(key))?;
         let is_same = match (kept, &record.blob) {
@@ -275,7 +274,7 @@ impl<'a> TaskFolder<'a> {
         (is_whole && self.beside_result(&record).ok()?.is_none()).then_some(output)
     }
 
-    /// Something that neither is a source nor belongs to the result that lies here.
+    /// A file that is neither a source nor part of the result.
     pub fn extra(&self) -> Option<String> {
         let record = self
             .read()
@@ -284,8 +283,8 @@ impl<'a> TaskFolder<'a> {
         Some(self.folder.join(extra).display().to_string())
     }
 
-    /// The first path here that is neither a source nor in the record. Sources are compose's to
-    /// look at, so nothing is asked of a file but its name. Folders of a package are its people's.
+    /// The first path that is neither a source nor in the record. Only names are compared, because
+    /// composing has checked the content of sources. Folders in a package belong to its developers.
     fn beside_result(&self, record: &ResultRecord) -> Result<Option<String>, Io> {
         let start = self.folder.as_os_str().len() + 1;
         let mut first: Option<String> = None;
@@ -309,7 +308,7 @@ impl<'a> TaskFolder<'a> {
         Ok(first)
     }
 
-    /// Whether something that belongs here lies below the folder.
+    /// Whether a source, an output or an incremental cache lies below the folder.
     fn has_below(&self, folder: &str, record: &ResultRecord) -> bool {
         let start = format!("{folder}/");
         let mut made = record.files.range(start.clone()..);
@@ -320,16 +319,16 @@ impl<'a> TaskFolder<'a> {
     }
 
     pub(super) fn is_apart(&self, path: &Path, is_link: bool) -> bool {
-        // By bytes: this is asked for every path, and comparing paths takes them apart.
+        // As bytes, because this runs for every path, and comparing paths parses them.
         let is = |list: &[&str]| list.iter().any(|apart| path.as_os_str() == *apart);
         match self.composition {
-            // A link to what is installed is compose's.
+            // Composing makes the link to installed packages.
             Some(_) => is(&APART) || is_link && is(&["node_modules"]),
             None => is(&APART_IN_PACKAGE),
         }
     }
 
-    /// Everything in the folder but what belongs to no result. What is gone meanwhile is left
+    /// The files in the folder that can be part of a result. A file that is removed meanwhile is left
     /// out.
     fn walk(&self) -> impl Iterator<Item = Result<DirEntry, Io>> {
         let start = self.folder.as_os_str().len() + 1;
@@ -351,7 +350,7 @@ impl<'a> TaskFolder<'a> {
             })
     }
 
-    /// What is in the folder now, but for what belongs to no result.
+    /// The current files in the folder that can be part of a result.
     pub fn snapshot(&self) -> Result<FolderSnapshot, Io> {
         let mut snapshot = FolderSnapshot::default();
         let start = self.folder.as_os_str().len() + 1;
@@ -374,8 +373,8 @@ impl<'a> TaskFolder<'a> {
         Ok(snapshot)
     }
 
-    /// What the script wrote: everything that is new or other than before. Of folders only those
-    /// that are new and have nothing in them. A package's own sources are no output.
+    /// The outputs of the script: all new or changed files, and new empty folders. The sources of a
+    /// package are not outputs.
     pub fn wrote(&self, before: &FolderSnapshot) -> Result<ScriptOutputs, Io> {
         let FolderSnapshot { files, invalid } = self.snapshot()?;
         let unsure = |path: &Path, what: &str| {
@@ -386,7 +385,7 @@ impl<'a> TaskFolder<'a> {
             )))
         };
         if let Some(path) = invalid.first() {
-            return unsure(path, "has a name that is not valid UTF-8");
+            return unsure(path, "is not a valid UTF-8 name");
         }
         let is_package = self.composition.is_none();
         for path in before
@@ -395,10 +394,7 @@ impl<'a> TaskFolder<'a> {
             .filter(|path| self.sources.contains(path.as_str()))
         {
             if files.get(path).is_none_or(|left| left.is_folder()) {
-                return unsure(
-                    Path::new(path),
-                    "was removed by the script, although it is a source",
-                );
+                return unsure(Path::new(path), "is a source, and the script removed it");
             }
         }
         let filled: BTreeSet<&str> = files
@@ -414,20 +410,19 @@ impl<'a> TaskFolder<'a> {
                     outputs.insert(path.clone(), *left);
                 }
             } else if is_new && self.leads_apart(path) {
-                let what = "is a link to what belongs to no result";
+                let what = "is a link into an incremental cache, which is not part of a result";
                 return unsure(Path::new(path), what);
             } else if is_new && !(is_package && is_source) {
                 outputs.insert(path.clone(), *left);
             } else if is_package && !is_source && !is_new {
-                let what =
-                    "was there before, and the script has not written it anew; remove it once";
+                let what = "existed before the script ran, and the script did not write it; remove it once";
                 return unsure(&self.folder.join(path), what);
             }
         }
         Ok(ScriptOutputs::These(outputs))
     }
 
-    /// Whether a link leads to what belongs to no result, such as a tool's cache.
+    /// Whether a link leads to a path that is not part of a result, such as a tool's cache.
     fn leads_apart(&self, path: &str) -> bool {
         let Ok(target) = std::fs::read_link(self.folder.join(path)) else {
             return false;
@@ -438,7 +433,7 @@ impl<'a> TaskFolder<'a> {
         above.any(|inner| inner != Path::new("") && self.is_apart(inner, false))
     }
 
-    /// Remembers that this result lies here.
+    /// Records that this result is in the folder.
     pub fn remember(
         &self,
         files: BTreeMap<String, Stamp>,
@@ -454,19 +449,19 @@ impl<'a> TaskFolder<'a> {
         })
     }
 
-    /// Puts a result here in the place of the one before. All of it is unpacked and checked
-    /// before anything moves.
+    /// Replaces the result in this folder by a cached one. The archive is unpacked and checked as a
+    /// whole before any file moves.
     pub fn restore(&self, cache: &Cache, entry: &CachedResult) -> Result<(), RestoreError> {
         let staged = temporary(self.project)?;
         let paths = cache.unpack(entry, staged.path())?;
-        // What people have put into a package is theirs.
+        // Files that developers have put into a package are not overwritten.
         if let Some(path) = paths.iter().find(|path| self.is_theirs(path)) {
             return Err(RestoreError::Occupied(path.clone()));
         }
         let files = staged.path().join(cache::FILES);
-        if files.is_dir() || self.script == BUILD {
+        if files.is_dir() || self.work.is_build() {
             let aside = self.clear()?;
-            // Whoever finds this cut short knows what may lie around.
+            // A later run finds this record if this one is killed.
             let under_way = paths.iter().map(|path| (path.clone(), Stamp::default()));
             self.write(&ResultRecord::unknown(under_way.collect()))?;
             std::fs::create_dir_all(&self.folder)
@@ -491,7 +486,7 @@ impl<'a> TaskFolder<'a> {
         Ok(self.remember(files, entry.key, entry.output, Some(entry))?)
     }
 
-    /// Copies what was just made in another folder here, in the place of the result before.
+    /// Replaces the result in this folder by the one that was just built in another folder.
     pub fn copy_from(&self, made: &Self) -> Result<(), Io> {
         let aside = self.clear()?;
         for (path, stamp) in &made.snapshot()?.files {
@@ -500,7 +495,7 @@ impl<'a> TaskFolder<'a> {
                 std::fs::create_dir_all(&to).map_err(Io::at("make the folder", &to))?;
                 continue;
             }
-            // A composed file only where the script has written over it; its name is the store's.
+            // A composed file is copied only if the script changed it. `package.json` has the store's name.
             let composed = made
                 .composition
                 .as_ref()
@@ -522,7 +517,7 @@ impl<'a> TaskFolder<'a> {
         self.put_back(aside)
     }
 
-    /// Whether something lies at the path in a package that no result of ours has left there.
+    /// Whether a package has a file at this path that is not from an earlier result.
     fn is_theirs(&self, path: &str) -> bool {
         if self.composition.is_some() {
             return false;
@@ -536,7 +531,7 @@ impl<'a> TaskFolder<'a> {
         !now.is_dir() && left != Some(Stamp::new(&now))
     }
 
-    /// Moves what is in `from` into the folder: whole folders where nothing is yet.
+    /// Moves the content of `from` into the folder. A folder that does not exist yet moves as a whole.
     fn move_in(&self, from: &Path, to: &Path) -> Result<(), Io> {
         for entry in std::fs::read_dir(from).map_err(Io::at("read", from))? {
             let entry = entry.map_err(Io::at("read", from))?;
@@ -560,13 +555,13 @@ impl<'a> TaskFolder<'a> {
     }
 }
 
-/// What comes after so many bytes of a path.
+/// The rest of a path after this many bytes.
 fn after(path: &Path, start: usize) -> &Path {
     let bytes = path.as_os_str().as_bytes();
     Path::new(OsStr::from_bytes(bytes.get(start..).unwrap_or_default()))
 }
 
-/// A folder below `.out`, where the next compose sweeps what a killed run has left.
+/// A temporary folder below `.out`. The next compose removes the folders of a killed run.
 pub(super) fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
     let folder = project.join(".out/.tmp");
     std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
@@ -575,11 +570,11 @@ pub(super) fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
 
 /// Why a result could not be put in place.
 pub enum RestoreError {
-    /// In a package something lies at this path that is not ours.
+    /// A package has a file at this path that is not from a result.
     Occupied(String),
-    /// The cache.
+    /// The cached archive cannot be unpacked.
     Cache(cache::Error),
-    /// The disk.
+    /// A file operation failed.
     Io(Io),
 }
 

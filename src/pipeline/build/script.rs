@@ -1,58 +1,58 @@
-//! One task: its result taken from where it is, or its script run and its result kept.
+//! One task: its cached result is put in place, or its script runs and the result is cached.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::failure::Io;
-use super::super::process::{self, ProcessError, ScriptCommand};
+use super::super::process::{self, ScriptCommand};
 use super::clear::StashedFiles;
+use super::lookup::{TaskKey, miss};
 use super::memory::ProcessMemory;
-use super::opened::{OpenWatcher, OpenedFiles};
-use super::outlook::{TaskKey, miss};
+use super::outcome::judge;
 use super::result::{self, FolderSnapshot, ScriptOutputs, TaskFolder};
 use super::stage::TaskEnd;
 use super::surroundings;
-use super::{Error, ResultOrigin, event_unit};
+use super::watch::{OpenWatcher, OpenedFiles};
+use super::{BuildRun, ResultOrigin, event_unit};
 use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
 use crate::event::{Event, Span, Unit};
 use crate::pipeline::context::Services;
 use crate::pipeline::failure::StageError;
-use crate::pipeline::sandbox::{self, Sandbox, Undeclared, UpstreamResult};
-use crate::plan::{Plan, Task, TaskId};
+use crate::pipeline::sandbox::{self, Sandbox, UpstreamResult};
+use crate::plan::{Plan, TaskId};
 
-/// A script that has ended well.
+/// A script that has succeeded.
 pub struct ScriptRun {
     /// How long it took.
     pub elapsed: Duration,
-    /// What it took.
+    /// Its time and memory.
     pub figures: TaskFigures,
-    /// What became of its result.
+    /// Its result.
     pub kept: KeptResult,
 }
 
-/// What became of a result.
+/// A result after its script has run.
 #[derive(Default)]
 pub struct KeptResult {
-    /// Where it is kept.
+    /// Its entry in the cache; none if it is not cached.
     pub entry: Option<CachedResult>,
-    /// Its identity, if it is known what it was made of.
+    /// Its digest; none if its inputs are not certain.
     pub output: Option<OutputDigest>,
 }
 
-/// Takes a result that was found: leaves it where it lies, or puts it there. What does not hold
-/// any more is told and not there.
+/// Uses a cached result: leaves it in place, or puts it there. If that is not possible, the user is
+/// told and the task must run.
 pub fn take(
-    plan: &Plan,
+    run: &BuildRun,
     id: TaskId,
     resolved: &TaskKey,
     entry: Option<&CachedResult>,
-    context: &Services,
 ) -> Result<TaskEnd, StageError> {
+    let BuildRun { plan, services, .. } = run;
     let task = plan.task(id);
     let place = TaskFolder::new(plan, id);
     let unit = event_unit(task);
-    let span = context.events.span(&unit);
+    let span = services.events.span(&unit);
     let mut origin = ResultOrigin::Cache;
     let held = place.holds(resolved.key, entry);
     if held.is_none() {
@@ -62,18 +62,18 @@ pub fn take(
         if entry.maker != task.subject.to_string() {
             origin = ResultOrigin::Reused(entry.maker.clone());
         }
-        if let Err(error) = place.restore(&context.cache, entry) {
-            return not_taken(error, &place, &unit, span, context);
+        if let Err(error) = place.restore(&services.cache, entry) {
+            return not_taken(error, &place, &unit, span, services);
         }
-        remember(plan, id, resolved, context);
+        remember(plan, id, resolved, services);
     }
-    replay(&place, &unit, context);
-    // What people have put into a package's folder is read by others, and is in no key.
+    replay(&place, &unit, run);
+    // Other tasks read files that the user has put into a package's folder, and no key contains them.
     let extra = place.composition.is_none().then(|| place.extra()).flatten();
     let output = match extra {
         Some(extra) => {
-            context.events.notice(format!(
-                "{unit}: no build has left `{extra}` there, so what is built with it is not cached; remove it, or let git track it"
+            services.events.notice(format!(
+                "{unit}: results that use this package are not cached: `{extra}` is not from a build; remove it, or track it with git"
             ));
             None
         }
@@ -91,13 +91,13 @@ pub fn take(
     })
 }
 
-/// Says why a result could not be put in place.
+/// Tells the user why a result could not be put in place.
 fn not_taken(
     error: result::RestoreError,
     place: &TaskFolder,
     unit: &Unit,
     span: Span,
-    context: &Services,
+    services: &Services,
 ) -> Result<TaskEnd, StageError> {
     match error {
         result::RestoreError::Io(error) => {
@@ -106,23 +106,22 @@ fn not_taken(
         }
         result::RestoreError::Occupied(path) => {
             let path = place.folder.join(path);
-            context.events.notice(format!(
-                "{unit}: no build has left `{}` there, so the cached result is not put over it, and the script runs",
+            services.events.notice(format!(
+                "{unit}: the script runs although its result is cached: `{}` is not from a build and is not overwritten",
                 path.display()
             ));
         }
         result::RestoreError::Cache(error) => {
-            context
-                .events
-                .notice(format!("{unit}: {error}; its script runs"));
+            let notice = format!("{unit}: the script runs although its result is cached: {error}");
+            services.events.notice(notice);
         }
     }
     Ok(TaskEnd::NotThere)
 }
 
-/// Prints again what the script printed. It waits for a slow reader, as the script did.
-fn replay(place: &TaskFolder, unit: &Unit, context: &Services) {
-    if !context.replays {
+/// Prints the script's output again. A slow reader delays it, as it delays a running script.
+fn replay(place: &TaskFolder, unit: &Unit, run: &BuildRun) {
+    if !run.options.replays {
         return;
     }
     let Ok(log) = std::fs::File::open(&place.log) else {
@@ -130,24 +129,24 @@ fn replay(place: &TaskFolder, unit: &Unit, context: &Services) {
     };
     for line in process::shown_again(log) {
         let sent = async {
-            context.events.output(unit, line).await;
+            run.services.events.output(unit, line).await;
             Ok(())
         };
-        let sent = context.interrupt.unless_stopped((), sent);
-        if context.wait(sent).is_err() {
+        let sent = run.services.interrupt.unless_stopped((), sent);
+        if run.services.wait(sent).is_err() {
             return;
         }
     }
 }
 
-/// Remembers what the task sees, so that the next miss can be explained.
-fn remember(plan: &Plan, id: TaskId, resolved: &TaskKey, context: &Services) {
+/// Records the inputs of the task, from which a later run explains a cache miss.
+fn remember(plan: &Plan, id: TaskId, resolved: &TaskKey, services: &Services) {
     let inputs = plan.explained_inputs(id, &resolved.upstream, &resolved.reads);
-    // Without it a miss is explained by less.
-    let _ = context.cache.remember(&plan.task(id).name(), &inputs);
+    // Without the record, a miss is explained in less detail.
+    let _ = services.cache.remember(&plan.task(id).name(), &inputs);
 }
 
-/// What a script begins with.
+/// The state before a script runs.
 struct ScriptStart {
     before: FolderSnapshot,
     aside: Option<StashedFiles>,
@@ -155,51 +154,49 @@ struct ScriptStart {
     watch: OpenWatcher,
 }
 
-/// Makes everything ready that the script sees.
-fn begin(
-    plan: &Plan,
+/// Prepares everything that the script sees, and its sandbox if scripts are sandboxed.
+fn prepare(
+    run: &BuildRun,
     id: TaskId,
-    place: &TaskFolder,
-    context: &Services,
-) -> Result<ScriptStart, StageError> {
+) -> Result<(ScriptStart, Option<Sandbox>, TaskFolder<'_>), StageError> {
+    let BuildRun { plan, services, .. } = run;
+    let _working = services.events.working();
+    let place = TaskFolder::of_script(plan, id)?;
     let aside = place.clear()?;
     if plan.task(id).shared {
-        surroundings::prepare(plan, id, place, &context.cache)?;
+        surroundings::prepare(plan, id, &place, &services.cache)?;
     }
-    Ok(ScriptStart {
+    let begun = ScriptStart {
         before: place.snapshot()?,
         aside,
         around: surroundings::SurroundingsBefore::new(plan, id)?,
         watch: OpenWatcher::begin(plan.optional_files(id, &place.folder)),
-    })
+    };
+    let sandbox = sandbox(run, id, &place)?;
+    Ok((begun, sandbox, place))
 }
 
-/// Runs the script and keeps its result. That it cannot be kept is told and ends nothing.
-/// Without what it is made of (`resolved`), its result cannot be kept.
+/// Runs the script and caches its result. A result that cannot be cached is no failure. Without a key
+/// (`resolved`) the result is not cached.
 pub async fn run(
-    plan: &Arc<Plan>,
+    run: &BuildRun,
     id: TaskId,
     resolved: Option<TaskKey>,
     memory: &ProcessMemory,
-    context: &Arc<Services>,
 ) -> Result<ScriptRun, StageError> {
+    let BuildRun {
+        plan,
+        services,
+        options,
+    } = run;
     let task = plan.task(id);
     let unit = event_unit(task);
-    context.events.send(Event::Missed {
-        miss: miss(plan, id, resolved.as_ref(), &context.cache, context.force),
+    services.events.send(Event::Missed {
+        miss: miss(plan, id, resolved.as_ref(), &services.cache, options.force),
         unit: unit.clone(),
     });
-    let span = context.events.begin(&unit);
-    let working = context.events.working();
-    let ready = TaskFolder::of_script(plan, id)
-        .map_err(StageError::from)
-        .and_then(|place| {
-            let begun = begin(plan, id, &place, context)?;
-            let sandbox = restrict(plan, id, &place, context)?;
-            Ok((begun, sandbox, place))
-        });
-    drop(working);
-    let (begun, sandbox, place) = match ready {
+    let span = services.events.begin(&unit);
+    let (begun, sandbox, place) = match prepare(run, id) {
         Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
@@ -212,16 +209,18 @@ pub async fn run(
         folder: &place.folder,
         log: place.log.clone(),
         variables: &task.variables,
+        environment: &options.scripts,
         memory,
         sandbox: sandbox.as_ref(),
     };
-    let ended = process::run(script, context).await;
+    let ended = process::run(script, services).await;
+    let is_sandboxed = sandbox.is_some();
     drop(sandbox);
-    let result = judge(task, &place, ended, memory, context);
+    let result = judge(task, &place, ended, memory, services, is_sandboxed);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     if let Err(error) = result {
-        // What a failed script has left is no result; what a build has left comes back.
+        // Files that were moved away come back; what the failed script wrote is not a result.
         place.put_back(begun.aside)?;
         return Err(error);
     }
@@ -229,23 +228,13 @@ pub async fn run(
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         peak_bytes: memory.peak(),
     };
-    let keeping = {
-        let (plan, context) = (Arc::clone(plan), Arc::clone(context));
-        let done = FinishedScript {
-            begun,
-            resolved,
-            elapsed,
-            figures,
-        };
-        tokio::task::spawn_blocking(move || {
-            let _working = context.events.working();
-            settle(&plan, id, done, &context)
-        })
+    let finished = FinishedScript {
+        begun,
+        resolved,
+        elapsed,
+        figures,
     };
-    let kept = match keeping.await {
-        Ok(kept) => kept?,
-        Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
-    };
+    let kept = settle_on_thread(run, id, finished).await?;
     Ok(ScriptRun {
         elapsed,
         figures,
@@ -253,16 +242,12 @@ pub async fn run(
     })
 }
 
-/// The sandbox of a task's script, where scripts are restricted.
-fn restrict(
-    plan: &Plan,
-    id: TaskId,
-    place: &TaskFolder,
-    context: &Services,
-) -> Result<Option<Sandbox>, Io> {
-    let Some(launcher) = &context.sandbox else {
+/// The sandbox of a task's script; none if scripts are not sandboxed.
+fn sandbox(run: &BuildRun, id: TaskId, place: &TaskFolder) -> Result<Option<Sandbox>, Io> {
+    let Some(launcher) = &run.options.sandbox else {
         return Ok(None);
     };
+    let plan = &run.plan;
     let mut upstream = Vec::new();
     for need in &plan.task(id).upstream {
         let place = surroundings::read_by(plan, id, *need)?;
@@ -275,10 +260,10 @@ fn restrict(
         });
     }
     let scope = sandbox::of_task(plan, id, &place.folder, upstream);
-    Sandbox::new(launcher, &scope, &context.scripts).map(Some)
+    Sandbox::new(launcher, &scope, &run.options.scripts).map(Some)
 }
 
-/// A script that has ended well, and what it began with.
+/// A script that has succeeded, with the state before it.
 struct FinishedScript {
     begun: ScriptStart,
     resolved: Option<TaskKey>,
@@ -286,36 +271,50 @@ struct FinishedScript {
     figures: TaskFigures,
 }
 
-/// Keeps a result, and puts it where it belongs if its script ran elsewhere.
+/// Settles a result on a thread for blocking work.
+async fn settle_on_thread(
+    run: &BuildRun,
+    id: TaskId,
+    finished: FinishedScript,
+) -> Result<KeptResult, StageError> {
+    let run = run.clone();
+    let settling = tokio::task::spawn_blocking(move || {
+        let _working = run.services.events.working();
+        settle(&run.plan, id, finished, &run.services)
+    });
+    match settling.await {
+        Ok(kept) => kept,
+        Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
+    }
+}
+
+/// Caches a result. The result of a shared app is also put into the task's own folder.
 fn settle(
     plan: &Plan,
     id: TaskId,
-    done: FinishedScript,
-    context: &Services,
+    finished: FinishedScript,
+    services: &Services,
 ) -> Result<KeptResult, StageError> {
     let task = plan.task(id);
     let place = TaskFolder::of_script(plan, id)?;
-    let kept = match keep(plan, id, &place, done, context) {
+    let kept = match keep(plan, id, &place, finished, services) {
         Ok(kept) => kept,
         Err(NotCached(reason)) => {
-            let unit = event_unit(task);
-            context
-                .events
-                .notice(format!("{unit}: not cached: {reason}"));
+            services.not_cached(&event_unit(task), reason);
             KeptResult::default()
         }
     };
-    for need in surroundings::mend(plan, id, &context.cache)? {
+    for need in surroundings::mend(plan, id, &services.cache)? {
         let need = plan.task(need).name();
-        context.events.notice(format!(
-            "{}: its script has changed the result of {need}, which was put back",
+        services.events.notice(format!(
+            "{}: the script changed the result of {need}, which was restored",
             event_unit(task)
         ));
     }
     if task.shared {
         let own = TaskFolder::new(plan, id);
         match &kept.entry {
-            Some(entry) => own.restore(&context.cache, entry).map_err(moving)?,
+            Some(entry) => own.restore(&services.cache, entry).map_err(moving)?,
             None => own.copy_from(&place)?,
         }
     }
@@ -336,7 +335,7 @@ fn moving(error: result::RestoreError) -> StageError {
     }
 }
 
-/// Why a result is not kept: something else than its key may have decided what is in it.
+/// Why a result is not cached. Mostly it may depend on something that its key does not contain.
 struct NotCached(String);
 
 impl From<Io> for NotCached {
@@ -345,27 +344,27 @@ impl From<Io> for NotCached {
     }
 }
 
-/// Remembers what the script wrote, and keeps it.
+/// Records which files the script wrote, and caches them.
 fn keep(
     plan: &Plan,
     id: TaskId,
     place: &TaskFolder,
     done: FinishedScript,
-    context: &Services,
+    services: &Services,
 ) -> Result<KeptResult, NotCached> {
     let task = plan.task(id);
     let wrote = place.wrote(&done.begun.before);
     let opened = done.begun.watch.end();
-    // Whatever becomes of the result, what a build has left comes back.
+    // Files that were moved away come back also if the result is not cached.
     place.put_back(done.begun.aside)?;
     let outputs = match wrote? {
         ScriptOutputs::These(outputs) => outputs,
         ScriptOutputs::Unsure(reason) => return Err(NotCached(reason)),
     };
-    if task.never_kept.is_some() {
+    if task.never_cached.is_some() {
         return Ok(KeptResult::default());
     }
-    if let Some(changed) = changed(plan, id, &opened, done.begun.around)? {
+    if let Some(changed) = changed_input(plan, id, &opened, done.begun.around)? {
         return Err(NotCached(changed));
     }
     let Some(mut resolved) = done.resolved else {
@@ -395,28 +394,28 @@ fn keep(
         elapsed: done.elapsed,
         peak_bytes: done.figures.peak_bytes,
     };
-    let reads = context.cache.add_reads(resolved.primary, &resolved.reads);
-    let entry = match reads.and_then(|_| context.cache.keep(&finished)) {
+    let reads = services.cache.add_reads(resolved.primary, &resolved.reads);
+    let entry = match reads.and_then(|_| services.cache.keep(&finished)) {
         Ok(entry) => Some(entry),
         Err(error) => {
-            context.warn_once(format!("{}: {error}", event_unit(task)));
+            services.not_cached_once(&event_unit(task), error);
             None
         }
     };
-    // What cannot be cached lies in place all the same.
+    // A result that cannot be cached is in place all the same.
     let output = match &entry {
         Some(entry) => Some(entry.output),
         None => cache::output(&place.folder, &paths).map_err(Io::at("read", &place.folder))?,
     };
     if let Some(output) = output {
         place.remember(outputs, resolved.key, output, entry.as_ref())?;
-        remember(plan, id, &resolved, context);
+        remember(plan, id, &resolved, services);
     }
     Ok(KeptResult { entry, output })
 }
 
-/// Leaves out the `package.json` of a base app or a package of which nothing else was opened: npm
-/// reads those of all workspaces before it runs anything.
+/// Leaves out the `package.json` of a base app or a package of which no other file was opened: npm
+/// reads the manifests of all workspaces before it runs a script.
 fn without_manifests(mut names: BTreeSet<String>, workspaces: &[String]) -> BTreeSet<String> {
     for folder in workspaces {
         let start = format!("//{folder}/");
@@ -433,117 +432,22 @@ fn without_manifests(mut names: BTreeSet<String>, workspaces: &[String]) -> BTre
     names
 }
 
-/// Something that is not as it was when the key was made: then it is not known what was read.
-fn changed(
+/// An input that has changed since the key was computed, so it is not known what the script read.
+fn changed_input(
     plan: &Plan,
     id: TaskId,
     opened: &OpenedFiles,
     around: surroundings::SurroundingsBefore,
 ) -> Result<Option<String>, Io> {
-    let told = |path: &str| format!("`{}` was changed while the script ran", path.escape_debug());
+    let changed = |path: &str| format!("`{}` changed while the script ran", path.escape_debug());
     if let Some(path) = plan.changed_input(id) {
-        return Ok(Some(told(&path)));
+        return Ok(Some(changed(&path)));
     }
     if let Some(path) = &opened.changed {
-        return Ok(Some(told(path)));
+        return Ok(Some(changed(path)));
     }
     if let Some(path) = around.changed(plan, id)? {
-        return Ok(Some(told(&path)));
+        return Ok(Some(changed(&path)));
     }
     Ok(around.undeclared())
-}
-
-/// What the way a script ended means.
-fn judge(
-    task: &Task,
-    place: &TaskFolder,
-    ended: Result<process::ScriptEnd, ProcessError>,
-    memory: &ProcessMemory,
-    context: &Services,
-) -> Result<(), StageError> {
-    let command = || task.command.join(" ");
-    let folder = place.folder.clone();
-    match ended {
-        Ok(process::ScriptEnd { status, denied, .. }) if status.success() => {
-            for notice in sandbox::notices(place.project, &place.folder, &denied) {
-                let unit = event_unit(task);
-                context.events.notice(format!("{unit}: {notice}"));
-            }
-            Ok(())
-        }
-        Ok(process::ScriptEnd {
-            status,
-            tail,
-            denied,
-        }) if !denied.is_empty() => {
-            let (ended, _) = describe(status, &tail, memory.peak());
-            let undeclared = Undeclared {
-                command: command(),
-                project: place.project.to_owned(),
-                folder,
-                ended,
-                denied,
-                tail,
-                log: place.log.clone(),
-            };
-            Err(Error::Undeclared(Box::new(undeclared)).into())
-        }
-        Ok(process::ScriptEnd { status, tail, .. }) => {
-            let (ended, advice) = describe(status, &tail, memory.peak());
-            let advice = advice.or_else(|| context.sandbox.as_ref().map(|_| UNNAMED));
-            Err(StageError::from(Error::Script {
-                command: command().into(),
-                folder,
-                ended: ended.into(),
-                advice,
-                tail,
-                log: place.log.clone(),
-            }))
-        }
-        Err(ProcessError::Start(source)) => Err(Error::Start {
-            command: command(),
-            program: task.command.first().cloned().unwrap_or_default(),
-            folder,
-            source,
-        }
-        .into()),
-        Err(ProcessError::Log(error)) => Err(error.into()),
-        Err(ProcessError::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
-        Err(ProcessError::Interrupted) => Err(Error::Interrupted.into()),
-    }
-}
-
-/// What is said of a script that failed in its sandbox and names nothing that it was refused.
-const UNNAMED: &str = "it ran in a sandbox, and no line of it names a file that it was refused: try it without `--sandbox`, and if it ends well then, `strace -f -e trace=%file` before its command shows what it opens";
-
-/// What Node says when its own limit is reached, and not the machine's.
-const HEAP: &str = "heap out of memory";
-
-fn describe(
-    status: std::process::ExitStatus,
-    tail: &[String],
-    peak: u64,
-) -> (String, Option<&'static str>) {
-    use std::os::unix::process::ExitStatusExt;
-    let took = match peak {
-        0 => String::new(),
-        peak => format!(" after taking {}", crate::event::bytes(peak)),
-    };
-    // A package manager or a shell says 128 + the signal that ended its child.
-    let signal = status.signal().or(status.code().map(|code| code - 128));
-    if tail.iter().any(|line| line.contains(HEAP)) {
-        let advice = "give Node more: `NODE_OPTIONS=--max-old-space-size=4096` (megabytes)";
-        return (format!("ran out of Node's heap{took},"), Some(advice));
-    }
-    match (status.code(), signal) {
-        (Some(137) | None, Some(9)) => {
-            let advice = "let fewer run at once: `--concurrency 1`, or `build.maxMemory` below what the machine has";
-            let ended =
-                format!("was killed by signal 9{took}, which mostly means that memory ran out,");
-            (ended, Some(advice))
-        }
-        (Some(code), _) => (format!("exited with code {code}"), None),
-        (None, Some(signal)) => (format!("was killed by signal {signal}"), None),
-        (None, None) => ("ended without a code".into(), None),
-    }
 }

@@ -1,14 +1,14 @@
-//! Which apps gave several stores the same result, although each store has built its own: then
-//! `build.shared` would have saved time.
+//! Finds apps whose builds gave several stores the same result. Declaring such an app in `build.shared`
+//! saves time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::outlook::UpstreamOutputs;
+use super::lookup::UpstreamOutputs;
 use crate::cache::{CachedResult, Key, OutputDigest};
-use crate::plan::{BUILD, Plan, TaskId};
+use crate::plan::{Plan, TaskId};
 
-/// Results that were made in this run, by app, by what they are made of, and by content.
+/// The results of this run, by app, by the key that a shared app has, and by content.
 #[derive(Default)]
 pub struct SharingHints {
     made: BTreeMap<(String, Key, OutputDigest), EqualResults>,
@@ -22,7 +22,7 @@ struct EqualResults {
 }
 
 impl SharingHints {
-    /// A script has made this result.
+    /// Adds the result of a script.
     pub fn made(
         &mut self,
         plan: &Plan,
@@ -32,7 +32,7 @@ impl SharingHints {
         elapsed: Duration,
     ) {
         let task = plan.task(id);
-        let Some(unit) = task.subject.unit().filter(|_| task.script == BUILD) else {
+        let Some(unit) = task.subject.unit().filter(|_| task.work.is_build()) else {
             return;
         };
         let key = plan.neutral_key(id, upstream);
@@ -45,7 +45,7 @@ impl SharingHints {
         made.all += elapsed;
     }
 
-    /// What to tell.
+    /// The hints for the user.
     pub fn hints(&self) -> Vec<String> {
         let mut apps: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
         for ((app, _, _), made) in &self.made {
@@ -57,7 +57,7 @@ impl SharingHints {
         }
         let hint = |(app, (stores, saved)): (&str, (usize, Duration))| {
             format!(
-                "the builds of `{app}` gave the same files for {stores} stores; `\"build\": {{ \"shared\": [\"{app}\"] }}` in `alokai.config.json` would build equal ones once ({:.1} s less here)",
+                "the builds of `{app}` gave the same files for {stores} stores; with `\"build\": {{ \"shared\": [\"{app}\"] }}` in `alokai.config.json` they are built once, which saves {:.1} s here",
                 saved.as_secs_f64()
             )
         };

@@ -1,4 +1,5 @@
-//! The stage while it works: which task begins next, and what the end of one means for others.
+//! The build stage while tasks run: which task begins next, and what the end of a task means for the
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,26 +7,25 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::memory::{MemoryAdmission, ways};
-use super::outlook::{CacheLookup, ResultState, TaskKey, UpstreamOutputs};
+use super::lookup::{CacheLookup, ResultState, TaskKey, UpstreamOutputs};
+use super::memory::{MemoryAdmission, critical_paths};
 use super::queue::{TaskAction, TaskQueue};
 use super::script::{self, ScriptRun};
 use super::sharing::SharingHints;
-use super::{Built, ResultOrigin, event_unit};
+use super::{BuildRun, Built, ResultOrigin, event_unit};
 use crate::cache::{CachedResult, Key, OutputDigest, RemoteCache, TaskFigures};
 use crate::pipeline::compose::Workdir;
-use crate::pipeline::context::Services;
 use crate::pipeline::failure::{Failure, StageError, StageResult};
-use crate::plan::{BUILD, Plan, Subject, Task, TaskId};
+use crate::plan::{Subject, Task, TaskId};
 use crate::store::UnitId;
 
-/// How often it is looked whether memory has become free.
+/// How often a task that waits for memory is tried again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How many results are unpacked at once.
 const UNPACKING: usize = 4;
 
-/// What became of a task.
+/// How a task ended.
 pub enum TaskEnd {
     /// Its result is in place.
     Taken {
@@ -33,31 +33,30 @@ pub enum TaskEnd {
         elapsed: Duration,
         /// Where it comes from.
         origin: ResultOrigin,
-        /// Its identity; none where it is not sure that nothing else lies there.
+        /// Its digest; none if the folder contains other files, so the result is not certain.
         output: Option<OutputDigest>,
     },
-    /// What was found does not hold.
+    /// The cached result is damaged or cannot be put in place.
     NotThere,
-    /// The remote cache was asked for it.
+    /// The remote cache has answered.
     Asked(Box<TaskKey>, Option<CachedResult>),
     /// Its script has run.
     Ran(ScriptRun),
 }
 
-/// Runs every task. Where a kept result was damaged and what its script needs is not there, it
-/// has to be looked anew what there is to do, without those results. Units behind a failed one are
-/// skipped and say because of whom; without `--keep-going` nothing new begins after a failure,
-/// and what runs may end.
+/// Runs all needed tasks. Units behind a failed one are skipped. Without `--keep-going` no task begins
+/// after a failure, and running ones may end. The error contains the tasks whose cached results are
+/// damaged, if the stage must be repeated without them: the files that their scripts need were not
+/// composed.
 pub async fn run(
-    plan: &Arc<Plan>,
-    outlook: &CacheLookup,
+    run: &BuildRun,
+    lookup: &CacheLookup,
     workdirs: Vec<Workdir>,
-    context: &Arc<Services>,
 ) -> Result<StageResult<Built>, BTreeSet<TaskId>> {
-    let mut stage = BuildStage::new(plan, outlook, &workdirs, context);
+    let mut stage = BuildStage::new(run, lookup, &workdirs);
     loop {
         stage.begin();
-        // Only memory keeps a task waiting that could begin; it may become free at any time.
+        // A task that waits only for memory can begin at any time.
         let joined = tokio::select! {
             joined = stage.running.join_next() => joined,
             () = tokio::time::sleep(LOOK_AGAIN), if stage.waits_for_room => continue,
@@ -65,82 +64,77 @@ pub async fn run(
         let Some(joined) = joined else { break };
         match joined {
             Ok((id, result)) => stage.end(id, result),
-            // Tasks are never aborted, so this is a panic: a bug must not look like success.
+            // Tasks are never aborted, so this is a panic.
             Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         }
     }
-    let (anew, damaged) = (stage.looks_anew, std::mem::take(&mut stage.damaged));
-    let settled = stage.settle().await;
-    if anew { Err(damaged) } else { Ok(settled) }
+    let (repeat, damaged) = (stage.must_repeat, std::mem::take(&mut stage.damaged));
+    let result = stage.settle().await;
+    if repeat { Err(damaged) } else { Ok(result) }
 }
 
-/// The stage while it works.
+/// The state of the stage while tasks run.
 struct BuildStage<'a> {
-    plan: &'a Arc<Plan>,
-    outlook: &'a CacheLookup,
-    context: &'a Arc<Services>,
+    run: &'a BuildRun,
+    lookup: &'a CacheLookup,
     queue: TaskQueue,
     at_work: BTreeMap<TaskId, TaskAction>,
-    /// How many results are put in place or asked for now.
+    /// How many results are put in place or fetched now.
     taking: usize,
-    /// Identities of results that are there; none of one that is not sure.
+    /// The digests of ended tasks' results; none for a result that is not certain.
     outputs: BTreeMap<TaskId, Option<OutputDigest>>,
-    /// What tasks are made of, and what was found of them.
+    /// The keys of tasks and the states of their results.
     found: BTreeMap<TaskId, (Option<TaskKey>, ResultState)>,
-    /// Tasks for which the remote cache has nothing.
+    /// The tasks whose results the remote cache does not have.
     asked: BTreeSet<TaskId>,
     room: MemoryAdmission,
     waits_for_room: bool,
     running: JoinSet<(TaskId, Result<TaskEnd, StageError>)>,
     uploads: JoinSet<()>,
-    /// Keys of shared results whose script runs now.
+    /// The keys of shared results whose script runs now.
     making: BTreeSet<Key>,
-    /// Shared results that were made in this run.
+    /// The shared results of this run.
     made: BTreeMap<Key, CachedResult>,
     sharing: SharingHints,
     learned: BTreeMap<String, TaskFigures>,
-    /// Whether something was kept.
+    /// Whether a result was added to the cache.
     has_kept: bool,
-    /// Whether a result that was found is not there, and its script would lack what it needs.
-    looks_anew: bool,
-    /// Tasks whose results were found and are not there.
+    /// Whether the stage must be repeated without the damaged results.
+    must_repeat: bool,
+    /// The tasks whose cached results are damaged.
     damaged: BTreeSet<TaskId>,
+    /// The failed unit because of which no other task begins.
     stop_because: Option<String>,
-    settled: StageResult<Built>,
+    result: StageResult<Built>,
 }
 
 impl<'a> BuildStage<'a> {
-    fn new(
-        plan: &'a Arc<Plan>,
-        outlook: &'a CacheLookup,
-        workdirs: &[Workdir],
-        context: &'a Arc<Services>,
-    ) -> Self {
+    fn new(run: &'a BuildRun, lookup: &'a CacheLookup, workdirs: &[Workdir]) -> Self {
+        let plan = &run.plan;
         let needed: BTreeSet<TaskId> = plan
-            .task_ids()
-            .filter(|id| outlook.found(*id).is_some())
+            .tasks
+            .ids()
+            .filter(|id| lookup.state(*id).is_some())
             .collect();
-        let runs = outlook.running(plan).next().is_some();
-        let figures = if runs {
-            context.cache.figures()
+        let figures = if lookup.running(plan).next().is_some() {
+            run.services.cache.figures()
         } else {
             BTreeMap::new()
         };
         let room = MemoryAdmission::new(plan, figures);
-        let mut queue = TaskQueue::new(plan, &needed, &ways(plan, &room));
+        let mut queue = TaskQueue::new(plan, &needed, critical_paths(plan, &room));
         // With `--keep-going`, a store that could not be composed has dropped out.
         let composed: BTreeSet<&UnitId> = workdirs.iter().map(|workdir| &workdir.unit).collect();
         for id in &needed {
             let task = plan.task(*id);
-            let unit = task.subject.unit().filter(|_| outlook.places(plan, *id));
+            let unit = task.subject.unit().filter(|_| lookup.places(plan, *id));
             if unit.is_some_and(|unit| !composed.contains(unit)) {
                 queue.lose(*id, &task.subject.to_string());
             }
         }
         Self {
-            plan,
-            outlook,
-            context,
+            run,
+            lookup,
             queue,
             at_work: BTreeMap::new(),
             taking: 0,
@@ -156,30 +150,30 @@ impl<'a> BuildStage<'a> {
             sharing: SharingHints::default(),
             learned: BTreeMap::new(),
             has_kept: false,
-            looks_anew: false,
+            must_repeat: false,
             damaged: BTreeSet::new(),
             stop_because: None,
-            settled: StageResult::default(),
+            result: StageResult::default(),
         }
     }
 
-    /// Begins every task that can begin now.
+    /// Begins all tasks that can begin now.
     fn begin(&mut self) {
         self.waits_for_room = false;
         for (id, because) in self.queue.take_lost(self.stop_because.as_deref()) {
             self.skip(id, &because);
         }
-        if self.looks_anew || self.stop_because.is_some() {
+        if self.must_repeat || self.stop_because.is_some() {
             return;
         }
         for id in self.queue.take_new() {
             let work = match self.look(id) {
-                ResultState::Kept(_) | ResultState::InPlace(_) => TaskAction::Take,
-                ResultState::Nothing | ResultState::Unknown => TaskAction::Run,
+                ResultState::Cached(_) | ResultState::InPlace(_) => TaskAction::Take,
+                ResultState::Missing | ResultState::Unknown => TaskAction::Run,
             };
             self.queue.sort_in(id, work);
         }
-        // Scripts first: some turn out to be made by others, so that their results are taken.
+        // Scripts first, because one script may make the result of other tasks.
         self.begin_those(TaskAction::Run);
         self.begin_those(TaskAction::Take);
     }
@@ -192,8 +186,8 @@ impl<'a> BuildStage<'a> {
                 return;
             }
             let others = &mut self.at_work.iter();
-            let task = (self.plan.task(id), work);
-            if others.any(|(id, other)| disturbs(task, (self.plan.task(*id), *other))) {
+            let task = (self.run.plan.task(id), work);
+            if others.any(|(id, other)| disturbs(task, (self.run.plan.task(*id), *other))) {
                 continue;
             }
             match work {
@@ -203,78 +197,75 @@ impl<'a> BuildStage<'a> {
         }
     }
 
-    /// Looks what the task is made of, now that everything before it is there, and what is known
-    /// of it.
+    /// Computes the task's key, now that the results that it needs exist, and looks up its result.
     fn look(&mut self, id: TaskId) -> &ResultState {
         let upstream = self.upstream(id);
         let is_same = |(resolved, _): &(Option<TaskKey>, ResultState)| {
             resolved.as_ref().map(|it| &it.upstream) == upstream.as_ref()
         };
         if !self.found.get(&id).is_some_and(is_same) {
-            let looked = self.look_anew(id, upstream);
+            let looked = self.look_up(id, upstream);
             self.found.insert(id, looked);
         }
         &self.found[&id].1
     }
 
-    fn look_anew(
+    fn look_up(
         &self,
         id: TaskId,
         upstream: Option<UpstreamOutputs>,
     ) -> (Option<TaskKey>, ResultState) {
-        let known = self
-            .outlook
-            .resolved(id)
-            .filter(|_| !self.damaged.contains(&id));
+        let known = self.lookup.key(id);
+        let known = known.filter(|_| !self.damaged.contains(&id));
         let known = known.filter(|known| Some(&known.upstream) == upstream.as_ref());
-        match (known, self.outlook.found(id), upstream) {
+        match (known, self.lookup.state(id), upstream) {
             (Some(known), Some(found), _) => (Some(known.clone()), found.clone()),
             (_, _, Some(upstream)) => {
-                let cache = &self.context.cache;
-                let resolved = TaskKey::new(self.plan, id, upstream, cache);
-                let force = self.context.force || self.damaged.contains(&id);
-                let found = resolved.here(self.plan, id, cache, force);
+                let cache = &self.run.services.cache;
+                let resolved = TaskKey::new(&self.run.plan, id, upstream, cache);
+                let force = self.run.options.force || self.damaged.contains(&id);
+                let found = resolved.local_state(&self.run.plan, id, cache, force);
                 (Some(resolved), found)
             }
-            (_, _, None) => (None, ResultState::Nothing),
+            (_, _, None) => (None, ResultState::Missing),
         }
     }
 
-    /// What the tasks before this one made, if all of it is sure.
+    /// The results of the tasks that this one needs, if all of them are certain.
     fn upstream(&self, id: TaskId) -> Option<UpstreamOutputs> {
-        let needs = self.plan.task(id).upstream.iter();
+        let needs = self.run.plan.task(id).upstream.iter();
         let output = |need: &TaskId| {
             let output = match self.outputs.get(need) {
                 Some(output) => *output,
-                None => self.outlook.output(*need),
+                None => self.lookup.output(*need),
             };
-            Some((self.plan.task(*need).subject.name().to_owned(), output?))
+            Some((self.run.plan.task(*need).subject.name().to_owned(), output?))
         };
         needs.map(output).collect()
     }
 
     fn begin_taking(&mut self, id: TaskId) {
-        let Some((resolved, entry)) = self.result(id) else {
-            // What another task had made is gone again.
+        let Some((resolved, entry)) = self.known_result(id) else {
+            // The result that another task made was damaged.
             return self.begin_script(id);
         };
-        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        let run = self.run.clone();
         self.start(id, TaskAction::Take);
         self.running.spawn_blocking(move || {
-            let _working = context.events.working();
-            let taken = script::take(&plan, id, &resolved, entry.as_ref(), &context);
+            let _working = run.services.events.working();
+            let taken = script::take(&run, id, &resolved, entry.as_ref());
             (id, taken)
         });
     }
 
-    /// The result that is to be taken for a task: found, or made for another task of this run.
-    fn result(&self, id: TaskId) -> Option<(TaskKey, Option<CachedResult>)> {
+    /// The result of a task: from the cache, or made for another task in this run.
+    fn known_result(&self, id: TaskId) -> Option<(TaskKey, Option<CachedResult>)> {
         let (resolved, found) = self.found.get(&id)?;
         let resolved = resolved.clone()?;
         let entry = match found {
             ResultState::InPlace(_) => None,
-            ResultState::Kept(entry) => Some(entry.clone()),
-            ResultState::Nothing | ResultState::Unknown => {
+            ResultState::Cached(entry) => Some(entry.clone()),
+            ResultState::Missing | ResultState::Unknown => {
                 Some(self.made.get(&resolved.primary)?.clone())
             }
         };
@@ -282,15 +273,15 @@ impl<'a> BuildStage<'a> {
         Some((TaskKey { key, ..resolved }, entry))
     }
 
-    /// Asks the remote cache for a result of which nothing could be known before.
+    /// Asks the remote cache for a result whose key was unknown before.
     fn begin_asking(&mut self, id: TaskId, mut resolved: TaskKey) {
-        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        let run = self.run.clone();
         self.start(id, TaskAction::Take);
         self.running.spawn(async move {
-            let _outside = context.events.outside();
+            let _outside = run.services.events.outside();
             let mut entry = None;
-            if let Some(remote) = &context.remote {
-                let fetching = resolved.fetch(&plan, id, &context.cache, remote);
+            if let Some(remote) = &run.services.remote {
+                let fetching = resolved.fetch(&run.plan, id, &run.services.cache, remote);
                 entry = fetching.await;
             }
             (id, Ok(TaskEnd::Asked(Box::new(resolved), entry)))
@@ -298,12 +289,12 @@ impl<'a> BuildStage<'a> {
     }
 
     fn begin_script(&mut self, id: TaskId) {
-        let task = self.plan.task(id);
+        let task = self.run.plan.task(id);
         let resolved = self.found.get(&id).and_then(|(it, _)| it.as_ref());
-        let kept = resolved.filter(|_| task.never_kept.is_none());
-        let was_known = self.outlook.resolved(id).is_some() || self.asked.contains(&id);
-        if let Some(resolved) = kept.filter(|_| !self.context.force && !was_known)
-            && self.context.remote.is_some()
+        let kept = resolved.filter(|_| task.never_cached.is_none());
+        let was_known = self.lookup.key(id).is_some() || self.asked.contains(&id);
+        if let Some(resolved) = kept.filter(|_| !self.run.options.force && !was_known)
+            && self.run.services.remote.is_some()
         {
             let resolved = resolved.clone();
             return self.begin_asking(id, resolved);
@@ -316,15 +307,15 @@ impl<'a> BuildStage<'a> {
             return;
         }
         let resolved = resolved.cloned();
-        let Some(memory) = self.room.admit(self.plan, id) else {
+        let Some(memory) = self.room.admit(&self.run.plan, id) else {
             self.waits_for_room = true;
             return;
         };
         self.making.extend(shared);
         self.start(id, TaskAction::Run);
-        let (plan, context) = (Arc::clone(self.plan), Arc::clone(self.context));
+        let run = self.run.clone();
         self.running.spawn(async move {
-            let result = script::run(&plan, id, resolved, &memory, &context).await;
+            let result = script::run(&run, id, resolved, &memory).await;
             (id, result.map(TaskEnd::Ran))
         });
     }
@@ -336,7 +327,7 @@ impl<'a> BuildStage<'a> {
     }
 
     fn end(&mut self, id: TaskId, result: Result<TaskEnd, StageError>) {
-        let task = self.plan.task(id);
+        let task = self.run.plan.task(id);
         match self.at_work.remove(&id) {
             Some(TaskAction::Take) => self.taking -= 1,
             Some(TaskAction::Run) => self.leave(id, &result),
@@ -354,7 +345,7 @@ impl<'a> BuildStage<'a> {
             }
             Ok(TaskEnd::Asked(resolved, entry)) => {
                 self.asked.insert(id);
-                let found = entry.map_or(ResultState::Nothing, ResultState::Kept);
+                let found = entry.map_or(ResultState::Missing, ResultState::Cached);
                 self.found.insert(id, (Some(*resolved), found));
                 self.queue.again(id);
             }
@@ -364,29 +355,29 @@ impl<'a> BuildStage<'a> {
                 if let Some(resolved) = &resolved {
                     self.made.remove(&resolved.primary);
                 }
-                self.found.insert(id, (resolved, ResultState::Nothing));
+                self.found.insert(id, (resolved, ResultState::Missing));
                 self.queue.again(id);
-                let is_needed = |need: &TaskId| self.outlook.found(*need).is_some();
-                self.looks_anew |= !task.needs.iter().all(is_needed);
+                let is_needed = |need: &TaskId| self.lookup.state(*need).is_some();
+                self.must_repeat |= !task.needs.iter().all(is_needed);
             }
             Err(error) => self.failed(id, error),
         }
     }
 
-    /// A script has ended: there is room for another.
+    /// Frees the memory of a script that has ended.
     fn leave(&mut self, id: TaskId, result: &Result<TaskEnd, StageError>) {
         let learned = match result {
             Ok(TaskEnd::Ran(ran)) => Some(ran.figures),
             _ => None,
         };
-        self.room.leave(self.plan.task(id), id, learned);
+        self.room.leave(self.run.plan.task(id), id, learned);
         if let Some((Some(resolved), _)) = self.found.get(&id) {
             self.making.remove(&resolved.primary);
         }
     }
 
     fn ran(&mut self, id: TaskId, ran: &ScriptRun) {
-        let task = self.plan.task(id);
+        let task = self.run.plan.task(id);
         self.learned.insert(task.name(), ran.figures);
         self.outputs.insert(id, ran.kept.output);
         if let (Some(entry), Some((Some(resolved), _))) = (&ran.kept.entry, self.found.get(&id)) {
@@ -394,7 +385,7 @@ impl<'a> BuildStage<'a> {
                 self.made.insert(resolved.primary, entry.clone());
             } else {
                 self.sharing
-                    .made(self.plan, id, &resolved.upstream, entry, ran.elapsed);
+                    .made(&self.run.plan, id, &resolved.upstream, entry, ran.elapsed);
             }
             self.has_kept = true;
             self.upload(resolved.primary, entry);
@@ -403,57 +394,57 @@ impl<'a> BuildStage<'a> {
     }
 
     fn failed(&mut self, id: TaskId, error: StageError) {
-        let task = self.plan.task(id);
+        let task = self.run.plan.task(id);
         let name = task.subject.to_string();
-        if !self.context.keep_going || self.context.interrupt.stopped() {
+        if !self.run.options.keep_going || self.run.services.interrupt.stopped() {
             self.stop_because = Some(name.clone());
         }
         self.queue.lose(id, &name);
-        self.settled.failed.push(Failure {
+        self.result.failed.push(Failure {
             unit: event_unit(task),
             error,
         });
     }
 
-    /// Sends a result to the remote cache, and what is known of the files that are opened.
+    /// Sends a result to the remote cache, with the list of files that the script opens.
     fn upload(&mut self, primary: Key, entry: &CachedResult) {
-        if self.context.remote.is_none() {
+        if self.run.services.remote.is_none() {
             return;
         }
-        let (context, entry) = (Arc::clone(self.context), entry.clone());
+        let (services, entry) = (Arc::clone(&self.run.services), entry.clone());
         self.uploads.spawn(async move {
-            let Some(remote) = &context.remote else {
+            let Some(remote) = &services.remote else {
                 return;
             };
-            remote.send(&context.cache, &entry).await;
-            if let Some(reads) = context.cache.find(primary.of_reads()) {
-                remote.send(&context.cache, &reads).await;
+            remote.send(&services.cache, &entry).await;
+            if let Some(reads) = services.cache.find(primary.of_reads()) {
+                remote.send(&services.cache, &reads).await;
             }
         });
     }
 
     fn skip(&mut self, id: TaskId, because: &str) {
-        let task = self.plan.task(id);
+        let task = self.run.plan.task(id);
         if let Subject::Unit(unit) = &task.subject {
-            self.settled.skipped.push(unit.clone());
+            self.result.skipped.push(unit.clone());
         }
-        self.context.skip(event_unit(task), because);
+        self.run.services.skip(event_unit(task), because);
     }
 
     fn done(&mut self, id: TaskId, elapsed: Duration, origin: ResultOrigin) {
         self.queue.done(id);
-        let task = self.plan.task(id);
-        // With another script, the builds that it needed are none of the answer.
-        let is_answer = task.is_wanted || task.script == self.plan.script;
-        let composition = self.plan.composition_of(id).filter(|_| is_answer);
+        let task = self.run.plan.task(id);
+        // `store run` reports only its own script, and not the builds that it needs.
+        let is_answer = task.work == self.run.plan.work;
+        let composition = self.run.plan.composition_of(id).filter(|_| is_answer);
         if let Some(composition) = composition {
             let unit = composition.unit.clone();
             let workdir = Workdir {
                 kind: composition.kind,
-                path: self.plan.workdir(&unit),
+                path: self.run.plan.workdir(&unit),
                 unit,
             };
-            self.settled.done.push(Built {
+            self.result.done.push(Built {
                 workdir,
                 elapsed,
                 origin,
@@ -461,57 +452,64 @@ impl<'a> BuildStage<'a> {
         }
     }
 
-    /// Waits for uploads, keeps what was learned, and makes room in the cache.
+    /// Waits for uploads, records the figures of scripts, and removes old results from the cache.
     async fn settle(mut self) -> StageResult<Built> {
         let uploading = async {
-            let _outside = self.context.events.outside();
+            let _outside = self.run.services.events.outside();
             while self.uploads.join_next().await.is_some() {}
             Ok(())
         };
-        let _ = self.context.interrupt.unless_stopped((), uploading).await;
+        let _ = self
+            .run
+            .services
+            .interrupt
+            .unless_stopped((), uploading)
+            .await;
         if let Some(warning) = self
-            .context
+            .run
+            .services
             .remote
             .as_ref()
             .and_then(RemoteCache::take_warning)
         {
-            self.context.events.notice(warning);
+            self.run.services.events.notice(warning);
         }
-        let cache = &self.context.cache;
+        let cache = &self.run.services.cache;
         if !self.learned.is_empty() {
-            // Without it the next run guesses.
+            // Without the figures the next run uses defaults.
             let _ = cache.learn(std::mem::take(&mut self.learned));
         }
         if self.has_kept
-            && let Err(error) = cache.collect(self.plan.cache_limits)
+            && let Err(error) = cache.collect(self.run.plan.cache_limits)
         {
-            self.context
-                .events
-                .notice(format!("the cache could not be kept small: {error}"));
+            self.run.services.events.notice(format!(
+                "old results could not be removed from the cache: {error}"
+            ));
         }
-        // They go when they are empty: nobody may have needed any files.
+        // Both are removed only if they are empty.
         for folder in [".out/.tmp", ".out"] {
-            let _ = std::fs::remove_dir(self.plan.project.join(folder));
+            let _ = std::fs::remove_dir(self.run.plan.project.join(folder));
         }
-        // In the plan's order, whatever ended first.
+        // In the plan's order.
         let place: BTreeMap<&UnitId, usize> = self
+            .run
             .plan
             .compositions()
             .enumerate()
             .map(|(position, composition)| (&composition.unit, position))
             .collect();
-        let mut settled = self.settled;
-        settled.hints = self.sharing.hints();
-        settled
+        let mut result = self.result;
+        result.hints = self.sharing.hints();
+        result
             .done
             .sort_by_key(|built| place.get(built.unit()).copied());
-        settled
+        result
     }
 }
 
-/// Whether two tasks must not work at once: in one folder they would see each other's files come,
-/// and in one store another script than `build` puts aside what its neighbours may read. A result
-/// is put where it belongs, which is not where the script of a shared app runs.
+/// Whether two tasks must not run at once. In one folder they see each other's files. In one store, a
+/// script other than `build` moves away files that other tasks may read. A cached result is put into
+/// the task's own folder, which is not the one in which the script of a shared app runs.
 fn disturbs((one, work): (&Task, TaskAction), (other, theirs): (&Task, TaskAction)) -> bool {
     let is_one_folder = match (work, theirs) {
         (TaskAction::Run, TaskAction::Run) => one.runs_where(other),
@@ -522,7 +520,7 @@ fn disturbs((one, work): (&Task, TaskAction), (other, theirs): (&Task, TaskActio
     }
     match (one.subject.unit(), other.subject.unit()) {
         (Some(unit), Some(beside)) if unit.store == beside.store => {
-            one.script != BUILD || other.script != BUILD
+            !one.work.is_build() || !other.work.is_build()
         }
         _ => false,
     }

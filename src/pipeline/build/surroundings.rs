@@ -1,5 +1,5 @@
-//! What lies around a task's folder while its script runs: results of the tasks before it, and
-//! the other apps of its store. A shared app has them in its neutral folder.
+//! The surroundings of a task's folder while its script runs: results of upstream tasks, and the other
+//! apps of its store. A shared app has them in its neutral folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use walkdir::WalkDir;
 
 use super::super::compose::NodeModulesLink;
 use super::super::failure::Io;
-use super::opened::OpenWatcher;
 use super::result::{FolderSnapshot, RestoreError, TaskFolder};
+use super::watch::OpenWatcher;
 use crate::cache::Cache;
 use crate::disk::Stamp;
 use crate::overlay::Composition;
 use crate::pipeline::failure::StageError;
-use crate::plan::{BUILD, OptionalFile, Plan, TaskId};
+use crate::plan::{OptionalFile, Plan, TaskId};
 
-/// Puts everything into the neutral folder that a shared app sees beside its own files.
+/// Puts the results of other apps that a shared app reads into its neutral folder.
 pub fn prepare(
     plan: &Plan,
     id: TaskId,
@@ -36,7 +36,7 @@ pub fn prepare(
         let mut needs = plan.task(id).needs.iter();
         let need = needs.find(|need| plan.task(**need).subject.unit() == Some(&sibling.unit));
         let Some(need) = need else { continue };
-        // The store's own has just been made or taken.
+        // The result in the store's folder is in place already.
         let made = TaskFolder::new(plan, *need);
         let record = made.read();
         let entry = record.and_then(|record| cache.find(record.key?));
@@ -62,20 +62,20 @@ fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<
     Ok(())
 }
 
-/// How everything around a task was before its script ran.
+/// The state of a task's surroundings before its script runs.
 pub struct SurroundingsBefore {
-    /// Results of the tasks before it, and of those before them.
+    /// The results of all upstream tasks.
     results: Vec<(TaskId, FolderSnapshot)>,
-    /// The top of the project and the folders of packages.
+    /// Folders in which no file may be added or removed.
     folders: Vec<(PathBuf, Option<Stamp>)>,
-    /// Files directly in the store's folder, beside its apps.
+    /// The files directly in the store's folder.
     beside: BTreeMap<PathBuf, Option<Stamp>>,
-    /// Files of the store's other apps that are in no key of the task.
+    /// Files of the store's other apps that are not inputs of the task.
     others: OpenWatcher,
 }
 
 impl SurroundingsBefore {
-    /// Looks at everything.
+    /// Records the state.
     pub fn new(plan: &Plan, id: TaskId) -> Result<Self, Io> {
         let snapshot = |need: TaskId| Ok((need, read_by(plan, id, need)?.snapshot()?));
         let folders = plan.watched_folders(id).into_iter();
@@ -95,7 +95,7 @@ impl SurroundingsBefore {
         })
     }
 
-    /// A path around the task that is not as it was.
+    /// A path in the surroundings that has changed.
     pub fn changed(&self, plan: &Plan, id: TaskId) -> Result<Option<String>, Io> {
         for (need, before) in &self.results {
             let place = read_by(plan, id, *need)?;
@@ -117,21 +117,21 @@ impl SurroundingsBefore {
         }
         let mut folders = self.folders.iter();
         let changed = folders.find(|(folder, stamp)| Stamp::of(folder) != *stamp);
-        // A file came and went; which one, nobody knows.
+        // A file was added and removed again; its name is not known.
         Ok(changed.map(|(folder, _)| format!("{}/", inside(folder))))
     }
 
-    /// What the script has read of apps that are not in its key, if it has.
+    /// A file that the script has read although it is not an input.
     pub fn undeclared(self) -> Option<String> {
         let opened = self.others.end();
         let first = opened.names.first()?;
         Some(format!(
-            "its script has read `{first}`, which is not part of its key"
+            "the script read `{first}`, which is not part of its key"
         ))
     }
 }
 
-/// Where a task reads the result of another.
+/// The folder in which a task reads the result of another one.
 pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<TaskFolder<'_>, Io> {
     let beside = match plan.composition_of(need) {
         Some(composition) => TaskFolder::beside(plan, id, composition)?,
@@ -140,15 +140,15 @@ pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<TaskFolder<'_>, 
     Ok(beside.unwrap_or_else(|| TaskFolder::new(plan, need)))
 }
 
-/// Files of the store's other apps that are in no key of the task: composed ones of apps that it is
-/// not expected to read, and whatever was built there. Apps whose script may run at the same time
-/// are left out, since it opens them too.
+/// Files of the store's other apps that are not inputs of the task: composed files of apps that it may
+/// not read, and build results. Apps whose script may run at the same time are left out, because that
+/// script opens its own files.
 fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     let mut files = Vec::new();
     for (sibling, is_read) in plan.siblings(id) {
-        let task = plan.task_ids().find(|other| {
+        let task = plan.tasks.ids().find(|other| {
             let other = plan.task(*other);
-            other.script == BUILD && other.subject.unit() == Some(&sibling.unit)
+            other.work.is_build() && other.subject.unit() == Some(&sibling.unit)
         });
         let is_before = |task: TaskId| plan.task(id).upstream.contains(&task);
         let is_behind = |task: TaskId| plan.task(task).upstream.contains(&id);
@@ -178,7 +178,7 @@ fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     files
 }
 
-/// Files in `.out` that belong to no app of the store: nobody knows who has put them there.
+/// Files in `.out` that belong to no app of the store.
 fn left_over(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     let store = store_folder(plan, id);
     let own = plan.task(id).subject.name();
@@ -216,7 +216,7 @@ fn store_folder(plan: &Plan, id: TaskId) -> PathBuf {
     folder.parent().map_or(folder.clone(), Path::to_owned)
 }
 
-/// Files and links directly in a folder.
+/// The files and links directly in a folder.
 fn files_in(folder: &Path) -> BTreeMap<PathBuf, Option<Stamp>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
@@ -225,8 +225,7 @@ fn files_in(folder: &Path) -> BTreeMap<PathBuf, Option<Stamp>> {
         .collect()
 }
 
-/// Puts results before a task back that its script has written over: each is what its own script
-/// made. Says which.
+/// Restores upstream results that the task's script has changed, and returns their tasks.
 pub fn mend(plan: &Plan, id: TaskId, cache: &Cache) -> Result<Vec<TaskId>, StageError> {
     let mut mended = Vec::new();
     for need in &plan.task(id).upstream {
@@ -234,18 +233,18 @@ pub fn mend(plan: &Plan, id: TaskId, cache: &Cache) -> Result<Vec<TaskId>, Stage
         let Some(key) = place.read().and_then(|record| record.key) else {
             continue;
         };
-        // What lies in a package's folder is its people's.
+        // The folder of a package belongs to its developers.
         if place.composition.is_none() || place.holds(key, None).is_some() {
             continue;
         }
         let restored = cache.find(key).map(|entry| place.restore(cache, &entry));
         if !matches!(restored, Some(Ok(()))) {
             let reason = format!(
-                "{} has changed it, and the cache does not have it",
+                "{} changed it, and it is not in the cache",
                 plan.task(id).name()
             );
             let error = std::io::Error::other(reason);
-            return Err(Io::at("put back the result in", &place.folder)(error).into());
+            return Err(Io::at("restore the result in", &place.folder)(error).into());
         }
         mended.push(*need);
     }

@@ -25,7 +25,7 @@ pub use self::staging::StagingFolder;
 use self::staging::write_entry;
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::failure::{Error, Io, StageError, StageResult};
 use crate::disk;
 use crate::event::{Stage, Unit};
@@ -72,11 +72,15 @@ pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
     Ok(changes)
 }
 
-/// Composes every store of the plan.
-pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Error> {
+/// Composes these stores.
+pub fn run(
+    plan: &Plan,
+    stores: &[StorePlan],
+    context: &Services,
+    options: &PipelineOptions,
+) -> Result<StageResult<Workdir>, Error> {
     let staging = StagingFolder::new(&plan.project)?;
-    let decided: Vec<_> = plan
-        .stores
+    let decided: Vec<_> = stores
         .par_iter()
         .map(|store| {
             let unit = Unit::store(Stage::Compose, &store.id);
@@ -104,7 +108,7 @@ pub fn run(plan: &Plan, context: &Services) -> Result<StageResult<Workdir>, Erro
         .iter()
         .find_map(|(store, .., staged)| staged.is_err().then_some(&store.id));
     let failed = failed
-        .filter(|_| !context.keep_going)
+        .filter(|_| !options.keep_going)
         .map(ToString::to_string);
     let results: Vec<_> = staged
         .into_par_iter()

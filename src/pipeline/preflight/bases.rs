@@ -28,7 +28,7 @@ pub async fn prepare_images(
     docker: Option<Docker>,
     context: &Arc<Services>,
 ) -> Result<ImageBuilders, Vec<StageError>> {
-    let layout = match &plan.target {
+    let layout = match &plan.destination {
         Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
         _ => None,
     };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::bases::prepare_images;
 use super::builder::ImageBuilders;
-use super::context::Services;
+use super::context::{PipelineOptions, Services};
 use super::destination::Destination;
 use super::failure::{Error, StageError};
 use super::skip::{self, PresentImage};
@@ -65,19 +65,27 @@ impl PreparedRun {
 
 /// Checks engine, registry and console at the same time, and reports everything that is missing.
 /// Then it resolves base images and looks up images.
-pub async fn check(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
+pub async fn check(
+    plan: &Plan,
+    context: &Arc<Services>,
+    options: &PipelineOptions,
+) -> Result<PreparedRun, Error> {
     let _outside = context.events.outside();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
         failures: Vec::new(),
     };
     tokio::select! {
-        prepared = prepare(plan, context) => prepared,
+        prepared = prepare(plan, context, options) => prepared,
         () = context.interrupt.stopping() => Err(interrupted()),
     }
 }
 
-async fn prepare(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Error> {
+async fn prepare(
+    plan: &Plan,
+    context: &Arc<Services>,
+    options: &PipelineOptions,
+) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::WithoutImages);
     }
@@ -112,7 +120,7 @@ async fn prepare(plan: &Plan, context: &Arc<Services>) -> Result<PreparedRun, Er
     let prepared = match destination {
         None => PreparedRun::Build(builders),
         Some(destination) => {
-            let present = skip::find_present(plan, &builders, &destination, context)
+            let present = skip::find_present(plan, &builders, &destination, options)
                 .await
                 .map_err(|problems| Error::Preflight { problems })?;
             PreparedRun::Push {
@@ -139,7 +147,7 @@ fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
             address,
             is_insecure: false,
             ..
-        }) = &plan.target
+        }) = &plan.destination
         && oci_distribution::is_exposed(address)
     {
         problems.push(oci_distribution::Error::Insecure {
@@ -177,7 +185,11 @@ fn docker_notices(plan: &Plan, present: &[PresentImage]) -> BTreeSet<String> {
 
 /// The destination, with a login that the registry accepts.
 async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
-    let Some(target) = plan.target.as_ref().filter(|_| plan.until >= Stage::Push) else {
+    let Some(target) = plan
+        .destination
+        .as_ref()
+        .filter(|_| plan.until >= Stage::Push)
+    else {
         return Ok(None);
     };
     let destination = Destination::new(target, context).await?;

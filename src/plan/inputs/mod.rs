@@ -1,48 +1,50 @@
-//! Everything that a task can see, as one list: each file with path, identity and stamp, what is
-//! installed, variables, tools, and the results of the tasks before it.
+//! The inputs of a task as one list: each file with path, identity and stamp, installed
+//! dependencies, variables, tools, and the results of upstream tasks.
 //!
-//! A key is made in two steps. The *primary* key has everything that is known before the script
-//! runs. Some files count only for scripts that open them (see [`OptionalFile`]); which these
-//! are is learned from earlier runs and completes the key.
+//! A key is computed in two steps. The *primary* key contains everything that is known before the
+//! script runs. Some files are inputs only of a script that opens them (see [`OptionalFile`]).
+//! Earlier runs have recorded which files a script opens; their content completes the key.
 
-mod making;
+mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::making::InputReader;
+use self::reader::InputReader;
 use super::files::{
     self, BaseAppFolder, FileGroup, OptionalFile, PathState, WatchedPath, identity,
 };
 use super::installed::DependencyLock;
-use super::task::{Subject, Task, TaskId};
+use super::task::{Subject, Task};
+use super::task_map::{TaskId, TaskMap};
 use super::{Error, StorePlan, workspaces};
 use crate::cache::{FileInput, InputRecord, Key, KeyHasher, OutputDigest};
 use crate::config::Project;
 use crate::overlay::{Composition, LayerReader};
 use crate::store::UnitId;
 
-/// Grows when a key means something else, so that older results are not taken for newer ones.
+/// The version of all keys. It changes when a key covers other inputs, so results with older keys are
+/// no longer found.
 const SCHEMA: &[u8] = b"alokai 2";
 
-/// Bytes of an ignored file up to which its content is part of what an image is made of; of
-/// larger ones (a database dump) it is the size.
+/// The size in bytes up to which the content of an ignored file is an input of an image. For larger
+/// files (a database dump) the size is the input.
 const LARGE: u64 = 16 << 20;
 
-/// The identity of a file that is not there.
+/// The identity of a missing file.
 const ABSENT: &str = "absent";
 
-/// What the edge knows of the surroundings.
+/// The machine's environment, as the command line reads it.
 #[derive(Debug, Clone, Default)]
 pub struct HostEnvironment {
-    /// The environment over the project's `.env`.
+    /// Environment variables; they take precedence over the project's `.env`.
     pub environment: BTreeMap<String, String>,
-    /// Versions of what runs scripts.
+    /// Versions of the tools that run scripts.
     pub tools: BTreeMap<String, String>,
 }
 
-/// What all tasks of a plan can see.
+/// The inputs of all tasks of a plan.
 #[derive(Debug, Default)]
 pub struct AllInputs {
     project: PathBuf,
@@ -52,23 +54,23 @@ pub struct AllInputs {
     lock_file: Arc<FileGroup>,
     /// Folders of base apps and workspace packages, relative to the project.
     folders: Vec<String>,
-    tasks: Vec<TaskInputs>,
+    tasks: TaskMap<TaskInputs>,
 }
 
-/// What one task can see.
+/// The inputs of one task.
 #[derive(Debug)]
 pub struct TaskInputs {
-    /// What its app is composed of; none for a package.
+    /// The composition of its app; none for a package.
     pub composition: Option<Arc<Composition>>,
-    /// A digest of that, with the store's name taken out.
+    /// A digest of the composition, without the store's name.
     own: Option<Key>,
-    /// Apps of the same store that it may read.
+    /// The other composed apps of the same store.
     siblings: Vec<Sibling>,
-    /// Workspace packages, and what TypeScript configs and local dependencies lead to.
+    /// Files of workspace packages, and files that TypeScript configs and local dependencies name.
     groups: Vec<Arc<FileGroup>>,
-    /// Base apps that it reaches as packages of the workspace.
+    /// Base apps that it depends on as workspace packages.
     bases: Vec<Arc<BaseAppFolder>>,
-    /// What is installed.
+    /// Installed dependencies.
     dependencies: Arc<BTreeMap<String, String>>,
     /// Declared variables that are set, with digests of their values.
     variables: Arc<BTreeMap<String, Key>>,
@@ -80,60 +82,53 @@ struct Sibling {
     composition: Arc<Composition>,
     /// A digest of its files.
     files: Key,
-    /// A digest of the paths, if the task may read it. Its composed files then count for a
-    /// script that opens them.
+    /// A digest of the paths, if the task may read the app. A composed file is then an input of a
+    /// script that opens it.
     names: Option<Key>,
 }
 
 impl AllInputs {
-    /// Looks at everything that these tasks can see. A task of which something cannot be seen is
-    /// marked as never kept.
+    /// Reads the inputs of these tasks. A task with an input that cannot be read is marked as never
+    /// cached.
     pub fn new(
         project: &Project,
         lister: &LayerReader,
         stores: &[StorePlan],
-        tasks: &mut [Task],
-        surroundings: &HostEnvironment,
+        tasks: &mut TaskMap<Task>,
+        host: &HostEnvironment,
         notices: &mut Vec<String>,
     ) -> Result<Self, Error> {
         if tasks.is_empty() {
             return Ok(Self::default());
         }
         let (top, top_optional) = files::top(project, lister, notices)?;
-        // Its stamp first: what changes from here on is noticed.
+        // The stamp is taken before the file is read, so a later change is noticed.
         let lock_file = files::lock_file_name(project)
             .map_or_else(FileGroup::default, |name| files::lock_file(project, name));
         let lock = DependencyLock::read(project);
-        let has_dependencies = tasks.iter().any(|task| !task.dependencies.is_empty());
+        let has_dependencies = tasks.values().any(|task| !task.dependencies.is_empty());
         if matches!(lock, DependencyLock::None(_)) && has_dependencies {
             notices.push(
-                "there is no lock file; versions are those of the packages directly in `node_modules`"
+                "the project has no lock file; the versions of the packages directly in `node_modules` are used"
                     .into(),
             );
         }
-        let mut making = InputReader::new(project, lister, lock, stores, surroundings)?;
-        let by_unit: BTreeMap<&UnitId, usize> = stores
+        let mut reader = InputReader::new(project, lister, lock, stores, host)?;
+        let by_unit: BTreeMap<&UnitId, &StorePlan> = stores
             .iter()
-            .enumerate()
-            .flat_map(|(at, store)| store.compositions.iter().map(move |it| (&it.unit, at)))
+            .flat_map(|store| store.compositions.iter().map(move |it| (&it.unit, store)))
             .collect();
-        let mut inputs = Vec::with_capacity(tasks.len());
-        for index in 0..tasks.len() {
-            let store = tasks[index]
-                .subject
-                .unit()
-                .and_then(|unit| by_unit.get(unit));
-            let store = store.map(|at| &stores[*at]);
-            let needs: Vec<Subject> = tasks[index]
-                .needs
-                .iter()
-                .map(|need| tasks[need.index()].subject.clone())
-                .collect();
-            inputs.push(making.task(&mut tasks[index], &needs, store)?);
+        let mut inputs = TaskMap::default();
+        for id in tasks.ids() {
+            let unit = tasks[id].subject.unit();
+            let store = unit.and_then(|unit| by_unit.get(unit)).copied();
+            let needs = tasks[id].needs.iter();
+            let needs: Vec<Subject> = needs.map(|need| tasks[*need].subject.clone()).collect();
+            inputs.push(reader.task(&mut tasks[id], &needs, store)?);
         }
         let all = Self {
             project: project.root.clone(),
-            tools: surroundings.tools.clone(),
+            tools: host.tools.clone(),
             top: Arc::new(top),
             top_optional,
             lock_file: Arc::new(lock_file),
@@ -144,34 +139,29 @@ impl AllInputs {
         Ok(all)
     }
 
-    /// Gives each task the names of its variables, and a digest of all that it is made of.
-    fn complete(&self, tasks: &mut [Task]) {
+    /// Gives each task the names of its variables, and a digest of all inputs.
+    fn complete(&self, tasks: &mut TaskMap<Task>) {
         let ignored = self.ignored();
-        for index in 0..tasks.len() {
-            let upstream: Vec<(String, Key)> = tasks[index]
-                .upstream
-                .iter()
-                .map(|need| &tasks[need.index()])
-                .map(|need| (need.subject.name().to_owned(), need.source_digest))
-                .collect();
-            let own = &self.tasks[index];
-            let mut hasher = self.hasher(&tasks[index], own);
+        for id in tasks.ids() {
+            let task = &tasks[id];
+            let own = &self.tasks[id];
+            let mut hasher = self.hasher(task, &task.key_name(), own);
             hasher.part(ignored.as_bytes());
-            for (name, digest) in &upstream {
-                hasher.part(name.as_bytes());
-                hasher.part(digest.as_bytes());
+            for need in task.upstream.iter().map(|need| &tasks[*need]) {
+                hasher.part(need.subject.name().as_bytes());
+                hasher.part(need.source_digest.as_bytes());
             }
             for sibling in own.siblings.iter().filter(|it| it.names.is_some()) {
                 hasher.part(sibling.files.as_bytes());
             }
-            let task = &mut tasks[index];
+            let task = &mut tasks[id];
             task.source_digest = hasher.end();
             task.variables = own.variables.keys().cloned().collect();
         }
     }
 
-    /// A digest of the files at the top of the project that git ignores. Which of them a script
-    /// reads is not known here, so all count.
+    /// A digest of the files at the top of the project that git ignores. All of them are included,
+    /// because it is not known here which of them a script reads.
     fn ignored(&self) -> Key {
         let mut hasher = KeyHasher::default();
         for file in &self.top_optional {
@@ -188,19 +178,21 @@ impl AllInputs {
         hasher.end()
     }
 
-    /// What one task can see.
+    /// The inputs of one task.
     pub fn of(&self, task: TaskId) -> &TaskInputs {
-        &self.tasks[task.index()]
+        &self.tasks[task]
     }
 
-    /// The primary key of a task. `upstream` are the results of the tasks that it needs.
+    /// The primary key of a task, which has this name in its key. `upstream` are the results of the
+    /// tasks that it needs.
     pub fn primary_key(
         &self,
         id: TaskId,
         task: &Task,
+        key_name: &str,
         upstream: &BTreeMap<String, OutputDigest>,
     ) -> Key {
-        let mut hasher = self.hasher(task, self.of(id));
+        let mut hasher = self.hasher(task, key_name, self.of(id));
         hasher.part(b"upstream");
         for (name, output) in upstream {
             hasher.part(name.as_bytes());
@@ -209,13 +201,13 @@ impl AllInputs {
         hasher.end()
     }
 
-    /// Everything but upstream tasks.
-    fn hasher(&self, task: &Task, own: &TaskInputs) -> KeyHasher {
+    /// Hashes all inputs but the results of upstream tasks.
+    fn hasher(&self, task: &Task, key_name: &str, own: &TaskInputs) -> KeyHasher {
         let mut hasher = KeyHasher::default();
         let mut part = |bytes: &[u8]| hasher.part(bytes);
         part(SCHEMA);
-        part(task.key_name().as_bytes());
-        // NUL, since an argument may hold a space.
+        part(key_name.as_bytes());
+        // NUL, because an argument may contain a space.
         part(task.command.join("\0").as_bytes());
         part(self.top.digest.as_bytes());
         if let Some(key) = own.own {
@@ -250,15 +242,15 @@ impl AllInputs {
         hasher
     }
 
-    /// The key of a task's result: the primary key, completed by the content of the files that
-    /// its script is known to open.
+    /// The key of a task's result: the primary key, completed by the content of the files that its
+    /// script opens.
     pub fn key(&self, id: TaskId, primary: Key, reads: &BTreeSet<String>) -> Key {
         let identities: Vec<_> = reads.iter().map(|name| self.identity(id, name)).collect();
         let pairs = reads.iter().map(String::as_str);
         primary.with_reads(pairs.zip(identities.iter().map(String::as_str)))
     }
 
-    /// Identity of a file that counts for scripts that open it.
+    /// The identity of an optional file as it is now.
     pub fn identity(&self, id: TaskId, name: &str) -> String {
         let own = self.of(id);
         if let Some(rest) = name.strip_prefix("../") {
@@ -271,7 +263,7 @@ impl AllInputs {
                 |(path, entry)| entry_identity(path, entry),
             );
         }
-        // Only what can be meant: the list may come from another machine.
+        // The list may come from another machine, so a path that leaves the project is not read.
         let place = name.strip_prefix("//").filter(|path| {
             let mut parts = path.split('/');
             parts.all(|part| !matches!(part, "" | "." | ".."))
@@ -281,8 +273,8 @@ impl AllInputs {
         identity.unwrap_or_else(|| ABSENT.into())
     }
 
-    /// Files that count if the task's script opens them. The folder of a composed sibling is
-    /// beside `folder`, where the script runs.
+    /// The files that are inputs if the task's script opens them. The folder of a composed sibling
+    /// lies beside `folder`, in which the script runs.
     pub fn optional(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
         let own = self.of(id);
         let beside = folder.parent().unwrap_or(folder);
@@ -295,8 +287,8 @@ impl AllInputs {
                 place: beside.join(app).join(&**path),
             })
         });
-        // Through the root `node_modules` an app finds every package of the workspace, and the
-        // base apps, whether it has declared them or not.
+        // Through the root `node_modules` an app finds every workspace package and base app, declared
+        // or not.
         let groups = own.groups.iter().map(|group| group.folder.as_str());
         let declared: BTreeSet<&str> = groups.collect();
         let others = self.folders.iter().map(String::as_str);
@@ -308,7 +300,7 @@ impl AllInputs {
             .collect()
     }
 
-    /// Composed apps beside the task's own, each with whether it may read it.
+    /// The other composed apps of the task's store, each with whether the task may read it.
     pub fn siblings(&self, id: TaskId) -> impl Iterator<Item = (&Arc<Composition>, bool)> {
         let siblings = self.of(id).siblings.iter();
         siblings.map(|it| (&it.composition, it.names.is_some()))
@@ -320,7 +312,7 @@ impl AllInputs {
             .chain(&self.of(id).groups)
     }
 
-    /// A path, relative to the project, that is not as it was when the task's key was made.
+    /// A path, relative to the project, that has changed since the task's key was computed.
     pub fn changed(&self, id: TaskId) -> Option<String> {
         let mut watched = self.groups(id).flat_map(|group| &group.watched);
         let changed = watched.find_map(WatchedPath::changed)?;
@@ -328,8 +320,8 @@ impl AllInputs {
         Some(inside.display().to_string())
     }
 
-    /// Folders in which no file may appear or go while the script runs. A package's script
-    /// writes into its own.
+    /// The folders in which no file may be added or removed while the script runs. They do not
+    /// include a package's own folder, into which its script writes.
     pub fn folders(&self, id: TaskId) -> Vec<PathBuf> {
         let watched = self.groups(id).flat_map(|group| &group.watched);
         let folders = watched.filter(|watched| matches!(watched.state, PathState::Folder(_)));
@@ -338,11 +330,11 @@ impl AllInputs {
         folders
     }
 
-    /// Files that the task may read beside composed apps, absolute: those of its key, and those
-    /// that become part of it when it opens them.
+    /// The files outside composed apps that the task may read, absolute: the files in its key, and
+    /// the optional files.
     pub fn readable(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
         let files = self.groups(id).flat_map(|group| &group.files);
-        // Of a link that is not read through, the key has only where it leads.
+        // For a link that is not followed, the key contains only its target.
         let files = files.filter(|(_, file)| !file.id.starts_with("120000 "));
         let files = files.map(|(name, _)| self.project.join(name.trim_start_matches("//")));
         let locks = self.lock_file.watched.iter().map(|it| it.path.clone());
@@ -352,7 +344,7 @@ impl AllInputs {
         files.chain(locks).chain(optional.map(|file| file.place))
     }
 
-    /// Everything that the task can see, to say what has changed since another time.
+    /// All inputs of the task, from which a later run explains a cache miss.
     pub fn explained(
         &self,
         id: TaskId,
@@ -394,7 +386,7 @@ impl AllInputs {
         }
     }
 
-    /// Files of a package task, relative to its folder.
+    /// The files of a package task, relative to its folder.
     pub fn package_files(&self, id: TaskId, folder: &str) -> impl Iterator<Item = &str> {
         let start = format!("//{folder}/");
         let groups = self.of(id).groups.iter();
@@ -403,7 +395,7 @@ impl AllInputs {
     }
 }
 
-/// The composed files.
+/// The files of a composition.
 fn composed(composition: &Composition) -> impl Iterator<Item = (String, FileInput)> {
     composition.entries.iter().map(move |(path, entry)| {
         let file = FileInput {
@@ -414,7 +406,8 @@ fn composed(composition: &Composition) -> impl Iterator<Item = (String, FileInpu
     })
 }
 
-/// Mode and content. What a store's name changes in a file (`package.json`) counts as it was.
+/// Mode and content. For `package.json`, into which composing writes the store's name, the content is
+/// the one before that.
 fn entry_identity(path: &str, entry: &crate::overlay::Entry) -> String {
     let id = if path == "package.json" {
         entry.source_id()

@@ -1,7 +1,7 @@
-//! Which files a script opens, of those that count only then.
+//! Finds out which optional files a script opens.
 //!
-//! The kernel tells (inotify): each file is watched for its first opening, so there are never
-//! more messages than files. Where it cannot tell, every file counts as opened.
+//! The kernel reports it (inotify): each file is watched for its first opening, so there are never more
+//! events than files. If the kernel cannot report it, every file counts as opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -10,31 +10,31 @@ use std::path::Path;
 use crate::disk::Stamp;
 use crate::plan::OptionalFile;
 
-/// Files that are watched while a script runs.
+/// Watches files while a script runs.
 pub struct OpenWatcher {
     files: Vec<WatchedFile>,
-    kernel: Option<kernel::Watches>,
+    kernel: Option<KernelWatches>,
 }
 
 struct WatchedFile {
     file: OptionalFile,
-    /// As it was before the script ran.
+    /// Its stamp before the script runs.
     stamp: Option<Stamp>,
-    /// Which file it was.
+    /// Its inode before the script runs.
     inode: Option<u64>,
 }
 
-/// What a script has opened.
+/// The files that a script has opened.
 #[derive(Debug, Default)]
 pub struct OpenedFiles {
-    /// Names of the files, as keys have them.
+    /// The names of the files in keys.
     pub names: BTreeSet<String>,
-    /// A file that was changed meanwhile, so that it is not known what was read.
+    /// A file that changed meanwhile, so it is not known which content was read.
     pub changed: Option<String>,
 }
 
 impl OpenWatcher {
-    /// Begins to watch.
+    /// Starts watching these files.
     pub fn begin(files: Vec<OptionalFile>) -> Self {
         let files: Vec<_> = files
             .into_iter()
@@ -46,22 +46,22 @@ impl OpenWatcher {
             .collect();
         let places = files.iter().map(|watched| &*watched.file.place);
         Self {
-            kernel: kernel::Watches::new(places),
+            kernel: KernelWatches::new(places),
             files,
         }
     }
 
-    /// What was opened since.
+    /// The files that were opened since.
     pub fn end(self) -> OpenedFiles {
         let mut opened = OpenedFiles::default();
-        let told = self.kernel.and_then(kernel::Watches::opened);
+        let reported = self.kernel.and_then(KernelWatches::opened);
         for (index, watched) in self.files.into_iter().enumerate() {
             let was_there = watched.stamp.is_some();
-            let is_opened = told
+            let is_opened = reported
                 .as_ref()
-                .map_or(was_there, |told| told.contains(&index));
+                .map_or(was_there, |reported| reported.contains(&index));
             let place = &watched.file.place;
-            // Of a file that has taken the place of another, the kernel says nothing.
+            // A file that was replaced is not watched any more.
             let is_other = inode(place) != watched.inode;
             if is_other || is_opened && Stamp::of(place) != watched.stamp {
                 opened.changed = Some(place.display().to_string());
@@ -78,11 +78,16 @@ fn inode(place: &Path) -> Option<u64> {
     place.symlink_metadata().ok().map(|it| it.ino())
 }
 
-/// Positions of files by the numbers that the kernel gives them.
+/// The positions of files by the kernel's watch descriptors.
 type WatchNumbers = BTreeMap<i32, Vec<usize>>;
 
 #[cfg(target_os = "linux")]
-mod kernel {
+use inotify::InotifyWatches as KernelWatches;
+#[cfg(not(target_os = "linux"))]
+use unsupported::NoWatches as KernelWatches;
+
+#[cfg(target_os = "linux")]
+mod inotify {
     use std::collections::BTreeSet;
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
@@ -93,14 +98,14 @@ mod kernel {
 
     use super::WatchNumbers;
 
-    /// Watches of the kernel.
-    pub struct Watches {
+    /// Watches of an inotify instance.
+    pub struct InotifyWatches {
         inotify: OwnedFd,
         numbers: WatchNumbers,
     }
 
-    impl Watches {
-        /// Watches these files, of which some may not be there. `None` where it cannot.
+    impl InotifyWatches {
+        /// Watches these files, of which some may be missing; `None` if a watch cannot be added.
         pub fn new<'a>(files: impl Iterator<Item = &'a Path>) -> Option<Self> {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
             let mut numbers = WatchNumbers::new();
@@ -114,7 +119,7 @@ mod kernel {
             Some(Self { inotify, numbers })
         }
 
-        /// Positions of the files that were opened; `None` where some may be missing.
+        /// The positions of the opened files; `None` if events were lost.
         pub fn opened(self) -> Option<BTreeSet<usize>> {
             let mut buffer = [MaybeUninit::uninit(); 4096];
             let mut reader = Reader::new(&self.inotify, &mut buffer);
@@ -135,15 +140,15 @@ mod kernel {
 }
 
 #[cfg(not(target_os = "linux"))]
-mod kernel {
+mod unsupported {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    /// This system cannot tell.
-    pub struct Watches;
+    /// A system that does not report opened files.
+    pub struct NoWatches;
 
-    impl Watches {
-        /// Nothing is watched.
+    impl NoWatches {
+        /// Watches nothing.
         pub fn new<'a>(_: impl Iterator<Item = &'a Path>) -> Option<Self> {
             None
         }
@@ -160,7 +165,7 @@ mod tests {
     use super::{OpenWatcher, OptionalFile};
 
     #[test]
-    fn what_is_opened_is_told_once_and_changes_with_it() {
+    fn opened_and_changed_files_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let names = ["read", "linked", "untouched", "written"];
         for name in names {

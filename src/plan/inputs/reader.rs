@@ -1,4 +1,4 @@
-//! Looking at what tasks can see. What several tasks see is looked at once.
+//! Reads the inputs of tasks. An input of several tasks is read once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::super::files::{self, BaseAppFolder, FileGroup};
 use super::super::installed::{DependencyLock, ReachedDependencies};
-use super::super::task::{BUILD, SiblingAccess, Subject, Task};
+use super::super::task::{SiblingAccess, Subject, Task, has_build_script};
 use super::super::variables::DeclaredVariables;
 use super::super::{Error, StorePlan, tsconfig};
 use super::{HostEnvironment, Sibling, TaskInputs};
@@ -23,110 +23,110 @@ struct CompositionDigests {
     names: Key,
 }
 
-/// Inputs of tasks while they are made; what several tasks see is looked at once.
+/// Reads inputs, and remembers what it has read for the next tasks.
 pub struct InputReader<'a> {
     project: &'a Project,
     lister: &'a LayerReader,
     lock: DependencyLock,
     declared: DeclaredVariables,
-    surroundings: &'a HostEnvironment,
+    host: &'a HostEnvironment,
     digests: BTreeMap<UnitId, CompositionDigests>,
     groups: BTreeMap<(String, bool), Arc<FileGroup>>,
     bases: BTreeMap<String, Arc<BaseAppFolder>>,
     reached: BTreeMap<String, Arc<ReachedDependencies>>,
     variables: BTreeMap<String, Arc<BTreeMap<String, Key>>>,
-    /// What TypeScript configs lead to, by path and content.
-    led_to: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Paths that TypeScript configs name, by the config's path and content.
+    named_by_config: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl<'a> InputReader<'a> {
-    /// Nothing is looked at yet but the compositions.
+    /// Hashes the compositions. Everything else is read when a task needs it.
     pub fn new(
         project: &'a Project,
         lister: &'a LayerReader,
         lock: DependencyLock,
         stores: &[StorePlan],
-        surroundings: &'a HostEnvironment,
+        host: &'a HostEnvironment,
     ) -> Result<Self, Error> {
         Ok(Self {
             project,
             lister,
             lock,
             declared: DeclaredVariables::new(project)?,
-            surroundings,
+            host,
             digests: digests(stores),
             groups: BTreeMap::new(),
             bases: BTreeMap::new(),
             reached: BTreeMap::new(),
             variables: BTreeMap::new(),
-            led_to: BTreeMap::new(),
+            named_by_config: BTreeMap::new(),
         })
     }
 
-    /// What one task can see. `needs` are the tasks before it, `store` is its store.
+    /// The inputs of one task. `needs` are the tasks that it needs, `store` is its store.
     pub fn task(
         &mut self,
         task: &mut Task,
         needs: &[Subject],
         store: Option<&StorePlan>,
     ) -> Result<TaskInputs, Error> {
-        let local = self.local(task);
-        if let Some(unknown) = &local.unknown
-            && task.never_kept.is_none()
+        let reached = self.reached(task);
+        if let Some(unreadable) = &reached.unreadable
+            && task.never_cached.is_none()
         {
-            task.never_kept = Some(format!("it depends on {unknown}, which alokai cannot read"));
-        }
-        let mut folders: BTreeSet<(String, bool)> = BTreeSet::new();
-        let names = task.packages.iter().map(String::as_str);
-        let own = match &task.subject {
-            Subject::Package(name) => Some(name.as_str()),
-            Subject::Unit(_) => None,
-        };
-        for name in names.chain(own) {
-            let mut packages = self.project.packages.iter();
-            if let Some(package) = packages.find(|it| it.name == name) {
-                let is_built = package.package.scripts.contains_key(BUILD);
-                folders.insert((package.folder.clone(), is_built));
-            }
-        }
-        for folder in &local.packages {
-            let mut packages = self.project.packages.iter();
-            let package = packages.find(|it| it.folder == *folder);
-            let is_built = package.is_some_and(|it| it.package.scripts.contains_key(BUILD));
-            folders.insert((folder.clone(), is_built));
+            task.never_cached = Some(format!("its dependency {unreadable} cannot be read"));
         }
         let composition = task.subject.unit().and_then(|unit| {
             let mut compositions = store?.compositions.iter();
             compositions.find(|it| it.unit == *unit).cloned()
         });
         let mut groups = Vec::new();
-        for (folder, is_built) in folders {
-            groups.push(self.group(&folder, is_built)?);
+        for (folder, is_built) in self.package_folders(task, &reached) {
+            groups.push(self.package(&folder, is_built)?);
         }
-        for path in self.led_to(task, composition.as_deref()) {
+        for path in self.named_by_configs(task, composition.as_deref()) {
             groups.push(self.named(&path)?);
         }
-        for path in &local.named {
+        for path in &reached.named {
             groups.push(self.named(path)?);
         }
         let mut bases = Vec::new();
-        for folder in &local.bases {
+        for folder in &reached.bases {
             bases.push(self.base(folder)?);
         }
         let name = task.subject.name();
-        let variables =
-            Arc::clone(self.variables.entry(name.to_owned()).or_insert_with(|| {
-                Arc::new(self.declared.of(name, &self.surroundings.environment))
-            }));
+        let variables = Arc::clone(
+            self.variables
+                .entry(name.to_owned())
+                .or_insert_with(|| Arc::new(self.declared.of(name, &self.host.environment))),
+        );
         Ok(TaskInputs {
             own: composition.as_ref().map(|it| self.digests_of(it).files),
             siblings: self.siblings(task, needs, composition.as_deref(), store),
             composition,
             groups,
             bases,
-            dependencies: Arc::new(local.versions.clone()),
+            dependencies: Arc::new(reached.versions.clone()),
             variables,
         })
+    }
+
+    /// Folders of the workspace packages that a task may read, each with whether it is built.
+    fn package_folders(
+        &self,
+        task: &Task,
+        reached: &ReachedDependencies,
+    ) -> BTreeSet<(String, bool)> {
+        let is_named = |name: &String| {
+            task.packages.contains(name)
+                || matches!(&task.subject, Subject::Package(own) if own == name)
+        };
+        let packages = self.project.packages.iter();
+        let packages =
+            packages.filter(|it| is_named(&it.name) || reached.packages.contains(&it.folder));
+        packages
+            .map(|it| (it.folder.clone(), has_build_script(&it.package)))
+            .collect()
     }
 
     fn digests_of(&self, composition: &Composition) -> CompositionDigests {
@@ -148,8 +148,8 @@ impl<'a> InputReader<'a> {
             let is_need = needs
                 .iter()
                 .any(|need| need.unit() == Some(&composition.unit));
-            let is_read = match task.sees {
-                SiblingAccess::Own => is_need,
+            let is_read = match task.sibling_access {
+                SiblingAccess::Needed => is_need,
                 SiblingAccess::Middleware => is_need || composition.kind == AppKind::Middleware,
                 SiblingAccess::All => true,
             };
@@ -163,7 +163,7 @@ impl<'a> InputReader<'a> {
         others.map(sibling).collect()
     }
 
-    fn local(&mut self, task: &Task) -> Arc<ReachedDependencies> {
+    fn reached(&mut self, task: &Task) -> Arc<ReachedDependencies> {
         let name = match &task.subject {
             Subject::Package(_) => task.source.clone(),
             Subject::Unit(unit) => format!("apps/{}", unit.app),
@@ -171,12 +171,12 @@ impl<'a> InputReader<'a> {
         if let Some(known) = self.reached.get(&name) {
             return Arc::clone(known);
         }
-        let local = Arc::new(self.lock.reach(self.project, task));
-        self.reached.insert(name, Arc::clone(&local));
-        local
+        let reached = Arc::new(self.lock.reach(self.project, task));
+        self.reached.insert(name, Arc::clone(&reached));
+        reached
     }
 
-    fn group(&mut self, folder: &str, is_built: bool) -> Result<Arc<FileGroup>, Error> {
+    fn package(&mut self, folder: &str, is_built: bool) -> Result<Arc<FileGroup>, Error> {
         let key = (folder.to_owned(), is_built);
         if let Some(known) = self.groups.get(&key) {
             return Ok(Arc::clone(known));
@@ -205,31 +205,35 @@ impl<'a> InputReader<'a> {
         Ok(base)
     }
 
-    /// Paths outside the app that its TypeScript configs lead to.
-    fn led_to(&mut self, task: &Task, composition: Option<&Composition>) -> BTreeSet<String> {
+    /// Paths outside the app that its TypeScript configs name.
+    fn named_by_configs(
+        &mut self,
+        task: &Task,
+        composition: Option<&Composition>,
+    ) -> BTreeSet<String> {
         let root = &self.project.root;
         let mut found = BTreeSet::new();
         let Some(composition) = composition else {
             let config = root.join(&task.source).join("tsconfig.json");
             let text = std::fs::read(config).unwrap_or_default();
-            return tsconfig::leads_to(root, &text, std::slice::from_ref(&task.source));
+            return tsconfig::named_paths(root, &text, std::slice::from_ref(&task.source));
         };
         let entries = composition.entries.iter();
         for (path, entry) in entries.filter(|(path, _)| tsconfig::is_config(path)) {
             let key = (format!("{}/{path}", task.source), entry.id().to_string());
-            if let Some(known) = self.led_to.get(&key) {
+            if let Some(known) = self.named_by_config.get(&key) {
                 found.extend(known.iter().cloned());
                 continue;
             }
             let inner = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             let folders = [&task.source, &task.folder].map(|it| format!("{it}/{inner}"));
             let text = entry.read().unwrap_or_default();
-            let mut paths = tsconfig::leads_to(root, &text, &folders);
+            let mut paths = tsconfig::named_paths(root, &text, &folders);
             let packages = self.project.packages.iter();
             let named = packages.filter(|it| tsconfig::names(&text, &it.name));
             paths.extend(named.map(|package| package.folder.clone()));
             found.extend(paths.iter().cloned());
-            self.led_to.insert(key, paths);
+            self.named_by_config.insert(key, paths);
         }
         found
     }

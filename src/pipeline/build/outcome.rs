@@ -1,0 +1,107 @@
+//! What the end of a script means for its task, and what the user can do about a failure.
+
+use super::memory::ProcessMemory;
+use super::result::TaskFolder;
+use super::{Error, event_unit};
+use crate::pipeline::context::Services;
+use crate::pipeline::failure::StageError;
+use crate::pipeline::process::{ProcessError, ScriptEnd};
+use crate::pipeline::sandbox::{self, Undeclared};
+use crate::plan::Task;
+
+/// Turns the end of a script into the result of its task.
+pub fn judge(
+    task: &Task,
+    place: &TaskFolder,
+    ended: Result<ScriptEnd, ProcessError>,
+    memory: &ProcessMemory,
+    services: &Services,
+    is_sandboxed: bool,
+) -> Result<(), StageError> {
+    let command = || task.command.join(" ");
+    let folder = place.folder.clone();
+    match ended {
+        Ok(ScriptEnd { status, denied, .. }) if status.success() => {
+            for notice in sandbox::notices(place.project, &place.folder, &denied) {
+                let unit = event_unit(task);
+                services.events.notice(format!("{unit}: {notice}"));
+            }
+            Ok(())
+        }
+        Ok(ScriptEnd {
+            status,
+            tail,
+            denied,
+        }) if !denied.is_empty() => {
+            let (ended, _) = describe(status, &tail, memory.peak());
+            let undeclared = Undeclared {
+                command: command(),
+                project: place.project.to_owned(),
+                folder,
+                ended,
+                denied,
+                tail,
+                log: place.log.clone(),
+            };
+            Err(Error::Undeclared(Box::new(undeclared)).into())
+        }
+        Ok(ScriptEnd { status, tail, .. }) => {
+            let (ended, advice) = describe(status, &tail, memory.peak());
+            let advice = advice.or(is_sandboxed.then_some(UNNAMED));
+            Err(StageError::from(Error::Script {
+                command: command().into(),
+                folder,
+                ended: ended.into(),
+                advice,
+                tail,
+                log: place.log.clone(),
+            }))
+        }
+        Err(ProcessError::Start(source)) => Err(Error::Start {
+            command: command(),
+            program: task.command.first().cloned().unwrap_or_default(),
+            folder,
+            source,
+        }
+        .into()),
+        Err(ProcessError::Log(error)) => Err(error.into()),
+        Err(ProcessError::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
+        Err(ProcessError::Interrupted) => Err(Error::Interrupted.into()),
+    }
+}
+
+/// The advice for a script that failed in a sandbox and printed no denied path.
+const UNNAMED: &str = "the script ran in a sandbox and printed no path that the sandbox denies: run it without `--sandbox`; if it then succeeds, `strace -f -e trace=%file` before its command shows the files that it opens";
+
+/// Node's message when its own memory limit is reached.
+const HEAP: &str = "heap out of memory";
+
+fn describe(
+    status: std::process::ExitStatus,
+    tail: &[String],
+    peak: u64,
+) -> (String, Option<&'static str>) {
+    use std::os::unix::process::ExitStatusExt;
+    let took = match peak {
+        0 => String::new(),
+        peak => format!(" after using {}", crate::event::bytes(peak)),
+    };
+    // Package managers and shells exit with 128 + the signal that ended their child.
+    let signal = status.signal().or(status.code().map(|code| code - 128));
+    if tail.iter().any(|line| line.contains(HEAP)) {
+        let advice = "give Node more memory: `NODE_OPTIONS=--max-old-space-size=4096` (megabytes)";
+        return (format!("reached Node's heap limit{took},"), Some(advice));
+    }
+    match (status.code(), signal) {
+        (Some(137) | None, Some(9)) => {
+            let advice = "run fewer scripts at once: pass `--concurrency 1`, or set `build.maxMemory` below the machine's memory";
+            let ended = format!(
+                "was killed by signal 9{took}, mostly because the machine is out of memory,"
+            );
+            (ended, Some(advice))
+        }
+        (Some(code), _) => (format!("exited with code {code}"), None),
+        (None, Some(signal)) => (format!("was killed by signal {signal}"), None),
+        (None, None) => ("ended without a code".into(), None),
+    }
+}
