@@ -20,7 +20,6 @@ use crate::plan::{self, BUILD, Builder, Filter, Plan, Request, Script, Target};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
-use oci_distribution;
 
 /// How often it is looked whether everything has been reported.
 const TICK: Duration = Duration::from_millis(5);
@@ -50,7 +49,7 @@ impl Surroundings {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteCacheSettings| oci_distribution::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteCacheSettings| http_client::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(

@@ -124,9 +124,9 @@ impl Sources<'_> {
         let client = self.context.client(&image.registry).await?;
         let not_found = || oci_distribution::Error::Unreadable {
             what: image.to_string(),
-            login: None,
-            whom: format!("at `{}`", image.registry),
-            message: "the registry does not know it (404)".into(),
+            login_host: None,
+            account: client.account(),
+            message: "the registry does not have it (404)".into(),
         };
         let repository = &image.repository;
         let found = client.manifest(repository, &image.reference()).await?;

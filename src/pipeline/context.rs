@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::plan::is_system;
+use crate::registry;
 use oci::ImageName;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
@@ -58,7 +59,7 @@ pub type Clients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 impl Context {
     /// Who speaks to a registry. The run's own is reached as its address says, also where the name
     /// of a base image, which has no scheme, leads there.
-    pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {
+    pub async fn client(&self, registry: &str) -> Result<Client, registry::Error> {
         let host = oci_distribution::host(registry);
         let mut clients = self.clients.lock().await;
         if let Some(client) = clients.get(&host) {
@@ -68,16 +69,17 @@ impl Context {
         let own = own.filter(|own| oci_distribution::host(own) == host);
         let login = match self.access.logins().for_host(registry).await {
             // Much can be read by everybody, so it is tried.
-            Err(error @ oci_distribution::Error::NoHelper { .. }) => {
-                self.events
-                    .notice(format!("{error}: it is asked without a login"));
+            Err(error @ oci_distribution::Error::MissingCredentialHelper { .. }) => {
+                self.events.notice(format!(
+                    "{error}: the registry is asked without credentials"
+                ));
                 None
             }
             other => other?,
         };
         let mut trust = self.access.trust.clone();
         trust.ca = trust.ca.filter(|_| own.is_some());
-        let client = Client::trusting(own.unwrap_or(registry), login, &trust)?;
+        let client = registry::client(own.unwrap_or(registry), login, trust)?;
         clients.insert(host, client.clone());
         Ok(client)
     }

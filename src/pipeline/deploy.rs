@@ -1,10 +1,14 @@
-//! The deploy stage: one call of the console a store, after all of its images are pushed.
+//! The deploy stage: one request to the console for each store, after all of its images are pushed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::{
+    AttemptError, HttpOptions, RetryPolicy, TransferError, build, display_address, read_at_most,
+    redirect_target, retry,
+};
 use miette::Diagnostic;
-use reqwest::StatusCode;
+use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
 use super::context::Context;
@@ -13,22 +17,32 @@ use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
 use crate::plan::{ImagePlan, Plan, Release};
+use crate::registry::USER_AGENT;
 use crate::store::StoreId;
-use oci_distribution::{client, reason, redirected};
 
-/// Time that a call may take.
+/// How long a deploy request may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Waits before each further try, where the request has surely not been carried out.
-const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// How long the check that the console responds may take.
+const REACH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Bytes of the console's answer that an error shows.
+/// Retries after 1 s and 4 s, where the request was certainly not carried out.
+const RETRY: RetryPolicy = RetryPolicy {
+    retries: 2,
+    pause: Duration::from_secs(1),
+    factor: 4,
+};
+
+/// Bytes of the console's response that are read for an error.
+const LONGEST_RESPONSE: u64 = 64 << 10;
+
+/// Bytes of the console's response that an error shows.
 const SHOWN: usize = 2000;
 
 /// What can go wrong with the console.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// It refuses.
+    /// The console refuses the request (4xx).
     #[error("the console refused to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(code(alokai::console::refused), help("{}", refusal(*status)))]
     Refused {
@@ -36,37 +50,37 @@ pub enum Error {
         store: String,
         /// 4xx.
         status: u16,
-        /// What it answered.
+        /// The body of the response.
         body: String,
-        /// Where.
+        /// The address of the request.
         url: String,
     },
-    /// It failed itself.
+    /// The console failed.
     #[error("the console failed to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(
         code(alokai::console::server),
         help(
-            "whether the store was deployed is not known; look at it in the console, then run again: images that are pushed are not pushed twice"
+            "it is not known whether the store was deployed; check it in the console, then run again: images that are pushed are not pushed again"
         )
     )]
     Server {
         /// The store.
         store: String,
-        /// 5xx, or another status that is no success.
+        /// 5xx, or another unsuccessful status.
         status: u16,
-        /// What it answered.
+        /// The body of the response.
         body: String,
-        /// Where.
+        /// The address of the request.
         url: String,
     },
-    /// It points elsewhere. The request holds the password, so it goes nowhere else.
+    /// The console redirects. The request has the password, so it is sent nowhere else.
     #[error(
         "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, which is not followed\n  PATCH {url}"
     )]
     #[diagnostic(
         code(alokai::console::redirected),
         help(
-            "if that is where the console is now, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to its address; the request was sent to nobody else"
+            "if the console has moved there, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to that address; the request was not sent there"
         )
     )]
     Redirected {
@@ -76,10 +90,10 @@ pub enum Error {
         status: u16,
         /// Host and path.
         to: String,
-        /// Where it was sent.
+        /// The address of the request.
         url: String,
     },
-    /// Nobody answers.
+    /// The console does not respond.
     #[error("the console at `{url}` cannot be reached: {message}")]
     #[diagnostic(
         code(alokai::console::unreachable),
@@ -88,16 +102,16 @@ pub enum Error {
         )
     )]
     Unreachable {
-        /// Where.
+        /// The address of the request.
         url: String,
-        /// The system's word.
+        /// The operating system's message.
         message: String,
     },
     /// A person ended the run.
-    #[error("interrupted; whether the store was deployed is not known")]
+    #[error("interrupted; it is not known whether the store was deployed")]
     #[diagnostic(
         code(alokai::console::interrupted),
-        help("look at the store in the console")
+        help("check the store in the console")
     )]
     Interrupted,
 }
@@ -110,7 +124,7 @@ fn refusal(status: u16) -> &'static str {
         404 => {
             "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance"
         }
-        _ => "the console's answer says what it does not accept",
+        _ => "the console's response says what it does not accept",
     }
 }
 
@@ -166,100 +180,106 @@ pub async fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Context>) -> Sett
 }
 
 async fn call(release: &Release, context: &Context) -> Result<(), Error> {
-    let unreachable = |error: reqwest::Error| Error::Unreachable {
-        url: release.url.clone(),
-        message: reason(error),
-    };
-    let client = client(&release.url, TIMEOUT).map_err(unreachable)?;
+    let client = client(&release.url)?;
     let (user, password) = match &context.access.credentials {
         Some(credentials) => (
             credentials.user.as_str(),
             credentials.password.expose_secret(),
         ),
-        // The preflight has refused a deploy without them.
+        // The preflight refuses a deploy without credentials.
         None => ("", ""),
     };
     let body = release.body(user, password);
-    let mut waits = BACKOFF.into_iter();
-    loop {
-        let answer = client.patch(&release.url).json(&body).send().await;
-        let answer = match answer {
-            // No connection, no request: repeating is safe. A request that was sent may have
-            // been carried out, so nothing else is repeated.
-            Err(error) if error.is_connect() => match waits.next() {
-                Some(wait) => {
-                    tokio::time::sleep(wait).await;
-                    continue;
-                }
-                None => return Err(unreachable(error)),
-            },
-            Err(error) => return Err(unreachable(error)),
-            Ok(answer) => answer,
+    retry(RETRY, || async {
+        let request = client.patch(&release.url).timeout(TIMEOUT).json(&body);
+        let response = match request.send().await {
+            Ok(response) => response,
+            // Without a connection nothing was sent, so a retry is safe. A request that was sent
+            // may have been carried out.
+            Err(error) if error.is_connect() => {
+                return Err(AttemptError::disconnected(unreachable(&release.url, error)));
+            }
+            Err(error) => return Err(AttemptError::Final(unreachable(&release.url, error))),
         };
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
             return Ok(());
         }
-        if matches!(
+        let error = refused(release, context, response).await;
+        Err(match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                AttemptError::transient(error)
+            }
+            _ => AttemptError::Final(error),
+        })
+    })
+    .await
+}
+
+/// The error of a response that is not successful.
+async fn refused(release: &Release, context: &Context, response: Response) -> Error {
+    let (store, url) = (release.store.to_string(), release.url.clone());
+    let status = response.status();
+    if status.is_redirection() {
+        let target = redirect_target(&response);
+        let target = target.map(|target| context.redact(&display_address(&target)));
+        return Error::Redirected {
+            store,
+            status: status.as_u16(),
+            to: target.unwrap_or_else(|| "an invalid address".into()),
+            url,
+        };
+    }
+    let body = read_at_most(response, LONGEST_RESPONSE, TIMEOUT).await;
+    let body = body.unwrap_or_default().bytes;
+    let mut body = context.redact(String::from_utf8_lossy(&body).trim());
+    // Cut after redaction, so that no part of a secret is left.
+    body.truncate(body.floor_char_boundary(SHOWN));
+    if body.is_empty() {
+        let reason = status.canonical_reason();
+        reason
+            .unwrap_or("no reason was given")
+            .clone_into(&mut body);
+    }
+    let is_refusal = status.is_client_error();
+    let status = status.as_u16();
+    if is_refusal {
+        Error::Refused {
+            store,
             status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        ) && let Some(wait) = waits.next()
-        {
-            tokio::time::sleep(wait).await;
-            continue;
+            body,
+            url,
         }
-        if status.is_redirection() {
-            let to = redirected(&answer).map(|to| context.redact(&to));
-            return Err(Error::Redirected {
-                store: release.store.to_string(),
-                status: status.as_u16(),
-                to: to.unwrap_or_else(|| "nowhere".into()),
-                url: release.url.clone(),
-            });
+    } else {
+        Error::Server {
+            store,
+            status,
+            body,
+            url,
         }
-        let text = answer.text().await.unwrap_or_default();
-        let mut body = context.redact(text.trim());
-        if body.is_empty() {
-            status
-                .canonical_reason()
-                .unwrap_or("no reason was given")
-                .clone_into(&mut body);
-        }
-        let mut end = body.len().min(SHOWN);
-        while !body.is_char_boundary(end) {
-            end -= 1;
-        }
-        body.truncate(end);
-        let (store, url, status) = (
-            release.store.to_string(),
-            release.url.clone(),
-            status.as_u16(),
-        );
-        return Err(if (400..500).contains(&status) {
-            Error::Refused {
-                store,
-                status,
-                body,
-                url,
-            }
-        } else {
-            Error::Server {
-                store,
-                status,
-                body,
-                url,
-            }
-        });
     }
 }
 
-/// Whether the console answers at all; what it answers does not matter.
+/// A client of the console.
+fn client(url: &str) -> Result<Client, Error> {
+    let parsed = Url::parse(url).map_err(|error| Error::Unreachable {
+        url: url.to_owned(),
+        message: error.to_string(),
+    })?;
+    build(&parsed, HttpOptions::new(USER_AGENT)).map_err(|error| unreachable(url, error))
+}
+
+fn unreachable(url: &str, error: reqwest::Error) -> Error {
+    Error::Unreachable {
+        url: url.to_owned(),
+        message: TransferError::from(error).to_string(),
+    }
+}
+
+/// Whether the console responds at all; the response itself does not matter.
 pub async fn reach(console: &str) -> Result<(), Error> {
-    let unreachable = |error: reqwest::Error| Error::Unreachable {
-        url: console.to_owned(),
-        message: reason(error),
-    };
-    let client = client(console, Duration::from_secs(15)).map_err(unreachable)?;
-    client.get(console).send().await.map_err(unreachable)?;
+    let request = client(console)?.get(console).timeout(REACH_TIMEOUT);
+    let sent = request.send().await;
+    sent.map_err(|error| unreachable(console, error))?;
     Ok(())
 }

@@ -265,7 +265,7 @@ impl Destination {
                     .await?;
                 let missing = || oci_distribution::Error::NotFound {
                     what: format!("{}@{digest}", reference.name()),
-                    message: "it was pushed and is not there".into(),
+                    message: "it was pushed, but the registry does not have it".into(),
                 };
                 Ok(found.ok_or_else(missing)?)
             }

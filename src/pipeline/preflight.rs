@@ -21,9 +21,9 @@ use super::skip;
 use super::{deploy, docker};
 use crate::event::{Events, Stage};
 use crate::plan::{Builder as Wish, ImagePlan, Maker, Plan, Target};
+use crate::registry;
 use crate::store::UnitId;
 use oci::{Digest, dockerfile};
-use oci_distribution;
 
 /// Bases and images that are asked for at the same time.
 const AT_ONCE: usize = 8;
@@ -228,17 +228,17 @@ fn exposed(plan: &Plan, context: &Context) -> Vec<StageError> {
             is_insecure: false,
             ..
         }) = &plan.target
-        && oci_distribution::is_exposed(address)
+        && http_client::is_exposed(address)
     {
-        problems.push(oci_distribution::Error::Insecure {
-            what: "registry",
+        problems.push(registry::Error::PlainHttp {
+            server: "registry",
             address: address.clone(),
             help: "use `https://`; for a registry in a network of your own that has no TLS, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
         });
     }
-    if plan.until >= Stage::Deploy && !plan.local && oci_distribution::is_exposed(&plan.console) {
-        problems.push(oci_distribution::Error::Insecure {
-            what: "console",
+    if plan.until >= Stage::Deploy && !plan.local && http_client::is_exposed(&plan.console) {
+        problems.push(registry::Error::PlainHttp {
+            server: "console",
             address: plan.console.clone(),
             help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a network of your own",
         });
@@ -307,8 +307,8 @@ async fn destination(plan: &Plan, context: &Context) -> Result<Option<Destinatio
             .await?
             .is_none()
         {
-            return Err(StageError::from(oci_distribution::Error::NoCredentials {
-                whom: format!("the registry `{}`", target.name()),
+            return Err(StageError::from(registry::Error::NoCredentials {
+                server: format!("the registry `{}`", target.name()),
                 missing: context.access.missing.clone(),
             }));
         }
@@ -322,8 +322,8 @@ async fn console(plan: &Plan, context: &Context) -> Result<(), StageError> {
         return Ok(());
     }
     if context.access.credentials.is_none() {
-        return Err(StageError::from(oci_distribution::Error::NoCredentials {
-            whom: format!("the console `{}`", plan.console),
+        return Err(StageError::from(registry::Error::NoCredentials {
+            server: format!("the console `{}`", plan.console),
             missing: context.access.missing.clone(),
         }));
     }

@@ -13,9 +13,9 @@ use super::halt::Halt;
 use super::preflight::Ready;
 use crate::event::{Events, Stage, Unit};
 use crate::plan::{Plan, Reference};
+use crate::registry::Error;
 use crate::store::UnitId;
 use oci::Digest;
-use oci_distribution::Error;
 
 /// Images of a folder that get their names at once: its list is one file.
 const LISTED: usize = 64;

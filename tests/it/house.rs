@@ -35,7 +35,7 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
         let path = format!("{name}::");
         text.match_indices(&path).any(|(at, _)| starts_a_path(at))
     };
-    let crates = ["oci", "oci_distribution", "virtual_path"];
+    let crates = ["http_client", "oci", "oci_distribution", "virtual_path"];
     crates.into_iter().filter(move |name| is_used(name))
 }
 
@@ -43,7 +43,7 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
 const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("workspace", &["files"]),
-    ("cache", &["oci_distribution"]),
+    ("cache", &["http_client", "oci"]),
     ("event", &["store", "cache"]),
     ("files", &["virtual_path"]),
     ("config", &["store", "files", "oci", "workspace"]),
@@ -91,10 +91,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "virtual_path",
             "cache",
             "oci",
+            "http_client",
             "oci_distribution",
+            "registry",
             "workspace",
         ],
     ),
+    ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
         "cli",
@@ -111,7 +114,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "report",
             "error",
             "cache",
+            "http_client",
             "oci_distribution",
+            "registry",
         ],
     ),
     (
@@ -125,6 +130,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "plan",
             "pipeline",
             "oci_distribution",
+            "registry",
         ],
     ),
     ("main", &[]),

@@ -87,11 +87,11 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
     let run = project.alokai(&DEPLOY).fails_with(2);
     says(
         &run,
-        "the registry `http://registry.example.com/team` is plain HTTP",
+        "the registry `http://registry.example.com/team` uses plain HTTP",
     );
     says(
         &run,
-        "the console `http://console.example.com` is plain HTTP",
+        "the console `http://console.example.com` uses plain HTTP",
     );
     says(&run, "--allow-insecure");
     assert!(!project.exists(".out"), "nothing was composed or built");
@@ -205,7 +205,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
         .alokai(&[&DEPLOY[..], &["--until", "push"]].concat())
         .succeeds();
     says(&run, "`docker-credential-not-installed`");
-    says(&run, "it is asked without a login");
+    says(&run, "the registry is asked without credentials");
     // One that is there and fails is another matter: it may know a login.
     let helper = docker.join("docker-credential-not-installed");
     std::fs::write(&helper, "#!/bin/sh\nexit 1\n").unwrap();
@@ -259,7 +259,10 @@ fn the_remote_caches_token_follows_no_redirect() {
         let run = project.alokai(&BUILD).succeeds();
         says(
             &run,
-            &format!("it redirects ({status}) to `127.0.0.1/v8/artifacts/status`"),
+            &format!(
+                "it redirects ({status}) to `{}/v8/artifacts/status`",
+                elsewhere.address
+            ),
         );
         assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
         assert!(cache.knows(RemoteCache::TOKEN));

@@ -192,7 +192,7 @@ async fn tries(
             Err(error) => error,
         };
         match waits.next() {
-            Some(wait) if matches!(&error, StageError::Registry(error) if error.is_passing()) => {
+            Some(wait) if matches!(&error, StageError::Registry(error) if error.is_transient()) => {
                 context
                     .events
                     .output(

@@ -18,9 +18,9 @@ use crate::pipeline::base::{Base, BaseImage};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::{ImagePlan, Maker};
+use crate::registry;
 use oci::dockerfile::{Context, History};
 use oci::{self, Blobs, Descriptor, Digest, Entry, Layer, Manifest, layer_type, pack};
-use oci_distribution;
 
 /// Layers of one image that are sent at the same time.
 const AT_ONCE: usize = 3;
@@ -214,7 +214,9 @@ fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
         StageError::Oci(oci::Error::Damaged { .. })
-            | StageError::Registry(oci_distribution::Error::Altered { .. })
+            | StageError::Registry(registry::Error::Client(
+                oci_distribution::Error::Changed { .. }
+            ))
     )
 }
 
