@@ -3,8 +3,9 @@
 use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError};
+use crate::registry::Error as RegistryError;
 use crate::{cli, compare, config, git, overlay, plan};
-use oci_distribution::Error as RegistryError;
+use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -148,7 +149,8 @@ fn is_input(error: &StageError) -> bool {
         StageError::Taken(_) => true,
         StageError::Registry(error) => matches!(
             error,
-            RegistryError::Insecure { .. } | RegistryError::Certificates { .. }
+            RegistryError::PlainHttp { .. }
+                | RegistryError::Client(ClientError::Certificates { .. })
         ),
         _ => false,
     }
@@ -170,7 +172,8 @@ fn is_out_of_reach(error: &StageError) -> bool {
         ),
         StageError::Registry(error) => matches!(
             error,
-            RegistryError::Unreachable { .. } | RegistryError::NoCredentials { .. }
+            RegistryError::Client(ClientError::Unreachable { .. })
+                | RegistryError::NoCredentials { .. }
         ),
         StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),

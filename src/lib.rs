@@ -36,6 +36,7 @@ pub mod git;
 pub mod overlay;
 pub mod pipeline;
 pub mod plan;
+pub mod registry;
 pub mod report;
 pub mod store;
 pub mod workspace;

@@ -1,40 +1,46 @@
 //! A task's result as one file: its log and what it wrote, as a tar that zstd has compressed.
 //!
-//! The same content gives the same bytes: entries come in the order given, without times and
-//! owners. What is read back is believed in nothing: a path that leaves the folder, a link that
-//! leads out of it, another kind of file, another length or another digest refuses the whole.
+//! The same content gives the same bytes: members have the given order, and no times or owners.
+//! Nothing of an archive is trusted: a path that leaves the folder, a link that leads out of it,
+//! another kind of file, another length or another digest makes the whole archive invalid.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
 
-use super::Error;
-use super::key::{OutputDigest, OutputHasher, Sha256};
+use oci::{Digest, Hasher};
 
-/// Where the log lies in an archive.
+use super::Error;
+use super::key::{OutputDigest, OutputHasher};
+
+/// The path of the log in an archive.
 pub const LOG: &str = "log";
 
-/// Where a task's files lie in an archive.
+/// The folder of a task's files in an archive.
 pub const FILES: &str = "files";
 
-/// zstd's own default: higher levels cost much more time than they save space on bundles.
+/// zstd's default. On bundles, higher levels take much more time for little less space.
 const LEVEL: i32 = 3;
 
-/// Bytes of zeros after a tar's end that its writers add.
+const TWICE: &str = "occurs twice";
+const LINK_OUTSIDE: &str = "is a link that leads out of its folder";
+const NOT_SUPPORTED: &str = "is not a file, a folder or a link";
+
+/// Bytes that may follow the end of a tar: writers pad it with zeros.
 const PADDING: u64 = 1 << 16;
 
-/// What was packed.
+/// A packed archive.
 #[derive(Debug, Clone)]
 pub struct PackedArchive {
     /// SHA-256 of the archive.
-    pub digest: String,
+    pub digest: Digest,
     /// Bytes of the archive.
     pub length: u64,
-    /// Bytes of what is in it.
+    /// Bytes of the files in it.
     pub bytes: u64,
     /// Identity of the files, without the log.
     pub output: OutputDigest,
@@ -47,78 +53,83 @@ pub fn pack(
     log: &Path,
     to: File,
 ) -> Result<PackedArchive, Error> {
-    let written = HashedStream {
-        inner: BufWriter::new(to),
-        digest: Sha256::default(),
-        length: 0,
+    let failed = || Error::at("pack", folder);
+    let stream = HashedStream::new(BufWriter::new(to));
+    let mut packing = ArchiveWriter {
+        tar: tar::Builder::new(zstd::Encoder::new(stream, LEVEL).map_err(failed())?),
+        bytes: 0,
+        output: OutputHasher::default(),
     };
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io {
-            doing: "pack",
-            path,
-            source,
-        }
-    };
-    let encoder = zstd::Encoder::new(written, LEVEL).map_err(failed(folder))?;
-    let mut tar = tar::Builder::new(encoder);
-    let mut bytes = 0;
-    let mut output = OutputHasher::default();
     if log.is_file() {
-        bytes += file(&mut tar, log, LOG, None).map_err(failed(log))?;
+        packing.log(log).map_err(Error::at("pack", log))?;
     }
     for path in paths {
-        let full = folder.join(path);
-        let name = format!("{FILES}/{path}");
-        let metadata = full.symlink_metadata().map_err(failed(&full))?;
-        if metadata.is_symlink() {
-            let target = std::fs::read_link(&full).map_err(failed(&full))?;
-            let inside = target
-                .to_str()
-                .is_some_and(|target| leads_inside(path, target));
-            if !inside {
-                return Err(Error::Unfit {
-                    reason: format!(
-                        "`{}` is a link that leads out of its folder",
-                        path.escape_debug()
-                    ),
-                });
-            }
-            output.link(path, target.as_os_str().as_encoded_bytes());
-            let mut header = header(EntryType::Symlink, 0o777, 0);
-            tar.append_link(&mut header, &name, &target)
-                .map_err(failed(&full))?;
-        } else if metadata.is_dir() {
-            output.folder(path);
-            let mut header = header(EntryType::Directory, 0o755, 0);
-            tar.append_data(&mut header, format!("{name}/"), io::empty())
-                .map_err(failed(&full))?;
-        } else if metadata.is_file() {
-            let hasher = Some((&mut output, path.as_str()));
-            bytes += file(&mut tar, &full, &name, hasher).map_err(failed(&full))?;
-        } else {
-            return Err(Error::Unfit {
-                reason: format!("`{}` is neither file, folder nor link", path.escape_debug()),
-            });
-        }
+        packing.path(folder, path)?;
     }
-    let encoder = tar.into_inner().map_err(failed(folder))?;
-    let written = encoder.finish().map_err(failed(folder))?;
-    let (digest, length) = (written.digest, written.length);
-    written
-        .inner
-        .into_inner()
-        .map_err(|error| failed(folder)(error.into_error()))?;
+    let encoder = packing.tar.into_inner().map_err(failed())?;
+    let mut stream = encoder.finish().map_err(failed())?;
+    stream.flush().map_err(failed())?;
     Ok(PackedArchive {
-        digest: digest.end(),
-        length,
-        bytes,
-        output: output.end(),
+        digest: stream.hasher.end(),
+        length: stream.length,
+        bytes: packing.bytes,
+        output: packing.output.end(),
     })
 }
 
-/// Identity of these paths of the folder, without an archive. `None` where one of them is neither
-/// file, folder nor link.
+/// An archive that is being written.
+struct ArchiveWriter<W: Write> {
+    tar: tar::Builder<W>,
+    /// Bytes of the files so far.
+    bytes: u64,
+    output: OutputHasher,
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    fn log(&mut self, log: &Path) -> io::Result<()> {
+        self.bytes += append_file(&mut self.tar, log, LOG, None)?;
+        Ok(())
+    }
+
+    /// Appends what is at this path of the folder.
+    fn path(&mut self, folder: &Path, path: &str) -> Result<(), Error> {
+        let full = folder.join(path);
+        let failed = || Error::at("pack", &full);
+        let not_cacheable = |what: &str| Error::NotCacheable {
+            reason: format!("`{}` {what}", path.escape_debug()),
+        };
+        let name = format!("{FILES}/{path}");
+        let metadata = full.symlink_metadata().map_err(failed())?;
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(&full).map_err(failed())?;
+            let text = target.to_str();
+            if !text.is_some_and(|target| stays_inside(path, target)) {
+                return Err(not_cacheable(LINK_OUTSIDE));
+            }
+            self.output
+                .link(path, target.as_os_str().as_encoded_bytes());
+            let mut header = header(EntryType::Symlink, 0o777, 0);
+            self.tar
+                .append_link(&mut header, &name, &target)
+                .map_err(failed())
+        } else if metadata.is_dir() {
+            self.output.folder(path);
+            let mut header = header(EntryType::Directory, 0o755, 0);
+            self.tar
+                .append_data(&mut header, format!("{name}/"), io::empty())
+                .map_err(failed())
+        } else if metadata.is_file() {
+            let hasher = Some((&mut self.output, path));
+            self.bytes += append_file(&mut self.tar, &full, &name, hasher).map_err(failed())?;
+            Ok(())
+        } else {
+            Err(not_cacheable(NOT_SUPPORTED))
+        }
+    }
+}
+
+/// Identity of these paths of the folder, without an archive. `None` if one of them is not a file,
+/// a folder or a link.
 pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<Option<OutputDigest>> {
     let mut output = OutputHasher::default();
     let mut buffer = vec![0; 1 << 16];
@@ -131,7 +142,7 @@ pub fn output(folder: &Path, paths: &BTreeSet<String>) -> io::Result<Option<Outp
         } else if metadata.is_dir() {
             output.folder(path);
         } else if !metadata.is_file() {
-            // Opening a pipe would wait for its other end.
+            // Opening a named pipe waits for its other end.
             return Ok(None);
         } else {
             output.file(path, metadata.permissions().mode(), metadata.len());
@@ -159,8 +170,8 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-/// Appends a file; its content is part of the digest that is given with its path.
-fn file(
+/// Appends a file, and adds its content to the given hasher. Returns its size.
+fn append_file(
     tar: &mut tar::Builder<impl Write>,
     path: &Path,
     name: &str,
@@ -185,7 +196,9 @@ fn file(
         &mut reader,
     )?;
     if reader.read != size {
-        return Err(io::Error::other("it has become shorter while it was read"));
+        return Err(io::Error::other(
+            "the file became shorter while it was read",
+        ));
     }
     Ok(size)
 }
@@ -207,17 +220,27 @@ impl<R: Read> Read for ContentReader<'_, R> {
     }
 }
 
-/// Digests and counts what passes.
+/// Hashes and counts all bytes that are read or written.
 struct HashedStream<W> {
     inner: W,
-    digest: Sha256,
+    hasher: Hasher,
     length: u64,
+}
+
+impl<W> HashedStream<W> {
+    fn new(inner: W) -> Self {
+        Self {
+            inner,
+            hasher: Hasher::default(),
+            length: 0,
+        }
+    }
 }
 
 impl<W: Write> Write for HashedStream<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(bytes)?;
-        self.digest.update(&bytes[..length]);
+        self.hasher.update(&bytes[..length]);
         self.length += length as u64;
         Ok(length)
     }
@@ -230,14 +253,14 @@ impl<W: Write> Write for HashedStream<W> {
 impl<R: Read> Read for HashedStream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
-        self.digest.update(&buffer[..length]);
+        self.hasher.update(&buffer[..length]);
         self.length += length as u64;
         Ok(length)
     }
 }
 
-/// Whether a link at `path` with this target stays in the folder, whatever lies there.
-fn leads_inside(path: &str, target: &str) -> bool {
+/// Whether a link at `path` with this target stays in the folder, whatever exists there.
+fn stays_inside(path: &str, target: &str) -> bool {
     if target.is_empty() || target.starts_with('/') || target.contains('\0') {
         return false;
     }
@@ -255,8 +278,8 @@ fn leads_inside(path: &str, target: &str) -> bool {
     true
 }
 
-/// Unpacks an archive into an empty folder: the log, and below `files` the rest, whose paths it
-/// returns. `expected` is what the archive must have.
+/// Unpacks an archive into an empty folder: the log, and the files below `files`. Returns the paths
+/// of the files.
 pub fn unpack(
     archive: File,
     expected: &ExpectedArchive,
@@ -265,16 +288,16 @@ pub fn unpack(
     read(archive, expected, Some(into))
 }
 
-/// Whether an archive could be unpacked, as far as it is the archive's own fault.
-pub fn check(archive: File, expected: &ExpectedArchive) -> Result<(), Error> {
+/// Verifies an archive without unpacking it.
+pub fn verify(archive: File, expected: &ExpectedArchive) -> Result<(), Error> {
     read(archive, expected, None).map(drop)
 }
 
-/// What an entry says of its archive.
-pub struct ExpectedArchive<'a> {
+/// What an entry says about its archive.
+pub struct ExpectedArchive {
     /// SHA-256 of the archive.
-    pub digest: &'a str,
-    /// Bytes of what is in it.
+    pub digest: Digest,
+    /// Bytes of the files in it.
     pub bytes: u64,
     /// Identity of the files in it.
     pub output: OutputDigest,
@@ -285,14 +308,9 @@ fn read(
     expected: &ExpectedArchive,
     into: Option<&Path>,
 ) -> Result<BTreeSet<String>, Error> {
-    let damaged = |reason: String| Error::Damaged { reason };
-    let unreadable = |error: io::Error| damaged(error.to_string());
-    let counted = HashedStream {
-        inner: archive,
-        digest: Sha256::default(),
-        length: 0,
-    };
-    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 16, counted))
+    let unreadable = |error: io::Error| invalid(error.to_string());
+    let stream = HashedStream::new(archive);
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 16, stream))
         .map_err(unreadable)?;
     let mut unpacking = ArchiveReader {
         into,
@@ -311,107 +329,153 @@ fn read(
     }
     let rest = io::copy(&mut (&mut decoder).take(PADDING), &mut io::sink()).map_err(unreadable)?;
     if rest == PADDING {
-        return Err(damaged("there is more after its end".into()));
+        return Err(invalid("there is data after its end".into()));
     }
-    let mut counted = decoder.finish();
-    io::copy(&mut counted, &mut io::sink()).map_err(unreadable)?;
-    if counted.into_inner().digest.end() != expected.digest {
-        return Err(damaged("its digest is another one".into()));
+    let mut rest = decoder.finish();
+    io::copy(&mut rest, &mut io::sink()).map_err(unreadable)?;
+    let digest = rest.into_inner().hasher.end();
+    if digest != expected.digest {
+        return Err(invalid(format!(
+            "its digest is `{digest}`, not `{}`",
+            expected.digest
+        )));
     }
     if unpacking.left != 0 {
-        return Err(damaged(format!("{} bytes are missing", unpacking.left)));
+        return Err(invalid(format!("{} bytes are missing", unpacking.left)));
     }
     if unpacking.output.end() != expected.output {
-        return Err(damaged("its files have another digest".into()));
+        return Err(invalid("its files do not match their digest".into()));
     }
     Ok(unpacking.paths)
 }
 
+/// An archive that is being read.
 struct ArchiveReader<'a> {
-    /// Where; nowhere if it is only looked at.
+    /// Where to unpack; `None` if the archive is only verified.
     into: Option<&'a Path>,
-    /// Bytes that may still come.
+    /// Bytes of files that are still to come.
     left: u64,
     paths: BTreeSet<String>,
-    /// Files and links, in which nothing can lie.
+    /// Files and links: no path may be below them.
     leaves: BTreeSet<String>,
-    /// Folders in which something lies.
+    /// Folders that other paths are below.
     folders: BTreeSet<String>,
     has_log: bool,
     output: OutputHasher,
 }
 
+/// A member of an archive, by its name and kind.
+enum ArchiveMember<'a> {
+    Log,
+    File(&'a str),
+    Folder(&'a str),
+    Link(&'a str),
+}
+
+impl<'a> ArchiveMember<'a> {
+    /// The member with this name; else why it is refused.
+    fn parse(name: &'a str, kind: EntryType) -> Result<Self, &'static str> {
+        if name == LOG && kind == EntryType::Regular {
+            return Ok(Self::Log);
+        }
+        let path = name.strip_prefix("files/").ok_or("is not expected")?;
+        let member = match kind {
+            EntryType::Regular => Self::File(path),
+            EntryType::Directory => Self::Folder(path.strip_suffix('/').unwrap_or(path)),
+            EntryType::Symlink => Self::Link(path),
+            _ => return Err(NOT_SUPPORTED),
+        };
+        Ok(member)
+    }
+}
+
 impl ArchiveReader<'_> {
     fn member(&mut self, member: &mut tar::Entry<impl Read>) -> Result<(), Error> {
-        let damaged = |reason: String| Error::Damaged { reason };
-        let name = member.path_bytes().into_owned();
-        let name = String::from_utf8(name).map_err(|_| damaged("a path is no text".into()))?;
-        let refuse = |what: &str| damaged(format!("`{}` {what}", name.escape_debug()));
+        let name = String::from_utf8(member.path_bytes().into_owned())
+            .map_err(|_| invalid("a path is not UTF-8".into()))?;
+        let refuse = |what: &str| invalid(format!("`{}` {what}", name.escape_debug()));
         let kind = member.header().entry_type();
-        let path = match (name.strip_prefix("files/"), kind) {
-            (_, EntryType::Regular) if name == LOG => {
+        match ArchiveMember::parse(&name, kind).map_err(refuse)? {
+            ArchiveMember::Log => {
                 if std::mem::replace(&mut self.has_log, true) {
-                    return Err(refuse("is there twice"));
+                    return Err(refuse(TWICE));
                 }
                 let full = self.into.map(|into| into.join(LOG));
-                return self.file(member, full.as_deref(), 0o644, false);
+                self.file(member, full.as_deref(), 0o644, false)
             }
-            (Some(path), EntryType::Directory) => path.strip_suffix('/').unwrap_or(path),
-            (Some(path), _) => path,
-            (None, _) => return Err(refuse("belongs to nothing")),
-        };
+            ArchiveMember::File(path) => {
+                self.claim(path, false).map_err(refuse)?;
+                let full = self.target(path, false)?;
+                let mode = member.header().mode().unwrap_or(0o644) & 0o777;
+                let size = member.header().size().unwrap_or(0);
+                self.output.file(path, mode, size);
+                self.file(member, full.as_deref(), mode, true)
+            }
+            ArchiveMember::Folder(path) => {
+                self.claim(path, true).map_err(refuse)?;
+                self.target(path, true)?;
+                self.output.folder(path);
+                Ok(())
+            }
+            ArchiveMember::Link(path) => {
+                self.claim(path, false).map_err(refuse)?;
+                let target = member.link_name_bytes().unwrap_or_default().into_owned();
+                let target = String::from_utf8(target)
+                    .map_err(|_| refuse("is a link whose target is not UTF-8"))?;
+                if !stays_inside(path, &target) {
+                    return Err(refuse(LINK_OUTSIDE));
+                }
+                self.output.link(path, target.as_bytes());
+                match self.target(path, false)? {
+                    Some(full) => std::os::unix::fs::symlink(target, &full)
+                        .map_err(Error::at("create the link", &full)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Records that a path is taken. Refuses a path that leaves the folder, that is taken, or that
+    /// is below a file or a link.
+    fn claim(&mut self, path: &str, is_folder: bool) -> Result<(), &'static str> {
         let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         if !path.split('/').all(is_plain) {
-            return Err(refuse("is no path inside"));
+            return Err("is not a path inside the folder");
         }
         for (end, _) in path.match_indices('/') {
-            let folder = &path[..end];
-            if self.leaves.contains(folder) {
-                return Err(refuse("lies behind a file or a link"));
+            let parent = &path[..end];
+            if self.leaves.contains(parent) {
+                return Err("is below a file or a link");
             }
-            self.folders.insert(folder.to_owned());
+            self.folders.insert(parent.to_owned());
         }
-        let is_folder = kind == EntryType::Directory;
         if !self.paths.insert(path.to_owned()) || (!is_folder && self.folders.contains(path)) {
-            return Err(refuse("is there twice"));
+            return Err(TWICE);
         }
         if !is_folder {
             self.leaves.insert(path.to_owned());
         }
-        let full = self.into.map(|into| into.join(FILES).join(path));
-        let full = full.as_deref();
-        let folder = full.and_then(|full| if is_folder { Some(full) } else { full.parent() });
-        if let Some(folder) = folder {
-            std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
-        }
-        match kind {
-            EntryType::Regular => {
-                let mode = member.header().mode().unwrap_or(0o644);
-                let mode = mode & 0o777;
-                let size = member.header().size().unwrap_or(0);
-                self.output.file(path, mode, size);
-                self.file(member, full, mode, true)
-            }
-            EntryType::Directory => {
-                self.output.folder(path);
-                Ok(())
-            }
-            EntryType::Symlink => {
-                let target = member.link_name_bytes().unwrap_or_default().into_owned();
-                let target = String::from_utf8(target).map_err(|_| refuse("leads to no text"))?;
-                if !leads_inside(path, &target) {
-                    return Err(refuse("is a link that leads out of its folder"));
-                }
-                self.output.link(path, target.as_bytes());
-                full.map_or(Ok(()), |full| {
-                    std::os::unix::fs::symlink(target, full).map_err(Error::at("link", full))
-                })
-            }
-            _ => Err(refuse("is neither file, folder nor link")),
-        }
+        Ok(())
     }
 
-    /// Reads a file's content, writes it to `to`, and counts it as output unless it is the log.
+    /// Where a path is unpacked, with its folder created; `None` if the archive is only verified.
+    fn target(&self, path: &str, is_folder: bool) -> Result<Option<PathBuf>, Error> {
+        let Some(into) = self.into else {
+            return Ok(None);
+        };
+        let full = into.join(FILES).join(path);
+        let folder = if is_folder {
+            Some(full.as_path())
+        } else {
+            full.parent()
+        };
+        if let Some(folder) = folder {
+            std::fs::create_dir_all(folder).map_err(Error::at("create the folder", folder))?;
+        }
+        Ok(Some(full))
+    }
+
+    /// Reads a file's content and writes it to `to`. The log is not part of the output.
     fn file(
         &mut self,
         from: &mut impl Read,
@@ -429,18 +493,16 @@ impl ArchiveReader<'_> {
         };
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let length = from.read(&mut buffer).map_err(|error| Error::Damaged {
-                reason: error.to_string(),
-            })?;
+            let length = from
+                .read(&mut buffer)
+                .map_err(|error| invalid(error.to_string()))?;
             if length == 0 {
                 return Ok(());
             }
             self.left = self
                 .left
                 .checked_sub(length as u64)
-                .ok_or_else(|| Error::Damaged {
-                    reason: "it has more bytes than it should".into(),
-                })?;
+                .ok_or_else(|| invalid("it has more bytes than its entry says".into()))?;
             if is_output {
                 self.output.content(&buffer[..length]);
             }
@@ -452,18 +514,23 @@ impl ArchiveReader<'_> {
     }
 }
 
+fn invalid(reason: String) -> Error {
+    Error::Invalid { reason }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use tar::EntryType::{self, Block, Directory, Link, Regular, Symlink};
 
-    use super::{ExpectedArchive, OutputHasher, Sha256, check, leads_inside, unpack};
+    use super::{ExpectedArchive, OutputHasher, stays_inside, unpack, verify};
+    use oci::Digest;
 
-    /// A path, what lies there, and where it leads if it is a link.
+    /// A path, its kind, and its target if it is a link.
     type TestMember = (&'static str, EntryType, &'static str);
 
-    /// An archive with these members, of which some are such as no honest writer makes.
+    /// An archive with these members, some of which no writer creates.
     fn archive(members: &[TestMember]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, kind, target) in members {
@@ -479,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_looked_at_is_refused_as_what_is_unpacked() {
+    fn verifying_refuses_what_unpacking_refuses() {
         let inside = [
             ("log", Regular, ""),
             ("files/a/", Directory, ""),
@@ -489,39 +556,43 @@ mod tests {
         ];
         let cases: &[(&str, &[TestMember])] = &[
             ("", &inside),
-            ("no path inside", &[("files/../outside", Regular, "")]),
-            ("no path inside", &[("files//outside", Regular, "")]),
-            ("no path inside", &[("files/..", Directory, "")]),
-            ("belongs to nothing", &[("../outside", Regular, "")]),
-            ("belongs to nothing", &[("/outside", Regular, "")]),
-            ("belongs to nothing", &[("log", Symlink, "files")]),
+            ("not a path inside", &[("files/../outside", Regular, "")]),
+            ("not a path inside", &[("files//outside", Regular, "")]),
+            ("not a path inside", &[("files/..", Directory, "")]),
+            ("is not expected", &[("../outside", Regular, "")]),
+            ("is not expected", &[("/outside", Regular, "")]),
+            ("is not expected", &[("log", Symlink, "files")]),
             ("leads out", &[("files/link", Symlink, "..")]),
             ("leads out", &[("files/link", Symlink, "/")]),
             (
-                "behind a file or a link",
+                "below a file or a link",
                 &[("files/a", Symlink, "b"), ("files/a/b", Regular, "")],
             ),
             (
-                "behind a file or a link",
+                "below a file or a link",
                 &[("files/a", Regular, ""), ("files/a/b", Regular, "")],
             ),
             (
-                "there twice",
+                "occurs twice",
                 &[("files/a/b", Regular, ""), ("files/a", Regular, "")],
             ),
             (
-                "there twice",
+                "occurs twice",
                 &[("files/a", Regular, ""), ("files/a", Symlink, "b")],
             ),
-            ("there twice", &[("log", Regular, ""), ("log", Regular, "")]),
-            ("neither file", &[("files/a", Link, "/etc/passwd")]),
-            ("neither file", &[("files/a", Block, "")]),
+            (
+                "occurs twice",
+                &[("log", Regular, ""), ("log", Regular, "")],
+            ),
+            (
+                "not a file, a folder or a link",
+                &[("files/a", Link, "/etc/passwd")],
+            ),
+            ("not a file, a folder or a link", &[("files/a", Block, "")]),
         ];
         for (refusal, members) in cases {
             let bytes = archive(members);
-            let mut digest = Sha256::default();
-            digest.update(&bytes);
-            let digest = digest.end();
+            let digest = Digest::of(&bytes);
             let folder = tempfile::tempdir().expect("a folder");
             let into = folder.path().join("into");
             std::fs::create_dir(&into).expect("a folder");
@@ -540,13 +611,13 @@ mod tests {
                 }
             }
             let expected = ExpectedArchive {
-                digest: &digest,
+                digest,
                 bytes: 0,
                 output: output.end(),
             };
-            let looked_at = check(open(), &expected);
+            let verified = verify(open(), &expected);
             let unpacked = unpack(open(), &expected, &into).map(drop);
-            for result in [looked_at, unpacked] {
+            for result in [verified, unpacked] {
                 let said = result.err().map(|error| error.to_string());
                 match said {
                     None => assert_eq!(*refusal, "", "{members:?} is taken"),
@@ -561,14 +632,14 @@ mod tests {
     }
 
     #[test]
-    fn links_are_judged_by_their_text() {
-        assert!(leads_inside("a/b/link", "../c"));
-        assert!(leads_inside("a/b/link", "../../c"));
-        assert!(!leads_inside("a/b/link", "../../../c"));
-        assert!(!leads_inside("link", "../c"));
-        assert!(leads_inside("link", "c/../d"));
-        assert!(!leads_inside("link", "c/../../d"));
-        assert!(!leads_inside("link", "/etc/passwd"));
-        assert!(!leads_inside("link", ""));
+    fn a_link_is_checked_by_its_text() {
+        assert!(stays_inside("a/b/link", "../c"));
+        assert!(stays_inside("a/b/link", "../../c"));
+        assert!(!stays_inside("a/b/link", "../../../c"));
+        assert!(!stays_inside("link", "../c"));
+        assert!(stays_inside("link", "c/../d"));
+        assert!(!stays_inside("link", "c/../../d"));
+        assert!(!stays_inside("link", "/etc/passwd"));
+        assert!(!stays_inside("link", ""));
     }
 }

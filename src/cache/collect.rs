@@ -1,4 +1,4 @@
-//! Keeping the cache small: what is old or little used goes, and what nobody names.
+//! Collection: removes results that are old or rarely used, and archives without an entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirEntry;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Cache, CachedResult, Error, read};
 
-/// How long a file that is being written may lie around before it counts as left behind.
-const UNDER_WAY: Duration = Duration::from_hours(24);
+/// Age after which a temporary file was left by a run that was killed.
+const ABANDONED: Duration = Duration::from_hours(24);
 
 /// How large and how old the cache may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Default for CacheLimits {
     }
 }
 
-/// What is in the cache.
+/// What the cache has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheStatistics {
     /// Entries.
@@ -37,9 +37,9 @@ pub struct CacheStatistics {
     pub blobs: usize,
     /// Bytes of all archives.
     pub bytes: u64,
-    /// Bytes of what is in them, each archive once.
+    /// Bytes of the files in them, each archive once.
     pub unpacked: u64,
-    /// When the entry that was least recently used was used.
+    /// The last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
 }
 
@@ -56,7 +56,7 @@ pub struct CollectedResults {
 type CacheEntries = (Vec<(SystemTime, CachedResult)>, Vec<PathBuf>);
 
 impl Cache {
-    /// Removes entries that were not used for too long, then the least recently used ones until
+    /// Removes entries that were not used for too long, then the least recently used entries until
     /// the rest fits, then archives that no entry names.
     pub fn collect(&self, limits: CacheLimits) -> Result<CollectedResults, Error> {
         let now = SystemTime::now();
@@ -79,18 +79,19 @@ impl Cache {
                 collected.entries += 1;
             } else {
                 bytes += more;
-                blobs.insert(entry.blob.clone());
+                blobs.insert(entry.blob);
             }
         }
         for file in files(&self.folder.join("blobs"))? {
             let name = file.file_name();
-            let digest = name.to_str().and_then(|name| name.strip_suffix(".tar.zst"));
-            if digest.is_none_or(|digest| !blobs.contains(digest)) {
+            let digits = name.to_str().and_then(|name| name.strip_suffix(".tar.zst"));
+            let digest = digits.and_then(|digits| format!("sha256:{digits}").parse().ok());
+            if digest.is_none_or(|digest| !blobs.contains(&digest)) {
                 collected.bytes += file.metadata().map_or(0, |metadata| metadata.len());
                 remove(&file.path())?;
             }
         }
-        for (folder, limit) in [("tmp", UNDER_WAY), ("inputs", limits.age)] {
+        for (folder, limit) in [("tmp", ABANDONED), ("inputs", limits.age)] {
             for file in files(&self.folder.join(folder))? {
                 let written = file.metadata().and_then(|metadata| metadata.modified());
                 let age = written.ok().and_then(|time| now.duration_since(time).ok());
@@ -102,10 +103,10 @@ impl Cache {
         Ok(collected)
     }
 
-    /// What is there. Nothing is written.
+    /// What the cache has. Nothing is written.
     pub fn statistics(&self) -> Result<CacheStatistics, Error> {
         let (mut entries, _) = self.entries()?;
-        // A list of reads is no result.
+        // A list of reads is not a result.
         entries.retain(|(_, entry)| entry.reads.is_empty());
         let mut blobs = BTreeMap::new();
         for (_, entry) in &entries {
@@ -120,7 +121,7 @@ impl Cache {
         })
     }
 
-    /// Removes everything; says what was there.
+    /// Removes everything. Returns what was removed.
     pub fn clear(&self) -> Result<CacheStatistics, Error> {
         let statistics = self.statistics()?;
         match std::fs::remove_dir_all(&self.folder) {
@@ -131,7 +132,7 @@ impl Cache {
         }
     }
 
-    /// Every entry that can be read, with the time of its last use, and the paths of the others.
+    /// Every entry that can be read, with the time of its last use, and the paths of all other entries.
     fn entries(&self) -> Result<CacheEntries, Error> {
         let (mut entries, mut broken) = (Vec::new(), Vec::new());
         for file in files(&self.folder.join("entries"))? {

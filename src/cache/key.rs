@@ -1,4 +1,4 @@
-//! Keys: what a task's result is found by.
+//! Keys, by which results of tasks are found.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Bytes of a digest that a key has: 128 bits are more than any project fills.
+/// Bytes of a key. 128 bits make a collision practically impossible.
 const LENGTH: usize = 16;
 
-/// The first half of a SHA-256, written as 32 hexadecimal digits.
+/// The key of a task: the first half of a SHA-256, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; LENGTH]);
 
@@ -21,7 +21,7 @@ impl Key {
         hasher.end()
     }
 
-    /// The key under which it is kept which files scripts with this key have opened.
+    /// The key of the list of files that scripts with this key have opened.
     #[must_use]
     pub fn of_reads(self) -> Self {
         let mut hasher = KeyHasher::default();
@@ -30,7 +30,7 @@ impl Key {
         hasher.end()
     }
 
-    /// The key made complete by the files that were opened, each with the identity of its content.
+    /// The key completed by the files that were opened, each with the identity of its content.
     #[must_use]
     pub fn with_reads<'a>(self, reads: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut hasher = KeyHasher::default();
@@ -42,7 +42,7 @@ impl Key {
         hasher.end()
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -58,14 +58,14 @@ impl FromStr for Key {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "a key has 32 hexadecimal digits";
+        let invalid = "a key has 32 hexadecimal digits";
         if text.len() != 2 * LENGTH || !text.is_ascii() {
-            return Err(wrong);
+            return Err(invalid);
         }
         let mut key = [0; LENGTH];
         for (position, byte) in key.iter_mut().enumerate() {
             let digits = &text[2 * position..2 * position + 2];
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid)?;
         }
         Ok(Self(key))
     }
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Takes parts one after another; each with its length, so that `ab`, `c` is not `a`, `bc`.
+/// Hashes parts one after another, each with its length, so that `ab`, `c` differs from `a`, `bc`.
 pub struct KeyHasher(Context);
 
 impl Default for KeyHasher {
@@ -94,13 +94,13 @@ impl Default for KeyHasher {
 }
 
 impl KeyHasher {
-    /// Takes the next part.
+    /// Adds the next part.
     pub fn part(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 
-    /// The key of everything taken.
+    /// The key of all parts.
     pub fn end(self) -> Key {
         let digest = self.0.finish();
         let mut key = [0; LENGTH];
@@ -112,7 +112,7 @@ impl KeyHasher {
 }
 
 /// Identity of the files that a task wrote: paths, kinds, whether they are executable, and
-/// content. Times, owners and the log do not count, so equal results are equal on every machine.
+/// content. Times, owners and the log are not part of it, so it is the same on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OutputDigest(Key);
@@ -123,26 +123,26 @@ impl fmt::Display for OutputDigest {
     }
 }
 
-/// Makes an [`OutputDigest`] of files that come in the order of their paths.
+/// Computes an [`OutputDigest`] of files in the order of their paths.
 #[derive(Default)]
 pub struct OutputHasher(KeyHasher);
 
 impl OutputHasher {
-    /// A link.
+    /// Adds a link.
     pub fn link(&mut self, path: &str, target: &[u8]) {
         self.0.part(b"link");
         self.0.part(path.as_bytes());
         self.0.part(target);
     }
 
-    /// A folder with nothing in it.
+    /// Adds a folder, without its content.
     pub fn folder(&mut self, path: &str) {
         self.0.part(b"folder");
         self.0.part(path.as_bytes());
     }
 
-    /// A file; `size` bytes of content have to follow. Of the mode it counts whether the owner
-    /// may execute it: the rest is the umask's.
+    /// Adds a file; `size` bytes of content must follow. Of the mode only the owner's right to
+    /// execute counts: the rest depends on the umask.
     pub fn file(&mut self, path: &str, mode: u32, size: u64) {
         let kind: &[u8] = if mode & 0o100 == 0 {
             b"file"
@@ -154,41 +154,14 @@ impl OutputHasher {
         self.0.0.update(&size.to_le_bytes());
     }
 
-    /// The next piece of a file's content.
+    /// Adds the next bytes of a file's content.
     pub fn content(&mut self, piece: &[u8]) {
         self.0.0.update(piece);
     }
 
-    /// The digest of everything taken.
+    /// The digest of all files.
     pub fn end(self) -> OutputDigest {
         OutputDigest(self.0.end())
-    }
-}
-
-/// The SHA-256 of content that comes in pieces, as hexadecimal digits.
-pub struct Sha256(Context);
-
-impl Default for Sha256 {
-    fn default() -> Self {
-        Self(Context::new(&SHA256))
-    }
-}
-
-impl Sha256 {
-    /// Takes the next piece.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest, 64 digits.
-    pub fn end(self) -> String {
-        use std::fmt::Write as _;
-        let mut text = String::with_capacity(64);
-        for byte in self.0.finish().as_ref() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
     }
 }
 
@@ -197,7 +170,7 @@ mod tests {
     use super::{Key, KeyHasher};
 
     #[test]
-    fn a_key_is_what_it_is_written_as() {
+    fn a_key_is_parsed_from_its_text() {
         let key = Key::of(b"x");
         assert_eq!(key.to_string().parse(), Ok(key));
         assert!("é".repeat(16).parse::<Key>().is_err());
@@ -205,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_into_each_other() {
+    fn parts_are_kept_apart() {
         let key = |parts: &[&str]| {
             let mut hasher = KeyHasher::default();
             for part in parts {

@@ -1,10 +1,10 @@
-//! Results of tasks, kept so that nothing is built twice.
+//! The cache: results of tasks, so that no task runs twice for the same inputs.
 //!
-//! A result is found by its [`Key`], which is made of everything that the task can see
+//! A result is found by its [`Key`], which is made of everything that the task can read
 //! ([`InputRecord`]). On disk an entry is a small JSON file under `entries/` that names an archive
-//! under `blobs/` by its digest, so equal results are kept once. Everything is written beside
-//! its place and renamed; a run that was killed leaves nothing but a file that the next
-//! collection removes. This room knows no pipeline: it keeps what it is given.
+//! under `blobs/` by its digest, so equal results are stored once. Each file is written to a
+//! temporary file and renamed; a run that is killed leaves only a temporary file, which the next
+//! collection removes.
 
 mod archive;
 mod artifact;
@@ -26,30 +26,31 @@ pub use archive::{FILES, LOG, output};
 pub use collect::{CacheLimits, CacheStatistics, CollectedResults};
 pub use inputs::{FileInput, InputChange, InputChangeKind, InputRecord};
 pub use key::{Key, KeyHasher, OutputDigest};
+use oci::Digest;
 pub use remote::{RemoteCache, RemoteCacheSettings};
 
-/// Why the cache could not be used. No reason to end a build.
+/// Why the cache cannot be used. It never ends a build.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk.
-    #[error("cannot {doing} `{}`: {source}", path.display())]
+    /// A file or folder of the cache.
+    #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
         /// Such as `write`.
-        doing: &'static str,
-        /// To which path.
+        action: &'static str,
+        /// The file or folder.
         path: PathBuf,
-        /// The system's word.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// What is kept is not what was kept.
-    #[error("the cached result is damaged: {reason}")]
-    Damaged {
-        /// What is wrong with it.
+    /// A cached result does not match its entry.
+    #[error("the cached result is not valid: {reason}")]
+    Invalid {
+        /// What is wrong.
         reason: String,
     },
-    /// A result that cannot be kept.
+    /// A result that cannot be stored.
     #[error("the result cannot be cached: {reason}")]
-    Unfit {
+    NotCacheable {
         /// Why.
         reason: String,
     },
@@ -57,83 +58,84 @@ pub enum Error {
 
 impl Error {
     /// For `map_err`.
-    fn at(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+    fn at(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io {
-            doing,
+            action,
             path,
             source,
         }
     }
 }
 
-/// What is known of a kept result.
+/// The entry of a cached result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CachedResult {
-    /// What it is found by.
+    /// The key of its task.
     pub key: Key,
-    /// Whose task made it: `us/storefront-middleware`, or a package's name.
+    /// The unit whose task made it: `us/storefront-middleware`, or a package's name.
     pub maker: String,
-    /// How long that took.
+    /// How long the task took.
     pub milliseconds: u64,
-    /// Most memory that it took.
+    /// The most memory that the task used.
     pub peak_bytes: u64,
     /// SHA-256 of the archive.
-    blob: String,
+    #[serde(with = "bare_sha256")]
+    blob: Digest,
     /// Bytes of the archive.
     length: u64,
-    /// Bytes of what is in it.
+    /// Bytes of the files in it.
     bytes: u64,
     /// How many paths the task wrote.
     pub files: usize,
-    /// Identity of what it wrote: what keys of later tasks are made of.
+    /// Identity of the files: part of the keys of later tasks.
     pub output: OutputDigest,
-    /// Only in a list of reads (see [`Cache::reads`]): files that scripts have opened.
+    /// Files that scripts have opened; only in a list of reads (see [`Cache::reads`]).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reads: BTreeSet<String>,
 }
 
 impl CachedResult {
-    /// SHA-256 of what is kept.
-    pub fn digest(&self) -> &str {
-        &self.blob
+    /// SHA-256 of the archive.
+    pub fn digest(&self) -> Digest {
+        self.blob
     }
 
-    fn expected(&self) -> ExpectedArchive<'_> {
+    fn expected(&self) -> ExpectedArchive {
         ExpectedArchive {
-            digest: &self.blob,
+            digest: self.blob,
             bytes: self.bytes,
             output: self.output,
         }
     }
 }
 
-/// A task that has ended well, to be kept.
+/// A task that has succeeded, whose result is to be stored.
 pub struct FinishedTask<'a> {
-    /// Where its files lie.
+    /// The folder of its files.
     pub folder: &'a Path,
-    /// What it wrote, relative to the folder.
+    /// The paths that it wrote, relative to the folder.
     pub paths: &'a BTreeSet<String>,
-    /// Everything that it printed.
+    /// The file of its output.
     pub log: &'a Path,
-    /// Whose it is.
+    /// The unit of the task.
     pub maker: &'a str,
-    /// What it is found by.
+    /// The key of the task.
     pub key: Key,
-    /// How long it took.
+    /// How long the task took.
     pub elapsed: Duration,
-    /// Most memory that it took.
+    /// The most memory that the task used.
     pub peak_bytes: u64,
 }
 
-/// What is known of a task from the last time: how long, and how much memory.
+/// What a task used when it last ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskFigures {
     /// Wall time.
     pub milliseconds: u64,
-    /// Most memory of all its processes together.
+    /// The most memory of all its processes together.
     pub peak_bytes: u64,
 }
 
@@ -144,7 +146,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache in this folder, which may not be there yet.
+    /// The cache in this folder, which need not exist.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -153,32 +155,33 @@ impl Cache {
         self.folder.join("entries").join(format!("{key}.json"))
     }
 
-    fn blob_path(&self, digest: &str) -> PathBuf {
-        self.folder.join("blobs").join(format!("{digest}.tar.zst"))
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}.tar.zst", digest.hex());
+        self.folder.join("blobs").join(name)
     }
 
-    /// The entry of that key, if its archive is there with the right length. It counts as used.
+    /// The entry of a key, if its archive exists with the right length. It counts as used.
     pub fn find(&self, key: Key) -> Option<CachedResult> {
         let entry = self.peek(key)?;
-        // Least recently used goes first. That it cannot be noted harms nobody.
+        // The time of the last use decides what a collection removes; it may fail to be written.
         if let Ok(file) = File::options().append(true).open(self.entry_path(key)) {
             let _ = file.set_modified(SystemTime::now());
         }
         Some(entry)
     }
 
-    /// The same, but it does not count as used: nothing is written.
+    /// As [`Self::find`], but the entry does not count as used: nothing is written.
     pub fn peek(&self, key: Key) -> Option<CachedResult> {
         let path = self.entry_path(key);
         let entry: CachedResult = read(&path)?;
-        if entry.key != key || !is_digest(&entry.blob) {
+        if entry.key != key {
             return None;
         }
         let length = self.blob_path(&entry.blob).metadata().ok()?.len();
         (length == entry.length).then_some(entry)
     }
 
-    /// Keeps a result under its key.
+    /// Stores a result under its key.
     pub fn keep(&self, finished: &FinishedTask) -> Result<CachedResult, Error> {
         let temporary = self.temporary()?;
         let to = temporary
@@ -201,14 +204,14 @@ impl Cache {
         Ok(entry)
     }
 
-    /// Files that scripts with this primary key have opened beside those that are in the key
-    /// anyway; their content makes the key complete (see [`Key::with_reads`]).
+    /// Files that scripts with this primary key have opened and that are not part of it. Their
+    /// content completes the key (see [`Key::with_reads`]).
     pub fn reads(&self, primary: Key) -> BTreeSet<String> {
         let entry = read::<CachedResult>(&self.entry_path(primary.of_reads()));
         entry.map(|entry| entry.reads).unwrap_or_default()
     }
 
-    /// Adds to the list of reads; gives the new list, where it has grown.
+    /// Adds files to the list of reads. Returns the new list if it has grown.
     pub fn add_reads(
         &self,
         primary: Key,
@@ -240,43 +243,43 @@ impl Cache {
         Ok(Some(entry))
     }
 
-    /// A file in the cache that goes away unless it is adopted.
+    /// A temporary file of the cache, which is removed unless it is adopted.
     fn temporary(&self) -> Result<tempfile::NamedTempFile, Error> {
         let folder = self.folder.join("tmp");
-        std::fs::create_dir_all(&folder).map_err(Error::at("make the folder", &folder))?;
-        tempfile::NamedTempFile::new_in(&folder).map_err(Error::at("make a file in", &folder))
+        std::fs::create_dir_all(&folder).map_err(Error::at("create the folder", &folder))?;
+        tempfile::NamedTempFile::new_in(&folder).map_err(Error::at("create a file in", &folder))
     }
 
-    /// Takes an archive over under its digest, and then writes the entry that names it.
+    /// Stores an archive under its digest, and then the entry that names it.
     fn adopt(&self, archive: tempfile::NamedTempFile, entry: &CachedResult) -> Result<(), Error> {
         let blob = self.blob_path(&entry.blob);
         let folder = self.folder.join("blobs");
-        std::fs::create_dir_all(&folder).map_err(Error::at("make the folder", &folder))?;
+        std::fs::create_dir_all(&folder).map_err(Error::at("create the folder", &folder))?;
         archive
             .persist(&blob)
             .map_err(|error| Error::at("write", &blob)(error.error))?;
         self.write(&self.entry_path(entry.key), entry)
     }
 
-    /// Unpacks a result into an empty folder: its log as `log`, its files below `files`, whose
-    /// paths it returns. A damaged one is removed.
+    /// Unpacks a result into an empty folder: its log as `log`, its files below `files`. Returns the
+    /// paths of the files. A result that is not valid is removed from the cache.
     pub fn unpack(&self, entry: &CachedResult, into: &Path) -> Result<BTreeSet<String>, Error> {
         let blob = self.blob_path(&entry.blob);
         let opened = File::open(&blob).map_err(Error::at("open", &blob))?;
         let unpacked = archive::unpack(opened, &entry.expected(), into);
-        if matches!(unpacked, Err(Error::Damaged { .. })) {
+        if matches!(unpacked, Err(Error::Invalid { .. })) {
             let _ = std::fs::remove_file(self.entry_path(entry.key));
             let _ = std::fs::remove_file(&blob);
         }
         unpacked
     }
 
-    /// What the task saw when its last result was kept or taken.
+    /// The inputs of a task when its last result was stored or used.
     pub fn inputs(&self, task: &str) -> Option<InputRecord> {
         read(&self.inputs_path(task))
     }
 
-    /// Remembers what the task saw.
+    /// Stores the inputs of a task.
     pub fn remember(&self, task: &str, inputs: &InputRecord) -> Result<(), Error> {
         self.write(&self.inputs_path(task), inputs)
     }
@@ -286,12 +289,12 @@ impl Cache {
         self.folder.join("inputs").join(format!("{name}.json"))
     }
 
-    /// What every task took when it last ran.
+    /// What each task used when it last ran.
     pub fn figures(&self) -> BTreeMap<String, TaskFigures> {
         read(&self.folder.join("figures.json")).unwrap_or_default()
     }
 
-    /// Adds what tasks took now.
+    /// Adds what tasks have used now.
     pub fn learn(&self, now: BTreeMap<String, TaskFigures>) -> Result<(), Error> {
         let mut figures = self.figures();
         figures.extend(now);
@@ -301,7 +304,7 @@ impl Cache {
     fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), Error> {
         let failed = || Error::at("write", path);
         let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder).map_err(Error::at("make the folder", folder))?;
+        std::fs::create_dir_all(folder).map_err(Error::at("create the folder", folder))?;
         let text = serde_json::to_vec(value).map_err(|error| failed()(error.into()))?;
         let mut file = self.temporary()?;
         std::io::Write::write_all(&mut file, &text).map_err(failed())?;
@@ -310,15 +313,23 @@ impl Cache {
     }
 }
 
-/// What a file has to say; nothing where it is missing or broken.
+/// The content of a JSON file; `None` if it is missing or not valid.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// A digest becomes a file's name, so nothing else may be taken for one.
-fn is_digest(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// A SHA-256 as its digits alone, which is the format of entries.
+mod bare_sha256 {
+    use oci::Digest;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digest.hex())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        let digest = format!("sha256:{digits}").parse();
+        digest.map_err(serde::de::Error::custom)
+    }
 }

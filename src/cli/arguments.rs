@@ -335,14 +335,14 @@ pub(super) struct BuildOptions {
     #[arg(long)]
     pub compose_only: bool,
     #[command(flatten)]
-    pub work: Work,
+    pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
 }
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
-pub(super) struct Work {
+pub(super) struct WorkOptions {
     /// Prints the plan without changing anything
     #[arg(long, alias = "dry")]
     pub dry_run: bool,
@@ -398,7 +398,7 @@ pub(super) struct RunOptions {
     #[command(flatten)]
     pub select: Select,
     #[command(flatten)]
-    pub work: Work,
+    pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
     /// Arguments for the script
@@ -447,7 +447,7 @@ pub(super) struct DeployOptions {
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]
-    pub work: Work,
+    pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `store build`, `store run` and `store deploy`.
 
-use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, Work};
+use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
 use super::project;
 use super::run::{PreparedCommand, RunSetup, request, run};
@@ -74,7 +74,7 @@ fn prepare(
     environment: &Environment,
     access: Access,
     select: &Select,
-    work: &Work,
+    work: &WorkOptions,
     until: Stage,
 ) -> Result<PreparedCommand, AnyError> {
     let runs = until > Stage::Compose;

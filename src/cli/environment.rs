@@ -19,6 +19,7 @@ use crate::cache::RemoteCacheSettings;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::HostEnvironment;
+use crate::registry::USER_AGENT;
 use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
@@ -165,6 +166,7 @@ impl Environment {
         let is_known = api.is_some() || team.is_some() || team_id.is_some();
         Some(RemoteCacheSettings {
             token: self.get(TOKEN).filter(|_| is_known)?.into(),
+            user_agent: USER_AGENT.into(),
             api: api.unwrap_or_else(|| "https://vercel.com/api".into()),
             team,
             team_id,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::arguments::{EnvMode, Output, OutputLogs, Select, Work};
+use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::{Error, answer};
@@ -20,7 +20,6 @@ use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
 };
-use oci_distribution;
 
 /// How often the end of the reporter thread is checked.
 const TICK: Duration = Duration::from_millis(5);
@@ -42,7 +41,12 @@ pub struct RunSetup {
 
 impl RunSetup {
     /// Takes them from the command line and the environment.
-    pub fn new(project: &Project, environment: &Environment, access: Access, work: &Work) -> Self {
+    pub fn new(
+        project: &Project,
+        environment: &Environment,
+        access: Access,
+        work: &WorkOptions,
+    ) -> Self {
         let mut notices = Vec::new();
         if environment.has_lonely_token() {
             notices.push(
@@ -50,7 +54,7 @@ impl RunSetup {
             );
         }
         let mut remote = environment.remote();
-        let exposed = |remote: &RemoteCacheSettings| oci_distribution::is_exposed(&remote.api);
+        let exposed = |remote: &RemoteCacheSettings| http_client::is_exposed(&remote.api);
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
@@ -93,7 +97,7 @@ pub struct PreparedCommand {
 }
 
 impl PreparedCommand {
-    fn plan(&mut self, work: Option<&Work>) -> Result<Plan, AnyError> {
+    fn plan(&mut self, work: Option<&WorkOptions>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
         Ok(Plan::make(&self.project, &self.request)?)
@@ -104,7 +108,11 @@ impl PreparedCommand {
 pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedCommand, AnyError>;
 
 /// Makes a plan, then prints it or carries it out.
-pub fn run(prepare: PrepareRun, work: Option<&Work>, output: &Output) -> Result<(), AnyError> {
+pub fn run(
+    prepare: PrepareRun,
+    work: Option<&WorkOptions>,
+    output: &Output,
+) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
     let plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
@@ -151,7 +159,7 @@ type RunResult = (RunSummary, Result<(), pipeline::Error>);
 fn carry_out(
     planned: (Plan, PreparedCommand),
     prepare: PrepareRun,
-    work: Option<&Work>,
+    work: Option<&WorkOptions>,
     json: bool,
 ) -> Result<RunResult, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -197,7 +205,7 @@ struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
     runtime: tokio::runtime::Handle,
-    work: Option<&'a Work>,
+    work: Option<&'a WorkOptions>,
 }
 
 /// Takes the lock and runs the plan. A plan that was made while another run was working may be

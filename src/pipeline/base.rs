@@ -131,8 +131,8 @@ impl BaseSources<'_> {
         let client = self.context.client(&image.registry).await?;
         let not_found = || oci_distribution::Error::Unreadable {
             what: image.to_string(),
-            login: None,
-            whom: format!("at `{}`", image.registry),
+            login_host: None,
+            account: client.account(),
             message: "the registry does not have it (404)".into(),
         };
         let repository = &image.repository;

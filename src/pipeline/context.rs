@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, Events, Outcome, Unit};
 use crate::plan::is_system;
+use crate::registry;
 use oci::ImageReference;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
@@ -61,7 +62,7 @@ pub type RegistryClients = tokio::sync::Mutex<BTreeMap<String, Client>>;
 impl Services {
     /// The client of a registry. The run's own registry is reached by the scheme of its address, also
     /// for base images there, whose references have no scheme.
-    pub async fn client(&self, registry: &str) -> Result<Client, oci_distribution::Error> {
+    pub async fn client(&self, registry: &str) -> Result<Client, registry::Error> {
         let host = oci_distribution::host(registry);
         let mut clients = self.clients.lock().await;
         if let Some(client) = clients.get(&host) {
@@ -71,16 +72,16 @@ impl Services {
         let own = own.filter(|own| oci_distribution::host(own) == host);
         let login = match self.access.logins().for_host(registry).await {
             // Public images can be read without a login.
-            Err(error @ oci_distribution::Error::NoHelper { .. }) => {
+            Err(error @ oci_distribution::Error::MissingCredentialHelper { .. }) => {
                 self.events
-                    .notice(format!("{error}; the registry is used without a login"));
+                    .notice(format!("{error}; the registry is used without credentials"));
                 None
             }
             other => other?,
         };
         let mut trust = self.access.trust.clone();
         trust.ca = trust.ca.filter(|_| own.is_some());
-        let client = Client::trusting(own.unwrap_or(registry), login, &trust)?;
+        let client = registry::client(own.unwrap_or(registry), login, trust)?;
         clients.insert(host, client.clone());
         Ok(client)
     }

@@ -1,10 +1,14 @@
-//! The deploy stage: one console request for each store, after all of its images are pushed.
+//! The deploy stage: one request to the console for each store, after all of its images are pushed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::{
+    AttemptError, HttpOptions, RetryPolicy, TransferError, build, display_address, read_at_most,
+    redirect_target, retry,
+};
 use miette::Diagnostic;
-use reqwest::{Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
 use super::context::{PipelineOptions, Services};
@@ -13,22 +17,32 @@ use super::halt::Halt;
 use super::push::Pushed;
 use crate::event::{Stage, Unit};
 use crate::plan::{ImagePlan, Plan, Release};
+use crate::registry::USER_AGENT;
 use crate::store::StoreId;
-use oci_distribution::{client, reason, redirected};
 
-/// The time-out of a request.
+/// How long a deploy request may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The pause before each repeated request.
-const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// How long the check that the console responds may take.
+const REACH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many bytes of the console's answer an error shows.
+/// Retries after 1 s and 4 s, where the request was certainly not carried out.
+const RETRY: RetryPolicy = RetryPolicy {
+    retries: 2,
+    pause: Duration::from_secs(1),
+    factor: 4,
+};
+
+/// Bytes of the console's response that are read for an error.
+const LONGEST_RESPONSE: u64 = 64 << 10;
+
+/// Bytes of the console's response that an error shows.
 const SHOWN: usize = 2000;
 
-/// Why a store could not be deployed.
+/// What can go wrong with the console.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
-    /// The console refuses the request.
+    /// The console refuses the request (4xx).
     #[error("the console refused to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(code(alokai::console::refused), help("{}", refusal(*status)))]
     Refused {
@@ -36,37 +50,37 @@ pub enum Error {
         store: String,
         /// 4xx.
         status: u16,
-        /// The answer.
+        /// The body of the response.
         body: String,
-        /// The URL.
+        /// The address of the request.
         url: String,
     },
-    /// The console fails.
+    /// The console failed.
     #[error("the console failed to deploy `{store}` ({status}): {body}\n  PATCH {url}")]
     #[diagnostic(
         code(alokai::console::server),
         help(
-            "it is not known whether the store was deployed: check it in the console, then run again; images that are pushed are not pushed again"
+            "it is not known whether the store was deployed; check it in the console, then run again: images that are pushed are not pushed again"
         )
     )]
     Server {
         /// The store.
         store: String,
-        /// 5xx, or another status that is not a success.
+        /// 5xx, or another unsuccessful status.
         status: u16,
-        /// The answer.
+        /// The body of the response.
         body: String,
-        /// The URL.
+        /// The address of the request.
         url: String,
     },
-    /// The console redirects. The request contains the password, so the redirect is not followed.
+    /// The console redirects. The request has the password, so it is sent nowhere else.
     #[error(
-        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, and redirects are not followed\n  PATCH {url}"
+        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, which is not followed\n  PATCH {url}"
     )]
     #[diagnostic(
         code(alokai::console::redirected),
         help(
-            "if the console has moved there, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to the new address; no password was sent there"
+            "if the console has moved there, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to that address; the request was not sent there"
         )
     )]
     Redirected {
@@ -74,12 +88,12 @@ pub enum Error {
         store: String,
         /// 3xx.
         status: u16,
-        /// Host and path of the redirect.
+        /// Host and path.
         to: String,
-        /// The URL of the request.
+        /// The address of the request.
         url: String,
     },
-    /// The console does not answer.
+    /// The console does not respond.
     #[error("the console at `{url}` cannot be reached: {message}")]
     #[diagnostic(
         code(alokai::console::unreachable),
@@ -88,12 +102,12 @@ pub enum Error {
         )
     )]
     Unreachable {
-        /// The URL.
+        /// The address of the request.
         url: String,
-        /// The cause.
+        /// The operating system's message.
         message: String,
     },
-    /// The user interrupted the run.
+    /// A person ended the run.
     #[error("interrupted; it is not known whether the store was deployed")]
     #[diagnostic(
         code(alokai::console::interrupted),
@@ -105,27 +119,27 @@ pub enum Error {
 fn refusal(status: u16) -> &'static str {
     match status {
         401 | 403 => {
-            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user is allowed to deploy the project"
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project"
         }
         404 => {
             "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance"
         }
-        _ => "the console's answer says why it refuses the request",
+        _ => "the console's response says what it does not accept",
     }
 }
 
-/// A store that is live, or that runs on this machine.
+/// A store that is live, or would be.
 #[derive(Debug, Clone)]
 pub struct LiveStore {
     /// The store.
     pub store: StoreId,
-    /// Its address.
+    /// Where visitors find it.
     pub address: String,
-    /// The commands that run it on this machine, with `--local`.
+    /// What runs it on this machine, where nobody else does.
     pub commands: Vec<String>,
 }
 
-/// Whether all images of the release's store are pushed.
+/// Whether the release's store has come this far; it comes whole or not at all.
 pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     let is_there = |image: &ImagePlan| pushed.iter().any(|pushed| pushed.unit == image.unit);
     let of_store = plan.images.iter();
@@ -133,14 +147,15 @@ pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     of_store.all(is_there)
 }
 
-/// Deploys every store whose images are all pushed, one after the other in the plan's order.
+/// Deploys every store whose images are all there, in the plan's order: the console is one,
+/// and a person follows its steps better one by one.
 pub async fn run(
     plan: &Plan,
     pushed: &[Pushed],
-    services: &Arc<Services>,
+    context: &Arc<Services>,
     options: &PipelineOptions,
 ) -> StageResult<LiveStore> {
-    let halt = Halt::new(services, options.keep_going);
+    let halt = Halt::new(context, options.keep_going);
     let mut results = Vec::new();
     for release in plan
         .releases
@@ -150,11 +165,11 @@ pub async fn run(
         let unit = Unit::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| live.address.clone();
         let work = async {
-            let _outside = services.events.outside();
-            // The console may carry out a request that was sent, so only the second interruption
-            // abandons it.
-            let work = call(release, services);
-            services
+            let _outside = context.events.outside();
+            // A request that is on its way may be carried out; its answer is waited for, unless
+            // a person insists.
+            let work = call(release, context);
+            context
                 .interrupt
                 .unless_killed(Error::Interrupted, work)
                 .await?;
@@ -169,68 +184,68 @@ pub async fn run(
     results.into_iter().collect()
 }
 
-/// Sends the console request of a store. It is repeated only if the console surely has not carried it
-/// out: without a connection, and after a 429 or 503.
-async fn call(release: &Release, services: &Services) -> Result<(), Error> {
-    let unreachable = |error: reqwest::Error| Error::Unreachable {
-        url: release.url.clone(),
-        message: reason(error),
-    };
-    let client = client(&release.url, TIMEOUT).map_err(unreachable)?;
-    let (user, password) = match &services.access.credentials {
+async fn call(release: &Release, context: &Services) -> Result<(), Error> {
+    let client = client(&release.url)?;
+    let (user, password) = match &context.access.credentials {
         Some(credentials) => (
             credentials.user.as_str(),
             credentials.password.expose_secret(),
         ),
-        // Preflight has refused a deploy without credentials.
+        // The preflight refuses a deploy without credentials.
         None => ("", ""),
     };
     let body = release.body(user, password);
-    let mut waits = BACKOFF.into_iter();
-    loop {
-        let answer = client.patch(&release.url).json(&body).send().await;
-        let may_repeat = match &answer {
-            Err(error) => error.is_connect(),
-            Ok(answer) => matches!(
-                answer.status(),
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            ),
+    retry(RETRY, || async {
+        let request = client.patch(&release.url).timeout(TIMEOUT).json(&body);
+        let response = match request.send().await {
+            Ok(response) => response,
+            // Without a connection nothing was sent, so a retry is safe. A request that was sent
+            // may have been carried out.
+            Err(error) if error.is_connect() => {
+                return Err(AttemptError::disconnected(unreachable(&release.url, error)));
+            }
+            Err(error) => return Err(AttemptError::Final(unreachable(&release.url, error))),
         };
-        if may_repeat && let Some(wait) = waits.next() {
-            tokio::time::sleep(wait).await;
-            continue;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
         }
-        let answer = answer.map_err(unreachable)?;
-        return if answer.status().is_success() {
-            Ok(())
-        } else {
-            Err(refused(release, answer, services).await)
-        };
-    }
+        let error = refused(release, context, response).await;
+        Err(match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                AttemptError::transient(error)
+            }
+            _ => AttemptError::Final(error),
+        })
+    })
+    .await
 }
 
-/// The error for an answer that is not a success.
-async fn refused(release: &Release, answer: Response, services: &Services) -> Error {
+/// The error of a response that is not successful.
+async fn refused(release: &Release, context: &Services, response: Response) -> Error {
     let (store, url) = (release.store.to_string(), release.url.clone());
-    let status = answer.status();
+    let status = response.status();
     if status.is_redirection() {
-        let to = redirected(&answer).map(|to| services.redact(&to));
+        let target = redirect_target(&response);
+        let target = target.map(|target| context.redact(&display_address(&target)));
         return Error::Redirected {
             store,
             status: status.as_u16(),
-            to: to.unwrap_or_else(|| "an unknown address".into()),
+            to: target.unwrap_or_else(|| "an invalid address".into()),
             url,
         };
     }
-    let text = answer.text().await.unwrap_or_default();
-    let mut body = services.redact(text.trim());
+    let body = read_at_most(response, LONGEST_RESPONSE, TIMEOUT).await;
+    let body = body.unwrap_or_default().bytes;
+    let mut body = context.redact(String::from_utf8_lossy(&body).trim());
+    // Cut after redaction, so that no part of a secret is left.
+    body.truncate(body.floor_char_boundary(SHOWN));
     if body.is_empty() {
-        status
-            .canonical_reason()
-            .unwrap_or("the answer is empty")
+        let reason = status.canonical_reason();
+        reason
+            .unwrap_or("no reason was given")
             .clone_into(&mut body);
     }
-    body.truncate(body.floor_char_boundary(SHOWN));
     let is_refusal = status.is_client_error();
     let status = status.as_u16();
     if is_refusal {
@@ -250,13 +265,26 @@ async fn refused(release: &Release, answer: Response, services: &Services) -> Er
     }
 }
 
-/// Checks that the console answers, with any status.
+/// A client of the console.
+fn client(url: &str) -> Result<Client, Error> {
+    let parsed = Url::parse(url).map_err(|error| Error::Unreachable {
+        url: url.to_owned(),
+        message: error.to_string(),
+    })?;
+    build(&parsed, HttpOptions::new(USER_AGENT)).map_err(|error| unreachable(url, error))
+}
+
+fn unreachable(url: &str, error: reqwest::Error) -> Error {
+    Error::Unreachable {
+        url: url.to_owned(),
+        message: TransferError::from(error).to_string(),
+    }
+}
+
+/// Whether the console responds at all; the response itself does not matter.
 pub async fn reach(console: &str) -> Result<(), Error> {
-    let unreachable = |error: reqwest::Error| Error::Unreachable {
-        url: console.to_owned(),
-        message: reason(error),
-    };
-    let client = client(console, Duration::from_secs(15)).map_err(unreachable)?;
-    client.get(console).send().await.map_err(unreachable)?;
+    let request = client(console)?.get(console).timeout(REACH_TIMEOUT);
+    let sent = request.send().await;
+    sent.map_err(|error| unreachable(console, error))?;
     Ok(())
 }

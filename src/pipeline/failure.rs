@@ -7,9 +7,9 @@ use miette::Diagnostic;
 
 use super::{base, build, deploy, docker, prune, skip};
 use crate::event::{Stage, Unit};
+use crate::registry;
 use crate::store::UnitId;
 use oci;
-use oci_distribution;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -121,7 +121,7 @@ pub enum StageError {
     /// The registry reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Registry(#[from] oci_distribution::Error),
+    Registry(#[from] registry::Error),
     /// An image layout cannot be read or written.
     #[error(transparent)]
     #[diagnostic(help("{}", _0.help()))]
@@ -148,6 +148,12 @@ pub enum StageError {
     Io(#[from] Io),
 }
 
+impl From<oci_distribution::Error> for StageError {
+    fn from(error: oci_distribution::Error) -> Self {
+        Self::Registry(error.into())
+    }
+}
+
 impl StageError {
     /// Whether the user interrupted the unit.
     pub fn is_interruption(&self) -> bool {
@@ -155,7 +161,7 @@ impl StageError {
             self,
             Self::Build(build::Error::Interrupted)
                 | Self::Docker(docker::Error::Interrupted)
-                | Self::Registry(oci_distribution::Error::Interrupted)
+                | Self::Registry(registry::Error::Interrupted)
         )
     }
 }

@@ -13,9 +13,9 @@ use super::failure::{StageError, StageResult};
 use super::halt::Halt;
 use crate::event::{Events, Stage, Unit};
 use crate::plan::{DestinationReference, Plan};
+use crate::registry::Error;
 use crate::store::UnitId;
 use oci::Digest;
-use oci_distribution::Error;
 
 /// The number of images of a layout that are tagged by one write of its index.
 const TAGGED_AT_ONCE: usize = 64;

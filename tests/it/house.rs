@@ -37,7 +37,7 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
         let path = format!("{name}::");
         text.match_indices(&path).any(|(at, _)| starts_a_path(at))
     };
-    let crates = ["oci", "oci_distribution", "virtual_path"];
+    let crates = ["http_client", "oci", "oci_distribution", "virtual_path"];
     crates.into_iter().filter(move |name| is_used(name))
 }
 
@@ -46,7 +46,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("disk", &[]),
     ("workspace", &["files"]),
-    ("cache", &["disk", "oci_distribution"]),
+    ("cache", &["disk", "http_client", "oci"]),
     ("event", &["store", "cache"]),
     ("files", &["disk", "virtual_path"]),
     ("config", &["store", "files", "oci", "workspace"]),
@@ -96,10 +96,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "virtual_path",
             "cache",
             "oci",
+            "http_client",
             "oci_distribution",
+            "registry",
             "workspace",
         ],
     ),
+    ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
         "cli",
@@ -117,7 +120,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "report",
             "error",
             "cache",
+            "http_client",
             "oci_distribution",
+            "registry",
         ],
     ),
     (
@@ -131,6 +136,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "plan",
             "pipeline",
             "oci_distribution",
+            "registry",
         ],
     ),
     ("main", &[]),

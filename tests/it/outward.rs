@@ -79,8 +79,8 @@ fn plain_http_to_others_is_refused_before_anything_is_asked() {
         )
         .env("CLI_CONSOLE_API_URL", "http://console.example.com");
     let run = project.alokai(DEPLOY).fails_with(2);
-    run.stderr_contains("the registry `http://registry.example.com/team` is plain HTTP");
-    run.stderr_contains("the console `http://console.example.com` is plain HTTP");
+    run.stderr_contains("the registry `http://registry.example.com/team` uses plain HTTP");
+    run.stderr_contains("the console `http://console.example.com` uses plain HTTP");
     run.stderr_contains("--allow-insecure");
     assert!(!project.exists(".out"), "nothing was composed or built");
 
@@ -180,7 +180,7 @@ fn a_missing_credential_helper_stops_no_anonymous_read() {
         .env("CLI_DOCKER_REGISTRY_URL", "oci:images");
     let run = project.alokai(&format!("{DEPLOY} --until push")).succeeds();
     run.stderr_contains("`docker-credential-not-installed`");
-    run.stderr_contains("the registry is used without a login");
+    run.stderr_contains("the registry is used without credentials");
     // A helper that exists and fails is an error, since it may know a login.
     let helper = docker.join("docker-credential-not-installed");
     std::fs::write(&helper, "#!/bin/sh\nexit 1\n").unwrap();
@@ -229,7 +229,8 @@ fn the_remote_caches_token_follows_no_redirect() {
         let project = cached(Project::shop(), &format!("http://{}", cache.address));
         let run = project.alokai(BUILD).succeeds();
         run.stderr_contains(&format!(
-            "it redirects ({status}) to `127.0.0.1/v8/artifacts/status`"
+            "it redirects ({status}) to `{}/v8/artifacts/status`",
+            elsewhere.address
         ));
         run.stderr_lacks("s3cret");
         assert!(cache.knows(RemoteCache::TOKEN));

@@ -110,7 +110,7 @@ fn hostile_archives_are_refused() {
         poisoned.project.write(&Poisoned::blob(&entry), &blob);
         std::fs::write(&path, entry.to_string()).unwrap();
         let run = poisoned.is_rebuilt(what);
-        let is_told = run.stdout.contains("the cached result is damaged");
+        let is_told = run.stdout.contains("the cached result is not valid");
         assert!(is_told, "{what}: {}", run.stdout);
     }
 }

@@ -188,12 +188,28 @@ fn faults_of_the_server_end_no_build() {
     let faults = [
         (On::Any, Fault::Answer(500, "{}"), "500"),
         (On::Get, Fault::Answer(500, "no JSON"), "500"),
-        (On::Any, Fault::Stall, "says nothing for 1 s"),
-        (On::Get, Fault::Stall, "says nothing for 1 s"),
-        (On::Get, Fault::StallWithin, "says nothing for 1 s"),
+        (
+            On::Any,
+            Fault::Stall,
+            "no data was sent or received for 1 s",
+        ),
+        (
+            On::Get,
+            Fault::Stall,
+            "no data was sent or received for 1 s",
+        ),
+        (
+            On::Get,
+            Fault::StallWithin,
+            "no data was sent or received for 1 s",
+        ),
         (On::Get, Fault::Truncate, "cannot be used"),
         (On::Get, Fault::Flip, "is not used"),
-        (On::Get, Fault::Answer(200, "not ours"), "not one of ours"),
+        (
+            On::Get,
+            Fault::Answer(200, "not ours"),
+            "its format is not known",
+        ),
         (On::Get, Fault::Answer(403, OFF), "switched off by the team"),
         (On::Any, Fault::Answer(401, "{}"), "401"),
         (
@@ -255,17 +271,17 @@ fn uploads_that_fail_end_no_build_and_hold_none_for_long() {
     let (world, cache) = (World::new(), RemoteCache::start(None));
     let proxy = FaultyCache::before(&cache);
     for (fault, words) in [
-        (Fault::Stall, "says nothing for 1 s"),
+        (Fault::Stall, "no data was sent or received for 1 s"),
         (Fault::Answer(412, "{}"), "412"),
         (
             Fault::Answer(413, r#"{"message":"too large"}"#),
-            "does not take a result: 413",
+            "does not accept a result: 413",
         ),
         (
             Fault::Answer(403, r#"{"message":"read-only mode"}"#),
             "read-only mode",
         ),
-        (Fault::Answer(404, ""), "keeps no artifacts"),
+        (Fault::Answer(404, ""), "does not store artifacts"),
     ] {
         println!("{fault:?}");
         proxy.breaks(On::Put, fault);
@@ -493,13 +509,16 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
     let above = archive(&[("files/../../../../../outside", Regular)]);
     let link = archive(&[("files/link", Symlink)]);
     let mut bodies: Vec<(&str, Vec<u8>)> = vec![
-        ("no path inside", body(entry.clone(), &above)),
+        ("not a path inside", body(entry.clone(), &above)),
         ("leads out", body(entry.clone(), &link)),
     ];
     // An artifact with another key, one with other content, one with fewer files than its entry
     // says, and one that is cut short.
     let (_, other, middleware) = of(MIDDLEWARE);
-    bodies.push(("not what it says", body(other.clone(), middleware)));
+    bodies.push((
+        "does not match its own entry",
+        body(other.clone(), middleware),
+    ));
     let honest_body = body(entry.clone(), honest);
     let mut more = entry.clone();
     more["bytes"] = (entry["bytes"].as_u64().unwrap() + 1).into();
@@ -508,11 +527,11 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
     let front = [&0x184D_2A50_u32.to_le_bytes()[..], &length, text.as_bytes()].concat();
     bodies.push(("bytes are missing", [&front[..], honest].concat()));
     bodies.push((
-        "not what it says",
+        "does not match its own entry",
         honest_body[..honest_body.len() - 9].to_vec(),
     ));
-    bodies.push(("not one of ours", honest.clone()));
-    bodies.push(("not one of ours", b"x".to_vec()));
+    bodies.push(("its format is not known", honest.clone()));
+    bodies.push(("its format is not known", b"x".to_vec()));
 
     // Only the frontend is selected. It needs the middleware when its own result is not found.
     let frontend = format!("{BUILD} --filter storefront-unified-nextjs-*");

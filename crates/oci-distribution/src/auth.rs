@@ -1,91 +1,93 @@
-//! What a registry wants to see before it answers: a password, or a token that a token server
-//! gives for a scope. A registry says which in a challenge, which is learnt from its first 401.
+//! Authentication: a password, or a token that a token server issues for a scope. The registry says
+//! which in a challenge, which the client learns from the first 401.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http_client::{
+    AttemptError, TransferProgress, display_address, is_loopback, is_plain_http, redirect_target,
+    while_active,
+};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{StatusCode, Url};
-use secrecy::ExposeSecret;
+use reqwest::{RequestBuilder, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::Login;
-use super::address::{is_on_loopback, is_plain, place, redirected};
 use super::client::Client;
 use super::request::RegistryRequest;
-use super::response::RegistryResponse;
-use super::retry::AttemptError;
+use super::response::{ErrorMessage, RegistryResponse};
+use super::{Error, Login};
 
-/// Seconds that a token holds whose server does not say.
-const HOLDS: f64 = 60.0;
+/// Lifetime in seconds of a token whose server does not name one.
+const DEFAULT_LIFETIME: f64 = 60.0;
 
-/// Seconds after which every token is asked for anew.
-const LONGEST_HOLD: f64 = 24.0 * 3600.0;
+/// Lifetime in seconds after which every token is renewed.
+const LONGEST_LIFETIME: f64 = 24.0 * 3600.0;
 
-/// Before a token ends, by so much it is taken for ended: its request has to arrive.
-const MARGIN: Duration = Duration::from_secs(10);
+/// How long before its end a token counts as expired: a request with it has to arrive in time.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 
-/// Bytes of a token server's answer. A token lists rights, and is long where there are many.
-const LONGEST_ANSWER: u64 = 1 << 20;
+/// Bytes of a token server's response. A token lists rights, and is long where there are many.
+const LONGEST_RESPONSE: u64 = 1 << 20;
 
-/// What a request needs: rights on repositories, as token servers write them.
+/// The rights that a request needs, as token servers write them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TokenScope(Vec<String>);
 
 impl TokenScope {
-    /// To read there.
+    /// To read a repository.
     pub fn pull(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull")])
     }
 
-    /// To read and write there.
+    /// To read and write a repository.
     pub fn push(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
-    /// To read there too.
+    /// And to read another repository.
     pub fn and_pull(mut self, repository: &str) -> Self {
         self.0.push(format!("repository:{repository}:pull"));
         self
     }
 }
 
-/// How a registry wants to be told who asks.
+/// The authentication that a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum AuthScheme {
     /// User and password.
     Basic,
-    /// A token from there.
+    /// A token of the token server at `realm`.
     Bearer { realm: Url, service: Option<String> },
 }
 
 #[derive(Default)]
 struct TokenSlot {
-    /// What the registry's challenge named, where that is more than what we ask for.
-    named: Option<String>,
+    /// The scope that the registry's challenge named. It may be more than the client asks for.
+    challenged_scope: Option<String>,
     token: Option<AccessToken>,
 }
 
 struct AccessToken {
     header: HeaderValue,
-    until: Instant,
+    expires: Instant,
 }
 
-/// The state of one registry's authentication.
+/// Authenticates the requests to one registry.
 pub struct Authenticator {
     login: Option<Login>,
-    /// Whether secrets may go to other machines over plain HTTP.
+    /// Whether credentials may be sent to other machines over plain HTTP.
     allow_insecure: bool,
     scheme: Mutex<Option<AuthScheme>>,
-    /// By scope. Whoever needs a token that another is fetching waits for it.
+    /// By scope. A task that needs a token which another task is fetching waits for it.
     tokens: Mutex<HashMap<TokenScope, Arc<tokio::sync::Mutex<TokenSlot>>>>,
 }
 
-/// The token of a token server's answer, under either of its names, and the seconds that it holds.
-/// Servers leave fields out or write `null`, and write numbers with a fraction or as text.
-fn given(body: &[u8]) -> Option<(String, Duration)> {
+/// The token of a token server's response, under either of its names, and its lifetime. Servers
+/// leave fields out or write `null`, and write numbers with a fraction or as text.
+fn parse_token(body: &[u8]) -> Option<(String, Duration)> {
     let document: Value = serde_json::from_slice(body).ok()?;
     let names = ["token", "access_token"];
     let mut tokens = names.iter().filter_map(|name| document[name].as_str());
@@ -94,9 +96,11 @@ fn given(body: &[u8]) -> Option<(String, Duration)> {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
     };
-    let seconds: f64 = seconds.filter(|seconds| *seconds >= 0.0).unwrap_or(HOLDS);
-    let holds = Duration::from_secs_f64(seconds.min(LONGEST_HOLD));
-    Some((token.to_owned(), holds))
+    let seconds: f64 = seconds
+        .filter(|seconds| *seconds >= 0.0)
+        .unwrap_or(DEFAULT_LIFETIME);
+    let lifetime = Duration::from_secs_f64(seconds.min(LONGEST_LIFETIME));
+    Some((token.to_owned(), lifetime))
 }
 
 impl Authenticator {
@@ -117,30 +121,30 @@ impl Authenticator {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         match tokens.entry(scope.clone()) {
             Entry::Occupied(slot) => Arc::clone(slot.get()),
-            Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
+            Entry::Vacant(vacant) => Arc::clone(vacant.insert(Arc::default())),
         }
     }
 
-    /// Takes the challenge of a 401.
+    /// Remembers the challenge of a 401.
     pub async fn learn(&self, scope: &TokenScope, headers: &HeaderMap) {
-        let Some((scheme, named)) = challenged(headers) else {
+        let Some((scheme, challenged_scope)) = best_challenge(headers) else {
             return;
         };
         *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
-        // What it names for a request that is in no repository is nobody's right.
+        // A request outside of every repository needs no rights, whatever the challenge names.
         if !scope.0.is_empty() {
-            self.slot(scope).lock().await.named = named;
+            self.slot(scope).lock().await.challenged_scope = challenged_scope;
         }
     }
 
-    /// What to send with a request; nothing as long as the registry has not asked for it, or
-    /// where there is nothing. `refused` is what the registry has just not accepted.
+    /// The `Authorization` header of a request. `None` before the first challenge, or without
+    /// credentials. `rejected` is the header that the registry has just rejected.
     pub async fn header(
         &self,
         client: &Client,
-        ask: &RegistryRequest<'_>,
-        refused: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, AttemptError> {
+        request: &RegistryRequest<'_>,
+        rejected: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>, AttemptError<Error>> {
         let scheme = self
             .scheme
             .lock()
@@ -151,122 +155,149 @@ impl Authenticator {
             Some(AuthScheme::Basic) => return Ok(self.login.as_ref().and_then(Login::basic)),
             Some(AuthScheme::Bearer { realm, service }) => (realm, service),
         };
-        let slot = self.slot(ask.scope);
+        let slot = self.slot(request.scope);
         let mut slot = slot.lock().await;
         if let Some(token) = &slot.token
-            && Instant::now() < token.until
-            && refused != Some(&token.header)
+            && Instant::now() < token.expires
+            && rejected != Some(&token.header)
         {
             return Ok(Some(token.header.clone()));
         }
         slot.token = None;
-        let mut scopes: Vec<&str> = ask.scope.0.iter().map(String::as_str).collect();
-        if let Some(named) = &slot.named {
-            for scope in named.split(' ').filter(|scope| !scope.is_empty()) {
+        let mut scopes: Vec<&str> = request.scope.0.iter().map(String::as_str).collect();
+        if let Some(challenged) = &slot.challenged_scope {
+            for scope in challenged.split(' ').filter(|scope| !scope.is_empty()) {
                 if !scopes.contains(&scope) {
                     scopes.push(scope);
                 }
             }
         }
         let token = self
-            .fetch(client, ask, realm, service.as_deref(), &scopes)
+            .fetch_token(client, request, realm, service.as_deref(), &scopes)
             .await?;
         let header = token.header.clone();
         slot.token = Some(token);
         Ok(Some(header))
     }
 
-    /// Asks the token server.
-    async fn fetch(
+    /// Requests a token from the token server.
+    async fn fetch_token(
         &self,
         client: &Client,
-        ask: &RegistryRequest<'_>,
-        mut realm: Url,
+        request: &RegistryRequest<'_>,
+        realm: Url,
         service: Option<&str>,
         scopes: &[&str],
-    ) -> Result<AccessToken, AttemptError> {
-        let refused = |message: String| {
-            AttemptError::Final(client.refused(ask, StatusCode::UNAUTHORIZED, message))
+    ) -> Result<AccessToken, AttemptError<Error>> {
+        let unauthorized = |message: String| {
+            AttemptError::Final(client.status_error(request, StatusCode::UNAUTHORIZED, message))
         };
-        let may = self.allow_insecure || may_see_passwords(client.root(), &realm);
-        if self.login.is_some() && !may {
-            return Err(refused(format!(
-                "its token server `{}` is plain HTTP, so no password is sent there (`--allow-insecure` sends it)",
-                place(&realm)
+        let is_safe = self.allow_insecure || may_receive_credentials(client.root(), &realm);
+        if self.login.is_some() && !is_safe {
+            return Err(AttemptError::Final(Error::InsecureTokenServer {
+                registry: client.host().to_owned(),
+                realm: display_address(&realm),
+            }));
+        }
+        let token_request = match self.login.as_ref().and_then(Login::identity_token) {
+            Some(token) => oauth_request(client, realm, service, scopes, token),
+            None => self.token_request(client, realm, service, scopes),
+        };
+        let limits = client.limits().silence.into();
+        let sent = while_active(token_request.send(), &TransferProgress::default(), limits).await;
+        let response = sent.map_err(|error| client.disconnected(&error))?;
+        if let Some(target) = redirect_target(&response) {
+            return Err(unauthorized(format!(
+                "the token server redirects to `{}`; credentials are not sent there",
+                display_address(&target)
             )));
         }
-        let request = if let Some(token) = self.login.as_ref().and_then(Login::refresh_token) {
-            let mut form = Url::parse("form:").expect("a constant");
-            form.query_pairs_mut()
-                .append_pair("grant_type", "refresh_token")
-                .append_pair("service", service.unwrap_or_default())
-                .append_pair("client_id", "alokai")
-                .append_pair("scope", &scopes.join(" "))
-                .append_pair("refresh_token", token.expose_secret());
-            client
-                .http(false)
-                .post(realm)
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.query().unwrap_or_default().to_owned())
-        } else {
-            {
-                let mut query = realm.query_pairs_mut();
-                if let Some(service) = service {
-                    query.append_pair("service", service);
-                }
-                for scope in scopes {
-                    query.append_pair("scope", scope);
-                }
-                if let Some(login) = &self.login {
-                    query.append_pair("account", login.user());
-                }
-            }
-            let request = client.http(false).get(realm);
-            match self.login.as_ref().and_then(Login::basic) {
-                Some(basic) => request.header(AUTHORIZATION, basic),
-                None => request,
-            }
-        };
-        let response = client.in_time(request.send()).await?;
-        if let Some(to) = redirected(&response) {
-            return Err(refused(format!(
-                "its token server redirects to `{to}`, where no password is sent"
-            )));
-        }
-        let answer = RegistryResponse::new(response, None);
-        let answer = client.judge(ask, answer).await?;
-        match answer.status() {
+        let response = RegistryResponse::new(response, None);
+        let response = client.classify(request, response).await?;
+        match response.status() {
             StatusCode::OK => {}
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                // Whatever its number, it is the login that a token server refuses.
-                let (_, message) = client.said(answer).await;
-                return Err(refused(message));
+                // Token servers reject a login with any of these.
+                let ErrorMessage { message, .. } = client.error_message(response).await;
+                return Err(unauthorized(message));
             }
-            _ => return Err(client.refusal(ask, answer).await.into()),
+            _ => return Err(client.refusal(request, response).await.into()),
         }
-        let body = client.body(answer, LONGEST_ANSWER).await?;
-        let no_token = || refused("its token server gives no token".into());
-        let (token, holds) = body.and_then(|body| given(&body)).ok_or_else(no_token)?;
+        let body = client.body(response, LONGEST_RESPONSE).await?;
+        let no_token = || unauthorized("the token server's response has no token".into());
+        let token = body.is_complete.then(|| parse_token(&body.bytes)).flatten();
+        let (token, lifetime) = token.ok_or_else(no_token)?;
         let header = HeaderValue::try_from(format!("Bearer {token}"));
         let mut header = header.map_err(|_| no_token())?;
         header.set_sensitive(true);
         Ok(AccessToken {
             header,
-            until: Instant::now() + holds.saturating_sub(MARGIN.min(holds / 2)),
+            expires: Instant::now() + lifetime.saturating_sub(EXPIRY_MARGIN.min(lifetime / 2)),
         })
+    }
+
+    /// The request of a token with a password, or without credentials.
+    fn token_request(
+        &self,
+        client: &Client,
+        mut realm: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+    ) -> RequestBuilder {
+        {
+            let mut query = realm.query_pairs_mut();
+            if let Some(service) = service {
+                query.append_pair("service", service);
+            }
+            for scope in scopes {
+                query.append_pair("scope", scope);
+            }
+            if let Some(login) = &self.login {
+                query.append_pair("account", login.user());
+            }
+        }
+        let request = client.http(false).get(realm);
+        match self.login.as_ref().and_then(Login::basic) {
+            Some(basic) => request.header(AUTHORIZATION, basic),
+            None => request,
+        }
     }
 }
 
-/// Whether a token server may be sent what its registry is sent: it speaks TLS, or neither does
-/// and both are one machine.
-fn may_see_passwords(registry: &Url, realm: &Url) -> bool {
-    let is_same = registry.host() == realm.host();
-    let is_here = is_on_loopback(registry) && is_on_loopback(realm);
-    !is_plain(realm) || is_plain(registry) && (is_same || is_here)
+/// The request of a token with an identity token, by OAuth 2.
+fn oauth_request(
+    client: &Client,
+    realm: Url,
+    service: Option<&str>,
+    scopes: &[&str],
+    token: &SecretString,
+) -> RequestBuilder {
+    // The query of an address has the encoding of a form.
+    let mut form = client.root().clone();
+    form.query_pairs_mut()
+        .clear()
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("service", service.unwrap_or_default())
+        .append_pair("client_id", client.client_id())
+        .append_pair("scope", &scopes.join(" "))
+        .append_pair("refresh_token", token.expose_secret());
+    client
+        .http(false)
+        .post(realm)
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form.query().unwrap_or_default().to_owned())
 }
 
-/// The best challenge of an answer, and the scope that it names.
-fn challenged(headers: &HeaderMap) -> Option<(AuthScheme, Option<String>)> {
+/// Whether a token server may get the registry's credentials: it has TLS, or neither server has and
+/// both are the same machine.
+fn may_receive_credentials(registry: &Url, realm: &Url) -> bool {
+    let is_same = registry.host() == realm.host();
+    let are_local = is_loopback(registry) && is_loopback(realm);
+    !is_plain_http(realm) || is_plain_http(registry) && (is_same || are_local)
+}
+
+/// The strongest supported challenge of a response, and the scope that it names.
+fn best_challenge(headers: &HeaderMap) -> Option<(AuthScheme, Option<String>)> {
     let mut basic = None;
     for value in headers.get_all(WWW_AUTHENTICATE) {
         let Some(challenges) = value
@@ -303,10 +334,10 @@ mod tests {
 
     use reqwest::Url;
 
-    use super::{AuthScheme, challenged, given, may_see_passwords};
+    use super::{AuthScheme, best_challenge, may_receive_credentials, parse_token};
 
     #[test]
-    fn a_password_does_not_leave_tls() {
+    fn credentials_are_not_sent_from_tls_to_plain_http() {
         let url = |text: &str| Url::parse(text).unwrap();
         for (registry, realm, may) in [
             (
@@ -347,14 +378,14 @@ mod tests {
                 true,
             ),
         ] {
-            let said = may_see_passwords(&url(registry), &url(realm));
-            assert_eq!(said, may, "{registry} and {realm}");
+            let actual = may_receive_credentials(&url(registry), &url(realm));
+            assert_eq!(actual, may, "{registry} and {realm}");
         }
     }
 
     #[test]
-    fn a_token_is_read_however_its_server_writes_it() {
-        for (answer, token, seconds) in [
+    fn a_token_is_parsed_in_every_servers_format() {
+        for (body, token, seconds) in [
             (r#"{"token":"a"}"#, "a", 60.0),
             (r#"{"access_token":"a","expires_in":300}"#, "a", 300.0),
             (
@@ -373,12 +404,12 @@ mod tests {
             (r#"{"token":"a","expires_in":1e300}"#, "a", 86400.0),
             (r#"{"token":"a","expires_in":"NaN"}"#, "a", 60.0),
         ] {
-            let (read, holds) = given(answer.as_bytes()).expect(answer);
-            assert_eq!(read, token, "{answer}");
-            assert!((holds.as_secs_f64() - seconds).abs() < 0.001, "{answer}");
+            let (parsed, lifetime) = parse_token(body.as_bytes()).expect(body);
+            assert_eq!(parsed, token, "{body}");
+            assert!((lifetime.as_secs_f64() - seconds).abs() < 0.001, "{body}");
         }
         for wrong in ["", "[]", "{}", r#"{"token":null}"#, r#"{"token":7}"#] {
-            assert_eq!(given(wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(parse_token(wrong.as_bytes()), None, "{wrong}");
         }
     }
 
@@ -387,7 +418,7 @@ mod tests {
         for value in values {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
         }
-        challenged(&headers)
+        best_challenge(&headers)
     }
 
     #[test]
@@ -395,7 +426,7 @@ mod tests {
         let bearer = r#"Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push""#;
         let (scheme, scope) = challenge(&[r#"Basic realm="r""#, bearer]).unwrap();
         let AuthScheme::Bearer { realm, service } = scheme else {
-            panic!("it is a token");
+            panic!("not a bearer challenge");
         };
         assert_eq!(realm.as_str(), "https://auth.example.com/token");
         assert_eq!(service.as_deref(), Some("registry"));
@@ -403,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_is_no_challenge() {
+    fn an_unsupported_challenge_is_ignored() {
         assert_eq!(
             challenge(&["basic realm=\"r\""]),
             Some((AuthScheme::Basic, None))

@@ -1,6 +1,7 @@
-//! Bringing a blob to a repository: it is there, the registry mounts it from another repository,
-//! or it is sent.
+//! Bringing a blob to a repository: it is present, the registry mounts it from another repository,
+//! or it is uploaded.
 
+use http_client::AttemptError;
 use reqwest::{Method, StatusCode};
 
 use super::auth::TokenScope;
@@ -15,25 +16,27 @@ use oci::{Descriptor, Digest};
 /// How a blob came to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutBlob {
-    /// It was there.
-    There,
-    /// The registry took it from another repository.
+    /// The repository had it.
+    AlreadyPresent,
+    /// The registry mounted it from another repository.
     Mounted,
-    /// It was sent.
+    /// It was uploaded.
     Uploaded,
 }
 
-/// What became of a mount.
+/// The registry's answer to a mount.
 enum MountOutcome {
-    Done,
-    /// It was refused, perhaps with a session to send the blob in.
-    No(Option<UploadSession>),
+    Mounted,
+    /// Refused, perhaps with an upload session for the blob.
+    Refused(Option<UploadSession>),
 }
 
 impl Client {
-    /// Brings a blob to a repository. `from` is another repository of this registry that may
-    /// have it; of those to which this client has brought it the client knows itself, and of
-    /// many who bring one blob at once the first sends it and the others wait.
+    /// Brings a blob to a repository.
+    ///
+    /// `from` is another repository of this registry that may have it. The client itself remembers
+    /// the repositories to which it has brought the blob; of many concurrent calls for one blob,
+    /// the first uploads it and the others wait.
     pub async fn put_blob(
         &self,
         repository: &str,
@@ -41,46 +44,47 @@ impl Client {
         source: BlobSource<'_>,
         from: Option<&str>,
     ) -> Result<PutBlob, Error> {
-        if let BlobSource::Bytes(bytes) = source
-            && blob.digest.like(bytes) != blob.digest
-        {
-            return Err(Error::Mismatch {
-                what: self.named(repository, &blob.digest.to_string()),
-                message: "other bytes are to be sent".into(),
-            });
+        if let BlobSource::Bytes(bytes) = source {
+            let digest = blob.digest.like(bytes);
+            if digest != blob.digest {
+                return Err(Error::DigestMismatch {
+                    what: self.full_reference(repository, &blob.digest.to_string()),
+                    message: format!("the bytes to upload have the digest `{digest}`"),
+                });
+            }
         }
-        let turn = self.known().turn(blob.digest, repository).await;
-        if turn.is_there() {
-            return Ok(PutBlob::There);
+        let lock = self.locations().lock(blob.digest, repository).await;
+        if lock.is_present() {
+            return Ok(PutBlob::AlreadyPresent);
         }
         let scope = TokenScope::push(repository);
-        if self.has(&scope, repository, &blob.digest).await? {
-            turn.note();
-            return Ok(PutBlob::There);
+        if self.has_blob(&scope, repository, &blob.digest).await? {
+            lock.record();
+            return Ok(PutBlob::AlreadyPresent);
         }
-        let way = turn.way().await;
-        let from = match &way {
+        let route = lock.route().await;
+        let from = match &route {
             BlobRoute::MountFrom(holder) => Some(holder.as_str()),
             BlobRoute::UploadFirst { .. } => from.filter(|from| *from != repository),
         };
         let mount = match from {
             Some(from) => self.mount(repository, blob, from).await?,
-            None => MountOutcome::No(None),
+            None => MountOutcome::Refused(None),
         };
-        let sent = match mount {
-            MountOutcome::Done => PutBlob::Mounted,
-            MountOutcome::No(session) => {
+        let put = match mount {
+            MountOutcome::Mounted => PutBlob::Mounted,
+            MountOutcome::Refused(session) => {
                 let upload = BlobUpload::new(self, repository, &scope, blob, source);
                 upload.run(session).await?;
                 PutBlob::Uploaded
             }
         };
-        turn.note();
-        Ok(sent)
+        lock.record();
+        Ok(put)
     }
 
     /// Whether a repository has a blob.
-    pub(super) async fn has(
+    pub(super) async fn has_blob(
         &self,
         scope: &TokenScope,
         repository: &str,
@@ -88,22 +92,23 @@ impl Client {
     ) -> Result<bool, Error> {
         let url = self.url(repository, &format!("blobs/{digest}"))?;
         let what = format!("{}/{repository}", self.host());
-        let ask = RegistryRequest::push(Method::HEAD, url, scope, what);
-        self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            match answer.status() {
+        let request = RegistryRequest::push(Method::HEAD, url, scope, what);
+        self.with_retries(|| async {
+            let response = self.attempt(&request).await?;
+            match response.status() {
                 StatusCode::OK => Ok(true),
                 StatusCode::NOT_FOUND => Ok(false),
-                // A storage that lets nobody ask: sending it once more is right, if slow.
-                _ if !self.is_own(answer.url()) => Ok(false),
-                _ => Err(self.refusal(&ask, answer).await.into()),
+                // The registry redirects to a storage that refuses `HEAD`. An upload is slower,
+                // but right in either case.
+                _ if !self.is_same_origin(response.url()) => Ok(false),
+                _ => Err(AttemptError::Final(self.refusal(&request, response).await)),
             }
         })
         .await
     }
 
-    /// Asks the registry to take a blob from another repository. A registry that does not may
-    /// open a session at once.
+    /// Asks the registry to mount a blob from another repository. A registry that refuses may open
+    /// an upload session at once.
     async fn mount(
         &self,
         repository: &str,
@@ -112,25 +117,26 @@ impl Client {
     ) -> Result<MountOutcome, Error> {
         let scope = TokenScope::push(repository).and_pull(from);
         let mut url = self.url(repository, "blobs/uploads/")?;
-        // Its name stands in a query, but has to be a name all the same.
+        // Checks that `from` is a valid name, although it is sent in the query.
         self.url(from, "")?;
         url.query_pairs_mut()
             .append_pair("mount", &blob.digest.to_string())
             .append_pair("from", from);
         let what = format!("{}/{repository}", self.host());
-        let ask = RegistryRequest::push(Method::POST, url, &scope, what);
-        let answer = self.patiently(|| self.once(&ask)).await;
-        let answer = match answer {
-            Ok(answer) => answer,
+        let request = RegistryRequest::push(Method::POST, url, &scope, what);
+        let response = match self.with_retries(|| self.attempt(&request)).await {
+            Ok(response) => response,
             Err(error @ Error::Unreachable { .. }) => return Err(error),
-            // Whatever is wrong with mounting, sending may still work.
-            Err(_) => return Ok(MountOutcome::No(None)),
+            // An upload may still succeed.
+            Err(_) => return Ok(MountOutcome::Refused(None)),
         };
-        Ok(match answer.status() {
-            StatusCode::CREATED => MountOutcome::Done,
-            StatusCode::ACCEPTED => MountOutcome::No(UploadSession::of(self, &answer)),
-            // Also those that do not let us read there: then it is sent.
-            _ => MountOutcome::No(None),
+        Ok(match response.status() {
+            StatusCode::CREATED => MountOutcome::Mounted,
+            StatusCode::ACCEPTED => {
+                MountOutcome::Refused(UploadSession::opened_by(self, &response))
+            }
+            // For example, the account may not read the other repository.
+            _ => MountOutcome::Refused(None),
         })
     }
 }

@@ -1,28 +1,27 @@
-//! What uploads find out about a registry, for the uploads after them.
+//! What uploads learn about a registry, for the uploads after them.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What a registry takes, as far as this run knows.
+/// Which uploads a registry supports, as far as the client knows.
 #[derive(Debug, Clone, Copy)]
 pub struct UploadCapabilities {
-    /// Blobs of so many bytes and more do not get through whole.
+    /// A blob of this size or more cannot be sent in one request.
     pub too_large: u64,
-    /// Bytes of a piece that gets through.
-    pub piece: Option<u64>,
-    /// Whether it takes pieces.
-    pub takes_pieces: bool,
+    /// Size of a chunk that the registry has accepted.
+    pub chunk: Option<u64>,
+    /// Whether it accepts chunks.
+    pub accepts_chunks: bool,
 }
 
-/// What uploads of one run have learnt of a registry, so that a thousand images do not each learn
-/// it anew.
+/// What one client has learned about its registry, so that not every upload learns it again.
 pub struct LearnedCapabilities(Mutex<UploadCapabilities>);
 
 impl Default for LearnedCapabilities {
     fn default() -> Self {
         Self(Mutex::new(UploadCapabilities {
             too_large: u64::MAX,
-            piece: None,
-            takes_pieces: true,
+            chunk: None,
+            accepts_chunks: true,
         }))
     }
 }
@@ -32,7 +31,7 @@ impl LearnedCapabilities {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut UploadCapabilities)) {
+    pub fn update(&self, change: impl FnOnce(&mut UploadCapabilities)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

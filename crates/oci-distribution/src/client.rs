@@ -1,187 +1,222 @@
-//! A client of one registry, as the OCI distribution specification (v1.1) has it. Others send and
-//! judge its requests; here is what they share.
+//! A client of one registry, by the OCI distribution specification (v1.1): what its requests share.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http_client::{AttemptError, HttpOptions, RetryPolicy, TransferError, build, retry};
 use reqwest::{Method, Url};
 
-use super::address::{base, builder, reason};
+use super::address::registry_address;
 use super::auth::{Authenticator, TokenScope};
 use super::capabilities::LearnedCapabilities;
 use super::locations::BlobLocations;
 use super::request::{RegistryRequest, RequestPurpose};
-use super::retry::{AttemptError, Backoff};
-use super::{Error, Login, TransferLimits, Trust};
+use super::{Account, Error, Login, TransferLimits, Trust};
 use oci::Digest;
 
-/// Tries after the first one of a registry that has never answered, or whose login is tried: it
-/// is more likely to be the wrong one than to come back, and a person waits.
-const FIRST: u32 = 2;
+/// Retries while the registry has never responded, and of [`Client::check`]: a wrong address is
+/// more likely than an outage, and a person waits.
+const FIRST_RETRIES: u32 = 2;
 
-/// Time that all of them may take.
-const CHECKING: Duration = Duration::from_secs(15);
+/// How long [`Client::check`] may take with all its retries.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client of one registry. Copies share connections, tokens, and what is known to be there.
+/// What a client is built with.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Value of the `User-Agent` header.
+    pub user_agent: String,
+    /// The `client_id` that a token server gets with an identity token (OAuth 2).
+    pub client_id: String,
+    /// Retries, timeouts and sizes of chunks.
+    pub limits: TransferLimits,
+    /// Trusted certificates, and where credentials may be sent.
+    pub trust: Trust,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).into(),
+            client_id: env!("CARGO_PKG_NAME").into(),
+            limits: TransferLimits::default(),
+            trust: Trust::default(),
+        }
+    }
+}
+
+/// A client of one registry. Clones share connections, tokens, and which repositories have which
+/// blobs.
 #[derive(Clone)]
 pub struct Client(Arc<ClientState>);
 
 struct ClientState {
-    /// As people know it.
     host: String,
     root: Url,
+    client_id: String,
     http: reqwest::Client,
-    /// One that keeps no connection for a second request.
-    fresh: reqwest::Client,
-    auth: Authenticator,
+    /// Opens a new connection for each request.
+    http_unpooled: reqwest::Client,
+    authenticator: Authenticator,
     limits: TransferLimits,
-    known: BlobLocations,
-    learnt: LearnedCapabilities,
-    /// Whether anything was heard of it.
-    has_answered: AtomicBool,
+    locations: BlobLocations,
+    capabilities: LearnedCapabilities,
+    /// Whether the registry has ever responded.
+    has_responded: AtomicBool,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("registry", &self.0.root.as_str())
-            .field("login", &self.auth().login())
+            .field("login", &self.authenticator().login())
             .finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// Of a registry such as `registry.example.com`, `127.0.0.1:5000` or `http://registry.local`.
-    /// Nothing is asked yet.
-    pub fn trusting(registry: &str, login: Option<Login>, trust: &Trust) -> Result<Self, Error> {
-        Self::new(registry, login, TransferLimits::default(), trust)
-    }
-
-    /// With other limits. Only the system's certificate authorities are trusted.
-    pub fn with(
-        registry: &str,
-        login: Option<Login>,
-        limits: TransferLimits,
-    ) -> Result<Self, Error> {
-        Self::new(registry, login, limits, &Trust::default())
-    }
-
-    /// With another patience.
+    /// A client of a registry such as `registry.example.com`, `127.0.0.1:5000` or
+    /// `http://registry.local`. Without a scheme, the loopback is asked over plain HTTP and every
+    /// other host over TLS. Nothing is sent yet.
     pub fn new(
         registry: &str,
         login: Option<Login>,
-        limits: TransferLimits,
-        trust: &Trust,
+        options: &ClientOptions,
     ) -> Result<Self, Error> {
-        let (root, host) = base(registry);
-        let wrong = |message: String| Error::Unreachable {
+        let (root, host) = registry_address(registry);
+        let unreachable = |message: String| Error::Unreachable {
             what: host.clone(),
             message,
         };
-        let root = Url::parse(&root).map_err(|error| wrong(error.to_string()))?;
-        let certificates = trust.certificates(&host)?;
-        let http = || builder(registry).tls_certs_merge(certificates.iter().cloned());
-        let build =
-            |builder: reqwest::ClientBuilder| builder.build().map_err(|error| wrong(reason(error)));
+        let root = Url::parse(&root).map_err(|error| unreachable(error.to_string()))?;
+        let http_options = HttpOptions {
+            certificates: options.trust.certificates(&host)?,
+            ..HttpOptions::new(&options.user_agent)
+        };
+        let build = |options: HttpOptions| {
+            build(&root, options)
+                .map_err(|error| unreachable(TransferError::from(error).to_string()))
+        };
+        let http = build(http_options.clone())?;
+        let http_unpooled = build(HttpOptions {
+            keeps_connections: false,
+            ..http_options
+        })?;
         Ok(Self(Arc::new(ClientState {
-            http: build(http())?,
-            fresh: build(http().pool_max_idle_per_host(0))?,
+            http,
+            http_unpooled,
             host,
             root,
-            auth: Authenticator::new(login, trust.allow_insecure),
-            limits,
-            known: BlobLocations::default(),
-            learnt: LearnedCapabilities::default(),
-            has_answered: AtomicBool::new(false),
+            client_id: options.client_id.clone(),
+            authenticator: Authenticator::new(login, options.trust.allow_insecure),
+            limits: options.limits,
+            locations: BlobLocations::default(),
+            capabilities: LearnedCapabilities::default(),
+            has_responded: AtomicBool::new(false),
         })))
     }
 
-    /// The registry's host, as people know it.
+    /// The registry's host, with its port.
     pub fn host(&self) -> &str {
         &self.0.host
     }
 
-    /// Sees whether the registry is there and takes the login, without reading or writing
-    /// anything: asks `/v2/`, and follows the challenge that comes back.
+    /// As whom the registry is asked.
+    pub fn account(&self) -> Account {
+        let login = self.authenticator().login();
+        login.map_or(Account::Anonymous, Login::account)
+    }
+
+    /// Checks that the registry responds and accepts the login, without reading or writing
+    /// anything: requests `/v2/` and answers the challenge.
     pub async fn check(&self) -> Result<(), Error> {
-        let checked = tokio::time::timeout(CHECKING, self.checked());
-        checked.await.unwrap_or_else(|_| {
+        let check = tokio::time::timeout(CHECK_TIMEOUT, self.check_with_retries());
+        check.await.unwrap_or_else(|_| {
             Err(Error::Unreachable {
                 what: self.host().to_owned(),
-                message: format!("no answer within {} s", CHECKING.as_secs()),
+                message: format!("no response within {} s", CHECK_TIMEOUT.as_secs()),
             })
         })
     }
 
-    async fn checked(&self) -> Result<(), Error> {
+    async fn check_with_retries(&self) -> Result<(), Error> {
         let scope = TokenScope::default();
         let mut url = self.0.root.clone();
         url.set_path("/v2/");
-        let ask = RegistryRequest {
+        let request = RegistryRequest {
             purpose: RequestPurpose::Check,
             ..RegistryRequest::read(Method::GET, url, &scope, self.host().into())
         };
-        let mut patience = Backoff::new(self.0.limits.at_most(FIRST));
-        loop {
-            match self.once(&ask).await {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => return Err(self.refusal(&ask, answer).await),
-                Err(trouble) => patience.wait(trouble).await?,
+        retry(self.0.limits.retry.at_most(FIRST_RETRIES), || async {
+            let response = self.attempt(&request).await?;
+            if response.status().is_success() {
+                return Ok(());
             }
-        }
+            Err(self.refusal(&request, response).await.into())
+        })
+        .await
     }
 
-    pub(super) fn auth(&self) -> &Authenticator {
-        &self.0.auth
+    pub(super) fn authenticator(&self) -> &Authenticator {
+        &self.0.authenticator
     }
 
-    pub(super) fn known(&self) -> &BlobLocations {
-        &self.0.known
+    pub(super) fn client_id(&self) -> &str {
+        &self.0.client_id
     }
 
-    pub(super) fn learnt(&self) -> &LearnedCapabilities {
-        &self.0.learnt
+    pub(super) fn locations(&self) -> &BlobLocations {
+        &self.0.locations
+    }
+
+    pub(super) fn capabilities(&self) -> &LearnedCapabilities {
+        &self.0.capabilities
     }
 
     pub(super) fn limits(&self) -> TransferLimits {
-        if self.0.has_answered.load(Ordering::Relaxed) {
-            self.0.limits
+        self.0.limits
+    }
+
+    pub(super) fn retry_policy(&self) -> RetryPolicy {
+        let policy = self.0.limits.retry;
+        if self.0.has_responded.load(Ordering::Relaxed) {
+            policy
         } else {
-            self.0.limits.at_most(FIRST)
+            policy.at_most(FIRST_RETRIES)
         }
     }
 
-    /// Something was heard of the registry.
-    pub(super) fn has_answered(&self) {
-        self.0.has_answered.store(true, Ordering::Relaxed);
+    /// Records that the registry has responded.
+    pub(super) fn record_response(&self) {
+        self.0.has_responded.store(true, Ordering::Relaxed);
     }
 
-    /// A client that speaks HTTP. A fresh one takes a new connection for every request: where
-    /// something cuts connections after some time or bytes, the rest of a used one is short.
-    pub(super) fn http(&self, is_fresh: bool) -> &reqwest::Client {
-        if is_fresh {
-            &self.0.fresh
+    /// The HTTP client. `is_unpooled` is for a network that cuts each connection after some time or
+    /// some bytes: a used connection has less of it left.
+    pub(super) fn http(&self, is_unpooled: bool) -> &reqwest::Client {
+        if is_unpooled {
+            &self.0.http_unpooled
         } else {
             &self.0.http
         }
     }
 
-    /// The registry's own address.
+    /// The registry's address.
     pub(super) fn root(&self) -> &Url {
         &self.0.root
     }
 
-    /// Whether it is an address of the registry, which may see credentials.
-    pub(super) fn is_own(&self, url: &Url) -> bool {
+    /// Whether an address belongs to the registry, so that credentials may be sent there.
+    pub(super) fn is_same_origin(&self, url: &Url) -> bool {
         url.origin() == self.0.root.origin()
     }
 
-    /// An address that the registry has named. A proxy that ends TLS before a registry often
-    /// does not tell it, so its own host is reached as it was reached before.
-    pub(super) fn led(&self, from: &Url, to: &str) -> Option<Url> {
-        let mut url = from.join(to).ok()?;
+    /// An address from a `Location` header. A registry behind a proxy that terminates TLS often
+    /// names itself with `http://`: its own host keeps the scheme and port of the client.
+    pub(super) fn resolve(&self, from: &Url, location: &str) -> Option<Url> {
+        let mut url = from.join(location).ok()?;
         let root = &self.0.root;
         let is_downgraded = url.scheme() == "http"
             && root.scheme() == "https"
@@ -194,7 +229,7 @@ impl Client {
         ["http", "https"].contains(&url.scheme()).then_some(url)
     }
 
-    /// An address in a repository; what is not called as the specification wants it has none.
+    /// An address in a repository, if its name is valid.
     pub(super) fn url(&self, repository: &str, rest: &str) -> Result<Url, Error> {
         let is_part = |part: &str| {
             let inside = |byte: u8| {
@@ -206,7 +241,7 @@ impl Client {
                 && ends.into_iter().all(|byte| byte.is_ascii_alphanumeric())
         };
         if !repository.split('/').all(is_part) {
-            return Err(misnamed(repository, "repository"));
+            return Err(invalid_name(repository, "repository name"));
         }
         let mut url = self.0.root.clone();
         url.set_path(&format!("/v2/{repository}/{rest}"));
@@ -221,34 +256,28 @@ impl Client {
             && reference.bytes().all(is_inside)
             && !reference.starts_with(['.', '-']);
         if !is_tag && reference.parse::<Digest>().is_err() {
-            return Err(misnamed(reference, "tag or digest"));
+            return Err(invalid_name(reference, "tag or digest"));
         }
         self.url(repository, &format!("manifests/{reference}"))
     }
 
-    /// As people are told of something in a repository.
-    pub(super) fn named(&self, repository: &str, reference: &str) -> String {
+    /// The full reference of something in a repository, for messages.
+    pub(super) fn full_reference(&self, repository: &str, reference: &str) -> String {
         let sign = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{repository}{sign}{reference}", self.host())
     }
 
-    /// Tries until it works, cannot work, or has failed often enough.
-    pub(super) async fn patiently<T, F: Future<Output = Result<T, AttemptError>>>(
+    /// Attempts the work until it succeeds, fails for good, or there is no attempt left.
+    pub(super) async fn with_retries<T, F: Future<Output = Result<T, AttemptError<Error>>>>(
         &self,
-        work: impl Fn() -> F,
+        attempt: impl Fn() -> F,
     ) -> Result<T, Error> {
-        let mut patience = Backoff::new(self.limits());
-        loop {
-            match work().await {
-                Ok(done) => return Ok(done),
-                Err(trouble) => patience.wait(trouble).await?,
-            }
-        }
+        retry(self.retry_policy(), attempt).await
     }
 }
 
-fn misnamed(name: &str, kind: &'static str) -> Error {
-    Error::Name {
+fn invalid_name(name: &str, kind: &'static str) -> Error {
+    Error::InvalidName {
         name: name.escape_debug().to_string(),
         kind,
     }
@@ -256,14 +285,14 @@ fn misnamed(name: &str, kind: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, TransferLimits};
+    use super::{Client, ClientOptions};
 
     #[test]
-    fn a_registry_is_reached_as_it_was_reached_before() {
-        let limits = TransferLimits::default();
-        let client = Client::with("registry.example.com:8443", None, limits).unwrap();
+    fn a_location_on_the_registrys_host_keeps_tls_and_port() {
+        let options = ClientOptions::default();
+        let client = Client::new("registry.example.com:8443", None, &options).unwrap();
         let from = client.url("a/b", "blobs/uploads/").unwrap();
-        for (to, expected) in [
+        for (location, expected) in [
             ("/v2/1?x=y", "https://registry.example.com:8443/v2/1?x=y"),
             (
                 "1",
@@ -283,10 +312,10 @@ mod tests {
             ),
             ("http://other.example.com/1", "http://other.example.com/1"),
         ] {
-            let led = client.led(&from, to).unwrap();
-            assert_eq!(led.as_str(), expected, "{to}");
-            assert_eq!(client.is_own(&led), !to.contains("other"), "{to}");
+            let url = client.resolve(&from, location).unwrap();
+            assert_eq!(url.as_str(), expected, "{location}");
+            assert_eq!(client.is_same_origin(&url), !location.contains("other"));
         }
-        assert_eq!(client.led(&from, "file:///etc/passwd"), None);
+        assert_eq!(client.resolve(&from, "file:///etc/passwd"), None);
     }
 }

@@ -1,24 +1,24 @@
-//! User and password, and every way in which others may write the password.
+//! A user and a password, and every encoding in which the password may appear in a text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret, SecretString};
 
-/// User and password of the cloud: one pair for registry and console.
+/// A user and a password.
 #[derive(Clone)]
 pub struct Credentials {
-    /// `CLI_CLOUD_USERNAME`.
+    /// User name.
     pub user: String,
-    /// `CLI_CLOUD_PASSWORD`; has no `Debug` that shows it.
+    /// Password. Its `Debug` does not show it.
     pub password: SecretString,
-    /// The password as others write it, longest first.
-    spellings: Vec<SecretString>,
+    /// The password in each encoding, longest first.
+    encodings: Vec<SecretString>,
 }
 
 impl Credentials {
-    /// Takes them as they were given.
+    /// Credentials of this user.
     pub fn new(user: String, password: String) -> Self {
-        let mut spellings = Vec::new();
+        let mut encodings = Vec::new();
         if !password.is_empty() {
             let json = serde_json::Value::from(password.as_str()).to_string();
             let percent: String = password
@@ -30,7 +30,7 @@ impl Credentials {
                     other => format!("%{other:02X}"),
                 })
                 .collect();
-            spellings = vec![
+            encodings = vec![
                 password.clone(),
                 json[1..json.len() - 1].to_owned(),
                 percent.to_lowercase(),
@@ -39,30 +39,30 @@ impl Credentials {
                 // Basic authentication.
                 BASE64.encode(format!("{user}:{password}")),
             ];
-            spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
-            spellings.dedup();
+            encodings.sort_by_key(|encoding| std::cmp::Reverse(encoding.len()));
+            encodings.dedup();
         }
         Self {
             user,
             password: SecretString::from(password),
-            spellings: spellings.into_iter().map(SecretString::from).collect(),
+            encodings: encodings.into_iter().map(SecretString::from).collect(),
         }
     }
 
-    /// Puts `***` where the password stands, also as JSON, an address or a header would have it.
+    /// Replaces the password by `***`, also where it is encoded for JSON, a URL or a header.
     pub fn redact(&self, text: &str) -> String {
-        self.spellings
+        self.encodings
             .iter()
-            .fold(text.to_owned(), |text, spelling| {
-                text.replace(spelling.expose_secret(), "***")
+            .fold(text.to_owned(), |text, encoding| {
+                text.replace(encoding.expose_secret(), "***")
             })
     }
 
-    /// Bytes of the longest text that [`Self::redact`] looks for.
+    /// Length in bytes of the longest text that [`Self::redact`] replaces.
     pub fn longest(&self) -> usize {
-        self.spellings
+        self.encodings
             .first()
-            .map_or(0, |spelling| spelling.expose_secret().len())
+            .map_or(0, |encoding| encoding.expose_secret().len())
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::Credentials;
 
     #[test]
-    fn the_password_is_found_in_every_spelling() {
+    fn the_password_is_replaced_in_every_encoding() {
         let credentials = Credentials::new("u".into(), "sec\"ret/x y".into());
         for text in [
             "sec\"ret/x y",

@@ -1,8 +1,9 @@
-//! Reading blobs: small ones into memory, layers into files. A connection that breaks is taken up
-//! where it broke, and nothing is left behind that is not what its digest names.
+//! Reading blobs: small ones into memory, layers into files. A download that breaks is resumed, and
+//! content that does not match its digest is not left behind.
 
 use std::path::{Path, PathBuf};
 
+use http_client::{AttemptError, Backoff};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::fs::File;
@@ -13,35 +14,37 @@ use super::auth::TokenScope;
 use super::client::Client;
 use super::request::RegistryRequest;
 use super::response::RegistryResponse;
-use super::retry::{AttemptError, Backoff};
 use oci::{Descriptor, Digest, Hasher};
 
-/// Bytes that a blob may have that is read into memory, as in a layout on disk.
-const SMALL: u64 = 16 << 20;
+/// Bytes of the largest blob that is read into memory, as for a layout on disk.
+const LARGEST_IN_MEMORY: u64 = 16 << 20;
 
 impl Client {
-    /// A small blob, such as an image's config. No more is read than its descriptor says, and
-    /// nothing of one that is said to have more than 16 MiB.
+    /// Reads a small blob, such as an image's config, into memory. It may have at most 16 MiB, and
+    /// no more is read than its descriptor says.
     pub async fn blob(&self, repository: &str, blob: &Descriptor) -> Result<Vec<u8>, Error> {
         let scope = TokenScope::pull(repository);
-        let ask = self.reading(repository, blob, &scope)?;
-        if blob.size > SMALL {
-            return Err(Error::Mismatch {
-                what: ask.what,
+        let request = self.blob_request(repository, blob, &scope)?;
+        if blob.size > LARGEST_IN_MEMORY {
+            return Err(Error::DigestMismatch {
+                what: request.what,
                 message: format!(
-                    "it is said to have {} bytes, more than the {SMALL} that a config may have",
+                    "its descriptor says {} bytes, and a config has at most {LARGEST_IN_MEMORY}",
                     blob.size
                 ),
             });
         }
-        self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            if answer.status() != StatusCode::OK {
-                return Err(self.refusal(&ask, answer).await.into());
+        self.with_retries(|| async {
+            let response = self.attempt(&request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refusal(&request, response).await.into());
             }
-            let bytes = self.body(answer, blob.size).await?;
-            let bytes = bytes.ok_or_else(|| longer(&ask.what, blob))?;
-            compare(&ask.what, blob, bytes.len() as u64, || {
+            let body = self.body(response, blob.size).await?;
+            if !body.is_complete {
+                return Err(too_long(&request.what, blob).into());
+            }
+            let bytes = body.bytes;
+            verify(&request.what, blob, bytes.len() as u64, || {
                 blob.digest.like(&bytes)
             })?;
             Ok(bytes)
@@ -49,7 +52,7 @@ impl Client {
         .await
     }
 
-    /// Brings a blob into a file, which is there only if all of it is right.
+    /// Downloads a blob into a file. The file exists afterwards only if the whole content matches.
     pub async fn download(
         &self,
         repository: &str,
@@ -57,24 +60,24 @@ impl Client {
         to: &Path,
     ) -> Result<(), Error> {
         let scope = TokenScope::pull(repository);
-        let ask = self.reading(repository, blob, &scope)?;
-        let mut target = DownloadFile::create(to, blob.digest).await?;
-        let mut patience = Backoff::new(self.limits());
+        let request = self.blob_request(repository, blob, &scope)?;
+        let mut file = DownloadFile::create(to, blob.digest).await?;
+        let mut backoff = Backoff::new(self.retry_policy());
         loop {
-            let before = target.length;
-            let trouble = match self.go_on(&ask, blob, &mut target).await {
+            let before = file.length;
+            let failure = match self.download_rest(&request, blob, &mut file).await {
                 Ok(()) => break,
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            if target.length > before {
-                patience.renew();
+            if file.length > before {
+                backoff.reset();
             }
-            patience.wait(trouble).await?;
+            backoff.wait(failure).await?;
         }
-        target.finish(&ask.what, blob).await
+        file.finish(&request.what, blob).await
     }
 
-    fn reading<'a>(
+    fn blob_request<'a>(
         &self,
         repository: &str,
         blob: &Descriptor,
@@ -82,75 +85,71 @@ impl Client {
     ) -> Result<RegistryRequest<'a>, Error> {
         let digest = blob.digest.to_string();
         let url = self.url(repository, &format!("blobs/{digest}"))?;
-        let what = self.named(repository, &digest);
+        let what = self.full_reference(repository, &digest);
         Ok(RegistryRequest::read(Method::GET, url, scope, what))
     }
 
-    /// Reads from where the file ends.
-    async fn go_on(
+    /// Downloads from where the file ends.
+    async fn download_rest(
         &self,
-        ask: &RegistryRequest<'_>,
+        request: &RegistryRequest<'_>,
         blob: &Descriptor,
-        target: &mut DownloadFile,
-    ) -> Result<(), AttemptError> {
-        if target.length == blob.size && blob.size > 0 {
+        file: &mut DownloadFile,
+    ) -> Result<(), AttemptError<Error>> {
+        if file.length == blob.size && blob.size > 0 {
             return Ok(());
         }
-        let mut ask = RegistryRequest {
-            url: ask.url.clone(),
-            ..RegistryRequest::read(Method::GET, ask.url.clone(), ask.scope, ask.what.clone())
-        };
-        if target.length > 0 {
-            ask = ask.with(RANGE, format!("bytes={}-", target.length));
+        let (url, what) = (request.url.clone(), request.what.clone());
+        let mut request = RegistryRequest::read(Method::GET, url, request.scope, what);
+        if file.length > 0 {
+            request = request.with(RANGE, format!("bytes={}-", file.length));
         }
-        let mut answer = self.once(&ask).await?;
-        match answer.status() {
-            // Not every registry resumes.
-            StatusCode::OK => target.begin_anew().await?,
-            StatusCode::PARTIAL_CONTENT if begins_at(&answer, target.length) => {}
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
-                if target.length > 0 =>
-            {
-                target.begin_anew().await?;
-                return Err(AttemptError::passing(Error::Server {
-                    what: ask.what.clone(),
-                    message: "it gives another part than was asked for".into(),
+        let mut response = self.attempt(&request).await?;
+        match response.status() {
+            // Not every registry supports ranges.
+            StatusCode::OK => file.restart().await?,
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, file.length) => {}
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if file.length > 0 => {
+                file.restart().await?;
+                return Err(AttemptError::transient(Error::Server {
+                    what: request.what.clone(),
+                    message: "the response has another content range than requested".into(),
                 }));
             }
-            _ => return Err(self.refusal(&ask, answer).await.into()),
+            _ => return Err(self.refusal(&request, response).await.into()),
         }
-        while let Some(piece) = self.piece(&mut answer).await? {
-            target.take(piece.as_ref()).await?;
-            if target.length > blob.size {
-                return Err(longer(&ask.what, blob).into());
+        while let Some(chunk) = self.next_chunk(&mut response).await? {
+            file.append(chunk.as_ref()).await?;
+            if file.length > blob.size {
+                return Err(too_long(&request.what, blob).into());
             }
         }
-        if target.length < blob.size {
-            return Err(AttemptError::passing(Error::Server {
-                what: ask.what.clone(),
-                message: format!("{} of {} bytes came", target.length, blob.size),
+        if file.length < blob.size {
+            return Err(AttemptError::transient(Error::Server {
+                what: request.what.clone(),
+                message: format!("{} of {} bytes were received", file.length, blob.size),
             }));
         }
         Ok(())
     }
 }
 
-/// Whether a part begins there: `bytes 100-199/200`.
-fn begins_at(answer: &RegistryResponse, position: u64) -> bool {
-    let range = answer.header(CONTENT_RANGE.as_str());
+/// Whether a partial response starts at this position: `Content-Range: bytes 100-199/200`.
+fn starts_at(response: &RegistryResponse, position: u64) -> bool {
+    let range = response.header(CONTENT_RANGE.as_str());
     let range = range.and_then(|range| range.trim().strip_prefix("bytes "));
-    let begin = range.and_then(|range| range.split('-').next());
-    begin.is_some_and(|begin| begin.trim() == position.to_string())
+    let start = range.and_then(|range| range.split('-').next());
+    start.is_some_and(|start| start.trim() == position.to_string())
 }
 
-fn longer(what: &str, blob: &Descriptor) -> Error {
-    Error::Mismatch {
+fn too_long(what: &str, blob: &Descriptor) -> Error {
+    Error::DigestMismatch {
         what: what.to_owned(),
-        message: format!("it is longer than its {} bytes", blob.size),
+        message: format!("it has more than {} bytes", blob.size),
     }
 }
 
-fn compare(
+fn verify(
     what: &str,
     blob: &Descriptor,
     size: u64,
@@ -161,17 +160,17 @@ fn compare(
         if digest == blob.digest {
             return Ok(());
         }
-        format!("its content is `{digest}`")
+        format!("its digest is `{digest}`")
     } else {
-        format!("it has {size} bytes and not {}", blob.size)
+        format!("it has {size} bytes, not {}", blob.size)
     };
-    Err(Error::Mismatch {
+    Err(Error::DigestMismatch {
         what: what.to_owned(),
         message,
     })
 }
 
-/// A file that goes with its owner unless it is finished.
+/// A file that is removed when it is dropped, unless it is finished.
 struct DownloadFile {
     path: PathBuf,
     file: File,
@@ -194,18 +193,20 @@ impl DownloadFile {
         })
     }
 
-    async fn begin_anew(&mut self) -> Result<(), Error> {
-        let again = async {
+    async fn restart(&mut self) -> Result<(), Error> {
+        let truncated = async {
             self.file.seek(SeekFrom::Start(0)).await?;
             self.file.set_len(0).await
         };
-        again.await.map_err(|error| unwritable(&self.path, error))?;
+        truncated
+            .await
+            .map_err(|error| unwritable(&self.path, error))?;
         self.hasher = Hasher::like(&self.digest);
         self.length = 0;
         Ok(())
     }
 
-    async fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    async fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let written = self.file.write_all(bytes).await;
         written.map_err(|error| unwritable(&self.path, error))?;
         self.hasher.update(bytes);
@@ -217,7 +218,7 @@ impl DownloadFile {
         let flushed = self.file.flush().await;
         flushed.map_err(|error| unwritable(&self.path, error))?;
         let hasher = std::mem::take(&mut self.hasher);
-        compare(what, blob, self.length, || hasher.end())?;
+        verify(what, blob, self.length, || hasher.end())?;
         self.is_finished = true;
         Ok(())
     }
@@ -226,7 +227,7 @@ impl DownloadFile {
 impl Drop for DownloadFile {
     fn drop(&mut self) {
         if !self.is_finished {
-            // Also where the task was dropped in the middle.
+            // Also when the task is cancelled in the middle.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,5 +1,5 @@
-//! What a run knows of the blobs that registries have: twenty images with one layer send it once,
-//! and then let the registry mount it from where it is.
+//! Which repositories have which blobs: of twenty images that share a layer, one uploads it, and
+//! the registry mounts it into the repositories of the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,34 +8,34 @@ use tokio::sync::OwnedMutexGuard;
 
 use oci::Digest;
 
-/// Which repositories have which blobs, and who is about to bring one.
+/// The repositories that have each blob, and the tasks that are about to upload it.
 #[derive(Default)]
 pub struct BlobLocations(Mutex<HashMap<Digest, Arc<BlobHolders>>>);
 
 #[derive(Default)]
 struct BlobHolders {
-    /// Held by who brings it to its first repository.
+    /// Locked by the task that brings the blob to its first repository.
     first: Arc<tokio::sync::Mutex<()>>,
-    /// Held by who brings it to that repository, each.
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Repositories that have it.
-    holders: Mutex<Vec<String>>,
+    /// By repository; locked by the task that brings the blob there.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Repositories that have the blob.
+    repositories: Mutex<Vec<String>>,
 }
 
-/// The right to bring a blob to a repository.
+/// The exclusive right to bring a blob to a repository.
 pub struct BlobLock {
     blob: Arc<BlobHolders>,
     repository: String,
     _guard: OwnedMutexGuard<()>,
 }
 
-/// What a repository is to do to get a blob.
+/// How a repository gets a blob.
 pub enum BlobRoute {
-    /// Take it from that other one.
+    /// The registry mounts it from this repository.
     MountFrom(String),
-    /// Bring it itself. Until this is dropped, all others wait for it.
+    /// It is uploaded. Until this value is dropped, every other repository waits for the upload.
     UploadFirst {
-        /// Held so long.
+        /// Held during the upload.
         _guard: OwnedMutexGuard<()>,
     },
 }
@@ -45,14 +45,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl BlobLocations {
-    /// Waits until nobody else brings that blob to that repository.
-    pub async fn turn(&self, digest: Digest, repository: &str) -> BlobLock {
+    /// Waits until no other task brings this blob to this repository.
+    pub async fn lock(&self, digest: Digest, repository: &str) -> BlobLock {
         let blob = Arc::clone(lock(&self.0).entry(digest).or_default());
-        let turn = {
-            let mut turns = lock(&blob.turns);
-            Arc::clone(turns.entry(repository.to_owned()).or_default())
+        let mutex = {
+            let mut locks = lock(&blob.locks);
+            Arc::clone(locks.entry(repository.to_owned()).or_default())
         };
-        let guard = turn.lock_owned().await;
+        let guard = mutex.lock_owned().await;
         BlobLock {
             blob,
             repository: repository.to_owned(),
@@ -62,27 +62,27 @@ impl BlobLocations {
 }
 
 impl BlobLock {
-    /// Whether the repository has it.
-    pub fn is_there(&self) -> bool {
-        lock(&self.blob.holders).contains(&self.repository)
+    /// Whether the repository is known to have the blob.
+    pub fn is_present(&self) -> bool {
+        lock(&self.blob.repositories).contains(&self.repository)
     }
 
-    /// From now on it has.
-    pub fn note(&self) {
-        if !self.is_there() {
-            lock(&self.blob.holders).push(self.repository.clone());
+    /// Records that the repository has the blob.
+    pub fn record(&self) {
+        if !self.is_present() {
+            lock(&self.blob.repositories).push(self.repository.clone());
         }
     }
 
-    /// How to get it there: waits while another brings it to the first repository of all.
-    pub async fn way(&self) -> BlobRoute {
-        let holder = || lock(&self.blob.holders).first().cloned();
-        if let Some(holder) = holder() {
-            return BlobRoute::MountFrom(holder);
+    /// How to get the blob there. Waits while another task uploads it to its first repository.
+    pub async fn route(&self) -> BlobRoute {
+        let holder = || lock(&self.blob.repositories).first().cloned();
+        if let Some(repository) = holder() {
+            return BlobRoute::MountFrom(repository);
         }
         let guard = Arc::clone(&self.blob.first).lock_owned().await;
         match holder() {
-            Some(holder) => BlobRoute::MountFrom(holder),
+            Some(repository) => BlobRoute::MountFrom(repository),
             None => BlobRoute::UploadFirst { _guard: guard },
         }
     }

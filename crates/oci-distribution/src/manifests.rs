@@ -1,5 +1,6 @@
-//! Manifests: small, read and written whole, and never believed without their digest.
+//! Manifests: read and written as a whole, and verified by their digests.
 
+use http_client::AttemptError;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,13 +10,12 @@ use super::auth::TokenScope;
 use super::client::Client;
 use super::request::{RegistryRequest, RequestBody};
 use super::response::RegistryResponse;
-use super::retry::AttemptError;
 use oci::{Descriptor, Digest, INDEX, is_index};
 
-/// Bytes that a manifest may have, as registries hold it.
-const LONGEST: u64 = 4 << 20;
+/// Bytes that a manifest may have; registries have the same limit.
+const LONGEST_MANIFEST: u64 = 4 << 20;
 
-/// What we read.
+/// Media types that are accepted.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -23,33 +23,33 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 
 const DIGEST: &str = "docker-content-digest";
 
-/// What says that a manifest was taken. The specification has 201; Quay has answered 202
+/// Statuses that mean a manifest was stored. The specification has 201; Quay has answered 202
 /// (<https://github.com/containers/image/issues/381>), and proxies answer 200.
-const TAKEN: [StatusCode; 3] = [StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED];
+const STORED: [StatusCode; 3] = [StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED];
 
-/// A manifest or an index as the registry has it.
+/// A manifest or an index that was read from a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedManifest {
-    /// It, to the byte.
+    /// The exact bytes.
     pub bytes: Vec<u8>,
-    /// What it is.
+    /// The media type.
     pub media_type: String,
-    /// Of the bytes.
+    /// SHA-256 of the bytes.
     pub digest: Digest,
 }
 
-/// What a registry says to a manifest.
+/// The result of writing a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutManifest {
-    /// By which it is found.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// Whether the registry lists it among the referrers of its subject. If there is a subject
-    /// and this is false, [`Client::add_referrer`] does.
+    /// Whether the registry lists the manifest among the referrers of its subject. If the manifest
+    /// has a subject and this is false, [`Client::add_referrer`] lists it.
     pub subject_taken: bool,
 }
 
 impl Client {
-    /// The manifest of a tag or digest; nothing where there is none.
+    /// Reads the manifest of a tag or digest; `None` if it does not exist.
     pub async fn manifest(
         &self,
         repository: &str,
@@ -57,36 +57,38 @@ impl Client {
     ) -> Result<Option<FetchedManifest>, Error> {
         let url = self.manifest_url(repository, reference)?;
         let scope = TokenScope::pull(repository);
-        let what = self.named(repository, reference);
-        let ask =
+        let what = self.full_reference(repository, reference);
+        let request =
             RegistryRequest::read(Method::GET, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
-        self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            match answer.status() {
+        self.with_retries(|| async {
+            let response = self.attempt(&request).await?;
+            match response.status() {
                 StatusCode::OK => {}
                 StatusCode::NOT_FOUND => return Ok(None),
-                _ => return Err(self.refusal(&ask, answer).await.into()),
+                _ => return Err(self.refusal(&request, response).await.into()),
             }
-            let said = answer.header(DIGEST).map(str::to_owned);
-            let media_type = media_type(&answer);
-            let Some(bytes) = self.body(answer, LONGEST).await? else {
-                let message = format!("it has more than {LONGEST} bytes");
+            let digest_header = response.header(DIGEST).map(str::to_owned);
+            let media_type = media_type(&response);
+            let body = self.body(response, LONGEST_MANIFEST).await?;
+            if !body.is_complete {
+                let message = format!("it has more than {LONGEST_MANIFEST} bytes");
                 return Err(mismatch(&what, message).into());
-            };
-            let digest = Digest::of(&bytes);
-            is_named(&what, reference, &bytes)?;
-            is_named(&what, said.as_deref().unwrap_or_default(), &bytes)?;
+            }
+            let bytes = body.bytes;
+            verify(&what, reference, &bytes)?;
+            verify(&what, digest_header.as_deref().unwrap_or_default(), &bytes)?;
             let media_type = media_type.unwrap_or_else(|| own_media_type(&bytes));
             Ok(Some(FetchedManifest {
+                digest: Digest::of(&bytes),
                 bytes,
                 media_type,
-                digest,
             }))
         })
         .await
     }
 
-    /// What a tag or digest names, without reading it; nothing where there is nothing.
+    /// Looks up the descriptor of a tag or digest; `None` if it does not exist. The manifest is
+    /// read only where the registry's headers are incomplete.
     pub async fn head_manifest(
         &self,
         repository: &str,
@@ -94,28 +96,27 @@ impl Client {
     ) -> Result<Option<Descriptor>, Error> {
         let url = self.manifest_url(repository, reference)?;
         let scope = TokenScope::pull(repository);
-        let what = self.named(repository, reference);
-        let ask =
-            RegistryRequest::read(Method::HEAD, url, &scope, what.clone()).with(ACCEPT, ACCEPTED);
-        let found = self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            match answer.status() {
+        let what = self.full_reference(repository, reference);
+        let request = RegistryRequest::read(Method::HEAD, url, &scope, what).with(ACCEPT, ACCEPTED);
+        let headers = self.with_retries(|| async {
+            let response = self.attempt(&request).await?;
+            match response.status() {
                 StatusCode::OK => {}
                 StatusCode::NOT_FOUND => return Ok(None),
-                _ => return Err(self.refusal(&ask, answer).await.into()),
+                _ => return Err(self.refusal(&request, response).await.into()),
             }
-            let digest = answer.header(DIGEST).and_then(|said| said.parse().ok());
-            let size = answer
+            let digest = response.header(DIGEST).and_then(|text| text.parse().ok());
+            let size = response
                 .header(CONTENT_LENGTH.as_str())
-                .and_then(|said| said.parse().ok());
-            Ok::<_, AttemptError>(Some((media_type(&answer), digest, size)))
+                .and_then(|text| text.parse().ok());
+            Ok::<_, AttemptError<Error>>(Some((media_type(&response), digest, size)))
         });
-        match found.await? {
+        match headers.await? {
             None => Ok(None),
-            Some((Some(media_type), Some(digest), Some(size))) if may_be_one(reference, digest) => {
+            Some((Some(media_type), Some(digest), Some(size))) if may_name(reference, digest) => {
                 Ok(Some(Descriptor::new(&media_type, digest, size)))
             }
-            // A registry need not say all that, or says another digest: then it is read.
+            // The headers are optional, and may name another algorithm's digest.
             Some(_) => {
                 let fetched = self.manifest(repository, reference).await?;
                 Ok(fetched.map(|fetched| Descriptor::of(&fetched.media_type, &fetched.bytes)))
@@ -123,7 +124,8 @@ impl Client {
         }
     }
 
-    /// Writes a manifest under a tag or its digest. The registry has to have all that it names.
+    /// Writes a manifest under a tag or its digest. The repository must have every blob and
+    /// manifest that it names.
     pub async fn put_manifest(
         &self,
         repository: &str,
@@ -131,32 +133,32 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<PutManifest, Error> {
-        let digest = Digest::of(bytes);
-        let what = self.named(repository, reference);
+        let what = self.full_reference(repository, reference);
         let scope = TokenScope::push(repository);
         let url = self.manifest_url(repository, reference)?;
-        is_named(&what, reference, bytes)?;
-        let mut ask = RegistryRequest::push(Method::PUT, url, &scope, what.clone());
-        ask = ask.with(CONTENT_TYPE, media_type);
-        ask.payload = RequestBody::Bytes(bytes);
-        self.patiently(|| async {
-            let answer = self.once(&ask).await?;
-            if !TAKEN.contains(&answer.status()) {
-                return Err(self.refusal(&ask, answer).await.into());
+        verify(&what, reference, bytes)?;
+        let mut request = RegistryRequest::push(Method::PUT, url, &scope, what.clone());
+        request = request.with(CONTENT_TYPE, media_type);
+        request.body = RequestBody::Bytes(bytes);
+        self.with_retries(|| async {
+            let response = self.attempt(&request).await?;
+            if !STORED.contains(&response.status()) {
+                return Err(self.refusal(&request, response).await.into());
             }
-            is_named(&what, answer.header(DIGEST).unwrap_or_default(), bytes)?;
+            verify(&what, response.header(DIGEST).unwrap_or_default(), bytes)?;
             Ok(PutManifest {
-                digest,
-                subject_taken: answer.header("oci-subject").is_some(),
+                digest: Digest::of(bytes),
+                subject_taken: response.header("oci-subject").is_some(),
             })
         })
         .await
     }
 
-    /// Adds to the list of what refers to an image, where the registry keeps none itself: an
-    /// index whose tag is the image's digest. What others have put there stays as it is. The
-    /// protocol knows no lock: of two runs that add at the same moment one may be forgotten,
-    /// which a tag that is pushed again repairs.
+    /// Adds a manifest to the referrers of an image, for a registry that does not list them itself:
+    /// to the index whose tag is the image's digest. Its other entries are kept.
+    ///
+    /// The protocol has no lock. If two processes add at the same moment, one entry may be lost;
+    /// pushing again adds it.
     pub async fn add_referrer(
         &self,
         repository: &str,
@@ -164,32 +166,32 @@ impl Client {
         referrer: Descriptor,
     ) -> Result<(), Error> {
         let tag = subject.to_string().replace(':', "-");
-        // Of our own tasks one at a time.
-        let _turn = self.known().turn(*subject, &format!("{repository}@")).await;
-        let what = self.named(repository, &tag);
-        let odd = |message: &str| Error::Push {
+        // Excludes the other tasks of this process.
+        let list = format!("{repository}@");
+        let _lock = self.locations().lock(*subject, &list).await;
+        let what = self.full_reference(repository, &tag);
+        let invalid = |message: &str| Error::PushFailed {
             what: what.clone(),
             message: message.into(),
         };
+        let not_an_index = "the tag for referrers does not name an index";
         let mut index = match self.manifest(repository, &tag).await? {
             None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
-            Some(found) if is_index(&found.media_type) => serde_json::from_slice(&found.bytes)
-                .map_err(|_| odd("what is there is no index"))?,
-            Some(_) => return Err(odd("what is there is no index")),
+            Some(found) if is_index(&found.media_type) => {
+                serde_json::from_slice(&found.bytes).map_err(|_| invalid(not_an_index))?
+            }
+            Some(_) => return Err(invalid(not_an_index)),
         };
         let referrer = json!(referrer);
-        let Some(list) = index["manifests"].as_array_mut() else {
-            return Err(odd("what is there lists nothing"));
+        let Some(manifests) = index["manifests"].as_array_mut() else {
+            return Err(invalid("the index has no `manifests`"));
         };
-        if list.contains(&referrer) {
+        if manifests.contains(&referrer) {
             return Ok(());
         }
-        list.retain(|other| other["digest"] != referrer["digest"]);
-        list.push(referrer);
-        let media_type = match index["mediaType"].as_str() {
-            Some(media_type) => media_type.to_owned(),
-            None => INDEX.to_owned(),
-        };
+        manifests.retain(|other| other["digest"] != referrer["digest"]);
+        manifests.push(referrer);
+        let media_type = index["mediaType"].as_str().unwrap_or(INDEX).to_owned();
         let bytes = index.to_string();
         self.put_manifest(repository, &tag, &media_type, bytes.as_bytes())
             .await
@@ -197,38 +199,39 @@ impl Client {
     }
 }
 
-/// Fails where a name is a digest of something else. What is no digest that can be made here says
-/// nothing: a registry may know a manifest by another algorithm.
-fn is_named(what: &str, name: &str, bytes: &[u8]) -> Result<(), Error> {
-    let Ok(named) = name.parse::<Digest>() else {
+/// Fails if a name is a digest of other bytes. A name that is not a supported digest proves
+/// nothing: it may be a tag, or a digest by another algorithm.
+fn verify(what: &str, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let Ok(expected) = name.parse::<Digest>() else {
         return Ok(());
     };
-    let digest = named.like(bytes);
-    if digest == named {
+    let digest = expected.like(bytes);
+    if digest == expected {
         return Ok(());
     }
-    Err(mismatch(what, format!("`{digest}` and not `{named}`")))
+    let message = format!("its digest is `{digest}`, not `{expected}`");
+    Err(mismatch(what, message))
 }
 
-/// Whether a digest that was said may be that of what was asked for.
-fn may_be_one(reference: &str, said: Digest) -> bool {
-    !reference.contains(':') || reference == said.to_string()
+/// Whether a manifest with this digest may be the one that was asked for.
+fn may_name(reference: &str, digest: Digest) -> bool {
+    !reference.contains(':') || reference == digest.to_string()
 }
 
 fn mismatch(what: &str, message: String) -> Error {
-    Error::Mismatch {
+    Error::DigestMismatch {
         what: what.to_owned(),
         message,
     }
 }
 
-fn media_type(answer: &RegistryResponse) -> Option<String> {
-    let text = answer.header(CONTENT_TYPE.as_str())?;
+fn media_type(response: &RegistryResponse) -> Option<String> {
+    let text = response.header(CONTENT_TYPE.as_str())?;
     let plain = text.split(';').next()?.trim();
     Some(plain.to_owned())
 }
 
-/// As the manifest itself says.
+/// The media type that the manifest itself names.
 fn own_media_type(bytes: &[u8]) -> String {
     let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
     document["mediaType"]

@@ -1,28 +1,31 @@
-//! What a registry answers: read within bounds, and what a refusal means.
+//! A registry's responses: read within limits, and what a refusal means.
 
+use http_client::{AttemptError, LimitedBody, next_chunk, read_at_most, retry_after};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 
 use super::client::Client;
 use super::request::{RegistryRequest, RequestPurpose};
-use super::retry::{AttemptError, retry_after};
 use super::{Error, Login};
 
-/// Bytes that are read of an answer for its message.
-const LONGEST_ANSWER: u64 = 64 << 10;
+/// Bytes of an error response that are read for its message.
+const LONGEST_ERROR: u64 = 64 << 10;
 
-/// Characters that are told of what a server says.
-const LONGEST_WORD: usize = 300;
+/// Characters of a server's message that an error shows.
+const LONGEST_MESSAGE: usize = 300;
 
-/// What came, and what was sent to get it.
+/// A response, and the credentials that were sent to get it.
 pub struct RegistryResponse {
     response: Response,
-    secret: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
 }
 
 impl RegistryResponse {
-    pub fn new(response: Response, secret: Option<HeaderValue>) -> Self {
-        Self { response, secret }
+    pub fn new(response: Response, authorization: Option<HeaderValue>) -> Self {
+        Self {
+            response,
+            authorization,
+        }
     }
 
     pub fn status(&self) -> StatusCode {
@@ -41,93 +44,96 @@ impl RegistryResponse {
         self.headers().get(name)?.to_str().ok()
     }
 
-    /// The token or password that was sent.
-    pub fn secret(&self) -> Option<&HeaderValue> {
-        self.secret.as_ref()
+    /// The `Authorization` header that was sent.
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
     }
 }
 
+/// What an error response says.
+pub struct ErrorMessage {
+    /// The registry's error code, such as `DIGEST_INVALID`; often empty.
+    pub code: String,
+    /// The registry's message, or else the status.
+    pub message: String,
+}
+
 impl Client {
-    /// Takes out what may pass.
-    pub(super) async fn judge(
+    /// Makes a failure of responses that another attempt may not get.
+    pub(super) async fn classify(
         &self,
-        ask: &RegistryRequest<'_>,
-        answer: RegistryResponse,
-    ) -> Result<RegistryResponse, AttemptError> {
-        if !may_pass(answer.status()) {
-            return Ok(answer);
+        request: &RegistryRequest<'_>,
+        response: RegistryResponse,
+    ) -> Result<RegistryResponse, AttemptError<Error>> {
+        let status = response.status();
+        if !is_transient(status) {
+            return Ok(response);
         }
-        let after = retry_after(answer.headers());
-        let status = answer.status();
-        let is_break = [408, 502, 504].contains(&status.as_u16());
-        let error = self.refusal(ask, answer).await;
-        Err(AttemptError::Passing {
-            error,
+        let retry_after = retry_after(response.headers());
+        Err(AttemptError::Transient {
+            error: self.refusal(request, response).await,
             status: Some(status),
-            after,
-            is_break,
+            retry_after,
+            is_disconnect: [408, 502, 504].contains(&status.as_u16()),
         })
     }
 
-    /// The error of an answer that is none of those that were hoped for.
+    /// The error that an unexpected response means.
     pub(super) async fn refusal(
         &self,
-        ask: &RegistryRequest<'_>,
-        answer: RegistryResponse,
+        request: &RegistryRequest<'_>,
+        response: RegistryResponse,
     ) -> Error {
-        let status = answer.status();
-        let (_, message) = self.said(answer).await;
-        self.refused(ask, status, message)
+        let status = response.status();
+        let ErrorMessage { message, .. } = self.error_message(response).await;
+        self.status_error(request, status, message)
     }
 
-    /// The error of a status, with a message for people.
-    pub(super) fn refused(
+    /// The error that a status means.
+    pub(super) fn status_error(
         &self,
-        ask: &RegistryRequest<'_>,
+        request: &RegistryRequest<'_>,
         status: StatusCode,
         message: String,
     ) -> Error {
-        let login = self.auth().login();
-        let (user, whom) = match login.map(Login::user) {
-            Some(user) => (user.to_owned(), format!("as `{user}`")),
-            None => ("nobody".into(), "without a login".into()),
-        };
-        let what = ask.what.clone();
+        let login = self.authenticator().login();
+        let account = self.account();
+        let what = request.what.clone();
         let registry = self.host().to_owned();
-        let is_own = login.is_some_and(Login::is_own);
-        match (status.as_u16(), ask.purpose) {
-            _ if may_pass(status) => Error::Server { what, message },
-            (401, purpose) if is_own || purpose != RequestPurpose::Read => Error::Unauthorized {
-                registry,
-                user,
-                message,
-            },
+        let is_provided = login.is_some_and(Login::is_provided);
+        match (status.as_u16(), request.purpose) {
+            _ if is_transient(status) => Error::Server { what, message },
+            (401, purpose) if is_provided || purpose != RequestPurpose::Read => {
+                Error::Unauthorized {
+                    registry,
+                    account,
+                    message,
+                }
+            }
             (number, RequestPurpose::Read) => Error::Unreadable {
                 what,
-                login: (!is_own).then_some(registry),
-                whom,
+                login_host: (!is_provided).then_some(registry),
+                account,
                 message: format!("{message} ({number})"),
             },
             (403, _) => Error::Forbidden {
                 what,
-                user,
+                account,
                 message,
             },
             (404, _) => Error::NotFound { what, message },
             (413, _) => Error::TooLarge { what, message },
-            _ => Error::Push { what, message },
+            _ => Error::PushFailed { what, message },
         }
     }
 
-    /// The registry's code for what is wrong, and its word, as people are told.
-    pub(super) async fn said(&self, answer: RegistryResponse) -> (String, String) {
-        let status = answer.status();
-        let secret = answer.secret.clone();
-        let body = self.body(answer, LONGEST_ANSWER).await;
-        let body = body.ok().flatten().unwrap_or_default();
-        let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    /// The code and the message of an error response, without secrets.
+    pub(super) async fn error_message(&self, response: RegistryResponse) -> ErrorMessage {
+        let status = response.status();
+        let authorization = response.authorization.clone();
+        let body = self.body(response, LONGEST_ERROR).await.unwrap_or_default();
+        let document: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap_or_default();
         let first = &document["errors"][0];
-        let code = first["code"].as_str().unwrap_or_default().to_owned();
         // Registries write the first of these, token servers the others.
         let messages = [
             &first["message"],
@@ -138,56 +144,54 @@ impl Client {
         let mut messages = messages.into_iter().filter_map(|message| message.as_str());
         let message = match messages.find(|message| !message.is_empty()) {
             Some(message) => {
-                let message = self.redact(message, secret.as_ref());
-                let short: String = message.chars().take(LONGEST_WORD).collect();
+                let message = self.redact(message, authorization.as_ref());
+                let short: String = message.chars().take(LONGEST_MESSAGE).collect();
                 short.escape_debug().to_string()
             }
             None => status.to_string(),
         };
-        (code, message)
+        ErrorMessage {
+            code: first["code"].as_str().unwrap_or_default().to_owned(),
+            message,
+        }
     }
 
-    /// Takes the login out of a text that came from outside, and what was sent: a careless server
-    /// repeats it.
-    fn redact(&self, text: &str, secret: Option<&HeaderValue>) -> String {
-        let text = match self.auth().login() {
+    /// Removes the login and the credentials that were sent from a server's message, which may
+    /// repeat them.
+    fn redact(&self, text: &str, authorization: Option<&HeaderValue>) -> String {
+        let text = match self.authenticator().login() {
             Some(login) => login.redact(text),
             None => text.to_owned(),
         };
-        let secret = secret.and_then(|secret| secret.to_str().ok()?.split_once(' '));
+        let secret = authorization.and_then(|header| header.to_str().ok()?.split_once(' '));
         match secret {
             Some((_, secret)) if !secret.is_empty() => text.replace(secret, "***"),
             _ => text,
         }
     }
 
-    /// The whole of an answer; nothing if it is longer than it may be.
+    /// A response's body, up to a limit of bytes.
     pub(super) async fn body(
         &self,
-        mut answer: RegistryResponse,
-        longest: u64,
-    ) -> Result<Option<Vec<u8>>, AttemptError> {
-        let mut body = Vec::new();
-        while let Some(piece) = self.piece(&mut answer).await? {
-            body.extend_from_slice(piece.as_ref());
-            if body.len() as u64 > longest {
-                return Ok(None);
-            }
-        }
-        Ok(Some(body))
+        response: RegistryResponse,
+        limit: u64,
+    ) -> Result<LimitedBody, AttemptError<Error>> {
+        let body = read_at_most(response.response, limit, self.limits().silence).await;
+        body.map_err(|error| self.disconnected(&error))
     }
 
-    /// The next bytes of an answer.
-    pub(super) async fn piece(
+    /// The next bytes of a response's body; `None` at its end.
+    pub(super) async fn next_chunk(
         &self,
-        answer: &mut RegistryResponse,
-    ) -> Result<Option<impl AsRef<[u8]> + Send + use<>>, AttemptError> {
-        self.in_time(answer.response.chunk()).await
+        response: &mut RegistryResponse,
+    ) -> Result<Option<impl AsRef<[u8]> + Send + use<>>, AttemptError<Error>> {
+        let chunk = next_chunk(&mut response.response, self.limits().silence).await;
+        chunk.map_err(|error| self.disconnected(&error))
     }
 }
 
-/// Whether another try may bring another answer.
-fn may_pass(status: StatusCode) -> bool {
-    let is_ours = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
-    is_ours || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+/// Whether another attempt may get another response.
+fn is_transient(status: StatusCode) -> bool {
+    [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+        || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }

@@ -1,6 +1,7 @@
-//! What an upload reads: a file in pieces, never whole in memory, or bytes that are there. All
-//! bytes are hashed on their first way out, so that a file that is not what its digest says is
-//! found before a registry is told that it is all there.
+//! What an upload reads: a file that is streamed, or bytes in memory.
+//!
+//! All bytes are hashed when they are sent for the first time, so that a file which does not match
+//! its digest is noticed before the registry is told that the upload is complete.
 
 use std::io;
 use std::ops::Range;
@@ -8,35 +9,35 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream;
+use http_client::TransferProgress;
 use reqwest::Body;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 
 use super::Error;
-use super::request::TransferProgress;
 use oci::{Descriptor, Digest, Hasher};
 
 /// Bytes that are read at once.
 const BUFFER: u64 = 128 << 10;
 
-/// Where a blob's bytes are.
+/// Where the bytes of a blob are.
 #[derive(Debug, Clone, Copy)]
 pub enum BlobSource<'a> {
     /// In a file, which is streamed.
     File(&'a Path),
-    /// Here.
+    /// In memory.
     Bytes(&'a [u8]),
 }
 
-/// A blob that is read, perhaps more than once.
+/// Reads a blob, perhaps more than once. Clones share what was hashed.
 #[derive(Clone)]
 pub struct BlobReader(Arc<BlobReaderState>);
 
 struct BlobReaderState {
-    from: OwnedSource,
+    source: OwnedSource,
     digest: Digest,
     size: u64,
-    state: Mutex<HashState>,
+    hash: Mutex<HashState>,
 }
 
 enum OwnedSource {
@@ -47,79 +48,81 @@ enum OwnedSource {
 #[derive(Default)]
 struct HashState {
     hasher: Option<Hasher>,
-    /// Bytes from the beginning that the hasher has taken.
+    /// Bytes from the start that the hasher has.
     hashed: u64,
-    /// Why there is no use in reading on.
-    wrong: Option<Error>,
+    /// Why the file cannot be uploaded.
+    error: Option<Error>,
 }
 
 impl BlobReader {
     pub fn new(blob: &Descriptor, source: BlobSource<'_>) -> Self {
         Self(Arc::new(BlobReaderState {
-            from: match source {
+            source: match source {
                 BlobSource::File(path) => OwnedSource::File(path.to_owned()),
                 BlobSource::Bytes(bytes) => OwnedSource::Bytes(bytes.to_vec()),
             },
             digest: blob.digest,
             size: blob.size,
-            state: Mutex::default(),
+            hash: Mutex::default(),
         }))
     }
 
-    /// A part of it, to be sent.
-    pub fn piece(&self, range: Range<u64>) -> BlobChunk {
+    /// A part of the blob.
+    pub fn chunk(&self, range: Range<u64>) -> BlobChunk {
         BlobChunk {
-            reading: self.clone(),
+            reader: self.clone(),
             range,
         }
     }
 
-    /// Why there is no use in sending more: the file cannot be read, or is another.
-    pub fn take_wrong(&self) -> Option<Error> {
-        self.state().wrong.take()
+    /// Why the file cannot be uploaded: it cannot be read, or has changed.
+    pub fn take_error(&self) -> Option<Error> {
+        self.hash_state().error.take()
     }
 
-    /// Reads all of it again: a registry says that it got something else.
-    pub async fn look_again(&self) -> Result<(), Error> {
-        let OwnedSource::File(path) = &self.0.from else {
+    /// Reads and hashes the whole file again, because the registry has received something else.
+    pub async fn verify_again(&self) -> Result<(), Error> {
+        let OwnedSource::File(path) = &self.0.source else {
             return Ok(());
         };
-        *self.state() = HashState::default();
+        *self.hash_state() = HashState::default();
         let read = async {
-            let mut run = FileReader::begin(path, 0..self.0.size, self.clone()).await?;
-            while run.next().await?.is_some() {}
+            let mut file = FileReader::open(path, 0..self.0.size, self.clone()).await?;
+            while file.next().await?.is_some() {}
             Ok::<_, io::Error>(())
         };
+        // Each failure is also recorded in the state.
         let _ = read.await;
-        self.take_wrong().map_or(Ok(()), Err)
+        self.take_error().map_or(Ok(()), Err)
     }
 
-    fn state(&self) -> MutexGuard<'_, HashState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hash_state(&self) -> MutexGuard<'_, HashState> {
+        self.0.hash.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a file that cannot be read; the HTTP client would tell it as its own trouble.
-    fn failed(&self, path: &Path, error: io::Error) -> io::Error {
-        let told = io::Error::new(error.kind(), error.to_string());
-        self.state().wrong.get_or_insert(Error::File {
+    /// Records that the file cannot be read. The HTTP client would report it as its own failure.
+    fn read_failed(&self, path: &Path, error: io::Error) -> io::Error {
+        let copy = io::Error::new(error.kind(), error.to_string());
+        self.hash_state().error.get_or_insert(Error::File {
             action: "read",
             path: path.to_owned(),
             source: error,
         });
-        told
+        copy
     }
 
-    fn altered(&self, path: &Path) -> io::Error {
-        self.state().wrong.get_or_insert(Error::Altered {
+    /// Records that the file has changed.
+    fn changed(&self, path: &Path) -> io::Error {
+        self.hash_state().error.get_or_insert(Error::Changed {
             path: path.to_owned(),
             digest: self.0.digest,
         });
-        io::Error::other("the file was altered")
+        io::Error::other("the file has changed")
     }
 
-    /// Hashes what has not been hashed yet; whether it is still what it should be.
+    /// Hashes the bytes that were not hashed yet. False if the whole does not match its digest.
     fn hash(&self, position: u64, bytes: &[u8]) -> bool {
-        let mut state = self.state();
+        let mut state = self.hash_state();
         let end = position + bytes.len() as u64;
         if end > state.hashed && position <= state.hashed {
             let known = usize::try_from(state.hashed - position).unwrap_or(bytes.len());
@@ -137,9 +140,9 @@ impl BlobReader {
     }
 }
 
-/// A part of a blob that goes into one request.
+/// The part of a blob that is sent in one request.
 pub struct BlobChunk {
-    reading: BlobReader,
+    reader: BlobReader,
     range: Range<u64>,
 }
 
@@ -148,48 +151,49 @@ impl BlobChunk {
         self.range.end - self.range.start
     }
 
-    /// It, as a request's body.
-    pub async fn body(&self, moved: &TransferProgress) -> Result<Body, Error> {
-        let path = match &self.reading.0.from {
+    /// The chunk as the body of a request.
+    pub async fn body(&self, progress: &TransferProgress) -> Result<Body, Error> {
+        let path = match &self.reader.0.source {
             OwnedSource::File(path) => path,
             OwnedSource::Bytes(bytes) => {
-                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-                let part = bytes.get(place(self.range.start)..place(self.range.end));
-                moved.now(true);
+                let index = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+                let part = bytes.get(index(self.range.start)..index(self.range.end));
+                progress.record(true);
                 return Ok(Body::from(part.unwrap_or_default().to_vec()));
             }
         };
-        let run = match FileReader::begin(path, self.range.clone(), self.reading.clone()).await {
-            Ok(run) => run,
-            Err(source) => {
-                let told = Error::File {
-                    action: "read",
-                    path: path.clone(),
-                    source,
-                };
-                return Err(self.reading.take_wrong().unwrap_or(told));
-            }
-        };
-        let pieces = stream::try_unfold((run, moved.clone()), |(mut run, moved)| async move {
-            let piece = run.next().await?;
-            // No more is asked for when the length that was announced is reached.
-            moved.now(run.range.is_empty());
-            Ok::<_, io::Error>(piece.map(|piece| (piece, (run, moved))))
-        });
-        Ok(Body::wrap_stream(pieces))
+        let opened = FileReader::open(path, self.range.clone(), self.reader.clone()).await;
+        let file = opened.map_err(|source| {
+            let error = Error::File {
+                action: "read",
+                path: path.clone(),
+                source,
+            };
+            self.reader.take_error().unwrap_or(error)
+        })?;
+        let buffers = stream::try_unfold(
+            (file, progress.clone()),
+            |(mut file, progress)| async move {
+                let buffer = file.next().await?;
+                // The HTTP client reads no further than the announced length.
+                progress.record(file.range.is_empty());
+                Ok::<_, io::Error>(buffer.map(|buffer| (buffer, (file, progress))))
+            },
+        );
+        Ok(Body::wrap_stream(buffers))
     }
 }
 
-/// One walk through a part of the file.
+/// Reads a part of the file once.
 struct FileReader {
     file: File,
     path: PathBuf,
     range: Range<u64>,
-    reading: BlobReader,
+    reader: BlobReader,
 }
 
 impl FileReader {
-    async fn begin(path: &Path, range: Range<u64>, reading: BlobReader) -> io::Result<Self> {
+    async fn open(path: &Path, range: Range<u64>, reader: BlobReader) -> io::Result<Self> {
         let open = async {
             let mut file = File::open(path).await?;
             file.seek(SeekFrom::Start(range.start)).await?;
@@ -197,14 +201,14 @@ impl FileReader {
             Ok((file, length))
         };
         match open.await {
-            Ok((_, length)) if length != reading.0.size => Err(reading.altered(path)),
+            Ok((_, length)) if length != reader.0.size => Err(reader.changed(path)),
             Ok((file, _)) => Ok(Self {
                 file,
                 path: path.to_owned(),
                 range,
-                reading,
+                reader,
             }),
-            Err(error) => Err(reading.failed(path, error)),
+            Err(error) => Err(reader.read_failed(path, error)),
         }
     }
 
@@ -216,11 +220,11 @@ impl FileReader {
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         let read = (&mut self.file).take(length).read_to_end(&mut bytes).await;
         if let Err(error) = read {
-            return Err(self.reading.failed(&self.path, error));
+            return Err(self.reader.read_failed(&self.path, error));
         }
         let position = self.range.start;
-        if bytes.len() as u64 != length || !self.reading.hash(position, &bytes) {
-            return Err(self.reading.altered(&self.path));
+        if bytes.len() as u64 != length || !self.reader.hash(position, &bytes) {
+            return Err(self.reader.changed(&self.path));
         }
         self.range.start += length;
         Ok(Some(bytes))

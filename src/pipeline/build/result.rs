@@ -262,7 +262,7 @@ impl<'a> TaskFolder<'a> {
     pub fn holds(&self, key: Key, kept: Option<&CachedResult>) -> Option<OutputDigest> {
         let record = self.read().filter(|record| record.key == Some(key))?;
         let is_same = match (kept, &record.blob) {
-            (Some(kept), Some(blob)) => kept.digest() == blob,
+            (Some(kept), Some(blob)) => kept.digest().hex() == *blob,
             _ => true,
         };
         let output = record.output.filter(|_| is_same)?;
@@ -444,7 +444,7 @@ impl<'a> TaskFolder<'a> {
         self.write(&ResultRecord {
             key: Some(key),
             output: Some(output),
-            blob: kept.map(|entry| entry.digest().to_owned()),
+            blob: kept.map(|entry| entry.digest().hex()),
             files,
         })
     }

@@ -163,7 +163,9 @@ fn is_damaged(error: &StageError) -> bool {
     matches!(
         error,
         StageError::Oci(oci::Error::DigestMismatch { .. })
-            | StageError::Registry(oci_distribution::Error::Altered { .. })
+            | StageError::Registry(crate::registry::Error::Client(
+                oci_distribution::Error::Changed { .. }
+            ))
     )
 }
 

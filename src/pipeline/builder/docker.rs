@@ -185,7 +185,7 @@ impl DockerBuilder {
                 Err(error) => error,
             };
             match waits.next() {
-                Some(wait) if matches!(&error, StageError::Registry(error) if error.is_passing()) =>
+                Some(wait) if matches!(&error, StageError::Registry(error) if error.is_transient()) =>
                 {
                     let line = format!("{error}; trying again in {} s", wait.as_secs());
                     self.context.events.output(unit, line).await;

@@ -1,27 +1,27 @@
 //! The causes of failed pushes by the engine, which returns the registry's answer as text.
 
-use oci_distribution::Error;
+use oci_distribution::{Account, Error};
 
 /// Finds the cause of a failed push in the engine's message.
 pub fn of_push(reference: &str, registry: &str, user: &str, message: String) -> Error {
     let what = reference.to_owned();
-    let user = user.to_owned();
+    let account = Account::User(user.to_owned());
     match push_status(&message) {
         Some(401) => Error::Unauthorized {
             registry: registry.to_owned(),
-            user,
+            account,
             message,
         },
         Some(403) => Error::Forbidden {
             what,
-            user,
+            account,
             message,
         },
         Some(404) => Error::NotFound { what, message },
         Some(413) => Error::TooLarge { what, message },
         Some(429 | 500..=599) => Error::Server { what, message },
         None if is_of_network(&message) => Error::Unreachable { what, message },
-        _ => Error::Push { what, message },
+        _ => Error::PushFailed { what, message },
     }
 }
 

@@ -27,7 +27,7 @@ pub struct StoreManifest {
 
 /// How a file on disk compares with the entry that belongs there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileState {
+pub enum ComposedFileState {
     /// The file is as the manifest records it.
     Unchanged,
     /// The file has the right content, but the manifest records it differently.
@@ -133,9 +133,9 @@ fn remove(path: &Path) -> Result<(), Io> {
 impl StoreManifest {
     /// Compares a file with the entry that belongs there: one `stat`, and one read where the
     /// `stat` shows a change.
-    pub fn compare(&self, path: &str, entry: &Entry, file: &Path) -> FileState {
+    pub fn compare(&self, path: &str, entry: &Entry, file: &Path) -> ComposedFileState {
         let Ok(metadata) = file.symlink_metadata() else {
-            return FileState::Different;
+            return ComposedFileState::Different;
         };
         let known = self.files.get(path).filter(|written| {
             written.id == entry.id()
@@ -143,7 +143,7 @@ impl StoreManifest {
                 && !self.under_way.contains(path)
         });
         if known.is_some_and(|written| written.matches(&metadata)) {
-            return FileState::Unchanged;
+            return ComposedFileState::Unchanged;
         }
         let is_executable = metadata.mode() & 0o100 != 0;
         let is_alike = metadata.is_file()
@@ -154,9 +154,9 @@ impl StoreManifest {
             && metadata.mode() & 0o200 != 0
             && ContentId::of_file(file).is_ok_and(|id| id == entry.id());
         if is_alike {
-            FileState::Touched
+            ComposedFileState::Touched
         } else {
-            FileState::Different
+            ComposedFileState::Different
         }
     }
 

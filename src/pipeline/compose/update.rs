@@ -11,7 +11,7 @@ use super::super::failure::Io;
 use super::super::lock::own_folder;
 use super::folders::RealFolders;
 use super::links::NodeModulesLink;
-use super::manifest::{FileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
+use super::manifest::{ComposedFileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
 use super::sources::SourceFiles;
 use super::staging::{StagingFolder, write_entry};
 use super::{ChangedFiles, remove};
@@ -105,12 +105,12 @@ impl<'a> StoreUpdate<'a> {
             let state = if folders.are_real(&key) {
                 old.compare(&key, item.entry, &work.folder.join(&key))
             } else {
-                FileState::Different
+                ComposedFileState::Different
             };
             match state {
-                FileState::Unchanged => {}
-                FileState::Touched => work.touched.push(item),
-                FileState::Different => work.write.push(item),
+                ComposedFileState::Unchanged => {}
+                ComposedFileState::Touched => work.touched.push(item),
+                ComposedFileState::Different => work.write.push(item),
             }
         }
         let gone = old.paths();

@@ -18,6 +18,7 @@ use super::skip::{self, PresentImage};
 use super::{deploy, docker};
 use crate::event::Stage;
 use crate::plan::{DestinationPlan, ImageMaker, ImagePlan, Plan};
+use crate::registry;
 use oci_distribution;
 
 /// What the stages after the build need, checked and ready.
@@ -148,17 +149,17 @@ fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
             is_insecure: false,
             ..
         }) = &plan.destination
-        && oci_distribution::is_exposed(address)
+        && http_client::is_exposed(address)
     {
-        problems.push(oci_distribution::Error::Insecure {
-            what: "registry",
+        problems.push(registry::Error::PlainHttp {
+            server: "registry",
             address: address.clone(),
             help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
         });
     }
-    if plan.until >= Stage::Deploy && !plan.local && oci_distribution::is_exposed(&plan.console) {
-        problems.push(oci_distribution::Error::Insecure {
-            what: "console",
+    if plan.until >= Stage::Deploy && !plan.local && http_client::is_exposed(&plan.console) {
+        problems.push(registry::Error::PlainHttp {
+            server: "console",
             address: plan.console.clone(),
             help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`), or pass `--allow-insecure` in a private network",
         });
@@ -210,8 +211,8 @@ async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destinati
             .await?
             .is_none()
         {
-            return Err(StageError::from(oci_distribution::Error::NoCredentials {
-                whom: format!("the registry `{}`", target.name()),
+            return Err(StageError::from(registry::Error::NoCredentials {
+                server: format!("the registry `{}`", target.name()),
                 missing: context.access.missing.clone(),
             }));
         }
@@ -225,8 +226,8 @@ async fn console(plan: &Plan, context: &Services) -> Result<(), StageError> {
         return Ok(());
     }
     if context.access.credentials.is_none() {
-        return Err(StageError::from(oci_distribution::Error::NoCredentials {
-            whom: format!("the console `{}`", plan.console),
+        return Err(StageError::from(registry::Error::NoCredentials {
+            server: format!("the console `{}`", plan.console),
             missing: context.access.missing.clone(),
         }));
     }

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci::Digest;
-use oci_distribution::{Client, Error, PutBlob, TransferLimits};
+use oci_distribution::{Error, PutBlob, TransferLimits};
 
-use super::{Image, PIECES, QUICK, World};
+use super::{CHUNKS, Image, QUICK, World};
 use crate::support::{Before, Random, Resuming, Turn, cutting, http_client};
 
 #[tokio::test]
 async fn a_push_succeeds_although_connections_break_repeatedly() {
     let Some(world) = World::new() else { return };
-    for (kilobytes, limits) in [(300, QUICK), (64, PIECES), (40, PIECES)] {
+    for (kilobytes, limits) in [(300, QUICK), (64, CHUNKS), (40, CHUNKS)] {
         let address = cutting(&world.registry.address, kilobytes * 1000);
         let pushed = world.push(&address, limits, 1_000_000).await;
         pushed.ends_right().await;
@@ -25,11 +25,11 @@ async fn a_push_succeeds_although_connections_break_repeatedly() {
 async fn pieces_shrink_as_often_as_they_have_to() {
     let registry = Resuming::brittle();
     let limits = TransferLimits {
-        piece: 16 << 20,
-        ..PIECES
+        chunk: 16 << 20,
+        ..CHUNKS
     };
     let image = Image::new(3_000_000);
-    let client = Client::with(&cutting(&registry.address, 30_000), None, limits).unwrap();
+    let client = super::client(&cutting(&registry.address, 30_000), None, limits).unwrap();
     image.put_layer(&client, "a").await.unwrap();
     assert!(registry.has(&image.layer.digest));
     // Pieces are halved until one is below 30 kB, more often than the number of tries for one size.
@@ -54,10 +54,10 @@ async fn a_connection_that_passes_no_piece_at_all_is_an_error() {
 async fn bytes_that_a_registry_kept_of_a_broken_upload_are_not_sent_again() {
     for registry in [Resuming::start(), Resuming::forgetful()] {
         for kilobytes in [7, 64, 300] {
-            for limits in [QUICK, PIECES] {
+            for limits in [QUICK, CHUNKS] {
                 let image = Image::new(400_000);
                 let address = cutting(&registry.address, kilobytes * 1000);
-                let client = Client::with(&address, None, limits).unwrap();
+                let client = super::client(&address, None, limits).unwrap();
                 let before = registry.sessions();
                 let sent = image.put_layer(&client, "a").await.unwrap();
                 assert_eq!(sent, PutBlob::Uploaded);
@@ -93,7 +93,7 @@ async fn a_session_that_vanishes_is_begun_anew() {
             }
             Turn::error(404, "BLOB_UPLOAD_UNKNOWN")
         });
-        let pushed = world.push(&proxy.address, PIECES, 700_000).await;
+        let pushed = world.push(&proxy.address, CHUNKS, 700_000).await;
         pushed.ends_right().await;
     }
 }
@@ -106,9 +106,12 @@ async fn a_registry_that_loses_every_session_ends_in_an_error() {
         |seen| seen.is("PUT", "/uploads/"),
         || Turn::error(404, "BLOB_UPLOAD_UNKNOWN"),
     );
-    let pushed = world.push(&proxy.address, PIECES, 300_000).await;
+    let pushed = world.push(&proxy.address, CHUNKS, 300_000).await;
     let told = pushed.fails_clearly().await;
-    assert!(told.contains("it has lost the upload"), "{told}");
+    assert!(
+        told.contains("the upload session no longer exists"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -122,7 +125,7 @@ async fn a_third_of_all_requests_may_fail() {
             move |seen| Random::new(seen.number as u64).below(3) == 0,
             move || Turn::error(status, "TOOMANYREQUESTS"),
         );
-        let pushed = world.push(&proxy.address, PIECES, 600_000).await;
+        let pushed = world.push(&proxy.address, CHUNKS, 600_000).await;
         pushed.ends_right().await;
     }
 }
@@ -146,12 +149,12 @@ async fn a_permanent_failure_shows_the_registrys_message() {
     let Some(world) = World::new() else { return };
     let password = world.registry.password.clone();
     for (method, part, status, words) in [
-        ("POST", "/uploads/", 500, "failed for"),
-        ("PUT", "/uploads/", 503, "failed for"),
-        ("PATCH", "/uploads/", 503, "failed for"),
-        ("PUT", "/uploads/", 403, "refuses `alokai` to push"),
+        ("POST", "/uploads/", 500, "failed to process"),
+        ("PUT", "/uploads/", 503, "failed to process"),
+        ("PATCH", "/uploads/", 503, "failed to process"),
+        ("PUT", "/uploads/", 403, "does not allow a push"),
         ("PUT", "/manifests/", 400, "pushing"),
-        ("PUT", "/manifests/", 404, "does not know"),
+        ("PUT", "/manifests/", 404, "does not have"),
         ("PUT", "/manifests/", 413, "too large"),
         ("HEAD", "/blobs/", 401, "does not accept the credentials"),
     ] {
@@ -166,7 +169,7 @@ async fn a_permanent_failure_shows_the_registrys_message() {
             }
             Turn::Pass
         });
-        let client = world.through(&proxy.address, PIECES);
+        let client = world.through(&proxy.address, CHUNKS);
         let image = Image::new(300_000);
         let pushed = image.push(&client, &world.repository).await;
         let told = world
@@ -220,7 +223,7 @@ async fn a_registry_that_refuses_a_piece_gets_it_whole() {
                 Turn::Pass
             });
             let image = Image::new(700_000);
-            let client = world.through(&proxy.address, PIECES);
+            let client = world.through(&proxy.address, CHUNKS);
             image.put_layer(&client, &world.repository).await.unwrap();
             assert_eq!(proxy.count("PATCH", ""), passing + times);
             let pushed = image.push(&client, &world.repository).await;
@@ -245,7 +248,7 @@ async fn a_range_that_stands_still_is_no_progress() {
         Turn::Pass
     });
     let image = Image::new(700_000);
-    let client = Client::with(&proxy.address, None, PIECES).unwrap();
+    let client = super::client(&proxy.address, None, CHUNKS).unwrap();
     image.put_layer(&client, "a").await.unwrap();
     assert!(registry.has(&image.layer.digest));
     assert_eq!(proxy.count("PATCH", ""), 2);
@@ -260,7 +263,7 @@ async fn the_accepted_way_of_upload_is_found_once_a_run() {
         |seen| seen.length.is_some_and(|length| length > 300_000),
         || Turn::error(413, "TOO_LARGE"),
     );
-    let client = Client::with(&limited.address, None, PIECES).unwrap();
+    let client = super::client(&limited.address, None, CHUNKS).unwrap();
     for _ in 0..3 {
         Image::new(700_000).put_layer(&client, "a").await.unwrap();
         Image::new(100_000).put_layer(&client, "a").await.unwrap();
@@ -277,7 +280,7 @@ async fn the_accepted_way_of_upload_is_found_once_a_run() {
         }
         Turn::Pass
     });
-    let client = Client::with(&whole.address, None, PIECES).unwrap();
+    let client = super::client(&whole.address, None, CHUNKS).unwrap();
     for _ in 0..3 {
         Image::new(700_000).put_layer(&client, "a").await.unwrap();
     }
@@ -299,7 +302,7 @@ async fn a_commit_that_takes_longer_than_a_proxy_waits_is_asked_about() {
             Turn::GiveUpAfter(Duration::from_millis(200))
         });
         let image = Image::new(700_000);
-        let client = Client::with(&door.address, None, PIECES).unwrap();
+        let client = super::client(&door.address, None, CHUNKS).unwrap();
         image.put_layer(&client, "a").await.unwrap();
         assert!(registry.has(&image.layer.digest));
         assert!(
@@ -316,9 +319,9 @@ async fn a_commit_may_take_longer_than_silence() {
     let registry = Resuming::committing_late(Duration::from_millis(500));
     let limits = TransferLimits {
         silence: Duration::from_millis(100),
-        ..PIECES
+        ..CHUNKS
     };
-    let client = Client::with(&registry.address, None, limits).unwrap();
+    let client = super::client(&registry.address, None, limits).unwrap();
     let image = Image::new(700_000);
     image.put_layer(&client, "a").await.unwrap();
     assert!(registry.has(&image.layer.digest));
@@ -347,7 +350,7 @@ async fn a_redirect_is_followed_within_the_registry_and_nowhere_else() {
             Turn::Answer(status, vec![("location", to)], String::new())
         });
         let image = Image::new(100_000);
-        let client = Client::with(&proxy.address, None, PIECES).unwrap();
+        let client = super::client(&proxy.address, None, CHUNKS).unwrap();
         let pushed = image.push(&client, "a").await;
         let is_followed = inside && status != 301;
         assert_eq!(pushed.is_ok(), is_followed, "{status} {pushed:?}");
@@ -393,7 +396,10 @@ async fn a_digest_by_another_algorithm_is_no_error() {
         let pushed = image.push(&client, &world.repository).await;
         if said == longer(&layer) {
             // A manifest with another digest is a mismatch.
-            assert!(matches!(pushed, Err(Error::Mismatch { .. })), "{pushed:?}");
+            assert!(
+                matches!(pushed, Err(Error::DigestMismatch { .. })),
+                "{pushed:?}"
+            );
         } else {
             world.ends_right(&image, pushed).await;
             let found = client.head_manifest(&world.repository, "tag").await;
@@ -420,7 +426,7 @@ async fn a_registry_that_says_it_took_something_else_is_not_believed() {
             .ends_clearly(&image, pushed)
             .await
             .expect("the push fails");
-        assert!(told.contains("is not what was asked for"), "{told}");
+        assert!(told.contains("does not match its digest"), "{told}");
     }
 }
 
@@ -467,7 +473,7 @@ async fn too_many_requests_are_made_again_in_the_same_session() {
         Turn::Pass
     });
     let image = Image::new(700_000);
-    let client = Client::with(&proxy.address, None, PIECES).unwrap();
+    let client = super::client(&proxy.address, None, CHUNKS).unwrap();
     image.put_layer(&client, "a").await.unwrap();
     assert!(registry.has(&image.layer.digest));
     assert_eq!(registry.sessions(), 2, "whole, then in pieces");
@@ -482,13 +488,16 @@ async fn a_registry_that_says_nothing_is_given_up() {
     });
     let limits = TransferLimits {
         silence: Duration::from_millis(50),
-        retries: 1,
+        retry: QUICK.retry.at_most(1),
         ..QUICK
     };
-    let client = Client::with(&silent.address, None, limits).unwrap();
+    let client = super::client(&silent.address, None, limits).unwrap();
     let error = client.check().await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains("nothing moves"), "{error}");
+    assert!(
+        error.to_string().contains("no data was sent or received"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -516,7 +525,7 @@ async fn an_upload_that_leads_to_another_host_goes_there_without_credentials() {
     let url = format!("http://{inside}/v2/a/blobs/uploads/");
     opened.post(url).send().await.unwrap();
     let image = Image::new(700_000);
-    let client = world.through(&proxy.address, PIECES);
+    let client = world.through(&proxy.address, CHUNKS);
     image.put_layer(&client, &world.repository).await.unwrap();
     assert!(storage.has(&image.layer.digest));
     let seen = elsewhere.seen();

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use oci_distribution::{BlobSource, Client, Error, Login, Logins, PutBlob, Trust};
+use oci_distribution::{BlobSource, Error, Login, Logins, PutBlob, Trust};
 use serde_json::{Value, json};
 
-use super::{Image, PIECES, QUICK, World};
+use super::{CHUNKS, Image, QUICK, World};
 use crate::support::{Before, Recorder, Seen, Turn};
 
 /// A token server, and a proxy in front of the registry that requires a token for the requested
@@ -114,7 +114,7 @@ async fn a_token_that_expires_in_the_middle_is_renewed() {
     let Some(world) = World::new() else { return };
     for uses in [1, 2, 3, 1000] {
         let door = with_tokens(&world, uses);
-        let client = world.through(&door.address, PIECES);
+        let client = world.through(&door.address, CHUNKS);
         client.check().await.unwrap();
         let image = Image::new(600_000);
         let pushed = image.push(&client, &world.repository).await;
@@ -166,7 +166,7 @@ async fn anonymous_clients_read_public_images() {
         .await
         .unwrap();
     let door = with_tokens(&world, 1000);
-    let client = Client::with(&door.address, None, QUICK).unwrap();
+    let client = super::client(&door.address, None, QUICK).unwrap();
     assert!(image.is_whole(&client, &world.repository).await);
     let another = Image::new(1000);
     let error = another
@@ -181,9 +181,9 @@ async fn anonymous_clients_read_public_images() {
 async fn an_identity_token_is_changed_into_tokens() {
     let Some(world) = World::new() else { return };
     let door = with_tokens(&world, 2);
-    let login = Login::identity("an identity".into());
+    let login = Login::with_identity_token("an identity".into());
     assert!(!format!("{login:?}").contains("an identity\""));
-    let client = Client::with(&door.address, Some(login), QUICK).unwrap();
+    let client = super::client(&door.address, Some(login), QUICK).unwrap();
     let image = Image::new(1000);
     let pushed = image.push(&client, &world.repository).await;
     world.ends_right(&image, pushed).await;
@@ -203,10 +203,10 @@ fn with_realm(realm: String) -> Before {
 async fn a_token_server_gets_no_password_over_plain_http_to_another_machine() {
     let login = || Some(Login::password("somebody".into(), "s3cret".into()));
     let registry = with_realm("http://auth.example.com/token?x=hidden".into());
-    let client = Client::with(&registry.address, login(), QUICK).unwrap();
+    let client = super::client(&registry.address, login(), QUICK).unwrap();
     let told = client.check().await.unwrap_err().to_string();
     assert!(
-        told.contains("`auth.example.com/token` is plain HTTP") && !told.contains("hidden"),
+        told.contains("token server `auth.example.com/token`") && !told.contains("hidden"),
         "{told}"
     );
     // With `allow_insecure` the request is made and fails because the host does not exist.
@@ -214,7 +214,7 @@ async fn a_token_server_gets_no_password_over_plain_http_to_another_machine() {
         allow_insecure: true,
         ..Trust::default()
     };
-    let client = Client::new(&registry.address, login(), QUICK, &trust).unwrap();
+    let client = super::trusting(&registry.address, login(), &trust).unwrap();
     let error = client.check().await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
 }
@@ -231,9 +231,9 @@ async fn a_token_server_that_redirects_is_followed_nowhere() {
         let registry = with_realm(format!("http://{}/token", server.address));
         for login in [
             Login::password("somebody".into(), "s3cret".into()),
-            Login::identity("an identity".into()),
+            Login::with_identity_token("an identity".into()),
         ] {
-            let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
+            let client = super::client(&registry.address, Some(login), QUICK).unwrap();
             let told = client.check().await.unwrap_err().to_string();
             let place = format!("redirects to `{}/token`", elsewhere.address);
             assert!(told.contains(&place) && !told.contains("hidden"), "{told}");
@@ -249,7 +249,7 @@ async fn a_wrong_password_is_told_without_it() {
     let door = with_tokens(&world, 1000);
     for address in [&door.address, &world.registry.address] {
         let login = Login::password("somebody".into(), "wr0ng-secret".into());
-        let client = Client::with(address, Some(login), QUICK).unwrap();
+        let client = super::client(address, Some(login), QUICK).unwrap();
         assert!(!format!("{client:?}").contains("wr0ng"));
         let error = client.check().await.unwrap_err();
         let told = error.to_string();
@@ -281,7 +281,7 @@ async fn dockers_config_has_the_logins_of_other_registries() {
     ] {
         let logins = config(folder.path(), &json!({ "auths": auths }));
         let login = logins.for_host(address).await.unwrap();
-        let client = Client::with(address, login, QUICK).unwrap();
+        let client = super::client(address, login, QUICK).unwrap();
         client.check().await.unwrap();
         assert!(
             logins
@@ -297,7 +297,7 @@ async fn dockers_config_has_the_logins_of_other_registries() {
     );
     let told = logins.for_host(address).await.unwrap_err().to_string();
     assert!(
-        told.contains("no user and password") && !told.contains("c2VjcmV0"),
+        told.contains("not a user and a password") && !told.contains("c2VjcmV0"),
         "{told}"
     );
     let logins = Logins::new(None, Some(folder.path().join("nowhere/config.json")));
@@ -394,8 +394,8 @@ async fn with_helpers(folder: &Path) {
     }
     for (host, words) in [
         ("bad.example.com", "the keychain is locked"),
-        ("odd.example.com", "is no login"),
-        ("missing.example.com", "no such program"),
+        ("odd.example.com", "is not a login"),
+        ("missing.example.com", "is not on the `PATH`"),
         ("path.example.com", "a path"),
     ] {
         let told = logins.for_host(host).await.unwrap_err().to_string();
@@ -417,6 +417,6 @@ async fn the_own_registry_has_its_own_credentials() {
         .for_host(&format!("http://{address}/v2/"))
         .await
         .unwrap();
-    let client = Client::with(address, login, QUICK).unwrap();
+    let client = super::client(address, login, QUICK).unwrap();
     client.check().await.unwrap();
 }

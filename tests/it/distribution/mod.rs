@@ -12,26 +12,49 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use oci::{CONFIG, Descriptor, LAYER, MANIFEST, Manifest};
-use oci_distribution::{BlobSource, Client, Credentials, Error, Login, PutBlob, TransferLimits};
+use oci_distribution::{
+    BlobSource, Client, ClientOptions, Credentials, Error, Login, PutBlob, RetryPolicy,
+    TransferLimits, Trust,
+};
 
 use crate::support::{Random, Registry, registry};
 
-/// Limits for tests: as many tries as usual, without waiting.
+/// As many retries as by default, with short pauses.
 const QUICK: TransferLimits = TransferLimits {
-    pause: Duration::from_millis(2),
-    retries: 5,
+    retry: RetryPolicy {
+        retries: 5,
+        pause: Duration::from_millis(2),
+        factor: 2,
+    },
     silence: Duration::from_secs(10),
     commit: Duration::from_secs(20),
-    piece: 4 << 20,
-    smallest_piece: 64 << 10,
+    chunk: 4 << 20,
+    smallest_chunk: 64 << 10,
 };
 
-/// Limits with small pieces, so that a small layer has many.
-const PIECES: TransferLimits = TransferLimits {
-    piece: 256 << 10,
-    smallest_piece: 8 << 10,
+/// Chunks of which a small layer has many.
+const CHUNKS: TransferLimits = TransferLimits {
+    chunk: 256 << 10,
+    smallest_chunk: 8 << 10,
     ..QUICK
 };
+
+fn client(registry: &str, login: Option<Login>, limits: TransferLimits) -> Result<Client, Error> {
+    let options = ClientOptions {
+        limits,
+        ..ClientOptions::default()
+    };
+    Client::new(registry, login, &options)
+}
+
+fn trusting(registry: &str, login: Option<Login>, trust: &Trust) -> Result<Client, Error> {
+    let options = ClientOptions {
+        limits: QUICK,
+        trust: trust.clone(),
+        ..ClientOptions::default()
+    };
+    Client::new(registry, login, &options)
+}
 
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
@@ -147,7 +170,7 @@ impl World {
 
     fn login(&self) -> Login {
         let Registry { user, password, .. } = &self.registry;
-        Login::own(Arc::new(Credentials::new(user.clone(), password.clone())))
+        Login::provided(Arc::new(Credentials::new(user.clone(), password.clone())))
     }
 
     /// A new client of the registry itself.
@@ -157,7 +180,7 @@ impl World {
 
     /// A client that reaches the registry through another address.
     fn through(&self, address: &str, limits: TransferLimits) -> Client {
-        Client::with(address, Some(self.login()), limits).expect("a client")
+        client(address, Some(self.login()), limits).expect("a client")
     }
 
     /// Pushes a new image with a layer of this many bytes to the registry itself.

@@ -87,7 +87,7 @@ async fn one(habits: Habits, length: u64, breaks: usize, seed: u64) {
     let half = i64::try_from(length / 2).unwrap();
     let address = cutting_times(&registry.address, half, breaks);
     let login = Login::password(Personality::USER.into(), Personality::PASSWORD.into());
-    let client = Client::with(&address, Some(login), QUICK).unwrap();
+    let client = super::client(&address, Some(login), QUICK).unwrap();
     client.check().await.unwrap();
     let sent = push(&client, &registry, folder.path(), &layer).await;
     assert_eq!(sent.expect(&case), PutBlob::Uploaded, "{case}");
@@ -176,7 +176,7 @@ async fn a_repository_that_has_to_be_made_first_is_named() {
     let habits = PERSONALITIES.iter().find(|habits| habits.name == "ecr");
     let registry = Personality::start(*habits.expect("it is there"));
     let login = Login::password(Personality::USER.into(), Personality::PASSWORD.into());
-    let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
+    let client = super::client(&registry.address, Some(login), QUICK).unwrap();
     let blob = Descriptor::of(LAYER, b"a");
     let put = client.put_blob("missing/a", &blob, BlobSource::Bytes(b"a"), None);
     let error = put.await.unwrap_err();
@@ -191,7 +191,7 @@ async fn the_accepted_way_of_upload_is_found_once() {
         let habits = PERSONALITIES.iter().find(|habits| habits.name == name);
         let registry = Personality::start(*habits.expect("it is there"));
         let login = Login::password(Personality::USER.into(), Personality::PASSWORD.into());
-        let client = Client::with(&registry.address, Some(login), QUICK).unwrap();
+        let client = super::client(&registry.address, Some(login), QUICK).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("layer");
         let mut sessions = Vec::new();

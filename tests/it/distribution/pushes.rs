@@ -7,7 +7,7 @@ use std::sync::Arc;
 use oci::{Descriptor, Digest, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest};
 use oci_distribution::{BlobSource, Client, Error, PutBlob, TransferLimits};
 
-use super::{Image, PIECES, QUICK, World};
+use super::{CHUNKS, Image, QUICK, World};
 use crate::support::{Before, Resuming, Turn};
 
 #[tokio::test]
@@ -25,13 +25,13 @@ async fn existing_blobs_are_not_sent_again() {
     let before = proxy.seen().len();
     assert_eq!(
         image.put_layer(&client, repository).await.unwrap(),
-        PutBlob::There
+        PutBlob::AlreadyPresent
     );
     assert_eq!(proxy.seen().len(), before, "this client knows the blob");
     let other = world.through(&proxy.address, QUICK);
     assert_eq!(
         image.put_layer(&other, repository).await.unwrap(),
-        PutBlob::There
+        PutBlob::AlreadyPresent
     );
     assert_eq!(proxy.count("POST", ""), 1);
     let pushed = image.push(&other, repository).await;
@@ -114,7 +114,7 @@ async fn large_blobs_are_sent_in_pieces_with_content_ranges() {
         |seen| seen.length.is_some_and(|length| length > 300_000),
         || Turn::error(413, "TOO_LARGE"),
     );
-    let client = world.through(&proxy.address, PIECES);
+    let client = world.through(&proxy.address, CHUNKS);
     let image = Image::new(1_000_000);
     let pushed = image.push(&client, &world.repository).await;
     world.ends_right(&image, pushed).await;
@@ -157,7 +157,7 @@ async fn is_streamed(path: &Path, blob: &Descriptor, in_pieces: bool) {
             String::new(),
         )
     });
-    let client = Client::with(&blind.address, None, QUICK).unwrap();
+    let client = super::client(&blind.address, None, QUICK).unwrap();
     let before = peak();
     let put = client.put_blob("a", blob, BlobSource::File(path), None);
     assert_eq!(put.await.unwrap(), PutBlob::Uploaded);
@@ -187,15 +187,15 @@ fn peak() -> u64 {
 #[tokio::test]
 async fn a_file_that_differs_from_its_descriptor_is_an_error() {
     let registry = Resuming::start();
-    let client = Client::with(&registry.address, None, PIECES).unwrap();
+    let client = super::client(&registry.address, None, CHUNKS).unwrap();
     let altered = async |change: &dyn Fn(&mut Vec<u8>)| {
         let image = Image::new(600_000);
         let mut bytes = std::fs::read(image.path()).unwrap();
         change(&mut bytes);
         std::fs::write(image.path(), bytes).unwrap();
         let error = image.put_layer(&client, "a").await.unwrap_err();
-        assert!(matches!(error, Error::Altered { .. }), "{error}");
-        assert!(error.to_string().contains("was altered on disk"), "{error}");
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
+        assert!(error.to_string().contains("has changed"), "{error}");
         assert!(!registry.has(&image.layer.digest));
     };
     altered(&|bytes| bytes[300_000] ^= 1).await;
@@ -213,10 +213,10 @@ async fn a_file_that_differs_from_its_descriptor_is_an_error() {
 async fn pieces_are_as_large_as_a_registry_wants_them() {
     let registry = Resuming::of_large_pieces(100_000);
     let limits = TransferLimits {
-        piece: 10_000,
-        ..PIECES
+        chunk: 10_000,
+        ..CHUNKS
     };
-    let client = Client::with(&registry.address, None, limits).unwrap();
+    let client = super::client(&registry.address, None, limits).unwrap();
     let image = Image::new(350_000);
     assert_eq!(
         image.put_layer(&client, "a").await.unwrap(),
@@ -237,7 +237,7 @@ async fn an_empty_blob_is_a_blob() {
             .await
     };
     assert_eq!(put(world.direct()).await.unwrap(), PutBlob::Uploaded);
-    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::There);
+    assert_eq!(put(world.direct()).await.unwrap(), PutBlob::AlreadyPresent);
 }
 
 #[tokio::test]
@@ -286,19 +286,19 @@ async fn referrers_are_listed_under_the_images_digest() {
 
 #[tokio::test]
 async fn names_with_path_traversal_are_refused() {
-    let client = Client::with("127.0.0.1:9", None, QUICK).unwrap();
+    let client = super::client("127.0.0.1:9", None, QUICK).unwrap();
     let image = Image::new(1);
     for repository in ["", "a/../b", "A", "a//b", "a?b", "/a", "a%2fb", "-a"] {
         let error = image.put_layer(&client, repository).await.unwrap_err();
         assert!(
-            error.to_string().contains("is no name"),
+            error.to_string().contains("is not a valid"),
             "{repository}: {error}"
         );
     }
     for reference in ["", "a/b", "..", "sha256:12", "a?b"] {
         let error = client.manifest("a", reference).await.unwrap_err();
         assert!(
-            error.to_string().contains("is no name"),
+            error.to_string().contains("is not a valid"),
             "{reference}: {error}"
         );
     }

@@ -1,7 +1,7 @@
 //! Reading: by tag and by digest, within limits, and never other content than requested.
 
 use oci::{CONFIG, Descriptor, Digest, LAYER, MANIFEST};
-use oci_distribution::{BlobSource, Client, Error, PutBlob};
+use oci_distribution::{BlobSource, Error, PutBlob};
 
 use super::{Image, QUICK, World, bytes};
 use crate::support::{Before, Resuming, Turn, cutting};
@@ -9,7 +9,7 @@ use crate::support::{Before, Resuming, Turn, cutting};
 /// Fails unless the error says that the registry sent other content than requested.
 #[track_caller]
 fn is_mismatch(error: &Error) {
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_manifest_is_read_by_tag_and_by_digest() {
 #[tokio::test]
 async fn a_config_that_is_said_to_be_large_is_not_read() {
     let registry = Before::new("127.0.0.1:9", |_| Turn::Pass);
-    let client = Client::with(&registry.address, None, QUICK).unwrap();
+    let client = super::client(&registry.address, None, QUICK).unwrap();
     let config = Descriptor {
         size: (16 << 20) + 1,
         ..Descriptor::of(CONFIG, b"{}")
@@ -52,7 +52,7 @@ async fn a_config_that_is_said_to_be_large_is_not_read() {
 #[tokio::test]
 async fn a_blob_may_be_named_by_sha512() {
     let registry = Resuming::start();
-    let client = Client::with(&registry.address, None, QUICK).unwrap();
+    let client = super::client(&registry.address, None, QUICK).unwrap();
     let any: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
     let bytes = bytes(7, 100_000);
     let blob = Descriptor::new(LAYER, any.like(&bytes), bytes.len() as u64);
@@ -64,18 +64,18 @@ async fn a_blob_may_be_named_by_sha512() {
     client.download("a", &blob, &path).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     // An upload from the file, which is hashed while it is sent.
-    let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
+    let other = super::client(&Resuming::start().address, None, QUICK).unwrap();
     other
         .put_blob("a", &blob, BlobSource::File(&path), None)
         .await
         .unwrap();
     std::fs::write(&path, vec![0; bytes.len()]).unwrap();
-    let other = Client::with(&Resuming::start().address, None, QUICK).unwrap();
+    let other = super::client(&Resuming::start().address, None, QUICK).unwrap();
     let put = other.put_blob("a", &blob, BlobSource::File(&path), None);
     let error = put.await.unwrap_err();
-    assert!(matches!(error, Error::Altered { .. }), "{error}");
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
     let longer = Before::new(&registry.address, |_| Turn::Append);
-    let client = Client::with(&longer.address, None, QUICK).unwrap();
+    let client = super::client(&longer.address, None, QUICK).unwrap();
     let error = client.blob("a", &blob).await.unwrap_err();
     is_mismatch(&error);
 }
@@ -105,7 +105,10 @@ async fn content_with_another_digest_is_refused() {
         .through(&liar.address, QUICK)
         .head_manifest(repository, &digest)
         .await;
-    assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::DigestMismatch { .. })),
+        "{error:?}"
+    );
     let client = world.through(&longer.address, QUICK);
     let error = client.blob(repository, &image.layer).await.unwrap_err();
     is_mismatch(&error);
@@ -198,7 +201,7 @@ async fn a_download_that_is_dropped_leaves_nothing_behind() {
             std::thread::park();
         }
     });
-    let client = Client::with(&silent.address, None, QUICK).unwrap();
+    let client = super::client(&silent.address, None, QUICK).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("read");
     let blob = Descriptor::new(LAYER, oci::Digest::of(b""), 7);
@@ -254,15 +257,17 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
 #[tokio::test]
 async fn an_image_that_cannot_be_read_says_how_to_log_in() {
     let Some(world) = World::new() else { return };
-    let client = Client::with(&world.registry.address, None, QUICK).unwrap();
+    let client = super::client(&world.registry.address, None, QUICK).unwrap();
     let error = client.manifest("library/node", "22").await.unwrap_err();
     let told = error.to_string();
     assert!(
-        told.contains("library/node:22") && told.contains("without a login"),
+        told.contains("library/node:22") && told.contains("without credentials"),
         "{told}"
     );
     assert!(told.contains("(401)"), "{told}");
-    let help = miette::Diagnostic::help(&error).unwrap().to_string();
+    let help = miette::Diagnostic::help(&alokai::registry::Error::from(error))
+        .unwrap()
+        .to_string();
     let login = format!("`docker login {}`", world.registry.address);
     assert!(help.contains(&login), "{help}");
 }

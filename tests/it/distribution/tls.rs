@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use oci_distribution::{Client, Error, Trust};
 use serde_json::json;
 
-use super::{Image, QUICK};
+use super::Image;
 use crate::support::{Project, TlsRegistry, base_layout};
 
 fn client(registry: &TlsRegistry, trust: &Trust) -> Result<Client, Error> {
     let address = format!("https://{}", registry.address);
-    Client::new(&address, None, QUICK, trust)
+    super::trusting(&address, None, trust)
 }
 
 /// A folder like Docker's `certs.d` with this file for this registry.
@@ -69,7 +69,7 @@ fn a_file_that_holds_no_certificate_is_named() {
             ca: Some(path.clone()),
             ..Trust::default()
         };
-        let error = Client::new("registry.example.com", None, QUICK, &trust).unwrap_err();
+        let error = super::trusting("registry.example.com", None, &trust).unwrap_err();
         assert!(matches!(error, Error::Certificates { .. }), "{error}");
         assert!(error.to_string().contains("ca.pem"), "{error}");
     }

@@ -1,165 +1,170 @@
-//! A blob in pieces: each in a PATCH that says where it belongs.
+//! Sending a blob in chunks: each is a `PATCH` with its content range.
 
+use http_client::AttemptError;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
 use super::super::Error;
 use super::super::request::RequestBody;
-use super::super::retry::AttemptError;
-use super::super::session::{UploadSession, held};
-use super::{BlobUpload, UploadState};
+use super::super::session::{UploadSession, held_bytes};
+use super::{BlobUpload, UploadState, is_throttled};
 
-/// Pieces in a row that got through, after which they become larger again. A registry that ends
-/// an upload whose connection breaks is not asked for that: it would all be sent once more.
+/// Accepted chunks in a row after which chunks become larger again. It is not tried with a registry
+/// that ends the session of a broken connection: the whole blob would have to be sent again.
 const STREAK: u32 = 16;
 
 impl BlobUpload<'_> {
-    pub(super) async fn next_piece(
+    pub(super) async fn send_chunk(
         &mut self,
         session: UploadSession,
         offset: u64,
     ) -> Result<UploadState, Error> {
-        let length = self.piece.max(session.smallest);
+        let length = self.chunk.max(session.smallest_chunk);
         let end = self.blob.size.min(offset + length);
-        let piece = self.reading.piece(offset..end);
-        let mut ask = self
-            .ask(Method::PATCH, session.url.clone())
+        let chunk = self.reader.chunk(offset..end);
+        let mut request = self
+            .request(Method::PATCH, session.url.clone())
             .with(CONTENT_TYPE, "application/octet-stream")
             .with(CONTENT_RANGE, format!("{offset}-{}", end - 1));
-        ask.payload = RequestBody::Chunk(&piece);
-        let answer = match self.client.once(&ask).await {
-            Ok(answer) => answer,
-            Err(trouble) if trouble.is_refused_for_now() => {
-                self.patience.wait(trouble).await?;
-                return Ok(UploadState::Pieces(session, offset));
+        request.body = RequestBody::Chunk(&chunk);
+        let response = match self.client.attempt(&request).await {
+            Ok(response) => response,
+            Err(failure) if is_throttled(&failure) => {
+                self.backoff.wait(failure).await?;
+                return Ok(UploadState::SendChunk(session, offset));
             }
-            Err(trouble) => return self.broke_piece(session, trouble).await,
+            Err(failure) => return self.chunk_failed(session, failure).await,
         };
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
-            // The specification says 202; some answer 201 or 204.
-            let held = held(&answer).filter(|held| *held > 0).unwrap_or(end);
-            let session = session.moved(self.client, &answer);
+            // The specification says 202; some registries answer 201 or 204.
+            let held = held_bytes(&response).filter(|held| *held > 0);
+            let held = held.unwrap_or(end);
+            let session = session.moved(self.client, &response);
             if held <= offset || held > end {
-                return self
-                    .refused(Error::Server {
-                        what: self.what.clone(),
-                        message: format!("it was sent {end} bytes and says that it has {held}"),
-                    })
-                    .await;
+                let message =
+                    format!("it was sent {end} bytes of an upload and reports to hold {held}");
+                let what = self.what.clone();
+                return self.chunk_refused(Error::Server { what, message }).await;
             }
-            self.took_piece = true;
-            self.failures = 0;
-            self.is_resumed = false;
-            self.progress(held);
-            self.grow();
-            return Ok(UploadState::Pieces(session, held));
+            return Ok(self.chunk_accepted(session, held));
         }
-        let error = self.refusal(&ask, answer).await?;
+        let error = self.refusal(&request, response).await?;
         match status.as_u16() {
             413 if self.shrink() => Ok(UploadState::Resume(session)),
-            // The session had not seen yet that its connection broke, and is gone now.
+            // The registry had not noticed the broken connection before, and has now ended the
+            // session.
             400 | 404 | 409 | 416 if self.is_resumed => {
                 self.is_resumed = false;
-                self.patience.wait(AttemptError::passing(error)).await?;
-                Ok(UploadState::Begin(None))
+                self.backoff.wait(AttemptError::transient(error)).await?;
+                Ok(UploadState::Start(None))
             }
-            400 | 404 | 405 | 409 | 411 | 416 | 501 => self.refused(error).await,
+            400 | 404 | 405 | 409 | 411 | 416 | 501 => self.chunk_refused(error).await,
             _ => Err(error),
         }
     }
 
-    async fn broke_piece(
+    fn chunk_accepted(&mut self, session: UploadSession, held: u64) -> UploadState {
+        self.accepted_chunk = true;
+        self.chunk_failures = 0;
+        self.is_resumed = false;
+        self.record_progress(held);
+        self.grow();
+        UploadState::SendChunk(session, held)
+    }
+
+    async fn chunk_failed(
         &mut self,
         session: UploadSession,
-        trouble: AttemptError,
+        failure: AttemptError<Error>,
     ) -> Result<UploadState, Error> {
-        if trouble.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
-            self.patience.wait(trouble).await?;
-            self.failures += 1;
-            // A registry that takes pieces may fail now and then; one that fails at the same piece
-            // twice does not take it.
-            return Ok(if self.took_piece && self.failures < 2 {
+        if failure.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
+            self.backoff.wait(failure).await?;
+            self.chunk_failures += 1;
+            // A registry that accepts chunks may fail now and then. If it fails at one chunk
+            // twice, it does not accept that chunk.
+            return Ok(if self.accepted_chunk && self.chunk_failures < 2 {
                 UploadState::Resume(session)
             } else {
-                self.whole_again()
+                self.switch_to_whole()
             });
         }
-        if trouble.is_break() {
-            self.is_fresh = true;
-            // A smaller piece is another try than all before. There is an end to it.
+        if failure.is_disconnect() {
+            self.is_unpooled = true;
+            // A smaller chunk is a new attempt. Chunks have a smallest size, so this ends.
             if self.shrink() {
-                self.patience.renew();
+                self.backoff.reset();
             }
         }
-        self.patience.wait(trouble).await?;
+        self.backoff.wait(failure).await?;
         Ok(UploadState::Resume(session))
     }
 
-    /// A registry that refuses a piece may take the blob whole.
-    pub(super) async fn refused(&mut self, error: Error) -> Result<UploadState, Error> {
-        self.patience.wait(AttemptError::passing(error)).await?;
-        Ok(self.whole_again())
+    /// Sends the blob whole: a registry that refuses a chunk may accept that.
+    pub(super) async fn chunk_refused(&mut self, error: Error) -> Result<UploadState, Error> {
+        self.backoff.wait(AttemptError::transient(error)).await?;
+        Ok(self.switch_to_whole())
     }
 
-    fn whole_again(&mut self) -> UploadState {
-        self.in_pieces = false;
-        self.failures = 0;
+    fn switch_to_whole(&mut self) -> UploadState {
+        self.in_chunks = false;
+        self.chunk_failures = 0;
         self.refusals += 1;
-        self.breaks = 0;
-        UploadState::Begin(None)
+        self.whole_failures = 0;
+        UploadState::Start(None)
     }
 
-    fn progress(&mut self, held: u64) {
+    fn record_progress(&mut self, held: u64) {
         if held > self.furthest {
             self.furthest = held;
-            self.patience.renew();
+            self.backoff.reset();
         }
     }
 
-    /// Sends less at once from now on, if there is less.
+    /// Halves the size of chunks; false if they have the smallest size.
     pub(super) fn shrink(&mut self) -> bool {
-        let before = self.piece;
+        let before = self.chunk;
         self.streak = 0;
-        let smallest = self.client.limits().smallest_piece;
-        self.piece = (self.piece.min(self.blob.size) / 2).max(smallest);
-        self.piece < before
+        let smallest = self.client.limits().smallest_chunk;
+        self.chunk = (self.chunk.min(self.blob.size) / 2).max(smallest);
+        self.chunk < before
     }
 
-    /// Sends more at once after many pieces that got through.
+    /// Doubles the size of chunks after many that were accepted.
     fn grow(&mut self) {
         self.streak += 1;
-        if self.streak >= STREAK && self.resumes {
+        if self.streak >= STREAK && self.keeps_partial_chunks {
             self.streak = 0;
-            self.piece = (2 * self.piece).min(self.client.limits().piece);
+            self.chunk = (2 * self.chunk).min(self.client.limits().chunk);
         }
     }
 
-    /// Finds out from where to go on after a break: the session says, or a new one begins. Also
-    /// sees where the last request did its work and only its answer was lost.
+    /// Continues after a broken chunk: at the offset that the session reports, or in a new session.
+    /// The broken request may have completed the upload, with only its response lost.
     pub(super) async fn resume(&mut self, session: UploadSession) -> Result<UploadState, Error> {
-        let ask = self.ask(Method::GET, session.url.clone());
-        let answer = self.client.patiently(|| self.client.once(&ask)).await?;
-        let status = answer.status();
+        let request = self.request(Method::GET, session.url.clone());
+        let response = self
+            .client
+            .with_retries(|| self.client.attempt(&request))
+            .await?;
+        let status = response.status();
         if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
-            return Err(self.client.refusal(&ask, answer).await);
+            return Err(self.client.refusal(&request, response).await);
         }
-        let held = held(&answer).filter(|held| status.is_success() && *held <= self.blob.size);
-        if let Some(held) = held {
-            // Part of a broken piece was kept. Less would not show it: a registry may be asked
-            // before it has itself seen the break, after which it ends the upload.
-            self.resumes |= held > self.furthest;
+        let held = held_bytes(&response);
+        if let Some(held) = held.filter(|held| status.is_success() && *held <= self.blob.size) {
+            // More than before means that part of the broken chunk was kept. The contrary is not
+            // known: the registry may not have noticed the broken connection yet.
+            self.keeps_partial_chunks |= held > self.furthest;
             self.is_resumed = true;
-            self.progress(held);
-            return Ok(UploadState::Pieces(
-                session.moved(self.client, &answer),
-                held,
-            ));
+            self.record_progress(held);
+            let session = session.moved(self.client, &response);
+            return Ok(UploadState::SendChunk(session, held));
         }
-        Ok(if self.is_there().await? {
+        Ok(if self.has_arrived().await? {
             UploadState::Done
         } else {
-            UploadState::Begin(None)
+            UploadState::Start(None)
         })
     }
 }

@@ -1,76 +1,76 @@
-//! Sending a blob, as a machine whose states are [`UploadState`]'s.
+//! Uploading a blob, as a state machine over [`UploadState`].
 //!
 //! ```text
-//! Begin ─► Whole ─────────────────────────────► Done
-//!   │        │ no answer to the last byte ─► Settle ─► Done, or Begin
-//!   │        └ too large, or broke twice ──► Begin, in pieces
-//!   └────► Pieces ─► … ─► Commit ─────────────► Done
-//!            │ ▲             └ no answer ──► Settle
-//!            │ └─ Resume ◄─ broke
-//!            └ refused ──────────────────────► Begin, whole
+//! Start ──► SendWhole ───────────────────────────────► Done
+//!   │           │ no response to the last byte ─► Confirm ─► Done, or Start
+//!   │           └ too large, or broke twice ────► Start, in chunks
+//!   └─────► SendChunk ─► … ─► Commit ────────────────► Done
+//!               │ ▲             └ no response ──► Confirm
+//!               │ └─ Resume ◄─ broke
+//!               └ refused ──────────────────────► Start, whole
 //! ```
 //!
-//! A blob goes whole first: every registry takes that. Pieces help where a proxy limits how long a
-//! request may be, or where connections break; several registries take none, or not the second.
-//! What a registry turned out to take is remembered for the run.
+//! A blob is sent whole first, since every registry supports that. Chunks help where a proxy limits
+//! the size of a request, or where connections break; several registries support no chunks, or
+//! refuse the second one. What a registry supports is remembered by its client.
 
 mod chunks;
-mod end;
+mod commit;
 
 use std::time::Duration;
 
+use http_client::{AttemptError, Backoff};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode, Url};
 
 use super::auth::TokenScope;
 use super::client::Client;
 use super::request::{RegistryRequest, RequestBody};
-use super::response::RegistryResponse;
-use super::retry::{AttemptError, Backoff};
+use super::response::{ErrorMessage, RegistryResponse};
 use super::session::UploadSession;
 use super::source::{BlobChunk, BlobReader};
 use super::{BlobSource, Error};
 use oci::Descriptor;
 
-/// How often a connection may break, or the registry fail, while a blob goes whole, before it goes
-/// in pieces.
-const BREAKS: u32 = 2;
+/// How often a connection may break, or the registry fail, while a blob is sent whole, before it is
+/// sent in chunks.
+const MAX_WHOLE_FAILURES: u32 = 2;
 
-/// How often a registry may refuse a piece of a blob before the blob goes whole or not at all: one
-/// that fails now and then refuses too.
-const REFUSALS: u32 = 3;
+/// How often a registry may refuse a chunk of a blob before the blob is sent whole or fails: a
+/// registry that fails now and then also refuses chunks.
+const MAX_CHUNK_REFUSALS: u32 = 3;
 
-/// Where an upload is.
+/// What an upload does next.
 enum UploadState {
-    /// Nothing is sent yet, or nothing that counts.
-    Begin(Option<UploadSession>),
-    /// All of the blob goes in one request.
-    Whole(UploadSession),
-    /// The session holds so many bytes, and the next piece goes.
-    Pieces(UploadSession, u64),
-    /// A piece broke: the session is asked what it holds.
+    /// Start over, in this session or a new one.
+    Start(Option<UploadSession>),
+    /// Send the whole blob in one request.
+    SendWhole(UploadSession),
+    /// Send the chunk at this offset. The session holds the bytes before it.
+    SendChunk(UploadSession, u64),
+    /// Ask the session how many bytes it holds, after a chunk broke.
     Resume(UploadSession),
-    /// The session holds everything; a request without a body ends it.
+    /// Close a session that holds everything.
     Commit(UploadSession),
-    /// Everything was sent, and whether the blob is in its place is not known.
-    Settle(UnconfirmedUpload),
+    /// Find out whether the registry has stored the blob.
+    Confirm(UnconfirmedUpload),
     /// The repository has the blob.
     Done,
 }
 
-/// What is known where the answer to the last byte did not come.
+/// An upload whose last byte was sent, and whose success is not known.
 struct UnconfirmedUpload {
-    trouble: AttemptError,
-    /// How long the answer was waited for.
+    failure: AttemptError<Error>,
+    /// How long the response was waited for.
     waited: Duration,
-    /// The session, if it may have to go on.
+    /// The session, if it may be continued.
     session: Option<UploadSession>,
 }
 
-/// A blob on its way.
+/// The upload of one blob.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is something that was seen of the registry, and none excludes another"
+    reason = "each is an independent observation of the registry"
 )]
 pub struct BlobUpload<'a> {
     client: &'a Client,
@@ -78,37 +78,37 @@ pub struct BlobUpload<'a> {
     what: String,
     scope: &'a TokenScope,
     blob: &'a Descriptor,
-    reading: BlobReader,
-    patience: Backoff,
-    /// Whether it goes in pieces now.
-    in_pieces: bool,
-    /// Bytes of a piece.
-    piece: u64,
-    /// Pieces that got through since one did not.
+    reader: BlobReader,
+    backoff: Backoff,
+    /// Whether the blob is sent in chunks now.
+    in_chunks: bool,
+    /// Bytes of one chunk.
+    chunk: u64,
+    /// Chunks in a row that were accepted.
     streak: u32,
-    /// Whether the registry has taken a piece of this blob.
-    took_piece: bool,
-    /// How often the registry has refused one.
+    /// Whether the registry has accepted a chunk of this blob.
+    accepted_chunk: bool,
+    /// How often the registry has refused a chunk.
     refusals: u32,
-    /// How often in a row it has failed at one.
-    failures: u32,
-    /// Whether the blob did not get through whole.
+    /// How often in a row the registry has failed at a chunk.
+    chunk_failures: u32,
+    /// Whether the blob could not be sent whole.
     failed_whole: bool,
-    /// How often it went whole and did not arrive.
-    breaks: u32,
-    /// Bytes that any session ever held. Only what goes beyond is progress: a registry that
-    /// loses sessions again and again is not sent to forever.
+    /// How often the blob was sent whole and did not arrive.
+    whole_failures: u32,
+    /// The most bytes that any session has held. Only more than that is progress, so that a
+    /// registry which loses sessions does not keep the upload going forever.
     furthest: u64,
-    /// Whether every request gets its own connection.
-    is_fresh: bool,
-    /// Whether the registry keeps what a broken connection brought.
-    resumes: bool,
-    /// Whether the session is one whose last piece broke.
+    /// Whether each request gets a connection of its own.
+    is_unpooled: bool,
+    /// Whether the registry keeps the bytes that a broken request delivered.
+    keeps_partial_chunks: bool,
+    /// Whether the last chunk of the current session broke.
     is_resumed: bool,
 }
 
 impl<'a> BlobUpload<'a> {
-    /// Nothing is sent yet.
+    /// An upload that has not started.
     pub fn new(
         client: &'a Client,
         repository: &'a str,
@@ -116,38 +116,42 @@ impl<'a> BlobUpload<'a> {
         blob: &'a Descriptor,
         source: BlobSource<'_>,
     ) -> Self {
-        let habits = client.learnt().get();
+        let capabilities = client.capabilities().get();
         Self {
             client,
             repository,
             what: format!("{}/{repository}", client.host()),
             scope,
             blob,
-            reading: BlobReader::new(blob, source),
-            patience: Backoff::new(client.limits()),
-            in_pieces: habits.takes_pieces && blob.size >= habits.too_large,
-            piece: habits.piece.unwrap_or(client.limits().piece),
+            reader: BlobReader::new(blob, source),
+            backoff: Backoff::new(client.retry_policy()),
+            in_chunks: capabilities.accepts_chunks && blob.size >= capabilities.too_large,
+            chunk: capabilities.chunk.unwrap_or(client.limits().chunk),
             streak: 0,
-            took_piece: false,
-            refusals: if habits.takes_pieces { 0 } else { REFUSALS },
-            failures: 0,
+            accepted_chunk: false,
+            refusals: if capabilities.accepts_chunks {
+                0
+            } else {
+                MAX_CHUNK_REFUSALS
+            },
+            chunk_failures: 0,
             failed_whole: false,
-            breaks: 0,
+            whole_failures: 0,
             furthest: 0,
-            is_fresh: false,
-            resumes: false,
+            is_unpooled: false,
+            keeps_partial_chunks: false,
             is_resumed: false,
         }
     }
 
-    /// Sends it, beginning in this session if there is one.
+    /// Uploads the blob, in this session if there is one.
     pub async fn run(mut self, session: Option<UploadSession>) -> Result<(), Error> {
-        let mut state = UploadState::Begin(session);
+        let mut state = UploadState::Start(session);
         loop {
             let next = self.step(state).await;
-            // A file that cannot be read, or was altered, explains whatever else went wrong.
-            if let Some(wrong) = self.reading.take_wrong() {
-                return Err(wrong);
+            // A file that cannot be read, or has changed, explains every other failure.
+            if let Some(error) = self.reader.take_error() {
+                return Err(error);
             }
             state = next?;
             if matches!(state, UploadState::Done) {
@@ -159,150 +163,159 @@ impl<'a> BlobUpload<'a> {
 
     async fn step(&mut self, state: UploadState) -> Result<UploadState, Error> {
         match state {
-            UploadState::Begin(session) => {
+            UploadState::Start(session) => {
                 let session = match session {
                     Some(session) => session,
-                    None => self.client.open(self.repository, self.scope).await?,
+                    None => {
+                        self.client
+                            .open_session(self.repository, self.scope)
+                            .await?
+                    }
                 };
-                Ok(if self.in_pieces {
-                    UploadState::Pieces(session, 0)
+                Ok(if self.in_chunks {
+                    UploadState::SendChunk(session, 0)
                 } else {
-                    UploadState::Whole(session)
+                    UploadState::SendWhole(session)
                 })
             }
-            UploadState::Whole(session) => self.whole(session).await,
-            UploadState::Pieces(session, offset) if offset == self.blob.size => {
+            UploadState::SendWhole(session) => self.send_whole(session).await,
+            UploadState::SendChunk(session, offset) if offset == self.blob.size => {
                 Ok(UploadState::Commit(session))
             }
-            UploadState::Pieces(session, offset) => self.next_piece(session, offset).await,
+            UploadState::SendChunk(session, offset) => self.send_chunk(session, offset).await,
             UploadState::Resume(session) => self.resume(session).await,
             UploadState::Commit(session) => self.commit(session).await,
-            UploadState::Settle(unknown) => self.settle(unknown).await,
+            UploadState::Confirm(unconfirmed) => self.confirm(unconfirmed).await,
             UploadState::Done => Ok(UploadState::Done),
         }
     }
 
-    async fn whole(&mut self, session: UploadSession) -> Result<UploadState, Error> {
-        let piece = self.reading.piece(0..self.blob.size);
-        let ask = self.put(&session.url, Some(&piece));
-        let answer = match self.client.once(&ask).await {
-            Ok(answer) => answer,
-            Err(trouble) if trouble.is_refused_for_now() => {
-                self.patience.wait(trouble).await?;
-                return Ok(UploadState::Whole(session));
+    async fn send_whole(&mut self, session: UploadSession) -> Result<UploadState, Error> {
+        let whole = self.reader.chunk(0..self.blob.size);
+        let request = self.closing_request(&session.url, Some(&whole));
+        let response = match self.client.attempt(&request).await {
+            Ok(response) => response,
+            Err(failure) if is_throttled(&failure) => {
+                self.backoff.wait(failure).await?;
+                return Ok(UploadState::SendWhole(session));
             }
-            Err(trouble) if ask.moved.is_sent() => {
-                return Ok(UploadState::Settle(UnconfirmedUpload {
-                    trouble,
-                    waited: ask.moved.since(),
+            Err(failure) if request.progress.is_sent() => {
+                return Ok(UploadState::Confirm(UnconfirmedUpload {
+                    failure,
+                    waited: request.progress.elapsed(),
                     session: None,
                 }));
             }
-            Err(trouble) => return self.broke_whole(trouble).await,
+            Err(failure) => return self.whole_failed(failure).await,
         };
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
-            return self.ended(&answer, None);
+            return self.closed(&response, None);
         }
-        let error = self.refusal(&ask, answer).await?;
+        let error = self.refusal(&request, response).await?;
         match status.as_u16() {
-            413 if self.divide() => Ok(UploadState::Begin(None)),
-            // Registries have many ways to say that a session is gone or was used.
+            413 if self.switch_to_chunks() => Ok(UploadState::Start(None)),
+            // Registries use each of these for a session that has expired or was used.
             400 | 404 | 409 | 416 => {
-                self.patience.wait(AttemptError::passing(error)).await?;
-                Ok(UploadState::Begin(None))
+                self.backoff.wait(AttemptError::transient(error)).await?;
+                Ok(UploadState::Start(None))
             }
             _ => Err(error),
         }
     }
 
-    /// The blob does not get through whole: it goes in pieces from now on, unless the registry
-    /// takes none, or a piece of it would be all of it.
-    fn divide(&mut self) -> bool {
-        let takes_pieces = self.refusals < REFUSALS;
-        if self.piece >= self.blob.size {
+    /// Sends the blob in chunks from now on. False if the registry accepts none, or if one chunk
+    /// would be the whole blob.
+    fn switch_to_chunks(&mut self) -> bool {
+        let accepts_chunks = self.refusals < MAX_CHUNK_REFUSALS;
+        if self.chunk >= self.blob.size {
             self.shrink();
         }
-        if !takes_pieces || self.piece >= self.blob.size {
+        if !accepts_chunks || self.chunk >= self.blob.size {
             return false;
         }
         if !self.failed_whole {
-            self.patience.renew();
+            self.backoff.reset();
         }
         self.failed_whole = true;
-        self.in_pieces = true;
+        self.in_chunks = true;
         true
     }
 
-    async fn broke_whole(&mut self, trouble: AttemptError) -> Result<UploadState, Error> {
-        self.is_fresh |= trouble.is_break();
-        self.breaks += 1;
-        self.patience.wait(trouble).await?;
-        if self.breaks >= BREAKS {
-            self.divide();
+    async fn whole_failed(&mut self, failure: AttemptError<Error>) -> Result<UploadState, Error> {
+        self.is_unpooled |= failure.is_disconnect();
+        self.whole_failures += 1;
+        self.backoff.wait(failure).await?;
+        if self.whole_failures >= MAX_WHOLE_FAILURES {
+            self.switch_to_chunks();
         }
-        Ok(UploadState::Begin(None))
+        Ok(UploadState::Start(None))
     }
 
-    fn ask(&self, method: Method, url: Url) -> RegistryRequest<'a> {
-        let mut ask = RegistryRequest::push(method, url, self.scope, self.what.clone());
-        ask.is_fresh = self.is_fresh;
-        ask
+    fn request(&self, method: Method, url: Url) -> RegistryRequest<'a> {
+        let mut request = RegistryRequest::push(method, url, self.scope, self.what.clone());
+        request.is_unpooled = self.is_unpooled;
+        request
     }
 
-    /// Ends a session, with what it does not hold yet.
-    fn put<'b>(&self, url: &Url, piece: Option<&'b BlobChunk>) -> RegistryRequest<'b>
+    /// The request that closes a session, with the bytes that it does not hold yet.
+    fn closing_request<'b>(&self, url: &Url, rest: Option<&'b BlobChunk>) -> RegistryRequest<'b>
     where
         'a: 'b,
     {
         let mut url = url.clone();
         url.query_pairs_mut()
             .append_pair("digest", &self.blob.digest.to_string());
-        let mut ask: RegistryRequest<'b> = self
-            .ask(Method::PUT, url)
+        let mut request: RegistryRequest<'b> = self
+            .request(Method::PUT, url)
             .with(CONTENT_TYPE, "application/octet-stream");
-        ask.is_commit = true;
-        if let Some(piece) = piece.filter(|piece| piece.length() > 0) {
-            ask.payload = RequestBody::Chunk(piece);
+        request.is_commit = true;
+        if let Some(rest) = rest.filter(|rest| rest.length() > 0) {
+            request.body = RequestBody::Chunk(rest);
         }
-        ask
+        request
     }
 
-    /// The error of a refusal in a session.
+    /// The error of a refusal within a session.
     async fn refusal(
         &self,
-        ask: &RegistryRequest<'_>,
-        answer: RegistryResponse,
+        request: &RegistryRequest<'_>,
+        response: RegistryResponse,
     ) -> Result<Error, Error> {
-        let status = answer.status();
-        let (code, message) = self.client.said(answer).await;
+        let status = response.status();
+        let ErrorMessage { code, message } = self.client.error_message(response).await;
         if status == StatusCode::BAD_REQUEST && code == "DIGEST_INVALID" {
-            // What arrived is not what was read: was it read right?
-            self.reading.look_again().await?;
+            // The file may have changed between two requests.
+            self.reader.verify_again().await?;
         }
         Ok(match status {
             StatusCode::NOT_FOUND => Error::Server {
                 what: self.what.clone(),
-                message: format!("it has lost the upload: {message}"),
+                message: format!("the upload session no longer exists: {message}"),
             },
-            _ => self.client.refused(ask, status, message),
+            _ => self.client.status_error(request, status, message),
         })
     }
 
-    /// Remembers what the registry turned out to take.
+    /// Remembers what the registry supports.
     fn learn(&self) {
-        let (size, piece) = (self.blob.size, self.piece);
-        if self.in_pieces {
-            self.client.learnt().set(|habits| {
+        let (size, chunk) = (self.blob.size, self.chunk);
+        if self.in_chunks {
+            self.client.capabilities().update(|capabilities| {
                 if self.failed_whole {
-                    habits.too_large = habits.too_large.min(size);
+                    capabilities.too_large = capabilities.too_large.min(size);
                 }
-                habits.piece = Some(piece);
+                capabilities.chunk = Some(chunk);
             });
-        } else if self.refusals >= REFUSALS && !self.took_piece {
+        } else if self.refusals >= MAX_CHUNK_REFUSALS && !self.accepted_chunk {
             self.client
-                .learnt()
-                .set(|habits| habits.takes_pieces = false);
+                .capabilities()
+                .update(|capabilities| capabilities.accepts_chunks = false);
         }
     }
+}
+
+/// Whether the registry did not look at the request, because there were too many.
+fn is_throttled(failure: &AttemptError<Error>) -> bool {
+    failure.status() == Some(StatusCode::TOO_MANY_REQUESTS)
 }
