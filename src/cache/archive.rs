@@ -546,6 +546,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a list of cases")]
     fn verifying_refuses_what_unpacking_refuses() {
         let inside = [
             ("log", Regular, ""),

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use jsonc_parser::ast::{ObjectProp, Value};
+use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::common::{Range, Ranged};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use miette::{NamedSource, SourceSpan};
@@ -143,34 +143,7 @@ impl<'a> SchemaCheck<'a> {
                 .push(Problem::new(message, help).at(Some(span(value.range()))));
         };
         match (value, expected) {
-            (Value::Object(object), Some("object")) => {
-                for (position, property) in object.properties.iter().enumerate() {
-                    let key = property.name.as_str();
-                    let before = &object.properties[..position];
-                    if before.iter().any(|other| other.name.as_str() == key) {
-                        let message = format!("the key `{}` occurs twice", key.escape_debug());
-                        let place = Some(span(property.name.range()));
-                        let help = "remove one of them";
-                        self.problems.push(Problem::new(message, help).at(place));
-                    }
-                    self.property(property, schema);
-                }
-                for key in schema["required"].as_array().into_iter().flatten() {
-                    let key = key.as_str().unwrap_or_default();
-                    if object.get(key).is_none() {
-                        self.problems.push(
-                            Problem::new(
-                                format!("{name} has no `{key}`"),
-                                format!(
-                                    "add `\"{key}\"`: {}",
-                                    describe(&schema["properties"][key])
-                                ),
-                            )
-                            .at(Some((object.range.start, 1).into())),
-                        );
-                    }
-                }
-            }
+            (Value::Object(object), Some("object")) => self.object(object, schema, name),
             (Value::Array(array), Some("array")) => {
                 for element in &array.elements {
                     self.value(element, &schema["items"], name);
@@ -207,6 +180,33 @@ impl<'a> SchemaCheck<'a> {
                 ),
                 format!("write {}", article(expected.unwrap_or("string"))),
             ),
+        }
+    }
+
+    /// Checks the keys of an object.
+    fn object(&mut self, object: &Object, schema: &'a Json, name: &str) {
+        for (position, property) in object.properties.iter().enumerate() {
+            let key = property.name.as_str();
+            let before = &object.properties[..position];
+            if before.iter().any(|other| other.name.as_str() == key) {
+                let message = format!("the key `{}` occurs twice", key.escape_debug());
+                let place = Some(span(property.name.range()));
+                let help = "remove one of them";
+                self.problems.push(Problem::new(message, help).at(place));
+            }
+            self.property(property, schema);
+        }
+        for key in schema["required"].as_array().into_iter().flatten() {
+            let key = key.as_str().unwrap_or_default();
+            if object.get(key).is_none() {
+                self.problems.push(
+                    Problem::new(
+                        format!("{name} has no `{key}`"),
+                        format!("add `\"{key}\"`: {}", describe(&schema["properties"][key])),
+                    )
+                    .at(Some((object.range.start, 1).into())),
+                );
+            }
         }
     }
 

@@ -29,21 +29,41 @@ pub fn deployment(
     entry: &DeploymentEntry,
     frontends: &[Framework],
 ) -> Result<Deployment, DeploymentProblems> {
-    let mut found: DeploymentProblems = Vec::new();
-    let project_name = entry.project_name.clone().unwrap_or_default();
-    if !is_repository_component(&project_name) || project_name.contains('/') {
+    let mut found = DeploymentProblems::new();
+    let project_name = project_name(entry, &mut found);
+    let cloud_region = cloud_region(id, entry, &mut found);
+    let framework = framework(id, entry, frontends, &mut found);
+    match cloud_region {
+        Some(cloud_region) if found.is_empty() => Ok(Deployment {
+            project_name,
+            cloud_region,
+            framework,
+        }),
+        _ => Err(found),
+    }
+}
+
+fn project_name(entry: &DeploymentEntry, found: &mut DeploymentProblems) -> String {
+    let name = entry.project_name.clone().unwrap_or_default();
+    if !is_repository_component(&name) || name.contains('/') {
         found.push((
             &["projectName"],
             Problem::new(
-                format!(
-                    "`{}` is not a valid project name",
-                    project_name.escape_debug()
-                ),
+                format!("`{}` is not a valid project name", name.escape_debug()),
                 "use lower-case letters, digits and `-`, since the name is part of image names",
             ),
         ));
     }
-    let cloud_region = match (&entry.cloud_region, &entry.region) {
+    name
+}
+
+/// The region, from either spelling. `None` with a problem if it is missing or not valid.
+fn cloud_region(
+    id: &str,
+    entry: &DeploymentEntry,
+    found: &mut DeploymentProblems,
+) -> Option<String> {
+    let region = match (&entry.cloud_region, &entry.region) {
         (Some(new), Some(old)) if new != old => {
             found.push((
                 &["region"],
@@ -52,9 +72,9 @@ pub fn deployment(
                     "both keys have the same meaning; keep `cloudRegion`",
                 ),
             ));
-            None
+            return None;
         }
-        (Some(region), _) | (None, Some(region)) => Some(region.clone()),
+        (Some(region), _) | (None, Some(region)) => region,
         (None, None) => {
             found.push((
                 &["cloudRegion"],
@@ -63,15 +83,11 @@ pub fn deployment(
                     "add the region that you deploy to, such as `\"cloudRegion\": \"europe-west1\"`",
                 ),
             ));
-            None
+            return None;
         }
     };
-    if let Some(region) = cloud_region.as_deref()
-        && (region.is_empty()
-            || !region
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-'))
-    {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if region.is_empty() || !region.chars().all(is_valid) {
         found.push((
             &["cloudRegion"],
             Problem::new(
@@ -79,8 +95,19 @@ pub fn deployment(
                 "use the name of a region, such as `europe-west1`",
             ),
         ));
+        return None;
     }
-    let framework = match (entry.framework, entry.frontend) {
+    Some(region.clone())
+}
+
+/// The framework, from either spelling, or that of the only frontend app.
+fn framework(
+    id: &str,
+    entry: &DeploymentEntry,
+    frontends: &[Framework],
+    found: &mut DeploymentProblems,
+) -> Option<Framework> {
+    match (entry.framework, entry.frontend) {
         (Some(new), Some(old)) if new != old => {
             found.push((
                 &["frontend"],
@@ -118,14 +145,5 @@ pub fn deployment(
                 None
             }
         },
-    };
-    if found.is_empty() {
-        Ok(Deployment {
-            project_name,
-            cloud_region: cloud_region.unwrap_or_default(),
-            framework,
-        })
-    } else {
-        Err(found)
     }
 }

@@ -13,7 +13,7 @@ use super::deployment::{deployment, is_repository_component};
 use super::discover::{ProjectFolders, StoreFolder};
 use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::prune::PruneRules;
-use super::raw::ConfigFile;
+use super::raw::{ConfigFile, StoreEntry};
 use super::{Project, ProjectSettings, StoreLocal, size};
 
 /// Makes the project, or returns all problems.
@@ -63,13 +63,7 @@ pub fn resolve(
             problems,
         });
     }
-    let stores = StoreTree::new(stores).map_err(|errors| Error::Folders {
-        path: root.join("apps"),
-        problems: errors
-            .into_iter()
-            .map(|error| Problem::new(error.to_string(), "rename one of them"))
-            .collect(),
-    })?;
+    let stores = store_tree(root, stores)?;
     Ok(Project {
         root: root.to_owned(),
         apps: folders.apps,
@@ -79,22 +73,7 @@ pub fn resolve(
         local: config
             .stores
             .into_iter()
-            .map(|(id, entry)| {
-                let ports = entry.local_ports.unwrap_or_default();
-                let ports = [
-                    ("middleware", ports.middleware),
-                    ("nextjs", ports.nextjs),
-                    ("nuxt", ports.nuxt),
-                ];
-                let given = ports
-                    .into_iter()
-                    .filter_map(|(app, port)| Some((app, port?)));
-                let local = StoreLocal {
-                    ports: given.collect(),
-                    domain: entry.local_domain,
-                };
-                (id, local)
-            })
+            .map(|(id, entry)| (id, local(entry)))
             .collect(),
         settings: ProjectSettings {
             image: config.image,
@@ -113,6 +92,32 @@ pub fn resolve(
         },
         notices,
     })
+}
+
+fn store_tree(root: &Path, stores: Vec<Store>) -> Result<StoreTree, Error> {
+    let problem =
+        |error: &dyn std::error::Error| Problem::new(error.to_string(), "rename one of them");
+    StoreTree::new(stores).map_err(|errors| Error::Folders {
+        path: root.join("apps"),
+        problems: errors.iter().map(|error| problem(error)).collect(),
+    })
+}
+
+/// The settings of a store for local development.
+fn local(entry: StoreEntry) -> StoreLocal {
+    let ports = entry.local_ports.unwrap_or_default();
+    let ports = [
+        ("middleware", ports.middleware),
+        ("nextjs", ports.nextjs),
+        ("nuxt", ports.nuxt),
+    ];
+    let given = ports
+        .into_iter()
+        .filter_map(|(app, port)| Some((app, port?)));
+    StoreLocal {
+        ports: given.collect(),
+        domain: entry.local_domain,
+    }
 }
 
 /// The state while a project is made, with the problems found so far.

@@ -274,7 +274,7 @@ fn invalid_layouts_are_errors_with_help() {
     let place = folder();
     let message = |error: Error| {
         let help = error.help();
-        let text = format!("{error}; {}", help);
+        let text = format!("{error}; {help}");
         text.replace(place.path().to_str().expect("text"), "<place>")
     };
     let open = || message(Layout::open(place.path().join("x")).expect_err("no layout"));

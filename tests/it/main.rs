@@ -4,8 +4,12 @@
 //! Without the variable they print `skipped`, or fail if `ALOKAI_REQUIRE_DOCKER=1`.
 
 #![expect(
+    clippy::too_many_lines,
+    reason = "the steps of a case are read from top to bottom"
+)]
+#![expect(
     clippy::disallowed_methods,
-    reason = "tests are told by the environment where the world is"
+    reason = "environment variables name the services of the tests"
 )]
 
 mod support;

@@ -49,6 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     copy(&from, from_tag, &to, to_tag).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "an example is its own program")]
 fn docker_config() -> Option<PathBuf> {
     let folder = match std::env::var_os("DOCKER_CONFIG") {
         Some(folder) => PathBuf::from(folder),
