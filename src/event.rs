@@ -149,7 +149,7 @@ pub enum Miss {
     },
     /// `--force` was given.
     Forced,
-    /// The inputs are those of the last result, but that result was removed from the cache.
+    /// The inputs are those of the last result, but no usable result was found.
     Gone,
     /// The inputs differ from those of the last result.
     Changed {
@@ -172,7 +172,8 @@ impl Miss {
             }
             Self::Forced => return "runs because of --force".into(),
             Self::Gone => {
-                return "cache miss: nothing has changed, but the result was removed from the cache".into();
+                return "cache miss: the inputs have not changed, but there is no usable result"
+                    .into();
             }
             Self::Changed { changes } => changes,
         };
@@ -282,7 +283,7 @@ const BACKLOG: usize = 1024;
 pub struct Events {
     sender: UnboundedSender<SentEvent>,
     room: Arc<Semaphore>,
-    outside: Arc<Mutex<WaitingTime>>,
+    waiting: Arc<Mutex<WaitingTime>>,
 }
 
 type SentEvent = (Event, Option<OwnedSemaphorePermit>);
@@ -301,32 +302,32 @@ impl Iterator for Received {
 }
 
 impl Events {
-    /// A channel. Its few events of the plan's size never wait; output does.
+    /// Makes a channel. Only lines of output wait when the reader is slow. The number of other events
+    /// is bounded by the plan, so they are sent at once.
     pub fn channel() -> (Self, Received) {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let events = Self {
             sender,
             room: Arc::new(Semaphore::new(BACKLOG)),
-            outside: Arc::default(),
+            waiting: Arc::default(),
         };
         (events, Received(receiver))
     }
 
-    /// Sends one event. A reader that is gone ends no work.
+    /// Sends one event. If the reader has ended, the event is dropped and the run continues.
     pub fn send(&self, event: Event) {
         let _ = self.sender.send((event, None));
     }
 
-    /// Sends a line of output, as soon as there is room for it: a child that prints without
-    /// end waits for the reader and fills no memory. Only this task waits; a person can still
-    /// end the run while the reader is stalled.
+    /// Sends a line of output when the queue has room for it, so that output cannot fill the memory.
+    /// Only this task waits. The user can still interrupt the run while the reader is stalled.
     pub async fn output(&self, unit: &Unit, line: String) {
         let room = Arc::clone(&self.room).acquire_owned().await.ok();
         let unit = unit.clone();
         let _ = self.sender.send((Event::Output { unit, line }, room));
     }
 
-    /// Tells people something.
+    /// Sends a message to the user.
     pub fn notice(&self, message: impl Into<String>) {
         self.send(Event::Notice {
             message: message.into(),
@@ -335,24 +336,24 @@ impl Events {
 
     /// Marks time as waiting for something outside this program (a script, the engine, the
     /// network, another run) until the guard is dropped. Overlapping spans count once.
-    pub fn outside(&self) -> OutsideGuard {
-        OutsideGuard(ActivityGuard::begin(&self.outside, Activity::Waiting))
+    pub fn waiting(&self) -> WaitingGuard {
+        WaitingGuard(ActivityGuard::begin(&self.waiting, Activity::Waiting))
     }
 
     /// Marks work of this program that may run while something else is waited for: packing,
     /// unpacking, hashing. Until the guard is dropped no time counts as waiting.
     pub fn working(&self) -> WorkingGuard {
-        WorkingGuard(ActivityGuard::begin(&self.outside, Activity::Working))
+        WorkingGuard(ActivityGuard::begin(&self.waiting, Activity::Working))
     }
 
-    /// Wall time so far in which this program did nothing but wait for others.
-    pub fn outside_time(&self) -> Duration {
-        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        outside.change(Instant::now(), |_| ());
-        outside.total
+    /// The wall time so far in which this program only waited.
+    pub fn waiting_time(&self) -> Duration {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.change(Instant::now(), |_| ());
+        waiting.total
     }
 
-    /// Runs one unit and sends its beginning and its end.
+    /// Runs one unit, and sends its start and its end.
     pub fn observe<T, E: std::fmt::Display>(
         &self,
         unit: &Unit,
@@ -365,13 +366,13 @@ impl Events {
         result
     }
 
-    /// Sends a unit's beginning; [`Span::end`] sends its end.
+    /// Sends the start of a unit. [`Span::end`] sends its end.
     pub fn begin(&self, unit: &Unit) -> Span {
         self.send(Event::Started { unit: unit.clone() });
         self.span(unit)
     }
 
-    /// A unit whose end alone is sent: it is over before its beginning could be read.
+    /// A unit whose end is sent, but not its start, since it ends at once.
     pub fn span(&self, unit: &Unit) -> Span {
         Span {
             events: self.clone(),
@@ -454,14 +455,14 @@ enum Activity {
 
 #[derive(Debug)]
 struct ActivityGuard {
-    outside: Arc<Mutex<WaitingTime>>,
+    waiting: Arc<Mutex<WaitingTime>>,
     kind: Activity,
 }
 
 impl ActivityGuard {
-    fn begin(outside: &Arc<Mutex<WaitingTime>>, kind: Activity) -> Self {
+    fn begin(waiting: &Arc<Mutex<WaitingTime>>, kind: Activity) -> Self {
         let doing = Self {
-            outside: Arc::clone(outside),
+            waiting: Arc::clone(waiting),
             kind,
         };
         doing.change(|count| count + 1);
@@ -469,10 +470,10 @@ impl ActivityGuard {
     }
 
     fn change(&self, count: impl FnOnce(usize) -> usize) {
-        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = self.kind;
-        outside.change(Instant::now(), |outside| {
-            let counted = outside.count(kind);
+        waiting.change(Instant::now(), |waiting| {
+            let counted = waiting.count(kind);
             *counted = count(*counted);
         });
     }
@@ -486,7 +487,7 @@ impl Drop for ActivityGuard {
 
 /// While this value exists, the program waits for something outside.
 #[derive(Debug)]
-pub struct OutsideGuard(#[expect(dead_code, reason = "only its drop matters")] ActivityGuard);
+pub struct WaitingGuard(#[expect(dead_code, reason = "only its drop matters")] ActivityGuard);
 
 /// While this value exists, the program works.
 #[derive(Debug)]
@@ -522,18 +523,18 @@ mod tests {
     #[test]
     fn time_counts_as_waiting_only_while_nothing_is_done() {
         let start = Instant::now();
-        let mut outside = WaitingTime::default();
+        let mut waiting = WaitingTime::default();
         let mut at = |second: u64, kind: Activity, more: bool| {
-            outside.change(start + Duration::from_secs(second), |outside| {
-                let count = outside.count(kind);
+            waiting.change(start + Duration::from_secs(second), |waiting| {
+                let count = waiting.count(kind);
                 *count = if more { *count + 1 } else { *count - 1 };
             });
-            outside.total.as_secs()
+            waiting.total.as_secs()
         };
         assert_eq!(at(1, Activity::Waiting, true), 0);
         assert_eq!(at(3, Activity::Waiting, true), 2, "a span goes on");
         assert_eq!(at(4, Activity::Working, true), 3);
-        assert_eq!(at(10, Activity::Working, true), 3, "work is no waiting");
+        assert_eq!(at(10, Activity::Working, true), 3, "work is not waiting");
         assert_eq!(at(20, Activity::Working, false), 3);
         assert_eq!(at(30, Activity::Waiting, false), 3);
         assert_eq!(at(31, Activity::Working, false), 3);

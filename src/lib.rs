@@ -11,18 +11,18 @@
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
 //! workspace the package manager, its lock file, workspace folders, installed packages
-//! cache   results of tasks, found by everything that the tasks can see; here and remote
-//! plan    everything decided, nothing done → Plan
+//! cache   results of tasks by key, on this machine and in a remote cache
+//! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
-//! event   what can be observed of it
+//! event   the events of a run
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
 //! ```
 //!
-//! Below them stand three crates that know nothing of stores: `oci` (images as values),
-//! `oci-distribution` (the protocol of registries) and `virtual-path` (paths as text).
+//! Four crates below them know nothing of stores: `oci` (images as values), `oci-distribution` (the
+//! registry protocol), `http-client` and `virtual-path` (paths as text).
 //!
-//! A room imports only from rooms above it in this list and from these crates; `tests/it/house.rs` holds that.
+//! `tests/it/house.rs` has the table of allowed imports, and checks it.
 
 pub mod cache;
 pub mod cli;

@@ -97,8 +97,8 @@ pub enum InputChangeKind {
 }
 
 impl InputRecord {
-    /// What is other than it was `before`. Layers count for nothing: the same content from
-    /// another layer is the same.
+    /// The inputs that differ from `before`. The layer of a file is ignored: the same content from
+    /// another layer is the same input.
     pub fn changes(&self, before: &Self) -> Vec<InputChange> {
         let mut changes = Vec::new();
         if self.command != before.command {
@@ -153,7 +153,8 @@ impl InputRecord {
                 to.push(version.to_owned());
             }
         }
-        // What needs it changes with it, and says nothing more.
+        // Packages whose own version has not changed are left out: they differ only because one of
+        // their dependencies has changed.
         if names.values().any(|(from, to)| from != to) {
             names.retain(|_, (from, to)| from != to);
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::compare::Standing;
+use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
@@ -300,11 +300,11 @@ pub(super) enum FailOn {
 }
 
 impl FailOn {
-    pub fn standing(self) -> Standing {
+    pub fn standing(self) -> OverrideState {
         match self {
-            Self::Behind => Standing::Behind,
-            Self::Orphan => Standing::Orphan,
-            Self::Identical => Standing::Identical,
+            Self::Behind => OverrideState::Behind,
+            Self::Orphan => OverrideState::Orphan,
+            Self::Identical => OverrideState::Identical,
         }
     }
 }

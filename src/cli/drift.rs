@@ -9,7 +9,7 @@ use super::environment::tell;
 use super::run::document;
 use super::show::Page;
 use super::{Error, answer, environment, project};
-use crate::compare::{self, Drift, Override, Standing};
+use crate::compare::{self, Drift, Override, OverrideState};
 use crate::config::{Project, nearest};
 use crate::disk::write_atomically;
 use crate::error::Error as AnyError;
@@ -49,7 +49,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
             commits(drift.commits)
         ));
     }
-    let count = |standing: Standing| {
+    let count = |standing: OverrideState| {
         let all = drift.overrides.iter();
         all.filter(|one| one.standing == standing).count()
     };
@@ -84,18 +84,22 @@ fn stores<'a>(project: &'a Project, ids: &[String]) -> Result<Vec<&'a Store>, An
 }
 
 fn overview(drift: &Drift, page: &mut Page) {
-    let of = |standing: Standing| -> Vec<&Override> {
+    let of = |standing: OverrideState| -> Vec<&Override> {
         let all = drift.overrides.iter();
         all.filter(|one| one.standing == standing).collect()
     };
-    for standing in [Standing::Behind, Standing::Orphan, Standing::Identical] {
+    for standing in [
+        OverrideState::Behind,
+        OverrideState::Orphan,
+        OverrideState::Identical,
+    ] {
         let overrides = of(standing);
         if overrides.is_empty() {
             continue;
         }
         page.title(match standing {
-            Standing::Behind => "behind: the inherited file has changed since",
-            Standing::Orphan => "orphan: the overridden file does not exist any more",
+            OverrideState::Behind => "behind: the inherited file has changed since",
+            OverrideState::Orphan => "orphan: the overridden file does not exist any more",
             _ => "identical: the override is the same as the overridden file",
         });
         for one in overrides {
@@ -103,7 +107,7 @@ fn overview(drift: &Drift, page: &mut Page) {
             let from = from.unwrap_or_default();
             page.plain(&format!("  {}\n", one.file.escape_debug()));
             match standing {
-                Standing::Behind => {
+                OverrideState::Behind => {
                     let what = match (one.commits.len(), one.uncommitted) {
                         (0, _) => "uncommitted changes".to_owned(),
                         (count, false) => commits(count),
@@ -111,10 +115,10 @@ fn overview(drift: &Drift, page: &mut Page) {
                     };
                     page.plain(&format!("    misses {what} of {from}\n"));
                 }
-                Standing::Orphan if one.uncommitted => {
+                OverrideState::Orphan if one.uncommitted => {
                     page.plain(&format!("    removed from {from}, not committed yet\n"));
                 }
-                Standing::Orphan => page.plain(&format!("    removed from {from} by\n")),
+                OverrideState::Orphan => page.plain(&format!("    removed from {from} by\n")),
                 _ => {}
             }
             for commit in &one.commits {
@@ -124,10 +128,10 @@ fn overview(drift: &Drift, page: &mut Page) {
         page.plain("\n");
     }
     let counts = [
-        Standing::Current,
-        Standing::Behind,
-        Standing::Orphan,
-        Standing::Identical,
+        OverrideState::Current,
+        OverrideState::Behind,
+        OverrideState::Orphan,
+        OverrideState::Identical,
     ]
     .map(|standing| (standing, of(standing).len()));
     let counts: Vec<_> = counts

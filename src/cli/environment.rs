@@ -1,4 +1,5 @@
-//! The environment variables. No other module reads them.
+//! The environment variables. Clippy forbids reading them in other modules. Two libraries read some
+//! themselves: gitoxide those of git, and reqwest those of proxies.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the room that the others are told to use"

@@ -28,7 +28,7 @@ pub use arguments::Arguments;
 use arguments::{Command, Global, StoreCommand};
 use environment::Environment;
 
-use crate::compare::Standing;
+use crate::compare::OverrideState;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 
@@ -82,7 +82,7 @@ pub enum Error {
         /// How many.
         count: usize,
         /// Their kind.
-        standing: Standing,
+        standing: OverrideState,
     },
     /// `drift --fail-on` cannot tell, since the clone is shallow.
     #[error("the history of this clone ends before {} made, so `drift` cannot tell whether an override is behind", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
@@ -178,20 +178,20 @@ pub enum Error {
     },
 }
 
-fn overrides(count: usize, standing: Standing) -> String {
+fn overrides(count: usize, standing: OverrideState) -> String {
     match (count, standing) {
-        (1, Standing::Orphan) => "1 override is an orphan".into(),
-        (count, Standing::Orphan) => format!("{count} overrides are orphans"),
+        (1, OverrideState::Orphan) => "1 override is an orphan".into(),
+        (count, OverrideState::Orphan) => format!("{count} overrides are orphans"),
         (1, standing) => format!("1 override is {standing}"),
         (count, standing) => format!("{count} overrides are {standing}"),
     }
 }
 
-fn help_for(standing: Standing) -> &'static str {
+fn help_for(standing: OverrideState) -> &'static str {
     match standing {
-        Standing::Orphan => "remove the override, or move it to the new place of the file",
-        Standing::Identical => "remove the override: the store inherits the same file",
-        Standing::Behind | Standing::Current => {
+        OverrideState::Orphan => "remove the override, or move it to the new place of the file",
+        OverrideState::Identical => "remove the override: the store inherits the same file",
+        OverrideState::Behind | OverrideState::Current => {
             "`alokai store drift --patch` shows the missed changes, `--merge <path>` merges them"
         }
     }

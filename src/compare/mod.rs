@@ -15,7 +15,7 @@ use miette::Diagnostic;
 pub use changed::{ChangeReason, ChangedPath, ChangedStore, ChangedStores, Comparison, changed};
 pub use check::{CODES, CheckReport, Finding, FindingCode, check};
 pub use diff::{Diff, FileDiff, across_revisions, between_stores};
-pub use drift::{Drift, MergedOverride, Override, Standing, drift, merge};
+pub use drift::{Drift, MergedOverride, Override, OverrideState, drift, merge};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;
 pub use why::{LayerAnswer, Why, composed_path, why};

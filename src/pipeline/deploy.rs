@@ -133,13 +133,13 @@ fn refusal(status: u16) -> &'static str {
 pub struct LiveStore {
     /// The store.
     pub store: StoreId,
-    /// Where visitors find it.
+    /// The public address.
     pub address: String,
-    /// What runs it on this machine, where nobody else does.
+    /// With `--local`: the commands that run it on this machine.
     pub commands: Vec<String>,
 }
 
-/// Whether the release's store has come this far; it comes whole or not at all.
+/// Whether all images of the store are pushed. A store with a missing image is not deployed.
 pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     let is_there = |image: &ImagePlan| pushed.iter().any(|pushed| pushed.unit == image.unit);
     let of_store = plan.images.iter();
@@ -147,8 +147,7 @@ pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
     of_store.all(is_there)
 }
 
-/// Deploys every store whose images are all there, in the plan's order: the console is one,
-/// and a person follows its steps better one by one.
+/// Deploys every store whose images are all pushed, one by one, in the order of the plan.
 pub async fn run(
     plan: &Plan,
     pushed: &[Pushed],
@@ -165,9 +164,9 @@ pub async fn run(
         let unit = Unit::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| live.address.clone();
         let work = async {
-            let _outside = context.events.outside();
-            // A request that is on its way may be carried out; its answer is waited for, unless
-            // a person insists.
+            let _outside = context.events.waiting();
+            // The console may carry out a request that was sent. So its response is awaited, unless
+            // the user interrupts a second time.
             let work = call(release, context);
             context
                 .interrupt

@@ -45,7 +45,7 @@ impl ProjectLock {
         let mut told = false;
         let mut waiting = None;
         while !is_taken(&file, &path)? {
-            waiting.get_or_insert_with(|| events.outside());
+            waiting.get_or_insert_with(|| events.waiting());
             if !told {
                 events.notice(format!(
                     "waiting for another run in `{}` to end ({})",

@@ -123,7 +123,7 @@ pub fn run(
         ));
     }
     summary.elapsed = services.started.elapsed();
-    let outside = services.events.outside_time();
+    let outside = services.events.waiting_time();
     summary.own = summary.elapsed.saturating_sub(outside);
     (summary, result)
 }

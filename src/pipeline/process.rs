@@ -79,7 +79,7 @@ pub async fn run(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let outside = services.events.outside();
+    let outside = services.events.waiting();
     let mut child = command.spawn().map_err(ProcessError::Start)?;
     let sink = Mutex::new(OutputSink {
         log,

@@ -58,7 +58,7 @@ pub async fn run(
             let unit = Unit::app(Stage::Push, image.unit());
             let note = |pushed: &Pushed| pushed.digest.to_string();
             let work = async {
-                let _outside = context.events.outside();
+                let _outside = context.events.waiting();
                 let target = (destination, &uploading);
                 let work = push(plan, target, &unit, image, &context.events).boxed_local();
                 context

@@ -1,4 +1,4 @@
-//! What runs remember in small JSON files: written whole or not at all.
+//! Small JSON files with data for later runs, written atomically.
 
 use std::path::Path;
 

@@ -190,7 +190,7 @@ pub enum Error {
         name: String,
     },
     /// The working tree has uncommitted changes.
-    #[error("the working tree has {}, so the commit is not a correct tag: {}", changes(dirty.len()), first_five(dirty))]
+    #[error("the working tree has {}, so the images would not match the commit in their tag: {}", changes(dirty.len()), first_five(dirty))]
     #[diagnostic(
         code(alokai::plan::dirty),
         help("{}commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", ignorable(dirty), sha.get(..12).unwrap_or(sha))
@@ -232,7 +232,7 @@ pub enum Error {
         into: Box<str>,
     },
     /// A folder as destination, where a later step cannot use it.
-    #[error("`{layout}` is a folder on this machine: {why}")]
+    #[error("the destination `{layout}` is a folder on this machine: {why}")]
     #[diagnostic(code(alokai::plan::folder), help("{help}"))]
     Folder {
         /// As given.

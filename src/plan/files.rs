@@ -43,8 +43,8 @@ const SELDOM_READ: [&str; 6] = [
     ".gitlab-ci.yml",
 ];
 
-/// The identity of a file of which only the name is an input, until a script opens it.
-pub const BY_NAME: &str = "is there";
+/// The identity of a file of which only the existence is an input, until a script opens the file.
+pub const EXISTS_ONLY: &str = "is there";
 
 /// Files that are inputs of a task together, each with its identity and stamp.
 #[derive(Debug, Default)]
@@ -345,7 +345,7 @@ pub fn top(
         }
         if end.is_none_or(|end| end != "log") {
             // Its existence is an input: scripts check for files such as `.env.local`.
-            let id = BY_NAME.to_owned();
+            let id = EXISTS_ONLY.to_owned();
             group
                 .files
                 .insert(format!("//{name}"), FileInput { id, layer: None });
@@ -371,7 +371,7 @@ pub fn top(
     }
     optional.retain(|file| {
         let known = group.files.get(&file.name);
-        known.is_none_or(|known| known.id == BY_NAME)
+        known.is_none_or(|known| known.id == EXISTS_ONLY)
     });
     Ok((group.end(), optional))
 }
@@ -444,7 +444,7 @@ fn forget_name(group: &mut GroupCollector, inside: &str) {
     if group
         .files
         .get(&name)
-        .is_some_and(|file| file.id == BY_NAME)
+        .is_some_and(|file| file.id == EXISTS_ONLY)
     {
         group.files.remove(&name);
     }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::Error;
-pub use files::{BY_NAME, OptionalFile};
+pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};

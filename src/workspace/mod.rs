@@ -1,5 +1,5 @@
 //! The package manager of a project, its lock file, its workspace folders and the places of
-//! installed packages. No other room reads these.
+//! installed packages. Formats of package managers are known only here.
 
 pub mod folders;
 pub mod installed;

@@ -356,7 +356,7 @@ fn a_sandboxed_result_is_used_in_sandboxes_only() {
     // a refused file.
     let run = project.alokai(again).succeeds();
     run.stdout_contains("1 built");
-    assert!(build(&project).succeeds().stdout.contains("1 hit"));
+    assert!(build(&project).succeeds().stdout.contains("1 cache hit"));
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_run_that_waited_for_the_lock_plans_again() {
     let mut run = project.start("store deploy --changed --since HEAD --allow-dirty --until push");
     let mut told = BufReader::new(run.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("another run works") {
+    while !line.contains("waiting for another run") {
         line.clear();
         assert!(told.read_line(&mut line).unwrap() > 0, "it does not wait");
     }
@@ -101,7 +101,7 @@ fn a_run_that_waited_for_the_lock_plans_again() {
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(3), "{rest}");
-    assert!(rest.contains("differing from `HEAD`: eu"), "{rest}");
+    assert!(rest.contains("changed since `HEAD`: eu"), "{rest}");
     assert!(rest.contains("127.0.0.1:2"), "{rest}");
     assert!(!rest.contains("127.0.0.1:1"), "{rest}");
 }

@@ -1,4 +1,4 @@
-//! Retries: which failures are worth another attempt, and how long to wait before it.
+//! Retries: how often, and with what pauses. The caller decides which failures are transient.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;

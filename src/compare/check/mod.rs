@@ -10,7 +10,7 @@ use miette::Diagnostic;
 
 pub use self::finding::{CODES, Finding, FindingCode};
 use self::imports::{Import, imports, is_source, targets};
-use super::drift::{Standing, drift};
+use super::drift::{OverrideState, drift};
 use super::{Error, owner_folder};
 use crate::config::{self, FILE, NoticePlace, Project};
 use crate::git::Repository;
@@ -543,7 +543,7 @@ impl Checker<'_> {
         for one in drift(self.project, &stores, false)?.overrides {
             let from = one.inherited_file.clone().unwrap_or_default();
             match one.standing {
-                Standing::Identical => {
+                OverrideState::Identical => {
                     let message = format!(
                         "`{}` has the same content as `{from}`, which it overrides",
                         one.file
@@ -556,7 +556,7 @@ impl Checker<'_> {
                         help,
                     );
                 }
-                Standing::Orphan => {
+                OverrideState::Orphan => {
                     let commit = one.commits.first();
                     let commit = commit
                         .and_then(|commit| commit.sha.get(..12))
@@ -568,7 +568,7 @@ impl Checker<'_> {
                     let help = "remove it too, or move it if the overridden file was moved";
                     self.find(FindingCode::Orphan, (one.file, None), message, help);
                 }
-                Standing::Behind | Standing::Current => {}
+                OverrideState::Behind | OverrideState::Current => {}
             }
         }
         Ok(())

@@ -32,7 +32,7 @@ const APPS: &str = "apps";
 /// The state of an override compared to the file that it overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum OverrideState {
     /// The inherited file has changes that the override misses.
     Behind,
     /// The override has the same content as the inherited file, so it is not needed.
@@ -43,7 +43,7 @@ pub enum Standing {
     Current,
 }
 
-impl std::fmt::Display for Standing {
+impl std::fmt::Display for OverrideState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Behind => "behind",
@@ -67,7 +67,7 @@ pub struct Override {
     /// Path relative to the project.
     pub file: String,
     /// Its state.
-    pub standing: Standing,
+    pub standing: OverrideState,
     /// The owner of the overridden file; for an orphan, the former owner.
     pub inherits_from: Option<Owner>,
     /// The overridden file, relative to the project.
@@ -150,7 +150,7 @@ pub fn drift(project: &Project, stores: &[&Store], with_patches: bool) -> Result
         let Some((mut one, base)) = judge(candidate, &history)? else {
             continue;
         };
-        if let (true, Standing::Behind, Some(base), Some((_, inherited))) =
+        if let (true, OverrideState::Behind, Some(base), Some((_, inherited))) =
             (with_patches, one.standing, base, &candidate.inherited)
         {
             let version = |content: Vec<u8>| FileVersion {
@@ -200,13 +200,13 @@ pub fn merge(project: &Project, file: &str) -> Result<MergedOverride, Error> {
     };
     let (Some(base), Some((_, inherited))) = (base, &candidate.inherited) else {
         return match one.standing {
-            Standing::Orphan => Err(Error::NothingInherited {
+            OverrideState::Orphan => Err(Error::NothingInherited {
                 path: file.to_owned(),
             }),
             _ => Ok(nothing),
         };
     };
-    if one.standing != Standing::Behind {
+    if one.standing != OverrideState::Behind {
         return Ok(nothing);
     }
     let (ours, theirs) = (read(&candidate.content, file)?, read(inherited, file)?);
@@ -354,11 +354,14 @@ fn follow<'r>(
 }
 
 /// An override, and the content of its base version.
-type Judged = (Override, Option<Vec<u8>>);
+type OverrideWithBase = (Override, Option<Vec<u8>>);
 
 /// The state of the override; `None` for a file that never was one.
-fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<Judged>, Error> {
-    let answer = |standing: Standing, from: Option<usize>| Override {
+fn judge(
+    candidate: &OverrideCandidate,
+    history: &PathHistory,
+) -> Result<Option<OverrideWithBase>, Error> {
+    let answer = |standing: OverrideState, from: Option<usize>| Override {
         store_id: candidate.store.id.clone(),
         app: candidate.app.clone(),
         path: candidate.path.to_string(),
@@ -376,7 +379,7 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
         let Some((index, removal)) = removed(candidate, history)? else {
             return Ok(None);
         };
-        let mut orphan = answer(Standing::Orphan, Some(index));
+        let mut orphan = answer(OverrideState::Orphan, Some(index));
         match removal {
             Some(change) => orphan.commits.push(history.commit(change.commit)?),
             None => orphan.uncommitted = true,
@@ -384,7 +387,7 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
         return Ok(Some((orphan, None)));
     };
     if candidate.content.id == inherited.id {
-        return Ok(Some((answer(Standing::Identical, Some(*above)), None)));
+        return Ok(Some((answer(OverrideState::Identical, Some(*above)), None)));
     }
     let ours = read(&candidate.content, &candidate.own.file)?;
     let theirs = read(inherited, &candidate.above[*above].file)?;
@@ -401,9 +404,9 @@ fn judge(candidate: &OverrideCandidate, history: &PathHistory) -> Result<Option<
     let is_behind =
         base.is_some() && base != Some(inherited.id) && !is_merged(&content, &ours, &theirs)?;
     let standing = if is_behind {
-        Standing::Behind
+        OverrideState::Behind
     } else {
-        Standing::Current
+        OverrideState::Current
     };
     let mut one = answer(standing, Some(*above));
     one.base = base.map(|id| id.to_string());

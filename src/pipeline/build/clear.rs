@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
-use super::result::{APART, ResultRecord, TaskFolder, temporary};
+use super::result::{NOT_OUTPUTS, ResultRecord, TaskFolder, temporary};
 use crate::disk::Stamp;
 use crate::overlay::{self, ContentId, FileKind};
 
@@ -65,7 +65,7 @@ impl TaskFolder<'_> {
 
     /// The folders that contain a path that stays.
     fn folders(&self) -> BTreeSet<&Path> {
-        let staying = self.sources.iter().map(|path| &**path).chain(APART);
+        let staying = self.sources.iter().map(|path| &**path).chain(NOT_OUTPUTS);
         staying
             .flat_map(|path| Path::new(path).ancestors().skip(1))
             .collect()
@@ -114,7 +114,7 @@ impl TaskFolder<'_> {
             let is_source = inner
                 .to_str()
                 .is_some_and(|path| self.sources.contains(path));
-            if is_source || self.is_apart(&inner, kind.is_symlink()) {
+            if is_source || self.is_never_output(&inner, kind.is_symlink()) {
                 continue;
             }
             if kind.is_dir() && folders.contains(&*inner) {

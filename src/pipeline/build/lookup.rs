@@ -13,7 +13,7 @@ use super::result::TaskFolder;
 use crate::cache::{Cache, CachedResult, Key, OutputDigest, RemoteCache};
 use crate::event::{Miss, Stage};
 use crate::pipeline::context::Services;
-use crate::plan::{BY_NAME, Forecast, Plan, RunScope, StorePlan, Task, TaskId, TaskMap};
+use crate::plan::{EXISTS_ONLY, Forecast, Plan, RunScope, StorePlan, Task, TaskId, TaskMap};
 use crate::store::{StoreId, UnitId};
 
 /// How many requests are sent to the remote cache at once.
@@ -219,7 +219,7 @@ impl CacheLookup {
                 by_key.entry(key.primary).or_default().push(*id);
             }
         }
-        let _outside = services.events.outside();
+        let _outside = services.events.waiting();
         let fetch = |ids: Vec<TaskId>| {
             let key = self.keys[ids[0]].clone();
             async move {
@@ -418,7 +418,10 @@ pub fn miss(plan: &Plan, id: TaskId, key: Option<&TaskKey>, cache: &Cache, force
     };
     // The current key may not list the files that the script opened in the earlier run.
     let optional = plan.optional_names(id);
-    let opened = before.files.iter().filter(|(_, file)| file.id != BY_NAME);
+    let opened = before
+        .files
+        .iter()
+        .filter(|(_, file)| file.id != EXISTS_ONLY);
     let opened = opened.map(|(name, _)| name);
     let opened = opened.filter(|name| optional.contains(*name));
     let reads = key.reads.iter().chain(opened).cloned().collect();

@@ -28,7 +28,7 @@ use virtual_path::normalize;
 const RESULTS: &str = "results";
 
 /// Paths in a composed app that are not outputs: the pruned folder, and incremental caches of tools.
-pub(super) const APART: [&str; 6] = [
+pub(super) const NOT_OUTPUTS: [&str; 6] = [
     ".deploy",
     ".next/cache",
     ".turbo",
@@ -38,7 +38,7 @@ pub(super) const APART: [&str; 6] = [
 ];
 
 /// The same for a workspace package. Its dependencies are installed in it.
-const APART_IN_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"];
+const NOT_OUTPUTS_OF_PACKAGE: [&str; 4] = ["node_modules", ".turbo", ".cache", ".git"];
 
 /// The record of a task's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -315,16 +315,16 @@ impl<'a> TaskFolder<'a> {
         made.next()
             .is_some_and(|(path, _)| path.starts_with(&start))
             || self.sources.has_below(&start)
-            || APART.iter().any(|apart| apart.starts_with(&start))
+            || NOT_OUTPUTS.iter().any(|apart| apart.starts_with(&start))
     }
 
-    pub(super) fn is_apart(&self, path: &Path, is_link: bool) -> bool {
+    pub(super) fn is_never_output(&self, path: &Path, is_link: bool) -> bool {
         // As bytes, because this runs for every path, and comparing paths parses them.
         let is = |list: &[&str]| list.iter().any(|apart| path.as_os_str() == *apart);
         match self.composition {
             // Composing makes the link to installed packages.
-            Some(_) => is(&APART) || is_link && is(&["node_modules"]),
-            None => is(&APART_IN_PACKAGE),
+            Some(_) => is(&NOT_OUTPUTS) || is_link && is(&["node_modules"]),
+            None => is(&NOT_OUTPUTS_OF_PACKAGE),
         }
     }
 
@@ -339,7 +339,7 @@ impl<'a> TaskFolder<'a> {
         WalkDir::new(&self.folder)
             .into_iter()
             .filter_entry(move |entry| {
-                !self.is_apart(after(entry.path(), start), entry.path_is_symlink())
+                !self.is_never_output(after(entry.path(), start), entry.path_is_symlink())
             })
             .filter(move |entry| !entry.as_ref().is_err_and(is_gone))
             .map(|entry| {
@@ -409,7 +409,7 @@ impl<'a> TaskFolder<'a> {
                 if !before.files.contains_key(path) && !filled.contains(path.as_str()) {
                     outputs.insert(path.clone(), *left);
                 }
-            } else if is_new && self.leads_apart(path) {
+            } else if is_new && self.links_to_non_output(path) {
                 let what = "is a link into an incremental cache, which is not part of a result";
                 return unsure(Path::new(path), what);
             } else if is_new && !(is_package && is_source) {
@@ -423,14 +423,14 @@ impl<'a> TaskFolder<'a> {
     }
 
     /// Whether a link leads to a path that is not part of a result, such as a tool's cache.
-    fn leads_apart(&self, path: &str) -> bool {
+    fn links_to_non_output(&self, path: &str) -> bool {
         let Ok(target) = std::fs::read_link(self.folder.join(path)) else {
             return false;
         };
         let folder = Path::new(path).parent().unwrap_or(Path::new(""));
         let target = normalize(&folder.join(target));
         let mut above = target.ancestors();
-        above.any(|inner| inner != Path::new("") && self.is_apart(inner, false))
+        above.any(|inner| inner != Path::new("") && self.is_never_output(inner, false))
     }
 
     /// Records that this result is in the folder.

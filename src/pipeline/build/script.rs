@@ -57,7 +57,7 @@ pub fn take(
     let held = place.holds(resolved.key, entry);
     if held.is_none() {
         let Some(entry) = entry else {
-            return Ok(TaskEnd::NotThere);
+            return Ok(TaskEnd::NotRestored);
         };
         if entry.maker != task.subject.to_string() {
             origin = ResultOrigin::Reused(entry.maker.clone());
@@ -116,7 +116,7 @@ fn not_taken(
             services.events.notice(notice);
         }
     }
-    Ok(TaskEnd::NotThere)
+    Ok(TaskEnd::NotRestored)
 }
 
 /// Prints the script's output again. A slow reader delays it, as it delays a running script.

@@ -37,7 +37,7 @@ pub enum TaskEnd {
         output: Option<OutputDigest>,
     },
     /// The cached result is damaged or cannot be put in place.
-    NotThere,
+    NotRestored,
     /// The remote cache has answered.
     Asked(Box<TaskKey>, Option<CachedResult>),
     /// Its script has run.
@@ -278,7 +278,7 @@ impl<'a> BuildStage<'a> {
         let run = self.run.clone();
         self.start(id, TaskAction::Take);
         self.running.spawn(async move {
-            let _outside = run.services.events.outside();
+            let _outside = run.services.events.waiting();
             let mut entry = None;
             if let Some(remote) = &run.services.remote {
                 let fetching = resolved.fetch(&run.plan, id, &run.services.cache, remote);
@@ -349,7 +349,7 @@ impl<'a> BuildStage<'a> {
                 self.found.insert(id, (Some(*resolved), found));
                 self.queue.again(id);
             }
-            Ok(TaskEnd::NotThere) => {
+            Ok(TaskEnd::NotRestored) => {
                 self.damaged.insert(id);
                 let resolved = self.found.remove(&id).and_then(|(resolved, _)| resolved);
                 if let Some(resolved) = &resolved {
@@ -455,7 +455,7 @@ impl<'a> BuildStage<'a> {
     /// Waits for uploads, records the figures of scripts, and removes old results from the cache.
     async fn settle(mut self) -> StageResult<Built> {
         let uploading = async {
-            let _outside = self.run.services.events.outside();
+            let _outside = self.run.services.events.waiting();
             while self.uploads.join_next().await.is_some() {}
             Ok(())
         };

@@ -18,7 +18,7 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::context::ContextArchive;
 use super::{BuiltContent, Image, ImageOrder, PreparedImage};
-use crate::event::{OutsideGuard, Unit};
+use crate::event::{Unit, WaitingGuard};
 use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::{Io, StageError};
@@ -101,13 +101,13 @@ impl DockerBuilder {
     fn pack(
         &self,
         archive: ContextArchive,
-    ) -> (DuplexStream, JoinHandle<Result<OutsideGuard, Io>>) {
+    ) -> (DuplexStream, JoinHandle<Result<WaitingGuard, Io>>) {
         let (reader, writer) = tokio::io::duplex(BUFFER);
         let events = self.context.events.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let _working = events.working();
             archive.write(SyncIoBridge::new(writer))?;
-            Ok(events.outside())
+            Ok(events.waiting())
         });
         (reader, packing)
     }

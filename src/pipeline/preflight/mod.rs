@@ -71,7 +71,7 @@ pub async fn check(
     context: &Arc<Services>,
     options: &PipelineOptions,
 ) -> Result<PreparedRun, Error> {
-    let _outside = context.events.outside();
+    let _outside = context.events.waiting();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
         failures: Vec::new(),

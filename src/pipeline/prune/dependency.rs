@@ -34,8 +34,9 @@ impl DependencyFiles {
     pub fn read(name: &str, source: &Path, list: &DropList) -> Result<Self, Io> {
         // Packages in the top-level `node_modules` are copied by themselves. Deeper folders of this
         // name are output of bundlers (`dist/node_modules/tslib`) and belong to the package.
-        let is_apart = |path: &Path| path == Path::new(NODE_MODULES) || path.ends_with(".git");
-        let files = files(source, |path| !is_apart(path))?;
+        let is_never_output =
+            |path: &Path| path == Path::new(NODE_MODULES) || path.ends_with(".git");
+        let files = files(source, |path| !is_never_output(path))?;
         let entry_points = EntryPoints::read(source);
         let mut dropped = BTreeSet::new();
         for (path, _) in &files {

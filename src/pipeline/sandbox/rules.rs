@@ -39,7 +39,7 @@ pub struct ScriptScope {
 
 /// Files of package managers at the top of a project, beside `node_modules`. The key includes the
 /// part of a lock file that the script depends on.
-const INSTALLED: [&str; 9] = [
+const INSTALLED: [&str; 10] = [
     ".yarn",
     ".pnp.cjs",
     ".pnp.loader.mjs",
@@ -49,6 +49,7 @@ const INSTALLED: [&str; 9] = [
     "yarn.lock",
     "pnpm-lock.yaml",
     "bun.lock",
+    "bun.lockb",
 ];
 
 impl SandboxRules {

@@ -365,7 +365,7 @@ impl AllInputs {
             let app = &sibling.composition.unit.app;
             let names = sibling.composition.entries.keys();
             let id = || FileInput {
-                id: files::BY_NAME.to_owned(),
+                id: files::EXISTS_ONLY.to_owned(),
                 layer: None,
             };
             files.extend(names.map(|path| (format!("../{app}/{path}"), id())));

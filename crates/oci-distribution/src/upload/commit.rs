@@ -10,8 +10,9 @@ use super::super::response::RegistryResponse;
 use super::super::session::UploadSession;
 use super::{BlobUpload, UnconfirmedUpload, UploadState, is_throttled};
 
-/// A registry that did not respond for this many pauses is storing the blob, and may still succeed.
-const PAUSES_OF_WORK: u32 = 20;
+/// If the last request of an upload fails only after this many pauses, the registry is assumed to be
+/// still storing the blob.
+const BUSY_AFTER_PAUSES: u32 = 20;
 
 /// The longest pause between two checks whether the registry has stored the blob.
 const LONGEST_CHECK_PAUSE: Duration = Duration::from_secs(10);
@@ -103,7 +104,7 @@ impl BlobUpload<'_> {
             if self.has_arrived().await? {
                 return Ok(UploadState::Done);
             }
-            let is_busy = waited >= limits.retry.pause * PAUSES_OF_WORK;
+            let is_busy = waited >= limits.retry.pause * BUSY_AFTER_PAUSES;
             if !is_busy || started.elapsed() >= limits.commit {
                 break;
             }
