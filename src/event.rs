@@ -46,7 +46,7 @@ impl std::fmt::Display for Stage {
 
 /// What an event is about: one app, package or store in one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Unit {
+pub struct EventSubject {
     /// The stage.
     pub stage: Stage,
     /// The store. `None` for a workspace package, which all stores share.
@@ -60,7 +60,7 @@ pub struct Unit {
     pub script: Option<String>,
 }
 
-impl Unit {
+impl EventSubject {
     /// One app of one store.
     pub fn app(stage: Stage, unit: &UnitId) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl Unit {
     }
 }
 
-impl std::fmt::Display for Unit {
+impl std::fmt::Display for EventSubject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.store, &self.name) {
             (Some(store), Some(name)) => write!(f, "{store}/{name}"),
@@ -191,7 +191,7 @@ impl Miss {
             .collect();
         let more = match changes.len().saturating_sub(CHANGES_IN_A_LINE) {
             0 => String::new(),
-            rest => format!(", and {rest} more (--explain)"),
+            rest => format!(", and {rest} more (use `--explain` to list all)"),
         };
         format!("cache miss, changed: {}{more}", shown.join(", "))
     }
@@ -226,13 +226,13 @@ pub enum Event {
     Started {
         /// The unit.
         #[serde(flatten)]
-        unit: Unit,
+        unit: EventSubject,
     },
     /// A line that a script or the Docker engine printed.
     Output {
         /// The unit that the line belongs to.
         #[serde(flatten)]
-        unit: Unit,
+        unit: EventSubject,
         /// The line, without its line end.
         line: String,
     },
@@ -240,7 +240,7 @@ pub enum Event {
     Finished {
         /// The unit.
         #[serde(flatten)]
-        unit: Unit,
+        unit: EventSubject,
         /// Success, failure or skipped.
         #[serde(flatten)]
         outcome: Outcome,
@@ -251,7 +251,7 @@ pub enum Event {
     Missed {
         /// The unit.
         #[serde(flatten)]
-        unit: Unit,
+        unit: EventSubject,
         /// The reason.
         #[serde(flatten)]
         miss: Miss,
@@ -260,7 +260,7 @@ pub enum Event {
     Sizes {
         /// The unit.
         #[serde(flatten)]
-        unit: Unit,
+        unit: EventSubject,
         /// The whole folder.
         total: u64,
         /// The app's own files.
@@ -321,7 +321,7 @@ impl Events {
 
     /// Sends a line of output when the queue has room for it, so that output cannot fill the memory.
     /// Only this task waits. The user can still interrupt the run while the reader is stalled.
-    pub async fn output(&self, unit: &Unit, line: String) {
+    pub async fn output(&self, unit: &EventSubject, line: String) {
         let room = Arc::clone(&self.room).acquire_owned().await.ok();
         let unit = unit.clone();
         let _ = self.sender.send((Event::Output { unit, line }, room));
@@ -356,7 +356,7 @@ impl Events {
     /// Runs one unit, and sends its start and its end.
     pub fn observe<T, E: std::fmt::Display>(
         &self,
-        unit: &Unit,
+        unit: &EventSubject,
         note: impl FnOnce(&T) -> Option<String>,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
@@ -367,13 +367,13 @@ impl Events {
     }
 
     /// Sends the start of a unit. [`Span::end`] sends its end.
-    pub fn begin(&self, unit: &Unit) -> Span {
+    pub fn begin(&self, unit: &EventSubject) -> Span {
         self.send(Event::Started { unit: unit.clone() });
         self.span(unit)
     }
 
     /// A unit whose end is sent, but not its start, since it ends at once.
-    pub fn span(&self, unit: &Unit) -> Span {
+    pub fn span(&self, unit: &EventSubject) -> Span {
         Span {
             events: self.clone(),
             unit: unit.clone(),
@@ -386,7 +386,7 @@ impl Events {
 #[derive(Debug)]
 pub struct Span {
     events: Events,
-    unit: Unit,
+    unit: EventSubject,
     started: Instant,
 }
 

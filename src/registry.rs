@@ -30,7 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// No credentials are set.
-    #[error("no credentials for {server}: {} not set", missing.join(" and "))]
+    #[error("the credentials for {server} are missing; not set: {}", missing.join(" and "))]
     NoCredentials {
         /// Registry or console, with its address.
         server: String,
@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// Credentials would be sent to another machine over plain HTTP.
     #[error(
-        "the {server} `{address}` uses plain HTTP and is not on this machine: others could read the password"
+        "the {server} `{address}` uses plain HTTP and is not on this machine, so the password would be sent unencrypted"
     )]
     PlainHttp {
         /// `registry` or `console`.
@@ -112,13 +112,13 @@ fn client_code(error: &ClientError) -> &'static str {
 fn client_help(error: &ClientError) -> Option<String> {
     let help = match error {
         ClientError::Unauthorized { .. } => {
-            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`; after a change of the password, change it in the pipeline's secrets too"
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`; if the password was changed, update the CI secrets too"
         }
         ClientError::InsecureTokenServer { .. } => {
-            "use a registry whose token server has TLS; in a network of your own, `--allow-insecure` sends the password"
+            "use a registry whose token server supports HTTPS; in a private network, pass `--allow-insecure` to send the password over plain HTTP"
         }
         ClientError::Forbidden { .. } => {
-            "check `projectName` in `alokai.config.json`, and ask for the right to push to that project"
+            "check `projectName` in `alokai.config.json`, and that this user has permission to push to that project"
         }
         ClientError::NotFound { .. } => {
             "check the registry's address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url`) and `projectName` in `alokai.config.json`"
@@ -127,23 +127,25 @@ fn client_help(error: &ClientError) -> Option<String> {
             "find what makes `.deploy` large (`du -sh .out/*/*/.deploy/*`), or raise the limit of the proxy in front of the registry (nginx: `client_max_body_size`)"
         }
         ClientError::Server { .. } => {
-            "the request was retried; run again later: images that are pushed are not pushed again"
+            "all retries failed; run again later (images that are already pushed are skipped)"
         }
         ClientError::Unreachable { .. } => {
             "check the address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url` in `alokai.config.json`) and the network"
         }
         ClientError::Unreadable {
             login_host: None, ..
-        } => "check the image's name, and that this user may read it",
+        } => "check the image name, and that this user has permission to pull the image",
         ClientError::InvalidName { .. } => {
-            "names have lower-case letters and digits, and `.`, `_`, `-` or `/` between them"
+            "use lower-case letters and digits, separated by `.`, `_`, `-` or `/`"
         }
         ClientError::DigestMismatch { .. } => {
-            "the registry, or a proxy in front of it, changes content; compare with what another client receives"
+            "run again; if the error persists, check whether the registry or a proxy in front of it changes the content"
         }
-        ClientError::Changed { .. } => "run again, and let no other process write there",
+        ClientError::Changed { .. } => {
+            "make sure that no other process writes to the file, then run again"
+        }
         ClientError::Certificates { .. } => {
-            "the file must have certificates as PEM (`-----BEGIN CERTIFICATE-----`); it is named by `registry.ca` or lies in Docker's `certs.d`"
+            "use a PEM file with certificates (`-----BEGIN CERTIFICATE-----`); the file is set in `registry.ca` or is in Docker's `certs.d`"
         }
         ClientError::File { .. } => return None,
         ClientError::Unreadable {
@@ -151,15 +153,17 @@ fn client_help(error: &ClientError) -> Option<String> {
             ..
         } => {
             return Some(format!(
-                "check the image's name; if the image is private, run `docker login {host}` as a user who may read it"
+                "check the image name; if the image is private, run `docker login {host}` as a user with permission to pull it"
             ));
         }
         ClientError::DockerConfig { host, .. } => {
-            return Some(format!("`docker login {host}` writes it again"));
+            return Some(format!(
+                "run `docker login {host}` to write the credentials again"
+            ));
         }
         ClientError::CredentialHelper { helper, host, .. } => {
             return Some(format!(
-                "`echo {host} | {helper} get` shows the same; Docker's config names the helper"
+                "run `echo {host} | {helper} get` to reproduce the error; the helper is set in Docker's config"
             ));
         }
         ClientError::MissingCredentialHelper { helper, host } => {
@@ -168,7 +172,7 @@ fn client_help(error: &ClientError) -> Option<String> {
             ));
         }
         ClientError::PushFailed { what, .. } => {
-            return Some(format!("`docker push {what}` shows the same"));
+            return Some(format!("run `docker push {what}` to reproduce the error"));
         }
     };
     Some(help.to_owned())

@@ -27,7 +27,7 @@ pub const FILES: &str = "files";
 const LEVEL: i32 = 3;
 
 const TWICE: &str = "occurs twice";
-const LINK_OUTSIDE: &str = "is a link that leads out of its folder";
+const LINK_OUTSIDE: &str = "is a link to a path outside its folder";
 const NOT_SUPPORTED: &str = "is not a file, a folder or a link";
 
 /// Bytes that may follow the end of a tar: writers pad it with zeros.
@@ -196,9 +196,7 @@ fn append_file(
         &mut reader,
     )?;
     if reader.read != size {
-        return Err(io::Error::other(
-            "the file became shorter while it was read",
-        ));
+        return Err(io::Error::other("the file was truncated while it was read"));
     }
     Ok(size)
 }
@@ -378,7 +376,9 @@ impl<'a> ArchiveMember<'a> {
         if name == LOG && kind == EntryType::Regular {
             return Ok(Self::Log);
         }
-        let path = name.strip_prefix("files/").ok_or("is not expected")?;
+        let path = name
+            .strip_prefix("files/")
+            .ok_or("is not a valid path in the archive")?;
         let member = match kind {
             EntryType::Regular => Self::File(path),
             EntryType::Directory => Self::Folder(path.strip_suffix('/').unwrap_or(path)),
@@ -499,10 +499,9 @@ impl ArchiveReader<'_> {
             if length == 0 {
                 return Ok(());
             }
-            self.left = self
-                .left
-                .checked_sub(length as u64)
-                .ok_or_else(|| invalid("it has more bytes than its entry says".into()))?;
+            self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+                invalid("its content is larger than the size in its cache entry".into())
+            })?;
             if is_output {
                 self.output.content(&buffer[..length]);
             }
@@ -560,11 +559,20 @@ mod tests {
             ("not a path inside", &[("files/../outside", Regular, "")]),
             ("not a path inside", &[("files//outside", Regular, "")]),
             ("not a path inside", &[("files/..", Directory, "")]),
-            ("is not expected", &[("../outside", Regular, "")]),
-            ("is not expected", &[("/outside", Regular, "")]),
-            ("is not expected", &[("log", Symlink, "files")]),
-            ("leads out", &[("files/link", Symlink, "..")]),
-            ("leads out", &[("files/link", Symlink, "/")]),
+            (
+                "is not a valid path in the archive",
+                &[("../outside", Regular, "")],
+            ),
+            (
+                "is not a valid path in the archive",
+                &[("/outside", Regular, "")],
+            ),
+            (
+                "is not a valid path in the archive",
+                &[("log", Symlink, "files")],
+            ),
+            ("a path outside its folder", &[("files/link", Symlink, "..")]),
+            ("a path outside its folder", &[("files/link", Symlink, "/")]),
             (
                 "below a file or a link",
                 &[("files/a", Symlink, "b"), ("files/a/b", Regular, "")],

@@ -11,9 +11,9 @@ use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
 
-/// Composes, builds, images and deploys the many storefronts of one JavaScript monorepo.
+/// Composes, builds, packages and deploys multiple storefronts from one JavaScript monorepo.
 ///
-/// Exit codes: 0 success, 1 failure, 2 wrong input, 3 something outside is missing (git, Docker,
+/// Exit codes: 0 success, 1 failure, 2 invalid input, 3 external dependency not available (git, Docker,
 /// the registry, the console, credentials), 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "alokai", version, propagate_version = true)]
@@ -84,19 +84,19 @@ pub(super) struct StoreArguments {
 pub(super) enum StoreCommand {
     /// Shows the store tree: kind, apps, overrides
     List(ListOptions),
-    /// Writes stores to `.out/<store>` by file inheritance
+    /// Writes the composed files of stores to `.out/<store>`
     Compose(ComposeOptions),
     /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
-    /// Composes, builds and deploys stores: one image per app, pushed and brought live
+    /// Composes and builds stores, pushes one image per app, and deploys the stores
     Deploy(DeployOptions),
     /// Lists the deployable stores that a change affects
     Changed(ChangedOptions),
     /// Compares two stores, or one store at two revisions
     Diff(DiffOptions),
-    /// Finds overrides whose inherited file has changed since
+    /// Finds overrides of files that have changed since the override was made
     Drift(DriftOptions),
     /// Finds problems in the store tree: needless copies, orphans, unused rules
     Check(CheckOptions),
@@ -184,7 +184,7 @@ pub(super) struct ChangedOptions {
     /// Prints a job matrix for a CI system
     #[arg(long, value_name = "CI")]
     pub matrix: Option<Matrix>,
-    /// Only a fixed share of the stores: `2/5` is the second of five
+    /// Only one shard of the stores: `2/5` is the second of five shards
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 }
@@ -293,7 +293,7 @@ pub(super) struct DriftOptions {
 pub(super) enum FailOn {
     /// The inherited file has changed since the override was made.
     Behind,
-    /// The overridden file does not exist any more.
+    /// The overridden file no longer exists.
     Orphan,
     /// The override is the same as the file that it overrides.
     Identical,
@@ -320,7 +320,7 @@ pub(super) struct Output {
 pub(super) struct ComposeOptions {
     #[command(flatten)]
     pub select: Select,
-    /// Writes nothing; lists what would change, and exits with 1 if anything would
+    /// Lists the files that would change without writing them; exits with 1 if there are any
     #[arg(long)]
     pub check: bool,
     #[command(flatten)]
@@ -349,7 +349,7 @@ pub(super) struct WorkOptions {
     /// Continues with the other stores when one fails; the exit code is still 1
     #[arg(long, alias = "continue")]
     pub keep_going: bool,
-    /// The most scripts that run at once [default: number of cores, less if memory is short]
+    /// Maximum number of scripts that run at once [default: number of cores, fewer if memory is low]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
     /// Runs scripts even if their results are cached; a deploy replaces existing images
@@ -364,7 +364,7 @@ pub(super) struct WorkOptions {
     /// Which output of scripts is printed
     #[arg(long, value_name = "WHICH", default_value = "full")]
     pub output_logs: OutputLogs,
-    /// Which environment variables scripts see
+    /// Which environment variables are passed to scripts
     #[arg(long, value_name = "MODE", default_value = "strict")]
     pub env_mode: EnvMode,
     /// Allows passwords and tokens to be sent to other machines over plain HTTP, unencrypted
@@ -381,7 +381,7 @@ pub(super) enum OutputLogs {
     NewOnly,
 }
 
-/// Which environment variables scripts see.
+/// Which environment variables are passed to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum EnvMode {
     /// The variables declared in `build.env`, and those of the system.
@@ -437,13 +437,13 @@ pub(super) struct DeployOptions {
     /// Deploys uncommitted changes, with the tag `<sha>-dirty-<8 hex digits of the content>`
     #[arg(long)]
     pub allow_dirty: bool,
-    /// Keeps everything on this machine: images go to `.alokai/registry`, and no console is called
+    /// Runs only on this machine: writes images to `.alokai/registry` and does not call the console
     #[arg(long, conflicts_with_all = ["docker_registry_url", "console_api_url", "builder"])]
     pub local: bool,
     /// How images are made
     #[arg(long, value_name = "WHO", default_value = "auto")]
     pub builder: BuilderOption,
-    /// Attaches no SBOM and no provenance to images
+    /// Does not attach an SBOM or provenance to images
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]

@@ -64,7 +64,7 @@ pub fn cache(global: &Global, command: &CacheCommand) -> Result<(), AnyError> {
     if matches!(command, CacheCommand::Clear) {
         let removed = cache.clear().map_err(failed)?;
         return answer(&format!(
-            "removed {}, {}\n`.out` still has the results of the last builds; `--force` builds again\n",
+            "removed {}, {}\n`.out` still contains the results of the last builds; use `--force` to build again\n",
             results(removed.entries),
             bytes(removed.bytes)
         ));

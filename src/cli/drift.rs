@@ -43,8 +43,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
     }
     if let (true, Some(oldest)) = (drift.shallow, &drift.oldest) {
         tell(&format!(
-            "note: this clone is shallow: its history starts at {}, {}; older changes are not seen \
-             (`git fetch --unshallow` fetches them)",
+            "note: this clone is shallow: its history starts at {} ({}), so older changes are not included; run `git fetch --unshallow` to fetch them",
             short(oldest),
             commits(drift.commits)
         ));
@@ -99,7 +98,7 @@ fn overview(drift: &Drift, page: &mut Page) {
         }
         page.title(match standing {
             OverrideState::Behind => "behind: the inherited file has changed since",
-            OverrideState::Orphan => "orphan: the overridden file does not exist any more",
+            OverrideState::Orphan => "orphan: the overridden file no longer exists",
             _ => "identical: the override is the same as the overridden file",
         });
         for one in overrides {

@@ -64,10 +64,10 @@ pub enum Error {
     )]
     NoPassword,
     /// `compose --check` found differences.
-    #[error("`.out` differs from the composition: {write} to write, {remove} to remove")]
+    #[error("`.out` is not up to date; files to write: {write}, files to remove: {remove}")]
     #[diagnostic(
         code(alokai::cli::differs),
-        help("run the same command without `--check` to write it")
+        help("run the same command without `--check` to update `.out`")
     )]
     Differs {
         /// Files to write.
@@ -85,7 +85,7 @@ pub enum Error {
         standing: OverrideState,
     },
     /// `drift --fail-on` cannot tell, since the clone is shallow.
-    #[error("the history of this clone ends before {} made, so `drift` cannot tell whether an override is behind", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
+    #[error("the history of this clone starts after {} made, so `drift` cannot determine whether an override is behind", if *count == 1 { "1 override was".to_owned() } else { format!("{count} overrides were") })]
     #[diagnostic(
         code(alokai::cli::history_ends),
         help(
@@ -192,7 +192,7 @@ fn help_for(standing: OverrideState) -> &'static str {
         OverrideState::Orphan => "remove the override, or move it to the new place of the file",
         OverrideState::Identical => "remove the override: the store inherits the same file",
         OverrideState::Behind | OverrideState::Current => {
-            "`alokai store drift --patch` shows the missed changes, `--merge <path>` merges them"
+            "run `alokai store drift --patch` to show the missed changes, or `--merge <path>` to merge them"
         }
     }
 }

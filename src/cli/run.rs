@@ -58,7 +58,7 @@ impl RunSetup {
         if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
             remote = None;
             notices.push(
-                "the remote cache is not used: `TURBO_API` is plain HTTP on another machine, which would expose `TURBO_TOKEN` (`--allow-insecure` allows it)",
+                "the remote cache is not used: `TURBO_API` uses plain HTTP on another machine, so `TURBO_TOKEN` would be sent unencrypted (pass `--allow-insecure` to allow it)",
             );
         }
         Self {
@@ -254,7 +254,7 @@ fn services(
     }
     if surroundings.scripts.loose {
         events.notice(
-            "`--env-mode loose`: scripts see variables that are not in their keys, so cached results can be wrong",
+            "`--env-mode loose`: scripts can read variables that are not in the cache key, so cached results can be wrong",
         );
     }
     let services = Services {

@@ -130,7 +130,9 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<ChangedStores, Er
 fn without_project(since: &str, error: &Error) -> String {
     let reason = std::error::Error::source(error).filter(|_| !is_absent(error));
     let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    format!("`{since}` has no valid project{reason}; every store counts as changed")
+    format!(
+        "the revision `{since}` does not contain a valid project{reason}; all stores are treated as changed"
+    )
 }
 
 /// Changed files outside of the composition on which stores may depend.

@@ -117,7 +117,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::compare::no_override),
         help(
-            "give the path as `store drift` shows it, relative to the project or to this folder; {}",
+            "use a path from the output of `alokai store drift`, relative to the project or to the current folder; {}",
             similar(nearest, "the project has no overrides")
         )
     )]

@@ -233,7 +233,7 @@ impl<'a> SchemaCheck<'a> {
                         match nearest(key, known.iter().copied()) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None => format!(
-                                "valid keys: {}; your own keys start with `x-`",
+                                "valid keys: {}; custom keys start with `x-`",
                                 known.join(", ")
                             ),
                         },

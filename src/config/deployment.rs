@@ -69,7 +69,7 @@ fn cloud_region(
                 &["region"],
                 Problem::new(
                     format!("`region` is `{old}`, but `cloudRegion` is `{new}`"),
-                    "both keys have the same meaning; keep `cloudRegion`",
+                    "remove `region`, which is the older name of `cloudRegion`",
                 ),
             ));
             return None;
@@ -113,7 +113,7 @@ fn framework(
                 &["frontend"],
                 Problem::new(
                     format!("`frontend` is `{old}`, but `framework` is `{new}`"),
-                    "both keys have the same meaning; keep `framework`",
+                    "remove `frontend`, which is the older name of `framework`",
                 ),
             ));
             None

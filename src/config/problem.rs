@@ -11,7 +11,9 @@ pub enum Error {
     #[error("no `alokai.config.json` in `{}` or any folder above it", start.display())]
     #[diagnostic(
         code(alokai::config::not_found),
-        help("run the command in a project, or name a project: `alokai --cwd path/to/project …`")
+        help(
+            "run the command in a project folder, or pass the folder: `alokai --cwd path/to/project …`"
+        )
     )]
     NotFound {
         /// The folder where the search started.
@@ -21,7 +23,7 @@ pub enum Error {
     #[error("cannot read `{}`", path.display())]
     #[diagnostic(
         code(alokai::config::read),
-        help("check that it exists, and its permissions")
+        help("check that it exists and that you have permission to read it")
     )]
     Read {
         /// The file or folder.
@@ -56,7 +58,7 @@ pub enum Error {
     #[error("`{}` is not a valid package.json", path.display())]
     #[diagnostic(
         code(alokai::config::package),
-        help("fix the file; `npm pkg get name` checks it")
+        help("correct the file; run `npm pkg get name` to check it")
     )]
     Package {
         /// The file.

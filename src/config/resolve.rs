@@ -95,8 +95,9 @@ pub fn resolve(
 }
 
 fn store_tree(root: &Path, stores: Vec<Store>) -> Result<StoreTree, Error> {
-    let problem =
-        |error: &dyn std::error::Error| Problem::new(error.to_string(), "rename one of them");
+    let problem = |error: &dyn std::error::Error| {
+        Problem::new(error.to_string(), "rename one of the folders")
+    };
     StoreTree::new(stores).map_err(|errors| Error::Folders {
         path: root.join("apps"),
         problems: errors.iter().map(|error| problem(error)).collect(),
@@ -153,7 +154,7 @@ impl Resolver<'_> {
                 let hint = did_you_mean(name, self.apps.iter().map(AppName::as_str));
                 self.notices.push(Notice {
                     message: format!(
-                        "`{}/{name}` is not used, since there is no base app with this name{hint}",
+                        "`{}/{name}` is ignored, because no base app has this name{hint}",
                         folder.path
                     ),
                     place: NoticePlace::Folder(format!("{}/{name}", folder.path)),
@@ -182,7 +183,7 @@ impl Resolver<'_> {
             if entry.deployment.is_none() {
                 let hint = did_you_mean(id, stores.iter().map(|store| store.id.as_str()));
                 let message = format!(
-                    "`stores.{}` is not used, since it has neither a folder nor a `deployment`{hint}",
+                    "`stores.{}` is ignored, because it has neither a folder nor a `deployment`{hint}",
                     id.escape_debug()
                 );
                 self.notice(id, message);
@@ -278,7 +279,7 @@ impl Resolver<'_> {
                     "`{}` and `{}` have the same `projectName`",
                     other.id, store.id
                 );
-                let help = "choose a unique name for each store; otherwise they overwrite each other's images";
+                let help = "use a different `projectName` for each store; otherwise the stores overwrite each other's images";
                 let pointer = ["stores", store.id.as_str(), "deployment", "projectName"];
                 self.problem(&pointer, message, help);
             }
@@ -304,7 +305,7 @@ impl Resolver<'_> {
             }
             let help = match nearest(app, self.apps.iter().map(AppName::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "name a folder of `apps/`".into(),
+                None => "use the name of a folder in `apps/`".into(),
             };
             self.problem(
                 &pointer,
@@ -349,7 +350,7 @@ impl Resolver<'_> {
                 .chain(packages.iter().copied());
             let help = match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "name an app, a workspace package, or `*` for all".into(),
+                None => "use the name of an app or a workspace package, or `*` for all".into(),
             };
             let message = format!("there is no app or package `{}`", name.escape_debug());
             self.problem(&["build", "env", name], message, help);
@@ -365,7 +366,7 @@ impl Resolver<'_> {
             }
             let help = match nearest(app, self.apps.iter().map(AppName::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "name a folder of `apps/`".into(),
+                None => "use the name of a folder in `apps/`".into(),
             };
             let message = format!("there is no base app `{}`", app.escape_debug());
             self.problem(&["build", "shared", &position.to_string()], message, help);

@@ -106,9 +106,9 @@ fn deepen(revision: &str, shallow: bool) -> &'static str {
         "this clone is shallow, so older commits are missing; fetch them: `git fetch --deepen=100` \
          or `git fetch --unshallow` (actions/checkout: `fetch-depth: 0`; GitLab: `GIT_DEPTH: 0`)"
     } else if revision == "HEAD~1" {
-        "HEAD is the first commit; give another one with `--since`, such as a branch or a tag"
+        "HEAD is the first commit and has no parent; pass another revision with `--since`, such as a branch or a tag"
     } else {
-        "give a commit, a branch or a tag; `git log --oneline` lists commits"
+        "use a commit, a branch or a tag; run `git log --oneline` to list commits"
     }
 }
 

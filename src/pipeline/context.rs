@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, RemoteCache};
-use crate::event::{Event, Events, Outcome, Unit};
+use crate::event::{Event, EventSubject, Events, Outcome};
 use crate::plan::is_system;
 use crate::registry;
 use oci::ImageReference;
@@ -119,20 +119,20 @@ impl Services {
     }
 
     /// Tells the user why the result of a unit is not cached.
-    pub fn not_cached(&self, unit: &Unit, reason: impl std::fmt::Display) {
+    pub fn not_cached(&self, unit: &EventSubject, reason: impl std::fmt::Display) {
         self.events.notice(format!("{unit}: not cached: {reason}"));
     }
 
     /// The same for an error of the cache itself, which is reported only once: the next result mostly
     /// fails for the same reason.
-    pub fn not_cached_once(&self, unit: &Unit, error: impl std::fmt::Display) {
+    pub fn not_cached_once(&self, unit: &EventSubject, error: impl std::fmt::Display) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.not_cached(unit, error);
         }
     }
 
     /// Sends that a unit is skipped, and because of which unit.
-    pub fn skip(&self, unit: Unit, because: &str) {
+    pub fn skip(&self, unit: EventSubject, because: &str) {
         self.events.send(Event::Finished {
             unit,
             outcome: Outcome::Skipped {

@@ -15,7 +15,7 @@ use super::context::{PipelineOptions, Services};
 use super::failure::StageResult;
 use super::halt::Halt;
 use super::push::Pushed;
-use crate::event::{Stage, Unit};
+use crate::event::{EventSubject, Stage};
 use crate::plan::{ImagePlan, Plan, Release};
 use crate::registry::USER_AGENT;
 use crate::store::StoreId;
@@ -60,7 +60,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::console::server),
         help(
-            "it is not known whether the store was deployed; check it in the console, then run again: images that are pushed are not pushed again"
+            "it is not known whether the store was deployed; check the store in the console, then run again (images that are already pushed are skipped)"
         )
     )]
     Server {
@@ -75,12 +75,12 @@ pub enum Error {
     },
     /// The console redirects. The request has the password, so it is sent nowhere else.
     #[error(
-        "the console did not deploy `{store}`: it redirects ({status}) to `{to}`, which is not followed\n  PATCH {url}"
+        "the console did not deploy `{store}`: it redirected ({status}) to `{to}`, and redirects are not followed\n  PATCH {url}"
     )]
     #[diagnostic(
         code(alokai::console::redirected),
         help(
-            "if the console has moved there, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to that address; the request was not sent there"
+            "if this is the new address of the console, set `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`) to it; no request was sent to the new address"
         )
     )]
     Redirected {
@@ -119,12 +119,12 @@ pub enum Error {
 fn refusal(status: u16) -> &'static str {
     match status {
         401 | 403 => {
-            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user may deploy the project"
+            "check `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`, and that this user has permission to deploy the project"
         }
         404 => {
             "check `projectName` and `cloudRegion` in `alokai.config.json`: together they name the instance"
         }
-        _ => "the console's response says what it does not accept",
+        _ => "see the response of the console for the reason",
     }
 }
 
@@ -161,7 +161,7 @@ pub async fn run(
         .iter()
         .filter(|release| is_due(plan, release, pushed))
     {
-        let unit = Unit::store(Stage::Deploy, &release.store);
+        let unit = EventSubject::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| live.address.clone();
         let work = async {
             let _outside = context.events.waiting();

@@ -270,7 +270,7 @@ impl Destination {
                     .await?;
                 let missing = || oci_distribution::Error::NotFound {
                     what: format!("{}@{digest}", reference.name()),
-                    message: "the registry does not have it after the push".into(),
+                    message: "the image is missing after the push".into(),
                 };
                 Ok(found.ok_or_else(missing)?)
             }

@@ -164,7 +164,7 @@ pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
         Ok(docker) => docker.map_err(unreachable),
         Err(_) => Err(Error::Unreachable {
             address: address.to_owned(),
-            reason: format!("it does not answer within {} s", CONNECT_TIMEOUT.as_secs()),
+            reason: format!("no response within {} s", CONNECT_TIMEOUT.as_secs()),
         }),
     }
 }

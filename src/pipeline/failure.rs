@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use miette::Diagnostic;
 
 use super::{base, build, deploy, docker, prune, skip};
-use crate::event::{Stage, Unit};
+use crate::event::{EventSubject, Stage};
 use crate::registry;
 use crate::store::UnitId;
 use oci;
@@ -35,7 +35,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::pipeline::interrupted),
         help(
-            "run the same command again: composed files stay, and interrupted scripts start over"
+            "run the same command again; composed files are kept, and interrupted scripts are started again"
         )
     )]
     Interrupted {
@@ -75,7 +75,7 @@ pub fn quote(lines: &[String]) -> String {
 #[derive(Debug)]
 pub struct Failure {
     /// The unit and the stage.
-    pub unit: Unit,
+    pub unit: EventSubject,
     /// Why.
     pub error: StageError,
 }
@@ -191,7 +191,7 @@ impl<T> Default for StageResult<T> {
 
 impl<T> StageResult<T> {
     /// Adds the result of one unit.
-    pub fn add(&mut self, unit: Unit, result: Result<T, StageError>) {
+    pub fn add(&mut self, unit: EventSubject, result: Result<T, StageError>) {
         match result {
             Ok(product) => self.done.push(product),
             Err(error) => self.failed.push(Failure { unit, error }),
@@ -199,8 +199,10 @@ impl<T> StageResult<T> {
     }
 }
 
-impl<T> FromIterator<(Unit, Result<T, StageError>)> for StageResult<T> {
-    fn from_iter<I: IntoIterator<Item = (Unit, Result<T, StageError>)>>(results: I) -> Self {
+impl<T> FromIterator<(EventSubject, Result<T, StageError>)> for StageResult<T> {
+    fn from_iter<I: IntoIterator<Item = (EventSubject, Result<T, StageError>)>>(
+        results: I,
+    ) -> Self {
         let mut settled = Self::default();
         for (unit, result) in results {
             settled.add(unit, result);
@@ -253,7 +255,9 @@ impl Diagnostic for Io {
                 Box::new("move the project to a file system that is not read-only")
             }
             ErrorKind::IsADirectory | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory => {
-                Box::new("a file or folder of a build is in the way: remove it and run again")
+                Box::new(
+                    "a file or folder from a build already exists at this path; remove it and run again",
+                )
             }
             _ => Box::new("check the path; if another program changed it meanwhile, run again"),
         })

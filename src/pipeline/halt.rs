@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::context::Services;
 use super::failure::StageError;
-use crate::event::Unit;
+use crate::event::EventSubject;
 
 /// Whether a stage is halted, and because of which unit.
 pub struct Halt<'a> {
@@ -26,10 +26,10 @@ impl<'a> Halt<'a> {
     /// Carries out one unit, or skips it if the stage is halted.
     pub async fn unless_halted<T, E: std::fmt::Display + Into<StageError>>(
         &self,
-        unit: Unit,
+        unit: EventSubject,
         note: impl FnOnce(&T) -> String,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Option<(Unit, Result<T, StageError>)> {
+    ) -> Option<(EventSubject, Result<T, StageError>)> {
         let because = self.because();
         if let Some(because) = because {
             self.services.skip(unit, &because);

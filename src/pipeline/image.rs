@@ -11,7 +11,7 @@ use super::docker::Error;
 use super::failure::StageResult;
 use super::halt::Halt;
 use super::prune::Artifact;
-use crate::event::{Stage, Unit, bytes};
+use crate::event::{EventSubject, Stage, bytes};
 use crate::plan::Plan;
 
 /// Builds the image of every artifact.
@@ -28,7 +28,7 @@ pub async fn run(
     let halt = Halt::new(context, options.keep_going);
     let results: Vec<_> = futures_util::stream::iter(work)
         .map(async |(artifact, image)| {
-            let unit = Unit::app(Stage::Image, &artifact.unit);
+            let unit = EventSubject::app(Stage::Image, &artifact.unit);
             let note = |image: &Image| bytes(image.size);
             let order = ImageOrder {
                 unit: &unit,

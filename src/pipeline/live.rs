@@ -11,7 +11,7 @@ use super::deploy::{LiveStore, is_due};
 use super::failure::{StageError, StageResult};
 use super::push::Pushed;
 use super::stored;
-use crate::event::{Stage, Unit};
+use crate::event::{EventSubject, Stage};
 use crate::plan::{Plan, Release};
 
 /// Where the record lies, relative to the project.
@@ -52,7 +52,7 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Services>) -> StageResu
         .iter()
         .filter(|release| is_due(plan, release, pushed));
     for release in due {
-        let unit = Unit::store(Stage::Deploy, &release.store);
+        let unit = EventSubject::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| Some(live.address.clone());
         let result = context.events.observe(&unit, note, || {
             let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();

@@ -29,7 +29,7 @@ pub fn own_folder(project: &Path) -> Result<std::path::PathBuf, Io> {
             std::io::Error::other("it is a symbolic link; alokai writes only inside the project");
         return Err(Io::at("use", &folder)(error));
     }
-    std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+    std::fs::create_dir_all(&folder).map_err(Io::at("create the folder", &folder))?;
     let ignore = folder.join(".gitignore");
     if !ignore.exists() {
         std::fs::write(&ignore, "*\n").map_err(Io::at("write", &ignore))?;
@@ -74,7 +74,7 @@ impl ProjectLock {
         let path = own_folder(project)?.join("lock");
         let mut file = open(&path)?;
         if !is_taken(&file, &path)? {
-            let reason = format!("another run has it ({})", holder(&mut file));
+            let reason = format!("another run holds the lock ({})", holder(&mut file));
             return Err(Io::at("lock", &path)(std::io::Error::other(reason)));
         }
         sign(&mut file).map_err(Io::at("write", &path))?;

@@ -224,7 +224,7 @@ impl Driver<'_> {
         };
         if let Err(error) = compose::keep(plan, &built.done) {
             services.events.notice(format!(
-                "{error}: the next compose replaces what builds wrote to composed files"
+                "{error}; the next compose overwrites composed files that builds have changed"
             ));
         }
         let mut built = self.pass(Stage::Build, built, Built::unit)?;

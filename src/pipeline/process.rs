@@ -15,7 +15,7 @@ use super::build::ProcessMemory;
 use super::context::{Interrupt, ScriptEnvironment, Services};
 use super::failure::Io;
 use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
-use crate::event::Unit;
+use crate::event::EventSubject;
 
 /// How many of the last lines of a failed script its error shows.
 const TAIL: usize = 40;
@@ -26,7 +26,7 @@ const LONGEST_LINE: u64 = 16 * 1024;
 /// A script to run.
 pub struct ScriptCommand<'a> {
     /// The unit of its output in events.
-    pub unit: &'a Unit,
+    pub unit: &'a EventSubject,
     /// Program and arguments.
     pub command: &'a [String],
     /// The folder in which it runs.
@@ -332,7 +332,7 @@ pub fn readable(text: &str) -> String {
 
 fn open_log(path: &Path) -> Result<std::fs::File, Io> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     }
     std::fs::File::create(path).map_err(Io::at("write the log", path))
 }

@@ -11,7 +11,7 @@ use super::context::{PipelineOptions, Services};
 use super::destination::{AT_ONCE, Destination};
 use super::failure::{StageError, StageResult};
 use super::halt::Halt;
-use crate::event::{Events, Stage, Unit};
+use crate::event::{EventSubject, Events, Stage};
 use crate::plan::{DestinationReference, Plan};
 use crate::registry::Error;
 use crate::store::UnitId;
@@ -55,7 +55,7 @@ pub async fn run(
     };
     let results: Vec<_> = futures_util::stream::iter(&images)
         .map(async |image| {
-            let unit = Unit::app(Stage::Push, image.unit());
+            let unit = EventSubject::app(Stage::Push, image.unit());
             let note = |pushed: &Pushed| pushed.digest.to_string();
             let work = async {
                 let _outside = context.events.waiting();
@@ -79,7 +79,7 @@ pub async fn run(
 async fn push(
     plan: &Plan,
     (destination, uploading): (&Destination, &Semaphore),
-    unit: &Unit,
+    unit: &EventSubject,
     image: &Image,
     events: &Events,
 ) -> Result<Pushed, StageError> {

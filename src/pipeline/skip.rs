@@ -34,7 +34,7 @@ pub struct PresentImage {
 
 /// A tag of another image.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("`{reference}` is already the tag of another image: {difference}")]
+#[error("the image `{reference}` already exists and is different: {difference}")]
 #[diagnostic(code(alokai::image::taken), help("{help}"))]
 pub struct TagConflict {
     reference: String,
@@ -105,7 +105,7 @@ fn compare(
         help: if plan.is_clean() {
             "an input that is not part of the commit has changed (a base image, the version of Node, a variable, an ignored file); to replace the image, pass `--force`"
         } else {
-            "the tag of uncommitted changes is never replaced: commit the changes, or change another file to get another tag"
+            "an image of uncommitted changes cannot be replaced; commit the changes, or change another file to get a new tag"
         },
     }
     .into())

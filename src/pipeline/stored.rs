@@ -20,7 +20,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Io> {
 /// Writes it, with its folders, under another name first.
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Io> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+    std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     let text = serde_json::to_vec(value).map_err(|error| Io::at("write", path)(error.into()))?;
     write_atomically(path, &text).map_err(Io::at("write", path))
 }

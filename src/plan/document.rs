@@ -245,7 +245,9 @@ fn write_tasks(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> 
             }
             Forecast::Follows(maker) => writeln!(out, "     reuses the result of {maker}")?,
             Forecast::Hit => writeln!(out, "     cache hit")?,
-            Forecast::Unneeded => writeln!(out, "     not needed: no task that runs reads it")?,
+            Forecast::Unneeded => {
+                writeln!(out, "     not needed: no task that runs depends on it")?
+            }
         }
     }
     let all = plan.tasks.len();

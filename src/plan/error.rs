@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// A deploy of a store without all of its images.
     #[error(
-        "`--filter` leaves out {}, and a deploy needs every image of its store",
+        "`--filter` excludes {}, but a deploy needs all images of a store",
         list(left_out)
     )]
     #[diagnostic(
@@ -98,10 +98,10 @@ pub enum Error {
         apps: PathBuf,
     },
     /// A store without an app to deploy.
-    #[error("`{store}` has no app that gets an image, so it cannot be deployed")]
+    #[error("the store `{store}` cannot be deployed: none of its apps is built into an image")]
     #[diagnostic(
         code(alokai::plan::nothing_to_deploy),
-        help("a frontend, a middleware, and any other app with a `build` script get an image")
+        help("images are built for frontends, middlewares and other apps with a `build` script")
     )]
     NothingToDeploy {
         /// The store.
@@ -122,7 +122,7 @@ pub enum Error {
         reference: String,
     },
     /// An app without a known entry file.
-    #[error("the file that starts `{app}` is not known")]
+    #[error("cannot find the entry file of `{app}`")]
     #[diagnostic(
         code(alokai::plan::no_entry),
         help(
@@ -137,17 +137,17 @@ pub enum Error {
     #[error("workspace packages have a dependency cycle: {}", cycle.join(" → "))]
     #[diagnostic(
         code(alokai::plan::cycle),
-        help("move the code that they share into a package of its own")
+        help("move the shared code into a separate package")
     )]
     Cycle {
         /// The names in the cycle; the last one is the first one again.
         cycle: Vec<String>,
     },
     /// `store run` with a script that no app has.
-    #[error("no app of these stores has a script `{}`", script.escape_debug())]
+    #[error("no app of the selected stores has the script `{}`", script.escape_debug())]
     #[diagnostic(
         code(alokai::plan::no_script),
-        help("scripts of these apps: {}", list(known))
+        help("available scripts: {}", list(known))
     )]
     NoScript {
         /// As given.
@@ -159,7 +159,9 @@ pub enum Error {
     #[error("`{pattern}` in `build.env` for `{app}` is not a valid pattern")]
     #[diagnostic(
         code(alokai::plan::variables),
-        help("write a variable's name, or a prefix with a star: `SENTRY_*`; `!` is not supported")
+        help(
+            "use the name of a variable or a prefix with `*`, such as `SENTRY_*`; `!` is not supported"
+        )
     )]
     Variables {
         /// App, package or `*`.
@@ -193,7 +195,7 @@ pub enum Error {
     #[error("the working tree has {}, so the images would not match the commit in their tag: {}", changes(dirty.len()), first_five(dirty))]
     #[diagnostic(
         code(alokai::plan::dirty),
-        help("{}commit or stash, or pass `--allow-dirty` to tag `{}-dirty-<8 hex of the content>`", ignorable(dirty), sha.get(..12).unwrap_or(sha))
+        help("{}commit or stash the changes, or pass `--allow-dirty` to use the tag `{}-dirty-<8 hex digits of the content>`", ignorable(dirty), sha.get(..12).unwrap_or(sha))
     )]
     Dirty {
         /// The paths.
@@ -218,7 +220,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::plan::needs_docker),
         help(
-            "remove that line (the app's `build` script can run the command), or let Docker build the image: pass `--builder auto`, and a registry instead of a folder"
+            "remove that line (the app's `build` script can run the command), or build the image with Docker: pass `--builder auto`, and use a registry instead of a folder"
         )
     )]
     NeedsDocker {

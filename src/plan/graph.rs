@@ -202,8 +202,9 @@ impl<'a> TaskGraph<'a> {
             subject: Subject::Unit(unit.clone()),
             work: work.clone(),
             is_wanted,
-            never_cached: (app.kind == AppKind::Playwright)
-                .then(|| "it tests apps that run elsewhere".into()),
+            never_cached: (app.kind == AppKind::Playwright).then(|| {
+                "its result depends on running apps, which are not part of the cache key".into()
+            }),
             shared: shared.into_iter().any(|it| *it == *app.name.as_str()),
             sibling_access: match app.kind {
                 AppKind::Middleware => SiblingAccess::Needed,

@@ -451,7 +451,7 @@ fn dropped(stores: &[StorePlan]) -> Vec<String> {
             };
             for layer in dropped.layers.iter().filter(|layer| **layer >= rule) {
                 notices.push(format!(
-                    "`{}` of `{}` for `{}` is dropped by the rule `{}` of `{}`; to keep the file, add `!{path}` after the rule",
+                    "`{}` of `{}` for the app `{}` is dropped by the rule `{}` in `ignorePaths` of `{}`; to keep the file, add `!{path}` after that rule",
                     path.escape_debug(), composition.layers[*layer], composition.unit.app, origin.rule, origin.store
                 ));
             }
@@ -470,7 +470,7 @@ fn unused(stores: &[StorePlan]) -> Vec<String> {
         .flat_map(|composition| {
             composition.unused.iter().map(|unused| {
                 format!(
-                    "`{}` of `{}` for `{}` is not used: this file always comes from the base app",
+                    "`{}` of `{}` for the app `{}` is ignored, because this file always comes from the base app",
                     unused.path, unused.owner, composition.unit.app
                 )
             })

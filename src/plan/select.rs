@@ -31,9 +31,7 @@ pub enum SelectionProblem {
         hint: Option<String>,
     },
     /// The store is a template.
-    #[error(
-        "`{id}` is a template: its descendants inherit its code, and it is not composed itself"
-    )]
+    #[error("`{id}` is a template and cannot be selected; only its descendants are composed")]
     Template {
         /// As given.
         id: String,
@@ -95,7 +93,7 @@ impl Selection {
                         hint: if below.is_empty() {
                             format!("to make it deployable, add a `deployment` to `stores.{id}` in `alokai.config.json`")
                         } else {
-                            format!("select a store below it: {}", below.join(", "))
+                            format!("select one of its descendants: {}", below.join(", "))
                         },
                     });
                 }

@@ -51,7 +51,7 @@ impl DestinationPlan {
             return Err(Error::Address {
                 value: given.escape_debug().to_string(),
                 what: "registry",
-                why: "after `oci:` it needs a folder without a colon in its name".into(),
+                why: "`oci:` must be followed by a folder name without a colon".into(),
                 help: "name a folder, relative to the project: `oci:.alokai/registry`",
             });
         }
@@ -146,13 +146,11 @@ fn host(registry: &str) -> Result<String, Error> {
             value: shown.escape_debug().to_string(),
             what: "registry",
             why: why.to_owned(),
-            help: "give a host, with a port or a path if need be: `registry.example.com`",
+            help: "use a host with an optional port and path, such as `registry.example.com`",
         })
     };
     if bare.contains('@') {
-        wrong(
-            "it contains credentials, which belong in `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD`",
-        )
+        wrong("it contains credentials; set `CLI_CLOUD_USERNAME` and `CLI_CLOUD_PASSWORD` instead")
     } else if bare.is_empty() || !bare.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
     {
         wrong("it has no host")

@@ -7,12 +7,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::lines::line;
 use super::{Detail, Reporter};
-use crate::event::{Event, Unit};
+use crate::event::{Event, EventSubject};
 
 /// A reporter that draws live lines on standard error.
 pub struct Bars {
     all: MultiProgress,
-    running: HashMap<Unit, ProgressBar>,
+    running: HashMap<EventSubject, ProgressBar>,
     detail: Detail,
 }
 

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use tempfile::SpooledTempFile;
 
 use super::{Detail, Reporter, duration};
-use crate::event::{Event, Outcome, Stage, Unit, bytes};
+use crate::event::{Event, EventSubject, Outcome, Stage, bytes};
 
 /// A reporter that prints `<unit>:<stage>: <line>`, with the prefixes that turbo uses.
 pub struct Lines<W> {
@@ -42,7 +42,7 @@ impl<W: Write + Send> Reporter for Lines<W> {
 pub struct Groups<W> {
     out: W,
     detail: Detail,
-    held: HashMap<Unit, BufWriter<SpooledTempFile>>,
+    held: HashMap<EventSubject, BufWriter<SpooledTempFile>>,
 }
 
 /// The most bytes of a unit's output that are held in memory. The rest is in a temporary file.
@@ -58,7 +58,7 @@ impl<W: Write + Send> Groups<W> {
         }
     }
 
-    fn group(&mut self, unit: &Unit) -> std::io::Result<()> {
+    fn group(&mut self, unit: &EventSubject) -> std::io::Result<()> {
         let Some(held) = self.held.remove(unit) else {
             return Ok(());
         };
@@ -114,7 +114,7 @@ impl<W: Write + Send> Reporter for Groups<W> {
 }
 
 /// Prints an annotation, which GitHub shows beside the commit.
-fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result<()> {
+fn annotate(out: &mut impl Write, unit: &EventSubject, message: &str) -> std::io::Result<()> {
     let escape = |text: &str| {
         text.replace('%', "%25")
             .replace('\r', "%0D")
@@ -126,7 +126,7 @@ fn annotate(out: &mut impl Write, unit: &Unit, message: &str) -> std::io::Result
     writeln!(out, "::error title={title}::{}", escape(message))
 }
 
-fn prefix(unit: &Unit) -> String {
+fn prefix(unit: &EventSubject) -> String {
     match (&unit.store, &unit.name) {
         (Some(store), Some(name)) => format!("{name}-{store}:{}", unit.work()),
         _ => format!("{unit}:{}", unit.work()),
@@ -183,7 +183,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
                 Outcome::Done { note: Some(note) } => format!("ok {stage} {unit} ({time}): {note}"),
                 Outcome::Failed { message } => format!("FAILED {stage} {unit} ({time}): {message}"),
                 Outcome::Skipped { because } => {
-                    format!("skipped {stage} {unit}: {because} failed")
+                    format!("skipped {stage} {unit} because of {because}")
                 }
             }
         }
@@ -195,7 +195,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
 const NAMED_DEPENDENCIES: usize = 5;
 
 /// The largest dependencies of a unit. `None` if it has no dependencies.
-fn sizes(unit: &Unit, own: u64, dependencies: &IndexMap<String, u64>) -> Option<String> {
+fn sizes(unit: &EventSubject, own: u64, dependencies: &IndexMap<String, u64>) -> Option<String> {
     if dependencies.is_empty() {
         return None;
     }

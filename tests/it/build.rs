@@ -13,7 +13,7 @@ fn a_failing_script_shows_its_end_and_what_is_skipped() {
     let run = project.alokai("store build --store us").fails_with(1);
     insta::assert_snapshot!(run.diagnostic(&project));
     run.stderr_contains(
-        "skipped build us/storefront-unified-nextjs: us/storefront-middleware failed",
+        "skipped build us/storefront-unified-nextjs because of us/storefront-middleware",
     );
     let log = project.read(".alokai/logs/build/us/storefront-middleware.log");
     assert!(

@@ -29,7 +29,7 @@ fn shared_apps_are_built_once_and_unchanged_apps_not_again() {
     let apart = project.alokai("store build --all").succeeds();
     apart.stdout_contains("40 built, 0 cache hits");
     apart.stdout_contains(
-        "hint: the builds of `storefront-middleware` gave the same files for 20 stores",
+        "hint: the builds of `storefront-middleware` produced the same files for 20 stores",
     );
     apart.stdout_lacks("the builds of `storefront-unified-nextjs`");
     let project = project.setting("build", &json!({ "shared": [MIDDLEWARE] }));
@@ -350,7 +350,9 @@ fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
     let test = "store run test --store us";
     for _ in 0..2 {
         let run = project.alokai(test).succeeds();
-        run.stderr_contains("always runs: it tests apps that run elsewhere");
+        run.stderr_contains(
+            "always runs: its result depends on running apps, which are not part of the cache key",
+        );
         run.stderr_contains("TESTED");
     }
     let of_cms = |project: &Project| {
@@ -535,7 +537,7 @@ fn a_result_that_cannot_be_cached_is_built_with_a_note() {
         try { fs.symlinkSync('/etc/hosts', 'lib/hosts') } catch {}";
     let project = with_build(script);
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("`lib/hosts` is a link that leads out of its folder");
+    run.stderr_contains("`lib/hosts` is a link to a path outside its folder");
     // A result in place is a hit. Without it, the script runs again.
     assert_eq!(
         count(&results(&build(&project, "--store us")), "", "hit"),

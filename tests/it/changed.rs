@@ -188,5 +188,5 @@ fn a_revision_without_a_project_makes_everything_new() {
         .alokai("store changed --since HEAD --condensed")
         .succeeds();
     assert_eq!(run.json(), json!(["eu", "us"]));
-    run.stderr_contains("`HEAD` has no valid project");
+    run.stderr_contains("`HEAD` does not contain a valid project");
 }

@@ -21,8 +21,8 @@ fn help_names_the_exit_codes_and_every_variable() {
     for code in [
         "0 success",
         "1 failure",
-        "2 wrong input",
-        "3 something outside",
+        "2 invalid input",
+        "3 external dependency",
         "130 interrupted",
     ] {
         assert!(help.contains(code), "{help}");

@@ -135,7 +135,7 @@ fn rule_6_package_json_is_the_base_apps_under_the_units_name() {
         wanted
     );
     run.stderr_contains("`package.json` of `us`");
-    run.stderr_contains("not used");
+    run.stderr_contains("is ignored");
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn a_problem_in_one_store_stops_all_stores_unless_keep_going_is_set() {
     let before = project.tree(".out");
     let run = project.alokai("store build --all").fails_with(1);
     assert_eq!(before, project.tree(".out"));
-    run.stderr_contains("skipped compose eu: us failed");
+    run.stderr_contains("skipped compose eu because of us");
 
     project
         .alokai("store build --all --keep-going")

@@ -234,7 +234,7 @@ fn a_shallow_clone_says_how_far_its_history_goes() {
     run.stdout_lacks("behind");
     run.stderr_contains("shallow");
     let gate = one.alokai("store drift --fail-on behind").fails_with(3);
-    gate.stderr_contains("ends before");
+    gate.stderr_contains("starts after");
 }
 
 #[test]

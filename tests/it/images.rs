@@ -402,7 +402,7 @@ fn images_that_need_the_engine_are_built_by_it() {
         .filter(|line| line.starts_with("note: "))
         .collect();
     assert_eq!(notes.len(), 2, "{}", run.stderr);
-    let known = format!("note: Docker builds the images on `{}`", base.0);
+    let known = format!("note: images based on `{}`", base.0);
     assert!(notes[0].starts_with(&known), "{notes:?}");
     assert!(
         notes[1].starts_with(&format!("note: {LINE}, needs the Docker engine: ")),

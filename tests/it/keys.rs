@@ -489,11 +489,11 @@ fn reads_and_writes_beside_the_apps_are_named_and_the_result_not_cached() {
     for path in [".out/us/left.json", ".out/left.json"] {
         reads.write(path, b"1");
     }
-    told(&reads, "which is not part of its key");
+    told(&reads, "which is not part of the cache key");
     let link = middleware_of(
         "(fs.mkdirSync('.cache', { recursive: true }), fs.writeFileSync('.cache/x', '1'), fs.symlinkSync('../.cache/x', 'lib/x'))",
     );
-    told(&link, "`lib/x` is a link into an incremental cache");
+    told(&link, "`lib/x` is a link to an incremental cache");
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn the_entry_of_a_server_is_what_its_start_script_starts() {
             None => assert!(
                 run.fails_with(2)
                     .stderr
-                    .contains("the file that starts `search` is not known"),
+                    .contains("cannot find the entry file of `search`"),
                 "{package}"
             ),
         }

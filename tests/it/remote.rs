@@ -275,7 +275,7 @@ fn uploads_that_fail_end_no_build_and_hold_none_for_long() {
         (Fault::Answer(412, "{}"), "412"),
         (
             Fault::Answer(413, r#"{"message":"too large"}"#),
-            "does not accept a result: 413",
+            "rejected an upload: 413",
         ),
         (
             Fault::Answer(403, r#"{"message":"read-only mode"}"#),
@@ -510,13 +510,13 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
     let link = archive(&[("files/link", Symlink)]);
     let mut bodies: Vec<(&str, Vec<u8>)> = vec![
         ("not a path inside", body(entry.clone(), &above)),
-        ("leads out", body(entry.clone(), &link)),
+        ("outside its folder", body(entry.clone(), &link)),
     ];
     // An artifact with another key, one with other content, one with fewer files than its entry
     // says, and one that is cut short.
     let (_, other, middleware) = of(MIDDLEWARE);
     bodies.push((
-        "does not match its own entry",
+        "does not match its metadata",
         body(other.clone(), middleware),
     ));
     let honest_body = body(entry.clone(), honest);
@@ -527,7 +527,7 @@ fn hostile_artifacts_are_refused_although_they_are_signed() {
     let front = [&0x184D_2A50_u32.to_le_bytes()[..], &length, text.as_bytes()].concat();
     bodies.push(("bytes are missing", [&front[..], honest].concat()));
     bodies.push((
-        "does not match its own entry",
+        "does not match its metadata",
         honest_body[..honest_body.len() - 9].to_vec(),
     ));
     bodies.push(("its format is not known", honest.clone()));

@@ -47,7 +47,7 @@ fn an_undeclared_file_is_named_with_the_line_that_declares_it() {
     let run = build(&project).fails_with(1);
     let said = [
         "reading `config/prices.json`",
-        r#"declare it: `"build": { "globalDependencies": ["config/prices.json"] }`"#,
+        r#"declare it in `alokai.config.json`: `"build": { "globalDependencies": ["config/prices.json"] }`"#,
         "alokai::build::undeclared",
     ];
     for text in said {
@@ -105,18 +105,18 @@ fn every_refused_file_is_named_with_what_helps() {
         ),
         (
             "../../eu/storefront-unified-nextjs/texts.txt",
-            "it belongs to the store `eu`",
+            "this path is in the store `eu`",
         ),
         (
             "../storefront-unified-nextjs/texts.txt",
-            "it belongs to the app `storefront-unified-nextjs`, which is not built before",
+            "this path is in the app `storefront-unified-nextjs`, which is not built before this app",
         ),
-        ("../../../.git/HEAD", "it belongs to git"),
+        ("../../../.git/HEAD", "a script cannot read the `.git` folder"),
         (
             "../../../tools/notes.txt",
-            r#"declare it: `"build": { "globalDependencies": ["tools/notes.txt"] }`"#,
+            r#"declare it in `alokai.config.json`: `"build": { "globalDependencies": ["tools/notes.txt"] }`"#,
         ),
-        ("../../../../beside.txt", "it is outside the project"),
+        ("../../../../beside.txt", "this path is outside the project"),
     ];
     for (path, mend) in paths {
         let project = shop(&reads(path)).file("tools/notes.txt", "words\n");
@@ -141,10 +141,10 @@ fn every_refused_file_is_named_with_what_helps() {
 #[test]
 fn a_folder_that_is_in_no_key_is_not_listed() {
     let run = build(&shop("fs.readdirSync('../../../config')")).fails_with(1);
-    let said = r#"`config`: declare it: `"build": { "globalDependencies": ["config"] }`"#;
+    let said = r#"`config`: declare it in `alokai.config.json`: `"build": { "globalDependencies": ["config"] }`"#;
     run.stderr_contains(said);
     let run = build(&shop("fs.readdirSync('../../..')")).fails_with(1);
-    let said = "a key does not include the list of all files of the project";
+    let said = "a script cannot list the root folder of the project";
     run.stderr_contains(said);
 }
 
@@ -225,7 +225,7 @@ fn the_home_folder_is_private_but_for_settings_of_package_managers() {
         "require('fs').readFileSync(process.env.HOME + '/.secret')",
     );
     let run = build(&project).fails_with(1);
-    run.stderr_contains(".home/.secret`: it is outside the project");
+    run.stderr_contains(".home/.secret`: this path is outside the project");
 }
 
 /// A shop with a workspace package that is linked as npm does it. `dependency` says whether the
@@ -329,7 +329,7 @@ fn a_script_that_continues_without_a_refused_file_gets_a_note() {
         "try { fs.readFileSync('../../../config/prices.json') } catch (error) { console.log(error.message) }",
     );
     let run = build(&project).succeeds();
-    let said = "the sandbox denied access to `config/prices.json`, and the script continued without it; declare it:";
+    let said = "the sandbox denied access to `config/prices.json`, and the script continued without it; declare it in `alokai.config.json`:";
     run.stderr_contains(said);
 }
 
@@ -340,7 +340,7 @@ fn a_failure_that_names_no_file_says_how_to_find_it() {
     let run = build(&project).fails_with(1);
     for text in [
         "exited with code 3",
-        "the script ran in a sandbox",
+        "the script failed in the sandbox",
         "strace -f -e trace=%file",
     ] {
         run.stderr_contains(text);

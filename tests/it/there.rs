@@ -140,7 +140,7 @@ fn a_tag_of_an_image_with_other_inputs_is_not_moved() {
     let told = taken(world.greeting("goodbye", ""));
     assert!(
         told.contains(&format!(
-            "{own} is already the tag of another image: the digest of its inputs was sha256:"
+            "the image {own} already exists and is different: the digest of its inputs was sha256:"
         )),
         "{told}"
     );
@@ -198,7 +198,7 @@ fn images_of_other_tools_are_recognised() {
     assert!(told.contains(&name), "{told}");
     assert!(
         told.contains(&format!(
-            "is already the tag of another image: {before} has no label `com.alokai.inputs`"
+            "already exists and is different: {before} has no label `com.alokai.inputs`"
         )),
         "{told}"
     );

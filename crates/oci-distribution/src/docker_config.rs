@@ -68,7 +68,10 @@ impl DockerConfig {
         // The parser's message is left out: it may quote a password.
         let config = serde_json::from_slice(&text);
         config.map_err(|error: serde_json::Error| {
-            let message = format!("line {} is not as Docker writes it", error.line());
+            let message = format!(
+                "line {} is not in the format of Docker's config",
+                error.line()
+            );
             invalid(path, host, message)
         })
     }
@@ -139,7 +142,8 @@ impl StoredLogin {
         let bytes = STANDARD_NO_PAD.decode(self.pair.trim_end_matches('=')).ok();
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = text.as_deref().and_then(|text| text.split_once(':'));
-        let (user, password) = pair.ok_or("`auth` is not a user and a password in base64")?;
+        let (user, password) =
+            pair.ok_or("`auth` is not a valid base64 value of `user:password`")?;
         // Old versions of Docker append zero bytes.
         let password = password.trim_end_matches('\0');
         Ok(Some(Login::password(user.into(), password.into())))
@@ -179,8 +183,9 @@ async fn run_helper(name: &str, server: &str, host: &str) -> Result<Option<Login
         }
     };
     if output.status.success() {
-        let reply: HelperReply = serde_json::from_slice(&output.stdout)
-            .map_err(|_| failed("its output is not a login in JSON".into()))?;
+        let reply: HelperReply = serde_json::from_slice(&output.stdout).map_err(|_| {
+            failed("its output is not valid JSON with `Username` and `Secret`".into())
+        })?;
         return Ok(Some(Login::password(reply.username, reply.secret)));
     }
     // The protocol has no other sign of a missing login than this text.

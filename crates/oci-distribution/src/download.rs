@@ -29,7 +29,7 @@ impl Client {
             return Err(Error::DigestMismatch {
                 what: request.what,
                 message: format!(
-                    "its descriptor says {} bytes, and a config has at most {LARGEST_IN_MEMORY}",
+                    "the size in its descriptor is {} bytes, but the limit is {LARGEST_IN_MEMORY}",
                     blob.size
                 ),
             });

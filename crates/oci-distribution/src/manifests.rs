@@ -174,7 +174,7 @@ impl Client {
             what: what.clone(),
             message: message.into(),
         };
-        let not_an_index = "the tag for referrers does not name an index";
+        let not_an_index = "the referrers tag does not point to an image index";
         let mut index = match self.manifest(repository, &tag).await? {
             None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
             Some(found) if is_index(&found.media_type) => {

@@ -89,7 +89,7 @@ impl Blobs {
         }
         if bytes.len() as u64 != descriptor.size {
             return damaged(format!(
-                "its size is not {} bytes, as its descriptor says",
+                "its size differs from the {} bytes in its descriptor",
                 descriptor.size
             ));
         }

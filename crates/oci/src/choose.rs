@@ -194,7 +194,7 @@ mod tests {
         );
         assert_eq!(
             error.help(),
-            "it exists for `linux/amd64`, `linux/arm64/v8`"
+            "available platforms: `linux/amd64`, `linux/arm64/v8`"
         );
     }
 

@@ -116,8 +116,7 @@ impl Error {
                 _ => "check the path; if another process changed it meanwhile, run again".into(),
             },
             Self::Entry { .. } => "rename, repair or remove the file from which it is made".into(),
-            Self::Changed { .. } => "another process writes this file, for example a script that \
-                                     still runs; end the process and run again"
+            Self::Changed { .. } => "another process is writing to this file, such as a script that is still running; stop that process and run again"
                 .into(),
             Self::DigestMismatch { .. } => {
                 "remove the file; it is created or downloaded again when it is needed".into()
@@ -127,23 +126,21 @@ impl Error {
                 "copy the image again, or write it again with the tool that made it".into()
             }
             Self::Layout { help, .. } => help.clone(),
-            Self::Name { .. } => "a name has letters and digits, joined by one of `-._:@+` or by \
-                                  `--`, in parts separated by `/`"
+            Self::Name { .. } => "use letters and digits, separated by one of `-._:@+`, by `--` or by `/`"
                 .into(),
             Self::NotOne { names, .. } if names.is_empty() => {
                 "write an image to the layout first".into()
             }
             Self::NotOne { folder, names } => format!(
-                "choose an image: `oci:{}:<name>` with {}",
+                "select an image with `oci:{}:<name>`; available names: {}",
                 folder.display(),
                 list(names)
             ),
             Self::Platform { offered, .. } if offered.is_empty() => {
                 "the index has no image; choose another image".into()
             }
-            Self::Platform { offered, .. } => format!("it exists for {}", list(offered)),
-            Self::Layer { .. } => "copy or download the image again; if the error stays, build on \
-                                   this image with another tool"
+            Self::Platform { offered, .. } => format!("available platforms: {}", list(offered)),
+            Self::Layer { .. } => "copy or download the image again; if the error persists, use another tool to build on this image"
                 .into(),
         }
     }

@@ -116,7 +116,7 @@ fn sorted(entries: &[TreeEntry]) -> Result<Vec<&TreeEntry>, Error> {
         }
         for part in entry.path.split('/') {
             if ["", ".", ".."].contains(&part) {
-                return wrong(entry, "its path is not a path relative to the root");
+                return wrong(entry, "its path is not a valid relative path");
             }
             if part.starts_with(".wh.") {
                 return wrong(

@@ -263,7 +263,7 @@ impl RemoteCache {
                 format!("the remote cache `{host}` refuses requests: {reason}; {without}")
             }
             RemoteFailure::NotAccepted(reason) => {
-                format!("the remote cache `{host}` does not accept a result: {reason}")
+                format!("the remote cache `{host}` rejected an upload: {reason}")
             }
             RemoteFailure::Invalid(reason) => {
                 format!("a result of the remote cache `{host}` is not used: {reason}")

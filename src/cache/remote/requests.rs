@@ -116,7 +116,7 @@ impl RemoteCache {
         mut response: Response,
     ) -> Result<Download, RemoteFailure> {
         let invalid =
-            || RemoteFailure::Invalid("its key or its length does not match its own entry".into());
+            || RemoteFailure::Invalid("its key or size does not match its metadata".into());
         let tag = response.headers().get("x-artifact-tag");
         let tag = tag.and_then(|tag| BASE64.decode(tag).ok());
         let archive = cache.temporary()?;
@@ -216,7 +216,7 @@ impl RemoteCache {
             let target = redirect_target(&response);
             let target = target.map(|url| self.sanitize(&display_address(&url)));
             return Err(RemoteFailure::Refused(format!(
-                "it redirects ({}) to `{}`, where the token is not sent",
+                "it redirects ({}) to `{}`, but the token is not sent to another address",
                 status.as_u16(),
                 target.as_deref().unwrap_or("an invalid address")
             )));

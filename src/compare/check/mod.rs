@@ -208,7 +208,7 @@ impl Checker<'_> {
                         FindingCode::LocalClash,
                         at,
                         message,
-                        "give each store ports of its own",
+                        "use different ports for each store",
                     );
                 } else {
                     ports.insert(*port, (id, app));
@@ -223,7 +223,7 @@ impl Checker<'_> {
                         FindingCode::LocalClash,
                         at,
                         message,
-                        "give each store a domain of its own",
+                        "use a different domain for each store",
                     );
                 } else {
                     domains.insert(domain, id);
@@ -428,7 +428,7 @@ impl Checker<'_> {
                 "`{folder}/{}` is not used: this file always comes from the base app",
                 unused.path
             );
-            let help = "remove it; move what it adds to the base app, or to a new app";
+            let help = "remove it; move its additions to the base app or to a new app";
             let at = (format!("{folder}/{}", unused.path), None);
             self.find(FindingCode::OwnPackageJson, at, message, help);
         }
@@ -509,7 +509,7 @@ impl Checker<'_> {
                     .any(|folder| is_there(&targets(folder, &import.specifier)));
                 if from_apps {
                     let message = format!(
-                        "`{}` resolves from `apps/` and not from `.out/`, where the app is one folder deeper",
+                        "the import `{}` resolves in `apps/` but not in `.out/`, where the app is one folder deeper",
                         import.specifier.escape_debug()
                     );
                     let help = "import a workspace package by its name, or a file of another app of the store";
@@ -562,7 +562,7 @@ impl Checker<'_> {
                         .and_then(|commit| commit.sha.get(..12))
                         .unwrap_or("the working tree");
                     let message = format!(
-                        "`{}` was made to override `{from}`, which {commit} removed",
+                        "`{}` overrides `{from}`, which was removed in {commit}",
                         one.file
                     );
                     let help = "remove it too, or move it if the overridden file was moved";

@@ -29,7 +29,7 @@ impl StashedFiles {
     fn take(&mut self, path: &Path, inner: &Path) -> Result<(), Io> {
         let to = self.folder.path().join(inner);
         if let Some(folder) = to.parent() {
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+            std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
         }
         std::fs::rename(path, &to).map_err(Io::at("move away", path))?;
         self.paths.push(inner.to_owned());

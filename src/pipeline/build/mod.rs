@@ -28,7 +28,7 @@ use super::compose::Workdir;
 use super::context::{PipelineOptions, Services};
 use super::failure::{Error as RunError, quote};
 use super::sandbox;
-use crate::event::{Stage, Unit};
+use crate::event::{EventSubject, Stage};
 use crate::plan::{Plan, RunScope, Subject, Task, TaskId};
 use crate::store::UnitId;
 
@@ -180,12 +180,12 @@ pub async fn look_up(
 }
 
 /// The unit of a task in events.
-fn event_unit(task: &Task) -> Unit {
+fn event_unit(task: &Task) -> EventSubject {
     let unit = match &task.subject {
-        Subject::Package(name) => Unit::package(Stage::Build, name),
-        Subject::Unit(unit) => Unit::app(Stage::Build, unit),
+        Subject::Package(name) => EventSubject::package(Stage::Build, name),
+        Subject::Unit(unit) => EventSubject::app(Stage::Build, unit),
     };
-    Unit {
+    EventSubject {
         script: task.work.other_script().map(str::to_owned),
         ..unit
     }

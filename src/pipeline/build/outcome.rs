@@ -71,7 +71,7 @@ pub fn judge(
 }
 
 /// The advice for a script that failed in a sandbox and printed no denied path.
-const UNNAMED: &str = "the script ran in a sandbox and printed no path that the sandbox denies: run it without `--sandbox`; if it then succeeds, `strace -f -e trace=%file` before its command shows the files that it opens";
+const UNNAMED: &str = "the script failed in the sandbox, but its output does not name a denied path; run it without `--sandbox`; if it succeeds, run its command with `strace -f -e trace=%file` to list the files that it opens";
 
 /// Node's message when its own memory limit is reached.
 const HEAP: &str = "heap out of memory";
@@ -96,12 +96,12 @@ fn describe(
         (Some(137) | None, Some(9)) => {
             let advice = "run fewer scripts at once: pass `--concurrency 1`, or set `build.maxMemory` below the machine's memory";
             let ended = format!(
-                "was killed by signal 9{took}, mostly because the machine is out of memory,"
+                "was killed by signal 9{took}, probably because the machine is out of memory,"
             );
             (ended, Some(advice))
         }
         (Some(code), _) => (format!("exited with code {code}"), None),
         (None, Some(signal)) => (format!("was killed by signal {signal}"), None),
-        (None, None) => ("ended without a code".into(), None),
+        (None, None) => ("ended without an exit code".into(), None),
     }
 }

@@ -385,7 +385,7 @@ impl<'a> TaskFolder<'a> {
             )))
         };
         if let Some(path) = invalid.first() {
-            return unsure(path, "is not a valid UTF-8 name");
+            return unsure(path, "is not valid UTF-8");
         }
         let is_package = self.composition.is_none();
         for path in before
@@ -394,7 +394,7 @@ impl<'a> TaskFolder<'a> {
             .filter(|path| self.sources.contains(path.as_str()))
         {
             if files.get(path).is_none_or(|left| left.is_folder()) {
-                return unsure(Path::new(path), "is a source, and the script removed it");
+                return unsure(Path::new(path), "is a source file that the script removed");
             }
         }
         let filled: BTreeSet<&str> = files
@@ -410,12 +410,12 @@ impl<'a> TaskFolder<'a> {
                     outputs.insert(path.clone(), *left);
                 }
             } else if is_new && self.links_to_non_output(path) {
-                let what = "is a link into an incremental cache, which is not part of a result";
+                let what = "is a link to an incremental cache, which is not stored with the result";
                 return unsure(Path::new(path), what);
             } else if is_new && !(is_package && is_source) {
                 outputs.insert(path.clone(), *left);
             } else if is_package && !is_source && !is_new {
-                let what = "existed before the script ran, and the script did not write it; remove it once";
+                let what = "existed before the script ran and was not written by the script; remove it and run again";
                 return unsure(&self.folder.join(path), what);
             }
         }
@@ -465,7 +465,7 @@ impl<'a> TaskFolder<'a> {
             let under_way = paths.iter().map(|path| (path.clone(), Stamp::default()));
             self.write(&ResultRecord::unknown(under_way.collect()))?;
             std::fs::create_dir_all(&self.folder)
-                .map_err(Io::at("make the folder", &self.folder))?;
+                .map_err(Io::at("create the folder", &self.folder))?;
             if files.is_dir() {
                 self.move_in(&files, Path::new(""))?;
             }
@@ -474,7 +474,7 @@ impl<'a> TaskFolder<'a> {
         let log = staged.path().join(cache::LOG);
         if log.is_file() {
             let folder = self.log.parent().unwrap_or(self.project);
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+            std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
             std::fs::rename(&log, &self.log).map_err(Io::at("write", &self.log))?;
         }
         let left = |path: String| {
@@ -492,7 +492,7 @@ impl<'a> TaskFolder<'a> {
         for (path, stamp) in &made.snapshot()?.files {
             let (from, to) = (made.folder.join(path), self.folder.join(path));
             if stamp.is_folder() {
-                std::fs::create_dir_all(&to).map_err(Io::at("make the folder", &to))?;
+                std::fs::create_dir_all(&to).map_err(Io::at("create the folder", &to))?;
                 continue;
             }
             // A composed file is copied only if the script changed it. `package.json` has the store's name.
@@ -564,7 +564,7 @@ fn after(path: &Path, start: usize) -> &Path {
 /// A temporary folder below `.out`. The next compose removes the folders of a killed run.
 pub(super) fn temporary(project: &Path) -> Result<tempfile::TempDir, Io> {
     let folder = project.join(".out/.tmp");
-    std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+    std::fs::create_dir_all(&folder).map_err(Io::at("create the folder", &folder))?;
     tempfile::tempdir_in(&folder).map_err(Io::at("make a folder in", &folder))
 }
 

@@ -15,7 +15,7 @@ use super::surroundings;
 use super::watch::{OpenWatcher, OpenedFiles};
 use super::{BuildRun, ResultOrigin, event_unit};
 use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
-use crate::event::{Event, Span, Unit};
+use crate::event::{Event, EventSubject, Span};
 use crate::pipeline::context::Services;
 use crate::pipeline::failure::StageError;
 use crate::pipeline::sandbox::{self, Sandbox, UpstreamResult};
@@ -73,7 +73,7 @@ pub fn take(
     let output = match extra {
         Some(extra) => {
             services.events.notice(format!(
-                "{unit}: results that use this package are not cached: `{extra}` is not from a build; remove it, or track it with git"
+                "{unit}: results that use this package are not cached, because `{extra}` was not created by a build; remove it, or track it with git"
             ));
             None
         }
@@ -95,7 +95,7 @@ pub fn take(
 fn not_taken(
     error: result::RestoreError,
     place: &TaskFolder,
-    unit: &Unit,
+    unit: &EventSubject,
     span: Span,
     services: &Services,
 ) -> Result<TaskEnd, StageError> {
@@ -107,7 +107,7 @@ fn not_taken(
         result::RestoreError::Occupied(path) => {
             let path = place.folder.join(path);
             services.events.notice(format!(
-                "{unit}: the script runs although its result is cached: `{}` is not from a build and is not overwritten",
+                "{unit}: the script runs although its result is cached, because `{}` was not created by a build and is not overwritten",
                 path.display()
             ));
         }
@@ -120,7 +120,7 @@ fn not_taken(
 }
 
 /// Prints the script's output again. A slow reader delays it, as it delays a running script.
-fn replay(place: &TaskFolder, unit: &Unit, run: &BuildRun) {
+fn replay(place: &TaskFolder, unit: &EventSubject, run: &BuildRun) {
     if !run.options.replays {
         return;
     }

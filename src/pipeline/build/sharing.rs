@@ -57,7 +57,7 @@ impl SharingHints {
         }
         let hint = |(app, (stores, saved)): (&str, (usize, Duration))| {
             format!(
-                "the builds of `{app}` gave the same files for {stores} stores; with `\"build\": {{ \"shared\": [\"{app}\"] }}` in `alokai.config.json` they are built once, which saves {:.1} s here",
+                "the builds of `{app}` produced the same files for {stores} stores; set `\"build\": {{ \"shared\": [\"{app}\"] }}` in `alokai.config.json` to build them once, which would have saved {:.1} s in this run",
                 saved.as_secs_f64()
             )
         };

@@ -126,7 +126,7 @@ impl SurroundingsBefore {
         let opened = self.others.end();
         let first = opened.names.first()?;
         Some(format!(
-            "the script read `{first}`, which is not part of its key"
+            "the script read `{first}`, which is not part of the cache key"
         ))
     }
 }
@@ -240,7 +240,7 @@ pub fn mend(plan: &Plan, id: TaskId, cache: &Cache) -> Result<Vec<TaskId>, Stage
         let restored = cache.find(key).map(|entry| place.restore(cache, &entry));
         if !matches!(restored, Some(Ok(()))) {
             let reason = format!(
-                "{} changed it, and it is not in the cache",
+                "{} changed the files, and the result is not in the cache",
                 plan.task(id).name()
             );
             let error = std::io::Error::other(reason);

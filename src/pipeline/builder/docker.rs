@@ -18,7 +18,7 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::context::ContextArchive;
 use super::{BuiltContent, Image, ImageOrder, PreparedImage};
-use crate::event::{Unit, WaitingGuard};
+use crate::event::{EventSubject, WaitingGuard};
 use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::{Io, StageError};
@@ -130,7 +130,7 @@ impl DockerBuilder {
     /// Reads the output of a build to its end or to an error, and sends each line as an event.
     async fn read_output(
         &self,
-        unit: &Unit,
+        unit: &EventSubject,
         stream: impl Stream<Item = Result<BuildInfo, bollard::errors::Error>>,
     ) -> BuildOutput {
         let mut stream = std::pin::pin!(stream);
@@ -175,7 +175,7 @@ impl DockerBuilder {
     /// Pushes an image, again after a failure that can be temporary.
     pub async fn push(
         &self,
-        unit: &Unit,
+        unit: &EventSubject,
         reference: &DestinationReference,
     ) -> Result<Digest, StageError> {
         let mut waits = BACKOFF.into_iter();
@@ -187,7 +187,7 @@ impl DockerBuilder {
             match waits.next() {
                 Some(wait) if matches!(&error, StageError::Registry(error) if error.is_transient()) =>
                 {
-                    let line = format!("{error}; trying again in {} s", wait.as_secs());
+                    let line = format!("{error}; retrying in {} s", wait.as_secs());
                     self.context.events.output(unit, line).await;
                     tokio::time::sleep(wait).await;
                 }
@@ -198,7 +198,7 @@ impl DockerBuilder {
 
     async fn push_once(
         &self,
-        unit: &Unit,
+        unit: &EventSubject,
         reference: &DestinationReference,
     ) -> Result<Digest, StageError> {
         let credentials = self.context.access.credentials.as_ref();

@@ -26,7 +26,7 @@ use super::docker::{Error as DockerError, connect};
 use super::failure::StageError;
 use super::prune::Artifact;
 use super::skip;
-use crate::event::Unit;
+use crate::event::EventSubject;
 use crate::plan::{DestinationReference, ImagePlan, Plan};
 use crate::store::UnitId;
 use oci::Digest;
@@ -96,7 +96,7 @@ impl PreparedImage {
 #[derive(Clone, Copy)]
 pub struct ImageOrder<'a> {
     /// The unit of the events.
-    pub unit: &'a Unit,
+    pub unit: &'a EventSubject,
     /// The pruned app.
     pub artifact: &'a Artifact,
     /// The image.
@@ -217,7 +217,11 @@ impl Image {
 
     /// Uploads the image. It can be repeated: blobs that the destination has are not sent again.
     /// The engine also tags the image; this program does so in [`Self::tag`].
-    pub async fn push(&self, unit: &Unit, destination: &Destination) -> Result<Digest, StageError> {
+    pub async fn push(
+        &self,
+        unit: &EventSubject,
+        destination: &Destination,
+    ) -> Result<Digest, StageError> {
         match &self.content {
             BuiltContent::InDocker(docker) => docker.push(unit, self.reference()).await,
             BuiltContent::Assembled(image) => image.push(self.reference(), destination).await,

@@ -71,9 +71,9 @@ impl RealFolders {
                 Ok(metadata) if metadata.is_dir() => {}
                 Ok(_) => {
                     std::fs::remove_file(&full).map_err(Io::at("remove", &full))?;
-                    std::fs::create_dir(&full).map_err(Io::at("make the folder", &full))?;
+                    std::fs::create_dir(&full).map_err(Io::at("create the folder", &full))?;
                 }
-                Err(_) => std::fs::create_dir(&full).map_err(Io::at("make the folder", &full))?,
+                Err(_) => std::fs::create_dir(&full).map_err(Io::at("create the folder", &full))?,
             }
             self.known.insert(folder.to_owned(), true);
         }

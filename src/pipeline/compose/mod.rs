@@ -28,7 +28,7 @@ use super::build::Built;
 use super::context::{PipelineOptions, Services};
 use super::failure::{Error, Io, StageError, StageResult};
 use crate::disk;
-use crate::event::{Stage, Unit};
+use crate::event::{EventSubject, Stage};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 use crate::store::{AppKind, StoreId, UnitId};
@@ -83,7 +83,7 @@ pub fn run(
     let decided: Vec<_> = stores
         .par_iter()
         .map(|store| {
-            let unit = Unit::store(Stage::Compose, &store.id);
+            let unit = EventSubject::store(Stage::Compose, &store.id);
             let span = context.events.begin(&unit);
             (store, unit, span, StoreUpdate::decide(plan, store))
         })
@@ -179,7 +179,7 @@ pub fn keep(plan: &Plan, built: &[Built]) -> Result<(), Io> {
 pub fn rewrite(entry: &Entry, place: &Path) -> Result<(), Io> {
     remove(place)?;
     if let Some(folder) = place.parent() {
-        std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+        std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     }
     write_entry(place, entry, &SourceFiles::new([entry].into_iter()), place).map(drop)
 }

@@ -37,7 +37,7 @@ impl StagingFolder {
         disk::remove(&folder).map_err(Io::at("remove", &folder))?;
         for part in ["files", "stores"] {
             let folder = folder.join(part);
-            std::fs::create_dir_all(&folder).map_err(Io::at("make the folder", &folder))?;
+            std::fs::create_dir_all(&folder).map_err(Io::at("create the folder", &folder))?;
         }
         Ok(Self {
             folder,

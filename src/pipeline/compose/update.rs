@@ -181,7 +181,7 @@ impl<'a> StoreUpdate<'a> {
     ) -> Result<StagedStore<'a>, Io> {
         own_folder(self.project)?;
         let whole = staging.store(self.store.id.as_str());
-        std::fs::create_dir(&whole).map_err(Io::at("make the folder", &whole))?;
+        std::fs::create_dir(&whole).map_err(Io::at("create the folder", &whole))?;
         let mut folders = RealFolders::new(whole.clone());
         for item in &self.write {
             folders.make(&item.key())?;

@@ -109,7 +109,7 @@ impl BaseResolver<'_> {
             Err(error) => self.problems.push(error.into()),
         }
         self.context.events.notice(format!(
-            "Docker builds the images on `{name}`: its `ONBUILD` instructions can run commands"
+            "images based on `{name}` are built by Docker, because the base image has `ONBUILD` instructions"
         ));
     }
 
@@ -121,7 +121,7 @@ impl BaseResolver<'_> {
             match self.check_in_docker(name).await {
                 Ok(()) => {
                     self.context.events.notice(format!(
-                        "Docker builds the images on `{name}`: only the engine has this base image ({error})"
+                        "images based on `{name}` are built by Docker, because the base image is available only in the Docker engine ({error})"
                     ));
                     self.only_docker.insert(key, name.to_owned());
                     return;

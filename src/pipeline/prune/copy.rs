@@ -71,7 +71,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         if let Some(folder) = to.parent() {
-            std::fs::create_dir_all(folder).map_err(Io::at("make the folder", folder))?;
+            std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
         }
         let metadata = from.symlink_metadata().map_err(Io::at("read", from))?;
         if metadata.is_symlink() {
@@ -94,7 +94,7 @@ impl<'a> Copier<'a> {
         let folder = from.parent().unwrap_or(Path::new(""));
         let path = self.root.join(from);
         let above = self.root.join(folder);
-        std::fs::create_dir_all(&above).map_err(Io::at("make the folder", &above))?;
+        std::fs::create_dir_all(&above).map_err(Io::at("create the folder", &above))?;
         std::os::unix::fs::symlink(relative(folder, to), &path).map_err(Io::at("link", &path))
     }
 

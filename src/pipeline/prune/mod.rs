@@ -24,7 +24,7 @@ use super::failure::{Io, StageError, StageResult};
 use super::stored;
 use crate::config::PruneRules;
 use crate::disk;
-use crate::event::{Event, Stage, Unit, bytes};
+use crate::event::{Event, EventSubject, Stage, bytes};
 use crate::plan::{ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
 use oci::Digest;
@@ -116,11 +116,11 @@ pub enum Error {
         missing: Vec<String>,
     },
     /// `.deploy` is larger than its budget in the config.
-    #[error("`.deploy` has {}, {} over its budget of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
+    #[error("the size of `.deploy` is {}, which is {} over the limit of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
     #[diagnostic(
         code(alokai::prune::too_large),
         help(
-            "`npm explain <name>`, `pnpm why` or `yarn why` shows which package depends on it; remove the dependency, or raise `prune.maxSize.{key}` in `alokai.config.json`"
+            "run `npm explain <name>`, `pnpm why` or `yarn why` to find out why a dependency is installed; remove the dependency, or raise `prune.maxSize.{key}` in `alokai.config.json`"
         )
     )]
     TooLarge {
@@ -176,7 +176,7 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Ar
         .into_par_iter()
         .filter(|_| !context.interrupt.stopped())
         .map(|(built, image)| {
-            let unit = Unit::app(Stage::Prune, &image.unit);
+            let unit = EventSubject::app(Stage::Prune, &image.unit);
             let note = |artifact: &Artifact| Some(bytes(artifact.sizes.total()));
             let result = context.events.observe(&unit, note, || {
                 one(&plan.project, &built.workdir.path, image, &plan.prune)
@@ -208,7 +208,7 @@ fn one(
 ) -> Result<Artifact, Error> {
     // The next compose empties this folder, and so removes what a killed run has left.
     let temporary = project.join(".out/.tmp");
-    std::fs::create_dir_all(&temporary).map_err(Io::at("make the folder", &temporary))?;
+    std::fs::create_dir_all(&temporary).map_err(Io::at("create the folder", &temporary))?;
     let fresh =
         tempfile::tempdir_in(&temporary).map_err(Io::at("create a folder in", &temporary))?;
     let copier = Copier::new(fresh.path(), rules);

@@ -98,7 +98,7 @@ mod other {
     use super::super::SandboxRules;
     use super::Unsupported;
 
-    const OTHER: Unsupported = Unsupported("Landlock is a feature of Linux");
+    const OTHER: Unsupported = Unsupported("Landlock is available only on Linux");
 
     /// Whether this system can restrict a script.
     pub fn support() -> Result<(), Unsupported> {

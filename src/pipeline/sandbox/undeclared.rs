@@ -13,7 +13,7 @@ const SHOWN: usize = 5;
 /// A script failed after it was denied a path that its key does not include.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("`{command}` {ended} in `{}`; its sandbox denied {}\n{}", folder.display(), self.denials(), quote(tail))]
-#[diagnostic(code(alokai::build::undeclared), help("{}; the whole log: `{}`", self.remedies(), log.display()))]
+#[diagnostic(code(alokai::build::undeclared), help("{}; full log: `{}`", self.remedies(), log.display()))]
 pub struct Undeclared {
     /// The command line.
     pub command: String,
@@ -83,7 +83,7 @@ fn remedy(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
         return if denied.is_write {
             format!("a script can write only in its own folder, `{own}`, and in `TMPDIR`")
         } else {
-            "it is outside the project, so it cannot be part of a key: move it into the project and declare it there".into()
+            "this path is outside the project and cannot be part of a cache key; move it into the project and declare it in `build.globalDependencies`".into()
         };
     };
     let shown = inside.display();
@@ -91,24 +91,24 @@ fn remedy(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
         return format!("a script can write only in its own folder, `{own}`, and in `TMPDIR`");
     }
     if inside.as_os_str().is_empty() {
-        return "a key does not include the list of all files of the project: list only a folder that `build.globalDependencies` names".into();
+        return "a script cannot list the root folder of the project; list only folders that are declared in `build.globalDependencies`".into();
     }
     let mut parts = inside.iter().filter_map(|part| part.to_str());
     match (parts.next(), parts.next(), parts.next()) {
         (Some(".git"), ..) => {
-            "it belongs to git: pass the script what it needs in a variable that `build.env` names"
+            "a script cannot read the `.git` folder; pass the value in an environment variable that is declared in `build.env`"
                 .into()
         }
-        (Some(".alokai"), ..) => "it belongs to alokai, and a script must not depend on it".into(),
+        (Some(".alokai"), ..) => "a script cannot read the internal folder `.alokai`; change the script so that it does not read this path".into(),
         (Some(".out"), Some(store), app) => {
             let is_own = folder.starts_with(project.join(".out").join(store));
             match app.filter(|_| is_own) {
                 Some(app) => format!(
-                    "it belongs to the app `{app}`, which is not built before this one, so the key does not include it"
+                    "this path is in the app `{app}`, which is not built before this app, so the cache key does not include it"
                 ),
                 None => {
                     format!(
-                        "it belongs to the store `{store}`, and a build can read only its own store"
+                        "this path is in the store `{store}`, and a script can read only files of the same store"
                     )
                 }
             }
@@ -127,7 +127,7 @@ fn remedy(project: &Path, folder: &Path, denied: &DeniedPath) -> String {
                 );
             }
             let path = serde_json::Value::from(shown.to_string());
-            format!("declare it: `\"build\": {{ \"globalDependencies\": [{path}] }}`")
+            format!("declare it in `alokai.config.json`: `\"build\": {{ \"globalDependencies\": [{path}] }}`")
         }
     }
 }

@@ -43,7 +43,7 @@ impl BlobUpload<'_> {
             let session = session.moved(self.client, &response);
             if held <= offset || held > end {
                 let message =
-                    format!("it was sent {end} bytes of an upload and reports to hold {held}");
+                    format!("{end} bytes were sent, but the registry reports {held} bytes");
                 let what = self.what.clone();
                 return self.chunk_refused(Error::Server { what, message }).await;
             }

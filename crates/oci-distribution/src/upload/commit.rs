@@ -57,7 +57,7 @@ impl BlobUpload<'_> {
                 failure: AttemptError::transient(Error::Server {
                     what: self.what.clone(),
                     message: format!(
-                        "it answered {} and does not have the blob `{}`",
+                        "the registry responded with {} but does not have the blob `{}`",
                         response.status(),
                         self.blob.digest
                     ),
@@ -76,7 +76,7 @@ impl BlobUpload<'_> {
                 Err(Error::DigestMismatch {
                     what: self.what.clone(),
                     message: format!(
-                        "the registry stored `{expected}` as `{}`",
+                        "the registry stored the blob `{expected}` with the digest `{}`",
                         reported.escape_debug()
                     ),
                 })

@@ -222,7 +222,7 @@ impl StageState<'_> {
             let value = default.or_else(global);
             if value.is_some() && self.config.variable(&name).is_some() {
                 let why = format!(
-                    "`{name}` is a variable, and Docker's builders prefer one or the other"
+                    "`{name}` is set by both `ARG` and `ENV`, and the value depends on the Docker builder"
                 );
                 return Err(line.refuse(why).into());
             }
@@ -282,7 +282,7 @@ impl StageState<'_> {
         let folder = self.tree.resolve(&path).map_err(refuse)?;
         let user = self.config.user();
         if self.tree.kind(&folder).is_none() && !["", "0", "root"].contains(&user) {
-            let why = "after `USER`, Docker's builders give a new folder different owners";
+            let why = "the owner of a folder that `WORKDIR` creates after `USER` depends on the Docker builder";
             return Err(line.refuse(why).into());
         }
         let made = self.tree.make_folders(&folder, FileOwner::default());

@@ -86,7 +86,9 @@ fn sources(
             find(line, path, context)?;
             found.push(path.to_owned());
         } else if is_pattern(parent(path)) {
-            return Err(line.refuse("a folder of its source is a pattern").into());
+            return Err(line
+                .refuse("wildcards in folder names of the source are not supported")
+                .into());
         } else if let Some(pattern) = FilePattern::of_copy(path) {
             found.extend(context.matching(&pattern));
         }
@@ -126,7 +128,7 @@ fn copy_folder(
 ) -> Result<(), String> {
     if tree.kind(parent(target)).is_none() && owner != FileOwner::default() {
         return Err(format!(
-            "Docker's builders give `/{}` different owners",
+            "the owner of `/{}` depends on the Docker builder",
             parent(target)
         ));
     }
@@ -195,7 +197,9 @@ fn owner(names: &str, tree: &ImageTree) -> Result<FileOwner, String> {
             return Ok(number);
         }
         if tree.has_added(file) {
-            return Err(format!("`/{file}` was copied before"));
+            return Err(format!(
+                "an earlier instruction replaces `/{file}`, so user and group names cannot be resolved"
+            ));
         }
         known.ok_or_else(|| format!("the base image has no {kind} `{name}`"))
     };
@@ -207,7 +211,7 @@ fn owner(names: &str, tree: &ImageTree) -> Result<FileOwner, String> {
         && group != Some(user.group)
     {
         return Err(format!(
-            "Docker's builders choose different groups for the user `{user_name}`"
+            "the group of the user `{user_name}` depends on the Docker builder"
         ));
     }
     Ok(FileOwner {

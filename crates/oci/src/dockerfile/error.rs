@@ -69,7 +69,9 @@ impl Error {
             Self::Refused(_) => "build the image with the Docker engine, or change this line",
             Self::MissingSource {
                 is_ignored: true, ..
-            } => "`.dockerignore` excludes it: add a line there that begins with `!` and names it",
+            } => {
+                "`.dockerignore` excludes this path; add a line with `!` and the path to `.dockerignore`"
+            }
             Self::MissingSource { .. } => {
                 "sources are relative to the build context; empty folders are not part of it"
             }

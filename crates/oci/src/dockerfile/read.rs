@@ -54,7 +54,7 @@ pub fn read(text: &str) -> Result<ParsedDockerfile, Refusal> {
             .any(|known| syntax.value.value.starts_with(known))
         {
             let line = source_line(text, syntax.value.span.start);
-            return Err(line.refuse("it names another frontend"));
+            return Err(line.refuse("the `syntax` directive selects an unsupported frontend"));
         }
     }
     let reader = DockerfileReader::new(text, &parsed)?;
@@ -223,7 +223,9 @@ impl DockerfileReader<'_> {
     ) -> Result<Instruction, Refusal> {
         let refuse = |why: &str| Err(line.refuse(why));
         Ok(match instruction {
-            ParsedInstruction::Run(_) => return refuse("`RUN` runs a command"),
+            ParsedInstruction::Run(_) => {
+                return refuse("`RUN` instructions are not supported without Docker");
+            }
             ParsedInstruction::Onbuild(_) => return refuse("`ONBUILD` is not supported"),
             ParsedInstruction::Shell(_) => return refuse("`SHELL` is not supported"),
             ParsedInstruction::From(_) => return refuse("a second stage is not supported"),

@@ -92,11 +92,11 @@ impl<'a> ImageTree<'a> {
         let is_folder = entry.content == TreeContent::Folder;
         match self.kind(&entry.path) {
             Some(TreeEntryKind::Folder) if !is_folder => Err(format!(
-                "`/{}` is a folder, and a file replaces it",
+                "`/{}` is a folder and cannot be replaced by a file",
                 entry.path
             )),
             Some(TreeEntryKind::File | TreeEntryKind::Link(_)) if is_folder => Err(format!(
-                "`/{}` is not a folder, and a folder replaces it",
+                "`/{}` is not a folder and cannot be replaced by a folder",
                 entry.path
             )),
             _ => {

@@ -221,12 +221,12 @@ fn a_file_that_replaces_a_folder_is_refused() {
     let text = "FROM a\nCOPY x /";
     let error = apply(text, &["x/home"]).unwrap_err().to_string();
     assert!(
-        error.contains("`/home` is a folder, and a file replaces it"),
+        error.contains("`/home` is a folder and cannot be replaced by a file"),
         "{error}"
     );
     let error = apply(text, &["x/bin/tool"]).unwrap_err().to_string();
     assert!(
-        error.contains("`/bin` is not a folder, and a folder replaces it"),
+        error.contains("`/bin` is not a folder and cannot be replaced by a folder"),
         "{error}"
     );
 }
@@ -249,9 +249,9 @@ fn a_missing_source_is_named_with_its_reason() {
             "cannot copy `d/x.log` at line 3 of the Dockerfile: the build context `{place}` has no such file or folder"
         )
     );
-    assert!(help.contains("`.dockerignore` excludes it"), "{help}");
-    assert!(failed("FROM a\nCOPY ./d /").1.contains("excludes it"));
-    assert!(!failed("FROM a\nCOPY f /").1.contains("excludes it"));
+    assert!(help.contains("`.dockerignore` excludes this path"), "{help}");
+    assert!(failed("FROM a\nCOPY ./d /").1.contains("excludes this path"));
+    assert!(!failed("FROM a\nCOPY f /").1.contains("excludes this path"));
     let (message, _) = failed("FROM a\nCOPY --chown=nobody e /");
     assert_eq!(
         message,

@@ -5,7 +5,11 @@ use crate::dockerfile::{Error, read};
 
 /// Dockerfiles, their line that is refused, and why.
 const REFUSED: &[(&str, usize, &str)] = &[
-    ("FROM a\nRUN npm ci --omit=dev", 2, "`RUN` runs a command"),
+    (
+        "FROM a\nRUN npm ci --omit=dev",
+        2,
+        "`RUN` instructions are not supported without Docker",
+    ),
     (
         "FROM a AS b\n\n# c\nFROM d",
         4,
@@ -43,7 +47,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     (
         "# syntax=somebody/else:1\nFROM a",
         1,
-        "it names another frontend",
+        "the `syntax` directive selects an unsupported frontend",
     ),
     ("FROM a:$TARGETARCH", 1, "only BuildKit sets `TARGETARCH`"),
     (
@@ -120,17 +124,17 @@ const REFUSED: &[(&str, usize, &str)] = &[
     (
         "FROM a\nCOPY --chown=guest x /",
         2,
-        "Docker's builders choose different groups for the user `guest`",
+        "the group of the user `guest` depends on the Docker builder",
     ),
     (
         "FROM a\nENV A=1\nARG A=2",
         3,
-        "`A` is a variable, and Docker's builders prefer one or the other",
+        "`A` is set by both `ARG` and `ENV`, and the value depends on the Docker builder",
     ),
     (
         "FROM a\nUSER node\nWORKDIR /new",
         3,
-        "after `USER`, Docker's builders give a new folder different owners",
+        "the owner of a folder that `WORKDIR` creates after `USER` depends on the Docker builder",
     ),
     (
         "FROM a\nCOPY x x /y",
@@ -142,7 +146,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     (
         "FROM a\nCOPY */x /",
         2,
-        "a folder of its source is a pattern",
+        "wildcards in folder names of the source are not supported",
     ),
 ];
 
@@ -165,7 +169,7 @@ fn a_refusal_shows_a_shortened_line() {
     assert_eq!(
         refusal.to_string(),
         format!(
-            "line 2 of the Dockerfile needs Docker: `RUN` runs a command: `RUN {}…`",
+            "line 2 of the Dockerfile needs Docker: `RUN` instructions are not supported without Docker: `RUN {}…`",
             "x".repeat(56)
         )
     );
