@@ -571,7 +571,10 @@ mod tests {
                 "is not a valid path in the archive",
                 &[("log", Symlink, "files")],
             ),
-            ("a path outside its folder", &[("files/link", Symlink, "..")]),
+            (
+                "a path outside its folder",
+                &[("files/link", Symlink, "..")],
+            ),
             ("a path outside its folder", &[("files/link", Symlink, "/")]),
             (
                 "below a file or a link",

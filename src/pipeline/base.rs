@@ -7,9 +7,9 @@ use std::sync::Arc;
 use miette::Diagnostic;
 use serde_json::{Value, json};
 
-use super::context::Services;
 use super::docker::Error as DockerError;
 use super::failure::StageError;
+use super::services::Services;
 use super::stored;
 use crate::plan::SCRATCH;
 use oci::{
@@ -83,7 +83,7 @@ pub struct BaseSources<'a> {
     /// The layout that is the destination of the run, if it is one. Its images are looked up first.
     pub layout: Option<&'a Path>,
     /// The clients for registries.
-    pub context: &'a Services,
+    pub services: &'a Services,
 }
 
 impl BaseSources<'_> {
@@ -128,7 +128,7 @@ impl BaseSources<'_> {
             kind: "image name",
             reason,
         })?;
-        let client = self.context.client(&image.registry).await?;
+        let client = self.services.client(&image.registry).await?;
         let not_found = || oci_distribution::Error::Unreadable {
             what: image.to_string(),
             login_host: None,

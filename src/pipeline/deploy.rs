@@ -11,10 +11,10 @@ use miette::Diagnostic;
 use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
-use super::context::{PipelineOptions, Services};
 use super::failure::StageResult;
 use super::halt::Halt;
 use super::push::Pushed;
+use super::services::{PipelineOptions, Services};
 use crate::event::{EventSubject, Stage};
 use crate::plan::{ImagePlan, Plan, Release};
 use crate::registry::USER_AGENT;
@@ -151,10 +151,10 @@ pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
 pub async fn run(
     plan: &Plan,
     pushed: &[Pushed],
-    context: &Arc<Services>,
+    services: &Arc<Services>,
     options: &PipelineOptions,
 ) -> StageResult<LiveStore> {
-    let halt = Halt::new(context, options.keep_going);
+    let halt = Halt::new(services, options.keep_going);
     let mut results = Vec::new();
     for release in plan
         .releases
@@ -164,11 +164,11 @@ pub async fn run(
         let unit = EventSubject::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| live.address.clone();
         let work = async {
-            let _outside = context.events.waiting();
+            let _outside = services.events.waiting();
             // The console may carry out a request that was sent. So its response is awaited, unless
             // the user interrupts a second time.
-            let work = call(release, context);
-            context
+            let work = call(release, services);
+            services
                 .interrupt
                 .unless_killed(Error::Interrupted, work)
                 .await?;
@@ -183,9 +183,9 @@ pub async fn run(
     results.into_iter().collect()
 }
 
-async fn call(release: &Release, context: &Services) -> Result<(), Error> {
+async fn call(release: &Release, services: &Services) -> Result<(), Error> {
     let client = client(&release.url)?;
-    let (user, password) = match &context.access.credentials {
+    let (user, password) = match &services.access.credentials {
         Some(credentials) => (
             credentials.user.as_str(),
             credentials.password.expose_secret(),
@@ -209,7 +209,7 @@ async fn call(release: &Release, context: &Services) -> Result<(), Error> {
         if status.is_success() {
             return Ok(());
         }
-        let error = refused(release, context, response).await;
+        let error = refused(release, services, response).await;
         Err(match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 AttemptError::transient(error)
@@ -221,12 +221,12 @@ async fn call(release: &Release, context: &Services) -> Result<(), Error> {
 }
 
 /// The error of a response that is not successful.
-async fn refused(release: &Release, context: &Services, response: Response) -> Error {
+async fn refused(release: &Release, services: &Services, response: Response) -> Error {
     let (store, url) = (release.store.to_string(), release.url.clone());
     let status = response.status();
     if status.is_redirection() {
         let target = redirect_target(&response);
-        let target = target.map(|target| context.redact(&display_address(&target)));
+        let target = target.map(|target| services.redact(&display_address(&target)));
         return Error::Redirected {
             store,
             status: status.as_u16(),
@@ -236,7 +236,7 @@ async fn refused(release: &Release, context: &Services, response: Response) -> E
     }
     let body = read_at_most(response, LONGEST_RESPONSE, TIMEOUT).await;
     let body = body.unwrap_or_default().bytes;
-    let mut body = context.redact(String::from_utf8_lossy(&body).trim());
+    let mut body = services.redact(String::from_utf8_lossy(&body).trim());
     // Cut after redaction, so that no part of a secret is left.
     body.truncate(body.floor_char_boundary(SHOWN));
     if body.is_empty() {

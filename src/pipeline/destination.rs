@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::context::Services;
 use super::failure::{Io, StageError};
+use super::services::Services;
 use crate::cache::CacheLimits;
 use crate::plan::{DestinationPlan, DestinationReference};
 use oci::{self, Blobs, CollectedBlobs, Descriptor, Digest, IndexEntry, Layout, Manifest};
@@ -82,10 +82,10 @@ pub struct TaggedImage {
 
 impl Destination {
     /// Prepares the destination. Nothing is requested or written yet.
-    pub async fn new(target: &DestinationPlan, context: &Services) -> Result<Self, StageError> {
+    pub async fn new(target: &DestinationPlan, services: &Services) -> Result<Self, StageError> {
         match target {
             DestinationPlan::Registry { address, host, .. } => {
-                let client = context.client(address).await?;
+                let client = services.client(address).await?;
                 let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
                 let path = path.unwrap_or_default();
                 Ok(Self::Registry { client, path })

@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::base::PinnedBase;
-use super::context::Services;
 use super::failure::{Io, quote};
+use super::services::Services;
 use oci::ImageReference;
 
 /// The engine's address where `DOCKER_HOST` is not set.
@@ -182,7 +182,7 @@ pub async fn check_present(docker: &Docker, image: &str) -> Result<(), Error> {
 pub async fn resolve_base(
     docker: &Docker,
     image: &str,
-    context: &Services,
+    services: &Services,
 ) -> Result<PinnedBase, Error> {
     if image.starts_with("oci:") {
         return Err(Error::Base {
@@ -217,10 +217,10 @@ pub async fn resolve_base(
     let options = CreateImageOptionsBuilder::default()
         .from_image(&full)
         .build();
-    context
+    services
         .events
         .notice(format!("pulling the base image `{full}`"));
-    let login = context.engine_login(&full).await;
+    let login = services.engine_login(&full).await;
     let mut stream = docker.create_image(Some(options), None, login);
     while let Some(info) = stream.next().await {
         let info = info.map_err(|error| failed(message(&error)))?;

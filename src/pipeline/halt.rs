@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use super::context::Services;
 use super::failure::StageError;
+use super::services::Services;
 use crate::event::EventSubject;
 
 /// Whether a stage is halted, and because of which unit.

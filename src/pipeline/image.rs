@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt};
 
 use super::builder::{Image, ImageBuilders, ImageOrder};
-use super::context::{PipelineOptions, Services};
 use super::destination::AT_ONCE;
 use super::docker::Error;
 use super::failure::StageResult;
 use super::halt::Halt;
 use super::prune::Artifact;
+use super::services::{PipelineOptions, Services};
 use crate::event::{EventSubject, Stage, bytes};
 use crate::plan::Plan;
 
@@ -19,13 +19,13 @@ pub async fn run(
     plan: &Plan,
     builders: &ImageBuilders,
     artifacts: Vec<Artifact>,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
     options: &PipelineOptions,
 ) -> StageResult<Image> {
     let work = artifacts
         .iter()
         .filter_map(|artifact| Some((artifact, builders.image(&artifact.unit)?)));
-    let halt = Halt::new(context, options.keep_going);
+    let halt = Halt::new(services, options.keep_going);
     let results: Vec<_> = futures_util::stream::iter(work)
         .map(async |(artifact, image)| {
             let unit = EventSubject::app(Stage::Image, &artifact.unit);
@@ -35,8 +35,8 @@ pub async fn run(
                 artifact,
                 image,
             };
-            let work = builders.build(plan, order, context).boxed_local();
-            let work = context
+            let work = builders.build(plan, order, services).boxed_local();
+            let work = services
                 .interrupt
                 .unless_stopped(Error::Interrupted.into(), work);
             halt.unless_halted(unit.clone(), note, work).await

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::Services;
 use super::deploy::{LiveStore, is_due};
 use super::failure::{StageError, StageResult};
 use super::push::Pushed;
+use super::services::Services;
 use super::stored;
 use crate::event::{EventSubject, Stage};
 use crate::plan::{Plan, Release};
@@ -44,7 +44,7 @@ struct LiveAppRecord {
 }
 
 /// Records every store whose images are all there. Stores of earlier runs stay.
-pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Services>) -> StageResult<LiveStore> {
+pub fn run(plan: &Plan, pushed: &[Pushed], services: &Arc<Services>) -> StageResult<LiveStore> {
     let path = plan.project.join(RECORD);
     let mut settled = StageResult::default();
     let due = plan
@@ -54,7 +54,7 @@ pub fn run(plan: &Plan, pushed: &[Pushed], context: &Arc<Services>) -> StageResu
     for release in due {
         let unit = EventSubject::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| Some(live.address.clone());
-        let result = context.events.observe(&unit, note, || {
+        let result = services.events.observe(&unit, note, || {
             let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
             record.schema_version = 1;
             record

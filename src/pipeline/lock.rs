@@ -7,8 +7,8 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::context::Interrupt;
 use super::failure::{Error, Io};
+use super::services::Interrupt;
 use crate::event::{Events, Stage};
 
 /// The lock, held while a run writes.

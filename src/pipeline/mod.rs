@@ -10,7 +10,6 @@ mod build;
 mod builder;
 mod clean;
 mod compose;
-mod context;
 mod deploy;
 mod destination;
 mod docker;
@@ -24,6 +23,7 @@ mod process;
 mod prune;
 mod push;
 mod sandbox;
+mod services;
 mod skip;
 mod stored;
 
@@ -35,9 +35,6 @@ pub use build::{Built, Error as BuildError, ResultOrigin, forecast};
 pub use builder::Image;
 pub use clean::clean;
 pub use compose::{ComposeChanges, Workdir, changes};
-pub use context::{
-    Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
-};
 pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
@@ -46,6 +43,9 @@ pub use lock::ProjectLock;
 pub use prune::{Artifact, Error as PruneError, Sizes};
 pub use push::Pushed;
 pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
+pub use services::{
+    Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
+};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work};

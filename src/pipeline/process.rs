@@ -12,9 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::build::ProcessMemory;
-use super::context::{Interrupt, ScriptEnvironment, Services};
 use super::failure::Io;
 use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
+use super::services::{Interrupt, ScriptEnvironment, Services};
 use crate::event::EventSubject;
 
 /// How many of the last lines of a failed script its error shows.

@@ -7,10 +7,10 @@ use tokio::sync::Semaphore;
 
 use super::attest;
 use super::builder::Image;
-use super::context::{PipelineOptions, Services};
 use super::destination::{AT_ONCE, Destination};
 use super::failure::{StageError, StageResult};
 use super::halt::Halt;
+use super::services::{PipelineOptions, Services};
 use crate::event::{EventSubject, Events, Stage};
 use crate::plan::{DestinationReference, Plan};
 use crate::registry::Error;
@@ -43,10 +43,10 @@ pub async fn run(
     plan: &Plan,
     destination: &Destination,
     images: Vec<Image>,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
     options: &PipelineOptions,
 ) -> StageResult<Pushed> {
-    let halt = Halt::new(context, options.keep_going);
+    let halt = Halt::new(services, options.keep_going);
     let uploading = Semaphore::new(AT_ONCE.into());
     let at_once = if destination.tags_in_batches() {
         TAGGED_AT_ONCE
@@ -58,10 +58,10 @@ pub async fn run(
             let unit = EventSubject::app(Stage::Push, image.unit());
             let note = |pushed: &Pushed| pushed.digest.to_string();
             let work = async {
-                let _outside = context.events.waiting();
+                let _outside = services.events.waiting();
                 let target = (destination, &uploading);
-                let work = push(plan, target, &unit, image, &context.events).boxed_local();
-                context
+                let work = push(plan, target, &unit, image, &services.events).boxed_local();
+                services
                     .interrupt
                     .unless_stopped(Error::Interrupted.into(), work)
                     .await

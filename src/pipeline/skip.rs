@@ -5,10 +5,10 @@ use futures_util::StreamExt;
 use miette::Diagnostic;
 
 use super::builder::{ImageBuilders, PreparedImage};
-use super::context::PipelineOptions;
 use super::destination::{Destination, TaggedImage};
 use super::failure::StageError;
 use super::push::Pushed;
+use super::services::PipelineOptions;
 use crate::plan::Plan;
 
 /// The label with the digest of all inputs of an image.

@@ -246,7 +246,7 @@ fn write_tasks(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> 
             Forecast::Follows(maker) => writeln!(out, "     reuses the result of {maker}")?,
             Forecast::Hit => writeln!(out, "     cache hit")?,
             Forecast::Unneeded => {
-                writeln!(out, "     not needed: no task that runs depends on it")?
+                writeln!(out, "     not needed: no task that runs depends on it")?;
             }
         }
     }

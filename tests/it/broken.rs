@@ -164,7 +164,7 @@ fn a_named_pipe_in_an_image_is_an_error_and_not_opened() {
     project.commit();
     let run = project.alokai(DEPLOY).fails_with(1);
     run.stderr_contains("lib/pipe");
-    run.stderr_contains("neither file, folder nor link");
+    run.stderr_contains("not a file, a folder or a link");
 }
 
 /// The registry, the base image in it, and a name that no other test has.

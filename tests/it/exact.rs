@@ -56,7 +56,9 @@ fn files_that_lay_in_a_package_are_not_in_its_result() {
     let project = with_theme("const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); if (!fs.existsSync('lib/i.js')) fs.writeFileSync('lib/i.js', '1')")
         .file("packages/theme/lib/i.js", "by hand");
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("lib/i.js` existed before the script ran and was not written by the script");
+    run.stderr_contains(
+        "lib/i.js` existed before the script ran and was not written by the script",
+    );
     std::fs::remove_dir_all(project.path("packages/theme/lib")).unwrap();
     project.write("apps/storefront-middleware/src/index.js", b"// other");
     build(&project, US);

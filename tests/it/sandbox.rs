@@ -111,7 +111,10 @@ fn every_refused_file_is_named_with_what_helps() {
             "../storefront-unified-nextjs/texts.txt",
             "this path is in the app `storefront-unified-nextjs`, which is not built before this app",
         ),
-        ("../../../.git/HEAD", "a script cannot read the `.git` folder"),
+        (
+            "../../../.git/HEAD",
+            "a script cannot read the `.git` folder",
+        ),
         (
             "../../../tools/notes.txt",
             r#"declare it in `alokai.config.json`: `"build": { "globalDependencies": ["tools/notes.txt"] }`"#,

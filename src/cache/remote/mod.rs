@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http_client::{AttemptError, HttpOptions, RetryPolicy, TransferError, build, retry};
+use http_client::{AttemptError, HttpOptions, Redactor, RetryPolicy, TransferError, build, retry};
 use reqwest::{Client, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OnceCell, Semaphore};
@@ -68,6 +68,7 @@ pub struct RemoteCache {
     outages: OutageCounter,
     uploads: Semaphore,
     warning: Mutex<PendingWarning>,
+    redactor: Redactor,
 }
 
 #[derive(Default)]
@@ -137,29 +138,19 @@ impl RemoteCache {
                 message: advice,
                 is_final: false,
             }),
+            redactor: Redactor::new(
+                [Some(&settings.token), settings.signature_key.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .map(ExposeSecret::expose_secret),
+            ),
             settings,
         })
     }
 
-    fn secrets(&self) -> impl Iterator<Item = &str> {
-        let settings = &self.settings;
-        let secrets = [Some(&settings.token), settings.signature_key.as_ref()];
-        secrets
-            .into_iter()
-            .flatten()
-            .map(ExposeSecret::expose_secret)
-    }
-
-    /// Replaces the token and the signature key by `***`.
-    pub fn redact(&self, text: &str) -> String {
-        self.secrets()
-            .filter(|secret| !secret.is_empty())
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
-    }
-
-    /// Bytes of the longest text that [`Self::redact`] replaces.
-    pub fn longest_secret(&self) -> usize {
-        self.secrets().map(str::len).max().unwrap_or(0)
+    /// What replaces the token and the signature key in texts.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// The pending warning, once.

@@ -248,7 +248,7 @@ impl RemoteCache {
 
     /// A server's text for messages: short, escaped, and without secrets, which it may repeat.
     fn sanitize(&self, text: &str) -> String {
-        let text = self.redact(text);
+        let text = self.redactor.redact(text);
         let short: String = text.chars().take(LONGEST_MESSAGE).collect();
         short.escape_debug().to_string()
     }

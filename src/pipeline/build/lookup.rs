@@ -12,7 +12,7 @@ use super::BuildRun;
 use super::result::TaskFolder;
 use crate::cache::{Cache, CachedResult, Key, OutputDigest, RemoteCache};
 use crate::event::{Miss, Stage};
-use crate::pipeline::context::Services;
+use crate::pipeline::services::Services;
 use crate::plan::{EXISTS_ONLY, Forecast, Plan, RunScope, StorePlan, Task, TaskId, TaskMap};
 use crate::store::{StoreId, UnitId};
 

@@ -3,10 +3,10 @@
 use super::memory::ProcessMemory;
 use super::result::TaskFolder;
 use super::{Error, event_unit};
-use crate::pipeline::context::Services;
 use crate::pipeline::failure::StageError;
 use crate::pipeline::process::{ProcessError, ScriptEnd};
 use crate::pipeline::sandbox::{self, Undeclared};
+use crate::pipeline::services::Services;
 use crate::plan::Task;
 
 /// Turns the end of a script into the result of its task.

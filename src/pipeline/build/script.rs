@@ -16,9 +16,9 @@ use super::watch::{OpenWatcher, OpenedFiles};
 use super::{BuildRun, ResultOrigin, event_unit};
 use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
 use crate::event::{Event, EventSubject, Span};
-use crate::pipeline::context::Services;
 use crate::pipeline::failure::StageError;
 use crate::pipeline::sandbox::{self, Sandbox, UpstreamResult};
+use crate::pipeline::services::Services;
 use crate::plan::{Plan, TaskId};
 
 /// A script that has succeeded.

@@ -19,9 +19,9 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::context::ContextArchive;
 use super::{BuiltContent, Image, ImageOrder, PreparedImage};
 use crate::event::{EventSubject, WaitingGuard};
-use crate::pipeline::context::Services;
 use crate::pipeline::docker::{self, Error};
 use crate::pipeline::failure::{Io, StageError};
+use crate::pipeline::services::Services;
 use crate::plan::DestinationReference;
 use oci::Digest;
 
@@ -38,7 +38,7 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct DockerBuilder {
     docker: Docker,
-    context: Arc<Services>,
+    services: Arc<Services>,
 }
 
 /// What the engine printed during a build.
@@ -52,8 +52,8 @@ struct BuildOutput {
 
 impl DockerBuilder {
     /// A builder that uses this engine.
-    pub fn new(docker: Docker, context: Arc<Services>) -> Self {
-        Self { docker, context }
+    pub fn new(docker: Docker, services: Arc<Services>) -> Self {
+        Self { docker, services }
     }
 
     /// Builds an image from the files of a composed app.
@@ -85,7 +85,7 @@ impl DockerBuilder {
             Err(crashed) => std::panic::resume_unwind(crashed.into_panic()),
         }
         if let Some(message) = output.error {
-            let message = self.context.redact(&message);
+            let message = self.services.redact(&message);
             return Err(classify(name, message, output.tail, workdir).into());
         }
         Ok(Image {
@@ -103,7 +103,7 @@ impl DockerBuilder {
         archive: ContextArchive,
     ) -> (DuplexStream, JoinHandle<Result<WaitingGuard, Io>>) {
         let (reader, writer) = tokio::io::duplex(BUFFER);
-        let events = self.context.events.clone();
+        let events = self.services.events.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let _working = events.working();
             archive.write(SyncIoBridge::new(writer))?;
@@ -120,7 +120,7 @@ impl DockerBuilder {
     ) -> Option<HashMap<String, DockerCredentials>> {
         let mut logins = HashMap::new();
         for image in bases.iter().chain([name]) {
-            if let Some(login) = self.context.engine_login(image).await {
+            if let Some(login) = self.services.engine_login(image).await {
                 logins.insert(login.serveraddress.clone().unwrap_or_default(), login);
             }
         }
@@ -150,12 +150,12 @@ impl DockerBuilder {
             }
             let lines = info.stream.iter().flat_map(|text| text.lines());
             for line in lines.filter(|line| !line.trim().is_empty()) {
-                let line = self.context.redact(line);
+                let line = self.services.redact(line);
                 if output.tail.len() == TAIL {
                     output.tail.pop_front();
                 }
                 output.tail.push_back(line.clone());
-                self.context.events.output(unit, line).await;
+                self.services.events.output(unit, line).await;
             }
         }
         output
@@ -188,7 +188,7 @@ impl DockerBuilder {
                 Some(wait) if matches!(&error, StageError::Registry(error) if error.is_transient()) =>
                 {
                     let line = format!("{error}; retrying in {} s", wait.as_secs());
-                    self.context.events.output(unit, line).await;
+                    self.services.events.output(unit, line).await;
                     tokio::time::sleep(wait).await;
                 }
                 _ => return Err(error),
@@ -201,7 +201,7 @@ impl DockerBuilder {
         unit: &EventSubject,
         reference: &DestinationReference,
     ) -> Result<Digest, StageError> {
-        let credentials = self.context.access.credentials.as_ref();
+        let credentials = self.services.access.credentials.as_ref();
         let user = credentials
             .map(|credentials| credentials.user.clone())
             .unwrap_or_default();
@@ -210,10 +210,10 @@ impl DockerBuilder {
                 &reference.to_string(),
                 &reference.registry,
                 &user,
-                self.context.redact(&message),
+                self.services.redact(&message),
             ))
         };
-        let login = self.context.engine_login(&reference.name()).await;
+        let login = self.services.engine_login(&reference.name()).await;
         let options = PushImageOptionsBuilder::default()
             .tag(&reference.tag)
             .build();
@@ -228,8 +228,8 @@ impl DockerBuilder {
                 continue;
             };
             if seen.insert(status.clone()) {
-                let line = self.context.redact(&status);
-                self.context.events.output(unit, line).await;
+                let line = self.services.redact(&status);
+                self.services.events.output(unit, line).await;
             }
         }
         Ok(self.pushed_digest(reference).await?)

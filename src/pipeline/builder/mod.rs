@@ -20,11 +20,11 @@ pub use self::docker::DockerBuilder;
 
 use self::daemonless::AssembledImage;
 use super::base::{PinnedBase, ReadableBase};
-use super::context::Services;
 use super::destination::Destination;
 use super::docker::{Error as DockerError, connect};
 use super::failure::StageError;
 use super::prune::Artifact;
+use super::services::Services;
 use super::skip;
 use crate::event::EventSubject;
 use crate::plan::{DestinationReference, ImagePlan, Plan};
@@ -150,30 +150,30 @@ impl ImageBuilders {
         &self,
         plan: &Plan,
         order: ImageOrder<'_>,
-        context: &Arc<Services>,
+        services: &Arc<Services>,
     ) -> Result<Image, StageError> {
         let ChosenBuilder::Daemonless { recipe, base } = &order.image.builder else {
-            return self.docker(context).await?.build(order).await;
+            return self.docker(services).await?.build(order).await;
         };
         match self.daemonless.build(order, recipe, base).await {
             Err(StageError::Dockerfile(dockerfile::Error::Refused(refusal)))
                 if self.has_fallback =>
             {
                 let line = order.image.plan.dockerfile.line(&plan.project, &refusal);
-                context
+                services
                     .events
                     .notice(format!("{line}, needs the Docker engine: {}", refusal.why));
-                self.docker(context).await?.build(order).await
+                self.docker(services).await?.build(order).await
             }
             other => other,
         }
     }
 
-    async fn docker(&self, context: &Arc<Services>) -> Result<&DockerBuilder, DockerError> {
+    async fn docker(&self, services: &Arc<Services>) -> Result<&DockerBuilder, DockerError> {
         self.docker
             .get_or_try_init(async || {
-                let docker = connect(context.access.docker.as_deref()).await?;
-                Ok(DockerBuilder::new(docker, Arc::clone(context)))
+                let docker = connect(services.access.docker.as_deref()).await?;
+                Ok(DockerBuilder::new(docker, Arc::clone(services)))
             })
             .await
     }

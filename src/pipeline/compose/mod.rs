@@ -25,8 +25,8 @@ pub use self::staging::StagingFolder;
 use self::staging::write_entry;
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
-use super::context::{PipelineOptions, Services};
 use super::failure::{Error, Io, StageError, StageResult};
+use super::services::{PipelineOptions, Services};
 use crate::disk;
 use crate::event::{EventSubject, Stage};
 use crate::overlay::Entry;
@@ -76,7 +76,7 @@ pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
 pub fn run(
     plan: &Plan,
     stores: &[StorePlan],
-    context: &Services,
+    services: &Services,
     options: &PipelineOptions,
 ) -> Result<StageResult<Workdir>, Error> {
     let staging = StagingFolder::new(&plan.project)?;
@@ -84,7 +84,7 @@ pub fn run(
         .par_iter()
         .map(|store| {
             let unit = EventSubject::store(Stage::Compose, &store.id);
-            let span = context.events.begin(&unit);
+            let span = services.events.begin(&unit);
             (store, unit, span, StoreUpdate::decide(plan, store))
         })
         .collect();
@@ -97,7 +97,7 @@ pub fn run(
             (store, unit, span, staged)
         })
         .collect();
-    if context.interrupt.stopped() {
+    if services.interrupt.stopped() {
         return Err(Error::Interrupted {
             stage: Stage::Compose,
             failures: Vec::new(),

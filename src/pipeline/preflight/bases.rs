@@ -11,10 +11,10 @@ use crate::pipeline::base::{BaseSources, BaseUnavailable, PinnedBase, ReadableBa
 use crate::pipeline::builder::{
     ChosenBuilder, DaemonlessBuilder, DockerBuilder, ImageBuilders, PreparedImage,
 };
-use crate::pipeline::context::Services;
 use crate::pipeline::destination::blob_store;
 use crate::pipeline::docker;
 use crate::pipeline::failure::StageError;
+use crate::pipeline::services::Services;
 use crate::plan::{BuilderChoice, DestinationPlan, ImageMaker, ImagePlan, Plan};
 use oci::Platform;
 
@@ -26,7 +26,7 @@ const AT_ONCE: usize = 8;
 pub async fn prepare_images(
     plan: &Plan,
     docker: Option<Docker>,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
 ) -> Result<ImageBuilders, Vec<StageError>> {
     let layout = match &plan.destination {
         Some(DestinationPlan::Layout { folder, .. }) => Some(folder.as_path()),
@@ -35,7 +35,7 @@ pub async fn prepare_images(
     // The engine cannot push to a layout.
     let has_fallback = plan.builder == BuilderChoice::Auto && layout.is_none();
     let mut resolver = BaseResolver {
-        context,
+        services,
         has_fallback,
         docker,
         readable: BTreeMap::new(),
@@ -46,7 +46,7 @@ pub async fn prepare_images(
     let sources = BaseSources {
         project: &plan.project,
         layout,
-        context,
+        services,
     };
     resolver.resolve_readable(plan, &sources).await;
     resolver.resolve_in_docker(plan).await;
@@ -59,14 +59,14 @@ pub async fn prepare_images(
     Ok(ImageBuilders::new(
         images,
         DaemonlessBuilder::new(blob_store(&plan.project)),
-        docker.map(|docker| DockerBuilder::new(docker, Arc::clone(context))),
+        docker.map(|docker| DockerBuilder::new(docker, Arc::clone(services))),
         has_fallback,
     ))
 }
 
 /// Resolves base images. They are identified by name and platform.
 struct BaseResolver<'a> {
-    context: &'a Services,
+    services: &'a Services,
     /// Whether the engine is asked for base images that cannot be resolved without it.
     has_fallback: bool,
     docker: Option<Docker>,
@@ -108,7 +108,7 @@ impl BaseResolver<'_> {
             Ok(_) => drop(self.only_docker.insert(key, name.to_owned())),
             Err(error) => self.problems.push(error.into()),
         }
-        self.context.events.notice(format!(
+        self.services.events.notice(format!(
             "images based on `{name}` are built by Docker, because the base image has `ONBUILD` instructions"
         ));
     }
@@ -120,7 +120,7 @@ impl BaseResolver<'_> {
         if self.has_fallback {
             match self.check_in_docker(name).await {
                 Ok(()) => {
-                    self.context.events.notice(format!(
+                    self.services.events.notice(format!(
                         "images based on `{name}` are built by Docker, because the base image is available only in the Docker engine ({error})"
                     ));
                     self.only_docker.insert(key, name.to_owned());
@@ -144,7 +144,7 @@ impl BaseResolver<'_> {
     async fn connected(&mut self) -> Result<&Docker, docker::Error> {
         let engine = match self.docker.take() {
             Some(engine) => engine,
-            None => docker::connect(self.context.access.docker.as_deref()).await?,
+            None => docker::connect(self.services.access.docker.as_deref()).await?,
         };
         Ok(self.docker.insert(engine))
     }
@@ -159,7 +159,7 @@ impl BaseResolver<'_> {
             wanted.extend(image.base_keys().zip(image.bases.iter().cloned()));
         }
         for (key, name) in wanted {
-            match docker::resolve_base(docker, &name, self.context).await {
+            match docker::resolve_base(docker, &name, self.services).await {
                 Ok(base) => drop(self.in_docker.insert(key, base)),
                 Err(error) => self.problems.push(error.into()),
             }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use self::bases::prepare_images;
 use super::builder::ImageBuilders;
-use super::context::{PipelineOptions, Services};
 use super::destination::Destination;
 use super::failure::{Error, StageError};
+use super::services::{PipelineOptions, Services};
 use super::skip::{self, PresentImage};
 use super::{deploy, docker};
 use crate::event::Stage;
@@ -68,30 +68,30 @@ impl PreparedRun {
 /// Then it resolves base images and looks up images.
 pub async fn check(
     plan: &Plan,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
     options: &PipelineOptions,
 ) -> Result<PreparedRun, Error> {
-    let _outside = context.events.waiting();
+    let _outside = services.events.waiting();
     let interrupted = || Error::Interrupted {
         stage: Stage::Compose,
         failures: Vec::new(),
     };
     tokio::select! {
-        prepared = prepare(plan, context, options) => prepared,
-        () = context.interrupt.stopping() => Err(interrupted()),
+        prepared = prepare(plan, services, options) => prepared,
+        () = services.interrupt.stopping() => Err(interrupted()),
     }
 }
 
 async fn prepare(
     plan: &Plan,
-    context: &Arc<Services>,
+    services: &Arc<Services>,
     options: &PipelineOptions,
 ) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::WithoutImages);
     }
     // Checked before any request, since a request sends the password.
-    let exposed = exposed(plan, context);
+    let exposed = exposed(plan, services);
     if !exposed.is_empty() {
         return Err(Error::Preflight { problems: exposed });
     }
@@ -100,17 +100,17 @@ async fn prepare(
         if !plan.images.iter().any(is_docker) {
             return Ok(None);
         }
-        let docker = docker::connect(context.access.docker.as_deref()).await?;
+        let docker = docker::connect(services.access.docker.as_deref()).await?;
         Ok::<_, StageError>(Some(docker))
     };
     let (engine, destination, console) =
-        tokio::join!(engine, destination(plan, context), console(plan, context));
+        tokio::join!(engine, destination(plan, services), console(plan, services));
     let mut problems = Vec::new();
     let docker = engine.map_err(|error| problems.push(error));
     let destination = destination.map_err(|error| problems.push(error));
     let _ = console.map_err(|error| problems.push(error));
     let builders = match docker {
-        Ok(docker) => prepare_images(plan, docker, context)
+        Ok(docker) => prepare_images(plan, docker, services)
             .await
             .map_err(|more| problems.extend(more)),
         Err(()) => Err(()),
@@ -132,14 +132,14 @@ async fn prepare(
         }
     };
     for notice in docker_notices(plan, prepared.present()) {
-        context.events.notice(notice);
+        services.events.notice(notice);
     }
     Ok(prepared)
 }
 
 /// Errors for addresses to which the password would be sent unencrypted.
-fn exposed(plan: &Plan, context: &Services) -> Vec<StageError> {
-    if context.access.trust.allow_insecure {
+fn exposed(plan: &Plan, services: &Services) -> Vec<StageError> {
+    if services.access.trust.allow_insecure {
         return Vec::new();
     }
     let mut problems = Vec::new();
@@ -185,7 +185,7 @@ fn docker_notices(plan: &Plan, present: &[PresentImage]) -> BTreeSet<String> {
 }
 
 /// The destination, with a login that the registry accepts.
-async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destination>, StageError> {
+async fn destination(plan: &Plan, services: &Services) -> Result<Option<Destination>, StageError> {
     let Some(target) = plan
         .destination
         .as_ref()
@@ -193,7 +193,7 @@ async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destinati
     else {
         return Ok(None);
     };
-    let destination = Destination::new(target, context).await?;
+    let destination = Destination::new(target, services).await?;
     if let Destination::Layout(folder) = &destination {
         // Created now, so that an error is found before the first build.
         folder.layout()?;
@@ -204,7 +204,7 @@ async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destinati
             other => return Ok(other.map(|()| Some(destination))?),
         };
         // Without credentials, the cause is that they are missing.
-        if context
+        if services
             .access
             .logins()
             .for_host(client.host())
@@ -213,7 +213,7 @@ async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destinati
         {
             return Err(StageError::from(registry::Error::NoCredentials {
                 server: format!("the registry `{}`", target.name()),
-                missing: context.access.missing.clone(),
+                missing: services.access.missing.clone(),
             }));
         }
         return Err(unauthorized.into());
@@ -221,14 +221,14 @@ async fn destination(plan: &Plan, context: &Services) -> Result<Option<Destinati
     Ok(Some(destination))
 }
 
-async fn console(plan: &Plan, context: &Services) -> Result<(), StageError> {
+async fn console(plan: &Plan, services: &Services) -> Result<(), StageError> {
     if plan.until < Stage::Deploy || plan.local {
         return Ok(());
     }
-    if context.access.credentials.is_none() {
+    if services.access.credentials.is_none() {
         return Err(StageError::from(registry::Error::NoCredentials {
             server: format!("the console `{}`", plan.console),
-            missing: context.access.missing.clone(),
+            missing: services.access.missing.clone(),
         }));
     }
     Ok(deploy::reach(&plan.console).await?)

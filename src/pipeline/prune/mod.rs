@@ -19,8 +19,8 @@ use self::copy::Copier;
 pub use self::copy::{files, not_regular};
 pub use self::sizes::Sizes;
 use super::build::Built;
-use super::context::Services;
 use super::failure::{Io, StageError, StageResult};
+use super::services::Services;
 use super::stored;
 use crate::config::PruneRules;
 use crate::disk;
@@ -161,7 +161,7 @@ pub fn is_current(plan: &Plan, image: &ImagePlan) -> bool {
 }
 
 /// Prunes every built unit for which the plan has an image.
-pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Artifact> {
+pub fn run(plan: &Plan, built: Vec<Built>, services: &Services) -> StageResult<Artifact> {
     let work: Vec<_> = built
         .into_iter()
         .filter_map(|built| {
@@ -174,16 +174,16 @@ pub fn run(plan: &Plan, built: Vec<Built>, context: &Services) -> StageResult<Ar
         .collect();
     let results: Vec<_> = work
         .into_par_iter()
-        .filter(|_| !context.interrupt.stopped())
+        .filter(|_| !services.interrupt.stopped())
         .map(|(built, image)| {
             let unit = EventSubject::app(Stage::Prune, &image.unit);
             let note = |artifact: &Artifact| Some(bytes(artifact.sizes.total()));
-            let result = context.events.observe(&unit, note, || {
+            let result = services.events.observe(&unit, note, || {
                 one(&plan.project, &built.workdir.path, image, &plan.prune)
             });
             if let Ok(artifact) = &result {
                 let largest = artifact.sizes.largest().into_iter();
-                context.events.send(Event::Sizes {
+                services.events.send(Event::Sizes {
                     unit: unit.clone(),
                     total: artifact.sizes.total(),
                     own: artifact.sizes.own,

@@ -24,8 +24,8 @@ pub use rules::{SandboxRules, ScriptScope};
 pub use task::{UpstreamResult, of_task};
 pub use undeclared::{Undeclared, notices};
 
-use super::context::ScriptEnvironment;
 use super::failure::Io;
+use super::services::ScriptEnvironment;
 
 /// The command of this program that starts a script in its sandbox.
 pub const COMMAND: &str = "__sandbox";

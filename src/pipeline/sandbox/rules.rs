@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::system;
-use crate::pipeline::context::ScriptEnvironment;
+use crate::pipeline::services::ScriptEnvironment;
 
 /// The paths that a script can open. Every path is absolute, with links resolved. A folder stands
 /// for everything in it.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::context::ScriptEnvironment;
+use crate::pipeline::services::ScriptEnvironment;
 use crate::workspace::installed;
 
 /// Folders of the system.
@@ -167,7 +167,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{around, readable};
-    use crate::pipeline::context::ScriptEnvironment;
+    use crate::pipeline::services::ScriptEnvironment;
 
     #[test]
     fn a_project_in_a_folder_of_the_system_is_left_out_of_it() {

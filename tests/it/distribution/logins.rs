@@ -297,7 +297,7 @@ async fn dockers_config_has_the_logins_of_other_registries() {
     );
     let told = logins.for_host(address).await.unwrap_err().to_string();
     assert!(
-        told.contains("not a user and a password") && !told.contains("c2VjcmV0"),
+        told.contains("is not a valid base64 value") && !told.contains("c2VjcmV0"),
         "{told}"
     );
     let logins = Logins::new(None, Some(folder.path().join("nowhere/config.json")));
@@ -394,7 +394,7 @@ async fn with_helpers(folder: &Path) {
     }
     for (host, words) in [
         ("bad.example.com", "the keychain is locked"),
-        ("odd.example.com", "is not a login"),
+        ("odd.example.com", "is not valid JSON"),
         ("missing.example.com", "is not on the `PATH`"),
         ("path.example.com", "a path"),
     ] {

@@ -10,7 +10,7 @@ pub struct Refusal {
     pub line: usize,
     /// The line as written, shortened.
     pub instruction: String,
-    /// The reason, such as "`RUN` runs a command".
+    /// The reason, such as "`RUN` instructions are not supported without Docker".
     pub why: String,
 }
 

@@ -249,8 +249,15 @@ fn a_missing_source_is_named_with_its_reason() {
             "cannot copy `d/x.log` at line 3 of the Dockerfile: the build context `{place}` has no such file or folder"
         )
     );
-    assert!(help.contains("`.dockerignore` excludes this path"), "{help}");
-    assert!(failed("FROM a\nCOPY ./d /").1.contains("excludes this path"));
+    assert!(
+        help.contains("`.dockerignore` excludes this path"),
+        "{help}"
+    );
+    assert!(
+        failed("FROM a\nCOPY ./d /")
+            .1
+            .contains("excludes this path")
+    );
     assert!(!failed("FROM a\nCOPY f /").1.contains("excludes this path"));
     let (message, _) = failed("FROM a\nCOPY --chown=nobody e /");
     assert_eq!(

@@ -11,6 +11,8 @@ use bollard::auth::DockerCredentials;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use http_client::Redactor;
+
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, EventSubject, Events, Outcome};
 use crate::plan::is_system;
@@ -144,22 +146,19 @@ impl Services {
 
     /// The length in bytes of the longest text that [`Self::redact`] replaces, less one.
     pub fn longest_secret(&self) -> usize {
-        let credentials = self.access.credentials.as_ref();
-        let credentials = credentials.map_or(0, |it| it.longest());
-        let remote = self.remote.as_ref().map_or(0, RemoteCache::longest_secret);
-        credentials.max(remote).saturating_sub(1).min(4096)
+        let longest = self.redactors().map(Redactor::longest).max();
+        longest.unwrap_or(0).saturating_sub(1).min(4096)
     }
 
     /// Replaces the password and the remote cache's secrets in a text that came from outside.
     pub fn redact(&self, text: &str) -> String {
-        let text = match &self.access.credentials {
-            Some(credentials) => credentials.redact(text),
-            None => text.to_owned(),
-        };
-        match &self.remote {
-            Some(remote) => remote.redact(&text),
-            None => text,
-        }
+        self.redactors()
+            .fold(text.to_owned(), |text, redactor| redactor.redact(&text))
+    }
+
+    fn redactors(&self) -> impl Iterator<Item = &Redactor> {
+        let credentials = self.access.credentials.iter().map(|it| it.redactor());
+        credentials.chain(self.remote.iter().map(RemoteCache::redactor))
     }
 }
 

@@ -1,0 +1,104 @@
+//! Secrets in texts that came from outside.
+
+use std::cmp::Reverse;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Replaces secrets in a text by `***`, in every encoding in which they may appear.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    /// The longest first, so that no part of a secret is left.
+    encodings: Vec<SecretString>,
+}
+
+impl Redactor {
+    /// Replaces these secrets, also where they are encoded for JSON, a URL or a header.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
+        let mut redactor = Self::default();
+        redactor.add(secrets.flat_map(encodings));
+        redactor
+    }
+
+    /// Also replaces the value of basic authentication. An empty password is not a secret.
+    #[must_use]
+    pub fn with_basic_auth(mut self, user: &str, password: &str) -> Self {
+        if !password.is_empty() {
+            self.add([BASE64.encode(format!("{user}:{password}"))]);
+        }
+        self
+    }
+
+    fn add(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.encodings
+            .extend(texts.into_iter().map(SecretString::from));
+        self.encodings
+            .sort_by_key(|encoding| Reverse(encoding.expose_secret().len()));
+    }
+
+    /// The text with `***` for each secret.
+    pub fn redact(&self, text: &str) -> String {
+        self.encodings
+            .iter()
+            .fold(text.to_owned(), |text, encoding| {
+                text.replace(encoding.expose_secret(), "***")
+            })
+    }
+
+    /// Length in bytes of the longest text that [`Self::redact`] replaces.
+    pub fn longest(&self) -> usize {
+        let longest = self.encodings.first();
+        longest.map_or(0, |encoding| encoding.expose_secret().len())
+    }
+}
+
+/// The secret as it is, in JSON, in a URL, and in base64.
+fn encodings(secret: &str) -> [String; 5] {
+    let json = serde_json::Value::from(secret).to_string();
+    let percent: String = secret
+        .bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect();
+    [
+        secret.to_owned(),
+        json[1..json.len() - 1].to_owned(),
+        percent.to_lowercase(),
+        percent,
+        BASE64.encode(secret),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Redactor;
+
+    #[test]
+    fn a_secret_is_replaced_in_every_encoding() {
+        let secret = "sec\"ret/x y";
+        let redactor = Redactor::new([secret, ""]).with_basic_auth("u", secret);
+        for text in [
+            "sec\"ret/x y",
+            r#"{"p":"sec\"ret/x y"}"#,
+            "sec%22ret%2Fx%20y",
+            "sec%22ret%2fx%20y",
+            "c2VjInJldC94IHk=",
+            "Basic dTpzZWMicmV0L3ggeQ==",
+        ] {
+            let redacted = redactor.redact(text);
+            assert!(
+                redacted.contains("***") && !redacted.contains("ret") && !redacted.contains("Mic"),
+                "{redacted}"
+            );
+        }
+        assert_eq!(redactor.longest(), "dTpzZWMicmV0L3ggeQ==".len());
+        let nothing = Redactor::new([""]).with_basic_auth("u", "");
+        assert_eq!(nothing.redact("text"), "text");
+    }
+}
