@@ -157,7 +157,7 @@ fn push_500_is_tried_again_and_then_told() {
     let Some((run, text)) = push_refused(500, "") else {
         return;
     };
-    let again = run.stderr.matches("trying again in").count();
+    let again = run.stderr.matches("retrying in").count();
     assert!(again >= 2, "{}", run.stderr);
     insta::assert_snapshot!(text);
 }

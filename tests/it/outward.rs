@@ -47,7 +47,7 @@ fn a_console_that_redirects_is_followed_nowhere() {
             );
             let run = project.alokai(&format!("{DEPLOY} --json")).fails_with(1);
             let to = host.as_ref().unwrap_or(&console.address);
-            run.stderr_contains(&format!("it redirects ({status}) to `{to}/there`"));
+            run.stderr_contains(&format!("it redirected ({status}) to `{to}/there`"));
             for secret in ["s3cret", "t0ken"] {
                 run.stderr_lacks(secret);
             }
