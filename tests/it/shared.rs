@@ -261,7 +261,7 @@ fn a_push_through_a_bad_line_ends_right_and_an_interrupted_one_names_nothing() {
         .setting("image", &base_at(&refusing.address));
     behind.commit();
     let run = behind.alokai(deploy).fails_with(1);
-    run.stderr_contains("the registry failed for");
+    run.stderr_contains("the registry failed to process a request for");
     assert_eq!(registry.tags(&repository), Vec::<String>::new());
 
     // A connection that breaks every 300 kB, and a registry that fails now and then. The base image

@@ -107,7 +107,7 @@ fn existing_images_are_not_made_again() {
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].body, requests[1].body);
     let run = world.project.alokai("store deploy --store us").succeeds();
-    let said = "\n2 images exist already already, made of the same\n";
+    let said = "\n2 images exist already, made from the same inputs\n";
     run.stdout_contains(said);
 
     // Only the images of the second store are made.
