@@ -24,8 +24,8 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     persist(temporary, path)
 }
 
-/// Renames a temporary file, which has to lie on the same file system, and replaces what `path`
-/// names. The temporary file is removed where that fails.
+/// Replaces the file at `path` by a temporary file on the same file system. If that fails, the
+/// temporary file is removed.
 pub fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
     match temporary.persist(path) {
         Ok(_) => Ok(()),
