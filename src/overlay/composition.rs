@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -31,8 +31,6 @@ pub struct Composition {
     pub dropped: BTreeMap<Arc<str>, DroppedPath>,
     /// Files of stores that are not used, since these files always come from the base app.
     pub unused: Vec<UnusedFile>,
-    /// Whether the base app has its own `node_modules`. The composed app then links to it.
-    pub own_node_modules: bool,
 }
 
 /// A path that a rule drops.
@@ -134,7 +132,7 @@ impl<'a> Composer<'a> {
         let made: Vec<_> = self
             .wanted(stores)
             .par_iter()
-            .map(|(store, app)| self.unit(store, app, layers).compose(self))
+            .map(|(store, app)| self.unit(store, app, layers).compose())
             .collect::<Result<_, Error>>()?;
         let mut problems = Vec::new();
         let mut compositions = Vec::new();
@@ -254,7 +252,7 @@ impl UnitLayers<'_> {
         Entry::new(&self.unit, path, merged, self.edits, &self.folder)
     }
 
-    fn compose(self, composer: &Composer) -> Result<(Composition, Vec<LayerProblem>), Error> {
+    fn compose(self) -> Result<(Composition, Vec<LayerProblem>), Error> {
         let layers = &self.layers;
         let mut unused = Vec::new();
         for layer in &layers[1..] {
@@ -303,8 +301,6 @@ impl UnitLayers<'_> {
         let composition = Composition {
             layers: layers.iter().map(|layer| layer.owner.clone()).collect(),
             kind: self.kind,
-            own_node_modules: composer.reader.is_on_disk()
-                && has_packages(&self.folder.join("node_modules")),
             unit: self.unit,
             entries,
             dropped,
@@ -323,18 +319,4 @@ pub fn fail_on(mut problems: Vec<LayerProblem>) -> Result<(), Error> {
     } else {
         Err(Error::Files { problems })
     }
-}
-
-/// Whether packages are installed in the folder. Caches of tools, such as `node_modules/.cache`, do
-/// not count.
-fn has_packages(node_modules: &Path) -> bool {
-    std::fs::read_dir(node_modules).is_ok_and(|mut entries| {
-        entries.any(|entry| {
-            entry.is_ok_and(|entry| {
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                !name.starts_with('.') || name == ".bin" || name == ".pnpm"
-            })
-        })
-    })
 }

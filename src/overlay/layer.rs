@@ -210,11 +210,6 @@ impl LayerReader {
         &self.project
     }
 
-    /// Whether this is a reader of the working tree.
-    pub fn is_on_disk(&self) -> bool {
-        self.objects.is_none()
-    }
-
     /// Reads the layer of `owner` in `folder`, which is relative to the project. A folder that does
     /// not exist gives an empty layer.
     pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<LayerProblem>), Error> {

@@ -257,6 +257,24 @@ pub enum Error {
         /// What to write instead.
         help: &'static str,
     },
+    /// Stores with the name of something at the top of the project, to which `.out` has a link.
+    #[error(
+        "{} a file or folder at the top of the project has the same name",
+        taken_ids(taken)
+    )]
+    #[diagnostic(
+        code(alokai::plan::store_id),
+        help(
+            "rename the store, or `{}`: beside the stores, `.out` has links to what is at the top of the project",
+            project.join(taken.first().map_or("", String::as_str)).display()
+        )
+    )]
+    StoreIdsAtTop {
+        /// The project.
+        project: PathBuf,
+        /// The ids.
+        taken: Vec<String>,
+    },
     /// A file that cannot be read.
     #[error("cannot read `{}`", path.display())]
     #[diagnostic(
@@ -309,6 +327,13 @@ fn ignorable(dirty: &[String]) -> String {
     match dirty.iter().find(of_git) {
         Some(path) => format!("add `{}` to `.gitignore`, ", path.escape_debug()),
         None => String::new(),
+    }
+}
+
+fn taken_ids(taken: &[String]) -> String {
+    match taken {
+        [id] => format!("`{id}` is not a valid store id:"),
+        ids => format!("{} are not valid store ids:", list(ids)),
     }
 }
 

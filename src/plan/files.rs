@@ -14,7 +14,7 @@ use crate::cache::{FileInput, Key, KeyHasher};
 use crate::config::Project;
 use crate::disk::Stamp;
 use crate::files::DiskFiles;
-use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner};
+use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner, is_linked};
 
 /// Folders with patches of installed packages.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
@@ -42,6 +42,9 @@ const SELDOM_READ: [&str; 6] = [
     ".dockerignore",
     ".gitlab-ci.yml",
 ];
+
+/// The most files of a folder at the top of the project that are watched while a script runs.
+const MOST_FILES: usize = 10_000;
 
 /// The identity of a file of which only the existence is an input, until a script opens the file.
 pub const EXISTS_ONLY: &str = "is there";
@@ -79,10 +82,11 @@ pub enum PathState {
     Changed,
 }
 
-/// A file that is an input only of a script that opens it.
+/// A file that is an input only of a script that opens it; or a folder, whose list of files is such an
+/// input. The name of a folder ends with `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionalFile {
-    /// Its name in keys: `//.env`, `../storefront-middleware/types.ts`.
+    /// Its name in keys: `//.env`, `../storefront-middleware/types.ts`, `//config/`.
     pub name: String,
     /// Its path, absolute.
     pub place: PathBuf,
@@ -269,10 +273,23 @@ fn walk(
     })
 }
 
-/// Mode and content id of a file, as in a git tree. A link is followed.
+/// Mode and content id of a file, as in a git tree; for a folder a digest of the names in it. A link is
+/// followed.
 pub fn identity(path: &Path) -> std::io::Result<String> {
     use std::os::unix::fs::MetadataExt;
-    let mode = if path.metadata()?.mode() & 0o100 == 0 {
+    let metadata = path.metadata()?;
+    if metadata.is_dir() {
+        let mut names = KeyHasher::default();
+        let entries = std::fs::read_dir(path)?.flatten();
+        let mut found: Vec<_> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !is_junk(name) && !OF_TOOLS.contains(&name.as_str()))
+            .collect();
+        found.sort();
+        found.iter().for_each(|name| names.part(name.as_bytes()));
+        return Ok(format!("040000 {}", names.end()));
+    }
+    let mode = if metadata.mode() & 0o100 == 0 {
         "100644"
     } else {
         "100755"
@@ -357,6 +374,14 @@ pub fn top(
         path: project.root.clone(),
         state: PathState::Folder(names),
     });
+    for folder in top_folders(project)? {
+        match in_top_folder(project, lister, &folder)? {
+            Some(files) => optional.extend(files),
+            None => notices.push(format!(
+                "`{folder}` has more than {MOST_FILES} files; a file in it that builds read has to be in `build.globalDependencies`"
+            )),
+        }
+    }
     for folder in PATCHES {
         let (layer, _) = lister.layer(Owner::Base, folder)?;
         group.layer(&layer, folder, |_| true);
@@ -374,6 +399,72 @@ pub fn top(
         known.is_none_or(|known| known.id == EXISTS_ONLY)
     });
     Ok((group.end(), optional))
+}
+
+/// The names of the folders at the top of the project that no other input covers.
+fn top_folders(project: &Project) -> Result<Vec<String>, Error> {
+    let mut folders = Vec::new();
+    let entries = std::fs::read_dir(&project.root).map_err(reading(&project.root))?;
+    for entry in entries {
+        let entry = entry.map_err(reading(&project.root))?;
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let is_covered = OF_TOOLS.contains(&name.as_str()) || PATCHES.contains(&name.as_str());
+        if is_folder && !is_covered && is_linked(&name) {
+            folders.push(name);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The files of a folder at the top of the project, which count when a script opens them; none if
+/// there are too many. Files that git ignores and files of workspace packages are left out.
+fn in_top_folder(
+    project: &Project,
+    lister: &LayerReader,
+    folder: &str,
+) -> Result<Option<Vec<OptionalFile>>, Error> {
+    let start = format!("{folder}/");
+    let mut packages = project.packages.iter();
+    let files: BTreeSet<String> = if packages.any(|it| it.folder.starts_with(&start)) {
+        names_in(&project.root.join(folder))
+    } else if project.packages.iter().any(|it| it.folder == folder) {
+        return Ok(Some(Vec::new()));
+    } else {
+        let (layer, _) = lister.layer(Owner::Base, folder)?;
+        layer.files.keys().map(ToString::to_string).collect()
+    };
+    if files.len() > MOST_FILES {
+        return Ok(None);
+    }
+    // A script that opens a file may have chosen it from the list of the folder.
+    let above = files
+        .iter()
+        .flat_map(|path| Path::new(path).ancestors().skip(1));
+    let folders: BTreeSet<&Path> = above.chain([Path::new("")]).collect();
+    let folders = folders.into_iter().filter_map(Path::to_str);
+    let folders = folders.map(|inner| join_folder(inner));
+    let optional = files
+        .iter()
+        .cloned()
+        .chain(folders)
+        .map(|path| OptionalFile {
+            name: format!("//{folder}/{path}"),
+            place: project.root.join(folder).join(path),
+        });
+    Ok(Some(optional.collect()))
+}
+
+/// The path with a `/` at the end, unless it is empty.
+fn join_folder(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!("{path}/")
+    }
 }
 
 /// Adds the files that match one entry of `build.globalDependencies`, ignored by git or not; a folder

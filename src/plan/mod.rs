@@ -10,6 +10,7 @@ mod graph;
 mod image;
 mod inputs;
 mod installed;
+mod links;
 mod release;
 mod scope;
 mod select;
@@ -30,6 +31,7 @@ pub use error::Error;
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
+pub use links::OutLinks;
 pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
@@ -140,6 +142,8 @@ pub struct Plan {
     /// Folders of base apps and workspace packages, relative to the project. Package managers read
     /// the `package.json` in each of them, whichever script they run.
     pub workspaces: Vec<String>,
+    /// The links below `.out`.
+    pub links: OutLinks,
     inputs: AllInputs,
     /// Which files stay in `.deploy`.
     pub prune: PruneRules,
@@ -213,6 +217,7 @@ impl Plan {
             cache_limits: cache_limits(project),
             install: install(project, request)?,
             workspaces: workspaces(project),
+            links: OutLinks::read(project)?,
             inputs,
             prune: project.settings.prune.clone(),
             notices,
@@ -261,12 +266,22 @@ impl Plan {
 
     /// The files that are inputs if the task's script, which runs in `folder`, opens them.
     pub fn optional_files(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
-        self.inputs.optional(id, folder)
+        self.inputs
+            .optional(id, folder, |unit| self.is_idle(unit, id))
+    }
+
+    /// Whether no script of the unit can run at the same time as this task.
+    pub fn is_idle(&self, unit: &UnitId, id: TaskId) -> bool {
+        let is_ordered = |other: TaskId| {
+            self.task(other).upstream.contains(&id) || self.task(id).upstream.contains(&other)
+        };
+        let of_unit = |other: &TaskId| self.task(*other).subject.unit() == Some(unit);
+        self.tasks.ids().filter(of_unit).all(is_ordered)
     }
 
     /// The names of the optional files.
     pub fn optional_names(&self, id: TaskId) -> BTreeSet<String> {
-        let files = self.inputs.optional(id, Path::new("store/app"));
+        let files = self.optional_files(id, Path::new("store/app"));
         files.into_iter().map(|file| file.name).collect()
     }
 

@@ -6,6 +6,7 @@
 //! - `node_modules/.store/<name>-npm-<version>-<hash>/package`, as yarn writes with
 //!   `nodeLinker: pnpm`.
 
+use std::fs::FileType;
 use std::path::{Component, Path, PathBuf};
 
 /// The name of the folder with installed packages.
@@ -47,6 +48,87 @@ pub fn packages(path: &Path) -> Vec<InstalledPackage> {
 /// The folder of the package `name` in the `node_modules` of `folder`.
 pub fn folder_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(NODE_MODULES).join(name)
+}
+
+/// What is directly in a `node_modules` folder: a package, or a program in `.bin`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledEntry {
+    /// Relative to `node_modules`: `vue`, `@vue/shared`, `.bin/next`.
+    pub name: String,
+    /// The text of the link, where it is one.
+    pub link: Option<PathBuf>,
+}
+
+impl InstalledEntry {
+    /// Whether it is a folder and not a link to one.
+    pub fn is_folder(&self) -> bool {
+        self.link.is_none() && !self.is_program()
+    }
+
+    /// Whether it is a program in `.bin`.
+    pub fn is_program(&self) -> bool {
+        self.name.starts_with(".bin/")
+    }
+}
+
+/// Hidden folders of `node_modules` that have no packages which are resolved there: caches, and the
+/// folders to which links in `node_modules` lead.
+const NOT_RESOLVED: [&str; 6] = [".cache", ".vite", ".vite-temp", ".pnpm", ".bun", ".store"];
+
+/// The packages and programs directly in a `node_modules` folder, by name. Empty if it does not
+/// exist.
+pub fn entries(node_modules: &Path) -> std::io::Result<Vec<InstalledEntry>> {
+    let mut found = Vec::new();
+    for (name, path, kind) in folder_entries(node_modules)? {
+        let is_group = name == ".bin" || name.starts_with('@');
+        if is_group && path.is_dir() {
+            for (inner, path, kind) in folder_entries(&path)? {
+                found.push(entry(format!("{name}/{inner}"), &path, kind)?);
+            }
+        } else if (kind.is_dir() || kind.is_symlink()) && !NOT_RESOLVED.contains(&name.as_str()) {
+            found.push(entry(name, &path, kind)?);
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+fn entry(name: String, path: &Path, kind: FileType) -> std::io::Result<InstalledEntry> {
+    let link = kind.is_symlink().then(|| std::fs::read_link(path));
+    let link = link.transpose()?;
+    Ok(InstalledEntry { name, link })
+}
+
+/// Names, paths and kinds of what is in a folder. A name that is not UTF-8 is no package's.
+fn folder_entries(folder: &Path) -> std::io::Result<Vec<(String, PathBuf, FileType)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push((name, entry.path(), entry.file_type()?));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the text is a valid name of a package: `name` or `@scope/name`.
+pub fn is_package_name(name: &str) -> bool {
+    let (scope, rest) = match name.strip_prefix('@') {
+        Some(scoped) => match scoped.split_once('/') {
+            Some((scope, rest)) => (Some(scope), rest),
+            None => return false,
+        },
+        None => (None, name),
+    };
+    let is_part = |part: &str| {
+        let is_allowed = |char: char| char.is_ascii_alphanumeric() || "-_.~".contains(char);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(is_allowed)
+    };
+    scope.is_none_or(is_part) && is_part(rest) && rest != NODE_MODULES
 }
 
 /// Resolves a package by Node's rule: the `node_modules` of `from`, then of each folder above.

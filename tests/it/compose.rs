@@ -60,6 +60,7 @@ fn rule_2_a_store_has_every_base_app_but_frontends_of_another_framework() {
     let apps: Vec<_> = std::fs::read_dir(project.path(".out/us"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "node_modules")
         .collect();
     assert_eq!(apps.len(), 4, "{apps:?}");
     assert!(!apps.contains(&"storefront-unified-nuxt".to_owned()));
@@ -179,26 +180,73 @@ fn rule_8_ignore_paths_of_ancestors_come_first_and_the_last_match_wins() {
 }
 
 #[test]
-fn rule_9_an_own_node_modules_is_linked_and_caches_are_none() {
+fn rule_9_an_own_node_modules_is_a_folder_with_a_link_for_each_package() {
+    let modules = "apps/storefront-middleware/node_modules";
     let project = two_layers()
         .file(
-            "apps/storefront-middleware/node_modules/left-pad/package.json",
+            &format!("{modules}/left-pad/package.json"),
             r#"{"name":"left-pad"}"#,
         )
+        .file(&format!("{modules}/@acme/tool/cli.js"), "")
+        .link(&format!("{modules}/.bin/tool"), "../@acme/tool/cli.js")
+        .link(
+            &format!("{modules}/.bin/root"),
+            "../../../../node_modules/.bin/root",
+        )
+        .link(
+            &format!("{modules}/stored"),
+            "../../../node_modules/.pnpm/stored@1/node_modules/stored",
+        )
+        .file(
+            "node_modules/.pnpm/stored@1/node_modules/stored/package.json",
+            "{}",
+        )
+        .file("node_modules/.bin/root", "")
+        .file(&format!("{modules}/.cache/x"), "")
+        .file(&format!("{modules}/.package-lock.json"), "{}")
         .file("apps/storefront-unified-nextjs/node_modules/.cache/x", "");
     composed(&project);
-    let link =
-        std::fs::read_link(project.path(".out/us/storefront-middleware/node_modules")).unwrap();
+    let own = project.path(".out/us/storefront-middleware/node_modules");
+    assert!(!own.is_symlink());
+    let link = |name: &str| {
+        std::fs::read_link(own.join(name))
+            .unwrap()
+            .display()
+            .to_string()
+    };
+    assert_eq!(link("left-pad"), format!("../../../../{modules}/left-pad"));
     assert_eq!(
-        link.to_str(),
-        Some("../../../apps/storefront-middleware/node_modules")
+        link("@acme/tool"),
+        format!("../../../../../{modules}/@acme/tool")
     );
-    assert!(project.exists(".out/us/storefront-middleware/node_modules/left-pad/package.json"));
+    assert_eq!(link(".bin/tool"), "../@acme/tool/cli.js");
+    assert_eq!(link(".bin/root"), "../../../../../node_modules/.bin/root");
+    assert_eq!(
+        link("stored"),
+        "../../../../node_modules/.pnpm/stored@1/node_modules/stored"
+    );
+    for name in ["left-pad", "@acme/tool", ".bin/tool", ".bin/root", "stored"] {
+        assert!(own.join(name).exists(), "{name} leads somewhere");
+    }
+    assert!(!own.join(".cache").exists() && !own.join(".package-lock.json").exists());
     assert!(!project.exists(".out/us/storefront-unified-nextjs/node_modules"));
-    // The link is removed together with the base app's folder.
-    std::fs::remove_dir_all(project.path("apps/storefront-middleware/node_modules")).unwrap();
+    project.alokai("store compose --all --check").succeeds();
+    // Links are removed together with the packages of the base app.
+    std::fs::remove_dir_all(project.path(&format!("{modules}/@acme"))).unwrap();
+    project.alokai("store compose --all --check").fails_with(1);
     composed(&project);
-    assert!(!project.exists(".out/us/storefront-middleware/node_modules"));
+    assert!(own.join("@acme/tool").symlink_metadata().is_err() && own.join("left-pad").exists());
+    std::fs::remove_dir_all(project.path(modules)).unwrap();
+    composed(&project);
+    assert_eq!(installed_in(&own), Vec::<String>::new());
+}
+
+fn installed_in(modules: &std::path::Path) -> Vec<String> {
+    let walk = walkdir::WalkDir::new(modules).into_iter().flatten();
+    let links = walk.filter(|entry| !entry.file_type().is_dir());
+    links
+        .map(|entry| entry.path().display().to_string())
+        .collect()
 }
 
 #[test]
@@ -270,7 +318,7 @@ fn a_second_compose_writes_nothing_and_a_change_only_itself() {
         let modified = |path: &String| {
             project
                 .path(&format!(".out/{path}"))
-                .metadata()
+                .symlink_metadata()
                 .unwrap()
                 .modified()
                 .unwrap()
@@ -462,13 +510,9 @@ fn a_problem_in_one_store_stops_all_stores_unless_keep_going_is_set() {
     let project = Project::shop();
     composed(&project);
     project.write("apps/storefront-unified-nextjs/new.ts", b"new\n");
-    // A package at the path of a link cannot be replaced.
-    project.write(
-        "apps/storefront-middleware/node_modules/a/package.json",
-        b"{}",
-    );
-    let blocked = ".out/us/storefront-middleware/node_modules/b";
-    project.write(&format!("{blocked}/package.json"), b"{}");
+    // The manifest of one store cannot be read.
+    project.remove(".alokai/manifests/us.json");
+    project.write(".alokai/manifests/us.json/file", b"");
     let before = project.tree(".out");
     let run = project.alokai("store build --all").fails_with(1);
     assert_eq!(before, project.tree(".out"));

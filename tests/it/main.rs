@@ -15,6 +15,7 @@
 mod support;
 
 mod attestations;
+mod beside;
 mod book;
 mod broken;
 mod build;

@@ -17,6 +17,11 @@ fn shop(line: &str) -> Project {
             &format!("{MIDDLEWARE}/build.js"),
             &format!("{build}\n{line}\n"),
         )
+        // Other files at the top of the project count when they are opened.
+        .file(
+            ".gitignore",
+            "node_modules\n.out\nlib\n.next\n.env\nconfig\ntools\n",
+        )
         .file("config/prices.json", "{ \"price\": 1 }\n")
         .file("config/more/taxes.json", "{ \"tax\": 2 }\n");
     project.commit();
@@ -274,6 +279,8 @@ fn a_link_is_read_through_where_the_key_has_what_it_leads_to() {
     let project = with_package(true)
         .link("packages/prices/linked.json", "../../config/prices.json")
         .link("packages/prices/folder", "../../config")
+        // A link to a file that git ignores is not followed.
+        .file(".gitignore", "node_modules\n.out\nlib\n.next\n.env\n")
         .file("packages/prices/index.js", &line("linked.json"));
     let made = ".out/us/storefront-middleware/lib/read.txt";
     build(&project).succeeds();

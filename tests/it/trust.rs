@@ -45,7 +45,7 @@ echo done > OUT/end
 "#;
 
 /// Files that every script may read, relative to its app.
-const AROUND: [&str; 9] = [
+const AROUND: [&str; 13] = [
     "../../../top.txt",
     "../../../.env",
     "../../../README.md",
@@ -55,12 +55,19 @@ const AROUND: [&str; 9] = [
     "../../../libs/ui/index.js",
     "../../../libs/built/lib/deep/all",
     "../../../types/base.json",
+    // The same places, as they are seen from `apps/<app>`.
+    "../../top.txt",
+    "../../libs/ui/index.js",
+    "../../tools/rates.json",
+    "../../../tools/rates.json",
 ];
 const OWN: [&str; 4] = ["a.txt", "src/b.txt", ".env", "reads"];
-const OF_MIDDLEWARE: [&str; 3] = [
+const OF_MIDDLEWARE: [&str; 4] = [
     "../storefront-middleware/types.ts",
     "../storefront-middleware/src/b.txt",
     "../storefront-middleware/lib/deep/all",
+    // By its package name.
+    "../node_modules/storefront-middleware/types.ts",
 ];
 
 struct World {
@@ -112,6 +119,7 @@ impl World {
             );
         }
         put("types/base.json", "{}");
+        put("tools/rates.json", "{}");
         Self {
             random: Random::new(seed),
             files,
@@ -217,6 +225,7 @@ impl World {
             "libs/ui/more.js",
             "libs/built/a.txt",
             "types/base.json",
+            "tools/rates.json",
         ];
         if self.random.once_in(2) {
             return self.random.pick(&around).to_owned();
@@ -262,6 +271,8 @@ impl World {
         if asks
             || (self.files.contains_key(&path)
                 && path != "types/base.json"
+                // A script that only asks for a file that does not exist is a documented limit.
+                && path != "tools/rates.json"
                 && self.random.once_in(4))
         {
             if !(path.starts_with("apps/storefront") || path.starts_with("apps/cms"))

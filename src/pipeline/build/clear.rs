@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::compose::{remove, rewrite};
 use super::super::failure::Io;
 use super::super::stored;
-use super::result::{NOT_OUTPUTS, ResultRecord, TaskFolder, temporary};
+use super::result::{NOT_OUTPUTS, ResultRecord, TaskFolder, is_scope, temporary};
 use crate::disk::Stamp;
 use crate::overlay::{self, ContentId, FileKind};
 
@@ -117,7 +117,7 @@ impl TaskFolder<'_> {
             if is_source || self.is_never_output(&inner, kind.is_symlink()) {
                 continue;
             }
-            if kind.is_dir() && folders.contains(&*inner) {
+            if kind.is_dir() && (folders.contains(&*inner) || is_scope(&inner)) {
                 self.sweep(&inner, folders, aside)?;
             } else if let Some(aside) = aside {
                 aside.take(&path, &inner)?;

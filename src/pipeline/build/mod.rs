@@ -2,6 +2,7 @@
 //! before downstream, as many at once as memory and cores allow.
 
 mod clear;
+mod copies;
 mod lookup;
 mod memory;
 mod outcome;
@@ -9,6 +10,7 @@ mod queue;
 mod result;
 mod script;
 mod sharing;
+mod sources;
 mod stage;
 mod surroundings;
 mod watch;

@@ -22,19 +22,21 @@ use crate::disk::Stamp;
 use crate::overlay::{self, Composition, ContentId};
 use crate::plan::{Plan, Subject, TaskId, Work};
 use crate::store::AppName;
+use crate::workspace::installed::NODE_MODULES;
 use virtual_path::normalize;
 
 /// The folder of the records, in `.alokai`.
 const RESULTS: &str = "results";
 
 /// Paths in a composed app that are not outputs: the pruned folder, and incremental caches of tools.
-pub(super) const NOT_OUTPUTS: [&str; 6] = [
+pub(super) const NOT_OUTPUTS: [&str; 7] = [
     ".deploy",
     ".next/cache",
     ".turbo",
     ".cache",
     ".git",
     "node_modules/.cache",
+    "node_modules/.bin",
 ];
 
 /// The same for a workspace package. Its dependencies are installed in it.
@@ -122,6 +124,24 @@ impl TaskSources {
             Self::OfPackage(paths) => Box::new(paths.iter()),
         }
     }
+}
+
+/// Whether it is the place of a package in the app's `node_modules`.
+fn is_module(path: &Path) -> bool {
+    let Ok(inside) = path.strip_prefix(NODE_MODULES) else {
+        return false;
+    };
+    match inside.parent() {
+        Some(folder) if folder == Path::new("") => inside != folder,
+        Some(_) => path.parent().is_some_and(is_scope),
+        None => false,
+    }
+}
+
+/// Whether it is a folder of packages with a common scope.
+pub(super) fn is_scope(path: &Path) -> bool {
+    let name = path.strip_prefix(NODE_MODULES).ok().and_then(Path::to_str);
+    name.is_some_and(|name| name.starts_with('@') && !name.contains('/'))
 }
 
 /// The name in the `package.json` of a shared app.
@@ -295,7 +315,10 @@ impl<'a> TaskFolder<'a> {
             let is_known = |path: &str| {
                 self.sources.contains(path)
                     || record.files.contains_key(path)
-                    || is_folder && (self.composition.is_none() || self.has_below(path, record))
+                    || is_folder
+                        && (self.composition.is_none()
+                            || is_scope(Path::new(path))
+                            || self.has_below(path, record))
             };
             if path.as_os_str().is_empty() || path.to_str().is_some_and(is_known) {
                 continue;
@@ -322,8 +345,8 @@ impl<'a> TaskFolder<'a> {
         // As bytes, because this runs for every path, and comparing paths parses them.
         let is = |list: &[&str]| list.iter().any(|apart| path.as_os_str() == *apart);
         match self.composition {
-            // Composing makes the link to installed packages.
-            Some(_) => is(&NOT_OUTPUTS) || is_link && is(&["node_modules"]),
+            // Composing makes the links to installed packages.
+            Some(_) => is(&NOT_OUTPUTS) || is_link && is_module(path),
             None => is(&NOT_OUTPUTS_OF_PACKAGE),
         }
     }

@@ -1,15 +1,18 @@
 //! One task: its cached result is put in place, or its script runs and the result is cached.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::failure::Io;
 use super::super::process::{self, ScriptCommand};
 use super::clear::StashedFiles;
+use super::copies::PackageCopies;
 use super::lookup::{TaskKey, miss};
 use super::memory::ProcessMemory;
 use super::outcome::judge;
 use super::result::{self, FolderSnapshot, ScriptOutputs, TaskFolder};
+use super::sources;
 use super::stage::TaskEnd;
 use super::surroundings;
 use super::watch::{OpenWatcher, OpenedFiles};
@@ -152,6 +155,9 @@ struct ScriptStart {
     aside: Option<StashedFiles>,
     around: surroundings::SurroundingsBefore,
     watch: OpenWatcher,
+    copies: Option<PackageCopies>,
+    /// Sources that had changed before.
+    changed_sources: BTreeSet<PathBuf>,
 }
 
 /// Prepares everything that the script sees, and its sandbox if scripts are sandboxed.
@@ -171,6 +177,8 @@ fn prepare(
         aside,
         around: surroundings::SurroundingsBefore::new(plan, id)?,
         watch: OpenWatcher::begin(plan.optional_files(id, &place.folder)),
+        copies: PackageCopies::make(plan, id, &place.folder)?,
+        changed_sources: sources::changed(plan, id),
     };
     let sandbox = sandbox(run, id, &place)?;
     Ok((begun, sandbox, place))
@@ -221,6 +229,7 @@ pub async fn run(
     let elapsed = span.end(message);
     if let Err(error) = result {
         // Files that were moved away come back; what the failed script wrote is not a result.
+        begun.copies.map_or(Ok(()), |copies| copies.replace())?;
         place.put_back(begun.aside)?;
         return Err(error);
     }
@@ -297,6 +306,9 @@ fn settle(
 ) -> Result<KeptResult, StageError> {
     let task = plan.task(id);
     let place = TaskFolder::of_script(plan, id)?;
+    if let Some(note) = sources::note(plan, id, &finished.begun.changed_sources) {
+        services.events.notice(note);
+    }
     let kept = match keep(plan, id, &place, finished, services) {
         Ok(kept) => kept,
         Err(NotCached(reason)) => {
@@ -353,6 +365,9 @@ fn keep(
     services: &Services,
 ) -> Result<KeptResult, NotCached> {
     let task = plan.task(id);
+    done.begun
+        .copies
+        .map_or(Ok(()), |copies| copies.replace())?;
     let wrote = place.wrote(&done.begun.before);
     let opened = done.begun.watch.end();
     // Files that were moved away come back also if the result is not cached.

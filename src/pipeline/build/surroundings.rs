@@ -3,19 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use super::super::compose::NodeModulesLink;
+use super::super::compose::FolderLinks;
 use super::super::failure::Io;
 use super::result::{FolderSnapshot, RestoreError, TaskFolder};
 use super::watch::OpenWatcher;
 use crate::cache::Cache;
 use crate::disk::Stamp;
-use crate::overlay::Composition;
 use crate::pipeline::failure::StageError;
 use crate::plan::{OptionalFile, Plan, TaskId};
+use crate::store::AppName;
 
 /// Puts the results of other apps that a shared app reads into its neutral folder.
 pub fn prepare(
@@ -25,14 +24,13 @@ pub fn prepare(
     cache: &Cache,
 ) -> Result<(), StageError> {
     let store = place.folder.parent().unwrap_or(&place.folder).to_owned();
-    link_modules(&store, plan.composition_of(id))?;
+    FolderLinks::neutral(plan, apps_beside(plan, id)).put_in_place(&store)?;
     for (sibling, is_read) in plan.siblings(id) {
         let beside = TaskFolder::beside(plan, id, sibling)?;
         let (Some(beside), true) = (beside, is_read) else {
             continue;
         };
         beside.clear()?;
-        link_modules(&store, Some(sibling))?;
         let mut needs = plan.task(id).needs.iter();
         let need = needs.find(|need| plan.task(**need).subject.unit() == Some(&sibling.unit));
         let Some(need) = need else { continue };
@@ -51,15 +49,20 @@ pub fn prepare(
     Ok(())
 }
 
-fn link_modules(store: &Path, composition: Option<&Arc<Composition>>) -> Result<(), Io> {
-    let Some(composition) = composition else {
-        return Ok(());
-    };
-    let links = NodeModulesLink::of(store, composition);
-    if links.differs() {
-        links.create_in(store)?;
+/// The apps in the folder in which a task's script runs: those of its store, or in a neutral folder
+/// its own and those that it reads.
+pub fn apps_beside(plan: &Plan, id: TaskId) -> Vec<AppName> {
+    let task = plan.task(id);
+    let unit = task.subject.unit();
+    let mut stores = plan.stores.iter();
+    let store = stores.find(|store| unit.is_some_and(|unit| unit.store == store.id));
+    if let Some(store) = store.filter(|_| !task.shared) {
+        return store.apps.clone();
     }
-    Ok(())
+    let read = plan.siblings(id).filter(|(_, is_read)| *is_read);
+    let read = read.map(|(sibling, _)| sibling);
+    let apps = read.chain(plan.composition_of(id));
+    apps.map(|it| it.unit.app.clone()).collect()
 }
 
 /// The state of a task's surroundings before its script runs.
@@ -140,19 +143,14 @@ pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<TaskFolder<'_>, 
     Ok(beside.unwrap_or_else(|| TaskFolder::new(plan, need)))
 }
 
-/// Files of the store's other apps that are not inputs of the task: composed files of apps that it may
-/// not read, and build results. Apps whose script may run at the same time are left out, because that
+/// Build results of the store's other apps, which are not inputs of the task. Apps whose script may run at the same time are left out, because that
 /// script opens its own files.
 fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     let mut files = Vec::new();
-    for (sibling, is_read) in plan.siblings(id) {
-        let task = plan.tasks.ids().find(|other| {
-            let other = plan.task(*other);
-            other.work.is_build() && other.subject.unit() == Some(&sibling.unit)
-        });
-        let is_before = |task: TaskId| plan.task(id).upstream.contains(&task);
-        let is_behind = |task: TaskId| plan.task(task).upstream.contains(&id);
-        if task.is_some_and(|task| is_before(task) || !is_behind(task)) {
+    for (sibling, _) in plan.siblings(id) {
+        let upstream = &plan.task(id).upstream;
+        let is_of_sibling = |task: &TaskId| plan.task(*task).subject.unit() == Some(&sibling.unit);
+        if upstream.iter().any(is_of_sibling) || !plan.is_idle(&sibling.unit, id) {
             continue;
         }
         let folder = plan.workdir(&sibling.unit);
@@ -165,7 +163,7 @@ fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
             let Some(path) = inside.and_then(Path::to_str) else {
                 continue;
             };
-            if is_read && sibling.entries.contains_key(path) {
+            if sibling.entries.contains_key(path) {
                 continue;
             }
             files.push(OptionalFile {
@@ -200,7 +198,13 @@ fn left_over(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     let places = walks
         .map(walkdir::DirEntry::into_path)
         .filter(|path| path.is_file());
-    for place in places.chain(files_in(out).into_keys()) {
+    let beside = files_in(out).into_keys();
+    // Links to the top of the project lead to files that have names of their own.
+    let beside = beside.filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_none_or(|name| !plan.links.top.contains(name))
+    });
+    for place in places.chain(beside) {
         let inside = place.strip_prefix(out).unwrap_or(&place);
         files.push(OptionalFile {
             name: format!(".out/{}", inside.display()),

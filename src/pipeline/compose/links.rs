@@ -1,82 +1,170 @@
-//! Links from composed apps to the `node_modules` of their base apps.
+//! Writes the links below `.out`: see [`crate::plan::OutLinks`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::super::failure::Io;
-use crate::overlay::Composition;
+use super::folders::RealFolders;
+use super::remove;
+use crate::plan::{Plan, StorePlan};
+use crate::store::AppName;
+use crate::workspace::installed::{self, NODE_MODULES};
 
-/// The link from a composed app to the `node_modules` folder of its base app.
-pub struct NodeModulesLink {
-    /// Relative to the store's folder.
-    pub key: String,
-    link: PathBuf,
-    /// None where the base app has no such folder; a link from an earlier run is then removed.
-    target: Option<PathBuf>,
+/// The links of one folder: a store's, or the neutral folder of a shared app.
+pub struct FolderLinks {
+    /// The texts of the links, by path relative to the folder.
+    wanted: BTreeMap<String, PathBuf>,
+    /// The `node_modules` folders in which only these links, caches and output may be.
+    modules: Vec<String>,
+    /// The `node_modules` of the project.
+    installed: PathBuf,
 }
 
-impl NodeModulesLink {
-    /// The link of one app of the store in `folder`.
-    pub fn of(folder: &Path, composition: &Composition) -> Self {
-        let app = &composition.unit.app;
+/// What has to change so that a folder has its links.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LinkChanges {
+    /// Links to write.
+    pub write: Vec<String>,
+    /// Other links, and copies of installed packages that tools have made.
+    pub remove: Vec<String>,
+}
+
+impl LinkChanges {
+    /// Whether nothing has to change.
+    pub fn is_empty(&self) -> bool {
+        self.write.is_empty() && self.remove.is_empty()
+    }
+}
+
+impl FolderLinks {
+    /// The links of a store.
+    pub fn of_store(plan: &Plan, store: &StorePlan) -> Self {
+        let composed = store.compositions.iter().map(|it| &it.unit.app);
+        Self::new(plan, &store.apps, composed.cloned().collect())
+    }
+
+    /// The links of one composed app, beside which these apps are.
+    pub fn of_app(plan: &Plan, apps: &[AppName], app: &AppName) -> Self {
+        let mut links = Self::new(plan, apps, vec![app.clone()]);
+        let start = format!("{app}/");
+        links.wanted.retain(|path, _| path.starts_with(&start));
+        links.modules.retain(|path| path.starts_with(&start));
+        links
+    }
+
+    /// The links of a neutral folder with these apps.
+    pub fn neutral(plan: &Plan, apps: Vec<AppName>) -> Self {
+        Self::new(plan, &apps.clone(), apps)
+    }
+
+    fn new(plan: &Plan, apps: &[AppName], composed: Vec<AppName>) -> Self {
+        let modules = composed.iter().map(|app| format!("{app}/{NODE_MODULES}"));
         Self {
-            key: format!("{app}/node_modules"),
-            link: folder.join(app.as_str()).join("node_modules"),
-            target: composition
-                .own_node_modules
-                .then(|| PathBuf::from(format!("../../../apps/{app}/node_modules"))),
+            wanted: plan.links.of_store(apps, composed.iter()),
+            modules: modules.chain([NODE_MODULES.to_owned()]).collect(),
+            installed: plan.project.join(NODE_MODULES),
         }
     }
 
-    /// Whether the link on disk differs from this one.
-    pub fn differs(&self) -> bool {
-        std::fs::read_link(&self.link).ok() != self.target
+    /// The changes in a folder that does not exist.
+    pub fn all(&self) -> LinkChanges {
+        LinkChanges {
+            write: self.wanted.keys().cloned().collect(),
+            remove: Vec::new(),
+        }
     }
 
-    /// Fails where a folder with packages is at the path of the link. A folder that has only
-    /// hidden entries, such as the caches in `node_modules/.cache`, can be replaced.
-    pub fn check_replaceable(&self) -> Result<(), Io> {
-        let is_link = self
-            .link
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_symlink());
-        if is_link || self.target.is_none() {
+    /// What differs in `folder`.
+    pub fn changes(&self, folder: &Path) -> Result<LinkChanges, Io> {
+        let mut changes = LinkChanges::default();
+        // Nothing is read through a link that another program has put in place of a folder.
+        let mut folders = RealFolders::new(folder.to_owned());
+        for (path, text) in &self.wanted {
+            let is_there = || std::fs::read_link(folder.join(path)).is_ok_and(|it| it == *text);
+            if !folders.are_real(path) || !is_there() {
+                changes.write.push(path.clone());
+            }
+        }
+        for modules in &self.modules {
+            let place = folder.join(modules);
+            if place.is_symlink() {
+                changes.remove.push(modules.clone());
+                continue;
+            }
+            for entry in installed::entries(&place).map_err(Io::at("read", &place))? {
+                let path = format!("{modules}/{}", entry.name);
+                let is_copy = || {
+                    entry.is_folder() && self.installed.join(&entry.name).symlink_metadata().is_ok()
+                };
+                if !self.wanted.contains_key(&path) && (entry.link.is_some() || is_copy()) {
+                    changes.remove.push(path);
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Makes the changes in `folder`. Whatever is at the path of a link is replaced.
+    pub fn put_in_place(&self, folder: &Path) -> Result<(), Io> {
+        let changes = self.changes(folder)?;
+        if changes.is_empty() {
             return Ok(());
         }
-        let Ok(mut entries) = std::fs::read_dir(&self.link) else {
-            return Ok(());
+        let mut folders = RealFolders::new(folder.to_owned());
+        for path in &changes.remove {
+            remove(&folder.join(path))?;
+        }
+        for path in &changes.write {
+            folders.make(path)?;
+            link(&folder.join(path), &self.wanted[path])?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces whatever is at `place` by a link with this text.
+fn link(place: &Path, text: &Path) -> Result<(), Io> {
+    remove(place)?;
+    std::os::unix::fs::symlink(text, place).map_err(Io::at("link", place))
+}
+
+/// The links beside the stores to what lies at the top of the project, with what has to change.
+pub fn top_changes(plan: &Plan) -> Result<LinkChanges, Io> {
+    let out = plan.project.join(".out");
+    let mut changes = LinkChanges::default();
+    let text = |name: &str| Path::new("..").join(name);
+    for name in &plan.links.top {
+        if std::fs::read_link(out.join(name)).ok() != Some(text(name)) {
+            changes.write.push(name.clone());
+        }
+    }
+    let entries = match std::fs::read_dir(&out) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(changes),
+        entries => entries.map_err(Io::at("read", &out))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(Io::at("read", &out))?.file_name();
+        let Ok(name) = name.into_string() else {
+            continue;
         };
-        let only_caches = entries.all(|entry| {
-            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.'))
-        });
-        if only_caches {
-            return Ok(());
+        let is_ours = std::fs::read_link(out.join(&name)).ok() == Some(text(&name));
+        if is_ours && !plan.links.top.contains(&name) {
+            changes.remove.push(name);
         }
-        let error = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
-        Err(Io::at("replace", &self.link)(error))
     }
+    changes.remove.sort();
+    Ok(changes)
+}
 
-    /// Creates the link in `folder`, which is the store's folder or the staged copy of it.
-    pub fn create_in(&self, folder: &Path) -> Result<(), Io> {
-        let link = folder.join(&self.key);
-        if std::fs::read_link(&link).ok() == self.target {
-            return Ok(());
-        }
-        match link.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => {
-                std::fs::remove_file(&link).map_err(Io::at("remove", &link))?;
-            }
-            Ok(metadata) if metadata.is_file() => {
-                std::fs::remove_file(&link).map_err(Io::at("remove", &link))?;
-            }
-            // It has only caches: `check_replaceable` has run before.
-            Ok(_) if self.target.is_some() => {
-                std::fs::remove_dir_all(&link).map_err(Io::at("remove", &link))?;
-            }
-            _ => {}
-        }
-        let Some(target) = &self.target else {
-            return Ok(());
-        };
-        std::os::unix::fs::symlink(target, &link).map_err(Io::at("link", &link))
+/// Writes the links beside the stores.
+pub fn put_top_in_place(plan: &Plan) -> Result<(), Io> {
+    let out = plan.project.join(".out");
+    let changes = top_changes(plan)?;
+    for name in &changes.remove {
+        remove(&out.join(name))?;
     }
+    for name in &changes.write {
+        link(&out.join(name), &Path::new("..").join(name))?;
+    }
+    Ok(())
 }

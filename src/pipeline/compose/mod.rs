@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-pub use self::links::NodeModulesLink;
+pub use self::links::FolderLinks;
 use self::manifest::ManifestFiles;
 use self::sources::SourceFiles;
 pub use self::staging::StagingFolder;
@@ -63,6 +63,10 @@ pub struct ComposeChanges {
 /// Lists what composing would change, for `--check`. Writes nothing.
 pub fn changes(plan: &Plan) -> Result<ComposeChanges, Io> {
     let mut changes = ComposeChanges::default();
+    let top = links::top_changes(plan)?;
+    let beside = |name: String| format!(".out/{name}");
+    changes.write.extend(top.write.into_iter().map(beside));
+    changes.remove.extend(top.remove.into_iter().map(beside));
     for store in &plan.stores {
         let (write, remove) = StoreUpdate::decide(plan, store)?.changes();
         let path = |path: String| format!(".out/{}/{path}", store.id);
@@ -103,6 +107,7 @@ pub fn run(
             failures: Vec::new(),
         });
     }
+    links::put_top_in_place(plan)?;
     // Without `--keep-going`, a failure in one store leaves all stores unchanged.
     let failed = staged
         .iter()

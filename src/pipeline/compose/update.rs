@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::super::failure::Io;
 use super::super::lock::own_folder;
 use super::folders::RealFolders;
-use super::links::NodeModulesLink;
+use super::links::{FolderLinks, LinkChanges};
 use super::manifest::{ComposedFileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
 use super::sources::SourceFiles;
 use super::staging::{StagingFolder, write_entry};
@@ -33,7 +33,9 @@ pub struct StoreUpdate<'a> {
     /// Files with the right content, whose record in the manifest has to be renewed.
     touched: Vec<ComposedPath<'a>>,
     remove: Vec<String>,
-    links: Vec<NodeModulesLink>,
+    links: FolderLinks,
+    /// What differs in the links.
+    link_changes: LinkChanges,
 }
 
 /// A path to write.
@@ -75,11 +77,11 @@ impl<'a> StoreUpdate<'a> {
     pub fn decide(plan: &'a Plan, store: &'a StorePlan) -> Result<Self, Io> {
         let folder = plan.project.join(".out").join(store.id.as_str());
         let manifest_files = ManifestFiles::new(&plan.project, store.id.as_str());
-        let links = store.compositions.iter();
         let mut work = Self {
             project: &plan.project,
             store,
-            links: links.map(|one| NodeModulesLink::of(&folder, one)).collect(),
+            links: FolderLinks::of_store(plan, store),
+            link_changes: LinkChanges::default(),
             folder,
             manifest_files,
             is_new: true,
@@ -94,8 +96,10 @@ impl<'a> StoreUpdate<'a> {
         let known = work.manifest_files.read()?.filter(|_| exists);
         let Some(old) = known else {
             work.write = wanted(store).collect();
+            work.link_changes = work.links.all();
             return Ok(work);
         };
+        work.link_changes = work.links.changes(&work.folder)?;
         work.is_new = false;
         work.is_complete = old.under_way.is_empty();
         let mut folders = RealFolders::new(work.folder.clone());
@@ -132,15 +136,14 @@ impl<'a> StoreUpdate<'a> {
 
     /// The paths that would be written, and those that would be removed.
     pub fn changes(self) -> (Vec<String>, Vec<String>) {
-        let links = self
-            .links
-            .into_iter()
-            .filter(NodeModulesLink::differs)
-            .map(|link| link.key);
         let write = self.write.iter().map(ComposedPath::key);
         let exists = |path: &String| self.folder.join(path).symlink_metadata().is_ok();
         let remove = self.remove.iter().filter(|path| exists(path)).cloned();
-        (write.chain(links).collect(), remove.collect())
+        let links = self.link_changes;
+        (
+            write.chain(links.write).collect(),
+            remove.chain(links.remove).collect(),
+        )
     }
 
     /// The entries that will be written.
@@ -157,9 +160,6 @@ impl<'a> StoreUpdate<'a> {
         if self.is_new {
             return self.stage_whole(staging, sources);
         }
-        self.links
-            .iter()
-            .try_for_each(NodeModulesLink::check_replaceable)?;
         let stage = |item: &ComposedPath<'a>| {
             let file = staging.file();
             write_entry(&file, item.entry, sources, &self.folder.join(item.key()))?;
@@ -197,9 +197,7 @@ impl<'a> StoreUpdate<'a> {
             files: files.collect::<Result<_, Io>>()?,
             ..StoreManifest::default()
         };
-        self.links
-            .iter()
-            .try_for_each(|link| link.create_in(&whole))?;
+        self.links.put_in_place(&whole)?;
         self.manifest_files.prepare(&manifest)?;
         let count = manifest.files.len();
         let Self {
@@ -268,7 +266,7 @@ impl StoreUpdate<'_> {
             && self.remove.is_empty()
             && self.touched.is_empty()
             && self.is_complete
-            && !self.links.iter().any(NodeModulesLink::differs);
+            && self.link_changes.is_empty();
         if nothing {
             return Ok(ChangedFiles::default());
         }
@@ -280,15 +278,10 @@ impl StoreUpdate<'_> {
         for path in &self.remove {
             folders.remove(path)?;
         }
-        for path in written
-            .iter()
-            .chain(self.links.iter().map(|link| &link.key))
-        {
+        for path in &written {
             folders.make(path)?;
         }
-        for link in &self.links {
-            link.create_in(&self.folder)?;
-        }
+        self.links.put_in_place(&self.folder)?;
         files
             .par_iter()
             .zip(&written)

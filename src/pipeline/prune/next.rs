@@ -27,7 +27,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
             standalone,
         });
     }
-    // Without links, so that it is a prefix of what the app's `node_modules` resolves to.
+    // Without links, so that targets of links can be compared with it.
     let standalone = DiskFiles
         .real(&standalone)
         .map_err(Io::at("resolve", &standalone))?;
@@ -44,10 +44,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
     let mut outer = Vec::new();
     let mut own = Vec::new();
     for (path, file) in files(&standalone, |_| true)? {
-        if mapping.is_own_modules_link(&file) {
-            continue;
-        }
-        if mapping.is_own(&file) {
+        if file.starts_with(&mapping.app) {
             own.push(file);
         } else {
             outer.push((path, file));
@@ -100,42 +97,15 @@ struct StandaloneMapping<'a> {
     standalone: &'a Path,
     /// The app's folder in the standalone output.
     app: PathBuf,
-    /// The target of the app's `node_modules`, where that is a link to the base app's folder.
-    own_modules: Option<PathBuf>,
 }
 
 impl<'a> StandaloneMapping<'a> {
     fn new(standalone: &'a Path, app: PathBuf) -> Self {
-        let link = app.join(NODE_MODULES);
-        let resolved = || DiskFiles.real(&link).unwrap_or_else(|_| link.clone());
-        let own_modules = link.is_symlink().then(resolved);
-        Self {
-            standalone,
-            app,
-            own_modules,
-        }
-    }
-
-    fn is_own_modules_link(&self, file: &Path) -> bool {
-        self.own_modules.is_some() && file == self.app.join(NODE_MODULES)
-    }
-
-    /// Whether the file belongs to the app, and so hides a file of a folder above.
-    fn is_own(&self, file: &Path) -> bool {
-        file.starts_with(&self.app)
-            || self
-                .own_modules
-                .as_ref()
-                .is_some_and(|own| file.starts_with(own))
+        Self { standalone, app }
     }
 
     /// The path in `.deploy`.
     fn target(&self, file: &Path) -> PathBuf {
-        if let Some(own) = &self.own_modules
-            && let Ok(path) = file.strip_prefix(own)
-        {
-            return Path::new(NODE_MODULES).join(path);
-        }
         let bases = [self.app.as_path(), self.standalone];
         let path = bases.iter().find_map(|base| file.strip_prefix(base).ok());
         path.unwrap_or(file).to_owned()
@@ -162,10 +132,7 @@ impl<'a> StandaloneMapping<'a> {
     /// The packages that the app and the root both have. The app's version takes the top level, so
     /// the root's version is copied below the packages that depend on it.
     fn conflicts(&self) -> Result<BTreeSet<PathBuf>, Io> {
-        let own = match &self.own_modules {
-            Some(own) => own.clone(),
-            None => self.app.join(NODE_MODULES),
-        };
+        let own = self.app.join(NODE_MODULES);
         let root = self.standalone.join(NODE_MODULES);
         if own == root || !own.is_dir() || !root.is_dir() {
             return Ok(BTreeSet::new());

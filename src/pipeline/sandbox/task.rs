@@ -39,8 +39,13 @@ pub fn of_task(
         scope.add(path);
     }
     // Files that are part of the key only once the script opens them.
+    let read: Vec<String> = plan
+        .siblings(id)
+        .filter(|(_, is_read)| *is_read)
+        .map(|(sibling, _)| format!("../{}/", sibling.unit.app))
+        .collect();
     let optional = plan.optional_files(id, folder).into_iter();
-    for file in optional.filter(|file| file.name.starts_with("../")) {
+    for file in optional.filter(|file| read.iter().any(|app| file.name.starts_with(app))) {
         scope.add(file.place);
     }
     for result in upstream {

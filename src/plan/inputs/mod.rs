@@ -87,6 +87,13 @@ struct Sibling {
     names: Option<Key>,
 }
 
+impl Sibling {
+    /// Whether its base app is in this folder, relative to the project.
+    fn is_composed_from(&self, folder: &str) -> bool {
+        folder.strip_prefix("apps/") == Some(self.composition.unit.app.as_str())
+    }
+}
+
 impl AllInputs {
     /// Reads the inputs of these tasks. A task with an input that cannot be read is marked as never
     /// cached.
@@ -264,7 +271,10 @@ impl AllInputs {
             );
         }
         // The list may come from another machine, so a path that leaves the project is not read.
-        let place = name.strip_prefix("//").filter(|path| {
+        let place = name
+            .strip_prefix("//")
+            .map(|path| path.trim_end_matches('/'));
+        let place = place.filter(|path| {
             let mut parts = path.split('/');
             parts.all(|part| !matches!(part, "" | "." | ".."))
         });
@@ -274,11 +284,18 @@ impl AllInputs {
     }
 
     /// The files that are inputs if the task's script opens them. The folder of a composed sibling
-    /// lies beside `folder`, in which the script runs.
-    pub fn optional(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
+    /// lies beside `folder`, in which the script runs. Of siblings that the task is not expected to
+    /// read, only those count that are idle: other scripts open their own files.
+    pub fn optional(
+        &self,
+        id: TaskId,
+        folder: &Path,
+        is_idle: impl Fn(&UnitId) -> bool,
+    ) -> Vec<OptionalFile> {
         let own = self.of(id);
         let beside = folder.parent().unwrap_or(folder);
-        let read = own.siblings.iter().filter(|it| it.names.is_some());
+        let is_seen = |it: &&Sibling| it.names.is_some() || is_idle(&it.composition.unit);
+        let read = own.siblings.iter().filter(is_seen);
         let composed = read.flat_map(|sibling| {
             let app = sibling.composition.unit.app.as_str();
             let paths = sibling.composition.entries.keys();

@@ -90,8 +90,12 @@ impl<'a> InputReader<'a> {
         for path in &reached.named {
             groups.push(self.named(path)?);
         }
+        let siblings = self.siblings(task, needs, composition.as_deref(), store, &reached);
+        // By its package name, a composed app finds the store's own apps. A package finds base apps,
+        // and so does an app whose store does not have the other app.
+        let is_sibling = |folder: &str| siblings.iter().any(|it| it.is_composed_from(folder));
         let mut bases = Vec::new();
-        for folder in &reached.bases {
+        for folder in reached.bases.iter().filter(|it| !is_sibling(it)) {
             bases.push(self.base(folder)?);
         }
         let name = task.subject.name();
@@ -102,7 +106,7 @@ impl<'a> InputReader<'a> {
         );
         Ok(TaskInputs {
             own: composition.as_ref().map(|it| self.digests_of(it).files),
-            siblings: self.siblings(task, needs, composition.as_deref(), store),
+            siblings,
             composition,
             groups,
             bases,
@@ -140,6 +144,7 @@ impl<'a> InputReader<'a> {
         needs: &[Subject],
         own: Option<&Composition>,
         store: Option<&StorePlan>,
+        reached: &ReachedDependencies,
     ) -> Vec<Sibling> {
         let Some(own) = own else { return Vec::new() };
         let compositions = store.into_iter().flat_map(|store| &store.compositions);
@@ -154,11 +159,16 @@ impl<'a> InputReader<'a> {
                 SiblingAccess::All => true,
             };
             let digests = self.digests_of(composition);
-            Sibling {
+            let mut sibling = Sibling {
                 composition: Arc::clone(composition),
                 files: digests.files,
                 names: is_read.then_some(digests.names),
+            };
+            let mut bases = reached.bases.iter();
+            if bases.any(|base| sibling.is_composed_from(base)) {
+                sibling.names = Some(digests.names);
             }
+            sibling
         };
         others.map(sibling).collect()
     }
