@@ -12,6 +12,7 @@ mod layer;
 mod merge;
 mod rewrite;
 mod rules;
+mod top;
 mod walk;
 
 pub use composition::{
@@ -22,6 +23,7 @@ pub use entry::{Entry, EntryContent, is_from_base};
 pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
 pub use merge::{LayerClash, MergedPath, merge, winner};
 pub use rules::{IgnoreRules, RuleOrigin};
+pub use top::is_linked;
 
 use std::path::PathBuf;
 

@@ -267,3 +267,16 @@ fn an_unchanged_starter_is_deployed_and_its_pages_are_served_from_copies() {
         of_base.len()
     );
 }
+
+#[test]
+fn a_starter_has_no_findings() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/starter");
+    let project = Project::new();
+    copy_tracked(&source, project.root());
+    // What the stylesheets are made of, without an installation.
+    let ui = "node_modules/@storefront-ui/react/index.js";
+    let project = project.file(ui, "");
+    project.commit();
+    let run = project.alokai("store check").succeeds();
+    assert_eq!(run.stdout, "no problems found\n");
+}
