@@ -155,6 +155,29 @@ fn clean_removes_what_was_made_and_nothing_else() {
     assert_eq!(project.tree("apps"), sources);
 }
 
+#[test]
+fn folders_that_differ_by_case_are_one_finding() {
+    let project = Project::shop()
+        .file(&format!("apps/{NEXT}/components/Header.tsx"), "")
+        .file(&format!("apps/{NEXT}/components/Footer.tsx"), "")
+        .file(&format!("apps/{NEXT}/components/forms/Input.tsx"), "");
+    for file in ["Header.tsx", "Links.tsx", "forms/Input.tsx"] {
+        let path = format!("apps/stores/fashion/{NEXT}/Components/{file}");
+        project.write(&path, "other");
+    }
+    let json = project.alokai("store check --json").fails_with(1).json();
+    let findings = json["findings"].as_array().unwrap().iter();
+    let clashes: Vec<_> = findings.filter(|it| it["code"] == "case-clash").collect();
+    assert_eq!(clashes.len(), 1, "{clashes:#?}");
+    // The folder that comes later is named; capital letters come first.
+    assert_eq!(clashes[0]["file"], format!("apps/{NEXT}/components"));
+    let message = clashes[0]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("`Components` and `components` of "),
+        "{message}"
+    );
+}
+
 /// The findings of a code: file, line and message.
 fn found(project: &Project, code: &str) -> Vec<String> {
     let json = project.alokai("store check --json").json();

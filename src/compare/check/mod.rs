@@ -441,6 +441,7 @@ impl Checker<'_> {
     /// Paths that are the same on file systems without case (macOS, Windows).
     fn case(&mut self, composition: &Composition) {
         let mut known = BTreeMap::<String, &str>::new();
+        let mut clashes = BTreeSet::new();
         for (path, entry) in &composition.entries {
             let ends = path
                 .match_indices('/')
@@ -452,7 +453,11 @@ impl Checker<'_> {
                 if other == part {
                     continue;
                 }
-                let file = format!("{}/{path}", self.folder(composition, entry.winner()));
+                // A folder is one finding, and not one for each file below it.
+                if !clashes.insert(part) {
+                    break;
+                }
+                let file = format!("{}/{part}", self.folder(composition, entry.winner()));
                 let message = format!(
                     "`{}` and `{}` of {} differ only by case",
                     other.escape_debug(),
