@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::LockedIdentity;
 use super::key::{Key, OutputDigest};
 
 /// Everything that a task can see, to say what has changed since another time.
@@ -65,6 +66,16 @@ pub enum InputChange {
         from: Vec<String>,
         /// Versions now.
         to: Vec<String>,
+    },
+    /// The dependencies that a folder of the workspace declares.
+    Dependencies {
+        /// The folder, relative to the project. The root is empty.
+        folder: String,
+    },
+    /// A lock file, all of which is an input, since it could not be divided.
+    LockFile {
+        /// Its name.
+        name: String,
     },
     /// What runs scripts.
     Tool {
@@ -135,35 +146,47 @@ impl InputRecord {
     /// By name: one version that went and another that came are one change.
     fn changed_dependencies(&self, before: &Self) -> Vec<InputChange> {
         let mut names = BTreeMap::<&str, (Vec<String>, Vec<String>)>::new();
+        let mut apart = Vec::new();
         for (identity, how) in differing(&self.dependencies, &before.dependencies, String::eq) {
-            // A scope begins with the same sign.
-            let at = identity
-                .char_indices()
-                .skip(1)
-                .find(|(_, sign)| *sign == '@');
-            let (name, version) = match at {
-                Some((at, _)) => (&identity[..at], &identity[at + 1..]),
-                None => (identity.as_str(), ""),
+            let (name, version) = match LockedIdentity::of(identity) {
+                LockedIdentity::Package { name, version } => (name, version),
+                LockedIdentity::Folder(folder) => {
+                    apart.push(InputChange::Dependencies {
+                        folder: folder.to_owned(),
+                    });
+                    continue;
+                }
+                LockedIdentity::LockFile(name) => {
+                    // What its packages were is not known from it.
+                    let name = name.to_owned();
+                    return vec![InputChange::LockFile { name }];
+                }
             };
             let (from, to) = names.entry(name).or_default();
             if how != InputChangeKind::Added {
-                from.push(version.to_owned());
+                from.push(version.clone());
             }
             if how != InputChangeKind::Removed {
-                to.push(version.to_owned());
+                to.push(version);
             }
         }
-        // Packages whose own version has not changed are left out: they differ only because one of
-        // their dependencies has changed.
+        for (from, to) in names.values_mut() {
+            // One version can have several identities, one for each set of peers.
+            from.dedup();
+            to.dedup();
+        }
+        // Packages and folders whose own version has not changed are left out: they differ only
+        // because one of their dependencies has changed.
         if names.values().any(|(from, to)| from != to) {
             names.retain(|_, (from, to)| from != to);
+            apart.clear();
         }
         let change = |(name, (from, to)): (&str, _)| InputChange::Dependency {
             name: name.to_owned(),
             from,
             to,
         };
-        names.into_iter().map(change).collect()
+        names.into_iter().map(change).chain(apart).collect()
     }
 }
 
@@ -223,10 +246,19 @@ impl fmt::Display for InputChange {
                 how: InputChangeKind::Changed,
             } => write!(f, "variable {name}"),
             Self::Variable { name, how } => write!(f, "variable {name} ({how})"),
-            // Pinned otherwise, as a patch does it.
-            Self::Dependency { name, from, to } if from == to => {
-                write!(f, "{name}@{}", versions(to))
+            // There is no lock file, and another version may be installed.
+            Self::Dependency { name, from, to } if from == to && to == &["installed"] => {
+                write!(f, "the installed {name}")
             }
+            // The content or the source of the same version is another one.
+            Self::Dependency { name, from, to } if from == to => {
+                write!(f, "{name} {} (changed in the lock file)", versions(to))
+            }
+            Self::Dependencies { folder } if folder.is_empty() => {
+                f.write_str("the dependencies in the package.json of the project")
+            }
+            Self::Dependencies { folder } => write!(f, "the dependencies of {folder}"),
+            Self::LockFile { name } => write!(f, "{name} (all of it is an input)"),
             Self::Dependency { name, from, to } => {
                 write!(f, "{name} {} → {}", versions(from), versions(to))
             }
@@ -301,6 +333,12 @@ mod tests {
                 it.dependencies.insert("react@18.3.2".into(), "x".into());
             }),
             changed(|it| drop(it.dependencies.insert("@a/b@1.0.0".into(), "z".into()))),
+            changed(|it| {
+                // Another dependency of the folder, which is installed for others already.
+                it.dependencies
+                    .insert("workspace:apps/web".into(), "z".into());
+            }),
+            changed(|it| drop(it.dependencies.insert("yarn.lock".into(), "z".into()))),
             changed(|it| drop(it.tools.insert("node".into(), "v22".into()))),
             changed(|it| it.upstream.extend([("theme".into(), output("u"))])),
         ];
@@ -310,7 +348,9 @@ mod tests {
             "b.ts of us (gone)",
             "variable B (new)",
             "react 18.3.1 → 18.3.2",
-            "@a/b@1.0.0",
+            "@a/b 1.0.0 (changed in the lock file)",
+            "the dependencies of apps/web",
+            "yarn.lock (all of it is an input)",
             "node v20 → v22",
             "upstream theme",
         ];

@@ -9,6 +9,7 @@
 mod archive;
 mod artifact;
 mod collect;
+mod identity;
 mod inputs;
 mod key;
 mod remote;

@@ -403,7 +403,11 @@ pub fn print_error(error: AnyError) {
         }
         Box::new(options.build())
     }));
-    tell(&format!("{:?}", miette::Report::new(error)));
+    let text = format!("{:?}", miette::Report::new(error));
+    // miette begins each related error with the line `Error: <code>`, also where it has no code.
+    let lines = text.split_inclusive('\n');
+    let text: String = lines.filter(|line| line.trim_end() != "Error:").collect();
+    tell(&text);
 }
 
 /// Writes to standard error. Errors are ignored: nobody could read them.

@@ -21,7 +21,9 @@ pub fn list(global: &Global, options: &ListOptions) -> Result<(), AnyError> {
         tell(&format!("note: {notice}"));
     }
     let repository = Repository::around(&project.root)?;
-    let lister = LayerReader::new(&project.root, repository.as_ref())?;
+    // A `.env` file that git ignores is composed, but it is a setting of this machine and not a part
+    // of the store.
+    let lister = LayerReader::new(&project.root, repository.as_ref())?.as_stored();
     let stores: Vec<&Store> = project.stores.iter().collect();
     let (layers, _) = Composer::new(&project, &lister).layers(&stores, |_, _| None)?;
     if options.json {

@@ -18,7 +18,8 @@ use crate::pipeline::{
 };
 use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
-    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, Reporter, SummaryRow, SummaryTable,
+    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Reporter, SummaryRow,
+    SummaryTable,
 };
 
 /// How often the end of the reporter thread is checked.
@@ -331,6 +332,15 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     ready.map_err(|source| Error::Start { source })
 }
 
+/// Where a result comes from, in the words of the summary.
+fn cache_state(origin: ResultOrigin) -> String {
+    match origin {
+        ResultOrigin::Script => "miss".into(),
+        ResultOrigin::Cache => "hit".into(),
+        ResultOrigin::Reused(maker) => format!("reused from {maker}"),
+    }
+}
+
 fn table(summary: RunSummary) -> SummaryTable {
     SummaryTable {
         script: None,
@@ -341,16 +351,21 @@ fn table(summary: RunSummary) -> SummaryTable {
                 store_id: row.unit.store.to_string(),
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
-                cache: row.origin.map(|origin| match origin {
-                    ResultOrigin::Script => "miss".into(),
-                    ResultOrigin::Cache => "hit".into(),
-                    ResultOrigin::Reused(maker) => format!("reused from {maker}"),
-                }),
+                cache: row.origin.map(cache_state),
                 was_there: row.was_there,
                 deploy_bytes: row.deploy_size,
                 image_bytes: row.image_size,
                 digest: row.digest,
                 reference: row.reference,
+            })
+            .collect(),
+        packages: summary
+            .packages
+            .into_iter()
+            .map(|built| PackageRow {
+                name: built.name,
+                build_seconds: seconds(built.elapsed),
+                cache: cache_state(built.origin),
             })
             .collect(),
         deployed: summary

@@ -174,6 +174,8 @@ pub struct StageResult<T> {
     pub failed: Vec<Failure>,
     /// Units that were skipped because of other units.
     pub skipped: Vec<UnitId>,
+    /// Workspace packages that were built. Only the build stage has them.
+    pub packages: Vec<build::BuiltPackage>,
     /// Hints for the user about settings that make the next run faster.
     pub hints: Vec<String>,
 }
@@ -184,6 +186,7 @@ impl<T> Default for StageResult<T> {
             done: Vec::new(),
             failed: Vec::new(),
             skipped: Vec::new(),
+            packages: Vec::new(),
             hints: Vec::new(),
         }
     }

@@ -50,7 +50,7 @@ pub use services::{
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work};
 use crate::store::{StoreId, UnitId};
-use build::BuildRun;
+use build::{BuildRun, BuiltPackage};
 use failure::StageResult;
 use preflight::PreparedRun;
 use skip::PresentImage;
@@ -63,6 +63,8 @@ pub const CACHE: &str = ".alokai/cache";
 pub struct RunSummary {
     /// One row for each unit that was at least built.
     pub units: Vec<UnitSummary>,
+    /// The workspace packages that were built for them.
+    pub packages: Vec<BuiltPackage>,
     /// The stores that are live now.
     pub live: Vec<LiveStore>,
     /// Hints for the user about settings that make the next run faster.
@@ -290,6 +292,7 @@ impl Driver<'_> {
             match built {
                 Ok(built) => {
                     self.summary.built(&built.done);
+                    self.summary.packages.clone_from(&built.packages);
                     self.summary.hints.clone_from(&built.hints);
                     return Ok(Some(built));
                 }

@@ -202,9 +202,9 @@ impl<'a> TaskGraph<'a> {
             subject: Subject::Unit(unit.clone()),
             work: work.clone(),
             is_wanted,
-            never_cached: (app.kind == AppKind::Playwright).then(|| {
-                "its result depends on running apps, which are not part of the cache key".into()
-            }),
+            never_cached: (app.kind == AppKind::Playwright && runs_tests(app, work.name())).then(
+                || "its result depends on running apps, which are not part of the cache key".into(),
+            ),
             shared: shared.into_iter().any(|it| *it == *app.name.as_str()),
             sibling_access: match app.kind {
                 AppKind::Middleware => SiblingAccess::Needed,
@@ -252,6 +252,31 @@ impl<'a> TaskGraph<'a> {
         }
         needs
     }
+}
+
+/// Whether a script of Playwright tests runs them: by its name, or because its command starts
+/// Playwright, itself or through another script.
+fn runs_tests(app: &BaseApp, script: &str) -> bool {
+    let scripts = &app.package.scripts;
+    let mut waiting = vec![script];
+    let mut seen = BTreeSet::new();
+    while let Some(name) = waiting.pop() {
+        if !seen.insert(name) {
+            continue;
+        }
+        if name == "test" || name.starts_with("test:") || name.contains("e2e") {
+            return true;
+        }
+        let command = scripts.get(name).map_or("", String::as_str);
+        let words = command.split(|c: char| c.is_whitespace() || "&|;()'\"".contains(c));
+        for word in words {
+            if word == "playwright" || word.ends_with("/playwright") {
+                return true;
+            }
+            waiting.extend(scripts.contains_key(word).then_some(word));
+        }
+    }
+    false
 }
 
 /// The dependencies that must be installed: all but the optional ones, or the development

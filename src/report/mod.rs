@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 pub use bars::Bars;
 pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
-pub use summary::{Deployed, SummaryRow, SummaryTable};
+pub use summary::{Deployed, PackageRow, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};
 

@@ -32,6 +32,18 @@ pub struct SummaryRow {
     pub reference: Option<String>,
 }
 
+/// A workspace package that was built for the units.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PackageRow {
+    /// The name.
+    pub name: String,
+    /// Time of the script in seconds.
+    pub build_seconds: f64,
+    /// `miss` if the script ran, or `hit`.
+    pub cache: String,
+}
+
 /// A store that was deployed.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +66,9 @@ pub struct SummaryTable {
     pub script: Option<String>,
     /// Units in the order of the plan.
     pub units: Vec<SummaryRow>,
+    /// Workspace packages, each once for all stores.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageRow>,
     /// Deployed stores with their public addresses.
     pub deployed: Vec<Deployed>,
     /// Suggestions that save time in later runs.
@@ -77,7 +92,9 @@ impl SummaryTable {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         if !self.units.is_empty() {
             let store = width("store", self.units.iter().map(|row| row.store_id.as_str()));
-            let app = width("app", self.units.iter().map(|row| row.app.as_str()));
+            let packages = self.packages.iter().map(|package| package.name.as_str());
+            let apps = self.units.iter().map(|row| row.app.as_str());
+            let app = width("app", apps.chain(packages));
             // An empty column is left out.
             let any = |has: fn(&SummaryRow) -> bool| self.units.iter().any(has);
             let (deploy, image, digest) = (
@@ -101,6 +118,10 @@ impl SummaryTable {
             };
             let script = self.script.as_deref().unwrap_or("build");
             line(["store", "app", script, ".deploy", "image", "digest"])?;
+            for package in &self.packages {
+                let built = state(Some(&package.cache), Some(package.build_seconds));
+                line(["-", &package.name, &built, "-", "-", "-"])?;
+            }
             for row in &self.units {
                 let size = |size: Option<u64>| size.map_or("-".into(), bytes);
                 let digest = row.digest.as_deref().unwrap_or("-");
@@ -153,12 +174,10 @@ impl SummaryTable {
 impl SummaryTable {
     /// The number of cache hits, and the results that several stores share.
     fn write_builds(&self, out: &mut String) -> std::fmt::Result {
-        let with = |what: &str| {
-            self.units
-                .iter()
-                .filter(|row| row.cache.as_deref() == Some(what))
-                .count()
-        };
+        let packages = self.packages.iter().map(|package| package.cache.as_str());
+        let units = self.units.iter().filter_map(|row| row.cache.as_deref());
+        let all: Vec<&str> = units.chain(packages).collect();
+        let with = |what: &str| all.iter().filter(|cache| **cache == what).count();
         let mut makers = BTreeMap::<&str, usize>::new();
         for maker in self
             .units
@@ -197,9 +216,15 @@ impl SummaryTable {
 
 /// The time of a script that ran, or the source of the result.
 fn build(row: &SummaryRow) -> String {
-    match row.cache.as_deref() {
-        _ if row.was_there => "exists".into(),
-        None | Some("miss") => row.build_seconds.map_or("-".into(), duration),
+    if row.was_there {
+        return "exists".into();
+    }
+    state(row.cache.as_deref(), row.build_seconds)
+}
+
+fn state(cache: Option<&str>, seconds: Option<f64>) -> String {
+    match cache {
+        None | Some("miss") => seconds.map_or("-".into(), duration),
         Some("hit") => "hit".into(),
         Some(_) => "reused".into(),
     }

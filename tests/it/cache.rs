@@ -334,6 +334,36 @@ fn another_script_runs_and_is_kept_and_composes_only_what_it_needs() {
 }
 
 #[test]
+fn scripts_beside_browser_tests_are_cached() {
+    let scripts = r#""lint": "node lint.js", "format": "node lint.js", "browsers": "playwright test",
+        "smoke": "npm run browsers", "e2e:us": "node lint.js""#;
+    let project = Project::shop()
+        .app("playwright", scripts)
+        .file("apps/playwright/lint.js", "console.log('LINTED')")
+        .file("node_modules/.bin/playwright", "#!/bin/sh\n");
+    project.make_executable("node_modules/.bin/playwright");
+    let run = |script: &str| {
+        let only = "--store us --filter playwright-*";
+        let run = project.alokai(&format!("store run {script} {only}"));
+        run.succeeds()
+    };
+    for script in ["lint", "format"] {
+        let always = "always runs";
+        run(script)
+            .stderr_lacks(always)
+            .stdout_contains("1 ran, 0 cache hits");
+        run(script)
+            .stderr_lacks(always)
+            .stdout_contains("0 ran, 1 cache hit,");
+    }
+    for script in ["browsers", "smoke", "e2e:us"] {
+        for _ in 0..2 {
+            run(script).stderr_contains("always runs");
+        }
+    }
+}
+
+#[test]
 fn browser_tests_always_run_and_other_apps_see_their_whole_store() {
     let project = Project::shop()
         .app("playwright", r#""test": "node test.js""#)

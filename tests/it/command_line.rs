@@ -15,6 +15,37 @@ fn list_draws_the_tree() {
 }
 
 #[test]
+fn settings_of_a_machine_are_no_overrides() {
+    let us = "apps/stores/fashion/stores/us/storefront-unified-nextjs";
+    let count = |project: &Project| {
+        let json = project.alokai("store list --json").succeeds().json();
+        let mut stores = json["stores"].as_array().unwrap().iter();
+        let us = stores.find(|store| store["storeId"] == "us").unwrap();
+        let counts = &us["layers"]["storefront-unified-nextjs"];
+        (counts["files"].clone(), counts["overrides"].clone())
+    };
+    let project = Project::shop();
+    let before = count(&project);
+    let project = project
+        .file("apps/storefront-unified-nextjs/.env", "A=base\n")
+        .file(&format!("{us}/.env"), "A=us\n");
+    assert_eq!(count(&project), before);
+    // It is composed all the same.
+    project.alokai("store compose --store us").succeeds();
+    assert_eq!(
+        project.read(".out/us/storefront-unified-nextjs/.env"),
+        "A=us\n"
+    );
+    // A file that git tracks is a part of the store.
+    project.git("add --force --all");
+    let of_both = (
+        before.0.as_u64().unwrap() + 1,
+        before.1.as_u64().unwrap() + 1,
+    );
+    assert_eq!(count(&project), (of_both.0.into(), of_both.1.into()));
+}
+
+#[test]
 fn help_names_the_exit_codes_and_every_variable() {
     let project = Project::shop();
     let help = project.alokai("--help").succeeds().stdout;

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::support::{
-    FRONTEND, MIDDLEWARE, Project, build, build_middleware, built_value, forget, middleware_of,
-    results,
+    FRONTEND, MIDDLEWARE, Project, build, build_middleware, built_value, events, forget,
+    middleware_of, results,
 };
 
 const US: &str = "--store us";
@@ -49,6 +49,29 @@ fn files_of_a_failed_script_are_not_in_the_next_result() {
     assert_eq!(build_middleware(&project), "hit");
     assert_eq!(built_value(&project), "good");
     assert_eq!(project.read(&format!(".out/us/{MIDDLEWARE}/once")), "good");
+}
+
+#[test]
+fn packages_are_rows_of_the_summary_and_are_counted() {
+    let script = "const fs = require('fs'); fs.mkdirSync('lib', { recursive: true }); fs.writeFileSync('lib/i.js', '1')";
+    let project = with_theme(script);
+    let run = project.alokai("store build --all").succeeds();
+    run.stdout_contains("5 built, 0 cache hits");
+    let row = run.stdout.lines().find(|line| line.contains("@acme/theme"));
+    let words: Vec<&str> = row.expect("a row").split_whitespace().collect();
+    assert_eq!((words[0], words[3]), ("-", "s"), "{}", run.stdout);
+
+    // The result of the package is in the cache, and a script needs it.
+    project.write("apps/storefront-middleware/src/index.js", "// other");
+    let run = project.alokai("store build --all --json").succeeds();
+    let events = events(&run);
+    let summary = events.last().unwrap();
+    let packages = summary["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), 1);
+    assert_eq!(packages[0]["name"], "@acme/theme");
+    assert_eq!(packages[0]["cache"], "hit");
+    assert!(packages[0]["buildSeconds"].is_number());
+    assert_eq!(summary["units"].as_array().unwrap().len(), 4);
 }
 
 #[test]

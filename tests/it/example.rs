@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::build::{has_no_process, interrupt_when};
 use crate::deploy::{request_body, unique};
 use crate::support::{
-    Console, Containers, Project, Registry, Run, docker, git, next_is_whole, page, registry,
+    Console, Containers, Project, Registry, Run, copy_tracked, docker, next_is_whole, page,
+    registry,
 };
 
 /// A copy of `apps-example` in a repository of its own, with its dependencies and with project
@@ -20,15 +21,7 @@ fn example(name: &str) -> (tempfile::TempDir, Project) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps-example");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let root = folder.path().canonicalize().unwrap();
-    let files = git(
-        &source,
-        &["ls-files", "--cached", "--others", "--exclude-standard"],
-    );
-    for file in files.lines().filter(|file| source.join(file).is_file()) {
-        let to = root.join(file);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(source.join(file), to).unwrap();
-    }
+    copy_tracked(&source, &root);
     assert!(
         source.join("node_modules").is_dir(),
         "install them first: `npm ci` in apps-example, or `scripts/test`"

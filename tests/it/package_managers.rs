@@ -66,6 +66,12 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
         assert!(output.status.success(), "{said}");
     };
     let unit = format!("us/{MIDDLEWARE}");
+    let missed = |run: &crate::support::Run, app: &str| {
+        let events = events(run);
+        let mut missed = events.iter().filter(|event| event["event"] == "missed");
+        let missed = missed.find(|event| event["name"] == app);
+        missed.expect("it is explained")["changes"].clone()
+    };
     // In a sandbox: each package manager finds the files that it reads.
     let only = ["--store", "us", "--sandbox"];
     let run = project.alokai("store build --store us").fails_with(3);
@@ -96,23 +102,26 @@ fn package_manager(package: &str, field: &str, install: &[&str], files: &[(&str,
     install(&project);
     let run = build(&project, &only);
     assert_eq!(results(&run)[&unit], "miss");
-    let events = events(&run);
-    let missed = events
-        .iter()
-        .find(|event| event["event"] == "missed" && event["name"] == MIDDLEWARE);
-    let changes = missed.expect("it is explained")["changes"]
-        .as_array()
-        .unwrap()
-        .clone();
+    let changes = missed(&run, MIDDLEWARE).as_array().unwrap().clone();
     let dependency = changes
         .iter()
         .find(|change| change["name"] == "is-odd")
         .expect("it is named");
     assert!(
-        dependency["from"][0].as_str().unwrap().contains("3.0.0")
-            && dependency["to"][0].as_str().unwrap().contains("3.0.1"),
+        dependency["from"] == serde_json::json!(["3.0.0"])
+            && dependency["to"] == serde_json::json!(["3.0.1"]),
         "{dependency}"
     );
+
+    // The frontend declares what is installed for the middleware already.
+    let needs = r#"{ "is-even": "1.0.0", "is-odd": "3.0.1" }"#;
+    let manifest = "apps/storefront-unified-nextjs/package.json";
+    project.write(manifest, app(FRONTEND, needs).as_bytes());
+    install(&project);
+    let changes = missed(&build(&project, &only), FRONTEND).to_string();
+    for raw in ["workspace:", "npm:", "@workspace"] {
+        assert!(!changes.contains(raw), "{package}: {changes}");
+    }
 }
 
 #[test]

@@ -30,12 +30,14 @@ pub enum FindingCode {
     LocalClash,
     /// An import resolves from `apps/` and not from `.out/`.
     Import,
+    /// A relative path in a config file leads to another place from `apps/` than from `.out/`.
+    ConfigPath,
     /// A chain of more than three stores inherit from one another.
     DeepChain,
 }
 
 /// Every code with its meaning, for people and for code scanning.
-pub const CODES: [(FindingCode, &str); 13] = [
+pub const CODES: [(FindingCode, &str); 14] = [
     (FindingCode::Config, "the config or the folders are invalid"),
     (FindingCode::Composition, "a path cannot be composed"),
     (
@@ -71,6 +73,10 @@ pub const CODES: [(FindingCode, &str); 13] = [
     (
         FindingCode::Import,
         "an import resolves from apps/ and not from .out/",
+    ),
+    (
+        FindingCode::ConfigPath,
+        "a path in a config file leads to another place from apps/ than from .out/",
     ),
     (
         FindingCode::DeepChain,

@@ -2,6 +2,7 @@
 
 mod finding;
 mod imports;
+mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use miette::Diagnostic;
 
 pub use self::finding::{CODES, Finding, FindingCode};
 use self::imports::{Import, imports, is_source, targets};
+use self::paths::{ConfigFiles, Destination};
 use super::drift::{OverrideState, drift};
 use super::{Error, owner_folder};
 use crate::config::{self, FILE, NoticePlace, Project};
@@ -406,8 +408,10 @@ impl Checker<'_> {
             self.case(composition);
         }
         let mut texts = BTreeMap::<PathBuf, Vec<Import>>::new();
+        let mut configs = ConfigFiles::new();
         for of_store in by_store.values() {
             for composition in of_store {
+                self.config_paths(composition, of_store, &mut configs);
                 self.imports(composition, of_store, &mut texts);
             }
         }
@@ -437,6 +441,7 @@ impl Checker<'_> {
     /// Paths that are the same on file systems without case (macOS, Windows).
     fn case(&mut self, composition: &Composition) {
         let mut known = BTreeMap::<String, &str>::new();
+        let mut clashes = BTreeSet::new();
         for (path, entry) in &composition.entries {
             let ends = path
                 .match_indices('/')
@@ -448,7 +453,11 @@ impl Checker<'_> {
                 if other == part {
                     continue;
                 }
-                let file = format!("{}/{path}", self.folder(composition, entry.winner()));
+                // A folder is one finding, and not one for each file below it.
+                if !clashes.insert(part) {
+                    break;
+                }
+                let file = format!("{}/{part}", self.folder(composition, entry.winner()));
                 let message = format!(
                     "`{}` and `{}` of {} differ only by case",
                     other.escape_debug(),
@@ -488,19 +497,19 @@ impl Checker<'_> {
                 if from_out[0].starts_with(&composed) {
                     continue;
                 }
-                // A composed sibling app may have the file after its build.
-                let is_sibling = of_store
-                    .iter()
-                    .any(|other| from_out[0].starts_with(out.join(other.unit.app.as_str())));
-                let is_there = |targets: &[PathBuf]| {
-                    let in_project = |path: &&PathBuf| {
-                        path.starts_with(root) && !path.starts_with(root.join(".out"))
-                    };
-                    targets.iter().filter(in_project).any(|path| path.is_file())
+                let resolves = |path: &PathBuf| match self.composed(path, &out, of_store) {
+                    // A composed app may have the file after its build.
+                    Destination::App(..) => true,
+                    Destination::Path(path) => path.starts_with(root) && path.is_file(),
+                    Destination::Apps | Destination::Nothing(_) => false,
                 };
-                if is_sibling || is_there(&from_out) {
+                if from_out.iter().any(resolves) {
                     continue;
                 }
+                let is_there = |targets: &[PathBuf]| {
+                    let mut in_project = targets.iter().filter(|path| path.starts_with(root));
+                    in_project.any(|path| path.is_file())
+                };
                 let base = root.join("apps").join(app.as_str()).join(folder);
                 let own = root.join(&file);
                 let own = own.parent().unwrap_or(root);
@@ -509,7 +518,7 @@ impl Checker<'_> {
                     .any(|folder| is_there(&targets(folder, &import.specifier)));
                 if from_apps {
                     let message = format!(
-                        "the import `{}` resolves in `apps/` but not in `.out/`, where the app is one folder deeper",
+                        "the import `{}` resolves from `apps/{app}` and not from `.out/<store>/{app}`",
                         import.specifier.escape_debug()
                     );
                     let help = "import a workspace package by its name, or a file of another app of the store";

@@ -56,6 +56,17 @@ pub struct Built {
     pub origin: ResultOrigin,
 }
 
+/// A built workspace package.
+#[derive(Debug, Clone)]
+pub struct BuiltPackage {
+    /// Its name.
+    pub name: String,
+    /// How long the task took.
+    pub elapsed: Duration,
+    /// Where the result comes from.
+    pub origin: ResultOrigin,
+}
+
 /// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultOrigin {

@@ -12,7 +12,7 @@ use super::memory::{MemoryAdmission, critical_paths};
 use super::queue::{TaskAction, TaskQueue};
 use super::script::{self, ScriptRun};
 use super::sharing::SharingHints;
-use super::{BuildRun, Built, ResultOrigin, event_unit};
+use super::{BuildRun, Built, BuiltPackage, ResultOrigin, event_unit};
 use crate::cache::{CachedResult, Key, OutputDigest, RemoteCache, TaskFigures};
 use crate::pipeline::compose::Workdir;
 use crate::pipeline::failure::{Failure, StageError, StageResult};
@@ -436,6 +436,14 @@ impl<'a> BuildStage<'a> {
         let task = self.run.plan.task(id);
         // `store run` reports only its own script, and not the builds that it needs.
         let is_answer = task.work == self.run.plan.work;
+        if let (Subject::Package(name), true) = (&task.subject, is_answer) {
+            self.result.packages.push(BuiltPackage {
+                name: name.clone(),
+                elapsed,
+                origin,
+            });
+            return;
+        }
         let composition = self.run.plan.composition_of(id).filter(|_| is_answer);
         if let Some(composition) = composition {
             let unit = composition.unit.clone();

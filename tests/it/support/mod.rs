@@ -22,7 +22,7 @@ pub use containers::{Containers, Node, Thing, Tree, page, tree_of};
 pub use entries::{TIME, entry, file, folder, hard, is_there, link, run, same, text};
 pub use faults::{Before, Seen, Turn, cutting, cutting_times};
 pub use mount::{Mount, is_excused, is_root};
-pub use npm::installed;
+pub use npm::{installed, starter_dependencies};
 pub use outward::{Recorder, Socks};
 pub use personalities::{Habits, PERSONALITIES, Personality};
 pub use project::{Project, git};
@@ -38,5 +38,5 @@ pub use services::{
     Registry, base_layout, base_reference, docker, registries_and_base, registry, second_registry,
 };
 pub use tls::TlsRegistry;
-pub use trees::{bytes_in, copy_of, next_is_whole};
+pub use trees::{bytes_in, copy_of, copy_tracked, next_is_whole};
 pub use web::{Console, FaultyRegistry, http_client};

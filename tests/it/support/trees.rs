@@ -6,6 +6,8 @@ use std::process::Command;
 
 use alokai::config::DropList;
 
+use super::git;
+
 /// The files and links below a folder, by relative path.
 fn files(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
     let entries = walkdir::WalkDir::new(root).into_iter();
@@ -40,6 +42,24 @@ pub fn copy_of(folder: &Path) -> (tempfile::TempDir, PathBuf) {
     let status = command.arg("-a").arg(folder).arg(&copy).status();
     assert!(status.expect("cp runs").success());
     (elsewhere, copy)
+}
+
+/// Copies the files of a folder of this repository that git tracks or would track.
+pub fn copy_tracked(from: &Path, to: &Path) {
+    let list = [
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "-z",
+    ];
+    let files = git(from, &list);
+    let files = files.split('\0').filter(|file| from.join(file).is_file());
+    for file in files {
+        let target = to.join(file);
+        std::fs::create_dir_all(target.parent().expect("a folder")).expect("folders");
+        std::fs::copy(from.join(file), target).expect("a copy");
+    }
 }
 
 /// Fails unless `.deploy` of the Next.js app in `workdir` equals its standalone output with the app
