@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::arguments::AccessOptions;
-use super::dotenv;
 use crate::cache::RemoteCacheSettings;
+use crate::dotenv;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::HostEnvironment;
