@@ -18,10 +18,10 @@ use super::services::{Interrupt, ScriptEnvironment, Services};
 use crate::event::EventSubject;
 
 /// How many of the last lines of a failed script its error shows.
-const TAIL: usize = 40;
+pub const TAIL: usize = 40;
 
 /// The length in bytes at which a line is split.
-const LONGEST_LINE: u64 = 16 * 1024;
+pub const LONGEST_LINE: u64 = 16 * 1024;
 
 /// A script to run.
 pub struct ScriptCommand<'a> {
@@ -120,6 +120,13 @@ pub async fn run(
     })
 }
 
+/// The process group that a child leads. Its id stays valid after the child has ended.
+pub fn group_of(child: &Child) -> Option<Pid> {
+    child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+}
+
 /// Reads the child's output until it has ended, and returns its status and whether the run was
 /// interrupted.
 async fn wait(
@@ -128,10 +135,7 @@ async fn wait(
     sink: &Mutex<OutputSink<'_>>,
     services: &Services,
 ) -> (std::io::Result<ExitStatus>, bool) {
-    // The group's id is that of its leader. It stays valid after the leader has ended.
-    let group = child
-        .id()
-        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = group_of(child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let reading = async {
         tokio::join!(
@@ -223,24 +227,32 @@ async fn end(
 }
 
 /// Whether a process of the group still runs. A zombie does not, but only `/proc` tells them apart.
-fn lives(group: Option<Pid>) -> bool {
+pub fn lives(group: Option<Pid>) -> bool {
     let Some(group) = group else {
         return false;
     };
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return rustix::process::test_kill_process_group(group).is_ok();
-    };
+    match members(group) {
+        Some(processes) => !processes.is_empty(),
+        None => rustix::process::test_kill_process_group(group).is_ok(),
+    }
+}
+
+/// The folders in `/proc` of the running processes of a group; `None` on a system without `/proc`.
+pub fn members(group: Pid) -> Option<Vec<PathBuf>> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let number = group.as_raw_nonzero().to_string();
-    processes.flatten().any(|process| {
-        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+    let running = processes.map(|process| process.path()).filter(|process| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
         // `pid (name) state parent group …`; the name may contain anything, also brackets.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let state = fields.next().unwrap_or("Z");
         state != "Z" && state != "X" && fields.nth(1) == Some(&number)
-    })
+    });
+    Some(running.collect())
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
+/// Sends a signal to all processes of the group.
+pub fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         // An error means that the group has ended already.
         let _ = kill_process_group(group, signal);
@@ -330,7 +342,8 @@ pub fn readable(text: &str) -> String {
         .to_owned()
 }
 
-fn open_log(path: &Path) -> Result<std::fs::File, Io> {
+/// Creates a log, with its folders.
+pub fn open_log(path: &Path) -> Result<std::fs::File, Io> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     }

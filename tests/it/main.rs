@@ -56,6 +56,7 @@ mod same;
 mod sandbox;
 mod secrets;
 mod shared;
+mod start;
 mod there;
 mod trust;
 mod unwritten;
