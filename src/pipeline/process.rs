@@ -21,7 +21,7 @@ use crate::event::EventSubject;
 pub const TAIL: usize = 40;
 
 /// The length in bytes at which a line is split.
-pub const LONGEST_LINE: u64 = 16 * 1024;
+const LONGEST_LINE: u64 = 16 * 1024;
 
 /// A script to run.
 pub struct ScriptCommand<'a> {
@@ -275,25 +275,10 @@ async fn read(
     let Some(pipe) = pipe else {
         return;
     };
-    let mut reader = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        // A long line is split, so a script that prints no line end does not fill the memory.
-        let mut bounded = (&mut reader).take(LONGEST_LINE);
-        match bounded.read_until(b'\n', &mut line).await {
-            Ok(0) if line.is_empty() => return,
-            Err(_) => return,
-            Ok(_) => {}
-        }
-        // A piece holds back as many bytes as a secret has, because a secret may be split too.
-        let is_piece = !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE;
-        let kept = if is_piece {
-            line.split_off(line.len() - services.longest_secret())
-        } else {
-            Vec::new()
-        };
+    // As many bytes are held back as a secret has, because a secret may be split too.
+    let mut pieces = PieceReader::new(pipe, services.longest_secret());
+    while let Some(line) = pieces.read_piece().await {
         let text = services.redact(&String::from_utf8_lossy(&line));
-        line = kept;
         let shown = readable(&text);
         {
             let mut sink = sink
@@ -314,6 +299,42 @@ async fn read(
         if !shown.is_empty() {
             services.events.output(script.unit, shown).await;
         }
+    }
+}
+
+/// Reads a pipe line by line. A long line is split, so a script that prints no line end does not fill
+/// the memory.
+pub struct PieceReader<Pipe> {
+    reader: BufReader<Pipe>,
+    /// The bytes that the next piece begins with.
+    kept: Vec<u8>,
+    /// How many bytes at the end of a split line belong to the next piece.
+    held_back: usize,
+}
+
+impl<Pipe: AsyncRead + Unpin> PieceReader<Pipe> {
+    /// Reads the pipe.
+    pub fn new(pipe: Pipe, held_back: usize) -> Self {
+        Self {
+            reader: BufReader::new(pipe),
+            kept: Vec::new(),
+            held_back,
+        }
+    }
+
+    /// The next line with its end, or a piece of a long one; `None` at the end of the pipe.
+    pub async fn read_piece(&mut self) -> Option<Vec<u8>> {
+        let mut line = std::mem::take(&mut self.kept);
+        let mut bounded = (&mut self.reader).take(LONGEST_LINE);
+        match bounded.read_until(b'\n', &mut line).await {
+            Ok(0) if line.is_empty() => return None,
+            Err(_) => return None,
+            Ok(_) => {}
+        }
+        if !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE {
+            self.kept = line.split_off(line.len().saturating_sub(self.held_back));
+        }
+        Some(line)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::{AppReference, BaseApp, Project, PruneVerify, TemplatePart, ValueTemplate};
 use crate::dotenv;
 use crate::overlay::Composition;
-use crate::store::{AppKind, Framework, StoreId, UnitId};
+use crate::store::{AppKind, AppName, Framework, StoreId, UnitId};
 
 use super::image::ImagePlan;
 use super::{EnvFileError, StorePlan};
@@ -89,10 +89,11 @@ pub fn servers(
     let mut planned = Vec::new();
     for store in stores {
         let mut servers = Vec::new();
-        for image in images.iter().filter(|image| image.unit.store == store.id) {
-            let Some(app) = project.app(&image.unit.app) else {
-                continue;
-            };
+        let images = images.iter().filter(|image| image.unit.store == store.id);
+        let started = images.filter_map(|image| Some((image, project.app(&image.unit.app)?)));
+        let started: Vec<_> = started.collect();
+        let apps: Vec<_> = started.iter().map(|(_, app)| *app).collect();
+        for (image, app) in started {
             let mut compositions = store.compositions.iter();
             let composition = compositions.find(|one| one.unit == image.unit);
             let env_files = composition.map_or(Vec::new(), |one| env_files(one, app.kind));
@@ -102,7 +103,13 @@ pub fn servers(
                 folder: format!(".out/{}/.deploy", image.unit),
                 entry: image.entry.clone(),
                 port: ports.of(&image.unit),
-                environment: environment(project, app, composition.map(|it| &**it), &env_files)?,
+                environment: environment(
+                    project,
+                    app,
+                    &apps,
+                    composition.map(|it| &**it),
+                    &env_files,
+                )?,
                 env_files,
             });
         }
@@ -209,9 +216,11 @@ fn env_files(composition: &Composition, kind: AppKind) -> Vec<String> {
     composed.map(|name| (*name).to_owned()).collect()
 }
 
+/// The variables of an app. `apps` are all apps of its store that are started.
 fn environment(
     project: &Project,
     app: &BaseApp,
+    apps: &[&BaseApp],
     composition: Option<&Composition>,
     env_files: &[String],
 ) -> Result<BTreeMap<String, PlannedVariable>, EnvFileError> {
@@ -222,26 +231,23 @@ fn environment(
             environment.insert(name, PlannedVariable::EnvFile(file.clone()));
         }
     }
-    for (name, value) in own_variables(app.kind) {
+    let own = own_variables(app.kind);
+    for (name, value) in &own {
         let known = PlannedVariable::Known {
-            value,
+            value: value.clone(),
             replaces_shell: true,
         };
-        environment.insert(name.to_owned(), known);
+        environment.insert((*name).to_owned(), known);
     }
     let middleware = ValueTemplate::from(TemplatePart::Url(AppReference::Middleware));
     let of_siblings = address_variables(app.kind)
         .iter()
         .map(|name| ((*name).to_owned(), middleware.clone()));
     let configured = project.settings.start.of(&app.name).cloned();
-    for (name, value) in of_siblings.chain(configured) {
-        let replaces_shell = matches!(
-            environment.get(&name),
-            Some(PlannedVariable::Known {
-                replaces_shell: true,
-                ..
-            })
-        );
+    let all = of_siblings.chain(configured);
+    // Without the app, a value of a `.env` file counts, such as the address of a middleware elsewhere.
+    for (name, value) in all.filter(|(_, value)| has_its_apps(value, apps)) {
+        let replaces_shell = own.iter().any(|(own, _)| *own == name);
         let known = PlannedVariable::Known {
             value,
             replaces_shell,
@@ -249,6 +255,27 @@ fn environment(
         environment.insert(name, known);
     }
     Ok(environment)
+}
+
+/// Whether the store has the apps that the value's placeholders name.
+fn has_its_apps(value: &ValueTemplate, apps: &[&BaseApp]) -> bool {
+    value.parts().iter().all(|part| match part {
+        TemplatePart::Text(_) | TemplatePart::Store => true,
+        TemplatePart::Port(reference) | TemplatePart::Url(reference) => {
+            *reference == AppReference::Own
+                || apps.iter().any(|app| means(reference, &app.name, app.kind))
+        }
+    })
+}
+
+/// Whether a placeholder names this app.
+fn means(reference: &AppReference, name: &AppName, kind: AppKind) -> bool {
+    match reference {
+        AppReference::Own => false,
+        AppReference::Middleware => kind == AppKind::Middleware,
+        AppReference::Frontend => kind.framework().is_some(),
+        AppReference::Named(wanted) => wanted == name,
+    }
 }
 
 /// Names and values of a composed `.env` file.
@@ -321,8 +348,7 @@ impl StoreServers {
         moved
     }
 
-    /// The variables of an app that are not secrets. A variable whose value names an app that the
-    /// store does not have is left out.
+    /// The variables of an app that are not secrets.
     pub fn known(&self, server: &ServerPlan) -> Vec<KnownVariable> {
         let known = server.environment.iter().filter_map(|(name, variable)| {
             let PlannedVariable::Known {
@@ -375,9 +401,7 @@ impl StoreServers {
         let mut servers = self.servers.iter();
         match app {
             AppReference::Own => own,
-            AppReference::Middleware => servers.find(|it| it.kind == AppKind::Middleware),
-            AppReference::Frontend => servers.find(|it| it.kind.framework().is_some()),
-            AppReference::Named(name) => servers.find(|it| it.unit.app == *name),
+            other => servers.find(|it| means(other, &it.unit.app, it.kind)),
         }
     }
 }

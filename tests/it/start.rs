@@ -419,6 +419,27 @@ fn variables_of_the_config_may_name_ports_and_addresses() {
 }
 
 #[test]
+fn without_a_middleware_its_address_comes_from_the_env_file() {
+    let project = Project::shop()
+        .file(
+            &format!("apps/{FRONTEND}/.env"),
+            "NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL=https://api.example.com\nOTHER=1\n",
+        )
+        .setting(
+            "start",
+            &json!({ "env": { "*": { "OTHER": "{middleware.port}" } } }),
+        );
+    std::fs::remove_dir_all(project.path(&format!("apps/{MIDDLEWARE}"))).unwrap();
+    project.commit();
+    let plan = plan(&project, "--store=us");
+    assert_eq!(
+        plan["releases"][0]["settings"],
+        json!(["HOSTNAME=localhost NODE_ENV=production PORT=3000; \
+            from .env: NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL, OTHER"])
+    );
+}
+
+#[test]
 fn wrong_variables_of_the_config_come_at_once_with_their_place() {
     let project = Project::shop().config(
         r#"{

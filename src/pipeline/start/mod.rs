@@ -1,7 +1,7 @@
 //! Starting pruned apps on this machine, each in a copy of its `.deploy` with no `node_modules` above
 //! it, as in a container.
 //!
-//! [`start`] returns when the app answers on its port. A [`RunningServer`] that is dropped is killed
+//! [`server::start`] returns when the app answers on its port. A [`server::RunningServer`] that is dropped is killed
 //! with its process group, and its copy is removed.
 
 mod environment;

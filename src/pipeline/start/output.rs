@@ -6,9 +6,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http_client::Redactor;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::AsyncRead;
 
-use crate::pipeline::process::{LONGEST_LINE, TAIL, readable};
+use crate::pipeline::process::{PieceReader, TAIL, readable};
 use crate::pipeline::services::Services;
 
 /// Takes the lines of standard output and standard error.
@@ -56,28 +56,14 @@ pub async fn read(pipe: Option<impl AsyncRead + Unpin>, output: Arc<Mutex<Server
     let Some(pipe) = pipe else {
         return;
     };
-    let overlap = {
+    let held_back = {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = output.redactor.longest().min(4096);
         longest.max(output.services.longest_secret())
     };
-    let mut reader = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        let mut bounded = (&mut reader).take(LONGEST_LINE);
-        match bounded.read_until(b'\n', &mut line).await {
-            Ok(0) if line.is_empty() => return,
-            Err(_) => return,
-            Ok(_) => {}
-        }
-        let is_piece = !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE;
-        let kept = if is_piece {
-            line.split_off(line.len().saturating_sub(overlap))
-        } else {
-            Vec::new()
-        };
+    let mut pieces = PieceReader::new(pipe, held_back);
+    while let Some(line) = pieces.read_piece().await {
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
         output.add(&line);
-        line = kept;
     }
 }
