@@ -2,7 +2,7 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError};
+use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
 use crate::{cli, compare, config, git, overlay, plan};
 use oci_distribution::Error as ClientError;
@@ -175,6 +175,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
+        StageError::Start(error) => matches!(error, StartError::Node { .. }),
         StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
         StageError::Prune(_)

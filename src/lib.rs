@@ -5,6 +5,7 @@
 //! ```text
 //! store   the words: ids, apps, stores and their tree
 //! disk    replacing files whole, removing them, telling whether they have changed
+//! dotenv  reading `.env` files
 //! files   a tree of files: the working tree, or a commit's
 //! config  alokai.config.json and the folders → Project
 //! git     revision, dirty paths, the index, trees of commits, history of paths
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod disk;
+pub mod dotenv;
 pub mod error;
 pub mod event;
 pub mod files;

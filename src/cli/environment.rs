@@ -5,7 +5,7 @@
     reason = "this is the room that the others are told to use"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::arguments::AccessOptions;
-use super::dotenv;
 use crate::cache::RemoteCacheSettings;
+use crate::dotenv;
 use crate::error::Error as AnyError;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::HostEnvironment;
@@ -133,18 +133,24 @@ impl Environment {
             .iter()
             .map(|(name, value)| (name.clone(), value.into()));
         let mut all: BTreeMap<String, OsString> = file.collect();
+        let mut from_file: BTreeSet<String> = all.keys().cloned().collect();
         for (name, value) in std::env::vars_os() {
             // Variables whose names are not UTF-8 are left out.
             if let Ok(name) = name.into_string()
                 && (!value.is_empty() || !all.contains_key(&name))
             {
+                from_file.remove(&name);
                 all.insert(name, value);
             }
         }
         for secret in [USER, PASSWORD, TOKEN, SIGNATURE_KEY] {
             all.remove(secret);
         }
-        ScriptEnvironment { all, loose }
+        ScriptEnvironment {
+            all,
+            from_file,
+            loose,
+        }
     }
 
     /// Whether `TURBO_TOKEN` is set, but neither an address nor a team.

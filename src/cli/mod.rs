@@ -8,7 +8,6 @@ mod check;
 mod clean;
 mod compose;
 mod diff;
-pub mod dotenv;
 mod drift;
 mod environment;
 mod list;

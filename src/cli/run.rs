@@ -375,6 +375,7 @@ fn table(summary: RunSummary) -> SummaryTable {
                 store_id: live.store.to_string(),
                 address: live.address,
                 commands: live.commands,
+                settings: live.settings,
             })
             .collect(),
         hints: summary.hints,

@@ -13,6 +13,7 @@ mod prune;
 pub mod raw;
 mod resolve;
 mod size;
+mod start;
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +21,9 @@ pub use check::{nearest, schema};
 pub use discover::ProjectFolders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
-pub use prune::{DROPPED, DropList, PruneRules};
+pub use prune::{DROPPED, DropList, PruneRules, PruneVerify};
 pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection};
+pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
@@ -112,6 +114,8 @@ pub struct ProjectSettings {
     pub cache_days: u16,
     /// The rules for `.deploy`.
     pub prune: PruneRules,
+    /// The variables of apps that are started on this machine.
+    pub start: StartRules,
 }
 
 impl Project {

@@ -39,6 +39,27 @@ pub const DROPPED: &[&str] = &[
     ".idea/",
 ];
 
+/// How a new `.deploy` is verified.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PruneVerify {
+    /// What its entry imports is resolved in it.
+    #[default]
+    Resolve,
+    /// Its entry is also started, and has to answer on its port.
+    Start,
+}
+
 /// The section `prune` of the config.
 #[derive(Debug, Clone, Default)]
 pub struct PruneRules {
@@ -48,6 +69,8 @@ pub struct PruneRules {
     pub drop: DropList,
     /// The size limit of each app in bytes. `*` means all other apps.
     pub max_size: IndexMap<String, u64>,
+    /// How a new `.deploy` is verified.
+    pub verify: PruneVerify,
 }
 
 impl PruneRules {
@@ -76,6 +99,7 @@ impl PruneRules {
                 keep_env: raw.keep_env,
                 drop,
                 max_size,
+                verify: raw.verify,
             })
         } else {
             Err(wrong)

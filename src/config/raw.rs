@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::prune::DROPPED;
+use super::prune::{DROPPED, PruneVerify};
 use crate::store::Framework;
 
 /// Forbids unknown keys, except `x-…`, which are ignored.
@@ -53,6 +53,8 @@ pub struct ConfigFile {
     pub cache: CacheSection,
     /// What `.deploy` contains.
     pub prune: PruneSection,
+    /// How apps are started on this machine.
+    pub start: StartSection,
 }
 
 /// One store.
@@ -239,6 +241,9 @@ pub struct PruneSection {
     pub drop: Vec<String>,
     /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
+    /// How a new `.deploy` is verified. `start` also starts each app in a folder with nothing above
+    /// it, and waits until it answers on its port.
+    pub verify: PruneVerify,
 }
 
 impl Default for PruneSection {
@@ -247,6 +252,28 @@ impl Default for PruneSection {
             keep_env: false,
             drop: DROPPED.iter().map(|&glob| glob.to_owned()).collect(),
             max_size: IndexMap::new(),
+            verify: PruneVerify::default(),
+        }
+    }
+}
+
+/// How apps are started on this machine.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct StartSection {
+    /// Environment variables of started apps by app, and `*` for all apps. A value may have
+    /// placeholders, such as `{port}`, `{store}` and `{middleware.url}`.
+    pub env: IndexMap<String, IndexMap<String, String>>,
+    /// The seconds in which a started app has to answer on its port.
+    pub timeout: u16,
+}
+
+impl Default for StartSection {
+    fn default() -> Self {
+        Self {
+            env: IndexMap::new(),
+            timeout: 60,
         }
     }
 }

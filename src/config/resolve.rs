@@ -14,6 +14,7 @@ use super::discover::{ProjectFolders, StoreFolder};
 use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::prune::PruneRules;
 use super::raw::{ConfigFile, StoreEntry};
+use super::start::StartRules;
 use super::{Project, ProjectSettings, StoreLocal, size};
 
 /// Makes the project, or returns all problems.
@@ -47,6 +48,7 @@ pub fn resolve(
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
     let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
     let prune = resolver.prune();
+    let start = resolver.start();
     let platform = resolver.platform();
     resolver.base_image();
     let Resolver {
@@ -89,6 +91,7 @@ pub fn resolve(
             cache_size,
             cache_days: config.cache.max_age_days,
             prune,
+            start,
         },
         notices,
     })
@@ -330,6 +333,17 @@ impl Resolver<'_> {
                 self.problem(&pointer, wrong.message, wrong.help);
             }
             PruneRules::default()
+        })
+    }
+
+    fn start(&mut self) -> StartRules {
+        StartRules::new(&self.config.start, &self.apps).unwrap_or_else(|wrong| {
+            for wrong in wrong {
+                let keys = wrong.pointer.iter().map(String::as_str);
+                let pointer: Vec<_> = ["start"].into_iter().chain(keys).collect();
+                self.problem(&pointer, wrong.message, wrong.help);
+            }
+            StartRules::default()
         })
     }
 }

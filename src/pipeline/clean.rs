@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use super::failure::Io;
 use super::lock::ProjectLock;
 use crate::disk;
+use crate::plan::START_SCRIPTS;
 
 /// Everything that can be made again, relative to the project.
-const MADE: [&str; 8] = [
+const MADE: [&str; 9] = [
     ".out",
     ".alokai/manifests",
     ".alokai/results",
     ".alokai/logs",
     ".alokai/sizes",
     super::live::RECORD,
+    START_SCRIPTS,
     super::prune::MADE_OF,
     super::CACHE,
 ];

@@ -135,8 +135,10 @@ pub struct LiveStore {
     pub store: StoreId,
     /// The public address.
     pub address: String,
-    /// With `--local`: the commands that run it on this machine.
+    /// With `--local`: the commands that start its apps on this machine.
     pub commands: Vec<String>,
+    /// With `--local`: the variables of each app in one line, in the order of `commands`.
+    pub settings: Vec<String>,
 }
 
 /// Whether all images of the store are pushed. A store with a missing image is not deployed.
@@ -176,6 +178,7 @@ pub async fn run(
                 store: release.store.clone(),
                 address: release.address.clone(),
                 commands: Vec::new(),
+                settings: Vec::new(),
             })
         };
         results.extend(halt.unless_halted(unit, note, work).await);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
-use super::{base, build, deploy, docker, prune, skip};
+use super::{base, build, deploy, docker, prune, skip, start};
 use crate::event::{EventSubject, Stage};
 use crate::registry;
 use crate::store::UnitId;
@@ -114,6 +114,10 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Prune(#[from] prune::Error),
+    /// The app cannot be started.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Start(#[from] start::Error),
     /// The Docker engine reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -160,6 +164,7 @@ impl StageError {
         matches!(
             self,
             Self::Build(build::Error::Interrupted)
+                | Self::Start(start::Error::Interrupted)
                 | Self::Docker(docker::Error::Interrupted)
                 | Self::Registry(registry::Error::Interrupted)
         )

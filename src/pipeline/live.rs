@@ -1,5 +1,5 @@
 //! The last stage where everything stays on this machine: a record of what would be live, and
-//! how to run it.
+//! the scripts that start it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use super::deploy::{LiveStore, is_due};
 use super::failure::{StageError, StageResult};
 use super::push::Pushed;
 use super::services::Services;
-use super::stored;
+use super::{start, stored};
 use crate::event::{EventSubject, Stage};
-use crate::plan::{Plan, Release};
+use crate::plan::{Plan, ServerPlan, StoreServers};
 
 /// Where the record lies, relative to the project.
 pub const RECORD: &str = ".alokai/live.json";
@@ -39,51 +39,92 @@ struct LiveAppRecord {
     image: String,
     digest: String,
     folder: String,
+    /// In a copy of `folder`.
     command: Vec<String>,
     port: u16,
+    #[serde(default)]
+    address: String,
+    /// The script that starts it.
+    #[serde(default)]
+    script: String,
+    /// The variables whose values are not secrets.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    /// The names of variables with the `.env` file that has the value.
+    #[serde(default)]
+    env_files: BTreeMap<String, String>,
 }
 
 /// Records every store whose images are all there. Stores of earlier runs stay.
 pub fn run(plan: &Plan, pushed: &[Pushed], services: &Arc<Services>) -> StageResult<LiveStore> {
-    let path = plan.project.join(RECORD);
     let mut settled = StageResult::default();
     let due = plan
         .releases
         .iter()
         .filter(|release| is_due(plan, release, pushed));
     for release in due {
+        let Some(servers) = plan.servers_of(&release.store) else {
+            continue;
+        };
         let unit = EventSubject::store(Stage::Deploy, &release.store);
         let note = |live: &LiveStore| Some(live.address.clone());
-        let result = services.events.observe(&unit, note, || {
-            let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
-            record.schema_version = 1;
-            record
-                .stores
-                .insert(release.store.to_string(), of(plan, release, pushed));
-            stored::write(&path, &record)?;
-            Ok::<_, super::failure::Io>(LiveStore {
-                store: release.store.clone(),
-                address: release.local_address(),
-                commands: release.commands(),
-            })
-        });
-        settled.add(unit, result.map_err(StageError::from));
+        let result = services
+            .events
+            .observe(&unit, note, || one(plan, servers, pushed, services));
+        settled.add(unit, result);
     }
     settled
 }
 
-fn of(plan: &Plan, release: &Release, pushed: &[Pushed]) -> LiveStoreRecord {
-    let apps = release.runs.iter().filter_map(|run| {
-        let mut pushed = pushed.iter();
-        let image = pushed.find(|it| it.unit.store == release.store && it.unit.app == run.app)?;
+/// Records one store, and writes the scripts that start its apps.
+fn one(
+    plan: &Plan,
+    servers: &StoreServers,
+    pushed: &[Pushed],
+    services: &Services,
+) -> Result<LiveStore, StageError> {
+    for server in &servers.servers {
+        for name in start::write_script(plan, servers, server)? {
+            services.events.notice(format!(
+                "{}: `{name}` of a `.env` file is not set when the app is started, because a shell cannot set a variable of this name",
+                server.unit
+            ));
+        }
+    }
+    let path = plan.project.join(RECORD);
+    let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
+    record.schema_version = 1;
+    let store = servers.store.to_string();
+    record.stores.insert(store, of(plan, servers, pushed));
+    stored::write(&path, &record)?;
+    let each = servers.servers.iter();
+    Ok(LiveStore {
+        store: servers.store.clone(),
+        address: servers.address().unwrap_or_default(),
+        commands: each.clone().map(ServerPlan::command).collect(),
+        settings: each.map(|server| servers.settings(server)).collect(),
+    })
+}
+
+fn of(plan: &Plan, servers: &StoreServers, pushed: &[Pushed]) -> LiveStoreRecord {
+    let apps = servers.servers.iter().filter_map(|server| {
+        let image = pushed.iter().find(|it| it.unit == server.unit)?;
+        let known = servers.known(server).into_iter();
+        let from_files = server.secret_names();
         let record = LiveAppRecord {
             image: image.reference.to_string(),
             digest: image.digest.to_string(),
-            folder: run.folder.clone(),
-            command: vec!["node".into(), run.entry.clone()],
-            port: run.port,
+            folder: server.folder.clone(),
+            command: vec!["node".into(), server.entry.clone()],
+            port: server.port,
+            address: server.address(),
+            script: server.script(),
+            environment: known.map(|it| (it.name, it.value)).collect(),
+            env_files: from_files
+                .map(|(name, file)| (name.to_owned(), file.to_owned()))
+                .collect(),
         };
-        Some((run.app.to_string(), record))
+        Some((server.unit.app.to_string(), record))
     });
     LiveStoreRecord {
         tag: plan.tag.clone().unwrap_or_default(),

@@ -25,6 +25,7 @@ mod push;
 mod sandbox;
 mod services;
 mod skip;
+mod start;
 mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce}
 pub use services::{
     Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
 };
+pub use start::Error as StartError;
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work};
@@ -238,6 +240,7 @@ impl Driver<'_> {
         let artifacts = stage(services, Stage::Prune, None, scope.images(), || {
             prune::run(plan, built, services)
         });
+        let artifacts = start::verify(plan, artifacts, services, self.options);
         self.summary
             .each(&artifacts.done, Artifact::unit, |row, artifact| {
                 row.deploy_size = Some(artifact.sizes.total());

@@ -18,7 +18,7 @@ use super::services::{Interrupt, ScriptEnvironment, Services};
 use crate::event::EventSubject;
 
 /// How many of the last lines of a failed script its error shows.
-const TAIL: usize = 40;
+pub const TAIL: usize = 40;
 
 /// The length in bytes at which a line is split.
 const LONGEST_LINE: u64 = 16 * 1024;
@@ -120,6 +120,13 @@ pub async fn run(
     })
 }
 
+/// The process group that a child leads. Its id stays valid after the child has ended.
+pub fn group_of(child: &Child) -> Option<Pid> {
+    child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+}
+
 /// Reads the child's output until it has ended, and returns its status and whether the run was
 /// interrupted.
 async fn wait(
@@ -128,10 +135,7 @@ async fn wait(
     sink: &Mutex<OutputSink<'_>>,
     services: &Services,
 ) -> (std::io::Result<ExitStatus>, bool) {
-    // The group's id is that of its leader. It stays valid after the leader has ended.
-    let group = child
-        .id()
-        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = group_of(child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let reading = async {
         tokio::join!(
@@ -223,24 +227,32 @@ async fn end(
 }
 
 /// Whether a process of the group still runs. A zombie does not, but only `/proc` tells them apart.
-fn lives(group: Option<Pid>) -> bool {
+pub fn lives(group: Option<Pid>) -> bool {
     let Some(group) = group else {
         return false;
     };
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return rustix::process::test_kill_process_group(group).is_ok();
-    };
+    match members(group) {
+        Some(processes) => !processes.is_empty(),
+        None => rustix::process::test_kill_process_group(group).is_ok(),
+    }
+}
+
+/// The folders in `/proc` of the running processes of a group; `None` on a system without `/proc`.
+pub fn members(group: Pid) -> Option<Vec<PathBuf>> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let number = group.as_raw_nonzero().to_string();
-    processes.flatten().any(|process| {
-        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+    let running = processes.map(|process| process.path()).filter(|process| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
         // `pid (name) state parent group …`; the name may contain anything, also brackets.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let state = fields.next().unwrap_or("Z");
         state != "Z" && state != "X" && fields.nth(1) == Some(&number)
-    })
+    });
+    Some(running.collect())
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
+/// Sends a signal to all processes of the group.
+pub fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         // An error means that the group has ended already.
         let _ = kill_process_group(group, signal);
@@ -263,25 +275,10 @@ async fn read(
     let Some(pipe) = pipe else {
         return;
     };
-    let mut reader = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        // A long line is split, so a script that prints no line end does not fill the memory.
-        let mut bounded = (&mut reader).take(LONGEST_LINE);
-        match bounded.read_until(b'\n', &mut line).await {
-            Ok(0) if line.is_empty() => return,
-            Err(_) => return,
-            Ok(_) => {}
-        }
-        // A piece holds back as many bytes as a secret has, because a secret may be split too.
-        let is_piece = !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE;
-        let kept = if is_piece {
-            line.split_off(line.len() - services.longest_secret())
-        } else {
-            Vec::new()
-        };
+    // As many bytes are held back as a secret has, because a secret may be split too.
+    let mut pieces = PieceReader::new(pipe, services.longest_secret());
+    while let Some(line) = pieces.read_piece().await {
         let text = services.redact(&String::from_utf8_lossy(&line));
-        line = kept;
         let shown = readable(&text);
         {
             let mut sink = sink
@@ -302,6 +299,42 @@ async fn read(
         if !shown.is_empty() {
             services.events.output(script.unit, shown).await;
         }
+    }
+}
+
+/// Reads a pipe line by line. A long line is split, so a script that prints no line end does not fill
+/// the memory.
+pub struct PieceReader<Pipe> {
+    reader: BufReader<Pipe>,
+    /// The bytes that the next piece begins with.
+    kept: Vec<u8>,
+    /// How many bytes at the end of a split line belong to the next piece.
+    held_back: usize,
+}
+
+impl<Pipe: AsyncRead + Unpin> PieceReader<Pipe> {
+    /// Reads the pipe.
+    pub fn new(pipe: Pipe, held_back: usize) -> Self {
+        Self {
+            reader: BufReader::new(pipe),
+            kept: Vec::new(),
+            held_back,
+        }
+    }
+
+    /// The next line with its end, or a piece of a long one; `None` at the end of the pipe.
+    pub async fn read_piece(&mut self) -> Option<Vec<u8>> {
+        let mut line = std::mem::take(&mut self.kept);
+        let mut bounded = (&mut self.reader).take(LONGEST_LINE);
+        match bounded.read_until(b'\n', &mut line).await {
+            Ok(0) if line.is_empty() => return None,
+            Err(_) => return None,
+            Ok(_) => {}
+        }
+        if !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE {
+            self.kept = line.split_off(line.len().saturating_sub(self.held_back));
+        }
+        Some(line)
     }
 }
 
@@ -330,7 +363,8 @@ pub fn readable(text: &str) -> String {
         .to_owned()
 }
 
-fn open_log(path: &Path) -> Result<std::fs::File, Io> {
+/// Creates a log, with its folders.
+pub fn open_log(path: &Path) -> Result<std::fs::File, Io> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     }

@@ -1,6 +1,6 @@
 //! The services and options that every stage uses: events, interruption, caches, credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -192,6 +192,8 @@ impl Access {
 pub struct ScriptEnvironment {
     /// All variables but credentials.
     pub all: BTreeMap<String, OsString>,
+    /// The names of the variables whose values are from the project's `.env`.
+    pub from_file: BTreeSet<String>,
     /// Whether scripts see all variables, and not only the declared ones.
     pub loose: bool,
 }
@@ -204,6 +206,12 @@ impl ScriptEnvironment {
     ) -> impl Iterator<Item = (&'a String, &'a OsString)> {
         let is_seen = |name: &String| self.loose || is_system(name) || declared.contains(name);
         self.all.iter().filter(move |(name, _)| is_seen(name))
+    }
+
+    /// The variables of the user's shell, without the project's `.env`.
+    pub fn shell(&self) -> impl Iterator<Item = (&String, &OsString)> {
+        let all = self.all.iter();
+        all.filter(|(name, _)| !self.from_file.contains(*name))
     }
 }
 

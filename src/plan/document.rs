@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
+use super::{
+    DockerfileSource, ImageMaker, ImagePlan, Plan, Release, ServerPlan, StorePlan, StoreServers,
+    Subject, Task, TaskMap,
+};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -67,11 +70,7 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
     });
     let releases = plan.releases.iter().map(|release| {
         if plan.local {
-            return json!({
-                "storeId": release.store,
-                "address": release.local_address(),
-                "commands": release.commands(),
-            });
+            return local(plan, release);
         }
         json!({
             "storeId": release.store,
@@ -288,10 +287,7 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nDeploy")?;
         for release in &plan.releases {
             if plan.local {
-                writeln!(out, "  {}  {}", release.store, release.local_address())?;
-                for command in release.commands() {
-                    writeln!(out, "    {command}")?;
-                }
+                write_servers(plan, release, out)?;
                 continue;
             }
             writeln!(out, "  {}  {}", release.store, release.address)?;
@@ -303,6 +299,34 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_servers(plan: &Plan, release: &Release, out: &mut String) -> std::fmt::Result {
+    let Some(servers) = plan.servers_of(&release.store) else {
+        return Ok(());
+    };
+    let address = servers.address().unwrap_or_default();
+    writeln!(out, "  {}  {address}", release.store)?;
+    for server in &servers.servers {
+        writeln!(out, "    {}", server.command())?;
+        writeln!(out, "      {}", servers.settings(server))?;
+    }
+    Ok(())
+}
+
+/// What a run with `--local` prints for a store.
+fn local(plan: &Plan, release: &Release) -> Value {
+    let servers = plan.servers_of(&release.store);
+    let each = servers.into_iter().flat_map(|it| &it.servers);
+    json!({
+        "storeId": release.store,
+        "address": servers.and_then(StoreServers::address),
+        "commands": each.clone().map(ServerPlan::command).collect::<Value>(),
+        "settings": servers
+            .into_iter()
+            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
+            .collect::<Value>(),
+    })
 }
 
 fn after(task: &Task) -> String {

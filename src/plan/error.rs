@@ -6,6 +6,22 @@ use miette::Diagnostic;
 
 use super::select;
 
+/// A composed `.env` file cannot be read.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("cannot read `{file}` of `{unit}`")]
+#[diagnostic(
+    code(alokai::plan::env_file),
+    help("check that the file exists and that you have permission to read it")
+)]
+pub struct EnvFileError {
+    /// Store and app.
+    pub unit: String,
+    /// The file, relative to the app.
+    pub file: String,
+    /// The cause.
+    pub source: std::io::Error,
+}
+
 /// Why a run cannot be planned.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
@@ -215,6 +231,10 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// A composed `.env` file cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    EnvFile(#[from] EnvFileError),
     /// A Dockerfile that only Docker supports, in a run that does not use Docker.
     #[error("the image of `{unit}` cannot be built {into}: {place}: {why}")]
     #[diagnostic(

@@ -14,6 +14,7 @@ mod links;
 mod release;
 mod scope;
 mod select;
+mod start;
 mod tag;
 mod target;
 mod task;
@@ -27,14 +28,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
-pub use error::Error;
+pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
 pub use links::OutLinks;
-pub use release::{DEFAULT_CONSOLE, LocalRun, Release};
+pub use release::{DEFAULT_CONSOLE, Release};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
+pub use start::{
+    KnownVariable, PlannedVariable, START_SCRIPTS, ServerPlan, StoreServers, env_values,
+};
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
 pub use task_map::{TaskId, TaskMap};
@@ -121,6 +125,11 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// The console requests, one for each store.
     pub releases: Vec<Release>,
+    /// How the apps of each store are started on this machine; empty if the run starts none and prints
+    /// no command for it.
+    pub servers: Vec<StoreServers>,
+    /// How long a started app may take until it answers on its port.
+    pub start_timeout: Duration,
     /// The destination of images; none if the run builds none.
     pub destination: Option<DestinationPlan>,
     /// The image builder that the user has chosen.
@@ -196,6 +205,7 @@ impl Plan {
             let tag = tag.as_deref().unwrap_or_default();
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
+        let servers = start::servers(project, request.local, &stores, &images)?;
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         Ok(Self {
             project: project.root.clone(),
@@ -211,6 +221,8 @@ impl Plan {
             attest: request.attest,
             images,
             releases,
+            servers,
+            start_timeout: project.settings.start.timeout,
             console,
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
@@ -318,6 +330,16 @@ impl Plan {
     /// The compositions of all stores.
     pub fn compositions(&self) -> impl Iterator<Item = &Arc<Composition>> {
         self.stores.iter().flat_map(|store| &store.compositions)
+    }
+
+    /// How the apps of a store are started on this machine.
+    pub fn servers_of(&self, store: &StoreId) -> Option<&StoreServers> {
+        self.servers.iter().find(|servers| servers.store == *store)
+    }
+
+    /// The composition of a unit.
+    pub fn composition(&self, unit: &UnitId) -> Option<&Arc<Composition>> {
+        self.compositions().find(|one| one.unit == *unit)
     }
 
     /// The image of a unit.

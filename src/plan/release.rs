@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{BaseApp, Project};
-use crate::store::{AppKind, AppName, Framework, StoreId};
+use crate::store::{AppKind, StoreId};
 
 use super::image::ImagePlan;
 use super::{Error, StorePlan};
@@ -23,25 +23,9 @@ pub struct Release {
     pub url: String,
     /// The public address of the store.
     pub address: String,
-    /// How to run each of its apps on this machine.
-    pub runs: Vec<LocalRun>,
     tag: String,
     middleware: bool,
     additional: Map<String, Value>,
-}
-
-/// How to run an app on this machine, without a container.
-#[derive(Debug, Clone)]
-pub struct LocalRun {
-    /// The app.
-    pub app: AppName,
-    /// Its folder, relative to the project.
-    pub folder: String,
-    /// The file that starts the app.
-    pub entry: String,
-    /// The port on which it listens.
-    pub port: u16,
-    is_frontend: bool,
 }
 
 /// Plans the releases of these stores.
@@ -110,20 +94,6 @@ fn checked(console: &str) -> Result<&str, Error> {
     })
 }
 
-/// The port that `localPorts` of the store gives the app.
-fn local_port(project: &Project, store: &StoreId, kind: AppKind) -> Option<u16> {
-    let key = match kind {
-        AppKind::Middleware => "middleware",
-        AppKind::Frontend(Framework::Nextjs) => "nextjs",
-        AppKind::Frontend(Framework::Nuxt) => "nuxt",
-        _ => return None,
-    };
-    let mut local = project.local.iter();
-    let (_, local) = local.find(|(id, _)| *id == *store.as_str())?;
-    let port = local.ports.iter().find(|(app, _)| *app == key)?;
-    Some(port.1)
-}
-
 impl Release {
     /// A release of the store without any app.
     fn new(store: &StorePlan, console: &str, tag: &str) -> Self {
@@ -134,7 +104,6 @@ impl Release {
             store: store.id.clone(),
             url: format!("{console}/cloud/instances/{instance}/deploy"),
             address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
-            runs: Vec::new(),
             tag: tag.to_owned(),
             middleware: false,
             additional: Map::new(),
@@ -144,13 +113,6 @@ impl Release {
     /// Adds an app with its image.
     fn add(&mut self, project: &Project, app: &BaseApp, image: &ImagePlan) {
         self.middleware |= app.kind == AppKind::Middleware;
-        self.runs.push(LocalRun {
-            app: app.name.clone(),
-            folder: format!(".out/{}/{}/.deploy", self.store, app.name),
-            entry: image.entry.clone(),
-            port: local_port(project, &self.store, app.kind).unwrap_or(image.port),
-            is_frontend: app.kind.framework().is_some(),
-        });
         if app.kind == AppKind::Other
             && let Some(reference) = &image.reference
         {
@@ -168,20 +130,6 @@ impl Release {
                 }),
             );
         }
-    }
-
-    /// The store's address when it runs on this machine.
-    pub fn local_address(&self) -> String {
-        let frontend = self.runs.iter().find(|run| run.is_frontend);
-        let port = frontend.or(self.runs.first()).map_or(0, |run| run.port);
-        format!("http://localhost:{port}")
-    }
-
-    /// The commands that start each app on this machine, in the project's folder.
-    pub fn commands(&self) -> Vec<String> {
-        let command =
-            |run: &LocalRun| format!("PORT={} node {}/{}", run.port, run.folder, run.entry);
-        self.runs.iter().map(command).collect()
     }
 
     /// The body of the request. The keys of the two variables are those of the public deploy action.

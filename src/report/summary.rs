@@ -52,9 +52,12 @@ pub struct Deployed {
     pub store_id: String,
     /// Its address.
     pub address: String,
-    /// With `--local`: the commands that run it on this machine.
+    /// With `--local`: the commands that start its apps on this machine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
+    /// With `--local`: the variables of each app in one line, in the order of `commands`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
 }
 
 /// The results of a run.
@@ -155,8 +158,8 @@ impl SummaryTable {
                 continue;
             }
             writeln!(out, "to run {} at {}:", deployed.store_id, deployed.address)?;
-            for command in &deployed.commands {
-                writeln!(out, "  {command}")?;
+            for (command, settings) in deployed.commands.iter().zip(&deployed.settings) {
+                writeln!(out, "  {command}\n    {settings}")?;
             }
         }
         for hint in &self.hints {

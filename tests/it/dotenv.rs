@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use alokai::cli::dotenv::parse;
+use alokai::dotenv::parse;
 
 use crate::support::{Random, installed, output_of};
 

@@ -45,6 +45,7 @@ fn crates_used(text: &str) -> impl Iterator<Item = &'static str> {
 const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("disk", &[]),
+    ("dotenv", &[]),
     ("workspace", &["files"]),
     ("cache", &["disk", "http_client", "oci"]),
     ("event", &["store", "cache"]),
@@ -73,6 +74,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "store",
             "config",
             "disk",
+            "dotenv",
             "files",
             "git",
             "overlay",
@@ -109,6 +111,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "compare",
             "disk",
+            "dotenv",
             "virtual_path",
             "store",
             "config",

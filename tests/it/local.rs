@@ -1,9 +1,12 @@
-//! Deploying to this machine: images in a folder, and apps that run in place.
+//! Deploying to this machine: images in a folder, and scripts that start the apps.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::{Value, json};
 
@@ -73,58 +76,80 @@ impl Drop for Started {
     }
 }
 
-/// Runs a command line of the summary on another port and returns what the app answers.
-fn said_by(project: &Project, command: &str) -> String {
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let (given, rest) = command.split_once(' ').unwrap();
-    assert!(given.starts_with("PORT="), "{command}");
+/// A free port. It is not in the range from which the system takes ports of connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let pid = u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let port = 10_000 + (pid + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Gives each store of the shop free ports: of its middleware and of its frontend.
+fn on_free_ports(project: Project) -> (Project, BTreeMap<&'static str, [u16; 2]>) {
+    let config: Value = serde_json::from_str(&project.read("alokai.config.json")).unwrap();
+    let mut stores = config["stores"].clone();
+    let mut ports = BTreeMap::new();
+    for store in ["us", "eu"] {
+        let own = [free_port(), free_port()];
+        stores[store]["localPorts"] = json!({ "middleware": own[0], "nextjs": own[1] });
+        ports.insert(store, own);
+    }
+    (project.setting("stores", &stores), ports)
+}
+
+/// Runs a command line of the summary.
+fn start(project: &Project, command: &str) -> Started {
     let started = Command::new("sh")
-        .args(["-c", &format!("PORT={port} {rest}")])
+        .args(["-c", &format!("exec {command}")])
         .current_dir(project.root())
         .stdout(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();
-    let _started = Started(started);
-    page(port, "/")
+    Started(started)
+}
+
+/// The printed commands.
+fn commands(run: &Run) -> Vec<&str> {
+    let lines = run.stdout.lines();
+    let commands = lines.filter_map(|line| line.strip_prefix("  "));
+    commands.filter(|line| line.starts_with("sh ")).collect()
 }
 
 #[test]
 fn without_docker_and_network_stores_are_deployed_and_run() {
     let Some(base) = base_layout() else { return };
-    let project = shop(&base);
+    let (project, ports) = on_free_ports(shop(&base));
+    project.commit();
     let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
 
-    let commands: Vec<&str> = run
-        .stdout
-        .lines()
-        .filter_map(|line| line.strip_prefix("  PORT="))
-        .collect();
-    let mut said: Vec<String> = commands
+    // All stores at once.
+    let commands = commands(&run);
+    assert_eq!(commands.len(), 4, "{}", run.stdout);
+    let _running: Vec<_> = commands
         .iter()
-        .map(|command| said_by(&project, &format!("PORT={command}")))
+        .map(|command| start(&project, command))
         .collect();
-    said.sort();
-    let wanted = [
-        "middleware\n",
-        "middleware\n",
-        "texts of eu\n",
-        "texts of us\n",
-    ];
-    assert_eq!(said, wanted, "{}", run.stdout);
+    for (store, [middleware, frontend]) in &ports {
+        assert_eq!(page(*middleware, "/"), "middleware\n");
+        assert_eq!(page(*frontend, "/"), format!("texts of {store}\n"));
+        run.stdout_contains(&format!("to run {store} at http://localhost:{frontend}:"));
+    }
 
     let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
     assert_eq!(live["schemaVersion"], 1);
     assert_eq!(live["stores"].as_object().unwrap().len(), 2);
     let again = rows(&alone(&project, &format!("{LOCAL} --json")).succeeds());
     for (store, app, port) in [
-        ("us", FRONTEND, 3000),
-        ("us", MIDDLEWARE, 4000),
-        ("eu", FRONTEND, 3000),
-        ("eu", MIDDLEWARE, 4000),
+        ("us", FRONTEND, ports["us"][1]),
+        ("us", MIDDLEWARE, ports["us"][0]),
+        ("eu", FRONTEND, ports["eu"][1]),
+        ("eu", MIDDLEWARE, ports["eu"][0]),
     ] {
         assert_eq!(live["stores"][store]["tag"], project.sha());
         let record = &live["stores"][store]["apps"][app];
@@ -142,7 +167,122 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
                 .is_file()
         );
         assert_eq!(record["port"], port);
+        assert_eq!(record["address"], format!("http://localhost:{port}"));
+        assert_eq!(record["environment"]["PORT"], port.to_string());
+        assert!(project.exists(record["script"].as_str().unwrap()));
     }
+}
+
+/// A middleware that says what it has, needs its `.env`, and writes beside itself.
+const OF_VENDOR: &str = r"
+const { API_PORT, COMMERCE_KEY } = process.env;
+if (!COMMERCE_KEY) throw new Error('COMMERCE_KEY is missing');
+require('fs').writeFileSync('written', '');
+require('http')
+  .createServer((_, answer) => answer.end(JSON.stringify({ ...process.env, cwd: process.cwd() })))
+  .listen(API_PORT);
+";
+
+const SECRET: &str = "it's a \"key\" of $HOME \\n\nand a line";
+
+#[test]
+fn printed_commands_have_the_settings_and_no_secret() {
+    let Some(base) = base_layout() else { return };
+    let (project, ports) = on_free_ports(shop(&base));
+    let quoted = format!("COMMERCE_KEY=`{SECRET}`\n");
+    let project = project
+        .file(&format!("apps/{MIDDLEWARE}/src/index.js"), OF_VENDOR)
+        .file(
+            &format!("apps/stores/fashion/stores/us/{MIDDLEWARE}/.env"),
+            &format!("{quoted}API_PORT=1\nFROM_SHELL=of-the-file\nA.b=unnamed\n"),
+        )
+        .file("node_modules/marker", "");
+    project.commit();
+    let run = project.alokai("store deploy --store us --local").succeeds();
+    let json = project
+        .alokai("store deploy --store us --local --json")
+        .succeeds();
+    let plan = project
+        .alokai("store deploy --store us --local --dry-run --json")
+        .succeeds();
+    let [middleware, _] = ports["us"];
+    let settings = format!(
+        "    API_PORT={middleware} NODE_ENV=production PORT={middleware}; from .env: A.b, COMMERCE_KEY, FROM_SHELL\n"
+    );
+    run.stdout_contains(&settings)
+        .stderr_contains("`A.b` of a `.env` file is not set");
+    let live = project.read(".alokai/live.json");
+    for text in [
+        &run.stdout,
+        &run.stderr,
+        &json.stdout,
+        &json.stderr,
+        &plan.stdout,
+        &live,
+    ] {
+        assert!(
+            !text.contains("a line") && !text.contains("it's a"),
+            "{text}"
+        );
+        assert!(text.contains("COMMERCE_KEY") || *text == run.stderr || *text == json.stderr);
+    }
+
+    let script = project.path(&format!(".alokai/start/us/{MIDDLEWARE}.sh"));
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&script), mode(script.parent().unwrap())),
+        (0o600, 0o700)
+    );
+
+    // Ports come from the script, and other variables from the shell.
+    let command = format!(
+        "env FROM_SHELL=of-the-shell API_PORT=2 NODE_PATH=/nonexistent {}",
+        commands(&run)[0]
+    );
+    let mut started = start(&project, &command);
+    let found: Value = serde_json::from_str(&page(middleware, "/")).unwrap();
+    assert_eq!(found["COMMERCE_KEY"], SECRET);
+    assert_eq!(found["FROM_SHELL"], "of-the-shell");
+    assert_eq!(found["API_PORT"], middleware.to_string());
+    assert_eq!(found["NODE_PATH"], Value::Null);
+    let copy = Path::new(found["cwd"].as_str().unwrap()).to_owned();
+    assert!(copy.join("written").exists() && !copy.starts_with(project.root()));
+    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/.deploy/written")));
+
+    // SIGTERM to the script ends the app, and the copy goes.
+    run_kill(started.0.id());
+    started.0.wait().unwrap();
+    assert!(!copy.exists(), "{copy:?}");
+    assert!(TcpListener::bind(("127.0.0.1", middleware)).is_ok());
+
+    project.alokai("store clean").succeeds();
+    assert!(!project.exists(".alokai/start"));
+}
+
+fn run_kill(pid: u32) {
+    run("kill", &[&pid.to_string()]);
+}
+
+#[test]
+fn a_printed_command_refuses_a_folder_below_node_modules() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    let run = project.alokai("store deploy --store us --local").succeeds();
+    let surrounded = project.root().with_file_name("surrounded");
+    for folder in ["node_modules", "tmp"] {
+        std::fs::create_dir_all(surrounded.join(folder)).unwrap();
+    }
+    let output = Command::new("sh")
+        .args(["-c", commands(&run)[0]])
+        .current_dir(project.root())
+        .env("TMPDIR", surrounded.join("tmp"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is a node_modules in"), "{said}");
+    let left = std::fs::read_dir(surrounded.join("tmp")).unwrap();
+    assert_eq!(left.count(), 0);
 }
 
 #[test]

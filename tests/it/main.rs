@@ -57,6 +57,7 @@ mod same;
 mod sandbox;
 mod secrets;
 mod shared;
+mod start;
 mod starter;
 mod there;
 mod trust;

@@ -206,7 +206,7 @@ mod tests {
         ];
         let environment = ScriptEnvironment {
             all: variables.into(),
-            loose: false,
+            ..ScriptEnvironment::default()
         };
         let paths = readable(&project, &environment);
         for path in ["bin", "lib", ".nvm"] {

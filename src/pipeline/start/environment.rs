@@ -1,0 +1,93 @@
+//! The environment of a started app.
+//!
+//! From the lowest to the highest: `.env` files of the composed app, addresses of sibling apps,
+//! `start.env`, the user's shell, and the variables that differ by app: ports, host names and
+//! `NODE_ENV`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+
+use http_client::Redactor;
+
+use crate::pipeline::services::ScriptEnvironment;
+use crate::plan::{EnvFileError, Plan, ServerPlan, StoreServers, env_values};
+
+/// Node also looks for packages in these folders.
+pub const MODULE_PATH: &str = "NODE_PATH";
+
+/// Values of `.env` files with fewer bytes are not replaced in output: they are mostly flags and
+/// numbers, which occur in every text.
+const SHORTEST_SECRET: usize = 6;
+
+/// The variables of a started app, with their values.
+pub struct ServerEnvironment {
+    variables: BTreeMap<String, OsString>,
+    /// The names of the variables that are not only the shell's.
+    pub given: Vec<String>,
+    /// Replaces values of `.env` files in output.
+    pub redactor: Redactor,
+}
+
+impl ServerEnvironment {
+    /// The environment of an app of the store.
+    pub fn new(
+        plan: &Plan,
+        store: &StoreServers,
+        server: &ServerPlan,
+        shell: &ScriptEnvironment,
+    ) -> Result<Self, EnvFileError> {
+        let secrets = secrets(plan, server)?;
+        let is_secret =
+            |name: &str, value: &str| value.len() >= SHORTEST_SECRET && !is_public(name);
+        let hidden = secrets
+            .iter()
+            .filter(|(name, value)| is_secret(name, value));
+        let redactor = Redactor::new(hidden.map(|(_, value)| value.as_str()));
+        let known = store.known(server);
+        let given = secrets.keys().chain(known.iter().map(|it| &it.name));
+        let mut given: Vec<String> = given.cloned().collect();
+        given.sort_unstable();
+        given.dedup();
+        let secrets = secrets.into_iter();
+        let mut variables: BTreeMap<String, OsString> =
+            secrets.map(|(name, value)| (name, value.into())).collect();
+        for known in &known {
+            variables.insert(known.name.clone(), (&known.value).into());
+        }
+        for (name, value) in shell.shell() {
+            let replaced = known.iter().any(|it| it.name == *name && it.replaces_shell);
+            if !replaced && (!value.is_empty() || !variables.contains_key(name)) {
+                variables.insert(name.clone(), value.clone());
+            }
+        }
+        variables.remove(MODULE_PATH);
+        Ok(Self {
+            variables,
+            given,
+            redactor,
+        })
+    }
+
+    /// All variables.
+    pub fn variables(&self) -> impl Iterator<Item = (&String, &OsString)> {
+        self.variables.iter()
+    }
+}
+
+/// Whether browsers get the variable's value in any case.
+fn is_public(name: &str) -> bool {
+    name.starts_with("NEXT_PUBLIC_") || name.starts_with("NUXT_PUBLIC_")
+}
+
+/// The variables that the app has from its `.env` files, with their values as they are now.
+pub fn secrets(plan: &Plan, server: &ServerPlan) -> Result<BTreeMap<String, String>, EnvFileError> {
+    let mut values = BTreeMap::new();
+    if let Some(composition) = plan.composition(&server.unit) {
+        for file in &server.env_files {
+            values.extend(env_values(composition, file)?);
+        }
+    }
+    let planned: BTreeSet<&str> = server.secret_names().map(|(name, _)| name).collect();
+    values.retain(|name, _| planned.contains(name.as_str()));
+    Ok(values)
+}

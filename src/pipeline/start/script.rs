@@ -1,0 +1,102 @@
+//! The shell script by which a user starts an app of `--local`.
+//!
+//! A script and not a command line, because it has the values of `.env` files: the file is only for
+//! its owner, and the values appear in no terminal, log or list of processes.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use super::Error;
+use super::environment::{MODULE_PATH, secrets};
+use crate::config::is_variable_name;
+use crate::disk;
+use crate::pipeline::failure::Io;
+use crate::plan::{Plan, ServerPlan, StoreServers};
+
+/// Writes the start script of an app. Returns the names of variables that a shell cannot set.
+pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<Vec<String>, Error> {
+    let mut settings = Vec::new();
+    let mut left_out = Vec::new();
+    for (name, value) in secrets(plan, server)? {
+        if is_variable_name(&name) {
+            settings.push(assignment(&name, &value, false));
+        } else {
+            left_out.push(name);
+        }
+    }
+    let known = store.known(server).into_iter();
+    settings.extend(known.map(|it| assignment(&it.name, &it.value, it.replaces_shell)));
+    let text = text(server, &settings.concat());
+    let path = plan.project.join(server.script());
+    let folder = path.parent().unwrap_or(&plan.project);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(Io::at("create the folder", folder))?;
+    // A new file is for its owner alone; an existing one keeps the permissions that it has.
+    disk::remove_file(&path).map_err(Io::at("replace", &path))?;
+    write_file(&path, &text)?;
+    Ok(left_out)
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Io> {
+    disk::write_atomically(path, text.as_bytes()).map_err(Io::at("write", path))
+}
+
+/// A text in single quotes, in which a shell finds nothing to replace.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn assignment(name: &str, value: &str, replaces_shell: bool) -> String {
+    let value = quoted(value);
+    if replaces_shell {
+        format!("export {name}={value}\n")
+    } else {
+        format!("[ -n \"${{{name}-}}\" ] || {name}={value}\nexport {name}\n")
+    }
+}
+
+fn text(server: &ServerPlan, settings: &str) -> String {
+    let mut text = String::new();
+    let unit = &server.unit;
+    let folder = quoted(&server.folder);
+    let entry = quoted(&server.entry);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        r#"# Starts {unit} at {address}. Written by `alokai store deploy --local`, and removed
+# by `alokai store clean`. It has values of `.env` files: do not share it.
+set -eu
+cd "$(dirname "$0")/../../.."
+deploy=$PWD/{folder}
+trap 'exit 130' HUP INT TERM
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+# As in a container, no package outside of `.deploy` is found.
+above=$(cd "$copy" && pwd -P)
+until [ "$above" = / ]; do
+  above=$(dirname "$above")
+  if [ -e "${{above%/}}/node_modules" ]; then
+    echo "set TMPDIR to another folder: there is a node_modules in $above" >&2
+    exit 1
+  fi
+done
+unset {MODULE_PATH}
+cp -RP "$deploy/." "$copy"
+cd "$copy"
+{settings}node {entry} &
+server=$!
+trap 'kill "$server" 2>/dev/null || :' HUP INT TERM
+status=0
+wait "$server" || status=$?
+# A signal ends the first `wait` before the app has ended.
+wait "$server" 2>/dev/null || :
+exit "$status"
+"#,
+        address = server.address(),
+    );
+    text
+}
