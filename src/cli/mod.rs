@@ -6,12 +6,14 @@ mod cache;
 mod changed;
 mod check;
 mod clean;
+mod completions;
 mod compose;
 mod diff;
 pub mod dotenv;
 mod drift;
 mod environment;
 mod list;
+mod man;
 mod run;
 mod sandbox;
 mod show;
@@ -230,6 +232,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     let store = match &arguments.command {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
+        Command::Completions(options) => return completions::completions(options),
+        Command::Complete(options) => return completions::candidates(options),
+        Command::Man(options) => return man::write(&options.folder),
         Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {

@@ -22,6 +22,7 @@ mod cache;
 mod changed;
 mod check;
 mod command_line;
+mod completions;
 mod compose;
 mod config;
 mod deploy;
