@@ -46,6 +46,7 @@ mod layers;
 mod layouts;
 mod local;
 mod memory;
+mod npm;
 mod outward;
 mod package_managers;
 mod plan;
