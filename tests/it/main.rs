@@ -21,6 +21,7 @@ mod build;
 mod cache;
 mod changed;
 mod check;
+mod ci;
 mod command_line;
 mod completions;
 mod compose;

@@ -60,7 +60,7 @@ fn packed() -> PathBuf {
 }
 
 /// A registry of npm packages that has ours.
-struct Packages {
+pub struct Packages {
     address: String,
     /// The home of the user whose `.npmrc` names the registry.
     home: tempfile::TempDir,
@@ -76,7 +76,7 @@ impl Drop for Packages {
 }
 
 impl Packages {
-    fn publish() -> Self {
+    pub fn publish() -> Self {
         let script = repository().join("tests/it/support/npm-registry.js");
         let mut server = Command::new("node")
             .arg(script)
@@ -111,7 +111,7 @@ impl Packages {
     }
 
     /// A program in a folder, which finds this registry and no other settings.
-    fn command(&self, folder: &Path, programs: Option<&Path>, program: &str) -> Command {
+    pub fn command(&self, folder: &Path, programs: Option<&Path>, program: &str) -> Command {
         let path = std::env::var("PATH").unwrap();
         let path = programs.map_or(path.clone(), |first| format!("{}:{path}", first.display()));
         let found = programs
