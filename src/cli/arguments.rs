@@ -37,6 +37,14 @@ pub(super) enum Command {
     Store(StoreArguments),
     /// Shows and cleans the cache of results
     Cache(CacheArguments),
+    /// Prints a script that completes commands, stores, apps and files in a shell
+    Completions(CompletionsOptions),
+    /// Prints the candidates for a word; the scripts of `completions` call this command
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteOptions),
+    /// Writes one man page for each command into a folder; `scripts/release` calls this command
+    #[command(name = "__man", hide = true)]
+    Man(ManOptions),
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
@@ -49,6 +57,40 @@ pub(super) struct SandboxOptions {
     /// The command of the script
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsOptions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// A shell whose words can be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Shell {
+    /// `source <(alokai completions bash)`
+    Bash,
+    /// `source <(alokai completions zsh)`, after `compinit`
+    Zsh,
+    /// `alokai completions fish | source`
+    Fish,
+    /// `alokai completions powershell | Out-String | Invoke-Expression`
+    Powershell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompleteOptions {
+    /// The shell that asks
+    pub shell: Shell,
+    /// The words up to the cursor; for bash, the line up to the cursor and its end that is replaced
+    #[arg(last = true)]
+    pub words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManOptions {
+    /// An existing folder
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

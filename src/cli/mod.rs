@@ -6,11 +6,13 @@ mod cache;
 mod changed;
 mod check;
 mod clean;
+mod completions;
 mod compose;
 mod diff;
 mod drift;
 mod environment;
 mod list;
+mod man;
 mod run;
 mod sandbox;
 mod show;
@@ -229,6 +231,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     let store = match &arguments.command {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
+        Command::Completions(options) => return completions::completions(options),
+        Command::Complete(options) => return completions::candidates(options),
+        Command::Man(options) => return man::write(&options.folder),
         Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {

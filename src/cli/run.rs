@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
@@ -24,6 +24,10 @@ use crate::report::{
 
 /// How often the end of the reporter thread is checked.
 const TICK: Duration = Duration::from_millis(5);
+
+/// A signal that comes again within this time counts once. At Ctrl-C the terminal sends SIGINT to the
+/// whole process group, and the launchers in it (npm's, yarn's, our own) send it once more.
+const REPEATED: Duration = Duration::from_millis(200);
 
 /// How long an interrupted run waits for a reader of its output that is stalled.
 const READER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -316,9 +320,17 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
                 Err(error) => return drop(sender.send(Err(error))),
             };
             let _ = sender.send(Ok(()));
-            for count in 1.. {
+            let (mut count, mut last) = (0, None);
+            loop {
                 let next = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-                futures_util::future::select_all(next).await;
+                let (_, kind, _) = futures_util::future::select_all(next).await;
+                let now = Instant::now();
+                let is_same = |(before, at)| before == kind && now - at < REPEATED;
+                if last.is_some_and(is_same) {
+                    continue;
+                }
+                last = Some((kind, now));
+                count += 1;
                 if count > 2 {
                     environment::end_now();
                 }

@@ -241,7 +241,7 @@ pub fn interrupt_when(
     let rest = std::thread::spawn(move || lines.count());
     for time in 0..times {
         if time > 0 {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(500));
         }
         interrupt(&child);
     }
@@ -302,9 +302,10 @@ fn ctrl_c_ends_a_run_whose_output_is_not_read() {
         std::thread::sleep(Duration::from_millis(50));
     }
     for _ in 0..2 {
+        // Signals in quick succession count as one.
+        std::thread::sleep(Duration::from_millis(500));
         // The run may have ended, so `kill` may fail.
         let _ = kill(&child).status();
-        std::thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(wait(&mut child, Duration::from_secs(8)).code(), Some(130));
 }

@@ -11,9 +11,9 @@ use regex::Regex;
 use super::pages::{Page, pages, root};
 
 /// Programs that instructions may call beside alokai and the scripts of this repository.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 18] = [
     "cargo", "cat", "cd", "cp", "curl", "docker", "echo", "eval", "export", "git", "head", "mkdir",
-    "node", "npm", "rustup", "skopeo", "umoci",
+    "node", "npm", "npx", "rustup", "skopeo", "umoci",
 ];
 
 /// Flags of other programs that the text speaks of.
