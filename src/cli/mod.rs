@@ -11,6 +11,7 @@ mod diff;
 pub mod dotenv;
 mod drift;
 mod environment;
+mod init;
 mod list;
 mod run;
 mod sandbox;
@@ -149,6 +150,15 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// `init` would have to ask, and there is no terminal.
+    #[error(
+        "`init` has to ask before it writes, but standard input is not a terminal; no file was changed"
+    )]
+    #[diagnostic(
+        code(alokai::cli::unconfirmed),
+        help("read the changes above, then run the command again with `--yes`")
+    )]
+    Unconfirmed,
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
@@ -230,6 +240,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     let store = match &arguments.command {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
+        Command::Init(options) => return init::init(global, options),
         Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {

@@ -215,6 +215,28 @@ impl Repository {
         self.inner.config().ok()?.get_string(name).ok()
     }
 
+    /// Whether git ignores a folder of the project, such as `.out/`. The folder need not exist.
+    pub fn ignores_folder(&self, folder: &str) -> Result<bool, Error> {
+        let path = format!("{}{}/", self.prefix, folder.trim_end_matches('/'));
+        let ignored = self.inner.is_path_ignored(Path::new(&path));
+        ignored.map_err(|source| self.failed("the ignore rules", source))
+    }
+
+    /// The branch that the remote `origin` calls its default, or else the current branch.
+    pub fn default_branch(&self) -> Option<String> {
+        let remote = self.inner.find_reference("refs/remotes/origin/HEAD").ok();
+        let target = remote
+            .as_ref()
+            .and_then(|it| it.symbolic_target().ok().flatten());
+        let name = target.and_then(|it| it.strip_prefix("refs/remotes/origin/"));
+        name.map(str::to_owned).or_else(|| {
+            // HEAD of a repository without commits has a name too.
+            let head = self.inner.find_reference("HEAD").ok()?;
+            let name = head.symbolic_target().ok().flatten()?;
+            Some(name.strip_prefix("refs/heads/")?.to_owned())
+        })
+    }
+
     /// Whether the clone is shallow.
     pub fn is_shallow(&self) -> bool {
         self.inner.is_shallow()

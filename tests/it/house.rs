@@ -102,12 +102,17 @@ const TABLE: &[(&str, &[&str])] = &[
             "workspace",
         ],
     ),
+    (
+        "init",
+        &["store", "config", "disk", "files", "git", "workspace"],
+    ),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
         "cli",
         &[
             "compare",
+            "init",
             "disk",
             "virtual_path",
             "store",
@@ -132,6 +137,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "git",
+            "init",
             "overlay",
             "plan",
             "pipeline",

@@ -38,6 +38,7 @@ mod histories;
 mod hostile;
 mod house;
 mod images;
+mod init;
 mod installed;
 mod interchange;
 mod keys;
