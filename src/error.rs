@@ -76,7 +76,11 @@ impl Error {
                 | cli::Error::Write { .. }
                 | cli::Error::Cache { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
-                cli::Error::Start { .. } | cli::Error::HistoryEnds { .. } => Exit::Surroundings,
+                cli::Error::Start { .. }
+                | cli::Error::HistoryEnds { .. }
+                | cli::Error::NotReady {
+                    is_input: false, ..
+                } => Exit::Surroundings,
                 _ => Exit::Input,
             },
         }

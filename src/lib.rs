@@ -16,6 +16,7 @@
 //! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   the events of a run
+//! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
 //! ```
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod disk;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod files;

@@ -39,6 +39,8 @@ pub(super) enum Command {
     Cache(CacheArguments),
     /// Writes the first config of a project, after showing it
     Init(InitOptions),
+    /// Checks what a deploy needs: versions, git, config, registry, console, disk
+    Doctor(DoctorOptions),
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
@@ -96,6 +98,15 @@ pub(super) enum PipelineOption {
     Github,
     /// `.gitlab-ci.yml`, or `.gitlab/alokai.yml` if that file exists
     Gitlab,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorOptions {
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }
 
 #[derive(Debug, Args)]

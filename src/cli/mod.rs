@@ -8,6 +8,7 @@ mod check;
 mod clean;
 mod compose;
 mod diff;
+mod doctor;
 pub mod dotenv;
 mod drift;
 mod environment;
@@ -159,6 +160,18 @@ pub enum Error {
         help("read the changes above, then run the command again with `--yes`")
     )]
     Unconfirmed,
+    /// `doctor` found problems.
+    #[error("a deploy is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
+    #[diagnostic(
+        code(alokai::cli::not_ready),
+        help("each problem is listed above, with what to do next")
+    )]
+    NotReady {
+        /// How many.
+        count: usize,
+        /// Whether the config or the command line is wrong.
+        is_input: bool,
+    },
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
@@ -241,6 +254,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         Command::Store(store) => store,
         Command::Cache(options) => return cache::cache(global, &options.command),
         Command::Init(options) => return init::init(global, options),
+        Command::Doctor(options) => return doctor::doctor(global, options),
         Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {

@@ -215,9 +215,16 @@ impl Repository {
         self.inner.config().ok()?.get_string(name).ok()
     }
 
-    /// Whether git ignores a folder of the project, such as `.out/`. The folder need not exist.
-    pub fn ignores_folder(&self, folder: &str) -> Result<bool, Error> {
-        let path = format!("{}{}/", self.prefix, folder.trim_end_matches('/'));
+    /// Whether git tracks a file of the project.
+    pub fn tracks(&self, file: &str) -> bool {
+        let index = self.inner.index().ok();
+        let path = format!("{}{file}", self.prefix);
+        index.is_some_and(|index| index.get_path(Path::new(&path), 0).is_some())
+    }
+
+    /// Whether git ignores a file of the project, or a folder, such as `.out/`. It need not exist.
+    pub fn ignores(&self, path: &str) -> Result<bool, Error> {
+        let path = format!("{}{path}", self.prefix);
         let ignored = self.inner.is_path_ignored(Path::new(&path));
         ignored.map_err(|source| self.failed("the ignore rules", source))
     }

@@ -16,7 +16,7 @@ pub fn propose(survey: &Survey, notes: &mut Vec<String>) -> Result<Option<Propos
     let mut missing = Vec::new();
     for folder in FOLDERS {
         let is_ignored = match &survey.repository {
-            Some(repository) => repository.ignores_folder(folder)?,
+            Some(repository) => repository.ignores(folder)?,
             None => has_line(old.as_deref().unwrap_or_default(), folder),
         };
         if !is_ignored {
@@ -55,7 +55,7 @@ fn has_line(text: &[u8], folder: &str) -> bool {
 /// The text with more lines at its end, with the line ends that it has.
 fn with_lines(old: &[u8], lines: &[&str]) -> Vec<u8> {
     let crlf = old.windows(2).filter(|pair| pair == b"\r\n").count();
-    let all = old.iter().filter(|byte| **byte == b'\n').count();
+    let all = old.split(|byte| *byte == b'\n').count().saturating_sub(1);
     let end: &[u8] = if crlf * 2 > all { b"\r\n" } else { b"\n" };
     let mut new = old.to_vec();
     if !old.is_empty() && !old.ends_with(b"\n") {

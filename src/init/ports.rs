@@ -42,7 +42,7 @@ fn in_scripts(folder: &str, app: &BaseApp) -> Option<Found<u16>> {
         let port = PORT.captures(script)?;
         Some(Found {
             value: number(&port[1])?,
-            place: format!("the script `{name}` in {folder}/package.json"),
+            place: format!("{folder}/package.json (script `{name}`)"),
         })
     })
 }
@@ -71,7 +71,7 @@ fn in_env_files(root: &Path, folder: &str, kind: AppKind) -> Option<Found<u16>> 
             let (index, found) = last?;
             Some(Found {
                 value: number(&found[2])?,
-                place: format!("{name} in {file}:{}", index + 1),
+                place: format!("{file}:{} (`{name}`)", index + 1),
             })
         })
     })
@@ -91,7 +91,7 @@ fn in_nuxt_config(root: &Path, folder: &str, kind: AppKind) -> Option<Found<u16>
         let port = PORT.captures(&text)?;
         Some(Found {
             value: number(&port[1])?,
-            place: format!("devServer.port in {file}"),
+            place: format!("{file} (`devServer.port`)"),
         })
     })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{CiSystem, Error, ProposedFile, Survey};
 use crate::files::DiskFiles;
+use crate::git::Repository;
 use crate::workspace::PackageManager;
 
 /// The version of Node if the project names none.
@@ -102,22 +103,25 @@ fn in_repository(survey: &Survey, name: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// The input of `actions/setup-node`.
+fn node_input(survey: &Survey) -> String {
+    let mut names = NODE_FILES.iter();
+    match names.find(|name| survey.root.join(name).is_file()) {
+        Some(name) => {
+            let name = quoted(&in_repository(survey, name));
+            format!("node-version-file: {name}")
+        }
+        None => format!("node-version: {NODE}"),
+    }
+}
+
 fn github(survey: &Survey) -> String {
     let branch = survey
         .repository
         .as_ref()
-        .and_then(|it| it.default_branch());
+        .and_then(Repository::default_branch);
     let branch = quoted(branch.as_deref().unwrap_or("main"));
-    let node = NODE_FILES
-        .iter()
-        .find(|name| survey.root.join(name).is_file());
-    let node = match node {
-        Some(name) => format!(
-            "node-version-file: {}",
-            quoted(&in_repository(survey, name))
-        ),
-        None => format!("node-version: {NODE}"),
-    };
+    let node = node_input(survey);
     let below = survey.below();
     let defaults = if below.is_empty() {
         String::new()

@@ -103,6 +103,22 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "doctor",
+        &[
+            "cache",
+            "config",
+            "event",
+            "files",
+            "git",
+            "http_client",
+            "oci_distribution",
+            "pipeline",
+            "plan",
+            "registry",
+            "workspace",
+        ],
+    ),
+    (
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
@@ -112,6 +128,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "compare",
+            "doctor",
             "init",
             "disk",
             "virtual_path",

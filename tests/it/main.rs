@@ -28,6 +28,7 @@ mod deploy;
 mod diff;
 mod distribution;
 mod dockerfile;
+mod doctor;
 mod dotenv;
 mod drift;
 mod exact;
