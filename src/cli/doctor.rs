@@ -19,7 +19,7 @@ use crate::pipeline::{Access, CACHE, Interrupt, RegistryClients, Services};
 use crate::plan::{self, DestinationPlan};
 
 /// The width of the column with the name of the check.
-const NAMES: usize = 16;
+const NAMES: usize = 17;
 
 pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;

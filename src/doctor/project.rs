@@ -31,6 +31,9 @@ pub fn check(root: &Path, project: Result<&Project, &ConfigError>) -> Vec<Diagno
         return found;
     };
     let Some(name) = manager.lock_file(&DiskFiles, root) else {
+        if has_no_dependencies(project) {
+            return found;
+        }
         found.push(Diagnosis::warning(
             "lock file",
             "the project does not have one, so each install can get other versions",
@@ -135,6 +138,12 @@ fn needs(package: &PackageJson) -> Vec<(&str, &str)> {
         .collect()
 }
 
+/// Whether there is nothing to install.
+fn has_no_dependencies(project: &Project) -> bool {
+    let folders = workspace(project);
+    folders.iter().all(|(_, package)| needs(package).is_empty())
+}
+
 /// Whether the lock file has an entry for each dependency.
 fn lock_file(project: &Project, manager: PackageManager, name: &'static str) -> Diagnosis {
     const CHECK: &str = "lock file";
@@ -221,8 +230,7 @@ fn installed(
     lock_file: Option<&str>,
 ) -> Option<Diagnosis> {
     const CHECK: &str = "dependencies";
-    let folders = workspace(project);
-    if folders.iter().all(|(_, package)| needs(package).is_empty()) {
+    if has_no_dependencies(project) {
         return None;
     }
     let command = manager.install(&DiskFiles, &project.root);

@@ -103,6 +103,7 @@ fn everything_is_there() {
             "ok",
             &["3 base apps, 2 deployable stores, 1 template"],
         )
+        .has("package manager", "ok", &["npm"])
         .has("credentials", "ok", &[&registry.user])
         .has("registry", "ok", &["push is allowed to all 2 stores"])
         .has("base image", "ok", &["sha256:"])
@@ -116,6 +117,10 @@ fn everything_is_there() {
             report.all("disk")[0].split(':').next().unwrap(),
             &["free"],
         );
+    assert!(
+        report.all("lock file").is_empty(),
+        "there is nothing to lock"
+    );
     assert_eq!(report.document["ok"], true);
     assert!(console.requests().is_empty(), "nothing is deployed");
     assert!(
