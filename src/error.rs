@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, overlay, plan};
+use crate::{cli, compare, config, git, init, overlay, plan};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -30,6 +30,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Compare(#[from] compare::Error),
+    /// A first config cannot be proposed or written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Init(#[from] init::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -62,6 +66,7 @@ impl Error {
             Self::Overlay(error) => of_overlay(error),
             Self::Git(error) => of_git(error),
             Self::Compare(error) => of_compare(error),
+            Self::Init(error) => of_init(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
@@ -71,7 +76,11 @@ impl Error {
                 | cli::Error::Write { .. }
                 | cli::Error::Cache { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
-                cli::Error::Start { .. } | cli::Error::HistoryEnds { .. } => Exit::Surroundings,
+                cli::Error::Start { .. }
+                | cli::Error::HistoryEnds { .. }
+                | cli::Error::NotReady {
+                    is_input: false, ..
+                } => Exit::Surroundings,
                 _ => Exit::Input,
             },
         }
@@ -102,6 +111,20 @@ fn of_compare(error: &compare::Error) -> Exit {
         | compare::Error::BinaryMerge { .. }
         | compare::Error::Unresolved { .. }
         | compare::Error::Glob { .. } => Exit::Input,
+    }
+}
+
+fn of_init(error: &init::Error) -> Exit {
+    match error {
+        init::Error::Configured { .. }
+        | init::Error::Layout { .. }
+        | init::Error::PipelineExists { .. }
+        | init::Error::Config(_) => Exit::Input,
+        init::Error::Git(error) => of_git(error),
+        init::Error::Read { .. }
+        | init::Error::Write { .. }
+        | init::Error::Left { .. }
+        | init::Error::Changed { .. } => Exit::Failed,
     }
 }
 

@@ -11,11 +11,13 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
+//! init    the first config of a project: what is there, and the files to write
 //! workspace the package manager, its lock file, workspace folders, installed packages
 //! cache   results of tasks by key, on this machine and in a remote cache
 //! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   the events of a run
+//! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
 //! ```
@@ -30,11 +32,13 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod disk;
+pub mod doctor;
 pub mod dotenv;
 pub mod error;
 pub mod event;
 pub mod files;
 pub mod git;
+pub mod init;
 pub mod overlay;
 pub mod pipeline;
 pub mod plan;

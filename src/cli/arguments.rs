@@ -45,6 +45,10 @@ pub(super) enum Command {
     /// Writes one man page for each command into a folder; `scripts/release` calls this command
     #[command(name = "__man", hide = true)]
     Man(ManOptions),
+    /// Writes the first config of a project, after showing it
+    Init(InitOptions),
+    /// Checks what a deploy needs: versions, git, config, registry, console, disk
+    Doctor(DoctorOptions),
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
@@ -114,6 +118,37 @@ pub(super) struct StatsOptions {
     /// Prints one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitOptions {
+    /// Writes the files without asking; required without a terminal
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Only shows the files
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also writes a pipeline that deploys the changed stores
+    #[arg(long, value_name = "CI")]
+    pub ci: Option<PipelineOption>,
+}
+
+/// The CI system of a new pipeline.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum PipelineOption {
+    /// `.github/workflows/alokai.yml`
+    Github,
+    /// `.gitlab-ci.yml`, or `.gitlab/alokai.yml` if that file exists
+    Gitlab,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorOptions {
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }
 
 #[derive(Debug, Args)]

@@ -363,6 +363,21 @@ pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether a person can read a question and answer it.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a question. Only `y` and `yes` confirm it; the end of the input does not.
+pub fn confirms(question: &str) -> bool {
+    use std::io::Write;
+    let _ = write!(std::io::stderr(), "{question}");
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
+}
+
 /// The width of the terminal. Without a terminal it is 80, as for git.
 pub fn columns() -> usize {
     let width = std::io::stdout()

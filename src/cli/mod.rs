@@ -9,8 +9,10 @@ mod clean;
 mod completions;
 mod compose;
 mod diff;
+mod doctor;
 mod drift;
 mod environment;
+mod init;
 mod list;
 mod man;
 mod run;
@@ -150,6 +152,27 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// `init` would have to ask, and there is no terminal.
+    #[error(
+        "`init` has to ask before it writes, but standard input is not a terminal; no file was changed"
+    )]
+    #[diagnostic(
+        code(alokai::cli::unconfirmed),
+        help("read the changes above, then run the command again with `--yes`")
+    )]
+    Unconfirmed,
+    /// `doctor` found problems.
+    #[error("a deploy is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
+    #[diagnostic(
+        code(alokai::cli::not_ready),
+        help("each problem is listed above, with what to do next")
+    )]
+    NotReady {
+        /// How many.
+        count: usize,
+        /// Whether the config or the command line is wrong.
+        is_input: bool,
+    },
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
@@ -234,6 +257,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         Command::Completions(options) => return completions::completions(options),
         Command::Complete(options) => return completions::candidates(options),
         Command::Man(options) => return man::write(&options.folder),
+        Command::Init(options) => return init::init(global, options),
+        Command::Doctor(options) => return doctor::doctor(global, options),
         Command::Sandbox(options) => return sandbox::execute(options),
     };
     match &store.command {

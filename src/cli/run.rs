@@ -52,20 +52,7 @@ impl RunSetup {
         access: Access,
         work: &WorkOptions,
     ) -> Self {
-        let mut notices = Vec::new();
-        if environment.has_lonely_token() {
-            notices.push(
-                "the remote cache is not used: `TURBO_TOKEN` is set, but neither `TURBO_API` nor `TURBO_TEAM`",
-            );
-        }
-        let mut remote = environment.remote();
-        let exposed = |remote: &RemoteCacheSettings| http_client::is_exposed(&remote.api);
-        if !work.allow_insecure && remote.as_ref().is_some_and(exposed) {
-            remote = None;
-            notices.push(
-                "the remote cache is not used: `TURBO_API` uses plain HTTP on another machine, so `TURBO_TOKEN` would be sent unencrypted (pass `--allow-insecure` to allow it)",
-            );
-        }
+        let (remote, notices) = remote_of(environment, work.allow_insecure);
         Self {
             access,
             scripts: environment.scripts(work.env_mode == EnvMode::Loose),
@@ -74,6 +61,28 @@ impl RunSetup {
             notices,
         }
     }
+}
+
+/// The remote cache of the environment, and why it is not used.
+pub fn remote_of(
+    environment: &Environment,
+    allow_insecure: bool,
+) -> (Option<RemoteCacheSettings>, Vec<&'static str>) {
+    let mut notices = Vec::new();
+    if environment.has_lonely_token() {
+        notices.push(
+            "the remote cache is not used: `TURBO_TOKEN` is set, but neither `TURBO_API` nor `TURBO_TEAM`",
+        );
+    }
+    let mut remote = environment.remote();
+    let exposed = |remote: &RemoteCacheSettings| http_client::is_exposed(&remote.api);
+    if !allow_insecure && remote.as_ref().is_some_and(exposed) {
+        remote = None;
+        notices.push(
+            "the remote cache is not used: `TURBO_API` uses plain HTTP on another machine, so `TURBO_TOKEN` would be sent unencrypted (pass `--allow-insecure` to allow it)",
+        );
+    }
+    (remote, notices)
 }
 
 /// The request of a command that stops after `until` and needs no registry.

@@ -55,6 +55,42 @@ impl Page {
         self.plain("\n");
     }
 
+    /// An empty page for short output, which is never shown in a pager.
+    pub fn unpaged() -> Self {
+        Self {
+            text: Vec::new(),
+            display: Display {
+                pager: None,
+                ..environment::display(|_| None)
+            },
+        }
+    }
+
+    /// Adds a row: a coloured label, a name, and a text that is wrapped on a terminal.
+    pub fn row(&mut self, label: (PatchLineKind, &str), name: &str, text: &str) {
+        let (kind, label) = label;
+        self.styled(colour(kind), label.as_bytes());
+        let width = label.len() + name.len();
+        self.plain(name);
+        let mut lines = if environment::is_terminal() {
+            let width = environment::columns().saturating_sub(width).max(20);
+            let options = textwrap::Options::new(width)
+                .break_words(false)
+                .word_splitter(textwrap::WordSplitter::NoHyphenation);
+            textwrap::wrap(text, options)
+        } else {
+            vec![text.into()]
+        }
+        .into_iter();
+        self.plain(&lines.next().unwrap_or_default());
+        self.plain("\n");
+        for line in lines {
+            self.plain(&" ".repeat(width));
+            self.plain(&line);
+            self.plain("\n");
+        }
+    }
+
     /// Adds text in the colour of this kind of line.
     pub fn coloured(&mut self, kind: PatchLineKind, text: &str) {
         self.styled(colour(kind), text.as_bytes());

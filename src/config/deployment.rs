@@ -20,6 +20,11 @@ pub fn is_repository_component(name: &str) -> bool {
         })
 }
 
+/// Whether the text is valid as `projectName`, which is a part of the names of images.
+pub fn is_project_name(name: &str) -> bool {
+    is_repository_component(name) && !name.contains('/')
+}
+
 /// Problems, each with its keys below `deployment`.
 pub type DeploymentProblems = Vec<(&'static [&'static str], Problem)>;
 
@@ -45,7 +50,7 @@ pub fn deployment(
 
 fn project_name(entry: &DeploymentEntry, found: &mut DeploymentProblems) -> String {
     let name = entry.project_name.clone().unwrap_or_default();
-    if !is_repository_component(&name) || name.contains('/') {
+    if !is_project_name(&name) {
         found.push((
             &["projectName"],
             Problem::new(

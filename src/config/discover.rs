@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::files::{FileTree, PathKind};
+use crate::files::{DiskFiles, FileTree, PathKind};
 use crate::store::{AppKind, AppName, StoreId};
 use crate::workspace::PackageManager;
 use crate::workspace::folders::WorkspaceGlobs;
@@ -38,6 +38,13 @@ pub struct ProjectFolders {
     pub notices: Vec<Notice>,
     /// The root `package.json`. Empty if there is none.
     pub root: PackageJson,
+}
+
+impl ProjectFolders {
+    /// Reads the folder tree of a project on disk, which need not have a config.
+    pub fn scan(root: &Path) -> Result<Self, Error> {
+        scan(&DiskFiles, root)
+    }
 }
 
 /// Reads the folder tree of the project in `root`.

@@ -18,6 +18,7 @@ mod start;
 use std::path::{Path, PathBuf};
 
 pub use check::{nearest, schema};
+pub use deployment::is_project_name;
 pub use discover::ProjectFolders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};

@@ -215,6 +215,35 @@ impl Repository {
         self.inner.config().ok()?.get_string(name).ok()
     }
 
+    /// Whether git tracks a file of the project.
+    pub fn tracks(&self, file: &str) -> bool {
+        let index = self.inner.index().ok();
+        let path = format!("{}{file}", self.prefix);
+        index.is_some_and(|index| index.get_path(Path::new(&path), 0).is_some())
+    }
+
+    /// Whether git ignores a file of the project, or a folder, such as `.out/`. It need not exist.
+    pub fn ignores(&self, path: &str) -> Result<bool, Error> {
+        let path = format!("{}{path}", self.prefix);
+        let ignored = self.inner.is_path_ignored(Path::new(&path));
+        ignored.map_err(|source| self.failed("the ignore rules", source))
+    }
+
+    /// The branch that the remote `origin` calls its default, or else the current branch.
+    pub fn default_branch(&self) -> Option<String> {
+        let remote = self.inner.find_reference("refs/remotes/origin/HEAD").ok();
+        let target = remote
+            .as_ref()
+            .and_then(|it| it.symbolic_target().ok().flatten());
+        let name = target.and_then(|it| it.strip_prefix("refs/remotes/origin/"));
+        name.map(str::to_owned).or_else(|| {
+            // HEAD of a repository without commits has a name too.
+            let head = self.inner.find_reference("HEAD").ok()?;
+            let name = head.symbolic_target().ok().flatten()?;
+            Some(name.strip_prefix("refs/heads/")?.to_owned())
+        })
+    }
+
     /// Whether the clone is shallow.
     pub fn is_shallow(&self) -> bool {
         self.inner.is_shallow()

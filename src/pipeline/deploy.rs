@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_client::{
-    AttemptError, HttpOptions, RetryPolicy, TransferError, build, display_address, read_at_most,
-    redirect_target, retry,
+    AttemptError, HttpOptions, RetryPolicy, TransferError, build, clock_difference,
+    display_address, read_at_most, redirect_target, retry,
 };
 use miette::Diagnostic;
 use reqwest::{Client, Response, StatusCode, Url};
@@ -283,10 +283,11 @@ fn unreachable(url: &str, error: reqwest::Error) -> Error {
     }
 }
 
-/// Whether the console responds at all; the response itself does not matter.
-pub async fn reach(console: &str) -> Result<(), Error> {
+/// Checks that the console responds at all; the response itself does not matter. Returns the seconds
+/// by which the clock of this machine is ahead of the console's, if the response has a date.
+pub async fn reach(console: &str) -> Result<Option<i64>, Error> {
     let request = client(console)?.get(console).timeout(REACH_TIMEOUT);
     let sent = request.send().await;
-    sent.map_err(|error| unreachable(console, error))?;
-    Ok(())
+    let response = sent.map_err(|error| unreachable(console, error))?;
+    Ok(clock_difference(response.headers()))
 }

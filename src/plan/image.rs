@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{BaseApp, Project};
 use crate::git::Revision;
 use crate::overlay::{Composition, EntryContent};
-use crate::store::{AppKind, Framework, UnitId};
+use crate::store::{AppKind, Deployment, Framework, UnitId};
 use oci::dockerfile::{self, ParsedDockerfile, Refusal};
 use oci::{Digest, Hasher, Platform};
 
@@ -208,11 +208,7 @@ impl ImagePlanner<'_> {
         };
         let reference = self.tag.map(|tag| DestinationReference {
             registry: self.destination.name().to_owned(),
-            repository: format!(
-                "{}-storefrontcloud-io/{}",
-                store.deployment.project_name,
-                image_name(self.project, app)
-            ),
+            repository: repository(self.project, &store.deployment, app),
             tag: tag.to_owned(),
         });
         // Before the image stage there is nothing to build, so the Dockerfile need not be supported.
@@ -347,6 +343,15 @@ fn check_references(images: &[ImagePlan]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The repository of an app's images, below the path of the registry.
+pub fn repository(project: &Project, deployment: &Deployment, app: &BaseApp) -> String {
+    format!(
+        "{}-storefrontcloud-io/{}",
+        deployment.project_name,
+        image_name(project, app)
+    )
 }
 
 fn image_name(project: &Project, app: &BaseApp) -> String {

@@ -50,7 +50,7 @@ use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
 use crate::overlay::{Composer, Composition, LayerReader, Owner};
-use crate::store::{AppName, Deployment, Store, StoreId, UnitId};
+use crate::store::{AppKind, AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::ImagePlanner;
 use inputs::AllInputs;
@@ -198,8 +198,7 @@ impl Plan {
             images = planner.images()?;
             destination = Some(to);
         }
-        let console = first_set([&request.console, &project.settings.console.url])
-            .unwrap_or_else(|| DEFAULT_CONSOLE.into());
+        let console = console_of(project, &request.console);
         let mut releases = Vec::new();
         if request.until >= Stage::Deploy {
             let tag = tag.as_deref().unwrap_or_default();
@@ -395,13 +394,39 @@ fn install(project: &Project, request: &Request) -> Result<&'static str, Error> 
 
 /// The destination of images, with the registry from flags, environment or config.
 fn plan_destination(project: &Project, request: &Request) -> Result<DestinationPlan, Error> {
-    let configured = &project.settings.registry;
-    let registry =
-        first_set([&request.registry, &configured.url]).unwrap_or_else(|| DEFAULT_REGISTRY.into());
-    let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
-    let destination = DestinationPlan::new(&project.root, &registry, is_insecure)?;
+    let destination = destination_of(project, &request.registry)?;
     destination.suits(request)?;
     Ok(destination)
+}
+
+/// The destination of a project's images. `registry` is that of flags or environment.
+pub fn destination_of(
+    project: &Project,
+    registry: &Option<String>,
+) -> Result<DestinationPlan, Error> {
+    let configured = &project.settings.registry;
+    let registry =
+        first_set([registry, &configured.url]).unwrap_or_else(|| DEFAULT_REGISTRY.into());
+    let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
+    DestinationPlan::new(&project.root, &registry, is_insecure)
+}
+
+/// The address of a project's console. `console` is that of flags or environment.
+pub fn console_of(project: &Project, console: &Option<String>) -> String {
+    let console = first_set([console, &project.settings.console.url]);
+    console.unwrap_or_else(|| DEFAULT_CONSOLE.into())
+}
+
+/// One repository for each deployable store, below the path of the registry.
+pub fn repositories_of(project: &Project) -> Vec<String> {
+    let stores = project.stores.deployables();
+    let repositories = stores.filter_map(|store| {
+        let mut apps = project.apps_of(store);
+        let app = apps.find(|app| app.kind != AppKind::Playwright)?;
+        let deployment = store.deployment.as_ref()?;
+        Some(image::repository(project, deployment, app))
+    });
+    repositories.collect()
 }
 
 fn cache_limits(project: &Project) -> CacheLimits {

@@ -64,6 +64,17 @@ impl PackageManager {
         })
     }
 
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Npm => "npm",
+            Self::Yarn => "Yarn 1",
+            Self::Berry => "Yarn 2 or newer",
+            Self::Pnpm => "pnpm",
+            Self::Bun => "bun",
+        }
+    }
+
     /// The names of its lock file, at the top of a project. The first that exists counts.
     pub fn lock_files(self) -> &'static [&'static str] {
         match self {

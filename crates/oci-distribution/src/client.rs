@@ -1,11 +1,14 @@
 //! A client of one registry, by the OCI distribution specification (v1.1): what its requests share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_client::{AttemptError, HttpOptions, RetryPolicy, TransferError, build, retry};
+use http_client::{
+    AttemptError, HttpOptions, RetryPolicy, TransferError, build, clock_difference, retry,
+};
+use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
 
 use super::address::registry_address;
@@ -65,6 +68,8 @@ struct ClientState {
     capabilities: LearnedCapabilities,
     /// Whether the registry has ever responded.
     has_responded: AtomicBool,
+    /// The difference of clocks by the last response that has a date.
+    clock_difference: Mutex<Option<i64>>,
 }
 
 impl fmt::Debug for Client {
@@ -115,6 +120,7 @@ impl Client {
             locations: BlobLocations::default(),
             capabilities: LearnedCapabilities::default(),
             has_responded: AtomicBool::new(false),
+            clock_difference: Mutex::new(None),
         })))
     }
 
@@ -139,6 +145,13 @@ impl Client {
                 message: format!("no response within {} s", CHECK_TIMEOUT.as_secs()),
             })
         })
+    }
+
+    /// Seconds by which the clock of this machine is ahead of the registry's. `None` before the
+    /// first response with a date.
+    pub fn clock_difference(&self) -> Option<i64> {
+        let difference = self.0.clock_difference.lock();
+        *difference.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn check_with_retries(&self) -> Result<(), Error> {
@@ -188,9 +201,13 @@ impl Client {
         }
     }
 
-    /// Records that the registry has responded.
-    pub(super) fn record_response(&self) {
+    /// Records that the registry has responded, and its time.
+    pub(super) fn record_response(&self, headers: &HeaderMap) {
         self.0.has_responded.store(true, Ordering::Relaxed);
+        if let Some(seconds) = clock_difference(headers) {
+            let difference = self.0.clock_difference.lock();
+            *difference.unwrap_or_else(PoisonError::into_inner) = Some(seconds);
+        }
     }
 
     /// The HTTP client. `is_unpooled` is for a network that cuts each connection after some time or

@@ -190,7 +190,7 @@ impl Client {
         };
         let sent = while_active(builder.send(), &request.progress, idle_limits).await;
         let response = sent.map_err(|error| self.disconnected(&error))?;
-        self.record_response();
+        self.record_response(response.headers());
         Ok(RegistryResponse::new(response, authorization))
     }
 

@@ -41,6 +41,17 @@ impl UploadSession {
 }
 
 impl Client {
+    /// Checks that the registry lets this client push to a repository: opens an upload session and
+    /// cancels it. Nothing is uploaded. A registry that cannot cancel a session drops it later.
+    pub async fn check_push(&self, repository: &str) -> Result<(), Error> {
+        let scope = TokenScope::push(repository);
+        let session = self.open_session(repository, &scope).await?;
+        let what = format!("{}/{repository}", self.host());
+        let cancel = RegistryRequest::push(Method::DELETE, session.url, &scope, what);
+        let _ = self.attempt(&cancel).await;
+        Ok(())
+    }
+
     /// Opens an upload session.
     pub(super) async fn open_session(
         &self,

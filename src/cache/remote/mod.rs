@@ -148,6 +148,15 @@ impl RemoteCache {
         })
     }
 
+    /// Checks that the server responds and accepts the token.
+    pub async fn check(&self) -> Result<(), String> {
+        if self.is_available().await {
+            return Ok(());
+        }
+        let warning = self.take_warning();
+        Err(warning.unwrap_or_else(|| format!("the remote cache `{}` is not available", self.host)))
+    }
+
     /// What replaces the token and the signature key in texts.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor

@@ -92,7 +92,7 @@ fn kilobytes(text: &str, names: &[&str]) -> u64 {
 }
 
 /// The free bytes of the system, or of the container if it has less.
-fn free() -> Option<u64> {
+pub fn free() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok();
     let system = system.map(|text| kilobytes(&text, &["MemAvailable:"]) * 1024);
     [system, in_group()].into_iter().flatten().min()

@@ -24,7 +24,7 @@ use miette::Diagnostic;
 
 use self::lookup::not_installed;
 pub use self::lookup::{CacheLookup, forecast};
-pub use self::memory::ProcessMemory;
+pub use self::memory::{ProcessMemory, free as free_memory};
 pub use self::stage::run;
 use super::compose::Workdir;
 use super::failure::{Error as RunError, quote};

@@ -231,5 +231,6 @@ async fn console(plan: &Plan, services: &Services) -> Result<(), StageError> {
             missing: services.access.missing.clone(),
         }));
     }
-    Ok(deploy::reach(&plan.console).await?)
+    deploy::reach(&plan.console).await?;
+    Ok(())
 }

@@ -1,0 +1,143 @@
+//! `doctor`: checks everything that a deploy needs.
+
+use std::sync::atomic::AtomicBool;
+
+use serde_json::json;
+
+use super::Error;
+use super::arguments::{DoctorOptions, Global};
+use super::environment::{self, Environment};
+use super::run::{document, remote_of};
+use super::show::Page;
+use crate::cache::{Cache, RemoteCache};
+use crate::compare::PatchLineKind;
+use crate::config::Project;
+use crate::doctor::{Diagnosis, Examination, ProblemKind, Verdict, examine};
+use crate::error::Error as AnyError;
+use crate::event::Events;
+use crate::pipeline::{Access, CACHE, Interrupt, RegistryClients, Services};
+use crate::plan::{self, DestinationPlan};
+
+/// The width of the column with the name of the check.
+const NAMES: usize = 17;
+
+pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> {
+    let start = environment::start(global.cwd.as_deref())?;
+    let project = Project::find(&start);
+    // A config that cannot be read has its folder, and its `.env`.
+    let root = Project::root_of(&start).unwrap_or(start);
+    let environment = Environment::load(&root)?;
+    let password = options.access.password()?;
+    let mut access = environment.access(&options.access, password);
+    let registry = environment.registry(&options.access);
+    if let Ok(project) = &project {
+        let ca = project.settings.registry.ca.as_ref();
+        access.trust.ca = ca.map(|ca| project.root.join(ca));
+        if let Ok(DestinationPlan::Registry { address, .. }) =
+            plan::destination_of(project, &registry)
+        {
+            access.registry = Some(address);
+        }
+    }
+    let (remote, notices) = remote_of(&environment, false);
+    let remote = match (remote, notices.first()) {
+        (None, Some(notice)) => Err((*notice).to_owned()),
+        (None, None) => Ok(None),
+        (Some(settings), _) => RemoteCache::new(settings).map(Some),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
+    let mut services = services(&root, access, runtime.handle().clone());
+    // The services redact its token too.
+    let remote = remote.map(|remote| services.remote = remote);
+    let subject = Examination {
+        root: &root,
+        project: project.as_ref(),
+        scripts: &environment.scripts(false),
+        services: &services,
+        remote: remote.map(|()| services.remote.as_ref()),
+        registry,
+        console: environment.console(&options.access),
+    };
+    let found = examine(&subject);
+    if options.json {
+        document(&json!({
+            "schemaVersion": 1,
+            "ok": !found.iter().any(|it| matches!(it.verdict, Verdict::Problem(_))),
+            "checks": found,
+        }))?;
+    } else {
+        show(&found)?;
+    }
+    result(&found)
+}
+
+/// Services without a run: events have no reader.
+fn services(root: &std::path::Path, access: Access, runtime: tokio::runtime::Handle) -> Services {
+    let (events, _) = Events::channel();
+    Services {
+        started: environment::started(),
+        events,
+        interrupt: Interrupt::default(),
+        runtime,
+        access,
+        cache: Cache::new(root.join(CACHE)),
+        remote: None,
+        clients: RegistryClients::default(),
+        warned: AtomicBool::new(false),
+    }
+}
+
+fn show(found: &[Diagnosis]) -> Result<(), AnyError> {
+    let mut page = Page::unpaged();
+    for diagnosis in found {
+        let colour = match diagnosis.verdict {
+            Verdict::Ok => PatchLineKind::Added,
+            Verdict::Warning => PatchLineKind::Hunk,
+            Verdict::Problem(_) => PatchLineKind::Removed,
+        };
+        let label = format!("{:7}  ", diagnosis.verdict.name());
+        let name = format!("{:NAMES$}", diagnosis.check);
+        page.row((colour, &label), &name, &diagnosis.found);
+        if let Some(next) = &diagnosis.next {
+            let indent = " ".repeat(label.len() + NAMES);
+            page.paragraph(&format!("{indent}next: "), next);
+        }
+    }
+    let count =
+        |wanted: fn(&Verdict) -> bool| found.iter().filter(|it| wanted(&it.verdict)).count();
+    let (warnings, problems) = (
+        count(|it| *it == Verdict::Warning),
+        count(|it| matches!(it, Verdict::Problem(_))),
+    );
+    page.plain(&format!(
+        "\n{} {}, {} {}\n",
+        problems,
+        if problems == 1 { "problem" } else { "problems" },
+        warnings,
+        if warnings == 1 { "warning" } else { "warnings" },
+    ));
+    page.show()
+}
+
+/// The exit code: wrong input before missing surroundings.
+fn result(found: &[Diagnosis]) -> Result<(), AnyError> {
+    let of = |kind| {
+        found
+            .iter()
+            .filter(move |it| it.verdict == Verdict::Problem(kind))
+            .count()
+    };
+    let (input, surroundings) = (of(ProblemKind::Input), of(ProblemKind::Surroundings));
+    let count = input + surroundings;
+    if count == 0 {
+        return Ok(());
+    }
+    Err(Error::NotReady {
+        count,
+        is_input: input > 0,
+    }
+    .into())
+}

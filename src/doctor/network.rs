@@ -1,0 +1,242 @@
+//! The services that a deploy needs: registry, base image, console, remote cache, Docker. They are
+//! asked at the same time, each within a time limit.
+
+use super::{Diagnosis, Examination, ProblemKind, TIMEOUT};
+use crate::config::Project;
+use crate::pipeline::{self, StageError};
+use crate::plan::{self, DestinationPlan};
+use crate::registry::Error as RegistryError;
+use oci_distribution::Error as ClientError;
+
+/// The most seconds by which clocks may differ. Tokens of registries are valid for minutes.
+const CLOCK_LIMIT: i64 = 300;
+
+/// A diagnosis, and the difference of clocks if the service told its time.
+type Answer = (Diagnosis, Option<i64>);
+
+/// Asks all services.
+pub async fn check(subject: &Examination<'_>) -> Vec<Diagnosis> {
+    let Ok(project) = subject.project else {
+        // Without a config the addresses are not known.
+        return vec![engine(subject).await];
+    };
+    let (registry, base, console, remote, docker) = tokio::join!(
+        registry(project, subject),
+        base(project, subject),
+        console(project, subject),
+        remote(subject),
+        engine(subject),
+    );
+    let clock = clock([("registry", registry.1), ("console", console.1)]);
+    let mut found = vec![credentials(subject), base, registry.0, console.0];
+    found.extend(remote);
+    found.push(docker);
+    found.push(clock);
+    found
+}
+
+/// The result of a request within the time limit.
+async fn limited<T>(
+    check: &'static str,
+    next: &str,
+    request: impl Future<Output = Result<T, StageError>>,
+) -> Result<T, Diagnosis> {
+    match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Diagnosis::of_error(check, kind(&error), &error)),
+        Err(_) => Err(Diagnosis::problem(
+            check,
+            ProblemKind::Surroundings,
+            format!("no response within {} s", TIMEOUT.as_secs()),
+            next,
+        )),
+    }
+}
+
+fn kind(error: &StageError) -> ProblemKind {
+    match error {
+        StageError::Registry(
+            RegistryError::PlainHttp { .. }
+            | RegistryError::Client(
+                ClientError::Certificates { .. } | ClientError::InvalidName { .. },
+            ),
+        ) => ProblemKind::Input,
+        _ => ProblemKind::Surroundings,
+    }
+}
+
+fn credentials(subject: &Examination) -> Diagnosis {
+    const CHECK: &str = "credentials";
+    let access = &subject.services.access;
+    match &access.credentials {
+        Some(credentials) => {
+            Diagnosis::ok(CHECK, format!("set, for the user `{}`", credentials.user))
+        }
+        None => Diagnosis::problem(
+            CHECK,
+            ProblemKind::Surroundings,
+            format!("not set: {}", access.missing.join(" and ")),
+            "set them in the environment or in `.env`; only `store deploy` needs them",
+        ),
+    }
+}
+
+async fn registry(project: &Project, subject: &Examination<'_>) -> Answer {
+    const CHECK: &str = "registry";
+    let (address, host, is_insecure) = match plan::destination_of(project, &subject.registry) {
+        Ok(DestinationPlan::Registry {
+            address,
+            host,
+            is_insecure,
+        }) => (address, host, is_insecure),
+        Ok(DestinationPlan::Layout { name, .. }) => {
+            let found = format!("`{name}` is a folder on this machine");
+            return (Diagnosis::ok(CHECK, found), None);
+        }
+        Err(error) => return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None),
+    };
+    let is_allowed = is_insecure || subject.services.access.trust.allow_insecure;
+    if !is_allowed && http_client::is_exposed(&address) {
+        let error = RegistryError::PlainHttp {
+            server: "registry",
+            address,
+            help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json`",
+        };
+        return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None);
+    }
+    let path = host
+        .split_once('/')
+        .map_or(String::new(), |(_, path)| format!("{path}/"));
+    let repositories = plan::repositories_of(project).into_iter();
+    let repositories: Vec<_> = repositories.map(|it| format!("{path}{it}")).collect();
+    let asked = pipeline::registry(&address, &repositories, subject.services);
+    let next = "check the address (`CLI_DOCKER_REGISTRY_URL`, or `registry.url` in `alokai.config.json`) and the network";
+    match limited(CHECK, next, asked).await {
+        Ok(client) => {
+            let push = match repositories.len() {
+                0 => "no store to push".to_owned(),
+                1 => "push is allowed".to_owned(),
+                count => format!("push is allowed to all {count} stores"),
+            };
+            let found = format!(
+                "{} accepts requests {}; {push}",
+                client.host(),
+                client.account()
+            );
+            (Diagnosis::ok(CHECK, found), client.clock_difference())
+        }
+        Err(problem) => {
+            let client = subject.services.client(&address).await.ok();
+            let difference = client.and_then(|client| client.clock_difference());
+            (problem, difference)
+        }
+    }
+}
+
+async fn base(project: &Project, subject: &Examination<'_>) -> Diagnosis {
+    const CHECK: &str = "base image";
+    let name = &project.settings.image.base;
+    let platform = &project.settings.platform;
+    let asked = pipeline::base_image(&project.root, name, platform, subject.services);
+    let next = "check `image.base` in `alokai.config.json` and the network";
+    match limited(CHECK, next, asked).await {
+        Ok(digest) => {
+            let digest = digest.to_string();
+            let short = digest.get(..19).unwrap_or(&digest);
+            Diagnosis::ok(CHECK, format!("{name} for {platform}: {short}"))
+        }
+        Err(problem) => problem,
+    }
+}
+
+async fn console(project: &Project, subject: &Examination<'_>) -> Answer {
+    const CHECK: &str = "console";
+    let address = plan::console_of(project, &subject.console);
+    if !subject.services.access.trust.allow_insecure && http_client::is_exposed(&address) {
+        let error = RegistryError::PlainHttp {
+            server: "console",
+            address,
+            help: "use `https://` in `CLI_CONSOLE_API_URL` (or `console.url` in `alokai.config.json`)",
+        };
+        return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None);
+    }
+    let next = "check the address (`CLI_CONSOLE_API_URL`, or `console.url` in `alokai.config.json`) and the network";
+    match limited(CHECK, next, pipeline::console(&address)).await {
+        Ok(difference) => {
+            let found = format!("{address} responds; the password is sent only by a deploy");
+            (Diagnosis::ok(CHECK, found), difference)
+        }
+        Err(problem) => (problem, None),
+    }
+}
+
+async fn remote(subject: &Examination<'_>) -> Option<Diagnosis> {
+    const CHECK: &str = "remote cache";
+    let next = "check `TURBO_API`, `TURBO_TEAM` and `TURBO_TOKEN`; builds work without it";
+    let remote = match &subject.remote {
+        Ok(Some(remote)) => remote,
+        Ok(None) => return None,
+        Err(reason) => return Some(Diagnosis::warning(CHECK, reason, next)),
+    };
+    Some(match tokio::time::timeout(TIMEOUT, remote.check()).await {
+        Ok(Ok(())) => Diagnosis::ok(CHECK, "responds, and accepts the token"),
+        Ok(Err(reason)) => Diagnosis::warning(CHECK, reason, next),
+        Err(_) => {
+            let reason = format!("no response within {} s", TIMEOUT.as_secs());
+            Diagnosis::warning(CHECK, reason, next)
+        }
+    })
+}
+
+async fn engine(subject: &Examination<'_>) -> Diagnosis {
+    const CHECK: &str = "docker";
+    let asked = limited(
+        CHECK,
+        "check `DOCKER_HOST`",
+        pipeline::engine(subject.services),
+    )
+    .await;
+    match asked {
+        Ok(engine) => {
+            let version = engine.version.map_or(String::new(), |it| format!(" {it}"));
+            Diagnosis::ok(CHECK, format!("engine{version} responds"))
+        }
+        Err(problem) if subject.services.access.docker.is_some() => Diagnosis {
+            verdict: super::Verdict::Warning,
+            ..problem
+        },
+        Err(_) => Diagnosis::ok(
+            CHECK,
+            "not available; only Dockerfiles with lines that need the engine require it",
+        ),
+    }
+}
+
+fn clock(servers: [(&str, Option<i64>); 2]) -> Diagnosis {
+    const CHECK: &str = "clock";
+    let known = servers.iter().filter_map(|(name, it)| Some((name, (*it)?)));
+    let Some((server, seconds)) = known.max_by_key(|(_, seconds)| seconds.abs()) else {
+        return Diagnosis::warning(
+            CHECK,
+            "not checked, since neither the registry nor the console told its time",
+            "compare it by hand: `date -u`",
+        );
+    };
+    let direction = if seconds < 0 { "behind" } else { "ahead of" };
+    let by = seconds.abs();
+    if by > CLOCK_LIMIT {
+        return Diagnosis::problem(
+            CHECK,
+            ProblemKind::Surroundings,
+            format!(
+                "{} min {direction} that of the {server}; tokens and certificates are refused",
+                by / 60
+            ),
+            "set the clock: `timedatectl set-ntp true`",
+        );
+    }
+    Diagnosis::ok(
+        CHECK,
+        format!("differs from that of the {server} by {by} s"),
+    )
+}

@@ -1,0 +1,244 @@
+//! The pipeline of a CI system: one job finds the stores that a push changes, and the next one
+//! deploys them.
+
+use std::path::Path;
+
+use super::{CiSystem, Error, ProposedFile, Survey};
+use crate::files::DiskFiles;
+use crate::git::Repository;
+use crate::workspace::PackageManager;
+
+/// The version of Node if the project names none.
+const NODE: &str = "22";
+
+/// Files that name the version of Node, as `actions/setup-node` reads them.
+const NODE_FILES: [&str; 3] = [".nvmrc", ".node-version", ".tool-versions"];
+
+/// The file of the pipeline, at the root of the repository.
+pub fn propose(
+    survey: &Survey,
+    ci: CiSystem,
+    notes: &mut Vec<String>,
+) -> Result<ProposedFile, Error> {
+    let is_there = |name: &str| survey.top.join(name).symlink_metadata().is_ok();
+    let name = match ci {
+        CiSystem::GitHub => ".github/workflows/alokai.yml",
+        CiSystem::GitLab if is_there(".gitlab-ci.yml") => ".gitlab/alokai.yml",
+        CiSystem::GitLab => ".gitlab-ci.yml",
+    };
+    let path = survey.top.join(name);
+    if is_there(name) {
+        return Err(Error::PipelineExists { path });
+    }
+    if name == ".gitlab/alokai.yml" {
+        notes.push(
+            "add the pipeline to `.gitlab-ci.yml`: `include: [{ local: .gitlab/alokai.yml }]`; its jobs are in the stages `build` and `deploy`"
+                .into(),
+        );
+    }
+    notes.push(match ci {
+        CiSystem::GitHub => {
+            "add the secrets CLOUD_USERNAME and CLOUD_PASSWORD to the repository at GitHub".into()
+        }
+        CiSystem::GitLab => {
+            "add the masked variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD to the project at GitLab".into()
+        }
+    });
+    let manager = survey.manager;
+    let package = &survey.folders.root;
+    if !package.build_dependencies().any(|name| name == "alokai") {
+        notes.push(format!(
+            "add the package `alokai` to `package.json` of the project: `{}`; the pipeline runs `{}`",
+            add(manager),
+            program(manager)
+        ));
+    }
+    let text = match ci {
+        CiSystem::GitHub => github(survey),
+        CiSystem::GitLab => gitlab(survey),
+    };
+    Ok(survey.file(path, None, text.into_bytes()))
+}
+
+/// The command that adds this program to a project.
+fn add(manager: PackageManager) -> &'static str {
+    match manager {
+        PackageManager::Npm => "npm install --save-dev alokai",
+        PackageManager::Yarn => "yarn add --dev -W alokai",
+        PackageManager::Berry => "yarn add --dev alokai",
+        PackageManager::Pnpm => "pnpm add --save-dev -w alokai",
+        PackageManager::Bun => "bun add --dev alokai",
+    }
+}
+
+/// The command that runs this program in a project that has it as a dependency.
+fn program(manager: PackageManager) -> &'static str {
+    match manager {
+        PackageManager::Npm => "npx --no-install alokai",
+        PackageManager::Yarn | PackageManager::Berry => "yarn alokai",
+        PackageManager::Pnpm => "pnpm exec alokai",
+        PackageManager::Bun => "bunx --no-install alokai",
+    }
+}
+
+/// The command that makes the package manager available, if machines of CI systems lack it.
+fn prepare(survey: &Survey) -> Option<&'static str> {
+    let is_pinned = survey.folders.root.package_manager.is_some();
+    match survey.manager {
+        PackageManager::Pnpm | PackageManager::Berry => Some("corepack enable"),
+        PackageManager::Yarn if is_pinned => Some("corepack enable"),
+        PackageManager::Bun => Some("npm install --global bun"),
+        PackageManager::Npm | PackageManager::Yarn => None,
+    }
+}
+
+/// A string of YAML; JSON's strings are valid there.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A path in the repository of a path in the project.
+fn in_repository(survey: &Survey, name: &str) -> String {
+    let path = Path::new(&survey.below()).join(name);
+    path.to_string_lossy().into_owned()
+}
+
+/// The input of `actions/setup-node`.
+fn node_input(survey: &Survey) -> String {
+    let mut names = NODE_FILES.iter();
+    match names.find(|name| survey.root.join(name).is_file()) {
+        Some(name) => {
+            let name = quoted(&in_repository(survey, name));
+            format!("node-version-file: {name}")
+        }
+        None => format!("node-version: {NODE}"),
+    }
+}
+
+fn github(survey: &Survey) -> String {
+    let branch = survey
+        .repository
+        .as_ref()
+        .and_then(Repository::default_branch);
+    let branch = quoted(branch.as_deref().unwrap_or("main"));
+    let node = node_input(survey);
+    let below = survey.below();
+    let defaults = if below.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "defaults:\n  run:\n    working-directory: {}\n",
+            quoted(&below)
+        )
+    };
+    let prepare = prepare(survey).map_or(String::new(), |it| format!("      - run: {it}\n"));
+    let install = survey.manager.install(&DiskFiles, &survey.root);
+    let alokai = program(survey.manager);
+    let setup = format!(
+        "      - uses: actions/setup-node@v4\n        with:\n          {node}\n{prepare}      - run: {install}\n"
+    );
+    format!(
+        r#"# Written by `alokai init`: deploys the stores that a push changes.
+name: Deploy stores
+on:
+  push:
+    branches: [{branch}]
+permissions:
+  contents: read
+concurrency:
+  group: deploy-stores
+  cancel-in-progress: false
+{defaults}jobs:
+  changed:
+    runs-on: ubuntu-latest
+    outputs:
+      stores: ${{{{ steps.changed.outputs.stores }}}}
+    steps:
+      - uses: actions/checkout@v4
+        with:
+          fetch-depth: 0 # changes need history
+{setup}      - id: changed
+        env:
+          BEFORE: ${{{{ github.event.before }}}}
+        run: |
+          # The first push of a branch has no commit before it.
+          git cat-file -e "$BEFORE^{{commit}}" 2>/dev/null || BEFORE=HEAD~1
+          stores=$({alokai} store changed --since "$BEFORE" --to HEAD --condensed)
+          echo "stores=$(echo $stores)" >> "$GITHUB_OUTPUT"
+  deploy:
+    needs: changed
+    if: needs.changed.outputs.stores != '[]'
+    runs-on: ubuntu-latest
+    timeout-minutes: 60
+    steps:
+      - uses: actions/checkout@v4
+{setup}      - env:
+          STORES: ${{{{ join(fromJSON(needs.changed.outputs.stores), ',') }}}}
+          CLI_CLOUD_USERNAME: ${{{{ secrets.CLOUD_USERNAME }}}}
+          CLI_CLOUD_PASSWORD: ${{{{ secrets.CLOUD_PASSWORD }}}}
+        run: {alokai} store deploy --store "$STORES"
+"#
+    )
+}
+
+/// The name of Node's image: of the version in `.nvmrc`, if it is a number.
+fn node_image(survey: &Survey) -> String {
+    let names = NODE_FILES[..2].iter();
+    let mut texts = names.filter_map(|name| std::fs::read_to_string(survey.root.join(name)).ok());
+    let version = texts.next().unwrap_or_default();
+    let version = version.trim().trim_start_matches('v');
+    let is_number = !version.is_empty()
+        && version.len() < 12
+        && version.chars().all(|c| c.is_ascii_digit() || c == '.');
+    format!("node:{}", if is_number { version } else { NODE })
+}
+
+fn gitlab(survey: &Survey) -> String {
+    let image = node_image(survey);
+    // GitLab replaces variables in variables.
+    let project = match survey.below() {
+        below if below.is_empty() => ".".to_owned(),
+        below => below.replace('$', "$$"),
+    };
+    let artifact = quoted(&in_repository(survey, ".alokai/changed.json"));
+    let project = quoted(&project);
+    let prepare = prepare(survey).map_or(String::new(), |it| format!("    - {it}\n"));
+    let install = survey.manager.install(&DiskFiles, &survey.root);
+    let alokai = program(survey.manager);
+    format!(
+        r#"# Written by `alokai init`: deploys the stores that a push changes.
+# The variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD are set in the settings of the project.
+.alokai:
+  image: {image}
+  variables:
+    PROJECT: {project}
+    GIT_DEPTH: "0" # changes need history
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH
+  before_script:
+    - cd "$PROJECT"
+{prepare}    - {install}
+
+changed-stores:
+  extends: .alokai
+  stage: build
+  script:
+    # The first push of a branch has no commit before it.
+    - git cat-file -e "$CI_COMMIT_BEFORE_SHA^{{commit}}" 2>/dev/null && since=$CI_COMMIT_BEFORE_SHA || since=HEAD~1
+    - mkdir -p .alokai
+    - {alokai} store changed --since "$since" --to HEAD --condensed > .alokai/changed.json
+  artifacts:
+    paths: [{artifact}]
+    expire_in: 1 day
+
+deploy-stores:
+  extends: .alokai
+  stage: deploy
+  needs: [changed-stores]
+  resource_group: deploy-stores
+  script:
+    - stores=$(node -p "JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).join()")
+    - if [ -n "$stores" ]; then {alokai} store deploy --store "$stores"; else echo "no store has changed"; fi
+"#
+    )
+}
