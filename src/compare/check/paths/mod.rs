@@ -139,22 +139,16 @@ impl Checker<'_> {
             let owner = self.folder(composition, entry.winner());
             let file = format!("{owner}/{path}");
             let source = self.project.root.join(&file);
-            let found = match files.get(&source) {
-                Some(found) => found.clone(),
-                None => {
-                    // The base app's text, since composing corrects the paths of `tsconfig.json`.
-                    let text = std::fs::read_to_string(&source).unwrap_or_default();
-                    let found = format.paths(path, &text).unwrap_or_else(|| {
-                        let note =
-                            format!("`{file}` cannot be parsed, so its paths were not checked");
-                        self.unchecked.push(note);
-                        Vec::new()
-                    });
-                    files.insert(source, found.clone());
-                    found
-                }
-            };
-            for reference in found {
+            let found = files.entry(source).or_insert_with_key(|source| {
+                // The base app's text, since composing corrects the paths of `tsconfig.json`.
+                let text = std::fs::read_to_string(source).unwrap_or_default();
+                format.paths(path, &text).unwrap_or_else(|| {
+                    let note = format!("`{file}` cannot be parsed, so its paths were not checked");
+                    self.unchecked.push(note);
+                    Vec::new()
+                })
+            });
+            for reference in found.clone() {
                 self.config_path(composition, of_store, (&owner, path), &reference);
             }
         }
@@ -249,7 +243,7 @@ impl Checker<'_> {
         let Ok(top) = path.strip_prefix(root.join(".out")) else {
             return PathTarget::Path(path.to_owned());
         };
-        let name = top.components().next().map(|name| name.as_os_str());
+        let name = top.components().next().map(std::path::Component::as_os_str);
         match name.and_then(|name| name.to_str()) {
             None => PathTarget::Path(path.to_owned()),
             Some("apps") => PathTarget::Nothing(Reason::Apps),
