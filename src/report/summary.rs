@@ -138,17 +138,7 @@ impl SummaryTable {
                     &digest[..digest.len().min(12)],
                 ])?;
             }
-            let references: Vec<_> = self
-                .units
-                .iter()
-                .filter_map(|row| row.reference.as_ref())
-                .collect();
-            if !references.is_empty() {
-                writeln!(out)?;
-                for reference in references {
-                    writeln!(out, "{reference}")?;
-                }
-            }
+            self.write_references(out)?;
             writeln!(out)?;
         }
         self.write_builds(out)?;
@@ -175,6 +165,22 @@ impl SummaryTable {
 }
 
 impl SummaryTable {
+    /// The full references of the images, below the table.
+    fn write_references(&self, out: &mut String) -> std::fmt::Result {
+        let references: Vec<_> = self
+            .units
+            .iter()
+            .filter_map(|row| row.reference.as_ref())
+            .collect();
+        if !references.is_empty() {
+            writeln!(out)?;
+            for reference in references {
+                writeln!(out, "{reference}")?;
+            }
+        }
+        Ok(())
+    }
+
     /// The number of cache hits, and the results that several stores share.
     fn write_builds(&self, out: &mut String) -> std::fmt::Result {
         let packages = self.packages.iter().map(|package| package.cache.as_str());

@@ -11,7 +11,7 @@ use miette::Diagnostic;
 
 pub use self::finding::{CODES, Finding, FindingCode};
 use self::imports::{Import, imports, is_source, targets};
-use self::paths::{ConfigFiles, Destination};
+use self::paths::{ConfigFiles, PathTarget};
 use super::drift::{OverrideState, drift};
 use super::{Error, owner_folder};
 use crate::config::{self, FILE, NoticePlace, Project};
@@ -499,9 +499,9 @@ impl Checker<'_> {
                 }
                 let resolves = |path: &PathBuf| match self.composed(path, &out, of_store) {
                     // A composed app may have the file after its build.
-                    Destination::App(..) => true,
-                    Destination::Path(path) => path.starts_with(root) && path.is_file(),
-                    Destination::Apps | Destination::Nothing(_) => false,
+                    PathTarget::App(..) => true,
+                    PathTarget::Path(path) => path.starts_with(root) && path.is_file(),
+                    PathTarget::Apps | PathTarget::Nothing(_) => false,
                 };
                 if from_out.iter().any(resolves) {
                     continue;

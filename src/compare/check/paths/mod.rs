@@ -31,7 +31,7 @@ pub struct PathReference {
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub enum PathTarget {
     /// To a path in an app of the same store.
     App(AppName, PathBuf),
     /// To the folder of the store's apps.
@@ -139,22 +139,16 @@ impl Checker<'_> {
             let owner = self.folder(composition, entry.winner());
             let file = format!("{owner}/{path}");
             let source = self.project.root.join(&file);
-            let found = match files.get(&source) {
-                Some(found) => found.clone(),
-                None => {
-                    // The base app's text, since composing corrects the paths of `tsconfig.json`.
-                    let text = std::fs::read_to_string(&source).unwrap_or_default();
-                    let found = format.paths(path, &text).unwrap_or_else(|| {
-                        let note =
-                            format!("`{file}` cannot be parsed, so its paths were not checked");
-                        self.unchecked.push(note);
-                        Vec::new()
-                    });
-                    files.insert(source, found.clone());
-                    found
-                }
-            };
-            for reference in found {
+            let found = files.entry(source).or_insert_with_key(|source| {
+                // The base app's text, since composing corrects the paths of `tsconfig.json`.
+                let text = std::fs::read_to_string(source).unwrap_or_default();
+                format.paths(path, &text).unwrap_or_else(|| {
+                    let note = format!("`{file}` cannot be parsed, so its paths were not checked");
+                    self.unchecked.push(note);
+                    Vec::new()
+                })
+            });
+            for reference in found.clone() {
                 self.config_path(composition, of_store, (&owner, path), &reference);
             }
         }
@@ -178,8 +172,8 @@ impl Checker<'_> {
         if target.starts_with(&base) {
             return;
         }
-        let is_there = |destination: &Destination| match destination {
-            Destination::Path(path) => path.exists(),
+        let is_there = |destination: &PathTarget| match destination {
+            PathTarget::Path(path) => path.exists(),
             _ => true,
         };
         let places = [target, own].map(|place| self.in_place(&place));
@@ -203,7 +197,7 @@ impl Checker<'_> {
             self.described(&place),
             self.described(&composed),
             match composed {
-                Destination::Nothing(Reason::OtherApp) => store.as_str(),
+                PathTarget::Nothing(Reason::OtherApp) => store.as_str(),
                 _ => "<store>",
             },
         );
@@ -212,20 +206,20 @@ impl Checker<'_> {
     }
 
     /// Where a path of the base app leads.
-    fn in_place(&self, path: &Path) -> Destination {
+    fn in_place(&self, path: &Path) -> PathTarget {
         let Ok(inside) = path.strip_prefix(self.project.root.join("apps")) else {
-            return Destination::Path(path.to_owned());
+            return PathTarget::Path(path.to_owned());
         };
         let mut apps = self.project.apps.iter();
         if inside.as_os_str().is_empty() {
-            return Destination::Apps;
+            return PathTarget::Apps;
         }
         match apps.find(|app| inside.starts_with(app.name.as_str())) {
             Some(app) => {
                 let rest = inside.strip_prefix(app.name.as_str()).unwrap_or(inside);
-                Destination::App(app.name.clone(), rest.to_owned())
+                PathTarget::App(app.name.clone(), rest.to_owned())
             }
-            None => Destination::Path(path.to_owned()),
+            None => PathTarget::Path(path.to_owned()),
         }
     }
 
@@ -235,44 +229,44 @@ impl Checker<'_> {
         path: &Path,
         out: &Path,
         of_store: &[&Composition],
-    ) -> Destination {
+    ) -> PathTarget {
         let root = &self.project.root;
         if let Ok(inside) = path.strip_prefix(out) {
             return match self.in_place(&root.join("apps").join(inside)) {
-                Destination::App(app, _) if of_store.iter().all(|it| it.unit.app != app) => {
-                    Destination::Nothing(Reason::OtherApp)
+                PathTarget::App(app, _) if of_store.iter().all(|it| it.unit.app != app) => {
+                    PathTarget::Nothing(Reason::OtherApp)
                 }
-                Destination::Path(_) => Destination::Nothing(Reason::NoApp),
+                PathTarget::Path(_) => PathTarget::Nothing(Reason::NoApp),
                 known => known,
             };
         }
         let Ok(top) = path.strip_prefix(root.join(".out")) else {
-            return Destination::Path(path.to_owned());
+            return PathTarget::Path(path.to_owned());
         };
-        let name = top.components().next().map(|name| name.as_os_str());
+        let name = top.components().next().map(std::path::Component::as_os_str);
         match name.and_then(|name| name.to_str()) {
-            None => Destination::Path(path.to_owned()),
-            Some("apps") => Destination::Nothing(Reason::Apps),
-            Some(name) if is_linked(name) => Destination::Path(root.join(top)),
-            Some(_) => Destination::Nothing(Reason::NotLinked),
+            None => PathTarget::Path(path.to_owned()),
+            Some("apps") => PathTarget::Nothing(Reason::Apps),
+            Some(name) if is_linked(name) => PathTarget::Path(root.join(top)),
+            Some(_) => PathTarget::Nothing(Reason::NotLinked),
         }
     }
 
-    fn described(&self, destination: &Destination) -> String {
+    fn described(&self, destination: &PathTarget) -> String {
         match destination {
-            Destination::App(app, rest) => {
+            PathTarget::App(app, rest) => {
                 let path = Path::new("apps").join(app.as_str()).join(rest);
                 format!("`{}`", path.display())
             }
-            Destination::Apps => "the folder of the apps".to_owned(),
-            Destination::Path(path) if *path == self.project.root => {
+            PathTarget::Apps => "the folder of the apps".to_owned(),
+            PathTarget::Path(path) if *path == self.project.root => {
                 "the folder of the project".to_owned()
             }
-            Destination::Path(path) => {
+            PathTarget::Path(path) => {
                 let relative = virtual_path::relative(&self.project.root, path);
                 format!("`{}`", relative.display())
             }
-            Destination::Nothing(_) => "nothing".to_owned(),
+            PathTarget::Nothing(_) => "nothing".to_owned(),
         }
     }
 }
@@ -296,21 +290,21 @@ fn normalize_relative(path: &str) -> String {
     parts.join("/")
 }
 
-fn help(composed: &Destination) -> &'static str {
+fn help(composed: &PathTarget) -> &'static str {
     match composed {
-        Destination::Nothing(Reason::OtherApp) => {
+        PathTarget::Nothing(Reason::OtherApp) => {
             "move what both apps need to a workspace package, or override the file in the store"
         }
-        Destination::Nothing(Reason::NoApp) => {
+        PathTarget::Nothing(Reason::NoApp) => {
             "override the file in the store: a composed app has the files of its own store"
         }
-        Destination::Nothing(Reason::Apps) => {
+        PathTarget::Nothing(Reason::Apps) => {
             "write `../<app>`, which leads to the app of the same store from `apps/` and from `.out/`"
         }
-        Destination::Nothing(Reason::NotLinked) => {
+        PathTarget::Nothing(Reason::NotLinked) => {
             "`.out` has no links to secrets, lock files and files that mark the root of a workspace: take the value from an environment variable, or look for the file in every folder above"
         }
-        Destination::Path(path) if path.ends_with(".out") => {
+        PathTarget::Path(path) if path.ends_with(".out") => {
             "name what is needed in it, such as `../../packages`, to which `.out` has a link; or look for `alokai.config.json` in every folder above"
         }
         _ => "move the file into the project, and name it as `../../<name>` from the app's folder",
