@@ -21,7 +21,7 @@ pub use discover::ProjectFolders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
-pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection};
+pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection, VerifyMode};
 
 use crate::files::{DiskFiles, FileTree};
 use crate::store::{AppKind, AppName, Framework, Store, StoreTree};

@@ -5,7 +5,8 @@ use std::path::Path;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use indexmap::IndexMap;
 
-use super::{raw, size};
+use super::raw::{self, VerifyMode};
+use super::size;
 use crate::store::AppName;
 
 /// The default of `prune.drop`.
@@ -48,6 +49,8 @@ pub struct PruneRules {
     pub drop: DropList,
     /// The size limit of each app in bytes. `*` means all other apps.
     pub max_size: IndexMap<String, u64>,
+    /// How `.deploy` is verified.
+    pub verify: VerifyMode,
 }
 
 impl PruneRules {
@@ -76,6 +79,7 @@ impl PruneRules {
                 keep_env: raw.keep_env,
                 drop,
                 max_size,
+                verify: raw.verify,
             })
         } else {
             Err(wrong)

@@ -239,6 +239,23 @@ pub struct PruneSection {
     pub drop: Vec<String>,
     /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
+    /// How `.deploy` is verified before it is used. `resolve`: every module that the entry loads is
+    /// resolved in it, as Node does with nothing above it. `start`: the entry is also started in an
+    /// empty folder. `off`: not at all, for apps whose Dockerfile adds modules to the image.
+    pub verify: VerifyMode,
+}
+
+/// How `.deploy` is verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum VerifyMode {
+    /// The modules that the entry loads are resolved.
+    #[default]
+    Resolve,
+    /// The modules are resolved, and the entry is started.
+    Start,
+    /// Nothing is verified.
+    Off,
 }
 
 impl Default for PruneSection {
@@ -247,6 +264,7 @@ impl Default for PruneSection {
             keep_env: false,
             drop: DROPPED.iter().map(|&glob| glob.to_owned()).collect(),
             max_size: IndexMap::new(),
+            verify: VerifyMode::default(),
         }
     }
 }
