@@ -22,8 +22,8 @@ pub use deployment::is_project_name;
 pub use discover::ProjectFolders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
-pub use prune::{DROPPED, DropList, PruneRules, PruneVerify};
-pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection};
+pub use prune::{DROPPED, DropList, PruneRules};
+pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection, VerifyMode};
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};

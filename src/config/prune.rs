@@ -5,7 +5,8 @@ use std::path::Path;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use indexmap::IndexMap;
 
-use super::{raw, size};
+use super::raw::{self, VerifyMode};
+use super::size;
 use crate::store::AppName;
 
 /// The default of `prune.drop`.
@@ -39,27 +40,6 @@ pub const DROPPED: &[&str] = &[
     ".idea/",
 ];
 
-/// How a new `.deploy` is verified.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Deserialize,
-    serde::Serialize,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum PruneVerify {
-    /// What its entry imports is resolved in it.
-    #[default]
-    Resolve,
-    /// Its entry is also started, and has to answer on its port.
-    Start,
-}
-
 /// The section `prune` of the config.
 #[derive(Debug, Clone, Default)]
 pub struct PruneRules {
@@ -69,8 +49,8 @@ pub struct PruneRules {
     pub drop: DropList,
     /// The size limit of each app in bytes. `*` means all other apps.
     pub max_size: IndexMap<String, u64>,
-    /// How a new `.deploy` is verified.
-    pub verify: PruneVerify,
+    /// How `.deploy` is verified.
+    pub verify: VerifyMode,
 }
 
 impl PruneRules {

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::prune::{DROPPED, PruneVerify};
+use super::prune::DROPPED;
 use crate::store::Framework;
 
 /// Forbids unknown keys, except `x-…`, which are ignored.
@@ -241,9 +241,23 @@ pub struct PruneSection {
     pub drop: Vec<String>,
     /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
-    /// How a new `.deploy` is verified. `start` also starts each app in a folder with nothing above
-    /// it, and waits until it answers on its port.
-    pub verify: PruneVerify,
+    /// How `.deploy` is verified before it is used. `resolve`: every module that the entry loads is
+    /// resolved in it, as Node does with nothing above it. `start`: the entry is also started in an
+    /// empty folder. `off`: not at all, for apps whose Dockerfile adds modules to the image.
+    pub verify: VerifyMode,
+}
+
+/// How `.deploy` is verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum VerifyMode {
+    /// The modules that the entry loads are resolved.
+    #[default]
+    Resolve,
+    /// The modules are resolved, and the entry is started.
+    Start,
+    /// Nothing is verified.
+    Off,
 }
 
 impl Default for PruneSection {
@@ -252,7 +266,7 @@ impl Default for PruneSection {
             keep_env: false,
             drop: DROPPED.iter().map(|&glob| glob.to_owned()).collect(),
             max_size: IndexMap::new(),
-            verify: PruneVerify::default(),
+            verify: VerifyMode::default(),
         }
     }
 }

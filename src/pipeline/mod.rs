@@ -43,7 +43,10 @@ pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
 pub use lock::ProjectLock;
 pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
-pub use prune::{Artifact, Error as PruneError, Sizes};
+pub use prune::{
+    Artifact, Error as PruneError, MissingModule, ModuleRequest, RequestKind, RequestTime, Sizes,
+    unresolved,
+};
 pub use push::Pushed;
 pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 pub use services::{

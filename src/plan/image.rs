@@ -300,6 +300,7 @@ impl ImagePlanner<'_> {
             "build": task.map(|task| task.source_digest),
             "drop": prune.drop.written(),
             "keepEnv": prune.keep_env,
+            "verify": prune.verify,
             "entry": entry,
             "dockerfile": dockerfile.text,
             "platform": self.project.settings.image.platform,

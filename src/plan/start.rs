@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{AppReference, BaseApp, Project, PruneVerify, TemplatePart, ValueTemplate};
+use crate::config::{AppReference, BaseApp, Project, TemplatePart, ValueTemplate, VerifyMode};
 use crate::dotenv;
 use crate::overlay::Composition;
 use crate::store::{AppKind, AppName, Framework, StoreId, UnitId};
@@ -82,7 +82,7 @@ pub fn servers(
     stores: &[StorePlan],
     images: &[ImagePlan],
 ) -> Result<Vec<StoreServers>, EnvFileError> {
-    if !is_local && project.settings.prune.verify != PruneVerify::Start {
+    if !is_local && project.settings.prune.verify != VerifyMode::Start {
         return Ok(Vec::new());
     }
     let ports = LocalPortPlan::new(project);

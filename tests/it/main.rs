@@ -67,4 +67,5 @@ mod starter;
 mod there;
 mod trust;
 mod unwritten;
+mod verify;
 mod why;

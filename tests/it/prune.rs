@@ -423,9 +423,10 @@ fn about_sizes(lines: &str) -> String {
     let from = lines
         .lines()
         .skip_while(|line| !line.starts_with("   us/storefront-middleware: "));
-    from.take_while(|line| line.starts_with("   "))
-        .collect::<Vec<_>>()
-        .join("\n")
+    // The next lines may be about another unit, since units are pruned at the same time.
+    let own = from.enumerate();
+    let own = own.take_while(|(number, line)| *number == 0 || line.starts_with("     "));
+    own.map(|(_, line)| line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

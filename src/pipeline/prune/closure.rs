@@ -126,7 +126,7 @@ fn lay_out(workdir: &Path, app: &PackageJson) -> Result<PackageLayout, Error> {
 }
 
 /// The names of the packages that this one loads at run time, and whether each is optional.
-fn runtime_dependencies(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
+pub fn runtime_dependencies(package: &PackageJson) -> impl Iterator<Item = (&str, bool)> {
     let optional = &package.optional_dependencies;
     let required = package
         .dependencies
@@ -156,14 +156,13 @@ fn nearest<'a>(
 }
 
 /// Whether a package manager has installed the package; otherwise it is a workspace package.
-fn is_installed(project: &Path, source: &Path) -> bool {
+pub fn is_installed(project: &Path, source: &Path) -> bool {
     installed::is_installed(source) || !source.starts_with(project)
 }
 
-fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
+/// Copies the files of a workspace package that `npm pack` selects.
+pub fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Result<(), Error> {
     let nested = |path: &Path| path.ends_with(NODE_MODULES) || path.ends_with(".git");
-    // A workspace package is a link to its sources. Only the files that `npm pack` selects are
-    // copied.
     let package = PackageJson::read(&source.join("package.json"))?;
     let published = published(&package);
     for (path, file) in files(source, |path| !nested(path))? {

@@ -1,6 +1,7 @@
 //! Copies files into a new `.deploy`, counts their bytes and leaves out what no image needs.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -17,6 +18,7 @@ pub struct Copier<'a> {
     /// The rules of the config.
     pub rules: &'a PruneRules,
     sizes: RefCell<Sizes>,
+    origins: RefCell<BTreeMap<PathBuf, PathBuf>>,
 }
 
 /// The role of a file in the app.
@@ -37,12 +39,18 @@ impl<'a> Copier<'a> {
             root,
             rules,
             sizes: RefCell::default(),
+            origins: RefCell::default(),
         }
     }
 
     /// The sizes of what was copied.
     pub fn sizes(self) -> Sizes {
         self.sizes.into_inner()
+    }
+
+    /// The copied files: the path in the root, and the path that it was copied from.
+    pub fn origins(&self) -> Ref<'_, BTreeMap<PathBuf, PathBuf>> {
+        self.origins.borrow()
     }
 
     /// The absolute path of a path in the root.
@@ -86,6 +94,8 @@ impl<'a> Copier<'a> {
             Ok(_) => Io::at("write", &to)(error),
         })?;
         self.sizes.borrow_mut().add(path, bytes);
+        let mut origins = self.origins.borrow_mut();
+        origins.insert(path.to_owned(), from.to_owned());
         Ok(())
     }
 

@@ -9,7 +9,9 @@ mod next;
 mod nuxt;
 mod server;
 mod sizes;
+mod verify;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
@@ -18,11 +20,13 @@ use rayon::prelude::*;
 use self::copy::Copier;
 pub use self::copy::{files, not_regular};
 pub use self::sizes::Sizes;
+use self::verify::Verification;
+pub use self::verify::{MissingModule, ModuleRequest, RequestKind, RequestTime, unresolved};
 use super::build::Built;
 use super::failure::{Io, StageError, StageResult};
 use super::services::Services;
 use super::stored;
-use crate::config::PruneRules;
+use crate::config::{PruneRules, VerifyMode};
 use crate::disk;
 use crate::event::{Event, EventSubject, Stage, bytes};
 use crate::plan::{ImagePlan, Plan};
@@ -41,6 +45,8 @@ pub struct Artifact {
     pub workdir: PathBuf,
     /// The sizes of what is in `.deploy`.
     pub sizes: Sizes,
+    /// Messages about what was copied from outside of the app.
+    pub notices: Vec<String>,
 }
 
 impl Artifact {
@@ -114,6 +120,21 @@ pub enum Error {
     Missing {
         /// Each with the package that needs it.
         missing: Vec<String>,
+    },
+    /// Some modules that the entry loads are neither in `.deploy` nor where Node finds them in the
+    /// project.
+    #[error("{} cannot be found in `.deploy`:{}", if missing.len() == 1 { "a module" } else { "modules" }, missing.concat())]
+    #[diagnostic(
+        code(alokai::prune::unresolved),
+        help(
+            "{help}; if the app's `Dockerfile` adds the module to the image, set `prune.verify` to `\"off\"`"
+        )
+    )]
+    Unresolved {
+        /// Each on a line of its own, with the file that needs it.
+        missing: Vec<String>,
+        /// How to mend them.
+        help: String,
     },
     /// `.deploy` is larger than its budget in the config.
     #[error("the size of `.deploy` is {}, which is {} over the limit of {}; {why}", bytes(*size), bytes(size - budget), bytes(*budget))]
@@ -195,6 +216,14 @@ pub fn run(plan: &Plan, built: Vec<Built>, services: &Services) -> StageResult<A
             (unit, result.map_err(StageError::from))
         })
         .collect();
+    // Stores share apps, so a message about an app is sent once.
+    let artifacts = results
+        .iter()
+        .filter_map(|(_, result)| result.as_ref().ok());
+    let notices: BTreeSet<_> = artifacts.flat_map(|artifact| &artifact.notices).collect();
+    for notice in notices {
+        services.events.notice(notice);
+    }
     // Succeeds only when the folder is empty.
     let _ = std::fs::remove_dir(plan.project.join(".out/.tmp"));
     results.into_iter().collect()
@@ -219,7 +248,18 @@ fn one(
         AppKind::Frontend(Framework::Nuxt) => nuxt::prune(workdir, &copier)?,
         _ => server::prune(project, workdir, &image.entry, &copier)?,
     }
+    let verification = Verification {
+        project,
+        workdir,
+        image,
+    };
+    let mut notices = match rules.verify {
+        VerifyMode::Off => Vec::new(),
+        // `Start` is the place to start the entry of `fresh` too, after its modules are resolved.
+        VerifyMode::Resolve | VerifyMode::Start => verification.resolve(&copier)?,
+    };
     let sizes = copier.sizes();
+    notices.extend(sizes.name_compilers(&image.unit.app));
     within_budget(project, &image.unit, &sizes, rules)?;
     // Temporary folders are private, but the container's user has to read this one.
     let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
@@ -243,6 +283,7 @@ fn one(
         unit: image.unit.clone(),
         workdir: workdir.to_owned(),
         sizes,
+        notices,
     })
 }
 

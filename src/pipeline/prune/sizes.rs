@@ -8,11 +8,32 @@ use serde::{Deserialize, Serialize};
 use super::super::failure::Io;
 use super::super::stored;
 use crate::event::bytes;
-use crate::store::UnitId;
+use crate::store::{AppName, UnitId};
 use crate::workspace::installed;
 
 /// The number of dependencies that an error names.
 const NAMED: usize = 5;
+
+/// Packages that compile, bundle or check code. A server rarely needs them.
+const COMPILERS: [&str; 17] = [
+    "@babel/core",
+    "@esbuild/",
+    "@next/swc-",
+    "@rollup/",
+    "@rspack/",
+    "@swc/core",
+    "esbuild",
+    "eslint",
+    "lightningcss",
+    "playwright-core",
+    "prettier",
+    "rollup",
+    "sass",
+    "terser",
+    "typescript",
+    "vite",
+    "webpack",
+];
 
 /// The bytes in a `.deploy`. Links have no size.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +64,31 @@ impl Sizes {
         let mut largest: Vec<_> = sizes.map(|(name, size)| (name.as_str(), *size)).collect();
         largest.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
         largest
+    }
+
+    /// A message if compilers and other tools for builds are more than half of the folder.
+    pub fn name_compilers(&self, app: &AppName) -> Option<String> {
+        // An entry with `/` or `-` at its end is the start of a name. `@swc/core` is also the start
+        // of the names of its binaries.
+        let is_compiler = |name: &str| {
+            COMPILERS.iter().any(|compiler| {
+                let is_start = compiler.ends_with(['/', '-']) || *compiler == "@swc/core";
+                name == *compiler || (is_start && name.starts_with(compiler))
+            })
+        };
+        let largest = self.largest().into_iter();
+        let compilers: Vec<_> = largest.filter(|(name, _)| is_compiler(name)).collect();
+        let size: u64 = compilers.iter().map(|(_, size)| size).sum();
+        if size * 2 <= self.total() {
+            return None;
+        }
+        let names = compilers.iter().map(|(name, _)| format!("`{name}`"));
+        Some(format!(
+            "{} of the {} in `.deploy` of `{app}` are tools for builds: {}; if the server does not load them, move them to `devDependencies` of the package that needs them",
+            bytes(size),
+            bytes(self.total()),
+            shorten(names.collect::<Vec<_>>().into_iter()),
+        ))
     }
 
     /// Explains the size: what grew since the last run, or else what is largest.

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::Error;
 use super::environment::ServerEnvironment;
 use super::server::{RunningServer, free_ports, start};
-use crate::config::PruneVerify;
+use crate::config::VerifyMode;
 use crate::event::{EventSubject, Stage};
 use crate::pipeline::failure::{StageError, StageResult};
 use crate::pipeline::prune::Artifact;
@@ -33,7 +33,7 @@ pub fn run(
     options: &PipelineOptions,
 ) -> StageResult<Artifact> {
     let is_over = !pruned.failed.is_empty() && !options.keep_going;
-    let is_wanted = plan.prune.verify == PruneVerify::Start && !pruned.done.is_empty();
+    let is_wanted = plan.prune.verify == VerifyMode::Start && !pruned.done.is_empty();
     if !is_wanted || is_over || services.interrupt.stopped() {
         return pruned;
     }

@@ -1,0 +1,127 @@
+//! Verification: every module that the entry of a `.deploy` loads is resolved in it, as Node does
+//! with nothing above it.
+//!
+//! A package that Node finds in the project, but not in `.deploy`, is copied from there. A module
+//! that is nowhere is an error if starting the program is certain to fail because of it.
+
+mod explain;
+mod reach;
+mod requests;
+mod resolve;
+mod take;
+
+use std::path::{Path, PathBuf};
+
+pub use self::reach::{EntryFiles, MissingModule, ParsedModules, find_missing};
+pub use self::requests::{ModuleRequest, RequestKind, RequestTime};
+use self::take::{TakeOutcome, Taker};
+use super::super::failure::Io;
+use super::Error;
+use super::copy::{Copier, files};
+use crate::plan::ImagePlan;
+use crate::store::{AppKind, Framework};
+use crate::workspace::installed;
+
+/// How often what is missing is searched and copied. A package that is copied brings its
+/// dependencies, so two rounds are usual.
+const MOST_ROUNDS: usize = 20;
+
+/// A `.deploy` that is verified before it replaces the last one.
+pub struct Verification<'a> {
+    /// The project's folder.
+    pub project: &'a Path,
+    /// The composed app.
+    pub workdir: &'a Path,
+    /// The image that the `.deploy` is for.
+    pub image: &'a ImagePlan,
+}
+
+impl Verification<'_> {
+    /// Resolves every module that the entry loads, and copies what Node finds in the project only.
+    /// Returns messages about what was copied.
+    pub fn resolve(&self, copier: &Copier) -> Result<Vec<String>, Error> {
+        let root = copier.path(Path::new(""));
+        let root = root.canonicalize().map_err(Io::at("resolve", &root))?;
+        let Some(main) = main_file(&root, &self.image.entry) else {
+            let entry = root.join(&self.image.entry);
+            return Err(Error::NoEntry { entry });
+        };
+        let entries = EntryFiles {
+            main,
+            later: self.loaded_later(&root)?,
+        };
+        let mut parsed = ParsedModules::default();
+        let mut taker = Taker::new(self, copier, &root);
+        let mut lost = Vec::new();
+        for _ in 0..MOST_ROUNDS {
+            let workspace = taker.own_copies();
+            let is_own = |file: &Path| {
+                let inner = file.strip_prefix(&root).unwrap_or(file);
+                !installed::is_installed(inner) || workspace.contains(inner)
+            };
+            let missing = find_missing(&root, &entries, &is_own, &mut parsed);
+            lost.clear();
+            let mut has_new = false;
+            for module in missing {
+                match taker.take(&module)? {
+                    TakeOutcome::Taken => has_new = true,
+                    TakeOutcome::Lost(reason) if module.is_certain => lost.push((module, reason)),
+                    TakeOutcome::Lost(_) | TakeOutcome::Ignored => {}
+                }
+            }
+            if !has_new {
+                break;
+            }
+        }
+        if lost.is_empty() {
+            Ok(explain::notices(self, &taker.taken))
+        } else {
+            Err(explain::error(self, &root, &lost))
+        }
+    }
+
+    /// The files that the server of Next.js loads when a page is requested.
+    fn loaded_later(&self, root: &Path) -> Result<Vec<PathBuf>, Io> {
+        let server = root.join(".next/server");
+        if self.image.kind != AppKind::Frontend(Framework::Nextjs) || !server.is_dir() {
+            return Ok(Vec::new());
+        }
+        let pages = files(&server, |_| true)?.into_iter().map(|(_, file)| file);
+        let is_code = |file: &PathBuf| file.extension().is_some_and(|end| end == "js");
+        Ok(pages.filter(is_code).collect())
+    }
+
+    /// A path of the composed app as the user knows it: `apps/<app>/…`.
+    fn display(&self, path: &Path) -> String {
+        if let Ok(inner) = path.strip_prefix(self.workdir) {
+            let app = Path::new("apps").join(self.image.unit.app.as_str());
+            return app.join(inner).display().to_string();
+        }
+        let inner = path.strip_prefix(self.project).unwrap_or(path);
+        inner.display().to_string()
+    }
+}
+
+/// The file that Node starts for an entry.
+fn main_file(root: &Path, entry: &str) -> Option<PathBuf> {
+    let candidates = ["", ".js", ".cjs", ".mjs", "/index.js"];
+    let mut candidates = candidates
+        .iter()
+        .map(|end| root.join(format!("{entry}{end}")));
+    let file = candidates.find(|file| file.is_file())?;
+    file.canonicalize().ok()
+}
+
+/// The modules that cannot be resolved in a folder that runs by itself, and that a start of `entry`
+/// is certain to need.
+pub fn unresolved(folder: &Path, entry: &str) -> std::io::Result<Vec<MissingModule>> {
+    let root = folder.canonicalize()?;
+    let main = main_file(&root, entry).ok_or(std::io::ErrorKind::NotFound)?;
+    let entries = EntryFiles {
+        main,
+        later: Vec::new(),
+    };
+    let is_own = |file: &Path| !installed::is_installed(file.strip_prefix(&root).unwrap_or(file));
+    let missing = find_missing(&root, &entries, &is_own, &mut ParsedModules::default());
+    Ok(missing.into_iter().filter(|it| it.is_certain).collect())
+}
