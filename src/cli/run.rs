@@ -341,8 +341,12 @@ fn table(summary: RunSummary) -> SummaryTable {
                 store_id: row.unit.store.to_string(),
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
+                tool_cache: match &row.origin {
+                    Some(ResultOrigin::Script(tools)) => *tools,
+                    _ => None,
+                },
                 cache: row.origin.map(|origin| match origin {
-                    ResultOrigin::Script => "miss".into(),
+                    ResultOrigin::Script(_) => "miss".into(),
                     ResultOrigin::Cache => "hit".into(),
                     ResultOrigin::Reused(maker) => format!("reused from {maker}"),
                 }),

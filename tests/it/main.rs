@@ -59,4 +59,5 @@ mod shared;
 mod there;
 mod trust;
 mod unwritten;
+mod warm;
 mod why;

@@ -11,6 +11,7 @@ mod script;
 mod sharing;
 mod stage;
 mod surroundings;
+mod tools;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ use super::compose::Workdir;
 use super::failure::{Error as RunError, quote};
 use super::sandbox;
 use super::services::{PipelineOptions, Services};
-use crate::event::{EventSubject, Stage};
+use crate::event::{EventSubject, Stage, ToolCacheUse};
 use crate::plan::{Plan, RunScope, Subject, Task, TaskId};
 use crate::store::UnitId;
 
@@ -57,8 +58,8 @@ pub struct Built {
 /// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultOrigin {
-    /// Its script ran.
-    Script,
+    /// Its script ran; with the cache of its tools that was put in place before.
+    Script(Option<ToolCacheUse>),
     /// The cache, or the task's folder as an earlier run left it.
     Cache,
     /// The script of this other store's app.
