@@ -158,6 +158,28 @@ pub enum Miss {
     },
 }
 
+/// A cache of tools that was put in place before a script began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolCacheUse {
+    /// Seconds since it was made.
+    pub age_seconds: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Where it comes from.
+    pub from: ToolCacheOrigin,
+}
+
+/// Where a cache of tools comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolCacheOrigin {
+    /// The cache on this machine.
+    Local,
+    /// The remote cache.
+    Remote,
+}
+
 /// The most changes that are listed in one line.
 const CHANGES_IN_A_LINE: usize = 3;
 
@@ -255,6 +277,9 @@ pub enum Event {
         /// The reason.
         #[serde(flatten)]
         miss: Miss,
+        /// The cache of its tools that was put in place before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tool_cache: Option<ToolCacheUse>,
     },
     /// The sizes of the parts of a `.deploy` folder, in bytes.
     Sizes {

@@ -17,6 +17,10 @@ pub struct CacheLimits {
     pub bytes: u64,
     /// Time since an entry was used.
     pub age: Duration,
+    /// Bytes of the files of one tools' cache.
+    pub tool_bytes: u64,
+    /// Time since a tools' cache was made.
+    pub tool_age: Duration,
 }
 
 impl Default for CacheLimits {
@@ -24,6 +28,8 @@ impl Default for CacheLimits {
         Self {
             bytes: 10_000_000_000,
             age: Duration::from_hours(30 * 24),
+            tool_bytes: 1_000_000_000,
+            tool_age: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -41,13 +47,19 @@ pub struct CacheStatistics {
     pub unpacked: u64,
     /// The last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
+    /// Caches of tools, which are no results.
+    pub tool_caches: usize,
+    /// Bytes of their archives.
+    pub tool_bytes: u64,
 }
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CollectedResults {
-    /// Entries.
+    /// Results.
     pub entries: usize,
+    /// Caches of tools.
+    pub tool_caches: usize,
     /// Bytes of archives.
     pub bytes: u64,
 }
@@ -57,26 +69,35 @@ type CacheEntries = (Vec<(SystemTime, CachedResult)>, Vec<PathBuf>);
 
 impl Cache {
     /// Removes entries that were not used for too long, then the least recently used entries until
-    /// the rest fits, then archives that no entry names.
+    /// the rest fits, then archives that no entry names. Caches of tools are removed before results.
     pub fn collect(&self, limits: CacheLimits) -> Result<CollectedResults, Error> {
         let now = SystemTime::now();
         let mut collected = CollectedResults::default();
         let (mut kept, broken) = self.entries()?;
         broken.iter().try_for_each(|path| remove(path))?;
-        // Most recently used first.
-        kept.sort_by_key(|(used, entry)| (std::cmp::Reverse(*used), entry.key));
+        // Results first, and the most recently used first.
+        kept.sort_by_key(|(used, entry)| {
+            let is_tool_cache = entry.tools.is_some();
+            (is_tool_cache, std::cmp::Reverse(*used), entry.key)
+        });
         let mut bytes = 0;
         let mut blobs = BTreeSet::new();
         for (used, entry) in &kept {
-            let is_old = now.duration_since(*used).is_ok_and(|age| age > limits.age);
+            let is_usable = match &entry.tools {
+                Some(tools) => tools.age() <= limits.tool_age && entry.bytes <= limits.tool_bytes,
+                None => !now.duration_since(*used).is_ok_and(|age| age > limits.age),
+            };
             let more = if blobs.contains(&entry.blob) {
                 0
             } else {
                 entry.length
             };
-            if is_old || bytes + more > limits.bytes {
+            if !is_usable || bytes + more > limits.bytes {
                 remove(&self.entry_path(entry.key))?;
-                collected.entries += 1;
+                match entry.tools {
+                    Some(_) => collected.tool_caches += 1,
+                    None => collected.entries += 1,
+                }
             } else {
                 bytes += more;
                 blobs.insert(entry.blob);
@@ -108,6 +129,9 @@ impl Cache {
         let (mut entries, _) = self.entries()?;
         // A list of reads is not a result.
         entries.retain(|(_, entry)| entry.reads.is_empty());
+        let (tools, entries): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .partition(|(_, entry)| entry.tools.is_some());
         let mut blobs = BTreeMap::new();
         for (_, entry) in &entries {
             blobs.insert(&entry.blob, (entry.length, entry.bytes));
@@ -118,6 +142,8 @@ impl Cache {
             bytes: blobs.values().map(|(length, _)| length).sum(),
             unpacked: blobs.values().map(|(_, bytes)| bytes).sum(),
             oldest: entries.iter().map(|(used, _)| *used).min(),
+            tool_caches: tools.len(),
+            tool_bytes: tools.iter().map(|(_, entry)| entry.length).sum(),
         })
     }
 

@@ -13,6 +13,7 @@ mod identity;
 mod inputs;
 mod key;
 mod remote;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,6 +30,10 @@ pub use inputs::{FileInput, InputChange, InputChangeKind, InputRecord};
 pub use key::{Key, KeyHasher, OutputDigest};
 use oci::Digest;
 pub use remote::{RemoteCache, RemoteCacheSettings};
+pub use tools::{
+    DownloadedToolCache, FinishedToolCache, ScriptTimes, ToolCacheFigures, ToolCacheName,
+    UsableToolCache,
+};
 
 /// Why the cache cannot be used. It never ends a build.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,9 @@ pub struct CachedResult {
     /// Files that scripts have opened; only in a list of reads (see [`Cache::reads`]).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reads: BTreeSet<String>,
+    /// The figures of a tools' cache; none for a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Box<ToolCacheFigures>>,
 }
 
 impl CachedResult {
@@ -138,6 +146,9 @@ pub struct TaskFigures {
     pub milliseconds: u64,
     /// The most memory of all its processes together.
     pub peak_bytes: u64,
+    /// Its wall time with and without a cache of its tools.
+    #[serde(flatten)]
+    pub times: ScriptTimes,
 }
 
 /// The cache of one project.
@@ -200,6 +211,7 @@ impl Cache {
             files: finished.paths.len(),
             output: packed.output,
             reads: BTreeSet::new(),
+            tools: None,
         };
         self.adopt(temporary, &entry)?;
         Ok(entry)
@@ -239,6 +251,7 @@ impl Cache {
             files: 0,
             output: packed.output,
             reads: known.union(now).cloned().collect(),
+            tools: None,
         };
         self.adopt(temporary, &entry)?;
         Ok(Some(entry))
@@ -298,7 +311,10 @@ impl Cache {
     /// Adds what tasks have used now.
     pub fn learn(&self, now: BTreeMap<String, TaskFigures>) -> Result<(), Error> {
         let mut figures = self.figures();
-        figures.extend(now);
+        for (task, now) in now {
+            let older = figures.get(&task).copied();
+            figures.insert(task, now.or(older));
+        }
         self.write(&self.folder.join("figures.json"), &figures)
     }
 

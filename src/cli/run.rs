@@ -356,7 +356,7 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
 /// Where a result comes from, in the words of the summary.
 fn cache_state(origin: ResultOrigin) -> String {
     match origin {
-        ResultOrigin::Script => "miss".into(),
+        ResultOrigin::Script(_) => "miss".into(),
         ResultOrigin::Cache => "hit".into(),
         ResultOrigin::Reused(maker) => format!("reused from {maker}"),
     }
@@ -372,6 +372,10 @@ fn table(summary: RunSummary) -> SummaryTable {
                 store_id: row.unit.store.to_string(),
                 app: row.unit.app.to_string(),
                 build_seconds: row.build.map(seconds),
+                tool_cache: match &row.origin {
+                    Some(ResultOrigin::Script(tools)) => *tools,
+                    _ => None,
+                },
                 cache: row.origin.map(cache_state),
                 was_there: row.was_there,
                 deploy_bytes: row.deploy_size,

@@ -113,6 +113,10 @@ pub struct ProjectSettings {
     pub cache_size: u64,
     /// The days after which an unused result is removed.
     pub cache_days: u16,
+    /// The most bytes of the caches that the tools of one app or package keep.
+    pub tool_cache_size: u64,
+    /// The days after which these are not used any more.
+    pub tool_cache_days: u16,
     /// The rules for `.deploy`.
     pub prune: PruneRules,
     /// The variables of apps that are started on this machine.

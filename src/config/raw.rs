@@ -49,7 +49,7 @@ pub struct ConfigFile {
     pub console: ConsoleSection,
     /// How builds run.
     pub build: BuildSection,
-    /// Limits of the cache of results.
+    /// Limits of the cache of results and of tools' caches.
     pub cache: CacheSection,
     /// What `.deploy` contains.
     pub prune: PruneSection,
@@ -217,6 +217,11 @@ pub struct CacheSection {
     pub max_size: String,
     /// The days after which an unused result is removed.
     pub max_age_days: u16,
+    /// The most disk space of the caches that the tools of one app or package keep, such as
+    /// `.next/cache/webpack`, unpacked. Larger ones are not kept. `0 MB` keeps none.
+    pub max_tool_cache_size: String,
+    /// The days after which the tools' caches of an app or a package are not used any more.
+    pub max_tool_cache_age_days: u16,
 }
 
 impl Default for CacheSection {
@@ -224,6 +229,8 @@ impl Default for CacheSection {
         Self {
             max_size: "10 GB".into(),
             max_age_days: 30,
+            max_tool_cache_size: "1 GB".into(),
+            max_tool_cache_age_days: 7,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::deployment::{deployment, is_repository_component};
 use super::discover::{ProjectFolders, StoreFolder};
 use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::prune::PruneRules;
-use super::raw::{ConfigFile, StoreEntry};
+use super::raw::{CacheSection, ConfigFile, StoreEntry};
 use super::start::StartRules;
 use super::{Project, ProjectSettings, StoreLocal, size};
 
@@ -46,7 +46,7 @@ pub fn resolve(
     resolver.shared_apps();
     let max_memory = config.build.max_memory.as_deref();
     let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
-    let cache_size = resolver.size(&["cache", "maxSize"], &config.cache.max_size);
+    let (cache_size, tool_cache_size) = resolver.cache_sizes(&config.cache);
     let prune = resolver.prune();
     let start = resolver.start();
     let platform = resolver.platform();
@@ -90,6 +90,8 @@ pub fn resolve(
             sandbox: config.build.sandbox,
             cache_size,
             cache_days: config.cache.max_age_days,
+            tool_cache_size,
+            tool_cache_days: config.cache.max_tool_cache_age_days,
             prune,
             start,
         },
@@ -388,6 +390,14 @@ impl Resolver<'_> {
     }
 
     /// Parses a size such as `3 GB` to bytes.
+    /// The size limits of the cache of results, and of a tools' cache.
+    fn cache_sizes(&mut self, cache: &CacheSection) -> (u64, u64) {
+        (
+            self.size(&["cache", "maxSize"], &cache.max_size),
+            self.size(&["cache", "maxToolCacheSize"], &cache.max_tool_cache_size),
+        )
+    }
+
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
         size::parse(text).unwrap_or_else(|| {
             let message = format!("`{}` is not a valid size", text.escape_debug());

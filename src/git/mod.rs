@@ -30,6 +30,15 @@ pub use work_tree::{StoredBlob, WorkTree};
 /// Folders that alokai writes in a project. They never count as dirty.
 const OWN: [&str; 2] = [".out", ".alokai"];
 
+/// The names of a default branch that the repository does not name.
+const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
+
+/// The branch in the name of a remote branch: `main` in `refs/remotes/origin/main`.
+fn remote_branch(reference: &str) -> Option<&str> {
+    let (_remote, branch) = reference.strip_prefix("refs/remotes/")?.split_once('/')?;
+    Some(branch)
+}
+
 /// Why the git repository cannot be read.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
@@ -347,6 +356,42 @@ impl Repository {
             time: commit.time().seconds(),
             dirty: self.dirty()?,
         })
+    }
+
+    /// The branch that is checked out, and the names that the default branch may have. CI systems
+    /// check out a commit and no branch: then it is the remote branch (or the pull request) at this
+    /// commit, of several the default branch.
+    pub fn branches(&self) -> (Option<String>, Vec<String>) {
+        let target = |name: &str| {
+            let reference = self.inner.find_reference(name).ok()?;
+            let target = reference.symbolic_target().ok()??;
+            Some(target.to_owned())
+        };
+        let default = target("refs/remotes/origin/HEAD");
+        let default = default.and_then(|it| Some(remote_branch(&it)?.to_owned()));
+        let default =
+            default.map_or_else(|| DEFAULT_BRANCHES.map(str::to_owned).into(), |it| vec![it]);
+        let own = target("HEAD").and_then(|it| Some(it.strip_prefix("refs/heads/")?.to_owned()));
+        let own = own.or_else(|| {
+            let mut at_head = self.remote_branches_at_head().unwrap_or_default();
+            at_head.sort_by_key(|name| (!default.contains(name), name.clone()));
+            at_head.into_iter().next()
+        });
+        (own, default)
+    }
+
+    /// The remote branches whose newest commit is HEAD.
+    fn remote_branches_at_head(&self) -> Result<Vec<String>, git2::Error> {
+        let head = self.inner.head()?.target();
+        let mut names = Vec::new();
+        for reference in self.inner.references_glob("refs/remotes/*")? {
+            let reference = reference?;
+            let name = reference.name().ok().and_then(remote_branch);
+            if reference.target().is_some() && reference.target() == head {
+                names.extend(name.map(str::to_owned));
+            }
+        }
+        Ok(names)
     }
 
     fn dirty(&self) -> Result<Vec<String>, Error> {

@@ -19,6 +19,7 @@ mod tag;
 mod target;
 mod task;
 mod task_map;
+mod tool_caches;
 mod tsconfig;
 mod variables;
 
@@ -42,9 +43,10 @@ pub use start::{
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
 pub use task_map::{TaskId, TaskMap};
+pub use tool_caches::ToolCacheScope;
 pub use variables::is_system;
 
-use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest};
+use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest, ToolCacheName};
 use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
@@ -61,6 +63,9 @@ pub const DEFAULT_REGISTRY: &str = "registry.vuestorefront.cloud";
 
 /// The destination of images with `--local`.
 pub const LOCAL_REGISTRY: &str = "oci:.alokai/registry";
+
+/// The variable with the key for server actions of Next.js.
+pub const ACTION_KEY: &str = "NEXT_SERVER_ACTIONS_ENCRYPTION_KEY";
 
 /// What the user asks a run to do.
 #[derive(Debug, Clone)]
@@ -146,6 +151,8 @@ pub struct Plan {
     pub max_memory: Option<u64>,
     /// The size and age limits of the cache.
     pub cache_limits: CacheLimits,
+    /// The names under which the tools' caches of this run are kept.
+    pub tool_caches: ToolCacheScope,
     /// The command that installs dependencies.
     pub install: &'static str,
     /// Folders of base apps and workspace packages, relative to the project. Package managers read
@@ -226,6 +233,7 @@ impl Plan {
             concurrency: request.concurrency.or(project.settings.concurrency),
             max_memory: project.settings.max_memory,
             cache_limits: cache_limits(project),
+            tool_caches: ToolCacheScope::new(project, repository.as_ref()),
             install: install(project, request)?,
             workspaces: workspaces(project),
             links: OutLinks::read(project)?,
@@ -309,6 +317,33 @@ impl Plan {
     /// The folders in which no file may be added or removed while the task's script runs, absolute.
     pub fn watched_folders(&self, id: TaskId) -> Vec<PathBuf> {
         self.inputs.folders(id)
+    }
+
+    /// The name of the cache that the tools of the task keep.
+    pub fn tool_cache_name(&self, id: TaskId) -> ToolCacheName {
+        let (project, folder) = (&self.project, self.task(id).run_folder());
+        let name = self.task(id).key_name();
+        let toolchain = self.inputs.toolchain(id);
+        self.tool_caches
+            .name(&name, &project.join(folder), &toolchain)
+    }
+
+    /// Whether the task is a build of Next.js 15 or newer that makes a new key for server actions. On
+    /// machines of CI systems it does so in every build, and webpack's cache of another key is not used.
+    pub fn makes_action_key(&self, id: TaskId) -> bool {
+        let task = self.task(id);
+        let is_newer = |identity: &str| {
+            let version = identity.strip_prefix("next@")?;
+            version
+                .split('.')
+                .next()?
+                .parse()
+                .ok()
+                .map(|major: u32| major >= 15)
+        };
+        let toolchain = self.inputs.toolchain(id);
+        let is_next = toolchain.keys().any(|it| is_newer(it) == Some(true));
+        is_next && !task.variables.iter().any(|name| name == ACTION_KEY)
     }
 
     /// The files outside composed apps that the task may read, absolute.
@@ -429,11 +464,15 @@ pub fn repositories_of(project: &Project) -> Vec<String> {
     repositories.collect()
 }
 
-fn cache_limits(project: &Project) -> CacheLimits {
-    let days = u64::from(project.settings.cache_days);
+/// The limits of the cache in the project's config.
+pub fn cache_limits(project: &Project) -> CacheLimits {
+    let settings = &project.settings;
+    let days = |days: u16| Duration::from_hours(u64::from(days) * 24);
     CacheLimits {
-        bytes: project.settings.cache_size,
-        age: Duration::from_hours(days * 24),
+        bytes: settings.cache_size,
+        age: days(settings.cache_days),
+        tool_bytes: settings.tool_cache_size,
+        tool_age: days(settings.tool_cache_days),
     }
 }
 

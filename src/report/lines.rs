@@ -164,12 +164,16 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         // These units end soon, or their start is reported by `Missed`.
         Event::Started { unit } if unit.stage <= Stage::Prune => return None,
         Event::Started { unit } => format!("   {} {unit}", unit.work()),
-        Event::Missed { unit, miss } => {
-            format!(
-                "   {} {unit}: {}",
-                unit.work(),
-                miss.text(detail == Detail::Full)
-            )
+        Event::Missed {
+            unit,
+            miss,
+            tool_cache,
+        } => {
+            let miss = miss.text(detail == Detail::Full);
+            let with = tool_cache.map_or_else(String::new, |it| {
+                format!(", with the tools' cache of {}", ago(it.age_seconds))
+            });
+            format!("   {} {unit}: {miss}{with}", unit.work())
         }
         Event::Finished {
             unit,
@@ -189,6 +193,17 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         }
         Event::StageFinished { .. } | Event::Output { .. } => return None,
     })
+}
+
+/// A time before now, as text: `40 s ago`, `2 h ago`.
+fn ago(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3_600 => (seconds / 60, "min"),
+        3_600..172_800 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{count} {unit} ago")
 }
 
 /// The number of dependencies that are named. The others are one sum.

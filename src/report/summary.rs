@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::duration;
-use crate::event::bytes;
+use crate::event::{ToolCacheUse, bytes};
 
 /// The results of one unit. A field is `None` if the run did not get that far.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -20,6 +20,9 @@ pub struct SummaryRow {
     pub build_seconds: Option<f64>,
     /// `miss` if the script ran, `hit`, or `reused from <unit>`.
     pub cache: Option<String>,
+    /// The cache of its tools with which the script began, if it was put in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_cache: Option<ToolCacheUse>,
     /// Whether the image existed before the run.
     pub was_there: bool,
     /// Bytes in `.deploy`.
@@ -211,9 +214,14 @@ impl SummaryTable {
         let is_build = self.script.is_none();
         let done = if is_build { "built" } else { "ran" };
         let noun = if hits == 1 { "cache hit" } else { "cache hits" };
+        let with = self.units.iter().filter(|row| row.tool_cache.is_some());
+        let with = match with.count() {
+            0 => String::new(),
+            count => format!(" ({count} with a kept tools' cache)"),
+        };
         writeln!(
             out,
-            "{ran} {done}, {hits} {noun}, {reused} reused from other stores"
+            "{ran} {done}{with}, {hits} {noun}, {reused} reused from other stores"
         )?;
         let was = if is_build { "was built" } else { "ran" };
         for (maker, count) in makers {

@@ -68,4 +68,5 @@ mod there;
 mod trust;
 mod unwritten;
 mod verify;
+mod warm;
 mod why;

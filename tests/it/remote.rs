@@ -1,6 +1,6 @@
 //! The remote cache: clones share results, and no failure of the cache ends a build.
 
-mod artifacts;
+pub mod artifacts;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

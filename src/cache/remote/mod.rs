@@ -16,7 +16,7 @@ use reqwest::{Client, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::{Cache, CachedResult, Error, Key};
+use super::{Cache, CacheLimits, CachedResult, DownloadedToolCache, Error, Key, ScriptTimes};
 use outages::OutageCounter;
 
 /// One retry of a read, soon after a failure.
@@ -93,6 +93,27 @@ enum RemoteFailure {
     Invalid(String),
     /// A local file cannot be read or written.
     Local(String),
+    /// The tools' cache is too old, too large, or takes longer than it saves.
+    Declined,
+}
+
+/// The end of a download.
+enum Fetched<T> {
+    /// The artifact.
+    Found(T),
+    /// The server does not have it, or it is not wanted.
+    Nothing,
+    /// The server was not asked, or did not give a valid answer.
+    Failed,
+}
+
+impl<T> Fetched<T> {
+    fn found(self) -> Option<T> {
+        match self {
+            Self::Found(found) => Some(found),
+            Self::Nothing | Self::Failed => None,
+        }
+    }
 }
 
 impl From<Error> for RemoteFailure {
@@ -183,25 +204,48 @@ impl RemoteCache {
 
     /// Fetches the result of a key into the local cache; `None` on a cache miss or a failure.
     pub async fn fetch(&self, cache: &Cache, key: Key) -> Option<CachedResult> {
-        if !self.is_available().await {
+        let fetched = self.fetch_with(|| self.download(cache, key)).await;
+        if !matches!(fetched, Fetched::Failed) {
+            self.outages.record_response();
+        }
+        fetched.found()
+    }
+
+    /// Fetches the tools' cache of a key; `None` if there is none, if it is not used (see
+    /// [`CachedResult::tool_cache`]), if its download takes longer than it saves, or on a failure. It is
+    /// asked between uploads, so a response does not end an outage in which all uploads fail.
+    pub async fn fetch_tool_cache(
+        &self,
+        cache: &Cache,
+        key: Key,
+        known: ScriptTimes,
+        limits: CacheLimits,
+    ) -> Option<DownloadedToolCache> {
+        if self.outages.has_paused() {
             return None;
         }
+        let fetched = self.fetch_with(|| self.download_tool_cache(cache, key, known, limits));
+        fetched.await.found()
+    }
+
+    /// Downloads with one retry, and reports a failure.
+    async fn fetch_with<T, F>(&self, download: impl Fn() -> F) -> Fetched<T>
+    where
+        F: Future<Output = Result<T, RemoteFailure>>,
+    {
+        if !self.is_available().await {
+            return Fetched::Failed;
+        }
         let downloaded = retry(RETRY, || async {
-            let downloaded = self.download(cache, key).await;
+            let downloaded = download().await;
             downloaded.map_err(|failure| self.count(failure))
         });
         match downloaded.await {
-            Ok(result) => {
-                self.outages.record_response();
-                Some(result)
-            }
-            Err(RemoteFailure::Missing) => {
-                self.outages.record_response();
-                None
-            }
+            Ok(found) => Fetched::Found(found),
+            Err(RemoteFailure::Missing | RemoteFailure::Declined) => Fetched::Nothing,
             Err(failure) => {
                 self.report(failure);
-                None
+                Fetched::Failed
             }
         }
     }
@@ -248,7 +292,7 @@ impl RemoteCache {
         let host = &self.host;
         let without = "building continues without it";
         let message = match failure {
-            RemoteFailure::Missing => return,
+            RemoteFailure::Missing | RemoteFailure::Declined => return,
             RemoteFailure::Outage(reason) => {
                 format!("the remote cache `{host}` cannot be used: {reason}; {without}")
             }
@@ -266,7 +310,7 @@ impl RemoteCache {
                 format!("the remote cache `{host}` rejected an upload: {reason}")
             }
             RemoteFailure::Invalid(reason) => {
-                format!("a result of the remote cache `{host}` is not used: {reason}")
+                format!("an artifact of the remote cache `{host}` is not used: {reason}")
             }
             RemoteFailure::Local(reason) => {
                 format!("the remote cache `{host}` cannot be used: {reason}")

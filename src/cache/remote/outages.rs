@@ -52,6 +52,11 @@ impl OutageCounter {
         }
     }
 
+    /// Whether the server was paused and has not answered since.
+    pub fn has_paused(&self) -> bool {
+        self.lock().paused_until.is_some()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, OutageState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

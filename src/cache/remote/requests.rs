@@ -2,6 +2,7 @@
 //! in the query, and a signature of each artifact where a key is set.
 
 use std::io::Cursor;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,10 +22,13 @@ use tokio_util::io::ReaderStream;
 
 use super::{RemoteCache, RemoteFailure, local};
 use crate::cache::artifact::{self, Signature};
-use crate::cache::{Cache, CachedResult, Key};
+use crate::cache::{Cache, CacheLimits, CachedResult, DownloadedToolCache, Key, ScriptTimes};
 
 /// Redirects of a download that are followed, without the token.
 const MAX_REDIRECTS: usize = 3;
+
+/// How long a download runs before its speed counts.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// Bytes of a response that is not an artifact.
 const LONGEST_MESSAGE_BODY: u64 = 64 * 1024;
@@ -79,6 +83,35 @@ impl RemoteCache {
         cache: &Cache,
         key: Key,
     ) -> Result<CachedResult, RemoteFailure> {
+        let (archive, result) = self.verified(cache, key, |_| Ok(None)).await?;
+        cache.adopt(archive, &result)?;
+        Ok(result)
+    }
+
+    /// Downloads a tools' cache, while that takes less time than it saves.
+    pub(super) async fn download_tool_cache(
+        &self,
+        cache: &Cache,
+        key: Key,
+        known: ScriptTimes,
+        limits: CacheLimits,
+    ) -> Result<DownloadedToolCache, RemoteFailure> {
+        let judge = |entry: &CachedResult| match entry.tool_cache(known, limits) {
+            Some(usable) => Ok(Some(usable.saved)),
+            None => Err(RemoteFailure::Declined),
+        };
+        let (archive, entry) = self.verified(cache, key, judge).await?;
+        Ok(DownloadedToolCache { archive, entry })
+    }
+
+    /// Downloads an artifact and verifies it. `judge` sees its entry before the archive, and gives the
+    /// time that the download may take.
+    async fn verified(
+        &self,
+        cache: &Cache,
+        key: Key,
+        judge: impl Fn(&CachedResult) -> Result<Option<Duration>, RemoteFailure>,
+    ) -> Result<(NamedTempFile, CachedResult), RemoteFailure> {
         let request = self.request(Method::GET, &key.to_string());
         let mut response = self.send_request(request).await?;
         for _ in 0..MAX_REDIRECTS {
@@ -89,7 +122,7 @@ impl RemoteCache {
             response = self.send_request(self.client.get(next)).await?;
         }
         let response = self.accept(response).await?;
-        let download = self.receive(cache, key, response).await?;
+        let download = self.receive(cache, key, response, judge).await?;
         // The signature starts with the artifact's length, which the server need not name before.
         let length = download.front.len() as u64 + download.result.length;
         let signature = self.signature(key, length).map(|mut signature| {
@@ -100,12 +133,10 @@ impl RemoteCache {
         let verification = tokio::task::spawn_blocking(move || {
             artifact::verify(&archive, &result, signature).map(|()| (archive, result))
         });
-        let (archive, result) = match verification.await {
-            Ok(verified) => verified?,
+        match verification.await {
+            Ok(verified) => Ok(verified?),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        cache.adopt(archive, &result)?;
-        Ok(result)
+        }
     }
 
     /// Receives an artifact, whose entry comes in front of the archive.
@@ -114,6 +145,7 @@ impl RemoteCache {
         cache: &Cache,
         key: Key,
         mut response: Response,
+        judge: impl Fn(&CachedResult) -> Result<Option<Duration>, RemoteFailure>,
     ) -> Result<Download, RemoteFailure> {
         let invalid =
             || RemoteFailure::Invalid("its key or size does not match its metadata".into());
@@ -123,6 +155,7 @@ impl RemoteCache {
         let mut file = File::from_std(archive.reopen().map_err(local)?);
         let (mut front, mut result) = (Vec::new(), None::<CachedResult>);
         let mut length = 0;
+        let (begun, mut allowed) = (Instant::now(), None);
         while let Some(chunk) = next_chunk(&mut response, self.settings.timeout).await? {
             let chunk = chunk.as_ref();
             let mut rest = chunk;
@@ -131,13 +164,20 @@ impl RemoteCache {
                 let Some((entry, end)) = artifact::parse_front(&front)? else {
                     continue;
                 };
+                allowed = judge(&entry)?;
                 result = Some(entry);
                 rest = &chunk[chunk.len() - (front.len() - end)..];
                 front.truncate(end);
             }
             length += rest.len() as u64;
-            if result.as_ref().is_some_and(|entry| length > entry.length) {
-                return Err(invalid());
+            if let Some(entry) = &result {
+                if length > entry.length {
+                    return Err(invalid());
+                }
+                if allowed.is_some_and(|it| is_too_slow(begun.elapsed(), length, entry.length, it))
+                {
+                    return Err(RemoteFailure::Declined);
+                }
             }
             file.write_all(rest).await.map_err(local)?;
         }
@@ -283,7 +323,40 @@ impl RemoteCache {
     }
 }
 
+/// Whether a download, at its speed so far, takes longer than it may.
+fn is_too_slow(elapsed: Duration, received: u64, length: u64, allowed: Duration) -> bool {
+    if elapsed < MEASURED || received >= length {
+        return false;
+    }
+    let rest = elapsed.as_millis() * u128::from(length - received) / u128::from(received.max(1));
+    elapsed.as_millis() + rest > allowed.as_millis()
+}
+
 /// Whether others cannot change what is downloaded from an address.
 fn is_protected(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::is_too_slow;
+
+    #[test]
+    fn a_download_ends_when_it_takes_longer_than_it_saves() {
+        let allowed = Duration::from_secs(10);
+        let seconds = Duration::from_secs;
+        assert!(!is_too_slow(seconds(2), 20, 100, allowed), "10 s in all");
+        assert!(is_too_slow(seconds(2), 19, 100, allowed));
+        assert!(is_too_slow(seconds(2), 0, 100, allowed));
+        assert!(
+            !is_too_slow(Duration::from_millis(900), 0, 100, allowed),
+            "the speed is not known yet"
+        );
+        assert!(
+            !is_too_slow(seconds(60), 100, 100, allowed),
+            "it is complete"
+        );
+    }
 }

@@ -191,6 +191,7 @@ impl MemoryAdmission {
             .reduce(|one, other| TaskFigures {
                 milliseconds: one.milliseconds.max(other.milliseconds),
                 peak_bytes: one.peak_bytes.max(other.peak_bytes),
+                ..one
             })
     }
 

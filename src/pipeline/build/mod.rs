@@ -13,6 +13,7 @@ mod sharing;
 mod sources;
 mod stage;
 mod surroundings;
+mod tools;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ use super::compose::Workdir;
 use super::failure::{Error as RunError, quote};
 use super::sandbox;
 use super::services::{PipelineOptions, Services};
-use crate::event::{EventSubject, Stage};
+use crate::event::{EventSubject, Stage, ToolCacheUse};
 use crate::plan::{Plan, RunScope, Subject, Task, TaskId};
 use crate::store::UnitId;
 
@@ -70,8 +71,8 @@ pub struct BuiltPackage {
 /// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultOrigin {
-    /// Its script ran.
-    Script,
+    /// Its script ran; with the cache of its tools that was put in place before.
+    Script(Option<ToolCacheUse>),
     /// The cache, or the task's folder as an earlier run left it.
     Cache,
     /// The script of this other store's app.

@@ -341,6 +341,13 @@ impl<'a> TaskFolder<'a> {
             || NOT_OUTPUTS.iter().any(|apart| apart.starts_with(&start))
     }
 
+    /// Whether the folder is the place of a tool's cache. It exists before a script that begins with a
+    /// cache, and the result must be the same without one.
+    fn has_caches(&self, folder: &str) -> bool {
+        let start = format!("{folder}/");
+        self.composition.is_some() && NOT_OUTPUTS.iter().any(|apart| apart.starts_with(&start))
+    }
+
     pub(super) fn is_never_output(&self, path: &Path, is_link: bool) -> bool {
         // As bytes, because this runs for every path, and comparing paths parses them.
         let is = |list: &[&str]| list.iter().any(|apart| path.as_os_str() == *apart);
@@ -429,7 +436,8 @@ impl<'a> TaskFolder<'a> {
             let is_source = self.sources.contains(path.as_str());
             let is_new = before.files.get(path) != Some(left);
             if left.is_folder() {
-                if !before.files.contains_key(path) && !filled.contains(path.as_str()) {
+                let is_empty = !filled.contains(path.as_str()) && !self.has_caches(path);
+                if !before.files.contains_key(path) && is_empty {
                     outputs.insert(path.clone(), *left);
                 }
             } else if is_new && self.links_to_non_output(path) {

@@ -15,10 +15,11 @@ use super::result::{self, FolderSnapshot, ScriptOutputs, TaskFolder};
 use super::sources;
 use super::stage::TaskEnd;
 use super::surroundings;
+use super::tools::{self, KeptToolCache, ToolCacheStart};
 use super::watch::{OpenWatcher, OpenedFiles};
 use super::{BuildRun, ResultOrigin, event_unit};
-use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, TaskFigures};
-use crate::event::{Event, EventSubject, Span};
+use crate::cache::{self, CachedResult, FinishedTask, OutputDigest, ScriptTimes, TaskFigures};
+use crate::event::{Event, EventSubject, Span, ToolCacheUse};
 use crate::pipeline::failure::StageError;
 use crate::pipeline::sandbox::{self, Sandbox, UpstreamResult};
 use crate::pipeline::services::Services;
@@ -32,6 +33,10 @@ pub struct ScriptRun {
     pub figures: TaskFigures,
     /// Its result.
     pub kept: KeptResult,
+    /// The kept cache of its tools with which it began.
+    pub began_with: Option<ToolCacheUse>,
+    /// The cache of its tools, if it is kept now.
+    pub tool_cache: Option<CachedResult>,
 }
 
 /// A result after its script has run.
@@ -158,12 +163,14 @@ struct ScriptStart {
     copies: Option<PackageCopies>,
     /// Sources that had changed before.
     changed_sources: BTreeSet<PathBuf>,
+    tools: ToolCacheStart,
 }
 
 /// Prepares everything that the script sees, and its sandbox if scripts are sandboxed.
 fn prepare(
     run: &BuildRun,
     id: TaskId,
+    mut tools: ToolCacheStart,
 ) -> Result<(ScriptStart, Option<Sandbox>, TaskFolder<'_>), StageError> {
     let BuildRun { plan, services, .. } = run;
     let _working = services.events.working();
@@ -172,6 +179,7 @@ fn prepare(
     if plan.task(id).shared {
         surroundings::prepare(plan, id, &place, &services.cache)?;
     }
+    tools.put_in_place(run, id);
     let begun = ScriptStart {
         before: place.snapshot()?,
         aside,
@@ -179,6 +187,7 @@ fn prepare(
         watch: OpenWatcher::begin(plan.optional_files(id, &place.folder)),
         copies: PackageCopies::make(plan, id, &place.folder)?,
         changed_sources: sources::changed(plan, id),
+        tools,
     };
     let sandbox = sandbox(run, id, &place)?;
     Ok((begun, sandbox, place))
@@ -199,12 +208,14 @@ pub async fn run(
     } = run;
     let task = plan.task(id);
     let unit = event_unit(task);
+    let tools = tools::stage(run, id).await;
     services.events.send(Event::Missed {
         miss: miss(plan, id, resolved.as_ref(), &services.cache, options.force),
         unit: unit.clone(),
+        tool_cache: tools.used(),
     });
     let span = services.events.begin(&unit);
-    let (begun, sandbox, place) = match prepare(run, id) {
+    let (begun, sandbox, place) = match prepare(run, id, tools) {
         Ok(ready) => ready,
         Err(error) => {
             span.end(Err(error.to_string()));
@@ -236,18 +247,25 @@ pub async fn run(
     let figures = TaskFigures {
         milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         peak_bytes: memory.peak(),
+        times: ScriptTimes::default(),
     };
+    let began_with = begun.tools.used();
     let finished = FinishedScript {
         begun,
         resolved,
         elapsed,
         figures,
     };
-    let kept = settle_on_thread(run, id, finished).await?;
+    let (kept, tools) = settle_on_thread(run, id, finished).await?;
     Ok(ScriptRun {
         elapsed,
-        figures,
+        figures: TaskFigures {
+            times: tools.times,
+            ..figures
+        },
         kept,
+        began_with,
+        tool_cache: tools.entry,
     })
 }
 
@@ -280,16 +298,23 @@ struct FinishedScript {
     figures: TaskFigures,
 }
 
-/// Settles a result on a thread for blocking work.
+/// Settles a result on a thread for blocking work. The cache of the tools is kept only with the result.
 async fn settle_on_thread(
     run: &BuildRun,
     id: TaskId,
-    finished: FinishedScript,
-) -> Result<KeptResult, StageError> {
+    mut finished: FinishedScript,
+) -> Result<(KeptResult, KeptToolCache), StageError> {
     let run = run.clone();
     let settling = tokio::task::spawn_blocking(move || {
         let _working = run.services.events.working();
-        settle(&run.plan, id, finished, &run.services)
+        let time = finished.figures.milliseconds;
+        let tools = std::mem::replace(&mut finished.begun.tools, ToolCacheStart::NotKept);
+        let kept = settle(&run.plan, id, finished, &run.services)?;
+        let tools = match &kept.entry {
+            Some(_) => tools.keep(&run.plan, &run.services, id, time),
+            None => KeptToolCache::default(),
+        };
+        Ok((kept, tools))
     });
     match settling.await {
         Ok(kept) => kept,

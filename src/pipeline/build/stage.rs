@@ -16,7 +16,7 @@ use super::{BuildRun, Built, BuiltPackage, ResultOrigin, event_unit};
 use crate::cache::{CachedResult, Key, OutputDigest, RemoteCache, TaskFigures};
 use crate::pipeline::compose::Workdir;
 use crate::pipeline::failure::{Failure, StageError, StageResult};
-use crate::plan::{Subject, Task, TaskId};
+use crate::plan::{ACTION_KEY, Subject, Task, TaskId};
 use crate::store::UnitId;
 
 /// How often a task that waits for memory is tried again.
@@ -24,6 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How many results are unpacked at once.
 const UNPACKING: usize = 4;
+
+/// The time that the upload of a tools' cache may take if the cache saves less.
+const SHORTEST_UPLOAD: Duration = Duration::from_secs(10);
 
 /// How a task ended.
 pub enum TaskEnd {
@@ -41,7 +44,7 @@ pub enum TaskEnd {
     /// The remote cache has answered.
     Asked(Box<TaskKey>, Option<CachedResult>),
     /// Its script has run.
-    Ran(ScriptRun),
+    Ran(Box<ScriptRun>),
 }
 
 /// Runs all needed tasks. Units behind a failed one are skipped. Without `--keep-going` no task begins
@@ -99,6 +102,8 @@ struct BuildStage<'a> {
     learned: BTreeMap<String, TaskFigures>,
     /// Whether a result was added to the cache.
     has_kept: bool,
+    /// What makes the tools' caches of this run useful to other machines.
+    hint: Option<String>,
     /// Whether the stage must be repeated without the damaged results.
     must_repeat: bool,
     /// The tasks whose cached results are damaged.
@@ -150,6 +155,7 @@ impl<'a> BuildStage<'a> {
             sharing: SharingHints::default(),
             learned: BTreeMap::new(),
             has_kept: false,
+            hint: None,
             must_repeat: false,
             damaged: BTreeSet::new(),
             stop_because: None,
@@ -316,7 +322,7 @@ impl<'a> BuildStage<'a> {
         let run = self.run.clone();
         self.running.spawn(async move {
             let result = script::run(&run, id, resolved, &memory).await;
-            (id, result.map(TaskEnd::Ran))
+            (id, result.map(|ran| TaskEnd::Ran(Box::new(ran))))
         });
     }
 
@@ -390,7 +396,10 @@ impl<'a> BuildStage<'a> {
             self.has_kept = true;
             self.upload(resolved.primary, entry);
         }
-        self.done(id, ran.elapsed, ResultOrigin::Script);
+        if let Some(entry) = &ran.tool_cache {
+            self.upload_tool_cache(id, entry);
+        }
+        self.done(id, ran.elapsed, ResultOrigin::Script(ran.began_with));
     }
 
     fn failed(&mut self, id: TaskId, error: StageError) {
@@ -419,6 +428,31 @@ impl<'a> BuildStage<'a> {
             remote.send(&services.cache, &entry).await;
             if let Some(reads) = services.cache.find(primary.of_reads()) {
                 remote.send(&services.cache, &reads).await;
+            }
+        });
+    }
+
+    /// Sends a tools' cache to the remote cache. It is given up when that takes longer than the cache
+    /// saves another machine.
+    fn upload_tool_cache(&mut self, id: TaskId, entry: &CachedResult) {
+        if self.run.services.remote.is_none() {
+            return;
+        }
+        let plan = &self.run.plan;
+        if plan.makes_action_key(id) {
+            self.hint = Some(format!(
+                "Next.js 15 and newer use a kept tools' cache only with the same key for server actions: set `{ACTION_KEY}` to a secret of your CI system and declare it in `build.env`"
+            ));
+        }
+        let saved = entry.tools.as_ref().map(|tools| tools.times.saved());
+        let limit = saved.unwrap_or_default().max(SHORTEST_UPLOAD);
+        let branch = plan.tool_caches.own_branch();
+        let entry = entry.under(plan.tool_cache_name(id).remote_key(branch));
+        let services = Arc::clone(&self.run.services);
+        self.uploads.spawn(async move {
+            if let Some(remote) = &services.remote {
+                let sending = remote.send(&services.cache, &entry);
+                let _ = tokio::time::timeout(limit, sending).await;
             }
         });
     }
@@ -508,6 +542,7 @@ impl<'a> BuildStage<'a> {
             .collect();
         let mut result = self.result;
         result.hints = self.sharing.hints();
+        result.hints.extend(self.hint);
         result
             .done
             .sort_by_key(|built| place.get(built.unit()).copied());

@@ -18,6 +18,7 @@ use super::files::{
 use super::installed::DependencyLock;
 use super::task::{Subject, Task};
 use super::task_map::{TaskId, TaskMap};
+use super::tool_caches::is_tool;
 use super::{Error, StorePlan, workspaces};
 use crate::cache::{FileInput, InputRecord, Key, KeyHasher, OutputDigest};
 use crate::config::Project;
@@ -247,6 +248,15 @@ impl AllInputs {
             part(value.as_bytes());
         }
         hasher
+    }
+
+    /// The versions of the tools on which a tools' cache of the task depends.
+    pub fn toolchain(&self, id: TaskId) -> BTreeMap<&str, &str> {
+        let installed = self.of(id).dependencies.iter();
+        let installed = installed.filter(|(identity, _)| is_tool(identity));
+        let all = self.tools.iter().chain(installed);
+        all.map(|(name, version)| (name.as_str(), version.as_str()))
+            .collect()
     }
 
     /// The key of a task's result: the primary key, completed by the content of the files that its
