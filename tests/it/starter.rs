@@ -164,7 +164,8 @@ impl Started {
     #[track_caller]
     fn page(&mut self, path: &str) -> String {
         let (status, body) = self.get(path);
-        assert_eq!(status, "200", "{path}: {body}");
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        assert_eq!(status, "200", "{path}: {body}\n{log}");
         body
     }
 }

@@ -107,7 +107,9 @@ pub fn run(
             failures: Vec::new(),
         });
     }
-    links::put_top_in_place(plan)?;
+    if !stores.is_empty() {
+        links::put_top_in_place(plan)?;
+    }
     // Without `--keep-going`, a failure in one store leaves all stores unchanged.
     let failed = staged
         .iter()

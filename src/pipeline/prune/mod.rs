@@ -255,7 +255,7 @@ fn one(
     };
     let mut notices = match rules.verify {
         VerifyMode::Off => Vec::new(),
-        // `Start` is the place to start the entry of `fresh` too, after its modules are resolved.
+        // With `Start`, the entries are also started, after all apps are pruned.
         VerifyMode::Resolve | VerifyMode::Start => verification.resolve(&copier)?,
     };
     let sizes = copier.sizes();
