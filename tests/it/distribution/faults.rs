@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci::Digest;
-use oci_distribution::{Error, PutBlob, TransferLimits};
+use oci_distribution::{Error, PutBlob, RetryPolicy, TransferLimits};
 
 use super::{CHUNKS, Image, QUICK, World};
 use crate::support::{Before, Random, Resuming, Turn, cutting, http_client};
@@ -55,6 +55,13 @@ async fn bytes_that_a_registry_kept_of_a_broken_upload_are_not_sent_again() {
     for registry in [Resuming::start(), Resuming::forgetful()] {
         for kilobytes in [7, 64, 300] {
             for limits in [QUICK, CHUNKS] {
+                // The registry needs time to store what came before the break.
+                let pause = Duration::from_millis(20);
+                let retry = RetryPolicy {
+                    pause,
+                    ..limits.retry
+                };
+                let limits = TransferLimits { retry, ..limits };
                 let image = Image::new(400_000);
                 let address = cutting(&registry.address, kilobytes * 1000);
                 let client = super::client(&address, None, limits).unwrap();
