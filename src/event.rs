@@ -158,7 +158,7 @@ pub enum Miss {
     },
 }
 
-/// A cache of tools that was put in place before a script began.
+/// A tool cache that was put in place before a script began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolCacheUse {
@@ -170,7 +170,7 @@ pub struct ToolCacheUse {
     pub from: ToolCacheOrigin,
 }
 
-/// Where a cache of tools comes from.
+/// Where a tool cache comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolCacheOrigin {
@@ -277,7 +277,7 @@ pub enum Event {
         /// The reason.
         #[serde(flatten)]
         miss: Miss,
-        /// The cache of its tools that was put in place before.
+        /// The tool cache that was put in place before.
         #[serde(skip_serializing_if = "Option::is_none")]
         tool_cache: Option<ToolCacheUse>,
     },

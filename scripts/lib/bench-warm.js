@@ -1,6 +1,6 @@
 // What `scripts/bench warm` measures: two clones of one project as CI machines,
 // with a remote cache between them. The first machine builds; then a file of the
-// store changes, and the second machine builds it, with the tools' cache of the
+// store changes, and the second machine builds it, with the tool cache of the
 // first machine and without one.
 "use strict";
 
@@ -172,12 +172,12 @@ module.exports = function warm({ alokai, root, work, rounds, say, row, over, jud
       clone();
       warm.push(build(team));
       const { cache } = warm.at(-1);
-      if (cache?.from !== "remote") throw new Error("the second machine got no tools' cache");
+      if (cache?.from !== "remote") throw new Error("the second machine got no tool cache");
       bytes = cache.bytes;
       // The same commit on a machine without the remote cache.
       clone();
       cold.push(build());
-      if (cold.at(-1).cache) throw new Error("the cold build had a tools' cache");
+      if (cold.at(-1).cache) throw new Error("the cold build had a tool cache");
       const shown = (it) => `${it.seconds.toFixed(1)} s (cores ${it.cores?.toFixed(1) ?? "-"} s)`;
       say(`round ${round}: first machine ${shown(first)}, second machine ${shown(warm.at(-1))}, cold ${shown(cold.at(-1))}`);
     }
@@ -191,7 +191,7 @@ module.exports = function warm({ alokai, root, work, rounds, say, row, over, jud
     const shown = (it) => (it === null ? "-" : `${it.toFixed(1)} s`);
     row(name, shown(one), `cold: ${shown(other)}`, value?.toFixed(3) ?? "-", ...judged(value, 0.55), `median of ${rounds}`);
   };
-  const size = `${COMPONENTS + PAGES} files, tools' cache of ${(bytes / 1e6).toFixed(0)} MB`;
+  const size = `${COMPONENTS + PAGES} files, tool cache of ${(bytes / 1e6).toFixed(0)} MB`;
   ratio(`changed store on a second machine, Next.js (${size})`, "seconds");
   ratio("the same, time of all cores", "cores");
 };

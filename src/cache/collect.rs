@@ -17,9 +17,9 @@ pub struct CacheLimits {
     pub bytes: u64,
     /// Time since an entry was used.
     pub age: Duration,
-    /// Bytes of the files of one tools' cache.
+    /// Bytes of the files of one tool cache.
     pub tool_bytes: u64,
-    /// Time since a tools' cache was made.
+    /// Time since a tool cache was made.
     pub tool_age: Duration,
 }
 
@@ -47,7 +47,7 @@ pub struct CacheStatistics {
     pub unpacked: u64,
     /// The last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
-    /// Caches of tools, which are no results.
+    /// Tool caches, which are no results.
     pub tool_caches: usize,
     /// Bytes of their archives.
     pub tool_bytes: u64,
@@ -58,7 +58,7 @@ pub struct CacheStatistics {
 pub struct CollectedResults {
     /// Results.
     pub entries: usize,
-    /// Caches of tools.
+    /// Tool caches.
     pub tool_caches: usize,
     /// Bytes of archives.
     pub bytes: u64,
@@ -69,7 +69,7 @@ type CacheEntries = (Vec<(SystemTime, CachedResult)>, Vec<PathBuf>);
 
 impl Cache {
     /// Removes entries that were not used for too long, then the least recently used entries until
-    /// the rest fits, then archives that no entry names. Caches of tools are removed before results.
+    /// the rest fits, then archives that no entry names. Tool caches are removed before results.
     pub fn collect(&self, limits: CacheLimits) -> Result<CollectedResults, Error> {
         let now = SystemTime::now();
         let mut collected = CollectedResults::default();

@@ -100,7 +100,7 @@ pub struct CachedResult {
     /// Files that scripts have opened; only in a list of reads (see [`Cache::reads`]).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reads: BTreeSet<String>,
-    /// The figures of a tools' cache; none for a result.
+    /// The figures of a tool cache; none for a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Box<ToolCacheFigures>>,
 }
@@ -146,7 +146,7 @@ pub struct TaskFigures {
     pub milliseconds: u64,
     /// The most memory of all its processes together.
     pub peak_bytes: u64,
-    /// Its wall time with and without a cache of its tools.
+    /// Its wall time with and without a tool cache.
     #[serde(flatten)]
     pub times: ScriptTimes,
 }

@@ -1,4 +1,4 @@
-//! Caches of tools, such as `.next/cache/webpack`: files that make the next run of a script faster and
+//! Tool caches, such as `.next/cache/webpack`: files that make the next run of a script faster and
 //! that are not part of its result.
 //!
 //! They use the archives, the limits and the remote cache of results. Their entries differ in one
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::{Cache, CacheLimits, CachedResult, Error, Key, KeyHasher, TaskFigures, archive};
 
-/// The name of the tools' cache of one task: the task, the toolchain, the platform and the path of
+/// The name of the tool cache of one task: the task, the toolchain, the platform and the path of
 /// the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ToolCacheName(Key);
@@ -53,7 +53,7 @@ impl CachedResult {
     }
 }
 
-/// When a cache of tools was made, and how long the script took with and without one.
+/// When a tool cache was made, and how long the script took with and without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolCacheFigures {
@@ -64,7 +64,7 @@ pub struct ToolCacheFigures {
     pub times: ScriptTimes,
 }
 
-/// How long a script took without a cache of its tools, and with one.
+/// How long a script took without a tool cache, and with one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScriptTimes {
@@ -109,8 +109,8 @@ impl ScriptTimes {
 }
 
 impl CachedResult {
-    /// The age of a tools' cache, and the time that it saves: a download must not take longer. None if
-    /// it is not a tools' cache, is too old or too large, or saves nothing. `known` has the times of
+    /// The age of a tool cache, and the time that it saves: a download must not take longer. None if
+    /// it is not a tool cache, is too old or too large, or saves nothing. `known` has the times of
     /// this machine.
     pub fn tool_cache(&self, known: ScriptTimes, limits: CacheLimits) -> Option<UsableToolCache> {
         let figures = self.tools.as_deref()?;
@@ -145,7 +145,7 @@ impl ToolCacheFigures {
     }
 }
 
-/// A tools' cache that a script can use.
+/// A tool cache that a script can use.
 #[derive(Debug, Clone, Copy)]
 pub struct UsableToolCache {
     /// Time since it was made.
@@ -158,7 +158,7 @@ pub struct UsableToolCache {
     pub saved: Duration,
 }
 
-/// A tools' cache that is to be stored.
+/// A tool cache that is to be stored.
 pub struct FinishedToolCache<'a> {
     /// The folder of the task.
     pub folder: &'a Path,
@@ -175,13 +175,13 @@ pub struct FinishedToolCache<'a> {
 }
 
 impl Cache {
-    /// The tools' cache with this name.
+    /// The tool cache with this name.
     pub fn tool_cache(&self, name: ToolCacheName) -> Option<CachedResult> {
         self.find(name.local_key())
             .filter(|entry| entry.tools.is_some())
     }
 
-    /// Stores a tools' cache in place of the one with the same name.
+    /// Stores a tool cache in place of the one with the same name.
     pub fn keep_tool_cache(&self, finished: &FinishedToolCache) -> Result<CachedResult, Error> {
         let temporary = self.temporary()?;
         let to = temporary
@@ -205,7 +205,7 @@ impl Cache {
         Ok(entry)
     }
 
-    /// How long a task's script took in earlier runs, with and without a cache of its tools.
+    /// How long a task's script took in earlier runs, with and without a tool cache.
     pub fn script_times(&self, task: &str) -> ScriptTimes {
         let figures = self.figures().get(task).copied();
         figures.map(|figures| figures.times).unwrap_or_default()
@@ -223,7 +223,7 @@ impl TaskFigures {
     }
 }
 
-/// A downloaded tools' cache, verified as a whole. It is not stored in the local cache: the script
+/// A downloaded tool cache, verified as a whole. It is not stored in the local cache: the script
 /// writes a newer one.
 pub struct DownloadedToolCache {
     pub(super) archive: NamedTempFile,

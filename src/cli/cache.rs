@@ -104,9 +104,9 @@ fn tool_caches(count: usize) -> String {
     format!(
         "{count} {}",
         if count == 1 {
-            "cache of tools"
+            "tool cache"
         } else {
-            "caches of tools"
+            "tool caches"
         }
     )
 }

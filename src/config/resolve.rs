@@ -390,7 +390,7 @@ impl Resolver<'_> {
     }
 
     /// Parses a size such as `3 GB` to bytes.
-    /// The size limits of the cache of results, and of a tools' cache.
+    /// The size limits of the cache of results, and of a tool cache.
     fn cache_sizes(&mut self, cache: &CacheSection) -> (u64, u64) {
         (
             self.size(&["cache", "maxSize"], &cache.max_size),

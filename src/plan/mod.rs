@@ -151,7 +151,7 @@ pub struct Plan {
     pub max_memory: Option<u64>,
     /// The size and age limits of the cache.
     pub cache_limits: CacheLimits,
-    /// The names under which the tools' caches of this run are kept.
+    /// The names under which the tool caches of this run are kept.
     pub tool_caches: ToolCacheScope,
     /// The command that installs dependencies.
     pub install: &'static str,

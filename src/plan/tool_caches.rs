@@ -1,4 +1,4 @@
-//! The names under which the caches of tools are kept. A cache is useful only to the same task, with
+//! The names under which the tool caches are kept. A cache is useful only to the same task, with
 //! the same toolchain, on the same platform, at the same path: tools write absolute paths into it.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ const TOOLS: [&str; 6] = ["next", "nuxt", "rollup", "typescript", "vite", "webpa
 /// The branch in names of a run that knows none.
 const NO_BRANCH: &str = "HEAD";
 
-/// What the names of all tools' caches of a run have in common.
+/// What the names of all tool caches of a run have in common.
 #[derive(Debug, Clone)]
 pub struct ToolCacheScope {
     /// The name in the root `package.json`: several projects may use one remote cache.

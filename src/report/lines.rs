@@ -171,7 +171,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
         } => {
             let miss = miss.text(detail == Detail::Full);
             let with = tool_cache.map_or_else(String::new, |it| {
-                format!(", with the tools' cache of {}", ago(it.age_seconds))
+                format!(", with a tool cache from {}", ago(it.age_seconds))
             });
             format!("   {} {unit}: {miss}{with}", unit.work())
         }

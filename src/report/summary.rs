@@ -20,7 +20,7 @@ pub struct SummaryRow {
     pub build_seconds: Option<f64>,
     /// `miss` if the script ran, `hit`, or `reused from <unit>`.
     pub cache: Option<String>,
-    /// The cache of its tools with which the script began, if it was put in place.
+    /// The tool cache with which the script began, if it was put in place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_cache: Option<ToolCacheUse>,
     /// Whether the image existed before the run.
@@ -217,7 +217,7 @@ impl SummaryTable {
         let with = self.units.iter().filter(|row| row.tool_cache.is_some());
         let with = match with.count() {
             0 => String::new(),
-            count => format!(" ({count} with a kept tools' cache)"),
+            count => format!(" ({count} with a kept tool cache)"),
         };
         writeln!(
             out,

@@ -1,4 +1,4 @@
-//! Caches of tools: kept beside results, carried to other machines, and never trusted.
+//! Tool caches: kept beside results, carried to other machines, and never trusted.
 
 use std::path::PathBuf;
 
@@ -104,12 +104,12 @@ fn notes(run: &Run) -> Vec<String> {
         .collect()
 }
 
-/// The cache of tools with which the unit began, as the summary says.
+/// The tool cache with which the unit began, as the summary says.
 fn used(run: &Run) -> Value {
     rows(run)[UNIT]["toolCache"].clone()
 }
 
-/// The entry of the unit's tools' cache on this machine.
+/// The entry of the unit's tool cache on this machine.
 fn kept(project: &Project) -> Option<(PathBuf, Value)> {
     let files = std::fs::read_dir(project.path(".alokai/cache/entries")).ok()?;
     let mut entries = files.map(|file| {
@@ -120,7 +120,7 @@ fn kept(project: &Project) -> Option<(PathBuf, Value)> {
     entries.find(|(_, entry)| entry["tools"].is_object())
 }
 
-/// The artifact of the tools' cache in a remote cache: its path and its entry.
+/// The artifact of the tool cache in a remote cache: its path and its entry.
 fn artifact(cache: &RemoteCache) -> (PathBuf, Value) {
     let hashes = cache.hashes(TEAM).into_iter();
     let mut found = hashes.filter_map(|hash| {
@@ -128,7 +128,7 @@ fn artifact(cache: &RemoteCache) -> (PathBuf, Value) {
         let (entry, _) = artifacts::artifact(&std::fs::read(&path).unwrap());
         entry["tools"].is_object().then_some((path, entry))
     });
-    found.next().expect("an artifact of a tools' cache")
+    found.next().expect("an artifact of a tool cache")
 }
 
 /// Writes an artifact with this entry and this archive.
@@ -168,10 +168,10 @@ fn the_second_machine_begins_with_the_first_ones_cache() {
     machines.edit("third");
     let third = machines.next(&cache.address);
     let run = third.alokai(&format!("store build {ONLY}")).succeeds();
-    run.stderr_contains("cache miss: no earlier result, with the tools' cache of ");
+    run.stderr_contains("cache miss: no earlier result, with a tool cache from ");
     run.stderr_contains(" s ago");
     assert!(found(&run).starts_with("2 of "));
-    run.stdout_contains("1 built (1 with a kept tools' cache)");
+    run.stdout_contains("1 built (1 with a kept tool cache)");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn this_machine_keeps_a_cache_too_within_its_size_and_age() {
         (&json!(1), &json!(1))
     );
     let text = project.alokai("cache stats").succeeds().stdout;
-    assert!(text.contains("\n1 cache of tools, "), "{text}");
+    assert!(text.contains("\n1 tool cache, "), "{text}");
 
     let forget = || std::fs::remove_dir_all(project.path(".out")).unwrap();
     project.write(SOURCE, "second");
@@ -284,7 +284,7 @@ fn this_machine_keeps_a_cache_too_within_its_size_and_age() {
     let run = build(&project, ONLY);
     assert_eq!(found(&run), COLD);
     assert!(
-        notes(&run)[0].contains("the kept tools' cache is not used"),
+        notes(&run)[0].contains("the kept tool cache is not used"),
         "{:?}",
         notes(&run)
     );
@@ -301,9 +301,9 @@ fn this_machine_keeps_a_cache_too_within_its_size_and_age() {
     entry["tools"]["made"] = old.into();
     std::fs::write(path, entry.to_string()).unwrap();
     let text = project.alokai("cache gc").succeeds().stdout;
-    assert!(text.contains("removed 1 cache of tools\n"), "{text}");
+    assert!(text.contains("removed 1 tool cache\n"), "{text}");
 
-    // A large one is not kept, and results are removed after caches of tools.
+    // A large one is not kept, and results are removed after tool caches.
     let project = project.setting("cache", &json!({ "maxToolCacheSize": "1 kB" }));
     let project = project
         .env_of(MIDDLEWARE, &["MODULE_BYTES"])

@@ -93,7 +93,7 @@ enum RemoteFailure {
     Invalid(String),
     /// A local file cannot be read or written.
     Local(String),
-    /// The tools' cache is too old, too large, or takes longer than it saves.
+    /// The tool cache is too old, too large, or takes longer than it saves.
     Declined,
 }
 
@@ -211,7 +211,7 @@ impl RemoteCache {
         fetched.found()
     }
 
-    /// Fetches the tools' cache of a key; `None` if there is none, if it is not used (see
+    /// Fetches the tool cache of a key; `None` if there is none, if it is not used (see
     /// [`CachedResult::tool_cache`]), if its download takes longer than it saves, or on a failure. It is
     /// asked between uploads, so a response does not end an outage in which all uploads fail.
     pub async fn fetch_tool_cache(

@@ -88,7 +88,7 @@ impl RemoteCache {
         Ok(result)
     }
 
-    /// Downloads a tools' cache, while that takes less time than it saves.
+    /// Downloads a tool cache, while that takes less time than it saves.
     pub(super) async fn download_tool_cache(
         &self,
         cache: &Cache,

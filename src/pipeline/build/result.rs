@@ -28,7 +28,7 @@ use virtual_path::normalize;
 /// The folder of the records, in `.alokai`.
 const RESULTS: &str = "results";
 
-/// Paths in a composed app that are not outputs: the pruned folder, and incremental caches of tools.
+/// Paths in a composed app that are not outputs: the pruned folder, and incremental tool caches.
 pub(super) const NOT_OUTPUTS: [&str; 7] = [
     ".deploy",
     ".next/cache",

@@ -33,9 +33,9 @@ pub struct ScriptRun {
     pub figures: TaskFigures,
     /// Its result.
     pub kept: KeptResult,
-    /// The kept cache of its tools with which it began.
+    /// The kept tool cache with which it began.
     pub began_with: Option<ToolCacheUse>,
-    /// The cache of its tools, if it is kept now.
+    /// The tool cache, if it is kept now.
     pub tool_cache: Option<CachedResult>,
 }
 
@@ -298,7 +298,7 @@ struct FinishedScript {
     figures: TaskFigures,
 }
 
-/// Settles a result on a thread for blocking work. The cache of the tools is kept only with the result.
+/// Settles a result on a thread for blocking work. The tool cache is kept only with the result.
 async fn settle_on_thread(
     run: &BuildRun,
     id: TaskId,

@@ -37,7 +37,7 @@ const OF_PACKAGE: [&str; 1] = ["node_modules/.cache"];
 /// The age after which a kept cache is replaced by the cache that a script began with.
 const RENEWED: Duration = Duration::from_hours(24);
 
-/// With which cache of its tools a script begins.
+/// With which tool cache a script begins.
 pub enum ToolCacheStart {
     /// Its caches are not kept: it is not a build, is never cached, or the config keeps none.
     NotKept,
@@ -49,14 +49,14 @@ pub enum ToolCacheStart {
     Staged(StagedToolCache),
 }
 
-/// A cache of tools in a temporary folder.
+/// A tool cache in a temporary folder.
 pub struct StagedToolCache {
     folder: tempfile::TempDir,
     used: ToolCacheUse,
     times: ScriptTimes,
 }
 
-/// The caches of a task's tools after its script.
+/// The tool caches of a task after its script.
 #[derive(Default)]
 pub struct KeptToolCache {
     /// How long the script takes with and without a cache, as far as this run knows.
@@ -151,7 +151,7 @@ impl ToolFolder {
     }
 }
 
-/// Unpacks the kept cache of a task's tools, if its folder has none.
+/// Unpacks the kept tool cache of a task, if its folder has none.
 pub async fn stage(run: &BuildRun, id: TaskId) -> ToolCacheStart {
     let Some(place) = ToolFolder::new(&run.plan, id) else {
         return ToolCacheStart::NotKept;
@@ -187,11 +187,11 @@ pub async fn stage(run: &BuildRun, id: TaskId) -> ToolCacheStart {
 fn not_used(run: &BuildRun, id: TaskId, reason: &str) {
     let unit = event_unit(run.plan.task(id));
     run.services.events.notice(format!(
-        "{unit}: the kept tools' cache is not used: {reason}"
+        "{unit}: the kept tool cache is not used: {reason}"
     ));
 }
 
-/// A kept cache of tools.
+/// A kept tool cache.
 struct FoundToolCache {
     content: ToolCacheContent,
     usable: UsableToolCache,
@@ -253,7 +253,7 @@ impl FoundToolCache {
         let paths = unpacked.map_err(|error| error.to_string())?;
         if let Some(path) = place.foreign(&folder.path().join(cache::FILES), &paths) {
             let path = path.escape_debug();
-            return Err(format!("`{path}` is not a file of a tools' cache"));
+            return Err(format!("`{path}` is not a file of a tool cache"));
         }
         Ok(ToolCacheStart::Staged(StagedToolCache {
             folder,
@@ -318,7 +318,7 @@ impl ToolCacheStart {
         }
         let unit = event_unit(task);
         let notice = |reason: String| {
-            let text = format!("{unit}: the tools' cache is not kept: {reason}");
+            let text = format!("{unit}: the tool cache is not kept: {reason}");
             services.events.notice(text);
         };
         if bytes > limits.tool_bytes {

@@ -250,7 +250,7 @@ impl AllInputs {
         hasher
     }
 
-    /// The versions of the tools on which a tools' cache of the task depends.
+    /// The versions of the tools on which a tool cache of the task depends.
     pub fn toolchain(&self, id: TaskId) -> BTreeMap<&str, &str> {
         let installed = self.of(id).dependencies.iter();
         let installed = installed.filter(|(identity, _)| is_tool(identity));
