@@ -49,7 +49,7 @@ pub struct ConfigFile {
     pub console: ConsoleSection,
     /// How builds run.
     pub build: BuildSection,
-    /// Limits of the cache of results and of tools' caches.
+    /// Limits of the cache of results and of tool caches.
     pub cache: CacheSection,
     /// What `.deploy` contains.
     pub prune: PruneSection,
@@ -220,7 +220,7 @@ pub struct CacheSection {
     /// The most disk space of the caches that the tools of one app or package keep, such as
     /// `.next/cache/webpack`, unpacked. Larger ones are not kept. `0 MB` keeps none.
     pub max_tool_cache_size: String,
-    /// The days after which the tools' caches of an app or a package are not used any more.
+    /// The days after which the tool caches of an app or a package are no longer used.
     pub max_tool_cache_age_days: u16,
 }
 
@@ -249,8 +249,8 @@ pub struct PruneSection {
     /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
     /// How `.deploy` is verified before it is used. `resolve`: every module that the entry loads is
-    /// resolved in it, as Node does with nothing above it. `start`: the entry is also started in an
-    /// empty folder. `off`: not at all, for apps whose Dockerfile adds modules to the image.
+    /// resolved inside `.deploy`, as Node does in an image. `start`: the entry is also started in an
+    /// empty folder. `off`: no verification, for apps whose Dockerfile adds modules to the image.
     pub verify: VerifyMode,
 }
 
@@ -286,7 +286,7 @@ pub struct StartSection {
     /// Environment variables of started apps by app, and `*` for all apps. A value may have
     /// placeholders, such as `{port}`, `{store}` and `{middleware.url}`.
     pub env: IndexMap<String, IndexMap<String, String>>,
-    /// The seconds in which a started app has to answer on its port.
+    /// The time limit, in seconds, for a started app to accept connections on its port.
     pub timeout: u16,
 }
 
