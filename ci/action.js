@@ -50,7 +50,7 @@ function environment() {
 function alokai(words) {
   return new Promise((resolve) => {
     const child = spawn('alokai', words, { env: environment(), stdio: ['ignore', 'pipe', 'inherit'] });
-    // The runner ends a step by signals to this process alone.
+    // The runner stops a step with signals to this process alone, so they are forwarded.
     for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
     let text = '';
     child.stdout.setEncoding('utf8').on('data', (part) => {
@@ -69,7 +69,7 @@ function output(name, value) {
 function summary(words, { code, text }) {
   const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
   const title = escaped(['alokai', ...words].join(' ').replace(/\s+/g, ' '));
-  const result = code === 0 ? '' : `\n\nExit code ${code}; the log of the step has the errors.`;
+  const result = code === 0 ? '' : `\n\nExit code ${code}; the errors are in the log of the step.`;
   // An empty line ends HTML in Markdown.
   const lines = escaped(text.trim()).replace(/\n(?=\n)/g, '\n&#8203;');
   const block = lines && `\n\n<pre>\n${lines}\n</pre>`;

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
-// Starts the program of this machine's platform, which is in a package of its own.
+// Starts the program for the platform of this machine. The program is in a package of its own.
 'use strict';
 
-// A terminal sends its signals to the whole group, and `kill` to one process. Node does not tell which
-// of the two happened, so every signal is handed on; the program counts one that it receives twice
-// at once as one.
+// A terminal sends a signal to the whole process group, and `kill` sends it to one process. Node does not
+// report the sender, so every signal is forwarded. The program ignores a signal that is repeated within a
+// short time.
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
 const platform = `${process.platform}-${process.arch}`;
@@ -55,18 +55,18 @@ function program() {
 
 function start(path) {
   const child = require('child_process').spawn(path, process.argv.slice(2), { stdio: 'inherit' });
-  const handOn = (signal) => child.kill(signal);
-  for (const signal of SIGNALS) process.on(signal, handOn);
+  const forward = (signal) => child.kill(signal);
+  for (const signal of SIGNALS) process.on(signal, forward);
   child.on('error', (error) => {
     process.stderr.write(`alokai: cannot start ${path}: ${error.message}\n`);
     process.exit(3);
   });
   child.on('exit', (code, signal) => {
     if (!signal) process.exit(code);
-    // Whoever waits for this process sees how the program ended.
-    for (const signal of SIGNALS) process.off(signal, handOn);
+    // This process ends with the same signal, so that its parent can read how the program ended.
+    for (const signal of SIGNALS) process.off(signal, forward);
     process.kill(process.pid, signal);
-    // Node ignores some signals itself; a shell reports a signal by this code.
+    // Node ignores some signals. A shell reports a signal with this exit code.
     setTimeout(() => process.exit(128 + (require('os').constants.signals[signal] ?? 0)), 100);
   });
 }

@@ -14,7 +14,7 @@ const TOKEN = "bench-token";
 const PAGES = 12;
 const SHARED = 10;
 const PER_PAGE = 44;
-// Without it Next.js 15 makes a key in every build of a CI machine, and its cache never counts.
+// Without this key Next.js 15 generates a key in every build on a CI machine, and never uses its cache.
 const SECRET = "NEXT_SERVER_ACTIONS_ENCRYPTION_KEY";
 const COMPONENTS = SHARED + PAGES * PER_PAGE;
 

@@ -1,9 +1,9 @@
-// Checks a static program of Linux: it has no interpreter and no libraries, and in a root without any other
-// program or library it finds hosts by /etc/hosts, and by DNS.
+// Checks a static program for Linux: it has no interpreter and no shared libraries, and it resolves host names
+// by /etc/hosts and DNS in a root without any other program or library.
 //
 //   node check-static.js <program>
 //
-// The DNS half needs root, for port 53. Exit: 0 all is well, 1 it is not.
+// The check of DNS needs root, for port 53. Exit: 0 all checks passed, 1 a check failed.
 'use strict';
 
 const { execFileSync, spawn } = require('child_process');
@@ -85,7 +85,7 @@ async function main() {
   git('add', '--all');
   git('-c', 'user.name=Check', '-c', 'user.email=check@example.com', 'commit', '--quiet', '--message', 'The shop');
   put('etc/ssl/certs/ca-certificates.crt', fs.readFileSync('/etc/ssl/certs/ca-certificates.crt'));
-  // As many distributions have it: modules that are libraries, which a static program does not find.
+  // As in many distributions: modules that are libraries, which a static program cannot load.
   put('etc/nsswitch.conf', 'hosts: files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns\n');
 
   const asked = new Set();

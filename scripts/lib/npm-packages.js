@@ -3,8 +3,8 @@
 //   node npm-packages.js <cargo metadata of this workspace, without dependencies> <programs> <to>
 //
 // <programs> has one folder for each platform, such as linux-x64, with the file `alokai`. The launcher
-// depends on the platforms that are there. <to> receives the tarballs, the launcher as the last one of the
-// list `publish-order`: its dependencies have to exist before it.
+// depends on the packages of these platforms. The tarballs are written to <to>. In the list `publish-order`
+// the launcher is the last, because its dependencies have to be published first.
 'use strict';
 
 const { execFileSync } = require('child_process');
@@ -66,7 +66,7 @@ const tarballs = platforms.map((platform) => {
     os: [system],
     cpu: [cpu],
     files: ['bin'],
-    // Yarn's Plug'n'Play keeps packages in archives, in which no program can be run.
+    // Yarn's Plug'n'Play keeps packages in archives, from which no program can be executed.
     preferUnplugged: true,
   };
   return pack(manifest, [[`bin/${NAME}`, path.join(programs, platform, NAME), 0o755]]);

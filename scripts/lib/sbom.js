@@ -1,6 +1,6 @@
 // The SBOM of the program as CycloneDX 1.5: the crates that are linked into it on any of the systems of a
-// release, with licenses, checksums and dependencies. A script, since cargo has the graph already, and the
-// crates that write SBOMs take longer to compile than the program's own code.
+// release, with licenses, checksums and dependencies. This is a script because cargo already has the graph, and
+// the crates that write SBOMs take longer to compile than the program's own code.
 //
 //   node sbom.js > alokai.cdx.json
 'use strict';
@@ -27,7 +27,7 @@ const graph = JSON.parse(
 const packages = new Map(graph.packages.map((one) => [one.id, one]));
 const nodes = new Map(graph.resolve.nodes.map((one) => [one.id, one]));
 
-// The checksums are in the lock file alone.
+// The checksums are only in the lock file.
 const lock = fs.readFileSync(path.join(root, 'Cargo.lock'), 'utf8');
 const checksums = new Map();
 for (const block of lock.split('[[package]]')) {
