@@ -277,7 +277,7 @@ pub enum Event {
         /// The reason.
         #[serde(flatten)]
         miss: Miss,
-        /// The tool cache that was put in place before.
+        /// The tool cache that was put in place before the script.
         #[serde(skip_serializing_if = "Option::is_none")]
         tool_cache: Option<ToolCacheUse>,
     },

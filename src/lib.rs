@@ -11,7 +11,7 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
-//! init    the first config of a project: what is there, and the files to write
+//! init    the first config of a project: facts about the project, and the files to write
 //! workspace the package manager, its lock file, workspace folders, installed packages
 //! cache   results of tasks by key, on this machine and in a remote cache
 //! plan    all decisions of a run, and no action → Plan

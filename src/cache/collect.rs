@@ -47,7 +47,7 @@ pub struct CacheStatistics {
     pub unpacked: u64,
     /// The last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
-    /// Tool caches, which are no results.
+    /// Tool caches, which are not results.
     pub tool_caches: usize,
     /// Bytes of their archives.
     pub tool_bytes: u64,

@@ -1,6 +1,6 @@
-//! The identities of dependencies in keys, in words that a reader knows without the lock file.
+//! The identities of dependencies in keys, as names and versions without the notation of the lock file.
 
-/// What an identity in a key names. Each lock file has its own notation.
+/// The thing that an identity in a key names. Each lock file has its own notation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LockedIdentity<'a> {
     /// An installed package.
@@ -12,7 +12,7 @@ pub enum LockedIdentity<'a> {
     },
     /// A folder of the workspace, relative to the project. The root is empty.
     Folder(&'a str),
-    /// A lock file that is not divided.
+    /// A lock file that is an input as a whole.
     LockFile(&'a str),
 }
 
@@ -22,7 +22,7 @@ impl<'a> LockedIdentity<'a> {
         if let Some(folder) = identity.strip_prefix("workspace:") {
             return Self::Folder(folder);
         }
-        // A scope begins with the same sign.
+        // A scope begins with `@` too.
         let mut signs = identity.char_indices().skip(1);
         match signs.find(|(_, sign)| *sign == '@') {
             Some((at, _)) => Self::Package {

@@ -72,7 +72,7 @@ pub enum InputChange {
         /// The folder, relative to the project. The root is empty.
         folder: String,
     },
-    /// A lock file, all of which is an input, since it could not be divided.
+    /// A lock file that is an input as a whole, because it could not be split into packages.
     LockFile {
         /// Its name.
         name: String,
@@ -157,7 +157,7 @@ impl InputRecord {
                     continue;
                 }
                 LockedIdentity::LockFile(name) => {
-                    // What its packages were is not known from it.
+                    // The packages of the earlier lock file are not known.
                     let name = name.to_owned();
                     return vec![InputChange::LockFile { name }];
                 }
@@ -250,7 +250,7 @@ impl fmt::Display for InputChange {
             Self::Dependency { name, from, to } if from == to && to == &["installed"] => {
                 write!(f, "the installed {name}")
             }
-            // The content or the source of the same version is another one.
+            // The version is the same, but its content or source differs.
             Self::Dependency { name, from, to } if from == to => {
                 write!(f, "{name} {} (changed in the lock file)", versions(to))
             }
@@ -334,7 +334,7 @@ mod tests {
             }),
             changed(|it| drop(it.dependencies.insert("@a/b@1.0.0".into(), "z".into()))),
             changed(|it| {
-                // Another dependency of the folder, which is installed for others already.
+                // A new dependency of the folder, which is already installed for other folders.
                 it.dependencies
                     .insert("workspace:apps/web".into(), "z".into());
             }),

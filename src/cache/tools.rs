@@ -1,8 +1,8 @@
 //! Tool caches, such as `.next/cache/webpack`: files that make the next run of a script faster and
 //! that are not part of its result.
 //!
-//! They use the archives, the limits and the remote cache of results. Their entries differ in one
-//! point: the key is made of a *name* and not of inputs, so a newer cache replaces an older one.
+//! They use the archives, the limits and the remote cache of results, with one difference: the key is
+//! derived from a *name* and not from inputs, so a newer cache replaces an older one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::{Cache, CacheLimits, CachedResult, Error, Key, KeyHasher, TaskFigures
 pub struct ToolCacheName(Key);
 
 impl ToolCacheName {
-    /// The name that is made of these parts.
+    /// The name with these parts.
     pub fn new<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = KeyHasher::default();
         hasher.part(b"tools' cache 1");
@@ -109,7 +109,7 @@ impl ScriptTimes {
 }
 
 impl CachedResult {
-    /// The age of a tool cache, and the time that it saves: a download must not take longer. None if
+    /// The age of a tool cache, and the time that it saves, which limits its download. None if
     /// it is not a tool cache, is too old or too large, or saves nothing. `known` has the times of
     /// this machine.
     pub fn tool_cache(&self, known: ScriptTimes, limits: CacheLimits) -> Option<UsableToolCache> {

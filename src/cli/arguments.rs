@@ -84,9 +84,9 @@ pub(super) enum Shell {
 
 #[derive(Debug, Args)]
 pub(super) struct CompleteOptions {
-    /// The shell that asks
+    /// The shell that requests candidates
     pub shell: Shell,
-    /// The words up to the cursor; for bash, the line up to the cursor and its end that is replaced
+    /// The words up to the cursor; for bash, the line up to the cursor and the part that bash replaces
     #[arg(last = true)]
     pub words: Vec<OsString>,
 }

@@ -24,7 +24,7 @@ const NAMES: usize = 17;
 pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
     let project = Project::find(&start);
-    // A config that cannot be read has its folder, and its `.env`.
+    // A project whose config is not valid still has a folder and a `.env` file.
     let root = Project::root_of(&start).unwrap_or(start);
     let environment = Environment::load(&root)?;
     let password = options.access.password()?;
@@ -50,7 +50,7 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
         .build()
         .map_err(|source| Error::Start { source })?;
     let mut services = services(&root, access, runtime.handle().clone());
-    // The services redact its token too.
+    // The services also redact the token of the remote cache.
     let remote = remote.map(|remote| services.remote = remote);
     let subject = Examination {
         root: &root,
@@ -74,7 +74,7 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
     result(&found)
 }
 
-/// Services without a run: events have no reader.
+/// The services without a run. Their events are not read.
 fn services(root: &std::path::Path, access: Access, runtime: tokio::runtime::Handle) -> Services {
     let (events, _) = Events::channel();
     Services {
@@ -122,7 +122,7 @@ fn show(found: &[Diagnosis]) -> Result<(), AnyError> {
     page.show()
 }
 
-/// The exit code: wrong input before missing surroundings.
+/// The exit code. Wrong input takes precedence over a missing service or program.
 fn result(found: &[Diagnosis]) -> Result<(), AnyError> {
     let of = |kind| {
         found

@@ -152,9 +152,9 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// `init` would have to ask, and there is no terminal.
+    /// `init` needs a confirmation, but standard input is not a terminal.
     #[error(
-        "`init` has to ask before it writes, but standard input is not a terminal; no file was changed"
+        "`init` cannot ask for confirmation, because standard input is not a terminal; no file was changed"
     )]
     #[diagnostic(
         code(alokai::cli::unconfirmed),
@@ -168,7 +168,7 @@ pub enum Error {
         help("each problem is listed above, with what to do next")
     )]
     NotReady {
-        /// How many.
+        /// The number of problems.
         count: usize,
         /// Whether the config or the command line is wrong.
         is_input: bool,

@@ -25,8 +25,8 @@ use crate::report::{
 /// How often the end of the reporter thread is checked.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A signal that comes again within this time counts once. At Ctrl-C the terminal sends SIGINT to the
-/// whole process group, and the launchers in it (npm's, yarn's, our own) send it once more.
+/// A signal that is repeated within this time is ignored. At Ctrl-C the terminal sends SIGINT to the
+/// whole process group, and the launchers in it (of npm, yarn and this program) forward it.
 const REPEATED: Duration = Duration::from_millis(200);
 
 /// How long an interrupted run waits for a reader of its output that is stalled.
@@ -353,7 +353,7 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
     ready.map_err(|source| Error::Start { source })
 }
 
-/// Where a result comes from, in the words of the summary.
+/// The origin of a result, as text in the summary.
 fn cache_state(origin: ResultOrigin) -> String {
     match origin {
         ResultOrigin::Script(_) => "miss".into(),

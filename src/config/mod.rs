@@ -115,7 +115,7 @@ pub struct ProjectSettings {
     pub cache_days: u16,
     /// The most bytes of the caches that the tools of one app or package keep.
     pub tool_cache_size: u64,
-    /// The days after which these are not used any more.
+    /// The days after which these caches are no longer used.
     pub tool_cache_days: u16,
     /// The rules for `.deploy`.
     pub prune: PruneRules,

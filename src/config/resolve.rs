@@ -314,7 +314,7 @@ impl Resolver<'_> {
             };
             self.problem(
                 &pointer,
-                format!("there is no base app `{}`", app.escape_debug()),
+                format!("`{}` is not a base app", app.escape_debug()),
                 help,
             );
         }
@@ -384,7 +384,7 @@ impl Resolver<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "use the name of a folder in `apps/`".into(),
             };
-            let message = format!("there is no base app `{}`", app.escape_debug());
+            let message = format!("`{}` is not a base app", app.escape_debug());
             self.problem(&["build", "shared", &position.to_string()], message, help);
         }
     }

@@ -6,7 +6,7 @@ use super::check::nearest;
 use super::raw;
 use crate::store::AppName;
 
-/// The placeholders that every app can use, for help texts.
+/// The placeholders of all apps, for help texts.
 const PLACEHOLDERS: &str = "{port}, {url}, {store}, {middleware.url}, {middleware.port}, {frontend.url}, {frontend.port}, {<app>.url} and {<app>.port}";
 
 /// The section `start` of the config.
@@ -14,7 +14,7 @@ const PLACEHOLDERS: &str = "{port}, {url}, {store}, {middleware.url}, {middlewar
 pub struct StartRules {
     /// Variables by app. `*` means all apps.
     env: Vec<(String, Vec<(String, ValueTemplate)>)>,
-    /// How long an app may take until it answers on its port.
+    /// The time limit for an app to accept connections on its port.
     pub timeout: Duration,
 }
 
@@ -36,7 +36,7 @@ impl StartRules {
             if app != "*" && !apps.iter().any(|known| known.as_str() == app) {
                 wrong.push(StartProblem {
                     pointer: vec!["env".into(), app.clone()],
-                    message: format!("there is no base app `{}`", app.escape_debug()),
+                    message: format!("`{}` is not a base app", app.escape_debug()),
                     help: match nearest(app, apps.iter().map(AppName::as_str)) {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => "use the name of a folder in `apps/`, or `*` for all".into(),
@@ -56,7 +56,7 @@ impl StartRules {
                             "`{}` is not a valid name of an environment variable",
                             name.escape_debug()
                         ),
-                        "use letters, digits and `_`, and no digit at the start".into(),
+                        "use letters, digits and `_`; the first character cannot be a digit".into(),
                     ));
                 }
                 match ValueTemplate::parse(value, apps) {
@@ -70,7 +70,7 @@ impl StartRules {
             wrong.push(StartProblem {
                 pointer: vec!["timeout".into()],
                 message: "`0` is not a valid time limit".into(),
-                help: "write the seconds in which an app has to answer, such as 60".into(),
+                help: "write a number of seconds, such as 60".into(),
             });
         }
         if wrong.is_empty() {
@@ -111,7 +111,7 @@ pub struct StartProblem {
     pub help: String,
 }
 
-/// The value of a variable, with placeholders for what is known only when ports are chosen.
+/// The value of a variable, with placeholders for ports, addresses and the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueTemplate(Vec<TemplatePart>);
 

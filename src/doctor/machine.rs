@@ -11,13 +11,13 @@ use crate::pipeline::{self, CACHE};
 const GIB: u64 = 1 << 30;
 
 /// Free disk space below which a deploy of a few stores may fail.
-const LITTLE_DISK: u64 = 5 * GIB;
+const LOW_DISK: u64 = 5 * GIB;
 
 /// Free disk space below which a deploy fails.
-const NO_DISK: u64 = GIB / 2;
+const DISK_LIMIT: u64 = GIB / 2;
 
 /// Free memory below which a build of a frontend may be killed.
-const LITTLE_MEMORY: u64 = 2 * GIB;
+const LOW_MEMORY: u64 = 2 * GIB;
 
 /// Checks the machine.
 pub fn check(root: &Path, project: Option<&Project>) -> Vec<Diagnosis> {
@@ -39,7 +39,7 @@ fn memory() -> Diagnosis {
         format!("{cores} cores")
     };
     match pipeline::free_memory() {
-        Some(free) if free < LITTLE_MEMORY => Diagnosis::warning(
+        Some(free) if free < LOW_MEMORY => Diagnosis::warning(
             CHECK,
             format!(
                 "{} free, {cores}; a build of a frontend needs 1 to 2 GB",
@@ -58,9 +58,9 @@ fn disk(root: &Path) -> Option<Diagnosis> {
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let text = format!("{} free", bytes(free));
     let next = "free some space: `alokai cache gc` removes old results, `alokai store clean` all results and `.out`";
-    Some(if free < NO_DISK {
+    Some(if free < DISK_LIMIT {
         Diagnosis::problem(CHECK, ProblemKind::Surroundings, text, next)
-    } else if free < LITTLE_DISK {
+    } else if free < LOW_DISK {
         Diagnosis::warning(CHECK, text, next)
     } else {
         Diagnosis::ok(CHECK, text)

@@ -1,8 +1,8 @@
 //! Everything around a deploy, checked at once: versions, the project, git, this machine, and the
-//! services. Each check is a [`Diagnosis`] with what was found and what to do next. No check changes
-//! anything, and no check needs another one.
+//! services. Each check gives a [`Diagnosis`] with what was found and what to do next. No check
+//! changes anything, and no check depends on another check.
 //!
-//! Checks of this machine run on threads, each for itself, while the services are asked.
+//! Checks of this machine run on threads, while the services are checked.
 
 mod machine;
 mod network;
@@ -23,7 +23,7 @@ use crate::pipeline::{ScriptEnvironment, Services};
 /// How long a program or a service may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What a problem needs.
+/// What has to be corrected to solve a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemKind {
     /// The user has to correct the config, the command line or a file.
@@ -138,9 +138,9 @@ pub struct Examination<'a> {
     pub services: &'a Services,
     /// The remote cache, or why it is not used.
     pub remote: Result<Option<&'a RemoteCache>, String>,
-    /// The registry of flags or environment.
+    /// The registry, from a flag or the environment.
     pub registry: Option<String>,
-    /// The console of flags or environment.
+    /// The console, from a flag or the environment.
     pub console: Option<String>,
 }
 

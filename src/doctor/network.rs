@@ -1,5 +1,5 @@
 //! The services that a deploy needs: registry, base image, console, remote cache, Docker. They are
-//! asked at the same time, each within a time limit.
+//! checked at the same time, each within a time limit.
 
 use super::{Diagnosis, Examination, ProblemKind, TIMEOUT};
 use crate::config::Project;
@@ -11,10 +11,10 @@ use oci_distribution::Error as ClientError;
 /// The most seconds by which clocks may differ. Tokens of registries are valid for minutes.
 const CLOCK_LIMIT: i64 = 300;
 
-/// A diagnosis, and the difference of clocks if the service told its time.
+/// A diagnosis, and the clock difference if the response of the service has a date.
 type Answer = (Diagnosis, Option<i64>);
 
-/// Asks all services.
+/// Checks all services.
 pub async fn check(subject: &Examination<'_>) -> Vec<Diagnosis> {
     let Ok(project) = subject.project else {
         // Without a config the addresses are not known.
@@ -218,8 +218,8 @@ fn clock(servers: [(&str, Option<i64>); 2]) -> Diagnosis {
     let Some((server, seconds)) = known.max_by_key(|(_, seconds)| seconds.abs()) else {
         return Diagnosis::warning(
             CHECK,
-            "not checked, since neither the registry nor the console told its time",
-            "compare it by hand: `date -u`",
+            "not checked, because no response of the registry or the console has a date",
+            "compare it with another clock: `date -u`",
         );
     };
     let direction = if seconds < 0 { "behind" } else { "ahead of" };

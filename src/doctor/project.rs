@@ -27,7 +27,7 @@ pub fn check(root: &Path, project: Result<&Project, &ConfigError>) -> Vec<Diagno
     };
     let mut found = vec![config(project)];
     let Ok(manager) = project.package_manager() else {
-        // The check of versions reports it.
+        // `versions::check` reports it.
         return found;
     };
     let Some(name) = manager.lock_file(&DiskFiles, root) else {
@@ -36,7 +36,7 @@ pub fn check(root: &Path, project: Result<&Project, &ConfigError>) -> Vec<Diagno
         }
         found.push(Diagnosis::warning(
             "lock file",
-            "the project does not have one, so each install can get other versions",
+            "the project does not have one, so each install can have different versions",
             format!(
                 "run `{}`, and commit the lock file",
                 manager.install(&DiskFiles, root)
@@ -138,7 +138,7 @@ fn needs(package: &PackageJson) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Whether there is nothing to install.
+/// Whether the project declares no dependencies.
 fn has_no_dependencies(project: &Project) -> bool {
     let folders = workspace(project);
     folders.iter().all(|(_, package)| needs(package).is_empty())

@@ -15,7 +15,7 @@ use crate::workspace::PackageManager;
 /// Files that name the version of Node.
 const NODE_FILES: [&str; 2] = [".nvmrc", ".node-version"];
 
-/// How often a running program is looked at.
+/// The pause between two checks whether a program has ended.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Checks the versions.
@@ -33,7 +33,7 @@ pub fn check(root: &Path, scripts: &ScriptEnvironment) -> Vec<Diagnosis> {
     vec![own, node, manager]
 }
 
-/// Why a program did not tell its version.
+/// Why the version of a program is not known.
 enum NoVersion {
     NotInstalled,
     Failed(String),
@@ -126,7 +126,7 @@ fn node(root: &Path, package: &Value, scripts: &ScriptEnvironment) -> Diagnosis 
     };
     let version = Version::parse(installed.trim_start_matches('v'));
     for Wanted { text, place } in &wanted {
-        // Names of releases, such as `lts/*`, are for version managers.
+        // Only version managers know names of releases, such as `lts/*`.
         let range = Range::parse(text.trim_start_matches('v'));
         let (Ok(version), Ok(range)) = (&version, range) else {
             continue;

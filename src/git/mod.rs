@@ -30,7 +30,7 @@ pub use work_tree::{StoredBlob, WorkTree};
 /// Folders that alokai writes in a project. They never count as dirty.
 const OWN: [&str; 2] = [".out", ".alokai"];
 
-/// The names of a default branch that the repository does not name.
+/// The names of the default branch, if the repository does not define it.
 const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
 
 /// The branch in the name of a remote branch: `main` in `refs/remotes/origin/main`.
@@ -238,7 +238,7 @@ impl Repository {
         ignored.map_err(|source| self.failed("the ignore rules", source))
     }
 
-    /// The branch that the remote `origin` calls its default, or else the current branch.
+    /// The default branch of the remote `origin`, or else the current branch.
     pub fn default_branch(&self) -> Option<String> {
         let remote = self.inner.find_reference("refs/remotes/origin/HEAD").ok();
         let target = remote
@@ -360,7 +360,7 @@ impl Repository {
 
     /// The branch that is checked out, and the names that the default branch may have. CI systems
     /// check out a commit and no branch: then it is the remote branch (or the pull request) at this
-    /// commit, of several the default branch.
+    /// commit. If there are several, it is the default branch.
     pub fn branches(&self) -> (Option<String>, Vec<String>) {
         let target = |name: &str| {
             let reference = self.inner.find_reference(name).ok()?;

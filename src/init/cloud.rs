@@ -1,7 +1,7 @@
 //! Names of the console's projects and cloud regions, in the files of CI systems and in `.env` files.
 //!
-//! The files are searched line by line and not parsed: they are in several formats, and what counts
-//! is the value and its line.
+//! The files are searched line by line and not parsed: they have several formats, and only the value
+//! and its line are needed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const WORKFLOWS: &str = ".github/workflows";
 /// Files larger than this are not searched.
 const LARGEST: u64 = 1 << 20;
 
-/// What the files say about the cloud.
+/// The cloud projects and regions that the files name.
 #[derive(Debug, Default)]
 pub struct CloudHints {
     /// Projects, each where it was found first, with the region that was found with it.
@@ -53,7 +53,7 @@ pub struct CloudProject {
 }
 
 impl CloudHints {
-    /// What was found, for people.
+    /// What was found, as titles and texts.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let project = |it: &CloudProject| ("cloud project", shown(&it.name));
         let mut facts: Vec<_> = self.projects.iter().map(project).collect();
@@ -177,7 +177,7 @@ fn file(name: &str, text: &str, hints: &mut CloudHints) {
     merge(projects, regions, hints);
 }
 
-/// Adds what one file says. A file with one region means it for all of its projects.
+/// Adds what was found in one file. If it has one region, this is the region of all of its projects.
 fn merge(
     projects: Vec<(Found<String>, Option<Found<String>>)>,
     regions: Vec<Found<String>>,

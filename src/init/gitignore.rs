@@ -1,7 +1,5 @@
 //! The lines of `.gitignore` for the folders that this program writes.
 
-use std::path::Path;
-
 use super::{Error, ProposedFile, Survey, read_if_there};
 
 const NAME: &str = ".gitignore";
@@ -9,7 +7,7 @@ const NAME: &str = ".gitignore";
 /// The folders that this program writes in a project.
 const FOLDERS: [&str; 2] = [".out/", ".alokai/"];
 
-/// The change of `.gitignore`. `None` if git ignores the folders already.
+/// The change of `.gitignore`. `None` if git already ignores the folders.
 pub fn propose(survey: &Survey, notes: &mut Vec<String>) -> Result<Option<ProposedFile>, Error> {
     let path = survey.root.join(NAME);
     let old = read_if_there(&path)?;
@@ -26,7 +24,7 @@ pub fn propose(survey: &Survey, notes: &mut Vec<String>) -> Result<Option<Propos
     if missing.is_empty() {
         return Ok(None);
     }
-    if is_link(&path) {
+    if path.is_symlink() {
         notes.push(format!(
             "add {} to `.gitignore` yourself: it is a symbolic link, which git does not follow",
             missing.join(" and ")
@@ -37,12 +35,8 @@ pub fn propose(survey: &Survey, notes: &mut Vec<String>) -> Result<Option<Propos
     Ok(Some(survey.file(path, old, new)))
 }
 
-fn is_link(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|it| it.is_symlink())
-}
-
-/// Whether a file ignores the folder literally. Patterns are git's to read, and without a
-/// repository there is no git.
+/// Whether a file ignores the folder literally. Other patterns are not evaluated, because only git can
+/// evaluate them, and only in a repository.
 fn has_line(text: &[u8], folder: &str) -> bool {
     let text = String::from_utf8_lossy(text);
     let name = folder.trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! Where the project is, and what a folder without base apps has instead.
+//! Finds the folder of the project, and describes a folder that has no base apps.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use super::Error;
 use crate::config::PackageJson;
 use crate::store::{AppKind, Framework};
 
-/// How deep apps are looked for in other places, for the error.
+/// The depth to which apps are searched in other places, for the error.
 const DEPTH: usize = 3;
 
 /// The most folders that the error names.
 const SHOWN: usize = 3;
 
-/// The kind of an app, for people.
+/// The kind of an app, as text.
 pub fn title(kind: AppKind) -> &'static str {
     match kind {
         AppKind::Frontend(Framework::Nextjs) => "Next.js",

@@ -1,8 +1,8 @@
 //! The first config of a project: what the project already has, and the files that `alokai init`
 //! proposes for it.
 //!
-//! [`propose`] only reads. It makes a [`Proposal`] with the whole content of each file, so that a
-//! person sees every line before [`Proposal::write`] writes all of them or none.
+//! [`propose`] only reads. It returns a [`Proposal`] with the whole content of each file, so that the
+//! user sees every line before [`Proposal::write`] writes all files or none.
 
 mod cloud;
 mod config_text;
@@ -55,9 +55,9 @@ pub enum Error {
     Layout {
         /// The folder that was searched.
         folder: PathBuf,
-        /// What is there instead.
+        /// What the folder has instead.
         found: String,
-        /// What to move.
+        /// What to do: mostly which files to move.
         help: String,
     },
     /// The file of the pipeline exists.
@@ -149,7 +149,7 @@ struct Commented<T> {
 pub struct ProposedFile {
     /// The absolute path.
     pub path: PathBuf,
-    /// The path for people, relative to the repository or the project.
+    /// The path in messages, relative to the repository or the project.
     pub name: String,
     /// The content that it has now. `None` for a new file.
     pub old: Option<Vec<u8>>,
@@ -157,7 +157,7 @@ pub struct ProposedFile {
     pub new: Vec<u8>,
 }
 
-/// Everything that `init` found and would write.
+/// Everything that `init` found, and the files that it proposes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
     /// The project.
@@ -170,7 +170,7 @@ pub struct Proposal {
     pub notes: Vec<String>,
 }
 
-/// What a project without a config has.
+/// What was found in a project without a config.
 struct Survey {
     root: PathBuf,
     /// The root of the repository, or the project if it is not in a repository.
@@ -271,7 +271,7 @@ pub fn propose(start: &Path, ci: Option<CiSystem>) -> Result<Proposal, Error> {
         files.push(workflow::propose(&survey, ci, &mut notes)?);
     }
     let text = config_text::text(&survey, &stores);
-    // Written last: a project is one with a config, so an interrupted `init` can run again.
+    // The config is written last. If `init` is interrupted before, it can run again.
     files.push(survey.file(survey.root.join(config::FILE), None, text.into_bytes()));
     for notice in &survey.folders.notices {
         notes.push(notice.to_string());

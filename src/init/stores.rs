@@ -29,7 +29,7 @@ const ENVIRONMENTS: [&str; 14] = [
     "uat",
 ];
 
-/// Words for the environment of customers.
+/// Words for the production environment.
 const PRODUCTION: [&str; 3] = ["live", "prod", "production"];
 
 /// A deployable store of the first config.
@@ -108,7 +108,7 @@ pub fn decide(survey: &Survey, hints: &CloudHints, notes: &mut Vec<String>) -> V
     stores
 }
 
-/// Stores without stores in them, with their folders. The other stores give code to these.
+/// Stores without stores in them, with their folders. The other stores are their ancestors.
 fn leaves(survey: &Survey) -> Vec<(StoreId, String)> {
     let stores = &survey.folders.stores;
     let is_parent = |id: &StoreId| stores.iter().any(|it| it.parent.as_ref() == Some(id));
@@ -131,8 +131,8 @@ fn without_environment(name: &str) -> (String, bool) {
     (base.join("-"), is_production)
 }
 
-/// One project for each group whose names differ only in the environment: that of production, with
-/// the names of the others.
+/// The production project of each group whose names differ only in the environment, with the names of
+/// the other projects.
 fn production(projects: &[CloudProject]) -> Vec<(CloudProject, Vec<String>)> {
     let mut groups: Vec<(String, Vec<&CloudProject>)> = Vec::new();
     for project in projects {
@@ -159,7 +159,7 @@ fn production(projects: &[CloudProject]) -> Vec<(CloudProject, Vec<String>)> {
         .collect()
 }
 
-/// The project of a store: that with the same name, or whose name begins or ends with it.
+/// The project of a store: its name is the id of the store, or begins or ends with it.
 fn matching(
     id: &str,
     projects: &[(CloudProject, Vec<String>)],
@@ -174,7 +174,7 @@ fn matching(
         .iter()
         .find(|(it, _)| it.name.value == id || base(it) == id);
     let found = same.or_else(|| projects.iter().find(|(it, _)| has_word(it)));
-    // With one store and one project there is no doubt.
+    // With one store and one project the match is certain.
     let only = projects
         .first()
         .filter(|_| is_only_store && projects.len() == 1);
@@ -189,7 +189,7 @@ fn without_folders(
     let found = projects.iter().filter_map(|(project, others)| {
         let name = without_environment(&project.name.value).0;
         let id = StoreId::new(&name).ok()?;
-        let comment = format!("named after the cloud project; its files go to apps/stores/{id}");
+        let comment = format!("named after the cloud project; put its files into apps/stores/{id}");
         let name = found_name(project, others);
         Some(store(
             survey,
@@ -204,7 +204,7 @@ fn without_folders(
     if !found.is_empty() {
         return found;
     }
-    let comment = "no store was found; the files of this store go to apps/stores/default";
+    let comment = "no store was found; put the files of this store into apps/stores/default";
     let name = assumed_name(survey, hints, None);
     vec![store(
         survey,
@@ -353,8 +353,8 @@ fn make_unique(stores: &mut [NewStore]) {
     }
 }
 
-/// Gives the stores ports: the first store the ports that the apps use today, the others the next
-/// free ones.
+/// Gives the stores ports: the first store the ports that the apps use today, the other stores the
+/// next free ports.
 fn give_ports(survey: &Survey, stores: &mut [NewStore]) {
     let mut taken = BTreeSet::new();
     let kinds = [

@@ -8,7 +8,7 @@ use crate::files::DiskFiles;
 use crate::git::Repository;
 use crate::workspace::PackageManager;
 
-/// The version of Node if the project names none.
+/// The version of Node, if the project does not name a version.
 const NODE: &str = "22";
 
 /// Files that name the version of Node, as `actions/setup-node` reads them.
@@ -32,7 +32,7 @@ pub fn propose(
     }
     if name == ".gitlab/alokai.yml" {
         notes.push(
-            "add the pipeline to `.gitlab-ci.yml`: `include: [{ local: .gitlab/alokai.yml }]`; its jobs are in the stages `build` and `deploy`"
+            "add the pipeline to `.gitlab-ci.yml`: `include: [{ local: .gitlab/alokai.yml }]`; its jobs have the stages `build` and `deploy`"
                 .into(),
         );
     }
@@ -81,7 +81,7 @@ fn program(manager: PackageManager) -> &'static str {
     }
 }
 
-/// The command that makes the package manager available, if machines of CI systems lack it.
+/// The command that makes the package manager available, if it is missing on machines of CI systems.
 fn prepare(survey: &Survey) -> Option<&'static str> {
     let is_pinned = survey.folders.root.package_manager.is_some();
     match survey.manager {
@@ -92,7 +92,7 @@ fn prepare(survey: &Survey) -> Option<&'static str> {
     }
 }
 
-/// A string of YAML; JSON's strings are valid there.
+/// A string in YAML. A string in JSON is valid there.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -181,7 +181,7 @@ concurrency:
     )
 }
 
-/// The name of Node's image: of the version in `.nvmrc`, if it is a number.
+/// The Node image: with the version in `.nvmrc`, if that is a number.
 fn node_image(survey: &Survey) -> String {
     let names = NODE_FILES[..2].iter();
     let mut texts = names.filter_map(|name| std::fs::read_to_string(survey.root.join(name)).ok());
@@ -195,7 +195,7 @@ fn node_image(survey: &Survey) -> String {
 
 fn gitlab(survey: &Survey) -> String {
     let image = node_image(survey);
-    // GitLab replaces variables in variables.
+    // GitLab expands variables in the values of variables.
     let project = match survey.below() {
         below if below.is_empty() => ".".to_owned(),
         below => below.replace('$', "$$"),

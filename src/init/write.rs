@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use super::{Error, Proposal, ProposedFile, read_if_there};
 use crate::disk;
 
-/// The permissions of a new file, from which the system takes the umask.
+/// The permissions of a new file, which the system masks with the umask.
 const PERMISSIONS: u32 = 0o666;
 
 /// A file whose content is on the disk under a temporary name.
@@ -27,7 +27,7 @@ impl Proposal {
         let mut folders = Vec::new();
         let result = self.stage(&mut folders).and_then(place);
         if result.is_err() {
-            // A folder that somebody else has filled meanwhile stays.
+            // A folder into which another process has written in the meantime stays.
             for folder in folders.iter().rev() {
                 let _ = std::fs::remove_dir(folder);
             }
@@ -95,7 +95,7 @@ fn put(file: &ProposedFile, temporary: NamedTempFile) -> Result<(), Error> {
     let result = if file.old.is_some() {
         disk::persist(temporary, &file.path)
     } else {
-        // A file that another process creates meanwhile is not replaced.
+        // A file that another process has created in the meantime is not replaced.
         let created = temporary.persist_noclobber(&file.path);
         created.map(drop).map_err(|failed| failed.error)
     };

@@ -283,7 +283,7 @@ fn unreachable(url: &str, error: reqwest::Error) -> Error {
     }
 }
 
-/// Checks that the console responds at all; the response itself does not matter. Returns the seconds
+/// Checks that the console responds. Every response is accepted. Returns the seconds
 /// by which the clock of this machine is ahead of the console's, if the response has a date.
 pub async fn reach(console: &str) -> Result<Option<i64>, Error> {
     let request = client(console)?.get(console).timeout(REACH_TIMEOUT);

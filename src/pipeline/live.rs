@@ -39,7 +39,7 @@ struct LiveAppRecord {
     image: String,
     digest: String,
     folder: String,
-    /// In a copy of `folder`.
+    /// The command, which runs in a copy of `folder`.
     command: Vec<String>,
     port: u16,
     #[serde(default)]
@@ -55,7 +55,7 @@ struct LiveAppRecord {
     env_files: BTreeMap<String, String>,
 }
 
-/// Records every store whose images are all there. Stores of earlier runs stay.
+/// Records every store whose images all exist. The records of earlier stores stay.
 pub fn run(plan: &Plan, pushed: &[Pushed], services: &Arc<Services>) -> StageResult<LiveStore> {
     let mut settled = StageResult::default();
     let due = plan
@@ -86,7 +86,7 @@ fn one(
     for server in &servers.servers {
         for name in start::write_script(plan, servers, server)? {
             services.events.notice(format!(
-                "{}: `{name}` of a `.env` file is not set when the app is started, because a shell cannot set a variable of this name",
+                "{}: `{name}` of a `.env` file is not set when the app is started, because a shell cannot set a variable with this name",
                 server.unit
             ));
         }

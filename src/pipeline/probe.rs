@@ -1,5 +1,5 @@
-//! Questions to the services of a run, without a run: each checks one service as the preflight does,
-//! and changes nothing.
+//! Checks of the services that a run uses, without a run. Each function checks one service as the
+//! preflight does, and changes nothing.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 8;
 /// A Docker engine that responds.
 #[derive(Debug, Clone)]
 pub struct EngineFound {
-    /// Its version, if it tells one.
+    /// Its version, if the response has it.
     pub version: Option<String>,
 }
 

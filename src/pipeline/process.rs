@@ -306,7 +306,7 @@ async fn read(
 /// the memory.
 pub struct PieceReader<Pipe> {
     reader: BufReader<Pipe>,
-    /// The bytes that the next piece begins with.
+    /// The bytes at the start of the next piece.
     kept: Vec<u8>,
     /// How many bytes at the end of a split line belong to the next piece.
     held_back: usize,

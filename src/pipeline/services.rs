@@ -192,7 +192,7 @@ impl Access {
 pub struct ScriptEnvironment {
     /// All variables but credentials.
     pub all: BTreeMap<String, OsString>,
-    /// The names of the variables whose values are from the project's `.env`.
+    /// The names of the variables with values from the project's `.env`.
     pub from_file: BTreeSet<String>,
     /// Whether scripts see all variables, and not only the declared ones.
     pub loose: bool,

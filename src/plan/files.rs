@@ -378,7 +378,7 @@ pub fn top(
         match in_top_folder(project, lister, &folder)? {
             Some(files) => optional.extend(files),
             None => notices.push(format!(
-                "`{folder}` has more than {MOST_FILES} files; a file in it that builds read has to be in `build.globalDependencies`"
+                "`{folder}` has more than {MOST_FILES} files; files in it that builds read have to be in `build.globalDependencies`"
             )),
         }
     }

@@ -130,10 +130,10 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// The console requests, one for each store.
     pub releases: Vec<Release>,
-    /// How the apps of each store are started on this machine; empty if the run starts none and prints
-    /// no command for it.
+    /// How the apps of each store are started on this machine. Empty if the run does not start apps and
+    /// prints no commands for it.
     pub servers: Vec<StoreServers>,
-    /// How long a started app may take until it answers on its port.
+    /// The time limit for a started app to accept connections on its port.
     pub start_timeout: Duration,
     /// The destination of images; none if the run builds none.
     pub destination: Option<DestinationPlan>,
@@ -434,7 +434,7 @@ fn plan_destination(project: &Project, request: &Request) -> Result<DestinationP
     Ok(destination)
 }
 
-/// The destination of a project's images. `registry` is that of flags or environment.
+/// The destination of a project's images. `registry` is the value of the flag or the environment.
 pub fn destination_of(
     project: &Project,
     registry: &Option<String>,
@@ -446,7 +446,7 @@ pub fn destination_of(
     DestinationPlan::new(&project.root, &registry, is_insecure)
 }
 
-/// The address of a project's console. `console` is that of flags or environment.
+/// The address of a project's console. `console` is the value of the flag or the environment.
 pub fn console_of(project: &Project, console: &Option<String>) -> String {
     let console = first_set([console, &project.settings.console.url]);
     console.unwrap_or_else(|| DEFAULT_CONSOLE.into())

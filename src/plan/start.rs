@@ -17,7 +17,7 @@ use super::{EnvFileError, StorePlan};
 const NEXTJS_PORT: u16 = 3000;
 const NUXT_PORT: u16 = 3333;
 
-/// The lowest port that a user without special rights can listen on.
+/// The lowest port that does not need special permissions.
 const LOWEST_PORT: u16 = 1024;
 
 /// The apps of one store that can be started, in the order in which they are started.
@@ -74,8 +74,8 @@ pub struct KnownVariable {
     pub replaces_shell: bool,
 }
 
-/// Plans how the apps of each store are started. Nothing is planned for a run that neither starts them
-/// nor prints how to.
+/// Plans how the apps of each store are started. The plan is empty for a run that neither starts apps nor
+/// prints the commands that start them.
 pub fn servers(
     project: &Project,
     is_local: bool,
@@ -142,7 +142,7 @@ impl LocalPortPlan {
         for (position, (store, local)) in deployable.enumerate() {
             let mut apps: Vec<_> = project.apps_of(store).collect();
             apps.retain(|app| app.kind != AppKind::Playwright);
-            // Other apps share a default port with frontends, which have it first.
+            // Other apps have the same default port as frontends. Frontends get their ports first.
             apps.sort_by_key(|app| app.kind == AppKind::Other);
             for app in apps {
                 let key = ports_key(app.kind);
@@ -245,7 +245,7 @@ fn environment(
         .map(|name| ((*name).to_owned(), middleware.clone()));
     let configured = project.settings.start.of(&app.name).cloned();
     let all = of_siblings.chain(configured);
-    // Without the app, a value of a `.env` file counts, such as the address of a middleware elsewhere.
+    // Without the app, the value of a `.env` file is used, such as the address of a middleware elsewhere.
     for (name, value) in all.filter(|(_, value)| has_its_apps(value, apps)) {
         let replaces_shell = own.iter().any(|(own, _)| *own == name);
         let known = PlannedVariable::Known {
@@ -294,8 +294,8 @@ pub fn env_values(
     Ok(dotenv::parse(&String::from_utf8_lossy(&text)))
 }
 
-/// The variables that tell an app where to listen. Without a host name, Next.js listens on the name
-/// that the shell has for the machine.
+/// The variables with the port and the host name on which an app listens. Without this host name, Next.js
+/// uses `HOSTNAME` of the shell.
 fn own_variables(kind: AppKind) -> Vec<(&'static str, ValueTemplate)> {
     let port = || ValueTemplate::from(TemplatePart::Port(AppReference::Own));
     let mut variables = vec![

@@ -1,4 +1,4 @@
-//! The names under which the tool caches are kept. A cache is useful only to the same task, with
+//! The names of kept tool caches. A cache is usable only for the same task, with
 //! the same toolchain, on the same platform, at the same path: tools write absolute paths into it.
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use crate::git::Repository;
 /// Packages that write or read caches. Another version does not use the caches of this one.
 const TOOLS: [&str; 6] = ["next", "nuxt", "rollup", "typescript", "vite", "webpack"];
 
-/// The branch in names of a run that knows none.
+/// The branch in names, if no branch is known.
 const NO_BRANCH: &str = "HEAD";
 
-/// What the names of all tool caches of a run have in common.
+/// The common part of the names of all tool caches of a run.
 #[derive(Debug, Clone)]
 pub struct ToolCacheScope {
     /// The name in the root `package.json`: several projects may use one remote cache.

@@ -20,7 +20,7 @@ pub struct SummaryRow {
     pub build_seconds: Option<f64>,
     /// `miss` if the script ran, `hit`, or `reused from <unit>`.
     pub cache: Option<String>,
-    /// The tool cache with which the script began, if it was put in place.
+    /// The kept tool cache that was put in place before the script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_cache: Option<ToolCacheUse>,
     /// Whether the image existed before the run.

@@ -50,12 +50,12 @@ pub fn folder_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(NODE_MODULES).join(name)
 }
 
-/// What is directly in a `node_modules` folder: a package, or a program in `.bin`.
+/// An entry of a `node_modules` folder: a package, or a program in `.bin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledEntry {
     /// Relative to `node_modules`: `vue`, `@vue/shared`, `.bin/next`.
     pub name: String,
-    /// The text of the link, where it is one.
+    /// The text of the link, if the entry is a link.
     pub link: Option<PathBuf>,
 }
 
@@ -71,8 +71,8 @@ impl InstalledEntry {
     }
 }
 
-/// Hidden folders of `node_modules` that have no packages which are resolved there: caches, and the
-/// folders to which links in `node_modules` lead.
+/// Hidden folders of `node_modules` in which Node does not search for packages: caches, and the targets
+/// of links in `node_modules`.
 const NOT_RESOLVED: [&str; 6] = [".cache", ".vite", ".vite-temp", ".pnpm", ".bun", ".store"];
 
 /// The packages and programs directly in a `node_modules` folder, by name. Empty if it does not
@@ -99,7 +99,7 @@ fn entry(name: String, path: &Path, kind: FileType) -> std::io::Result<Installed
     Ok(InstalledEntry { name, link })
 }
 
-/// Names, paths and kinds of what is in a folder. A name that is not UTF-8 is no package's.
+/// Names, paths and kinds of what is in a folder. Names that are not UTF-8 are not valid names of packages.
 fn folder_entries(folder: &Path) -> std::io::Result<Vec<(String, PathBuf, FileType)>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -64,7 +64,7 @@ impl PackageManager {
         })
     }
 
-    /// Its name, for people.
+    /// Its name, as text.
     pub fn name(self) -> &'static str {
         match self {
             Self::Npm => "npm",

@@ -1,4 +1,4 @@
-//! Verification: what an entry loads is resolved in `.deploy`, as Node does with nothing above it.
+//! Verification: every module that an entry loads is resolved inside `.deploy`, as Node does in an image.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::support::{Project, Random, copy_of, output_of};
 const UNTIL_PRUNE: &str = "store deploy --all --until prune";
 const DEPLOY: &str = ".out/us/storefront-middleware/.deploy";
 
-/// Writes files into an empty folder with nothing above it that Node finds.
+/// Writes files into an empty folder without a `node_modules` above it.
 fn folder_of(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -789,9 +789,7 @@ fn tools_that_make_up_most_of_a_deploy_are_named() {
         );
     project.commit();
     let run = project.alokai(UNTIL_PRUNE).succeeds();
-    run.stderr_contains(
-        "in `.deploy` of `storefront-middleware` are tools for builds: `typescript`",
-    );
+    run.stderr_contains("in `.deploy` of `storefront-middleware` are build tools: `typescript`");
     let project = middleware("require('own')");
     project.commit();
     project

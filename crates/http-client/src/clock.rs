@@ -1,4 +1,4 @@
-//! Clocks of servers, as their responses tell.
+//! The clocks of servers, read from the header `Date` of their responses.
 
 use reqwest::header::{DATE, HeaderMap};
 

@@ -68,7 +68,7 @@ struct ClientState {
     capabilities: LearnedCapabilities,
     /// Whether the registry has ever responded.
     has_responded: AtomicBool,
-    /// The difference of clocks by the last response that has a date.
+    /// The clock difference, from the last response with a date.
     clock_difference: Mutex<Option<i64>>,
 }
 

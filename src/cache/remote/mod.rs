@@ -101,9 +101,9 @@ enum RemoteFailure {
 enum Fetched<T> {
     /// The artifact.
     Found(T),
-    /// The server does not have it, or it is not wanted.
+    /// The server does not have it, or it is not usable.
     Nothing,
-    /// The server was not asked, or did not give a valid answer.
+    /// No request was sent, or the response was not valid.
     Failed,
 }
 

@@ -52,7 +52,7 @@ impl OutageCounter {
         }
     }
 
-    /// Whether the server was paused and has not answered since.
+    /// Whether requests were paused, and the server has not responded since then.
     pub fn has_paused(&self) -> bool {
         self.lock().paused_until.is_some()
     }

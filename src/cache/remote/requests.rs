@@ -27,7 +27,7 @@ use crate::cache::{Cache, CacheLimits, CachedResult, DownloadedToolCache, Key, S
 /// Redirects of a download that are followed, without the token.
 const MAX_REDIRECTS: usize = 3;
 
-/// How long a download runs before its speed counts.
+/// The time after which the speed of a download is measured.
 const MEASURED: Duration = Duration::from_secs(1);
 
 /// Bytes of a response that is not an artifact.
@@ -104,8 +104,8 @@ impl RemoteCache {
         Ok(DownloadedToolCache { archive, entry })
     }
 
-    /// Downloads an artifact and verifies it. `judge` sees its entry before the archive, and gives the
-    /// time that the download may take.
+    /// Downloads an artifact and verifies it. `judge` receives its entry before the archive is
+    /// downloaded, and returns the time limit of the download.
     async fn verified(
         &self,
         cache: &Cache,
@@ -323,7 +323,7 @@ impl RemoteCache {
     }
 }
 
-/// Whether a download, at its speed so far, takes longer than it may.
+/// Whether a download, at its speed so far, exceeds its time limit.
 fn is_too_slow(elapsed: Duration, received: u64, length: u64, allowed: Duration) -> bool {
     if elapsed < MEASURED || received >= length {
         return false;

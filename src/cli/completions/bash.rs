@@ -1,5 +1,5 @@
-//! Quotes of shells. bash gives a completion the line as it was typed, and inserts what it
-//! receives without quoting it.
+//! Quotes in command lines of bash. bash passes the line as it was typed, and inserts a candidate
+//! without quoting it.
 
 /// The quote that is open at the end of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Line {
     pub words: Vec<String>,
     /// The quote that is open at the cursor.
     quote: Quote,
-    /// The start of the last word that bash does not replace, in bytes without quotes: bash
+    /// The start of the last word, which bash does not replace, in bytes without quotes: bash
     /// splits words at `=` and `:` too.
     kept: usize,
 }
@@ -85,12 +85,12 @@ fn quoted(text: &str, quote: Quote) -> String {
     out
 }
 
-/// Whether a character means something in double quotes.
+/// Whether a character is special in double quotes.
 fn is_active(character: char) -> bool {
     "\"\\$`".contains(character)
 }
 
-/// Whether a character means something to a shell.
+/// Whether a character is special to a shell.
 fn is_special(character: char) -> bool {
     !character.is_alphanumeric() && !"-_./=:,+@%^".contains(character)
 }

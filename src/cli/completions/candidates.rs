@@ -1,4 +1,4 @@
-//! The candidates that only a project knows: stores, apps, units and files.
+//! The candidates that depend on the project: stores, apps, units and files.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -23,10 +23,10 @@ const NOT_COMPOSED: [&str; 6] = [
     "node_modules",
 ];
 
-/// Gives the arguments of a command their candidates. The name of a value tells what it is.
+/// Adds candidates to the arguments of a command. The value name of an argument selects its candidates.
 /// `words` is the command line, which may name a project and a store.
 pub fn with_values(command: Command, words: &[String]) -> Command {
-    // Read at most once, and only if an argument asks.
+    // The project is read at most once, and only if an argument needs it.
     let line: Arc<Line> = Arc::new(Line {
         words: words.to_vec(),
         project: OnceLock::new(),
@@ -167,7 +167,7 @@ impl Line {
     }
 }
 
-/// The help of a store's id.
+/// The help text of a store id.
 fn about(store: &Store) -> StyledStr {
     let deployment = store.deployment.as_ref();
     let text = deployment.map_or_else(

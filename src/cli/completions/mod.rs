@@ -1,8 +1,8 @@
 //! `completions`: prints a script for a shell. The script calls the hidden command `__complete`,
 //! which prints the candidates for the word at the cursor.
 //!
-//! clap's engine knows commands, flags and values. The scripts are our own, because those of
-//! `clap_complete` do not quote candidates: a path with `(shop)` breaks the line in bash.
+//! clap's engine knows commands, flags and values. The scripts are part of this program, because those
+//! of `clap_complete` do not quote candidates: a path with `(shop)` breaks the line in bash.
 
 mod bash;
 mod candidates;
@@ -45,7 +45,7 @@ pub fn candidates(options: &CompleteOptions) -> Result<(), AnyError> {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
             if let (Shell::Fish, Some(last)) = (shell, words.last_mut()) {
-                // fish gives the word at the cursor as it was typed.
+                // fish passes the word at the cursor as it was typed.
                 *last = bash::unquoted(last);
             }
             for Found { value, help } in found(&words) {
@@ -75,10 +75,10 @@ fn found(words: &[String]) -> Vec<Found> {
     let here = environment::start(None).ok();
     let found = complete(&mut command, arguments, words.len() - 1, here.as_deref());
     let found = found.unwrap_or_default();
-    // Without any other candidate, clap offers hidden ones.
+    // clap offers hidden commands and flags if it has no other candidate.
     let found = found.iter().filter(|one| !one.is_hide_set());
     let mut found: Vec<Found> = found.filter_map(readable).collect();
-    // Flags are offered where a flag was begun, or where there is nothing else.
+    // Flags are offered after a `-`, or if there are no other candidates.
     let is_flag = |one: &Found| one.value.starts_with('-');
     if !last.starts_with('-') && !found.iter().all(is_flag) {
         found.retain(|one| !is_flag(one));

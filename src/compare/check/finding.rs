@@ -30,7 +30,7 @@ pub enum FindingCode {
     LocalClash,
     /// An import resolves from `apps/` and not from `.out/`.
     Import,
-    /// A relative path in a config file leads to another place from `apps/` than from `.out/`.
+    /// A relative path in a config file leads to different places from `apps/` and from `.out/`.
     ConfigPath,
     /// A chain of more than three stores inherit from one another.
     DeepChain,
@@ -76,7 +76,7 @@ pub const CODES: [(FindingCode, &str); 14] = [
     ),
     (
         FindingCode::ConfigPath,
-        "a path in a config file leads to another place from apps/ than from .out/",
+        "a path in a config file leads to different places from apps/ and from .out/",
     ),
     (
         FindingCode::DeepChain,

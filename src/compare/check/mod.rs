@@ -498,7 +498,7 @@ impl Checker<'_> {
                     continue;
                 }
                 let resolves = |path: &PathBuf| match self.composed(path, &out, of_store) {
-                    // A composed app may have the file after its build.
+                    // The build may write the file into the composed app.
                     PathTarget::App(..) => true,
                     PathTarget::Path(path) => path.starts_with(root) && path.is_file(),
                     PathTarget::Apps | PathTarget::Nothing(_) => false,

@@ -1,9 +1,9 @@
 //! Copies of an app's own packages while its script runs.
 //!
 //! A package that is a folder in the base app's `node_modules` is linked into composed apps. A script
-//! may write to it without a purpose: Next.js copies traced files to paths that it computes from the
-//! app's folder, and `node_modules/react` may be among them. So the script finds copies there, which
-//! are replaced by the links again when it has ended.
+//! can write to it by accident: Next.js copies traced files to paths that it computes from the
+//! app's folder, and `node_modules/react` may be among them. So each link is replaced by a copy while the
+//! script runs.
 
 use std::path::{Path, PathBuf};
 

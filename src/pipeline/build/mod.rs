@@ -71,7 +71,7 @@ pub struct BuiltPackage {
 /// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultOrigin {
-    /// Its script ran; with the tool cache that was put in place before.
+    /// Its script ran, with the tool cache that was put in place before the script.
     Script(Option<ToolCacheUse>),
     /// The cache, or the task's folder as an earlier run left it.
     Cache,

@@ -126,7 +126,7 @@ impl TaskSources {
     }
 }
 
-/// Whether it is the place of a package in the app's `node_modules`.
+/// Whether the path is that of a package in the app's `node_modules`.
 fn is_module(path: &Path) -> bool {
     let Ok(inside) = path.strip_prefix(NODE_MODULES) else {
         return false;
@@ -138,7 +138,7 @@ fn is_module(path: &Path) -> bool {
     }
 }
 
-/// Whether it is a folder of packages with a common scope.
+/// Whether the path is a folder of packages with a common scope.
 pub(super) fn is_scope(path: &Path) -> bool {
     let name = path.strip_prefix(NODE_MODULES).ok().and_then(Path::to_str);
     name.is_some_and(|name| name.starts_with('@') && !name.contains('/'))
@@ -341,8 +341,8 @@ impl<'a> TaskFolder<'a> {
             || NOT_OUTPUTS.iter().any(|apart| apart.starts_with(&start))
     }
 
-    /// Whether the folder is the place of a tool's cache. It exists before a script that begins with a
-    /// cache, and the result must be the same without one.
+    /// Whether the folder is that of a tool cache. It exists before a script that starts with a cache, and
+    /// the result must be the same without a cache.
     fn has_caches(&self, folder: &str) -> bool {
         let start = format!("{folder}/");
         self.composition.is_some() && NOT_OUTPUTS.iter().any(|apart| apart.starts_with(&start))

@@ -33,9 +33,9 @@ pub struct ScriptRun {
     pub figures: TaskFigures,
     /// Its result.
     pub kept: KeptResult,
-    /// The kept tool cache with which it began.
+    /// The kept tool cache that was put in place before the script.
     pub began_with: Option<ToolCacheUse>,
-    /// The tool cache, if it is kept now.
+    /// The tool cache that was kept after the script, if any.
     pub tool_cache: Option<CachedResult>,
 }
 
@@ -161,7 +161,7 @@ struct ScriptStart {
     around: surroundings::SurroundingsBefore,
     watch: OpenWatcher,
     copies: Option<PackageCopies>,
-    /// Sources that had changed before.
+    /// Sources that had changed before the script.
     changed_sources: BTreeSet<PathBuf>,
     tools: ToolCacheStart,
 }

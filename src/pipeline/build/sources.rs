@@ -1,5 +1,5 @@
-//! Sources that change while a script runs. A script can leave its composed app by a path that it
-//! computes, and no sandbox stops it unless the user has asked for one.
+//! Sources that change while a script runs. A script can write outside of its composed app
+//! with a computed path, and only `--sandbox` prevents that.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How many results are unpacked at once.
 const UNPACKING: usize = 4;
 
-/// The time that the upload of a tool cache may take if the cache saves less.
+/// The shortest time limit for the upload of a tool cache.
 const SHORTEST_UPLOAD: Duration = Duration::from_secs(10);
 
 /// How a task ended.
@@ -102,7 +102,7 @@ struct BuildStage<'a> {
     learned: BTreeMap<String, TaskFigures>,
     /// Whether a result was added to the cache.
     has_kept: bool,
-    /// What makes the tool caches of this run useful to other machines.
+    /// A hint about a setting that other machines need to use the tool caches of this run.
     hint: Option<String>,
     /// Whether the stage must be repeated without the damaged results.
     must_repeat: bool,
@@ -432,8 +432,8 @@ impl<'a> BuildStage<'a> {
         });
     }
 
-    /// Sends a tool cache to the remote cache. It is given up when that takes longer than the cache
-    /// saves another machine.
+    /// Sends a tool cache to the remote cache. The upload is canceled when it takes longer than the cache
+    /// saves on another machine.
     fn upload_tool_cache(&mut self, id: TaskId, entry: &CachedResult) {
         if self.run.services.remote.is_none() {
             return;
@@ -441,7 +441,7 @@ impl<'a> BuildStage<'a> {
         let plan = &self.run.plan;
         if plan.makes_action_key(id) {
             self.hint = Some(format!(
-                "Next.js 15 and newer use a kept tool cache only with the same key for server actions: set `{ACTION_KEY}` to a secret of your CI system and declare it in `build.env`"
+                "Next.js 15 and newer use a kept tool cache only if the key for server actions is the same: set `{ACTION_KEY}` to a secret of your CI system and declare it in `build.env`"
             ));
         }
         let saved = entry.tools.as_ref().map(|tools| tools.times.saved());

@@ -143,8 +143,8 @@ pub fn read_by(plan: &Plan, id: TaskId, need: TaskId) -> Result<TaskFolder<'_>, 
     Ok(beside.unwrap_or_else(|| TaskFolder::new(plan, need)))
 }
 
-/// Build results of the store's other apps, which are not inputs of the task. Apps whose script may run at the same time are left out, because that
-/// script opens its own files.
+/// Build results of the store's other apps, which are not inputs of the task. Apps whose script may run
+/// at the same time are left out, because that script opens its own files.
 fn others(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
     let mut files = Vec::new();
     for (sibling, _) in plan.siblings(id) {
@@ -199,7 +199,7 @@ fn left_over(plan: &Plan, id: TaskId) -> Vec<OptionalFile> {
         .map(walkdir::DirEntry::into_path)
         .filter(|path| path.is_file());
     let beside = files_in(out).into_keys();
-    // Links to the top of the project lead to files that have names of their own.
+    // Files behind links to the top of the project have other names in keys.
     let beside = beside.filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_none_or(|name| !plan.links.top.contains(name))

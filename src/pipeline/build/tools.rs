@@ -1,7 +1,7 @@
-//! The caches that tools keep beside their outputs: put in place before a script that would begin
-//! without one, and kept after it.
+//! Tool caches, which build tools write beside their outputs. A kept cache is put in place before a
+//! script whose folder has none, and the cache is kept again after the script.
 //!
-//! They are no part of keys and of results. Whatever is wrong with one, the script runs without it.
+//! Tool caches are not part of keys and results. If a cache cannot be used, the script runs without it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,18 +34,18 @@ const OF_APP: [&str; 5] = [
 /// The caches in a workspace package.
 const OF_PACKAGE: [&str; 1] = ["node_modules/.cache"];
 
-/// The age after which a kept cache is replaced by the cache that a script began with.
+/// The age after which a kept cache is replaced by a cache that was in the folder before the script.
 const RENEWED: Duration = Duration::from_hours(24);
 
-/// With which tool cache a script begins.
+/// The tool cache with which a script starts.
 pub enum ToolCacheStart {
-    /// Its caches are not kept: it is not a build, is never cached, or the config keeps none.
+    /// The script has no kept cache: it is not a build, is never cached, or the config keeps no caches.
     NotKept,
-    /// None.
+    /// No cache.
     Cold,
-    /// The one that its folder has from an earlier run.
+    /// The cache of an earlier run in its folder.
     Own,
-    /// A kept one, which is unpacked and not yet in place.
+    /// A kept cache, which is unpacked and not yet in place.
     Staged(StagedToolCache),
 }
 
@@ -110,7 +110,7 @@ impl ToolFolder {
         (files, bytes)
     }
 
-    /// Whether there is a cache.
+    /// Whether the folder has a cache.
     fn has_any(&self) -> bool {
         let is_file = |entry: walkdir::DirEntry| entry.file_type().is_file();
         self.real_paths().any(|(_, path)| {
@@ -143,7 +143,7 @@ impl ToolFolder {
             if let Some(folder) = place.parent() {
                 std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
             }
-            // The folder has no cache, so there are at most empty folders.
+            // The folder has no cache, so only empty folders are removed.
             disk::remove(&place).map_err(Io::at("remove", &place))?;
             std::fs::rename(&from, &place).map_err(Io::at("write", &place))?;
         }
@@ -183,12 +183,12 @@ pub async fn stage(run: &BuildRun, id: TaskId) -> ToolCacheStart {
     }
 }
 
-/// Tells the user that a script begins without a kept cache.
+/// Reports that a kept cache is not used.
 fn not_used(run: &BuildRun, id: TaskId, reason: &str) {
     let unit = event_unit(run.plan.task(id));
-    run.services.events.notice(format!(
-        "{unit}: the kept tool cache is not used: {reason}"
-    ));
+    run.services
+        .events
+        .notice(format!("{unit}: the kept tool cache is not used: {reason}"));
 }
 
 /// A kept tool cache.
@@ -202,7 +202,7 @@ enum ToolCacheContent {
     Remote(Box<DownloadedToolCache>),
 }
 
-/// The cache that this machine keeps.
+/// The cache that is kept on this machine.
 fn local(run: &BuildRun, id: TaskId) -> Option<FoundToolCache> {
     let plan = &run.plan;
     let entry = run.services.cache.tool_cache(plan.tool_cache_name(id))?;
@@ -237,8 +237,8 @@ async fn remote(run: &BuildRun, id: TaskId) -> Option<FoundToolCache> {
 }
 
 impl FoundToolCache {
-    /// Unpacks the cache into a temporary folder. An archive with anything but files of caches is
-    /// refused as a whole.
+    /// Unpacks the cache into a temporary folder. An archive with any other file is refused
+    /// as a whole.
     fn unpack(self, run: &BuildRun, place: &ToolFolder) -> Result<ToolCacheStart, String> {
         let folder = temporary(&run.plan.project).map_err(|error| error.to_string())?;
         let (unpacked, from) = match &self.content {
@@ -268,7 +268,7 @@ impl FoundToolCache {
 }
 
 impl ToolCacheStart {
-    /// The kept cache with which the script begins.
+    /// The kept cache with which the script starts.
     pub fn used(&self) -> Option<ToolCacheUse> {
         match self {
             Self::Staged(staged) => Some(staged.used),
@@ -276,7 +276,7 @@ impl ToolCacheStart {
         }
     }
 
-    /// Moves a staged cache to its place. If that fails, the script begins without one.
+    /// Moves a staged cache to its place. If that fails, the script starts without a cache.
     pub fn put_in_place(&mut self, run: &BuildRun, id: TaskId) {
         let (Self::Staged(staged), Some(place)) = (&*self, ToolFolder::new(&run.plan, id)) else {
             return;

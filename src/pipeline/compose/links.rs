@@ -43,7 +43,7 @@ impl FolderLinks {
         Self::new(plan, &store.apps, composed.cloned().collect())
     }
 
-    /// The links of one composed app, beside which these apps are.
+    /// The links of one composed app. `apps` are the apps in its store.
     pub fn of_app(plan: &Plan, apps: &[AppName], app: &AppName) -> Self {
         let mut links = Self::new(plan, apps, vec![app.clone()]);
         let start = format!("{app}/");
@@ -77,7 +77,7 @@ impl FolderLinks {
     /// What differs in `folder`.
     pub fn changes(&self, folder: &Path) -> Result<LinkChanges, Io> {
         let mut changes = LinkChanges::default();
-        // Nothing is read through a link that another program has put in place of a folder.
+        // A folder that another program has replaced by a link is not read.
         let mut folders = RealFolders::new(folder.to_owned());
         for (path, text) in &self.wanted {
             let is_there = || std::fs::read_link(folder.join(path)).is_ok_and(|it| it == *text);

@@ -121,7 +121,7 @@ pub enum Error {
         /// Each with the package that needs it.
         missing: Vec<String>,
     },
-    /// Some modules that the entry loads are neither in `.deploy` nor where Node finds them in the
+    /// Some modules that the entry loads cannot be resolved in `.deploy`, and cannot be copied from the
     /// project.
     #[error("{} cannot be found in `.deploy`:{}", if missing.len() == 1 { "a module" } else { "modules" }, missing.concat())]
     #[diagnostic(
@@ -131,9 +131,9 @@ pub enum Error {
         )
     )]
     Unresolved {
-        /// Each on a line of its own, with the file that needs it.
+        /// The modules, each on a line of its own, with the file that needs it.
         missing: Vec<String>,
-        /// How to mend them.
+        /// How to correct them.
         help: String,
     },
     /// `.deploy` is larger than its budget in the config.

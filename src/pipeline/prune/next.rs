@@ -27,7 +27,7 @@ pub fn prune(workdir: &Path, built_in: &Path, copier: &Copier) -> Result<(), Err
             standalone,
         });
     }
-    // Without links, so that targets of links can be compared with it.
+    // Links are resolved, so that targets of links can be compared with this path.
     let standalone = DiskFiles
         .real(&standalone)
         .map_err(Io::at("resolve", &standalone))?;

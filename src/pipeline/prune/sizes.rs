@@ -66,7 +66,7 @@ impl Sizes {
         largest
     }
 
-    /// A message if compilers and other tools for builds are more than half of the folder.
+    /// A message if compilers and other build tools are more than half of the folder.
     pub fn name_compilers(&self, app: &AppName) -> Option<String> {
         // An entry with `/` or `-` at its end is the start of a name. `@swc/core` is also the start
         // of the names of its binaries.
@@ -84,7 +84,7 @@ impl Sizes {
         }
         let names = compilers.iter().map(|(name, _)| format!("`{name}`"));
         Some(format!(
-            "{} of the {} in `.deploy` of `{app}` are tools for builds: {}; if the server does not load them, move them to `devDependencies` of the package that needs them",
+            "{} of the {} in `.deploy` of `{app}` are build tools: {}; if the server does not load them, move them to `devDependencies` of the package that needs them",
             bytes(size),
             bytes(self.total()),
             shorten(names.collect::<Vec<_>>().into_iter()),

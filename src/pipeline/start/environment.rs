@@ -12,17 +12,17 @@ use http_client::Redactor;
 use crate::pipeline::services::ScriptEnvironment;
 use crate::plan::{EnvFileError, Plan, ServerPlan, StoreServers, env_values};
 
-/// Node also looks for packages in these folders.
+/// The variable with further folders in which Node searches for packages.
 pub const MODULE_PATH: &str = "NODE_PATH";
 
 /// Values of `.env` files with fewer bytes are not replaced in output: they are mostly flags and
-/// numbers, which occur in every text.
+/// numbers, which also occur elsewhere in the output.
 const SHORTEST_SECRET: usize = 6;
 
 /// The variables of a started app, with their values.
 pub struct ServerEnvironment {
     variables: BTreeMap<String, OsString>,
-    /// The names of the variables that are not only the shell's.
+    /// The names of the variables that alokai sets.
     pub given: Vec<String>,
     /// Replaces values of `.env` files in output.
     pub redactor: Redactor,
@@ -74,7 +74,7 @@ impl ServerEnvironment {
     }
 }
 
-/// Whether browsers get the variable's value in any case.
+/// Whether the value of the variable is public, because browsers receive it.
 fn is_public(name: &str) -> bool {
     name.starts_with("NEXT_PUBLIC_") || name.starts_with("NUXT_PUBLIC_")
 }

@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use super::Error;
 use crate::pipeline::failure::Io;
 
-/// Folders for temporary files, beside that of the environment.
+/// Folders for temporary files, besides that of the environment.
 const OTHERS: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Copies the folder. The copy is independent, because apps write into their folder.
@@ -30,7 +30,7 @@ fn first_alone(
 ) -> Result<PathBuf, Error> {
     let mut found = Vec::new();
     for candidate in candidates {
-        // Links are resolved, as Node does for its entry.
+        // Links are resolved, because Node resolves them in the path of its entry.
         let Ok(folder) = candidate.canonicalize() else {
             continue;
         };

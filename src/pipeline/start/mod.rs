@@ -1,8 +1,8 @@
 //! Starting pruned apps on this machine, each in a copy of its `.deploy` with no `node_modules` above
 //! it, as in a container.
 //!
-//! [`server::start`] returns when the app answers on its port. A [`server::RunningServer`] that is dropped is killed
-//! with its process group, and its copy is removed.
+//! [`server::start`] returns when the app answers on its port. When a [`server::RunningServer`] is
+//! dropped, its process group is killed and its copy is removed.
 
 mod environment;
 mod folder;
@@ -35,7 +35,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::start::surrounded),
         help(
-            "remove one of them, or set `TMPDIR` to a folder that has no `node_modules` above it; Node also looks for packages there, so packages that are missing in `.deploy` do not show"
+            "remove one of them, or set `TMPDIR` to a folder that has no `node_modules` above it; Node also searches these folders, so packages that are missing in `.deploy` are not detected"
         )
     )]
     Surrounded {
@@ -144,7 +144,7 @@ fn advice(app: &SilentApp, ports: &[u16]) -> String {
         );
     }
     format!(
-        "the app does not read its port from {given}; let it do so, or add the variable that it reads to `start.env`: `\"<app>\": {{ \"<NAME>\": \"{{port}}\" }}`"
+        "the app does not read its port from {given}; change the app so that it does, or add the variable that it reads to `start.env`: `\"<app>\": {{ \"<NAME>\": \"{{port}}\" }}`"
     )
 }
 
@@ -153,7 +153,7 @@ fn advice(app: &SilentApp, ports: &[u16]) -> String {
 pub struct SilentApp {
     /// The file that Node started.
     pub entry: String,
-    /// The port on which it had to listen.
+    /// The port on which it has to listen.
     pub port: u16,
     /// The names of the variables that have the port.
     pub port_names: Vec<String>,
@@ -161,12 +161,12 @@ pub struct SilentApp {
     pub variables: Vec<String>,
     /// Its last lines.
     pub tail: Vec<String>,
-    /// The file with all that it printed.
+    /// The file with its whole output.
     pub log: PathBuf,
 }
 
 impl std::fmt::Display for SilentApp {
-    /// The end of an error message: the last lines, and where the others are.
+    /// The end of an error message: the last lines, and the file with the whole output.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (tail, log) = (quote(&self.tail), self.log.display());
         write!(f, "\n{tail}\n  the whole output is in {log}")

@@ -1,7 +1,7 @@
 //! The shell script by which a user starts an app of `--local`.
 //!
-//! A script and not a command line, because it has the values of `.env` files: the file is only for
-//! its owner, and the values appear in no terminal, log or list of processes.
+//! It is a script and not a command line, because it contains the values of `.env` files: only the owner
+//! can read the file, and the values do not appear in a terminal, a log or a list of processes.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt;
@@ -35,7 +35,7 @@ pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<V
         .mode(0o700)
         .create(folder)
         .map_err(Io::at("create the folder", folder))?;
-    // A new file is for its owner alone; an existing one keeps the permissions that it has.
+    // Only the owner can read a new file. An existing file keeps its permissions.
     disk::remove_file(&path).map_err(Io::at("replace", &path))?;
     write_file(&path, &text)?;
     Ok(left_out)
@@ -45,7 +45,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), Io> {
     disk::write_atomically(path, text.as_bytes()).map_err(Io::at("write", path))
 }
 
-/// A text in single quotes, in which a shell finds nothing to replace.
+/// A text in single quotes, in which a shell expands nothing.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -40,7 +40,7 @@ const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 
 /// A started app that answers on its port.
 pub struct RunningServer {
-    /// The status of its response to `GET /`; none if it has not answered in time or not by HTTP.
+    /// The status of its response to `GET /`; none without an HTTP response in time.
     pub first_status: Option<u16>,
     // The order of the fields is the order in which they are dropped: the copy is removed last.
     process: ServerProcess,
@@ -64,7 +64,7 @@ impl Drop for ServerProcess {
 /// Free ports of this machine, all different.
 pub async fn free_ports(count: usize) -> Result<Vec<u16>, Io> {
     let failed = || Io::at("find a free port on", Path::new("localhost"));
-    // All listen until the last one is known, so that no port is given twice.
+    // Each listener stays open until the last port is known, so that no port occurs twice.
     let mut listeners = Vec::new();
     let mut ports = Vec::new();
     while ports.len() < count {
@@ -171,8 +171,8 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Waits until the app accepts a connection, and asks it for `/`: an app may load packages only
-    /// for the first request. Returns the status of the response.
+    /// Waits until the app accepts a connection, and requests `/`, because an app may load packages only at
+    /// the first request. Returns the status of the response.
     async fn answer(
         &self,
         process: &mut ServerProcess,
@@ -280,7 +280,7 @@ async fn first_status(address: &str, port: u16) -> Option<u16> {
 }
 
 impl RunningServer {
-    /// Ends the app: SIGTERM, and SIGKILL when its time is over or the user interrupts the run twice.
+    /// Ends the app: SIGTERM, and SIGKILL after 5 s or when the user interrupts the run twice.
     pub async fn stop(mut self, interrupt: &Interrupt) {
         self.process.stop(interrupt).await;
     }

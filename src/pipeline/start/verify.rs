@@ -25,7 +25,7 @@ const STEP: &str = "start";
 
 type VerifiedUnit = (EventSubject, Result<Artifact, StageError>);
 
-/// Starts what the prune stage has made, if the config asks for it.
+/// Starts the apps that the prune stage has pruned, if the config requires it.
 pub fn run(
     plan: &Plan,
     pruned: StageResult<Artifact>,

@@ -294,8 +294,8 @@ impl AllInputs {
     }
 
     /// The files that are inputs if the task's script opens them. The folder of a composed sibling
-    /// lies beside `folder`, in which the script runs. Of siblings that the task is not expected to
-    /// read, only those count that are idle: other scripts open their own files.
+    /// is beside `folder`, in which the script runs. Siblings that the task is not expected to read
+    /// count only while they are idle, because other scripts open their own files.
     pub fn optional(
         &self,
         id: TaskId,

@@ -1,5 +1,5 @@
-//! Paths in a config file in JavaScript or TypeScript. What `path.join`, `new URL` and the like make
-//! of `__dirname`, `import.meta.url` and string literals is computed.
+//! Paths in a config file in JavaScript or TypeScript. Calls such as `path.join` and `new URL` with
+//! `__dirname`, `import.meta.url` and string literals are evaluated.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use oxc_span::{GetSpan, SourceType};
 
 use super::PathReference;
 
-/// Methods of strings, whose arguments are no paths.
+/// Methods of strings, whose arguments are not paths.
 const STRING_METHODS: [&str; 9] = [
     "startsWith",
     "endsWith",
@@ -28,7 +28,7 @@ const STRING_METHODS: [&str; 9] = [
     "test",
 ];
 
-/// What an expression is known to be.
+/// The known value of an expression.
 #[derive(Debug, Clone)]
 enum Value {
     /// A path relative to the app.
@@ -202,7 +202,7 @@ impl Reader<'_> {
 
 impl<'a> Visit<'a> for Reader<'_> {
     fn visit_variable_declarator(&mut self, it: &VariableDeclarator<'a>) {
-        // The value of a known constant counts where the constant is used.
+        // The value of a known constant is a reference at the place where the constant is used.
         let known = name_of(it).and_then(|name| self.constants.get(name));
         let start = it.init.as_ref().map(|init| init.span().start);
         let is_known = known.is_some_and(|(_, known)| Some(*known) == start);

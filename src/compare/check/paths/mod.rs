@@ -1,6 +1,6 @@
 //! Relative paths in config files that leave the app. Tools read them from `apps/<app>` and from
-//! `.out/<store>/<app>`. Most lead to the same: apps are siblings in both, and `.out` links to what
-//! lies at the top of the project. This finds the others.
+//! `.out/<store>/<app>`. Most lead to the same place: apps are siblings in both, and `.out` has links
+//! to the top of the project. This module finds the paths that lead to different places.
 
 mod javascript;
 mod json;
@@ -51,7 +51,7 @@ pub enum Reason {
     NoApp,
     /// `../../apps/…`
     Apps,
-    /// A name at the top of the project that `.out` does not link to.
+    /// A name at the top of the project to which `.out` has no link.
     NotLinked,
 }
 
@@ -93,7 +93,7 @@ impl Format {
 }
 
 /// The relative path in a text of a config file, without the marks of patterns and tools. None if the
-/// text is no relative path.
+/// text is not a relative path.
 fn relative(text: &str) -> Option<&str> {
     let text = text.strip_prefix('!').unwrap_or(text);
     let starts = ["<rootDir>/", "${configDir}/", "file:", "link:"];
@@ -124,7 +124,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 pub type ConfigFiles = BTreeMap<PathBuf, Vec<PathReference>>;
 
 impl Checker<'_> {
-    /// Paths of config files that mean something else in the composed app than in the base app.
+    /// Paths of config files that lead to different places from the composed app and from the base app.
     pub(super) fn config_paths(
         &mut self,
         composition: &Composition,
@@ -167,7 +167,7 @@ impl Checker<'_> {
         let inside = inside.trim_start_matches('/');
         let base = root.join("apps").join(app.as_str());
         let target = normalize(&base.join(inside));
-        // A store's config may have been written for the place where it lies.
+        // The config of a store may contain paths for the store's own folder.
         let own = normalize(&root.join(owner).join(inside));
         if target.starts_with(&base) {
             return;
@@ -273,11 +273,11 @@ impl Checker<'_> {
 
 /// Whether the path leads out of the folder of the apps.
 fn leaves_apps(path: &str) -> bool {
-    // Two folders stand for `apps/<app>`.
+    // Two folders represent `apps/<app>`.
     !normalize(&Path::new("/apps/app").join(path)).starts_with("/apps")
 }
 
-/// The path without `.` and without folders that `..` takes back.
+/// The path without `.`, and with `..` resolved where a folder is before it.
 fn normalize_relative(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
@@ -293,7 +293,7 @@ fn normalize_relative(path: &str) -> String {
 fn help(composed: &PathTarget) -> &'static str {
     match composed {
         PathTarget::Nothing(Reason::OtherApp) => {
-            "move what both apps need to a workspace package, or override the file in the store"
+            "move the code that both apps need to a workspace package, or override the file in the store"
         }
         PathTarget::Nothing(Reason::NoApp) => {
             "override the file in the store: a composed app has the files of its own store"
@@ -302,11 +302,11 @@ fn help(composed: &PathTarget) -> &'static str {
             "write `../<app>`, which leads to the app of the same store from `apps/` and from `.out/`"
         }
         PathTarget::Nothing(Reason::NotLinked) => {
-            "`.out` has no links to secrets, lock files and files that mark the root of a workspace: take the value from an environment variable, or look for the file in every folder above"
+            "`.out` has no links to secrets, lock files and files that mark the root of a workspace: take the value from an environment variable, or search the parent folders for the file"
         }
         PathTarget::Path(path) if path.ends_with(".out") => {
-            "name what is needed in it, such as `../../packages`, to which `.out` has a link; or look for `alokai.config.json` in every folder above"
+            "use the path of the file or folder that is needed, such as `../../packages`, to which `.out` has a link; or search the parent folders for `alokai.config.json`"
         }
-        _ => "move the file into the project, and name it as `../../<name>` from the app's folder",
+        _ => "move the file into the project, and use `../../<name>` from the app's folder",
     }
 }

@@ -1,4 +1,4 @@
-//! The texts of verification: what was copied, what is missing, and how to mend it.
+//! The messages of verification: the copied modules, the missing modules, and how to correct them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -80,24 +80,24 @@ pub fn error(
     lost: &[(MissingModule, LostReason)],
 ) -> Error {
     let app = &verification.image.unit.app;
-    let (mut missing, mut mends) = (Vec::new(), BTreeSet::new());
+    let (mut missing, mut remedies) = (Vec::new(), BTreeSet::new());
     for (module, reason) in lost {
         let specifier = module.request.specifier.escape_debug();
         let file = module.file.strip_prefix(root).unwrap_or(&module.file);
-        let (why, mend) = match reason {
+        let (why, remedy) = match reason {
             LostReason::NotInstalled { name, declared } => {
                 not_installed(verification, name, declared.as_ref())
             }
             LostReason::NotInPackage(folder) => (
                 format!(
-                    "the package is installed in `{}`, but has no such module",
+                    "the package is installed in `{}`, but does not have the module",
                     verification.display(folder)
                 ),
                 "install a version of the package that has the module".into(),
             ),
             LostReason::OtherVersion { name, folder } => (
                 format!(
-                    "`.deploy` has another version of `{name}` than `{}`, and this one has no such module",
+                    "`.deploy` has another version of `{name}` than `{}`, and that version does not have the module",
                     verification.display(folder)
                 ),
                 format!("declare the same version of `{name}` in every `package.json`"),
@@ -125,11 +125,11 @@ pub fn error(
             "\n  `{specifier}`, {verb} by `{}`: {why}",
             file.display()
         ));
-        mends.insert(mend);
+        remedies.insert(remedy);
     }
     Error::Unresolved {
         missing,
-        help: mends.into_iter().collect::<Vec<_>>().join("; "),
+        help: remedies.into_iter().collect::<Vec<_>>().join("; "),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Verification: every module that the entry of a `.deploy` loads is resolved in it, as Node does
-//! with nothing above it.
+//! Verification: every module that the entry of a `.deploy` loads is resolved inside `.deploy`, as Node
+//! does in an image.
 //!
 //! A package that Node finds in the project, but not in `.deploy`, is copied from there. A module
-//! that is nowhere is an error if starting the program is certain to fail because of it.
+//! that cannot be copied is an error if the program is certain to fail without it at its start.
 
 mod explain;
 mod reach;
@@ -22,8 +22,8 @@ use crate::plan::ImagePlan;
 use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
 
-/// How often what is missing is searched and copied. A package that is copied brings its
-/// dependencies, so two rounds are usual.
+/// The most rounds of finding and copying missing modules. A package is copied with its dependencies,
+/// so two rounds are usual.
 const MOST_ROUNDS: usize = 20;
 
 /// A `.deploy` that is verified before it replaces the last one.
@@ -37,8 +37,8 @@ pub struct Verification<'a> {
 }
 
 impl Verification<'_> {
-    /// Resolves every module that the entry loads, and copies what Node finds in the project only.
-    /// Returns messages about what was copied.
+    /// Resolves every module that the entry loads, and copies the modules that Node finds only in the
+    /// project. Returns messages about the copied modules.
     pub fn resolve(&self, copier: &Copier) -> Result<Vec<String>, Error> {
         let root = copier.path(Path::new(""));
         let root = root.canonicalize().map_err(Io::at("resolve", &root))?;
@@ -91,7 +91,7 @@ impl Verification<'_> {
         Ok(pages.filter(is_code).collect())
     }
 
-    /// A path of the composed app as the user knows it: `apps/<app>/…`.
+    /// A path for messages. Paths of the composed app are shown as `apps/<app>/…`.
     fn display(&self, path: &Path) -> String {
         if let Ok(inner) = path.strip_prefix(self.workdir) {
             let app = Path::new("apps").join(self.image.unit.app.as_str());
@@ -112,8 +112,8 @@ fn main_file(root: &Path, entry: &str) -> Option<PathBuf> {
     file.canonicalize().ok()
 }
 
-/// The modules that cannot be resolved in a folder that runs by itself, and that a start of `entry`
-/// is certain to need.
+/// The modules that cannot be resolved inside `folder`, and without which `entry` is certain to fail at
+/// its start.
 pub fn unresolved(folder: &Path, entry: &str) -> std::io::Result<Vec<MissingModule>> {
     let root = folder.canonicalize()?;
     let main = main_file(&root, entry).ok_or(std::io::ErrorKind::NotFound)?;

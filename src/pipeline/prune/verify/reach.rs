@@ -90,7 +90,7 @@ pub fn find_missing(
     while !front.is_empty() {
         front.retain(|file| is_own(file) && seen.insert(file.clone()));
         parsed.parse(&front);
-        // Requests at load of files that are certain to be loaded are known by now.
+        // All files that are certain to be loaded are known now.
         let found = resolve_all(&front, parsed, &resolver, |_| true);
         let new = found.into_iter().filter(|(file, request, _)| {
             !(request.time == RequestTime::Load && certain.contains(*file))
@@ -98,14 +98,14 @@ pub fn find_missing(
         front = follow(new.collect(), false, &mut missing);
     }
     let missing = missing.into_iter().map(|mut missing| {
-        // Where the program changes resolution, Node may find what is not found here.
+        // If the program changes Node's resolution, Node may find modules that are not found here.
         missing.is_certain &= !changes_resolution;
         missing
     });
     missing.collect()
 }
 
-/// Next.js replaces some of its own packages by compiled copies; it adds no other place.
+/// Next.js changes resolution only to replace some of its own packages by compiled copies.
 fn is_in_next(file: &Path) -> bool {
     let packages = installed::packages(file);
     packages
@@ -132,7 +132,7 @@ fn resolve_all<'a>(
         .collect()
 }
 
-/// Adds what is missing, and returns the files that are loaded.
+/// Adds missing modules, and returns the files that are loaded.
 fn follow(
     resolved: Vec<ResolvedRequest>,
     is_certain: bool,

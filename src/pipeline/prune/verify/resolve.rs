@@ -1,4 +1,4 @@
-//! Node's resolution of modules, limited to one folder, as if nothing were above it.
+//! Node's resolution of modules, limited to the content of one folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum ResolvedModule {
     File(PathBuf),
     /// Not a file that can be checked: a module of Node, a URL, or an absolute path.
     Other,
-    /// Nothing. Node fails here.
+    /// The request cannot be resolved, and Node fails.
     Missing,
 }
 
@@ -134,12 +134,12 @@ impl ModuleResolver {
                 | ResolveError::PackageImportNotDefined(..)
                 | ResolveError::InvalidPackageTarget(..),
             ) => ResolvedModule::Missing,
-            // Modules of Node, and manifests that cannot be read: those Node reports better.
+            // Modules of Node, and manifests that cannot be read. Node reports a better error for those.
             Err(_) => ResolvedModule::Other,
         }
     }
 
-    /// An ES module names another file in full, as a URL.
+    /// An ES module requests another file by its full name, as a URL.
     fn relative_import(&self, folder: &Path, specifier: &str) -> ResolvedModule {
         let path = specifier.split(['?', '#']).next().unwrap_or(specifier);
         if path.contains('%') {

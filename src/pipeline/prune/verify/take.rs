@@ -18,11 +18,11 @@ use crate::store::{AppKind, Framework};
 use crate::workspace::installed;
 use virtual_path::{normalize, relative};
 
-/// What was done about a missing module.
+/// The result of the attempt to copy a missing module.
 pub enum TakeOutcome {
     /// It was copied.
     Taken,
-    /// It is not needed with certainty.
+    /// It was not copied, because the program may run without it.
     Ignored,
     /// It cannot be copied.
     Lost(LostReason),
@@ -48,7 +48,7 @@ pub enum LostReason {
     },
     /// The file is neither in `.deploy` nor in the project.
     NoFile,
-    /// The file is at this path in the project, which has no place in `.deploy`.
+    /// The file is at this path in the project, which has no equivalent in `.deploy`.
     Outside(PathBuf),
 }
 
@@ -78,7 +78,7 @@ pub struct Declaration {
     pub is_dev: bool,
 }
 
-/// Copies what is missing.
+/// Copies missing modules.
 pub struct Taker<'a> {
     verification: &'a Verification<'a>,
     copier: &'a Copier<'a>,
@@ -86,7 +86,7 @@ pub struct Taker<'a> {
     root: &'a Path,
     resolver: ModuleResolver,
     tried: BTreeSet<(PathBuf, String)>,
-    /// What was copied.
+    /// The copied modules.
     pub taken: BTreeSet<TakenModule>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Taker<'a> {
         self.package(name, inner, &origin, declared, is_new)
     }
 
-    /// Whether a package is copied without which the program may run. Bundles of Next.js request
+    /// Whether a package is copied although the program may run without it. Bundles of Next.js request
     /// only packages that its build has found. In other apps the package has to be a production
     /// dependency of a manifest, so that tools stay out.
     fn takes_if_uncertain(&self, module: &MissingModule, declared: Option<&Declaration>) -> bool {
@@ -244,7 +244,7 @@ impl<'a> Taker<'a> {
         while let Some((name, source, target)) = queue.pop_front() {
             let package = PackageJson::read(&source.join("package.json"))?;
             for (dependency, _) in runtime_dependencies(&package) {
-                // What is missing here is found by the next search, with the file that needs it.
+                // A missing dependency is found in the next round, with the file that requests it.
                 let Some(from) = installed::resolve(&source, dependency) else {
                     continue;
                 };
@@ -284,7 +284,7 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    /// Removes a link at a package's place that leads out of `.deploy`.
+    /// Removes a link in place of a package, if the link leads out of `.deploy`.
     fn unlink(&self, target: &Path) {
         let path = self.root.join(target);
         if path.is_symlink()
@@ -292,7 +292,7 @@ impl<'a> Taker<'a> {
                 .canonicalize()
                 .is_ok_and(|real| real.starts_with(self.root))
         {
-            // If the link stays, the search finds the package missing again.
+            // If the link stays, the next round finds the same missing package.
             let _ = std::fs::remove_file(path);
         }
     }
