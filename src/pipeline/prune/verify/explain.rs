@@ -5,17 +5,17 @@ use std::path::Path;
 
 use super::super::Error;
 use super::Verification;
+use super::missing::{CopiedModule, CopyFailure, Declaration};
 use super::reach::MissingModule;
 use super::requests::RequestKind;
-use super::take::{Declaration, LostReason, TakenModule};
 use crate::store::{AppKind, Framework};
 
 /// Messages about copied modules.
-pub fn notices(verification: &Verification, taken: &BTreeSet<TakenModule>) -> Vec<String> {
+pub fn notices(verification: &Verification, copied: &BTreeSet<CopiedModule>) -> Vec<String> {
     let app = &verification.image.unit.app;
     // A package is named once, with the first file that needs it.
-    let mut firsts = BTreeMap::<&String, &TakenModule>::new();
-    for module in taken {
+    let mut firsts = BTreeMap::<&String, &CopiedModule>::new();
+    for module in copied {
         firsts.entry(&module.name).or_insert(module);
     }
     let is_next = verification.image.kind == AppKind::Frontend(Framework::Nextjs);
@@ -27,7 +27,7 @@ pub fn notices(verification: &Verification, taken: &BTreeSet<TakenModule>) -> Ve
             names.join(", "),
         )];
     }
-    let notice = |module: &TakenModule| {
+    let notice = |module: &CopiedModule| {
         let file = module.file.display();
         if !module.is_package {
             return format!(
@@ -77,37 +77,37 @@ fn line(name: &str, declared: Option<&Declaration>, version: Option<&str>) -> St
 pub fn error(
     verification: &Verification,
     root: &Path,
-    lost: &[(MissingModule, LostReason)],
+    failed: &[(MissingModule, CopyFailure)],
 ) -> Error {
     let app = &verification.image.unit.app;
     let (mut missing, mut remedies) = (Vec::new(), BTreeSet::new());
-    for (module, reason) in lost {
+    for (module, reason) in failed {
         let specifier = module.request.specifier.escape_debug();
         let file = module.file.strip_prefix(root).unwrap_or(&module.file);
         let (why, remedy) = match reason {
-            LostReason::NotInstalled { name, declared } => {
+            CopyFailure::NotInstalled { name, declared } => {
                 not_installed(verification, name, declared.as_ref())
             }
-            LostReason::NotInPackage(folder) => (
+            CopyFailure::NotInPackage(folder) => (
                 format!(
                     "the package is installed in `{}`, but does not have the module",
                     verification.display(folder)
                 ),
                 "install a version of the package that has the module".into(),
             ),
-            LostReason::OtherVersion { name, folder } => (
+            CopyFailure::OtherVersion { name, folder } => (
                 format!(
                     "`.deploy` has another version of `{name}` than `{}`, and that version does not have the module",
                     verification.display(folder)
                 ),
                 format!("declare the same version of `{name}` in every `package.json`"),
             ),
-            LostReason::NoFile => (
+            CopyFailure::NoFile => (
                 "the file does not exist in the project".into(),
                 "check that the build writes the file, and that `prune.drop` does not list it"
                     .into(),
             ),
-            LostReason::Outside(path) => (
+            CopyFailure::Outside(path) => (
                 format!(
                     "the file is `{}` in the project, which is outside of the app's folder",
                     verification.display(path)

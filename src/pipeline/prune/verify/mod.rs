@@ -5,16 +5,16 @@
 //! that cannot be copied is an error if the program is certain to fail without it at its start.
 
 mod explain;
+mod missing;
 mod reach;
 mod requests;
 mod resolve;
-mod take;
 
 use std::path::{Path, PathBuf};
 
+use self::missing::{CopyOutcome, ModuleCopier};
 pub use self::reach::{EntryFiles, MissingModule, ParsedModules, find_missing};
 pub use self::requests::{ModuleRequest, RequestKind, RequestTime};
-use self::take::{TakeOutcome, Taker};
 use super::super::failure::Io;
 use super::Error;
 use super::copy::{Copier, files};
@@ -51,32 +51,34 @@ impl Verification<'_> {
             later: self.loaded_later(&root)?,
         };
         let mut parsed = ParsedModules::default();
-        let mut taker = Taker::new(self, copier, &root);
-        let mut lost = Vec::new();
+        let mut modules = ModuleCopier::new(self, copier, &root);
+        let mut failed = Vec::new();
         for _ in 0..MOST_ROUNDS {
-            let workspace = taker.own_copies();
+            let workspace = modules.own_copies();
             let is_own = |file: &Path| {
                 let inner = file.strip_prefix(&root).unwrap_or(file);
                 !installed::is_installed(inner) || workspace.contains(inner)
             };
             let missing = find_missing(&root, &entries, &is_own, &mut parsed);
-            lost.clear();
+            failed.clear();
             let mut has_new = false;
             for module in missing {
-                match taker.take(&module)? {
-                    TakeOutcome::Taken => has_new = true,
-                    TakeOutcome::Lost(reason) if module.is_certain => lost.push((module, reason)),
-                    TakeOutcome::Lost(_) | TakeOutcome::Ignored => {}
+                match modules.copy(&module)? {
+                    CopyOutcome::Copied => has_new = true,
+                    CopyOutcome::Failed(reason) if module.is_certain => {
+                        failed.push((module, reason));
+                    }
+                    CopyOutcome::Failed(_) | CopyOutcome::Ignored => {}
                 }
             }
             if !has_new {
                 break;
             }
         }
-        if lost.is_empty() {
-            Ok(explain::notices(self, &taker.taken))
+        if failed.is_empty() {
+            Ok(explain::notices(self, &modules.copied))
         } else {
-            Err(explain::error(self, &root, &lost))
+            Err(explain::error(self, &root, &failed))
         }
     }
 

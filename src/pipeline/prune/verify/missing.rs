@@ -19,17 +19,17 @@ use crate::workspace::installed;
 use virtual_path::{normalize, relative};
 
 /// The result of the attempt to copy a missing module.
-pub enum TakeOutcome {
+pub enum CopyOutcome {
     /// It was copied.
-    Taken,
+    Copied,
     /// It was not copied, because the program may run without it.
     Ignored,
     /// It cannot be copied.
-    Lost(LostReason),
+    Failed(CopyFailure),
 }
 
 /// Why a module cannot be copied.
-pub enum LostReason {
+pub enum CopyFailure {
     /// The package is not installed where Node searches for it.
     NotInstalled {
         /// The package.
@@ -54,7 +54,7 @@ pub enum LostReason {
 
 /// A module that was copied.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TakenModule {
+pub struct CopiedModule {
     /// The package, or the file's path in `.deploy`.
     pub name: String,
     /// The file that requests it, in `.deploy`.
@@ -79,7 +79,7 @@ pub struct Declaration {
 }
 
 /// Copies missing modules.
-pub struct Taker<'a> {
+pub struct ModuleCopier<'a> {
     verification: &'a Verification<'a>,
     copier: &'a Copier<'a>,
     /// `.deploy` under its temporary name, with links resolved.
@@ -87,11 +87,11 @@ pub struct Taker<'a> {
     resolver: ModuleResolver,
     tried: BTreeSet<(PathBuf, String)>,
     /// The copied modules.
-    pub taken: BTreeSet<TakenModule>,
+    pub copied: BTreeSet<CopiedModule>,
 }
 
-impl<'a> Taker<'a> {
-    /// A taker for a `.deploy` at `root`.
+impl<'a> ModuleCopier<'a> {
+    /// A copier for the `.deploy` at `root`.
     pub fn new(verification: &'a Verification<'a>, copier: &'a Copier<'a>, root: &'a Path) -> Self {
         Self {
             verification,
@@ -99,7 +99,7 @@ impl<'a> Taker<'a> {
             root,
             resolver: ModuleResolver::new(Path::new("/")),
             tried: BTreeSet::new(),
-            taken: BTreeSet::new(),
+            copied: BTreeSet::new(),
         }
     }
 
@@ -113,10 +113,10 @@ impl<'a> Taker<'a> {
     }
 
     /// Copies a missing module, if Node finds it in the project.
-    pub fn take(&mut self, module: &MissingModule) -> Result<TakeOutcome, Error> {
+    pub fn copy(&mut self, module: &MissingModule) -> Result<CopyOutcome, Error> {
         let inner = module.file.strip_prefix(self.root).unwrap_or(&module.file);
         let Some(origin) = self.copier.origins().get(inner).cloned() else {
-            return Ok(TakeOutcome::Lost(LostReason::NoFile));
+            return Ok(CopyOutcome::Failed(CopyFailure::NoFile));
         };
         let folder = inner.parent().unwrap_or(inner).to_owned();
         let what = (folder, module.request.specifier.clone());
@@ -126,8 +126,8 @@ impl<'a> Taker<'a> {
             return self.file(module, inner, &origin, is_new);
         };
         let declared = self.declaration(&origin, name);
-        if !module.is_certain && !self.takes_if_uncertain(module, declared.as_ref()) {
-            return Ok(TakeOutcome::Ignored);
+        if !module.is_certain && !self.copies_if_uncertain(module, declared.as_ref()) {
+            return Ok(CopyOutcome::Ignored);
         }
         self.tried.insert(what);
         self.package(name, inner, &origin, declared, is_new)
@@ -136,7 +136,7 @@ impl<'a> Taker<'a> {
     /// Whether a package is copied although the program may run without it. Bundles of Next.js request
     /// only packages that its build has found. In other apps the package has to be a production
     /// dependency of a manifest, so that tools stay out.
-    fn takes_if_uncertain(&self, module: &MissingModule, declared: Option<&Declaration>) -> bool {
+    fn copies_if_uncertain(&self, module: &MissingModule, declared: Option<&Declaration>) -> bool {
         let is_next = self.verification.image.kind == AppKind::Frontend(Framework::Nextjs);
         let is_bundled = is_next && module.request.time != RequestTime::Guarded;
         is_bundled || declared.is_some_and(|declared| !declared.is_dev)
@@ -185,11 +185,11 @@ impl<'a> Taker<'a> {
         origin: &Path,
         declared: Option<Declaration>,
         is_new: bool,
-    ) -> Result<TakeOutcome, Error> {
+    ) -> Result<CopyOutcome, Error> {
         let from = origin.parent().unwrap_or(origin);
         let Some(source) = installed::resolve(from, name) else {
             let name = name.to_owned();
-            return Ok(TakeOutcome::Lost(LostReason::NotInstalled {
+            return Ok(CopyOutcome::Failed(CopyFailure::NotInstalled {
                 name,
                 declared,
             }));
@@ -201,7 +201,10 @@ impl<'a> Taker<'a> {
         {
             let name = name.to_owned();
             let folder = source;
-            return Ok(TakeOutcome::Lost(LostReason::OtherVersion { name, folder }));
+            return Ok(CopyOutcome::Failed(CopyFailure::OtherVersion {
+                name,
+                folder,
+            }));
         }
         let before = self.copier.origins().len();
         if is_new {
@@ -209,16 +212,16 @@ impl<'a> Taker<'a> {
             self.closure(name, source.clone(), target, origin)?;
         }
         if self.copier.origins().len() == before {
-            return Ok(TakeOutcome::Lost(LostReason::NotInPackage(source)));
+            return Ok(CopyOutcome::Failed(CopyFailure::NotInPackage(source)));
         }
-        self.taken.insert(TakenModule {
+        self.copied.insert(CopiedModule {
             name: name.to_owned(),
             file: user.to_owned(),
             version,
             declared,
             is_package: true,
         });
-        Ok(TakeOutcome::Taken)
+        Ok(CopyOutcome::Copied)
     }
 
     /// The folder in `.deploy` in which Node finds a package from a path in it.
@@ -304,11 +307,11 @@ impl<'a> Taker<'a> {
         user: &Path,
         origin: &Path,
         is_new: bool,
-    ) -> Result<TakeOutcome, Error> {
+    ) -> Result<CopyOutcome, Error> {
         let real = origin.canonicalize().unwrap_or_else(|_| origin.to_owned());
         let found = self.resolver.resolve(&real, &module.request);
         let ResolvedModule::File(source) = found else {
-            return Ok(TakeOutcome::Lost(LostReason::NoFile));
+            return Ok(CopyOutcome::Failed(CopyFailure::NoFile));
         };
         let (from, folder) = (real.parent(), user.parent());
         let way = relative(from.unwrap_or(&real), &source);
@@ -323,20 +326,20 @@ impl<'a> Taker<'a> {
         let specifier = &module.request.specifier;
         let is_file = is_relative(specifier) || specifier.starts_with('#');
         let Some(target) = target.ok().filter(|_| is_same && is_file) else {
-            return Ok(TakeOutcome::Lost(LostReason::Outside(source)));
+            return Ok(CopyOutcome::Failed(CopyFailure::Outside(source)));
         };
         if !is_new || self.copier.path(&target).exists() {
-            return Ok(TakeOutcome::Lost(LostReason::NoFile));
+            return Ok(CopyOutcome::Failed(CopyFailure::NoFile));
         }
         self.copier.file(&source, &target)?;
-        self.taken.insert(TakenModule {
+        self.copied.insert(CopiedModule {
             name: target.display().to_string(),
             file: user.to_owned(),
             version: None,
             declared: None,
             is_package: false,
         });
-        Ok(TakeOutcome::Taken)
+        Ok(CopyOutcome::Copied)
     }
 }
 
