@@ -165,7 +165,7 @@ fn shop() -> Project {
 }
 
 #[test]
-fn the_action_deploys_and_says_which_images_it_made() {
+fn the_action_deploys_and_outputs_the_references_of_the_images() {
     let Some(base) = base_layout() else { return };
     let project = shop().setting("image", &json!({ "base": base }));
     project.commit();

@@ -79,7 +79,7 @@ impl Report {
 }
 
 #[test]
-fn everything_is_there() {
+fn every_check_passes() {
     let (Some(registry), Some(base)) = (registry(), base_layout()) else {
         return;
     };

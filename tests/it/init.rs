@@ -231,7 +231,7 @@ fn the_ignore_file_gets_only_what_git_does_not_ignore() {
 }
 
 #[test]
-fn nothing_is_written_without_a_yes() {
+fn nothing_is_written_without_confirmation() {
     let project = next_only();
     let before = project.tree(".");
     let run = project.alokai("init").fails_with(2);

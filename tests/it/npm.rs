@@ -337,7 +337,7 @@ fn through_launcher(script: &str) -> std::process::Output {
 }
 
 #[test]
-fn the_launcher_hands_on_arguments_exit_codes_and_signals() {
+fn the_launcher_forwards_arguments_exit_codes_and_signals() {
     let run = through_launcher("printf '[%s]' \"$@\"; echo error >&2; exit 7");
     assert_eq!(run.status.code(), Some(7));
     assert_eq!(String::from_utf8(run.stdout).unwrap(), "[a b][$c]");
@@ -417,7 +417,7 @@ fn a_signal_to_the_launcher_alone_reaches_the_program() {
 }
 
 #[test]
-fn ctrl_c_in_a_terminal_counts_once_through_the_launcher() {
+fn ctrl_c_in_a_terminal_is_counted_once_through_the_launcher() {
     interrupted("-INT", |pid| format!("-{pid}"));
 }
 

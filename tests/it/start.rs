@@ -214,7 +214,7 @@ fn an_app_without_its_env_file_fails_with_its_last_lines() {
 }
 
 #[test]
-fn an_app_that_exits_or_is_killed_says_how() {
+fn the_error_names_the_exit_code_or_the_signal_of_an_app() {
     let (_, run) = failed("console.error('no backend'); process.exit(3)");
     run.stderr_contains("exited with code 3 before it answered")
         .stderr_contains("│ no backend");
@@ -223,7 +223,7 @@ fn an_app_that_exits_or_is_killed_says_how() {
 }
 
 #[test]
-fn an_app_on_another_port_is_told_by_the_port_on_which_it_listens() {
+fn the_error_about_another_port_names_the_port_on_which_the_app_listens() {
     let (project, run) = failed(
         "const server = require('net').createServer().listen(0, () => \
          require('fs').writeFileSync(process.env.REPORT, String(server.address().port)));",
@@ -250,7 +250,7 @@ fn an_app_that_hangs_is_ended_with_all_its_processes() {
 }
 
 #[test]
-fn an_app_that_dies_of_its_first_request_fails() {
+fn an_app_that_crashes_at_its_first_request_fails() {
     let (_, run) = failed(
         "require('http').createServer(() => { require('not-shipped'); }).listen(process.env.PORT);",
     );

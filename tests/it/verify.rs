@@ -179,7 +179,7 @@ fn a_module_that_is_certain_to_be_loaded_is_missing_where_node_says_so() {
 }
 
 #[test]
-fn what_a_program_starts_without_is_not_missing() {
+fn a_module_that_a_program_starts_without_is_not_missing() {
     agrees_with_node(&[
         ("try", &[("a.js", "try { require('gone') } catch {}")], &[]),
         (
@@ -642,7 +642,7 @@ fn a_dev_dependency_that_is_certain_to_be_loaded_is_copied_and_another_one_is_no
 }
 
 #[test]
-fn a_package_whose_own_dependency_is_undeclared_gets_it() {
+fn the_undeclared_dependency_of_a_package_is_copied() {
     let project = middleware("require('own')").file(
         "node_modules/own/index.js",
         "require('tool'); try { require('settings') } catch {}; exports.f = () => require('inner')",
@@ -656,7 +656,7 @@ fn a_package_whose_own_dependency_is_undeclared_gets_it() {
 }
 
 #[test]
-fn a_module_that_is_nowhere_is_an_error_with_its_mend() {
+fn a_module_that_cannot_be_copied_is_an_error_with_its_remedy() {
     let project =
         middleware("import 'own'; import { x } from 'gone/x'; import './lost.js'; import 'other'")
             .file(
@@ -753,7 +753,7 @@ fn packages_outside_of_the_tracing_root_are_copied() {
 }
 
 #[test]
-fn an_older_version_of_a_dependency_of_what_is_copied_goes_into_its_folder() {
+fn an_older_version_of_a_dependency_is_copied_into_the_folder_of_its_package() {
     let project = middleware("require('settings/config'); require('own')")
         .file(
             "apps/storefront-middleware/package.json",
@@ -799,7 +799,7 @@ fn tools_that_make_up_most_of_a_deploy_are_named() {
 }
 
 #[test]
-fn a_wrong_way_to_verify_is_refused() {
+fn a_verify_mode_that_is_not_valid_is_refused() {
     let project = Project::shop().setting("prune", &serde_json::json!({ "verify": "often" }));
     let run = project.alokai(UNTIL_PRUNE).fails_with(2);
     run.stderr_contains("verify");

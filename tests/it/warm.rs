@@ -137,7 +137,7 @@ fn plant(path: &std::path::Path, entry: Value, archive: &[u8]) {
 }
 
 #[test]
-fn the_second_machine_begins_with_the_first_ones_cache() {
+fn the_second_machine_starts_with_the_cache_of_the_first() {
     let (machines, cache) = (Machines::new(), RemoteCache::start(None));
     let first = machines.next(&cache.address);
     let run = build(&first, ONLY);
@@ -175,7 +175,7 @@ fn the_second_machine_begins_with_the_first_ones_cache() {
 }
 
 #[test]
-fn keys_and_results_are_the_same_with_and_without_a_tools_cache() {
+fn keys_and_results_are_the_same_with_and_without_a_tool_cache() {
     let (machines, cache) = (Machines::new(), RemoteCache::start(None));
     build(&machines.next(&cache.address), ONLY);
     machines.edit("second");
@@ -428,7 +428,7 @@ fn hostile_and_damaged_caches_are_refused_and_the_build_is_cold() {
 }
 
 #[test]
-fn a_tool_whose_cache_changes_its_output_is_not_asked_with_force() {
+fn with_force_a_cache_that_changes_the_output_is_not_used() {
     // A cache that changes an output is a defect of the tool, here as beside it. `--force` shows it.
     let (machines, cache) = (Machines::new(), RemoteCache::start(None));
     build(&machines.next(&cache.address), ONLY);
