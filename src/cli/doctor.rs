@@ -130,8 +130,8 @@ fn result(found: &[Diagnosis]) -> Result<(), AnyError> {
             .filter(move |it| it.verdict == Verdict::Problem(kind))
             .count()
     };
-    let (input, surroundings) = (of(ProblemKind::Input), of(ProblemKind::Surroundings));
-    let count = input + surroundings;
+    let (input, external) = (of(ProblemKind::Input), of(ProblemKind::External));
+    let count = input + external;
     if count == 0 {
         return Ok(());
     }

@@ -59,7 +59,7 @@ fn disk(root: &Path) -> Option<Diagnosis> {
     let text = format!("{} free", bytes(free));
     let next = "free some space: `alokai cache gc` removes old results, `alokai store clean` all results and `.out`";
     Some(if free < DISK_LIMIT {
-        Diagnosis::problem(CHECK, ProblemKind::Surroundings, text, next)
+        Diagnosis::problem(CHECK, ProblemKind::External, text, next)
     } else if free < LOW_DISK {
         Diagnosis::warning(CHECK, text, next)
     } else {
@@ -102,7 +102,7 @@ fn sandbox(project: Option<&Project>) -> Diagnosis {
         None => Diagnosis::ok(CHECK, "available (Landlock)"),
         Some(reason) if is_required => Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             reason,
             "build on another machine, or set `build.sandbox` to false in `alokai.config.json`",
         ),

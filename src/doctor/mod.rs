@@ -28,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 pub enum ProblemKind {
     /// The user has to correct the config, the command line or a file.
     Input,
-    /// Something outside of the project is missing or out of reach.
-    Surroundings,
+    /// A program, a service or credentials outside of the project are missing or unreachable.
+    External,
 }
 
 /// The result of a check.

@@ -46,7 +46,7 @@ async fn limited<T>(
         Ok(Err(error)) => Err(Diagnosis::of_error(check, kind(&error), &error)),
         Err(_) => Err(Diagnosis::problem(
             check,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             format!("no response within {} s", TIMEOUT.as_secs()),
             next,
         )),
@@ -61,7 +61,7 @@ fn kind(error: &StageError) -> ProblemKind {
                 ClientError::Certificates { .. } | ClientError::InvalidName { .. },
             ),
         ) => ProblemKind::Input,
-        _ => ProblemKind::Surroundings,
+        _ => ProblemKind::External,
     }
 }
 
@@ -74,7 +74,7 @@ fn credentials(subject: &Examination) -> Diagnosis {
         }
         None => Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             format!("not set: {}", access.missing.join(" and ")),
             "set them in the environment or in `.env`; only `store deploy` needs them",
         ),
@@ -227,7 +227,7 @@ fn clock(servers: [(&str, Option<i64>); 2]) -> Diagnosis {
     if by > CLOCK_LIMIT {
         return Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             format!(
                 "{} min {direction} that of the {server}; tokens and certificates are refused",
                 by / 60

@@ -238,7 +238,7 @@ fn installed(
     if !place.is_dir() {
         return Some(Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             "`node_modules` does not exist",
             format!("run `{command}`"),
         ));

@@ -16,11 +16,7 @@ pub fn check(root: &Path, project: Option<&Project>) -> Vec<Diagnosis> {
     let repository = match Repository::open(root) {
         Ok(repository) => repository,
         Err(error) => {
-            return vec![Diagnosis::of_error(
-                CHECK,
-                ProblemKind::Surroundings,
-                &error,
-            )];
+            return vec![Diagnosis::of_error(CHECK, ProblemKind::External, &error)];
         }
     };
     let mut found = vec![revision(&repository)];
@@ -47,7 +43,7 @@ pub fn check(root: &Path, project: Option<&Project>) -> Vec<Diagnosis> {
 fn revision(repository: &Repository) -> Diagnosis {
     let revision = match repository.revision() {
         Ok(revision) => revision,
-        Err(error) => return Diagnosis::of_error(CHECK, ProblemKind::Surroundings, &error),
+        Err(error) => return Diagnosis::of_error(CHECK, ProblemKind::External, &error),
     };
     let short = revision.sha.get(..12).unwrap_or(&revision.sha);
     let dirty = revision.dirty.len();

@@ -121,7 +121,7 @@ fn node(root: &Path, package: &Value, scripts: &ScriptEnvironment) -> Diagnosis 
             };
             let version = wanted.first().map_or("22".into(), |it| it.text.clone());
             let next = format!("install Node {version}; scripts of apps run in it");
-            return Diagnosis::problem("node", ProblemKind::Surroundings, found, next);
+            return Diagnosis::problem("node", ProblemKind::External, found, next);
         }
     };
     let version = Version::parse(installed.trim_start_matches('v'));
@@ -195,13 +195,13 @@ fn manager(root: &Path, package: &Value, scripts: &ScriptEnvironment) -> Diagnos
         },
         Err(NoVersion::NotInstalled) => Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             format!("{program} is not on the `PATH`"),
             install,
         ),
         Err(NoVersion::Failed(reason)) => Diagnosis::problem(
             CHECK,
-            ProblemKind::Surroundings,
+            ProblemKind::External,
             format!("`{program} --version` failed: {reason}"),
             install,
         ),

@@ -9,12 +9,12 @@ use super::Error;
 use crate::pipeline::failure::Io;
 
 /// Folders for temporary files, besides that of the environment.
-const OTHERS: [&str; 2] = ["/tmp", "/var/tmp"];
+const FALLBACKS: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Copies the folder. The copy is independent, because apps write into their folder.
 pub fn isolated_copy(deploy: &Path) -> Result<TempDir, Error> {
-    let candidates = std::iter::once(std::env::temp_dir()).chain(OTHERS.map(PathBuf::from));
-    let parent = first_alone(candidates, deploy)?;
+    let candidates = std::iter::once(std::env::temp_dir()).chain(FALLBACKS.map(PathBuf::from));
+    let parent = first_isolated(candidates, deploy)?;
     let copy = tempfile::Builder::new()
         .prefix("alokai-")
         .tempdir_in(&parent)
@@ -24,7 +24,7 @@ pub fn isolated_copy(deploy: &Path) -> Result<TempDir, Error> {
 }
 
 /// The first folder that exists and has no `node_modules` above it.
-fn first_alone(
+fn first_isolated(
     candidates: impl IntoIterator<Item = PathBuf>,
     deploy: &Path,
 ) -> Result<PathBuf, Error> {
@@ -72,25 +72,25 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, first_alone, isolated_copy};
+    use super::{Error, first_isolated, isolated_copy};
 
     #[test]
-    fn a_folder_below_node_modules_is_not_alone() {
+    fn a_folder_below_node_modules_is_not_isolated() {
         let root = tempfile::tempdir().unwrap();
         let deploy = root.path().join("deploy");
-        let [surrounded, alone] = ["a/b/c", "d"].map(|path| root.path().join(path));
+        let [surrounded, isolated] = ["a/b/c", "d"].map(|path| root.path().join(path));
         std::fs::create_dir_all(&surrounded).unwrap();
-        std::fs::create_dir_all(&alone).unwrap();
+        std::fs::create_dir_all(&isolated).unwrap();
         let modules = root.path().join("a/node_modules");
         std::fs::create_dir(&modules).unwrap();
-        let chosen = first_alone([surrounded.clone(), alone.clone()], &deploy).unwrap();
-        assert_eq!(chosen, alone.canonicalize().unwrap());
+        let chosen = first_isolated([surrounded.clone(), isolated.clone()], &deploy).unwrap();
+        assert_eq!(chosen, isolated.canonicalize().unwrap());
 
         // A link into the surrounded folder is the surrounded folder.
         let link = root.path().join("link");
         std::os::unix::fs::symlink(&surrounded, &link).unwrap();
         let missing = root.path().join("missing");
-        match first_alone([surrounded, link, missing], &deploy) {
+        match first_isolated([surrounded, link, missing], &deploy) {
             Err(Error::Surrounded { found, .. }) => {
                 assert_eq!(found, [modules.canonicalize().unwrap()]);
             }
