@@ -18,9 +18,9 @@ function packageOf(manifest, platform) {
 function explanation(manifest, name) {
   if (!name) {
     const known = Object.keys(manifest.optionalDependencies).map((name) => name.split('/')[1]);
-    return `alokai: this platform, ${platform}, is not supported; supported are ${known.join(', ')}
+    return `alokai: this platform, ${platform}, is not supported. Supported platforms: ${known.join(', ')}
 
-It can be built from its source with \`cargo install --locked --path .\`, and runs without npm.
+To use alokai without npm, build it from its source: \`cargo install --locked --path .\`
 `;
   }
   const wanted = `${name}@${manifest.version}`;

@@ -249,8 +249,9 @@ pub struct PruneSection {
     /// The size limit of `.deploy` by app, and `*` for all other apps: `150 MB`, `0.5 GiB`.
     pub max_size: IndexMap<String, String>,
     /// How `.deploy` is verified before it is used. `resolve`: every module that the entry loads is
-    /// resolved inside `.deploy`, as Node does in an image. `start`: the entry is also started in an
-    /// empty folder. `off`: no verification, for apps whose Dockerfile adds modules to the image.
+    /// resolved inside `.deploy`, as Node does in an image. `start`: a copy of `.deploy` is also
+    /// started, in a folder for temporary files. `off`: no verification, for apps whose Dockerfile
+    /// adds modules to the image.
     pub verify: VerifyMode,
 }
 

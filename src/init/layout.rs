@@ -84,7 +84,7 @@ fn no_apps(start: &Path) -> Error {
         )
     } else if let Some((what, name)) = framework(start) {
         (
-            format!("{what} at the top"),
+            format!("{what} in the folder itself"),
             format!(
                 "move the app: `mkdir -p apps/{name}`, then `git mv` its files (`package.json`, `src`, `public`, configs) to `apps/{name}`; the new `package.json` at the top needs `\"private\": true` and `\"workspaces\": [\"apps/*\"]` (pnpm: `packages: [\"apps/*\"]` in `pnpm-workspace.yaml`), and the lock file stays there"
             ),

@@ -364,7 +364,7 @@ fn the_launcher_names_the_platforms_that_are_supported() {
     assert_eq!(run.status.code(), Some(3));
     let said = String::from_utf8(run.stderr).unwrap();
     let wanted = format!(
-        "this platform, {}, is not supported; supported are plan9-mips, linux-s390x",
+        "this platform, {}, is not supported. Supported platforms: plan9-mips, linux-s390x",
         platform()
     );
     assert!(said.contains(&wanted), "{said}");
