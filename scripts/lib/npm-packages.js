@@ -75,7 +75,7 @@ const launcher = {
   name: NAME,
   ...shared,
   bin: { [NAME]: 'alokai.js' },
-  files: ['alokai.js'],
+  files: ['alokai.js', 'alokai.config.schema.json'],
   engines: { node: '>=18' },
   optionalDependencies: Object.fromEntries(
     platforms.map((platform) => [`${SCOPE}/${platform}`, crate.version]),
@@ -85,6 +85,8 @@ tarballs.push(
   pack(launcher, [
     ['alokai.js', path.join(root, 'npm/alokai.js'), 0o755],
     ['README.md', path.join(root, 'npm/README.md'), 0o644],
+    // The `$schema` of configs that `alokai init` writes.
+    ['alokai.config.schema.json', path.join(root, 'alokai.config.schema.json'), 0o644],
   ]),
 );
 fs.writeFileSync(path.join(to, 'publish-order'), tarballs.map((name) => `${name}\n`).join(''));

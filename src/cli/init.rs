@@ -49,7 +49,7 @@ pub fn init(global: &Global, options: &InitOptions) -> Result<(), AnyError> {
 }
 
 fn show(proposal: &Proposal) -> Result<(), AnyError> {
-    let mut page = Page::new(&proposal.root);
+    let mut page = Page::unpaged();
     page.title(&proposal.root.display().to_string());
     let width = proposal.facts.iter().map(|(title, _)| title.len()).max();
     let width = width.unwrap_or(0);

@@ -55,7 +55,7 @@ impl Page {
         self.plain("\n");
     }
 
-    /// An empty page for short output, which is never shown in a pager.
+    /// An empty page that is never shown in a pager: for short output, and above a question.
     pub fn unpaged() -> Self {
         Self {
             text: Vec::new(),

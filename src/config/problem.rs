@@ -12,7 +12,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::config::not_found),
         help(
-            "run the command in a project folder, or pass the folder: `alokai --cwd path/to/project …`"
+            "write a config with `alokai init`, run the command in a project folder, or pass the folder: `alokai --cwd path/to/project …`"
         )
     )]
     NotFound {

@@ -66,17 +66,15 @@ pub fn resolve(
         });
     }
     let stores = store_tree(root, stores)?;
+    let local = config.stores.into_iter();
+    let local = local.map(|(id, entry)| (id, local_settings(entry)));
     Ok(Project {
         root: root.to_owned(),
         apps: folders.apps,
         packages: folders.packages,
         package: folders.root,
         stores,
-        local: config
-            .stores
-            .into_iter()
-            .map(|(id, entry)| (id, local(entry)))
-            .collect(),
+        local: local.collect(),
         settings: ProjectSettings {
             image: config.image,
             platform,
@@ -110,7 +108,7 @@ fn store_tree(root: &Path, stores: Vec<Store>) -> Result<StoreTree, Error> {
 }
 
 /// The settings of a store for local development.
-fn local(entry: StoreEntry) -> StoreLocal {
+fn local_settings(entry: StoreEntry) -> StoreLocal {
     let ports = entry.local_ports.unwrap_or_default();
     let ports = [
         ("middleware", ports.middleware),

@@ -76,7 +76,7 @@ fn credentials(subject: &Examination) -> Diagnosis {
             CHECK,
             ProblemKind::External,
             format!("not set: {}", access.missing.join(" and ")),
-            "set them in the environment or in `.env`; only `store deploy` needs them",
+            "set them in the environment or in `.env`; only a deploy to the console needs them, and not `store deploy --local`",
         ),
     }
 }
@@ -152,6 +152,9 @@ async fn base(project: &Project, subject: &Examination<'_>) -> Diagnosis {
 async fn console(project: &Project, subject: &Examination<'_>) -> Answer {
     const CHECK: &str = "console";
     let address = plan::console_of(project, &subject.console);
+    if let Err(error) = plan::check_console(&address) {
+        return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None);
+    }
     if !subject.services.access.trust.allow_insecure && http_client::is_exposed(&address) {
         let error = RegistryError::PlainHttp {
             server: "console",

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::{Diagnosis, ProblemKind};
 use crate::config::{Error as ConfigError, FILE, PackageJson, Project};
 use crate::files::DiskFiles;
+use crate::plan;
 use crate::workspace::PackageManager;
 use crate::workspace::lockfile::{LockedFolder, Lockfile, Workspace};
 
@@ -70,6 +71,9 @@ fn config(project: &Project) -> Diagnosis {
             found,
             "give a store a `deployment`; only such a store can be deployed",
         );
+    }
+    if let Err(error) = plan::check_store_ids(project) {
+        return Diagnosis::of_error("config", ProblemKind::Input, &error);
     }
     match project.notices.first() {
         Some(notice) => Diagnosis::warning(

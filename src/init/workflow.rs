@@ -75,7 +75,9 @@ fn add(manager: PackageManager) -> &'static str {
 fn program(manager: PackageManager) -> &'static str {
     match manager {
         PackageManager::Npm => "npx --no-install alokai",
-        PackageManager::Yarn | PackageManager::Berry => "yarn alokai",
+        // Yarn 1 prints lines of its own to standard output.
+        PackageManager::Yarn => "yarn --silent alokai",
+        PackageManager::Berry => "yarn alokai",
         PackageManager::Pnpm => "pnpm exec alokai",
         PackageManager::Bun => "bunx --no-install alokai",
     }

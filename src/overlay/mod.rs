@@ -23,7 +23,7 @@ pub use entry::{Entry, EntryContent, is_from_base};
 pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
 pub use merge::{LayerClash, MergedPath, merge, winner};
 pub use rules::{IgnoreRules, RuleOrigin};
-pub use top::is_linked;
+pub use top::{holds_secret, is_linked};
 
 use std::path::PathBuf;
 

@@ -24,20 +24,48 @@ const ROOT_MARKERS: [&str; 13] = [
     ".pnp.loader.mjs",
 ];
 
-/// Prefixes of files that can contain secrets, and of files of git and yarn.
-const SECRET_PREFIXES: [&str; 11] = [
-    ".env", ".npmrc", ".netrc", ".yarn", ".git", ".ssh", ".aws", ".docker", ".kube", ".gnupg",
-    "id_rsa",
+/// The first letters of names that can hold secrets, in lower case.
+const SECRET_STARTS: [&str; 20] = [
+    ".env",
+    ".npmrc",
+    ".netrc",
+    "_netrc",
+    ".pypirc",
+    ".pgpass",
+    ".htpasswd",
+    ".vault-token",
+    ".sentryclirc",
+    ".ssh",
+    ".aws",
+    ".azure",
+    ".docker",
+    ".kube",
+    ".gnupg",
+    ".vercel",
+    "id_",
+    "credentials.",
+    "service-account",
+    "terraform.tfstate",
 ];
 
-/// File extensions of keys and certificates.
-const SECRET_EXTENSIONS: [&str; 6] = ["pem", "key", "p12", "pfx", "jks", "keystore"];
+/// The ends of names of keys and certificates, in lower case.
+const SECRET_ENDS: [&str; 8] = ["pem", "key", "p12", "pfx", "p8", "ppk", "jks", "keystore"];
 
-/// Whether `.out` has a link to this name at the top of the project.
+/// Whether a file or folder of this name can hold secrets.
+pub fn holds_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let end = Path::new(&name).extension().and_then(|end| end.to_str());
+    SECRET_STARTS.iter().any(|start| name.starts_with(start))
+        || end.is_some_and(|end| SECRET_ENDS.contains(&end))
+}
+
+/// Whether `.out` links to this name at the top of the project.
 pub fn is_linked(name: &str) -> bool {
-    let end = Path::new(name).extension().and_then(|end| end.to_str());
+    let is_of_tool = [".git", ".yarn"]
+        .iter()
+        .any(|start| name.starts_with(start));
     !NOT_LINKED.contains(&name)
         && !ROOT_MARKERS.contains(&name)
-        && !SECRET_PREFIXES.iter().any(|start| name.starts_with(start))
-        && !end.is_some_and(|end| SECRET_EXTENSIONS.contains(&end))
+        && !is_of_tool
+        && !holds_secret(name)
 }

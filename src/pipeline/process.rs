@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -35,6 +36,8 @@ pub struct ScriptCommand<'a> {
     pub log: PathBuf,
     /// The names of the declared variables that it sees.
     pub variables: &'a [String],
+    /// Variables that this program sets.
+    pub settings: &'a [(&'static str, &'static str)],
     /// The environment from which its variables come.
     pub environment: &'a ScriptEnvironment,
     /// Measures the memory of its processes.
@@ -193,6 +196,7 @@ fn command(script: &ScriptCommand<'_>) -> Result<Command, ProcessError> {
         }
     };
     command.env_clear();
+    command.envs(script.settings.iter().copied());
     command.envs(script.environment.seen(script.variables));
     command.envs(script.sandbox.into_iter().flat_map(Sandbox::variables));
     Ok(command)
@@ -368,7 +372,10 @@ pub fn open_log(path: &Path) -> Result<std::fs::File, Io> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
     }
-    std::fs::File::create(path).map_err(Io::at("write the log", path))
+    // Secrets are replaced where they are recognized, so others must not read what is left.
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map_err(Io::at("write the log", path))
 }
 
 #[cfg(test)]

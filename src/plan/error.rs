@@ -240,7 +240,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::plan::needs_docker),
         help(
-            "remove that line (the app's `build` script can run the command), or build the image with Docker: pass `--builder auto`, and use a registry instead of a folder"
+            "remove that line (the app's `build` script can run the command); or leave the Dockerfile out of a store with `\"ignorePaths\": [\"/Dockerfile\"]`, so that the default one is used; or build the image with Docker: pass `--builder auto`, and use a registry instead of a folder"
         )
     )]
     NeedsDocker {

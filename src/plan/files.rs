@@ -14,7 +14,7 @@ use crate::cache::{FileInput, Key, KeyHasher};
 use crate::config::Project;
 use crate::disk::Stamp;
 use crate::files::DiskFiles;
-use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner, is_linked};
+use crate::overlay::{ContentId, ContentSource, Layer, LayerReader, Owner};
 
 /// Folders with patches of installed packages.
 const PATCHES: [&str; 2] = ["patches", ".yarn/patches"];
@@ -286,7 +286,9 @@ pub fn identity(path: &Path) -> std::io::Result<String> {
             .filter(|name| !is_junk(name) && !OF_TOOLS.contains(&name.as_str()))
             .collect();
         found.sort();
-        found.iter().for_each(|name| names.part(name.as_bytes()));
+        for name in &found {
+            names.part(name.as_bytes());
+        }
         return Ok(format!("040000 {}", names.end()));
     }
     let mode = if metadata.mode() & 0o100 == 0 {
@@ -412,7 +414,7 @@ fn top_folders(project: &Project) -> Result<Vec<String>, Error> {
             continue;
         };
         let is_covered = OF_TOOLS.contains(&name.as_str()) || PATCHES.contains(&name.as_str());
-        if is_folder && !is_covered && is_linked(&name) {
+        if is_folder && !is_covered && name != "apps" {
             folders.push(name);
         }
     }
@@ -446,7 +448,7 @@ fn in_top_folder(
         .flat_map(|path| Path::new(path).ancestors().skip(1));
     let folders: BTreeSet<&Path> = above.chain([Path::new("")]).collect();
     let folders = folders.into_iter().filter_map(Path::to_str);
-    let folders = folders.map(|inner| join_folder(inner));
+    let folders = folders.map(join_folder);
     let optional = files
         .iter()
         .cloned()

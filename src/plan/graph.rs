@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::select::ChosenUnits;
-use super::task::{Script, SiblingAccess, Subject, Task, Work, has_build_script, is_built};
+use super::task::{
+    Script, SiblingAccess, Subject, Task, Work, has_build_script, is_built, settings,
+};
 use super::task_map::{TaskId, TaskMap};
 use super::{Error, StorePlan};
 use crate::cache::Key;
@@ -185,6 +187,7 @@ impl<'a> TaskGraph<'a> {
                 dependencies: required(&package.package),
                 packages: self.packages.sources(&package.package),
                 variables: Vec::new(),
+                settings: &[],
                 source_digest: Key::default(),
                 needs: self.packages.needs(&package.package, &self.of_package),
                 upstream: Vec::new(),
@@ -218,6 +221,7 @@ impl<'a> TaskGraph<'a> {
             dependencies: required(&app.package),
             packages: self.packages.sources(&package),
             variables: Vec::new(),
+            settings: settings(app.kind, work),
             source_digest: Key::default(),
             needs: self.needs(composition, app.kind, &package),
             upstream: Vec::new(),

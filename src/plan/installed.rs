@@ -7,6 +7,7 @@ use std::path::Path;
 use super::task::{Subject, Task};
 use crate::config::{PackageJson, Project};
 use crate::overlay::ContentId;
+use crate::workspace::installed::{self, InstalledEntry, NODE_MODULES};
 use crate::workspace::lockfile::{LockedFolder, Lockfile, Workspace};
 use virtual_path::normalize;
 
@@ -46,7 +47,7 @@ impl DependencyLock {
         let found =
             name.and_then(|name| Some((name, std::fs::read(project.root.join(name)).ok()?)));
         let Some((name, text)) = found else {
-            return Self::None(manifests(&project.root.join("node_modules")));
+            return Self::None(installed_manifests(&project.root.join(NODE_MODULES)));
         };
         let id = ContentId::of(&text);
         let root = folder("", &project.package);
@@ -118,7 +119,13 @@ impl DependencyLock {
 
     fn versions(&self, project: &Project, task: &Task) -> BTreeMap<String, String> {
         let (name, id) = match self {
-            Self::None(manifests) => return manifests.clone(),
+            Self::None(manifests) => {
+                let mut found = manifests.clone();
+                let own = project.root.join(&task.source).join(NODE_MODULES);
+                let own = installed_manifests(&own).into_iter();
+                found.extend(own.map(|(name, id)| (format!("{}/{name}", task.source), id)));
+                return found;
+            }
             Self::Unparsed(name, id) => (name, id),
             Self::Parsed(lock, name, id) => {
                 let packages = project.packages.iter();
@@ -205,36 +212,19 @@ fn folder<'a>(path: &'a str, package: &'a PackageJson) -> LockedFolder<'a> {
     }
 }
 
-/// Content ids of the manifests directly in `node_modules`. Links are left out: they lead to workspace
-/// packages, whose files are inputs themselves.
-fn manifests(node_modules: &Path) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let subfolders = |folder: &Path| -> Vec<std::fs::DirEntry> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .collect()
-    };
-    for entry in subfolders(node_modules) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let inner = if name.starts_with('@') {
-            let inner = subfolders(&entry.path()).into_iter();
-            inner
-                .map(|it| {
-                    (
-                        format!("{name}/{}", it.file_name().to_string_lossy()),
-                        it.path(),
-                    )
-                })
-                .collect()
-        } else {
-            vec![(name, entry.path())]
-        };
-        for (name, folder) in inner {
-            if let Ok(id) = ContentId::of_file(&folder.join("package.json")) {
-                found.insert(format!("{name}@installed"), id.to_string());
-            }
+/// Content ids of the manifests of the packages directly in a `node_modules` folder. With pnpm these
+/// are links. Links to workspace packages are left out, because the files of those are inputs themselves.
+fn installed_manifests(node_modules: &Path) -> BTreeMap<String, String> {
+    let entries = installed::entries(node_modules).unwrap_or_default();
+    let packages = entries.into_iter().filter(|entry| !entry.is_program());
+    let manifest = |entry: InstalledEntry| {
+        let file = node_modules.join(&entry.name).join("package.json");
+        let real = file.canonicalize().ok()?;
+        if entry.link.is_some() && !installed::is_installed(&real) {
+            return None;
         }
-    }
-    found
+        let id = ContentId::of_file(&file).ok()?;
+        Some((format!("{}@installed", entry.name), id.to_string()))
+    };
+    packages.filter_map(manifest).collect()
 }

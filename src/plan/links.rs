@@ -48,6 +48,22 @@ enum ModuleTarget {
     App(AppName),
 }
 
+/// Fails if a store has the name of something at the top of the project, linked or not: `../../<name>`
+/// of a composed app must not lead to another store.
+pub fn check_store_ids(project: &Project) -> Result<(), Error> {
+    let is_taken = |id: &str| project.root.join(id).symlink_metadata().is_ok();
+    let stores = project.stores.deployables();
+    let taken = stores.filter(|store| is_taken(store.id.as_str()));
+    let taken: Vec<String> = taken.map(|store| store.id.to_string()).collect();
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(Error::StoreIdsAtTop {
+        project: project.root.clone(),
+        taken,
+    })
+}
+
 /// Whether it is the name of the neutral folder of an app.
 fn is_neutral(project: &Project, name: &str) -> bool {
     let app = name.strip_prefix('_');
@@ -68,15 +84,7 @@ impl OutLinks {
             let name = name.into_string().ok().filter(|name| is_linked(name));
             top.extend(name.filter(|name| !is_neutral(project, name)));
         }
-        let stores = project.stores.deployables();
-        let taken = stores.filter(|store| top.contains(store.id.as_str()));
-        let taken: Vec<String> = taken.map(|store| store.id.to_string()).collect();
-        if !taken.is_empty() {
-            return Err(Error::StoreIdsAtTop {
-                project: project.root.clone(),
-                taken,
-            });
-        }
+        check_store_ids(project)?;
         let mut apps = BTreeMap::new();
         for app in &project.apps {
             let folder = PathBuf::from(format!("apps/{}/{NODE_MODULES}", app.name));
@@ -142,10 +150,10 @@ impl OutLinks {
         self.apps.get(app)?.package_name.as_deref()
     }
 
-    /// The packages that are folders in the app's own `node_modules`, and not links to other places.
+    /// The packages and programs that are in the app's own `node_modules`, and not links to other places.
     pub fn own_packages(&self, app: &AppName) -> impl Iterator<Item = &str> {
         let entries = self.entries(app).iter();
-        let folders = entries.filter(|entry| entry.installed.is_folder());
+        let folders = entries.filter(|entry| entry.installed.link.is_none());
         folders.map(|entry| entry.installed.name.as_str())
     }
 

@@ -33,8 +33,8 @@ pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
-pub use links::OutLinks;
-pub use release::{DEFAULT_CONSOLE, Release};
+pub use links::{OutLinks, check_store_ids};
+pub use release::{DEFAULT_CONSOLE, Release, check_console};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{

@@ -36,7 +36,7 @@ pub fn releases(
     console: &str,
     tag: &str,
 ) -> Result<Vec<Release>, Error> {
-    let console = checked(console)?;
+    let console = check_console(console)?;
     let mut left_out = Vec::new();
     let mut releases = Vec::new();
     for store in stores {
@@ -75,7 +75,7 @@ pub fn releases(
 }
 
 /// Checks the console's address, which must not contain credentials.
-fn checked(console: &str) -> Result<&str, Error> {
+pub fn check_console(console: &str) -> Result<&str, Error> {
     let console = console.trim_end_matches('/');
     let host = console
         .strip_prefix("https://")

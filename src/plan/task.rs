@@ -3,7 +3,7 @@
 use super::task_map::TaskId;
 use crate::cache::Key;
 use crate::config::PackageJson;
-use crate::store::{AppKind, AppName, UnitId};
+use crate::store::{AppKind, AppName, Framework, UnitId};
 
 /// The name of the script that builds an app.
 const BUILD: &str = "build";
@@ -94,6 +94,8 @@ pub struct Task {
     /// Names of the declared variables that are set. The script sees them and the system's
     /// variables.
     pub variables: Vec<String>,
+    /// Variables that alokai sets for the script, with their values.
+    pub settings: &'static [(&'static str, &'static str)],
     /// A digest of all inputs of this task and of its upstream tasks. The key of a result differs:
     /// for upstream tasks it contains their results and not their inputs.
     pub source_digest: Key,
@@ -103,6 +105,18 @@ pub struct Task {
     pub needs: Vec<TaskId>,
     /// All tasks that this one needs directly or indirectly. The script can read their results.
     pub upstream: Vec<TaskId>,
+}
+
+/// What alokai sets for builds of Next.js: the output that runs by itself is the default. A config that
+/// names another `output` wins.
+const NEXTJS_BUILD: [(&str, &str); 1] = [("NEXT_PRIVATE_STANDALONE", "1")];
+
+/// The variables that alokai sets for the script of an app.
+pub fn settings(kind: AppKind, work: &Work) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        AppKind::Frontend(Framework::Nextjs) if work.is_build() => &NEXTJS_BUILD,
+        _ => &[],
+    }
 }
 
 /// The folder in which a shared app is built. No store's id begins with `_`.

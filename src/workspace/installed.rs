@@ -60,7 +60,7 @@ pub struct InstalledEntry {
 }
 
 impl InstalledEntry {
-    /// Whether it is a folder and not a link to one.
+    /// Whether it is a folder, and not a link or a program.
     pub fn is_folder(&self) -> bool {
         self.link.is_none() && !self.is_program()
     }
@@ -143,6 +143,15 @@ pub fn resolve(from: &Path, name: &str) -> Option<PathBuf> {
             let is_package = found.join("package.json").is_file();
             is_package.then(|| found.canonicalize().ok())?
         })
+    })
+}
+
+/// A folder in `node_modules` that has no manifest, found by Node's rule.
+pub fn folder_without_manifest(from: &Path, name: &str) -> Option<PathBuf> {
+    let real = from.canonicalize().ok()?;
+    [from, &real].into_iter().find_map(|start| {
+        let mut folders = start.ancestors().map(|folder| folder_of(folder, name));
+        folders.find(|folder| folder.is_dir())?.canonicalize().ok()
     })
 }
 

@@ -253,6 +253,11 @@ fn a_name_at_the_top_of_the_project_is_not_a_store_id() {
     let project = shop().file("us/readme.txt", "").file("eu", "");
     let run = project.alokai("store compose --all").fails_with(2);
     insta::assert_snapshot!(run.diagnostic(&project));
+    // `apps` would hide the base apps from `../../apps` of all other stores.
+    let stores = r#"{ "stores": { "apps": { "deployment": { "projectName": "acme-apps", "cloudRegion": "x" } } } }"#;
+    let run = Project::shop().config(stores).alokai("store compose --all");
+    run.fails_with(2)
+        .stderr_contains("`apps` is not a valid store id");
 }
 
 #[test]
@@ -305,4 +310,38 @@ fn a_link_of_a_workspace_to_an_app_leads_to_the_app_of_the_store() {
         std::fs::read_to_string(link.join("types.js")).unwrap(),
         "module.exports = 'us';\n"
     );
+}
+
+#[test]
+fn next_is_asked_for_standalone_output_and_other_apps_are_not() {
+    let print = "console.log('standalone: ' + process.env.NEXT_PRIVATE_STANDALONE)";
+    let project = shop()
+        .build_script(NEXT, print)
+        .build_script(MIDDLEWARE, print);
+    let run = project.alokai("store build --store us").succeeds();
+    run.stderr_contains(&format!("{NEXT}-us:build: standalone: 1"));
+    run.stderr_contains(&format!("{MIDDLEWARE}-us:build: standalone: undefined"));
+}
+
+#[test]
+fn without_a_lock_file_an_apps_own_packages_count() {
+    for is_linked in [false, true] {
+        let real = if is_linked {
+            "node_modules/.pnpm/pinia@1/node_modules/pinia".to_owned()
+        } else {
+            format!("apps/{NEXT}/node_modules/pinia")
+        };
+        let mut project = shop().file(&format!("{real}/package.json"), r#"{ "version": "1" }"#);
+        if is_linked {
+            let link = format!("apps/{NEXT}/node_modules/pinia");
+            project = project.link(&link, &format!("../../../{real}"));
+        }
+        project.alokai("store build --store us").succeeds();
+        let run = project.alokai("store build --store us").succeeds();
+        run.stdout_contains("2 cache hits");
+        project.write(&format!("{real}/package.json"), r#"{ "version": "2" }"#);
+        let run = project.alokai("store build --store us").succeeds();
+        run.stderr_contains("pinia");
+        run.stdout_contains("1 built, 1 cache hit");
+    }
 }

@@ -324,6 +324,7 @@ fn run_job(packages: &Packages, project: &Project, name: &str, set: &[(&str, &st
     let mut sh = packages.command(project.root(), None, "sh");
     sh.args(["-ec", &script])
         .env("CI", "true")
+        .env("CI_PROJECT_DIR", project.root())
         .env("CI_BUILDS_DIR", builds.path());
     for (name, value) in job["variables"].as_object().unwrap() {
         let text = value

@@ -191,7 +191,7 @@ fn services_that_cannot_be_reached() {
     assert_eq!(report.document["ok"], false);
     let lines = project.alokai("doctor").fails_with(3);
     lines.stdout_contains("problem  registry        ");
-    lines.stderr_contains("a deploy is not possible");
+    lines.stderr_contains("a deploy to the console is not possible");
     assert!(!lines.stdout.contains('\u{1b}'), "no colours in a pipe");
     let project = project
         .env("TURBO_API", &format!("http://{CLOSED}"))

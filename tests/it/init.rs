@@ -406,7 +406,7 @@ fn the_steps_of_a_pipeline_run() {
     let end = workflow.find("  deploy:\n").expect("the job");
     let program = project.command("");
     let program = program.get_program().to_str().unwrap().to_owned();
-    let step = workflow[start..end].replace("yarn alokai", &program);
+    let step = workflow[start..end].replace("yarn --silent alokai", &program);
     let output = project.path("output");
     for before in [
         "0000000000000000000000000000000000000000",

@@ -224,7 +224,7 @@ fn a_left_over_lock_file_of_another_package_manager_is_not_used() {
     assert_eq!(build_middleware(&project), "hit");
     project.write("yarn.lock", lock("1.1.0").as_bytes());
     let run = project.alokai("store build --store us").succeeds();
-    run.stderr_contains("left npm:1.0.0 → npm:1.1.0");
+    run.stderr_contains("left 1.0.0 → 1.1.0");
 }
 
 // 5. Files that git ignores.

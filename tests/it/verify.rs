@@ -656,6 +656,65 @@ fn the_undeclared_dependency_of_a_package_is_copied() {
 }
 
 #[test]
+fn a_folder_of_packages_without_a_manifest_is_copied() {
+    // As Prisma generates its client, and as a file without a manifest.
+    let project = middleware("require('@prisma/client'); require('plain')")
+        .file(
+            "node_modules/@prisma/client/package.json",
+            r#"{ "name": "@prisma/client", "version": "6.0.0" }"#,
+        )
+        .file(
+            "node_modules/@prisma/client/index.js",
+            "require('.prisma/client/default')",
+        )
+        .file(
+            "node_modules/.prisma/client/default.js",
+            "console.log('prisma')",
+        )
+        .file("node_modules/plain/index.js", "console.log('plain')");
+    project.commit();
+    project.alokai(UNTIL_PRUNE).succeeds();
+    assert_eq!(started(&project), "prisma\nplain\n");
+}
+
+#[test]
+fn an_app_that_imports_itself_by_its_package_name_is_not_copied_again() {
+    let project = middleware("console.log(require('m/lib/x'))").file(
+        "apps/storefront-middleware/src/x.js",
+        "module.exports = 'x'",
+    );
+    project.commit();
+    project.alokai(UNTIL_PRUNE).succeeds();
+    assert_eq!(started(&project), "x\n");
+    let own = project.path(DEPLOY).join("node_modules/m");
+    assert!(own.is_symlink(), "a link and not a copy");
+}
+
+#[test]
+fn secrets_of_a_workspace_package_stay_out() {
+    let project = middleware("require('@acme/ui')")
+        .file(
+            "package.json",
+            r#"{ "private": true, "workspaces": ["apps/*", "packages/*"] }"#,
+        )
+        .file(
+            "packages/ui/package.json",
+            r#"{ "name": "@acme/ui", "version": "1.0.0" }"#,
+        )
+        .file("packages/ui/index.js", "console.log('ui')")
+        .file("packages/ui/.npmrc", "//registry/:_authToken=secret")
+        .file("packages/ui/tls.key", "secret")
+        .link("node_modules/@acme/ui", "../../packages/ui")
+        .dependency("storefront-middleware", "@acme/ui", "*");
+    project.commit();
+    project.alokai(UNTIL_PRUNE).succeeds();
+    assert_eq!(started(&project), "ui\n");
+    let ui = project.path(DEPLOY).join("node_modules/@acme/ui");
+    assert!(ui.join("index.js").exists());
+    assert!(!ui.join(".npmrc").exists() && !ui.join("tls.key").exists());
+}
+
+#[test]
 fn a_module_that_cannot_be_copied_is_an_error_with_its_remedy() {
     let project =
         middleware("import 'own'; import { x } from 'gone/x'; import './lost.js'; import 'other'")

@@ -10,7 +10,6 @@ function projectRoot(from: string): string {
 }
 
 const config: NextConfig = {
-  output: "standalone",
   outputFileTracingRoot: projectRoot(__dirname),
   // Pictures are served as they are, so sharp and its libvips would ride along for nothing;
   // so would the compiler, which Next.js traces because this file is TypeScript.

@@ -6,6 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret, SecretString};
 
+/// The fewest characters of a line of a secret that is replaced by itself.
+const SHORTEST_LINE: usize = 6;
+
 /// Replaces secrets in a text by `***`, in every encoding in which they may appear.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -14,11 +17,17 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Replaces these secrets, also where they are encoded for JSON, a URL or a header.
+    /// Replaces these secrets, also where they are encoded for JSON, a URL or a header. Of a secret with
+    /// several lines, each line with at least six characters is replaced too, because
+    /// output is read line by line.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
         let mut redactor = Self::default();
-        redactor.add(secrets.flat_map(encodings));
+        redactor.add(secrets.flat_map(|secret| {
+            let lines = secret.lines().map(str::trim);
+            let lines = lines.filter(|line| secret.contains('\n') && line.len() >= SHORTEST_LINE);
+            [secret].into_iter().chain(lines).flat_map(encodings)
+        }));
         redactor
     }
 
@@ -54,8 +63,8 @@ impl Redactor {
     }
 }
 
-/// The secret as it is, in JSON, in a URL, and in base64.
-fn encodings(secret: &str) -> [String; 5] {
+/// The secret as it is, in JSON, in single quotes as Node prints it, in a URL, and in base64.
+fn encodings(secret: &str) -> [String; 6] {
     let json = serde_json::Value::from(secret).to_string();
     let percent: String = secret
         .bytes()
@@ -69,6 +78,7 @@ fn encodings(secret: &str) -> [String; 5] {
     [
         secret.to_owned(),
         json[1..json.len() - 1].to_owned(),
+        json[1..json.len() - 1].replace("\\\"", "\""),
         percent.to_lowercase(),
         percent,
         BASE64.encode(secret),

@@ -29,26 +29,32 @@ impl PackageCopies {
         let Some(unit) = plan.task(id).subject.unit() else {
             return Ok(None);
         };
-        let base = plan
-            .project
-            .join("apps")
-            .join(unit.app.as_str())
-            .join(NODE_MODULES);
+        // From here on the links come back, also after an error.
+        let copies = Self {
+            links: FolderLinks::of_app(plan, &apps_beside(plan, id), &unit.app),
+            store: folder.parent().unwrap_or(folder).to_owned(),
+        };
+        let base = plan.project.join("apps").join(unit.app.as_str());
+        let base = base.join(NODE_MODULES);
         let modules = folder.join(NODE_MODULES);
         for name in plan.links.own_packages(&unit.app) {
             let to = modules.join(name);
             remove(&to)?;
             copy(&base, Path::new(name), &to)?;
         }
-        Ok(Some(Self {
-            links: FolderLinks::of_app(plan, &apps_beside(plan, id), &unit.app),
-            store: folder.parent().unwrap_or(folder).to_owned(),
-        }))
+        Ok(Some(copies))
     }
 
     /// Puts the links back, and removes copies of installed packages that the script has made.
-    pub fn replace(&self) -> Result<(), Io> {
+    pub fn replace(self) -> Result<(), Io> {
         self.links.put_in_place(&self.store)
+    }
+}
+
+impl Drop for PackageCopies {
+    fn drop(&mut self) {
+        // The next compose repairs what this cannot.
+        let _ = self.links.put_in_place(&self.store);
     }
 }
 

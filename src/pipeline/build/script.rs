@@ -176,20 +176,34 @@ fn prepare(
     let _working = services.events.working();
     let place = TaskFolder::of_script(plan, id)?;
     let aside = place.clear()?;
-    if plan.task(id).shared {
-        surroundings::prepare(plan, id, &place, &services.cache)?;
-    }
-    tools.put_in_place(run, id);
+    let mut observe = || {
+        if plan.task(id).shared {
+            surroundings::prepare(plan, id, &place, &services.cache)?;
+        }
+        tools.put_in_place(run, id);
+        let before = place.snapshot()?;
+        let around = surroundings::SurroundingsBefore::new(plan, id)?;
+        let watch = OpenWatcher::begin(plan.optional_files(id, &place.folder));
+        let copies = PackageCopies::make(plan, id, &place.folder)?;
+        let sandbox = sandbox(run, id, &place)?;
+        Ok::<_, StageError>((before, around, watch, copies, sandbox))
+    };
+    let (before, around, watch, copies, sandbox) = match observe() {
+        Ok(observed) => observed,
+        Err(error) => {
+            place.put_back(aside)?;
+            return Err(error);
+        }
+    };
     let begun = ScriptStart {
-        before: place.snapshot()?,
+        before,
         aside,
-        around: surroundings::SurroundingsBefore::new(plan, id)?,
-        watch: OpenWatcher::begin(plan.optional_files(id, &place.folder)),
-        copies: PackageCopies::make(plan, id, &place.folder)?,
+        around,
+        watch,
+        copies,
         changed_sources: sources::changed(plan, id),
         tools,
     };
-    let sandbox = sandbox(run, id, &place)?;
     Ok((begun, sandbox, place))
 }
 
@@ -228,6 +242,7 @@ pub async fn run(
         folder: &place.folder,
         log: place.log.clone(),
         variables: &task.variables,
+        settings: task.settings,
         environment: &options.scripts,
         memory,
         sandbox: sandbox.as_ref(),
@@ -240,7 +255,7 @@ pub async fn run(
     let elapsed = span.end(message);
     if let Err(error) = result {
         // Files that were moved away come back; what the failed script wrote is not a result.
-        begun.copies.map_or(Ok(()), |copies| copies.replace())?;
+        begun.copies.map_or(Ok(()), PackageCopies::replace)?;
         place.put_back(begun.aside)?;
         return Err(error);
     }
@@ -390,13 +405,12 @@ fn keep(
     services: &Services,
 ) -> Result<KeptResult, NotCached> {
     let task = plan.task(id);
-    done.begun
-        .copies
-        .map_or(Ok(()), |copies| copies.replace())?;
+    let replaced = done.begun.copies.map_or(Ok(()), PackageCopies::replace);
     let wrote = place.wrote(&done.begun.before);
     let opened = done.begun.watch.end();
     // Files that were moved away come back also if the result is not cached.
     place.put_back(done.begun.aside)?;
+    replaced?;
     let outputs = match wrote? {
         ScriptOutputs::These(outputs) => outputs,
         ScriptOutputs::Unsure(reason) => return Err(NotCached(reason)),

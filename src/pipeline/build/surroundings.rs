@@ -24,7 +24,7 @@ pub fn prepare(
     cache: &Cache,
 ) -> Result<(), StageError> {
     let store = place.folder.parent().unwrap_or(&place.folder).to_owned();
-    FolderLinks::neutral(plan, apps_beside(plan, id)).put_in_place(&store)?;
+    FolderLinks::neutral(plan, &apps_beside(plan, id)).put_in_place(&store)?;
     for (sibling, is_read) in plan.siblings(id) {
         let beside = TaskFolder::beside(plan, id, sibling)?;
         let (Some(beside), true) = (beside, is_read) else {

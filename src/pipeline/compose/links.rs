@@ -39,13 +39,13 @@ impl LinkChanges {
 impl FolderLinks {
     /// The links of a store.
     pub fn of_store(plan: &Plan, store: &StorePlan) -> Self {
-        let composed = store.compositions.iter().map(|it| &it.unit.app);
-        Self::new(plan, &store.apps, composed.cloned().collect())
+        let composed = store.compositions.iter().map(|it| it.unit.app.clone());
+        Self::new(plan, &store.apps, &composed.collect::<Vec<_>>())
     }
 
     /// The links of one composed app. `apps` are the apps in its store.
     pub fn of_app(plan: &Plan, apps: &[AppName], app: &AppName) -> Self {
-        let mut links = Self::new(plan, apps, vec![app.clone()]);
+        let mut links = Self::new(plan, apps, std::slice::from_ref(app));
         let start = format!("{app}/");
         links.wanted.retain(|path, _| path.starts_with(&start));
         links.modules.retain(|path| path.starts_with(&start));
@@ -53,11 +53,11 @@ impl FolderLinks {
     }
 
     /// The links of a neutral folder with these apps.
-    pub fn neutral(plan: &Plan, apps: Vec<AppName>) -> Self {
-        Self::new(plan, &apps.clone(), apps)
+    pub fn neutral(plan: &Plan, apps: &[AppName]) -> Self {
+        Self::new(plan, apps, apps)
     }
 
-    fn new(plan: &Plan, apps: &[AppName], composed: Vec<AppName>) -> Self {
+    fn new(plan: &Plan, apps: &[AppName], composed: &[AppName]) -> Self {
         let modules = composed.iter().map(|app| format!("{app}/{NODE_MODULES}"));
         Self {
             wanted: plan.links.of_store(apps, composed.iter()),

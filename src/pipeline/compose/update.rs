@@ -170,7 +170,10 @@ impl<'a> StoreUpdate<'a> {
             .par_iter()
             .map(stage)
             .collect::<Result<_, Io>>()?;
-        Ok(StagedStore::Files { work: self, files })
+        Ok(StagedStore::Files {
+            work: Box::new(self),
+            files,
+        })
     }
 
     /// Writes the complete store and its manifest.
@@ -230,7 +233,7 @@ pub enum StagedStore<'a> {
     /// Files of a store that exists.
     Files {
         /// What has to change.
-        work: StoreUpdate<'a>,
+        work: Box<StoreUpdate<'a>>,
         /// Each file with its path in the staging folder.
         files: Vec<(ComposedPath<'a>, PathBuf)>,
     },

@@ -5,6 +5,7 @@
 //! resolution rule is the same for every package manager's layout (hoisted, nested, linked).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -13,6 +14,7 @@ use super::Error;
 use super::copy::{Copier, FileRole, files};
 use super::dependency::{self, DependencyFiles};
 use crate::config::PackageJson;
+use crate::overlay;
 use crate::workspace::installed::{self, NODE_MODULES};
 
 /// A package with a place in `.deploy`.
@@ -169,13 +171,18 @@ pub fn workspace_package(source: &Path, target: &Path, copier: &Copier) -> Resul
         let is_source = !copier.takes(&path, FileRole::App);
         let wanted = match &published {
             Some(globs) => path == Path::new("package.json") || globs.is_match(&path),
-            None => !is_source,
+            // npm never publishes `.npmrc`; keys and tokens have no place in an image either.
+            None => !is_source && !path.iter().any(holds_secret),
         };
         if wanted && (published.is_none() || !is_source) {
             copier.file(&file, &target.join(&path))?;
         }
     }
     Ok(())
+}
+
+fn holds_secret(name: &OsStr) -> bool {
+    name.to_str().is_some_and(overlay::holds_secret)
 }
 
 /// The `files` of a package as globs. A folder stands for everything in it.

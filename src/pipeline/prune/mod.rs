@@ -64,7 +64,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::prune::no_standalone),
         help(
-            "set `output: \"standalone\"` in the app's next.config, and leave `distDir` at `.next`"
+            "in the app's next.config, remove `output` or set `output: \"standalone\"`, and leave `distDir` at `.next`; a store can override the file"
         )
     )]
     NoStandalone {

@@ -14,6 +14,14 @@ use crate::disk;
 use crate::pipeline::failure::Io;
 use crate::plan::{Plan, ServerPlan, StoreServers};
 
+/// The credentials of this program, which an app must not get from the user's shell.
+const CREDENTIALS: [&str; 4] = [
+    "CLI_CLOUD_USERNAME",
+    "CLI_CLOUD_PASSWORD",
+    "TURBO_TOKEN",
+    "TURBO_REMOTE_CACHE_SIGNATURE_KEY",
+];
+
 /// Writes the start script of an app. Returns the names of variables that a shell cannot set.
 pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<Vec<String>, Error> {
     let mut settings = Vec::new();
@@ -71,22 +79,22 @@ fn text(server: &ServerPlan, settings: &str) -> String {
 # by `alokai store clean`. It has values of `.env` files: do not share it.
 set -eu
 cd "$(dirname "$0")/../../.."
-deploy=$PWD/{folder}
+alokai_deploy=$PWD/{folder}
 trap 'exit 130' HUP INT TERM
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
+alokai_copy=$(mktemp -d)
+trap 'rm -rf "$alokai_copy"' EXIT
 # As in a container, no package outside of `.deploy` is found.
-above=$(cd "$copy" && pwd -P)
-until [ "$above" = / ]; do
-  above=$(dirname "$above")
-  if [ -e "${{above%/}}/node_modules" ]; then
-    echo "set TMPDIR to another folder: there is a node_modules in $above" >&2
+alokai_above=$(cd "$alokai_copy" && pwd -P)
+until [ "$alokai_above" = / ]; do
+  alokai_above=$(dirname "$alokai_above")
+  if [ -e "${{alokai_above%/}}/node_modules" ]; then
+    echo "set TMPDIR to another folder: there is a node_modules in $alokai_above" >&2
     exit 1
   fi
 done
-unset {MODULE_PATH}
-cp -RP "$deploy/." "$copy"
-cd "$copy"
+unset {MODULE_PATH} {credentials}
+cp -RP "$alokai_deploy/." "$alokai_copy"
+cd "$alokai_copy"
 {settings}node {entry} &
 server=$!
 trap 'kill "$server" 2>/dev/null || :' HUP INT TERM
@@ -97,6 +105,7 @@ wait "$server" 2>/dev/null || :
 exit "$status"
 "#,
         address = server.address(),
+        credentials = CREDENTIALS.join(" "),
     );
     text
 }

@@ -117,7 +117,7 @@ impl AllInputs {
         let has_dependencies = tasks.values().any(|task| !task.dependencies.is_empty());
         if matches!(lock, DependencyLock::None(_)) && has_dependencies {
             notices.push(
-                "the project has no lock file; the versions of the packages directly in `node_modules` are used"
+                "the project has no lock file; the versions of the packages directly in the `node_modules` of the project and of each app are used"
                     .into(),
             );
         }
@@ -217,6 +217,10 @@ impl AllInputs {
         part(key_name.as_bytes());
         // NUL, because an argument may contain a space.
         part(task.command.join("\0").as_bytes());
+        for (name, value) in task.settings {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
         part(self.top.digest.as_bytes());
         if let Some(key) = own.own {
             part(key.as_bytes());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::super::super::failure::Io;
 use super::super::Error;
 use super::super::closure::{self, runtime_dependencies};
 use super::super::copy::{Copier, FileRole};
@@ -149,7 +150,10 @@ impl<'a> ModuleCopier<'a> {
             .into_iter()
             .flat_map(Path::ancestors)
             .skip(1);
-        let inside = above.filter(|folder| folder.starts_with(self.verification.project));
+        // `.out/package.json` is a link to the root's, which comes later by its own name.
+        let project = self.verification.project;
+        let out = project.join(".out");
+        let inside = above.filter(|folder| folder.starts_with(project) && **folder != out);
         let mut found = None;
         for folder in inside.filter(|folder| !installed::is_installed(folder)) {
             let manifest = folder.join("package.json");
@@ -188,12 +192,18 @@ impl<'a> ModuleCopier<'a> {
     ) -> Result<CopyOutcome, Error> {
         let from = origin.parent().unwrap_or(origin);
         let Some(source) = installed::resolve(from, name) else {
+            if let Some(folder) = installed::folder_without_manifest(from, name) {
+                return self.folder(name, user, &folder);
+            }
             let name = name.to_owned();
             return Ok(CopyOutcome::Failed(CopyFailure::NotInstalled {
                 name,
                 declared,
             }));
         };
+        if self.is_own(&source) {
+            return self.link_to_app(name);
+        }
         let version = version(&source);
         let present = self.present(user, name);
         if let Some(present) = &present
@@ -221,6 +231,43 @@ impl<'a> ModuleCopier<'a> {
             declared,
             is_package: true,
         });
+        Ok(CopyOutcome::Copied)
+    }
+
+    /// Copies a folder of `node_modules` that has no manifest, such as the client that Prisma generates
+    /// in `.prisma`.
+    fn folder(&mut self, name: &str, user: &Path, folder: &Path) -> Result<CopyOutcome, Error> {
+        let target = installed::folder_of(Path::new(""), name);
+        let all = |_: &Path| false;
+        let role = FileRole::Dependency;
+        self.copier.folder(folder, &target, role, all)?;
+        self.copied.insert(CopiedModule {
+            name: name.to_owned(),
+            file: user.to_owned(),
+            version: None,
+            declared: None,
+            is_package: false,
+        });
+        Ok(CopyOutcome::Copied)
+    }
+
+    /// Whether the folder is that of the composed app.
+    fn is_own(&self, source: &Path) -> bool {
+        let own = self.verification.workdir.canonicalize();
+        own.is_ok_and(|own| own == source)
+    }
+
+    /// Links the app's package name to `.deploy`, for an app that imports itself by that name. The name
+    /// in its own `package.json` is another one.
+    fn link_to_app(&self, name: &str) -> Result<CopyOutcome, Error> {
+        let link = self.root.join(installed::folder_of(Path::new(""), name));
+        if let Some(folder) = link.parent() {
+            std::fs::create_dir_all(folder).map_err(Io::at("create the folder", folder))?;
+        }
+        let up = PathBuf::from("../".repeat(1 + name.matches('/').count()));
+        if link.symlink_metadata().is_err() {
+            std::os::unix::fs::symlink(up, &link).map_err(Io::at("link", &link))?;
+        }
         Ok(CopyOutcome::Copied)
     }
 
