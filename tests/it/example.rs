@@ -293,7 +293,8 @@ fn plain_next_build(folder: &PathBuf) {
         .output()
         .unwrap();
     Run::from(run).succeeds();
-    assert!(folder.join(".next/standalone").is_dir());
+    // Standalone output is asked for by this program, and the config does not name it.
+    assert!(folder.join(".next/BUILD_ID").is_file());
 }
 
 #[test]
