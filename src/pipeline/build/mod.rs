@@ -7,6 +7,7 @@ mod lookup;
 mod memory;
 mod outcome;
 mod queue;
+mod restore;
 mod result;
 mod script;
 mod sharing;

@@ -11,7 +11,8 @@ use super::copies::PackageCopies;
 use super::lookup::{TaskKey, miss};
 use super::memory::ProcessMemory;
 use super::outcome::judge;
-use super::result::{self, FolderSnapshot, ScriptOutputs, TaskFolder};
+use super::restore::RestoreError;
+use super::result::{FolderSnapshot, ScriptOutputs, TaskFolder};
 use super::sources;
 use super::stage::TaskEnd;
 use super::surroundings;
@@ -101,25 +102,25 @@ pub fn take(
 
 /// Tells the user why a result could not be put in place.
 fn not_taken(
-    error: result::RestoreError,
+    error: RestoreError,
     place: &TaskFolder,
     unit: &EventSubject,
     span: Span,
     services: &Services,
 ) -> Result<TaskEnd, StageError> {
     match error {
-        result::RestoreError::Io(error) => {
+        RestoreError::Io(error) => {
             span.end(Err(error.to_string()));
             return Err(error.into());
         }
-        result::RestoreError::Occupied(path) => {
+        RestoreError::Occupied(path) => {
             let path = place.folder.join(path);
             services.events.notice(format!(
                 "{unit}: the script runs although its result is cached, because `{}` was not created by a build and is not overwritten",
                 path.display()
             ));
         }
-        result::RestoreError::Cache(error) => {
+        RestoreError::Cache(error) => {
             let notice = format!("{unit}: the script runs although its result is cached: {error}");
             services.events.notice(notice);
         }
@@ -373,14 +374,14 @@ fn settle(
     Ok(kept)
 }
 
-fn moving(error: result::RestoreError) -> StageError {
+fn moving(error: RestoreError) -> StageError {
     match error {
-        result::RestoreError::Io(error) => error.into(),
-        result::RestoreError::Occupied(path) => {
+        RestoreError::Io(error) => error.into(),
+        RestoreError::Occupied(path) => {
             let error = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
             Io::at("write", std::path::Path::new(&path))(error).into()
         }
-        result::RestoreError::Cache(error) => {
+        RestoreError::Cache(error) => {
             let error = std::io::Error::other(error.to_string());
             Io::at("unpack", std::path::Path::new(crate::pipeline::CACHE))(error).into()
         }

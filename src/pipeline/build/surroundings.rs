@@ -8,7 +8,8 @@ use walkdir::WalkDir;
 
 use super::super::compose::FolderLinks;
 use super::super::failure::Io;
-use super::result::{FolderSnapshot, RestoreError, TaskFolder};
+use super::restore::RestoreError;
+use super::result::{FolderSnapshot, TaskFolder};
 use super::watch::OpenWatcher;
 use crate::cache::Cache;
 use crate::disk::Stamp;
