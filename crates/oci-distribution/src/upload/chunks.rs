@@ -82,8 +82,10 @@ impl BlobUpload<'_> {
             self.backoff.wait(failure).await?;
             self.chunk_failures += 1;
             // A registry that accepts chunks may fail now and then. If it fails at one chunk
-            // twice, it does not accept that chunk.
-            return Ok(if self.accepted_chunk && self.chunk_failures < 2 {
+            // twice, it does not accept that chunk. A blob that could not be sent whole has only
+            // chunks left, so that its first chunk is tried again, too.
+            let may_accept = self.accepted_chunk || self.failed_whole;
+            return Ok(if may_accept && self.chunk_failures < 2 {
                 UploadState::Resume(session)
             } else {
                 self.switch_to_whole()

@@ -246,7 +246,9 @@ impl<'a> BlobUpload<'a> {
         self.is_unpooled |= failure.is_disconnect();
         self.whole_failures += 1;
         self.backoff.wait(failure).await?;
-        if self.whole_failures >= MAX_WHOLE_FAILURES {
+        // One more failure is enough where the blob could not be sent whole before: each one uses up
+        // an attempt.
+        if self.failed_whole || self.whole_failures >= MAX_WHOLE_FAILURES {
             self.switch_to_chunks();
         }
         Ok(UploadState::Start(None))
