@@ -82,9 +82,9 @@ impl BlobUpload<'_> {
             self.backoff.wait(failure).await?;
             self.chunk_failures += 1;
             // A registry that accepts chunks may fail now and then. If it fails at one chunk
-            // twice, it does not accept that chunk. A blob that could not be sent whole has only
-            // chunks left, so that its first chunk is tried again, too.
-            let may_accept = self.accepted_chunk || self.failed_whole;
+            // twice, it does not accept that chunk. Where the whole blob broke on its way, the first
+            // chunk is tried again, too, because the whole blob breaks again.
+            let may_accept = self.accepted_chunk || self.whole_failures > 0;
             return Ok(if may_accept && self.chunk_failures < 2 {
                 UploadState::Resume(session)
             } else {
