@@ -17,6 +17,7 @@
 //! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! event   the events of a run
+//! watch   `.out` kept in step with changing sources
 //! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
@@ -45,4 +46,5 @@ pub mod plan;
 pub mod registry;
 pub mod report;
 pub mod store;
+pub mod watch;
 pub mod workspace;

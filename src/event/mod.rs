@@ -2,6 +2,8 @@
 //!
 //! Stages send [`Event`]s and do not know the screen. Reports read events and do not know the stages.
 
+mod sync;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use sync::{FileChange, SyncEvent, SyncedFile};
 
 use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
@@ -292,6 +296,12 @@ pub enum Event {
         own: u64,
         /// Top-level dependencies with everything nested in them, largest first.
         dependencies: IndexMap<String, u64>,
+    },
+    /// `.out` is kept in step with changing sources.
+    Sync {
+        /// What happened.
+        #[serde(flatten)]
+        sync: SyncEvent,
     },
     /// A message to the user that is not an error.
     Notice {

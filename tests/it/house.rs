@@ -124,6 +124,12 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    (
+        "watch",
+        &[
+            "store", "config", "disk", "event", "files", "git", "overlay", "pipeline", "plan",
+        ],
+    ),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -148,11 +154,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "http_client",
             "oci_distribution",
             "registry",
+            "watch",
         ],
     ),
     (
         "error",
         &[
+            "watch",
             "compare",
             "cli",
             "config",
