@@ -124,6 +124,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("serve", &["store", "event", "plan", "pipeline"]),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -141,6 +142,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "serve",
             "event",
             "report",
             "error",
@@ -161,6 +163,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "serve",
             "oci_distribution",
             "registry",
         ],
