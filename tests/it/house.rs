@@ -124,6 +124,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("serve", &["store", "event", "plan", "pipeline"]),
     (
         "watch",
         &[
@@ -147,6 +148,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "serve",
             "event",
             "report",
             "error",
@@ -169,6 +171,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "serve",
             "oci_distribution",
             "registry",
         ],
