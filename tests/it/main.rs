@@ -69,4 +69,5 @@ mod trust;
 mod unwritten;
 mod verify;
 mod warm;
+mod watch;
 mod why;
