@@ -124,6 +124,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("proxy", &["store", "disk"]),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -141,6 +142,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "proxy",
             "event",
             "report",
             "error",

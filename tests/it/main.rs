@@ -55,6 +55,7 @@ mod outward;
 mod package_managers;
 mod plan;
 mod poison;
+mod proxy;
 mod prune;
 mod remote;
 mod rules;
