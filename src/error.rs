@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, init, overlay, plan};
+use crate::{cli, compare, config, git, init, overlay, plan, serve};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -38,6 +38,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Pipeline(#[from] pipeline::Error),
+    /// Servers failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Serve(#[from] serve::Error),
     /// The command line or the environment is wrong.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -68,6 +72,7 @@ impl Error {
             Self::Compare(error) => of_compare(error),
             Self::Init(error) => of_init(error),
             Self::Pipeline(error) => of_pipeline(error),
+            Self::Serve(error) => of_serve(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
                 | cli::Error::Drift { .. }
@@ -165,6 +170,13 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
     }
 }
 
+fn of_serve(error: &serve::Error) -> Exit {
+    match error {
+        serve::Error::Failed { .. } => Exit::Failed,
+        serve::Error::Interrupted => Exit::Interrupted,
+    }
+}
+
 /// The user has to decide: a tag that is taken, an address without TLS, a
 /// file of certificates that is none.
 fn is_input(error: &StageError) -> bool {
@@ -198,7 +210,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
-        StageError::Start(error) => matches!(error, StartError::Node { .. }),
+        StageError::Start(error) => matches!(error, StartError::Program { .. }),
         StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
         StageError::Prune(_)

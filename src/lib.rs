@@ -17,6 +17,7 @@
 //! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! proxy   local domains: a reverse proxy on the loopback
+//! serve   servers of many stores on this machine: order, waiting, restarts, ending
 //! event   the events of a run
 //! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
@@ -46,5 +47,6 @@ pub mod plan;
 pub mod proxy;
 pub mod registry;
 pub mod report;
+pub mod serve;
 pub mod store;
 pub mod workspace;

@@ -2,6 +2,8 @@
 //!
 //! Stages send [`Event`]s and do not know the screen. Reports read events and do not know the stages.
 
+mod servers;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use servers::{ServerId, ServerState};
 
 use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
@@ -293,6 +297,23 @@ pub enum Event {
         /// Top-level dependencies with everything nested in them, largest first.
         dependencies: IndexMap<String, u64>,
     },
+    /// The state of a server has changed.
+    Server {
+        /// The server.
+        #[serde(flatten)]
+        server: ServerId,
+        /// Its new state.
+        #[serde(flatten)]
+        state: ServerState,
+    },
+    /// A line that a server printed.
+    ServerOutput {
+        /// The server.
+        #[serde(flatten)]
+        server: ServerId,
+        /// The line, without its line end.
+        line: String,
+    },
     /// A message to the user that is not an error.
     Notice {
         /// One sentence.
@@ -347,9 +368,25 @@ impl Events {
     /// Sends a line of output when the queue has room for it, so that output cannot fill the memory.
     /// Only this task waits. The user can still interrupt the run while the reader is stalled.
     pub async fn output(&self, unit: &EventSubject, line: String) {
-        let room = Arc::clone(&self.room).acquire_owned().await.ok();
         let unit = unit.clone();
-        let _ = self.sender.send((Event::Output { unit, line }, room));
+        self.send_line(Event::Output { unit, line }).await;
+    }
+
+    /// Sends a line of a server's output when the queue has room for it.
+    pub async fn server_output(&self, server: &ServerId, line: String) {
+        let server = server.clone();
+        self.send_line(Event::ServerOutput { server, line }).await;
+    }
+
+    async fn send_line(&self, line: Event) {
+        let room = Arc::clone(&self.room).acquire_owned().await.ok();
+        let _ = self.sender.send((line, room));
+    }
+
+    /// Sends the new state of a server.
+    pub fn server(&self, server: &ServerId, state: ServerState) {
+        let server = server.clone();
+        self.send(Event::Server { server, state });
     }
 
     /// Sends a message to the user.

@@ -12,7 +12,7 @@ use super::push::Pushed;
 use super::services::Services;
 use super::{start, stored};
 use crate::event::{EventSubject, Stage};
-use crate::plan::{Plan, ServerPlan, StoreServers};
+use crate::plan::{Launch, Plan, ServerPlan, StoreServers};
 
 /// Where the record lies, relative to the project.
 pub const RECORD: &str = ".alokai/live.json";
@@ -109,13 +109,16 @@ fn one(
 fn of(plan: &Plan, servers: &StoreServers, pushed: &[Pushed]) -> LiveStoreRecord {
     let apps = servers.servers.iter().filter_map(|server| {
         let image = pushed.iter().find(|it| it.unit == server.unit)?;
+        let Launch::Artifact { folder, entry } = &server.launch else {
+            return None;
+        };
         let known = servers.known(server).into_iter();
         let from_files = server.secret_names();
         let record = LiveAppRecord {
             image: image.reference.to_string(),
             digest: image.digest.to_string(),
-            folder: server.folder.clone(),
-            command: vec!["node".into(), server.entry.clone()],
+            folder: folder.clone(),
+            command: vec!["node".into(), entry.clone()],
             port: server.port,
             address: server.address(),
             script: server.script(),

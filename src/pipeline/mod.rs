@@ -52,7 +52,7 @@ pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce}
 pub use services::{
     Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
 };
-pub use start::Error as StartError;
+pub use start::{Error as StartError, RunningServer, ServerEnvironment, ServerStart, free_ports};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work};

@@ -234,6 +234,15 @@ impl Interrupt {
         self.stop.cancel();
     }
 
+    /// An interruption of a part of the run. It is raised with this one, and can be raised alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            stop: self.stop.child_token(),
+            kill: self.kill.child_token(),
+        }
+    }
+
     /// Whether the run is interrupted.
     pub fn stopped(&self) -> bool {
         self.stop.is_cancelled()

@@ -171,6 +171,19 @@ pub enum Error {
         /// The scripts that the apps have.
         known: Vec<String>,
     },
+    /// Apps without a `dev` script.
+    #[error("{} no `dev` script", lacking(apps))]
+    #[diagnostic(
+        code(alokai::plan::no_dev_script),
+        help(
+            "add it to {}, such as `\"dev\": \"next dev\"`, or leave the apps out with `--filter`",
+            files(apps)
+        )
+    )]
+    NoDevScript {
+        /// The names of the apps.
+        apps: Vec<String>,
+    },
     /// `build.env` has an invalid pattern.
     #[error("`{pattern}` in `build.env` for `{app}` is not a valid pattern")]
     #[diagnostic(

@@ -38,7 +38,8 @@ pub use release::{DEFAULT_CONSOLE, Release, check_console};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    KnownVariable, PlannedVariable, START_SCRIPTS, ServerPlan, StoreServers, env_values,
+    EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable, START_SCRIPTS, ServeMode,
+    ServePlan, ServerPlan, ServerSettings, StoreServers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};

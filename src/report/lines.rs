@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use tempfile::SpooledTempFile;
 
 use super::{Detail, Reporter, duration};
-use crate::event::{Event, EventSubject, Outcome, Stage, bytes};
+use crate::event::{Event, EventSubject, Outcome, ServerState, Stage, bytes};
 
 /// A reporter that prints `<unit>:<stage>: <line>`, with the prefixes that turbo uses.
 pub struct Lines<W> {
@@ -191,7 +191,25 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
                 }
             }
         }
+        Event::Server { server, state } => format!("{server}: {}", state_text(state)?),
+        Event::ServerOutput { server, line } => format!("{server} | {line}"),
         Event::StageFinished { .. } | Event::Output { .. } => return None,
+    })
+}
+
+/// The state of a server as text. `None` for a state that is not shown.
+fn state_text(state: &ServerState) -> Option<String> {
+    Some(match state {
+        ServerState::Waiting { .. } => return None,
+        ServerState::Starting => "starting".into(),
+        ServerState::Ready { url: None, .. } => "running".into(),
+        ServerState::Ready {
+            url: Some(url),
+            seconds,
+        } => format!("ready at {url} ({})", duration(*seconds)),
+        ServerState::Ended { how } => format!("ended: {how}"),
+        ServerState::Restarting { in_seconds } => format!("starts again in {in_seconds} s"),
+        ServerState::Stopped => "stopped".into(),
     })
 }
 

@@ -125,6 +125,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
     ("proxy", &["store", "disk"]),
+    ("serve", &["store", "event", "plan", "pipeline"]),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -143,6 +144,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "plan",
             "pipeline",
             "proxy",
+            "serve",
             "event",
             "report",
             "error",
@@ -163,6 +165,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "serve",
             "oci_distribution",
             "registry",
         ],

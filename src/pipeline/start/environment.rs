@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use http_client::Redactor;
 
 use crate::pipeline::services::ScriptEnvironment;
-use crate::plan::{EnvFileError, Plan, ServerPlan, StoreServers, env_values};
+use crate::plan::{EnvFileError, Launch, ServerPlan, StoreServers};
 
 /// The variable with further folders in which Node searches for packages.
 pub const MODULE_PATH: &str = "NODE_PATH";
@@ -31,18 +31,12 @@ pub struct ServerEnvironment {
 impl ServerEnvironment {
     /// The environment of an app of the store.
     pub fn new(
-        plan: &Plan,
         store: &StoreServers,
         server: &ServerPlan,
         shell: &ScriptEnvironment,
     ) -> Result<Self, EnvFileError> {
-        let secrets = secrets(plan, server)?;
-        let is_secret =
-            |name: &str, value: &str| value.len() >= SHORTEST_SECRET && !is_public(name);
-        let hidden = secrets
-            .iter()
-            .filter(|(name, value)| is_secret(name, value));
-        let redactor = Redactor::new(hidden.map(|(_, value)| value.as_str()));
+        let redactor = redactor(server)?;
+        let secrets = secrets(server)?;
         let known = store.known(server);
         let given = secrets.keys().chain(known.iter().map(|it| &it.name));
         let mut given: Vec<String> = given.cloned().collect();
@@ -54,7 +48,10 @@ impl ServerEnvironment {
         for known in &known {
             variables.insert(known.name.clone(), (&known.value).into());
         }
-        for (name, value) in shell.shell() {
+        // A container has an environment of its own, in which only variables of the app are replaced.
+        let is_container = matches!(server.launch, Launch::Image { .. });
+        let is_passed = |name: &String| !is_container || given.contains(name);
+        for (name, value) in shell.shell().filter(|(name, _)| is_passed(name)) {
             let replaced = known.iter().any(|it| it.name == *name && it.replaces_shell);
             if !replaced && (!value.is_empty() || !variables.contains_key(name)) {
                 variables.insert(name.clone(), value.clone());
@@ -68,6 +65,18 @@ impl ServerEnvironment {
         })
     }
 
+    /// The environment of a script of a workspace package: the user's shell.
+    pub fn of_package(shell: &ScriptEnvironment) -> Self {
+        let variables = shell.shell();
+        Self {
+            variables: variables
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            given: Vec::new(),
+            redactor: Redactor::default(),
+        }
+    }
+
     /// All variables.
     pub fn variables(&self) -> impl Iterator<Item = (&String, &OsString)> {
         self.variables.iter()
@@ -79,13 +88,23 @@ fn is_public(name: &str) -> bool {
     name.starts_with("NEXT_PUBLIC_") || name.starts_with("NUXT_PUBLIC_")
 }
 
+/// Replaces the values of all `.env` files of the app, also of those that the app reads itself.
+fn redactor(server: &ServerPlan) -> Result<Redactor, EnvFileError> {
+    let mut hidden = Vec::new();
+    for file in &server.env_files {
+        let values = file.values()?.into_iter();
+        let is_hidden =
+            |(name, value): &(String, String)| value.len() >= SHORTEST_SECRET && !is_public(name);
+        hidden.extend(values.filter(is_hidden).map(|(_, value)| value));
+    }
+    Ok(Redactor::new(hidden.iter().map(String::as_str)))
+}
+
 /// The variables that the app has from its `.env` files, with their values as they are now.
-pub fn secrets(plan: &Plan, server: &ServerPlan) -> Result<BTreeMap<String, String>, EnvFileError> {
+pub fn secrets(server: &ServerPlan) -> Result<BTreeMap<String, String>, EnvFileError> {
     let mut values = BTreeMap::new();
-    if let Some(composition) = plan.composition(&server.unit) {
-        for file in &server.env_files {
-            values.extend(env_values(composition, file)?);
-        }
+    for file in &server.env_files {
+        values.extend(file.values()?);
     }
     let planned: BTreeSet<&str> = server.secret_names().map(|(name, _)| name).collect();
     values.retain(|name, _| planned.contains(name.as_str()));

@@ -1,4 +1,4 @@
-//! The ports on which the processes of a group listen, from `/proc`.
+//! The ports on which processes listen, from `/proc`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +27,30 @@ pub fn listening_ports(group: Pid) -> Option<Vec<u16>> {
         ports.extend(own.map(|(_, port)| port));
     }
     Some(ports.into_iter().collect())
+}
+
+/// The process that listens on a port: its name and its id. `None` if it cannot be found, for example
+/// because it belongs to another user.
+pub fn listener(port: u16) -> Option<String> {
+    let mut inodes = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        let rows = text.lines().filter_map(listening);
+        let on_port = rows.filter(|(_, its_port)| *its_port == port);
+        inodes.extend(on_port.map(|(inode, _)| inode));
+    }
+    if inodes.is_empty() {
+        return None;
+    }
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut processes = processes.map(|process| process.path()).filter(|process| {
+        let name = process.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.parse::<u32>().is_ok())
+    });
+    let found = processes.find(|process| sockets(process).any(|it| inodes.contains(&it)))?;
+    let name = std::fs::read_to_string(found.join("comm")).ok()?;
+    let id = found.file_name()?.to_str()?;
+    Some(format!("`{}` (pid {id})", name.trim().escape_debug()))
 }
 
 /// The inodes of a process's sockets.

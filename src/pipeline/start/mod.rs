@@ -1,13 +1,15 @@
-//! Starting pruned apps on this machine, each in a copy of its `.deploy` with no `node_modules` above
-//! it, as in a container.
+//! Starting apps on this machine: a pruned app in a copy of its `.deploy` with no `node_modules` above
+//! it, as in a container; or a script in the composed app.
 //!
-//! [`server::start`] returns when the app answers on its port. When a [`server::RunningServer`] is
+//! [`ServerStart::app`] returns when the app answers on its port. When a [`RunningServer`] is
 //! dropped, its process group is killed and its copy is removed.
 
 mod environment;
 mod folder;
 mod listening;
 mod output;
+mod ports;
+mod process;
 mod script;
 mod server;
 mod verify;
@@ -16,7 +18,10 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
+pub use environment::ServerEnvironment;
+pub use ports::free_ports;
 pub use script::write as write_script;
+pub use server::{RunningServer, ServerStart};
 pub use verify::run as verify;
 
 use super::failure::{Io, quote};
@@ -44,20 +49,22 @@ pub enum Error {
         /// The folders that were found.
         found: Vec<PathBuf>,
     },
-    /// `node` cannot be executed.
-    #[error("cannot start `node {entry}`")]
+    /// The program of the command cannot be executed.
+    #[error("cannot start `{command}`")]
     #[diagnostic(
         code(alokai::start::node),
-        help("install Node.js, and check that `node` is in `PATH`")
+        help(
+            "install Node.js and the project's package manager, and check that both are in `PATH`"
+        )
     )]
-    Node {
-        /// The file that Node starts.
-        entry: String,
+    Program {
+        /// Program and arguments.
+        command: String,
         /// The error of the system.
         source: std::io::Error,
     },
     /// Another process listens on the app's port.
-    #[error("port {port} of `{unit}` is in use by another process")]
+    #[error("port {port} of `{unit}` is in use by another process{}", by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
     #[diagnostic(
         code(alokai::start::port_in_use),
         help("end that process, or set another port in `localPorts` of the store")
@@ -67,9 +74,11 @@ pub enum Error {
         unit: String,
         /// The port.
         port: u16,
+        /// The name and id of that process, if they are known.
+        by: Option<String>,
     },
     /// The app ended before it answered.
-    #[error("`node {}` {ended} before it answered on port {}{app}", app.entry, app.port)]
+    #[error("`{}` {ended} before it answered on port {port}{app}", app.command)]
     #[diagnostic(
         code(alokai::start::ended),
         help(
@@ -80,27 +89,44 @@ pub enum Error {
     Ended {
         /// How it ended, such as `exited with code 3`.
         ended: Box<str>,
+        /// The port on which it had to listen.
+        port: u16,
         /// The app.
-        app: Box<SilentApp>,
+        app: Box<FailedServer>,
+    },
+    /// The server ended by itself after it was ready.
+    #[error("`{}` {ended}{app}", app.command)]
+    #[diagnostic(
+        code(alokai::start::exited),
+        help("see the lines above for the reason")
+    )]
+    Exited {
+        /// How it ended, such as `exited with code 3`.
+        ended: Box<str>,
+        /// The server.
+        app: Box<FailedServer>,
     },
     /// The app did not answer in time.
     #[error(
-        "`node {}` did not answer on port {} within {seconds} s; {}{app}",
-        app.entry,
-        app.port,
-        listens(ports.as_deref())
+        "`{}` did not answer on port {port} within {seconds} s; {}{app}",
+        app.command,
+        listens(listens_on.as_deref())
     )]
     #[diagnostic(
         code(alokai::start::silent),
-        help("{}", advice(app, ports.as_deref().unwrap_or_default()))
+        help("{}", advice(port_names, listens_on.as_deref().unwrap_or_default()))
     )]
     Silent {
         /// The time limit.
         seconds: u64,
+        /// The port on which it had to listen.
+        port: u16,
+        /// The names of the variables that have the port.
+        port_names: Vec<String>,
         /// The ports on which it listens; none if that cannot be found out.
-        ports: Option<Vec<u16>>,
+        listens_on: Option<Vec<u16>>,
         /// The app.
-        app: Box<SilentApp>,
+        app: Box<FailedServer>,
     },
     /// The user interrupted the run.
     #[error("interrupted")]
@@ -135,8 +161,8 @@ fn listens(ports: Option<&[u16]>) -> String {
     }
 }
 
-fn advice(app: &SilentApp, ports: &[u16]) -> String {
-    let given = app.port_names.iter().map(|name| format!("`{name}`"));
+fn advice(port_names: &[String], ports: &[u16]) -> String {
+    let given = port_names.iter().map(|name| format!("`{name}`"));
     let given = given.collect::<Vec<_>>().join(", ");
     if ports.is_empty() {
         return format!(
@@ -148,16 +174,12 @@ fn advice(app: &SilentApp, ports: &[u16]) -> String {
     )
 }
 
-/// An app that does not answer.
+/// A server that ended, or that does not answer.
 #[derive(Debug)]
-pub struct SilentApp {
-    /// The file that Node started.
-    pub entry: String,
-    /// The port on which it has to listen.
-    pub port: u16,
-    /// The names of the variables that have the port.
-    pub port_names: Vec<String>,
-    /// The names of its variables.
+pub struct FailedServer {
+    /// Program and arguments.
+    pub command: String,
+    /// The names of the variables that alokai has set.
     pub variables: Vec<String>,
     /// Its last lines.
     pub tail: Vec<String>,
@@ -165,7 +187,7 @@ pub struct SilentApp {
     pub log: PathBuf,
 }
 
-impl std::fmt::Display for SilentApp {
+impl std::fmt::Display for FailedServer {
     /// The end of an error message: the last lines, and the file with the whole output.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (tail, log) = (quote(&self.tail), self.log.display());

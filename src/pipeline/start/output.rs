@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http_client::Redactor;
 use tokio::io::AsyncRead;
 
+use crate::event::ServerId;
 use crate::pipeline::process::{PieceReader, TAIL, readable};
 use crate::pipeline::services::Services;
 
@@ -17,31 +18,42 @@ pub struct ServerOutput {
     tail: VecDeque<String>,
     services: Arc<Services>,
     redactor: Redactor,
+    reported: Option<ServerId>,
 }
 
 impl ServerOutput {
-    /// Writes to `log`, and replaces the secrets of the run and of the app.
-    pub fn new(log: File, services: Arc<Services>, redactor: Redactor) -> Self {
+    /// Writes to `log`, and replaces the secrets of the run and of the app. Each line is also sent as
+    /// an event of the server `reported`, if it has a name.
+    pub fn new(
+        log: File,
+        services: Arc<Services>,
+        redactor: Redactor,
+        reported: Option<ServerId>,
+    ) -> Self {
         Self {
             log,
             tail: VecDeque::with_capacity(TAIL),
             services,
             redactor,
+            reported,
         }
     }
 
-    fn add(&mut self, line: &[u8]) {
+    /// Adds a line, and returns it as it is shown; none for an empty line.
+    fn add(&mut self, line: &[u8]) -> Option<String> {
         let text = String::from_utf8_lossy(line);
         let text = self.redactor.redact(&self.services.redact(&text));
         // A log that cannot be written does not end the app.
         let _ = self.log.write_all(text.as_bytes());
         let shown = readable(&text);
-        if !shown.is_empty() {
-            if self.tail.len() == TAIL {
-                self.tail.pop_front();
-            }
-            self.tail.push_back(shown);
+        if shown.is_empty() {
+            return None;
         }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(shown.clone());
+        Some(shown)
     }
 }
 
@@ -56,14 +68,24 @@ pub async fn read(pipe: Option<impl AsyncRead + Unpin>, output: Arc<Mutex<Server
     let Some(pipe) = pipe else {
         return;
     };
-    let held_back = {
+    let (held_back, services, reported) = {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = output.redactor.longest().min(4096);
-        longest.max(output.services.longest_secret())
+        let longest = longest.max(output.services.longest_secret());
+        (
+            longest,
+            Arc::clone(&output.services),
+            output.reported.clone(),
+        )
     };
     let mut pieces = PieceReader::new(pipe, held_back);
     while let Some(line) = pieces.read_piece().await {
-        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.add(&line);
+        let shown = {
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.add(&line)
+        };
+        if let (Some(shown), Some(server)) = (shown, &reported) {
+            services.events.server_output(server, shown).await;
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::environment::{MODULE_PATH, secrets};
 use crate::config::is_variable_name;
 use crate::disk;
 use crate::pipeline::failure::Io;
-use crate::plan::{Plan, ServerPlan, StoreServers};
+use crate::plan::{Launch, Plan, ServerPlan, StoreServers};
 
 /// The credentials of this program, which an app must not get from the user's shell.
 const CREDENTIALS: [&str; 4] = [
@@ -24,9 +24,13 @@ const CREDENTIALS: [&str; 4] = [
 
 /// Writes the start script of an app. Returns the names of variables that a shell cannot set.
 pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<Vec<String>, Error> {
+    // Scripts and images have commands of their own, which need no copy.
+    let Launch::Artifact { folder, entry } = &server.launch else {
+        return Ok(Vec::new());
+    };
     let mut settings = Vec::new();
     let mut left_out = Vec::new();
-    for (name, value) in secrets(plan, server)? {
+    for (name, value) in secrets(server)? {
         if is_variable_name(&name) {
             settings.push(assignment(&name, &value, false));
         } else {
@@ -35,7 +39,7 @@ pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<V
     }
     let known = store.known(server).into_iter();
     settings.extend(known.map(|it| assignment(&it.name, &it.value, it.replaces_shell)));
-    let text = text(server, &settings.concat());
+    let text = text(server, (folder, entry), &settings.concat());
     let path = plan.project.join(server.script());
     let folder = path.parent().unwrap_or(&plan.project);
     std::fs::DirBuilder::new()
@@ -67,11 +71,11 @@ fn assignment(name: &str, value: &str, replaces_shell: bool) -> String {
     }
 }
 
-fn text(server: &ServerPlan, settings: &str) -> String {
+fn text(server: &ServerPlan, (folder, entry): (&str, &str), settings: &str) -> String {
     let mut text = String::new();
     let unit = &server.unit;
-    let folder = quoted(&server.folder);
-    let entry = quoted(&server.entry);
+    let folder = quoted(folder);
+    let entry = quoted(entry);
     // Writing to a string cannot fail.
     let _ = write!(
         text,

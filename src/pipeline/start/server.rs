@@ -1,27 +1,22 @@
-//! One started app: its process group, its port and its end.
+//! One started server: its program, its port and its end.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
+use super::Error;
 use super::environment::ServerEnvironment;
 use super::folder::isolated_copy;
-use super::listening::listening_ports;
-use super::output::{ServerOutput, read, tail};
-use super::{Error, SilentApp};
+use super::listening::{listener, listening_ports};
+use super::ports::{connectable, first_status, is_in_use};
+use super::process::{ServerCommand, ServerProcess, how};
+use crate::event::ServerId;
 use crate::pipeline::failure::Io;
-use crate::pipeline::process::{group_of, lives, open_log, signal};
 use crate::pipeline::services::{Interrupt, Services};
-use crate::plan::{Plan, ServerPlan};
+use crate::plan::{Launch, PackageScript, ServerPlan};
 
 /// The pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -29,144 +24,136 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long an app may take for its first response. A slow response is not an error.
 const FIRST_RESPONSE: Duration = Duration::from_secs(10);
 
-/// How long an app has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(5);
+/// What starting a server needs.
+pub struct ServerStart<'a> {
+    /// The project's folder.
+    pub project: &'a Path,
+    /// The time limit for an app to accept connections on its port.
+    pub limit: Duration,
+    /// Ends the server.
+    pub interrupt: &'a Interrupt,
+    /// The server whose output is sent as events, if it is.
+    pub reported: Option<ServerId>,
+    /// The services of the run.
+    pub services: &'a Arc<Services>,
+}
 
-/// How long the rest of an ended app's output is read.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
-
-/// The addresses of `localhost`. An app may listen on one of them only.
-const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
-
-/// A started app that answers on its port.
+/// A started server. An app of a store answers on its port. When this value is dropped, the processes of
+/// the server are killed.
 pub struct RunningServer {
-    /// The status of its response to `GET /`; none without an HTTP response in time.
+    /// The status of its response to `GET /`; none without an HTTP response in time, and for an app
+    /// that is started for development, which would build the page first.
     pub first_status: Option<u16>,
     // The order of the fields is the order in which they are dropped: the copy is removed last.
     process: ServerProcess,
-    _copy: TempDir,
+    _copy: Option<TempDir>,
 }
 
-/// The process group of an app. It is killed when this value is dropped.
-struct ServerProcess {
-    child: Child,
-    group: Option<Pid>,
-    output: Arc<Mutex<ServerOutput>>,
-    reading: AbortOnDropHandle<()>,
-}
+impl ServerStart<'_> {
+    /// Starts an app, and waits until it answers on its port.
+    pub async fn app(
+        self,
+        server: &ServerPlan,
+        environment: &ServerEnvironment,
+    ) -> Result<RunningServer, Error> {
+        let (unit, port) = (&server.unit, server.port);
+        if is_in_use(port).await {
+            return Err(Error::PortInUse {
+                unit: unit.to_string(),
+                port,
+                by: listener(port),
+            });
+        }
+        let (command, folder, copy) = match &server.launch {
+            Launch::Artifact { folder, entry } => {
+                let copy = self.copy(folder).await?;
+                let folder = copy.path().to_owned();
+                (vec!["node".into(), entry.clone()], folder, Some(copy))
+            }
+            Launch::Script { command, folder } => {
+                (command.clone(), self.project.join(folder), None)
+            }
+            Launch::Image { reference } => {
+                return Err(Error::Program {
+                    command: reference.clone(),
+                    source: std::io::Error::other("images are not supported yet"),
+                });
+            }
+        };
+        let command = ServerCommand {
+            command: &command,
+            folder: &folder,
+            environment,
+            log: self.log(&unit.to_string()),
+            reported: self.reported.clone(),
+        };
+        let mut process = ServerProcess::spawn(command, self.services)?;
+        let waiting = Waiting {
+            server,
+            limit: self.limit,
+        };
+        let first_status = waiting.answer(&mut process, self.interrupt).await?;
+        Ok(RunningServer {
+            first_status,
+            process,
+            _copy: copy,
+        })
+    }
 
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        signal(self.group, Signal::KILL);
+    /// Starts the script of a workspace package.
+    pub fn package(
+        self,
+        package: &PackageScript,
+        environment: &ServerEnvironment,
+    ) -> Result<RunningServer, Error> {
+        let command = ServerCommand {
+            command: &package.command,
+            folder: &self.project.join(&package.folder),
+            environment,
+            log: self.log(&package.name),
+            reported: self.reported.clone(),
+        };
+        Ok(RunningServer {
+            first_status: None,
+            process: ServerProcess::spawn(command, self.services)?,
+            _copy: None,
+        })
+    }
+
+    async fn copy(&self, folder: &str) -> Result<TempDir, Error> {
+        let deploy = self.project.join(folder);
+        let copying = tokio::task::spawn_blocking(move || isolated_copy(&deploy));
+        copying.await.unwrap_or_else(|_| {
+            let error = std::io::Error::other("the copy was not finished");
+            Err(Io::at("copy", Path::new(folder))(error).into())
+        })
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.project.join(format!(".alokai/logs/start/{name}.log"))
     }
 }
 
-/// Free ports of this machine, all different.
-pub async fn free_ports(count: usize) -> Result<Vec<u16>, Io> {
-    let failed = || Io::at("find a free port on", Path::new("localhost"));
-    // Each listener stays open until the last port is known, so that no port occurs twice.
-    let mut listeners = Vec::new();
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        let listener = TcpListener::bind((LOOPBACK[0], 0))
-            .await
-            .map_err(failed())?;
-        let port = listener.local_addr().map_err(failed())?.port();
-        listeners.push(listener);
-        if !is_in_use(LOOPBACK[1], port).await {
-            ports.push(port);
+impl RunningServer {
+    /// Waits until the server ends by itself, and returns that as an error.
+    pub async fn ended(&mut self) -> Error {
+        let status = self.process.child.wait().await;
+        self.process.read_rest().await;
+        Error::Exited {
+            ended: how(status).into(),
+            app: Box::new(self.process.failed()),
         }
     }
-    Ok(ports)
-}
 
-/// Whether a process listens there. An address that the machine does not have is not in use.
-async fn is_in_use(address: &str, port: u16) -> bool {
-    let bound = TcpListener::bind((address, port)).await;
-    bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-}
-
-/// Starts an app in a copy of its `.deploy`, and waits until it answers on its port.
-pub async fn start(
-    plan: &Plan,
-    server: &ServerPlan,
-    environment: &ServerEnvironment,
-    services: &Arc<Services>,
-) -> Result<RunningServer, Error> {
-    let (unit, port) = (&server.unit, server.port);
-    for address in LOOPBACK {
-        if is_in_use(address, port).await {
-            let unit = unit.to_string();
-            return Err(Error::PortInUse { unit, port });
-        }
+    /// Ends the server: SIGTERM, and SIGKILL after 5 s or at the second interruption.
+    pub async fn stop(mut self, interrupt: &Interrupt) {
+        self.process.stop(interrupt).await;
     }
-    let deploy = plan.project.join(&server.folder);
-    let copying = tokio::task::spawn_blocking(move || isolated_copy(&deploy));
-    let copy = copying.await.unwrap_or_else(|_| {
-        let error = std::io::Error::other("the copy was not finished");
-        Err(Io::at("copy", Path::new(&server.folder))(error).into())
-    })?;
-    let log = format!(".alokai/logs/start/{unit}.log");
-    let log = plan.project.join(log);
-    let mut process = spawn(server, environment, copy.path(), &log, services)?;
-    let waiting = Waiting {
-        server,
-        environment,
-        log,
-        limit: plan.start_timeout,
-    };
-    let first_status = waiting.answer(&mut process, &services.interrupt).await?;
-    Ok(RunningServer {
-        first_status,
-        process,
-        _copy: copy,
-    })
-}
-
-fn spawn(
-    server: &ServerPlan,
-    environment: &ServerEnvironment,
-    folder: &Path,
-    log: &Path,
-    services: &Arc<Services>,
-) -> Result<ServerProcess, Error> {
-    let log = open_log(log)?;
-    let mut command = Command::new("node");
-    command
-        .arg(&server.entry)
-        .current_dir(folder)
-        .env_clear()
-        .envs(environment.variables())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|source| Error::Node {
-        entry: server.entry.clone(),
-        source,
-    })?;
-    let redactor = environment.redactor.clone();
-    let output = ServerOutput::new(log, Arc::clone(services), redactor);
-    let output = Arc::new(Mutex::new(output));
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (of_stdout, of_stderr) = (Arc::clone(&output), Arc::clone(&output));
-    let reading = tokio::spawn(async move {
-        tokio::join!(read(stdout, of_stdout), read(stderr, of_stderr));
-    });
-    Ok(ServerProcess {
-        group: group_of(&child),
-        child,
-        output,
-        reading: AbortOnDropHandle::new(reading),
-    })
 }
 
 /// An app that has been started and does not answer yet.
 struct Waiting<'a> {
     server: &'a ServerPlan,
-    environment: &'a ServerEnvironment,
-    log: PathBuf,
     limit: Duration,
 }
 
@@ -188,14 +175,17 @@ impl Waiting<'_> {
             }
             tokio::select! {
                 ended = process.child.wait() => return Err(self.ended(process, ended).await),
-                () = interrupt.stopping() => return Err(self.interrupted(process, interrupt).await),
+                () = interrupt.stopping() => return Err(interrupted(process, interrupt).await),
                 () = sleep(PAUSE) => {}
             }
         };
+        if self.server.launch.is_development() {
+            return Ok(None);
+        }
         let asking = timeout(FIRST_RESPONSE, first_status(address, self.server.port));
         let status = tokio::select! {
             ended = process.child.wait() => return Err(self.ended(process, ended).await),
-            () = interrupt.stopping() => return Err(self.interrupted(process, interrupt).await),
+            () = interrupt.stopping() => return Err(interrupted(process, interrupt).await),
             status = asking => status.ok().flatten(),
         };
         // An app that crashes while it answers closes the connection first.
@@ -207,108 +197,33 @@ impl Waiting<'_> {
         Ok(status)
     }
 
-    async fn interrupted(&self, process: &mut ServerProcess, interrupt: &Interrupt) -> Error {
-        process.stop(interrupt).await;
-        Error::Interrupted
-    }
-
     async fn ended(
         &self,
         process: &mut ServerProcess,
-        status: std::io::Result<ExitStatus>,
+        status: std::io::Result<std::process::ExitStatus>,
     ) -> Error {
         process.read_rest().await;
         Error::Ended {
-            ended: status.map_or_else(|error| error.to_string(), how).into(),
-            app: Box::new(self.app(process)),
+            ended: how(status).into(),
+            port: self.server.port,
+            app: Box::new(process.failed()),
         }
     }
 
     async fn silent(&self, process: &mut ServerProcess) -> Error {
-        let ports = process.group.and_then(listening_ports);
+        let listens_on = process.group.and_then(listening_ports);
         process.read_rest().await;
         Error::Silent {
             seconds: self.limit.as_secs(),
-            ports,
-            app: Box::new(self.app(process)),
-        }
-    }
-
-    fn app(&self, process: &ServerProcess) -> SilentApp {
-        SilentApp {
-            entry: self.server.entry.clone(),
             port: self.server.port,
             port_names: self.server.port_names().map(str::to_owned).collect(),
-            variables: self.environment.given.clone(),
-            tail: tail(&process.output),
-            log: self.log.clone(),
+            listens_on,
+            app: Box::new(process.failed()),
         }
     }
 }
 
-fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended without an exit code".into(),
-    }
-}
-
-/// The address of `localhost` on which the port accepts connections.
-async fn connectable(port: u16) -> Option<&'static str> {
-    for address in LOOPBACK {
-        if TcpStream::connect((address, port)).await.is_ok() {
-            return Some(address);
-        }
-    }
-    None
-}
-
-/// The status of the response to `GET /`; none for a response that is not HTTP.
-async fn first_status(address: &str, port: u16) -> Option<u16> {
-    let mut stream = TcpStream::connect((address, port)).await.ok()?;
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.ok()?;
-    // `HTTP/1.1 200`
-    let mut line = [0; 12];
-    stream.read_exact(&mut line).await.ok()?;
-    let line = std::str::from_utf8(&line).ok()?;
-    line.strip_prefix("HTTP/1.")?.get(2..)?.parse().ok()
-}
-
-impl RunningServer {
-    /// Ends the app: SIGTERM, and SIGKILL after 5 s or when the user interrupts the run twice.
-    pub async fn stop(mut self, interrupt: &Interrupt) {
-        self.process.stop(interrupt).await;
-    }
-}
-
-impl ServerProcess {
-    async fn stop(&mut self, interrupt: &Interrupt) {
-        signal(self.group, Signal::TERM);
-        let group = self.group;
-        let ended = async {
-            let _ = self.child.wait().await;
-            while lives(group) {
-                sleep(PAUSE).await;
-            }
-        };
-        tokio::select! {
-            () = ended => {}
-            () = interrupt.killing() => {}
-            () = sleep(GRACE) => {}
-        }
-        self.read_rest().await;
-    }
-
-    /// Kills what is left of the group, which closes its pipes, and reads the rest of the output.
-    async fn read_rest(&mut self) {
-        signal(self.group, Signal::KILL);
-        let _ = self.child.wait().await;
-        // A process that has left the group may keep a pipe open.
-        let _ = timeout(LAST_OUTPUT, &mut self.reading).await;
-    }
+async fn interrupted(process: &mut ServerProcess, interrupt: &Interrupt) -> Error {
+    process.stop(interrupt).await;
+    Error::Interrupted
 }

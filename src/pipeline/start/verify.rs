@@ -7,7 +7,8 @@ use futures_util::{StreamExt, stream};
 
 use super::Error;
 use super::environment::ServerEnvironment;
-use super::server::{RunningServer, free_ports, start};
+use super::ports::free_ports;
+use super::server::{RunningServer, ServerStart};
 use crate::config::VerifyMode;
 use crate::event::{EventSubject, Stage};
 use crate::pipeline::failure::{StageError, StageResult};
@@ -123,8 +124,15 @@ async fn start_one(
     if services.interrupt.stopped() {
         return Err(Error::Interrupted);
     }
-    let environment = ServerEnvironment::new(plan, store, server, &options.scripts)?;
-    start(plan, server, &environment, services).await
+    let environment = ServerEnvironment::new(store, server, &options.scripts)?;
+    let start = ServerStart {
+        project: &plan.project,
+        limit: plan.start_timeout,
+        interrupt: &services.interrupt,
+        reported: None,
+        services,
+    };
+    start.app(server, &environment).await
 }
 
 fn event_unit(unit: &UnitId) -> EventSubject {

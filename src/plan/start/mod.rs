@@ -1,0 +1,342 @@
+//! How the apps of a store are started on this machine: program, ports, addresses and environment.
+//!
+//! Values of `.env` files are secrets, so the plan has only their names. They are read when an app is
+//! started.
+
+mod environment;
+mod ports;
+mod serving;
+mod sharing;
+
+use std::collections::BTreeMap;
+
+pub use environment::EnvFile;
+pub use serving::{PackageScript, ServeMode, ServePlan};
+
+use crate::config::{AppReference, BaseApp, Project, TemplatePart, ValueTemplate, VerifyMode};
+use crate::overlay::{Composition, ContentId};
+use crate::store::{AppKind, AppName, StoreId, UnitId};
+
+use self::environment::EnvironmentPlanner;
+use self::ports::LocalPortPlan;
+use super::image::ImagePlan;
+use super::{EnvFileError, StorePlan};
+
+/// The apps of one store that can be started, in the order in which they are started.
+#[derive(Debug, Clone)]
+pub struct StoreServers {
+    /// The store.
+    pub store: StoreId,
+    /// Its apps: the middleware first and the frontends last. A middleware that several stores share
+    /// is the same plan in each of them, with the unit of the first store.
+    pub servers: Vec<ServerPlan>,
+}
+
+/// How one app is started.
+#[derive(Debug, Clone)]
+pub struct ServerPlan {
+    /// Store and app.
+    pub unit: UnitId,
+    /// The kind of the app.
+    pub kind: AppKind,
+    /// The program that is started.
+    pub launch: Launch,
+    /// The port on which it has to listen.
+    pub port: u16,
+    /// Its `.env` files in the composition. Of two values of one name, the later file's counts.
+    pub env_files: Vec<EnvFile>,
+    /// Its variables, by name.
+    pub environment: BTreeMap<String, PlannedVariable>,
+}
+
+/// The program that an app is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// Node runs `entry` in a copy of `folder`, with no `node_modules` above it.
+    Artifact {
+        /// The `.deploy` of the app, relative to the project.
+        folder: String,
+        /// The file that Node starts, relative to `folder`.
+        entry: String,
+    },
+    /// The package manager runs a script in the composed app.
+    Script {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// The composed app, relative to the project.
+        folder: String,
+    },
+    /// The Docker engine runs an image.
+    Image {
+        /// The name of the image.
+        reference: String,
+    },
+}
+
+impl Launch {
+    /// Whether the app is started for development: from its sources, with `NODE_ENV=development`.
+    pub fn is_development(&self) -> bool {
+        matches!(self, Self::Script { .. })
+    }
+}
+
+impl std::fmt::Display for Launch {
+    /// The command, as errors name it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Artifact { entry, .. } => write!(f, "node {entry}"),
+            Self::Script { command, .. } => f.write_str(&command.join(" ")),
+            Self::Image { reference } => f.write_str(reference),
+        }
+    }
+}
+
+/// Where the value of a variable comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlannedVariable {
+    /// A `.env` file of the composed app. The value is read when the app is started.
+    EnvFile(String),
+    /// A value that is known while planning.
+    Known {
+        /// The value.
+        value: ValueTemplate,
+        /// Whether it also replaces a variable of the user's shell. Ports do, because each app has
+        /// its own.
+        replaces_shell: bool,
+    },
+}
+
+/// A variable with its final value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownVariable {
+    /// The name.
+    pub name: String,
+    /// The value. It is not a secret.
+    pub value: String,
+    /// Whether it also replaces a variable of the user's shell.
+    pub replaces_shell: bool,
+}
+
+/// Everything that decides how a server runs. A server has to be restarted when it differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    launch: Launch,
+    port: u16,
+    known: Vec<KnownVariable>,
+    env_files: Vec<(String, ContentId)>,
+}
+
+/// Plans how the apps of each store are started. The plan is empty for a run that neither starts apps nor
+/// prints the commands that start them.
+pub fn servers(
+    project: &Project,
+    is_local: bool,
+    stores: &[StorePlan],
+    images: &[ImagePlan],
+) -> Result<Vec<StoreServers>, EnvFileError> {
+    if !is_local && project.settings.prune.verify != VerifyMode::Start {
+        return Ok(Vec::new());
+    }
+    let ports = LocalPortPlan::new(project);
+    let plan_store = |store: &StorePlan| {
+        let images = images.iter().filter(|image| image.unit.store == store.id);
+        let started = images.filter_map(|image| {
+            Some(StartedApp {
+                app: project.app(&image.unit.app)?,
+                composition: store.compositions.iter().find(|it| it.unit == image.unit)?,
+                launch: artifact(&image.unit, image.entry.clone()),
+            })
+        });
+        store_servers(project, &ports, &store.id, started.collect())
+    };
+    stores.iter().map(plan_store).collect()
+}
+
+/// The artifact of a unit.
+fn artifact(unit: &UnitId, entry: String) -> Launch {
+    let folder = format!(".out/{unit}/.deploy");
+    Launch::Artifact { folder, entry }
+}
+
+/// An app of a store that is started.
+struct StartedApp<'a> {
+    app: &'a BaseApp,
+    composition: &'a Composition,
+    launch: Launch,
+}
+
+/// Plans the servers of one store.
+fn store_servers(
+    project: &Project,
+    ports: &LocalPortPlan,
+    store: &StoreId,
+    started: Vec<StartedApp>,
+) -> Result<StoreServers, EnvFileError> {
+    let apps: Vec<_> = started.iter().map(|it| it.app).collect();
+    let planner = EnvironmentPlanner { project, apps };
+    let mut servers = Vec::new();
+    for StartedApp {
+        app,
+        composition,
+        launch,
+    } in started
+    {
+        let env_files = environment::env_files(composition, app.kind, &launch);
+        let unit = UnitId {
+            store: store.clone(),
+            app: app.name.clone(),
+        };
+        servers.push(ServerPlan {
+            kind: app.kind,
+            port: ports.of(&unit),
+            environment: planner.environment(app, &launch, &env_files)?,
+            unit,
+            launch,
+            env_files,
+        });
+    }
+    servers.sort_by_key(|server| match server.kind {
+        AppKind::Middleware => 0,
+        AppKind::Frontend(_) => 2,
+        _ => 1,
+    });
+    Ok(StoreServers {
+        store: store.clone(),
+        servers,
+    })
+}
+
+/// Whether a placeholder names this app.
+fn means(reference: &AppReference, name: &AppName, kind: AppKind) -> bool {
+    match reference {
+        AppReference::Own => false,
+        AppReference::Middleware => kind == AppKind::Middleware,
+        AppReference::Frontend => kind.framework().is_some(),
+        AppReference::Named(wanted) => wanted == name,
+    }
+}
+
+impl StoreServers {
+    /// The address of the store: that of its frontend, or of its first app.
+    pub fn address(&self) -> Option<String> {
+        let frontend = self.find(&AppReference::Frontend, None);
+        Some(frontend.or(self.servers.first())?.address())
+    }
+
+    /// The same apps on other ports, in the order of [`Self::servers`].
+    #[must_use]
+    pub fn on_ports(&self, ports: &[u16]) -> Self {
+        let mut moved = self.clone();
+        for (server, port) in moved.servers.iter_mut().zip(ports) {
+            server.port = *port;
+        }
+        moved
+    }
+
+    /// The variables of an app that are not secrets.
+    pub fn known(&self, server: &ServerPlan) -> Vec<KnownVariable> {
+        let known = server.environment.iter().filter_map(|(name, variable)| {
+            let PlannedVariable::Known {
+                value,
+                replaces_shell,
+            } = variable
+            else {
+                return None;
+            };
+            Some(KnownVariable {
+                name: name.clone(),
+                value: self.value(server, value)?,
+                replaces_shell: *replaces_shell,
+            })
+        });
+        known.collect()
+    }
+
+    /// The variables of an app in one line: values that are not secrets, and names of those in `.env`
+    /// files.
+    pub fn settings(&self, server: &ServerPlan) -> String {
+        let known = self.known(server).into_iter();
+        let known = known.map(|it| format!("{}={}", it.name, it.value));
+        let mut line = known.collect::<Vec<_>>().join(" ");
+        let mut by_file = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, file) in server.secret_names() {
+            by_file.entry(file).or_default().push(name);
+        }
+        for (file, names) in by_file {
+            line = format!("{line}; from {file}: {}", names.join(", "));
+        }
+        line
+    }
+
+    /// Everything that decides how a server runs.
+    pub fn settings_of(&self, server: &ServerPlan) -> ServerSettings {
+        let read = server.env_files.iter().filter(|file| !file.read_by_app);
+        ServerSettings {
+            launch: server.launch.clone(),
+            port: server.port,
+            known: self.known(server),
+            env_files: read.map(|file| (file.name.clone(), file.id())).collect(),
+        }
+    }
+
+    fn value(&self, server: &ServerPlan, template: &ValueTemplate) -> Option<String> {
+        let parts = template.parts().iter().map(|part| match part {
+            TemplatePart::Text(text) => Some(text.clone()),
+            TemplatePart::Store => Some(self.store.to_string()),
+            TemplatePart::Port(app) => Some(self.find(app, Some(server))?.port.to_string()),
+            TemplatePart::Url(app) => Some(self.find(app, Some(server))?.address()),
+        });
+        parts.collect()
+    }
+
+    fn find<'a>(
+        &'a self,
+        app: &AppReference,
+        own: Option<&'a ServerPlan>,
+    ) -> Option<&'a ServerPlan> {
+        let mut servers = self.servers.iter();
+        match app {
+            AppReference::Own => own,
+            other => servers.find(|it| means(other, &it.unit.app, it.kind)),
+        }
+    }
+}
+
+impl ServerPlan {
+    /// Its address on this machine.
+    pub fn address(&self) -> String {
+        format!("http://localhost:{}", self.port)
+    }
+
+    /// The names of the variables that have its port.
+    pub fn port_names(&self) -> impl Iterator<Item = &str> {
+        let own = ValueTemplate::from(TemplatePart::Port(AppReference::Own));
+        let names = self.environment.iter().filter(move |(_, variable)| {
+            matches!(variable, PlannedVariable::Known { value, .. } if *value == own)
+        });
+        names.map(|(name, _)| name.as_str())
+    }
+
+    /// The names of the variables whose values are in `.env` files, each with its file.
+    pub fn secret_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().filter_map(|(name, variable)| {
+            let PlannedVariable::EnvFile(file) = variable else {
+                return None;
+            };
+            Some((name.as_str(), file.as_str()))
+        })
+    }
+
+    /// The script that starts it, relative to the project. A run with `--local` writes it.
+    pub fn script(&self) -> String {
+        format!("{START_SCRIPTS}/{}.sh", self.unit)
+    }
+
+    /// The command that starts it, in the project's folder.
+    pub fn command(&self) -> String {
+        format!("sh {}", self.script())
+    }
+}
+
+/// The folder of start scripts, relative to the project.
+pub const START_SCRIPTS: &str = ".alokai/start";
