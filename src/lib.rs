@@ -19,6 +19,7 @@
 //! proxy   local domains: a reverse proxy on the loopback
 //! serve   servers of many stores on this machine: order, waiting, restarts, ending
 //! event   the events of a run
+//! watch   `.out` kept in step with changing sources
 //! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
@@ -49,4 +50,5 @@ pub mod registry;
 pub mod report;
 pub mod serve;
 pub mod store;
+pub mod watch;
 pub mod workspace;

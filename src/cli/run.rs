@@ -14,7 +14,7 @@ use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
     self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
-    RunSummary, ScriptEnvironment, Services, forecast,
+    RunSummary, ScriptEnvironment, Services, SessionLock, forecast,
 };
 use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
@@ -170,21 +170,35 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 
 type RunResult = (RunSummary, Result<(), pipeline::Error>);
 
-fn carry_out(
-    planned: (Plan, PreparedCommand),
-    prepare: PrepareRun,
-    work: Option<&WorkOptions>,
+/// What a command has that starts threads and reports events.
+pub struct Live {
+    pub events: Events,
+    pub interrupt: Interrupt,
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Live {
+    /// Calls `act` at the first interruption.
+    pub fn on_interrupt(&self, act: impl FnOnce() + Send + 'static) {
+        let interrupt = self.interrupt.clone();
+        self.runtime.spawn(async move {
+            interrupt.stopping().await;
+            act();
+        });
+    }
+}
+
+/// Does work with a reporter of events, a handler of signals and a runtime, and waits until all events are
+/// reported.
+pub fn live<T>(
     json: bool,
-) -> Result<RunResult, AnyError> {
+    detail: Detail,
+    work: impl FnOnce(Live) -> Result<T, AnyError>,
+) -> Result<T, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::Start { source })?;
-    let detail = if work.is_some_and(|work| work.explain) {
-        Detail::Full
-    } else {
-        Detail::Short
-    };
     let reporter: Box<dyn Reporter> = match environment::screen() {
         _ if json => Box::new(Ndjson::new(std::io::stdout())),
         Screen::Terminal => Box::new(Bars::new(detail)),
@@ -194,13 +208,11 @@ fn carry_out(
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let around = RunServices {
+    let ended = work(Live {
         events,
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
-        work,
-    };
-    let ended = under_lock(planned, prepare, around);
+    });
     // The reporter ends when the last sender is dropped. An interrupted run does not wait long
     // for a stalled reader.
     let mut remaining = READER_TIMEOUT;
@@ -212,6 +224,28 @@ fn carry_out(
     }
     runtime.shutdown_timeout(READER_TIMEOUT);
     ended
+}
+
+fn carry_out(
+    planned: (Plan, PreparedCommand),
+    prepare: PrepareRun,
+    work: Option<&WorkOptions>,
+    json: bool,
+) -> Result<RunResult, AnyError> {
+    let detail = if work.is_some_and(|work| work.explain) {
+        Detail::Full
+    } else {
+        Detail::Short
+    };
+    live(json, detail, |live| {
+        let around = RunServices {
+            events: live.events,
+            interrupt: live.interrupt,
+            runtime: live.runtime,
+            work,
+        };
+        under_lock(planned, prepare, around)
+    })
 }
 
 /// What exists before the plan is final.
@@ -238,9 +272,27 @@ fn under_lock(
         prepared = prepare()?;
         plan = prepared.plan(around.work)?;
     }
+    if plan.until > Stage::Compose {
+        check_not_served(&plan)?;
+    }
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
     Ok(pipeline::run(&Arc::new(plan), &services, &options, &lock))
+}
+
+/// Fails if a development server runs in the folder of a store that is to be built.
+fn check_not_served(plan: &Plan) -> Result<(), pipeline::Error> {
+    let Some(session) = SessionLock::holder(&plan.project)? else {
+        return Ok(());
+    };
+    let stores = plan.stores.iter().map(|store| store.id.clone());
+    let stores: Vec<_> = stores
+        .filter(|id| session.served.iter().any(|it| it == id.as_str()))
+        .collect();
+    if stores.is_empty() {
+        return Ok(());
+    }
+    Err(pipeline::Error::Served { session, stores })
 }
 
 /// The services and options of a run.

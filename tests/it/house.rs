@@ -126,6 +126,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("proxy", &["store", "disk"]),
     ("serve", &["store", "event", "plan", "pipeline"]),
+    (
+        "watch",
+        &[
+            "store", "config", "disk", "event", "files", "git", "overlay", "pipeline", "plan",
+        ],
+    ),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -152,11 +158,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "http_client",
             "oci_distribution",
             "registry",
+            "watch",
         ],
     ),
     (
         "error",
         &[
+            "watch",
             "compare",
             "cli",
             "config",

@@ -400,6 +400,9 @@ pub(super) struct ComposeOptions {
     /// Lists the files that would change without writing them; exits with 1 if there are any
     #[arg(long)]
     pub check: bool,
+    /// Keeps `.out` in step with changing sources until it is interrupted; starts no servers
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
     #[command(flatten)]
     pub output: Output,
 }
