@@ -61,6 +61,7 @@ mod remote;
 mod rules;
 mod same;
 mod sandbox;
+mod screen;
 mod secrets;
 mod shared;
 mod start;
