@@ -1,5 +1,6 @@
 //! What `compose`, `build`, `run` and `deploy` share: make a plan, then print it or carry it out.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -246,6 +247,21 @@ fn carry_out(
         };
         under_lock(planned, prepare, around)
     })
+}
+
+/// The services of a command that starts servers and needs neither credentials nor a registry.
+pub fn local_services(live: &Live, project: &Path) -> Services {
+    Services {
+        started: environment::started(),
+        events: live.events.clone(),
+        interrupt: live.interrupt.clone(),
+        runtime: live.runtime.clone(),
+        access: Access::default(),
+        cache: Cache::new(project.join(CACHE)),
+        remote: None,
+        warned: AtomicBool::new(false),
+        clients: RegistryClients::default(),
+    }
 }
 
 /// What exists before the plan is final.

@@ -86,15 +86,17 @@ const LISTED_FILES: usize = 10;
 const NAMED_STORES: usize = 6;
 
 impl SyncEvent {
-    /// The event as text, one or more lines. None for an event that is not shown to people.
-    pub fn text(&self) -> Option<String> {
+    /// The event as text, one or more lines: each file, or only the first ones. None for an event that is
+    /// not shown to people.
+    pub fn text(&self, in_full: bool) -> Option<String> {
         Some(match self {
             Self::Watching { folders, stores } => {
                 format!("watching {folders} folders for {}", names(stores))
             }
             Self::Files { files } => {
-                let mut lines: Vec<_> = files.iter().take(LISTED_FILES).map(line).collect();
-                let rest = files.len().saturating_sub(LISTED_FILES);
+                let listed = if in_full { files.len() } else { LISTED_FILES };
+                let mut lines: Vec<_> = files.iter().take(listed).map(line).collect();
+                let rest = files.len().saturating_sub(listed);
                 if rest > 0 {
                     lines.push(format!("… and {rest} more files"));
                 }
@@ -194,7 +196,7 @@ web/Header.tsx  fashion → no store (us, eu have their own)
 web/Header.tsx  removed from us, now from fashion → us
 web/Header.tsx  removed from us → us
 web/Header.tsx  dropped by `ignorePaths` → a, b, c, d, e, f and 1 more";
-        let text = SyncEvent::Files { files }.text();
+        let text = SyncEvent::Files { files }.text(false);
         assert_eq!(text.as_deref(), Some(expected));
     }
 
@@ -202,7 +204,9 @@ web/Header.tsx  dropped by `ignorePaths` → a, b, c, d, e, f and 1 more";
     fn many_files_are_counted_and_not_listed() {
         let change = FileChange::Dropped;
         let files = vec![file(change, &["us"], &[]); 300];
-        let text = SyncEvent::Files { files }.text().unwrap();
+        let event = SyncEvent::Files { files };
+        assert_eq!(event.text(true).unwrap().lines().count(), 300);
+        let text = event.text(false).unwrap();
         assert_eq!(text.lines().count(), 11);
         assert!(text.ends_with("… and 290 more files"), "{text}");
     }

@@ -225,7 +225,13 @@ impl OutSync {
         self.holder = None;
         let result = match concern {
             Concern::Folders(folders) if self.failures == 0 => {
-                self.update(folders.into_iter().collect(), &changed.entries, &lock)
+                let folders = folders.into_iter().collect();
+                let result = self.update(folders, &changed.entries, &lock);
+                // The servers get their variables from these files.
+                if changed.paths().any(|(path, _)| is_env(path)) {
+                    on_plan(&self.current.project, &self.current.plan);
+                }
+                result
             }
             _ => {
                 // A folder can have been replaced by another one of the same name.
@@ -389,6 +395,11 @@ impl OutSync {
             self.send(SyncEvent::Files { files });
         }
     }
+}
+
+fn is_env(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == ".env" || name.starts_with(".env."))
 }
 
 fn key(layer: &LayerChange) -> (Owner, AppName) {

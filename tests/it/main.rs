@@ -71,4 +71,5 @@ mod trust;
 mod unwritten;
 mod verify;
 mod warm;
+mod watch;
 mod why;

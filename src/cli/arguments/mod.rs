@@ -1,10 +1,14 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+mod dev;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(super) use dev::DevOptions;
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -163,6 +167,8 @@ pub(super) enum StoreCommand {
     List(ListOptions),
     /// Writes the composed files of stores to `.out/<store>`
     Compose(ComposeOptions),
+    /// Runs the `dev` script of each app, and keeps `.out` in step with changing sources
+    Dev(DevOptions),
     /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
     /// Composes stores and runs another script of each app, such as lint or test
