@@ -91,14 +91,16 @@ impl Drop for ServerScreen {
     }
 }
 
-/// Draws and reads keys. When the terminal is gone, the servers are stopped.
+/// Draws and reads keys. When the terminal is gone, or a panic has restored it, the servers are stopped.
 fn draw_until_end(
     mut terminal: OwnedTerminal,
     shared: &Shared,
     commands: &UnboundedSender<ScreenCommand>,
 ) {
     while !shared.has_ended.load(Ordering::Relaxed) {
-        if let Err(_gone) = step(&mut terminal, shared, commands) {
+        let drawn = step(&mut terminal, shared, commands);
+        if drawn.is_err() || !IS_ENTERED.load(Ordering::Relaxed) {
+            // Without a receiver, the run is ending already.
             let _ = commands.send(ScreenCommand::Quit);
             return;
         }
@@ -124,7 +126,6 @@ fn step(
         return terminal.suspend();
     }
     if let Some(command) = shared.state().key(key) {
-        // Without a receiver, the run is ending already.
         let _ = commands.send(command);
     }
     Ok(())
@@ -150,6 +151,8 @@ impl OwnedTerminal {
     fn suspend(&mut self) -> std::io::Result<()> {
         leave();
         kill_process(getpid(), Signal::TSTP)?;
+        // Another thread may receive the signal, so the stop comes a moment later.
+        std::thread::sleep(INTERVAL);
         enter()?;
         self.0.clear()
     }
