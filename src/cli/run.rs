@@ -176,10 +176,6 @@ fn carry_out(
     work: Option<&WorkOptions>,
     json: bool,
 ) -> Result<RunResult, AnyError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Start { source })?;
     let detail = if work.is_some_and(|work| work.explain) {
         Detail::Full
     } else {
@@ -191,16 +187,36 @@ fn carry_out(
         Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
+    in_session(reporter, |session| {
+        under_lock(planned, prepare, RunServices { session, work })
+    })?
+}
+
+/// What a run has from its start to its end.
+pub struct RunSession {
+    pub events: Events,
+    pub interrupt: Interrupt,
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// Does work with threads, a reporter of events, and handlers of signals. The work must drop all senders
+/// of events.
+pub fn in_session<T>(
+    reporter: Box<dyn Reporter>,
+    work: impl FnOnce(RunSession) -> T,
+) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let around = RunServices {
+    let ended = work(RunSession {
         events,
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
-        work,
-    };
-    let ended = under_lock(planned, prepare, around);
+    });
     // The reporter ends when the last sender is dropped. An interrupted run does not wait long
     // for a stalled reader.
     let mut remaining = READER_TIMEOUT;
@@ -211,14 +227,12 @@ fn carry_out(
         }
     }
     runtime.shutdown_timeout(READER_TIMEOUT);
-    ended
+    Ok(ended)
 }
 
 /// What exists before the plan is final.
 struct RunServices<'a> {
-    events: Events,
-    interrupt: Interrupt,
-    runtime: tokio::runtime::Handle,
+    session: RunSession,
     work: Option<&'a WorkOptions>,
 }
 
@@ -230,7 +244,11 @@ fn under_lock(
     around: RunServices,
 ) -> Result<RunResult, AnyError> {
     let (mut plan, mut prepared) = planned;
-    let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
+    let lock = match ProjectLock::take(
+        &plan.project,
+        &around.session.events,
+        &around.session.interrupt,
+    ) {
         Ok(lock) => lock,
         Err(error) => return Ok((RunSummary::default(), Err(error))),
     };
@@ -249,12 +267,12 @@ fn services(
     prepared: PreparedCommand,
     around: RunServices,
 ) -> Result<(Services, PipelineOptions), Error> {
-    let RunServices {
+    let RunServices { session, work } = around;
+    let RunSession {
         events,
         interrupt,
         runtime,
-        work,
-    } = around;
+    } = session;
     let surroundings = prepared.surroundings;
     let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,

@@ -61,6 +61,7 @@ mod rules;
 mod same;
 mod sandbox;
 mod secrets;
+mod serve;
 mod shared;
 mod start;
 mod starter;
