@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, init, overlay, plan, serve};
+use crate::{cli, compare, config, git, init, overlay, plan, serve, watch};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -42,6 +42,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Serve(#[from] serve::Error),
+    /// `.out` cannot be kept in step.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Watch(#[from] watch::Error),
     /// The command line or the environment is wrong.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -73,6 +77,11 @@ impl Error {
             Self::Init(error) => of_init(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
+            Self::Watch(error) => match error {
+                watch::Error::Config(_) => Exit::Input,
+                watch::Error::Plan(error) => of_plan(error),
+                watch::Error::Pipeline(error) => of_pipeline(error),
+            },
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
                 | cli::Error::Drift { .. }
@@ -166,7 +175,10 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
                 Exit::Failed
             }
         }
-        pipeline::Error::Io(_) | pipeline::Error::Oci(_) => Exit::Failed,
+        pipeline::Error::Io(_)
+        | pipeline::Error::Oci(_)
+        | pipeline::Error::Session { .. }
+        | pipeline::Error::Served { .. } => Exit::Failed,
     }
 }
 

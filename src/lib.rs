@@ -18,6 +18,7 @@
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
 //! serve   servers of many stores on this machine: order, waiting, restarts, ending
 //! event   the events of a run
+//! watch   `.out` kept in step with changing sources
 //! doctor  everything that a deploy needs, checked at once
 //! report  events to people and machines
 //! cli     the edge: flags, environment, one file per command
@@ -47,4 +48,5 @@ pub mod registry;
 pub mod report;
 pub mod serve;
 pub mod store;
+pub mod watch;
 pub mod workspace;

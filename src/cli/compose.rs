@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use super::arguments::{ComposeOptions, Global};
 use super::environment::tell;
-use super::run::{PreparedCommand, RunSetup, document, request, run};
+use super::run::{PreparedCommand, RunSetup, document, live, request, run};
 use super::{Error, answer, project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::pipeline::changes;
+use crate::pipeline::{self, SessionLock, changes};
 use crate::plan::Plan;
+use crate::report::Detail;
+use crate::watch::{OutSync, SyncOptions};
 
 pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError> {
     let prepare = || -> Result<PreparedCommand, AnyError> {
@@ -22,6 +24,9 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
             surroundings,
         })
     };
+    if options.watch {
+        return watch(prepare()?, options.output.json);
+    }
     if !options.check {
         return run(&prepare, None, &options.output);
     }
@@ -57,4 +62,28 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
         remove: changes.remove.len(),
     }
     .into())
+}
+
+/// `--watch`: keeps `.out` in step until the user interrupts it.
+fn watch(prepared: PreparedCommand, json: bool) -> Result<(), AnyError> {
+    let root = prepared.project.root;
+    let _session = SessionLock::take(&root, "store compose --watch", &[])?;
+    let options = SyncOptions {
+        root,
+        request: prepared.request,
+        skips_first: false,
+    };
+    live(json, Detail::Short, |live| {
+        let sync = OutSync::start(options, &live.events, &live.interrupt)?;
+        live.on_interrupt({
+            let stop = sync.stop();
+            move || stop.stop()
+        });
+        sync.run(|_, _| ());
+        Err(pipeline::Error::Interrupted {
+            stage: Stage::Compose,
+            failures: Vec::new(),
+        }
+        .into())
+    })
 }

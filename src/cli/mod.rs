@@ -8,6 +8,7 @@ mod check;
 mod clean;
 mod completions;
 mod compose;
+mod dev;
 mod diff;
 mod doctor;
 mod drift;
@@ -274,6 +275,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),
         StoreCommand::Compose(options) => compose::compose(global, options),
+        StoreCommand::Dev(options) => dev::dev(global, options),
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),

@@ -1,5 +1,6 @@
 //! What `compose`, `build`, `run` and `deploy` share: make a plan, then print it or carry it out.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
     self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
-    RunSummary, ScriptEnvironment, Services, forecast,
+    RunSummary, ScriptEnvironment, Services, SessionLock, forecast,
 };
 use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
@@ -170,41 +171,45 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 
 type RunResult = (RunSummary, Result<(), pipeline::Error>);
 
-fn carry_out(
-    planned: (Plan, PreparedCommand),
-    prepare: PrepareRun,
-    work: Option<&WorkOptions>,
+/// What a command has that starts threads and reports events.
+pub struct Live {
+    pub events: Events,
+    pub interrupt: Interrupt,
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Live {
+    /// Calls `act` at the first interruption.
+    pub fn on_interrupt(&self, act: impl FnOnce() + Send + 'static) {
+        let interrupt = self.interrupt.clone();
+        self.runtime.spawn(async move {
+            interrupt.stopping().await;
+            act();
+        });
+    }
+}
+
+/// Does work with a reporter of events, a handler of signals and a runtime, and waits until all events are
+/// reported.
+pub fn live<T>(
     json: bool,
-) -> Result<RunResult, AnyError> {
-    let detail = if work.is_some_and(|work| work.explain) {
-        Detail::Full
-    } else {
-        Detail::Short
-    };
+    detail: Detail,
+    work: impl FnOnce(Live) -> Result<T, AnyError>,
+) -> Result<T, AnyError> {
     let reporter: Box<dyn Reporter> = match environment::screen() {
         _ if json => Box::new(Ndjson::new(std::io::stdout())),
         Screen::Terminal => Box::new(Bars::new(detail)),
         Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
-    in_session(reporter, |session| {
-        under_lock(planned, prepare, RunServices { session, work })
-    })?
+    live_with(reporter, work)
 }
 
-/// What a run has from its start to its end.
-pub struct RunSession {
-    pub events: Events,
-    pub interrupt: Interrupt,
-    pub runtime: tokio::runtime::Handle,
-}
-
-/// Does work with threads, a reporter of events, and handlers of signals. The work must drop all senders
-/// of events.
-pub fn in_session<T>(
+/// The same as [`live`] with this reporter.
+pub fn live_with<T>(
     reporter: Box<dyn Reporter>,
-    work: impl FnOnce(RunSession) -> T,
-) -> Result<T, Error> {
+    work: impl FnOnce(Live) -> Result<T, AnyError>,
+) -> Result<T, AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -212,7 +217,7 @@ pub fn in_session<T>(
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let ended = work(RunSession {
+    let ended = work(Live {
         events,
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
@@ -227,12 +232,51 @@ pub fn in_session<T>(
         }
     }
     runtime.shutdown_timeout(READER_TIMEOUT);
-    Ok(ended)
+    ended
+}
+
+fn carry_out(
+    planned: (Plan, PreparedCommand),
+    prepare: PrepareRun,
+    work: Option<&WorkOptions>,
+    json: bool,
+) -> Result<RunResult, AnyError> {
+    let detail = if work.is_some_and(|work| work.explain) {
+        Detail::Full
+    } else {
+        Detail::Short
+    };
+    live(json, detail, |live| {
+        let around = RunServices {
+            events: live.events,
+            interrupt: live.interrupt,
+            runtime: live.runtime,
+            work,
+        };
+        under_lock(planned, prepare, around)
+    })
+}
+
+/// The services of a command that starts servers and needs neither credentials nor a registry.
+pub fn local_services(live: &Live, project: &Path) -> Services {
+    Services {
+        started: environment::started(),
+        events: live.events.clone(),
+        interrupt: live.interrupt.clone(),
+        runtime: live.runtime.clone(),
+        access: Access::default(),
+        cache: Cache::new(project.join(CACHE)),
+        remote: None,
+        warned: AtomicBool::new(false),
+        clients: RegistryClients::default(),
+    }
 }
 
 /// What exists before the plan is final.
 struct RunServices<'a> {
-    session: RunSession,
+    events: Events,
+    interrupt: Interrupt,
+    runtime: tokio::runtime::Handle,
     work: Option<&'a WorkOptions>,
 }
 
@@ -244,11 +288,7 @@ fn under_lock(
     around: RunServices,
 ) -> Result<RunResult, AnyError> {
     let (mut plan, mut prepared) = planned;
-    let lock = match ProjectLock::take(
-        &plan.project,
-        &around.session.events,
-        &around.session.interrupt,
-    ) {
+    let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
         Err(error) => return Ok((RunSummary::default(), Err(error))),
     };
@@ -256,9 +296,27 @@ fn under_lock(
         prepared = prepare()?;
         plan = prepared.plan(around.work)?;
     }
+    if plan.until > Stage::Compose {
+        check_not_served(&plan)?;
+    }
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
     Ok(pipeline::run(&Arc::new(plan), &services, &options, &lock))
+}
+
+/// Fails if a development server runs in the folder of a store that is to be built.
+fn check_not_served(plan: &Plan) -> Result<(), pipeline::Error> {
+    let Some(session) = SessionLock::holder(&plan.project)? else {
+        return Ok(());
+    };
+    let stores = plan.stores.iter().map(|store| store.id.clone());
+    let stores: Vec<_> = stores
+        .filter(|id| session.served.iter().any(|it| it == id.as_str()))
+        .collect();
+    if stores.is_empty() {
+        return Ok(());
+    }
+    Err(pipeline::Error::Served { session, stores })
 }
 
 /// The services and options of a run.
@@ -267,12 +325,12 @@ fn services(
     prepared: PreparedCommand,
     around: RunServices,
 ) -> Result<(Services, PipelineOptions), Error> {
-    let RunServices { session, work } = around;
-    let RunSession {
+    let RunServices {
         events,
         interrupt,
         runtime,
-    } = session;
+        work,
+    } = around;
     let surroundings = prepared.surroundings;
     let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
         Ok(remote) => remote,

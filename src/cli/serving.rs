@@ -3,19 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::arguments::AccessOptions;
 use super::environment::{self, Environment, NodeVersion, surroundings};
-use super::run::RunSession;
-use crate::cache::Cache;
+use super::run::{Live, local_services};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};
 use crate::overlay::Composition;
 use crate::pipeline::{
-    ARTIFACT_FOLDER, Access, CACHE, RegistryClients, ScriptEnvironment, Services,
-    artifact_is_current,
+    ARTIFACT_FOLDER, Access, ScriptEnvironment, Services, artifact_is_current,
 };
 use crate::plan::{
     self, BuilderChoice, DestinationPlan, Filter, Plan, Request, Selection, ServeMode, ServePlan,
@@ -135,18 +132,11 @@ fn check_built(plan: &Plan) -> Result<(), serve::Error> {
     })
 }
 
-/// The services of servers, which need neither a registry nor a remote cache.
-pub fn services(root: &Path, session: RunSession, access: Access) -> Services {
+/// The services of servers.
+pub fn services(root: &Path, live: &Live, access: Access) -> Services {
     Services {
-        started: environment::started(),
-        events: session.events,
-        interrupt: session.interrupt,
-        runtime: session.runtime,
         access,
-        cache: Cache::new(root.join(CACHE)),
-        remote: None,
-        clients: RegistryClients::new(BTreeMap::new()),
-        warned: AtomicBool::new(false),
+        ..local_services(live, root)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer;
 use super::arguments::{Global, StartOptions};
 use super::changed::selection;
-use super::run::{RunSession, in_session};
+use super::run::{Live, live_with};
 use super::serving::{ServedProject, columns, reporter, root, services};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -15,13 +15,13 @@ use crate::serve::{RestartPolicy, Supervisor, SupervisorOptions};
 
 pub fn start(global: &Global, options: &StartOptions) -> Result<(), AnyError> {
     let reporter = reporter(options.output.json);
-    in_session(reporter, |session| run(global, options, session))?
+    live_with(reporter, |live| run(global, options, &live))
 }
 
-fn run(global: &Global, options: &StartOptions, session: RunSession) -> Result<(), AnyError> {
+fn run(global: &Global, options: &StartOptions, live: &Live) -> Result<(), AnyError> {
     let root = root(global.cwd.as_deref())?;
     // No build may replace a `.deploy` while it is copied.
-    let lock = ProjectLock::take(&root, &session.events, &session.interrupt)?;
+    let lock = ProjectLock::take(&root, &live.events, &live.interrupt)?;
     let served = ServedProject::load(&root)?;
     let selection = selection(&served.project, &options.select)?;
     let filter = Filter::new(options.select.filter.clone());
@@ -35,10 +35,10 @@ fn run(global: &Global, options: &StartOptions, session: RunSession) -> Result<(
     let (serve, access) = if options.image {
         (served.images(&plan)?, served.registry_access(&plan))
     } else {
-        let serve = served.artifacts(&plan, &session.events)?;
+        let serve = served.artifacts(&plan, &live.events)?;
         (serve, served.environment.secrets())
     };
-    let services = Arc::new(services(&root, session, access));
+    let services = Arc::new(services(&root, live, access));
     let supervised = SupervisorOptions {
         policy: RestartPolicy::Never,
         shell: served.shell,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::arguments::{Global, SINCE, TestOptions};
 use super::environment::tell;
-use super::run::{RunSession, in_session};
+use super::run::{Live, live_with};
 use super::serving::{ServedProject, columns, reporter, root, services};
 use super::{Error, answer};
 use crate::compare::{self, Comparison};
@@ -18,19 +18,19 @@ use crate::store::AppKind;
 
 pub fn test(global: &Global, options: &TestOptions) -> Result<(), AnyError> {
     let reporter = reporter(options.output.json);
-    in_session(reporter, |session| run(global, options, session))?
+    live_with(reporter, |live| run(global, options, &live))
 }
 
-fn run(global: &Global, options: &TestOptions, session: RunSession) -> Result<(), AnyError> {
+fn run(global: &Global, options: &TestOptions, live: &Live) -> Result<(), AnyError> {
     let root = root(global.cwd.as_deref())?;
-    let lock = ProjectLock::take(&root, &session.events, &session.interrupt)?;
+    let lock = ProjectLock::take(&root, &live.events, &live.interrupt)?;
     let served = ServedProject::load(&root)?;
     let selection = selection(&root, options)?;
     if matches!(&selection, Selection::Exactly(ids) if ids.is_empty()) {
         return Ok(());
     }
     let access = served.environment.secrets();
-    let services = Arc::new(services(&root, session, access));
+    let services = Arc::new(services(&root, live, access));
     let planned = plan(&served, selection, options, &services)?;
     compose(planned.tests_plan, &services, &lock)?;
     let run = BrowserRun {

@@ -3,6 +3,7 @@
 //! Stages send [`Event`]s and do not know the screen. Reports read events and do not know the stages.
 
 mod servers;
+mod sync;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use servers::{ServerId, ServerState, TestCounts};
+pub use sync::{FileChange, SyncEvent, SyncedFile};
 
 use crate::cache::InputChange;
 use crate::store::{StoreId, UnitId};
@@ -296,6 +298,12 @@ pub enum Event {
         own: u64,
         /// Top-level dependencies with everything nested in them, largest first.
         dependencies: IndexMap<String, u64>,
+    },
+    /// `.out` is kept in step with changing sources.
+    Sync {
+        /// What happened.
+        #[serde(flatten)]
+        sync: SyncEvent,
     },
     /// The state of a server has changed.
     Server {

@@ -219,6 +219,15 @@ impl Repository {
         self.inner.commondir().join("info/exclude")
     }
 
+    /// The files in which git keeps what decides which files of the working tree it tracks, ignores and
+    /// converts. They need not exist.
+    pub fn state_files(&self) -> Vec<PathBuf> {
+        let own = ["index", "HEAD"].map(|name| self.inner.path().join(name));
+        let shared = ["config", "info/exclude", "info/attributes"];
+        let shared = shared.map(|name| self.inner.commondir().join(name));
+        own.into_iter().chain(shared).collect()
+    }
+
     /// A git setting, such as `core.pager`, from any of git's config files.
     pub fn setting(&self, name: &str) -> Option<String> {
         self.inner.config().ok()?.get_string(name).ok()

@@ -88,9 +88,6 @@ pub struct Composer<'a> {
     reader: &'a LayerReader,
 }
 
-/// A store together with one of its apps.
-type Wanted<'a> = (&'a Store, &'a BaseApp);
-
 /// The layers of several units, by owner and app.
 #[derive(Debug, Default)]
 pub struct Layers {
@@ -102,6 +99,23 @@ impl Layers {
     /// Owner and app of each layer.
     pub fn keys(&self) -> impl Iterator<Item = &(Owner, AppName)> {
         self.by_owner.keys()
+    }
+
+    /// The same layers, with these instead of the layers of the same owner and app.
+    #[must_use]
+    pub fn with(&self, renewed: impl IntoIterator<Item = ((Owner, AppName), Arc<Layer>)>) -> Self {
+        let mut by_owner = self.by_owner.clone();
+        by_owner.extend(renewed);
+        // Edits are known by the addresses of files, and a new file can have the address of an old one.
+        Self {
+            edits: BaseEdits::default(),
+            by_owner,
+        }
+    }
+
+    /// All layers.
+    pub fn iter(&self) -> impl Iterator<Item = (&(Owner, AppName), &Arc<Layer>)> {
+        self.by_owner.iter()
     }
 
     /// The layer of an owner for an app; `None` where the owner has no folder for it.
@@ -129,8 +143,17 @@ impl<'a> Composer<'a> {
         stores: &[&Store],
         layers: &Layers,
     ) -> Result<Vec<Composition>, Error> {
-        let made: Vec<_> = self
-            .wanted(stores)
+        self.compose_units(&self.wanted(stores), layers)
+    }
+
+    /// Composes these apps of stores, from layers that are read already. The error has the problems of
+    /// all of them.
+    pub fn compose_units(
+        &self,
+        units: &[(&Store, &BaseApp)],
+        layers: &Layers,
+    ) -> Result<Vec<Composition>, Error> {
+        let made: Vec<_> = units
             .par_iter()
             .map(|(store, app)| self.unit(store, app, layers).compose())
             .collect::<Result<_, Error>>()?;
@@ -144,7 +167,8 @@ impl<'a> Composer<'a> {
         Ok(compositions)
     }
 
-    fn wanted<'s>(&self, stores: &[&'s Store]) -> Vec<Wanted<'s>>
+    /// The stores, each with each of its apps.
+    pub fn wanted<'s>(&self, stores: &[&'s Store]) -> Vec<(&'s Store, &'s BaseApp)>
     where
         'a: 's,
     {
@@ -154,13 +178,8 @@ impl<'a> Composer<'a> {
             .collect()
     }
 
-    /// Reads the layers of all units of the stores, each layer once. A layer that `known` returns for
-    /// its owner and folder is not read.
-    pub fn layers(
-        &self,
-        stores: &[&Store],
-        known: impl Fn(&Owner, &str) -> Option<Arc<Layer>> + Sync,
-    ) -> Result<(Layers, Vec<LayerProblem>), Error> {
+    /// The folder of each layer of the stores, relative to the project.
+    pub fn folders(&self, stores: &[&Store]) -> BTreeMap<(Owner, AppName), String> {
         let mut folders = BTreeMap::new();
         for (store, app) in self.wanted(stores) {
             folders.insert((Owner::Base, app.name.clone()), base_folder(&app.name));
@@ -170,7 +189,18 @@ impl<'a> Composer<'a> {
                 }
             }
         }
-        let read: Vec<_> = folders
+        folders
+    }
+
+    /// Reads the layers of all units of the stores, each layer once. A layer that `known` returns for
+    /// its owner and folder is not read.
+    pub fn layers(
+        &self,
+        stores: &[&Store],
+        known: impl Fn(&Owner, &str) -> Option<Arc<Layer>> + Sync,
+    ) -> Result<(Layers, Vec<LayerProblem>), Error> {
+        let read: Vec<_> = self
+            .folders(stores)
             .into_par_iter()
             .map(|(key, folder)| {
                 if let Some(layer) = known(&key.0, &folder) {

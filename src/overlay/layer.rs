@@ -4,7 +4,7 @@
 //! The walk is our own and not the `ignore` crate's: a tracked file belongs to a layer although a
 //! rule ignores it, and a link is kept, followed or refused depending on its target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::content::ContentId;
 use super::gitignore::Gitignore;
+use super::known::KnownContents;
 use super::walk::{LayerWalk, WalkScope};
 use super::{Error, LayerProblem};
 use crate::disk::Stamp;
@@ -116,6 +117,50 @@ pub struct Layer {
     /// Whether all content comes from the layer's own folder. If a link leads out of it, content can
     /// change while the folder stays the same.
     pub is_closed: bool,
+    /// The folders whose entries decide which files the layer has: the folders that were read, and
+    /// those of files that links lead to. Absolute.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Layer {
+    /// The same layer with the files of `renewed` in one folder. `path` is the folder's path in the
+    /// layer, empty or ending in `/`. Files of subfolders that `keeps` returns are not replaced.
+    fn with_folder(
+        &self,
+        root: &Path,
+        path: &str,
+        renewed: Layer,
+        keeps: &dyn Fn(&Path) -> bool,
+    ) -> Self {
+        let folder = root.join(path);
+        // The subfolder of `folder` that has the path, absolute.
+        let subfolder = |inside: &str| {
+            let (name, _) = inside.split_once('/')?;
+            Some(folder.join(name))
+        };
+        let is_kept = |file: &str| match file.strip_prefix(path) {
+            Some(inside) => subfolder(inside).is_some_and(|it| keeps(&it)),
+            None => true,
+        };
+        let mut files = self.files.clone();
+        files.retain(|file, _| is_kept(file));
+        files.extend(renewed.files);
+        let mut folders = self.folders.clone();
+        folders.retain(|it| match it.strip_prefix(&folder) {
+            Ok(inside) => {
+                let name = inside.components().next();
+                name.is_some_and(|name| keeps(&folder.join(name)))
+            }
+            Err(_) => true,
+        });
+        folders.extend(renewed.folders);
+        Self {
+            owner: self.owner.clone(),
+            files,
+            is_closed: self.is_closed && renewed.is_closed,
+            folders,
+        }
+    }
 }
 
 /// Reads layers of one project.
@@ -133,6 +178,8 @@ pub struct LayerReader {
     outer: Vec<Gitignore>,
     /// Whether content is as git stores it, and `.env` files that git ignores are left out.
     pub(super) as_stored: bool,
+    /// Files whose content is known from an earlier reader.
+    pub(super) known: Option<Arc<KnownContents>>,
 }
 
 impl LayerReader {
@@ -181,6 +228,7 @@ impl LayerReader {
             work_tree,
             outer,
             as_stored: false,
+            known: None,
         })
     }
 
@@ -194,6 +242,7 @@ impl LayerReader {
             work_tree: None,
             outer: Vec::new(),
             as_stored: true,
+            known: None,
         })
     }
 
@@ -205,6 +254,18 @@ impl LayerReader {
         self
     }
 
+    /// Takes the ids of unchanged files from `known` and adds those of the other files to it.
+    #[must_use]
+    pub fn remembering(mut self, known: Arc<KnownContents>) -> Self {
+        self.known = Some(known);
+        self
+    }
+
+    /// The root of the repository, or the project without one, with links resolved.
+    pub fn boundary(&self) -> &Path {
+        &self.boundary
+    }
+
     /// The project's folder, with links resolved.
     pub fn project(&self) -> &Path {
         &self.project
@@ -214,34 +275,70 @@ impl LayerReader {
     /// not exist gives an empty layer.
     pub fn layer(&self, owner: Owner, folder: &str) -> Result<(Layer, Vec<LayerProblem>), Error> {
         let root = self.project.join(folder);
-        let mut walk = LayerWalk::new(self, folder, &root);
-        if self.files.is_folder(&root) {
-            let mut rules = Vec::new();
-            let mut parent = self.project.clone();
-            let mut ignored = false;
-            for part in Path::new(folder) {
-                if parent != self.project {
-                    rules.extend(self.rules_in(&parent));
-                }
-                parent.push(part);
-                ignored |= self.ignores(&rules, &parent, true);
-            }
-            if !ignored || self.tracks_below(&root) {
-                let scope = if ignored {
-                    WalkScope::Tracked
-                } else {
-                    WalkScope::NotIgnored
-                };
-                walk.folder(&root, "", scope, &mut Vec::new(), &mut rules)?;
-            }
+        let mut walk = LayerWalk::new(self, folder, &root, None);
+        if let Some((scope, mut rules)) = self.scope_of(folder) {
+            walk.folder(&root, "", scope, &mut Vec::new(), &mut rules)?;
         }
         Ok(walk.finish(owner))
+    }
+
+    /// Reads one folder of a layer again. `folder` is the layer's folder, `inner` the path of the
+    /// folder to read in it. Subfolders that the layer has are not read, except those for which
+    /// `is_stale` returns true.
+    pub fn renewed(
+        &self,
+        layer: &Layer,
+        folder: &str,
+        inner: &str,
+        is_stale: &(dyn Fn(&Path) -> bool + Sync),
+    ) -> Result<(Layer, Vec<LayerProblem>), Error> {
+        let root = self.project.join(folder);
+        let keeps = |folder: &Path| layer.folders.contains(folder) && !is_stale(folder);
+        let mut walk = LayerWalk::new(self, folder, &root, Some(&keeps));
+        let (path, whole) = if inner.is_empty() {
+            (String::new(), folder.to_owned())
+        } else {
+            (format!("{inner}/"), format!("{folder}/{inner}"))
+        };
+        if let Some((scope, mut rules)) = self.scope_of(&whole) {
+            walk.folder(&root.join(inner), &path, scope, &mut Vec::new(), &mut rules)?;
+        }
+        let kept = walk.kept();
+        let (renewed, problems) = walk.finish(layer.owner.clone());
+        let is_kept = |folder: &Path| kept.contains(folder);
+        let renewed = layer.with_folder(&root, &path, renewed, &is_kept);
+        Ok((renewed, problems))
+    }
+
+    /// Which files of a folder belong to a layer, and the rules of the folders above it. None if the
+    /// folder does not exist, or git ignores it and tracks no file in it. `folder` is relative to the
+    /// project.
+    fn scope_of(&self, folder: &str) -> Option<(WalkScope, Vec<Gitignore>)> {
+        let root = self.project.join(folder);
+        if !self.files.is_folder(&root) {
+            return None;
+        }
+        let mut rules = Vec::new();
+        let mut parent = self.project.clone();
+        let mut ignored = false;
+        for part in Path::new(folder) {
+            if parent != self.project {
+                rules.extend(self.rules_in(&parent));
+            }
+            parent.push(part);
+            ignored |= self.ignores(&rules, &parent, true);
+        }
+        if !ignored {
+            return Some((WalkScope::NotIgnored, rules));
+        }
+        let is_tracked = self.tracks_below(&root);
+        is_tracked.then_some((WalkScope::Tracked, rules))
     }
 
     /// Reads the files directly in the project's folder, without its subfolders.
     pub fn top_files(&self) -> Result<Layer, Error> {
         let root = self.project.clone();
-        let mut walk = LayerWalk::new(self, "", &root);
+        let mut walk = LayerWalk::new(self, "", &root, None);
         walk.top_files()?;
         Ok(walk.finish(Owner::Base).0)
     }

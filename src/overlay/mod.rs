@@ -8,6 +8,7 @@ mod composition;
 mod content;
 mod entry;
 mod gitignore;
+mod known;
 mod layer;
 mod merge;
 mod rewrite;
@@ -20,7 +21,8 @@ pub use composition::{
 };
 pub use content::ContentId;
 pub use entry::{Entry, EntryContent, is_from_base};
-pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner};
+pub use known::KnownContents;
+pub use layer::{ContentSource, FileKind, Layer, LayerFile, LayerReader, Owner, base_folder};
 pub use merge::{LayerClash, MergedPath, merge, winner};
 pub use rules::{IgnoreRules, RuleOrigin};
 pub use top::{holds_secret, is_linked};

@@ -1,6 +1,6 @@
 //! Walking a layer's folder: which files belong to the layer, and how links are treated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,11 +33,22 @@ pub struct LayerWalk<'a> {
     files: BTreeMap<Arc<str>, Arc<LayerFile>>,
     problems: Vec<LayerProblem>,
     is_closed: bool,
+    folders: BTreeSet<PathBuf>,
+    /// Which subfolders are not read.
+    keeps: Option<&'a dyn Fn(&Path) -> bool>,
+    /// The subfolders that were not read, and belong to the layer.
+    kept: BTreeSet<PathBuf>,
 }
 
 impl<'a> LayerWalk<'a> {
-    /// A walk of `root`, whose path relative to the project is `folder`.
-    pub fn new(reader: &'a LayerReader, folder: &'a str, root: &'a Path) -> Self {
+    /// A walk of `root`, whose path relative to the project is `folder`. Subfolders for which `keeps`
+    /// returns true are not read.
+    pub fn new(
+        reader: &'a LayerReader,
+        folder: &'a str,
+        root: &'a Path,
+        keeps: Option<&'a dyn Fn(&Path) -> bool>,
+    ) -> Self {
         Self {
             reader,
             folder,
@@ -45,7 +56,15 @@ impl<'a> LayerWalk<'a> {
             files: BTreeMap::new(),
             problems: Vec::new(),
             is_closed: true,
+            folders: BTreeSet::new(),
+            keeps,
+            kept: BTreeSet::new(),
         }
+    }
+
+    /// The subfolders that were not read.
+    pub fn kept(&mut self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.kept)
     }
 
     /// The layer and the problems found.
@@ -54,6 +73,7 @@ impl<'a> LayerWalk<'a> {
             owner,
             files: self.files,
             is_closed: self.is_closed,
+            folders: self.folders,
         };
         (layer, self.problems)
     }
@@ -68,6 +88,7 @@ impl<'a> LayerWalk<'a> {
         through: &mut Vec<PathBuf>,
         rules: &mut Vec<Gitignore>,
     ) -> Result<(), Error> {
+        self.folders.insert(folder.to_owned());
         let depth = rules.len();
         rules.extend(self.reader.rules_in(folder));
         for (name, node) in self.entries(folder)? {
@@ -88,7 +109,9 @@ impl<'a> LayerWalk<'a> {
                 continue;
             };
             let inner = format!("{path}{name}");
-            if is_folder {
+            if is_folder && self.keeps.is_some_and(|keeps| keeps(&entry)) {
+                self.kept.insert(entry);
+            } else if is_folder {
                 let scope = if is_ignored {
                     WalkScope::Tracked
                 } else {
@@ -171,6 +194,11 @@ impl<'a> LayerWalk<'a> {
     }
 
     fn on_disk(&self, file: &Path, stamp: Stamp) -> std::io::Result<LayerFile> {
+        let known = self.reader.known.as_deref();
+        let id_of = |hash: &dyn Fn() -> std::io::Result<ContentId>| match known {
+            Some(known) => known.id(file, &stamp, hash),
+            None => hash(),
+        };
         let unconverted = |id, executable| LayerFile {
             kind: FileKind::File { executable },
             id,
@@ -178,13 +206,14 @@ impl<'a> LayerWalk<'a> {
         };
         let Some(tree) = &self.reader.work_tree else {
             return Ok(unconverted(
-                ContentId::of_file(file)?,
+                id_of(&|| ContentId::of_file(file))?,
                 stamp.is_executable(),
             ));
         };
         let executable = tree.is_executable(file, &stamp);
         if !self.reader.as_stored {
-            return Ok(unconverted(tree.on_disk(file, &stamp)?.into(), executable));
+            let id = id_of(&|| Ok(tree.on_disk(file, &stamp)?.into()))?;
+            return Ok(unconverted(id, executable));
         }
         let stored = tree.stored(file, &stamp)?;
         if !stored.is_converted {
@@ -215,6 +244,9 @@ impl<'a> LayerWalk<'a> {
             return Ok(());
         }
         self.is_closed = false;
+        let leads_to = links.iter().chain(&real).chain([&lexical]);
+        let folders = leads_to.filter_map(|path| path.parent());
+        self.folders.extend(folders.map(Path::to_owned));
         let problem = match &real {
             Ok(real) => self.refusal(real, &links[1.min(links.len())..]),
             Err(_) if lexical.starts_with(&self.reader.boundary) => Some(RefusedLink::Dangling),

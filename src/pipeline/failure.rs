@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 
+use super::lock::Session;
 use super::{base, build, deploy, docker, prune, skip, start};
 use crate::event::{EventSubject, Stage};
 use crate::registry;
-use crate::store::UnitId;
+use crate::store::{StoreId, UnitId};
 use oci;
 
 /// Why a run failed.
@@ -45,6 +46,34 @@ pub enum Error {
         #[related]
         failures: Vec<Failure>,
     },
+    /// Another program keeps `.out` of the project in step.
+    #[error("{} keeps `.out` of `{}` in step already", session.as_ref().map_or_else(|| "another process".into(), named), project.display())]
+    #[diagnostic(
+        code(alokai::pipeline::session),
+        help("use that program, or end it with Ctrl-C in its terminal")
+    )]
+    Session {
+        /// The project.
+        project: PathBuf,
+        /// The other program, if it is known.
+        session: Option<Session>,
+    },
+    /// A script is to run in a folder in which a development server runs.
+    #[error(
+        "{} runs development servers of {}, and a build writes to the same folders",
+        named(session),
+        quoted(stores)
+    )]
+    #[diagnostic(
+        code(alokai::pipeline::served),
+        help("end that program with Ctrl-C in its terminal, or build other stores")
+    )]
+    Served {
+        /// The program.
+        session: Session,
+        /// The stores of both.
+        stores: Vec<StoreId>,
+    },
     /// A file operation failed outside of a unit.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -53,6 +82,21 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(help("{}", _0.help()))]
     Oci(#[from] oci::Error),
+}
+
+fn named(session: &Session) -> String {
+    let Session {
+        command,
+        pid,
+        since,
+        ..
+    } = session;
+    format!("`alokai {command}` (pid {pid}, since {since})")
+}
+
+fn quoted(stores: &[StoreId]) -> String {
+    let stores: Vec<_> = stores.iter().map(|store| format!("`{store}`")).collect();
+    stores.join(", ")
 }
 
 fn count(failures: &[Failure]) -> String {

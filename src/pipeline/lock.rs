@@ -1,15 +1,22 @@
 //! The project's lock: one run at a time in a project. A second run waits, and tells for which process.
 //!
 //! It is a lock of the system on `.alokai/lock`, so it is released whenever its process ends.
+//!
+//! A program that keeps `.out` in step takes this lock only while it writes. Its second lock, a
+//! [`SessionLock`], lasts as long as the program: one such program at a time in a project, and no build
+//! in a folder in which a development server runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::failure::{Error, Io};
 use super::services::Interrupt;
 use crate::event::{Events, Stage};
+use crate::store::StoreId;
 
 /// The lock, held while a run writes.
 #[derive(Debug)]
@@ -69,18 +76,25 @@ impl ProjectLock {
         })
     }
 
-    /// Takes the lock if it is free; the error names the process that has it.
-    pub fn take_now(project: &Path) -> Result<Self, Io> {
+    /// Takes the lock if it is free; else returns the process that has it, as text.
+    pub fn try_take(project: &Path) -> Result<Result<Self, String>, Io> {
         let path = own_folder(project)?.join("lock");
         let mut file = open(&path)?;
         if !is_taken(&file, &path)? {
-            let reason = format!("another run holds the lock ({})", holder(&mut file));
-            return Err(Io::at("lock", &path)(std::io::Error::other(reason)));
+            return Ok(Err(holder(&mut file)));
         }
         sign(&mut file).map_err(Io::at("write", &path))?;
-        Ok(Self {
+        Ok(Ok(Self {
             _file: file,
             waited: false,
+        }))
+    }
+
+    /// Takes the lock if it is free; the error names the process that has it.
+    pub fn take_now(project: &Path) -> Result<Self, Io> {
+        Self::try_take(project)?.map_err(|holder| {
+            let reason = format!("another run holds the lock ({holder})");
+            Io::at("lock", &project.join(".alokai/lock"))(std::io::Error::other(reason))
         })
     }
 }
@@ -115,10 +129,90 @@ fn holder(file: &mut File) -> String {
 }
 
 fn sign(file: &mut File) -> std::io::Result<()> {
+    let now = humantime(std::time::SystemTime::now());
+    replace(file, &format!("pid {}, since {now}\n", std::process::id()))
+}
+
+fn replace(file: &mut File, content: &str) -> std::io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    let now = humantime(std::time::SystemTime::now());
-    writeln!(file, "pid {}, since {now}", std::process::id())
+    file.write_all(content.as_bytes())
+}
+
+/// A program that keeps `.out` in step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its process.
+    pub pid: u32,
+    /// When it started, in UTC.
+    pub since: String,
+    /// Its command, such as `store dev`.
+    pub command: String,
+    /// The stores whose development servers it runs. In their folders no build may run.
+    pub served: Vec<String>,
+}
+
+/// The lock of a program that keeps `.out` in step, held while it runs: a lock of the system on
+/// `.alokai/session`.
+#[derive(Debug)]
+pub struct SessionLock {
+    file: File,
+    path: std::path::PathBuf,
+    session: Session,
+}
+
+impl SessionLock {
+    /// Takes the lock; an error if another program has it.
+    pub fn take(project: &Path, command: &str, served: &[StoreId]) -> Result<Self, Error> {
+        let path = own_folder(project)?.join("session");
+        let file = open(&path)?;
+        if !is_taken(&file, &path)? {
+            return Err(Error::Session {
+                project: project.to_owned(),
+                session: read_session(&path),
+            });
+        }
+        let session = Session {
+            pid: std::process::id(),
+            since: humantime(std::time::SystemTime::now()),
+            command: command.to_owned(),
+            served: Vec::new(),
+        };
+        let mut lock = Self {
+            file,
+            path,
+            session,
+        };
+        lock.serves(served)?;
+        Ok(lock)
+    }
+
+    /// Replaces the stores whose development servers run.
+    pub fn serves(&mut self, served: &[StoreId]) -> Result<(), Io> {
+        self.session.served = served.iter().map(ToString::to_string).collect();
+        let content = serde_json::to_string(&self.session).map_err(std::io::Error::other);
+        content
+            .and_then(|content| replace(&mut self.file, &content))
+            .map_err(Io::at("write", &self.path))
+    }
+
+    /// The program that keeps `.out` of the project in step, if there is one.
+    pub fn holder(project: &Path) -> Result<Option<Session>, Io> {
+        let path = project.join(".alokai/session");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = open(&path)?;
+        if is_taken(&file, &path)? {
+            return Ok(None);
+        }
+        Ok(read_session(&path))
+    }
+}
+
+fn read_session(path: &Path) -> Option<Session> {
+    let text = std::fs::read(path).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 impl ProjectLock {

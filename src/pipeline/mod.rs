@@ -36,12 +36,14 @@ use std::time::{Duration, Instant};
 pub use build::{Built, Error as BuildError, ResultOrigin, forecast, free_memory};
 pub use builder::Image;
 pub use clean::clean;
-pub use compose::{ComposeChanges, Workdir, changes};
+pub use compose::{
+    ChangedFiles, ComposeChanges, SyncScope, Workdir, changes, keep_server_edits, put_in_step,
+};
 pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
-pub use lock::ProjectLock;
+pub use lock::{ProjectLock, Session, SessionLock};
 pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,

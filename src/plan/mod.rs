@@ -22,6 +22,7 @@ mod task_map;
 mod tool_caches;
 mod tsconfig;
 mod variables;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,13 +48,14 @@ pub use task::{Script, Subject, Task, Work};
 pub use task_map::{TaskId, TaskMap};
 pub use tool_caches::ToolCacheScope;
 pub use variables::is_system;
+pub use watched::{LayerChange, ListedLayers, UnitChange, WatchedPlan};
 
 use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest, ToolCacheName};
 use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
-use crate::overlay::{Composer, Composition, LayerReader, Owner};
+use crate::overlay::{Composer, Composition, LayerReader, Layers, Owner, fail_on};
 use crate::store::{AppKind, AppName, Deployment, Store, StoreId, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::ImagePlanner;
@@ -180,16 +182,34 @@ impl Plan {
             .transpose()?;
         let lister = LayerReader::new(&project.root, repository.as_ref())?;
         let chosen = request.filter.units(project, &selected)?;
-        let stores = compose(
-            project,
-            &Composer::new(project, &lister),
-            &selected,
-            &chosen,
-        )?;
+        let composer = Composer::new(project, &lister);
+        let (layers, problems) = composer.layers(&selected, |_, _| None)?;
+        fail_on(problems)?;
+        let stores = compose(project, &composer, &layers, &selected, &chosen)?;
+        let repository = PlannedRepository {
+            repository,
+            revision,
+            tag,
+        };
+        Self::of_stores(project, request, repository, &lister, &chosen, stores)
+    }
 
+    /// Plans everything but the compositions.
+    fn of_stores(
+        project: &Project,
+        request: &Request,
+        repository: PlannedRepository,
+        lister: &LayerReader,
+        chosen: &select::ChosenUnits,
+        stores: Vec<StorePlan>,
+    ) -> Result<Self, Error> {
+        let PlannedRepository {
+            repository,
+            revision,
+            tag,
+        } = repository;
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
-        let (tasks, inputs) =
-            plan_tasks(project, request, &lister, &stores, &chosen, &mut notices)?;
+        let (tasks, inputs) = plan_tasks(project, request, lister, &stores, chosen, &mut notices)?;
         let mut images = Vec::new();
         let mut destination = None;
         if request.until >= Stage::Prune {
@@ -197,7 +217,7 @@ impl Plan {
             let planner = ImagePlanner {
                 project,
                 stores: &stores,
-                chosen: &chosen,
+                chosen,
                 tasks: &tasks,
                 destination: &to,
                 tag: tag.as_deref(),
@@ -404,6 +424,13 @@ impl Plan {
     }
 }
 
+/// What a plan takes from git.
+struct PlannedRepository {
+    repository: Option<Repository>,
+    revision: Option<Revision>,
+    tag: Option<String>,
+}
+
 /// The tasks with their inputs; none if the run ends before the build stage.
 fn plan_tasks(
     project: &Project,
@@ -514,10 +541,11 @@ fn revision(
 fn compose(
     project: &Project,
     composer: &Composer,
+    layers: &Layers,
     stores: &[&Store],
     chosen: &select::ChosenUnits,
 ) -> Result<Vec<StorePlan>, Error> {
-    let mut compositions = composer.compose(stores)?;
+    let mut compositions = composer.compose_from(stores, layers)?;
     compositions.retain(|composition| chosen.is_seen(&composition.unit, composition.kind));
     let mut of_stores: BTreeMap<StoreId, Vec<Arc<Composition>>> = BTreeMap::new();
     for composition in compositions {

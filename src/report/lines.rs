@@ -154,6 +154,7 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
                 if *units == 1 { "unit" } else { "units" }
             )
         }
+        Event::Sync { sync } => sync.text(detail == Detail::Full)?,
         Event::Notice { message } => format!("note: {message}"),
         Event::Sizes {
             unit,

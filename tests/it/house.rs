@@ -125,6 +125,12 @@ const TABLE: &[(&str, &[&str])] = &[
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
     ("serve", &["store", "event", "plan", "pipeline"]),
+    (
+        "watch",
+        &[
+            "store", "config", "disk", "event", "files", "git", "overlay", "pipeline", "plan",
+        ],
+    ),
     ("registry", &["oci_distribution"]),
     ("report", &["event"]),
     (
@@ -150,11 +156,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "http_client",
             "oci_distribution",
             "registry",
+            "watch",
         ],
     ),
     (
         "error",
         &[
+            "watch",
             "compare",
             "cli",
             "config",

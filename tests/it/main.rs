@@ -70,4 +70,5 @@ mod trust;
 mod unwritten;
 mod verify;
 mod warm;
+mod watch;
 mod why;

@@ -25,6 +25,7 @@ fn layer(paths: BTreeMap<String, u8>) -> Layer {
     Layer {
         owner: Owner::Base,
         is_closed: true,
+        folders: std::collections::BTreeSet::new(),
         files: files.collect(),
     }
 }
@@ -50,6 +51,7 @@ fn as_layer(layers: &[&Layer]) -> Layer {
     Layer {
         owner: Owner::Base,
         is_closed: true,
+        folders: std::collections::BTreeSet::new(),
         files: merged
             .into_iter()
             .map(|(path, entry)| (path, Arc::clone(entry.file)))

@@ -1,6 +1,7 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+mod dev;
 mod serve;
 
 use std::ffi::OsString;
@@ -8,7 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use serve::{StartOptions, TestOptions};
+pub(super) use dev::DevOptions;
+pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -167,6 +169,8 @@ pub(super) enum StoreCommand {
     List(ListOptions),
     /// Writes the composed files of stores to `.out/<store>`
     Compose(ComposeOptions),
+    /// Runs the `dev` script of each app, and keeps `.out` in step with changing sources
+    Dev(DevOptions),
     /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
     /// Composes stores and runs another script of each app, such as lint or test
@@ -410,6 +414,9 @@ pub(super) struct ComposeOptions {
     /// Lists the files that would change without writing them; exits with 1 if there are any
     #[arg(long)]
     pub check: bool,
+    /// Keeps `.out` in step with changing sources until it is interrupted; starts no servers
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
     #[command(flatten)]
     pub output: Output,
 }

@@ -92,6 +92,11 @@ impl ManifestFiles {
         Ok(Some(manifest))
     }
 
+    /// Whether there is a manifest, and the compose that wrote it has completed.
+    pub fn is_complete(&self) -> bool {
+        self.manifest.exists() && !self.under_way.exists()
+    }
+
     /// Writes the manifest atomically, then removes the list of affected paths.
     pub fn write(&self, manifest: &StoreManifest) -> Result<(), Io> {
         write(&self.manifest, manifest)?;
@@ -167,11 +172,11 @@ impl StoreManifest {
         self.files.keys().chain(more).map(String::as_str)
     }
 
-    /// Records the files of one app as they are now. Returns whether any record has changed.
-    pub fn record_current(&mut self, folder: &Path, app: &str) -> bool {
+    /// Records these paths of the store's folder as they are now. Returns whether any record has changed.
+    pub fn record_paths(&mut self, folder: &Path, is_recorded: impl Fn(&str) -> bool) -> bool {
         let mut changed = false;
         for (path, written) in &mut self.files {
-            if path.split('/').next() != Some(app) {
+            if !is_recorded(path) {
                 continue;
             }
             if let Ok(metadata) = folder.join(path).symlink_metadata()
@@ -183,6 +188,11 @@ impl StoreManifest {
             }
         }
         changed
+    }
+
+    /// Records the files of one app as they are now. Returns whether any record has changed.
+    pub fn record_current(&mut self, folder: &Path, app: &str) -> bool {
+        self.record_paths(folder, |path| path.split('/').next() == Some(app))
     }
 }
 

@@ -11,6 +11,7 @@ mod links;
 mod manifest;
 mod sources;
 mod staging;
+mod sync;
 mod update;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use self::manifest::ManifestFiles;
 use self::sources::SourceFiles;
 pub use self::staging::StagingFolder;
 use self::staging::write_entry;
+pub use self::sync::{SyncScope, keep_server_edits, put_in_step};
 use self::update::{StagedStore, StoreUpdate};
 use super::build::Built;
 use super::failure::{Error, Io, StageError, StageResult};
@@ -125,7 +127,7 @@ pub fn run(
                 return (store, unit, Ok(()));
             }
             let result = staged.and_then(StagedStore::put_in_place);
-            let note = |changed: &ChangedFiles| Some(note(store, *changed));
+            let note = |changed: &ChangedFiles| Some(changed.note(store));
             span.end(result.as_ref().map(note).map_err(ToString::to_string));
             (store, unit, result.map(|_| ()))
         })
@@ -143,15 +145,6 @@ pub fn run(
         }
     }
     Ok(settled)
-}
-
-fn note(store: &StorePlan, changed: ChangedFiles) -> String {
-    let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
-    match (changed.written, changed.removed) {
-        (0, 0) => format!("{files} files, nothing changed"),
-        (written, 0) => format!("{files} files, {written} written"),
-        (written, removed) => format!("{files} files, {written} written, {removed} removed"),
-    }
 }
 
 /// Records composed files that a build has changed (Next.js edits `tsconfig.json`) as they are
@@ -203,4 +196,16 @@ pub struct ChangedFiles {
     pub written: usize,
     /// Files that were removed.
     pub removed: usize,
+}
+
+impl ChangedFiles {
+    /// The numbers as text, with the number of all files of the store.
+    pub fn note(self, store: &StorePlan) -> String {
+        let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
+        match (self.written, self.removed) {
+            (0, 0) => format!("{files} files, nothing changed"),
+            (written, 0) => format!("{files} files, {written} written"),
+            (written, removed) => format!("{files} files, {written} written, {removed} removed"),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! A store that does not exist yet is staged as a whole and renamed at once. Of an existing store
 //! only the files that differ are staged, and each is renamed into place.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -36,6 +37,8 @@ pub struct StoreUpdate<'a> {
     links: FolderLinks,
     /// What differs in the links.
     link_changes: LinkChanges,
+    /// Whether the links are compared and written too.
+    has_links: bool,
 }
 
 /// A path to write.
@@ -89,6 +92,7 @@ impl<'a> StoreUpdate<'a> {
             write: Vec::new(),
             touched: Vec::new(),
             remove: Vec::new(),
+            has_links: true,
         };
         let metadata = work.folder.symlink_metadata();
         let exists = metadata.is_ok_and(|metadata| metadata.is_dir());
@@ -121,6 +125,50 @@ impl<'a> StoreUpdate<'a> {
         let gone = gone.filter(|path| work.is_obsolete(path) && is_below(path));
         work.remove = gone.map(str::to_owned).collect();
         Ok(work)
+    }
+
+    /// The update of these paths, which are relative to the store's folder. Neither the manifest nor other
+    /// files are looked at. If the last compose did not complete, the whole store is compared.
+    pub fn of_paths(
+        plan: &'a Plan,
+        store: &'a StorePlan,
+        paths: &BTreeSet<String>,
+    ) -> Result<Self, Io> {
+        let folder = plan.project.join(".out").join(store.id.as_str());
+        let manifest_files = ManifestFiles::new(&plan.project, store.id.as_str());
+        let metadata = folder.symlink_metadata();
+        if !metadata.is_ok_and(|it| it.is_dir()) || !manifest_files.is_complete() {
+            return Self::decide(plan, store);
+        }
+        let (mut write, mut remove) = (Vec::new(), Vec::new());
+        for key in paths.iter().filter(|path| is_below(path)) {
+            let (app, path) = key.split_once('/').unwrap_or((key, ""));
+            let mut compositions = store.compositions.iter();
+            let composition = compositions.find(|one| one.unit.app.as_str() == app);
+            let entry = composition.and_then(|one| one.entries.get_key_value(path));
+            match (composition, entry) {
+                (Some(composition), Some((path, entry))) => write.push(ComposedPath {
+                    app: composition.unit.app.as_str(),
+                    path,
+                    entry,
+                }),
+                _ => remove.push(key.clone()),
+            }
+        }
+        Ok(Self {
+            project: &plan.project,
+            store,
+            links: FolderLinks::of_store(plan, store),
+            link_changes: LinkChanges::default(),
+            folder,
+            manifest_files,
+            is_new: false,
+            is_complete: true,
+            write,
+            touched: Vec::new(),
+            remove,
+            has_links: false,
+        })
     }
 
     /// Whether a path of the last compose is obsolete: its app is composed without it, or the
@@ -284,7 +332,9 @@ impl StoreUpdate<'_> {
         for path in &written {
             folders.make(path)?;
         }
-        self.links.put_in_place(&self.folder)?;
+        if self.has_links {
+            self.links.put_in_place(&self.folder)?;
+        }
         files
             .par_iter()
             .zip(&written)

@@ -1,0 +1,114 @@
+//! `store dev`.
+
+use std::sync::Arc;
+
+use super::arguments::{DevOptions, Global};
+use super::project;
+use super::run::{Live, live, local_services, request};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::event::{Events, Stage};
+use crate::pipeline::{ScriptEnvironment, SessionLock};
+use crate::plan::{self, Plan, ServeMode, ServePlan};
+use crate::report::Detail;
+use crate::serve::{RestartPolicy, Supervisor, SupervisorHandle, SupervisorOptions};
+use crate::store::StoreId;
+use crate::watch::{OutSync, SyncOptions};
+
+pub fn dev(global: &Global, options: &DevOptions) -> Result<(), AnyError> {
+    let (project, environment) = project(global)?;
+    let request = request(&project, &options.select, Stage::Compose)?;
+    let stores = request.selection.stores(&project)?;
+    let stores: Vec<StoreId> = stores.into_iter().map(|store| store.id.clone()).collect();
+    let session = SessionLock::take(&project.root, "store dev", &stores)?;
+    let sync = SyncOptions {
+        root: project.root,
+        request,
+        skips_first: options.skip_compose,
+    };
+    let detail = if options.verbose {
+        Detail::Full
+    } else {
+        Detail::Short
+    };
+    // Development servers see the user's environment, as they do when the user starts them.
+    let shell = environment.scripts(true);
+    live(options.output.json, detail, |live| {
+        serve(&live, sync, shell, session)
+    })
+}
+
+/// Starts the servers, and keeps `.out` in step until the user interrupts them.
+fn serve(
+    live: &Live,
+    sync: SyncOptions,
+    shell: ScriptEnvironment,
+    session: SessionLock,
+) -> Result<(), AnyError> {
+    let services = Arc::new(local_services(live, &sync.root));
+    let sync = OutSync::start(sync, &live.events, &live.interrupt)?;
+    let (project, plan) = sync.plan();
+    let serve_plan = serve_plan(project, plan)?;
+    for notice in &serve_plan.notices {
+        live.events.notice(notice);
+    }
+    let options = SupervisorOptions {
+        policy: RestartPolicy::WithBackoff,
+        shell,
+    };
+    let supervisor = Supervisor::start(&serve_plan, options, &services);
+    let mut follower = Follower {
+        servers: supervisor.handle(),
+        events: live.events.clone(),
+        session,
+        shown: serve_plan.notices,
+    };
+    let stop = sync.stop();
+    let following = std::thread::spawn(move || {
+        sync.run(|project, plan| follower.follow(project, plan));
+    });
+    let ended = live.runtime.block_on(supervisor.ended());
+    stop.stop();
+    // A panic of the thread is one of this program.
+    if let Err(panic) = following.join() {
+        std::panic::resume_unwind(panic);
+    }
+    Ok(ended?)
+}
+
+fn serve_plan(project: &Project, plan: &Plan) -> Result<ServePlan, plan::Error> {
+    let compositions: Vec<_> = plan.compositions().cloned().collect();
+    ServePlan::new(project, &compositions, ServeMode::Development)
+}
+
+/// Lets servers follow the config: stores, ports, variables, scripts.
+struct Follower {
+    servers: SupervisorHandle,
+    events: Events,
+    session: SessionLock,
+    /// The messages that the user has seen.
+    shown: Vec<String>,
+}
+
+impl Follower {
+    fn follow(&mut self, project: &Project, plan: &Plan) {
+        let stores: Vec<StoreId> = plan.stores.iter().map(|store| store.id.clone()).collect();
+        if let Err(error) = self.session.serves(&stores) {
+            self.events.notice(error.to_string());
+        }
+        let mut messages = Vec::new();
+        match serve_plan(project, plan) {
+            Ok(plan) => {
+                messages.clone_from(&plan.notices);
+                self.servers.replace(plan);
+            }
+            Err(error) => messages.push(format!("the servers stay as they are: {error}")),
+        }
+        for message in &messages {
+            if !self.shown.contains(message) {
+                self.events.notice(message);
+            }
+        }
+        self.shown = messages;
+    }
+}

@@ -1,0 +1,136 @@
+//! `store dev` with small servers of Node.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::follower::{Follower, eventually};
+use crate::support::Project;
+
+const NEXT: &str = "storefront-unified-nextjs";
+
+/// A server that answers with a file that it reads for each request.
+const SERVER: &str = r"
+const http = require('http'), fs = require('fs');
+http.createServer((_, answer) => answer.end(fs.readFileSync('texts.txt'))).listen(Number(process.env.PORT));
+";
+
+/// A free port, and the one after it.
+fn ports() -> (u16, u16) {
+    loop {
+        let first = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = first.local_addr().expect("bound").port();
+        if std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return (port, port + 1);
+        }
+    }
+}
+
+fn config(web: u16, middleware: u16) -> String {
+    format!(
+        r#"{{ "stores": {{ "us": {{
+  "deployment": {{ "projectName": "acme-us", "cloudRegion": "r", "framework": "nextjs" }},
+  "localPorts": {{ "nextjs": {web}, "middleware": {middleware} }}
+}} }} }}"#
+    )
+}
+
+fn shop() -> Project {
+    let (web, middleware) = ports();
+    let scripts = r#""build": "node build.js", "dev": "node dev.js""#;
+    let project = Project::shop()
+        .app(NEXT, scripts)
+        .app("storefront-middleware", scripts)
+        .file(&format!("apps/{NEXT}/dev.js"), SERVER)
+        .file("apps/storefront-middleware/dev.js", SERVER)
+        .file("apps/storefront-middleware/texts.txt", "middleware\n")
+        .file(
+            "package.json",
+            "{ \"name\": \"root\", \"packageManager\": \"npm@10.0.0\" }\n",
+        )
+        .config(&config(web, middleware));
+    std::fs::remove_dir_all(project.path("apps/stores/fashion/stores/eu")).expect("it is there");
+    project
+}
+
+/// The answer of the server on a port; none without a server.
+fn answer(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text.rsplit("\r\n\r\n").next()?.to_owned())
+}
+
+#[track_caller]
+fn answers(port: u16, expected: &str) {
+    eventually(
+        || answer(port).as_deref() == Some(expected),
+        || format!("{port}: {:?} and not {expected:?}", answer(port)),
+    );
+}
+
+/// The port in the config.
+fn port(project: &Project, key: &str) -> u16 {
+    let config: serde_json::Value =
+        serde_json::from_str(&project.read("alokai.config.json")).expect("JSON");
+    let port = config["stores"]["us"]["localPorts"][key].as_u64();
+    u16::try_from(port.expect("a port")).expect("a port")
+}
+
+#[test]
+fn servers_run_on_composed_files_follow_edits_and_the_config_and_end_with_the_program() {
+    let project = shop();
+    let follower = Follower::start(&project, "store dev --store-id us --json");
+    let web = port(&project, "nextjs");
+    answers(web, "texts of us\n");
+    answers(port(&project, "middleware"), "middleware\n");
+    // The middleware was ready before the frontend started.
+    let events = follower.events_since(0);
+    let position = |name: &str, state: &str| {
+        let mut events = events.iter();
+        let is_it = |event: &serde_json::Value| event["name"] == name && event["state"] == state;
+        events
+            .position(is_it)
+            .unwrap_or_else(|| panic!("{name} is not {state}: {events:#?}"))
+    };
+    assert!(position("storefront-middleware", "ready") < position(NEXT, "starting"));
+
+    project.write(
+        &format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt"),
+        "edited\n",
+    );
+    answers(web, "edited\n");
+    project.remove(&format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt"));
+    answers(web, "texts of the base\n");
+
+    // Another port.
+    let (other, _) = ports();
+    project.write(
+        "alokai.config.json",
+        config(other, port(&project, "middleware")),
+    );
+    answers(other, "texts of the base\n");
+    eventually(|| answer(web).is_none(), || "the old port is in use".into());
+
+    // A build in the folders of the servers is refused.
+    let build = project.alokai("store build --store us").fails_with(1);
+    build.stderr_contains("runs development servers of `us`");
+    assert_eq!(follower.interrupt(), Some(130));
+    eventually(|| answer(other).is_none(), || "a server is left".into());
+}
+
+#[test]
+fn without_compose_the_files_stay_until_the_first_change() {
+    let project = shop();
+    project.alokai("store compose --all").succeeds();
+    let texts = format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt");
+    project.write(&texts, "later\n");
+    let follower = Follower::start(&project, "store dev -s us --skip-compose --json");
+    let web = port(&project, "nextjs");
+    answers(web, "texts of us\n");
+    project.write(&format!("apps/{NEXT}/other.txt"), "a change\n");
+    answers(web, "later\n");
+    drop(follower);
+}

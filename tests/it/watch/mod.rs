@@ -1,0 +1,7 @@
+//! `.out` that follows changing sources: `store compose --watch`, and `store dev` with servers.
+
+mod dev;
+mod follower;
+mod lines;
+mod random;
+mod reader;
