@@ -63,6 +63,7 @@ mod same;
 mod sandbox;
 mod screen;
 mod secrets;
+mod serve;
 mod shared;
 mod start;
 mod starter;
