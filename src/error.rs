@@ -184,7 +184,14 @@ fn of_pipeline(error: &pipeline::Error) -> Exit {
 
 fn of_serve(error: &serve::Error) -> Exit {
     match error {
-        serve::Error::Failed { .. } => Exit::Failed,
+        serve::Error::Failed { failures } if failures.iter().all(|it| cannot_start(&it.error)) => {
+            Exit::Surroundings
+        }
+        serve::Error::NotBuilt { .. } | serve::Error::NoTests => Exit::Input,
+        serve::Error::Failed { .. }
+        | serve::Error::Tests { .. }
+        | serve::Error::Reporter { .. }
+        | serve::Error::Io(_) => Exit::Failed,
         serve::Error::Interrupted => Exit::Interrupted,
     }
 }
@@ -211,18 +218,13 @@ fn is_out_of_reach(error: &StageError) -> bool {
                 | BuildError::NotInstalled { .. }
                 | BuildError::NoSandbox { .. }
         ),
-        StageError::Docker(error) => matches!(
-            error,
-            DockerError::Unreachable { .. }
-                | DockerError::Permission { .. }
-                | DockerError::Address { .. }
-        ),
+        StageError::Docker(error) => no_engine(error),
         StageError::Registry(error) => matches!(
             error,
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
-        StageError::Start(error) => matches!(error, StartError::Program { .. }),
+        StageError::Start(error) => cannot_start(error),
         StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
         StageError::Prune(_)
@@ -231,4 +233,22 @@ fn is_out_of_reach(error: &StageError) -> bool {
         | StageError::Dockerfile(_)
         | StageError::Taken(_) => false,
     }
+}
+
+/// Whether the program or the image of an app is missing.
+fn cannot_start(error: &StartError) -> bool {
+    match error {
+        StartError::Program { .. } | StartError::NoImage { .. } => true,
+        StartError::Docker(error) => no_engine(error),
+        _ => false,
+    }
+}
+
+fn no_engine(error: &DockerError) -> bool {
+    matches!(
+        error,
+        DockerError::Unreachable { .. }
+            | DockerError::Permission { .. }
+            | DockerError::Address { .. }
+    )
 }

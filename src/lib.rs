@@ -16,6 +16,7 @@
 //! cache   results of tasks by key, on this machine and in a remote cache
 //! plan    all decisions of a run, and no action → Plan
 //! pipeline compose → build → prune → image → push → deploy, each taking the product before it
+//! proxy   local domains: a reverse proxy on the loopback
 //! serve   servers of many stores on this machine: order, waiting, restarts, ending
 //! event   the events of a run
 //! watch   `.out` kept in step with changing sources
@@ -44,6 +45,7 @@ pub mod init;
 pub mod overlay;
 pub mod pipeline;
 pub mod plan;
+pub mod proxy;
 pub mod registry;
 pub mod report;
 pub mod serve;

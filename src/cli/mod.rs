@@ -18,8 +18,11 @@ mod list;
 mod man;
 mod run;
 mod sandbox;
+mod serving;
 mod show;
+mod start;
 mod stat;
+mod test;
 mod why;
 
 use std::path::PathBuf;
@@ -174,6 +177,13 @@ pub enum Error {
         /// Whether the config or the command line is wrong.
         is_input: bool,
     },
+    /// `test --ui` with several stores.
+    #[error("`--ui` opens the tests of one store, but several stores are selected")]
+    #[diagnostic(
+        code(alokai::cli::ui),
+        help("select one store: `alokai store test --store <id> --ui`")
+    )]
+    UiOfSeveralStores,
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     #[diagnostic(code(alokai::cli::output))]
@@ -269,6 +279,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
+        StoreCommand::Start(options) => start::start(global, options),
+        StoreCommand::Test(options) => test::test(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),
         StoreCommand::Drift(options) => drift::drift(global, options),

@@ -196,16 +196,24 @@ pub fn live<T>(
     detail: Detail,
     work: impl FnOnce(Live) -> Result<T, AnyError>,
 ) -> Result<T, AnyError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Start { source })?;
     let reporter: Box<dyn Reporter> = match environment::screen() {
         _ if json => Box::new(Ndjson::new(std::io::stdout())),
         Screen::Terminal => Box::new(Bars::new(detail)),
         Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
+    live_with(reporter, work)
+}
+
+/// The same as [`live`] with this reporter.
+pub fn live_with<T>(
+    reporter: Box<dyn Reporter>,
+    work: impl FnOnce(Live) -> Result<T, AnyError>,
+) -> Result<T, AnyError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use servers::{ServerId, ServerState};
+pub use servers::{ServerId, ServerState, TestCounts};
 pub use sync::{FileChange, SyncEvent, SyncedFile};
 
 use crate::cache::InputChange;
@@ -321,6 +321,17 @@ pub enum Event {
         server: ServerId,
         /// The line, without its line end.
         line: String,
+    },
+    /// The browser tests of a store have ended.
+    Tested {
+        /// The store and the app with the tests.
+        #[serde(flatten)]
+        tests: ServerId,
+        /// Their results.
+        #[serde(flatten)]
+        counts: TestCounts,
+        /// Wall time in seconds, without the start of the servers.
+        seconds: f64,
     },
     /// A message to the user that is not an error.
     Notice {

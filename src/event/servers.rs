@@ -78,3 +78,29 @@ pub enum ServerState {
     /// The server was stopped by this program.
     Stopped,
 }
+
+/// The numbers of a store's browser tests by result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestCounts {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed at first and passed when they were repeated.
+    pub flaky: usize,
+    /// Tests that were skipped.
+    pub skipped: usize,
+    /// The names of tests that failed.
+    pub failed: Vec<String>,
+}
+
+impl std::fmt::Display for TestCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed.len())?;
+        for (count, name) in [(self.flaky, "flaky"), (self.skipped, "skipped")] {
+            if count > 0 {
+                write!(f, ", {count} {name}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -46,15 +46,18 @@ pub use failure::{Error, Failure, Io, StageError};
 pub use lock::{ProjectLock, Session, SessionLock};
 pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
 pub use prune::{
-    Artifact, Error as PruneError, MissingModule, ModuleRequest, RequestKind, RequestTime, Sizes,
-    unresolved,
+    Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
+    RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,
 };
 pub use push::Pushed;
 pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 pub use services::{
     Access, Interrupt, PipelineOptions, RegistryClients, ScriptEnvironment, Services,
 };
-pub use start::{Error as StartError, RunningServer, ServerEnvironment, ServerStart, free_ports};
+pub use start::{
+    CommandEnd, Error as StartError, FailedServer, RunningServer, ServerCommand, ServerEnvironment,
+    ServerStart, free_ports,
+};
 
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work};

@@ -39,8 +39,9 @@ pub use release::{DEFAULT_CONSOLE, Release, check_console};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable, START_SCRIPTS, ServeMode,
-    ServePlan, ServerPlan, ServerSettings, StoreServers,
+    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
+    START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
+    container_name,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};

@@ -193,6 +193,11 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
             }
         }
         Event::Server { server, state } => format!("{server}: {}", state_text(state)?),
+        Event::Tested {
+            tests,
+            counts,
+            seconds,
+        } => format!("{tests}: {counts} ({})", duration(*seconds)),
         Event::ServerOutput { server, line } => format!("{server} | {line}"),
         Event::StageFinished { .. } | Event::Output { .. } => return None,
     })

@@ -3,6 +3,7 @@
 mod bars;
 mod lines;
 mod ndjson;
+mod screen;
 mod summary;
 
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 pub use bars::Bars;
 pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
+pub use screen::{ScreenCommand, ScreenState, ServerScreen};
 pub use summary::{Deployed, PackageRow, SummaryRow, SummaryTable};
 
 use crate::event::{Event, Events};

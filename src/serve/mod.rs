@@ -5,16 +5,20 @@
 //! [`Event::Server`](crate::event::Event::Server), every line of output as
 //! [`Event::ServerOutput`](crate::event::Event::ServerOutput).
 
+mod browser;
 mod pause;
 mod server;
 mod supervisor;
 
+use std::path::PathBuf;
+
 use miette::Diagnostic;
 
+pub use browser::{BrowserRun, StoreTests};
 pub use supervisor::{Supervisor, SupervisorHandle};
 
 use crate::event::ServerId;
-use crate::pipeline::{ScriptEnvironment, StartError};
+use crate::pipeline::{CommandEnd, Io, ScriptEnvironment, StartError};
 
 /// What happens when a server ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,49 @@ pub enum Error {
         #[related]
         failures: Vec<ServerFailure>,
     },
+    /// Apps have no `.deploy`.
+    #[error("{} not built: {}", if units.len() == 1 { "an app is" } else { "apps are" }, units.join(", "))]
+    #[diagnostic(
+        code(alokai::serve::not_built),
+        help("build them: `alokai store deploy --store {} --local --until prune`", stores.join(","))
+    )]
+    NotBuilt {
+        /// Store and app of each.
+        units: Vec<String>,
+        /// Their stores.
+        stores: Vec<String>,
+    },
+    /// The project has no Playwright tests.
+    #[error("the project has no Playwright tests")]
+    #[diagnostic(
+        code(alokai::serve::no_tests),
+        help(
+            "add an app `apps/playwright` with a `package.json` that depends on `@playwright/test`"
+        )
+    )]
+    NoTests,
+    /// Browser tests failed.
+    #[error("the tests of {} failed", if failures.len() == 1 { "1 store".to_owned() } else { format!("{} stores", failures.len()) })]
+    #[diagnostic(code(alokai::serve::tests))]
+    Tests {
+        /// Each with its store.
+        #[related]
+        failures: Vec<StoreTestFailure>,
+    },
+    /// The reporter for Playwright cannot be written.
+    #[error("cannot write a temporary file")]
+    #[diagnostic(
+        code(alokai::serve::reporter),
+        help("check that the folder for temporary files exists and has free space")
+    )]
+    Reporter {
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Io(#[from] Io),
     /// The user interrupted the run.
     #[error("interrupted; all servers have ended")]
     #[diagnostic(code(alokai::serve::interrupted))]
@@ -90,5 +137,74 @@ impl Diagnostic for ServerFailure {
 
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         self.error.help()
+    }
+}
+
+/// The browser tests of a store that failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{tests}: {problem}")]
+#[diagnostic(code(alokai::serve::store_tests), help("{}", problem.advice()))]
+pub struct StoreTestFailure {
+    /// The store and the app with the tests.
+    pub tests: ServerId,
+    /// Why they failed.
+    pub problem: TestProblem,
+}
+
+/// Why the browser tests of a store failed.
+#[derive(Debug)]
+pub enum TestProblem {
+    /// Tests failed.
+    Failed {
+        /// Their names.
+        tests: Vec<String>,
+        /// Errors outside of tests, such as a test file that cannot be loaded.
+        errors: Vec<String>,
+        /// The file with the whole output.
+        log: PathBuf,
+    },
+    /// The command failed, and the names of failed tests are not known.
+    Command(Box<CommandEnd>),
+    /// The command could not be started.
+    Start(StartError),
+    /// The apps of the store do not run.
+    Servers(Box<Error>),
+}
+
+impl TestProblem {
+    fn advice(&self) -> String {
+        match self {
+            Self::Failed { log, .. } => format!("the whole output is in {}", log.display()),
+            Self::Command(_) => "see the lines above for the reason; if packages are missing, install them with the project's package manager".into(),
+            Self::Start(error) => error.help().map(|help| help.to_string()).unwrap_or_default(),
+            Self::Servers(_) => "run `alokai store start` for this store to see whether its apps start".into(),
+        }
+    }
+}
+
+impl std::fmt::Display for TestProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed { tests, errors, .. } => {
+                match tests.len() {
+                    0 => f.write_str("the tests cannot be run")?,
+                    1 => f.write_str("1 test failed")?,
+                    count => write!(f, "{count} tests failed")?,
+                }
+                for line in tests.iter().chain(errors) {
+                    write!(f, "\n  {line}")?;
+                }
+                Ok(())
+            }
+            Self::Command(end) => write!(f, "`{}` {}{}", end.command.command, end.how, end.command),
+            Self::Start(error) => error.fmt(f),
+            Self::Servers(error) => match &**error {
+                Error::Failed { failures } => {
+                    let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
+                    f.write_str(&failures.join("\n"))
+                }
+                other => other.fmt(f),
+            },
+        }
     }
 }

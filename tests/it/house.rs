@@ -124,6 +124,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("proxy", &["store", "disk"]),
     ("serve", &["store", "event", "plan", "pipeline"]),
     (
         "watch",
@@ -148,6 +149,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "proxy",
             "serve",
             "event",
             "report",

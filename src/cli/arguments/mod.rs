@@ -2,6 +2,7 @@
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 mod dev;
+mod serve;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use dev::DevOptions;
+pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -175,6 +177,10 @@ pub(super) enum StoreCommand {
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
     Deploy(DeployOptions),
+    /// Runs built stores on this machine, until one of the apps ends
+    Start(StartOptions),
+    /// Runs the Playwright tests of built stores, side by side
+    Test(TestOptions),
     /// Lists the deployable stores that a change affects
     Changed(ChangedOptions),
     /// Compares two stores, or one store at two revisions
@@ -231,17 +237,19 @@ pub(super) struct Select {
 impl Select {
     /// The named stores, or all. Not for `--changed`, which needs the project.
     pub fn named(&self) -> Selection {
-        if self.all {
-            return Selection::All;
-        }
-        // `--store us, eu` gives an empty id.
-        let ids = self
-            .stores
-            .iter()
-            .map(|id| id.trim())
-            .filter(|id| !id.is_empty());
-        Selection::Stores(ids.map(str::to_owned).collect())
+        named(&self.stores, self.all)
     }
+}
+
+/// The named stores, or all.
+fn named(stores: &[String], all: bool) -> Selection {
+    if all {
+        return Selection::All;
+    }
+    // `--store us, eu` gives an empty id.
+    let ids = stores.iter().map(|id| id.trim());
+    let ids = ids.filter(|id| !id.is_empty());
+    Selection::Stores(ids.map(str::to_owned).collect())
 }
 
 /// The default of `--since`.
@@ -540,7 +548,7 @@ pub(super) struct DeployOptions {
     pub access: AccessOptions,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]

@@ -10,7 +10,10 @@ use std::ffi::OsString;
 use http_client::Redactor;
 
 use crate::pipeline::services::ScriptEnvironment;
-use crate::plan::{EnvFileError, Launch, ServerPlan, StoreServers};
+use crate::plan::{
+    BrowserTests, EnvFile, EnvFileError, KnownVariable, Launch, PlannedVariable, ServerPlan,
+    StoreServers,
+};
 
 /// The variable with further folders in which Node searches for packages.
 pub const MODULE_PATH: &str = "NODE_PATH";
@@ -35,21 +38,37 @@ impl ServerEnvironment {
         server: &ServerPlan,
         shell: &ScriptEnvironment,
     ) -> Result<Self, EnvFileError> {
-        let redactor = redactor(server)?;
-        let secrets = secrets(server)?;
-        let known = store.known(server);
-        let given = secrets.keys().chain(known.iter().map(|it| &it.name));
-        let mut given: Vec<String> = given.cloned().collect();
-        given.sort_unstable();
-        given.dedup();
-        let secrets = secrets.into_iter();
+        let secrets = AppSecrets::read(&server.env_files, &server.environment)?;
+        // A container has an environment of its own, in which only variables of the app are replaced.
+        let is_container = matches!(server.launch, Launch::Image { .. });
+        Ok(Self::of(secrets, store.known(server), shell, is_container))
+    }
+
+    /// The environment of a store's browser tests.
+    pub fn of_tests(
+        store: &StoreServers,
+        tests: &BrowserTests,
+        shell: &ScriptEnvironment,
+    ) -> Result<Self, EnvFileError> {
+        let secrets = AppSecrets::read(&tests.env_files, &tests.environment)?;
+        Ok(Self::of(secrets, store.known_to_tests(tests), shell, false))
+    }
+
+    fn of(
+        secrets: AppSecrets,
+        known: Vec<KnownVariable>,
+        shell: &ScriptEnvironment,
+        is_container: bool,
+    ) -> Self {
+        let given = secrets.values.keys();
+        let given = given.chain(known.iter().map(|it| &it.name)).cloned();
+        let given: BTreeSet<String> = given.collect();
+        let values = secrets.values.into_iter();
         let mut variables: BTreeMap<String, OsString> =
-            secrets.map(|(name, value)| (name, value.into())).collect();
+            values.map(|(name, value)| (name, value.into())).collect();
         for known in &known {
             variables.insert(known.name.clone(), (&known.value).into());
         }
-        // A container has an environment of its own, in which only variables of the app are replaced.
-        let is_container = matches!(server.launch, Launch::Image { .. });
         let is_passed = |name: &String| !is_container || given.contains(name);
         for (name, value) in shell.shell().filter(|(name, _)| is_passed(name)) {
             let replaced = known.iter().any(|it| it.name == *name && it.replaces_shell);
@@ -58,11 +77,11 @@ impl ServerEnvironment {
             }
         }
         variables.remove(MODULE_PATH);
-        Ok(Self {
+        Self {
             variables,
-            given,
-            redactor,
-        })
+            given: given.into_iter().collect(),
+            redactor: secrets.redactor,
+        }
     }
 
     /// The environment of a script of a workspace package: the user's shell.
@@ -77,6 +96,11 @@ impl ServerEnvironment {
         }
     }
 
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
     /// All variables.
     pub fn variables(&self) -> impl Iterator<Item = (&String, &OsString)> {
         self.variables.iter()
@@ -88,25 +112,36 @@ fn is_public(name: &str) -> bool {
     name.starts_with("NEXT_PUBLIC_") || name.starts_with("NUXT_PUBLIC_")
 }
 
-/// Replaces the values of all `.env` files of the app, also of those that the app reads itself.
-fn redactor(server: &ServerPlan) -> Result<Redactor, EnvFileError> {
-    let mut hidden = Vec::new();
-    for file in &server.env_files {
-        let values = file.values()?.into_iter();
-        let is_hidden =
-            |(name, value): &(String, String)| value.len() >= SHORTEST_SECRET && !is_public(name);
-        hidden.extend(values.filter(is_hidden).map(|(_, value)| value));
-    }
-    Ok(Redactor::new(hidden.iter().map(String::as_str)))
+/// The values of an app's `.env` files.
+pub struct AppSecrets {
+    /// The variables that are set from the files, with their values as they are now.
+    pub values: BTreeMap<String, String>,
+    /// Replaces the values of all files, also of those that the app reads itself.
+    pub redactor: Redactor,
 }
 
-/// The variables that the app has from its `.env` files, with their values as they are now.
-pub fn secrets(server: &ServerPlan) -> Result<BTreeMap<String, String>, EnvFileError> {
-    let mut values = BTreeMap::new();
-    for file in &server.env_files {
-        values.extend(file.values()?);
+impl AppSecrets {
+    /// Reads the files.
+    pub fn read(
+        files: &[EnvFile],
+        environment: &BTreeMap<String, PlannedVariable>,
+    ) -> Result<Self, EnvFileError> {
+        let mut hidden = Vec::new();
+        let mut values = BTreeMap::new();
+        for (name, value) in read_all(files)? {
+            if value.len() >= SHORTEST_SECRET && !is_public(&name) {
+                hidden.push(value.clone());
+            }
+            if let Some(PlannedVariable::EnvFile(_)) = environment.get(&name) {
+                values.insert(name, value);
+            }
+        }
+        let redactor = Redactor::new(hidden.iter().map(String::as_str));
+        Ok(Self { values, redactor })
     }
-    let planned: BTreeSet<&str> = server.secret_names().map(|(name, _)| name).collect();
-    values.retain(|name, _| planned.contains(name.as_str()));
-    Ok(values)
+}
+
+fn read_all(files: &[EnvFile]) -> Result<Vec<(String, String)>, EnvFileError> {
+    let read: Result<Vec<_>, _> = files.iter().map(EnvFile::values).collect();
+    Ok(read?.concat())
 }

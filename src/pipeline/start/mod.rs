@@ -4,6 +4,7 @@
 //! [`ServerStart::app`] returns when the app answers on its port. When a [`RunningServer`] is
 //! dropped, its process group is killed and its copy is removed.
 
+mod container;
 mod environment;
 mod folder;
 mod listening;
@@ -20,10 +21,12 @@ use miette::Diagnostic;
 
 pub use environment::ServerEnvironment;
 pub use ports::free_ports;
+pub use process::ServerCommand;
 pub use script::write as write_script;
-pub use server::{RunningServer, ServerStart};
+pub use server::{CommandEnd, RunningServer, ServerStart};
 pub use verify::run as verify;
 
+use super::docker;
 use super::failure::{Io, quote};
 use crate::plan::EnvFileError;
 
@@ -128,6 +131,34 @@ pub enum Error {
         /// The app.
         app: Box<FailedServer>,
     },
+    /// The engine does not have an image, and cannot pull it.
+    #[error("the image `{reference}` cannot be pulled: {message}")]
+    #[diagnostic(
+        code(alokai::start::no_image),
+        help(
+            "push it (`alokai store deploy --until push`), or make it on this machine (`alokai store deploy --builder docker --until image`)"
+        )
+    )]
+    NoImage {
+        /// The image.
+        reference: String,
+        /// The engine's message.
+        message: String,
+    },
+    /// Another container has the name.
+    #[error("there is a container `{name}` of another project")]
+    #[diagnostic(
+        code(alokai::start::container_exists),
+        help("end the other run, or remove the container: `docker rm --force {name}`")
+    )]
+    ContainerExists {
+        /// The name.
+        name: String,
+    },
+    /// The Docker engine reports an error.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Docker(#[from] docker::Error),
     /// The user interrupted the run.
     #[error("interrupted")]
     #[diagnostic(code(alokai::start::interrupted))]

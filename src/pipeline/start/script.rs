@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::Error;
-use super::environment::{MODULE_PATH, secrets};
+use super::environment::{AppSecrets, MODULE_PATH};
 use crate::config::is_variable_name;
 use crate::disk;
 use crate::pipeline::failure::Io;
@@ -30,7 +30,7 @@ pub fn write(plan: &Plan, store: &StoreServers, server: &ServerPlan) -> Result<V
     };
     let mut settings = Vec::new();
     let mut left_out = Vec::new();
-    for (name, value) in secrets(server)? {
+    for (name, value) in AppSecrets::read(&server.env_files, &server.environment)?.values {
         if is_variable_name(&name) {
             settings.push(assignment(&name, &value, false));
         } else {

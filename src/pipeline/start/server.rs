@@ -7,16 +7,17 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Error;
+use super::container::ServerContainer;
 use super::environment::ServerEnvironment;
 use super::folder::isolated_copy;
 use super::listening::{listener, listening_ports};
 use super::ports::{connectable, first_status, is_in_use};
 use super::process::{ServerCommand, ServerProcess, how};
+use super::{Error, FailedServer};
 use crate::event::ServerId;
 use crate::pipeline::failure::Io;
 use crate::pipeline::services::{Interrupt, Services};
-use crate::plan::{Launch, PackageScript, ServerPlan};
+use crate::plan::{ContainerNetwork, Launch, PackageScript, ServerPlan, container_name};
 
 /// The pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -45,8 +46,66 @@ pub struct RunningServer {
     /// that is started for development, which would build the page first.
     pub first_status: Option<u16>,
     // The order of the fields is the order in which they are dropped: the copy is removed last.
-    process: ServerProcess,
+    program: ServerProgram,
     _copy: Option<TempDir>,
+}
+
+/// The program of a running server.
+enum ServerProgram {
+    Process(ServerProcess),
+    Container(Box<ServerContainer>),
+}
+
+impl ServerProgram {
+    /// Waits until the program ends, and returns how it ended.
+    async fn exited(&mut self) -> String {
+        match self {
+            Self::Process(process) => how(process.child.wait().await),
+            Self::Container(container) => container.exited().await,
+        }
+    }
+
+    async fn stop(&mut self, interrupt: &Interrupt) {
+        match self {
+            Self::Process(process) => process.stop(interrupt).await,
+            Self::Container(container) => container.stop(interrupt).await,
+        }
+    }
+
+    /// Ends what is left of the program, and reads the rest of its output.
+    async fn read_rest(&mut self) {
+        match self {
+            Self::Process(process) => process.read_rest().await,
+            Self::Container(container) => container.read_rest().await,
+        }
+    }
+
+    fn failed(&self) -> Box<FailedServer> {
+        Box::new(match self {
+            Self::Process(process) => process.failed(),
+            Self::Container(container) => container.failed(),
+        })
+    }
+
+    /// The ports on which it listens, if that can be found out.
+    fn ports(&self) -> Option<Vec<u16>> {
+        match self {
+            Self::Process(process) => process.group.and_then(listening_ports),
+            Self::Container(_) => None,
+        }
+    }
+}
+
+/// The ports of this machine that must be free before the server is started. The first container of a
+/// store publishes the ports of all.
+fn needed_ports(server: &ServerPlan) -> Vec<u16> {
+    match &server.launch {
+        Launch::Artifact { .. } | Launch::Script { .. } => vec![server.port],
+        Launch::Image { network, .. } => match network {
+            ContainerNetwork::Own { ports } => ports.clone(),
+            ContainerNetwork::Of { .. } => Vec::new(),
+        },
+    }
 }
 
 impl ServerStart<'_> {
@@ -56,48 +115,61 @@ impl ServerStart<'_> {
         server: &ServerPlan,
         environment: &ServerEnvironment,
     ) -> Result<RunningServer, Error> {
-        let (unit, port) = (&server.unit, server.port);
-        if is_in_use(port).await {
-            return Err(Error::PortInUse {
-                unit: unit.to_string(),
-                port,
-                by: listener(port),
-            });
-        }
-        let (command, folder, copy) = match &server.launch {
-            Launch::Artifact { folder, entry } => {
-                let copy = self.copy(folder).await?;
-                let folder = copy.path().to_owned();
-                (vec!["node".into(), entry.clone()], folder, Some(copy))
-            }
-            Launch::Script { command, folder } => {
-                (command.clone(), self.project.join(folder), None)
-            }
-            Launch::Image { reference } => {
-                return Err(Error::Program {
-                    command: reference.clone(),
-                    source: std::io::Error::other("images are not supported yet"),
+        for port in needed_ports(server) {
+            if is_in_use(port).await {
+                return Err(Error::PortInUse {
+                    unit: server.unit.to_string(),
+                    port,
+                    by: listener(port),
                 });
             }
-        };
-        let command = ServerCommand {
-            command: &command,
-            folder: &folder,
-            environment,
-            log: self.log(&unit.to_string()),
-            reported: self.reported.clone(),
-        };
-        let mut process = ServerProcess::spawn(command, self.services)?;
+        }
+        let (mut program, copy) = self.launch(server, environment).await?;
         let waiting = Waiting {
             server,
             limit: self.limit,
         };
-        let first_status = waiting.answer(&mut process, self.interrupt).await?;
+        let first_status = waiting.answer(&mut program, self.interrupt).await?;
         Ok(RunningServer {
             first_status,
-            process,
+            program,
             _copy: copy,
         })
+    }
+
+    /// Starts the program of an app.
+    async fn launch(
+        &self,
+        server: &ServerPlan,
+        environment: &ServerEnvironment,
+    ) -> Result<(ServerProgram, Option<TempDir>), Error> {
+        let run = |command, folder| ServerCommand {
+            command,
+            folder,
+            environment,
+            log: self.log(&server.unit.to_string()),
+            reported: self.reported.clone(),
+        };
+        match &server.launch {
+            Launch::Artifact { folder, entry } => {
+                let copy = self.copy(folder).await?;
+                let command = ["node".to_owned(), entry.clone()];
+                let process = ServerProcess::spawn(run(&command, copy.path()), self.services)?;
+                Ok((ServerProgram::Process(process), Some(copy)))
+            }
+            Launch::Script { command, folder } => {
+                let folder = self.project.join(folder);
+                let process = ServerProcess::spawn(run(command, &folder), self.services)?;
+                Ok((ServerProgram::Process(process), None))
+            }
+            Launch::Image { reference, network } => {
+                let name = container_name(&server.unit);
+                let run = run(&[], self.project);
+                let starting = ServerContainer::run(&name, reference, network, run, self.services);
+                let container = starting.await?;
+                Ok((ServerProgram::Container(Box::new(container)), None))
+            }
+        }
     }
 
     /// Starts the script of a workspace package.
@@ -115,8 +187,26 @@ impl ServerStart<'_> {
         };
         Ok(RunningServer {
             first_status: None,
-            process: ServerProcess::spawn(command, self.services)?,
+            program: ServerProgram::Process(ServerProcess::spawn(command, self.services)?),
             _copy: None,
+        })
+    }
+
+    /// Runs a command to its end, and ends it when the run is interrupted.
+    pub async fn to_end(self, command: ServerCommand<'_>) -> Result<CommandEnd, Error> {
+        let mut process = ServerProcess::spawn(command, self.services)?;
+        let status = tokio::select! {
+            status = process.child.wait() => status,
+            () = self.interrupt.stopping() => {
+                process.stop(self.interrupt).await;
+                return Err(Error::Interrupted);
+            }
+        };
+        process.read_rest().await;
+        Ok(CommandEnd {
+            success: status.as_ref().is_ok_and(std::process::ExitStatus::success),
+            how: how(status),
+            command: process.failed(),
         })
     }
 
@@ -137,18 +227,29 @@ impl ServerStart<'_> {
 impl RunningServer {
     /// Waits until the server ends by itself, and returns that as an error.
     pub async fn ended(&mut self) -> Error {
-        let status = self.process.child.wait().await;
-        self.process.read_rest().await;
+        let ended = self.program.exited().await;
+        self.program.read_rest().await;
         Error::Exited {
-            ended: how(status).into(),
-            app: Box::new(self.process.failed()),
+            ended: ended.into(),
+            app: self.program.failed(),
         }
     }
 
     /// Ends the server: SIGTERM, and SIGKILL after 5 s or at the second interruption.
     pub async fn stop(mut self, interrupt: &Interrupt) {
-        self.process.stop(interrupt).await;
+        self.program.stop(interrupt).await;
     }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct CommandEnd {
+    /// Whether its exit code is 0.
+    pub success: bool,
+    /// How it ended, such as `exited with code 1`.
+    pub how: String,
+    /// The command with its last lines.
+    pub command: FailedServer,
 }
 
 /// An app that has been started and does not answer yet.
@@ -162,20 +263,25 @@ impl Waiting<'_> {
     /// the first request. Returns the status of the response.
     async fn answer(
         &self,
-        process: &mut ServerProcess,
+        program: &mut ServerProgram,
         interrupt: &Interrupt,
     ) -> Result<Option<u16>, Error> {
         let deadline = Instant::now() + self.limit;
         let address = loop {
-            if let Some(address) = connectable(self.server.port).await {
-                break address;
+            tokio::select! {
+                biased;
+                address = self.reachable() => if let Some(address) = address {
+                    break address;
+                },
+                ended = program.exited() => return Err(self.ended(program, ended).await),
+                () = interrupt.stopping() => return Err(interrupted(program, interrupt).await),
             }
             if Instant::now() >= deadline {
-                return Err(self.silent(process).await);
+                return Err(self.silent(program).await);
             }
             tokio::select! {
-                ended = process.child.wait() => return Err(self.ended(process, ended).await),
-                () = interrupt.stopping() => return Err(interrupted(process, interrupt).await),
+                ended = program.exited() => return Err(self.ended(program, ended).await),
+                () = interrupt.stopping() => return Err(interrupted(program, interrupt).await),
                 () = sleep(PAUSE) => {}
             }
         };
@@ -184,46 +290,54 @@ impl Waiting<'_> {
         }
         let asking = timeout(FIRST_RESPONSE, first_status(address, self.server.port));
         let status = tokio::select! {
-            ended = process.child.wait() => return Err(self.ended(process, ended).await),
-            () = interrupt.stopping() => return Err(interrupted(process, interrupt).await),
+            ended = program.exited() => return Err(self.ended(program, ended).await),
+            () = interrupt.stopping() => return Err(interrupted(program, interrupt).await),
             status = asking => status.ok().flatten(),
         };
         // An app that crashes while it answers closes the connection first.
         if status.is_none()
-            && let Ok(ended) = timeout(PAUSE * 10, process.child.wait()).await
+            && let Ok(ended) = timeout(PAUSE * 10, program.exited()).await
         {
-            return Err(self.ended(process, ended).await);
+            return Err(self.ended(program, ended).await);
         }
         Ok(status)
     }
 
-    async fn ended(
-        &self,
-        process: &mut ServerProcess,
-        status: std::io::Result<std::process::ExitStatus>,
-    ) -> Error {
-        process.read_rest().await;
+    /// The address of `localhost` on which the app accepts connections. The engine accepts connections to
+    /// a published port before the app listens on it, so a container has to answer.
+    async fn reachable(&self) -> Option<&'static str> {
+        let port = self.server.port;
+        let address = connectable(port).await?;
+        if matches!(self.server.launch, Launch::Image { .. }) {
+            let asking = timeout(FIRST_RESPONSE, first_status(address, port));
+            asking.await.ok().flatten()?;
+        }
+        Some(address)
+    }
+
+    async fn ended(&self, program: &mut ServerProgram, ended: String) -> Error {
+        program.read_rest().await;
         Error::Ended {
-            ended: how(status).into(),
+            ended: ended.into(),
             port: self.server.port,
-            app: Box::new(process.failed()),
+            app: program.failed(),
         }
     }
 
-    async fn silent(&self, process: &mut ServerProcess) -> Error {
-        let listens_on = process.group.and_then(listening_ports);
-        process.read_rest().await;
+    async fn silent(&self, program: &mut ServerProgram) -> Error {
+        let listens_on = program.ports();
+        program.read_rest().await;
         Error::Silent {
             seconds: self.limit.as_secs(),
             port: self.server.port,
             port_names: self.server.port_names().map(str::to_owned).collect(),
             listens_on,
-            app: Box::new(process.failed()),
+            app: program.failed(),
         }
     }
 }
 
-async fn interrupted(process: &mut ServerProcess, interrupt: &Interrupt) -> Error {
-    process.stop(interrupt).await;
+async fn interrupted(program: &mut ServerProgram, interrupt: &Interrupt) -> Error {
+    program.stop(interrupt).await;
     Error::Interrupted
 }

@@ -91,7 +91,8 @@ impl EnvironmentPlanner<'_> {
                 environment.insert(name, PlannedVariable::EnvFile(file.name.clone()));
             }
         }
-        let own = own_variables(app.kind, launch);
+        let mut own = own_variables(app.kind, launch);
+        own.retain(|(_, value)| self.has_apps_of(value));
         for (name, value) in &own {
             let known = PlannedVariable::Known {
                 value: value.clone(),
@@ -133,6 +134,9 @@ impl EnvironmentPlanner<'_> {
 /// The variables with the port and the host name on which an app listens. Without this host name, Next.js
 /// uses `HOSTNAME` of the shell.
 fn own_variables(kind: AppKind, launch: &Launch) -> Vec<(&'static str, ValueTemplate)> {
+    if kind == AppKind::Playwright {
+        return test_variables();
+    }
     let port = || ValueTemplate::from(TemplatePart::Port(AppReference::Own));
     // A published port of a container leads to an address that is not its loopback.
     let host = match launch {
@@ -172,4 +176,18 @@ fn address_variables(kind: AppKind) -> &'static [&'static str] {
         ],
         _ => &[],
     }
+}
+
+/// The variables in which browser tests have the addresses of their store. `PLAYWRIGHT_TEST_BASE_URL` is
+/// the default of Playwright's `baseURL`.
+fn test_variables() -> Vec<(&'static str, ValueTemplate)> {
+    let frontend = || ValueTemplate::from(TemplatePart::Url(AppReference::Frontend));
+    let middleware = || ValueTemplate::from(TemplatePart::Url(AppReference::Middleware));
+    vec![
+        ("BASE_URL", frontend()),
+        ("PLAYWRIGHT_BASE_URL", frontend()),
+        ("PLAYWRIGHT_TEST_BASE_URL", frontend()),
+        ("MIDDLEWARE_URL", middleware()),
+        ("ALOKAI_STORE_ID", TemplatePart::Store.into()),
+    ]
 }

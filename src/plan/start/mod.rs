@@ -3,6 +3,7 @@
 //! Values of `.env` files are secrets, so the plan has only their names. They are read when an app is
 //! started.
 
+mod browser_tests;
 mod environment;
 mod ports;
 mod serving;
@@ -10,6 +11,7 @@ mod sharing;
 
 use std::collections::BTreeMap;
 
+pub use browser_tests::{BrowserTests, TestArguments};
 pub use environment::EnvFile;
 pub use serving::{PackageScript, ServeMode, ServePlan};
 
@@ -70,7 +72,30 @@ pub enum Launch {
     Image {
         /// The name of the image.
         reference: String,
+        /// The network of its container.
+        network: ContainerNetwork,
     },
+}
+
+/// The network of a container. All containers of a store have one network, so `localhost` with the port of
+/// an app means this app in each of them, as it does on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerNetwork {
+    /// A network of its own, with these published ports: those of all apps of the store.
+    Own {
+        /// The ports.
+        ports: Vec<u16>,
+    },
+    /// The network of the store's first container.
+    Of {
+        /// The name of that container.
+        container: String,
+    },
+}
+
+/// The name of an app's container.
+pub fn container_name(unit: &UnitId) -> String {
+    format!("alokai-{}-{}", unit.store, unit.app)
 }
 
 impl Launch {
@@ -86,7 +111,7 @@ impl std::fmt::Display for Launch {
         match self {
             Self::Artifact { entry, .. } => write!(f, "node {entry}"),
             Self::Script { command, .. } => f.write_str(&command.join(" ")),
-            Self::Image { reference } => f.write_str(reference),
+            Self::Image { reference, .. } => f.write_str(reference),
         }
     }
 }
@@ -235,7 +260,21 @@ impl StoreServers {
 
     /// The variables of an app that are not secrets.
     pub fn known(&self, server: &ServerPlan) -> Vec<KnownVariable> {
-        let known = server.environment.iter().filter_map(|(name, variable)| {
+        self.known_of(&server.environment, Some(server))
+    }
+
+    /// The variables of browser tests that are not secrets.
+    pub fn known_to_tests(&self, tests: &BrowserTests) -> Vec<KnownVariable> {
+        self.known_of(&tests.environment, None)
+    }
+
+    /// The values that are not secrets. Without an own port, a value that contains it is left out.
+    fn known_of(
+        &self,
+        environment: &BTreeMap<String, PlannedVariable>,
+        own: Option<&ServerPlan>,
+    ) -> Vec<KnownVariable> {
+        let known = environment.iter().filter_map(|(name, variable)| {
             let PlannedVariable::Known {
                 value,
                 replaces_shell,
@@ -245,7 +284,7 @@ impl StoreServers {
             };
             Some(KnownVariable {
                 name: name.clone(),
-                value: self.value(server, value)?,
+                value: self.value(own, value)?,
                 replaces_shell: *replaces_shell,
             })
         });
@@ -279,12 +318,12 @@ impl StoreServers {
         }
     }
 
-    fn value(&self, server: &ServerPlan, template: &ValueTemplate) -> Option<String> {
+    fn value(&self, own: Option<&ServerPlan>, template: &ValueTemplate) -> Option<String> {
         let parts = template.parts().iter().map(|part| match part {
             TemplatePart::Text(text) => Some(text.clone()),
             TemplatePart::Store => Some(self.store.to_string()),
-            TemplatePart::Port(app) => Some(self.find(app, Some(server))?.port.to_string()),
-            TemplatePart::Url(app) => Some(self.find(app, Some(server))?.address()),
+            TemplatePart::Port(app) => Some(self.find(app, own)?.port.to_string()),
+            TemplatePart::Url(app) => Some(self.find(app, own)?.address()),
         });
         parts.collect()
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ports::LocalPortPlan;
-use super::{Launch, StartedApp, StoreServers, artifact, sharing, store_servers};
+use super::{
+    ContainerNetwork, Launch, StartedApp, StoreServers, artifact, container_name, sharing,
+    store_servers,
+};
 use crate::config::{BaseApp, Project};
 use crate::overlay::Composition;
 use crate::plan::{Error, image, manager, task};
@@ -100,8 +103,11 @@ impl ServePlan {
             .into_iter()
             .map(|(store, apps)| store_servers(project, &ports, store, apps));
         let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
-        if !matches!(mode, ServeMode::Images(_)) {
-            sharing::share(project, compositions, &mut stores);
+        match mode {
+            ServeMode::Images(_) => stores.iter_mut().for_each(connect_containers),
+            ServeMode::Development | ServeMode::Artifacts => {
+                sharing::share(project, compositions, &mut stores);
+            }
         }
         Ok(Self {
             project: project.root.clone(),
@@ -110,6 +116,22 @@ impl ServePlan {
             start_timeout: project.settings.start.timeout,
             notices,
         })
+    }
+}
+
+/// Lets the first container of a store publish the ports of all, and lets the others use its network.
+fn connect_containers(store: &mut StoreServers) {
+    let all = store.servers.iter().map(|server| server.port).collect();
+    let Some(first) = store.servers.first() else {
+        return;
+    };
+    let container = container_name(&first.unit);
+    let mut own = Some(ContainerNetwork::Own { ports: all });
+    for server in &mut store.servers {
+        if let Launch::Image { network, .. } = &mut server.launch {
+            let container = container.clone();
+            *network = own.take().unwrap_or(ContainerNetwork::Of { container });
+        }
     }
 }
 
@@ -135,6 +157,7 @@ impl LaunchPlanner<'_> {
             ServeMode::Artifacts => Ok(Some(artifact(unit, image::entry(app)?))),
             ServeMode::Images(images) => Ok(images.get(unit).map(|reference| Launch::Image {
                 reference: reference.clone(),
+                network: ContainerNetwork::Own { ports: Vec::new() },
             })),
         }
     }

@@ -1,0 +1,226 @@
+//! The screen of `dev` and `start`, as the text of an 80×24 terminal.
+
+use alokai::event::{Event, ServerId, ServerState};
+use alokai::report::{ScreenCommand, ScreenState};
+use alokai::store::{AppName, StoreId, UnitId};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+fn server(store: &str, app: &str) -> ServerId {
+    ServerId::app(&UnitId {
+        store: StoreId::new(store).unwrap(),
+        app: AppName::new(app).unwrap(),
+    })
+}
+
+fn change(screen: &mut ScreenState, server: &ServerId, state: ServerState) {
+    let server = server.clone();
+    screen.apply(&Event::Server { server, state });
+}
+
+fn output(screen: &mut ScreenState, server: &ServerId, line: &str) {
+    screen.apply(&Event::ServerOutput {
+        server: server.clone(),
+        line: line.into(),
+    });
+}
+
+fn ready(port: u16) -> ServerState {
+    ServerState::Ready {
+        url: Some(format!("http://localhost:{port}")),
+        seconds: 1.25,
+    }
+}
+
+const MIDDLEWARE: &str = "storefront-middleware";
+const FRONTEND: &str = "storefront-unified-nextjs";
+
+/// Two stores: one is ready, the frontend of the other one has ended.
+fn screen() -> ScreenState {
+    let mut screen = ScreenState::new("alokai store dev");
+    for (store, port) in [("us", 4000), ("outlet", 4001)] {
+        let (middleware, frontend) = (server(store, MIDDLEWARE), server(store, FRONTEND));
+        for id in [&middleware, &frontend] {
+            let stores = vec![StoreId::new(store).unwrap()];
+            change(&mut screen, id, ServerState::Waiting { stores });
+        }
+        change(&mut screen, &middleware, ServerState::Starting);
+        output(&mut screen, &middleware, "listening");
+        change(&mut screen, &middleware, ready(port));
+        change(&mut screen, &frontend, ServerState::Starting);
+    }
+    let (us, outlet) = (server("us", FRONTEND), server("outlet", FRONTEND));
+    change(&mut screen, &us, ready(3000));
+    output(
+        &mut screen,
+        &us,
+        "\u{1b}[32m GET\u{1b}[0m /cart\t200 in 14ms",
+    );
+    output(&mut screen, &us, "");
+    let how = "exit code 1".into();
+    change(&mut screen, &outlet, ServerState::Ended { how });
+    change(
+        &mut screen,
+        &outlet,
+        ServerState::Restarting { in_seconds: 2 },
+    );
+    screen.apply(&Event::Notice {
+        message: "us is at http://us.localhost:8080".into(),
+    });
+    screen
+}
+
+fn key(screen: &mut ScreenState, code: KeyCode) -> Option<ScreenCommand> {
+    screen.key(KeyEvent::new(code, KeyModifiers::NONE))
+}
+
+fn drawn(screen: &ScreenState, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| screen.draw(frame)).unwrap();
+    let text = terminal.backend().to_string();
+    let lines = text.lines().map(|line| line.trim_matches('"').trim_end());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_screen_has_a_line_for_each_server_and_the_log() {
+    insta::assert_snapshot!(drawn(&screen(), 80, 24));
+}
+
+#[test]
+fn the_log_shows_one_server_when_it_is_filtered() {
+    let mut screen = screen();
+    key(&mut screen, KeyCode::Down);
+    key(&mut screen, KeyCode::Char('f'));
+    let text = drawn(&screen, 80, 24);
+    assert!(
+        text.contains("Log: us/storefront-unified-nextjs ─"),
+        "{text}"
+    );
+    assert!(text.contains("\n GET /cart  200 in 14ms\n"), "{text}");
+    assert!(
+        !text.contains("\nlistening") && !text.contains("us is at"),
+        "{text}"
+    );
+    // The filter follows the selection.
+    key(&mut screen, KeyCode::Up);
+    assert!(drawn(&screen, 80, 24).contains("\nlistening\n"));
+    key(&mut screen, KeyCode::Esc);
+    assert!(drawn(&screen, 80, 24).contains("Log: all servers"));
+}
+
+#[test]
+fn keys_send_commands_for_the_selected_server() {
+    let mut screen = screen();
+    let outlet = server("outlet", FRONTEND);
+    for _ in 0..9 {
+        assert_eq!(key(&mut screen, KeyCode::Down), None);
+    }
+    assert_eq!(
+        key(&mut screen, KeyCode::Char('r')),
+        Some(ScreenCommand::Restart(outlet.clone()))
+    );
+    assert_eq!(
+        key(&mut screen, KeyCode::Char('o')),
+        Some(ScreenCommand::Open(outlet))
+    );
+    key(&mut screen, KeyCode::Home);
+    let us = server("us", MIDDLEWARE);
+    assert_eq!(
+        key(&mut screen, KeyCode::Enter),
+        Some(ScreenCommand::Open(us))
+    );
+    let mut nothing = ScreenState::new("alokai store dev");
+    for code in [
+        KeyCode::Char('r'),
+        KeyCode::Char('o'),
+        KeyCode::Down,
+        KeyCode::Char('f'),
+    ] {
+        assert_eq!(key(&mut nothing, code), None);
+    }
+}
+
+#[test]
+fn a_key_that_repeats_itself_does_not_kill_the_servers() {
+    let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    let mut screen = screen();
+    assert_eq!(screen.key(control_c), Some(ScreenCommand::Quit));
+    assert_eq!(screen.key(control_c), None);
+    let released = KeyEvent::new_with_kind(
+        KeyCode::Char('r'),
+        KeyModifiers::NONE,
+        KeyEventKind::Release,
+    );
+    assert_eq!(screen.key(released), None);
+    assert!(drawn(&screen, 80, 24).contains("press Ctrl-C again to kill them"));
+}
+
+#[test]
+fn help_lists_the_keys() {
+    let mut screen = screen();
+    key(&mut screen, KeyCode::Char('?'));
+    insta::assert_snapshot!(drawn(&screen, 80, 24));
+    key(&mut screen, KeyCode::Char('?'));
+    assert!(drawn(&screen, 80, 24).contains("Log: all servers"));
+}
+
+#[test]
+fn earlier_lines_stay_in_place_while_the_log_grows() {
+    let mut screen = screen();
+    let us = server("us", FRONTEND);
+    for number in 0..100 {
+        output(&mut screen, &us, &format!("line {number}"));
+    }
+    key(&mut screen, KeyCode::PageUp);
+    let log = |screen: &ScreenState| {
+        let text = drawn(screen, 80, 24);
+        text.lines()
+            .filter(|line| line.contains("│ line"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let before = log(&screen);
+    assert!(before.last().unwrap().ends_with("line 89"), "{before:?}");
+    output(&mut screen, &us, "line 100");
+    assert_eq!(log(&screen), before);
+    key(&mut screen, KeyCode::End);
+    assert!(log(&screen).last().unwrap().ends_with("line 100"));
+}
+
+#[test]
+fn a_line_of_a_server_cannot_move_the_cursor() {
+    let mut screen = screen();
+    let us = server("us", FRONTEND);
+    output(
+        &mut screen,
+        &us,
+        "\u{1b}[2J\u{1b}]0;title\u{7}10 %\r50 %\r100 %\r",
+    );
+    output(&mut screen, &us, "bell\u{7} and \u{8}\u{8}back");
+    let text = drawn(&screen, 80, 24);
+    assert!(text.contains("│ 100 %\n"), "{text}");
+    assert!(text.contains("│ bell and back\n"), "{text}");
+}
+
+#[test]
+fn every_size_is_drawn_and_many_servers_scroll() {
+    let mut screen = screen();
+    for number in 0..60 {
+        change(
+            &mut screen,
+            &server(&format!("s{number}"), FRONTEND),
+            ServerState::Starting,
+        );
+    }
+    for (width, height) in [(1, 1), (10, 3), (40, 6), (80, 24), (300, 100)] {
+        drawn(&screen, width, height);
+    }
+    for _ in 0..70 {
+        key(&mut screen, KeyCode::Down);
+    }
+    let text = drawn(&screen, 80, 24);
+    assert!(text.contains("> s59 "), "{text}");
+    assert!(text.contains("Log: all servers"), "{text}");
+}
