@@ -301,6 +301,42 @@ pub fn end_now() -> ! {
     std::process::exit(crate::error::Exit::Interrupted as i32)
 }
 
+/// The folder of mkcert's certificate authority.
+pub fn mkcert_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(folder) = set("CAROOT") {
+        return Some(folder.into());
+    }
+    if cfg!(target_os = "macos") {
+        return Some(PathBuf::from(set("HOME")?).join("Library/Application Support/mkcert"));
+    }
+    let data = set("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    Some(data?.join("mkcert"))
+}
+
+/// Opens an address in the user's browser.
+pub fn open_address(address: &str) -> std::io::Result<()> {
+    use std::process::{Command, Stdio};
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
+    let mut command = Command::new(program);
+    let null = [Stdio::null(), Stdio::null(), Stdio::null()];
+    let [input, output, errors] = null;
+    let mut child = command
+        .arg(address)
+        .stdin(input)
+        .stdout(output)
+        .stderr(errors)
+        .spawn()?;
+    // The program ends when the browser has the address.
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Screen {

@@ -11,6 +11,7 @@ mod compose;
 mod dev;
 mod diff;
 mod doctor;
+mod domains;
 mod drift;
 mod environment;
 mod init;

@@ -164,6 +164,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "error",
         &[
+            "proxy",
             "watch",
             "compare",
             "cli",
