@@ -7,7 +7,8 @@ use super::domains::{KnownServers, LocalDomains};
 use super::environment::Environment;
 use super::keys::{Keys, server_reporter};
 use super::project;
-use super::run::{Live, live_with, local_services, request};
+use super::run::{Live, live_with, request};
+use super::serving::services;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};
@@ -56,7 +57,7 @@ fn serve(
     options: &DevOptions,
     (known, keys): (&KnownServers, &Keys),
 ) -> Result<(), AnyError> {
-    let services = Arc::new(local_services(live, &sync.root));
+    let services = Arc::new(services(&sync.root, live, environment.secrets()));
     let sync = OutSync::start(sync, &live.events, &live.interrupt)?;
     let (project, plan) = sync.plan();
     let mut serve_plan = serve_plan(project, plan)?;

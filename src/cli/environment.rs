@@ -315,6 +315,28 @@ pub fn end_now() -> ! {
     std::process::exit(crate::error::Exit::Interrupted as i32)
 }
 
+/// Opens an address in the user's browser.
+pub fn open_address(address: &str) -> std::io::Result<()> {
+    use std::process::{Command, Stdio};
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
+    let mut command = Command::new(program);
+    let null = [Stdio::null(), Stdio::null(), Stdio::null()];
+    let [input, output, errors] = null;
+    let mut child = command
+        .arg(address)
+        .stdin(input)
+        .stdout(output)
+        .stderr(errors)
+        .spawn()?;
+    // The program ends when the browser has the address.
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Screen {

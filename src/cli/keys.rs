@@ -1,6 +1,5 @@
 //! The terminal of `dev` and `start`: the screen of servers, and what its keys do.
 
-use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -58,7 +57,7 @@ impl Keys {
                         ScreenCommand::Open(server) => match servers.url(&server) {
                             None => events.notice(format!("{server} has no address yet")),
                             Some(url) => {
-                                if let Err(error) = open(&url) {
+                                if let Err(error) = environment::open_address(&url) {
                                     events.notice(format!("cannot open {url}: {error}"));
                                 }
                             }
@@ -88,21 +87,4 @@ impl Drop for Keys {
             task.abort();
         }
     }
-}
-
-/// Opens an address in the user's browser.
-fn open(url: &str) -> std::io::Result<()> {
-    let program = match std::env::consts::OS {
-        "macos" => "open",
-        _ => "xdg-open",
-    };
-    let mut command = Command::new(program);
-    command.arg(url).stdin(Stdio::null());
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    // The program may run as long as the browser.
-    std::thread::spawn(move || child.wait());
-    Ok(())
 }

@@ -35,6 +35,8 @@ pub enum SyncEvent {
     Checked {
         /// Files in `.out` that differed although no source had changed, and were written or removed.
         repaired: usize,
+        /// Files whose change was found only now, since the file system did not report it.
+        late: usize,
     },
 }
 
@@ -104,11 +106,11 @@ impl SyncEvent {
             }
             Self::Failed { message } => format!("`.out` is not in step: {message}"),
             Self::Mended => "`.out` is in step again".into(),
-            Self::Checked { repaired: 0 } => return None,
-            Self::Checked { repaired: 1 } => {
+            Self::Checked { repaired: 0, .. } => return None,
+            Self::Checked { repaired: 1, .. } => {
                 "1 file in `.out` differed from its source and was corrected".into()
             }
-            Self::Checked { repaired } => {
+            Self::Checked { repaired, .. } => {
                 format!("{repaired} files in `.out` differed from their sources and were corrected")
             }
         })

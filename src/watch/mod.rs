@@ -96,7 +96,7 @@ impl SyncStop {
 enum Cause {
     /// Files have changed.
     Change,
-    /// Nothing has changed for a second, or an attempt is repeated.
+    /// Nothing has changed for a second.
     Check,
 }
 
@@ -210,6 +210,12 @@ impl OutSync {
     /// One step: what has changed is brought to `.out`, unless another run holds the lock.
     fn step(&mut self, cause: Cause, on_plan: &mut impl FnMut(&Project, &Plan)) {
         let changed = std::mem::take(&mut self.waiting);
+        // An attempt that is repeated follows a change.
+        let cause = if changed.is_incomplete {
+            Cause::Change
+        } else {
+            cause
+        };
         let concern = match cause {
             Cause::Change => self.concern(&changed),
             Cause::Check => Concern::Everything,
@@ -371,10 +377,11 @@ impl OutSync {
             }
         }
         if cause == Cause::Check {
-            // An error, a new store or a paused sync explains differences.
-            let is_explained = self.failures > 0 || is_other || changes.count() > 0;
+            // A new store explains differences.
+            let is_explained = is_other || changes.count() > 0;
             let repaired = if is_explained { 0 } else { written };
-            self.send(SyncEvent::Checked { repaired });
+            let late = changes.count();
+            self.send(SyncEvent::Checked { repaired, late });
         }
         self.tell(changes);
         on_plan(&self.current.project, &self.current.plan);

@@ -134,3 +134,66 @@ fn without_compose_the_files_stay_until_the_first_change() {
     answers(web, "later\n");
     drop(follower);
 }
+
+/// The answer of the proxy on a port to a request for a host.
+fn proxied(port: u16, host: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[test]
+fn local_domains_lead_to_the_frontend_and_its_middleware_and_follow_the_config() {
+    let project = shop();
+    let config_of = |domain: &str| {
+        let config = project.read("alokai.config.json");
+        let ports = r#""localPorts""#;
+        config.replacen(ports, &format!(r#""localDomain": "{domain}", {ports}"#), 1)
+    };
+    let with_domain = config_of("shop.local");
+    let another = config_of("other.local");
+    project.write("alokai.config.json", with_domain);
+    let arguments = "store dev --all --with-local-domains --json";
+    let follower = Follower::start(&project, arguments);
+    let notice = follower.waits_for(0, "the addresses", |event| {
+        let message = event["message"].as_str();
+        message.is_some_and(|message| message.contains("http://us.localhost"))
+    });
+    let message = notice["message"].as_str().expect("a message");
+    let url = message
+        .split([' ', ','])
+        .find(|it| it.contains("us.localhost"));
+    let port = url.and_then(|url| url.rsplit_once(':')?.1.parse().ok());
+    let port: u16 = port.unwrap_or(80);
+    let answers = |host: &str, path: &str, expected: &str| {
+        eventually(
+            || proxied(port, host, path).is_some_and(|text| text.contains(expected)),
+            || format!("{host}{path}: {:?}", proxied(port, host, path)),
+        );
+    };
+    answers("us.localhost", "/", "texts of us");
+    answers("shop.local", "/", "texts of us");
+    answers("us.localhost", "/api/products", "middleware");
+    let caddyfile = || project.read(".alokai/Caddyfile");
+    assert!(
+        caddyfile().contains("us.localhost, shop.local"),
+        "{}",
+        caddyfile()
+    );
+    // The list of stores has the last change.
+    project.write(
+        &format!("apps/stores/fashion/{NEXT}/header.tsx"),
+        "edited\n",
+    );
+    answers("localhost", "/", "header.tsx");
+    project.write("alokai.config.json", another);
+    answers("other.local", "/", "texts of us");
+    eventually(|| caddyfile().contains("other.local"), caddyfile);
+    assert_eq!(follower.interrupt(), Some(130));
+    assert!(proxied(port, "us.localhost", "/").is_none());
+}

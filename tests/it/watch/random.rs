@@ -463,6 +463,8 @@ fn after_every_step_of_a_random_script_out_equals_a_compose_from_nothing() {
     follower.checked(mark);
     // Nothing but the sources had changed.
     let events = follower.events_since(0);
+    let late = events.iter().filter_map(|event| event["late"].as_u64());
+    println!("files that only a check has found: {}", late.sum::<u64>());
     let repaired = events
         .iter()
         .filter(|event| event["repaired"].as_u64() > Some(0));
