@@ -11,9 +11,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};
 use crate::overlay::Composition;
-use crate::pipeline::{
-    ARTIFACT_FOLDER, Access, ScriptEnvironment, Services, artifact_is_current,
-};
+use crate::pipeline::{ARTIFACT_FOLDER, Access, ScriptEnvironment, Services, artifact_is_current};
 use crate::plan::{
     self, BuilderChoice, DestinationPlan, Filter, Plan, Request, Selection, ServeMode, ServePlan,
 };

@@ -211,7 +211,11 @@ impl OutSync {
     fn step(&mut self, cause: Cause, on_plan: &mut impl FnMut(&Project, &Plan)) {
         let changed = std::mem::take(&mut self.waiting);
         // An attempt that is repeated follows a change.
-        let cause = if changed.is_incomplete { Cause::Change } else { cause };
+        let cause = if changed.is_incomplete {
+            Cause::Change
+        } else {
+            cause
+        };
         let concern = match cause {
             Cause::Change => self.concern(&changed),
             Cause::Check => Concern::Everything,
