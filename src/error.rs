@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, init, overlay, plan, serve, watch};
+use crate::{cli, compare, config, git, init, overlay, plan, proxy, serve, watch};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -46,6 +46,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Watch(#[from] watch::Error),
+    /// The proxy of local domains cannot be started.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Proxy(#[from] proxy::Error),
     /// The command line or the environment is wrong.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -77,6 +81,7 @@ impl Error {
             Self::Init(error) => of_init(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
+            Self::Proxy(_) => Exit::Surroundings,
             Self::Watch(error) => match error {
                 watch::Error::Config(_) => Exit::Input,
                 watch::Error::Plan(error) => of_plan(error),

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::arguments::{DevOptions, Global};
+use super::domains::{KnownServers, LocalDomains};
+use super::environment::Environment;
+use super::keys::{Keys, server_reporter};
 use super::project;
-use super::run::{Live, live, local_services, request};
+use super::run::{Live, live_with, local_services, request};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};
-use crate::pipeline::{ScriptEnvironment, SessionLock};
+use crate::pipeline::SessionLock;
 use crate::plan::{self, Plan, ServeMode, ServePlan};
 use crate::report::Detail;
 use crate::serve::{RestartPolicy, Supervisor, SupervisorHandle, SupervisorOptions};
@@ -31,34 +34,47 @@ pub fn dev(global: &Global, options: &DevOptions) -> Result<(), AnyError> {
     } else {
         Detail::Short
     };
-    // Development servers see the user's environment, as they do when the user starts them.
-    let shell = environment.scripts(true);
-    live(options.output.json, detail, |live| {
-        serve(&live, sync, shell, session)
+    let known = KnownServers::default();
+    let (reporter, commands) = server_reporter("alokai store dev", options.output.json, detail);
+    live_with(known.follow(reporter), |live| {
+        let keys = Keys::follow(commands, &live, &known);
+        serve(
+            &live,
+            (sync, session),
+            &environment,
+            options,
+            (&known, &keys),
+        )
     })
 }
 
 /// Starts the servers, and keeps `.out` in step until the user interrupts them.
 fn serve(
     live: &Live,
-    sync: SyncOptions,
-    shell: ScriptEnvironment,
-    session: SessionLock,
+    (sync, session): (SyncOptions, SessionLock),
+    environment: &Environment,
+    options: &DevOptions,
+    (known, keys): (&KnownServers, &Keys),
 ) -> Result<(), AnyError> {
     let services = Arc::new(local_services(live, &sync.root));
     let sync = OutSync::start(sync, &live.events, &live.interrupt)?;
     let (project, plan) = sync.plan();
-    let serve_plan = serve_plan(project, plan)?;
+    let mut serve_plan = serve_plan(project, plan)?;
+    let servers = (project, &mut serve_plan);
+    let domains = LocalDomains::start(options.domains, known, environment, live, servers)?;
     for notice in &serve_plan.notices {
         live.events.notice(notice);
     }
-    let options = SupervisorOptions {
+    let supervised = SupervisorOptions {
         policy: RestartPolicy::WithBackoff,
-        shell,
+        // Development servers see the user's environment, as they do when the user starts them.
+        shell: environment.scripts(true),
     };
-    let supervisor = Supervisor::start(&serve_plan, options, &services);
+    let supervisor = Supervisor::start(&serve_plan, supervised, &services);
+    keys.control(supervisor.handle());
     let mut follower = Follower {
         servers: supervisor.handle(),
+        domains,
         events: live.events.clone(),
         session,
         shown: serve_plan.notices,
@@ -84,6 +100,7 @@ fn serve_plan(project: &Project, plan: &Plan) -> Result<ServePlan, plan::Error> 
 /// Lets servers follow the config: stores, ports, variables, scripts.
 struct Follower {
     servers: SupervisorHandle,
+    domains: Option<LocalDomains>,
     events: Events,
     session: SessionLock,
     /// The messages that the user has seen.
@@ -98,8 +115,11 @@ impl Follower {
         }
         let mut messages = Vec::new();
         match serve_plan(project, plan) {
-            Ok(plan) => {
+            Ok(mut plan) => {
                 messages.clone_from(&plan.notices);
+                if let Some(domains) = &mut self.domains {
+                    domains.follow(project, &mut plan);
+                }
                 self.servers.replace(plan);
             }
             Err(error) => messages.push(format!("the servers stay as they are: {error}")),

@@ -121,6 +121,20 @@ impl Environment {
         std::iter::once(machine).chain(own).collect()
     }
 
+    /// The folders of certificate authorities: that of mkcert, and our own. `None` without a home folder.
+    pub fn certificate_authorities(&self) -> Option<(PathBuf, PathBuf)> {
+        let set = |name: &str| self.get(name).map(PathBuf::from);
+        let data = set("XDG_DATA_HOME").or_else(|| {
+            let below = match std::env::consts::OS {
+                "macos" => "Library/Application Support",
+                _ => ".local/share",
+            };
+            Some(set("HOME")?.join(below))
+        })?;
+        let mkcert = set("CAROOT").unwrap_or_else(|| data.join("mkcert"));
+        Some((mkcert, data.join("alokai")))
+    }
+
     /// The address of Docker.
     pub fn docker(&self) -> Option<String> {
         self.get("DOCKER_HOST")

@@ -173,6 +173,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "proxy",
             "serve",
             "oci_distribution",
             "registry",

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Output, Select};
+use super::{DomainOptions, Output, Select};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DevOptions {
@@ -14,6 +14,8 @@ pub(in crate::cli) struct DevOptions {
     /// Lists every changed file, and not only the first ten of a change
     #[arg(long)]
     pub verbose: bool,
+    #[command(flatten)]
+    pub domains: DomainOptions,
     #[command(flatten)]
     pub output: Output,
 }
