@@ -42,14 +42,14 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Serve(#[from] serve::Error),
-    /// The proxy for local domains cannot be started.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Proxy(#[from] proxy::Error),
     /// `.out` cannot be kept in step.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Watch(#[from] watch::Error),
+    /// The proxy of local domains cannot be started.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Proxy(#[from] proxy::Error),
     /// The command line or the environment is wrong.
     #[error(transparent)]
     #[diagnostic(transparent)]

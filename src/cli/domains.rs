@@ -1,73 +1,84 @@
-//! `--with-local-domains`: the reverse proxy, whose routes follow the plan of the servers, their states and
-//! changed files.
+//! Local domains of `dev` and `start`: the routes follow plans and events.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
-use super::environment;
+use super::arguments::DomainOptions;
+use super::environment::Environment;
 use super::run::Live;
 use crate::config::Project;
-use crate::disk::write_atomically;
+use crate::disk;
 use crate::error::Error as AnyError;
-use crate::event::{Event, ServerId, ServerState, SyncEvent};
+use crate::event::{Event, Events, ServerId, ServerState, SyncEvent};
 use crate::plan::{ServePlan, ServerPlan, StoreServers};
 use crate::proxy::{
-    self, AppRoute, CertificateAuthority, ProxyOptions, Routes, RunningProxy, StoreRoutes,
+    self, AppRoute, AuthorityOrigin, CertificateAuthority, ProxyAddresses, ProxyOptions, Routes,
+    RunningProxy, StoreRoutes, caddyfile,
 };
 use crate::report::Reporter;
 use crate::store::{AppKind, StoreId};
 
-/// The path of the middleware, as in the cloud.
+/// The path below which browsers reach the middleware of a store, as in production.
 const MIDDLEWARE_PATH: &str = "/api/";
 
-/// The folder of our own certificate authority, relative to the project.
-const AUTHORITY: &str = ".alokai/authority";
-
-/// The file for users of Caddy, relative to the project.
-const CADDYFILE: &str = ".alokai/Caddyfile";
-
-/// The routes of the proxy, and what they are made of. Cheap to clone.
+/// The servers of a run: their routes, states and addresses. It is cheap to clone.
 #[derive(Clone, Default)]
-pub struct DomainRoutes {
+pub struct KnownServers {
     routes: Routes,
-    content: Arc<Mutex<RouteContent>>,
+    known: Arc<Mutex<Known>>,
 }
 
 #[derive(Default)]
-struct RouteContent {
-    /// The stores of the plan, with the server of each app.
-    stores: Vec<(StoreRoutes, Vec<ServerId>)>,
-    states: BTreeMap<ServerId, &'static str>,
-    changes: BTreeMap<StoreId, String>,
+struct Known {
+    stores: Vec<KnownStore>,
+    states: HashMap<ServerId, String>,
+    /// The addresses without local domains.
+    urls: HashMap<ServerId, String>,
+    changes: HashMap<StoreId, String>,
 }
 
-impl DomainRoutes {
-    /// Takes the servers of a plan.
-    pub fn set(&self, project: &Project, plan: &ServePlan) {
-        let stores = plan.stores.iter().map(|store| store_routes(project, store));
-        let mut content = self.content();
-        content.stores = stores.collect();
-        self.routes.set(content.routes());
+struct KnownStore {
+    store: StoreId,
+    hosts: Vec<String>,
+    apps: Vec<(ServerId, AppRoute)>,
+    /// The address for browsers. `None` without local domains.
+    address: Option<String>,
+}
+
+impl KnownServers {
+    /// A reporter that also keeps states and last changes for the list of stores.
+    pub fn follow(&self, inner: Box<dyn Reporter>) -> Box<dyn Reporter> {
+        let servers = self.clone();
+        Box::new(FollowingReporter { servers, inner })
     }
 
-    /// Takes the state of a server, or a changed file.
+    /// The address that a browser opens for a server.
+    pub fn url(&self, server: &ServerId) -> Option<String> {
+        let known = self.known();
+        let of_store = known.stores.iter().find_map(|store| {
+            let mut apps = store.apps.iter();
+            let (_, route) = apps.find(|(id, _)| id == server)?;
+            let path = route.path_prefix.as_deref().unwrap_or("/");
+            Some(format!("{}{path}", store.address.as_ref()?))
+        });
+        of_store.or_else(|| known.urls.get(server).cloned())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply(&self, event: &Event) {
-        let mut content = self.content();
+        let mut known = self.known();
         match event {
             Event::Server { server, state } => {
-                let state = match state {
-                    ServerState::Waiting { .. } => "waiting",
-                    ServerState::Starting => "starting",
-                    ServerState::Ready { .. } => "ready",
-                    ServerState::Ended { .. } => "ended",
-                    ServerState::Restarting { .. } => "restarting",
-                    ServerState::Stopped => "stopped",
-                };
-                content.states.insert(server.clone(), state);
+                if let ServerState::Ready { url: Some(url), .. } = state {
+                    known.urls.insert(server.clone(), url.clone());
+                }
+                known.states.insert(server.clone(), state_text(state));
             }
             Event::Sync {
                 sync: SyncEvent::Files { files },
@@ -75,93 +86,56 @@ impl DomainRoutes {
                 for file in files {
                     for store in &file.stores {
                         let line = format!("{}/{}", file.app, file.path);
-                        content.changes.insert(store.clone(), line);
+                        known.changes.insert(store.clone(), line);
                     }
                 }
             }
             _ => return,
         }
-        self.routes.set(content.routes());
+        self.publish(&known);
     }
 
-    fn content(&self) -> MutexGuard<'_, RouteContent> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RouteContent {
-    fn routes(&self) -> Vec<StoreRoutes> {
-        let route = |(store, servers): &(StoreRoutes, Vec<ServerId>)| {
-            let mut store = store.clone();
-            for (app, server) in store.apps.iter_mut().zip(servers) {
-                let state = self.states.get(server).copied();
-                state.unwrap_or("waiting").clone_into(&mut app.state);
-            }
-            store.last_change = self.changes.get(&store.store).cloned();
-            store
-        };
-        self.stores.iter().map(route).collect()
-    }
-}
-
-/// The routes of one store: the middleware and other apps below their paths, the frontend for all other
-/// requests.
-fn store_routes(project: &Project, store: &StoreServers) -> (StoreRoutes, Vec<ServerId>) {
-    let mut hosts = vec![StoreRoutes::localhost(&store.store)];
-    let local = project
-        .local
-        .iter()
-        .find(|(id, _)| *id == store.store.as_str());
-    hosts.extend(local.and_then(|(_, local)| local.domain.clone()));
-    let has_frontend = store
-        .servers
-        .iter()
-        .any(|server| server.kind.framework().is_some());
-    let apps = store
-        .servers
-        .iter()
-        .map(|server| app_route(project, server, has_frontend));
-    let routes = StoreRoutes {
-        store: store.store.clone(),
-        hosts,
-        apps: apps.collect(),
-        last_change: None,
-    };
-    let servers = store.servers.iter().map(|it| ServerId::app(&it.unit));
-    (routes, servers.collect())
-}
-
-fn app_route(project: &Project, server: &ServerPlan, has_frontend: bool) -> AppRoute {
-    let app = &server.unit.app;
-    let settings = project.settings.console.apps.get(app.as_str());
-    let (path, strips) = match server.kind {
-        AppKind::Frontend(_) => (None, false),
-        AppKind::Middleware if !has_frontend => (None, false),
-        AppKind::Middleware => (Some(MIDDLEWARE_PATH.to_owned()), true),
-        _ => {
-            let path = settings.and_then(|settings| settings.path.clone());
-            let strips = settings.is_none_or(|settings| !settings.has_base_path);
-            (Some(path.unwrap_or_else(|| format!("/{app}/"))), strips)
-        }
-    };
-    AppRoute {
-        app: app.clone(),
-        port: server.port,
-        path_prefix: path,
-        strips_prefix: strips,
-        state: String::new(),
+    fn publish(&self, known: &Known) {
+        let routes = known.stores.iter().map(|store| StoreRoutes {
+            store: store.store.clone(),
+            hosts: store.hosts.clone(),
+            apps: store
+                .apps
+                .iter()
+                .map(|(server, route)| AppRoute {
+                    state: known
+                        .states
+                        .get(server)
+                        .map_or("waiting", String::as_str)
+                        .into(),
+                    ..route.clone()
+                })
+                .collect(),
+            last_change: known.changes.get(&store.store).cloned(),
+        });
+        self.routes.set(routes.collect());
     }
 }
 
-/// A reporter that also passes events to the routes.
-pub struct DomainReporter {
-    pub inner: Box<dyn Reporter>,
-    pub routes: DomainRoutes,
+fn state_text(state: &ServerState) -> String {
+    match state {
+        ServerState::Waiting { .. } => "waiting".into(),
+        ServerState::Starting => "starting".into(),
+        ServerState::Ready { .. } => "ready".into(),
+        ServerState::Ended { how } => format!("ended: {how}"),
+        ServerState::Restarting { .. } => "restarting".into(),
+        ServerState::Stopped => "stopped".into(),
+    }
 }
 
-impl Reporter for DomainReporter {
+struct FollowingReporter {
+    servers: KnownServers,
+    inner: Box<dyn Reporter>,
+}
+
+impl Reporter for FollowingReporter {
     fn report(&mut self, event: &Event) {
-        self.routes.apply(event);
+        self.servers.apply(event);
         self.inner.report(event);
     }
 
@@ -170,63 +144,225 @@ impl Reporter for DomainReporter {
     }
 }
 
-/// The running proxy.
+/// The running proxy of a project's stores.
 pub struct LocalDomains {
-    routes: DomainRoutes,
-    proxy: RunningProxy,
-    shutdown: CancellationToken,
+    servers: KnownServers,
+    events: Events,
+    runtime: tokio::runtime::Handle,
+    addresses: ProxyAddresses,
+    /// Who made the authority of HTTPS, if HTTPS is on.
+    authority: Option<AuthorityOrigin>,
     caddyfile: PathBuf,
+    /// Whether each `localDomain` leads to this machine.
+    resolved: BTreeMap<String, bool>,
+    running: RunningProxy,
+    shutdown: CancellationToken,
 }
 
 impl LocalDomains {
-    /// Starts the proxy for these routes, writes the file for Caddy, and tells the addresses.
-    pub fn start(routes: DomainRoutes, project: &Path, live: &Live) -> Result<Self, AnyError> {
-        let mkcert = environment::mkcert_folder();
-        let authority = CertificateAuthority::find(mkcert.as_deref(), &project.join(AUTHORITY));
-        let authority = authority.map_err(proxy::Error::from)?;
-        let options = ProxyOptions {
+    /// Starts the proxy for the servers of a plan, if the user has asked for local domains, and sets
+    /// the addresses of the middleware for browsers in the plan.
+    pub fn start(
+        options: DomainOptions,
+        servers: &KnownServers,
+        environment: &Environment,
+        live: &Live,
+        (project, plan): (&Project, &mut ServePlan),
+    ) -> Result<Option<Self>, AnyError> {
+        if !options.with_local_domains {
+            return Ok(None);
+        }
+        let authority = authority(options, environment, &live.events)?;
+        let certificate = authority.as_ref().map(|it| it.certificate.clone());
+        let origin = authority.as_ref().map(|it| it.origin);
+        servers.known().stores = known_stores(project, plan);
+        servers.publish(&servers.known());
+        let shutdown = CancellationToken::new();
+        let proxy_options = ProxyOptions {
             authority,
             ..ProxyOptions::default()
         };
-        let shutdown = CancellationToken::new();
-        let started = proxy::start(routes.routes.clone(), options, shutdown.clone());
-        let proxy = live.runtime.block_on(started)?;
-        let domains = Self {
-            routes,
-            proxy,
+        let start = proxy::start(servers.routes.clone(), proxy_options, shutdown.clone());
+        let running = live.runtime.block_on(start)?;
+        let mut domains = Self {
+            servers: servers.clone(),
+            events: live.events.clone(),
+            runtime: live.runtime.clone(),
+            addresses: running.addresses,
+            authority: origin,
+            caddyfile: project.root.join(".alokai/Caddyfile"),
+            resolved: BTreeMap::new(),
+            running,
             shutdown,
-            caddyfile: project.join(CADDYFILE),
         };
-        domains.write_caddyfile()?;
-        for store in domains.routes.routes.stores().iter() {
-            let urls = store
-                .hosts
-                .iter()
-                .map(|host| domains.proxy.addresses.url(host));
-            let urls: Vec<_> = urls.collect();
-            live.events
-                .notice(format!("{}: {}", store.store, urls.join(", ")));
+        let index = domains.addresses.url("localhost");
+        domains.events.notice(format!("all stores: {index}"));
+        if let Some(certificate) = certificate {
+            domains.events.notice(format!(
+                "HTTPS uses the certificate authority `{}`; browsers have to trust it",
+                certificate.display()
+            ));
         }
-        Ok(domains)
+        domains.follow(project, plan);
+        Ok(Some(domains))
     }
 
-    /// Takes the servers of a new plan.
-    pub fn set(&self, project: &Project, plan: &ServePlan) -> Result<(), Error> {
-        self.routes.set(project, plan);
-        self.write_caddyfile()
+    /// Follows a changed config: replaces the routes, and sets the addresses in the new plan.
+    pub fn follow(&mut self, project: &Project, plan: &mut ServePlan) {
+        let mut stores = known_stores(project, plan);
+        self.resolve(&stores);
+        for store in &mut stores {
+            let is_usable = |host: &&String| {
+                self.resolved.get(*host).is_none_or(|leads| *leads)
+                    && self
+                        .authority
+                        .is_none_or(|authority| authority.covers(host))
+            };
+            // The domain of the config is the last one.
+            let host = store.hosts.iter().rfind(is_usable);
+            store.address = host.map(|host| self.addresses.url(host));
+        }
+        for servers in &mut plan.stores {
+            let mut known = stores.iter();
+            let store = known.find(|store| store.store == servers.store);
+            if let Some(address) = store.and_then(|store| store.address.as_ref()) {
+                let middleware = format!("{address}{}", MIDDLEWARE_PATH.trim_end_matches('/'));
+                servers.set_middleware_for_browsers(&middleware);
+            }
+        }
+        let mut known = self.servers.known();
+        for store in &stores {
+            let mut old = known.stores.iter();
+            let is_known = old.any(|it| it.store == store.store && it.address == store.address);
+            if let Some(address) = store.address.as_ref().filter(|_| !is_known) {
+                self.events.notice(format!("{}: {address}", store.store));
+            }
+        }
+        known.stores = stores;
+        self.servers.publish(&known);
+        drop(known);
+        self.write_caddyfile();
     }
 
-    fn write_caddyfile(&self) -> Result<(), Error> {
-        let text = proxy::caddyfile(&self.routes.routes.stores());
-        write_atomically(&self.caddyfile, text.as_bytes()).map_err(|source| Error::Write {
-            path: self.caddyfile.clone(),
-            source,
-        })
+    /// Looks up the configured domains that are new. Names those that do not lead to this machine.
+    fn resolve(&mut self, stores: &[KnownStore]) {
+        let hosts = stores.iter().flat_map(|store| &store.hosts);
+        let new = hosts.filter(|host| !self.resolved.contains_key(*host));
+        let new: Vec<String> = new.cloned().collect();
+        let leads = self.runtime.block_on(proxy::lead_to_loopback(&new));
+        self.resolved.extend(new.iter().cloned().zip(leads));
+        let missing = new.iter().filter(|host| !self.resolved[*host]);
+        let missing: Vec<&str> = missing.map(String::as_str).collect();
+        if !missing.is_empty() {
+            self.events.notice(format!(
+                "these domains do not lead to this machine; to use them, add this line to `/etc/hosts`: 127.0.0.1 {}",
+                missing.join(" ")
+            ));
+        }
     }
 
-    /// Stops the proxy and waits for requests in flight.
-    pub fn stop(&self, live: &Live) {
+    fn write_caddyfile(&self) {
+        let text = caddyfile(&self.servers.routes.stores());
+        let folder = self
+            .caddyfile
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all);
+        let written =
+            folder.and_then(|()| disk::write_atomically(&self.caddyfile, text.as_bytes()));
+        if let Err(error) = written {
+            let path = self.caddyfile.display();
+            self.events
+                .notice(format!("cannot write `{path}`: {error}"));
+        }
+    }
+}
+
+impl Drop for LocalDomains {
+    /// Ends the proxy, and waits for requests in flight.
+    fn drop(&mut self) {
         self.shutdown.cancel();
-        live.runtime.block_on(self.proxy.ended());
+        self.runtime.block_on(self.running.ended());
     }
+}
+
+/// The authority for HTTPS: that of mkcert, or our own one, which is made if the user asks for it.
+fn authority(
+    options: DomainOptions,
+    environment: &Environment,
+    events: &Events,
+) -> Result<Option<CertificateAuthority>, proxy::Error> {
+    let Some((mkcert, own)) = environment.certificate_authorities() else {
+        return Ok(None);
+    };
+    match CertificateAuthority::find(Some(&mkcert), &own) {
+        Ok(Some(authority)) => Ok(Some(authority)),
+        Ok(None) if options.https => {
+            let authority = CertificateAuthority::create(&own)?;
+            let made = authority.certificate.display();
+            events.notice(format!("made the certificate authority `{made}`"));
+            Ok(Some(authority))
+        }
+        Ok(None) => {
+            events.notice(
+                "HTTPS is off, because there is no local certificate authority; `mkcert -install` or `--https` makes one",
+            );
+            Ok(None)
+        }
+        Err(error) if options.https => Err(error.into()),
+        Err(error) => {
+            events.notice(format!("HTTPS is off: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+fn known_stores(project: &Project, plan: &ServePlan) -> Vec<KnownStore> {
+    let store = |servers: &StoreServers| KnownStore {
+        store: servers.store.clone(),
+        hosts: hosts(project, &servers.store),
+        apps: servers
+            .servers
+            .iter()
+            .map(|server| app_route(project, server))
+            .collect(),
+        address: None,
+    };
+    plan.stores.iter().map(store).collect()
+}
+
+/// `us.localhost`, and the domain of the config.
+fn hosts(project: &Project, store: &StoreId) -> Vec<String> {
+    let mut local = project.local.iter();
+    let local = local.find(|(id, _)| id == store.as_str());
+    let configured = local.and_then(|(_, local)| local.domain.clone());
+    let mut hosts = vec![StoreRoutes::localhost(store)];
+    hosts.extend(configured.map(|host| host.to_ascii_lowercase()));
+    hosts.dedup();
+    hosts
+}
+
+/// The path of an app is that of production.
+fn app_route(project: &Project, server: &ServerPlan) -> (ServerId, AppRoute) {
+    let app = &server.unit.app;
+    let (path_prefix, strips_prefix) = match server.kind {
+        AppKind::Frontend(_) => (None, false),
+        AppKind::Middleware => (Some(MIDDLEWARE_PATH.to_owned()), true),
+        AppKind::Playwright | AppKind::Other => {
+            let settings = project.settings.console.apps.get(app.as_str());
+            let path = settings.and_then(|settings| settings.path.clone());
+            let has_base_path = settings.is_some_and(|settings| settings.has_base_path);
+            (
+                Some(path.unwrap_or_else(|| format!("/{app}/"))),
+                !has_base_path,
+            )
+        }
+    };
+    let route = AppRoute {
+        app: app.clone(),
+        port: server.port,
+        path_prefix,
+        strips_prefix,
+        state: String::new(),
+    };
+    (ServerId::app(&server.unit), route)
 }

@@ -121,6 +121,20 @@ impl Environment {
         std::iter::once(machine).chain(own).collect()
     }
 
+    /// The folders of certificate authorities: that of mkcert, and our own. `None` without a home folder.
+    pub fn certificate_authorities(&self) -> Option<(PathBuf, PathBuf)> {
+        let set = |name: &str| self.get(name).map(PathBuf::from);
+        let data = set("XDG_DATA_HOME").or_else(|| {
+            let below = match std::env::consts::OS {
+                "macos" => "Library/Application Support",
+                _ => ".local/share",
+            };
+            Some(set("HOME")?.join(below))
+        })?;
+        let mkcert = set("CAROOT").unwrap_or_else(|| data.join("mkcert"));
+        Some((mkcert, data.join("alokai")))
+    }
+
     /// The address of Docker.
     pub fn docker(&self) -> Option<String> {
         self.get("DOCKER_HOST")
@@ -299,20 +313,6 @@ pub fn ignores_hangup() -> bool {
 /// Ends this program at once.
 pub fn end_now() -> ! {
     std::process::exit(crate::error::Exit::Interrupted as i32)
-}
-
-/// The folder of mkcert's certificate authority.
-pub fn mkcert_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(folder) = set("CAROOT") {
-        return Some(folder.into());
-    }
-    if cfg!(target_os = "macos") {
-        return Some(PathBuf::from(set("HOME")?).join("Library/Application Support/mkcert"));
-    }
-    let data = set("XDG_DATA_HOME").map(PathBuf::from);
-    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
-    Some(data?.join("mkcert"))
 }
 
 /// Opens an address in the user's browser.

@@ -15,6 +15,7 @@ mod domains;
 mod drift;
 mod environment;
 mod init;
+mod keys;
 mod list;
 mod man;
 mod run;

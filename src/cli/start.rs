@@ -5,20 +5,33 @@ use std::sync::Arc;
 use super::answer;
 use super::arguments::{Global, StartOptions};
 use super::changed::selection;
+use super::domains::{KnownServers, LocalDomains};
+use super::keys::{Keys, server_reporter};
 use super::run::{Live, live_with};
-use super::serving::{ServedProject, columns, reporter, root, services};
+use super::serving::{ServedProject, columns, root, services};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::ProjectLock;
 use crate::plan::{Filter, Plan, ServePlan};
+use crate::report::Detail;
 use crate::serve::{RestartPolicy, Supervisor, SupervisorOptions};
 
 pub fn start(global: &Global, options: &StartOptions) -> Result<(), AnyError> {
-    let reporter = reporter(options.output.json);
-    live_with(reporter, |live| run(global, options, &live))
+    let known = KnownServers::default();
+    let json = options.output.json;
+    let (reporter, commands) = server_reporter("alokai store start", json, Detail::Short);
+    live_with(known.follow(reporter), |live| {
+        let keys = Keys::follow(commands, &live, &known);
+        run(global, options, &live, (&known, &keys))
+    })
 }
 
-fn run(global: &Global, options: &StartOptions, live: &Live) -> Result<(), AnyError> {
+fn run(
+    global: &Global,
+    options: &StartOptions,
+    live: &Live,
+    (known, keys): (&KnownServers, &Keys),
+) -> Result<(), AnyError> {
     let root = root(global.cwd.as_deref())?;
     // No build may replace a `.deploy` while it is copied.
     let lock = ProjectLock::take(&root, &live.events, &live.interrupt)?;
@@ -32,21 +45,24 @@ fn run(global: &Global, options: &StartOptions, live: &Live) -> Result<(), AnyEr
     };
     let request = served.request(selection, filter, until);
     let plan = Plan::make(&served.project, &request)?;
-    let (serve, access) = if options.image {
+    let (mut serve, access) = if options.image {
         (served.images(&plan)?, served.registry_access(&plan))
     } else {
         let serve = served.artifacts(&plan, &live.events)?;
         (serve, served.environment.secrets())
     };
+    let servers = (&served.project, &mut serve);
+    let _domains = LocalDomains::start(options.domains, known, &served.environment, live, servers)?;
     let services = Arc::new(services(&root, live, access));
     let supervised = SupervisorOptions {
         policy: RestartPolicy::Never,
         shell: served.shell,
     };
     let mut supervisor = Supervisor::start(&serve, supervised, &services);
+    keys.control(supervisor.handle());
     let shown = if services.wait(supervisor.ready()) {
         drop(lock);
-        if options.output.json {
+        if options.output.json || keys.has_screen() {
             Ok(())
         } else {
             answer(&addresses(&serve))

@@ -91,6 +91,12 @@ impl AuthorityOrigin {
             Self::Own => ("alokai-ca.pem", "alokai-ca-key.pem"),
         }
     }
+
+    /// Whether browsers accept a certificate of such an authority for a host.
+    pub fn covers(self, host: &str) -> bool {
+        let last = host.rsplit('.').next().unwrap_or_default();
+        self == Self::Mkcert || DOMAINS.contains(&last)
+    }
 }
 
 /// A certificate authority with its key.
@@ -173,12 +179,6 @@ impl CertificateAuthority {
                 reason: error.to_string(),
             }),
         }
-    }
-
-    /// Whether browsers accept a certificate of this authority for a host.
-    pub fn covers(&self, host: &str) -> bool {
-        let last = host.rsplit('.').next().unwrap_or_default();
-        self.origin == AuthorityOrigin::Mkcert || DOMAINS.contains(&last)
     }
 
     /// The TLS settings of a server that has a certificate for each host of the routes.

@@ -43,10 +43,10 @@ pub(super) fn authority(parts: &Parts) -> Result<String, &'static str> {
         return Err("the request has more than one `Host` header");
     }
     if let Some(authority) = parts.uri.authority() {
-        return match authority.as_str().contains('@') {
-            true => Err("the address of the request has a user name"),
-            false => Ok(authority.as_str().to_owned()),
-        };
+        if authority.as_str().contains('@') {
+            return Err("the address of the request has a user name");
+        }
+        return Ok(authority.as_str().to_owned());
     }
     match host.map(HeaderValue::to_str) {
         Some(Ok(host)) => Ok(host.to_owned()),

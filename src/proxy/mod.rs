@@ -10,6 +10,7 @@ mod gateway;
 mod headers;
 mod listen;
 mod pages;
+mod resolve;
 mod routes;
 mod upstream;
 
@@ -21,6 +22,7 @@ use gateway::Gateway;
 pub use listen::PortChoice;
 use listen::{Listeners, Server};
 use miette::Diagnostic;
+pub use resolve::lead_to_loopback;
 pub use routes::{AppRoute, Routes, StoreRoutes};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;

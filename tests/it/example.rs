@@ -204,6 +204,8 @@ fn the_example_goes_through_all_six_stages() {
         );
     }
 
+    stores_are_tested_side_by_side(&project);
+
     // The composed trees build without this program.
     let folders =
         ["us", "eu"].map(|store| project.path(&format!(".out/{store}/storefront-unified-nextjs")));
@@ -211,6 +213,63 @@ fn the_example_goes_through_all_six_stages() {
     for build in builds {
         build.join().unwrap();
     }
+}
+
+/// `store test` passes for all stores at once, each on ports of its own, and fails for a store whose
+/// header is broken in `.deploy`. It never builds.
+fn stores_are_tested_side_by_side(project: &Project) {
+    let stores = ["us", "eu", "outlet"];
+    let test = ["store", "test", "--all", "--concurrency", "3"];
+    let run = project.alokai(&test).succeeds();
+    for store in stores {
+        let row = run.stdout.lines().find(|line| line.starts_with(store));
+        let columns: Vec<_> = row.unwrap_or_default().split_whitespace().collect();
+        let [_, "playwright", passed, "0", "0", "0", ..] = columns[..] else {
+            panic!("{store}: {}", run.stdout);
+        };
+        assert!(passed.parse::<usize>().unwrap() >= 5, "{store}: {passed}");
+        // The reporter of the project's config is kept.
+        run.stderr_contains(&format!("{store}/playwright |   ✓"));
+    }
+    let broken = project.path(".out/eu/storefront-unified-nextjs/.deploy");
+    let mut changed = 0;
+    for entry in walkdir::WalkDir::new(&broken).into_iter().flatten() {
+        let is_code = entry
+            .path()
+            .extension()
+            .is_some_and(|it| it == "js" || it == "html");
+        let in_build = entry.path().starts_with(broken.join(".next"));
+        if is_code && in_build && entry.file_type().is_file() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            if text.contains("data-store") {
+                std::fs::write(entry.path(), text.replace("data-store", "data-other")).unwrap();
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed > 0, "the header is not in the build");
+    let run = project.alokai(&test).fails_with(1);
+    run.stderr_contains("the tests of 1 store failed")
+        .stderr_contains("eu/playwright: 1 test failed")
+        .stderr_contains("› the header is the store's");
+    let shard = [
+        "store",
+        "test",
+        "-s",
+        "us",
+        "--json",
+        "--",
+        "--shard=1/2",
+        "--reporter=line",
+    ];
+    let run = project.alokai(&shard).succeeds();
+    let ended = run
+        .stdout
+        .lines()
+        .find(|line| line.contains("\"event\":\"tested\""));
+    let ended: Value = serde_json::from_str(ended.unwrap()).unwrap();
+    let passed = ended["passed"].as_u64().unwrap();
+    assert!((1..5).contains(&passed), "{ended}");
 }
 
 /// Next.js, Nuxt and `tsc` ran in a sandbox, and `vitest` runs in one here. No refused file was

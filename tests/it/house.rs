@@ -164,7 +164,6 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "error",
         &[
-            "proxy",
             "watch",
             "compare",
             "cli",
@@ -174,6 +173,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "overlay",
             "plan",
             "pipeline",
+            "proxy",
             "serve",
             "oci_distribution",
             "registry",

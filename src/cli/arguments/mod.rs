@@ -2,6 +2,7 @@
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 mod dev;
+mod domains;
 mod serve;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use dev::DevOptions;
+pub(super) use domains::DomainOptions;
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;

@@ -3,7 +3,7 @@
 
 use clap::Args;
 
-use super::{Output, Select};
+use super::{DomainOptions, Output, Select};
 use crate::plan::Selection;
 
 #[derive(Debug, Args)]
@@ -13,6 +13,8 @@ pub struct StartOptions {
     /// Runs the image of each app by the Docker engine, instead of `.deploy` by Node
     #[arg(long)]
     pub image: bool,
+    #[command(flatten)]
+    pub domains: DomainOptions,
     #[command(flatten)]
     pub output: Output,
 }

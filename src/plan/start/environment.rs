@@ -162,6 +162,11 @@ fn own_variables(kind: AppKind, launch: &Launch) -> Vec<(&'static str, ValueTemp
     variables
 }
 
+/// The variable in which a frontend has the address of its middleware for the browser.
+pub fn browser_variable(kind: AppKind) -> Option<&'static str> {
+    address_variables(kind).first().copied()
+}
+
 /// The variables in which a frontend of the vendor's starters has the address of its middleware: for
 /// the browser, and for the server.
 fn address_variables(kind: AppKind) -> &'static [&'static str] {

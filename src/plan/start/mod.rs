@@ -248,6 +248,20 @@ impl StoreServers {
         Some(frontend.or(self.servers.first())?.address())
     }
 
+    /// Gives frontends the address at which browsers reach the middleware. A value of the config stays.
+    pub fn set_middleware_for_browsers(&mut self, address: &str) {
+        let default = ValueTemplate::from(TemplatePart::Url(AppReference::Middleware));
+        for server in &mut self.servers {
+            let name = environment::browser_variable(server.kind);
+            let variable = name.and_then(|name| server.environment.get_mut(name));
+            if let Some(PlannedVariable::Known { value, .. }) = variable
+                && *value == default
+            {
+                *value = address.into();
+            }
+        }
+    }
+
     /// The same apps on other ports, in the order of [`Self::servers`].
     #[must_use]
     pub fn on_ports(&self, ports: &[u16]) -> Self {

@@ -61,7 +61,7 @@ async fn our_authority_signs_for_the_hosts_of_stores() {
     let before = std::fs::read(&certificate).unwrap();
     let authority = CertificateAuthority::find(None, &own).unwrap().unwrap();
     assert_eq!(std::fs::read(&authority.certificate).unwrap(), before);
-    assert!(authority.covers("us.local") && !authority.covers("shop.example.com"));
+    assert!(authority.origin.covers("us.local") && !authority.origin.covers("shop.example.com"));
 
     let app = echo().await;
     let mut routes = store("us", app, app);
@@ -153,7 +153,7 @@ async fn the_authority_of_mkcert_comes_first() {
         .unwrap()
         .unwrap();
     assert_eq!(authority.origin, AuthorityOrigin::Mkcert);
-    assert!(authority.covers("shop.example.com"));
+    assert!(authority.origin.covers("shop.example.com"));
     let certificate = authority.certificate.clone();
     let app = echo().await;
     let mut routes = store("us", app, app);

@@ -1,6 +1,7 @@
 //! Servers on this machine: `store start`, `store test`, and the supervisor below them.
 
 mod browser;
+mod domains;
 mod image;
 mod run;
 mod supervisor;
@@ -27,13 +28,15 @@ require('http').createServer((request, answer) => {
 }).listen(API_PORT ?? PORT);
 ";
 
-/// A frontend that asks its middleware before it listens. It has a child that outlives it.
+/// A frontend that asks its middleware before it listens. `/browser` is the address of the middleware for
+/// browsers. It has a child that outlives it.
 const PAGE: &str = r"
-const { PORT, HOSTNAME, NEXT_PUBLIC_ALOKAI_MIDDLEWARE_SSR_API_URL } = process.env;
+const { PORT, HOSTNAME, NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL, NEXT_PUBLIC_ALOKAI_MIDDLEWARE_SSR_API_URL } = process.env;
 const child = require('child_process').spawn('sleep', ['300']);
 fetch(NEXT_PUBLIC_ALOKAI_MIDDLEWARE_SSR_API_URL).then((it) => it.text()).then((said) => {
   console.log(`frontend ${process.pid} ${child.pid}`);
-  require('http').createServer((_, answer) => answer.end(`page with ${said}`)).listen(PORT, HOSTNAME);
+  require('http').createServer((request, answer) =>
+    answer.end(request.url === '/browser' ? NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL : `page with ${said}`)).listen(PORT, HOSTNAME);
 });
 ";
 

@@ -149,3 +149,31 @@ fn a_shared_middleware_is_one_process() {
         format!("page with products of {}", ports[0])
     );
 }
+
+#[test]
+fn local_domains_lead_to_the_apps_of_each_store() {
+    let ports = free_ports();
+    let project = built_shop(ports);
+    let arguments = "store start --all --with-local-domains";
+    let mut served = Served::start(&project, arguments);
+    let row = served.line(&format!("eu     {FRONTEND}  http://localhost:"));
+    let proxy = row.rsplit(':').next().unwrap().trim();
+    assert!(row.contains("http://eu.localhost"), "{row}");
+    let port: u16 = proxy.parse().unwrap_or(80);
+    let get = |host: &str, path: &str| {
+        let host = format!("Host: {host}");
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let mut curl = std::process::Command::new("curl");
+        crate::support::output_of(curl.args(["--silent", "--show-error", "--header", &host, &url]))
+    };
+    for (host, middleware) in [("us.localhost", ports[0]), ("eu.localhost", ports[2])] {
+        let products = format!("products of {middleware}");
+        assert_eq!(get(host, "/"), format!("page with {products}"));
+        assert_eq!(get(host, "/api/anything"), products);
+    }
+    let caddyfile = project.read(".alokai/Caddyfile");
+    assert!(caddyfile.contains(&format!("reverse_proxy localhost:{}", ports[3])));
+    served.interrupt();
+    assert_eq!(served.end().0, 130);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
