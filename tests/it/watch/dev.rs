@@ -105,6 +105,14 @@ fn servers_run_on_composed_files_follow_edits_and_the_config_and_end_with_the_pr
     project.remove(&format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt"));
     answers(web, "texts of the base\n");
 
+    // An edit of a file restarts no server.
+    let mark = follower.mark();
+    project.write("apps/storefront-middleware/other.txt", "a change\n");
+    follower.checked(mark);
+    let events = follower.events_since(0);
+    let starts = events.iter().filter(|event| event["state"] == "starting");
+    assert_eq!(starts.count(), 2, "{events:#?}");
+
     // Another port.
     let (other, _) = ports();
     project.write(
