@@ -57,14 +57,19 @@ impl KnownServers {
 
     /// The address that a browser opens for a server.
     pub fn url(&self, server: &ServerId) -> Option<String> {
+        let store = server.store.as_ref();
+        let domain = store.and_then(|store| self.domain_url(store, &server.name));
+        domain.or_else(|| self.known().urls.get(server).cloned())
+    }
+
+    /// The address of an app at the local domain of a store. `None` without local domains.
+    pub fn domain_url(&self, store: &StoreId, app: &str) -> Option<String> {
         let known = self.known();
-        let of_store = known.stores.iter().find_map(|store| {
-            let mut apps = store.apps.iter();
-            let (_, route) = apps.find(|(id, _)| id == server)?;
-            let path = route.path_prefix.as_deref().unwrap_or("/");
-            Some(format!("{}{path}", store.address.as_ref()?))
-        });
-        of_store.or_else(|| known.urls.get(server).cloned())
+        let store = known.stores.iter().find(|known| known.store == *store)?;
+        let mut apps = store.apps.iter();
+        let (_, route) = apps.find(|(_, route)| route.app.as_str() == app)?;
+        let path = route.path_prefix.as_deref().unwrap_or_default();
+        Some(format!("{}{path}", store.address.as_ref()?))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -65,7 +65,7 @@ fn run(
         if options.output.json || keys.has_screen() {
             Ok(())
         } else {
-            answer(&addresses(&serve))
+            answer(&addresses(&serve, known))
         }
     } else {
         Ok(())
@@ -74,13 +74,15 @@ fn run(
     shown
 }
 
-/// The addresses of all servers.
-fn addresses(plan: &ServePlan) -> String {
+/// The addresses of all servers. With local domains, each server has a second one.
+fn addresses(plan: &ServePlan, known: &KnownServers) -> String {
     let mut rows = vec![["store", "app", "address"].map(str::to_owned).to_vec()];
     for store in &plan.stores {
         for server in &store.servers {
             let app = server.unit.app.to_string();
-            rows.push(vec![store.store.to_string(), app, server.address()]);
+            let mut row = vec![store.store.to_string(), app, server.address()];
+            row.extend(known.domain_url(&store.store, server.unit.app.as_str()));
+            rows.push(row);
         }
     }
     format!("\n{}\n", columns(&rows))
