@@ -77,7 +77,7 @@ impl ServedProject {
         let outdated: Vec<_> = outdated.map(|image| image.unit.to_string()).collect();
         if !outdated.is_empty() {
             events.notice(format!(
-                "`.deploy` was not made from the current files: {}; to renew it, run `alokai store deploy --local --until prune`",
+                "`.deploy` was made from other files, variables or tools than the current ones: {}; to renew it, run `alokai store deploy --local --until prune`",
                 outdated.join(", ")
             ));
         }

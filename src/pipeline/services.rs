@@ -234,11 +234,12 @@ impl Interrupt {
         self.stop.cancel();
     }
 
-    /// An interruption of a part of the run. It is raised with this one, and can be raised alone.
+    /// An interruption of a part of the run, which is stopped alone. The second interruption of the run
+    /// also kills the part.
     #[must_use]
-    pub fn child(&self) -> Self {
+    pub fn part(&self) -> Self {
         Self {
-            stop: self.stop.child_token(),
+            stop: CancellationToken::new(),
             kill: self.kill.child_token(),
         }
     }

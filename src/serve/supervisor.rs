@@ -62,7 +62,6 @@ impl Supervisor {
             running: BTreeMap::new(),
             readiness: BTreeMap::new(),
             tasks: JoinSet::new(),
-            interrupt: services.interrupt.child(),
             options: Arc::new(options),
             services: Arc::clone(services),
         };
@@ -125,15 +124,13 @@ struct Servers {
     /// Whether each server is ready. A server that is restarted keeps its channel.
     readiness: BTreeMap<ServerId, Arc<watch::Sender<bool>>>,
     tasks: JoinSet<ServerEnd>,
-    /// The interruption of all servers.
-    interrupt: Interrupt,
     options: Arc<SupervisorOptions>,
     services: Arc<Services>,
 }
 
 impl Servers {
     async fn run(mut self, mut commands: UnboundedReceiver<Command>) -> Result<(), Error> {
-        let interrupt = self.interrupt.clone();
+        let interrupt = self.services.interrupt.clone();
         loop {
             let failures = tokio::select! {
                 () = interrupt.stopping() => {
@@ -175,7 +172,8 @@ impl Servers {
             let task = ServerTask {
                 needs: needs.collect(),
                 ready: Arc::clone(ready),
-                interrupt: self.interrupt.child(),
+                // An interruption of the run stops the servers in order.
+                interrupt: self.services.interrupt.part(),
                 options: Arc::clone(&self.options),
                 services: Arc::clone(&self.services),
                 spec,

@@ -15,6 +15,9 @@ pub struct StartOptions {
     pub image: bool,
     #[command(flatten)]
     pub domains: DomainOptions,
+    /// Has no effect: all output is shown
+    #[arg(long, hide = true)]
+    pub verbose: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -39,6 +42,9 @@ pub struct TestOptions {
     /// Maximum number of stores that are tested at once [default: half of the cores, at least 2]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
+    /// Has no effect: all output is shown
+    #[arg(long, hide = true)]
+    pub verbose: bool,
     #[command(flatten)]
     pub output: Output,
     /// Arguments for Playwright: `--grep cart`, `--shard=1/3`

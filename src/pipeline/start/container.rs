@@ -61,16 +61,19 @@ impl Drop for ServerContainer {
 }
 
 impl ServerContainer {
-    /// Creates and starts a container of this name. `server.folder` is the project.
+    /// Creates and starts a container of this name from an image. `server.folder` is the project.
     pub async fn run(
-        name: &str,
-        reference: &str,
+        (name, reference): (&str, &str),
         network: &ContainerNetwork,
         server: ServerCommand<'_>,
         services: &Arc<Services>,
+        interrupt: &Interrupt,
     ) -> Result<Self, Error> {
         let docker = docker::connect(services.access.docker.as_deref()).await?;
-        pull_missing(&docker, reference, services).await?;
+        let pulling = pull_missing(&docker, reference, services);
+        interrupt
+            .unless_stopped(Error::Interrupted, pulling)
+            .await?;
         let project = server.folder.display().to_string();
         remove_left(&docker, name, &project).await?;
         let body = body(reference, network, &server, project);

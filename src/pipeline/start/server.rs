@@ -165,7 +165,13 @@ impl ServerStart<'_> {
             Launch::Image { reference, network } => {
                 let name = container_name(&server.unit);
                 let run = run(&[], self.project);
-                let starting = ServerContainer::run(&name, reference, network, run, self.services);
+                let starting = ServerContainer::run(
+                    (&name, reference),
+                    network,
+                    run,
+                    self.services,
+                    self.interrupt,
+                );
                 let container = starting.await?;
                 Ok((ServerProgram::Container(Box::new(container)), None))
             }
@@ -182,7 +188,7 @@ impl ServerStart<'_> {
             command: &package.command,
             folder: &self.project.join(&package.folder),
             environment,
-            log: self.log(&package.name),
+            log: self.log(&package.folder),
             reported: self.reported.clone(),
         };
         Ok(RunningServer {

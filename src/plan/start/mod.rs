@@ -93,9 +93,15 @@ pub enum ContainerNetwork {
     },
 }
 
-/// The name of an app's container.
+/// The name of an app's container. A character that the engine does not allow is replaced by `-`.
 pub fn container_name(unit: &UnitId) -> String {
-    format!("alokai-{}-{}", unit.store, unit.app)
+    let allowed = |c: char| match c {
+        '.' | '_' => c,
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '-',
+    };
+    let name = format!("alokai-{}-{}", unit.store, unit.app);
+    name.chars().map(allowed).collect()
 }
 
 impl Launch {

@@ -13,7 +13,7 @@ use crate::pipeline::{
     CommandEnd, ScriptEnvironment, ServerCommand, ServerEnvironment, ServerStart, Services,
     StartError, free_ports,
 };
-use crate::plan::{BrowserTests, ServePlan};
+use crate::plan::{BrowserTests, ServePlan, StoreServers};
 
 /// The reporter that writes the names of failed tests to a file.
 const REPORTER: &str = include_str!("reporter.cjs");
@@ -87,12 +87,7 @@ impl BrowserRun<'_> {
             StoreRun {
                 run: &self,
                 tests,
-                plan: ServePlan {
-                    stores: vec![servers],
-                    packages: Vec::new(),
-                    notices: Vec::new(),
-                    ..self.plan.clone()
-                },
+                servers,
                 reporter: &reporter,
             }
         });
@@ -131,7 +126,7 @@ fn write_reporter() -> std::io::Result<tempfile::TempPath> {
 struct StoreRun<'a> {
     run: &'a BrowserRun<'a>,
     tests: Vec<&'a BrowserTests>,
-    plan: ServePlan,
+    servers: StoreServers,
     reporter: &'a Path,
 }
 
@@ -152,7 +147,13 @@ impl StoreRun<'_> {
             policy: RestartPolicy::Never,
             shell: self.run.shell.clone(),
         };
-        let mut supervisor = Supervisor::start(&self.plan, options, services);
+        let plan = ServePlan {
+            stores: vec![self.servers.clone()],
+            packages: Vec::new(),
+            notices: Vec::new(),
+            ..self.run.plan.clone()
+        };
+        let mut supervisor = Supervisor::start(&plan, options, services);
         let is_ready = supervisor.ready().await;
         let handle = supervisor.handle();
         let ended = supervisor.ended();
@@ -161,14 +162,22 @@ impl StoreRun<'_> {
             let failed = ended.await.err().map(not_served);
             return (Vec::new(), failed.into_iter().collect());
         }
+        let tests = self.test();
+        tokio::pin!(tests);
         tokio::select! {
-            results = self.test() => {
+            results = &mut tests => {
                 handle.stop();
                 let _ = ended.await;
                 results
             }
-            // The tests are killed.
-            ended = &mut ended => (Vec::new(), ended.err().map(not_served).into_iter().collect()),
+            ended = &mut ended => {
+                if services.interrupt.stopped() {
+                    // The tests are interrupted too, and have time to end their browsers.
+                    return tests.await;
+                }
+                // The tests of an app that does not run are killed.
+                (Vec::new(), ended.err().map(not_served).into_iter().collect())
+            }
         }
     }
 
@@ -207,15 +216,12 @@ impl StoreRun<'_> {
         id: &ServerId,
     ) -> Result<(CommandEnd, Option<WrittenResults>), StartError> {
         let run = self.run;
-        let project = &self.plan.project;
+        let project = &run.plan.project;
         let folder = project.join(&tests.folder);
         let results = folder.join(RESULTS_FILE);
         // The results of an earlier run are not those of this run.
         let _ = std::fs::remove_file(&results);
-        let [servers] = self.plan.stores.as_slice() else {
-            return Err(StartError::Interrupted);
-        };
-        let mut environment = ServerEnvironment::of_tests(servers, tests, run.shell)?;
+        let mut environment = ServerEnvironment::of_tests(&self.servers, tests, run.shell)?;
         environment.set(ADDED_REPORTER, self.reporter);
         environment.set(RESULTS, &results);
         let command = ServerCommand {
@@ -227,7 +233,7 @@ impl StoreRun<'_> {
         };
         let start = ServerStart {
             project,
-            limit: self.plan.start_timeout,
+            limit: run.plan.start_timeout,
             interrupt: &run.services.interrupt,
             reported: Some(id.clone()),
             services: run.services,

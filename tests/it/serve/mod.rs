@@ -149,8 +149,12 @@ impl Served {
 }
 
 impl Drop for Served {
+    /// Ends the servers of a test that has failed.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.interrupt();
+            let _ = self.child.wait();
+        }
     }
 }
 
