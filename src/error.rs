@@ -42,10 +42,6 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Serve(#[from] serve::Error),
-    /// `.out` cannot be kept in step.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Watch(#[from] watch::Error),
     /// The proxy of local domains cannot be started.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -54,6 +50,16 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cli(#[from] cli::Error),
+}
+
+impl From<watch::Error> for Error {
+    fn from(error: watch::Error) -> Self {
+        match error {
+            watch::Error::Config(error) => error.into(),
+            watch::Error::Plan(error) => error.into(),
+            watch::Error::Pipeline(error) => error.into(),
+        }
+    }
 }
 
 /// The exit codes.
@@ -82,11 +88,6 @@ impl Error {
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
             Self::Proxy(_) => Exit::Surroundings,
-            Self::Watch(error) => match error {
-                watch::Error::Config(_) => Exit::Input,
-                watch::Error::Plan(error) => of_plan(error),
-                watch::Error::Pipeline(error) => of_pipeline(error),
-            },
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
                 | cli::Error::Drift { .. }

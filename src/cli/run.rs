@@ -316,6 +316,7 @@ fn check_not_served(plan: &Plan) -> Result<(), pipeline::Error> {
     if stores.is_empty() {
         return Ok(());
     }
+    let session = Box::new(session);
     Err(pipeline::Error::Served { session, stores })
 }
 

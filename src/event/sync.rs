@@ -145,13 +145,12 @@ fn line(file: &SyncedFile) -> String {
 }
 
 fn names(stores: &[StoreId]) -> String {
-    let named = stores.iter().take(NAMED_STORES).map(ToString::to_string);
-    let mut text = named.collect::<Vec<_>>().join(", ");
-    let rest = stores.len().saturating_sub(NAMED_STORES);
-    if rest > 0 {
-        text.push_str(&format!(" and {rest} more"));
+    let shown = stores.iter().take(NAMED_STORES).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match stores.len().saturating_sub(NAMED_STORES) {
+        0 => shown,
+        rest => format!("{shown} and {rest} more"),
     }
-    text
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub enum Error {
         failures: Vec<Failure>,
     },
     /// Another program keeps `.out` of the project in step.
-    #[error("{} keeps `.out` of `{}` in step already", session.as_ref().map_or_else(|| "another process".into(), named), project.display())]
+    #[error("{} keeps `.out` of `{}` in step already", session.as_deref().map_or_else(|| "another process".into(), named), project.display())]
     #[diagnostic(
         code(alokai::pipeline::session),
         help("use that program, or end it with Ctrl-C in its terminal")
@@ -56,7 +56,7 @@ pub enum Error {
         /// The project.
         project: PathBuf,
         /// The other program, if it is known.
-        session: Option<Session>,
+        session: Option<Box<Session>>,
     },
     /// A script is to run in a folder in which a development server runs.
     #[error(
@@ -70,7 +70,7 @@ pub enum Error {
     )]
     Served {
         /// The program.
-        session: Session,
+        session: Box<Session>,
         /// The stores of both.
         stores: Vec<StoreId>,
     },

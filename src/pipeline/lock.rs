@@ -169,7 +169,7 @@ impl SessionLock {
         if !is_taken(&file, &path)? {
             return Err(Error::Session {
                 project: project.to_owned(),
-                session: read_session(&path),
+                session: read_session(&path).map(Box::new),
             });
         }
         let session = Session {

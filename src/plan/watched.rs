@@ -74,13 +74,13 @@ impl ListedLayers {
         let folders = composer.folders(&stores);
         let (layers, problems) = composer.layers(&stores, |_, _| None)?;
         Ok(Self {
+            project,
+            request,
             repository,
             reader,
             layers,
             problems,
             folders,
-            project,
-            request,
         })
     }
 
@@ -241,11 +241,11 @@ impl WatchedPlan {
     /// compositions.
     pub fn compose_again(
         &mut self,
-        changed: &BTreeSet<(Owner, AppName)>,
+        renewed: &BTreeSet<(Owner, AppName)>,
     ) -> Result<Vec<UnitChange>, Error> {
         let has_changed = |one: &Composition| {
             let mut owners = one.layers.iter();
-            owners.any(|owner| changed.contains(&(owner.clone(), one.unit.app.clone())))
+            owners.any(|owner| renewed.contains(&(owner.clone(), one.unit.app.clone())))
         };
         let compositions = self.plan.compositions().filter(|one| has_changed(one));
         let units = compositions.filter_map(|one| {
@@ -254,9 +254,9 @@ impl WatchedPlan {
         });
         let units: Vec<_> = units.collect();
         let composer = Composer::new(&self.project, &self.reader);
-        let composed = composer.compose_units(&units, &self.layers)?;
+        let compositions = composer.compose_units(&units, &self.layers)?;
         let mut changes = Vec::new();
-        for after in composed.into_iter().map(Arc::new) {
+        for after in compositions.into_iter().map(Arc::new) {
             let stores = self.plan.stores.iter_mut();
             let mut compositions = stores.flat_map(|store| &mut store.compositions);
             if let Some(place) = compositions.find(|one| one.unit == after.unit) {

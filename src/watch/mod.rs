@@ -324,12 +324,12 @@ impl OutSync {
         for path in entries {
             self.watch.iter_mut().for_each(|watch| watch.forget(path));
         }
-        let mut changed = Vec::<LayerChange>::new();
+        let mut layers = Vec::<LayerChange>::new();
         let (mut folders, mut replaced) = (folders, entries.clone());
         for _ in 0..ROUNDS {
             let read = self.current.read_again(&folders, &replaced)?;
             let keys: BTreeSet<(Owner, AppName)> = read.iter().map(key).collect();
-            changed.extend(read);
+            layers.extend(read);
             let wanted = self.current.folders_of(&keys);
             folders = watched(&mut self.watch, &self.events, |watch| watch.add(wanted));
             if folders.is_empty() {
@@ -337,18 +337,23 @@ impl OutSync {
             }
             replaced = BTreeSet::new();
         }
-        changed.retain(|layer| !layer.paths.is_empty());
-        if changed.is_empty() {
+        layers.retain(|layer| !layer.paths.is_empty());
+        if layers.is_empty() {
             return Ok(());
         }
-        let layers = changed.iter().map(key).collect();
-        let units = self.current.compose_again(&layers)?;
-        let changes = Changes::new(&units, &changed, &self.current.plan);
-        if !changes.paths.is_empty() {
-            put_in_step(&self.current.plan, SyncScope::Paths(&changes.paths), lock)?;
-        }
+        let keys = layers.iter().map(key).collect();
+        let units = self.current.compose_again(&keys)?;
+        let changes = Changes::new(&units, &layers, &self.current.plan);
+        let written = match changes.paths.is_empty() {
+            true => Ok(()),
+            false => {
+                let scope = SyncScope::Paths(&changes.paths);
+                put_in_step(&self.current.plan, scope, lock).map(drop)
+            }
+        };
+        // Told although the next attempt may have to write them: the plan has the change already.
         self.tell(changes);
-        Ok(())
+        Ok(written?)
     }
 
     /// Plans everything anew and compares it with the disk.
