@@ -227,7 +227,8 @@ async fn large_and_many_headers_pass() {
     let app = echo().await;
     let proxy = LocalProxy::start(vec![store("us", app, app)]).await;
     let cookie = "c".repeat(60_000);
-    let many: String = (0..90).map(|n| format!("X-N{n}: {n}\r\n")).collect();
+    let many: Vec<_> = (0..90).map(|n| format!("X-N{n}: {n}\r\n")).collect();
+    let many = many.concat();
     let answer = proxy
         .exchange(format!(
             "GET / HTTP/1.1\r\nHost: us.localhost\r\nConnection: close\r\nCookie: {cookie}\r\n{many}\r\n"

@@ -124,7 +124,7 @@ async fn closing(answers_first: bool) -> (u16, Arc<AtomicUsize>) {
         let mut is_first = true;
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let answers = if is_first {
+            let limit = if is_first {
                 usize::from(answers_first)
             } else {
                 usize::MAX
@@ -133,12 +133,12 @@ async fn closing(answers_first: bool) -> (u16, Arc<AtomicUsize>) {
             let count = Arc::clone(&count);
             tokio::spawn(async move {
                 for number in 0.. {
-                    let mut part = [0; 4096];
-                    if stream.read(&mut part).await.unwrap_or(0) == 0 {
+                    let mut request = [0; 4096];
+                    if stream.read(&mut request).await.unwrap_or(0) == 0 {
                         return;
                     }
                     count.fetch_add(1, Ordering::Relaxed);
-                    if number == answers {
+                    if number == limit {
                         return;
                     }
                     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -162,10 +162,10 @@ async fn a_request_without_a_body_is_sent_once_more_when_a_kept_connection_close
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_else_is_sent_twice() {
-    let post = "POST / HTTP/1.1\r\nHost: us.localhost\r\nContent-Length: 2\r\n\r\nhi";
+    let with_body = "POST / HTTP/1.1\r\nHost: us.localhost\r\nContent-Length: 2\r\n\r\nhi";
     let empty = "POST / HTTP/1.1\r\nHost: us.localhost\r\nContent-Length: 0\r\n\r\n";
     let put = "PUT / HTTP/1.1\r\nHost: us.localhost\r\nContent-Length: 2\r\n\r\nhi";
-    for second in [post, empty, put] {
+    for second in [with_body, empty, put] {
         let (port, seen) = closing(true).await;
         let proxy = LocalProxy::start(vec![store("us", port, port)]).await;
         let mut client = proxy.connect().await;
