@@ -1,5 +1,6 @@
 //! `store dev`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arguments::{DevOptions, Global};
@@ -8,12 +9,12 @@ use super::environment::Environment;
 use super::keys::{Keys, server_reporter};
 use super::project;
 use super::run::{Live, live_with, request};
-use super::serving::services;
+use super::serving::{ServedProject, services};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};
-use crate::pipeline::SessionLock;
-use crate::plan::{self, Plan, ServeMode, ServePlan};
+use crate::pipeline::{self, PipelineOptions, ProjectLock, Services, SessionLock};
+use crate::plan::{self, Filter, Plan, Selection, ServeMode, ServePlan, Work};
 use crate::report::Detail;
 use crate::serve::{RestartPolicy, Supervisor, SupervisorHandle, SupervisorOptions};
 use crate::store::StoreId;
@@ -58,7 +59,10 @@ fn serve(
     (known, keys): (&KnownServers, &Keys),
 ) -> Result<(), AnyError> {
     let services = Arc::new(services(&sync.root, live, environment.secrets()));
+    let (root, selection) = (sync.root.clone(), sync.request.selection.clone());
+    let filter = sync.request.filter.clone();
     let sync = OutSync::start(sync, &live.events, &live.interrupt)?;
+    build_packages(&root, selection, filter, &services)?;
     let (project, plan) = sync.plan();
     let mut serve_plan = serve_plan(project, plan)?;
     let servers = (project, &mut serve_plan);
@@ -91,6 +95,27 @@ fn serve(
         std::panic::resume_unwind(panic);
     }
     Ok(ended?)
+}
+
+/// Builds the workspace packages that the apps need: development servers resolve imports of them when
+/// they start, and most do not notice a package that is built later.
+fn build_packages(
+    root: &Path,
+    selection: Selection,
+    filter: Filter,
+    services: &Arc<Services>,
+) -> Result<(), AnyError> {
+    let served = ServedProject::load(root)?;
+    let mut request = served.request(selection, filter, Stage::Build);
+    request.work = Work::Packages;
+    let plan = Arc::new(Plan::make(&served.project, &request)?);
+    let options = Arc::new(PipelineOptions {
+        scripts: served.shell,
+        ..PipelineOptions::default()
+    });
+    let lock = ProjectLock::take(root, &services.events, &services.interrupt)?;
+    let (_, result) = pipeline::run(&plan, services, &options, &lock);
+    Ok(result?)
 }
 
 fn serve_plan(project: &Project, plan: &Plan) -> Result<ServePlan, plan::Error> {

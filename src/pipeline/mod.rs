@@ -162,11 +162,11 @@ impl Driver<'_> {
         }
         match &self.plan.work {
             Work::Build => self.deploy(),
-            Work::Script(_) => self.run_scripts(),
+            Work::Packages | Work::Script(_) => self.run_scripts(),
         }
     }
 
-    /// `store run`: composes, and runs another script than `build`. No stage follows.
+    /// Runs other scripts than the `build` scripts of apps. No stage follows.
     fn run_scripts(&mut self) -> Result<(), Error> {
         let scope = RunScope::all(self.plan);
         if let Some(ran) = self.compose_and_build(&scope)? {
@@ -290,11 +290,17 @@ impl Driver<'_> {
         let mut distrusted = BTreeSet::new();
         loop {
             let lookup = services.wait(build::look_up(&run, scope, &distrusted))?;
-            let stores = lookup.stores_to_compose(plan, scope);
-            let workdirs = stage(services, Stage::Compose, None, stores.len(), || {
-                compose::run(plan, &stores, services, self.options)
-            })?;
-            let workdirs = self.pass(Stage::Compose, workdirs, Workdir::unit)?;
+            let workdirs = match plan.work {
+                Work::Packages if lookup.count() == 0 => return Ok(None),
+                Work::Packages => Vec::new(),
+                Work::Build | Work::Script(_) => {
+                    let stores = lookup.stores_to_compose(plan, scope);
+                    let workdirs = stage(services, Stage::Compose, None, stores.len(), || {
+                        compose::run(plan, &stores, services, self.options)
+                    })?;
+                    self.pass(Stage::Compose, workdirs, Workdir::unit)?
+                }
+            };
             if plan.until == Stage::Compose {
                 return Ok(None);
             }

@@ -31,14 +31,18 @@ pub fn tasks(
         .collect();
     let (mut builds, mut runs) = match work {
         Work::Build => (builds(&apps, chosen)?, Vec::new()),
+        Work::Packages => (Vec::new(), Vec::new()),
         Work::Script(script) => runs(&apps, chosen, script)?,
     };
     let mut graph = TaskGraph::new(project)?;
-    for (_, app) in builds.iter().chain(&runs) {
+    let is_for_packages = *work == Work::Packages;
+    let is_chosen = |(composition, _): &&ComposedApp| chosen.contains(&composition.unit);
+    let served = apps.iter().filter(is_chosen).filter(|_| is_for_packages);
+    for (_, app) in builds.iter().chain(&runs).chain(served) {
         let package = graph.needed_by(app);
         graph.packages.order(&package)?;
     }
-    graph.add_packages();
+    graph.add_packages(is_for_packages);
     // The middleware first, because frontends read its types; at last the apps that may read all.
     let order = |(_, app): &ComposedApp| match app.kind {
         AppKind::Middleware => 0,
@@ -169,7 +173,7 @@ impl<'a> TaskGraph<'a> {
         package
     }
 
-    fn add_packages(&mut self) {
+    fn add_packages(&mut self, is_wanted: bool) {
         for package in &self.packages.ordered {
             if !has_build_script(&package.package) {
                 continue;
@@ -177,7 +181,7 @@ impl<'a> TaskGraph<'a> {
             let id = self.tasks.push(Task {
                 subject: Subject::Package(package.name.clone()),
                 work: Work::Build,
-                is_wanted: false,
+                is_wanted,
                 never_cached: None,
                 shared: false,
                 sibling_access: SiblingAccess::Needed,

@@ -14,6 +14,9 @@ pub enum Work {
     /// Run the `build` script. Later stages make images of its result.
     #[default]
     Build,
+    /// Run the `build` scripts of the workspace packages that the apps need, and none of the apps.
+    /// Development servers read the results of these scripts.
+    Packages,
     /// Run another script (`store run`). No later stage uses its result.
     Script(Script),
 }
@@ -40,7 +43,7 @@ impl Work {
     /// The script's name in `package.json`.
     pub fn name(&self) -> &str {
         match self {
-            Self::Build => BUILD,
+            Self::Build | Self::Packages => BUILD,
             Self::Script(script) => &script.name,
         }
     }
@@ -48,20 +51,20 @@ impl Work {
     /// The script's name, unless it is `build`.
     pub fn other_script(&self) -> Option<&str> {
         match self {
-            Self::Build => None,
+            Self::Build | Self::Packages => None,
             Self::Script(script) => Some(&script.name),
         }
     }
 
     /// Whether the script is `build`.
     pub fn is_build(&self) -> bool {
-        matches!(self, Self::Build)
+        matches!(self, Self::Build | Self::Packages)
     }
 
     /// The arguments of the script.
     pub fn arguments(&self) -> &[String] {
         match self {
-            Self::Build => &[],
+            Self::Build | Self::Packages => &[],
             Self::Script(script) => &script.arguments,
         }
     }
