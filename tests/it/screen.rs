@@ -39,7 +39,7 @@ const FRONTEND: &str = "storefront-unified-nextjs";
 /// Two stores: one is ready, the frontend of the other one has ended.
 fn screen() -> ScreenState {
     let mut screen = ScreenState::new("alokai store dev");
-    for (store, port) in [("us", 4000), ("outlet", 4001)] {
+    for (store, port) in [("eu", 4000), ("outlet", 4001)] {
         let (middleware, frontend) = (server(store, MIDDLEWARE), server(store, FRONTEND));
         for id in [&middleware, &frontend] {
             let stores = vec![StoreId::new(store).unwrap()];
@@ -50,14 +50,14 @@ fn screen() -> ScreenState {
         change(&mut screen, &middleware, ready(port));
         change(&mut screen, &frontend, ServerState::Starting);
     }
-    let (us, outlet) = (server("us", FRONTEND), server("outlet", FRONTEND));
-    change(&mut screen, &us, ready(3000));
+    let (eu, outlet) = (server("eu", FRONTEND), server("outlet", FRONTEND));
+    change(&mut screen, &eu, ready(3000));
     output(
         &mut screen,
-        &us,
+        &eu,
         "\u{1b}[32m GET\u{1b}[0m /cart\t200 in 14ms",
     );
-    output(&mut screen, &us, "");
+    output(&mut screen, &eu, "");
     let how = "exit code 1".into();
     change(&mut screen, &outlet, ServerState::Ended { how });
     change(
@@ -66,7 +66,7 @@ fn screen() -> ScreenState {
         ServerState::Restarting { in_seconds: 2 },
     );
     screen.apply(&Event::Notice {
-        message: "us is at http://us.localhost:8080".into(),
+        message: "eu is at http://eu.localhost:8080".into(),
     });
     screen
 }
@@ -95,12 +95,12 @@ fn the_log_shows_one_server_when_it_is_filtered() {
     key(&mut screen, KeyCode::Char('f'));
     let text = drawn(&screen, 80, 24);
     assert!(
-        text.contains("Log: us/storefront-unified-nextjs ─"),
+        text.contains("Log: eu/storefront-unified-nextjs ─"),
         "{text}"
     );
     assert!(text.contains("\n GET /cart  200 in 14ms\n"), "{text}");
     assert!(
-        !text.contains("\nlistening") && !text.contains("us is at"),
+        !text.contains("\nlistening") && !text.contains("eu is at"),
         "{text}"
     );
     // The filter follows the selection.
@@ -126,10 +126,10 @@ fn keys_send_commands_for_the_selected_server() {
         Some(ScreenCommand::Open(outlet))
     );
     key(&mut screen, KeyCode::Home);
-    let us = server("us", MIDDLEWARE);
+    let eu = server("eu", MIDDLEWARE);
     assert_eq!(
         key(&mut screen, KeyCode::Enter),
-        Some(ScreenCommand::Open(us))
+        Some(ScreenCommand::Open(eu))
     );
     let mut nothing = ScreenState::new("alokai store dev");
     for code in [
@@ -169,9 +169,9 @@ fn help_lists_the_keys() {
 #[test]
 fn earlier_lines_stay_in_place_while_the_log_grows() {
     let mut screen = screen();
-    let us = server("us", FRONTEND);
+    let eu = server("eu", FRONTEND);
     for number in 0..100 {
-        output(&mut screen, &us, &format!("line {number}"));
+        output(&mut screen, &eu, &format!("line {number}"));
     }
     key(&mut screen, KeyCode::PageUp);
     let log = |screen: &ScreenState| {
@@ -183,7 +183,7 @@ fn earlier_lines_stay_in_place_while_the_log_grows() {
     };
     let before = log(&screen);
     assert!(before.last().unwrap().ends_with("line 89"), "{before:?}");
-    output(&mut screen, &us, "line 100");
+    output(&mut screen, &eu, "line 100");
     assert_eq!(log(&screen), before);
     key(&mut screen, KeyCode::End);
     assert!(log(&screen).last().unwrap().ends_with("line 100"));
@@ -192,13 +192,13 @@ fn earlier_lines_stay_in_place_while_the_log_grows() {
 #[test]
 fn a_line_of_a_server_cannot_move_the_cursor() {
     let mut screen = screen();
-    let us = server("us", FRONTEND);
+    let eu = server("eu", FRONTEND);
     output(
         &mut screen,
-        &us,
+        &eu,
         "\u{1b}[2J\u{1b}]0;title\u{7}10 %\r50 %\r100 %\r",
     );
-    output(&mut screen, &us, "bell\u{7} and \u{8}\u{8}back");
+    output(&mut screen, &eu, "bell\u{7} and \u{8}\u{8}back");
     let text = drawn(&screen, 80, 24);
     assert!(text.contains("│ 100 %\n"), "{text}");
     assert!(text.contains("│ bell and back\n"), "{text}");
@@ -221,6 +221,6 @@ fn every_size_is_drawn_and_many_servers_scroll() {
         key(&mut screen, KeyCode::Down);
     }
     let text = drawn(&screen, 80, 24);
-    assert!(text.contains("> s59 "), "{text}");
+    assert!(text.contains("> s9 "), "{text}");
     assert!(text.contains("Log: all servers"), "{text}");
 }

@@ -100,7 +100,18 @@ impl ScreenState {
     }
 
     fn change(&mut self, server: &ServerId, state: &ServerState, event: &Event) {
-        let known = self.servers.entry(server.clone()).or_default();
+        if !self.servers.contains_key(server) {
+            let (index, _) = self
+                .servers
+                .insert_sorted(server.clone(), ServerLine::default());
+            // A selection of the user stays on its server.
+            if self.selected > 0 && index <= self.selected {
+                self.selected += 1;
+            }
+        }
+        let Some(known) = self.servers.get_mut(server) else {
+            return;
+        };
         if let ServerState::Ready { url: Some(url), .. } = state {
             known.url = Some(url.clone());
         }
