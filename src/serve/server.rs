@@ -99,12 +99,9 @@ impl ServerTask {
         }
         let mut pause = GrowingPause::default();
         loop {
-            let (error, lived) = match self.run_once().await {
-                Ok(ended) => ended,
-                Err(Stopped) => {
-                    self.report(ServerState::Stopped);
-                    return Ok(());
-                }
+            let Ok((error, lived)) = self.run_once().await else {
+                self.report(ServerState::Stopped);
+                return Ok(());
             };
             self.ready.send_replace(false);
             self.report(ServerState::Ended {

@@ -1,5 +1,4 @@
 //! The options of commands that run servers on this machine.
-#![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 use clap::Args;
 

@@ -41,7 +41,7 @@ impl ServerEnvironment {
         let secrets = AppSecrets::read(&server.env_files, &server.environment)?;
         // A container has an environment of its own, in which only variables of the app are replaced.
         let is_container = matches!(server.launch, Launch::Image { .. });
-        Ok(Self::of(secrets, store.known(server), shell, is_container))
+        Ok(Self::of(secrets, &store.known(server), shell, is_container))
     }
 
     /// The environment of a store's browser tests.
@@ -51,12 +51,13 @@ impl ServerEnvironment {
         shell: &ScriptEnvironment,
     ) -> Result<Self, EnvFileError> {
         let secrets = AppSecrets::read(&tests.env_files, &tests.environment)?;
-        Ok(Self::of(secrets, store.known_to_tests(tests), shell, false))
+        let known = store.known_to_tests(tests);
+        Ok(Self::of(secrets, &known, shell, false))
     }
 
     fn of(
         secrets: AppSecrets,
-        known: Vec<KnownVariable>,
+        known: &[KnownVariable],
         shell: &ScriptEnvironment,
         is_container: bool,
     ) -> Self {
@@ -66,7 +67,7 @@ impl ServerEnvironment {
         let values = secrets.values.into_iter();
         let mut variables: BTreeMap<String, OsString> =
             values.map(|(name, value)| (name, value.into())).collect();
-        for known in &known {
+        for known in known {
             variables.insert(known.name.clone(), (&known.value).into());
         }
         let is_passed = |name: &String| !is_container || given.contains(name);

@@ -52,7 +52,7 @@ pub struct RunningServer {
 
 /// The program of a running server.
 enum ServerProgram {
-    Process(ServerProcess),
+    Process(Box<ServerProcess>),
     Container(Box<ServerContainer>),
 }
 
@@ -80,11 +80,11 @@ impl ServerProgram {
         }
     }
 
-    fn failed(&self) -> Box<FailedServer> {
-        Box::new(match self {
+    fn failed(&self) -> FailedServer {
+        match self {
             Self::Process(process) => process.failed(),
             Self::Container(container) => container.failed(),
-        })
+        }
     }
 
     /// The ports on which it listens, if that can be found out.
@@ -155,12 +155,12 @@ impl ServerStart<'_> {
                 let copy = self.copy(folder).await?;
                 let command = ["node".to_owned(), entry.clone()];
                 let process = ServerProcess::spawn(run(&command, copy.path()), self.services)?;
-                Ok((ServerProgram::Process(process), Some(copy)))
+                Ok((ServerProgram::Process(Box::new(process)), Some(copy)))
             }
             Launch::Script { command, folder } => {
                 let folder = self.project.join(folder);
                 let process = ServerProcess::spawn(run(command, &folder), self.services)?;
-                Ok((ServerProgram::Process(process), None))
+                Ok((ServerProgram::Process(Box::new(process)), None))
             }
             Launch::Image { reference, network } => {
                 let name = container_name(&server.unit);
@@ -191,9 +191,10 @@ impl ServerStart<'_> {
             log: self.log(&package.folder),
             reported: self.reported.clone(),
         };
+        let process = ServerProcess::spawn(command, self.services)?;
         Ok(RunningServer {
             first_status: None,
-            program: ServerProgram::Process(ServerProcess::spawn(command, self.services)?),
+            program: ServerProgram::Process(Box::new(process)),
             _copy: None,
         })
     }
@@ -237,7 +238,7 @@ impl RunningServer {
         self.program.read_rest().await;
         Error::Exited {
             ended: ended.into(),
-            app: self.program.failed(),
+            app: Box::new(self.program.failed()),
         }
     }
 
@@ -326,7 +327,7 @@ impl Waiting<'_> {
         Error::Ended {
             ended: ended.into(),
             port: self.server.port,
-            app: program.failed(),
+            app: Box::new(program.failed()),
         }
     }
 
@@ -338,7 +339,7 @@ impl Waiting<'_> {
             port: self.server.port,
             port_names: self.server.port_names().map(str::to_owned).collect(),
             listens_on,
-            app: program.failed(),
+            app: Box::new(program.failed()),
         }
     }
 }
