@@ -17,7 +17,7 @@ use crate::support::{
 
 /// A copy of `apps-example` in a repository of its own, with its dependencies and with project
 /// names that no other run has.
-fn example(name: &str) -> (tempfile::TempDir, Project) {
+pub fn example(name: &str) -> (tempfile::TempDir, Project) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps-example");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let root = folder.path().canonicalize().unwrap();
