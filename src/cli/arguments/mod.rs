@@ -1,10 +1,14 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+mod edit;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use edit::{AddOptions, EditOptions, MoveOptions, RemoveOptions, RenameOptions};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -181,6 +185,14 @@ pub(super) enum StoreCommand {
     Clean,
     /// Shows where a composed file comes from, and what it overrides
     Why(WhyOptions),
+    /// Adds a store: its folder and its entry in the config
+    Add(AddOptions),
+    /// Gives stores another parent, after showing what changes for them and their descendants
+    Move(MoveOptions),
+    /// Removes a store, after showing which files only it has
+    Remove(RemoveOptions),
+    /// Gives a store another id
+    Rename(RenameOptions),
 }
 
 #[derive(Debug, Args)]
