@@ -1,6 +1,6 @@
 //! `store add`.
 
-use super::arguments::{AddOptions, Global};
+use super::arguments::{AddOptions, FrameworkOption, Global};
 use super::edit::edit_tree;
 use super::{Error, environment, project};
 use crate::config::Project;
@@ -12,7 +12,7 @@ pub fn add(global: &Global, options: &AddOptions) -> Result<(), AnyError> {
         id: options.id.clone().unwrap_or_default(),
         parent: options.parent.clone(),
         is_template: options.template,
-        framework: options.framework.map(|it| it.framework()),
+        framework: options.framework.map(FrameworkOption::framework),
         project_name: options.console_project_name.clone(),
         cloud_region: options.cloud_region.clone(),
     };

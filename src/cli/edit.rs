@@ -12,6 +12,7 @@ use crate::config::Project;
 use crate::disk;
 use crate::edit::{self, Change, EditProposal};
 use crate::error::Error as AnyError;
+use crate::overlay::Owner;
 use crate::plan;
 
 /// The number of files of one kind that are listed without `--verbose`.
@@ -109,9 +110,12 @@ fn show(proposal: &EditProposal, options: &EditOptions, applied: bool) -> Result
         patch(change, &mut page)?;
     }
     let limit = if options.verbose { usize::MAX } else { SHOWN };
-    for store in &proposal.impact.stores {
+    let stores = proposal.impact.stores.iter();
+    let (same, other): (Vec<_>, Vec<_>) = stores.partition(|store| store.is_none());
+    for store in other {
         store_impact(store, limit, &mut page);
     }
+    unchanged_stores(&same, limit, &mut page);
     let overrides = [
         (
             "needless afterwards, the same as the file of",
@@ -185,14 +189,9 @@ fn store_impact(store: &StoreImpact, limit: usize, page: &mut Page) {
     .filter(|(number, _)| *number > 0)
     .map(|(number, what)| format!("{} {what}", count(number, "file")))
     .collect();
-    let counts = if counts.is_empty() {
-        "no composed file changes".to_owned()
-    } else {
-        counts.join(", ")
-    };
-    page.title(&format!("{}: {counts}", store.store_id));
+    page.title(&format!("{}: {}", store.store_id, counts.join(", ")));
     let owner = |path: &PathImpact| {
-        let name = |owner: &Option<crate::overlay::Owner>| owner.as_ref().map(ToString::to_string);
+        let name = |owner: &Option<Owner>| owner.as_ref().map(ToString::to_string);
         match (name(&path.before), name(&path.after)) {
             (Some(before), Some(after)) if before != after => format!("{before} → {after}"),
             (Some(owner), _) | (None, Some(owner)) => owner,
@@ -219,6 +218,20 @@ fn store_impact(store: &StoreImpact, limit: usize, page: &mut Page) {
         )
     });
     list(broken, limit, page);
+}
+
+/// The stores whose compositions stay the same.
+fn unchanged_stores(stores: &[&StoreImpact], limit: usize, page: &mut Page) {
+    if stores.is_empty() {
+        return;
+    }
+    let ids = stores.iter().take(limit);
+    let ids: Vec<_> = ids.map(|store| store.store_id.as_str()).collect();
+    let more = match stores.len().saturating_sub(limit) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    page.paragraph("no composed file changes: ", &(ids.join(", ") + &more));
 }
 
 fn override_changes(title: &str, changes: &[OverrideChange], limit: usize, page: &mut Page) {

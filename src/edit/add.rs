@@ -103,7 +103,7 @@ pub fn add(project: &Project, new: &StoreRequest) -> Result<EditProposal, Error>
             "`{id}` is not a DNS label, so it cannot be part of a host name: use lower-case letters, digits and `-`"
         ));
     }
-    let mut proposal = EditProposal::new(project, edit, &[id.clone()], &same_id)?;
+    let mut proposal = EditProposal::new(project, edit, std::slice::from_ref(&id), &same_id)?;
     proposal.notes = notes;
     proposal.next = vec![
         format!(

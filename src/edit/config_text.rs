@@ -1,7 +1,7 @@
 //! Changes of `alokai.config.json` that keep its comments and its formatting.
 
 use jsonc_parser::ParseOptions;
-use jsonc_parser::cst::{CstInputValue, CstObject, CstObjectProp, CstRootNode};
+use jsonc_parser::cst::{CstInputValue, CstObject, CstObjectProp, CstRootNode, ObjectPropName};
 
 use super::Error;
 use crate::config::FILE;
@@ -48,8 +48,7 @@ impl ConfigText {
         let Some(property) = self.stores.get(old) else {
             return;
         };
-        let name = property.name();
-        if let Some(literal) = name.as_ref().and_then(|name| name.as_string_lit()) {
+        if let Some(ObjectPropName::String(literal)) = property.name() {
             literal.set_raw_value(quoted(new));
         }
         let domain = self.value_of(new, "localDomain");

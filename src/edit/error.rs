@@ -183,9 +183,15 @@ pub enum Error {
     /// A question about compositions cannot be answered.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Compare(#[from] compare::Error),
+    Compare(Box<compare::Error>),
     /// The repository cannot be read, or its index cannot be written.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Git(#[from] git::Error),
+}
+
+impl From<compare::Error> for Error {
+    fn from(error: compare::Error) -> Self {
+        Self::Compare(Box::new(error))
+    }
 }

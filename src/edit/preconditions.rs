@@ -69,8 +69,8 @@ fn is_inside(path: &str) -> Result<(), Error> {
         return refused("it is not a path in the project");
     }
     let reserved = |name: &str| {
-        let is_same = |reserved: &&str| reserved.eq_ignore_ascii_case(name);
-        RESERVED.iter().any(|reserved| is_same(&reserved))
+        let mut reserved = RESERVED.iter();
+        reserved.any(|reserved| reserved.eq_ignore_ascii_case(name))
     };
     if names.any(reserved) {
         return refused("the name is reserved");

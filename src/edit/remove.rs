@@ -1,6 +1,7 @@
 //! A store less.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Error;
 use super::change::{Change, KEPT, TreeEdit};
@@ -10,7 +11,7 @@ use super::uncommitted::{shown, uncommitted};
 use super::{mentions, places};
 use crate::config::Project;
 use crate::git::Repository;
-use crate::overlay::{Composer, LayerReader, Owner, fail_on};
+use crate::overlay::{Composer, Layer, LayerReader, Owner, fail_on};
 use crate::store::{Store, StoreId};
 
 /// Proposes to remove a store. Its children get the parent `reparent_to`.
@@ -121,7 +122,7 @@ fn only_here(project: &Project, store: &Store) -> Result<Vec<String>, Error> {
             .filter_map(|(owner, app)| layers.get(owner, app))
             .collect();
         for (path, file) in &layer.files {
-            let has_it = |other: &&std::sync::Arc<crate::overlay::Layer>| {
+            let has_it = |other: &&Arc<Layer>| {
                 let same = other.files.get(path);
                 same.is_some_and(|other| other.id == file.id && other.kind == file.kind)
             };

@@ -62,7 +62,7 @@ impl Repository {
                 .filter(|entry| is_inside(&entry.path, from.as_bytes()))
                 .collect();
             for mut entry in affected {
-                self.refuse(&entry)?;
+                refuse(&entry)?;
                 is_changed = true;
                 index
                     .remove(path_of(&entry.path).as_ref(), 0)
@@ -82,17 +82,18 @@ impl Repository {
         let project = self.project.clone();
         Ok(is_changed.then_some(ChangedIndex { index, project }))
     }
+}
 
-    fn refuse(&self, entry: &IndexEntry) -> Result<(), Error> {
-        let path = || String::from_utf8_lossy(&entry.path).into_owned();
-        if (entry.flags >> 12) & 0x3 != 0 {
-            return Err(Error::Conflicted { path: path() });
-        }
-        if entry.mode == 0o160_000 {
-            return Err(Error::Submodule { path: path() });
-        }
-        Ok(())
+/// Fails for an entry that cannot be moved or removed alone.
+fn refuse(entry: &IndexEntry) -> Result<(), Error> {
+    let path = || String::from_utf8_lossy(&entry.path).into_owned();
+    if (entry.flags >> 12) & 0x3 != 0 {
+        return Err(Error::Conflicted { path: path() });
     }
+    if entry.mode == 0o160_000 {
+        return Err(Error::Submodule { path: path() });
+    }
+    Ok(())
 }
 
 fn path_of(bytes: &[u8]) -> PathBuf {

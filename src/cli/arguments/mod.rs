@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use edit::{AddOptions, EditOptions, MoveOptions, RemoveOptions, RenameOptions};
+pub use edit::{
+    AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
+};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;

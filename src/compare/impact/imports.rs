@@ -65,11 +65,11 @@ fn candidates(importer: &str, specifier: &str, app: &str, aliases: &Aliases) -> 
     let relative = specifier
         .starts_with('.')
         .then(|| targets(folder, specifier));
-    let aliased = aliases
+    let by_alias = aliases
         .expand(specifier)
         .map(|path| targets(&root, &path))
         .collect::<Vec<_>>();
-    let all = relative.into_iter().chain(aliased).flatten();
+    let all = relative.into_iter().chain(by_alias).flatten();
     all.filter_map(|path| Some(path.to_str()?.trim_start_matches('/').to_owned()))
         .collect()
 }

@@ -143,8 +143,8 @@ impl ImpactSide<'_> {
 
     fn compose(&self, store: &Store, layers: &Layers) -> Result<StoreCompositions, overlay::Error> {
         let composer = Composer::new(self.project, self.reader);
-        let composed = composer.compose_from(&[store], layers)?;
-        let by_app = composed.into_iter().map(|it| (it.unit.app.clone(), it));
+        let apps = composer.compose_from(&[store], layers)?;
+        let by_app = apps.into_iter().map(|it| (it.unit.app.clone(), it));
         Ok(by_app.collect())
     }
 }

@@ -50,9 +50,10 @@ pub fn shop() -> Project {
 fn transcript(project: &Project, arguments: &str) -> String {
     let run = project.alokai(arguments).succeeds();
     let files = project.tree("apps/stores");
-    let files: String = files.keys().map(|path| format!("{path}\n")).collect();
+    let files: Vec<_> = files.into_keys().collect();
+    let files = files.join("\n");
     format!(
-        "{}\n--- stderr\n{}\n--- apps/stores\n{files}\n--- alokai.config.json\n{}\n--- git status\n{}\n",
+        "{}\n--- stderr\n{}\n--- apps/stores\n{files}\n\n--- alokai.config.json\n{}\n--- git status\n{}\n",
         run.stdout,
         run.stderr,
         project.read("alokai.config.json"),
@@ -196,19 +197,16 @@ fn rename_follows_in_the_config_and_removes_the_old_composition() {
 #[test]
 fn drift_follows_the_history_over_a_rename_and_a_move() {
     let project = shop();
-    let page = |line: &str| {
-        (0..30)
-            .map(|n| format!("line {n} {line}\n"))
-            .collect::<String>()
-    };
-    project.write(&format!("apps/{NEXT}/page.tsx"), page(""));
+    let lines: Vec<_> = (0..30).map(|number| format!("line {number} ")).collect();
+    let page = lines.join("\n");
+    project.write(&format!("apps/{NEXT}/page.tsx"), &page);
     project.commit();
     let own = format!("apps/stores/fashion/stores/us/{NEXT}/page.tsx");
-    project.write(&own, page("").replace("line 3 ", "line 3 of us"));
+    project.write(&own, page.replace("line 3 ", "line 3 of us"));
     project.commit();
     project.write(
         &format!("apps/{NEXT}/page.tsx"),
-        page("").replace("line 20 ", "line 20 mended"),
+        page.replace("line 20 ", "line 20 mended"),
     );
     project.commit_as("base: mend");
     project.alokai("store rename us usa --yes").succeeds();
