@@ -1,5 +1,6 @@
 //! The command line: options and environment variables become values, and results become output.
 
+mod add;
 mod arguments;
 mod build;
 mod cache;
@@ -13,11 +14,15 @@ mod diff;
 mod doctor;
 mod domains;
 mod drift;
+mod edit;
 mod environment;
 mod init;
 mod keys;
 mod list;
 mod man;
+mod relocate;
+mod remove;
+mod rename;
 mod run;
 mod sandbox;
 mod serving;
@@ -27,19 +32,21 @@ mod stat;
 mod test;
 mod why;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use miette::Diagnostic;
 
 pub use arguments::Arguments;
 use arguments::{Command, Global, StoreCommand};
-use environment::Environment;
+use environment::{Environment, tell};
 
 use crate::compare::OverrideState;
 use crate::config::Project;
 use crate::error::Error as AnyError;
+use crate::pipeline::{self, ProjectLock};
 
 /// Errors of the command line, the environment and standard output.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -167,6 +174,33 @@ pub enum Error {
         help("read the changes above, then run the command again with `--yes`")
     )]
     Unconfirmed,
+    /// An edit of the tree needs a confirmation, but standard input is not a terminal.
+    #[error(
+        "cannot ask for confirmation, because standard input is not a terminal; nothing was changed"
+    )]
+    #[diagnostic(
+        code(alokai::cli::unconfirmed_edit),
+        help(
+            "read the changes above, then run the command again with `--yes`; `--dry-run` only shows them"
+        )
+    )]
+    UnconfirmedEdit,
+    /// The project has changed between showing an edit and making it.
+    #[error("the project has changed since the changes were shown; nothing was changed")]
+    #[diagnostic(
+        code(alokai::cli::edit_changed),
+        help("run the command again to see the new changes")
+    )]
+    EditChanged,
+    /// An argument is missing, and there is no terminal to ask on.
+    #[error("{what} is missing")]
+    #[diagnostic(code(alokai::cli::missing_argument), help("usage: {usage}"))]
+    MissingArgument {
+        /// What is missing.
+        what: &'static str,
+        /// The command with its arguments.
+        usage: &'static str,
+    },
     /// `doctor` found problems.
     #[error("a deploy to the console is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
     #[diagnostic(
@@ -289,15 +323,71 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Check(options) => check::check(global, options),
         StoreCommand::Clean => clean::clean(global),
         StoreCommand::Why(options) => why::why(global, options),
+        StoreCommand::Add(options) => add::add(global, options),
+        StoreCommand::Move(options) => relocate::relocate(global, options),
+        StoreCommand::Remove(options) => remove::remove(global, options),
+        StoreCommand::Rename(options) => rename::rename(global, options),
     }
+}
+
+/// The folder of the project of the command line, without a half-made edit.
+fn root(global: &Global) -> Result<PathBuf, AnyError> {
+    let start = environment::start(global.cwd.as_deref())?;
+    let root = Project::root_of(&start)?;
+    settle(&root)?;
+    Ok(root)
 }
 
 /// The project of the command line.
 fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
-    let start = environment::start(global.cwd.as_deref())?;
-    let project = Project::find(&start)?;
+    let project = Project::load(&root(global)?)?;
     let environment = Environment::load(&project.root)?;
     Ok((project, environment))
+}
+
+/// Undoes or completes an edit of the tree whose process was killed, and says so. Without this, the
+/// project could be read half-edited.
+fn settle(root: &Path) -> Result<(), AnyError> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    const PAUSES: usize = 200;
+    for attempt in 0.. {
+        if !crate::edit::is_interrupted(root) {
+            break;
+        }
+        match ProjectLock::take_now(root) {
+            Ok(lock) => {
+                if let Some(recovery) = lock.recovery() {
+                    tell(&format!("note: {recovery}"));
+                }
+            }
+            // Another process is making its edit, which takes less than a second.
+            Err(error) if is_locked(&error) && attempt < PAUSES => std::thread::sleep(PAUSE),
+            Err(error) => return Err(pipeline::Error::from(error).into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the project's lock. Waits for another run, and says so.
+fn lock(root: &Path) -> Result<ProjectLock, AnyError> {
+    let mut is_told = false;
+    loop {
+        match ProjectLock::take_now(root) {
+            Err(error) if is_locked(&error) => {
+                if !is_told {
+                    tell(&format!("waiting for another run to end: {}", error.source));
+                    is_told = true;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(lock) => return Ok(lock),
+            Err(error) => return Err(pipeline::Error::from(error).into()),
+        }
+    }
+}
+
+fn is_locked(error: &pipeline::Io) -> bool {
+    error.source.kind() == std::io::ErrorKind::WouldBlock
 }
 
 /// Writes text to standard output.

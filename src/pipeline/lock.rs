@@ -7,7 +7,7 @@
 //! in a folder in which a development server runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{Error, Io};
 use super::services::Interrupt;
+use crate::edit;
 use crate::event::{Events, Stage};
 use crate::store::StoreId;
 
@@ -23,6 +24,7 @@ use crate::store::StoreId;
 pub struct ProjectLock {
     _file: File,
     waited: bool,
+    recovery: Option<edit::Recovery>,
 }
 
 /// The folder `.alokai` of a project, which git ignores. Creates it if it is missing.
@@ -69,11 +71,11 @@ impl ProjectLock {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        sign(&mut file).map_err(Io::at("write", &path))?;
-        Ok(Self {
-            _file: file,
-            waited: told,
-        })
+        let lock = Self::sign(file, &path, project, told)?;
+        if let Some(recovery) = &lock.recovery {
+            events.notice(recovery.to_string());
+        }
+        Ok(lock)
     }
 
     /// Takes the lock if it is free; else returns the process that has it, as text.
@@ -83,20 +85,44 @@ impl ProjectLock {
         if !is_taken(&file, &path)? {
             return Ok(Err(holder(&mut file)));
         }
-        sign(&mut file).map_err(Io::at("write", &path))?;
-        Ok(Ok(Self {
-            _file: file,
-            waited: false,
-        }))
+        Self::sign(file, &path, project, false).map(Ok)
     }
 
     /// Takes the lock if it is free; the error names the process that has it.
     pub fn take_now(project: &Path) -> Result<Self, Io> {
         Self::try_take(project)?.map_err(|holder| {
             let reason = format!("another run holds the lock ({holder})");
-            Io::at("lock", &project.join(".alokai/lock"))(std::io::Error::other(reason))
+            let error = std::io::Error::new(ErrorKind::WouldBlock, reason);
+            Io::at("lock", &project.join(".alokai/lock"))(error)
         })
     }
+
+    /// Writes this process into the lock that it holds, and undoes or completes an edit of the tree
+    /// whose process was killed.
+    fn sign(mut file: File, path: &Path, project: &Path, waited: bool) -> Result<Self, Io> {
+        sign(&mut file).map_err(Io::at("write", path))?;
+        let recovery = edit::recover(project)
+            .map_err(|error| Io::at("recover", project)(std::io::Error::other(describe(&error))))?;
+        Ok(Self {
+            _file: file,
+            waited,
+            recovery,
+        })
+    }
+
+    /// The interrupted edit of the tree that was undone or completed when the lock was taken.
+    pub fn recovery(&self) -> Option<&edit::Recovery> {
+        self.recovery.as_ref()
+    }
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn open(path: &Path) -> Result<File, Io> {
@@ -216,9 +242,10 @@ fn read_session(path: &Path) -> Option<Session> {
 }
 
 impl ProjectLock {
-    /// Whether another run has worked in the project while this one waited.
+    /// Whether the project may have changed since this run started: another run has worked in it, or
+    /// an interrupted edit of the tree was undone.
     pub fn has_waited(&self) -> bool {
-        self.waited
+        self.waited || self.recovery.is_some()
     }
 }
 

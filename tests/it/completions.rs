@@ -155,6 +155,11 @@ fn offered(project: &Project, words: &[&str]) -> Vec<String> {
     run.stdout.lines().map(first).collect()
 }
 
+fn sorted(mut words: Vec<String>) -> Vec<String> {
+    words.sort();
+    words
+}
+
 #[test]
 fn stores_apps_units_and_flags_are_offered_where_they_fit() {
     let project = shop();
@@ -168,6 +173,25 @@ fn stores_apps_units_and_flags_are_offered_where_they_fit() {
     );
     let units = offered(&project, &["store", "build", "--filter", "play"]);
     assert_eq!(units, ["playwright-eu", "playwright-us"]);
+    // Edits also concern templates.
+    let all = ["eu", "fashion", "us"];
+    for words in [["move", ""], ["remove", ""], ["rename", ""]] {
+        assert_eq!(
+            sorted(offered(&project, &[&["store"], &words[..]].concat())),
+            all
+        );
+    }
+    let parents = ["eu", "fashion", "root", "us"];
+    for words in [
+        &["add", "uk", "--parent", ""][..],
+        &["move", "us", "--parent", ""],
+        &["remove", "us", "--reparent", ""],
+    ] {
+        assert_eq!(
+            sorted(offered(&project, &[&["store"], words].concat())),
+            parents
+        );
+    }
     let flags = offered(&project, &["store", "build", "--al"]);
     assert_eq!(flags, ["--all", "--allow-insecure"]);
     // The file of `us` belongs to no other store.

@@ -3,6 +3,7 @@
 
 mod dev;
 mod domains;
+mod edit;
 mod serve;
 
 use std::ffi::OsString;
@@ -13,6 +14,9 @@ use clap::{Args, Parser, Subcommand};
 pub(super) use dev::DevOptions;
 pub(super) use domains::DomainOptions;
 pub(super) use serve::{StartOptions, TestOptions};
+pub use edit::{
+    AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
+};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -195,6 +199,14 @@ pub(super) enum StoreCommand {
     Clean,
     /// Shows where a composed file comes from, and what it overrides
     Why(WhyOptions),
+    /// Adds a store: its folder and its entry in the config
+    Add(AddOptions),
+    /// Gives stores another parent, after showing what changes for them and their descendants
+    Move(MoveOptions),
+    /// Removes a store, after showing which files only it has
+    Remove(RemoveOptions),
+    /// Gives a store another id
+    Rename(RenameOptions),
 }
 
 #[derive(Debug, Args)]

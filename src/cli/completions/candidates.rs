@@ -11,6 +11,7 @@ use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCan
 
 use super::super::environment;
 use crate::config::Project;
+use crate::edit::ROOT;
 use crate::store::{AppName, Store};
 
 /// Folders of apps whose files are not composed.
@@ -48,6 +49,8 @@ fn of_argument(argument: Arg, line: &Arc<Line>, templates_too: bool) -> Arg {
     let line = line.clone();
     match name.as_str() {
         "ID" if templates_too => argument.add(candidates(move || line.stores(|_| true))),
+        "ANY_STORE" => argument.add(candidates(move || line.stores(|_| true))),
+        "PARENT" => argument.add(candidates(move || line.parents())),
         "ID" | "STORE" | "OTHER" => argument.add(candidates(move || {
             line.stores(|store| store.deployment.is_some())
         })),
@@ -103,6 +106,12 @@ impl Line {
         wanted
             .map(|store| CompletionCandidate::new(store.id.as_str()).help(Some(about(store))))
             .collect()
+    }
+
+    /// Every store, and the name for the base apps.
+    fn parents(&self) -> Vec<CompletionCandidate> {
+        let root = CompletionCandidate::new(ROOT).help(Some("the base apps".into()));
+        std::iter::once(root).chain(self.stores(|_| true)).collect()
     }
 
     fn apps(&self) -> Vec<CompletionCandidate> {

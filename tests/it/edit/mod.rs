@@ -1,0 +1,7 @@
+//! Editing the tree of stores: `store add`, `move`, `remove`, `rename`, and what they are made of.
+
+mod commands;
+mod foundation;
+mod killed;
+mod random;
+mod refused;
