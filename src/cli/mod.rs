@@ -15,6 +15,7 @@ mod environment;
 mod init;
 mod list;
 mod man;
+mod overlays;
 mod run;
 mod sandbox;
 mod show;
@@ -270,6 +271,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),
         StoreCommand::Drift(options) => drift::drift(global, options),
+        StoreCommand::Overlays(options) => overlays::overlays(global, options),
         StoreCommand::Check(options) => check::check(global, options),
         StoreCommand::Clean => clean::clean(global),
         StoreCommand::Why(options) => why::why(global, options),

@@ -4,6 +4,8 @@ mod changed;
 mod check;
 mod diff;
 mod drift;
+mod lines;
+mod overlays;
 mod patch;
 mod snapshot;
 mod why;
@@ -16,6 +18,7 @@ pub use changed::{ChangeReason, ChangedPath, ChangedStore, ChangedStores, Compar
 pub use check::{CODES, CheckReport, Finding, FindingCode, check};
 pub use diff::{Diff, FileDiff, across_revisions, between_stores};
 pub use drift::{Drift, MergedOverride, Override, OverrideState, drift, merge};
+pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, overlays};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;
 pub use why::{LayerAnswer, Why, composed_path, why};

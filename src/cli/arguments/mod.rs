@@ -175,6 +175,8 @@ pub(super) enum StoreCommand {
     Diff(DiffOptions),
     /// Finds overrides of files that have changed since the override was made
     Drift(DriftOptions),
+    /// Lists the overridden paths: by which stores, how often, how many lines differ
+    Overlays(OverlaysOptions),
     /// Finds problems in the store tree: needless copies, orphans, unused rules
     Check(CheckOptions),
     /// Removes `.out`, the cache and the logs
@@ -363,6 +365,25 @@ pub(super) struct DriftOptions {
     /// Prints one JSON document, which also has the current overrides
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverlaysOptions {
+    /// Only overrides of these stores; templates can be named too [default: all]
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
+    pub stores: Vec<String>,
+    /// Only this app
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+    /// Shows at most this many paths; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with_all = ["json", "csv"])]
+    pub limit: usize,
+    /// Prints one JSON document with all paths
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Prints one line per override as CSV (RFC 4180)
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// The overrides that make `drift` fail.

@@ -35,9 +35,10 @@ pub fn with_values(command: Command, words: &[String]) -> Command {
 }
 
 fn arguments_of(command: Command, line: &Arc<Line>) -> Command {
-    let is_drift = command.get_name() == "drift";
+    // These commands also accept templates.
+    let templates_too = ["drift", "overlays"].contains(&command.get_name());
     let own = line.clone();
-    let command = command.mut_args(move |argument| of_argument(argument, &own, is_drift));
+    let command = command.mut_args(move |argument| of_argument(argument, &own, templates_too));
     let line = line.clone();
     command.mut_subcommands(move |below| arguments_of(below, &line))
 }
