@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, init, overlay, plan};
+use crate::{cli, compare, config, edit, git, init, overlay, plan};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -34,6 +34,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Init(#[from] init::Error),
+    /// The tree of stores cannot be edited.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Edit(#[from] edit::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -67,6 +71,7 @@ impl Error {
             Self::Git(error) => of_git(error),
             Self::Compare(error) => of_compare(error),
             Self::Init(error) => of_init(error),
+            Self::Edit(error) => of_edit(error),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }
@@ -89,7 +94,9 @@ impl Error {
 
 fn of_git(error: &git::Error) -> Exit {
     match error {
-        git::Error::Revision { shallow: false, .. } => Exit::Input,
+        git::Error::Revision { shallow: false, .. }
+        | git::Error::Conflicted { .. }
+        | git::Error::Submodule { .. } => Exit::Input,
         _ => Exit::Surroundings,
     }
 }
@@ -125,6 +132,18 @@ fn of_init(error: &init::Error) -> Exit {
         | init::Error::Write { .. }
         | init::Error::Left { .. }
         | init::Error::Changed { .. } => Exit::Failed,
+    }
+}
+
+fn of_edit(error: &edit::Error) -> Exit {
+    match error {
+        edit::Error::Overlay(error) => of_overlay(error),
+        edit::Error::Compare(error) => of_compare(error),
+        edit::Error::Git(error) => of_git(error),
+        edit::Error::Io { .. } | edit::Error::Stuck { .. } | edit::Error::Changed { .. } => {
+            Exit::Failed
+        }
+        _ => Exit::Input,
     }
 }
 

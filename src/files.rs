@@ -4,6 +4,7 @@
 //! not from the disk, so that the same code answers for any revision, without a checkout. Paths
 //! are absolute; those of a commit are the paths that its files have in the working tree.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::{Error, ErrorKind, Result};
@@ -31,6 +32,12 @@ pub trait FileTree: Send + Sync {
 
     /// Whether the tree has files that git ignores. A commit has none.
     fn has_ignored(&self) -> bool;
+
+    /// The path in the working tree that has the file or folder now. It is another path only where
+    /// the tree simulates a move.
+    fn origin<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        Cow::Borrowed(path)
+    }
 
     /// The path with every link resolved; an error where a link's target does not exist.
     fn real(&self, path: &Path) -> Result<PathBuf> {
@@ -87,6 +94,11 @@ pub enum FileState {
         /// The content's blob.
         blob: Oid,
         /// Whether git stores it as executable.
+        executable: bool,
+    },
+    /// A file that exists only in a simulated change of the working tree.
+    Simulated {
+        /// Whether its owner may execute it.
         executable: bool,
     },
 }

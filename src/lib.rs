@@ -11,6 +11,7 @@
 //! git     revision, dirty paths, the index, trees of commits, history of paths
 //! overlay layers → Composition: which layer gives which file
 //! compare questions asked of compositions: why, diff, changed, drift, check
+//! edit    the tree of stores changed safely: add, move, remove, rename, undone after a kill
 //! init    the first config of a project: facts about the project, and the files to write
 //! workspace the package manager, its lock file, workspace folders, installed packages
 //! cache   results of tasks by key, on this machine and in a remote cache
@@ -34,6 +35,7 @@ pub mod config;
 pub mod disk;
 pub mod doctor;
 pub mod dotenv;
+pub mod edit;
 pub mod error;
 pub mod event;
 pub mod files;

@@ -15,6 +15,7 @@ use crate::git::Repository;
 pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
     // `check` also reports a project that cannot be read.
     let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
+    super::settle(&root)?;
     let compare::CheckReport {
         findings,
         unchecked,

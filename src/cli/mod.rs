@@ -22,19 +22,22 @@ mod show;
 mod stat;
 mod why;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use miette::Diagnostic;
 
 pub use arguments::Arguments;
 use arguments::{Command, Global, StoreCommand};
-use environment::Environment;
+use environment::{Environment, tell};
 
 use crate::compare::OverrideState;
 use crate::config::Project;
+use crate::edit;
 use crate::error::Error as AnyError;
+use crate::pipeline::{self, ProjectLock};
 
 /// Errors of the command line, the environment and standard output.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -281,9 +284,38 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
 /// The project of the command line.
 fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
-    let project = Project::find(&start)?;
+    let root = Project::root_of(&start)?;
+    settle(&root)?;
+    let project = Project::load(&root)?;
     let environment = Environment::load(&project.root)?;
     Ok((project, environment))
+}
+
+/// Undoes or completes an edit of the tree whose process was killed, and says so. Without this, the
+/// project could be read half-edited.
+fn settle(root: &Path) -> Result<(), AnyError> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    const PAUSES: usize = 200;
+    for attempt in 0.. {
+        if !edit::is_interrupted(root) {
+            break;
+        }
+        match ProjectLock::take_now(root) {
+            Ok(lock) => {
+                if let Some(recovery) = lock.recovery() {
+                    tell(&format!("note: {recovery}"));
+                }
+            }
+            // Another process is making its edit, which takes less than a second.
+            Err(error) if is_locked(&error) && attempt < PAUSES => std::thread::sleep(PAUSE),
+            Err(error) => return Err(pipeline::Error::from(error).into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_locked(error: &pipeline::Io) -> bool {
+    error.source.kind() == std::io::ErrorKind::WouldBlock
 }
 
 /// Writes text to standard output.

@@ -8,6 +8,7 @@ mod entries;
 mod follow;
 mod history;
 mod index;
+mod index_edit;
 mod tree;
 mod work_tree;
 
@@ -24,6 +25,7 @@ use crate::disk::Stamp;
 pub use ancestry::CommitIndex;
 pub use history::{Commit, PathChange, PathHistory};
 pub use index::GitIndex;
+pub use index_edit::{ChangedIndex, IndexChange};
 pub use tree::{GitObjects, Tree};
 pub use work_tree::{StoredBlob, WorkTree};
 
@@ -82,6 +84,48 @@ pub enum Error {
         project: PathBuf,
         /// Whether the clone is shallow.
         shallow: bool,
+    },
+    /// A path whose tracked name cannot be changed during a merge.
+    #[error("`{}` has a merge conflict", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::git::conflicted),
+        help("finish the merge: resolve the conflict, run `git add` on the file, and commit")
+    )]
+    Conflicted {
+        /// The path, relative to the repository.
+        path: String,
+    },
+    /// A submodule, whose path is also in `.gitmodules`.
+    #[error("`{}` is a git submodule, which alokai does not move or remove", path.escape_debug())]
+    #[diagnostic(
+        code(alokai::git::submodule),
+        help("move or remove the submodule with `git mv` or `git rm` first")
+    )]
+    Submodule {
+        /// The path, relative to the repository.
+        path: String,
+    },
+    /// Another git process is changing the index, or has left its lock.
+    #[error("git's index is locked: `{}` exists", lock.display())]
+    #[diagnostic(
+        code(alokai::git::locked),
+        help("wait until the other git command has ended; if none is running, remove the file")
+    )]
+    IndexLocked {
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// The index cannot be written.
+    #[error("cannot write git's index of `{}`", project.display())]
+    #[diagnostic(
+        code(alokai::git::write_index),
+        help("check the permissions of `.git`, and that no other git command is running")
+    )]
+    WriteIndex {
+        /// The project.
+        project: PathBuf,
+        /// The library's error.
+        source: git2::Error,
     },
     /// Another error of libgit2.
     #[error("git cannot read {what} of `{}`", project.display())]

@@ -47,6 +47,8 @@ pub enum EntryContent<'a> {
     Blob(&'a GitObjects),
     /// This text, edited from the base app's file.
     Text(&'a str),
+    /// These bytes, of a file that exists only in a simulated change.
+    Memory(&'a [u8]),
     /// The entry is a link; its kind has the target.
     Link,
 }
@@ -123,6 +125,7 @@ impl Entry {
             (None, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
                 EntryContent::Blob(objects)
             }
+            (None, ContentSource::Memory(content)) => EntryContent::Memory(content),
             (None, ContentSource::Link) => EntryContent::Link,
         }
     }

@@ -19,6 +19,8 @@ use crate::files::{DiskFiles, FileTree};
 use crate::git::{self, GitObjects, Repository, Tree, WorkTree};
 use crate::store::{AppName, StoreId};
 
+const GITIGNORE: &str = ".gitignore";
+
 /// The owner of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
@@ -79,6 +81,8 @@ pub enum ContentSource {
     /// The git blob with the file's id, which git makes of this file of the working tree by its
     /// filters and line end rules.
     Stored(Arc<GitObjects>, Arc<Path>),
+    /// The content itself, of a file that exists only in a simulated change.
+    Memory(Arc<[u8]>),
     /// The link itself: its target is the content.
     Link,
 }
@@ -101,6 +105,7 @@ impl LayerFile {
             (_, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
                 objects.blob(self.id.oid())
             }
+            (_, ContentSource::Memory(content)) => Ok(content.to_vec()),
             (_, ContentSource::Link) => Ok(Vec::new()),
         }
     }
@@ -113,6 +118,7 @@ impl LayerFile {
             (_, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
                 objects.size(self.id.oid())
             }
+            (_, ContentSource::Memory(content)) => Ok(content.len() as u64),
             (_, ContentSource::Link) => Ok(0),
         }
     }
@@ -222,6 +228,13 @@ impl LayerReader {
         self
     }
 
+    /// Reads the working tree through another tree of files, which simulates a change of it.
+    #[must_use]
+    pub fn simulating(mut self, files: Arc<dyn FileTree>) -> Self {
+        self.files = files;
+        self
+    }
+
     /// The project's folder, with links resolved.
     pub fn project(&self) -> &Path {
         &self.project
@@ -265,7 +278,12 @@ impl LayerReader {
 
     /// The patterns of the folder's `.gitignore` file, if it has one that applies.
     pub(super) fn rules_in(&self, folder: &Path) -> Option<Gitignore> {
-        self.files.has_ignored().then(|| rules_in(folder)).flatten()
+        if !self.files.has_ignored() {
+            return None;
+        }
+        let file = folder.join(GITIGNORE);
+        let file = self.files.origin(&file);
+        file.is_file().then(|| Gitignore::read(folder, &file))
     }
 
     /// Whether git's rules ignore the path itself. The nearest `.gitignore` file decides, and in it
@@ -298,16 +316,18 @@ impl LayerReader {
 
     /// Whether git tracks the file.
     pub(super) fn tracks(&self, path: &Path) -> bool {
+        let path = self.files.origin(path);
         self.work_tree.as_ref().is_some_and(|tree| {
-            let inside = tree.inside(path);
+            let inside = tree.inside(&path);
             inside.is_some_and(|path| tree.index().tracks(path))
         })
     }
 
     /// Whether git tracks a file below the folder.
     pub(super) fn tracks_below(&self, folder: &Path) -> bool {
+        let folder = self.files.origin(folder);
         self.work_tree.as_ref().is_some_and(|tree| {
-            let inside = tree.inside(folder);
+            let inside = tree.inside(&folder);
             inside.is_some_and(|path| tree.index().tracks_below(&format!("{path}/")))
         })
     }
@@ -326,6 +346,6 @@ pub fn base_folder(app: &AppName) -> String {
 }
 
 fn rules_in(folder: &Path) -> Option<Gitignore> {
-    let file = folder.join(".gitignore");
+    let file = folder.join(GITIGNORE);
     file.is_file().then(|| Gitignore::read(folder, &file))
 }

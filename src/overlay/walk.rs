@@ -152,7 +152,8 @@ impl<'a> LayerWalk<'a> {
     fn content(&mut self, file: &Path, path: String, state: FileState) -> Result<(), Error> {
         let added = match state {
             FileState::Committed { blob, executable } => self.committed(blob, executable),
-            FileState::OnDisk(stamp) => self.on_disk(file, stamp),
+            FileState::OnDisk(stamp) => self.on_disk(&self.reader.files.origin(file), stamp),
+            FileState::Simulated { executable } => self.simulated(file, executable),
         };
         let added = added.map_err(reading(file))?;
         self.files.insert(path.into(), Arc::new(added));
@@ -167,6 +168,15 @@ impl<'a> LayerWalk<'a> {
             kind: FileKind::File { executable },
             id: blob.into(),
             source: ContentSource::Blob(Arc::clone(objects)),
+        })
+    }
+
+    fn simulated(&self, file: &Path, executable: bool) -> std::io::Result<LayerFile> {
+        let content = self.reader.files.read(file)?;
+        Ok(LayerFile {
+            kind: FileKind::File { executable },
+            id: ContentId::of(&content),
+            source: ContentSource::Memory(content.into()),
         })
     }
 

@@ -3,12 +3,13 @@
 //! It is a lock of the system on `.alokai/lock`, so it is released whenever its process ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use super::failure::{Error, Io};
 use super::services::Interrupt;
+use crate::edit;
 use crate::event::{Events, Stage};
 
 /// The lock, held while a run writes.
@@ -16,6 +17,7 @@ use crate::event::{Events, Stage};
 pub struct ProjectLock {
     _file: File,
     waited: bool,
+    recovery: Option<edit::Recovery>,
 }
 
 /// The folder `.alokai` of a project, which git ignores. Creates it if it is missing.
@@ -62,11 +64,11 @@ impl ProjectLock {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        sign(&mut file).map_err(Io::at("write", &path))?;
-        Ok(Self {
-            _file: file,
-            waited: told,
-        })
+        let lock = Self::sign(file, &path, project, told)?;
+        if let Some(recovery) = &lock.recovery {
+            events.notice(recovery.to_string());
+        }
+        Ok(lock)
     }
 
     /// Takes the lock if it is free; the error names the process that has it.
@@ -75,14 +77,38 @@ impl ProjectLock {
         let mut file = open(&path)?;
         if !is_taken(&file, &path)? {
             let reason = format!("another run holds the lock ({})", holder(&mut file));
-            return Err(Io::at("lock", &path)(std::io::Error::other(reason)));
+            let error = std::io::Error::new(ErrorKind::WouldBlock, reason);
+            return Err(Io::at("lock", &path)(error));
         }
-        sign(&mut file).map_err(Io::at("write", &path))?;
+        Self::sign(file, &path, project, false)
+    }
+
+    /// Writes this process into the lock that it holds, and undoes or completes an edit of the tree
+    /// whose process was killed.
+    fn sign(mut file: File, path: &Path, project: &Path, waited: bool) -> Result<Self, Io> {
+        sign(&mut file).map_err(Io::at("write", path))?;
+        let recovery = edit::recover(project)
+            .map_err(|error| Io::at("recover", project)(std::io::Error::other(describe(&error))))?;
         Ok(Self {
             _file: file,
-            waited: false,
+            waited,
+            recovery,
         })
     }
+
+    /// The interrupted edit of the tree that was undone or completed when the lock was taken.
+    pub fn recovery(&self) -> Option<&edit::Recovery> {
+        self.recovery.as_ref()
+    }
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn open(path: &Path) -> Result<File, Io> {
@@ -122,9 +148,10 @@ fn sign(file: &mut File) -> std::io::Result<()> {
 }
 
 impl ProjectLock {
-    /// Whether another run has worked in the project while this one waited.
+    /// Whether the project may have changed since this run started: another run has worked in it, or
+    /// an interrupted edit of the tree was undone.
     pub fn has_waited(&self) -> bool {
-        self.waited
+        self.waited || self.recovery.is_some()
     }
 }
 

@@ -89,6 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "pipeline",
         &[
             "store",
+            "edit",
             "config",
             "disk",
             "files",
@@ -121,6 +122,12 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "edit",
+        &[
+            "store", "config", "disk", "files", "git", "overlay", "compare",
+        ],
+    ),
+    (
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
@@ -131,6 +138,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "compare",
             "doctor",
+            "edit",
             "init",
             "disk",
             "dotenv",
@@ -156,6 +164,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "compare",
             "cli",
             "config",
+            "edit",
             "git",
             "init",
             "overlay",

@@ -34,6 +34,7 @@ mod dockerfile;
 mod doctor;
 mod dotenv;
 mod drift;
+mod edit;
 mod exact;
 mod example;
 mod failures;

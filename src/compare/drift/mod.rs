@@ -336,7 +336,7 @@ fn candidates<'a>(
 fn is_at(file: &LayerFile, path: &Path) -> bool {
     match &file.source {
         ContentSource::Disk(from, _) | ContentSource::Stored(_, from) => **from == *path,
-        ContentSource::Blob(_) | ContentSource::Link => false,
+        ContentSource::Blob(_) | ContentSource::Memory(_) | ContentSource::Link => false,
     }
 }
 

@@ -102,7 +102,10 @@ pub fn write_entry(
         (FileKind::File { .. }, EntryContent::Text(text)) => {
             create(text.as_bytes(), mode).map_err(failed())
         }
-        (FileKind::File { .. }, EntryContent::Blob(_) | EntryContent::Link) => {
+        (
+            FileKind::File { .. },
+            EntryContent::Blob(_) | EntryContent::Memory(_) | EntryContent::Link,
+        ) => {
             let content = entry.read().map_err(failed())?;
             create(&content, mode).map_err(failed())
         }

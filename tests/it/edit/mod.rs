@@ -1,0 +1,3 @@
+//! Editing the tree of stores: `store add`, `move`, `remove`, `rename`, and what they are made of.
+
+mod foundation;
