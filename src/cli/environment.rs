@@ -378,6 +378,12 @@ pub fn confirms(question: &str) -> bool {
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
+/// The command of the user's editor: `VISUAL`, or `EDITOR`.
+pub fn editor() -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    variable("VISUAL").or_else(|| variable("EDITOR"))
+}
+
 /// The width of the terminal. Without a terminal it is 80, as for git.
 pub fn columns() -> usize {
     let width = std::io::stdout()

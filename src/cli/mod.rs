@@ -12,10 +12,12 @@ mod diff;
 mod doctor;
 mod drift;
 mod environment;
+mod flatten;
 mod init;
 mod list;
 mod man;
 mod overlays;
+mod overriding;
 mod run;
 mod sandbox;
 mod show;
@@ -165,6 +167,37 @@ pub enum Error {
         help("read the changes above, then run the command again with `--yes`")
     )]
     Unconfirmed,
+    /// A command that edits the tree needs a confirmation, but standard input is not a terminal.
+    #[error(
+        "`{command}` cannot ask for confirmation, because standard input is not a terminal; no file was changed"
+    )]
+    #[diagnostic(
+        code(alokai::cli::unconfirmed),
+        help("read the changes above, then run the command again with `--yes`")
+    )]
+    UnconfirmedEdit {
+        /// The command.
+        command: &'static str,
+    },
+    /// `--open` needs an editor.
+    #[error("no editor is set; no file was changed")]
+    #[diagnostic(
+        code(alokai::cli::no_editor),
+        help("set the variable `VISUAL` or `EDITOR`, such as `EDITOR=vi`, or leave `--open` out")
+    )]
+    NoEditor,
+    /// The editor fails.
+    #[error("the editor `{editor}` failed: {reason}")]
+    #[diagnostic(
+        code(alokai::cli::editor),
+        help("the overrides are written; check the variables `VISUAL` and `EDITOR`")
+    )]
+    Editor {
+        /// The command.
+        editor: String,
+        /// Why.
+        reason: String,
+    },
     /// `doctor` found problems.
     #[error("a deploy to the console is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
     #[diagnostic(
@@ -278,6 +311,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Check(options) => check::check(global, options),
         StoreCommand::Clean => clean::clean(global),
         StoreCommand::Why(options) => why::why(global, options),
+        StoreCommand::Override(options) => overriding::override_files(global, options),
+        StoreCommand::Flatten(options) => flatten::flatten(global, options),
     }
 }
 

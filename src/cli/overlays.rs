@@ -99,11 +99,8 @@ fn frequency(path: &OverriddenPath) -> String {
 
 fn distance(difference: OverlayDifference) -> String {
     match difference {
-        OverlayDifference::Identical => "identical, so the override is not needed".into(),
-        OverlayDifference::Mode => "the same content; one of the two is executable".into(),
-        OverlayDifference::Lines { added, removed } => format!("+{added} -{removed}"),
-        OverlayDifference::Binary => "binary".into(),
-        OverlayDifference::Link => "a symbolic link".into(),
+        OverlayDifference::Identical => format!("{difference}, so the override is not needed"),
+        _ => difference.to_string(),
     }
 }
 

@@ -18,10 +18,10 @@ pub use changed::{ChangeReason, ChangedPath, ChangedStore, ChangedStores, Compar
 pub use check::{CODES, CheckReport, Finding, FindingCode, check};
 pub use diff::{Diff, FileDiff, across_revisions, between_stores};
 pub use drift::{Drift, MergedOverride, Override, OverrideState, drift, merge};
-pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, overlays};
+pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, difference, overlays};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;
-pub use why::{LayerAnswer, Why, composed_path, why};
+pub use why::{LayerAnswer, Why, composed_path, nearest_paths, split_path, unknown_path, why};
 
 use crate::config::{self, Project};
 use crate::overlay::Owner;
@@ -222,7 +222,7 @@ fn similar(nearest: &[String], none: &str) -> String {
 }
 
 /// A layer's folder, relative to the project.
-fn owner_folder(project: &Project, owner: &Owner, app: &AppName) -> String {
+pub fn owner_folder(project: &Project, owner: &Owner, app: &AppName) -> String {
     match owner {
         Owner::Base => format!("apps/{app}"),
         Owner::Store(id) => {

@@ -78,6 +78,27 @@ pub enum OverlayDifference {
     Link,
 }
 
+impl From<LineCounts> for OverlayDifference {
+    fn from(counts: LineCounts) -> Self {
+        match counts {
+            LineCounts::Binary => Self::Binary,
+            LineCounts::Lines { added, removed } => Self::Lines { added, removed },
+        }
+    }
+}
+
+impl std::fmt::Display for OverlayDifference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Identical => f.write_str("identical"),
+            Self::Mode => f.write_str("the same content; one of the two is executable"),
+            Self::Lines { added, removed } => write!(f, "+{added} -{removed}"),
+            Self::Binary => f.write_str("binary"),
+            Self::Link => f.write_str("a symbolic link"),
+        }
+    }
+}
+
 /// An override before its difference is known.
 struct FoundOverride<'a> {
     store: &'a Store,
@@ -226,7 +247,7 @@ fn by_path(
             .collect();
         let (mut all_added, mut all_removed) = (0, 0);
         let overrides = found.iter().map(|one| {
-            let difference = difference(one, counts);
+            let difference = counted_difference(one, counts);
             if let OverlayDifference::Lines { added, removed } = difference {
                 all_added += added;
                 all_removed += removed;
@@ -251,21 +272,45 @@ fn by_path(
     by_path.into_iter().map(described).collect()
 }
 
-fn difference(one: &FoundOverride, counts: &CountsByContent) -> OverlayDifference {
-    let (own, hidden) = (one.own, one.hidden);
+fn counted_difference(one: &FoundOverride, counts: &CountsByContent) -> OverlayDifference {
+    without_lines(one.own, one.hidden).unwrap_or_else(|| {
+        match counts.get(&(one.hidden.id, one.own.id)) {
+            None => OverlayDifference::Mode,
+            Some(counts) => OverlayDifference::from(*counts),
+        }
+    })
+}
+
+/// How far an override is from the file that it hides. `file` is its path, for error messages.
+pub fn difference(
+    own: &LayerFile,
+    hidden: &LayerFile,
+    file: &str,
+) -> Result<OverlayDifference, Error> {
+    if let Some(difference) = without_lines(own, hidden) {
+        return Ok(difference);
+    }
+    if own.id == hidden.id {
+        return Ok(OverlayDifference::Mode);
+    }
+    let contents = (
+        read(hidden, || file.to_owned())?,
+        read(own, || file.to_owned())?,
+    );
+    Ok(match contents {
+        (Some(old), Some(new)) => line_counts(&old, &new)?.into(),
+        _ => OverlayDifference::Binary,
+    })
+}
+
+/// The difference, if it does not depend on lines.
+fn without_lines(own: &LayerFile, hidden: &LayerFile) -> Option<OverlayDifference> {
     let is_link = |file: &LayerFile| matches!(file.kind, FileKind::Link { .. });
     if own.is_like(hidden) {
-        return OverlayDifference::Identical;
-    }
-    if is_link(own) || is_link(hidden) {
-        return OverlayDifference::Link;
-    }
-    match counts.get(&(hidden.id, own.id)) {
-        None => OverlayDifference::Mode,
-        Some(LineCounts::Binary) => OverlayDifference::Binary,
-        Some(LineCounts::Lines { added, removed }) => OverlayDifference::Lines {
-            added: *added,
-            removed: *removed,
-        },
+        Some(OverlayDifference::Identical)
+    } else if is_link(own) || is_link(hidden) {
+        Some(OverlayDifference::Link)
+    } else {
+        None
     }
 }

@@ -8,7 +8,9 @@ mod apply;
 mod change;
 mod config_text;
 mod error;
+mod flatten;
 mod journal;
+mod overrides;
 mod preconditions;
 mod simulation;
 
@@ -16,5 +18,9 @@ pub use apply::apply;
 pub use change::{Change, KEPT, NewContent, TreeEdit};
 pub use config_text::ConfigText;
 pub use error::Error;
+pub use flatten::{FlattenProposal, FlattenedApp, flatten};
 pub use journal::{Recovery, is_interrupted, recover};
+pub use overrides::{
+    OverrideChanged, OverrideError, OverrideProposal, copy_inherited, raise, revert,
+};
 pub use simulation::EditedFiles;

@@ -1,6 +1,8 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+mod overriding;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
+
+pub(super) use overriding::{ConfirmOptions, FlattenOptions, OverrideOptions};
 
 /// Composes, builds, packages and deploys multiple storefronts from one JavaScript monorepo.
 ///
@@ -183,6 +187,10 @@ pub(super) enum StoreCommand {
     Clean,
     /// Shows where a composed file comes from, and what it overrides
     Why(WhyOptions),
+    /// Overrides files: copies what a store inherits; also removes or moves overrides
+    Override(OverrideOptions),
+    /// Writes a store's composed apps as ordinary apps into a folder
+    Flatten(FlattenOptions),
 }
 
 #[derive(Debug, Args)]

@@ -36,7 +36,7 @@ pub fn with_values(command: Command, words: &[String]) -> Command {
 
 fn arguments_of(command: Command, line: &Arc<Line>) -> Command {
     // These commands also accept templates.
-    let templates_too = ["drift", "overlays"].contains(&command.get_name());
+    let templates_too = ["drift", "overlays", "override"].contains(&command.get_name());
     let own = line.clone();
     let command = command.mut_args(move |argument| of_argument(argument, &own, templates_too));
     let line = line.clone();
@@ -48,10 +48,11 @@ fn of_argument(argument: Arg, line: &Arc<Line>, templates_too: bool) -> Arg {
     let name = names.first().map(ToString::to_string).unwrap_or_default();
     let line = line.clone();
     match name.as_str() {
-        "ID" if templates_too => argument.add(candidates(move || line.stores(|_| true))),
+        "ID" | "STORE" if templates_too => argument.add(candidates(move || line.stores(|_| true))),
         "ID" | "STORE" | "OTHER" => argument.add(candidates(move || {
             line.stores(|store| store.deployment.is_some())
         })),
+        "LAYER" => argument.add(candidates(move || line.layer_names())),
         "APP" => argument.add(candidates(move || line.apps())),
         "PATTERN" => argument.add(candidates(move || line.units())),
         "APP/PATH" => argument.add(ArgValueCompleter::new(move |typed: &OsStr| {
@@ -104,6 +105,12 @@ impl Line {
         wanted
             .map(|store| CompletionCandidate::new(store.id.as_str()).help(Some(about(store))))
             .collect()
+    }
+
+    /// The base apps and all stores, as `--from` accepts them.
+    fn layer_names(&self) -> Vec<CompletionCandidate> {
+        let base = CompletionCandidate::new("base").help(Some("the base app".into()));
+        std::iter::once(base).chain(self.stores(|_| true)).collect()
     }
 
     fn apps(&self) -> Vec<CompletionCandidate> {
