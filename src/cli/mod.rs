@@ -1,5 +1,6 @@
 //! The command line: options and environment variables become values, and results become output.
 
+mod add;
 mod arguments;
 mod build;
 mod cache;
@@ -11,6 +12,7 @@ mod compose;
 mod diff;
 mod doctor;
 mod drift;
+mod edit;
 mod environment;
 mod flatten;
 mod init;
@@ -18,6 +20,9 @@ mod list;
 mod man;
 mod overlays;
 mod overriding;
+mod relocate;
+mod remove;
+mod rename;
 mod run;
 mod sandbox;
 mod show;
@@ -37,7 +42,6 @@ use environment::{Environment, tell};
 
 use crate::compare::OverrideState;
 use crate::config::Project;
-use crate::edit;
 use crate::error::Error as AnyError;
 use crate::pipeline::{self, ProjectLock};
 
@@ -167,18 +171,6 @@ pub enum Error {
         help("read the changes above, then run the command again with `--yes`")
     )]
     Unconfirmed,
-    /// A command that edits the tree needs a confirmation, but standard input is not a terminal.
-    #[error(
-        "`{command}` cannot ask for confirmation, because standard input is not a terminal; no file was changed"
-    )]
-    #[diagnostic(
-        code(alokai::cli::unconfirmed),
-        help("read the changes above, then run the command again with `--yes`")
-    )]
-    UnconfirmedEdit {
-        /// The command.
-        command: &'static str,
-    },
     /// `--open` needs an editor.
     #[error("no editor is set; no file was changed")]
     #[diagnostic(
@@ -197,6 +189,33 @@ pub enum Error {
         editor: String,
         /// Why.
         reason: String,
+    },
+    /// An edit of the tree needs a confirmation, but standard input is not a terminal.
+    #[error(
+        "cannot ask for confirmation, because standard input is not a terminal; nothing was changed"
+    )]
+    #[diagnostic(
+        code(alokai::cli::unconfirmed_edit),
+        help(
+            "read the changes above, then run the command again with `--yes`; `--dry-run` only shows them"
+        )
+    )]
+    UnconfirmedEdit,
+    /// The project has changed between showing an edit and making it.
+    #[error("the project has changed since the changes were shown; nothing was changed")]
+    #[diagnostic(
+        code(alokai::cli::edit_changed),
+        help("run the command again to see the new changes")
+    )]
+    EditChanged,
+    /// An argument is missing, and there is no terminal to ask on.
+    #[error("{what} is missing")]
+    #[diagnostic(code(alokai::cli::missing_argument), help("usage: {usage}"))]
+    MissingArgument {
+        /// What is missing.
+        what: &'static str,
+        /// The command with its arguments.
+        usage: &'static str,
     },
     /// `doctor` found problems.
     #[error("a deploy to the console is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
@@ -313,6 +332,10 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Why(options) => why::why(global, options),
         StoreCommand::Override(options) => overriding::override_files(global, options),
         StoreCommand::Flatten(options) => flatten::flatten(global, options),
+        StoreCommand::Add(options) => add::add(global, options),
+        StoreCommand::Move(options) => relocate::relocate(global, options),
+        StoreCommand::Remove(options) => remove::remove(global, options),
+        StoreCommand::Rename(options) => rename::rename(global, options),
     }
 }
 
@@ -332,7 +355,7 @@ fn settle(root: &Path) -> Result<(), AnyError> {
     const PAUSE: Duration = Duration::from_millis(50);
     const PAUSES: usize = 200;
     for attempt in 0.. {
-        if !edit::is_interrupted(root) {
+        if !crate::edit::is_interrupted(root) {
             break;
         }
         match ProjectLock::take_now(root) {
@@ -347,6 +370,24 @@ fn settle(root: &Path) -> Result<(), AnyError> {
         }
     }
     Ok(())
+}
+
+/// Takes the project's lock. Waits for another run, and says so.
+fn lock(root: &Path) -> Result<ProjectLock, AnyError> {
+    let mut is_told = false;
+    loop {
+        match ProjectLock::take_now(root) {
+            Err(error) if is_locked(&error) => {
+                if !is_told {
+                    tell(&format!("waiting for another run to end: {}", error.source));
+                    is_told = true;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(lock) => return Ok(lock),
+            Err(error) => return Err(pipeline::Error::from(error).into()),
+        }
+    }
 }
 
 fn is_locked(error: &pipeline::Io) -> bool {

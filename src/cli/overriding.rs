@@ -1,52 +1,46 @@
 //! `store override`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 
-use super::arguments::{ConfirmOptions, Global, OverrideOptions};
+use super::arguments::{EditOptions, Global, OverrideOptions};
+use super::edit::confirmed;
 use super::environment::{self, tell};
 use super::run::document;
 use super::show::Page;
 use super::why::path_in_store;
-use super::{Error, answer, drift, project};
+use super::{Error, drift};
 use crate::config::Project;
-use crate::edit::{
-    OverrideChanged, OverrideProposal, TreeEdit, apply, copy_inherited, raise, revert,
-};
+use crate::edit::{OverrideChanged, OverrideProposal, copy_inherited, raise, revert};
 use crate::error::Error as AnyError;
 use crate::overlay::Owner;
-use crate::pipeline::{self, ProjectLock};
 use crate::store::Store;
 
 pub fn override_files(global: &Global, options: &OverrideOptions) -> Result<(), AnyError> {
-    let (project, _) = project(global)?;
-    let store = store(&project, &options.store)?;
     let editor = if options.open {
         Some(environment::editor().ok_or(Error::NoEditor)?)
     } else {
         None
     };
-    let given = options.paths.iter();
-    let paths = given.map(|path| path_in_store(global, &project, store, path));
-    let paths = paths.collect::<Result<Vec<_>, _>>()?;
-    let proposal = proposal(&project, store, options, &paths)?;
-    if proposal.edit.changes.is_empty() && !options.confirm.json {
-        for note in &proposal.notes {
-            tell(&format!("note: {note}"));
-        }
-        return answer(&format!("{} has no needless overrides\n", store.id));
-    }
-    show(&proposal, &options.confirm)?;
-    if !make(&project, &proposal.edit, &options.confirm, "store override")? {
+    let propose = |project: &Project| {
+        let store = store(project, &options.store)?;
+        let given = options.paths.iter();
+        let paths = given.map(|path| path_in_store(global, project, store, path));
+        let paths = paths.collect::<Result<Vec<_>, _>>()?;
+        proposal(project, store, options, &paths)
+    };
+    let show = |proposal: &OverrideProposal, applied| show(proposal, &options.edit, applied);
+    let Some(made) = confirmed(global, &options.edit, &propose, |it| &it.edit, &show)? else {
         return Ok(());
-    }
-    for changed in &proposal.files {
+    };
+    for changed in &made.proposal.files {
         tell(&done(changed));
     }
+    let (proposal, root) = made.release();
     match editor {
-        Some(editor) => open(&project, &editor, &proposal.files),
+        Some(editor) => open(&root, &editor, &proposal.files),
         None => Ok(()),
     }
 }
@@ -89,14 +83,15 @@ fn store<'a>(project: &'a Project, id: &str) -> Result<&'a Store, AnyError> {
     Ok(stores.remove(0))
 }
 
-fn show(proposal: &OverrideProposal, options: &ConfirmOptions) -> Result<(), AnyError> {
+fn show(proposal: &OverrideProposal, options: &EditOptions, applied: bool) -> Result<(), AnyError> {
     if options.json {
         return document(&json!({
             "schemaVersion": 1,
             "command": proposal.edit.command,
+            "applied": applied,
+            "changes": proposal.edit.document(),
             "files": proposal.files,
             "notes": proposal.notes,
-            "changes": proposal.edit.document(),
         }));
     }
     let mut page = Page::unpaged();
@@ -107,33 +102,6 @@ fn show(proposal: &OverrideProposal, options: &ConfirmOptions) -> Result<(), Any
         page.paragraph("note: ", note);
     }
     page.show()
-}
-
-/// Makes an edit that was shown, if the user confirms it. Returns whether it was made.
-pub fn make(
-    project: &Project,
-    edit: &TreeEdit,
-    options: &ConfirmOptions,
-    command: &'static str,
-) -> Result<bool, AnyError> {
-    if options.dry_run {
-        if !options.json {
-            answer("Dry run: no file was changed.\n")?;
-        }
-        return Ok(false);
-    }
-    if !options.yes {
-        if !environment::can_ask() {
-            return Err(Error::UnconfirmedEdit { command }.into());
-        }
-        if !environment::confirms("Make these changes? [y/N] ") {
-            answer("No file was changed.\n")?;
-            return Ok(false);
-        }
-    }
-    let _lock = ProjectLock::take_now(&project.root).map_err(pipeline::Error::from)?;
-    apply(edit, &project.root)?;
-    Ok(true)
 }
 
 fn done(changed: &OverrideChanged) -> String {
@@ -147,9 +115,9 @@ fn done(changed: &OverrideChanged) -> String {
 }
 
 /// Opens the new files in the editor, and waits until it ends.
-fn open(project: &Project, editor: &str, files: &[OverrideChanged]) -> Result<(), AnyError> {
+fn open(root: &Path, editor: &str, files: &[OverrideChanged]) -> Result<(), AnyError> {
     let files = files.iter().filter_map(|changed| match changed {
-        OverrideChanged::Copy { file, .. } => Some(project.root.join(file)),
+        OverrideChanged::Copy { file, .. } => Some(root.join(file)),
         _ => None,
     });
     let files: Vec<PathBuf> = files.collect();

@@ -4,6 +4,7 @@ mod changed;
 mod check;
 mod diff;
 mod drift;
+mod impact;
 mod lines;
 mod overlays;
 mod patch;
@@ -15,9 +16,12 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use changed::{ChangeReason, ChangedPath, ChangedStore, ChangedStores, Comparison, changed};
-pub use check::{CODES, CheckReport, Finding, FindingCode, check};
+pub use check::{CODES, CheckReport, Finding, FindingCode, check, is_dns_label};
 pub use diff::{Diff, FileDiff, across_revisions, between_stores};
 pub use drift::{Drift, MergedOverride, Override, OverrideState, drift, merge};
+pub use impact::{
+    BrokenImport, Impact, ImpactSide, OverrideChange, PathImpact, StoreImpact, impact,
+};
 pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, difference, overlays};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;

@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
-use super::Error;
 use super::change::{Change, NewContent, TreeEdit};
+use super::{Error, places};
 use crate::compare;
 use crate::config::Project;
 use crate::git::Repository;
 use crate::overlay::{Composer, Composition, Entry, FileKind, LayerReader, Layers, Owner, fail_on};
-use crate::store::Store;
 
 /// Folders beside which, and not in which, apps are written.
 const RESERVED: [&str; 5] = ["apps", "packages", "node_modules", ".git", ".github"];
@@ -38,7 +37,14 @@ pub struct FlattenedApp {
 /// Writes the composed apps of a store to a folder directly in the project. There relative paths mean the
 /// same as in `apps/<app>`, so `tsconfig.json` is the base app's; `package.json` has the unit's name,
 /// since names of workspace packages are unique. The store itself stays.
-pub fn flatten(project: &Project, store: &Store, to: &str) -> Result<FlattenProposal, Error> {
+pub fn flatten(project: &Project, id: &str, to: &str) -> Result<FlattenProposal, Error> {
+    let store = places::store(project, id)?;
+    if store.deployment.is_none() {
+        return Err(Error::Option {
+            message: format!("`{id}` is a template, which is never composed"),
+            help: "flatten the deployable stores that inherit from it".into(),
+        });
+    }
     let to = to.trim_start_matches("./").trim_end_matches('/');
     check_folder(project, to)?;
     let repository = Repository::around(&project.root)?;

@@ -1,6 +1,7 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+mod edit;
 mod overriding;
 
 use std::ffi::OsString;
@@ -8,12 +9,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use edit::{AddOptions, EditOptions, MoveOptions, RemoveOptions, RenameOptions};
+
 use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
 
-pub(super) use overriding::{ConfirmOptions, FlattenOptions, OverrideOptions};
+pub(super) use overriding::{FlattenOptions, OverrideOptions};
 
 /// Composes, builds, packages and deploys multiple storefronts from one JavaScript monorepo.
 ///
@@ -191,6 +194,14 @@ pub(super) enum StoreCommand {
     Override(OverrideOptions),
     /// Writes a store's composed apps as ordinary apps into a folder
     Flatten(FlattenOptions),
+    /// Adds a store: its folder and its entry in the config
+    Add(AddOptions),
+    /// Gives stores another parent, after showing what changes for them and their descendants
+    Move(MoveOptions),
+    /// Removes a store, after showing which files only it has
+    Remove(RemoveOptions),
+    /// Gives a store another id
+    Rename(RenameOptions),
 }
 
 #[derive(Debug, Args)]

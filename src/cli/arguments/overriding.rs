@@ -3,23 +3,12 @@
 
 use clap::Args;
 
-#[derive(Debug, Args)]
-pub(in super::super) struct ConfirmOptions {
-    /// Makes the changes without asking; required without a terminal
-    #[arg(short, long, conflicts_with = "dry_run")]
-    pub yes: bool,
-    /// Only shows the changes
-    #[arg(long)]
-    pub dry_run: bool,
-    /// With `--dry-run`: prints one JSON document
-    #[arg(long, requires = "dry_run")]
-    pub json: bool,
-}
+use super::edit::EditOptions;
 
 #[derive(Debug, Args)]
-pub(in super::super) struct OverrideOptions {
+pub struct OverrideOptions {
     /// A store or template
-    #[arg(value_name = "STORE")]
+    #[arg(value_name = "ANY_STORE")]
     pub store: String,
     /// The files: `<app>/<path in the app>`, or their paths in `apps` or `.out`
     #[arg(value_name = "APP/PATH", required_unless_present = "revert")]
@@ -37,11 +26,11 @@ pub(in super::super) struct OverrideOptions {
     #[arg(long, conflicts_with = "revert")]
     pub up: bool,
     #[command(flatten)]
-    pub confirm: ConfirmOptions,
+    pub edit: EditOptions,
 }
 
 #[derive(Debug, Args)]
-pub(in super::super) struct FlattenOptions {
+pub struct FlattenOptions {
     /// A deployable store
     #[arg(value_name = "STORE")]
     pub store: String,
@@ -49,5 +38,5 @@ pub(in super::super) struct FlattenOptions {
     #[arg(long, value_name = "FOLDER")]
     pub to: String,
     #[command(flatten)]
-    pub confirm: ConfirmOptions,
+    pub edit: EditOptions,
 }

@@ -11,6 +11,7 @@ use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCan
 
 use super::super::environment;
 use crate::config::Project;
+use crate::edit::ROOT;
 use crate::store::{AppName, Store};
 
 /// Folders of apps whose files are not composed.
@@ -36,7 +37,7 @@ pub fn with_values(command: Command, words: &[String]) -> Command {
 
 fn arguments_of(command: Command, line: &Arc<Line>) -> Command {
     // These commands also accept templates.
-    let templates_too = ["drift", "overlays", "override"].contains(&command.get_name());
+    let templates_too = ["drift", "overlays"].contains(&command.get_name());
     let own = line.clone();
     let command = command.mut_args(move |argument| of_argument(argument, &own, templates_too));
     let line = line.clone();
@@ -48,7 +49,9 @@ fn of_argument(argument: Arg, line: &Arc<Line>, templates_too: bool) -> Arg {
     let name = names.first().map(ToString::to_string).unwrap_or_default();
     let line = line.clone();
     match name.as_str() {
-        "ID" | "STORE" if templates_too => argument.add(candidates(move || line.stores(|_| true))),
+        "ID" if templates_too => argument.add(candidates(move || line.stores(|_| true))),
+        "ANY_STORE" => argument.add(candidates(move || line.stores(|_| true))),
+        "PARENT" => argument.add(candidates(move || line.parents())),
         "ID" | "STORE" | "OTHER" => argument.add(candidates(move || {
             line.stores(|store| store.deployment.is_some())
         })),
@@ -111,6 +114,12 @@ impl Line {
     fn layer_names(&self) -> Vec<CompletionCandidate> {
         let base = CompletionCandidate::new("base").help(Some("the base app".into()));
         std::iter::once(base).chain(self.stores(|_| true)).collect()
+    }
+
+    /// Every store, and the name for the base apps.
+    fn parents(&self) -> Vec<CompletionCandidate> {
+        let root = CompletionCandidate::new(ROOT).help(Some("the base apps".into()));
+        std::iter::once(root).chain(self.stores(|_| true)).collect()
     }
 
     fn apps(&self) -> Vec<CompletionCandidate> {

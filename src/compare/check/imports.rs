@@ -1,8 +1,7 @@
-//! Relative imports of files outside of the app. The composed app is one folder deeper than the base
-//! app, so such an import can resolve from `apps/` and not from `.out/`.
+//! The imports of a source file.
 //!
-//! This is a scanner and not a parser: it looks for string literals that start with `../` after
-//! `from`, `import`, `require(` and `import(`. No other import can leave the app.
+//! This is a scanner and not a parser: it looks for string literals after `from`, `import`, `require(`
+//! and `import(`.
 
 use std::path::{Path, PathBuf};
 
@@ -44,8 +43,15 @@ pub fn is_source(path: &str) -> bool {
     ending.is_some_and(|ending| SOURCES.contains(&ending))
 }
 
-/// The imports of a file whose specifier starts with `../`.
+/// The imports of a file whose specifier starts with `../`: only these can lead out of the app. The
+/// composed app is one folder deeper than the base app, so such an import can resolve from `apps/` and
+/// not from `.out/`.
 pub fn imports(text: &str) -> Vec<Import> {
+    imports_where(text, |specifier| specifier.starts_with("../"))
+}
+
+/// The imports of a file whose specifier is wanted.
+pub fn imports_where(text: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Import> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -70,7 +76,7 @@ pub fn imports(text: &str) -> Vec<Import> {
             quote @ (b'"' | b'\'' | b'`') => {
                 let end = end_of_string(bytes, at, quote);
                 let literal = text.get(at + 1..end).unwrap_or_default();
-                if literal.starts_with("../") && !literal.contains("${") && imports_here(text, at) {
+                if is_wanted(literal) && !literal.contains("${") && imports_here(text, at) {
                     found.push(Import {
                         specifier: literal.to_owned(),
                         line,

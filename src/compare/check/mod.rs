@@ -1,7 +1,7 @@
 //! The linter for a project: problems in config, folders and layers, and how to solve them.
 
 mod finding;
-mod imports;
+pub(super) mod imports;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -584,8 +584,8 @@ impl Checker<'_> {
     }
 }
 
-/// As in RFC 1123: lower-case letters, digits and `-`, at most 63, no `-` at either end.
-fn is_dns_label(id: &str) -> bool {
+/// Whether an id can be a part of a host name. As in RFC 1123: lower-case letters, digits and `-`, at most 63, no `-` at either end.
+pub fn is_dns_label(id: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     id.len() <= 63
         && id.starts_with(is_word)

@@ -1,15 +1,10 @@
 //! Folders that an edit leaves empty. Git keeps no empty folders.
 
+use crate::edit::TreeEdit;
+use crate::edit::places::{kept, remove_if_left_empty};
+use crate::store::Store;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-
-use crate::edit::{Change, EditedFiles, NewContent, TreeEdit};
-use crate::files::{DiskFiles, FileTree as _};
-use crate::store::Store;
-
-/// The file that lets git keep a store's folder. It is not in an app, so it is not composed.
-const KEEP: &str = ".gitkeep";
 
 /// Removes the folders that the edit leaves empty in a store, in which it removes or moves `files`. The
 /// store's own folder stays where it says who the parent is: without it a deployable store inherits
@@ -31,30 +26,13 @@ pub fn remove_emptied(edit: &mut TreeEdit, root: &Path, store: &Store, files: &[
     }
     // A folder comes after the folders in it.
     for folder in folders.iter().rev() {
-        if is_empty_after(edit, root, folder) {
-            let path = folder.clone();
-            edit.changes.push(Change::RemoveEmptyFolder { path });
-        }
+        remove_if_left_empty(edit, root, folder);
     }
-    if !is_empty_after(edit, root, store_folder) {
-        return;
-    }
+    let changes = edit.changes.len();
+    remove_if_left_empty(edit, root, store_folder);
     let does_without = store.parent.is_none() && store.deployment.is_some();
-    edit.changes.push(if does_without {
-        Change::RemoveEmptyFolder {
-            path: store_folder.clone(),
-        }
-    } else {
-        Change::Write {
-            path: format!("{store_folder}/{KEEP}"),
-            old: None,
-            new: NewContent::text(""),
-        }
-    });
-}
-
-fn is_empty_after(edit: &TreeEdit, root: &Path, folder: &str) -> bool {
-    let after = EditedFiles::new(root, edit, Arc::new(DiskFiles));
-    let entries = after.entries(&root.join(folder));
-    entries.is_ok_and(|entries| entries.is_empty())
+    if !does_without && edit.changes.len() > changes {
+        edit.changes.truncate(changes);
+        edit.changes.push(kept(store_folder));
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::compare::{self, owner_folder};
 use crate::config::Project;
-use crate::edit::Error;
+use crate::edit::places::folder_of;
+use crate::edit::{Error, NewContent};
 use crate::git::Repository;
 use crate::overlay::{Composer, FileKind, Layer, LayerFile, LayerReader, Layers, Owner, fail_on};
 use crate::store::{AppName, Store};
@@ -75,12 +76,9 @@ pub fn owner(store: &Store) -> Owner {
     Owner::Store(store.id.clone())
 }
 
-/// The folder of a store for an app, which may not exist yet. A store without a folder gets it at the
-/// top, where its parent is root.
+/// The folder of a store for an app, which may not exist yet.
 pub fn app_folder(store: &Store, app: &AppName) -> String {
-    let folder = store.folder.clone();
-    let folder = folder.unwrap_or_else(|| format!("apps/stores/{}", store.id));
-    format!("{folder}/{app}")
+    format!("{}/{app}", folder_of(store))
 }
 
 /// The project's folder, with links resolved.
@@ -93,8 +91,7 @@ pub fn real_root(project: &Project) -> Result<PathBuf, Error> {
 }
 
 /// Reads the content of a layer's file.
-pub fn content(file: &FileOfLayer) -> Result<super::super::NewContent, Error> {
-    use super::super::NewContent;
+pub fn content(file: &FileOfLayer) -> Result<NewContent, Error> {
     match &file.content.kind {
         FileKind::Link { target } => Ok(NewContent::Link {
             target: target.to_string(),

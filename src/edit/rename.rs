@@ -1,0 +1,65 @@
+//! Another id for a store.
+
+use super::Error;
+use super::change::{Change, TreeEdit};
+use super::proposal::{ConfigEdit, EditProposal};
+use super::relocate::affected_deployables;
+use super::{mentions, places};
+use crate::compare::is_dns_label;
+use crate::config::Project;
+use crate::store::StoreId;
+
+/// Proposes another id for a store: its folder, its key in the config, and its `localDomain`.
+pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, Error> {
+    let store = places::store(project, old)?;
+    let id = places::new_id(project, new)?;
+    let mut edit = TreeEdit::new(format!("alokai store rename {old} {new}"));
+    if let Some(folder) = &store.folder {
+        let parent = folder.strip_suffix(store.id.as_str()).unwrap_or_default();
+        edit.changes.push(Change::Move {
+            from: folder.clone(),
+            to: format!("{parent}{id}"),
+        });
+    }
+    let config = ConfigEdit::read(&project.root)?;
+    config.text().rename_store(old, new);
+    edit.changes.extend(config.change());
+    let former = |after: &StoreId| {
+        if *after == id {
+            store.id.clone()
+        } else {
+            after.clone()
+        }
+    };
+    let mut proposal = EditProposal::new(project, edit, std::slice::from_ref(&id), &former)?;
+    if let Some(deployment) = &store.deployment {
+        proposal.notes.push(format!(
+            "`projectName` stays `{}`, so images and the instance of the console keep their names",
+            deployment.project_name
+        ));
+    }
+    if !is_dns_label(id.as_str()) {
+        proposal.notes.push(format!(
+            "`{id}` is not a DNS label, so it cannot be part of a host name: use lower-case letters, digits and `-`"
+        ));
+    }
+    proposal.notes.extend(mentions::note(project, old));
+    proposal.outdated = [
+        format!(".out/{old}"),
+        format!(".alokai/manifests/{old}.json"),
+    ]
+    .into_iter()
+    .filter(|path| project.root.join(path).exists())
+    .collect();
+    let affected = affected_deployables(&proposal.after, std::slice::from_ref(&id));
+    if affected.contains(&id.to_string()) {
+        proposal
+            .next
+            .push(format!("run `alokai store compose --store {id}`"));
+    }
+    proposal.next.push(
+        "commit the new folder name and the config together: `git add alokai.config.json`, then `git commit`"
+            .into(),
+    );
+    Ok(proposal)
+}

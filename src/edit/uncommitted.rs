@@ -1,0 +1,70 @@
+//! Files that no commit has, so that removing them would lose them.
+
+use std::path::Path;
+
+use walkdir::WalkDir;
+
+use super::Error;
+use crate::disk::Stamp;
+use crate::git::{self, Repository};
+
+/// Folders that tools fill, and can fill again.
+const MADE: [&str; 5] = ["node_modules", ".next", ".nuxt", ".output", ".turbo"];
+
+/// The files below a folder that HEAD does not have with the same content, relative to the project:
+/// changed, untracked and ignored files. Files that tools have made do not count.
+pub fn uncommitted(project: &Path, folder: &str) -> Result<Vec<String>, Error> {
+    let repository = Repository::around(project)?;
+    let head = match &repository {
+        Some(repository) => match repository.tree(&repository.objects(), "HEAD") {
+            Ok(tree) => Some((repository.work_tree()?, tree)),
+            Err(git::Error::Revision { .. }) => None,
+            Err(error) => return Err(error.into()),
+        },
+        None => None,
+    };
+    let mut found = Vec::new();
+    let root = project.join(folder);
+    let failed = |path: &Path, source| Error::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let is_made = |name: &std::ffi::OsStr| MADE.iter().any(|made| name == *made);
+    let walk = WalkDir::new(&root)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(|entry| !is_made(entry.file_name()));
+    for entry in walk {
+        let entry = entry.map_err(|error| failed(&root, error.into()))?;
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        let is_committed = match &head {
+            Some((work_tree, tree)) => {
+                let committed = work_tree
+                    .inside(entry.path())
+                    .map(|path| tree.blob_at(path));
+                let committed = committed
+                    .transpose()
+                    .map_err(|it| failed(entry.path(), it))?;
+                match committed.flatten() {
+                    Some(committed) if entry.file_type().is_file() => {
+                        let stamp = Stamp::of(entry.path()).unwrap_or_default();
+                        let stored = work_tree.stored(entry.path(), &stamp);
+                        stored.map_err(|it| failed(entry.path(), it))?.id == committed
+                    }
+                    // The target of a link is not worth a copy.
+                    Some(_) => true,
+                    None => false,
+                }
+            }
+            None => false,
+        };
+        if !is_committed {
+            let inside = entry.path().strip_prefix(project).unwrap_or(entry.path());
+            found.push(inside.to_string_lossy().into_owned());
+        }
+    }
+    Ok(found)
+}
