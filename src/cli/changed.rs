@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answer;
 use super::arguments::{ChangedOptions, Global, Matrix, SINCE, Select};
-use super::environment::{self, tell};
+use super::environment::tell;
 use super::run::document;
 use crate::compare::{self, ChangedStore, Comparison};
 use crate::config::Project;
@@ -13,7 +13,7 @@ use crate::plan::Selection;
 
 pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError> {
     // With `--to`, the working tree plays no part.
-    let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
+    let root = super::root(global)?;
     let comparison = Comparison {
         since: options.since.clone(),
         to: options.to.clone(),

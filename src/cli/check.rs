@@ -2,20 +2,18 @@
 
 use serde_json::{Value, json};
 
+use super::Error;
 use super::arguments::{CheckOptions, Global};
 use super::environment::tell;
 use super::run::document;
 use super::show::Page;
-use super::{Error, environment};
 use crate::compare::{self, CODES, Finding};
-use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::git::Repository;
 
 pub fn check(global: &Global, options: &CheckOptions) -> Result<(), AnyError> {
     // `check` also reports a project that cannot be read.
-    let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
-    super::settle(&root)?;
+    let root = super::root(global)?;
     let compare::CheckReport {
         findings,
         unchecked,

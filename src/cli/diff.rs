@@ -16,7 +16,7 @@ use crate::event::bytes;
 use crate::plan::Selection;
 
 pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
-    let root = Project::root_of(&environment::start(global.cwd.as_deref())?)?;
+    let root = super::root(global)?;
     let app = options.app.as_deref();
     let diff = if let Some(other) = &options.other {
         let project = Project::load(&root)?;

@@ -23,6 +23,9 @@ const NAMES: usize = 17;
 
 pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
+    if let Ok(root) = Project::root_of(&start) {
+        super::settle(&root)?;
+    }
     let project = Project::find(&start);
     // A project whose config is not valid still has a folder and a `.env` file.
     let root = Project::root_of(&start).unwrap_or(start);

@@ -145,7 +145,8 @@ fn draw(
             "{indent}{below}{}",
             if has_children { "│   " } else { "    " }
         );
-        for own in own_layers(project, store, layers) {
+        let layers_of = own_layers(project, store, layers);
+        for own in layers_of.iter().filter(|own| own.files > 0) {
             let _ = writeln!(out, "{inner}{}: {}", own.app, own.counts());
         }
         draw(

@@ -339,12 +339,17 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
     }
 }
 
-/// The project of the command line.
-fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
+/// The folder of the project of the command line, without a half-made edit.
+fn root(global: &Global) -> Result<PathBuf, AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
     let root = Project::root_of(&start)?;
     settle(&root)?;
-    let project = Project::load(&root)?;
+    Ok(root)
+}
+
+/// The project of the command line.
+fn project(global: &Global) -> Result<(Project, Environment), AnyError> {
+    let project = Project::load(&root(global)?)?;
     let environment = Environment::load(&project.root)?;
     Ok((project, environment))
 }

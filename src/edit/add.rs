@@ -38,19 +38,22 @@ pub fn frameworks(project: &Project) -> BTreeSet<Framework> {
     kinds.filter_map(AppKind::framework).collect()
 }
 
-/// The name in the console that is assumed for a new store: as the other stores are named, if all of
-/// them have the same prefix before their id.
+/// The name in the console that is assumed for a new store: its id, after the prefix that most stores
+/// have before theirs.
 pub fn assumed_project_name(project: &Project, id: &str) -> String {
     let clean = id.to_lowercase().replace(['_', '.'], "-");
-    let deployed = project.stores.deployables().filter_map(|store| {
-        let name = &store.deployment.as_ref()?.project_name;
-        Some((name, name.strip_suffix(store.id.as_str())))
-    });
-    let (names, prefixes): (BTreeSet<_>, BTreeSet<_>) = deployed.unzip();
-    let prefix = match prefixes.into_iter().collect::<Vec<_>>()[..] {
-        [Some(prefix)] => prefix,
-        _ => "",
-    };
+    let mut names = BTreeSet::new();
+    let mut prefixes = BTreeMap::<&str, usize>::new();
+    for store in project.stores.deployables() {
+        let name = store.deployment.as_ref().map(|it| &it.project_name);
+        let prefix = name.and_then(|name| name.strip_suffix(store.id.as_str()));
+        names.extend(name);
+        if let Some(prefix) = prefix {
+            *prefixes.entry(prefix).or_default() += 1;
+        }
+    }
+    let most = prefixes.into_iter().max_by_key(|(_, count)| *count);
+    let prefix = most.map_or("", |(prefix, _)| prefix);
     let name = format!("{prefix}{clean}");
     let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
     let mut candidates = std::iter::once(name.clone()).chain(numbered);

@@ -7,7 +7,7 @@ use super::Error;
 use super::change::{Change, NewContent, TreeEdit};
 use super::simulation::EditedFiles;
 use crate::config::{Project, nearest};
-use crate::files::{DiskFiles, FileTree as _};
+use crate::files::{DiskFiles, FileTree as _, PathKind};
 use crate::store::{Store, StoreId};
 
 /// The name that stands for the base apps where a parent is named.
@@ -102,27 +102,46 @@ pub fn kept(folder: &str) -> Change {
     }
 }
 
-/// Removes folders that the edit leaves empty: `folder`, and `apps/stores` where it is that folder.
-/// A folder that holds anything, also a hidden file, stays.
-pub fn remove_if_left_empty(edit: &mut TreeEdit, project: &Path, folder: &str) {
-    let after = EditedFiles::new(project, edit, Arc::new(DiskFiles));
-    let entries = after.entries(&project.join(folder));
-    if entries.is_ok_and(|entries| entries.is_empty()) {
-        edit.changes.push(Change::RemoveEmptyFolder {
-            path: folder.to_owned(),
-        });
+/// Takes care of the folder that stores have left. The folder for children is removed if it is empty.
+/// If the former parent has no file left, git would lose its folder, and with it a template or the
+/// parent's own parent: then the folder gets a `.gitkeep`. A deployable store of root does without a
+/// folder.
+pub fn leave(edit: &mut TreeEdit, project: &Project, former_parent: Option<&StoreId>) {
+    let parent = former_parent.and_then(|id| project.stores.get(id.as_str()));
+    let stores = children_folder(parent);
+    if !is_left_empty(edit, &project.root, &stores) {
+        return;
+    }
+    edit.changes
+        .push(Change::RemoveEmptyFolder { path: stores });
+    let Some(parent) = parent else { return };
+    let folder = folder_of(parent);
+    if parent.deployment.is_some() && parent.parent.is_none() {
+        if is_left_empty(edit, &project.root, &folder) {
+            edit.changes
+                .push(Change::RemoveEmptyFolder { path: folder });
+        }
+    } else if !has_file(&after(edit, &project.root), &project.root.join(&folder)) {
+        edit.changes.push(kept(&folder));
     }
 }
 
-/// As [`remove_if_left_empty`], for the folder in which a store was, and for the folder of its parent
-/// if that exists only for the store: a deployable store of root does without one.
-pub fn remove_emptied(edit: &mut TreeEdit, project: &Project, former_parent: Option<&StoreId>) {
-    let parent = former_parent.and_then(|id| project.stores.get(id.as_str()));
-    remove_if_left_empty(edit, &project.root, &children_folder(parent));
-    if let Some(parent) = parent
-        && parent.deployment.is_some()
-        && parent.parent.is_none()
-    {
-        remove_if_left_empty(edit, &project.root, &folder_of(parent));
-    }
+/// The tree of files after the edit.
+pub fn after(edit: &TreeEdit, project: &Path) -> EditedFiles {
+    EditedFiles::new(project, edit, Arc::new(DiskFiles))
+}
+
+/// Whether a folder exists after the edit, and has no entry.
+pub fn is_left_empty(edit: &TreeEdit, project: &Path, folder: &str) -> bool {
+    let entries = after(edit, project).entries(&project.join(folder));
+    entries.is_ok_and(|entries| entries.is_empty())
+}
+
+/// Whether a file or link is below the folder.
+pub fn has_file(files: &EditedFiles, folder: &Path) -> bool {
+    let entries = files.entries(folder).unwrap_or_default();
+    entries.iter().any(|(name, kind)| match kind {
+        PathKind::Folder => has_file(files, &folder.join(name)),
+        _ => true,
+    })
 }

@@ -1,9 +1,10 @@
 //! Another parent for stores.
 
 use super::Error;
-use super::change::TreeEdit;
+use super::change::{Change, TreeEdit};
 use super::places;
 use super::proposal::{EditProposal, same_id};
+use super::uncommitted::moved_along;
 use crate::config::Project;
 use crate::store::{Store, StoreId};
 
@@ -40,10 +41,15 @@ pub fn relocate(project: &Project, ids: &[String], parent_id: &str) -> Result<Ed
             .iter()
             .any(|other| Some(&other.id) == store.parent.as_ref());
         if !is_there && store.folder.is_some() && !leaves_with_parent {
-            places::remove_emptied(&mut edit, project, store.parent.as_ref());
+            places::leave(&mut edit, project, store.parent.as_ref());
         }
     }
     let ids: Vec<StoreId> = moved.iter().map(|store| store.id.clone()).collect();
+    let folders = edit.changes.iter().filter_map(|change| match change {
+        Change::Move { from, .. } => Some(from.as_str()),
+        _ => None,
+    });
+    notes.extend(moved_along(&project.root, &folders.collect::<Vec<_>>())?);
     let mut proposal = EditProposal::new(project, edit, &ids, &same_id)?;
     proposal.notes = notes;
     let below = affected_deployables(&proposal.after, &ids);

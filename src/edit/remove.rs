@@ -6,7 +6,7 @@ use super::Error;
 use super::change::{Change, KEPT, TreeEdit};
 use super::proposal::{ConfigEdit, EditProposal, same_id};
 use super::relocate::{affected_deployables, reparent};
-use super::uncommitted::uncommitted;
+use super::uncommitted::{shown, uncommitted};
 use super::{mentions, places};
 use crate::config::Project;
 use crate::git::Repository;
@@ -42,7 +42,7 @@ pub fn remove(
             path: folder.clone(),
             keep,
         });
-        places::remove_emptied(&mut edit, project, store.parent.as_ref());
+        places::leave(&mut edit, project, store.parent.as_ref());
     }
     let config = ConfigEdit::read(&project.root)?;
     config.text().remove_store(id);
@@ -85,19 +85,9 @@ fn keep(
         return Ok(None);
     }
     let keep = free_name(&project.root, store.id.as_str());
-    let (shown, rest) = lost.split_at(lost.len().min(5));
-    let more = if rest.is_empty() {
-        String::new()
-    } else {
-        format!(" and {} more", rest.len())
-    };
     notes.push(format!(
-        "no commit has {}{more}; the folder is kept in `{keep}`",
-        shown
-            .iter()
-            .map(|file| format!("`{}`", file.escape_debug()))
-            .collect::<Vec<_>>()
-            .join(", ")
+        "no commit has {}; the folder is kept in `{keep}`",
+        shown(&lost)
     ));
     Ok(Some(keep))
 }

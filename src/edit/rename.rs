@@ -4,6 +4,7 @@ use super::Error;
 use super::change::{Change, TreeEdit};
 use super::proposal::{ConfigEdit, EditProposal};
 use super::relocate::affected_deployables;
+use super::uncommitted::moved_along;
 use super::{mentions, places};
 use crate::compare::is_dns_label;
 use crate::config::Project;
@@ -32,6 +33,10 @@ pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, E
         }
     };
     let mut proposal = EditProposal::new(project, edit, std::slice::from_ref(&id), &former)?;
+    let folder = store.folder.as_deref();
+    proposal
+        .notes
+        .extend(moved_along(&project.root, folder.as_slice())?);
     if let Some(deployment) = &store.deployment {
         proposal.notes.push(format!(
             "`projectName` stays `{}`, so images and the instance of the console keep their names",

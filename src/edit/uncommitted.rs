@@ -11,6 +11,30 @@ use crate::git::{self, Repository};
 /// Folders that tools fill, and can fill again.
 const MADE: [&str; 5] = ["node_modules", ".next", ".nuxt", ".output", ".turbo"];
 
+/// The first of these files for a message, and how many more there are.
+pub fn shown(files: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let quoted = files.iter().take(SHOWN);
+    let quoted: Vec<_> = quoted
+        .map(|file| format!("`{}`", file.escape_debug()))
+        .collect();
+    let more = match files.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", quoted.join(", "))
+}
+
+/// A note about files that move along although no commit has them; `None` if there are none.
+pub fn moved_along(project: &Path, folders: &[&str]) -> Result<Option<String>, Error> {
+    let mut found = Vec::new();
+    for folder in folders {
+        found.extend(uncommitted(project, folder)?);
+    }
+    let note = || format!("no commit has {}; the files move along", shown(&found));
+    Ok((!found.is_empty()).then(note))
+}
+
 /// The files below a folder that HEAD does not have with the same content, relative to the project:
 /// changed, untracked and ignored files. Files that tools have made do not count.
 pub fn uncommitted(project: &Path, folder: &str) -> Result<Vec<String>, Error> {

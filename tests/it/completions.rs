@@ -40,6 +40,14 @@ fn cases() -> Vec<(&'static str, Vec<String>)> {
             words("store drift -s fashion"),
         ),
         (
+            "alokai store overlays -s fa\t",
+            words("store overlays -s fashion"),
+        ),
+        (
+            "alokai store override fash\tstorefront-unified-nextjs/a:\t--from ba\t",
+            words("store override fashion storefront-unified-nextjs/a:b=c.txt --from base"),
+        ),
+        (
             "alokai store why us storefront-u\tap\t\\(\t\\[...s\tpa\t",
             path(PAGE),
         ),
@@ -155,6 +163,11 @@ fn offered(project: &Project, words: &[&str]) -> Vec<String> {
     run.stdout.lines().map(first).collect()
 }
 
+fn sorted(mut words: Vec<String>) -> Vec<String> {
+    words.sort();
+    words
+}
+
 #[test]
 fn stores_apps_units_and_flags_are_offered_where_they_fit() {
     let project = shop();
@@ -168,6 +181,25 @@ fn stores_apps_units_and_flags_are_offered_where_they_fit() {
     );
     let units = offered(&project, &["store", "build", "--filter", "play"]);
     assert_eq!(units, ["playwright-eu", "playwright-us"]);
+    // Edits also concern templates.
+    let all = ["eu", "fashion", "us"];
+    for words in [["move", ""], ["remove", ""], ["rename", ""]] {
+        assert_eq!(
+            sorted(offered(&project, &[&["store"], &words[..]].concat())),
+            all
+        );
+    }
+    let parents = ["eu", "fashion", "root", "us"];
+    for words in [
+        &["add", "uk", "--parent", ""][..],
+        &["move", "us", "--parent", ""],
+        &["remove", "us", "--reparent", ""],
+    ] {
+        assert_eq!(
+            sorted(offered(&project, &[&["store"], words].concat())),
+            parents
+        );
+    }
     let flags = offered(&project, &["store", "build", "--al"]);
     assert_eq!(flags, ["--all", "--allow-insecure"]);
     // The file of `us` belongs to no other store.

@@ -12,7 +12,7 @@ pub use self::overrides::OverrideChange;
 use self::overrides::override_changes;
 use super::Error;
 use crate::config::Project;
-use crate::overlay::{Composer, Composition, LayerReader, Owner};
+use crate::overlay::{self, Composer, Composition, LayerReader, Layers, Owner, fail_on};
 use crate::store::{AppName, Store, StoreId};
 
 /// A project before or after a change.
@@ -97,39 +97,56 @@ pub fn impact(
     after: &ImpactSide,
     ids: &[StoreId],
     former: &dyn Fn(&StoreId) -> StoreId,
-) -> Result<Result<Impact, crate::overlay::Error>, Error> {
+) -> Result<Result<Impact, overlay::Error>, Error> {
     let affected = affected(after.project, ids);
-    let mut then = BTreeMap::new();
-    let mut pairs = Vec::new();
-    for store in &affected {
-        let id = former(&store.id);
-        if let Some(old) = before.project.stores.get(id.as_str()) {
-            pairs.push((old, *store));
-        }
+    let pairs = affected.into_iter().filter_map(|new| {
+        let old = before.project.stores.get(former(&new.id).as_str())?;
+        Some((old, new))
+    });
+    let pairs: Vec<(&Store, &Store)> = pairs.collect();
+    let old_layers = before.layers(pairs.iter().map(|(old, _)| *old))?;
+    // Composed now, so that an error that exists already is not the error of the change.
+    let is_deployable =
+        |(old, new): &(&Store, &Store)| old.deployment.is_some() && new.deployment.is_some();
+    let mut compared = Vec::new();
+    for (old, new) in pairs.iter().copied().filter(is_deployable) {
+        compared.push((new, before.compose(old, &old_layers)?));
     }
-    let is_deployable = |pair: &&(&Store, &Store)| {
-        let (old, new) = pair;
-        old.deployment.is_some() && new.deployment.is_some()
+    let simulate = || {
+        let new_layers = after.layers(pairs.iter().map(|(_, new)| *new))?;
+        let mut stores = Vec::new();
+        for (new, then) in &compared {
+            stores.push(of_store(new, then, &after.compose(new, &new_layers)?));
+        }
+        let layers = (&old_layers, &new_layers);
+        let (needless, orphaned) = override_changes(before, after, &pairs, layers);
+        Ok(Impact {
+            stores,
+            needless,
+            orphaned,
+        })
     };
-    let compared: Vec<_> = pairs.iter().filter(is_deployable).copied().collect();
-    for (old, _) in &compared {
-        then.insert(old.id.clone(), compose(before, old)?);
+    Ok(simulate())
+}
+
+impl ImpactSide<'_> {
+    /// Reads the layers of all stores, each layer once.
+    fn layers<'s>(
+        &self,
+        stores: impl Iterator<Item = &'s Store>,
+    ) -> Result<Layers, overlay::Error> {
+        let stores: Vec<_> = stores.collect();
+        let composer = Composer::new(self.project, self.reader);
+        let (layers, problems) = composer.layers(&stores, |_, _| None)?;
+        fail_on(problems).map(|()| layers)
     }
-    let mut result = Impact::default();
-    for (old, new) in compared {
-        let now = match compose(after, new) {
-            Ok(now) => now,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Some(then) = then.get(&old.id) {
-            result.stores.push(of_store(new, then, &now));
-        }
+
+    fn compose(&self, store: &Store, layers: &Layers) -> Result<StoreCompositions, overlay::Error> {
+        let composer = Composer::new(self.project, self.reader);
+        let composed = composer.compose_from(&[store], layers)?;
+        let by_app = composed.into_iter().map(|it| (it.unit.app.clone(), it));
+        Ok(by_app.collect())
     }
-    match override_changes(before, after, &pairs) {
-        Ok(changes) => (result.needless, result.orphaned) = changes,
-        Err(error) => return Ok(Err(error)),
-    }
-    Ok(Ok(result))
 }
 
 /// The stores and their descendants, parents before children.
@@ -139,12 +156,6 @@ fn affected<'a>(project: &'a Project, ids: &[StoreId]) -> Vec<&'a Store> {
         lineage.iter().any(|link| ids.contains(&link.id))
     };
     project.stores.iter().filter(is_affected).collect()
-}
-
-fn compose(side: &ImpactSide, store: &Store) -> Result<StoreCompositions, crate::overlay::Error> {
-    let composed = Composer::new(side.project, side.reader).compose(&[store])?;
-    let by_app = composed.into_iter().map(|it| (it.unit.app.clone(), it));
-    Ok(by_app.collect())
 }
 
 fn of_store(store: &Store, before: &StoreCompositions, after: &StoreCompositions) -> StoreImpact {

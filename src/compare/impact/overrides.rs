@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::ImpactSide;
-use crate::overlay::{self, Composer, Layers, Owner, fail_on, is_from_base};
+use crate::overlay::{Layers, Owner, is_from_base};
 use crate::store::{AppName, Store, StoreId};
 
 /// An override that a change affects.
@@ -75,19 +75,12 @@ pub fn override_changes(
     before: &ImpactSide,
     after: &ImpactSide,
     pairs: &[(&Store, &Store)],
-) -> Result<NeedlessAndOrphaned, overlay::Error> {
-    let read = |side: &ImpactSide, stores: &[&Store]| {
-        let (layers, problems) =
-            Composer::new(side.project, side.reader).layers(stores, |_, _| None)?;
-        fail_on(problems).map(|()| layers)
-    };
-    let old_stores: Vec<_> = pairs.iter().map(|(old, _)| *old).collect();
-    let new_stores: Vec<_> = pairs.iter().map(|(_, new)| *new).collect();
-    let (old_layers, new_layers) = (read(before, &old_stores)?, read(after, &new_stores)?);
+    (old_layers, new_layers): (&Layers, &Layers),
+) -> NeedlessAndOrphaned {
     let (mut needless, mut orphaned) = (Vec::new(), Vec::new());
     for (old, new) in pairs {
-        let then = overrides(before, old, &old_layers);
-        let now = overrides(after, new, &new_layers);
+        let then = overrides(before, old, old_layers);
+        let now = overrides(after, new, new_layers);
         let change = |(app, path): &StoreFile, hides: &Owner| OverrideChange {
             file: format!("{}/{path}", new.folder_of(app).unwrap_or_default()),
             store_id: new.id.clone(),
@@ -106,5 +99,5 @@ pub fn override_changes(
             }
         }
     }
-    Ok((needless, orphaned))
+    (needless, orphaned)
 }

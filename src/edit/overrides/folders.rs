@@ -1,10 +1,11 @@
 //! Folders that an edit leaves empty. Git keeps no empty folders.
 
-use crate::edit::TreeEdit;
-use crate::edit::places::{kept, remove_if_left_empty};
-use crate::store::Store;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use crate::edit::places::{after, has_file, is_left_empty, kept};
+use crate::edit::{Change, TreeEdit};
+use crate::store::Store;
 
 /// Removes the folders that the edit leaves empty in a store, in which it removes or moves `files`. The
 /// store's own folder stays where it says who the parent is: without it a deployable store inherits
@@ -26,13 +27,18 @@ pub fn remove_emptied(edit: &mut TreeEdit, root: &Path, store: &Store, files: &[
     }
     // A folder comes after the folders in it.
     for folder in folders.iter().rev() {
-        remove_if_left_empty(edit, root, folder);
+        remove_if_empty(edit, root, folder);
     }
-    let changes = edit.changes.len();
-    remove_if_left_empty(edit, root, store_folder);
-    let does_without = store.parent.is_none() && store.deployment.is_some();
-    if !does_without && edit.changes.len() > changes {
-        edit.changes.truncate(changes);
+    if store.parent.is_none() && store.deployment.is_some() {
+        remove_if_empty(edit, root, store_folder);
+    } else if !has_file(&after(edit, root), &root.join(store_folder)) {
         edit.changes.push(kept(store_folder));
+    }
+}
+
+fn remove_if_empty(edit: &mut TreeEdit, root: &Path, folder: &str) {
+    if is_left_empty(edit, root, folder) {
+        let path = folder.to_owned();
+        edit.changes.push(Change::RemoveEmptyFolder { path });
     }
 }
