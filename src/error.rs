@@ -100,6 +100,7 @@ impl Error {
                 | cli::Error::Conflicts { .. }
                 | cli::Error::Write { .. }
                 | cli::Error::Cache { .. }
+                | cli::Error::Editor { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }

@@ -66,7 +66,7 @@ pub fn drift(global: &Global, options: &DriftOptions) -> Result<(), AnyError> {
 }
 
 /// The named stores and templates, or all.
-fn stores<'a>(project: &'a Project, ids: &[String]) -> Result<Vec<&'a Store>, AnyError> {
+pub fn stores<'a>(project: &'a Project, ids: &[String]) -> Result<Vec<&'a Store>, AnyError> {
     if ids.is_empty() {
         return Ok(project.stores.iter().collect());
     }

@@ -1,5 +1,7 @@
 //! Commands that edit the tree of stores: each shows its edit, asks, and makes it.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use super::arguments::{EditOptions, Global};
@@ -10,29 +12,73 @@ use super::{Error, answer, lock, project};
 use crate::compare::{FileVersion, OverrideChange, Patch, PatchLineKind, PathImpact, StoreImpact};
 use crate::config::Project;
 use crate::disk;
-use crate::edit::{self, Change, EditProposal};
+use crate::edit::{self, Change, EditProposal, TreeEdit};
 use crate::error::Error as AnyError;
 use crate::overlay::Owner;
+use crate::pipeline::ProjectLock;
 use crate::plan;
 
 /// The number of files of one kind that are listed without `--verbose`.
 const SHOWN: usize = 10;
 
 /// Makes the proposal of a command, shows it, asks, and makes its changes.
-///
-/// The proposal is made again under the project's lock. If the project has changed in the meantime, so
-/// that the edit is another one, nothing is changed.
 pub fn edit_tree(
     global: &Global,
     options: &EditOptions,
     propose: &dyn Fn(&Project) -> Result<EditProposal, AnyError>,
 ) -> Result<(), AnyError> {
+    let checked = |project: &Project| {
+        let proposal = propose(project)?;
+        reserved_ids(project, &proposal)?;
+        Ok(proposal)
+    };
+    let show = |proposal: &EditProposal, applied: bool| show(proposal, options, applied);
+    let Some(made) = confirmed(global, options, &checked, |it| &it.edit, &show)? else {
+        return Ok(());
+    };
+    for path in &made.proposal.outdated {
+        // It is made again when it is needed, so a failure is no failure of the edit.
+        let _ = disk::remove(&made.root.join(path));
+    }
+    tell(&format!("done: {}", made.proposal.edit.command));
+    for next in &made.proposal.next {
+        tell(&format!("next: {next}"));
+    }
+    Ok(())
+}
+
+/// An edit that was made. The project is locked as long as this exists.
+pub struct MadeEdit<P> {
+    /// What was shown and made.
+    pub proposal: P,
+    /// The project.
+    pub root: PathBuf,
+    _lock: ProjectLock,
+}
+
+impl<P> MadeEdit<P> {
+    /// Releases the lock. Returns the proposal and the project.
+    pub fn release(self) -> (P, PathBuf) {
+        (self.proposal, self.root)
+    }
+}
+
+/// Makes a proposal, shows it, asks, and makes its changes; `None` where nothing is changed.
+///
+/// The proposal is made again under the project's lock. If the project has changed in the meantime, so
+/// that the edit is another one, nothing is changed.
+pub fn confirmed<P>(
+    global: &Global,
+    options: &EditOptions,
+    propose: &dyn Fn(&Project) -> Result<P, AnyError>,
+    edit_of: fn(&P) -> &TreeEdit,
+    show: &dyn Fn(&P, bool) -> Result<(), AnyError>,
+) -> Result<Option<MadeEdit<P>>, AnyError> {
     let (project, _) = project(global)?;
     let proposal = propose(&project)?;
-    reserved_ids(&project, &proposal)?;
-    let is_empty = proposal.edit.changes.is_empty();
+    let is_empty = edit_of(&proposal).changes.is_empty();
     if options.dry_run || is_empty {
-        show(&proposal, options, false)?;
+        show(&proposal, false)?;
         if !options.json {
             answer(if is_empty {
                 "Nothing to change.\n"
@@ -40,39 +86,35 @@ pub fn edit_tree(
                 "Dry run: nothing was changed.\n"
             })?;
         }
-        return Ok(());
+        return Ok(None);
     }
     if !options.json {
-        show(&proposal, options, false)?;
+        show(&proposal, false)?;
     }
     if !options.yes {
         if !environment::can_ask() {
             return Err(Error::UnconfirmedEdit.into());
         }
         if !environment::confirms("Make these changes? [y/N] ") {
-            return answer("Nothing was changed.\n");
+            answer("Nothing was changed.\n")?;
+            return Ok(None);
         }
     }
     let held = lock(&project.root)?;
     let now = Project::load(&project.root)?;
     let again = propose(&now)?;
-    if again.edit != proposal.edit {
+    if edit_of(&again) != edit_of(&proposal) {
         return Err(Error::EditChanged.into());
     }
-    edit::apply(&again.edit, &project.root)?;
-    for path in &again.outdated {
-        // It is made again when it is needed, so a failure is no failure of the edit.
-        let _ = disk::remove(&project.root.join(path));
-    }
-    drop(held);
+    edit::apply(edit_of(&again), &project.root)?;
     if options.json {
-        show(&proposal, options, true)?;
+        show(&again, true)?;
     }
-    tell(&format!("done: {}", proposal.edit.command));
-    for next in &proposal.next {
-        tell(&format!("next: {next}"));
-    }
-    Ok(())
+    Ok(Some(MadeEdit {
+        proposal: again,
+        root: project.root,
+        _lock: held,
+    }))
 }
 
 /// Fails if the edit gives a store the name of something at the top of the project.

@@ -414,6 +414,12 @@ pub fn confirms(question: &str) -> bool {
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
+/// The command of the user's editor: `VISUAL`, or `EDITOR`.
+pub fn editor() -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    variable("VISUAL").or_else(|| variable("EDITOR"))
+}
+
 /// Asks for a text, and returns it without spaces around it. The end of the input is an empty text.
 pub fn ask(question: &str) -> String {
     use std::io::Write;

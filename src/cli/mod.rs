@@ -16,10 +16,13 @@ mod domains;
 mod drift;
 mod edit;
 mod environment;
+mod flatten;
 mod init;
 mod keys;
 mod list;
 mod man;
+mod overlays;
+mod overriding;
 mod relocate;
 mod remove;
 mod rename;
@@ -174,6 +177,25 @@ pub enum Error {
         help("read the changes above, then run the command again with `--yes`")
     )]
     Unconfirmed,
+    /// `--open` needs an editor.
+    #[error("no editor is set; no file was changed")]
+    #[diagnostic(
+        code(alokai::cli::no_editor),
+        help("set the variable `VISUAL` or `EDITOR`, such as `EDITOR=vi`, or leave `--open` out")
+    )]
+    NoEditor,
+    /// The editor fails.
+    #[error("the editor `{editor}` failed: {reason}")]
+    #[diagnostic(
+        code(alokai::cli::editor),
+        help("the overrides are written; check the variables `VISUAL` and `EDITOR`")
+    )]
+    Editor {
+        /// The command.
+        editor: String,
+        /// Why.
+        reason: String,
+    },
     /// An edit of the tree needs a confirmation, but standard input is not a terminal.
     #[error(
         "cannot ask for confirmation, because standard input is not a terminal; nothing was changed"
@@ -320,9 +342,12 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),
         StoreCommand::Drift(options) => drift::drift(global, options),
+        StoreCommand::Overlays(options) => overlays::overlays(global, options),
         StoreCommand::Check(options) => check::check(global, options),
         StoreCommand::Clean => clean::clean(global),
         StoreCommand::Why(options) => why::why(global, options),
+        StoreCommand::Override(options) => overriding::override_files(global, options),
+        StoreCommand::Flatten(options) => flatten::flatten(global, options),
         StoreCommand::Add(options) => add::add(global, options),
         StoreCommand::Move(options) => relocate::relocate(global, options),
         StoreCommand::Remove(options) => remove::remove(global, options),

@@ -6,23 +6,17 @@ use super::arguments::{Global, WhyOptions};
 use super::run::document;
 use super::{answer, environment, project};
 use crate::compare::{self, LayerAnswer, Why};
-use crate::config::FILE;
+use crate::config::{FILE, Project};
 use crate::error::Error as AnyError;
 use crate::plan::Selection;
+use crate::store::Store;
 use virtual_path::normalize;
 
 pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
     let (project, _) = project(global)?;
     let stores = Selection::Stores(vec![options.store.clone()]).stores(&project)?;
-    let start = environment::start(global.cwd.as_deref())?;
     for store in stores {
-        // `<app>/<path>`, or the path of a file, as completed by a shell.
-        let here = normalize(&start.join(&options.path));
-        let inside = [project.root.join(&options.path), here]
-            .iter()
-            .filter_map(|path| path.strip_prefix(&project.root).ok()?.to_str())
-            .find_map(|path| compare::composed_path(&project, store, path));
-        let path = inside.unwrap_or_else(|| options.path.clone());
+        let path = path_in_store(global, &project, store, &options.path)?;
         let why = compare::why(&project, store, &path)?;
         if options.json {
             let mut value = serde_json::to_value(&why).unwrap_or_default();
@@ -35,6 +29,22 @@ pub fn why(global: &Global, options: &WhyOptions) -> Result<(), AnyError> {
         }
     }
     Ok(())
+}
+
+/// `<app>/<path>` as given, or of the path of a file in `apps` or `.out`, as completed by a shell.
+pub fn path_in_store(
+    global: &Global,
+    project: &Project,
+    store: &Store,
+    given: &str,
+) -> Result<String, AnyError> {
+    let start = environment::start(global.cwd.as_deref())?;
+    let here = normalize(&start.join(given));
+    let inside = [project.root.join(given), here]
+        .iter()
+        .filter_map(|path| path.strip_prefix(&project.root).ok()?.to_str())
+        .find_map(|path| compare::composed_path(project, store, path));
+    Ok(inside.unwrap_or_else(|| given.to_owned()))
 }
 
 fn text(why: &Why) -> String {

@@ -17,7 +17,7 @@ use crate::store::{AppName, Store};
 
 /// Size in bytes of the largest file whose lines are compared. A larger file is not read and counts
 /// as binary, as a file above `core.bigFileThreshold` does in git.
-const LARGEST: u64 = 16 << 20;
+pub(super) const LARGEST: u64 = 16 << 20;
 
 /// The differences between two compositions.
 #[derive(Debug, Clone)]

@@ -5,6 +5,8 @@ mod check;
 mod diff;
 mod drift;
 mod impact;
+mod lines;
+mod overlays;
 mod patch;
 mod snapshot;
 mod why;
@@ -20,9 +22,10 @@ pub use drift::{Drift, MergedOverride, Override, OverrideState, drift, merge};
 pub use impact::{
     BrokenImport, Impact, ImpactSide, OverrideChange, PathImpact, StoreImpact, impact,
 };
+pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, difference, overlays};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;
-pub use why::{LayerAnswer, Why, composed_path, why};
+pub use why::{LayerAnswer, Why, composed_path, nearest_paths, split_path, unknown_path, why};
 
 use crate::config::{self, Project};
 use crate::overlay::Owner;
@@ -223,7 +226,7 @@ fn similar(nearest: &[String], none: &str) -> String {
 }
 
 /// A layer's folder, relative to the project.
-fn owner_folder(project: &Project, owner: &Owner, app: &AppName) -> String {
+pub fn owner_folder(project: &Project, owner: &Owner, app: &AppName) -> String {
     match owner {
         Owner::Base => format!("apps/{app}"),
         Owner::Store(id) => {

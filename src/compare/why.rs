@@ -77,39 +77,68 @@ pub struct DroppedBy {
     pub line: Option<usize>,
 }
 
-/// Says which layers have `<app>/<path>` of a store, and which of them gives the file.
-pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
-    let unknown_app = || Error::App {
+/// Splits `<app>/<path>` of a store. It is an error if the store has no such app.
+pub fn split_path<'p>(
+    project: &Project,
+    store: &Store,
+    path: &'p str,
+) -> Result<(AppName, &'p str), Error> {
+    let parts = path.trim_start_matches("./").split_once('/');
+    let found = parts.and_then(|(name, path)| {
+        let mut apps = project.apps_of(store).map(|app| &app.name);
+        Some((apps.find(|app| app.as_str() == name)?.clone(), path))
+    });
+    found.ok_or_else(|| Error::App {
         path: path.to_owned(),
         store: store.id.to_string(),
         apps: project
             .apps_of(store)
             .map(|app| app.name.to_string())
             .collect(),
-    };
-    let (app, path_in_app) = path
-        .trim_start_matches("./")
-        .split_once('/')
-        .ok_or_else(unknown_app)?;
+    })
+}
+
+/// The error for a path that no layer of a composition has. It names similar paths.
+pub fn unknown_path(
+    project: &Project,
+    store: &Store,
+    composition: &Composition,
+    path: &str,
+) -> Error {
+    let known = composition.entries.keys().chain(composition.dropped.keys());
+    Error::Path {
+        unit: composition.unit.clone(),
+        path: path.to_owned(),
+        nearest: nearest_paths(known.map(|path| &**path), path),
+        others: others(project, store, &composition.unit, path),
+    }
+}
+
+/// Says which layers have `<app>/<path>` of a store, and which of them gives the file.
+pub fn why(project: &Project, store: &Store, path: &str) -> Result<Why, Error> {
+    let (app, path_in_app) = split_path(project, store, path)?;
     let repository = Repository::around(&project.root)?;
     let reader = LayerReader::new(&project.root, repository.as_ref())?;
     let compositions = Composer::new(project, &reader).compose(&[store])?;
     let composition = compositions
         .into_iter()
-        .find(|composition| composition.unit.app.as_str() == app)
-        .ok_or_else(unknown_app)?;
+        .find(|composition| composition.unit.app == app);
+    let Some(composition) = composition else {
+        return Err(Error::App {
+            path: path.to_owned(),
+            store: store.id.to_string(),
+            apps: Vec::new(),
+        });
+    };
     let question = Question {
         project,
         repository: repository.as_ref(),
         composition: &composition,
         path: path_in_app,
     };
-    question.answer()?.ok_or_else(|| Error::Path {
-        unit: composition.unit.clone(),
-        path: path_in_app.to_owned(),
-        nearest: nearest(&composition, path_in_app),
-        others: others(project, store, &composition.unit, path_in_app),
-    })
+    question
+        .answer()?
+        .ok_or_else(|| unknown_path(project, store, &composition, path_in_app))
 }
 
 /// One path of one composition.
@@ -214,15 +243,12 @@ fn others(project: &Project, store: &Store, unit: &UnitId, path: &str) -> Vec<St
     others.map(|other| format!("`{}`", other.id)).collect()
 }
 
-/// The existing paths most similar to an unknown one. A file with the same name in another folder
-/// comes first.
-fn nearest(composition: &Composition, path: &str) -> Vec<String> {
+/// The known paths most similar to an unknown one. A file with the same name in another folder comes
+/// first.
+pub fn nearest_paths<'k>(known: impl Iterator<Item = &'k str>, path: &str) -> Vec<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = name(path);
-    let mut all: Vec<_> = composition
-        .entries
-        .keys()
-        .chain(composition.dropped.keys())
+    let mut all: Vec<_> = known
         .map(|known| {
             let similarity = strsim::normalized_levenshtein(path, known)
                 + strsim::normalized_levenshtein(&wanted, &name(known));
@@ -232,6 +258,6 @@ fn nearest(composition: &Composition, path: &str) -> Vec<String> {
     all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     all.into_iter()
         .take(OFFERED)
-        .map(|(_, path)| path.to_string())
+        .map(|(_, path)| path.to_owned())
         .collect()
 }

@@ -172,6 +172,10 @@ pub enum Error {
         #[related]
         causes: Vec<overlay::Error>,
     },
+    /// An override cannot be made, removed or moved.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Override(#[from] super::OverrideError),
     /// The config or the folders are not valid.
     #[error(transparent)]
     #[diagnostic(transparent)]

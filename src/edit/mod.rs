@@ -11,8 +11,10 @@ mod apply;
 mod change;
 mod config_text;
 mod error;
+mod flatten;
 mod journal;
 mod mentions;
+mod overrides;
 mod places;
 mod preconditions;
 mod proposal;
@@ -27,7 +29,11 @@ pub use apply::apply;
 pub use change::{Change, KEPT, NewContent, TreeEdit};
 pub use config_text::ConfigText;
 pub use error::Error;
+pub use flatten::{FlattenProposal, FlattenedApp, flatten};
 pub use journal::{Recovery, is_interrupted, recover};
+pub use overrides::{
+    OverrideChanged, OverrideError, OverrideProposal, copy_inherited, raise, revert,
+};
 pub use places::ROOT;
 pub use proposal::EditProposal;
 pub use relocate::relocate;

@@ -126,18 +126,19 @@ pub fn leave(edit: &mut TreeEdit, project: &Project, former_parent: Option<&Stor
     }
 }
 
-fn after(edit: &TreeEdit, project: &Path) -> EditedFiles {
+/// The tree of files after the edit.
+pub fn after(edit: &TreeEdit, project: &Path) -> EditedFiles {
     EditedFiles::new(project, edit, Arc::new(DiskFiles))
 }
 
 /// Whether a folder exists after the edit, and has no entry.
-fn is_left_empty(edit: &TreeEdit, project: &Path, folder: &str) -> bool {
+pub fn is_left_empty(edit: &TreeEdit, project: &Path, folder: &str) -> bool {
     let entries = after(edit, project).entries(&project.join(folder));
     entries.is_ok_and(|entries| entries.is_empty())
 }
 
 /// Whether a file or link is below the folder.
-fn has_file(files: &EditedFiles, folder: &Path) -> bool {
+pub fn has_file(files: &EditedFiles, folder: &Path) -> bool {
     let entries = files.entries(folder).unwrap_or_default();
     entries.iter().any(|(name, kind)| match kind {
         PathKind::Folder => has_file(files, &folder.join(name)),

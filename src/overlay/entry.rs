@@ -140,13 +140,9 @@ impl Entry {
 
     /// Length of the composed content in bytes. The content is not read.
     pub fn size(&self) -> std::io::Result<u64> {
-        match (self.content(), self.kind()) {
-            (EntryContent::Copy(_, stamp), _) => Ok(stamp.size),
-            (EntryContent::Text(text), _) => Ok(text.len() as u64),
-            (EntryContent::Memory(content), _) => Ok(content.len() as u64),
-            (EntryContent::Blob(objects), FileKind::File { .. }) => objects.size(self.id().oid()),
-            (_, FileKind::Link { target }) => Ok(target.len() as u64),
-            (EntryContent::Link, FileKind::File { .. }) => Ok(0),
+        match &self.edited {
+            Some(edited) => Ok(edited.text.len() as u64),
+            None => self.file.size(),
         }
     }
 

@@ -110,6 +110,24 @@ impl LayerFile {
             (_, ContentSource::Link) => Ok(Vec::new()),
         }
     }
+
+    /// Length of the content in bytes. The content is not read.
+    pub fn size(&self) -> std::io::Result<u64> {
+        match (&self.kind, &self.source) {
+            (FileKind::Link { target }, _) => Ok(target.len() as u64),
+            (_, ContentSource::Disk(_, stamp)) => Ok(stamp.size),
+            (_, ContentSource::Blob(objects) | ContentSource::Stored(objects, _)) => {
+                objects.size(self.id.oid())
+            }
+            (_, ContentSource::Memory(content)) => Ok(content.len() as u64),
+            (_, ContentSource::Link) => Ok(0),
+        }
+    }
+
+    /// Whether both have the same content and kind.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.id == other.id && self.kind == other.kind
+    }
 }
 
 /// One owner's files for one app, by path relative to the app, with `/`.

@@ -40,6 +40,14 @@ fn cases() -> Vec<(&'static str, Vec<String>)> {
             words("store drift -s fashion"),
         ),
         (
+            "alokai store overlays -s fa\t",
+            words("store overlays -s fashion"),
+        ),
+        (
+            "alokai store override fash\tstorefront-unified-nextjs/a:\t--from ba\t",
+            words("store override fashion storefront-unified-nextjs/a:b=c.txt --from base"),
+        ),
+        (
             "alokai store why us storefront-u\tap\t\\(\t\\[...s\tpa\t",
             path(PAGE),
         ),

@@ -53,6 +53,7 @@ mod local;
 mod memory;
 mod npm;
 mod outward;
+mod overlays;
 mod package_managers;
 mod plan;
 mod poison;

@@ -4,6 +4,7 @@
 mod dev;
 mod domains;
 mod edit;
+mod overriding;
 mod serve;
 
 use std::ffi::OsString;
@@ -22,6 +23,8 @@ use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
+
+pub(super) use overriding::{FlattenOptions, OverrideOptions};
 
 /// Composes, builds, packages and deploys multiple storefronts from one JavaScript monorepo.
 ///
@@ -193,12 +196,18 @@ pub(super) enum StoreCommand {
     Diff(DiffOptions),
     /// Finds overrides of files that have changed since the override was made
     Drift(DriftOptions),
+    /// Lists the overridden paths: by which stores, how often, how many lines differ
+    Overlays(OverlaysOptions),
     /// Finds problems in the store tree: needless copies, orphans, unused rules
     Check(CheckOptions),
     /// Removes `.out`, the cache and the logs
     Clean,
     /// Shows where a composed file comes from, and what it overrides
     Why(WhyOptions),
+    /// Overrides files: copies what a store inherits; also removes or moves overrides
+    Override(OverrideOptions),
+    /// Writes a store's composed apps as ordinary apps into a folder
+    Flatten(FlattenOptions),
     /// Adds a store: its folder and its entry in the config
     Add(AddOptions),
     /// Gives stores another parent, after showing what changes for them and their descendants
@@ -391,6 +400,25 @@ pub(super) struct DriftOptions {
     /// Prints one JSON document, which also has the current overrides
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverlaysOptions {
+    /// Only overrides of these stores; templates can be named too [default: all]
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
+    pub stores: Vec<String>,
+    /// Only this app
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+    /// Shows at most this many paths; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with_all = ["json", "csv"])]
+    pub limit: usize,
+    /// Prints one JSON document with all paths
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Prints one line per override as CSV (RFC 4180)
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// The overrides that make `drift` fail.

@@ -36,9 +36,10 @@ pub fn with_values(command: Command, words: &[String]) -> Command {
 }
 
 fn arguments_of(command: Command, line: &Arc<Line>) -> Command {
-    let is_drift = command.get_name() == "drift";
+    // These commands also accept templates.
+    let templates_too = ["drift", "overlays"].contains(&command.get_name());
     let own = line.clone();
-    let command = command.mut_args(move |argument| of_argument(argument, &own, is_drift));
+    let command = command.mut_args(move |argument| of_argument(argument, &own, templates_too));
     let line = line.clone();
     command.mut_subcommands(move |below| arguments_of(below, &line))
 }
@@ -54,6 +55,7 @@ fn of_argument(argument: Arg, line: &Arc<Line>, templates_too: bool) -> Arg {
         "ID" | "STORE" | "OTHER" => argument.add(candidates(move || {
             line.stores(|store| store.deployment.is_some())
         })),
+        "LAYER" => argument.add(candidates(move || line.layer_names())),
         "APP" => argument.add(candidates(move || line.apps())),
         "PATTERN" => argument.add(candidates(move || line.units())),
         "APP/PATH" => argument.add(ArgValueCompleter::new(move |typed: &OsStr| {
@@ -106,6 +108,12 @@ impl Line {
         wanted
             .map(|store| CompletionCandidate::new(store.id.as_str()).help(Some(about(store))))
             .collect()
+    }
+
+    /// The base apps and all stores, as `--from` accepts them.
+    fn layer_names(&self) -> Vec<CompletionCandidate> {
+        let base = CompletionCandidate::new("base").help(Some("the base app".into()));
+        std::iter::once(base).chain(self.stores(|_| true)).collect()
     }
 
     /// Every store, and the name for the base apps.

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::base::OverrideHistory;
-use self::three_way::{has_markers, is_binary, is_merged, ours_in_conflicts, three_way};
+pub use self::three_way::is_binary;
+use self::three_way::{has_markers, is_merged, ours_in_conflicts, three_way};
 use super::patch::{FileVersion, Patch, PatchLine};
 use super::snapshot::repository;
 use super::{Error, OFFERED};

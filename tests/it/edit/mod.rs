@@ -1,7 +1,10 @@
-//! Editing the tree of stores: `store add`, `move`, `remove`, `rename`, and what they are made of.
+//! Editing the tree of stores: `store add`, `move`, `remove`, `rename`, `override`, `flatten`, and what they are
+//! made of.
 
 mod commands;
+mod flatten;
 mod foundation;
 mod killed;
+mod overriding;
 mod random;
 mod refused;
