@@ -14,10 +14,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub(super) use dev::DevOptions;
 pub(super) use domains::DomainOptions;
-pub(super) use serve::{StartOptions, TestOptions};
 pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
+pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
