@@ -97,8 +97,7 @@ impl CopyRequest<'_> {
             return Err(OverrideError::Dropped {
                 store: store.id.clone(),
                 path: shown(),
-                rule: rule.rule,
-                origin: rule.store,
+                rule: format!("`{}` in `ignorePaths` of {}", rule.rule, rule.store),
             }
             .into());
         }

@@ -31,7 +31,7 @@ pub enum OverrideError {
         file: String,
     },
     /// A rule drops the path in the store.
-    #[error("`{store}` does not have `{}`: `{rule}` in `ignorePaths` of {origin} drops it", path.escape_debug())]
+    #[error("`{store}` does not have `{}`: {rule} drops it", path.escape_debug())]
     #[diagnostic(
         code(alokai::edit::dropped),
         help(
@@ -43,10 +43,8 @@ pub enum OverrideError {
         store: StoreId,
         /// `<app>/<path>`.
         path: String,
-        /// The rule.
+        /// The rule, with the store that has it.
         rule: String,
-        /// The store that has the rule.
-        origin: StoreId,
     },
     /// The path is a folder.
     #[error("`{}` is a folder with {files} {}", path.escape_debug(), if *files == 1 { "file" } else { "files" })]
