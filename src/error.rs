@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, git, init, overlay, plan};
+use crate::{cli, compare, config, git, init, ledger, overlay, plan};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -34,6 +34,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Init(#[from] init::Error),
+    /// Records cannot be read, or a record does not exist.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Ledger(#[from] ledger::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -67,6 +71,10 @@ impl Error {
             Self::Git(error) => of_git(error),
             Self::Compare(error) => of_compare(error),
             Self::Init(error) => of_init(error),
+            Self::Ledger(error) => match error {
+                ledger::Error::Folder(_) | ledger::Error::NoLog { .. } => Exit::Failed,
+                ledger::Error::Prefix(_) | ledger::Error::NotABuild { .. } => Exit::Input,
+            },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Cli(error) => match error {
                 cli::Error::Differs { .. }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod build;
+mod builds;
 mod cache;
 mod changed;
 mod check;
@@ -15,6 +16,7 @@ mod environment;
 mod init;
 mod list;
 mod man;
+mod record;
 mod run;
 mod sandbox;
 mod show;
@@ -265,6 +267,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::List(options) => list::list(global, options),
         StoreCommand::Compose(options) => compose::compose(global, options),
         StoreCommand::Build(options) => build::build(global, options),
+        StoreCommand::Builds(options) => builds::builds(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),

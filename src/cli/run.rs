@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
+use super::record::{BuildRecorder, EndedRun};
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
@@ -18,8 +19,8 @@ use crate::pipeline::{
 };
 use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
-    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Reporter, SummaryRow,
-    SummaryTable,
+    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
+    SummaryRow, SummaryTable, Transcripts,
 };
 
 /// How often the end of the reporter thread is checked.
@@ -191,6 +192,8 @@ fn carry_out(
         Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
     };
+    let transcripts = Transcripts::default();
+    let reporter = Box::new(Recording::new(reporter, transcripts.clone()));
     let (events, reporting) = report::start(reporter);
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
@@ -199,6 +202,7 @@ fn carry_out(
         interrupt: interrupt.clone(),
         runtime: runtime.handle().clone(),
         work,
+        transcripts,
     };
     let ended = under_lock(planned, prepare, around);
     // The reporter ends when the last sender is dropped. An interrupted run does not wait long
@@ -220,6 +224,8 @@ struct RunServices<'a> {
     interrupt: Interrupt,
     runtime: tokio::runtime::Handle,
     work: Option<&'a WorkOptions>,
+    /// The output of each store.
+    transcripts: Transcripts,
 }
 
 /// Takes the lock and runs the plan. A plan that was made while another run was working may be
@@ -238,9 +244,18 @@ fn under_lock(
         prepared = prepare()?;
         plan = prepared.plan(around.work)?;
     }
+    let transcripts = around.transcripts.clone();
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
-    Ok(pipeline::run(&Arc::new(plan), &services, &options, &lock))
+    let plan = Arc::new(plan);
+    let events = &services.events;
+    let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
+    let (summary, result) = pipeline::run(&plan, &services, &options, &lock);
+    if let Some(recorder) = recorder {
+        let (summary, result) = (&summary, &result);
+        recorder.end(&plan, &EndedRun { summary, result }, events);
+    }
+    Ok((summary, result))
 }
 
 /// The services and options of a run.
@@ -254,6 +269,7 @@ fn services(
         interrupt,
         runtime,
         work,
+        ..
     } = around;
     let surroundings = prepared.surroundings;
     let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
@@ -354,7 +370,7 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
 }
 
 /// The origin of a result, as text in the summary.
-fn cache_state(origin: ResultOrigin) -> String {
+pub fn cache_state(origin: ResultOrigin) -> String {
     match origin {
         ResultOrigin::Script(_) => "miss".into(),
         ResultOrigin::Cache => "hit".into(),

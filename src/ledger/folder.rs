@@ -28,6 +28,18 @@ pub struct FolderError {
     source: std::io::Error,
 }
 
+impl FolderError {
+    /// An error while doing something with a path.
+    pub(super) fn at(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self {
+            action,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
 /// A file that is not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedRecord {
@@ -49,26 +61,19 @@ impl RecordFolder {
     pub fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
         let id = record.record.id();
         let folder = self.root.join(id.kind().folder());
-        let at = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| FolderError {
-                action,
-                path,
-                source,
+        let path = self.path(id);
+        let write = || {
+            std::fs::create_dir_all(&folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            file.write_all(&record.bytes)?;
+            file.as_file().sync_data()?;
+            // A rename would replace the record of a process that had the same id.
+            match file.persist_noclobber(&path) {
+                Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+                _ => Ok(()),
             }
         };
-        std::fs::create_dir_all(&folder).map_err(at("create the folder", &folder))?;
-        let path = self.path(id);
-        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(at("write", &path))?;
-        file.write_all(&record.bytes)
-            .and_then(|()| file.as_file().sync_data())
-            .map_err(at("write", &path))?;
-        // A rename would replace the record of a process that had the same id.
-        match file.persist_noclobber(&path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(at("write", &path)(error.error)),
-        }
+        write().map_err(FolderError::at("write", &path))
     }
 
     /// All records, and the files that are not valid records.
@@ -77,31 +82,21 @@ impl RecordFolder {
         let mut damaged = Vec::new();
         for kind in RecordKind::ALL {
             let folder = self.root.join(kind.folder());
-            let failed = |source| FolderError {
-                action: "read",
-                path: folder.clone(),
-                source,
-            };
+            let failed = FolderError::at("read", &folder);
             let entries = match std::fs::read_dir(&folder) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(error)),
             };
             for entry in entries {
-                let path = entry.map_err(failed)?.path();
+                let path = entry.map_err(&failed)?.path();
                 // Temporary files of other processes have other names.
                 let Some(id) = id_of(&path) else { continue };
                 let bytes = match std::fs::read(&path) {
                     Ok(bytes) => bytes,
                     // Another process has removed it.
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    Err(source) => {
-                        return Err(FolderError {
-                            action: "read",
-                            path,
-                            source,
-                        });
-                    }
+                    Err(error) => return Err(FolderError::at("read", &path)(error)),
                 };
                 match StoredRecord::parse(&id, &bytes) {
                     Ok(record) => records.insert(record),

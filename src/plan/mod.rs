@@ -109,6 +109,17 @@ pub struct StorePlan {
     pub compositions: Vec<Arc<Composition>>,
 }
 
+impl StorePlan {
+    /// Identity of all composed files of the store in this run.
+    pub fn identity(&self) -> String {
+        let mut listing = String::new();
+        for composition in &self.compositions {
+            listing.push_str(&format!("{} {}\n", composition.unit.app, composition.id()));
+        }
+        Digest::of(listing.as_bytes()).to_string()
+    }
+}
+
 /// Everything that a run does.
 #[derive(Debug)]
 pub struct Plan {

@@ -4,6 +4,7 @@ mod bars;
 mod lines;
 mod ndjson;
 mod summary;
+mod transcript;
 
 use std::thread::JoinHandle;
 
@@ -11,6 +12,7 @@ pub use bars::Bars;
 pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
 pub use summary::{Deployed, PackageRow, SummaryRow, SummaryTable};
+pub use transcript::{Recording, Transcripts};
 
 use crate::event::{Event, Events};
 

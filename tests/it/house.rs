@@ -124,14 +124,16 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("ledger", &["event", "oci", "store"]),
     ("registry", &["oci_distribution"]),
-    ("report", &["event"]),
+    ("report", &["event", "store"]),
     (
         "cli",
         &[
             "compare",
             "doctor",
             "init",
+            "ledger",
             "disk",
             "dotenv",
             "virtual_path",

@@ -1,10 +1,14 @@
 //! The command line. clap reads it with these types.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
+pub(super) mod ledger;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use ledger::BuildsOptions;
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
@@ -165,6 +169,8 @@ pub(super) enum StoreCommand {
     Compose(ComposeOptions),
     /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
+    /// Lists builds: status, time, commit; shows and prints one of them
+    Builds(BuildsOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores

@@ -1,0 +1,117 @@
+//! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
+
+use serde_json::{Value, json};
+
+use crate::support::{FRONTEND, MIDDLEWARE, Project, base_layout};
+
+const LOCAL: &str = "store deploy --store us --local --until push";
+
+fn shop(base: &str) -> Project {
+    let project = Project::shop().setting("image", &json!({ "base": base }));
+    project.commit_as("Add a shop");
+    project
+}
+
+fn builds(project: &Project, options: &str) -> Vec<Value> {
+    let arguments = format!("store builds --json {options}");
+    let list = project.alokai(arguments.as_str()).succeeds().json();
+    list["builds"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_deploy_leaves_a_record_of_what_was_built_from_what() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    project
+        .alokai("store builds")
+        .succeeds()
+        .stderr_contains("no builds are recorded");
+    project.alokai(LOCAL).succeeds();
+    let list = builds(&project, "");
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["status"], "complete");
+    assert_eq!(list[0]["storeId"], "us");
+    let sha = project.sha();
+    assert_eq!(list[0]["description"], format!("{} Add a shop", &sha[..7]));
+    let id = list[0]["id"].as_str().unwrap();
+
+    // The last characters of an id may be left out.
+    let info = format!("store builds info {} --json", &id.to_lowercase()[..14]);
+    let info = project.alokai(info.as_str()).succeeds().json();
+    assert_eq!(info["commit"]["sha"], sha);
+    for app in [FRONTEND, MIDDLEWARE] {
+        let app = &info["apps"][app];
+        assert_eq!(app["cache"], "miss");
+        assert!(
+            app["digest"].as_str().unwrap().starts_with("sha256:"),
+            "{app}"
+        );
+        assert!(app["imageBytes"].as_u64().unwrap() > 0, "{app}");
+    }
+    let text = project.alokai(&["store", "builds", "info", id]).succeeds();
+    text.stdout_contains("subject      Add a shop");
+    let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
+    logs.stdout_contains(&format!("{FRONTEND}-us:build: > node build.js"));
+    project
+        .alokai("store builds logs Bzzzzzz")
+        .fails_with(2)
+        .stderr_contains("no record has an id that starts with `Bzzzzzz`");
+
+    // The second build is newer, has nothing to do, and is recorded as well.
+    project.alokai(LOCAL).succeeds();
+    let list = builds(&project, "--limit 1");
+    let second = list[0]["id"].as_str().unwrap();
+    assert_ne!(second, id);
+    let info = format!("store builds info {second} --json");
+    let info = project.alokai(info.as_str()).succeeds().json();
+    assert_eq!(info["apps"][FRONTEND]["cache"], "present");
+    assert_eq!(builds(&project, "--store us").len(), 2);
+    assert_eq!(builds(&project, "--store other").len(), 0);
+    assert_eq!(builds(&project, "--status failed").len(), 0);
+}
+
+#[test]
+fn a_failed_build_keeps_its_reason_and_its_output_without_secrets() {
+    let Some(base) = base_layout() else { return };
+    let script = "console.log('before the failure, ' + require('fs').readFileSync('../../../.env', 'utf8')); process.exit(7)";
+    let project = shop(&base).build_script(FRONTEND, script);
+    project.write(
+        ".env",
+        "CLI_CLOUD_USERNAME=us\nCLI_CLOUD_PASSWORD=correct-horse-battery\n",
+    );
+    project.write(".gitignore", ".env\n.out\n.alokai\nnode_modules\n");
+    project.commit();
+    project.alokai(LOCAL).fails_with(1);
+    let list = builds(&project, "--status failed");
+    assert_eq!(list.len(), 1);
+    let id = list[0]["id"].as_str().unwrap();
+    let text = project.alokai(&["store", "builds", "info", id]).succeeds();
+    text.stdout_contains("stage        build");
+    text.stdout_contains(&format!("failed: us/{FRONTEND}: "));
+    let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
+    logs.stdout_contains("before the failure");
+    logs.stdout_lacks("correct-horse-battery");
+}
+
+#[test]
+fn a_killed_run_is_not_forgotten() {
+    let Some(base) = base_layout() else { return };
+    let script = "console.log('it hangs'); setInterval(() => {}, 1000)";
+    let project = shop(&base).build_script(FRONTEND, script);
+    project.commit();
+    let mut run = project.start(LOCAL);
+    while !project.exists(".alokai/ledger/events") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(builds(&project, "--status running").len(), 1);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let list = builds(&project, "");
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["status"], "interrupted");
+    // A record that was cut short by something else is named and does no harm.
+    project.write(".alokai/ledger/builds/B0000000000000000.json", "{");
+    let list = project.alokai("store builds").succeeds();
+    list.stdout_contains("interrupted");
+    list.stderr_contains("B0000000000000000.json` is ignored: it is not a valid record");
+}
