@@ -42,27 +42,42 @@ impl LogFolder {
         let compressed = zstd::bulk::compress(&log.text, LEVEL);
         let compressed = compressed.map_err(FolderError::at("compress a log for", &self.root))?;
         let digest = Digest::of(&compressed);
-        let path = self.path(&digest);
-        let make = || {
-            std::fs::create_dir_all(&self.root)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
-            file.write_all(&compressed)?;
-            match file.persist_noclobber(&path) {
-                // Another build had the same output.
-                Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
-                _ => Ok(()),
-            }
-        };
-        make().map_err(FolderError::at("write", &path))?;
+        self.put(&self.path(&digest), &compressed)?;
         Ok(LogReference {
             digest: digest.to_string(),
+            size: u64::try_from(compressed.len()).unwrap_or(u64::MAX),
             bytes: u64::try_from(log.text.len()).unwrap_or(u64::MAX),
             truncated: log.truncated,
         })
     }
 
-    /// The lines of a log. `None` if it is not on this machine.
-    pub fn read(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
+    /// Writes a compressed log that was read elsewhere, if it has the digest of the reference.
+    pub fn insert(&self, log: &LogReference, compressed: &[u8]) -> Result<(), FolderError> {
+        let digest = Digest::of(compressed);
+        let path = self.path(&digest);
+        if digest.to_string() != log.digest {
+            let reason = std::io::Error::other(format!("its digest is not {}", log.digest));
+            return Err(FolderError::at("write", &path)(reason));
+        }
+        self.put(&path, compressed)
+    }
+
+    fn put(&self, path: &Path, compressed: &[u8]) -> Result<(), FolderError> {
+        let make = || {
+            std::fs::create_dir_all(&self.root)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
+            file.write_all(compressed)?;
+            match file.persist_noclobber(path) {
+                // Another build had the same output.
+                Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+                _ => Ok(()),
+            }
+        };
+        make().map_err(FolderError::at("write", path))
+    }
+
+    /// The compressed log. `None` if it is not on this machine.
+    pub fn compressed(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
         let invalid = |reason: &str| {
             let reason = std::io::Error::new(ErrorKind::InvalidData, reason.to_owned());
             FolderError::at("read", &self.root.join(&log.digest))(reason)
@@ -80,11 +95,19 @@ impl LogFolder {
         if digest.like(&compressed) != digest {
             return Err(invalid("its content does not have the digest of its name"));
         }
+        Ok(Some(compressed))
+    }
+
+    /// The lines of a log. `None` if it is not on this machine.
+    pub fn read(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
+        let Some(compressed) = self.compressed(log)? else {
+            return Ok(None);
+        };
         let mut text = Vec::new();
         let decoder = zstd::Decoder::new(compressed.as_slice());
         decoder
             .and_then(|decoder| decoder.take(MOST_BYTES).read_to_end(&mut text))
-            .map_err(FolderError::at("read", &path))?;
+            .map_err(FolderError::at("read", &self.root.join(&log.digest)))?;
         Ok(Some(text))
     }
 

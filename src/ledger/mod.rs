@@ -6,7 +6,9 @@
 mod folder;
 mod id;
 mod logs;
+mod page;
 mod record;
+mod registry;
 mod set;
 mod state;
 
@@ -17,6 +19,7 @@ pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogReference,
     Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
 };
+pub use registry::{Exchange, RegistryError, RegistryRecords};
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
 pub use state::{TargetState, open_runs};
 

@@ -158,6 +158,8 @@ pub struct BuiltApp {
 pub struct LogReference {
     /// Digest of the compressed log.
     pub digest: String,
+    /// Bytes of the compressed log.
+    pub size: u64,
     /// Bytes before compression.
     pub bytes: u64,
     /// Whether lines were left out because the log was too long.

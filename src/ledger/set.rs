@@ -48,19 +48,24 @@ impl StoredRecord {
         })
     }
 
+    /// The record with these bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, InvalidRecord> {
+        Ok(Self {
+            record: serde_json::from_slice(bytes)?,
+            bytes: bytes.into(),
+        })
+    }
+
     /// A record that is stored under this name.
     pub fn parse(name: &RecordId, bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let record: Record = serde_json::from_slice(bytes)?;
-        if record.id() != name {
+        let stored = Self::read(bytes)?;
+        if stored.record.id() != name {
             return Err(InvalidRecord::Misnamed {
-                id: record.id().clone(),
+                id: stored.record.id().clone(),
                 name: name.clone(),
             });
         }
-        Ok(Self {
-            record,
-            bytes: bytes.into(),
-        })
+        Ok(stored)
     }
 }
 
@@ -93,6 +98,11 @@ impl RecordSet {
     /// The record with this id.
     pub fn get(&self, id: &RecordId) -> Option<&Record> {
         self.records.get(id).map(|stored| &stored.record)
+    }
+
+    /// The record with this id, with its bytes.
+    pub fn stored(&self, id: &RecordId) -> Option<&StoredRecord> {
+        self.records.get(id)
     }
 
     /// Whether the set has this record.

@@ -1,5 +1,7 @@
 //! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
 
+mod places;
+
 use serde_json::{Value, json};
 
 use crate::support::{FRONTEND, MIDDLEWARE, Project, base_layout};
