@@ -12,6 +12,7 @@ use super::arguments::ledger::{
 };
 use super::environment::tell;
 use super::run::document;
+use super::shared_records::RegistryAccess;
 use super::show::Page;
 use super::{answer, answer_bytes, environment, project};
 use crate::config::Project;
@@ -29,11 +30,17 @@ use crate::store::StoreId;
 const ID_CHARACTERS: usize = 11;
 
 pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> {
-    let (project, _) = project(global)?;
+    let (project, environment) = project(global)?;
+    let access = match &options.command {
+        None => &options.access,
+        Some(BuildsCommand::Info(options)) => &options.access,
+        Some(BuildsCommand::Logs(options)) => &options.access,
+    };
+    let registry = RegistryAccess::new(&project, &environment, access)?;
     match &options.command {
-        None => list(&project, &options.list),
-        Some(BuildsCommand::Info(options)) => info(&project, options),
-        Some(BuildsCommand::Logs(options)) => logs(&project, options),
+        None => list(&project, &registry, &options.list),
+        Some(BuildsCommand::Info(options)) => info(&project, &registry, options),
+        Some(BuildsCommand::Logs(options)) => logs(&project, &registry, options),
     }
 }
 
@@ -134,8 +141,10 @@ fn short(sha: &str) -> &str {
     sha.get(..7).unwrap_or(sha)
 }
 
-/// The records of the project. Files that are not valid records are named on standard error.
-fn records(project: &Project) -> Result<RecordSet, AnyError> {
+/// The records of the project, with those of other machines. Files that are not valid records are
+/// named on standard error.
+fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
+    registry.pull(project);
     let (records, damaged) = RecordFolder::of_project(&project.root)
         .read()
         .map_err(ledger::Error::from)?;
@@ -149,8 +158,12 @@ fn records(project: &Project) -> Result<RecordSet, AnyError> {
     Ok(records)
 }
 
-fn list(project: &Project, options: &BuildListOptions) -> Result<(), AnyError> {
-    let records = records(project)?;
+fn list(
+    project: &Project,
+    registry: &RegistryAccess,
+    options: &BuildListOptions,
+) -> Result<(), AnyError> {
+    let records = records(project, registry)?;
     let now = Timestamp::now();
     let runs = open_runs(records.events());
     let is_idle = !runs.is_empty() && ProjectLock::take_now(&project.root).is_ok();
@@ -243,8 +256,12 @@ fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord, An
     }
 }
 
-fn info(project: &Project, options: &BuildInfoOptions) -> Result<(), AnyError> {
-    let records = records(project)?;
+fn info(
+    project: &Project,
+    registry: &RegistryAccess,
+    options: &BuildInfoOptions,
+) -> Result<(), AnyError> {
+    let records = records(project, registry)?;
     let build = build(&records, &options.build)?;
     if options.json {
         return document(&serde_json::to_value(build).unwrap_or_default());
@@ -300,15 +317,24 @@ fn info(project: &Project, options: &BuildInfoOptions) -> Result<(), AnyError> {
     answer(&text)
 }
 
-fn logs(project: &Project, options: &BuildLogsOptions) -> Result<(), AnyError> {
-    let records = records(project)?;
+fn logs(
+    project: &Project,
+    registry: &RegistryAccess,
+    options: &BuildLogsOptions,
+) -> Result<(), AnyError> {
+    let records = records(project, registry)?;
     let build = build(&records, &options.build)?;
     let missing = || ledger::Error::NoLog {
         id: build.id.clone(),
     };
     let log = build.log.as_ref().ok_or_else(missing)?;
-    let text = LogFolder::of_project(&project.root).read(log);
-    let text = text.map_err(ledger::Error::from)?.ok_or_else(missing)?;
+    let folder = LogFolder::of_project(&project.root);
+    let mut text = folder.read(log).map_err(ledger::Error::from)?;
+    if text.is_none() {
+        registry.fetch_log(project, &build.store, log);
+        text = folder.read(log).map_err(ledger::Error::from)?;
+    }
+    let text = text.ok_or_else(missing)?;
     if environment::is_terminal() {
         let mut page = Page::new(&project.root);
         page.plain(&String::from_utf8_lossy(&text));

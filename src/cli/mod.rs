@@ -19,6 +19,7 @@ mod man;
 mod record;
 mod run;
 mod sandbox;
+mod shared_records;
 mod show;
 mod stat;
 mod why;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord,
+    LogText, Record, RecordFolder, RecordId, RecordKind, RegistryError, RegistryRecords,
+    SCHEMA_VERSION, StoredRecord,
 };
-use crate::pipeline::{self, Failure, RunSummary, UnitSummary};
-use crate::plan::{Plan, StorePlan};
+use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
+use crate::plan::{DestinationPlan, Plan, StorePlan};
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
@@ -28,6 +30,17 @@ pub struct BuildRecorder {
     /// The records of the start, by store.
     starts: BTreeMap<StoreId, RecordId>,
     transcripts: Transcripts,
+}
+
+/// Stores whose records are sent at the same time.
+const STORES_AT_ONCE: usize = 8;
+
+/// A repository below the path in the registry's address, such as `registry.example.com/team`.
+pub fn repository_at(host: &str, repository: &str) -> String {
+    match host.split_once('/') {
+        Some((_, path)) => format!("{path}/{repository}"),
+        None => repository.to_owned(),
+    }
 }
 
 /// The end of a run, as far as the records need it.
@@ -69,8 +82,9 @@ impl BuildRecorder {
         Some(recorder)
     }
 
-    /// Records what has become of each store.
-    pub fn end(&self, plan: &Plan, run: &EndedRun, events: &Events) {
+    /// Records what has become of each store, here and in the registry.
+    pub fn end(&self, plan: &Plan, run: &EndedRun, services: &Services) {
+        let events = &services.events;
         for store in &plan.stores {
             let build = self.build(plan, store, run, events);
             let succeeded = build.status == BuildStatus::Complete;
@@ -79,6 +93,51 @@ impl BuildRecorder {
                 let start = start.clone();
                 self.event(&store.id, Happening::Ended { start, succeeded }, events);
             }
+        }
+        // A registry that was out of reach before the first build still is.
+        let is_reachable = !matches!(run.result, Err(pipeline::Error::Preflight { .. }));
+        if plan.until >= Stage::Push && is_reachable {
+            let _waiting = events.waiting();
+            services.wait(self.share(plan, services));
+        }
+    }
+
+    /// Sends the records of this machine to the registry. A registry that refuses them is no reason
+    /// for a deploy to fail: the next deploy from this machine sends them again.
+    async fn share(&self, plan: &Plan, services: &Services) {
+        let Some(DestinationPlan::Registry { address, host, .. }) = &plan.destination else {
+            return;
+        };
+        let refused = |reason: String| {
+            services.events.notice(format!(
+                "the records of this run are only on this machine: {reason}"
+            ));
+        };
+        let client = match services.client(address).await {
+            Ok(client) => client,
+            Err(error) => return refused(error.to_string()),
+        };
+        let (records, _) = match self.records.read() {
+            Ok(read) => read,
+            Err(error) => return refused(error.to_string()),
+        };
+        let repositories = plan.stores.iter();
+        let repositories =
+            repositories.filter_map(|store| Some((&store.id, store.repository.as_ref()?)));
+        let mut sent = stream::iter(repositories)
+            .map(|(store, repository)| {
+                let repository = repository_at(host, repository);
+                let place = RegistryRecords::new(&client, repository, &plan.project);
+                let own = records.of_store(store);
+                async move { place.exchange(&own).await }
+            })
+            .buffer_unordered(STORES_AT_ONCE);
+        let mut failed: Option<RegistryError> = None;
+        while let Some(result) = sent.next().await {
+            failed = failed.or(result.err());
+        }
+        if let Some(error) = failed {
+            refused(error.to_string());
         }
     }
 

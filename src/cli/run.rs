@@ -1,8 +1,11 @@
 //! What `compose`, `build`, `run` and `deploy` share: make a plan, then print it or carry it out.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
@@ -222,7 +225,7 @@ fn carry_out(
 struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
-    runtime: tokio::runtime::Handle,
+    runtime: Handle,
     work: Option<&'a WorkOptions>,
     /// The output of each store.
     transcripts: Transcripts,
@@ -253,7 +256,7 @@ fn under_lock(
     let (summary, result) = pipeline::run(&plan, &services, &options, &lock);
     if let Some(recorder) = recorder {
         let (summary, result) = (&summary, &result);
-        recorder.end(&plan, &EndedRun { summary, result }, events);
+        recorder.end(&plan, &EndedRun { summary, result }, &services);
     }
     Ok((summary, result))
 }
@@ -316,6 +319,22 @@ fn services(
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
     };
     Ok((services, options))
+}
+
+/// The services of a command that runs no pipeline. Their events are not read.
+pub fn services_without_run(root: &Path, access: Access, runtime: Handle) -> Services {
+    let (events, _) = Events::channel();
+    Services {
+        started: environment::started(),
+        events,
+        interrupt: Interrupt::default(),
+        runtime,
+        access,
+        cache: Cache::new(root.join(CACHE)),
+        remote: None,
+        clients: RegistryClients::default(),
+        warned: AtomicBool::new(false),
+    }
 }
 
 /// Handles Ctrl-C and the signals by which CI systems end a job. The first signal ends the run

@@ -110,6 +110,18 @@ impl RecordSet {
         self.records.contains_key(id)
     }
 
+    /// The records of one store.
+    #[must_use]
+    pub fn of_store(&self, store: &StoreId) -> Self {
+        let records = self.records.iter();
+        let records = records.filter(|(_, stored)| stored.record.store() == store);
+        Self {
+            records: records
+                .map(|(id, stored)| (id.clone(), stored.clone()))
+                .collect(),
+        }
+    }
+
     /// All records, by kind and time.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &StoredRecord> {
         self.records.values()

@@ -3,6 +3,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::AccessOptions;
+
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BuildsOptions {
@@ -10,6 +12,8 @@ pub struct BuildsOptions {
     pub command: Option<BuildsCommand>,
     #[command(flatten)]
     pub list: BuildListOptions,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +61,8 @@ pub struct BuildInfoOptions {
     /// Prints one JSON document
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }
 
 #[derive(Debug, Args)]
@@ -64,4 +70,6 @@ pub struct BuildLogsOptions {
     /// The id, or the first characters of it
     #[arg(value_name = "BUILD")]
     pub build: String,
+    #[command(flatten)]
+    pub access: AccessOptions,
 }

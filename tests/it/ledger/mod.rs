@@ -4,7 +4,10 @@ mod places;
 
 use serde_json::{Value, json};
 
-use crate::support::{FRONTEND, MIDDLEWARE, Project, base_layout};
+use crate::deploy::unique;
+use crate::support::{
+    Before, FRONTEND, MIDDLEWARE, Project, Turn, base_layout, base_reference, registry,
+};
 
 const LOCAL: &str = "store deploy --store us --local --until push";
 
@@ -116,4 +119,52 @@ fn a_killed_run_is_not_forgotten() {
     let list = project.alokai("store builds").succeeds();
     list.stdout_contains("interrupted");
     list.stderr_contains("B0000000000000000.json` is ignored: it is not a valid record");
+}
+
+#[test]
+fn another_machine_lists_the_build_and_reads_its_log() {
+    let Some(registry) = registry() else { return };
+    let name = unique("builds");
+    let base = json!({ "base": base_reference().unwrap() });
+    let project = Project::shop_named(&name).setting("image", &base);
+    let project = registry.used_by(project, "http://127.0.0.1:9");
+    project.commit_as("Add a shop");
+    let deploy = "store deploy --store us --until push";
+    project.alokai(deploy).succeeds();
+    let clone = project.shallow_clone("1");
+    let other = registry.used_by(clone, "http://127.0.0.1:9");
+    assert!(!other.exists(".alokai/ledger"));
+    let list = builds(&other, "");
+    assert_eq!(list, builds(&project, ""));
+    let id = list[0]["id"].as_str().unwrap();
+    let logs = ["store", "builds", "logs", id];
+    let (here, there) = (
+        project.alokai(&logs).succeeds(),
+        other.alokai(&logs).succeeds(),
+    );
+    assert_eq!(here.stdout, there.stdout);
+    here.stdout_contains("> node build.js");
+
+    // A registry that takes images and no records: the deploy succeeds and says so.
+    let refusing = Before::new(&registry.address, |seen| {
+        if seen.is("PUT", "/manifests/alokai.") {
+            Turn::error(403, "DENIED")
+        } else {
+            Turn::Pass
+        }
+    });
+    let base =
+        json!({ "base": base_reference().unwrap().replace(&registry.address, &refusing.address) });
+    let refused = other
+        .env("CLI_DOCKER_REGISTRY_URL", &refusing.address)
+        .setting("image", &base);
+    refused.commit();
+    let run = refused.alokai(deploy).succeeds();
+    run.stderr_contains("the records of this run are only on this machine: ");
+    assert_eq!(builds(&refused, "").len(), 2);
+    // A registry out of reach hides nothing that is here.
+    let alone = refused.env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9");
+    let run = alone.alokai("store builds").succeeds();
+    run.stderr_contains("records of other machines may be missing");
+    run.stdout_contains("complete");
 }
