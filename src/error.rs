@@ -4,7 +4,7 @@ use miette::Diagnostic;
 
 use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, edit, git, init, overlay, plan, proxy, serve, watch};
+use crate::{cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, serve, watch};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -38,6 +38,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Edit(#[from] edit::Error),
+    /// Records cannot be read, or a record does not exist.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Ledger(#[from] ledger::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -90,6 +94,10 @@ impl Error {
             Self::Compare(error) => of_compare(error),
             Self::Init(error) => of_init(error),
             Self::Edit(error) => of_edit(error),
+            Self::Ledger(error) => match error {
+                ledger::Error::Folder(_) | ledger::Error::NoLog { .. } => Exit::Failed,
+                ledger::Error::Prefix(_) | ledger::Error::NotABuild { .. } => Exit::Input,
+            },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
             Self::Proxy(_) => Exit::Surroundings,

@@ -44,6 +44,7 @@ pub mod event;
 pub mod files;
 pub mod git;
 pub mod init;
+pub mod ledger;
 pub mod overlay;
 pub mod pipeline;
 pub mod plan;

@@ -1,21 +1,17 @@
 //! `doctor`: checks everything that a deploy needs.
 
-use std::sync::atomic::AtomicBool;
-
 use serde_json::json;
 
 use super::Error;
 use super::arguments::{DoctorOptions, Global};
 use super::environment::{self, Environment};
-use super::run::{document, remote_of};
+use super::run::{document, remote_of, services_without_run};
 use super::show::Page;
-use crate::cache::{Cache, RemoteCache};
+use crate::cache::RemoteCache;
 use crate::compare::PatchLineKind;
 use crate::config::Project;
 use crate::doctor::{Diagnosis, Examination, ProblemKind, Verdict, examine};
 use crate::error::Error as AnyError;
-use crate::event::Events;
-use crate::pipeline::{Access, CACHE, Interrupt, RegistryClients, Services};
 use crate::plan::{self, DestinationPlan};
 
 /// The width of the column with the name of the check.
@@ -52,7 +48,7 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
         .enable_all()
         .build()
         .map_err(|source| Error::Start { source })?;
-    let mut services = services(&root, access, runtime.handle().clone());
+    let mut services = services_without_run(&root, access, runtime.handle().clone());
     // The services also redact the token of the remote cache.
     let remote = remote.map(|remote| services.remote = remote);
     let subject = Examination {
@@ -75,22 +71,6 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
         show(&found)?;
     }
     result(&found)
-}
-
-/// The services without a run. Their events are not read.
-fn services(root: &std::path::Path, access: Access, runtime: tokio::runtime::Handle) -> Services {
-    let (events, _) = Events::channel();
-    Services {
-        started: environment::started(),
-        events,
-        interrupt: Interrupt::default(),
-        runtime,
-        access,
-        cache: Cache::new(root.join(CACHE)),
-        remote: None,
-        clients: RegistryClients::default(),
-        warned: AtomicBool::new(false),
-    }
 }
 
 fn show(found: &[Diagnosis]) -> Result<(), AnyError> {

@@ -18,6 +18,7 @@ use super::arguments::AccessOptions;
 use crate::cache::RemoteCacheSettings;
 use crate::dotenv;
 use crate::error::Error as AnyError;
+use crate::ledger::Actor;
 use crate::pipeline::{Access, ScriptEnvironment};
 use crate::plan::HostEnvironment;
 use crate::registry::USER_AGENT;
@@ -346,6 +347,40 @@ pub enum Screen {
     Plain,
     /// GitHub Actions.
     GitHub,
+}
+
+/// Who runs this program, and where: by the variables of the CI system, or of the machine.
+pub fn actor() -> Actor {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let first = |names: &[&str]| names.iter().find_map(|name| set(name));
+    let users = [
+        "GITHUB_ACTOR",
+        "GITLAB_USER_LOGIN",
+        "BUILDKITE_BUILD_CREATOR",
+        "CIRCLE_USERNAME",
+        "LOGNAME",
+        "USER",
+    ];
+    let github = || {
+        let (server, repository) = (set("GITHUB_SERVER_URL")?, set("GITHUB_REPOSITORY")?);
+        let run = set("GITHUB_RUN_ID")?;
+        Some(format!("{server}/{repository}/actions/runs/{run}"))
+    };
+    let addresses = [
+        "CI_JOB_URL",
+        "BUILDKITE_BUILD_URL",
+        "CIRCLE_BUILD_URL",
+        "BUILD_URL",
+    ];
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Actor {
+        user: first(&users).unwrap_or_else(|| rustix::process::getuid().as_raw().to_string()),
+        host,
+        run: github().or_else(|| first(&addresses)),
+    }
 }
 
 /// How to show progress in this environment.

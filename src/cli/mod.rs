@@ -3,6 +3,7 @@
 mod add;
 mod arguments;
 mod build;
+mod builds;
 mod cache;
 mod changed;
 mod check;
@@ -23,12 +24,14 @@ mod list;
 mod man;
 mod overlays;
 mod overriding;
+mod record;
 mod relocate;
 mod remove;
 mod rename;
 mod run;
 mod sandbox;
 mod serving;
+mod shared_records;
 mod show;
 mod start;
 mod stat;
@@ -335,6 +338,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Compose(options) => compose::compose(global, options),
         StoreCommand::Dev(options) => dev::dev(global, options),
         StoreCommand::Build(options) => build::build(global, options),
+        StoreCommand::Builds(options) => builds::builds(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
+use super::record::{BuildRecorder, EndedRun};
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
@@ -19,8 +22,8 @@ use crate::pipeline::{
 };
 use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
 use crate::report::{
-    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Reporter, SummaryRow,
-    SummaryTable,
+    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
+    SummaryRow, SummaryTable, Transcripts,
 };
 
 /// How often the end of the reporter thread is checked.
@@ -196,13 +199,17 @@ pub fn live<T>(
     detail: Detail,
     work: impl FnOnce(Live) -> Result<T, AnyError>,
 ) -> Result<T, AnyError> {
-    let reporter: Box<dyn Reporter> = match environment::screen() {
+    live_with(reporter(json, detail), work)
+}
+
+/// The reporter for this environment.
+fn reporter(json: bool, detail: Detail) -> Box<dyn Reporter> {
+    match environment::screen() {
         _ if json => Box::new(Ndjson::new(std::io::stdout())),
         Screen::Terminal => Box::new(Bars::new(detail)),
         Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
         Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
-    };
-    live_with(reporter, work)
+    }
 }
 
 /// The same as [`live`] with this reporter.
@@ -246,12 +253,15 @@ fn carry_out(
     } else {
         Detail::Short
     };
-    live(json, detail, |live| {
+    let transcripts = Transcripts::default();
+    let reporter = Recording::new(reporter(json, detail), transcripts.clone());
+    live_with(Box::new(reporter), |live| {
         let around = RunServices {
             events: live.events,
             interrupt: live.interrupt,
             runtime: live.runtime,
             work,
+            transcripts,
         };
         under_lock(planned, prepare, around)
     })
@@ -260,15 +270,9 @@ fn carry_out(
 /// The services of a command that starts servers and needs neither credentials nor a registry.
 pub fn local_services(live: &Live, project: &Path) -> Services {
     Services {
-        started: environment::started(),
         events: live.events.clone(),
         interrupt: live.interrupt.clone(),
-        runtime: live.runtime.clone(),
-        access: Access::default(),
-        cache: Cache::new(project.join(CACHE)),
-        remote: None,
-        warned: AtomicBool::new(false),
-        clients: RegistryClients::default(),
+        ..services_without_run(project, Access::default(), live.runtime.clone())
     }
 }
 
@@ -276,8 +280,10 @@ pub fn local_services(live: &Live, project: &Path) -> Services {
 struct RunServices<'a> {
     events: Events,
     interrupt: Interrupt,
-    runtime: tokio::runtime::Handle,
+    runtime: Handle,
     work: Option<&'a WorkOptions>,
+    /// The output of each store.
+    transcripts: Transcripts,
 }
 
 /// Takes the lock and runs the plan. A plan that was made while another run was working may be
@@ -299,9 +305,18 @@ fn under_lock(
     if plan.until > Stage::Compose {
         check_not_served(&plan)?;
     }
+    let transcripts = around.transcripts.clone();
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
-    Ok(pipeline::run(&Arc::new(plan), &services, &options, &lock))
+    let plan = Arc::new(plan);
+    let events = &services.events;
+    let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
+    let (summary, result) = pipeline::run(&plan, &services, &options, &lock);
+    if let Some(recorder) = recorder {
+        let (summary, result) = (&summary, &result);
+        recorder.end(&plan, &EndedRun { summary, result }, &services);
+    }
+    Ok((summary, result))
 }
 
 /// Fails if a development server runs in the folder of a store that is to be built.
@@ -331,6 +346,7 @@ fn services(
         interrupt,
         runtime,
         work,
+        ..
     } = around;
     let surroundings = prepared.surroundings;
     let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
@@ -377,6 +393,22 @@ fn services(
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
     };
     Ok((services, options))
+}
+
+/// The services of a command that runs no pipeline. Their events are not read.
+pub fn services_without_run(root: &Path, access: Access, runtime: Handle) -> Services {
+    let (events, _) = Events::channel();
+    Services {
+        started: environment::started(),
+        events,
+        interrupt: Interrupt::default(),
+        runtime,
+        access,
+        cache: Cache::new(root.join(CACHE)),
+        remote: None,
+        clients: RegistryClients::default(),
+        warned: AtomicBool::new(false),
+    }
 }
 
 /// Handles Ctrl-C and the signals by which CI systems end a job. The first signal ends the run
@@ -431,7 +463,7 @@ fn listen(interrupt: &Interrupt) -> Result<(), Error> {
 }
 
 /// The origin of a result, as text in the summary.
-fn cache_state(origin: ResultOrigin) -> String {
+pub fn cache_state(origin: ResultOrigin) -> String {
     match origin {
         ResultOrigin::Script(_) => "miss".into(),
         ResultOrigin::Cache => "hit".into(),

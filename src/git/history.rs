@@ -33,12 +33,7 @@ impl Commit {
         Self {
             sha: commit.id().to_string(),
             date: date.unwrap_or_default(),
-            subject: commit
-                .summary()
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-                .to_owned(),
+            subject: super::first_line(commit),
         }
     }
 }

@@ -180,6 +180,8 @@ pub struct Repository {
 pub struct Revision {
     /// Full SHA of HEAD.
     pub sha: String,
+    /// First line of the commit's message.
+    pub subject: String,
     /// Commit time in seconds since the epoch.
     pub time: i64,
     /// Paths under the project that differ from HEAD, sorted.
@@ -196,6 +198,12 @@ pub fn excludes_file(repository: Option<&Repository>) -> Option<PathBuf> {
     named
         .ok()
         .or_else(|| gix_path::env::xdg_config("ignore", &mut |name| gix_path::env::var(name)))
+}
+
+/// The first line of a commit's message.
+fn first_line(commit: &git2::Commit) -> String {
+    let summary = commit.summary().ok().flatten();
+    summary.unwrap_or_default().to_owned()
 }
 
 impl Repository {
@@ -406,6 +414,7 @@ impl Repository {
         })?;
         Ok(Revision {
             sha: commit.id().to_string(),
+            subject: first_line(&commit),
             time: commit.time().seconds(),
             dirty: self.dirty()?,
         })

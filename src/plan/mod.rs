@@ -111,6 +111,19 @@ pub struct StorePlan {
     pub apps: Vec<AppName>,
     /// The compositions of its apps in the run.
     pub compositions: Vec<Arc<Composition>>,
+    /// The repository that also has the records of its builds: that of its frontend.
+    pub repository: Option<String>,
+}
+
+impl StorePlan {
+    /// Identity of all composed files of the store in this run.
+    pub fn identity(&self) -> String {
+        let mut listing = String::new();
+        for composition in &self.compositions {
+            listing.push_str(&format!("{} {}\n", composition.unit.app, composition.id()));
+        }
+        Digest::of(listing.as_bytes()).to_string()
+    }
 }
 
 /// Everything that a run does.
@@ -493,6 +506,16 @@ pub fn repositories_of(project: &Project) -> Vec<String> {
     repositories.collect()
 }
 
+/// The repository with the records of a store: that of its frontend, or of its first app. None for a
+/// template.
+pub fn record_repository(project: &Project, store: &Store) -> Option<String> {
+    let deployment = store.deployment.as_ref()?;
+    let apps = project.apps_of(store);
+    let apps = apps.filter(|app| app.kind != AppKind::Playwright);
+    let app = apps.min_by_key(|app| app.kind.framework().is_none())?;
+    Some(image::repository(project, deployment, app))
+}
+
 /// The limits of the cache in the project's config.
 pub fn cache_limits(project: &Project) -> CacheLimits {
     let settings = &project.settings;
@@ -559,6 +582,7 @@ fn compose(
             && !own.is_empty()
         {
             plans.push(StorePlan {
+                repository: record_repository(project, store),
                 id: store.id.clone(),
                 deployment: deployment.clone(),
                 apps: project.apps_of(store).map(|app| app.name.clone()).collect(),

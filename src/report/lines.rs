@@ -21,6 +21,11 @@ impl<W: Write + Send> Lines<W> {
     pub fn new(out: W, detail: Detail) -> Self {
         Self { out, detail }
     }
+
+    /// What was written to.
+    pub fn written(&self) -> &W {
+        &self.out
+    }
 }
 
 impl<W: Write + Send> Reporter for Lines<W> {

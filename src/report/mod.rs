@@ -5,6 +5,7 @@ mod lines;
 mod ndjson;
 mod screen;
 mod summary;
+mod transcript;
 
 use std::thread::JoinHandle;
 
@@ -13,6 +14,7 @@ pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
 pub use screen::{ScreenCommand, ScreenState, ServerScreen};
 pub use summary::{Deployed, PackageRow, SummaryRow, SummaryTable};
+pub use transcript::{Recording, Transcripts};
 
 use crate::event::{Event, Events};
 

@@ -131,6 +131,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
+    ("ledger", &["event", "oci", "store"]),
     ("proxy", &["store", "disk"]),
     ("serve", &["store", "event", "plan", "pipeline"]),
     (
@@ -140,7 +141,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("registry", &["oci_distribution"]),
-    ("report", &["event"]),
+    ("report", &["event", "store"]),
     (
         "cli",
         &[
@@ -148,6 +149,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "doctor",
             "edit",
             "init",
+            "ledger",
             "disk",
             "dotenv",
             "virtual_path",

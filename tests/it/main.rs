@@ -49,6 +49,7 @@ mod interchange;
 mod keys;
 mod layers;
 mod layouts;
+mod ledger;
 mod local;
 mod memory;
 mod npm;

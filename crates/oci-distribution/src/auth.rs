@@ -47,6 +47,11 @@ impl TokenScope {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
+    /// To remove from a repository.
+    pub fn delete(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:delete,pull")])
+    }
+
     /// And to read another repository.
     pub fn and_pull(mut self, repository: &str) -> Self {
         self.0.push(format!("repository:{repository}:pull"));

@@ -18,6 +18,7 @@ mod request;
 mod response;
 mod session;
 mod source;
+mod tags;
 mod trust;
 mod upload;
 

@@ -4,6 +4,7 @@
 mod dev;
 mod domains;
 mod edit;
+pub(super) mod ledger;
 mod overriding;
 mod serve;
 
@@ -17,6 +18,7 @@ pub(super) use domains::DomainOptions;
 pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
+use ledger::BuildsOptions;
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
@@ -182,6 +184,8 @@ pub(super) enum StoreCommand {
     Dev(DevOptions),
     /// Composes stores and runs the `build` script of each app
     Build(BuildOptions),
+    /// Lists builds: status, time, commit; shows and prints one of them
+    Builds(BuildsOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores

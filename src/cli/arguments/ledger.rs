@@ -1,0 +1,75 @@
+//! The options of the commands that read records.
+#![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
+
+use clap::{Args, Subcommand};
+
+use super::AccessOptions;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BuildsOptions {
+    #[command(subcommand)]
+    pub command: Option<BuildsCommand>,
+    #[command(flatten)]
+    pub list: BuildListOptions,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BuildsCommand {
+    /// Shows everything that is recorded about a build
+    Info(BuildInfoOptions),
+    /// Prints the output of a build
+    Logs(BuildLogsOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct BuildListOptions {
+    /// Only builds of these stores
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
+    pub stores: Vec<String>,
+    /// Only builds with this status
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<StatusOption>,
+    /// Maximum number of builds
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StatusOption {
+    /// All images of the store exist
+    Complete,
+    /// An app failed
+    Failed,
+    /// The run was stopped, or was killed before its end
+    Interrupted,
+    /// The run has not ended
+    Running,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildInfoOptions {
+    /// The id, or the first characters of it
+    #[arg(value_name = "BUILD")]
+    pub build: String,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildLogsOptions {
+    /// The id, or the first characters of it
+    #[arg(value_name = "BUILD")]
+    pub build: String,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}

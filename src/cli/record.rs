@@ -1,0 +1,286 @@
+//! Records of builds: what a run has made of each store, or why it has not.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+
+use crate::event::{Events, Stage, seconds};
+use crate::ledger::{
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
+    LogText, Record, RecordFolder, RecordId, RecordKind, RegistryError, RegistryRecords,
+    SCHEMA_VERSION, StoredRecord,
+};
+use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
+use crate::plan::{DestinationPlan, Plan, StorePlan};
+use crate::report::Transcripts;
+use crate::store::{AppName, StoreId};
+
+use super::run::cache_state;
+
+/// Seconds after which a run without a recorded end counts as interrupted.
+const LEASE: u64 = 6 * 60 * 60;
+
+/// Records the builds of a run.
+pub struct BuildRecorder {
+    records: RecordFolder,
+    logs: LogFolder,
+    actor: Actor,
+    started: Timestamp,
+    /// The records of the start, by store.
+    starts: BTreeMap<StoreId, RecordId>,
+    transcripts: Transcripts,
+}
+
+/// Stores whose records are sent at the same time.
+const STORES_AT_ONCE: usize = 8;
+
+/// A repository below the path in the registry's address, such as `registry.example.com/team`.
+pub fn repository_at(host: &str, repository: &str) -> String {
+    match host.split_once('/') {
+        Some((_, path)) => format!("{path}/{repository}"),
+        None => repository.to_owned(),
+    }
+}
+
+/// The end of a run, as far as the records need it.
+pub struct EndedRun<'a> {
+    /// The results.
+    pub summary: &'a RunSummary,
+    /// How it ended.
+    pub result: &'a Result<(), pipeline::Error>,
+}
+
+impl BuildRecorder {
+    /// Records that the stores of a run start. `None` for a run that makes no images.
+    pub fn start(
+        plan: &Plan,
+        actor: Actor,
+        transcripts: Transcripts,
+        events: &Events,
+    ) -> Option<Self> {
+        if plan.until < Stage::Image || !plan.work.is_build() {
+            return None;
+        }
+        let mut recorder = Self {
+            records: RecordFolder::of_project(&plan.project),
+            logs: LogFolder::of_project(&plan.project),
+            actor,
+            started: Timestamp::now(),
+            starts: BTreeMap::new(),
+            transcripts,
+        };
+        for store in &plan.stores {
+            let operation = match plan.until {
+                Stage::Deploy => "deploy".to_owned(),
+                until => format!("deploy --until {until}"),
+            };
+            let lease = LEASE;
+            let id = recorder.event(&store.id, Happening::Started { operation, lease }, events);
+            recorder.starts.insert(store.id.clone(), id);
+        }
+        Some(recorder)
+    }
+
+    /// Records what has become of each store, here and in the registry.
+    pub fn end(&self, plan: &Plan, run: &EndedRun, services: &Services) {
+        let events = &services.events;
+        for store in &plan.stores {
+            let build = self.build(plan, store, run, events);
+            let succeeded = build.status == BuildStatus::Complete;
+            self.append(Record::Build(build), events);
+            if let Some(start) = self.starts.get(&store.id) {
+                let start = start.clone();
+                self.event(&store.id, Happening::Ended { start, succeeded }, events);
+            }
+        }
+        // A registry that was out of reach before the first build still is.
+        let is_reachable = !matches!(run.result, Err(pipeline::Error::Preflight { .. }));
+        if plan.until >= Stage::Push && is_reachable {
+            let _waiting = events.waiting();
+            services.wait(self.share(plan, services));
+        }
+    }
+
+    /// Sends the records of this machine to the registry. A registry that refuses them is no reason
+    /// for a deploy to fail: the next deploy from this machine sends them again.
+    async fn share(&self, plan: &Plan, services: &Services) {
+        let Some(DestinationPlan::Registry { address, host, .. }) = &plan.destination else {
+            return;
+        };
+        let refused = |reason: String| {
+            services.events.notice(format!(
+                "the records of this run are only on this machine: {reason}"
+            ));
+        };
+        let client = match services.client(address).await {
+            Ok(client) => client,
+            Err(error) => return refused(error.to_string()),
+        };
+        let (records, _) = match self.records.read() {
+            Ok(read) => read,
+            Err(error) => return refused(error.to_string()),
+        };
+        let repositories = plan.stores.iter();
+        let repositories =
+            repositories.filter_map(|store| Some((&store.id, store.repository.as_ref()?)));
+        let mut sent = stream::iter(repositories)
+            .map(|(store, repository)| {
+                let repository = repository_at(host, repository);
+                let place = RegistryRecords::new(&client, repository, &plan.project);
+                let own = records.of_store(store);
+                async move { place.exchange(&own).await }
+            })
+            .buffer_unordered(STORES_AT_ONCE);
+        let mut failed: Option<RegistryError> = None;
+        while let Some(result) = sent.next().await {
+            failed = failed.or(result.err());
+        }
+        if let Some(error) = failed {
+            refused(error.to_string());
+        }
+    }
+
+    fn build(
+        &self,
+        plan: &Plan,
+        store: &StorePlan,
+        run: &EndedRun,
+        events: &Events,
+    ) -> BuildRecord {
+        let failures = failures(run.result, &store.id);
+        let units = run.summary.units.iter();
+        let units = units.filter(|unit| unit.unit.store == store.id);
+        let apps: BTreeMap<AppName, BuiltApp> = units
+            .map(|unit| (unit.unit.app.clone(), built_app(unit)))
+            .collect();
+        let images = plan.images.iter();
+        let mut images = images.filter(|image| image.unit.store == store.id);
+        let is_made = |app: &AppName| {
+            let app = apps.get(app);
+            app.is_some_and(|app| app.reference.is_some())
+        };
+        let status = if images.all(|image| is_made(&image.unit.app)) && failures.is_empty() {
+            BuildStatus::Complete
+        } else if matches!(run.result, Err(pipeline::Error::Interrupted { .. })) {
+            BuildStatus::Interrupted
+        } else {
+            BuildStatus::Failed
+        };
+        let (text, truncated) = self.transcripts.of(&store.id);
+        let log = self.logs.write(&LogText { text, truncated });
+        let log = log.map_err(|error| not_recorded(events, &error)).ok();
+        BuildRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::new(RecordKind::Build, self.started),
+            store: store.id.clone(),
+            status,
+            started: self.started,
+            seconds: seconds(run.summary.elapsed),
+            commit: plan.revision.as_ref().map(|revision| CommitSummary {
+                sha: revision.sha.clone(),
+                subject: revision.dirty.is_empty().then(|| revision.subject.clone()),
+                dirty: !revision.dirty.is_empty(),
+            }),
+            tag: plan.tag.clone(),
+            reached: reached(run, &store.id, plan.until),
+            apps,
+            composition: store.identity(),
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            actor: self.actor.clone(),
+            failures,
+            log,
+            imported_from: None,
+        }
+    }
+
+    fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
+        let id = RecordId::new(RecordKind::Event, Timestamp::now());
+        self.append(
+            Record::Event(EventRecord {
+                schema_version: SCHEMA_VERSION,
+                id: id.clone(),
+                store: store.clone(),
+                target: None,
+                release: None,
+                happening,
+                seconds: None,
+                detail: None,
+                actor: self.actor.clone(),
+                log: None,
+            }),
+            events,
+        );
+        id
+    }
+
+    /// A record that cannot be written is no reason for a deploy to fail.
+    fn append(&self, record: Record, events: &Events) {
+        match StoredRecord::new(record) {
+            Ok(record) => {
+                let appended = self.records.append(&record);
+                let _ = appended.map_err(|error| not_recorded(events, &error));
+            }
+            Err(error) => not_recorded(events, &error),
+        }
+    }
+}
+
+fn not_recorded(events: &Events, error: &dyn std::error::Error) {
+    let cause = error.source().map_or(String::new(), |it| format!(": {it}"));
+    events.notice(format!("the build is not recorded: {error}{cause}"));
+}
+
+/// Why the store failed, one line for each failure.
+fn failures(result: &Result<(), pipeline::Error>, store: &StoreId) -> Vec<String> {
+    let of_store = |failures: &[Failure]| {
+        let failures = failures.iter();
+        // A workspace package, which has no store, is needed by all of them.
+        let failures = failures.filter(|it| it.unit.store.as_ref().is_none_or(|id| id == store));
+        failures.map(ToString::to_string).collect()
+    };
+    match result {
+        Ok(()) => Vec::new(),
+        Err(
+            pipeline::Error::Failed { failures } | pipeline::Error::Interrupted { failures, .. },
+        ) => of_store(failures),
+        Err(pipeline::Error::Preflight { problems }) => {
+            problems.iter().map(ToString::to_string).collect()
+        }
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+/// The last stage that the store has started.
+fn reached(run: &EndedRun, store: &StoreId, until: Stage) -> Stage {
+    let failures = match run.result {
+        Ok(()) => return until,
+        Err(pipeline::Error::Preflight { .. }) => return Stage::Compose,
+        Err(pipeline::Error::Interrupted { stage, .. }) => return *stage,
+        Err(pipeline::Error::Failed { failures }) => failures,
+        Err(_) => return Stage::Compose,
+    };
+    let own = |failure: &&Failure| failure.unit.store.as_ref().is_none_or(|id| id == store);
+    let own = failures
+        .iter()
+        .filter(own)
+        .map(|failure| failure.unit.stage);
+    let first = failures.iter().map(|failure| failure.unit.stage).min();
+    // A store without a failure of its own got as far as the run, which ended at the first failure.
+    own.min().or(first).unwrap_or(until)
+}
+
+fn built_app(unit: &UnitSummary) -> BuiltApp {
+    BuiltApp {
+        reference: unit.reference.clone(),
+        digest: unit.digest.clone(),
+        seconds: unit.build.map(seconds),
+        cache: if unit.was_there {
+            Some("present".into())
+        } else {
+            unit.origin.clone().map(cache_state)
+        },
+        deploy_bytes: unit.deploy_size,
+        image_bytes: unit.image_size,
+    }
+}

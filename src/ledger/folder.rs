@@ -1,0 +1,214 @@
+//! Records in a folder: one file for each, `<kind>/<id>.json`.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::id::{RecordId, RecordKind};
+use super::set::{RecordSet, StoredRecord};
+
+/// The folder of records, relative to the project.
+pub const LEDGER: &str = ".alokai/ledger";
+
+/// Records in a folder.
+#[derive(Debug, Clone)]
+pub struct RecordFolder {
+    root: PathBuf,
+}
+
+/// A file or folder of records that cannot be read or written.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("cannot {action} `{}`", path.display())]
+#[diagnostic(
+    code(alokai::ledger::folder),
+    help("check its permissions, and that the disk is not full")
+)]
+pub struct FolderError {
+    action: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl FolderError {
+    /// An error while doing something with a path.
+    pub(super) fn at(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self {
+            action,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
+/// A file that is not a valid record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRecord {
+    /// The file.
+    pub path: PathBuf,
+    /// Why it is not valid.
+    pub reason: String,
+}
+
+impl RecordFolder {
+    /// The records of a project.
+    pub fn of_project(project: &Path) -> Self {
+        Self {
+            root: project.join(LEDGER),
+        }
+    }
+
+    /// Writes a record whole. A record that exists already stays as it is.
+    pub fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
+        let id = record.record.id();
+        let folder = self.root.join(id.kind().folder());
+        let path = self.path(id);
+        let write = || {
+            std::fs::create_dir_all(&folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            file.write_all(&record.bytes)?;
+            file.as_file().sync_data()?;
+            // A rename would replace the record of a process that had the same id.
+            match file.persist_noclobber(&path) {
+                Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+                _ => Ok(()),
+            }
+        };
+        write().map_err(FolderError::at("write", &path))
+    }
+
+    /// All records, and the files that are not valid records.
+    pub fn read(&self) -> Result<(RecordSet, Vec<DamagedRecord>), FolderError> {
+        let mut records = RecordSet::default();
+        let mut damaged = Vec::new();
+        for kind in RecordKind::ALL {
+            let folder = self.root.join(kind.folder());
+            let failed = FolderError::at("read", &folder);
+            let entries = match std::fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            for entry in entries {
+                let path = entry.map_err(&failed)?.path();
+                // Temporary files of other processes have other names.
+                let Some(id) = id_of(&path) else { continue };
+                let bytes = match std::fs::read(&path) {
+                    Ok(bytes) => bytes,
+                    // Another process has removed it.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(FolderError::at("read", &path)(error)),
+                };
+                match StoredRecord::parse(&id, &bytes) {
+                    Ok(record) => records.insert(record),
+                    Err(error) => damaged.push(DamagedRecord {
+                        path,
+                        reason: error.to_string(),
+                    }),
+                }
+            }
+        }
+        damaged.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok((records, damaged))
+    }
+
+    fn path(&self, id: &RecordId) -> PathBuf {
+        self.root
+            .join(id.kind().folder())
+            .join(format!("{id}.json"))
+    }
+}
+
+/// The id in the name of a record's file.
+fn id_of(path: &Path) -> Option<RecordId> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::RecordFolder;
+    use crate::ledger::{
+        Actor, EventRecord, Happening, Record, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+        StoredRecord,
+    };
+    use crate::store::StoreId;
+
+    fn event(at: i64, random: u64, detail: &str) -> StoredRecord {
+        let at = Timestamp::from_millisecond(at).unwrap();
+        StoredRecord::new(Record::Event(EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::from_parts(RecordKind::Event, at, random),
+            store: StoreId::new("us").unwrap(),
+            target: None,
+            release: None,
+            happening: Happening::Maintenance { on: true },
+            seconds: Some(0.5),
+            detail: Some(detail.into()),
+            actor: Actor::default(),
+            log: None,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn records_of_many_writers_are_all_there_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = RecordFolder::of_project(folder.path());
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let records = &records;
+                scope.spawn(move || {
+                    for number in 0..25 {
+                        records.append(&event(number, writer, "same time")).unwrap();
+                    }
+                });
+            }
+        });
+        let (set, damaged) = records.read().unwrap();
+        assert_eq!((set.len(), damaged.len()), (200, 0));
+    }
+
+    #[test]
+    fn a_record_is_never_replaced_and_a_damaged_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = RecordFolder::of_project(folder.path());
+        let first = event(1, 1, "first");
+        records.append(&first).unwrap();
+        records.append(&event(1, 1, "second")).unwrap();
+        let id = first.record.id();
+        let damaged = records.path(&event(2, 1, "").record.id().clone());
+        std::fs::write(&damaged, &first.bytes).unwrap();
+        std::fs::write(damaged.with_file_name("notes.txt"), "mine").unwrap();
+        let (set, invalid) = records.read().unwrap();
+        assert_eq!(set.get(id), Some(&first.record));
+        assert_eq!(set.len(), 1);
+        assert_eq!(invalid.len(), 1);
+        assert_eq!(invalid[0].path, damaged);
+        assert!(invalid[0].reason.contains("it has the id"), "{invalid:?}");
+    }
+
+    #[test]
+    fn the_order_of_merging_does_not_matter() {
+        let records = [
+            event(1, 1, "a"),
+            event(2, 1, "b"),
+            event(1, 1, "other bytes"),
+        ];
+        let merged = |order: [usize; 3]| {
+            let mut set = RecordSet::default();
+            for index in order {
+                let mut other = RecordSet::default();
+                other.insert(records[index].clone());
+                set.merge(other);
+            }
+            set
+        };
+        let first = merged([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            assert_eq!(merged(order), first, "{order:?}");
+        }
+        assert_eq!(first.len(), 2);
+    }
+}

@@ -1,0 +1,149 @@
+//! Logs of builds, compressed, named by their digest.
+
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+
+use super::folder::{FolderError, LEDGER};
+use super::record::LogReference;
+
+/// The most bytes of a log that are read back. A log that this program wrote has fewer.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The level of compression: the default of zstd.
+const LEVEL: i32 = 3;
+
+/// The output of a build, as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogText {
+    /// Lines.
+    pub text: Vec<u8>,
+    /// Whether lines were left out because there were too many.
+    pub truncated: bool,
+}
+
+/// Logs in a folder.
+#[derive(Debug, Clone)]
+pub struct LogFolder {
+    root: PathBuf,
+}
+
+impl LogFolder {
+    /// The logs of a project.
+    pub fn of_project(project: &Path) -> Self {
+        Self {
+            root: project.join(LEDGER).join("logs"),
+        }
+    }
+
+    /// Writes a log whole.
+    pub fn write(&self, log: &LogText) -> Result<LogReference, FolderError> {
+        let compressed = zstd::bulk::compress(&log.text, LEVEL);
+        let compressed = compressed.map_err(FolderError::at("compress a log for", &self.root))?;
+        let digest = Digest::of(&compressed);
+        self.put(&self.path(&digest), &compressed)?;
+        Ok(LogReference {
+            digest: digest.to_string(),
+            size: u64::try_from(compressed.len()).unwrap_or(u64::MAX),
+            bytes: u64::try_from(log.text.len()).unwrap_or(u64::MAX),
+            truncated: log.truncated,
+        })
+    }
+
+    /// Writes a compressed log that was read elsewhere, if it has the digest of the reference.
+    pub fn insert(&self, log: &LogReference, compressed: &[u8]) -> Result<(), FolderError> {
+        let digest = Digest::of(compressed);
+        let path = self.path(&digest);
+        if digest.to_string() != log.digest {
+            let reason = std::io::Error::other(format!("its digest is not {}", log.digest));
+            return Err(FolderError::at("write", &path)(reason));
+        }
+        self.put(&path, compressed)
+    }
+
+    fn put(&self, path: &Path, compressed: &[u8]) -> Result<(), FolderError> {
+        let make = || {
+            std::fs::create_dir_all(&self.root)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
+            file.write_all(compressed)?;
+            match file.persist_noclobber(path) {
+                // Another build had the same output.
+                Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+                _ => Ok(()),
+            }
+        };
+        make().map_err(FolderError::at("write", path))
+    }
+
+    /// The compressed log. `None` if it is not on this machine.
+    pub fn compressed(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
+        let invalid = |reason: &str| {
+            let reason = std::io::Error::new(ErrorKind::InvalidData, reason.to_owned());
+            FolderError::at("read", &self.root.join(&log.digest))(reason)
+        };
+        let digest: Digest = log
+            .digest
+            .parse()
+            .map_err(|_| invalid("its name is not a valid digest"))?;
+        let path = self.path(&digest);
+        let compressed = match std::fs::read(&path) {
+            Ok(compressed) => compressed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FolderError::at("read", &path)(error)),
+        };
+        if digest.like(&compressed) != digest {
+            return Err(invalid("its content does not have the digest of its name"));
+        }
+        Ok(Some(compressed))
+    }
+
+    /// The lines of a log. `None` if it is not on this machine.
+    pub fn read(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
+        let Some(compressed) = self.compressed(log)? else {
+            return Ok(None);
+        };
+        let mut text = Vec::new();
+        let decoder = zstd::Decoder::new(compressed.as_slice());
+        decoder
+            .and_then(|decoder| decoder.take(MOST_BYTES).read_to_end(&mut text))
+            .map_err(FolderError::at("read", &self.root.join(&log.digest)))?;
+        Ok(Some(text))
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join(format!("{}.zst", digest.hex()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LogFolder, LogText};
+
+    #[test]
+    fn a_log_is_read_back_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogFolder::of_project(folder.path());
+        let text = "a line\n".repeat(10_000).into_bytes();
+        let truncated = true;
+        let kept = logs
+            .write(&LogText {
+                text: text.clone(),
+                truncated,
+            })
+            .unwrap();
+        assert_eq!((kept.bytes, kept.truncated), (70_000, true));
+        assert_eq!(logs.read(&kept).unwrap(), Some(text));
+        let file = std::fs::read_dir(&logs.root)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        assert!(file.metadata().unwrap().len() < 1_000);
+        std::fs::write(file.path(), b"other").unwrap();
+        let error = format!("{:?}", miette::Report::new(logs.read(&kept).unwrap_err()));
+        assert!(error.contains("does not have the digest"), "{error}");
+        std::fs::remove_file(file.path()).unwrap();
+        assert_eq!(logs.read(&kept).unwrap(), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! The memory of a project: immutable records of builds, releases and events.
+//!
+//! A ledger is a set. The same bytes lie in several places, and places merge by union, so no place is
+//! the master and no record is ever changed. What is active follows from the events.
+
+mod folder;
+mod id;
+mod logs;
+mod page;
+mod record;
+mod registry;
+mod set;
+mod state;
+
+pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder};
+pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
+pub use logs::{LogFolder, LogText};
+pub use record::{
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogReference,
+    Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
+};
+pub use registry::{Exchange, RegistryError, RegistryRecords};
+pub use set::{InvalidRecord, RecordSet, StoredRecord};
+pub use state::{TargetState, open_runs};
+
+use miette::Diagnostic;
+
+/// Why records cannot be read or written, or a record cannot be found.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// The folder of records.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Folder(#[from] FolderError),
+    /// An id that names no single record.
+    #[error(transparent)]
+    #[diagnostic(
+        code(alokai::ledger::id),
+        help("`alokai store builds` lists the ids; the first characters are enough")
+    )]
+    Prefix(#[from] PrefixProblem),
+    /// The record is not a build.
+    #[error("{id} is not a build")]
+    #[diagnostic(
+        code(alokai::ledger::not_a_build),
+        help("`alokai store builds` lists the builds")
+    )]
+    NotABuild {
+        /// The id.
+        id: RecordId,
+    },
+    /// The output of the build is not on this machine.
+    #[error("the output of the build {id} is not on this machine")]
+    #[diagnostic(
+        code(alokai::ledger::no_log),
+        help(
+            "run the command on the machine that built, or open the address of the run, which `alokai store builds info {id}` shows"
+        )
+    )]
+    NoLog {
+        /// The build.
+        id: RecordId,
+    },
+}

@@ -1,0 +1,216 @@
+//! What the records of one store and one target say: which release is active, which are staged, and
+//! to which one a rollback may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::id::RecordId;
+use super::record::{EventRecord, Happening};
+
+/// The state of one store at one target, after all of its events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetState {
+    /// The release that gets the traffic.
+    pub active: Option<RecordId>,
+    /// Releases that run and get no traffic, the oldest first.
+    pub staged: Vec<RecordId>,
+    /// Releases that were active and did not fail, the last active one at the end. The active release
+    /// is one of them.
+    pub proven: Vec<RecordId>,
+    /// The event that pinned the store.
+    pub pin: Option<RecordId>,
+    /// The event that switched the maintenance page on.
+    pub maintenance: Option<RecordId>,
+}
+
+impl TargetState {
+    /// The state after these events, the oldest first, all of one store and one target.
+    pub fn after<'a>(events: impl Iterator<Item = &'a EventRecord>) -> Self {
+        let mut state = Self::default();
+        for event in events {
+            state.apply(event);
+        }
+        state
+    }
+
+    /// The state after one more event.
+    pub fn apply(&mut self, event: &EventRecord) {
+        match (&event.happening, &event.release) {
+            (Happening::Staged, Some(release)) => {
+                self.unstage(release);
+                self.staged.push(release.clone());
+            }
+            (Happening::Released { .. }, Some(release)) => {
+                self.unstage(release);
+                self.forget(release);
+                self.proven.push(release.clone());
+                self.active = Some(release.clone());
+            }
+            (Happening::Failed, Some(release)) => {
+                self.unstage(release);
+                self.forget(release);
+                if self.active.as_ref() == Some(release) {
+                    self.active = None;
+                }
+            }
+            (Happening::SwitchedBack { to }, release) => {
+                if let Some(release) = release {
+                    self.unstage(release);
+                    self.forget(release);
+                }
+                if let Some(to) = to {
+                    self.forget(to);
+                    self.proven.push(to.clone());
+                }
+                self.active.clone_from(to);
+            }
+            (Happening::Retired, Some(release)) => self.unstage(release),
+            (Happening::Pinned, _) => self.pin = Some(event.id.clone()),
+            (Happening::Unpinned, _) => self.pin = None,
+            (Happening::Maintenance { on }, _) => {
+                self.maintenance = on.then(|| event.id.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// The releases to which a rollback may go: those that were active and did not fail, without the
+    /// active one, the last active one first.
+    pub fn candidates(&self) -> impl Iterator<Item = &RecordId> {
+        let proven = self.proven.iter().rev();
+        proven.filter(|release| self.active.as_ref() != Some(*release))
+    }
+
+    fn unstage(&mut self, release: &RecordId) {
+        self.staged.retain(|staged| staged != release);
+    }
+
+    fn forget(&mut self, release: &RecordId) {
+        self.proven.retain(|proven| proven != release);
+    }
+}
+
+/// The runs of a store that started and whose end is not recorded.
+pub fn open_runs<'a>(events: impl Iterator<Item = &'a EventRecord>) -> Vec<&'a EventRecord> {
+    let mut started = BTreeMap::new();
+    let mut ended = BTreeSet::new();
+    for event in events {
+        match &event.happening {
+            Happening::Started { .. } => {
+                started.insert(event.id.clone(), event);
+            }
+            Happening::Ended { start, .. } => {
+                ended.insert(start.clone());
+            }
+            _ => {}
+        }
+    }
+    // Events of several machines may be out of order, so the ends are compared last.
+    started.retain(|id, _| !ended.contains(id));
+    started.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{TargetState, open_runs};
+    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::store::StoreId;
+
+    fn release(number: u64) -> RecordId {
+        RecordId::from_parts(RecordKind::Release, Timestamp::UNIX_EPOCH, number)
+    }
+
+    fn event(number: i64, happening: Happening, release: Option<RecordId>) -> EventRecord {
+        let at = Timestamp::from_millisecond(number).unwrap();
+        EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::from_parts(RecordKind::Event, at, 0),
+            store: StoreId::new("us").unwrap(),
+            target: Some("docker".into()),
+            release,
+            happening,
+            seconds: None,
+            detail: None,
+            actor: Actor::default(),
+            log: None,
+        }
+    }
+
+    fn after(happenings: Vec<(Happening, Option<u64>)>) -> TargetState {
+        let events: Vec<_> = (1..)
+            .zip(happenings)
+            .map(|(at, (happening, number))| event(at, happening, number.map(release)))
+            .collect();
+        TargetState::after(events.iter())
+    }
+
+    const RELEASED: Happening = Happening::Released { observed: false };
+
+    #[test]
+    fn a_rollback_goes_to_releases_that_were_active_and_did_not_fail() {
+        let state = after(vec![
+            (RELEASED, Some(1)),
+            (RELEASED, Some(2)),
+            (Happening::Staged, Some(3)),
+            (RELEASED, Some(4)),
+            (
+                Happening::SwitchedBack {
+                    to: Some(release(2)),
+                },
+                Some(4),
+            ),
+            (RELEASED, Some(5)),
+        ]);
+        assert_eq!(state.active, Some(release(5)));
+        assert_eq!(state.staged, [release(3)]);
+        let candidates: Vec<_> = state.candidates().cloned().collect();
+        assert_eq!(candidates, [release(2), release(1)]);
+    }
+
+    #[test]
+    fn the_first_release_has_nothing_to_go_back_to() {
+        let state = after(vec![(RELEASED, Some(1))]);
+        assert_eq!(state.candidates().count(), 0);
+        let state = after(vec![
+            (RELEASED, Some(1)),
+            (Happening::SwitchedBack { to: None }, Some(1)),
+        ]);
+        assert_eq!(state, TargetState::default());
+    }
+
+    #[test]
+    fn a_failed_release_is_neither_staged_nor_active() {
+        let state = after(vec![
+            (Happening::Staged, Some(1)),
+            (Happening::Failed, Some(1)),
+            (Happening::Pinned, None),
+        ]);
+        assert_eq!((&state.active, state.staged.len()), (&None, 0));
+        assert!(state.pin.is_some());
+    }
+
+    #[test]
+    fn a_run_without_an_end_is_open_whatever_the_order() {
+        let start = |at| {
+            let operation = "deploy".into();
+            event(
+                at,
+                Happening::Started {
+                    operation,
+                    lease: 60,
+                },
+                None,
+            )
+        };
+        let (first, second) = (start(1), start(2));
+        let end = |start: &EventRecord| {
+            let start = start.id.clone();
+            let succeeded = true;
+            event(0, Happening::Ended { start, succeeded }, None)
+        };
+        let end = end(&first);
+        let open = open_runs([&end, &first, &second].into_iter());
+        assert_eq!(open, [&second]);
+    }
+}

@@ -1,0 +1,170 @@
+//! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
+
+mod places;
+
+use serde_json::{Value, json};
+
+use crate::deploy::unique;
+use crate::support::{
+    Before, FRONTEND, MIDDLEWARE, Project, Turn, base_layout, base_reference, registry,
+};
+
+const LOCAL: &str = "store deploy --store us --local --until push";
+
+fn shop(base: &str) -> Project {
+    let project = Project::shop().setting("image", &json!({ "base": base }));
+    project.commit_as("Add a shop");
+    project
+}
+
+fn builds(project: &Project, options: &str) -> Vec<Value> {
+    let arguments = format!("store builds --json {options}");
+    let list = project.alokai(arguments.as_str()).succeeds().json();
+    list["builds"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_deploy_leaves_a_record_of_what_was_built_from_what() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    project
+        .alokai("store builds")
+        .succeeds()
+        .stderr_contains("no builds are recorded");
+    project.alokai(LOCAL).succeeds();
+    let list = builds(&project, "");
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["status"], "complete");
+    assert_eq!(list[0]["storeId"], "us");
+    let sha = project.sha();
+    assert_eq!(list[0]["description"], format!("{} Add a shop", &sha[..7]));
+    let id = list[0]["id"].as_str().unwrap();
+
+    // The last characters of an id may be left out.
+    let info = format!("store builds info {} --json", &id.to_lowercase()[..14]);
+    let info = project.alokai(info.as_str()).succeeds().json();
+    assert_eq!(info["commit"]["sha"], sha);
+    for app in [FRONTEND, MIDDLEWARE] {
+        let app = &info["apps"][app];
+        assert_eq!(app["cache"], "miss");
+        assert!(
+            app["digest"].as_str().unwrap().starts_with("sha256:"),
+            "{app}"
+        );
+        assert!(app["imageBytes"].as_u64().unwrap() > 0, "{app}");
+    }
+    let text = project.alokai(&["store", "builds", "info", id]).succeeds();
+    text.stdout_contains("subject      Add a shop");
+    let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
+    logs.stdout_contains(&format!("{FRONTEND}-us:build: > node build.js"));
+    project
+        .alokai("store builds logs Bzzzzzz")
+        .fails_with(2)
+        .stderr_contains("no record has an id that starts with `Bzzzzzz`");
+
+    // The second build is newer, has nothing to do, and is recorded as well.
+    project.alokai(LOCAL).succeeds();
+    let list = builds(&project, "--limit 1");
+    let second = list[0]["id"].as_str().unwrap();
+    assert_ne!(second, id);
+    let info = format!("store builds info {second} --json");
+    let info = project.alokai(info.as_str()).succeeds().json();
+    assert_eq!(info["apps"][FRONTEND]["cache"], "present");
+    assert_eq!(builds(&project, "--store us").len(), 2);
+    assert_eq!(builds(&project, "--store other").len(), 0);
+    assert_eq!(builds(&project, "--status failed").len(), 0);
+}
+
+#[test]
+fn a_failed_build_keeps_its_reason_and_its_output_without_secrets() {
+    let Some(base) = base_layout() else { return };
+    let script = "console.log('before the failure, ' + require('fs').readFileSync('../../../.env', 'utf8')); process.exit(7)";
+    let project = shop(&base).build_script(FRONTEND, script);
+    project.write(
+        ".env",
+        "CLI_CLOUD_USERNAME=us\nCLI_CLOUD_PASSWORD=correct-horse-battery\n",
+    );
+    project.write(".gitignore", ".env\n.out\n.alokai\nnode_modules\n");
+    project.commit();
+    project.alokai(LOCAL).fails_with(1);
+    let list = builds(&project, "--status failed");
+    assert_eq!(list.len(), 1);
+    let id = list[0]["id"].as_str().unwrap();
+    let text = project.alokai(&["store", "builds", "info", id]).succeeds();
+    text.stdout_contains("stage        build");
+    text.stdout_contains(&format!("failed: us/{FRONTEND}: "));
+    let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
+    logs.stdout_contains("before the failure");
+    logs.stdout_lacks("correct-horse-battery");
+}
+
+#[test]
+fn a_killed_run_is_not_forgotten() {
+    let Some(base) = base_layout() else { return };
+    let script = "console.log('it hangs'); setInterval(() => {}, 1000)";
+    let project = shop(&base).build_script(FRONTEND, script);
+    project.commit();
+    let mut run = project.start(LOCAL);
+    while !project.exists(".alokai/ledger/events") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(builds(&project, "--status running").len(), 1);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let list = builds(&project, "");
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["status"], "interrupted");
+    // A record that was cut short by something else is named and does no harm.
+    project.write(".alokai/ledger/builds/B0000000000000000.json", "{");
+    let list = project.alokai("store builds").succeeds();
+    list.stdout_contains("interrupted");
+    list.stderr_contains("B0000000000000000.json` is ignored: it is not a valid record");
+}
+
+#[test]
+fn another_machine_lists_the_build_and_reads_its_log() {
+    let Some(registry) = registry() else { return };
+    let name = unique("builds");
+    let base = json!({ "base": base_reference().unwrap() });
+    let project = Project::shop_named(&name).setting("image", &base);
+    let project = registry.used_by(project, "http://127.0.0.1:9");
+    project.commit_as("Add a shop");
+    let deploy = "store deploy --store us --until push";
+    project.alokai(deploy).succeeds();
+    let clone = project.shallow_clone("1");
+    let other = registry.used_by(clone, "http://127.0.0.1:9");
+    assert!(!other.exists(".alokai/ledger"));
+    let list = builds(&other, "");
+    assert_eq!(list, builds(&project, ""));
+    let id = list[0]["id"].as_str().unwrap();
+    let logs = ["store", "builds", "logs", id];
+    let (here, there) = (
+        project.alokai(&logs).succeeds(),
+        other.alokai(&logs).succeeds(),
+    );
+    assert_eq!(here.stdout, there.stdout);
+    here.stdout_contains("> node build.js");
+
+    // A registry that takes images and no records: the deploy succeeds and says so.
+    let refusing = Before::new(&registry.address, |seen| {
+        if seen.is("PUT", "/manifests/alokai.") {
+            Turn::error(403, "DENIED")
+        } else {
+            Turn::Pass
+        }
+    });
+    let base =
+        json!({ "base": base_reference().unwrap().replace(&registry.address, &refusing.address) });
+    let refused = other
+        .env("CLI_DOCKER_REGISTRY_URL", &refusing.address)
+        .setting("image", &base);
+    refused.commit();
+    let run = refused.alokai(deploy).succeeds();
+    run.stderr_contains("the records of this run are only on this machine: ");
+    assert_eq!(builds(&refused, "").len(), 2);
+    // A registry out of reach hides nothing that is here.
+    let alone = refused.env("CLI_DOCKER_REGISTRY_URL", "127.0.0.1:9");
+    let run = alone.alokai("store builds").succeeds();
+    run.stderr_contains("records of other machines may be missing");
+    run.stdout_contains("complete");
+}

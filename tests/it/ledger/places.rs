@@ -1,0 +1,246 @@
+//! Records in a registry and on several machines are one set in the end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alokai::event::Stage;
+use alokai::ledger::{
+    Actor, BuildRecord, BuildStatus, EventRecord, Exchange, Happening, LogFolder, LogText, Record,
+    RecordFolder, RecordId, RecordKind, RecordSet, RegistryRecords, SCHEMA_VERSION, StoredRecord,
+};
+use alokai::store::StoreId;
+use jiff::Timestamp;
+use oci_distribution::{Client, ClientOptions, Login};
+use tempfile::TempDir;
+
+use crate::deploy::unique;
+use crate::support::{Before, Registry, Turn, registry, second_registry};
+
+fn client(registry: &Registry, address: &str) -> Client {
+    let login = Login::password(registry.user.clone(), registry.password.clone());
+    Client::new(address, Some(login), &ClientOptions::default()).unwrap()
+}
+
+fn event(detail: &str) -> StoredRecord {
+    StoredRecord::new(Record::Event(EventRecord {
+        schema_version: SCHEMA_VERSION,
+        id: RecordId::new(RecordKind::Event, Timestamp::now()),
+        store: StoreId::new("us").unwrap(),
+        target: None,
+        release: None,
+        happening: Happening::Pinned,
+        seconds: None,
+        detail: Some(detail.into()),
+        actor: Actor::default(),
+        log: None,
+    }))
+    .unwrap()
+}
+
+/// A machine with a project.
+struct Machine {
+    folder: TempDir,
+    client: Client,
+    repository: String,
+}
+
+impl Machine {
+    fn new(registry: &Registry, address: &str, repository: &str) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            client: client(registry, address),
+            repository: repository.to_owned(),
+        }
+    }
+
+    fn records(&self) -> RecordSet {
+        let (records, damaged) = RecordFolder::of_project(self.folder.path()).read().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        records
+    }
+
+    fn append(&self, record: &StoredRecord) {
+        RecordFolder::of_project(self.folder.path())
+            .append(record)
+            .unwrap();
+    }
+
+    fn place(&self) -> RegistryRecords<'_> {
+        RegistryRecords::new(&self.client, self.repository.clone(), self.folder.path())
+    }
+
+    async fn exchange(&self) -> Exchange {
+        let exchange = self.place().exchange(&self.records()).await.unwrap();
+        assert_eq!(exchange.invalid, []);
+        exchange
+    }
+}
+
+#[tokio::test]
+async fn records_of_eight_machines_are_one_set() {
+    for registry in [registry(), second_registry()] {
+        let Some(registry) = registry else { return };
+        let repository = unique("ledger");
+        let machines = (0..8).map(|_| Machine::new(&registry, &registry.address, &repository));
+        let machines: Vec<_> = machines.map(Arc::new).collect();
+        let tasks = machines
+            .iter()
+            .cloned()
+            .enumerate()
+            .map(|(number, machine)| {
+                tokio::spawn(async move {
+                    for step in 0..6 {
+                        machine.append(&event(&format!("{number}: {step}")));
+                        machine.exchange().await;
+                    }
+                })
+            });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        let mut sets = Vec::new();
+        for machine in &machines {
+            machine.exchange().await;
+            sets.push(machine.records());
+        }
+        assert_eq!(sets[0].len(), 48);
+        assert!(sets.iter().all(|set| *set == sets[0]));
+        // A machine that has nothing reads all of it; a machine that has all of it reads nothing.
+        let new = Machine::new(&registry, &registry.address, &repository);
+        assert_eq!(new.place().pull().await.unwrap().received, 48);
+        assert_eq!(new.place().pull().await.unwrap(), Exchange::default());
+        assert_eq!(new.records(), sets[0]);
+    }
+}
+
+#[tokio::test]
+async fn many_pages_are_gathered_where_the_registry_removes_them() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("pages");
+    let machine = Machine::new(&registry, &registry.address, &repository);
+    let mut gathered = 0;
+    for number in 0..205 {
+        machine.append(&event(&number.to_string()));
+        gathered += machine.exchange().await.gathered;
+    }
+    let tags = machine.client.tags(&repository).await.unwrap();
+    let all = 205 + gathered / 100;
+    assert!(gathered == 0 || tags.len() < all, "{} of {all}", tags.len());
+    let new = Machine::new(&registry, &registry.address, &repository);
+    new.place().pull().await.unwrap();
+    assert_eq!(new.records(), machine.records());
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_valid_is_named_and_hides_nothing() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("foreign");
+    let machine = Machine::new(&registry, &registry.address, &repository);
+    machine.append(&event("good"));
+    machine.exchange().await;
+    let page = RecordId::new(RecordKind::Event, Timestamp::now());
+    let manifest = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
+    let empty = oci::Descriptor::of(oci::EMPTY, b"{}");
+    let source = oci_distribution::BlobSource::Bytes(b"{}");
+    let client = &machine.client;
+    client
+        .put_blob(&repository, &empty, source, None)
+        .await
+        .unwrap();
+    for tag in [
+        format!("alokai.{page}"),
+        "alokai.latest".into(),
+        "0bf4d65".into(),
+    ] {
+        client
+            .put_manifest(&repository, &tag, oci::MANIFEST, manifest)
+            .await
+            .unwrap();
+    }
+    let new = Machine::new(&registry, &registry.address, &repository);
+    let pulled = new.place().pull().await.unwrap();
+    assert_eq!(pulled.received, 1);
+    assert_eq!(pulled.invalid.len(), 1);
+    assert_eq!(pulled.invalid[0].0, format!("alokai.{page}"));
+}
+
+#[tokio::test]
+async fn a_log_travels_with_its_build_and_is_read_only_when_it_is_wanted() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("logs");
+    let machine = Machine::new(&registry, &registry.address, &repository);
+    let logs = LogFolder::of_project(machine.folder.path());
+    let text = b"a line\n".repeat(1000);
+    let log = logs
+        .write(&LogText {
+            text: text.clone(),
+            truncated: false,
+        })
+        .unwrap();
+    let at = Timestamp::now();
+    let record = Record::Build(BuildRecord {
+        schema_version: SCHEMA_VERSION,
+        id: RecordId::new(RecordKind::Build, at),
+        store: StoreId::new("us").unwrap(),
+        status: BuildStatus::Failed,
+        started: at,
+        seconds: 1.0,
+        commit: None,
+        tag: None,
+        apps: std::collections::BTreeMap::new(),
+        composition: String::new(),
+        tool: String::new(),
+        actor: Actor::default(),
+        reached: Stage::Build,
+        failures: vec!["it failed".into()],
+        log: Some(log.clone()),
+        imported_from: None,
+    });
+    machine.append(&StoredRecord::new(record).unwrap());
+    machine.exchange().await;
+    let new = Machine::new(&registry, &registry.address, &repository);
+    new.place().pull().await.unwrap();
+    let there = LogFolder::of_project(new.folder.path());
+    assert_eq!(there.read(&log).unwrap(), None);
+    assert!(new.place().fetch_log(&log).await.unwrap());
+    assert_eq!(there.read(&log).unwrap(), Some(text));
+}
+
+#[tokio::test]
+async fn a_registry_that_fails_in_the_middle_loses_no_record() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("moody");
+    let moody = Before::new(&registry.address, {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        move |seen| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 {
+            3 if seen.is("PUT", "/manifests/") => Turn::error(403, "DENIED"),
+            4 => Turn::error(503, "UNAVAILABLE"),
+            _ => Turn::Pass,
+        }
+    });
+    let machine = Machine::new(&registry, &moody.address, &repository);
+    let mut failures = 0;
+    for number in 0..12 {
+        machine.append(&event(&number.to_string()));
+        let place = machine.place();
+        failures += usize::from(place.exchange(&machine.records()).await.is_err());
+    }
+    let calm = Machine::new(&registry, &registry.address, &repository);
+    // Another machine sees only whole records, each once.
+    calm.place().pull().await.unwrap();
+    let seen: BTreeSet<_> = calm
+        .records()
+        .iter()
+        .map(|it| it.record.id().clone())
+        .collect();
+    assert!(seen.iter().all(|id| machine.records().contains(id)));
+    // When the registry is well again, nothing is missing.
+    let well = RegistryRecords::new(&calm.client, repository.to_string(), machine.folder.path());
+    well.exchange(&machine.records()).await.unwrap();
+    calm.place().pull().await.unwrap();
+    assert_eq!(
+        calm.records(),
+        machine.records(),
+        "after {failures} failures"
+    );
+}
