@@ -255,7 +255,6 @@ fn failures(result: &Result<(), pipeline::Error>, store: &StoreId) -> Vec<String
 fn reached(run: &EndedRun, store: &StoreId, until: Stage) -> Stage {
     let failures = match run.result {
         Ok(()) => return until,
-        Err(pipeline::Error::Preflight { .. }) => return Stage::Compose,
         Err(pipeline::Error::Interrupted { stage, .. }) => return *stage,
         Err(pipeline::Error::Failed { failures }) => failures,
         Err(_) => return Stage::Compose,

@@ -32,6 +32,7 @@ pub fn apply(edit: &TreeEdit, project: &Path) -> Result<(), Error> {
     };
     let repository = Repository::around(project)?;
     let index = repository
+        .as_ref()
         .map(|it| it.changed_index(&journal.index_changes()))
         .transpose()?
         .flatten();

@@ -100,9 +100,13 @@ pub fn recover(project: &Path) -> Result<Option<Recovery>, Error> {
     let place = Place::new(project);
     let journal = place.read()?;
     let is_completed = place.has_made_all();
+    let repository = Repository::around(project)?;
+    if let Some(repository) = &repository {
+        repository.release_index()?;
+    }
     let kept = if is_completed {
-        let repository = Repository::around(project)?;
-        let index = repository.map(|it| it.changed_index(&journal.index_changes()));
+        let index = repository.as_ref();
+        let index = index.map(|it| it.changed_index(&journal.index_changes()));
         if let Some(index) = index.transpose()?.flatten() {
             index.write()?;
         }

@@ -1,11 +1,14 @@
 //! Changing which paths git tracks, as `git mv` and `git rm --cached` do: entries keep their content,
 //! mode and flags. The working tree is not touched.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use git2::{Index, IndexEntry};
 
 use super::{Error, Repository};
+use crate::disk;
 
 /// A change of tracked paths. Paths are relative to the project; a folder stands for all paths in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,19 +27,95 @@ pub enum IndexChange {
     },
 }
 
-/// A changed index that is not written yet.
-pub struct ChangedIndex {
-    index: Index,
-    project: PathBuf,
+/// Changes of the index that can be made, and are not made yet.
+pub struct ChangedIndex<'a> {
+    repository: &'a Repository,
+    changes: Vec<IndexChange>,
 }
 
-impl ChangedIndex {
-    /// Replaces the repository's index.
-    pub fn write(mut self) -> Result<(), Error> {
-        self.index.write().map_err(|source| Error::WriteIndex {
-            project: self.project,
+/// The files in the repository's folder that take part in a change of the index.
+struct IndexFiles {
+    index: PathBuf,
+    /// Git's lock.
+    lock: PathBuf,
+    /// The lock is this program's if it is the same file as this one. So a lock that a killed process
+    /// left is told from the lock of a git process that runs.
+    marker: PathBuf,
+    /// The changed copy of the index.
+    copy: PathBuf,
+}
+
+impl IndexFiles {
+    fn new(repository: &Repository) -> Self {
+        let folder = repository.inner.path();
+        Self {
+            index: folder.join("index"),
+            lock: folder.join("index.lock"),
+            marker: folder.join("index.alokai"),
+            copy: folder.join("index.alokai-copy"),
+        }
+    }
+
+    /// Takes git's lock; it has a second name from its first moment on.
+    fn take_lock(&self) -> std::io::Result<()> {
+        std::fs::write(&self.marker, b"")?;
+        std::fs::hard_link(&self.marker, &self.lock)
+    }
+
+    /// Removes the files of this program, and the lock if it is this program's.
+    fn release(&self) -> std::io::Result<()> {
+        let identity = |path: &Path| {
+            let metadata = path.symlink_metadata().ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let marker = identity(&self.marker);
+        if marker.is_some() && marker == identity(&self.lock) {
+            disk::remove_file(&self.lock)?;
+        }
+        let lock_of_copy = self.copy.with_extension("alokai-copy.lock");
+        for path in [&self.copy, &lock_of_copy, &self.marker] {
+            if path.symlink_metadata().is_ok() {
+                disk::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ChangedIndex<'_> {
+    /// Replaces the repository's index by a changed copy, under git's lock.
+    pub fn write(self) -> Result<(), Error> {
+        let files = IndexFiles::new(self.repository);
+        let project = &self.repository.project;
+        let failed = |source| Error::WriteIndex {
+            project: project.clone(),
             source,
-        })
+        };
+        match files.take_lock() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let lock = files.lock.clone();
+                files.release().map_err(failed)?;
+                return Err(Error::IndexLocked { lock });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let replaced = self.replace(&files);
+        let released = files.release().map_err(failed);
+        replaced.and(released)
+    }
+
+    fn replace(&self, files: &IndexFiles) -> Result<(), Error> {
+        let failed = |source| Error::WriteIndex {
+            project: self.repository.project.clone(),
+            source,
+        };
+        let of_git = |source: git2::Error| failed(std::io::Error::other(source));
+        std::fs::copy(&files.index, &files.copy).map_err(failed)?;
+        let mut copy = Index::open(&files.copy).map_err(of_git)?;
+        self.repository.change(&mut copy, &self.changes)?;
+        copy.write().map_err(of_git)?;
+        std::fs::rename(&files.copy, &files.index).map_err(failed)
     }
 }
 
@@ -45,10 +124,35 @@ impl Repository {
     ///
     /// Fails where a path has a merge conflict or is a submodule, and where another git process
     /// is changing the index.
-    pub fn changed_index(&self, changes: &[IndexChange]) -> Result<Option<ChangedIndex>, Error> {
+    pub fn changed_index(
+        &self,
+        changes: &[IndexChange],
+    ) -> Result<Option<ChangedIndex<'_>>, Error> {
+        let files = IndexFiles::new(self);
         let failed = |source| self.failed("the index", source);
-        let file = self.inner.path().join("index");
-        let mut index = Index::open(&file).map_err(failed)?;
+        let mut index = Index::open(&files.index).map_err(failed)?;
+        let is_changed = self.change(&mut index, changes)?;
+        if is_changed && files.lock.exists() {
+            return Err(Error::IndexLocked { lock: files.lock });
+        }
+        Ok(is_changed.then(|| ChangedIndex {
+            repository: self,
+            changes: changes.to_vec(),
+        }))
+    }
+
+    /// Releases git's lock if a process of this program was killed while it had the lock.
+    pub fn release_index(&self) -> Result<(), Error> {
+        let released = IndexFiles::new(self).release();
+        released.map_err(|source| Error::WriteIndex {
+            project: self.project.clone(),
+            source,
+        })
+    }
+
+    /// Changes an index in memory. Returns whether it has any of the paths.
+    fn change(&self, index: &mut Index, changes: &[IndexChange]) -> Result<bool, Error> {
+        let failed = |source| self.failed("the index", source);
         let mut is_changed = false;
         for change in changes {
             let (from, to) = match change {
@@ -74,13 +178,7 @@ impl Repository {
                 }
             }
         }
-        if is_changed && file.with_extension("lock").exists() {
-            return Err(Error::IndexLocked {
-                lock: file.with_extension("lock"),
-            });
-        }
-        let project = self.project.clone();
-        Ok(is_changed.then_some(ChangedIndex { index, project }))
+        Ok(is_changed)
     }
 }
 

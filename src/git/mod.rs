@@ -124,8 +124,8 @@ pub enum Error {
     WriteIndex {
         /// The project.
         project: PathBuf,
-        /// The library's error.
-        source: git2::Error,
+        /// The error of the system or of libgit2.
+        source: std::io::Error,
     },
     /// Another error of libgit2.
     #[error("git cannot read {what} of `{}`", project.display())]

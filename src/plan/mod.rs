@@ -118,11 +118,9 @@ pub struct StorePlan {
 impl StorePlan {
     /// Identity of all composed files of the store in this run.
     pub fn identity(&self) -> String {
-        let mut listing = String::new();
-        for composition in &self.compositions {
-            listing.push_str(&format!("{} {}\n", composition.unit.app, composition.id()));
-        }
-        Digest::of(listing.as_bytes()).to_string()
+        let compositions = self.compositions.iter();
+        let lines = compositions.map(|it| format!("{} {}\n", it.unit.app, it.id()));
+        Digest::of(lines.collect::<String>().as_bytes()).to_string()
     }
 }
 

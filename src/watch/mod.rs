@@ -344,12 +344,11 @@ impl OutSync {
         let keys = layers.iter().map(key).collect();
         let units = self.current.compose_again(&keys)?;
         let changes = Changes::new(&units, &layers, &self.current.plan);
-        let written = match changes.paths.is_empty() {
-            true => Ok(()),
-            false => {
-                let scope = SyncScope::Paths(&changes.paths);
-                put_in_step(&self.current.plan, scope, lock).map(drop)
-            }
+        let written = if changes.paths.is_empty() {
+            Ok(())
+        } else {
+            let scope = SyncScope::Paths(&changes.paths);
+            put_in_step(&self.current.plan, scope, lock).map(drop)
         };
         // Told although the next attempt may have to write them: the plan has the change already.
         self.tell(changes);

@@ -240,9 +240,9 @@ fn stores_are_tested_side_by_side(project: &Project) {
             .is_some_and(|it| it == "js" || it == "html");
         let in_build = entry.path().starts_with(broken.join(".next"));
         if is_code && in_build && entry.file_type().is_file() {
-            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            if text.contains("data-store") {
-                std::fs::write(entry.path(), text.replace("data-store", "data-other")).unwrap();
+            let code = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            if code.contains("data-store") {
+                std::fs::write(entry.path(), code.replace("data-store", "data-other")).unwrap();
                 changed += 1;
             }
         }

@@ -131,7 +131,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "init",
         &["store", "config", "disk", "files", "git", "workspace"],
     ),
-    ("ledger", &["event", "oci", "store"]),
+    (
+        "ledger",
+        &["disk", "event", "oci", "oci_distribution", "store"],
+    ),
     ("proxy", &["store", "disk"]),
     ("serve", &["store", "event", "plan", "pipeline"]),
     (
@@ -181,6 +184,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "edit",
             "git",
             "init",
+            "ledger",
             "overlay",
             "plan",
             "pipeline",

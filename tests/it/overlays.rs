@@ -304,12 +304,11 @@ fn random_trees_have_the_overrides_and_distances_that_git_counts() {
                 .map(|one| {
                     let file = one["file"].as_str().unwrap();
                     let stat = std::fs::symlink_metadata(project.path(file)).unwrap();
-                    match std::fs::read_link(project.path(file)) {
-                        Ok(target) => (target.into_os_string().into_encoded_bytes(), 0),
-                        Err(_) => {
-                            let content = std::fs::read(project.path(file)).unwrap();
-                            (content, stat.permissions().mode())
-                        }
+                    if let Ok(target) = std::fs::read_link(project.path(file)) {
+                        (target.into_os_string().into_encoded_bytes(), 0)
+                    } else {
+                        let content = std::fs::read(project.path(file)).unwrap();
+                        (content, stat.permissions().mode())
                     }
                 })
                 .collect();

@@ -1,5 +1,4 @@
 //! The options of the commands that read records.
-#![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 use clap::{Args, Subcommand};
 

@@ -1,5 +1,4 @@
 //! The options of `store override` and `store flatten`.
-#![expect(clippy::doc_markdown, reason = "clap prints these comments as help")]
 
 use clap::Args;
 

@@ -17,12 +17,13 @@ const PROGRAMS: [&str; 18] = [
 ];
 
 /// Flags of other programs that the text speaks of.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "--chown",
     "--omit=dev",
     "--max-old-space-size",
     "--continue",
     "--dry",
+    "--grep",
     "--no-cache",
     "--oneline",
     "--renormalize",

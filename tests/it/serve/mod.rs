@@ -123,7 +123,7 @@ impl Served {
             let left = LIMIT.saturating_sub(start.elapsed());
             match self.lines.recv_timeout(left) {
                 Ok(line) => self.seen.push(line),
-                Err(_) => panic!("no line with `{text}`:\n{}", self.seen.join("\n")),
+                Err(error) => panic!("{error}: no line with `{text}`:\n{}", self.seen.join("\n")),
             }
         }
     }

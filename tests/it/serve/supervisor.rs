@@ -120,7 +120,7 @@ impl Supervised {
                         return found;
                     }
                 }
-                Err(_) => panic!("the event never came: {:#?}", self.seen),
+                Err(error) => panic!("{error}: the event never came: {:#?}", self.seen),
             }
         }
     }

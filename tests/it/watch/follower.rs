@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Arguments, Project};
 
 /// The time within which a condition has to be met on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The program while it follows changes. It is killed when the value is dropped.
 pub struct Follower {

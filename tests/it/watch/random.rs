@@ -39,6 +39,16 @@ struct Script {
     number: usize,
 }
 
+/// Writes a file in place, as editors do. A link is replaced, so that its target stays.
+fn write(path: &Path, content: &str) {
+    if std::fs::create_dir_all(path.parent().expect("below")).is_ok() && !path.is_dir() {
+        if path.is_symlink() {
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = std::fs::write(path, content);
+    }
+}
+
 impl Script {
     fn new(seed: u64) -> Self {
         let project = Project::new()
@@ -137,13 +147,6 @@ impl Script {
         format!("{:06}\n", self.number)
     }
 
-    fn write(&mut self, path: &Path, content: &str) {
-        if std::fs::create_dir_all(path.parent().expect("below")).is_ok() && !path.is_dir() {
-            let _ = std::fs::remove_file(path).and_then(|()| Ok(()));
-            let _ = std::fs::write(path, content);
-        }
-    }
-
     /// One random step, named.
     fn step(&mut self) -> String {
         let layer = self.layer();
@@ -159,7 +162,7 @@ impl Script {
         };
         match self.random.below(22) {
             0..=3 => {
-                self.write(&file, &content);
+                write(&file, &content);
                 format!("write {}", file.display())
             }
             4 => {
@@ -187,15 +190,15 @@ impl Script {
                 let deep = folder.join("n/e/w");
                 for number in 0..5 {
                     let content = self.content();
-                    self.write(&deep.join(format!("{number}.ts")), &content);
-                    self.write(&deep.join(format!("x{number}/y/z.ts")), &content);
+                    write(&deep.join(format!("{number}.ts")), &content);
+                    write(&deep.join(format!("x{number}/y/z.ts")), &content);
                 }
                 format!("deep folder {}", deep.display())
             }
             8 => {
                 for number in 0..300 {
                     let content = self.content();
-                    self.write(
+                    write(
                         &folder.join(format!("burst/{}/{number}.ts", number % 7)),
                         &content,
                     );
@@ -208,8 +211,8 @@ impl Script {
             }
             10 => {
                 let _ = std::fs::remove_dir_all(&folder);
-                self.write(&folder.join("again.ts"), &content);
-                self.write(&folder.join("inner/again.ts"), &content);
+                write(&folder.join("again.ts"), &content);
+                write(&folder.join("inner/again.ts"), &content);
                 format!("replace the folder {}", folder.display())
             }
             11 => {
@@ -217,7 +220,7 @@ impl Script {
                 let _ = std::fs::remove_dir_all(&to);
                 let _ = std::fs::rename(&folder, &to);
                 // Through the new name.
-                self.write(&to.join("after.ts"), &content);
+                write(&to.join("after.ts"), &content);
                 format!("rename the folder {}", folder.display())
             }
             12 => {
@@ -239,7 +242,7 @@ impl Script {
                 if self.random.once_in(3) {
                     let _ = std::fs::remove_file(&ignore);
                 } else if layer.is_dir() {
-                    self.write(&ignore, &format!("{rule}\n"));
+                    write(&ignore, &format!("{rule}\n"));
                 }
                 format!("rule {rule} in {}", ignore.display())
             }
@@ -249,7 +252,7 @@ impl Script {
                 self.project
                     .write("alokai.config.json", &config[..config.len() / 2]);
                 std::thread::sleep(Duration::from_millis(self.random.below(600) as u64));
-                self.write(&file, &content);
+                write(&file, &content);
                 self.project.write("alokai.config.json", config);
                 "break the config and mend it".into()
             }
@@ -283,7 +286,7 @@ impl Script {
                 // A clash, mended at once or by a later step.
                 let clash = layer.join("a.ts");
                 let _ = std::fs::remove_file(&clash);
-                self.write(&clash.join("inner.ts"), &content);
+                write(&clash.join("inner.ts"), &content);
                 if self.random.once_in(2) {
                     std::thread::sleep(Duration::from_millis(self.random.below(400) as u64));
                 }
