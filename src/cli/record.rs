@@ -94,9 +94,7 @@ impl BuildRecorder {
                 self.event(&store.id, Happening::Ended { start, succeeded }, events);
             }
         }
-        // A registry that was out of reach before the first build still is.
-        let is_reachable = !matches!(run.result, Err(pipeline::Error::Preflight { .. }));
-        if plan.until >= Stage::Push && is_reachable {
+        if plan.until >= Stage::Push && may_share(run.result) {
             let _waiting = events.waiting();
             services.wait(self.share(plan, services));
         }
@@ -229,6 +227,19 @@ impl BuildRecorder {
 fn not_recorded(events: &Events, error: &dyn std::error::Error) {
     let cause = error.source().map_or(String::new(), |it| format!(": {it}"));
     events.notice(format!("the build is not recorded: {error}{cause}"));
+}
+
+/// Whether the registry is worth a request. One that was out of reach or has just refused images would
+/// only be waited for, and an interrupted run ends at once; the next run sends the records.
+fn may_share(result: &Result<(), pipeline::Error>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(pipeline::Error::Failed { failures }) => {
+            let mut stages = failures.iter().map(|failure| failure.unit.stage);
+            stages.all(|stage| stage != Stage::Push)
+        }
+        Err(_) => false,
+    }
 }
 
 /// Why the store failed, one line for each failure.

@@ -32,7 +32,7 @@ fn cases() -> Vec<(&'static str, Vec<String>)> {
             "alokai store build --store=e\t",
             words("store build --store=eu"),
         ),
-        ("alokai store bu\t-s us,e\t", words("store build -s us,eu")),
+        ("alokai store comp\t-s us,e\t", words("store compose -s us,eu")),
         ("alokai store diff us e\t", words("store diff us eu")),
         // The template is a store too, where templates can be named.
         (
@@ -222,7 +222,7 @@ fn a_project_with_errors_offers_no_stores_and_prints_no_error() {
     let project = shop().config("{ \"stores\": ");
     let none = offered(&project, &["store", "build", "-s", ""]);
     assert!(none.is_empty(), "{none:?}");
-    assert_eq!(offered(&project, &["store", "bu"]), ["build"]);
+    assert_eq!(offered(&project, &["store", "comp"]), ["compose"]);
 }
 
 #[test]

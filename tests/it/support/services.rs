@@ -97,7 +97,7 @@ impl Registry {
     }
 
     /// The tags of a repository as another client sees them; empty if the repository does not
-    /// exist. Tags of the referrers fallback (`sha256-…`) are left out.
+    /// exist. Tags of the referrers fallback (`sha256-…`) and of records (`alokai.…`) are left out.
     pub fn tags(&self, repository: &str) -> Vec<String> {
         let name = format!("docker://{}/{repository}", self.address);
         let Some(text) = self.skopeo(&["list-tags", "--tls-verify=false", &name]) else {
@@ -106,7 +106,7 @@ impl Registry {
         let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let tags = document["Tags"].as_array().expect("tags").iter();
         tags.map(|tag| tag.as_str().expect("text").to_owned())
-            .filter(|tag| !tag.starts_with("sha256-"))
+            .filter(|tag| !tag.starts_with("sha256-") && !tag.starts_with("alokai."))
             .collect()
     }
 
