@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::arguments::{EditOptions, Global};
 use super::environment::{self, tell};
-use super::run::document;
+use super::run::{check_not_served, document};
 use super::show::Page;
 use super::{Error, answer, lock, project};
 use crate::compare::{FileVersion, OverrideChange, Patch, PatchLineKind, PathImpact, StoreImpact};
@@ -30,6 +30,9 @@ pub fn edit_tree(
     let checked = |project: &Project| {
         let proposal = propose(project)?;
         reserved_ids(project, &proposal)?;
+        let outdated = proposal.outdated.iter();
+        let folders = outdated.filter_map(|path| path.strip_prefix(".out/"));
+        check_not_served(&project.root, folders)?;
         Ok(proposal)
     };
     let show = |proposal: &EditProposal, applied: bool| show(proposal, options, applied);

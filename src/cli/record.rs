@@ -16,7 +16,7 @@ use crate::plan::{DestinationPlan, Plan, StorePlan};
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
-use super::run::cache_state;
+use super::run::{READER_TIMEOUT, cache_state};
 
 /// Seconds after which a run without a recorded end counts as interrupted.
 const LEASE: u64 = 6 * 60 * 60;
@@ -85,6 +85,8 @@ impl BuildRecorder {
     /// Records what has become of each store, here and in the registry.
     pub fn end(&self, plan: &Plan, run: &EndedRun, services: &Services) {
         let events = &services.events;
+        // The output is complete when the reporter has taken all of it.
+        events.flush(READER_TIMEOUT);
         for store in &plan.stores {
             let build = self.build(plan, store, run, events);
             let succeeded = build.status == BuildStatus::Complete;

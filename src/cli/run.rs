@@ -25,6 +25,7 @@ use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
     SummaryRow, SummaryTable, Transcripts,
 };
+use crate::store::StoreId;
 
 /// How often the end of the reporter thread is checked.
 const TICK: Duration = Duration::from_millis(5);
@@ -34,7 +35,7 @@ const TICK: Duration = Duration::from_millis(5);
 const REPEATED: Duration = Duration::from_millis(200);
 
 /// How long an interrupted run waits for a reader of its output that is stalled.
-const READER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const READER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a run needs beside its plan.
 #[derive(Default)]
@@ -303,7 +304,8 @@ fn under_lock(
         plan = prepared.plan(around.work)?;
     }
     if plan.until > Stage::Compose {
-        check_not_served(&plan)?;
+        let stores = plan.stores.iter().map(|store| store.id.as_str());
+        check_not_served(&plan.project, stores)?;
     }
     let transcripts = around.transcripts.clone();
     let (services, options) = services(&plan, prepared, around)?;
@@ -319,14 +321,17 @@ fn under_lock(
     Ok((summary, result))
 }
 
-/// Fails if a development server runs in the folder of a store that is to be built.
-fn check_not_served(plan: &Plan) -> Result<(), pipeline::Error> {
-    let Some(session) = SessionLock::holder(&plan.project)? else {
+/// Fails if a development server runs in the folder of a store that is to be built or removed.
+pub fn check_not_served<'a>(
+    project: &Path,
+    stores: impl Iterator<Item = &'a str>,
+) -> Result<(), pipeline::Error> {
+    let Some(session) = SessionLock::holder(project)? else {
         return Ok(());
     };
-    let stores = plan.stores.iter().map(|store| store.id.clone());
     let stores: Vec<_> = stores
-        .filter(|id| session.served.iter().any(|it| it == id.as_str()))
+        .filter(|id| session.served.iter().any(|it| it == id))
+        .filter_map(|id| StoreId::new(id).ok())
         .collect();
     if stores.is_empty() {
         return Ok(());

@@ -74,11 +74,15 @@ impl ServedProject {
             .images
             .iter()
             .filter(|image| !artifact_is_current(plan, image));
-        let outdated: Vec<_> = outdated.map(|image| image.unit.to_string()).collect();
+        let outdated: BTreeSet<_> = outdated.map(|image| &image.unit).collect();
         if !outdated.is_empty() {
+            let stores: BTreeSet<_> = outdated.iter().map(|unit| unit.store.to_string()).collect();
+            let stores: Vec<_> = stores.into_iter().collect();
+            let outdated: Vec<_> = outdated.iter().map(ToString::to_string).collect();
             events.notice(format!(
-                "`.deploy` was made from other files, variables or tools than the current ones: {}; to renew it, run `alokai store deploy --local --until prune`",
-                outdated.join(", ")
+                "`.deploy` was made from other files, variables or tools than the current ones: {}; to renew it, run `alokai store deploy --store {} --local --until prune`",
+                outdated.join(", "),
+                stores.join(",")
             ));
         }
         for notice in &serve.notices {

@@ -363,7 +363,14 @@ pub struct Events {
     waiting: Arc<Mutex<WaitingTime>>,
 }
 
-type SentEvent = (Event, Option<OwnedSemaphorePermit>);
+/// What goes through the channel.
+#[derive(Debug)]
+enum SentEvent {
+    /// An event, with its room in the queue.
+    Event(Box<Event>, Option<OwnedSemaphorePermit>),
+    /// The reader answers when it has taken all events before.
+    Flush(std::sync::mpsc::Sender<()>),
+}
 
 /// The receiving end of the channel.
 #[derive(Debug)]
@@ -374,7 +381,13 @@ impl Iterator for Received {
 
     /// Waits for the next event. `None` when every sender has been dropped.
     fn next(&mut self) -> Option<Event> {
-        self.0.blocking_recv().map(|(event, _room)| event)
+        loop {
+            match self.0.blocking_recv()? {
+                SentEvent::Event(event, _room) => return Some(*event),
+                // The caller may have stopped to wait.
+                SentEvent::Flush(answer) => drop(answer.send(())),
+            }
+        }
     }
 }
 
@@ -393,7 +406,7 @@ impl Events {
 
     /// Sends one event. If the reader has ended, the event is dropped and the run continues.
     pub fn send(&self, event: Event) {
-        let _ = self.sender.send((event, None));
+        let _ = self.sender.send(SentEvent::Event(Box::new(event), None));
     }
 
     /// Sends a line of output when the queue has room for it, so that output cannot fill the memory.
@@ -411,13 +424,22 @@ impl Events {
 
     async fn send_line(&self, line: Event) {
         let room = Arc::clone(&self.room).acquire_owned().await.ok();
-        let _ = self.sender.send((line, room));
+        let _ = self.sender.send(SentEvent::Event(Box::new(line), room));
     }
 
     /// Sends the new state of a server.
     pub fn server(&self, server: &ServerId, state: ServerState) {
         let server = server.clone();
         self.send(Event::Server { server, state });
+    }
+
+    /// Waits until the reader has taken all events that were sent, or until the time is over because
+    /// the reader is stalled.
+    pub fn flush(&self, limit: Duration) {
+        let (answer, answered) = std::sync::mpsc::channel();
+        if self.sender.send(SentEvent::Flush(answer)).is_ok() {
+            let _ = answered.recv_timeout(limit);
+        }
     }
 
     /// Sends a message to the user.

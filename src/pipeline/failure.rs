@@ -60,13 +60,13 @@ pub enum Error {
     },
     /// A script is to run in a folder in which a development server runs.
     #[error(
-        "{} runs development servers of {}, and a build writes to the same folders",
+        "{} runs development servers of {} in the folders that this command changes",
         named(session),
         quoted(stores)
     )]
     #[diagnostic(
         code(alokai::pipeline::served),
-        help("end that program with Ctrl-C in its terminal, or build other stores")
+        help("end that program with Ctrl-C in its terminal first, or name other stores")
     )]
     Served {
         /// The program.

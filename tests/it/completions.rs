@@ -32,7 +32,10 @@ fn cases() -> Vec<(&'static str, Vec<String>)> {
             "alokai store build --store=e\t",
             words("store build --store=eu"),
         ),
-        ("alokai store comp\t-s us,e\t", words("store compose -s us,eu")),
+        (
+            "alokai store comp\t-s us,e\t",
+            words("store compose -s us,eu"),
+        ),
         ("alokai store diff us e\t", words("store diff us eu")),
         // The template is a store too, where templates can be named.
         (

@@ -190,6 +190,12 @@ impl StoreRun<'_> {
                 Ok((end, written)) => judge(end, written),
                 Err(error) => (TestCounts::default(), Some(TestProblem::Start(error))),
             };
+            if problem.is_none() && counts == TestCounts::default() {
+                self.run.services.events.notice(format!(
+                    "{id}: `{}` succeeded, but no test has reported a result; check that it runs Playwright in this environment",
+                    tests.command.join(" ")
+                ));
+            }
             let seconds = seconds(started.elapsed());
             self.run.services.events.send(Event::Tested {
                 tests: id.clone(),
