@@ -9,7 +9,7 @@ use super::Error;
 use super::change::{Change, NewContent, TreeEdit};
 use super::journal::{Journal, Place, Step, VERSION, failed};
 use crate::git::Repository;
-use crate::overlay::ContentId;
+use crate::overlay::{ContentId, holds_secret};
 
 /// Makes all changes of an edit in the project, and lets git's index follow moves and removals: what
 /// was tracked stays tracked under its new path. Contents are not staged.
@@ -75,6 +75,8 @@ struct StagedContent<'a> {
     content: &'a NewContent,
     /// The file that is replaced, whose permissions stay.
     replaced: Option<&'a str>,
+    /// Whether the file may have secrets, so that only its owner may read it.
+    is_secret: bool,
 }
 
 impl<'a> StepPlan<'a> {
@@ -108,6 +110,7 @@ impl<'a> StepPlan<'a> {
                 let content = StagedContent {
                     content: new,
                     replaced: old.as_ref().map(|_| path.as_str()),
+                    is_secret: is_secret(path),
                 };
                 self.staged.push((staged.clone(), content));
                 let path = path.clone();
@@ -151,6 +154,11 @@ impl<'a> StepPlan<'a> {
     }
 }
 
+/// Whether the file may have secrets, by its name.
+fn is_secret(path: &str) -> bool {
+    holds_secret(path.rsplit('/').next().unwrap_or_default())
+}
+
 /// Writes a file under its temporary name.
 fn stage(project: &Path, path: &str, staged: &StagedContent) -> Result<(), Error> {
     let path = project.join(path);
@@ -159,7 +167,11 @@ fn stage(project: &Path, path: &str, staged: &StagedContent) -> Result<(), Error
         NewContent::Link { target } => return symlink(target, &path).map_err(failed),
         NewContent::File { bytes, executable } => (bytes, *executable),
     };
-    let mode = if executable { 0o777 } else { 0o666 };
+    let mode = match (staged.is_secret, executable) {
+        (true, _) => 0o600,
+        (false, true) => 0o777,
+        (false, false) => 0o666,
+    };
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     let mut file = options.open(&path).map_err(&failed)?;

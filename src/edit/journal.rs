@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::change::{KEPT, below};
+use super::preconditions::{has_no_link, is_inside};
 use crate::disk::{self, rename_new};
 use crate::git::{IndexChange, Repository};
 use crate::overlay::ContentId;
@@ -81,7 +83,7 @@ impl std::fmt::Display for Recovery {
         let done = if *is_completed { "completed" } else { "undone" };
         write!(f, "`{command}` was interrupted; it is {done} now")?;
         if !kept.is_empty() {
-            write!(f, ", except for files changed since: {}", kept.join(", "))?;
+            write!(f, ", except for files changed since: {}", kept.join("; "))?;
         }
         Ok(())
     }
@@ -99,6 +101,7 @@ pub fn recover(project: &Path) -> Result<Option<Recovery>, Error> {
     }
     let place = Place::new(project);
     let journal = place.read()?;
+    journal.verify(project)?;
     let is_completed = place.has_made_all();
     let repository = Repository::around(project)?;
     if let Some(repository) = &repository {
@@ -213,6 +216,19 @@ impl Journal {
         moved.chain(removed).collect()
     }
 
+    /// Fails if a step would change something outside of the project: the file may come from somebody
+    /// else, in a repository that was cloned.
+    fn verify(&self, project: &Path) -> Result<(), Error> {
+        for path in self.steps.iter().flat_map(Step::paths) {
+            let is_own = below(path, FOLDER).is_some_and(|rest| !rest.is_empty());
+            if !(is_own || path == KEPT) || path.split('/').any(|name| name == "..") {
+                is_inside(path)?;
+            }
+            has_no_link(project, path)?;
+        }
+        Ok(())
+    }
+
     /// Makes all steps.
     pub fn make(&self, project: &Path) -> Result<(), Error> {
         self.steps.iter().try_for_each(|step| step.make(project))
@@ -237,6 +253,21 @@ impl Journal {
 type UndoResult = Result<(), (PathBuf, std::io::Error)>;
 
 impl Step {
+    /// All paths of the step.
+    fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::MakeFolder { path } | Self::RemoveEmptyFolder { path } => vec![path],
+            Self::Rename { from, to } => vec![from, to],
+            Self::Create { path, staged, .. } => vec![path, staged],
+            Self::Replace {
+                path,
+                staged,
+                backup,
+                ..
+            } => vec![path, staged, backup],
+        }
+    }
+
     fn make(&self, project: &Path) -> Result<(), Error> {
         let at = |path: &str| project.join(path);
         match self {
@@ -276,14 +307,28 @@ impl Step {
                 let _ = std::fs::remove_dir(at(path));
                 Ok(())
             }
-            Self::Rename { from, to } if is_there(to) && !is_there(from) => {
-                undone(to, rename_new(&at(to), &at(from)))
+            Self::Rename { from, to } if is_there(to) => {
+                // Somebody may have made the path again. An empty folder has nothing to lose.
+                let _ = std::fs::remove_dir(at(from));
+                if !is_there(from) {
+                    return undone(to, rename_new(&at(to), &at(from)));
+                }
+                let stays = stays_at(project, to);
+                if stays != *to {
+                    let parent = project.join(KEPT);
+                    undone(KEPT, std::fs::create_dir_all(parent))?;
+                    undone(to, rename_new(&at(to), &at(&stays)))?;
+                }
+                kept.push(format!(
+                    "`{from}`, which was made again; its content before the edit is in `{stays}`"
+                ));
+                Ok(())
             }
             Self::Create { path, staged, id } if !is_there(staged) && is_there(path) => {
                 if is_content(&at(path), *id) {
                     return undone(path, disk::remove_file(&at(path)));
                 }
-                kept.push(path.clone());
+                kept.push(format!("`{path}`"));
                 Ok(())
             }
             Self::Replace {
@@ -295,7 +340,12 @@ impl Step {
                 if is_content(&at(path), *id) {
                     return undone(path, std::fs::rename(at(backup), at(path)));
                 }
-                kept.push(path.clone());
+                let stays = stays_at(project, backup);
+                undone(KEPT, std::fs::create_dir_all(project.join(KEPT)))?;
+                undone(backup, std::fs::rename(at(backup), at(&stays)))?;
+                kept.push(format!(
+                    "`{path}`, which was changed; its content before the edit is in `{stays}`"
+                ));
                 Ok(())
             }
             Self::RemoveEmptyFolder { path } => match std::fs::create_dir(at(path)) {
@@ -305,6 +355,16 @@ impl Step {
             Self::Rename { .. } | Self::Create { .. } | Self::Replace { .. } => Ok(()),
         }
     }
+}
+
+/// Where something that cannot be moved back stays: not in the folder of the journal, which is removed.
+fn stays_at(project: &Path, path: &str) -> String {
+    if below(path, FOLDER).is_none() {
+        return path.to_owned();
+    }
+    let names = (1_u32..).map(|number| format!("{KEPT}/recovered-{number}"));
+    let mut free = names.filter(|name| project.join(name).symlink_metadata().is_err());
+    free.next().unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether the file has this content; for a link, this target.

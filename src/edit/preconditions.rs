@@ -53,7 +53,7 @@ impl TreeEdit {
 }
 
 /// Fails unless the path consists of plain names in the project.
-fn is_inside(path: &str) -> Result<(), Error> {
+pub(super) fn is_inside(path: &str) -> Result<(), Error> {
     let refused = |why: &str| {
         Err(Error::Path {
             path: path.to_owned(),
@@ -79,7 +79,7 @@ fn is_inside(path: &str) -> Result<(), Error> {
 }
 
 /// Fails if a folder on the way to the path, or the path itself as a folder, is a link.
-fn has_no_link(root: &Path, path: &str) -> Result<(), Error> {
+pub(super) fn has_no_link(root: &Path, path: &str) -> Result<(), Error> {
     let mut place = root.to_owned();
     let parents = path.rsplit_once('/').map_or("", |(parents, _)| parents);
     for name in parents.split('/').filter(|name| !name.is_empty()) {

@@ -10,8 +10,8 @@ use crate::compare::{Impact, ImpactSide, impact};
 use crate::config::{FILE, Project};
 use crate::files::{DiskFiles, FileTree};
 use crate::git::Repository;
-use crate::overlay::LayerReader;
-use crate::store::StoreId;
+use crate::overlay::{Composer, LayerReader, Owner};
+use crate::store::{Store, StoreId};
 
 /// An edit, the project after it, and what it means.
 #[derive(Debug, Clone)]
@@ -66,6 +66,16 @@ impl EditProposal {
                 command: edit.command.clone(),
                 causes: vec![error],
             })?;
+        let [before, then] = &sides;
+        if let Some(path) = revealed(before, then, ids, former)? {
+            return Err(Error::Option {
+                message: format!(
+                    "git ignores `{}` now, and no rule ignores it in the new place",
+                    path.escape_debug()
+                ),
+                help: "add a rule for the new place to `.gitignore` first, or remove the file; otherwise the next commit and the next image would have it".into(),
+            });
+        }
         Ok(Self {
             edit,
             impact,
@@ -77,6 +87,47 @@ impl EditProposal {
             outdated: Vec::new(),
         })
     }
+}
+
+/// A file of the stores `ids`, or of their descendants, that git ignores only before the change.
+fn revealed(
+    before: &ImpactSide,
+    after: &ImpactSide,
+    ids: &[StoreId],
+    former: &dyn Fn(&StoreId) -> StoreId,
+) -> Result<Option<String>, Error> {
+    let stores = after.project.stores.iter();
+    let pairs = stores.filter_map(|new| {
+        let lineage = after.project.stores.lineage(new);
+        let is_moved = lineage.iter().any(|link| ids.contains(&link.id));
+        let old = before.project.stores.get(former(&new.id).as_str());
+        old.filter(|_| is_moved).map(|old| (old, new))
+    });
+    let (old, new): (Vec<_>, Vec<_>) = pairs.unzip();
+    let layers = |side: &ImpactSide, stores: &[&Store]| {
+        let composer = Composer::new(side.project, side.reader);
+        composer
+            .layers(stores, |_, _| None)
+            .map(|(layers, _)| layers)
+    };
+    let (now, then) = (layers(before, &old)?, layers(after, &new)?);
+    for (old, new) in old.into_iter().zip(new) {
+        for app in &new.apps {
+            let own = |store: &Store| (Owner::Store(store.id.clone()), app.clone());
+            let (old_owner, new_owner) = (own(old).0, own(new).0);
+            let known = now.get(&old_owner, app);
+            let Some(later) = then.get(&new_owner, app) else {
+                continue;
+            };
+            let mut paths = later.files.keys();
+            let is_known = |path: &str| known.is_some_and(|it| it.files.contains_key(path));
+            if let Some(path) = paths.find(|path| !is_known(path)) {
+                let folder = old.folder_of(app).unwrap_or_default();
+                return Ok(Some(format!("{folder}/{path}")));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The config of a project, and its text after some changes.

@@ -38,6 +38,7 @@ pub fn remove(
     };
     let mut notes = Vec::new();
     if let Some(folder) = &store.folder {
+        refuse_staged(project, folder)?;
         let keep = keep(project, store, folder, &moved, &mut notes)?;
         edit.changes.push(Change::Remove {
             path: folder.clone(),
@@ -64,6 +65,24 @@ pub fn remove(
         .next
         .push("commit the removal: git's index has it already, `git status` shows it".into());
     Ok(proposal)
+}
+
+/// Fails if git's index has content that neither a file nor a commit has: it would be lost.
+fn refuse_staged(project: &Project, folder: &str) -> Result<(), Error> {
+    let Some(repository) = Repository::around(&project.root)? else {
+        return Ok(());
+    };
+    let staged = repository.only_in_index(folder)?;
+    if staged.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Option {
+        message: format!(
+            "git's index has content of {} that neither the file nor HEAD has",
+            shown(&staged)
+        ),
+        help: "commit what is staged, or take it back with `git restore --staged`".into(),
+    })
 }
 
 /// Where the folder is kept if it has files that no commit has.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use git2::{Index, IndexEntry};
+use git2::{Index, IndexEntry, ObjectType, Oid};
 
 use super::{Error, Repository};
 use crate::disk;
@@ -115,6 +115,13 @@ impl ChangedIndex<'_> {
         let mut copy = Index::open(&files.copy).map_err(of_git)?;
         self.repository.change(&mut copy, &self.changes)?;
         copy.write().map_err(of_git)?;
+        // Git compares the content of files that are as new as the index. With a newer time, it would
+        // not see an edit that was made in the second of the last commit.
+        let index = files.index.metadata().map_err(failed)?;
+        let time = index.modified().map_err(failed)?;
+        let copy = std::fs::File::options().write(true).open(&files.copy);
+        copy.and_then(|copy| copy.set_modified(time))
+            .map_err(failed)?;
         std::fs::rename(&files.copy, &files.index).map_err(failed)
     }
 }
@@ -148,6 +155,36 @@ impl Repository {
             project: self.project.clone(),
             source,
         })
+    }
+
+    /// The paths in a folder of the project whose content in the index is neither in the file nor in
+    /// HEAD, relative to the project.
+    pub fn only_in_index(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let failed = |source| self.failed("the index", source);
+        let index = Index::open(&IndexFiles::new(self).index).map_err(failed)?;
+        let head = self.inner.head().and_then(|head| head.peel_to_tree()).ok();
+        let folder = format!("{}{folder}", self.prefix);
+        let mut found = Vec::new();
+        for entry in index.iter() {
+            let mode_of_file = entry.mode & 0o170_000 == 0o100_000;
+            if !mode_of_file || !is_inside(&entry.path, folder.as_bytes()) {
+                continue;
+            }
+            let path = path_of(&entry.path);
+            let committed = head.as_ref().and_then(|tree| tree.get_path(&path).ok());
+            if committed.is_some_and(|it| it.id() == entry.id) {
+                continue;
+            }
+            let file = self.real_root.join(&path);
+            let now = Oid::hash_file(ObjectType::Blob, &file);
+            if now.is_ok_and(|id| id == entry.id) {
+                continue;
+            }
+            let path = String::from_utf8_lossy(&entry.path).into_owned();
+            let inside = path.strip_prefix(&self.prefix);
+            found.push(inside.map_or(path.clone(), str::to_owned));
+        }
+        Ok(found)
     }
 
     /// Changes an index in memory. Returns whether it has any of the paths.

@@ -10,6 +10,7 @@ use super::revert::own_override;
 use super::{OverrideChanged, OverrideError, OverrideProposal};
 use crate::compare::{owner_folder, split_path};
 use crate::config::Project;
+use crate::edit::uncommitted::uncommitted;
 use crate::edit::{Change, EditedFiles, Error, TreeEdit};
 use crate::files::DiskFiles;
 use crate::git::Repository;
@@ -156,6 +157,15 @@ impl Raising<'_> {
 
     /// Replaces the file of the parent.
     fn replace(&mut self, own: &FileOfLayer, above: &FileOfLayer) -> Result<(), Error> {
+        if !uncommitted(self.root, &above.file)?.is_empty() {
+            return Err(Error::Option {
+                message: format!(
+                    "`{}` would be replaced, and no commit has its content",
+                    above.file.escape_debug()
+                ),
+                help: "commit the file first, or move it away".into(),
+            });
+        }
         let (old, new) = (&above.content.kind, &own.content.kind);
         if old != new || matches!(old, FileKind::Link { .. }) {
             // A file that is written over keeps its mode.

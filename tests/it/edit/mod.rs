@@ -5,6 +5,7 @@ mod commands;
 mod flatten;
 mod foundation;
 mod killed;
+mod lossless;
 mod overriding;
 mod random;
 mod refused;
