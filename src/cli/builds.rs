@@ -11,6 +11,7 @@ use super::arguments::ledger::{
     StatusOption,
 };
 use super::environment::tell;
+use super::record::folder_id;
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::show::Page;
@@ -68,14 +69,16 @@ impl<'a> Line<'a> {
     }
 
     /// A run of which only the start is recorded. It is running, or was killed.
-    fn of_run(start: &'a EventRecord, now: Timestamp, is_idle: bool) -> Option<Self> {
-        let Happening::Started { lease, .. } = &start.happening else {
+    /// `idle` is the id of the project's folder if no run holds its lock.
+    fn of_run(start: &'a EventRecord, now: Timestamp, idle: Option<&str>) -> Option<Self> {
+        let Happening::Started { lease, folder, .. } = &start.happening else {
             return None;
         };
         let started = start.id.made_at();
         let age = now.duration_since(started).as_secs();
-        // A run on this machine holds the lock of the project until it ends.
-        let was_killed = is_idle && start.actor.host == environment::actor().host;
+        // A run holds the lock of its project folder until it ends.
+        let is_here = start.actor.host == environment::actor().host;
+        let was_killed = is_here && idle == Some(folder.as_str());
         let is_running = u64::try_from(age).is_ok_and(|age| age < *lease) && !was_killed;
         Some(Self {
             id: &start.id,
@@ -167,8 +170,9 @@ fn list(
     let now = Timestamp::now();
     let runs = open_runs(records.events());
     let is_idle = !runs.is_empty() && ProjectLock::take_now(&project.root).is_ok();
+    let idle = is_idle.then(|| folder_id(&project.root));
     let runs = runs.into_iter();
-    let runs = runs.filter_map(|run| Line::of_run(run, now, is_idle));
+    let runs = runs.filter_map(|run| Line::of_run(run, now, idle.as_deref()));
     let mut lines: Vec<Line> = records.builds().map(Line::of_build).chain(runs).collect();
     let is_wanted = |line: &Line| {
         let stores = &options.stores;

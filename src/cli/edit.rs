@@ -95,7 +95,8 @@ pub fn confirmed<P>(
         show(&proposal, false)?;
     }
     if !options.yes {
-        if !environment::can_ask() {
+        // A document is for a script, which cannot answer.
+        if options.json || !environment::can_ask() {
             return Err(Error::UnconfirmedEdit.into());
         }
         if !environment::confirms("Make these changes? [y/N] ") {

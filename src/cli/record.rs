@@ -1,6 +1,8 @@
 //! Records of builds: what a run has made of each store, or why it has not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
@@ -31,6 +33,9 @@ pub struct BuildRecorder {
     starts: BTreeMap<StoreId, RecordId>,
     transcripts: Transcripts,
 }
+
+/// How long the registry may take to receive the records of a run.
+const SHARING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Stores whose records are sent at the same time.
 const STORES_AT_ONCE: usize = 8;
@@ -75,8 +80,12 @@ impl BuildRecorder {
                 Stage::Deploy => "deploy".to_owned(),
                 until => format!("deploy --until {until}"),
             };
-            let lease = LEASE;
-            let id = recorder.event(&store.id, Happening::Started { operation, lease }, events);
+            let started = Happening::Started {
+                operation,
+                lease: LEASE,
+                folder: folder_id(&plan.project),
+            };
+            let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);
         }
         Some(recorder)
@@ -98,7 +107,16 @@ impl BuildRecorder {
         }
         if plan.until >= Stage::Push && may_share(run.result) {
             let _waiting = events.waiting();
-            services.wait(self.share(plan, services));
+            let sharing = tokio::time::timeout(SHARING_TIMEOUT, self.share(plan, services));
+            let ended = services.wait(async {
+                tokio::select! {
+                    ended = sharing => ended.is_ok(),
+                    () = services.interrupt.stopping() => false,
+                }
+            });
+            if !ended {
+                events.notice("the records of this run are only on this machine: the registry did not take them in time");
+            }
         }
     }
 
@@ -242,6 +260,11 @@ fn may_share(result: &Result<(), pipeline::Error>) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// Tells project folders of one machine apart, without their path.
+pub fn folder_id(project: &Path) -> String {
+    oci::Digest::of(project.as_os_str().as_encoded_bytes()).to_string()
 }
 
 /// Why the store failed, one line for each failure.

@@ -49,12 +49,15 @@ pub fn apply(edit: &TreeEdit, project: &Path) -> Result<(), Error> {
         index.map_or(Ok(()), |index| Ok(index.write()?))
     });
     if let Err(error) = made {
-        place.retract_made()?;
+        let retracted = place.retract_made();
         journal.undo(project)?;
+        retracted?;
         place.close()?;
         return Err(error);
     }
-    place.close()
+    // Everything is made. A journal that cannot be removed is completed by the next command.
+    let _ = place.close();
+    Ok(())
 }
 
 /// The steps of an edit, and the files that have to be staged for them.

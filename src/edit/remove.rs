@@ -1,4 +1,4 @@
-//! A store less.
+//! Removing a store.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use walkdir::WalkDir;
 use super::Error;
 use crate::disk::Stamp;
 use crate::git::{self, Repository};
+use crate::overlay::ContentId;
 
 /// Folders that tools fill, and can fill again.
 const MADE: [&str; 5] = ["node_modules", ".next", ".nuxt", ".output", ".turbo"];
@@ -78,8 +79,13 @@ pub fn uncommitted(project: &Path, folder: &str) -> Result<Vec<String>, Error> {
                         let stored = work_tree.stored(entry.path(), &stamp);
                         stored.map_err(|it| failed(entry.path(), it))?.id == committed
                     }
-                    // The target of a link is not worth a copy.
-                    Some(_) => true,
+                    Some(committed) if entry.file_type().is_symlink() => {
+                        let target = std::fs::read_link(entry.path());
+                        let target = target.map_err(|it| failed(entry.path(), it))?;
+                        let target = target.as_os_str().as_encoded_bytes();
+                        ContentId::of(target).oid() == committed
+                    }
+                    Some(_) => false,
                     None => false,
                 }
             }

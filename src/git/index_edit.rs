@@ -48,11 +48,15 @@ struct IndexFiles {
 impl IndexFiles {
     fn new(repository: &Repository) -> Self {
         let folder = repository.inner.path();
+        // Several projects of one repository have a lock of the project each, and git's lock together.
+        let project = repository.project.as_os_str().as_encoded_bytes();
+        let project = Oid::hash_object(ObjectType::Blob, project);
+        let project = project.map_or(String::new(), |id| id.to_string());
         Self {
             index: folder.join("index"),
             lock: folder.join("index.lock"),
-            marker: folder.join("index.alokai"),
-            copy: folder.join("index.alokai-copy"),
+            marker: folder.join(format!("index.alokai-{project}")),
+            copy: folder.join(format!("index.alokai-{project}-copy")),
         }
     }
 
@@ -72,7 +76,9 @@ impl IndexFiles {
         if marker.is_some() && marker == identity(&self.lock) {
             disk::remove_file(&self.lock)?;
         }
-        let lock_of_copy = self.copy.with_extension("alokai-copy.lock");
+        let mut lock_of_copy = self.copy.clone().into_os_string();
+        lock_of_copy.push(".lock");
+        let lock_of_copy = PathBuf::from(lock_of_copy);
         for path in [&self.copy, &lock_of_copy, &self.marker] {
             if path.symlink_metadata().is_ok() {
                 disk::remove_file(path)?;
@@ -101,8 +107,9 @@ impl ChangedIndex<'_> {
             Err(error) => return Err(failed(error)),
         }
         let replaced = self.replace(&files);
-        let released = files.release().map_err(failed);
-        replaced.and(released)
+        // The index is in place whether or not the lock can be removed, so that is no failure.
+        let _ = files.release();
+        replaced
     }
 
     fn replace(&self, files: &IndexFiles) -> Result<(), Error> {

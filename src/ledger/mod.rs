@@ -1,4 +1,4 @@
-//! The memory of a project: immutable records of builds, releases and events.
+//! The records of a project: builds, releases and events. A record is never changed.
 //!
 //! A ledger is a set. The same bytes lie in several places, and places merge by union, so no place is
 //! the master and no record is ever changed. What is active follows from the events.

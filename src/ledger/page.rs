@@ -20,7 +20,7 @@ pub const LOG: &str = "application/vnd.alokai.log.v1+zstd";
 const TAG_PREFIX: &str = "alokai.";
 
 /// The most bytes of a page after decompression.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 16 << 20;
 
 /// Why a page is not valid.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What is remembered: builds, releases and events. A record is never changed.
+//! The records: builds, releases and events. A record is never changed.
 //!
 //! A record has no secret. Of settings it has names and a version, and no value.
 
@@ -223,6 +223,9 @@ pub enum Happening {
         operation: String,
         /// Seconds after which the run counts as interrupted if nothing else is recorded.
         lease: u64,
+        /// Tells the project folders of one machine apart.
+        #[serde(default)]
+        folder: String,
     },
     /// A run ended.
     Ended {

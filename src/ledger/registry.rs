@@ -27,6 +27,9 @@ const AT_ONCE: usize = 16;
 /// Pages of a repository above which small ones are gathered.
 const MOST_PAGES: usize = 100;
 
+/// The most records of one page.
+const LARGEST_PAGE: usize = 1000;
+
 /// Records of a page that is not gathered any more.
 const FULL_PAGE: usize = 100;
 
@@ -109,9 +112,9 @@ impl<'a> RegistryRecords<'a> {
     pub async fn pull(&self) -> Result<Exchange, RegistryError> {
         let mut exchange = Exchange::default();
         let mut known = self.known();
-        self.update(&mut known, &mut exchange).await?;
+        let updated = self.update(&mut known, &mut exchange).await;
         self.keep(&known)?;
-        Ok(exchange)
+        updated.map(|()| exchange)
     }
 
     /// Makes both sides equal for the given records of this machine: reads what is new, and writes
@@ -119,20 +122,24 @@ impl<'a> RegistryRecords<'a> {
     pub async fn exchange(&self, own: &RecordSet) -> Result<Exchange, RegistryError> {
         let mut exchange = Exchange::default();
         let mut known = self.known();
-        self.update(&mut known, &mut exchange).await?;
+        let updated = self.update(&mut known, &mut exchange).await;
+        self.keep(&known)?;
+        updated?;
         let there: BTreeSet<&RecordId> = known.pages.values().flat_map(|page| &page.ids).collect();
         let missing = own.iter();
         let missing = missing.filter(|stored| !there.contains(stored.record.id()));
         let missing: Vec<&StoredRecord> = missing.collect();
         exchange.sent = missing.len();
-        if !missing.is_empty() {
-            let (tag, page) = self.put_page(&missing).await?;
+        for records in missing.chunks(LARGEST_PAGE) {
+            let (tag, page) = self.put_page(records).await?;
             known.pages.insert(tag, page);
+            self.keep(&known)?;
         }
         if known.pages.len() > MOST_PAGES {
-            exchange.gathered = self.gather(&mut known).await?;
+            // The records are there. The next exchange tries to gather them again.
+            exchange.gathered = self.gather(&mut known).await.unwrap_or_default();
+            self.keep(&known)?;
         }
-        self.keep(&known)?;
         Ok(exchange)
     }
 
@@ -225,9 +232,10 @@ impl<'a> RegistryRecords<'a> {
         self.put(records, logs).await
     }
 
-    /// Uploads a log. False if neither side has it.
+    /// Uploads a log. False if this machine does not have it.
     async fn put_log(&self, log: &LogReference) -> Result<bool, RegistryError> {
-        let Some(compressed) = self.logs.compressed(log)? else {
+        // A damaged log is as good as none. The record is worth more than its log.
+        let Ok(Some(compressed)) = self.logs.compressed(log) else {
             return Ok(false);
         };
         let blob = Descriptor::of(page::LOG, &compressed);

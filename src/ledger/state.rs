@@ -199,6 +199,7 @@ mod tests {
                 Happening::Started {
                     operation,
                     lease: 60,
+                    folder: String::new(),
                 },
                 None,
             )

@@ -228,6 +228,9 @@ impl OutSync {
             Ok(Err(holder)) => return self.postpone(holder),
             Err(error) => return self.failed(&error.into()),
         };
+        if let Some(recovery) = lock.recovery() {
+            self.events.notice(recovery.to_string());
+        }
         self.holder = None;
         let result = match concern {
             Concern::Folders(folders) if self.failures == 0 => {
