@@ -140,7 +140,9 @@ impl CertificateAuthority {
         };
         let write = |name: &str, text: String| {
             let path = folder.join(name);
-            disk::write_atomically(&path, text.as_bytes())
+            // A file that exists would keep its permissions.
+            disk::remove(&path)
+                .and_then(|()| disk::write_atomically(&path, text.as_bytes()))
                 .map_err(|source| AuthorityError::Write { path, source })
         };
         let pair = KeyPair::generate().map_err(invalid)?;
