@@ -117,6 +117,7 @@ impl Gateway {
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         headers::to_app(&mut parts.headers, &authority, client.connection);
+        headers::set_body_length(&mut parts.headers, &body);
         let response = match self.upstream.send(parts, body).await {
             Ok(response) => response,
             Err(UpstreamError::NotListening) => return pages::starting(&target, is_page),
