@@ -29,11 +29,20 @@ pub(super) struct Gateway {
     upstream: Upstream,
     tunnels: TaskTracker,
     shutdown: CancellationToken,
+    /// The address of the list of stores.
+    list: String,
 }
 
 impl Gateway {
-    pub fn new(routes: Routes, tunnels: TaskTracker, shutdown: CancellationToken) -> Self {
+    /// `list` is the address of the list of stores.
+    pub fn new(
+        routes: Routes,
+        tunnels: TaskTracker,
+        shutdown: CancellationToken,
+        list: String,
+    ) -> Self {
         Self {
+            list,
             routes,
             upstream: Upstream::new(),
             tunnels,
@@ -54,11 +63,17 @@ impl Gateway {
             Ok(_) => return pages::plain(StatusCode::BAD_REQUEST, "`CONNECT` is not supported"),
             Err(reason) => return pages::plain(StatusCode::BAD_REQUEST, reason),
         };
+        let host = headers::host(&authority);
+        // DNS can point a foreign name at this machine, and a web page below that name must not
+        // read the stores.
+        if !self.routes.is_local(host) {
+            return pages::unknown_host(&authority, &self.list);
+        }
         let path = parts.uri.path();
         if let Some(own) = path.strip_prefix("/__alokai/") {
-            return self.own(own, &authority).await;
+            return self.own(own, host).await;
         }
-        let status = match self.routes.find(headers::host(&authority), path) {
+        let status = match self.routes.find(host, path) {
             RouteMatch::App(target) => {
                 let client = Client {
                     authority: &authority,
@@ -83,14 +98,13 @@ impl Gateway {
     }
 
     /// The resources of the proxy's pages. `path` is below `/__alokai/`.
-    async fn own(&self, path: &str, authority: &str) -> Response<ProxyBody> {
+    async fn own(&self, path: &str, host: &str) -> Response<ProxyBody> {
         match path {
             "stores.json" => pages::json(&*self.routes.stores()),
             "revision" => pages::json(&self.routes.revision().0),
             "style.css" => pages::style(),
             "reload.js" => pages::script(),
             _ => {
-                let host = headers::host(authority);
                 let app = path.strip_prefix("answers/");
                 match app.and_then(|app| self.routes.port(host, app)) {
                     Some(port) => pages::json(&upstream::is_listening(port).await),
@@ -117,6 +131,7 @@ impl Gateway {
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         headers::to_app(&mut parts.headers, &authority, client.connection);
+        headers::set_body_length(&mut parts.headers, &body);
         let response = match self.upstream.send(parts, body).await {
             Ok(response) => response,
             Err(UpstreamError::NotListening) => return pages::starting(&target, is_page),

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use hyper::body::Body;
 use hyper::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 
@@ -82,7 +83,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_options(headers)
         .filter_map(|option| option.parse().ok())
         // A request without its host or its length is another request.
-        .filter(|name| *name != HOST && *name != hyper::header::CONTENT_LENGTH)
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .collect();
     for name in named {
         headers.remove(name);
@@ -117,6 +118,17 @@ pub(super) fn to_app(headers: &mut HeaderMap, authority: &HeaderValue, connectio
     if let Ok(client) = connection.client.to_canonical().to_string().parse() {
         headers.insert("x-forwarded-for", client);
     }
+}
+
+/// Makes the body of a request to an app chunked if its length is not known. Without this header
+/// hyper sends `GET` and `HEAD` without their body.
+pub(super) fn set_body_length(headers: &mut HeaderMap, body: &impl Body) {
+    if body.is_end_stream() || body.size_hint().exact().is_some() {
+        return;
+    }
+    // Two lengths of one body allow request smuggling.
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
 }
 
 /// HTTP/2 sends cookies as several headers. HTTP/1.1 allows one header only.

@@ -138,7 +138,16 @@ pub async fn start(
         https: https.as_ref().map(|(listeners, _)| listeners.port),
     };
     let tasks = TaskTracker::new();
-    let gateway = Arc::new(Gateway::new(routes, tasks.clone(), shutdown.clone()));
+    let without_https = ProxyAddresses {
+        https: None,
+        ..addresses
+    };
+    let gateway = Arc::new(Gateway::new(
+        routes,
+        tasks.clone(),
+        shutdown.clone(),
+        without_https.url("localhost"),
+    ));
     let server = Server {
         gateway,
         tasks: tasks.clone(),

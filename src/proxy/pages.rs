@@ -87,13 +87,30 @@ impl<T: Display> Display for Escaped<T> {
 
 /// A whole page. `title` and `body` are HTML. `script` is the part between `<script` and `>`.
 fn page(title: &str, script: &str, interval: &str, body: &str) -> String {
+    let links = format!(
+        "<link rel=\"stylesheet\" href=\"/__alokai/style.css\">\n{interval}\
+         <script src=\"/__alokai/reload.js\" defer {script}></script>\n"
+    );
+    document(title, &links, body)
+}
+
+/// A page with nothing but its HTML. `links` is the end of its head.
+fn document(title: &str, links: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-         <link rel=\"stylesheet\" href=\"/__alokai/style.css\">\n{interval}\
-         <script src=\"/__alokai/reload.js\" defer {script}></script>\n\
-         </head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+         {links}</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
+}
+
+/// The response for a host that is not local. It names the address of the list of stores and no
+/// store. The style sheet and the script are not available to this host.
+pub(super) fn unknown_host(authority: &str, list: &str) -> Response<ProxyBody> {
+    let body = format!(
+        "<h1>Not found</h1>\n<p>No store has the address <code>{}</code>. The list of stores is at <a href=\"{list}\">{list}</a>.</p>\n",
+        Escaped(authority)
+    );
+    html(StatusCode::NOT_FOUND, document("Not found", "", &body))
 }
 
 /// The list of stores, for one request.

@@ -170,12 +170,11 @@ impl Routes {
 
     /// Finds the app for a host without a port and a path.
     pub(super) fn find(&self, host: &str, path: &str) -> RouteMatch {
-        let host = host.to_ascii_lowercase();
-        let host = host.strip_suffix('.').unwrap_or(&host);
+        let host = normalized(host);
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(store) = table.by_host.get(host).and_then(|it| table.stores.get(*it)) else {
-            let is_own = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
-            return if is_own {
+        let store = table.by_host.get(&host);
+        let Some(store) = store.and_then(|it| table.stores.get(*it)) else {
+            return if LOOPBACK.contains(&&*host) {
                 RouteMatch::Index
             } else {
                 RouteMatch::UnknownHost
@@ -200,18 +199,39 @@ impl Routes {
     /// Whether a store has this host.
     pub(super) fn has_host(&self, host: &str) -> bool {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.by_host.contains_key(&host.to_ascii_lowercase())
+        table.by_host.contains_key(&normalized(host))
+    }
+
+    /// Whether a host is a name of the loopback or a host of a store. Only such a host cannot
+    /// belong to somebody else.
+    pub(super) fn is_local(&self, host: &str) -> bool {
+        is_loopback(&normalized(host)) || self.has_host(host)
     }
 
     /// The port of an app of the store with this host.
     pub(super) fn port(&self, host: &str, app: &str) -> Option<u16> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let store = table
-            .stores
-            .get(*table.by_host.get(&host.to_ascii_lowercase())?)?;
+        let store = table.stores.get(*table.by_host.get(&normalized(host))?)?;
         let app = store.apps.iter().find(|it| it.app.as_str() == app)?;
         Some(app.port)
     }
+}
+
+/// The names of this machine that belong to no store.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// A host in lower case, without the final dot of an absolute name.
+fn normalized(host: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.to_ascii_lowercase()
+}
+
+/// Whether a normalized host is `localhost`, a name below it, or an address of the loopback.
+fn is_loopback(host: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let below = host.strip_suffix(".localhost");
+    LOOPBACK.contains(&host)
+        || below.is_some_and(|name| !name.is_empty() && name.bytes().all(allowed))
 }
 
 #[cfg(test)]
@@ -283,6 +303,43 @@ mod tests {
         }
         for host in ["", ".", "eu.localhost", "x.us.localhost", "us.localhost.."] {
             assert_eq!(found(&routes, host, "/"), "UnknownHost", "{host}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_the_loopback_and_hosts_of_stores_are_local() {
+        let routes = routes();
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "127.0.0.1",
+            "[::1]",
+            "us.localhost",
+            "fr.localhost.",
+            "a.b.localhost",
+            "us.local",
+            "US.LOCAL.",
+        ] {
+            assert!(routes.is_local(host), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            ".localhost",
+            "localhost..",
+            "notlocalhost",
+            "localhost.evil.example",
+            "us.local.evil.example",
+            "x.us.local",
+            "evil.example:80.localhost",
+            "a@us.localhost",
+            "127.0.0.1.evil.example",
+            "127.0.0.2",
+            "0.0.0.0",
+            "[::]",
+            "::1",
+        ] {
+            assert!(!routes.is_local(host), "{host}");
         }
     }
 

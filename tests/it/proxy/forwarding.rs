@@ -25,10 +25,10 @@ struct RandomRequest {
     is_chunked: bool,
 }
 
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
+
 fn requests() -> impl Strategy<Value = Vec<RandomRequest>> {
-    let method = prop::sample::select(vec![
-        "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS",
-    ]);
+    let method = prop::sample::select(METHODS.to_vec());
     let target = r"/[a-zA-Z0-9._~%!$&'()*+,;=:@/\[\]-]{0,30}(\?[a-z0-9=&%/?-]{0,20})?"
         .prop_filter("the proxy's own pages", |target| {
             !target.starts_with("/api") && !target.starts_with("/__alokai")
@@ -77,6 +77,8 @@ impl RandomRequest {
         }
         let body = match &self.body {
             Some(body) if self.is_chunked => {
+                // Without the header hyper sends no body with `GET` and `HEAD`.
+                request = request.header("transfer-encoding", "chunked");
                 let chunks: Vec<_> = body.chunks(500).map(Bytes::copy_from_slice).collect();
                 let frames = chunks
                     .into_iter()
@@ -162,6 +164,45 @@ fn random_requests_are_answered_as_without_the_proxy() {
             }
         });
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_body_of_each_method_reaches_the_app_with_one_length() {
+    let app = echo().await;
+    let proxy = LocalProxy::start(vec![store("us", app, app)]).await;
+    let chunked = "2\r\nhi\r\n0\r\n\r\n";
+    let as_chunked = "2 bytes, transfer-encoding: chunked";
+    for method in METHODS {
+        for (lines, body, expected) in [
+            ("Transfer-Encoding: chunked\r\n", chunked, as_chunked),
+            (
+                "Transfer-Encoding: chunked\r\n",
+                "0\r\n\r\n",
+                "0 bytes, transfer-encoding: chunked",
+            ),
+            (
+                "Content-Length: 12\r\nTransfer-Encoding: chunked\r\n",
+                chunked,
+                as_chunked,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 12\r\n",
+                chunked,
+                as_chunked,
+            ),
+            ("Content-Length: 2\r\n", "hi", "2 bytes, content-length: 2"),
+            ("Content-Length: 0\r\n", "", "0 bytes, content-length: 0"),
+            ("", "", "0 bytes"),
+        ] {
+            let answer = proxy
+                .exchange(format!(
+                    "{method} / HTTP/1.1\r\nHost: us.localhost\r\nConnection: close\r\n{lines}\r\n{body}"
+                ))
+                .await;
+            let received = format!("\r\nx-received: {expected}\r\n");
+            assert!(answer.contains(&received), "{method} {lines:?}: {answer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

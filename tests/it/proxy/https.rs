@@ -1,14 +1,15 @@
 //! HTTPS with a local certificate authority.
 
+use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use alokai::proxy::{AuthorityOrigin, CertificateAuthority};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -114,7 +115,7 @@ async fn a_request_of_http_2_reaches_an_app_that_speaks_http_1() {
         let request = Request::get(format!("https://us.localhost:8443{path}"))
             .header("cookie", "a=1")
             .header("cookie", "b=2")
-            .body(Empty::<Bytes>::new())
+            .body(Empty::<Bytes>::new().boxed())
             .unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -128,6 +129,14 @@ async fn a_request_of_http_2_reaches_an_app_that_speaks_http_1() {
             )
         );
     }
+    // HTTP/2 needs no header for a body of unknown length.
+    let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"hi")));
+    let request = Request::get("https://us.localhost:8443/")
+        .body(StreamBody::new(futures_util::stream::iter([frame])).boxed())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let received = &response.headers()["x-received"];
+    assert_eq!(received, "2 bytes, transfer-encoding: chunked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

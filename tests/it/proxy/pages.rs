@@ -21,7 +21,7 @@ async fn the_root_lists_stores_ports_states_and_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_host_gets_the_list_of_stores_and_404() {
+async fn an_unknown_name_of_the_loopback_gets_the_list_of_stores_and_404() {
     let proxy = LocalProxy::start(vec![store("us", 3000, 4000)]).await;
     for (host, path, reason) in [
         (
@@ -50,6 +50,64 @@ async fn an_unknown_host_gets_the_list_of_stores_and_404() {
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let reason = "No running app of the store <code>us</code> answers for this path.";
     assert!(answer.contains(reason), "{answer}");
+}
+
+const STATE: [&str; 3] = ["stores.json", "revision", "answers/storefront-middleware"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_dns_points_at_this_machine_learns_nothing_about_the_stores() {
+    let proxy = LocalProxy::start(vec![store("acme", 3000, 4000)]).await;
+    let list = format!("http://localhost:{}", proxy.port());
+    let mut paths = vec!["/".to_owned(), "/api/x".to_owned()];
+    paths.extend(STATE.map(|path| format!("/__alokai/{path}")));
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "notlocalhost",
+        "evil.example:80.localhost",
+        "127.0.0.2",
+        "192.168.0.1",
+        "",
+    ] {
+        for path in &paths {
+            let answer = proxy.get(host, path).await;
+            assert!(answer.starts_with("HTTP/1.1 404"), "{host}{path}: {answer}");
+            let page = body(&answer);
+            let link = format!("<a href=\"{list}\">{list}</a>");
+            assert!(page.contains(&link), "{host}{path}: {page}");
+            for secret in ["acme", "storefront", "/__alokai/"] {
+                assert!(!page.contains(secret), "{host}{path}: {page}");
+            }
+        }
+    }
+    let answer = proxy
+        .exchange("GET /__alokai/stores.json HTTP/1.0\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
+    assert!(!answer.contains("acme"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_loopback_and_domains_of_stores_see_the_state() {
+    let mut acme = store("acme", 3000, 4000);
+    acme.hosts.push("shop.example.com".into());
+    let proxy = LocalProxy::start(vec![acme]).await;
+    for host in [
+        "localhost",
+        "LOCALHOST.:8080",
+        "127.0.0.1",
+        "[::1]:8080",
+        "fr.localhost",
+        "acme.localhost",
+        "shop.example.com.",
+    ] {
+        let answer = proxy.get(host, "/__alokai/stores.json").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+        assert!(answer.contains("storefront-middleware"), "{host}: {answer}");
+        let answer = proxy.get(host, "/__alokai/revision").await;
+        assert_eq!(body(&answer), "1", "{host}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

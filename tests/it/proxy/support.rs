@@ -151,7 +151,8 @@ pub async fn serve(router: Router) -> u16 {
     port
 }
 
-/// An app that answers with the request that it has got.
+/// An app that answers with the request that it has got. `x-received` has the length of the body
+/// and the headers that delimit it.
 pub async fn echo() -> u16 {
     serve(Router::new().fallback(answer_with_request)).await
 }
@@ -159,6 +160,13 @@ pub async fn echo() -> u16 {
 async fn answer_with_request(request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
+    // The answer to `HEAD` has no body that could show it.
+    let mut received = vec![format!("{} bytes", body.len())];
+    for name in ["transfer-encoding", "content-length"] {
+        for value in parts.headers.get_all(name) {
+            received.push(format!("{name}: {}", value.to_str().unwrap()));
+        }
+    }
     let mut lines = vec![format!(
         "{} {} {:?}",
         parts.method, parts.uri, parts.version
@@ -179,6 +187,7 @@ async fn answer_with_request(request: Request) -> Response {
                 .get("x-status")
                 .map_or("200", |it| it.to_str().unwrap()),
         )
+        .header("x-received", received.join(", "))
         .header("x-twice", "1")
         .header("x-twice", "2");
     let is_chunked = parts.headers.contains_key("x-chunked");

@@ -78,6 +78,15 @@ fn each_store_has_an_address_with_its_middleware_below_api() {
         assert!(index.contains(part), "{part}: {index}");
     }
     assert_eq!(index.matches("<td>ready</td>").count(), 4, "{index}");
+    // A web page whose name DNS points at this machine sees no store.
+    for path in ["/", "/__alokai/stores.json"] {
+        let page = get(port, "evil.example", path);
+        assert!(page.contains("http://localhost"), "{path}: {page}");
+        for secret in [FRONTEND, "us.localhost", domain] {
+            assert!(!page.contains(secret), "{path}: {page}");
+        }
+    }
+    assert!(get(port, domain, "/__alokai/stores.json").contains(FRONTEND));
     let caddyfile = project.read(".alokai/Caddyfile");
     assert!(
         caddyfile.contains(&format!("us.localhost, {domain} {{")),
