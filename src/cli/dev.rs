@@ -37,16 +37,17 @@ pub fn dev(global: &Global, options: &DevOptions) -> Result<(), AnyError> {
         Detail::Short
     };
     let known = KnownServers::default();
-    let (reporter, commands) = server_reporter("alokai store dev", options.output.json, detail);
+    let (reporter, commands) =
+        server_reporter("alokai store dev", options.output.json, detail, &known);
     live_with(known.follow(reporter), |live| {
         let keys = Keys::follow(commands, &live, &known);
-        serve(
+        keys.result(serve(
             &live,
             (sync, session),
             &environment,
             options,
             (&known, &keys),
-        )
+        ))
     })
 }
 

@@ -128,6 +128,7 @@ fn state_text(state: &ServerState) -> String {
         ServerState::Starting => "starting".into(),
         ServerState::Ready { .. } => "ready".into(),
         ServerState::Ended { how } => format!("ended: {how}"),
+        ServerState::CannotStart { how, .. } => format!("cannot start: {how}"),
         ServerState::Restarting { .. } => "restarting".into(),
         ServerState::Stopped => "stopped".into(),
     }

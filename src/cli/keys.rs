@@ -1,5 +1,6 @@
 //! The terminal of `dev` and `start`: the screen of servers, and what its keys do.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::domains::KnownServers;
 use super::environment::{self, Screen};
 use super::run::Live;
+use crate::error::{Error as AnyError, Exit};
 use crate::report::{Detail, Lines, Ndjson, Reporter, ScreenCommand, ServerScreen};
 use crate::serve::SupervisorHandle;
 
@@ -19,13 +21,16 @@ pub fn server_reporter(
     title: &str,
     json: bool,
     detail: Detail,
+    servers: &KnownServers,
 ) -> (Box<dyn Reporter>, ScreenCommands) {
     if json {
         return (Box::new(Ndjson::new(std::io::stdout())), None);
     }
     if environment::screen() == Screen::Terminal {
         let (sender, commands) = unbounded_channel();
-        if let Ok(screen) = ServerScreen::start(title, sender) {
+        let servers = servers.clone();
+        let addresses = Box::new(move |server: &_| servers.url(server));
+        if let Ok(screen) = ServerScreen::start(title, addresses, sender) {
             return (Box::new(screen), Some(commands));
         }
     }
@@ -36,6 +41,8 @@ pub fn server_reporter(
 pub struct Keys {
     supervisor: Arc<OnceLock<SupervisorHandle>>,
     task: Option<JoinHandle<()>>,
+    /// Whether the run was ended with `q`.
+    is_quit: Arc<AtomicBool>,
 }
 
 impl Keys {
@@ -44,11 +51,22 @@ impl Keys {
         let supervisor: Arc<OnceLock<SupervisorHandle>> = Arc::default();
         let (events, interrupt) = (live.events.clone(), live.interrupt.clone());
         let (servers, handle) = (servers.clone(), Arc::clone(&supervisor));
+        let is_quit: Arc<AtomicBool> = Arc::default();
+        let quit = Arc::clone(&is_quit);
         let task = commands.map(|mut commands| {
             live.runtime.spawn(async move {
                 while let Some(command) = commands.recv().await {
                     match command {
-                        ScreenCommand::Quit => interrupt.raise(),
+                        ScreenCommand::Quit => {
+                            if !interrupt.stopped() {
+                                quit.store(true, Ordering::Relaxed);
+                            }
+                            interrupt.raise();
+                        }
+                        ScreenCommand::Interrupt => {
+                            quit.store(false, Ordering::Relaxed);
+                            interrupt.raise();
+                        }
                         ScreenCommand::Restart(server) => {
                             if let Some(supervisor) = handle.get() {
                                 supervisor.restart(server);
@@ -66,12 +84,28 @@ impl Keys {
                 }
             })
         });
-        Self { supervisor, task }
+        Self {
+            supervisor,
+            task,
+            is_quit,
+        }
     }
 
     /// Sends further commands to these servers.
     pub fn control(&self, supervisor: SupervisorHandle) {
         let _ = self.supervisor.set(supervisor);
+    }
+
+    /// The result of the run. `q` is the ordinary end of it, and not an error.
+    pub fn result(&self, result: Result<(), AnyError>) -> Result<(), AnyError> {
+        match result {
+            Err(error)
+                if error.exit() == Exit::Interrupted && self.is_quit.load(Ordering::Relaxed) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Whether the terminal shows the screen.

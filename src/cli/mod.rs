@@ -51,8 +51,9 @@ use environment::{Environment, tell};
 
 use crate::compare::OverrideState;
 use crate::config::Project;
-use crate::error::Error as AnyError;
+use crate::error::{Error as AnyError, Exit};
 use crate::pipeline::{self, ProjectLock};
+use crate::serve;
 
 /// Errors of the command line, the environment and standard output.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -312,6 +313,11 @@ pub fn main() -> ExitCode {
             if source.kind() == std::io::ErrorKind::BrokenPipe =>
         {
             ExitCode::SUCCESS
+        }
+        // The user knows why, so there is no code and no help.
+        Err(AnyError::Serve(error @ serve::Error::Interrupted)) => {
+            tell(&error.to_string());
+            ExitCode::from(Exit::Interrupted as u8)
         }
         Err(error) => {
             let exit = error.exit();

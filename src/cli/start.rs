@@ -19,10 +19,10 @@ use crate::serve::{RestartPolicy, Supervisor, SupervisorOptions};
 pub fn start(global: &Global, options: &StartOptions) -> Result<(), AnyError> {
     let known = KnownServers::default();
     let json = options.output.json;
-    let (reporter, commands) = server_reporter("alokai store start", json, Detail::Short);
+    let (reporter, commands) = server_reporter("alokai store start", json, Detail::Short, &known);
     live_with(known.follow(reporter), |live| {
         let keys = Keys::follow(commands, &live, &known);
-        run(global, options, &live, (&known, &keys))
+        keys.result(run(global, options, &live, (&known, &keys)))
     })
 }
 

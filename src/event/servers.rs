@@ -65,10 +65,18 @@ pub enum ServerState {
         /// The time since the process was started, in seconds.
         seconds: f64,
     },
-    /// The process ended by itself, or could not be started.
+    /// The process ended by itself.
     Ended {
         /// The reason, in one line.
         how: String,
+    },
+    /// The server cannot be started, or does not answer.
+    CannotStart {
+        /// The reason, in one line.
+        how: String,
+        /// What the user can do.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        help: Option<String>,
     },
     /// The server is started again after a pause.
     Restarting {

@@ -35,6 +35,9 @@ pub enum SyncEvent {
     Checked {
         /// Files in `.out` that differed although no source had changed, and were written or removed.
         repaired: usize,
+        /// The first of these files, relative to the project.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        repaired_files: Vec<String>,
         /// Files whose change was found only now, since the file system did not report it.
         late: usize,
     },
@@ -107,11 +110,18 @@ impl SyncEvent {
             Self::Failed { message } => format!("`.out` is not in step: {message}"),
             Self::Mended => "`.out` is in step again".into(),
             Self::Checked { repaired: 0, .. } => return None,
-            Self::Checked { repaired: 1, .. } => {
-                "1 file in `.out` differed from its source and was corrected".into()
-            }
-            Self::Checked { repaired, .. } => {
-                format!("{repaired} files in `.out` differed from their sources and were corrected")
+            Self::Checked {
+                repaired,
+                repaired_files,
+                ..
+            } => {
+                let what = match repaired {
+                    1 => "1 file in `.out` differed from its source and was corrected".to_owned(),
+                    _ => format!(
+                        "{repaired} files in `.out` differed from their sources and were corrected"
+                    ),
+                };
+                format!("{what}{}", named(repaired_files, *repaired))
             }
         })
     }
@@ -142,6 +152,22 @@ fn line(file: &SyncedFile) -> String {
     };
     let path = file.path.escape_debug();
     format!("{}/{path}  {what} → {stores}{own}", file.app)
+}
+
+/// `: .out/us/web/a.ts, .out/us/web/b.ts and 2 more`.
+fn named(files: &[String], count: usize) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<_> = files
+        .iter()
+        .map(|file| file.escape_debug().to_string())
+        .collect();
+    let shown = shown.join(", ");
+    match count.saturating_sub(files.len()) {
+        0 => format!(": {shown}"),
+        rest => format!(": {shown} and {rest} more"),
+    }
 }
 
 fn names(stores: &[StoreId]) -> String {
@@ -199,6 +225,29 @@ web/Header.tsx  removed from us → us
 web/Header.tsx  dropped by `ignorePaths` → a, b, c, d, e, f and 1 more";
         let text = SyncEvent::Files { files }.text(false);
         assert_eq!(text.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn corrected_files_are_named() {
+        let text = |repaired, files: &[&str]| {
+            let repaired_files = files.iter().map(|it| (*it).to_owned()).collect();
+            let event = SyncEvent::Checked {
+                repaired,
+                repaired_files,
+                late: 0,
+            };
+            event.text(false)
+        };
+        assert_eq!(text(0, &[]), None);
+        assert_eq!(
+            text(1, &[".out/us/web/a.ts"]).as_deref(),
+            Some("1 file in `.out` differed from its source and was corrected: .out/us/web/a.ts")
+        );
+        let several = text(4, &[".out/us/a", ".out/us/b", ".out/us/c"]).unwrap();
+        assert!(
+            several.ends_with("corrected: .out/us/a, .out/us/b, .out/us/c and 1 more"),
+            "{several}"
+        );
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub use build::{Built, Error as BuildError, ResultOrigin, forecast, free_memory}
 pub use builder::Image;
 pub use clean::clean;
 pub use compose::{
-    ChangedFiles, ComposeChanges, SyncScope, Workdir, changes, keep_server_edits, put_in_step,
+    ChangedFiles, ComposeChanges, NAMED_FILES, SyncScope, Workdir, changes, keep_server_edits,
+    put_in_step,
 };
 pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;

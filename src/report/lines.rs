@@ -219,7 +219,12 @@ fn state_text(state: &ServerState) -> Option<String> {
             seconds,
         } => format!("ready at {url} ({})", duration(*seconds)),
         ServerState::Ended { how } => format!("ended: {how}"),
-        ServerState::Restarting { in_seconds } => format!("starts again in {in_seconds} s"),
+        ServerState::CannotStart { how, help: None } => format!("cannot start: {how}"),
+        ServerState::CannotStart {
+            how,
+            help: Some(help),
+        } => format!("cannot start: {how}; {help}"),
+        ServerState::Restarting { in_seconds } => format!("next start in {in_seconds} s"),
         ServerState::Stopped => "stopped".into(),
     })
 }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 pub use bars::Bars;
 pub use lines::{Groups, Lines};
 pub use ndjson::Ndjson;
-pub use screen::{ScreenCommand, ScreenState, ServerScreen};
+pub use screen::{ScreenCommand, ScreenState, ServerAddresses, ServerScreen};
 pub use summary::{Deployed, PackageRow, SummaryRow, SummaryTable};
 pub use transcript::{Recording, Transcripts};
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use miette::Diagnostic;
 use tokio::sync::watch;
 
 use super::pause::GrowingPause;
@@ -104,9 +105,7 @@ impl ServerTask {
                 return Ok(());
             };
             self.ready.send_replace(false);
-            self.report(ServerState::Ended {
-                how: first_line(&error),
-            });
+            self.report(failure(&error));
             if self.options.policy == RestartPolicy::Never {
                 return Err(error);
             }
@@ -187,6 +186,20 @@ impl ServerTask {
 
 /// The server was stopped by this program.
 struct Stopped;
+
+/// The state of a server that has failed. One that never answered has the error's help too.
+fn failure(error: &StartError) -> ServerState {
+    let how = match error {
+        StartError::Ended { .. } | StartError::Exited { .. } => {
+            let how = first_line(error);
+            return ServerState::Ended { how };
+        }
+        StartError::Program { command, source } => format!("`{command}`: {source}"),
+        _ => first_line(error),
+    };
+    let help = error.help().map(|help| help.to_string());
+    ServerState::CannotStart { how, help }
+}
 
 /// The first line of an error. The others are the server's last lines, which were sent as events.
 fn first_line(error: &StartError) -> String {

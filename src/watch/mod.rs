@@ -14,7 +14,7 @@ mod error;
 mod folders;
 mod places;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -25,7 +25,9 @@ pub use error::Error;
 use crate::config::Project;
 use crate::event::{Event, EventSubject, Events, Stage, SyncEvent};
 use crate::overlay::{KnownContents, Owner};
-use crate::pipeline::{Interrupt, ProjectLock, SyncScope, keep_server_edits, put_in_step};
+use crate::pipeline::{
+    ChangedFiles, Interrupt, NAMED_FILES, ProjectLock, SyncScope, keep_server_edits, put_in_step,
+};
 use crate::plan::{LayerChange, ListedLayers, Plan, Request, WatchedPlan};
 use crate::store::{AppName, StoreId};
 use batch::{Batch, Message, Next};
@@ -372,7 +374,7 @@ impl OutSync {
         let new = listed.plan()?;
         keep_server_edits(&new.plan, lock)?;
         let written = put_in_step(&new.plan, SyncScope::Everything, lock)?;
-        let written: usize = written.values().map(|it| it.written + it.removed).sum();
+        let count: usize = written.values().map(|it| it.written + it.removed).sum();
         let units = new.changes_since(&self.current.plan);
         let changes = Changes::new(&units, &[], &new.plan);
         let is_other = !changes.added.is_empty() || !changes.gone.is_empty();
@@ -386,9 +388,20 @@ impl OutSync {
         if cause == Cause::Check {
             // A new store explains differences.
             let is_explained = is_other || changes.count() > 0;
-            let repaired = if is_explained { 0 } else { written };
             let late = changes.count();
-            self.send(SyncEvent::Checked { repaired, late });
+            self.send(if is_explained {
+                SyncEvent::Checked {
+                    repaired: 0,
+                    repaired_files: Vec::new(),
+                    late,
+                }
+            } else {
+                SyncEvent::Checked {
+                    repaired: count,
+                    repaired_files: first_paths(&written),
+                    late,
+                }
+            });
         }
         self.tell(changes);
         on_plan(&self.current.project, &self.current.plan);
@@ -409,6 +422,15 @@ impl OutSync {
             self.send(SyncEvent::Files { files });
         }
     }
+}
+
+/// The first changed files, relative to the project.
+fn first_paths(changed: &BTreeMap<StoreId, ChangedFiles>) -> Vec<String> {
+    let paths = changed.iter().flat_map(|(store, files)| {
+        let paths = files.first.iter();
+        paths.map(move |path| format!(".out/{store}/{path}"))
+    });
+    paths.take(NAMED_FILES).collect()
 }
 
 fn is_env(path: &Path) -> bool {

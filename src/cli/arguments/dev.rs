@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DomainOptions, Output, Select};
+use super::{DomainOptions, EventOutput, Select};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DevOptions {
@@ -17,5 +17,5 @@ pub(in crate::cli) struct DevOptions {
     #[command(flatten)]
     pub domains: DomainOptions,
     #[command(flatten)]
-    pub output: Output,
+    pub output: EventOutput,
 }

@@ -453,6 +453,14 @@ pub(super) struct Output {
     pub json: bool,
 }
 
+/// The output of a command that runs servers.
+#[derive(Debug, Args)]
+pub(super) struct EventOutput {
+    /// Prints NDJSON events: states and output of servers, messages
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ComposeOptions {
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DomainOptions, Output, Select};
+use super::{DomainOptions, EventOutput, Select};
 use crate::plan::Selection;
 
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub struct StartOptions {
     #[arg(long, hide = true)]
     pub verbose: bool,
     #[command(flatten)]
-    pub output: Output,
+    pub output: EventOutput,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub struct TestOptions {
     #[arg(long, hide = true)]
     pub verbose: bool,
     #[command(flatten)]
-    pub output: Output,
+    pub output: EventOutput,
     /// Arguments for Playwright: `--grep cart`, `--shard=1/3`
     #[arg(last = true, value_name = "ARGUMENT")]
     pub arguments: Vec<String>,

@@ -189,18 +189,24 @@ pub fn remove(path: &Path) -> Result<(), Io> {
     disk::remove(path).map_err(Io::at("remove", path))
 }
 
+/// How many paths of changed files [`ChangedFiles`] has.
+pub const NAMED_FILES: usize = 3;
+
 /// The numbers of files that a compose has changed in one store.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ChangedFiles {
     /// Files that were written.
     pub written: usize,
     /// Files that were removed.
     pub removed: usize,
+    /// The first [`NAMED_FILES`] of these files, relative to the folder of the store. Empty if the whole
+    /// folder was written.
+    pub first: Vec<String>,
 }
 
 impl ChangedFiles {
     /// The numbers as text, with the number of all files of the store.
-    pub fn note(self, store: &StorePlan) -> String {
+    pub fn note(&self, store: &StorePlan) -> String {
         let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
         match (self.written, self.removed) {
             (0, 0) => format!("{files} files, nothing changed"),

@@ -15,7 +15,7 @@ use super::links::{FolderLinks, LinkChanges};
 use super::manifest::{ComposedFileState, ManifestFiles, StoreManifest, WrittenFile, is_below};
 use super::sources::SourceFiles;
 use super::staging::{StagingFolder, write_entry};
-use super::{ChangedFiles, remove};
+use super::{ChangedFiles, NAMED_FILES, remove};
 use crate::overlay::Entry;
 use crate::plan::{Plan, StorePlan};
 
@@ -305,6 +305,7 @@ impl StagedStore<'_> {
                 Ok(ChangedFiles {
                     written: count,
                     removed: 0,
+                    first: Vec::new(),
                 })
             }
         }
@@ -324,6 +325,8 @@ impl StoreUpdate<'_> {
         let written: Vec<String> = files.iter().map(|(item, _)| item.key()).collect();
         let under_way = written.iter().chain(&self.remove).map(String::as_str);
         self.manifest_files.begin(&under_way.collect())?;
+        let changed = written.iter().chain(&self.remove);
+        let first = changed.take(NAMED_FILES).cloned().collect();
 
         let mut folders = RealFolders::new(self.folder.clone());
         for path in &self.remove {
@@ -368,6 +371,7 @@ impl StoreUpdate<'_> {
         Ok(ChangedFiles {
             written: files.len(),
             removed: self.remove.len(),
+            first,
         })
     }
 }

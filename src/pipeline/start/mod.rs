@@ -67,7 +67,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another process listens on the app's port.
-    #[error("port {port} of `{unit}` is in use by another process{}", by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
+    #[error("port {port} of `{unit}` is in use by {}", by.as_deref().unwrap_or("another process"))]
     #[diagnostic(
         code(alokai::start::port_in_use),
         help("end that process, or set another port in `localPorts` of the store")

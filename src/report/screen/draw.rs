@@ -4,13 +4,24 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table, TableState};
+use ratatui::widgets::{Clear, Paragraph, Row, Table, TableState};
 
-use super::state::{LogLine, ScreenState, ServerLine};
+use super::state::{LogLine, LogSize, ScreenState, ServerLine};
 use crate::event::{ServerId, ServerState};
 
 /// The widest column of stores and of apps.
 const WIDEST: usize = 26;
+
+/// The widest column of addresses.
+const WIDEST_ADDRESS: usize = 44;
+
+/// The width of the column of states.
+const STATE_WIDTH: u16 = 10;
+
+/// The least width of the column of messages. On a narrower terminal, only the log has them.
+const LEAST_MESSAGE: u16 = 20;
+
+const HEADINGS: [&str; 5] = ["STORE", "APP", "STATE", "ADDRESS", "LAST MESSAGE"];
 
 /// Below this height, only the servers are shown.
 const LOWEST_LOG: u16 = 3;
@@ -51,56 +62,64 @@ impl ScreenState {
         let is_ready =
             |server: &&ServerLine| matches!(server.state, Some(ServerState::Ready { .. }));
         let ready = self.servers.values().filter(is_ready).count();
-        Line::from(vec![
+        let mut parts = vec![
             Span::styled(self.title.as_str(), Style::new().bold()),
             Span::raw(format!("  {ready} of {} ready", self.servers.len())),
-        ])
+        ];
+        if self.out_of_step.is_some() {
+            let style = Style::new().fg(Color::Red).bold();
+            parts.push(Span::styled("  `.out` is not in step, see the log", style));
+        }
+        Line::from(parts)
     }
 
     fn draw_servers(&self, frame: &mut Frame<'_>, area: Rect) {
-        let store = |id: &ServerId| {
-            id.store
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string)
+        let rows: Vec<_> = self.servers.iter().map(|row| self.cells(row)).collect();
+        let width = |column: usize, title: &str, most: usize| {
+            let texts = rows.iter().map(|row| row[column].width());
+            let longest = texts.max().unwrap_or(0).max(title.len());
+            u16::try_from(longest.min(most)).unwrap_or(u16::MAX)
         };
-        let width = |title: &str, texts: &mut dyn Iterator<Item = usize>| {
-            let most = texts.max().unwrap_or(0).max(title.len()).min(WIDEST);
-            Constraint::Length(u16::try_from(most).unwrap_or(u16::MAX))
-        };
-        let widths = [
-            width(
-                "STORE",
-                &mut self.servers.keys().map(|id| store(id).chars().count()),
-            ),
-            width(
-                "APP",
-                &mut self.servers.keys().map(|id| id.name.chars().count()),
-            ),
-            Constraint::Length(10),
-            width(
-                "ADDRESS",
-                &mut self.servers.values().map(|it| address(it).len()),
-            ),
-            Constraint::Fill(1),
+        let [store, app, _, address, _] = HEADINGS;
+        let mut widths = vec![
+            width(0, store, WIDEST),
+            width(1, app, WIDEST),
+            STATE_WIDTH,
+            width(3, address, WIDEST_ADDRESS),
         ];
-        let rows = self.servers.iter().map(|(id, server)| {
-            let (state, style) = state(server);
-            Row::new([
-                Cell::new(store(id)),
-                Cell::new(id.name.clone()),
-                Cell::new(Span::styled(state, style)),
-                Cell::new(address(server)),
-                Cell::new(Span::styled(detail(server), DIM)),
-            ])
-        });
-        let header = Row::new(["STORE", "APP", "STATE", "ADDRESS", ""]).style(DIM);
-        let table = Table::new(rows, widths)
+        // The mark of the selected server, and a space after each column.
+        let used: u16 = 2 + widths.iter().map(|width| width + 1).sum::<u16>();
+        let rest = area.width.saturating_sub(used);
+        if rest >= LEAST_MESSAGE {
+            widths.push(rest);
+        }
+        let columns = widths.len();
+        let rows = rows
+            .into_iter()
+            .map(|row| Row::new(row.into_iter().take(columns)));
+        let header = Row::new(HEADINGS.into_iter().take(columns)).style(DIM);
+        let table = Table::new(rows, widths.into_iter().map(Constraint::Length))
             .header(header)
             .highlight_symbol("> ")
             .row_highlight_style(Style::new().add_modifier(Modifier::BOLD));
         let selected = (!self.servers.is_empty()).then_some(self.selected);
         let mut place = TableState::new().with_selected(selected);
         frame.render_stateful_widget(table, area, &mut place);
+    }
+
+    /// The line of a server, in the columns of [`HEADINGS`].
+    fn cells(&self, (id, server): (&ServerId, &ServerLine)) -> [Span<'static>; 5] {
+        let (state, style) = state(server);
+        let store = id.store.as_ref();
+        let store = store.map_or_else(|| "-".to_owned(), ToString::to_string);
+        let address = self.address(id).unwrap_or_else(|| "-".into());
+        [
+            Span::raw(store),
+            Span::raw(id.name.clone()),
+            Span::styled(state, style),
+            Span::raw(address),
+            Span::styled(message(server), DIM),
+        ]
     }
 
     fn log_heading(&self, width: u16) -> Line<'_> {
@@ -110,7 +129,7 @@ impl ScreenState {
         };
         let place = match self.scrolled {
             0 => String::new(),
-            lines => format!(", {lines} newer lines below"),
+            lines => format!(", {lines} newer rows below"),
         };
         let what = if self.has_help {
             "Keys".to_owned()
@@ -122,24 +141,42 @@ impl ScreenState {
     }
 
     fn draw_log(&self, frame: &mut Frame<'_>, area: Rect) {
-        let visible = self.visible().skip(self.scrolled);
-        let mut lines: Vec<Line<'_>> = visible
-            .take(area.height.into())
-            .map(|line| self.log_line(line))
-            .collect();
-        lines.reverse();
-        frame.render_widget(Paragraph::new(lines), area);
+        self.log_size.set(LogSize {
+            width: area.width.into(),
+            height: area.height.into(),
+        });
+        let wanted = self.scrolled + usize::from(area.height);
+        // The latest row first.
+        let mut rows = Vec::new();
+        for line in self.visible() {
+            rows.extend(self.log_rows(line).into_iter().rev());
+            if rows.len() >= wanted {
+                break;
+            }
+        }
+        let rows = rows.into_iter().skip(self.scrolled);
+        let mut rows: Vec<_> = rows.take(area.height.into()).collect();
+        rows.reverse();
+        frame.render_widget(Paragraph::new(rows), area);
     }
 
-    fn log_line<'a>(&self, line: &'a LogLine) -> Line<'a> {
-        match &line.server {
-            Some(_) if self.is_filtered => Line::raw(line.text.as_str()),
-            Some(server) => Line::from(vec![
-                Span::styled(format!("{server} │ "), Style::new().fg(color(server))),
-                Span::raw(line.text.as_str()),
+    /// The rows of a log line, with the name of the server in its color.
+    fn log_rows(&self, line: &LogLine) -> Vec<Line<'static>> {
+        let rows = self.rows(line);
+        let Some(server) = &line.server else {
+            let style = Style::new().fg(Color::Cyan);
+            let rows = rows.into_iter();
+            return rows.map(|row| Line::styled(row, style)).collect();
+        };
+        let prefix = self.prefix(line);
+        let colored = |row: String| match row.strip_prefix(&prefix) {
+            Some(rest) => Line::from(vec![
+                Span::styled(prefix.clone(), Style::new().fg(color(server))),
+                Span::raw(rest.to_owned()),
             ]),
-            None => Line::styled(line.text.as_str(), Style::new().fg(Color::Cyan)),
-        }
+            None => Line::raw(row),
+        };
+        rows.into_iter().map(colored).collect()
     }
 
     fn keys_line(&self) -> Line<'_> {
@@ -157,20 +194,17 @@ impl ScreenState {
     }
 }
 
-const HELP: [&str; 8] = [
+const HELP: [&str; 9] = [
     "↑ ↓      select a server",
     "r        restart the selected server",
     "o Enter  open the address of the selected server in the browser",
-    "f        show the log of the selected server only; again: of all servers",
+    "f        show the log of the selected server and messages of alokai; again: all",
     "PgUp     earlier log lines; PgDn, End: later ones",
     "Esc      close this help; show the log of all servers",
     "Ctrl-Z   suspend this program; the servers go on",
-    "q        stop all servers; Ctrl-C does the same, and kills them the second time",
+    "q        stop all servers and end with exit code 0; the second time, kill them",
+    "Ctrl-C   the same with exit code 130",
 ];
-
-fn address(server: &ServerLine) -> &str {
-    server.url.as_deref().unwrap_or("-")
-}
 
 /// The state in one word, and its color.
 fn state(server: &ServerLine) -> (&'static str, Style) {
@@ -179,16 +213,17 @@ fn state(server: &ServerLine) -> (&'static str, Style) {
         Some(ServerState::Starting) => ("starting", Color::Yellow),
         Some(ServerState::Ready { .. }) => ("ready", Color::Green),
         Some(ServerState::Ended { .. }) => ("ended", Color::Red),
+        Some(ServerState::CannotStart { .. }) => ("failed", Color::Red),
         Some(ServerState::Restarting { .. }) => ("restarting", Color::Yellow),
         Some(ServerState::Stopped) => ("stopped", Color::Reset),
     };
     (text, Style::new().fg(color))
 }
 
-/// What the state does not say: why a server ended, when it starts again, or its last line.
-fn detail(server: &ServerLine) -> String {
+/// What the state does not say: why a server does not run, when it starts again, or its last line.
+fn message(server: &ServerLine) -> String {
     match &server.state {
-        Some(ServerState::Ended { how }) => how.clone(),
+        Some(ServerState::Ended { how } | ServerState::CannotStart { how, .. }) => how.clone(),
         Some(ServerState::Restarting { in_seconds }) => format!("in {in_seconds} s"),
         _ => server.last_line.clone(),
     }

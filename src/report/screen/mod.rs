@@ -5,8 +5,9 @@
 
 mod draw;
 mod state;
+mod wrap;
 
-use std::io::{Stderr, stderr};
+use std::io::{Stderr, Write, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use rustix::process::{Signal, getpid, kill_process};
-pub use state::{ScreenCommand, ScreenState};
+pub use state::{ScreenCommand, ScreenState, ServerAddresses};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Reporter;
@@ -50,9 +51,13 @@ impl Shared {
 impl ServerScreen {
     /// Takes over the terminal until [`Reporter::finish`]. Keys are sent as commands. Ctrl-C is a key
     /// here and not a signal.
-    pub fn start(title: &str, commands: UnboundedSender<ScreenCommand>) -> std::io::Result<Self> {
+    pub fn start(
+        title: &str,
+        addresses: ServerAddresses,
+        commands: UnboundedSender<ScreenCommand>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(ScreenState::new(title)),
+            state: Mutex::new(ScreenState::new(title, addresses)),
             is_changed: AtomicBool::new(true),
             has_ended: AtomicBool::new(false),
         });
@@ -69,6 +74,8 @@ impl ServerScreen {
         self.shared.has_ended.store(true, Ordering::Relaxed);
         if let Some(drawing) = self.drawing.take() {
             let _ = drawing.join();
+            // What the screen showed is gone with it.
+            let _ = stderr().write_all(self.shared.state().unresolved().as_bytes());
         }
     }
 }
@@ -101,7 +108,7 @@ fn draw_until_end(
         let drawn = step(&mut terminal, shared, commands);
         if drawn.is_err() || !IS_ENTERED.load(Ordering::Relaxed) {
             // Without a receiver, the run is ending already.
-            let _ = commands.send(ScreenCommand::Quit);
+            let _ = commands.send(ScreenCommand::Interrupt);
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! What the screen shows, as a value: events and keys change it, and nothing else does.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,17 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::super::Detail;
 use super::super::lines::line;
-use crate::event::{Event, ServerId, ServerState};
+use super::wrap::wrapped;
+use crate::event::{Event, ServerId, ServerState, SyncEvent};
 
 /// The most log lines that are kept.
 const KEPT_LINES: usize = 5_000;
 
-/// How many lines `PageUp` and `PageDown` move.
+/// How many rows `PageUp` and `PageDown` move at most.
 const SCROLL: usize = 10;
+
+/// The last lines of a server that are left on the terminal with its error.
+const LAST_LINES: usize = 10;
 
 /// A key that is held down repeats itself. A second Ctrl-C within this time is the same one.
 const REPEATED: Duration = Duration::from_millis(200);
@@ -27,8 +32,10 @@ pub enum ScreenCommand {
     Restart(ServerId),
     /// Open the address of a server in the browser.
     Open(ServerId),
-    /// Stop all servers. The second time they are killed.
+    /// Stop all servers, as an ordinary end. The second time they are killed.
     Quit,
+    /// Stop all servers, as an interruption. The second time they are killed.
+    Interrupt,
 }
 
 /// One server on the screen.
@@ -38,17 +45,32 @@ pub(super) struct ServerLine {
     /// Its address, once it was ready.
     pub url: Option<String>,
     pub last_line: String,
+    /// Why it does not run, with its last lines. `None` once it is ready.
+    failure: Option<String>,
+    /// Whether it is started again after a failure. Else the failure is the error of the command.
+    is_retried: bool,
 }
 
 /// One line of the log. Without a server, it is a line of this program.
 #[derive(Debug)]
 pub(super) struct LogLine {
     pub server: Option<ServerId>,
+    /// Whether the server printed it.
+    is_output: bool,
     pub text: String,
 }
 
+/// The address that a browser opens for a server, if it is known.
+pub type ServerAddresses = Box<dyn Fn(&ServerId) -> Option<String> + Send>;
+
+/// The columns and rows of the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogSize {
+    pub width: usize,
+    pub height: usize,
+}
+
 /// The content of the screen of `dev` and `start`.
-#[derive(Debug)]
 pub struct ScreenState {
     pub(super) title: String,
     pub(super) servers: IndexMap<ServerId, ServerLine>,
@@ -57,14 +79,19 @@ pub struct ScreenState {
     /// Whether the log has only the lines of the selected server.
     pub(super) is_filtered: bool,
     pub(super) has_help: bool,
-    /// How many of the latest log lines are below the visible part.
+    /// How many of the latest rows of the log are below the visible part.
     pub(super) scrolled: usize,
+    /// The size of the log when it was drawn last.
+    pub(super) log_size: Cell<LogSize>,
+    /// Why `.out` is not in step with the sources.
+    pub(super) out_of_step: Option<String>,
+    addresses: ServerAddresses,
     last_quit: Option<Instant>,
 }
 
 impl ScreenState {
     /// An empty screen. The title is the command, such as `alokai store dev`.
-    pub fn new(title: impl Into<String>) -> Self {
+    pub fn new(title: impl Into<String>, addresses: ServerAddresses) -> Self {
         Self {
             title: title.into(),
             servers: IndexMap::new(),
@@ -73,6 +100,12 @@ impl ScreenState {
             is_filtered: false,
             has_help: false,
             scrolled: 0,
+            log_size: Cell::new(LogSize {
+                width: 80,
+                height: 24,
+            }),
+            out_of_step: None,
+            addresses,
             last_quit: None,
         }
     }
@@ -88,14 +121,34 @@ impl ScreenState {
                 {
                     known.last_line.clone_from(&text);
                 }
-                self.push(Some(server.clone()), text);
+                self.push(LogLine {
+                    server: Some(server.clone()),
+                    is_output: true,
+                    text,
+                });
             }
             other => {
+                if let Event::Sync { sync } = other {
+                    self.follow(sync);
+                }
                 let text = line(other, Detail::Short).unwrap_or_default();
                 for line in text.lines() {
-                    self.push(None, plain(line));
+                    self.push(LogLine {
+                        server: None,
+                        is_output: false,
+                        text: plain(line),
+                    });
                 }
             }
+        }
+    }
+
+    /// Remembers whether `.out` is in step.
+    fn follow(&mut self, sync: &SyncEvent) {
+        match sync {
+            SyncEvent::Failed { .. } => self.out_of_step = sync.text(false),
+            SyncEvent::Mended => self.out_of_step = None,
+            _ => {}
         }
     }
 
@@ -116,22 +169,68 @@ impl ScreenState {
             known.url = Some(url.clone());
         }
         known.state = Some(state.clone());
+        match state {
+            ServerState::Ready { .. } => known.failure = None,
+            ServerState::Restarting { .. } => known.is_retried = true,
+            _ => {}
+        }
         // The log says only what the list cannot show.
-        if matches!(state, ServerState::Ended { .. } | ServerState::Ready { .. }) {
+        let is_failure = matches!(
+            state,
+            ServerState::Ended { .. } | ServerState::CannotStart { .. }
+        );
+        if is_failure || matches!(state, ServerState::Ready { .. }) {
             let text = line(event, Detail::Short).unwrap_or_default();
+            if is_failure {
+                self.remember(server, &text);
+            }
             let text = text.strip_prefix(&format!("{server}: ")).unwrap_or(&text);
-            self.push(Some(server.clone()), plain(text));
+            self.push(LogLine {
+                server: Some(server.clone()),
+                is_output: false,
+                text: plain(text),
+            });
         }
     }
 
-    fn push(&mut self, server: Option<ServerId>, text: String) {
+    /// Keeps a failure with the last lines of the server, for the end of the screen.
+    fn remember(&mut self, server: &ServerId, failure: &str) {
+        let of_server = self.log.iter().rev();
+        let of_server =
+            of_server.filter(|line| line.is_output && line.server.as_ref() == Some(server));
+        let last: Vec<_> = of_server.take(LAST_LINES).collect();
+        let mut text = plain(failure);
+        for line in last.iter().rev().filter(|line| !line.text.is_empty()) {
+            text.push_str("\n  ");
+            text.push_str(&line.text);
+        }
+        if let Some(known) = self.servers.get_mut(server) {
+            known.failure = Some(text);
+        }
+    }
+
+    /// What stays on the terminal after the screen: why `.out` is not in step, and the last errors of
+    /// servers that did not run at the end. Empty if there is nothing to say.
+    pub fn unresolved(&self) -> String {
+        let servers = self.servers.values().filter(|server| server.is_retried);
+        let failures = servers.filter_map(|server| server.failure.as_deref());
+        let texts = failures.chain(self.out_of_step.as_deref());
+        texts.flat_map(|text| [text, "\n"]).collect()
+    }
+
+    /// The address of a server, if it has one.
+    pub(super) fn address(&self, server: &ServerId) -> Option<String> {
+        let known = || self.servers.get(server)?.url.clone();
+        (self.addresses)(server).or_else(known)
+    }
+
+    fn push(&mut self, line: LogLine) {
         if self.log.len() >= KEPT_LINES {
             self.log.pop_front();
         }
-        let line = LogLine { server, text };
         // The visible lines stay where they are while the user reads earlier ones.
         if self.scrolled > 0 && self.is_visible(&line) {
-            self.scrolled += 1;
+            self.scrolled += self.rows(&line).len();
         }
         self.log.push_back(line);
     }
@@ -143,8 +242,29 @@ impl ScreenState {
             .map(|(server, _)| server)
     }
 
+    /// A message of this program is visible under every filter.
     fn is_visible(&self, line: &LogLine) -> bool {
-        !self.is_filtered || line.server.as_ref() == self.selected()
+        !self.is_filtered || line.server.is_none() || line.server.as_ref() == self.selected()
+    }
+
+    /// What is shown before a line: its server, if the log has the lines of several ones.
+    pub(super) fn prefix(&self, line: &LogLine) -> String {
+        match &line.server {
+            Some(server) if !self.is_filtered => format!("{server} │ "),
+            _ => String::new(),
+        }
+    }
+
+    /// The rows of a line on the screen.
+    pub(super) fn rows(&self, line: &LogLine) -> Vec<String> {
+        let text = format!("{}{}", self.prefix(line), line.text);
+        wrapped(&text, self.log_size.get().width)
+    }
+
+    /// How far `PageUp` and `PageDown` move: no row is skipped on a low terminal.
+    fn page(&self) -> usize {
+        let height = self.log_size.get().height;
+        height.saturating_sub(1).clamp(1, SCROLL)
     }
 
     /// The lines of the log that the filter lets through, the latest one first.
@@ -159,8 +279,8 @@ impl ScreenState {
         }
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if is_control => return self.quit(),
-            KeyCode::Char('q') => return self.quit(),
+            KeyCode::Char('c') if is_control => return self.end_with(ScreenCommand::Interrupt),
+            KeyCode::Char('q') => return self.end_with(ScreenCommand::Quit),
             KeyCode::Char(_) if is_control => {}
             KeyCode::Char('r') => return self.selected().cloned().map(ScreenCommand::Restart),
             KeyCode::Char('o') | KeyCode::Enter => {
@@ -177,20 +297,20 @@ impl ScreenState {
             KeyCode::Home => self.select(0),
             KeyCode::End => self.scrolled = 0,
             KeyCode::PageUp => {
-                let lines = self.visible().count();
-                self.scrolled = (self.scrolled + SCROLL).min(lines.saturating_sub(1));
+                let rows: usize = self.visible().map(|line| self.rows(line).len()).sum();
+                self.scrolled = (self.scrolled + self.page()).min(rows.saturating_sub(1));
             }
-            KeyCode::PageDown => self.scrolled = self.scrolled.saturating_sub(SCROLL),
+            KeyCode::PageDown => self.scrolled = self.scrolled.saturating_sub(self.page()),
             _ => {}
         }
         None
     }
 
-    fn quit(&mut self) -> Option<ScreenCommand> {
+    fn end_with(&mut self, command: ScreenCommand) -> Option<ScreenCommand> {
         let now = Instant::now();
         let last = self.last_quit.replace(now);
         let is_repeated = last.is_some_and(|last| now.duration_since(last) < REPEATED);
-        (!is_repeated).then_some(ScreenCommand::Quit)
+        (!is_repeated).then_some(command)
     }
 
     /// Whether the user has asked to stop all servers.

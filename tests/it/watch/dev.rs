@@ -130,6 +130,25 @@ fn servers_run_on_composed_files_follow_edits_and_the_config_and_end_with_the_pr
 }
 
 #[test]
+fn a_port_in_use_is_named_with_its_process_and_the_remedy() {
+    let project = shop();
+    let web = port(&project, "nextjs");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", web)).expect("it is free");
+    let follower = Follower::start(&project, "store dev --store-id us --json");
+    let state = follower.waits_for(0, "cannot-start", |event| event["state"] == "cannot-start");
+    assert_eq!(state["name"], NEXT);
+    let how = state["how"].as_str().unwrap_or_default();
+    let start = format!("port {web} of `us/{NEXT}` is in use by ");
+    assert!(how.starts_with(&start), "{how}");
+    let help = state["help"].as_str().unwrap_or_default();
+    assert!(help.contains("`localPorts`"), "{help}");
+    // The server starts when the port is free.
+    drop(taken);
+    answers(web, "texts of us\n");
+    drop(follower);
+}
+
+#[test]
 fn without_compose_the_files_stay_until_the_first_change() {
     let project = shop();
     project.alokai("store compose --all").succeeds();

@@ -140,6 +140,7 @@ fn an_error_keeps_what_is_there_until_it_is_mended() {
     let failed = follower.waits_for(mark, "failed", |event| event["sync"] == "failed");
     let message = failed["message"].as_str().unwrap_or_default();
     assert!(message.contains("unterminated object"), "{message}");
+    assert!(message.contains("\n  - alokai.config.json:1:"), "{message}");
     assert_eq!(
         header(&project, "us").as_deref(),
         Some("header of fashion\n")
@@ -175,6 +176,8 @@ fn a_hand_edit_in_out_is_corrected_and_an_edit_of_tsconfig_is_kept() {
     project.write(&format!("apps/{NEXT}/other.tsx"), "a change\n");
     let checked = follower.checked(mark);
     assert_eq!(checked["repaired"], 1);
+    let corrected = format!(".out/us/{NEXT}/header.tsx");
+    assert_eq!(checked["repairedFiles"], serde_json::json!([corrected]));
     assert_eq!(
         header(&project, "us").as_deref(),
         Some("header of fashion\n")
