@@ -146,6 +146,7 @@ fn of_compare(error: &compare::Error) -> Exit {
         | compare::Error::NothingInherited { .. }
         | compare::Error::BinaryMerge { .. }
         | compare::Error::Unresolved { .. }
+        | compare::Error::Folder { .. }
         | compare::Error::Glob { .. } => Exit::Input,
     }
 }

@@ -158,6 +158,15 @@ impl Cache {
         }
     }
 
+    /// Whether a result was made by a task of the store.
+    pub fn has_results_of(&self, store: &str) -> Result<bool, Error> {
+        let tasks = format!("{store}/");
+        let (entries, _) = self.entries()?;
+        Ok(entries
+            .iter()
+            .any(|(_, entry)| entry.maker.starts_with(&tasks)))
+    }
+
     /// Every entry that can be read, with the time of its last use, and the paths of all other entries.
     fn entries(&self) -> Result<CacheEntries, Error> {
         let (mut entries, mut broken) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! `store builds`: what was built, by whom, from what.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -15,8 +16,8 @@ use super::record::folder_id;
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::show::Page;
-use super::{answer, answer_bytes, environment, project};
-use crate::config::Project;
+use super::{Error, answer, answer_bytes, environment, project};
+use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
@@ -167,6 +168,7 @@ fn list(
     options: &BuildListOptions,
 ) -> Result<(), AnyError> {
     let records = records(project, registry)?;
+    check_stores(project, &records, &options.stores)?;
     let now = Timestamp::now();
     let runs = open_runs(records.events());
     let is_idle = !runs.is_empty() && ProjectLock::take_now(&project.root).is_ok();
@@ -179,6 +181,7 @@ fn list(
         (stores.is_empty() || stores.iter().any(|id| id == line.store.as_str()))
             && options.status.is_none_or(|status| status == line.status)
     };
+    let is_empty = lines.is_empty();
     lines.retain(is_wanted);
     lines.sort_by(|a, b| (b.started, b.id).cmp(&(a.started, a.id)));
     let hidden = lines.len().saturating_sub(options.limit);
@@ -188,7 +191,11 @@ fn list(
         return document(&json!({ "schemaVersion": 1, "builds": lines }));
     }
     if lines.is_empty() {
-        tell("no builds are recorded; `alokai store deploy` records each build");
+        tell(if is_empty {
+            "no builds are recorded; `alokai store deploy` records each build"
+        } else {
+            "no recorded build matches"
+        });
         return Ok(());
     }
     let length = RecordId::distinct_length(lines.iter().map(|line| line.id), ID_CHARACTERS);
@@ -199,6 +206,23 @@ fn list(
         ));
     }
     Ok(())
+}
+
+/// Fails if a store does not exist and no record names it. Records outlive the store.
+fn check_stores(project: &Project, records: &RecordSet, ids: &[String]) -> Result<(), AnyError> {
+    let existing = project.stores.iter().map(|store| &store.id);
+    let built = records.builds().map(|build| &build.store);
+    let started = records.events().map(|event| &event.store);
+    let known = existing.chain(built).chain(started);
+    let known: BTreeSet<&str> = known.map(StoreId::as_str).collect();
+    match ids.iter().find(|id| !known.contains(id.as_str())) {
+        None => Ok(()),
+        Some(id) => Err(Error::NoStore {
+            id: id.clone(),
+            nearest: nearest(id, known.iter().copied()).map(str::to_owned),
+        }
+        .into()),
+    }
 }
 
 /// The list in columns. The last column is cut at the width of the terminal.
@@ -318,6 +342,9 @@ fn info(
     for failure in &build.failures {
         let _ = write!(text, "\nfailed: {failure}\n");
     }
+    if build.log.is_some() {
+        let _ = writeln!(text, "\noutput: alokai store builds logs {}", build.id);
+    }
     answer(&text)
 }
 
@@ -331,7 +358,10 @@ fn logs(
     let missing = || ledger::Error::NoLog {
         id: build.id.clone(),
     };
-    let log = build.log.as_ref().ok_or_else(missing)?;
+    let Some(log) = &build.log else {
+        tell(&format!("the build {} has no output", build.id));
+        return Ok(());
+    };
     let folder = LogFolder::of_project(&project.root);
     let mut text = folder.read(log).map_err(ledger::Error::from)?;
     if text.is_none() {

@@ -122,7 +122,7 @@ pub fn confirmed<P>(
 }
 
 /// Fails if the edit gives a store the name of something at the top of the project.
-fn reserved_ids(project: &Project, proposal: &EditProposal) -> Result<(), AnyError> {
+pub fn reserved_ids(project: &Project, proposal: &EditProposal) -> Result<(), AnyError> {
     if plan::check_store_ids(project).is_ok() {
         plan::check_store_ids(&proposal.after)?;
     }

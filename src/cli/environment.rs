@@ -455,14 +455,17 @@ pub fn editor() -> Option<String> {
     variable("VISUAL").or_else(|| variable("EDITOR"))
 }
 
-/// Asks for a text, and returns it without spaces around it. The end of the input is an empty text.
-pub fn ask(question: &str) -> String {
+/// Asks for a text, and returns it without spaces around it. `None` at the end of the input.
+pub fn ask(question: &str) -> Option<String> {
     use std::io::Write;
     let _ = write!(std::io::stderr(), "{question}");
     let _ = std::io::stderr().flush();
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
-    read.map(|_| line.trim().to_owned()).unwrap_or_default()
+    match read {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line.trim().to_owned()),
+    }
 }
 
 /// The width of the terminal. Without a terminal it is 80, as for git.

@@ -24,6 +24,7 @@ mod list;
 mod man;
 mod overlays;
 mod overriding;
+mod questions;
 mod record;
 mod relocate;
 mod remove;
@@ -226,6 +227,15 @@ pub enum Error {
         what: &'static str,
         /// The command with its arguments.
         usage: &'static str,
+    },
+    /// An answer that a question does not have.
+    #[error("`{}` is not a valid answer", answer.escape_debug())]
+    #[diagnostic(code(alokai::cli::answer), help("answer {expected}"))]
+    Answer {
+        /// The answer.
+        answer: String,
+        /// The answers that the question has.
+        expected: String,
     },
     /// `doctor` found problems.
     #[error("a deploy to the console is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]

@@ -33,7 +33,7 @@ pub fn overlays(global: &Global, options: &OverlaysOptions) -> Result<(), AnyErr
         return answer_bytes(&csv(&paths)?);
     }
     let mut page = Page::new(&project.root);
-    overview(&paths, options.limit, &mut page);
+    overview(&paths, options, &mut page);
     page.show()
 }
 
@@ -49,7 +49,8 @@ fn check_app(project: &Project, app: &str) -> Result<(), AnyError> {
     .into())
 }
 
-fn overview(paths: &[OverriddenPath], limit: usize, page: &mut Page) {
+fn overview(paths: &[OverriddenPath], options: &OverlaysOptions, page: &mut Page) {
+    let limit = options.limit;
     let shown = if limit == 0 { paths.len() } else { limit };
     for path in paths.iter().take(shown) {
         let name = format!("{}/{}", path.app, path.path);
@@ -68,7 +69,7 @@ fn overview(paths: &[OverriddenPath], limit: usize, page: &mut Page) {
         }
         page.plain("\n");
     }
-    page.plain(&total(paths));
+    page.plain(&total(paths, options));
     if paths.len() > shown {
         page.plain(&format!(
             "{shown} of {} paths are shown; `--limit 0` shows all\n",
@@ -104,9 +105,15 @@ fn distance(difference: OverlayDifference) -> String {
     }
 }
 
-fn total(paths: &[OverriddenPath]) -> String {
+fn total(paths: &[OverriddenPath], options: &OverlaysOptions) -> String {
     if paths.is_empty() {
-        return "no store overrides a file\n".into();
+        let app = options.app.as_ref();
+        let of_app = app.map(|app| format!(" of `{app}`")).unwrap_or_default();
+        return match options.stores.as_slice() {
+            [] => format!("no store overrides a file{of_app}\n"),
+            [id] => format!("`{id}` overrides no file{of_app}\n"),
+            ids => format!("`{}` override no file{of_app}\n", ids.join("`, `")),
+        };
     }
     let all = || paths.iter().flat_map(|path| &path.overrides);
     let stores: BTreeSet<_> = all().map(|one| &one.store_id).collect();

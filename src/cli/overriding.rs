@@ -13,7 +13,7 @@ use super::show::Page;
 use super::why::path_in_store;
 use super::{Error, drift};
 use crate::config::Project;
-use crate::edit::{OverrideChanged, OverrideProposal, copy_inherited, raise, revert};
+use crate::edit::{OverrideChanged, OverrideProposal, command_line, copy_inherited, raise, revert};
 use crate::error::Error as AnyError;
 use crate::overlay::Owner;
 use crate::store::Store;
@@ -39,10 +39,13 @@ pub fn override_files(global: &Global, options: &OverrideOptions) -> Result<(), 
         tell(&done(changed));
     }
     let (proposal, root) = made.release();
-    match editor {
-        Some(editor) => open(&root, &editor, &proposal.files),
-        None => Ok(()),
+    if let Some(editor) = editor {
+        open(&root, &editor, &proposal.files)?;
     }
+    for next in proposal.next() {
+        tell(&format!("next: {next}"));
+    }
+    Ok(())
 }
 
 fn proposal(
@@ -51,17 +54,18 @@ fn proposal(
     options: &OverrideOptions,
     paths: &[String],
 ) -> Result<OverrideProposal, AnyError> {
-    let command = |flag: &str| {
-        let words = [&["alokai store override", flag, store.id.as_str()][..]].concat();
-        let words = words.into_iter().filter(|word| !word.is_empty());
-        let words = words.chain(paths.iter().map(String::as_str));
-        words.collect::<Vec<_>>().join(" ")
-    };
+    let mut words = vec!["override", store.id.as_str()];
+    words.extend(paths.iter().map(String::as_str));
     if options.revert {
-        return Ok(revert(project, store, paths, &command("--revert"))?);
+        words.push("--revert");
+        return Ok(revert(project, store, paths, &command_line(&words))?);
     }
     if options.up {
-        return Ok(raise(project, store, paths, &command("--up"))?);
+        words.push("--up");
+        return Ok(raise(project, store, paths, &command_line(&words))?);
+    }
+    if let Some(from) = &options.from {
+        words.extend(["--from", from]);
     }
     let from = match options.from.as_deref() {
         None => None,
@@ -73,7 +77,7 @@ fn proposal(
         store,
         paths,
         from.as_ref(),
-        &command(""),
+        &command_line(&words),
     )?)
 }
 
@@ -92,6 +96,7 @@ fn show(proposal: &OverrideProposal, options: &EditOptions, applied: bool) -> Re
             "changes": proposal.edit.document(),
             "files": proposal.files,
             "notes": proposal.notes,
+            "next": proposal.next(),
         }));
     }
     let mut page = Page::unpaged();

@@ -25,7 +25,9 @@ pub use impact::{
 pub use overlays::{OverlayDifference, OverlayFile, OverriddenPath, difference, overlays};
 pub use patch::{FileDifference, FileVersion, Patch, PatchLine, PatchLineKind};
 pub use snapshot::ProjectSnapshot;
-pub use why::{LayerAnswer, Why, composed_path, nearest_paths, split_path, unknown_path, why};
+pub use why::{
+    LayerAnswer, Why, composed_path, files_in, nearest_paths, split_path, unknown_path, why,
+};
 
 use crate::config::{self, Project};
 use crate::overlay::Owner;
@@ -67,6 +69,15 @@ pub enum Error {
         path: String,
         /// The most similar paths.
         nearest: Vec<String>,
+    },
+    /// The path is a folder.
+    #[error("`{}` is a folder with {files} {}", path.escape_debug(), if *files == 1 { "file" } else { "files" })]
+    #[diagnostic(code(alokai::compare::folder), help("name one of its files"))]
+    Folder {
+        /// `<app>/<path>`.
+        path: String,
+        /// How many files the composition has in it.
+        files: usize,
     },
     /// The store cannot be composed.
     #[error(transparent)]

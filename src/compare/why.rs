@@ -77,34 +77,54 @@ pub struct DroppedBy {
     pub line: Option<usize>,
 }
 
-/// Splits `<app>/<path>` of a store. It is an error if the store has no such app.
+/// Splits `<app>/<path>` of a store. The path of the app's folder is empty. It is an error if the store has
+/// no such app.
 pub fn split_path<'p>(
     project: &Project,
     store: &Store,
     path: &'p str,
 ) -> Result<(AppName, &'p str), Error> {
-    let parts = path.trim_start_matches("./").split_once('/');
-    let found = parts.and_then(|(name, path)| {
-        let mut apps = project.apps_of(store).map(|app| &app.name);
-        Some((apps.find(|app| app.as_str() == name)?.clone(), path))
-    });
-    found.ok_or_else(|| Error::App {
-        path: path.to_owned(),
-        store: store.id.to_string(),
-        apps: project
-            .apps_of(store)
-            .map(|app| app.name.to_string())
-            .collect(),
-    })
+    let inside = path.trim_start_matches("./");
+    let (name, path_in_app) = inside.split_once('/').unwrap_or((inside, ""));
+    let mut apps = project.apps_of(store).map(|app| &app.name);
+    let app = apps.find(|app| app.as_str() == name);
+    app.map(|app| (app.clone(), path_in_app))
+        .ok_or_else(|| Error::App {
+            path: path.to_owned(),
+            store: store.id.to_string(),
+            apps: project
+                .apps_of(store)
+                .map(|app| app.name.to_string())
+                .collect(),
+        })
 }
 
-/// The error for a path that no layer of a composition has. It names similar paths.
+/// The number of files that a composition has in a folder. The path of the app's folder is empty.
+pub fn files_in(composition: &Composition, folder: &str) -> usize {
+    let folder = folder.trim_end_matches('/');
+    let paths = composition.entries.keys().map(|path| &**path);
+    let is_inside = |path: &&str| {
+        let rest = path.strip_prefix(folder);
+        folder.is_empty() || rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    paths.filter(is_inside).count()
+}
+
+/// The error for a path at which a composition has no file. It names similar paths.
 pub fn unknown_path(
     project: &Project,
     store: &Store,
     composition: &Composition,
     path: &str,
 ) -> Error {
+    let files = files_in(composition, path);
+    if files > 0 {
+        let path = format!("{}/{path}", composition.unit.app);
+        return Error::Folder {
+            path: path.trim_end_matches('/').to_owned(),
+            files,
+        };
+    }
     let known = composition.entries.keys().chain(composition.dropped.keys());
     Error::Path {
         unit: composition.unit.clone(),

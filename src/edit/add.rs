@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jsonc_parser::cst::CstInputValue;
 
 use super::Error;
-use super::change::{Change, TreeEdit};
+use super::change::{Change, TreeEdit, command_line};
 use super::places::{self, ROOT};
 use super::proposal::{ConfigEdit, EditProposal, same_id};
 use crate::compare::is_dns_label;
@@ -122,7 +122,20 @@ pub fn add(project: &Project, new: &StoreRequest) -> Result<EditProposal, Error>
 
 fn command(new: &StoreRequest) -> String {
     let parent = new.parent.as_deref().unwrap_or(ROOT);
-    format!("alokai store add {} --parent {parent}", new.id)
+    let mut words = vec!["add", &new.id, "--parent", parent];
+    if new.is_template {
+        words.push("--template");
+    }
+    let framework = new.framework.map(|framework| framework.to_string());
+    let options = [
+        ("--framework", framework.as_deref()),
+        ("--console-project-name", new.project_name.as_deref()),
+        ("--cloud-region", new.cloud_region.as_deref()),
+    ];
+    for (option, value) in options {
+        words.extend(value.into_iter().flat_map(|value| [option, value]));
+    }
+    command_line(&words)
 }
 
 /// The framework of the new store; an error if the project has several and none is named.

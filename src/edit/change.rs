@@ -43,6 +43,14 @@ pub enum Change {
     },
 }
 
+/// The line `alokai store …` of these words, which a shell splits into the same words.
+pub fn command_line(words: &[&str]) -> String {
+    let quoted = shlex::try_join(words.iter().copied());
+    // Only a zero byte cannot be quoted, and an argument has none.
+    let line = quoted.unwrap_or_else(|_| words.join(" "));
+    format!("alokai store {line}")
+}
+
 /// The folder for removed files that no commit has, relative to the project.
 pub const KEPT: &str = ".alokai/removed";
 

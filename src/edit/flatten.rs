@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::change::{Change, NewContent, TreeEdit};
+use super::change::{Change, NewContent, TreeEdit, command_line};
 use super::{Error, places};
 use crate::compare;
 use crate::config::Project;
@@ -53,7 +53,7 @@ pub fn flatten(project: &Project, id: &str, to: &str) -> Result<FlattenProposal,
     let (layers, problems) = composer.layers(&[store], |_, _| None)?;
     fail_on(problems)?;
     let compositions = composer.compose_from(&[store], &layers)?;
-    let mut edit = TreeEdit::new(format!("alokai store flatten {} --to {to}", store.id));
+    let mut edit = TreeEdit::new(command_line(&["flatten", id, "--to", to]));
     let mut apps = Vec::new();
     let mut settings = Vec::new();
     for composition in &compositions {

@@ -26,7 +26,7 @@ mod uncommitted;
 
 pub use add::{StoreRequest, add, assumed_project_name, assumed_region, frameworks};
 pub use apply::apply;
-pub use change::{Change, KEPT, NewContent, TreeEdit};
+pub use change::{Change, KEPT, NewContent, TreeEdit, command_line};
 pub use config_text::ConfigText;
 pub use error::Error;
 pub use flatten::{FlattenProposal, FlattenedApp, flatten};
@@ -34,7 +34,7 @@ pub use journal::{Recovery, is_interrupted, recover};
 pub use overrides::{
     OverrideChanged, OverrideError, OverrideProposal, copy_inherited, raise, revert,
 };
-pub use places::ROOT;
+pub use places::{ROOT, new_id, parent, store};
 pub use proposal::EditProposal;
 pub use relocate::relocate;
 pub use remove::remove;

@@ -1,7 +1,7 @@
 //! Another parent for stores.
 
 use super::Error;
-use super::change::{Change, TreeEdit};
+use super::change::{Change, TreeEdit, command_line};
 use super::places;
 use super::proposal::{EditProposal, same_id};
 use super::uncommitted::moved_along;
@@ -11,10 +11,9 @@ use crate::store::{Store, StoreId};
 /// Proposes another parent for stores: a store's id, or `root`.
 pub fn relocate(project: &Project, ids: &[String], parent_id: &str) -> Result<EditProposal, Error> {
     let parent = places::parent(project, parent_id)?;
-    let mut edit = TreeEdit::new(format!(
-        "alokai store move {} --parent {parent_id}",
-        ids.join(" ")
-    ));
+    let words = ["move"].into_iter().chain(ids.iter().map(String::as_str));
+    let words: Vec<_> = words.chain(["--parent", parent_id]).collect();
+    let mut edit = TreeEdit::new(command_line(&words));
     let mut moved: Vec<&Store> = Vec::new();
     let mut notes = Vec::new();
     for id in ids {

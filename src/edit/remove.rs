@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
-use super::change::{Change, KEPT, TreeEdit};
+use super::change::{Change, KEPT, TreeEdit, command_line};
 use super::proposal::{ConfigEdit, EditProposal, same_id};
 use super::relocate::{affected_deployables, reparent};
 use super::uncommitted::{shown, uncommitted};
 use super::{mentions, places};
+use crate::cache::Cache;
 use crate::config::Project;
 use crate::git::Repository;
 use crate::overlay::{Composer, Layer, LayerReader, Owner, fail_on};
@@ -22,8 +23,8 @@ pub fn remove(
 ) -> Result<EditProposal, Error> {
     let store = places::store(project, id)?;
     let mut edit = TreeEdit::new(match reparent_to {
-        Some(parent) => format!("alokai store remove {id} --reparent {parent}"),
-        None => format!("alokai store remove {id}"),
+        Some(parent) => command_line(&["remove", id, "--reparent", parent]),
+        None => command_line(&["remove", id]),
     });
     let children: Vec<_> = project.stores.children(Some(&store.id)).collect();
     let moved = match reparent_to {
@@ -161,7 +162,9 @@ fn left_behind(project: &Project, store: &Store) -> Vec<String> {
     if project.root.join(&out).exists() {
         left.push(format!("the composed apps in `{out}`"));
     }
-    if project.root.join(".alokai/cache").exists() {
+    // A cache that cannot be read may have results.
+    let cache = Cache::new(project.root.join(".alokai/cache"));
+    if cache.has_results_of(store.id.as_str()).unwrap_or(true) {
         left.push("its results in `.alokai/cache`, until `alokai cache gc` removes them".into());
     }
     let Some(deployment) = &store.deployment else {
@@ -169,12 +172,15 @@ fn left_behind(project: &Project, store: &Store) -> Vec<String> {
     };
     let (name, region) = (&deployment.project_name, &deployment.cloud_region);
     let images = format!("{name}-storefrontcloud-io");
-    if project.root.join(".alokai/registry").exists() {
+    let index = std::fs::read_to_string(project.root.join(".alokai/registry/index.json"));
+    if index.is_ok_and(|index| index.contains(&format!("\"{images}/"))) {
         left.push(format!("images `{images}/…` in `.alokai/registry`"));
     }
-    left.push(format!("images `{images}/…` in the registry"));
     left.push(format!(
-        "the instance `{name}-{region}-gcp-storefrontcloud-io` of the console, which may be live at https://{name}.{region}.gcp.storefrontcloud.io"
+        "images `{images}/…` in the registry, if any were pushed"
+    ));
+    left.push(format!(
+        "the instance `{name}-{region}-gcp-storefrontcloud-io` of the console, if it was deployed: it may be live at https://{name}.{region}.gcp.storefrontcloud.io"
     ));
     left
 }

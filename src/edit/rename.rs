@@ -1,7 +1,7 @@
 //! Another id for a store.
 
 use super::Error;
-use super::change::{Change, TreeEdit};
+use super::change::{Change, TreeEdit, command_line};
 use super::proposal::{ConfigEdit, EditProposal};
 use super::relocate::affected_deployables;
 use super::uncommitted::moved_along;
@@ -14,7 +14,7 @@ use crate::store::StoreId;
 pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, Error> {
     let store = places::store(project, old)?;
     let id = places::new_id(project, new)?;
-    let mut edit = TreeEdit::new(format!("alokai store rename {old} {new}"));
+    let mut edit = TreeEdit::new(command_line(&["rename", old, new]));
     if let Some(folder) = &store.folder {
         let parent = folder.strip_suffix(store.id.as_str()).unwrap_or_default();
         edit.changes.push(Change::Move {

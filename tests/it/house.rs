@@ -124,7 +124,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "edit",
         &[
-            "store", "config", "disk", "files", "git", "overlay", "compare",
+            "cache", "store", "config", "disk", "files", "git", "overlay", "compare",
         ],
     ),
     (

@@ -114,7 +114,10 @@ fn stores_apps_and_the_number_of_paths_can_be_limited() {
     let all = project.alokai("store overlays --limit 0").succeeds();
     all.stdout_contains("to.txt").stdout_lacks("are shown");
     let none = project.alokai("store overlays --app playwright").succeeds();
-    assert_eq!(none.stdout, "no store overrides a file\n");
+    assert_eq!(none.stdout, "no store overrides a file of `playwright`\n");
+    let project = project.file("apps/stores/outlet/.gitkeep", "");
+    let none = project.alokai("store overlays --store outlet").succeeds();
+    assert_eq!(none.stdout, "`outlet` overrides no file\n");
 
     let wrong = project
         .alokai("store overlays --store fashon")

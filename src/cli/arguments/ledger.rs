@@ -44,7 +44,7 @@ pub struct BuildListOptions {
 pub enum StatusOption {
     /// All images of the store exist
     Complete,
-    /// An app failed
+    /// An app or a check failed
     Failed,
     /// The run was stopped, or was killed before its end
     Interrupted,

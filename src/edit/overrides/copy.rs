@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::layers::{FileOfLayer, ReadLayers, app_folder, content, owner, real_root};
 use super::{OverrideChanged, OverrideError, OverrideProposal};
-use crate::compare::{self, split_path, unknown_path};
+use crate::compare::{self, files_in, split_path, unknown_path};
 use crate::config::Project;
 use crate::edit::{Change, EditedFiles, Error, TreeEdit};
 use crate::files::DiskFiles;
@@ -105,6 +105,7 @@ impl CopyRequest<'_> {
             return Err(OverrideError::Overridden {
                 store: store.id.clone(),
                 file: own.file,
+                hidden: layers.inherited(store, app, path).map(|it| it.file),
             }
             .into());
         }
@@ -119,13 +120,10 @@ impl CopyRequest<'_> {
     fn missing(&self, composition: &Composition, path: &str) -> Error {
         let app = &composition.unit.app;
         let shown = format!("{app}/{}", path.trim_end_matches('/'));
-        let folder = format!("{}/", path.trim_end_matches('/'));
-        let inside = composition.entries.range(Arc::<str>::from(&*folder)..);
-        let files = inside
-            .take_while(|(path, _)| path.starts_with(&folder))
-            .count();
+        let files = files_in(composition, path);
         if files > 0 {
-            return OverrideError::Folder { path: shown, files }.into();
+            let path = shown.trim_end_matches('/').to_owned();
+            return OverrideError::Folder { path, files }.into();
         }
         let layers = self.layers;
         match self.from {

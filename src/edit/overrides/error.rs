@@ -22,13 +22,15 @@ pub enum OverrideError {
     #[error("`{store}` already has `{}`", file.escape_debug())]
     #[diagnostic(
         code(alokai::edit::overridden),
-        help("edit that file; `alokai store why` shows what it overrides")
+        help("edit that file; it overrides {}", hidden.as_ref().map_or_else(|| "no file".to_owned(), |file| format!("`{}`", file.escape_debug())))
     )]
     Overridden {
         /// The store.
         store: StoreId,
         /// The file, relative to the project.
         file: String,
+        /// The file that it overrides.
+        hidden: Option<String>,
     },
     /// A rule drops the path in the store.
     #[error("`{store}` does not have `{}`: {rule} drops it", path.escape_debug())]
@@ -58,6 +60,22 @@ pub enum OverrideError {
         /// `<app>/<path>`.
         path: String,
         /// How many files the composition has in it.
+        files: usize,
+    },
+    /// The path is a folder of the store.
+    #[error("`{}` is a folder, in which `{store}` has {files} {}", path.escape_debug(), if *files == 1 { "file" } else { "files" })]
+    #[diagnostic(
+        code(alokai::edit::own_folder),
+        help(
+            "name its files; `--revert` without paths removes all needless overrides of the store"
+        )
+    )]
+    OwnFolder {
+        /// The store.
+        store: StoreId,
+        /// `<app>/<path>`.
+        path: String,
+        /// How many files the store's layer has in it.
         files: usize,
     },
     /// The layer of `--from` does not have the path.
@@ -144,6 +162,25 @@ pub enum OverrideError {
     Disagree {
         /// The override, relative to the project.
         file: String,
+        /// The layer above.
+        to: Owner,
+        /// The stores.
+        stores: Vec<String>,
+    },
+    /// Stores that do not have the path get the file if it moves up.
+    #[error("`{}` cannot be moved up to {to}: {} a new file", file.escape_debug(), gets(stores))]
+    #[diagnostic(
+        code(alokai::edit::new_file),
+        help(
+            "a file moves up only if each store keeps its files. Leave it where it is, or first add `{}` to `ignorePaths` of these stores in `alokai.config.json`",
+            path.escape_debug()
+        )
+    )]
+    NewFile {
+        /// The file, relative to the project.
+        file: String,
+        /// Its path in the app.
+        path: String,
         /// The layer above.
         to: Owner,
         /// The stores.

@@ -31,6 +31,39 @@ pub struct OverrideProposal {
     pub notes: Vec<String>,
 }
 
+impl OverrideProposal {
+    /// What to do after the edit.
+    pub fn next(&self) -> Vec<String> {
+        let mut copied = 0_usize;
+        let mut replaced = Vec::new();
+        for changed in &self.files {
+            match changed {
+                OverrideChanged::Copy { .. } => copied += 1,
+                OverrideChanged::Raise {
+                    raised,
+                    replaces: true,
+                    ..
+                } => replaced.push(format!("`{}`", raised.escape_debug())),
+                _ => {}
+            }
+        }
+        let next = match (copied, self.files.len()) {
+            (_, 0) => return Vec::new(),
+            (1, _) => "edit the new file, then `git add` and commit it".to_owned(),
+            (2.., _) => "edit the new files, then `git add` and commit them".to_owned(),
+            (0, _) if replaced.is_empty() => {
+                "commit the change: git's index has it already, `git status` shows it".to_owned()
+            }
+            (0, _) => format!(
+                "`git add` {}, which {} replaced, and commit; git's index has the removals already",
+                replaced.join(", "),
+                if replaced.len() == 1 { "was" } else { "were" }
+            ),
+        };
+        vec![next]
+    }
+}
+
 /// What happens to one file. Paths are relative to the project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(

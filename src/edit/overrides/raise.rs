@@ -14,7 +14,7 @@ use crate::edit::uncommitted::uncommitted;
 use crate::edit::{Change, EditedFiles, Error, TreeEdit};
 use crate::files::DiskFiles;
 use crate::git::Repository;
-use crate::overlay::{Composer, Composition, FileKind, LayerReader, Layers, Owner};
+use crate::overlay::{Composer, Composition, Entry, FileKind, LayerReader, Layers, Owner};
 use crate::store::{AppName, Store, StoreId};
 
 /// Moves overrides (`<app>/<path>`) of a store to its parent; those of a store of root go to the base
@@ -38,11 +38,13 @@ pub fn raise(
         files: Vec::new(),
         emptied: BTreeMap::new(),
     };
-    let mut raised = BTreeSet::new();
+    let mut raised = Vec::new();
     for path in paths {
         let (app, path) = split_path(project, store, path)?;
-        if raised.insert((app.clone(), path.to_owned())) {
-            raising.add(&app, path)?;
+        let one = (app, path.to_owned());
+        if !raised.contains(&one) {
+            raising.add(&one.0, path)?;
+            raised.push(one);
         }
     }
     raising.finish(&raised)
@@ -228,7 +230,7 @@ impl Raising<'_> {
     }
 
     /// Simulates the moves, and fails if a store gets another file.
-    fn finish(mut self, raised: &BTreeSet<(AppName, String)>) -> Result<OverrideProposal, Error> {
+    fn finish(mut self, raised: &[(AppName, String)]) -> Result<OverrideProposal, Error> {
         for (id, files) in &self.emptied {
             if let Some(store) = self.layers.project.stores.get(id.as_str()) {
                 remove_emptied(&mut self.edit, self.root, store, files);
@@ -258,15 +260,16 @@ impl Raising<'_> {
         let concerned = self.concerned();
         let composer_now = Composer::new(self.project(), &self.layers.reader);
         let now = composer_now.compose_from(&deployable(&concerned), &self.layers.layers)?;
-        let mut disagreeing = differing(&now, &then);
-        disagreeing.extend(self.differing_templates(&after, &reader, &read, raised)?);
-        if !disagreeing.is_empty() {
-            return Err(OverrideError::Disagree {
-                file: self.first_file(),
-                to: self.parent.clone(),
-                stores: disagreeing.iter().map(ToString::to_string).collect(),
+        for (app, path) in raised {
+            let mut stores = differing_at(&now, &then, app, path);
+            stores.extend(self.differing_templates(&after, &reader, &read, app, path)?);
+            if !stores.is_empty() {
+                return Err(self.disagreement(app, path, &stores));
             }
-            .into());
+        }
+        let elsewhere = differing(&now, &then);
+        if let (false, Some((app, path))) = (elsewhere.is_empty(), raised.first()) {
+            return Err(self.disagreement(app, path, &elsewhere));
         }
         let given = self.given(&then);
         for changed in &mut self.files {
@@ -281,45 +284,52 @@ impl Raising<'_> {
         })
     }
 
-    /// The override that moves, for messages.
-    fn first_file(&self) -> String {
-        match self.files.first() {
-            Some(OverrideChanged::Raise { file, .. }) => file.clone(),
-            _ => String::new(),
-        }
+    /// The error for a file that stores do not have now.
+    fn disagreement(&self, app: &AppName, path: &str, stores: &BTreeSet<StoreId>) -> Error {
+        let own = self.layers.file(&owner(self.store), app, path);
+        let file = own.map(|own| own.file).unwrap_or_default();
+        let to = self.parent.clone();
+        let stores = stores.iter().map(ToString::to_string).collect();
+        let error = if self.layers.inherited(self.store, app, path).is_some() {
+            OverrideError::Disagree { file, to, stores }
+        } else {
+            let path = path.to_owned();
+            OverrideError::NewFile {
+                file,
+                path,
+                to,
+                stores,
+            }
+        };
+        error.into()
     }
 
-    /// The templates that get another file at one of the paths. They are not composed, but stores will
+    /// The templates that get another file at the path. They are not composed, but stores will
     /// inherit from them.
     fn differing_templates(
         &self,
         after: &Project,
         reader: &LayerReader,
         read: &Layers,
-        raised: &BTreeSet<(AppName, String)>,
+        app: &AppName,
+        path: &str,
     ) -> Result<BTreeSet<StoreId>, Error> {
         let now = Composer::new(self.project(), &self.layers.reader);
         let then = Composer::new(after, reader);
         let mut differing = BTreeSet::new();
+        let Some(app) = self.project().apps.iter().find(|it| it.name == *app) else {
+            return Ok(differing);
+        };
         let concerned = self.concerned();
         for store in concerned.iter().filter(|it| it.deployment.is_none()) {
             let Some(later) = after.stores.get(store.id.as_str()) else {
                 differing.insert(store.id.clone());
                 continue;
             };
-            for (app, path) in raised {
-                let Some(app) = self.project().apps.iter().find(|it| it.name == *app) else {
-                    continue;
-                };
-                let before = now.unit(store, app, &self.layers.layers).entry(path)?;
-                let entry = then.unit(later, app, read).entry(path)?;
-                let is_same = match (&before, &entry) {
-                    (Some(a), Some(b)) => a.is_like(b),
-                    (a, b) => a.is_none() && b.is_none(),
-                };
-                if !is_same {
-                    differing.insert(store.id.clone());
-                }
+            let before = now.unit(store, app, &self.layers.layers).entry(path)?;
+            let entry = then.unit(later, app, read).entry(path)?;
+            if !is_same(before.as_ref(), entry.as_ref()) {
+                differing.insert(store.id.clone());
             }
         }
         Ok(differing)
@@ -354,6 +364,31 @@ impl Raising<'_> {
 fn deployable<'s>(stores: &[&'s Store]) -> Vec<&'s Store> {
     let stores = stores.iter().copied();
     stores.filter(|store| store.deployment.is_some()).collect()
+}
+
+fn is_same(before: Option<&Entry>, after: Option<&Entry>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => before.is_like(after),
+        (before, after) => before.is_none() && after.is_none(),
+    }
+}
+
+/// The stores whose composition has another file at the path.
+fn differing_at(
+    now: &[Composition],
+    then: &[Composition],
+    app: &AppName,
+    path: &str,
+) -> BTreeSet<StoreId> {
+    let mut differing = BTreeSet::new();
+    for composition in now.iter().filter(|it| it.unit.app == *app) {
+        let later = then.iter().find(|it| it.unit == composition.unit);
+        let after = later.and_then(|later| later.entries.get(path));
+        if !is_same(composition.entries.get(path), after) {
+            differing.insert(composition.unit.store.clone());
+        }
+    }
+    differing
 }
 
 /// The stores whose composition differs.

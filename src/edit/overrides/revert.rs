@@ -118,6 +118,20 @@ pub fn own_override(
     }
     let known = layers.layer(&owner(store), app);
     let known = known.into_iter().flat_map(|layer| layer.files.keys());
+    let folder = path.trim_end_matches('/');
+    let is_inside = |path: &str| {
+        let rest = path.strip_prefix(folder);
+        folder.is_empty() || rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    let files = known.clone().filter(|path| is_inside(path)).count();
+    if files > 0 {
+        return Err(OverrideError::OwnFolder {
+            store: store.id.clone(),
+            path: shown.trim_end_matches('/').to_owned(),
+            files,
+        }
+        .into());
+    }
     Err(OverrideError::NoOverride {
         store: store.id.clone(),
         path: shown,

@@ -208,10 +208,11 @@ impl ChangedFiles {
     /// The numbers as text, with the number of all files of the store.
     pub fn note(&self, store: &StorePlan) -> String {
         let files: usize = store.compositions.iter().map(|one| one.entries.len()).sum();
+        let noun = if files == 1 { "file" } else { "files" };
         match (self.written, self.removed) {
-            (0, 0) => format!("{files} files, nothing changed"),
-            (written, 0) => format!("{files} files, {written} written"),
-            (written, removed) => format!("{files} files, {written} written, {removed} removed"),
+            (0, 0) => format!("{files} {noun}, nothing changed"),
+            (written, 0) => format!("{files} {noun}, {written} written"),
+            (written, removed) => format!("{files} {noun}, {written} written, {removed} removed"),
         }
     }
 }

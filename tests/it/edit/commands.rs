@@ -355,8 +355,133 @@ fn a_terminal_is_asked() {
     assert_eq!(uk["parent"], "fashion");
     assert_eq!(uk["deployment"]["cloudRegion"], "europe-west9");
     assert_eq!(uk["deployment"]["projectName"], "acme-uk");
-    typed(&project, "store move", "us eu\nroot\ny\n").stdout_contains("done");
+    let moved = typed(&project, "store move", "usa\nus eu\nrot\nroot\ny\n");
+    moved.stdout_contains("there is no store `usa`");
+    moved.stdout_contains("there is no store `rot`");
+    moved.stdout_contains("New parent (root, ");
+    moved.stdout_contains("done");
     assert!(project.exists("apps/stores/us") && project.exists("apps/stores/eu"));
+}
+
+#[test]
+fn a_wrong_answer_is_explained_and_asked_again() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("skipped: the program `script` is not installed");
+        return;
+    }
+    let project = shop();
+    let answers = [
+        "a/b", "us", "uk", "fashio", "fashion", "x", "d", "a/b", "acme-us", "trade", "a/b", "", "y",
+    ];
+    let run = typed(&project, "store add", &format!("{}\n", answers.join("\n")));
+    for reason in [
+        "is not a valid store id",
+        "the store id `us` is in use",
+        "did you mean `fashion`?",
+        "`x` is not a valid answer",
+        "Project name in the console [acme-uk]",
+    ] {
+        run.stdout_contains(reason);
+    }
+    assert_eq!(run.stdout.matches("Project name in the console").count(), 3);
+    assert_eq!(run.stdout.matches("Cloud region [").count(), 2);
+    run.stdout_contains("done: alokai store add uk --parent fashion --console-project-name trade");
+    let json = project.alokai("store list --json").succeeds().json();
+    let mut stores = json["stores"].as_array().unwrap().iter();
+    let uk = stores.find(|store| store["storeId"] == "uk").unwrap();
+    assert_eq!(uk["deployment"]["projectName"], "trade");
+    // The end of the input ends the questions.
+    let ended = typed(&project, "store add", "a/b\n");
+    ended.stdout_contains("the id of the new store is missing");
+    // What the command line says is checked before the first question.
+    let wrong = typed(&project, "store add at --parent nobody", "d\n");
+    wrong.stdout_contains("there is no store `nobody`");
+    assert!(!wrong.stdout.contains("(d/t)"), "{}", wrong.stdout);
+}
+
+/// The command that is shown, with the words that a shell makes of it.
+fn words_of_command(run: &Run) -> Vec<String> {
+    let command = run.json()["command"].as_str().unwrap().to_owned();
+    let printed = Command::new("sh")
+        .arg("-c")
+        .arg(format!("printf '%s\\n' {command}"))
+        .output()
+        .expect("sh runs");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    printed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_command_that_is_shown_can_be_copied() {
+    let project = shop().file(&format!("apps/{NEXT}/app/[id]/it's.tsx"), "page\n");
+    let page = format!("{NEXT}/app/[id]/it's.tsx");
+    let own = format!("apps/stores/fashion/stores/us/{page}");
+    for words in [
+        &["add", "tpl", "--parent", "root", "--template"][..],
+        &[
+            "add",
+            "b2b",
+            "--parent",
+            "fashion",
+            "--framework",
+            "nextjs",
+            "--console-project-name",
+            "trade",
+            "--cloud-region",
+            "asia-east1",
+        ],
+        &["move", "us", "eu", "--parent", "root"],
+        &["remove", "fashion", "--reparent", "root"],
+        &["rename", "us", "usa"],
+        &["override", "us", &page, "--from", "base"],
+        &["flatten", "us", "--to", "our shop"],
+    ] {
+        let arguments = [&["store"], words, &["--dry-run", "--json"]].concat();
+        let run = project.alokai(&arguments).succeeds();
+        assert_eq!(
+            words_of_command(&run),
+            [&["alokai", "store"], words].concat()
+        );
+    }
+    project.write(&own, "page\n");
+    let words = ["override", "us", &page, "--revert"];
+    let arguments = [&["store"], &words[..], &["--dry-run", "--json"]].concat();
+    let run = project.alokai(&arguments).succeeds();
+    assert_eq!(
+        words_of_command(&run),
+        [&["alokai", "store"], &words[..]].concat()
+    );
+    for (store, text) in [("us", "new\n"), ("eu", "new\n")] {
+        project.write(&format!("apps/stores/fashion/stores/{store}/{page}"), text);
+    }
+    let words = ["override", "us", &page, "--up"];
+    let arguments = [&["store"], &words[..], &["--dry-run", "--json"]].concat();
+    let run = project.alokai(&arguments).succeeds();
+    assert_eq!(
+        words_of_command(&run),
+        [&["alokai", "store"], &words[..]].concat()
+    );
+}
+
+#[test]
+fn only_what_exists_is_left_behind() {
+    let project = shop();
+    project.alokai("store build --store us").succeeds();
+    project.alokai("store add tpl --template --yes").succeeds();
+    let left = |id: &str| {
+        let run = project.alokai(&["store", "remove", id, "--dry-run", "--json"]);
+        run.succeeds().json()["leftBehind"].to_string()
+    };
+    assert_eq!(left("tpl"), "[]");
+    assert!(left("us").contains("its results in `.alokai/cache`"));
+    assert!(!left("eu").contains("its results"), "it was never built");
+    assert!(!left("us").contains(".alokai/registry"));
+    project.write(
+        ".alokai/registry/index.json",
+        r#"{ "manifests": [{ "annotations": { "org.opencontainers.image.ref.name": "acme-us-storefrontcloud-io/app:1" } }] }"#,
+    );
+    assert!(left("us").contains("`.alokai/registry`"));
+    assert!(!left("eu").contains("`.alokai/registry`"));
 }
 
 /// Runs a command on a terminal, and types the answers.

@@ -201,6 +201,40 @@ fn needless_overrides_are_reverted_and_others_stay() {
 }
 
 #[test]
+fn a_folder_is_refused_also_that_of_an_app() {
+    let project = shop();
+    let app = format!("apps/{NEXT}");
+    for path in [&*app, &format!("{app}/"), NEXT, &format!("{NEXT}/")] {
+        let refused = make(&project, &["us", path]).fails_with(2);
+        refused.stderr_contains(&format!("`{NEXT}` is a folder with "));
+        refused.stderr_contains("name its files");
+        let refused = make(&project, &["us", path, "--revert"]).fails_with(2);
+        refused.stderr_contains(&format!("`{NEXT}` is a folder, in which `us` has "));
+    }
+    let why = project.alokai(&["store", "why", "us", &app]).fails_with(2);
+    why.stderr_contains(&format!("`{NEXT}` is a folder with "));
+}
+
+#[test]
+fn an_edit_of_overrides_ends_with_what_to_do_next() {
+    let project = shop().file(&child("us", "only-us.tsx"), "added\n");
+    project.commit();
+    let header = format!("{NEXT}/header.tsx");
+    let made = make(&project, &["us", &header]).succeeds();
+    made.stderr_contains("next: edit the new file");
+    let again = make(&project, &["us", &header]).fails_with(2);
+    again.stderr_contains(&format!("it overrides `{}`", fashion("header.tsx")));
+    let own = make(&project, &["us", &format!("{NEXT}/only-us.tsx")]).fails_with(2);
+    own.stderr_contains("it overrides no file");
+    let reverted = make(&project, &["us", "--revert"]).succeeds();
+    reverted.stderr_contains("next: commit the change");
+    project.write(&child("us", "header.tsx"), "new\n");
+    project.write(&child("eu", "header.tsx"), "new\n");
+    let raised = make(&project, &["us", &header, "--up"]).succeeds();
+    raised.stderr_contains(&format!("next: `git add` `{}`", fashion("header.tsx")));
+}
+
+#[test]
 fn a_store_whose_last_override_is_reverted_keeps_its_parent() {
     let project = Project::shop();
     project.write(&child("us", "texts.txt"), "texts of the base\n");
@@ -277,6 +311,16 @@ fn an_override_stays_where_another_store_would_get_its_file() {
     project.write(&child("outlet", "header.tsx"), "header of outlet\n");
     make(&project, &["--up", "us", &header]).succeeds();
     assert_eq!(project.read(&fashion("header.tsx")), "header of us\n");
+    // A file that no layer below has is new to the stores.
+    project.write(&child("us", "only-us.txt"), "only\n");
+    project.write(&child("us", "header.tsx"), "next header of us\n");
+    let only = format!("{NEXT}/only-us.txt");
+    for paths in [&[&*only][..], &[&header, &only]] {
+        let words = [&["--up", "us"], paths].concat();
+        let refused = make(&project, &words).fails_with(2);
+        refused.stderr_contains("the stores eu, outlet get a new file");
+        refused.stderr_contains("only-us.txt` to `ignorePaths`");
+    }
     // A needless override has nothing to move.
     project.write(&child("us", "header.tsx"), "header of us\n");
     let needless = make(&project, &["--up", "us", &header]).fails_with(2);

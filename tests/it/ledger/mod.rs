@@ -71,7 +71,21 @@ fn a_deploy_leaves_a_record_of_what_was_built_from_what() {
     let info = project.alokai(info.as_str()).succeeds().json();
     assert_eq!(info["apps"][FRONTEND]["cache"], "present");
     assert_eq!(builds(&project, "--store us").len(), 2);
-    assert_eq!(builds(&project, "--store other").len(), 0);
+    assert_eq!(builds(&project, "--store eu").len(), 0);
+    project
+        .alokai("store builds --store usa")
+        .fails_with(2)
+        .stderr_contains("did you mean `us`?");
+    let none = project.alokai("store builds --status failed").succeeds();
+    none.stderr_contains("no recorded build matches");
+    // A build without output has nothing to print.
+    let record = format!(".alokai/ledger/builds/{second}.json");
+    let mut without: Value = serde_json::from_str(&project.read(&record)).unwrap();
+    without.as_object_mut().unwrap().remove("log");
+    project.write(&record, without.to_string());
+    let logs = project.alokai(&["store", "builds", "logs", second]);
+    logs.succeeds()
+        .stderr_contains(&format!("the build {second} has no output"));
     assert_eq!(builds(&project, "--status failed").len(), 0);
 }
 
@@ -93,6 +107,7 @@ fn a_failed_build_keeps_its_reason_and_its_output_without_secrets() {
     let text = project.alokai(&["store", "builds", "info", id]).succeeds();
     text.stdout_contains("stage        build");
     text.stdout_contains(&format!("failed: us/{FRONTEND}: "));
+    text.stdout_contains(&format!("output: alokai store builds logs {id}"));
     let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
     logs.stdout_contains("before the failure");
     logs.stdout_lacks("correct-horse-battery");
