@@ -85,8 +85,7 @@ pub fn uncommitted(project: &Path, folder: &str) -> Result<Vec<String>, Error> {
                         let target = target.as_os_str().as_encoded_bytes();
                         ContentId::of(target).oid() == committed
                     }
-                    Some(_) => false,
-                    None => false,
+                    Some(_) | None => false,
                 }
             }
             None => false,
