@@ -107,8 +107,8 @@ impl BuildRecorder {
         }
         if plan.until >= Stage::Push && may_share(run.result) {
             let _waiting = events.waiting();
-            let sharing = tokio::time::timeout(SHARING_TIMEOUT, self.share(plan, services));
             let ended = services.wait(async {
+                let sharing = tokio::time::timeout(SHARING_TIMEOUT, self.share(plan, services));
                 tokio::select! {
                     ended = sharing => ended.is_ok(),
                     () = services.interrupt.stopping() => false,
