@@ -311,6 +311,7 @@ fn an_override_stays_where_another_store_would_get_its_file() {
     project.write(&child("outlet", "header.tsx"), "header of outlet\n");
     make(&project, &["--up", "us", &header]).succeeds();
     assert_eq!(project.read(&fashion("header.tsx")), "header of us\n");
+    project.commit();
     // A file that no layer below has is new to the stores.
     project.write(&child("us", "only-us.txt"), "only\n");
     project.write(&child("us", "header.tsx"), "next header of us\n");
