@@ -12,7 +12,6 @@ use super::arguments::ledger::{
     StatusOption,
 };
 use super::environment::tell;
-use super::record::folder_id;
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::show::Page;
@@ -22,7 +21,7 @@ use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
     self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, Record, RecordFolder,
-    RecordId, RecordSet, open_runs,
+    RecordId, RecordSet, folder_id, open_runs,
 };
 use crate::pipeline::ProjectLock;
 use crate::report::duration;

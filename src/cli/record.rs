@@ -1,7 +1,6 @@
 //! Records of builds: what a run has made of each store, or why it has not.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -11,7 +10,7 @@ use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
     LogText, Record, RecordFolder, RecordId, RecordKind, RegistryError, RegistryRecords,
-    SCHEMA_VERSION, StoredRecord,
+    SCHEMA_VERSION, StoredRecord, folder_id,
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
 use crate::plan::{DestinationPlan, Plan, StorePlan};
@@ -260,11 +259,6 @@ fn may_share(result: &Result<(), pipeline::Error>) -> bool {
         }
         Err(_) => false,
     }
-}
-
-/// Tells project folders of one machine apart, without their path.
-pub fn folder_id(project: &Path) -> String {
-    oci::Digest::of(project.as_os_str().as_encoded_bytes()).to_string()
 }
 
 /// Why the store failed, one line for each failure.

@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::id::{RecordId, RecordKind};
 use super::set::{RecordSet, StoredRecord};
+use oci::Digest;
 
 /// The folder of records, relative to the project.
 pub const LEDGER: &str = ".alokai/ledger";
+
+/// Tells project folders of one machine apart, without their path.
+pub fn folder_id(project: &Path) -> String {
+    Digest::of(project.as_os_str().as_encoded_bytes()).to_string()
+}
 
 /// Records in a folder.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ mod registry;
 mod set;
 mod state;
 
-pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder};
+pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
 pub use record::{
