@@ -207,7 +207,6 @@ impl BuildRecorder {
             actor: self.actor.clone(),
             failures,
             log,
-            imported_from: None,
         }
     }
 

@@ -123,9 +123,6 @@ pub struct BuildRecord {
     /// Its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReference>,
-    /// The build from which it was imported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub imported_from: Option<RecordId>,
 }
 
 /// One app of a build.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
+use super::record::{BuildRecord, EventRecord, Record};
 use crate::store::StoreId;
 
 /// A record with its bytes, which are the same in every place.
@@ -151,27 +151,11 @@ impl RecordSet {
         })
     }
 
-    /// The releases, the oldest first.
-    pub fn releases(&self) -> impl DoubleEndedIterator<Item = &ReleaseRecord> {
-        self.iter().filter_map(|stored| match &stored.record {
-            Record::Release(release) => Some(release),
-            _ => None,
-        })
-    }
-
     /// The events, the oldest first.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &EventRecord> {
         self.iter().filter_map(|stored| match &stored.record {
             Record::Event(event) => Some(event),
             _ => None,
         })
-    }
-
-    /// The events of a store, the oldest first.
-    pub fn events_of<'a>(
-        &'a self,
-        store: &'a StoreId,
-    ) -> impl DoubleEndedIterator<Item = &'a EventRecord> {
-        self.events().filter(move |event| event.store == *store)
     }
 }

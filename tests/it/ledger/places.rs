@@ -194,7 +194,6 @@ async fn a_log_travels_with_its_build_and_is_read_only_when_it_is_wanted() {
         reached: Stage::Build,
         failures: vec!["it failed".into()],
         log: Some(log.clone()),
-        imported_from: None,
     });
     machine.append(&StoredRecord::new(record).unwrap());
     machine.exchange().await;
