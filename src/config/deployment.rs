@@ -43,6 +43,7 @@ pub fn deployment(
             project_name,
             cloud_region,
             framework,
+            target: entry.target,
         }),
         _ => Err(found),
     }

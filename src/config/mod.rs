@@ -23,7 +23,9 @@ pub use discover::ProjectFolders;
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
-pub use raw::{AppImage, ConsoleSection, ImageSection, RegistrySection, VerifyMode};
+pub use raw::{
+    AppImage, ConsoleSection, DeploySection, HealthEntry, ImageSection, RegistrySection, VerifyMode,
+};
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};
@@ -121,6 +123,8 @@ pub struct ProjectSettings {
     pub prune: PruneRules,
     /// The variables of apps that are started on this machine.
     pub start: StartRules,
+    /// Where stores run, and how a release becomes live.
+    pub deploy: DeploySection,
 }
 
 impl Project {

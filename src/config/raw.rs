@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::prune::DROPPED;
-use crate::store::Framework;
+use crate::store::{Framework, TargetKind};
 
 /// Forbids unknown keys, except `x-…`, which are ignored.
 fn closed(schema: &mut Schema) {
@@ -55,6 +55,8 @@ pub struct ConfigFile {
     pub prune: PruneSection,
     /// How apps are started on this machine.
     pub start: StartSection,
+    /// Where stores run, and how a release becomes live.
+    pub deploy: DeploySection,
 }
 
 /// One store.
@@ -88,6 +90,8 @@ pub struct DeploymentEntry {
     pub framework: Option<Framework>,
     /// Older spelling of `framework`.
     pub frontend: Option<Framework>,
+    /// Where the store runs, if not at `deploy.target`.
+    pub target: Option<TargetKind>,
 }
 
 /// Ports for local development.
@@ -296,6 +300,77 @@ impl Default for StartSection {
         Self {
             env: IndexMap::new(),
             timeout: 60,
+        }
+    }
+}
+
+/// Where stores run, and how a release becomes live.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DeploySection {
+    /// The target of all stores without `deployment.target`.
+    pub target: TargetKind,
+    /// The earlier releases of a store that can be made live again quickly.
+    pub keep: u16,
+    /// The time limit, in seconds, for open requests of the earlier release to end.
+    pub drain: u16,
+    /// The seconds for which a new release is watched after it got the traffic. If it fails meanwhile,
+    /// the earlier release gets the traffic again.
+    pub watch: u16,
+    /// The seconds that an app has to end by itself before it is killed.
+    pub stop_timeout: u16,
+    /// How the health of apps is probed, by app, and `*` for all other apps.
+    pub health: IndexMap<String, HealthEntry>,
+    /// Groups of stores that become live one after another, by name.
+    pub waves: IndexMap<String, Vec<String>>,
+    /// The program of the target `command`, with its arguments.
+    pub command: Vec<String>,
+}
+
+impl Default for DeploySection {
+    fn default() -> Self {
+        Self {
+            target: TargetKind::Console,
+            keep: 3,
+            drain: 30,
+            watch: 10,
+            stop_timeout: 10,
+            health: IndexMap::new(),
+            waves: IndexMap::new(),
+            command: Vec::new(),
+        }
+    }
+}
+
+/// How the health of an app is probed.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct HealthEntry {
+    /// The path of the requests.
+    pub path: String,
+    /// The expected status. Without it, every status below 500 is accepted.
+    pub status: Option<u16>,
+    /// The seconds between two requests.
+    pub interval: u16,
+    /// The time limit of a request in seconds.
+    pub timeout: u16,
+    /// The time limit of all requests in seconds.
+    pub deadline: u16,
+    /// The successful requests in a row that are needed.
+    pub consecutive: u16,
+}
+
+impl Default for HealthEntry {
+    fn default() -> Self {
+        Self {
+            path: "/".into(),
+            status: None,
+            interval: 1,
+            timeout: 5,
+            deadline: 60,
+            consecutive: 2,
         }
     }
 }

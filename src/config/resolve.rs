@@ -92,6 +92,7 @@ pub fn resolve(
             tool_cache_days: config.cache.max_tool_cache_age_days,
             prune,
             start,
+            deploy: config.deploy,
         },
         notices,
     })

@@ -16,7 +16,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::headers::{self, Connection};
 use super::pages::{self, StoreList};
-use super::routes::{RouteMatch, Routes, Target};
+use super::routes::{RouteMatch, RoutedApp, Routes};
 use super::upstream::{self, Upstream, UpstreamError};
 
 /// The body of a response.
@@ -118,7 +118,7 @@ impl Gateway {
         &self,
         mut parts: Parts,
         body: Incoming,
-        target: Target,
+        target: RoutedApp,
         client: Client<'_>,
     ) -> Response<ProxyBody> {
         let is_page = wants_page(&parts);
@@ -171,7 +171,7 @@ struct Client<'a> {
 }
 
 /// The address of a request for an app. The path and the query are not changed in any byte.
-fn uri(uri: &Uri, target: &Target) -> Option<Uri> {
+fn uri(uri: &Uri, target: &RoutedApp) -> Option<Uri> {
     let path = &target.path;
     let path_and_query = match uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::gateway::ProxyBody;
 use super::headers;
-use super::routes::{StoreRoutes, Target};
+use super::routes::{RoutedApp, StoreRoutes};
 
 const STYLE: &str = include_str!("pages/style.css");
 const SCRIPT: &str = include_str!("pages/reload.js");
@@ -209,8 +209,8 @@ impl StoreList<'_> {
 }
 
 /// The response for an app that does not listen yet. The page reloads itself when the app answers.
-pub(super) fn starting(target: &Target, is_page: bool) -> Response<ProxyBody> {
-    let Target {
+pub(super) fn starting(target: &RoutedApp, is_page: bool) -> Response<ProxyBody> {
+    let RoutedApp {
         store, app, port, ..
     } = target;
     let status = StatusCode::BAD_GATEWAY;
@@ -234,8 +234,8 @@ pub(super) fn starting(target: &Target, is_page: bool) -> Response<ProxyBody> {
 }
 
 /// The response for an app that closed the connection without a response.
-pub(super) fn broken(target: &Target, error: &dyn std::error::Error) -> Response<ProxyBody> {
-    let Target {
+pub(super) fn broken(target: &RoutedApp, error: &dyn std::error::Error) -> Response<ProxyBody> {
+    let RoutedApp {
         store, app, port, ..
     } = target;
     let mut text =

@@ -1,6 +1,6 @@
 //! The routing table: which request belongs to which app of which store.
 //!
-//! The table is replaced as a whole. A request takes its [`Target`] from one table and counts as in
+//! The table is replaced as a whole. A request takes its [`RoutedApp`] from one table and counts as in
 //! flight in the same moment, so that [`Routes::drained`] misses no request.
 
 use std::collections::HashMap;
@@ -99,7 +99,7 @@ struct RoutingTable {
 #[derive(Debug)]
 pub(super) enum RouteMatch {
     /// To an app.
-    App(Target),
+    App(RoutedApp),
     /// No app of this store answers for the path.
     NoApp,
     /// The host belongs to this machine and to no store.
@@ -110,7 +110,7 @@ pub(super) enum RouteMatch {
 
 /// An app that answers a request.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct RoutedApp {
     pub store: StoreId,
     pub app: AppName,
     pub port: u16,
@@ -184,7 +184,7 @@ impl Routes {
         let found = store.apps.iter().filter_map(answers);
         let nearest = found.max_by_key(|(app, _)| app.prefix().len());
         let target = nearest.and_then(|(app, path)| {
-            Some(Target {
+            Some(RoutedApp {
                 store: store.store.clone(),
                 app: app.app.clone(),
                 port: app.port,

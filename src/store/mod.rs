@@ -42,6 +42,44 @@ impl std::fmt::Display for Framework {
     }
 }
 
+/// The kind of place where a store runs.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// The console, which runs the images in the cloud.
+    Console,
+    /// This machine, without containers.
+    Local,
+    /// A Docker engine.
+    Docker,
+    /// A program of the user.
+    Command,
+}
+
+impl TargetKind {
+    /// The name, as the config has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Local => "local",
+            Self::Docker => "docker",
+            Self::Command => "command",
+        }
+    }
+}
+
 /// The kind of a base app. It decides how the app is built, pruned and packed into an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

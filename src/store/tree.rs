@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::{AppName, Framework, StoreId};
+use super::{AppName, Framework, StoreId, TargetKind};
 
 /// How a deployable store runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ pub struct Deployment {
     pub cloud_region: String,
     /// The framework of the store's frontend; `None` where the project has no frontend app.
     pub framework: Option<Framework>,
+    /// Where the store runs. `None` for the target of the project.
+    pub target: Option<TargetKind>,
 }
 
 /// A store: deployable, or a template, whose files its descendants inherit.

@@ -1,0 +1,284 @@
+//! Where stores run: one trait for every target.
+//!
+//! A target stages a release so that it runs and is not public, switches the traffic of a whole store
+//! in one step, and tells what is active. It makes no decisions: the order of the steps, health
+//! checks, locks and records are the concern of `release`.
+
+mod spec;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
+
+use crate::ledger::RecordId;
+use crate::store::{AppName, StoreId};
+
+/// The future of a step.
+pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;
+
+/// A place where stores run.
+///
+/// Every method observes the target anew. No method stops anything that gets traffic, or that does not
+/// carry the labels of this program and this store.
+pub trait Target: Send + Sync {
+    /// The name, as `deployment.target` has it.
+    fn name(&self) -> &'static str;
+
+    /// What this target can do for the stores of this project.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Checks that the target can be reached and used. It runs before the first build.
+    fn preflight(&self) -> TargetStep<'_, ()>;
+
+    /// What runs and what is public.
+    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed>;
+
+    /// Takes the lock of a store, or returns its holder. A lock whose lease has ended is taken over.
+    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
+
+    /// Gives a lock back. A lock of another holder stays, unless `by_force`.
+    fn unlock<'a>(
+        &'a self,
+        store: &'a StoreId,
+        holder: &'a str,
+        by_force: bool,
+    ) -> TargetStep<'a, ()>;
+
+    /// The holder of the lock, if the target can tell.
+    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>>;
+
+    /// Runs all apps of a release without traffic. Repeated with the same release, it changes nothing.
+    /// Settings with `spec.settings` have been stored by [`Self::store_settings`] before.
+    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged>;
+
+    /// Gives the whole traffic of a store to a staged release, in one step, if nothing has changed
+    /// since `token` was observed.
+    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()>;
+
+    /// Whether the open requests of a release without traffic have ended.
+    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained>;
+
+    /// Stops a release without traffic. A release that is `kept` can be staged again quickly.
+    fn retire<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+        kept: bool,
+    ) -> TargetStep<'a, ()>;
+
+    /// Why an app of a release does not run, if it does not.
+    fn health<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+    ) -> TargetStep<'a, Vec<AppState>>;
+
+    /// Stores the settings of a store under a version. A stored version is never changed.
+    fn store_settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+        settings: &'a Settings,
+    ) -> TargetStep<'a, ()>;
+
+    /// The settings of a version. None if the target does not have it any more.
+    fn settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+    ) -> TargetStep<'a, Option<Settings>>;
+
+    /// The output of the apps of a release, one line each.
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>>;
+
+    /// Shows a page instead of the store, or the store again.
+    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
+}
+
+/// The values of settings, by name. They are secrets.
+pub type Settings = std::collections::BTreeMap<String, secrecy::SecretString>;
+
+/// What a target can do. The plan tells the user what it cannot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Whether a release runs before it gets traffic.
+    pub staging: bool,
+    /// Whether the switch interrupts no request.
+    pub seamless: bool,
+    /// Whether the target knows when open requests have ended.
+    pub drain: bool,
+    /// Whether the target tells what is active.
+    pub observes: bool,
+    /// Whether the target has locks.
+    pub locks: bool,
+    /// Whether the target stores settings.
+    pub settings: bool,
+    /// Whether apps read the `.env` files of the composition.
+    pub env_files: bool,
+    /// Whether there is output of apps to read.
+    pub logs: bool,
+    /// Whether a page can be shown instead of the store.
+    pub maintenance: bool,
+}
+
+/// What runs and what is public for one store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// The release that gets the traffic.
+    pub active: Option<RecordId>,
+    /// Since when, if the target knows.
+    pub since: Option<Timestamp>,
+    /// The public addresses.
+    pub addresses: Vec<String>,
+    /// Releases that run without traffic, each with its addresses.
+    pub staged: Vec<StagedRelease>,
+    /// Releases that are stopped and can be staged again quickly.
+    pub kept: Vec<RecordId>,
+    /// Whether the page for maintenance is shown.
+    pub maintenance: bool,
+    /// What the switch compares.
+    #[serde(skip)]
+    pub token: SwitchToken,
+}
+
+/// A release that runs without traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StagedRelease {
+    /// The release.
+    pub release: RecordId,
+    /// The address at which the whole store can be tried.
+    pub address: Option<String>,
+}
+
+/// A state of the traffic, as the target writes it. A switch with an old token fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwitchToken(pub String);
+
+/// The result of staging.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Staged {
+    /// One for each replica of each app.
+    pub replicas: Vec<Replica>,
+    /// The address at which the whole store can be tried.
+    pub address: Option<String>,
+}
+
+/// A running app of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// The app.
+    pub app: AppName,
+    /// Its own address, such as `http://127.0.0.1:41234`, at which this program can probe it.
+    pub address: String,
+}
+
+/// The state of an app of a release, as the target sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppState {
+    /// The app.
+    pub app: AppName,
+    /// Whether it runs.
+    pub running: bool,
+    /// How it ended: `exited with code 3`, `was killed for want of memory`.
+    pub ended: Option<String>,
+    /// How often it was started again by itself.
+    pub restarts: u32,
+    /// Its last lines, at most 40.
+    pub tail: Vec<String>,
+}
+
+/// Whether open requests have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// No request is open.
+    Yes,
+    /// This many requests are open.
+    No(u64),
+    /// The target cannot tell.
+    Unknown,
+}
+
+/// Who holds the lock of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockClaim {
+    /// Unique for each holder.
+    pub holder: String,
+    /// User, host and run, for people.
+    pub who: String,
+    /// What for: `deploy`, `rollback`.
+    pub operation: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Seconds after which another run may take the lock over. The holder renews it.
+    pub lease: u64,
+}
+
+/// The answer to a wish for a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// The lock is taken; from whom, if its lease had ended.
+    Taken {
+        /// The holder before.
+        from: Option<LockClaim>,
+    },
+    /// Somebody else has it.
+    Held(LockClaim),
+}
+
+/// Which output to read.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// The store.
+    pub store: StoreId,
+    /// The release. None for the active one.
+    pub release: Option<RecordId>,
+    /// The app. None for all.
+    pub app: Option<AppName>,
+    /// Whether to wait for further lines.
+    pub follow: bool,
+    /// Only lines since then.
+    pub since: Option<Timestamp>,
+    /// Receives the lines.
+    pub lines: tokio::sync::mpsc::Sender<AppLine>,
+}
+
+/// A line that an app printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppLine {
+    /// The app.
+    pub app: AppName,
+    /// The line, without its line end.
+    pub line: String,
+}
+
+/// Why a step at a target failed.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum Error {
+    /// The target cannot do it.
+    #[error("the target `{target}` cannot {what}")]
+    #[diagnostic(code(alokai::target::unsupported), help("{help}"))]
+    Unsupported {
+        /// The target.
+        target: &'static str,
+        /// What was asked for.
+        what: &'static str,
+        /// What to do instead.
+        help: &'static str,
+    },
+    /// The traffic was switched by somebody else since it was observed.
+    #[error("the traffic of `{store}` was switched by another run meanwhile")]
+    #[diagnostic(
+        code(alokai::target::out_of_sequence),
+        help("run the command again; `alokai store status` shows what is live")
+    )]
+    OutOfSequence {
+        /// The store.
+        store: StoreId,
+    },
+}

@@ -1,0 +1,77 @@
+//! What a target is asked to run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::ValueTemplate;
+use crate::ledger::RecordId;
+use crate::store::{AppKind, AppName, StoreId};
+
+/// A release of a store: all of its apps.
+#[derive(Debug, Clone)]
+pub struct ReleaseSpec {
+    /// The release.
+    pub id: RecordId,
+    /// The store.
+    pub store: StoreId,
+    /// Its apps: the middleware first and the frontends last.
+    pub apps: Vec<ReleasedApp>,
+    /// The version of its settings.
+    pub settings: Option<String>,
+    /// The release of which this one is a copy.
+    pub copy_of: Option<RecordId>,
+    /// The public names of the store, without a port.
+    pub hosts: Vec<String>,
+    /// How long an app has between SIGTERM and SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+/// An app of a release.
+#[derive(Debug, Clone)]
+pub struct ReleasedApp {
+    /// The app.
+    pub app: AppName,
+    /// Its kind.
+    pub kind: AppKind,
+    /// The image: `<registry>/<repository>:<tag>`, or `oci:<dir>:<repository>:<tag>`.
+    pub reference: String,
+    /// The digest of its manifest. Targets run the image by its digest.
+    pub digest: String,
+    /// The port on which the app listens in its container.
+    pub port: u16,
+    /// The public path below which the app answers, such as `/api/`. None for the frontend.
+    pub path_prefix: Option<String>,
+    /// Whether the app sees the path without the prefix.
+    pub strips_prefix: bool,
+    /// Its variables, without the settings, which win.
+    pub variables: BTreeMap<String, SpecVariable>,
+    /// How it is probed.
+    pub health: HealthProbe,
+}
+
+/// A variable of an app.
+#[derive(Debug, Clone)]
+pub enum SpecVariable {
+    /// A value with placeholders, which the target fills in with its own ports and addresses.
+    Template(ValueTemplate),
+    /// A value of a `.env` file.
+    Secret(secrecy::SecretString),
+}
+
+/// How the health of an app is probed: requests for `path` until `consecutive` of them succeed in a
+/// row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthProbe {
+    /// The path.
+    pub path: String,
+    /// The expected status. None accepts every status below 500.
+    pub status: Option<u16>,
+    /// The pause between two requests.
+    pub interval: Duration,
+    /// The time limit of a request.
+    pub timeout: Duration,
+    /// The time limit of all of them.
+    pub deadline: Duration,
+    /// The successes in a row that are needed.
+    pub consecutive: u32,
+}
