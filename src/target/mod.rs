@@ -4,6 +4,7 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+pub mod local;
 mod spec;
 
 use futures_util::future::BoxFuture;
@@ -260,6 +261,10 @@ pub struct AppLine {
 /// Why a step at a target failed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
+    /// The target `local` failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Local(Box<local::Error>),
     /// The target cannot do it.
     #[error("the target `{target}` cannot {what}")]
     #[diagnostic(code(alokai::target::unsupported), help("{help}"))]
@@ -281,4 +286,10 @@ pub enum Error {
         /// The store.
         store: StoreId,
     },
+}
+
+impl From<local::Error> for Error {
+    fn from(error: local::Error) -> Self {
+        Self::Local(Box::new(error))
+    }
 }

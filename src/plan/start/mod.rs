@@ -12,7 +12,7 @@ mod sharing;
 use std::collections::BTreeMap;
 
 pub use browser_tests::{BrowserTests, TestArguments};
-pub use environment::EnvFile;
+pub use environment::{EnvFile, browser_variable};
 pub use serving::{PackageScript, ServeMode, ServePlan};
 
 use crate::config::{AppReference, BaseApp, Project, TemplatePart, ValueTemplate, VerifyMode};
