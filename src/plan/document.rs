@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    DockerfileSource, ImageMaker, ImagePlan, Plan, Release, ServerPlan, StorePlan, StoreServers,
-    Subject, Task, TaskMap,
-};
+use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -68,17 +65,16 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
         }
         value
     });
-    let releases = plan.releases.iter().map(|release| {
-        if plan.local {
-            return local(plan, release);
-        }
-        json!({
+    let releases = plan.releases.iter().map(|release| match &release.console {
+        Some(request) => json!({
             "storeId": release.store,
+            "target": release.target,
             "method": "PATCH",
-            "url": release.url,
-            "address": release.address,
-            "body": release.body(SECRET, SECRET),
-        })
+            "url": request.url,
+            "address": request.address,
+            "body": request.body(SECRET, SECRET),
+        }),
+        None => json!({ "storeId": release.store, "target": release.target }),
     });
     json!({
         "schemaVersion": SCHEMA_VERSION,
@@ -286,47 +282,19 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.releases.is_empty() {
         writeln!(out, "\nDeploy")?;
         for release in &plan.releases {
-            if plan.local {
-                write_servers(plan, release, out)?;
+            let Some(request) = &release.console else {
+                writeln!(out, "  {}  {}", release.store, release.target.name())?;
                 continue;
-            }
-            writeln!(out, "  {}  {}", release.store, release.address)?;
-            writeln!(out, "    PATCH {}", release.url)?;
-            let body = serde_json::to_string_pretty(&release.body(SECRET, SECRET));
+            };
+            writeln!(out, "  {}  {}", release.store, request.address)?;
+            writeln!(out, "    PATCH {}", request.url)?;
+            let body = serde_json::to_string_pretty(&request.body(SECRET, SECRET));
             for line in body.unwrap_or_default().lines() {
                 writeln!(out, "    {line}")?;
             }
         }
     }
     Ok(())
-}
-
-fn write_servers(plan: &Plan, release: &Release, out: &mut String) -> std::fmt::Result {
-    let Some(servers) = plan.servers_of(&release.store) else {
-        return Ok(());
-    };
-    let address = servers.address().unwrap_or_default();
-    writeln!(out, "  {}  {address}", release.store)?;
-    for server in &servers.servers {
-        writeln!(out, "    {}", server.command())?;
-        writeln!(out, "      {}", servers.settings(server))?;
-    }
-    Ok(())
-}
-
-/// What a run with `--local` prints for a store.
-fn local(plan: &Plan, release: &Release) -> Value {
-    let servers = plan.servers_of(&release.store);
-    let each = servers.into_iter().flat_map(|it| &it.servers);
-    json!({
-        "storeId": release.store,
-        "address": servers.and_then(StoreServers::address),
-        "commands": each.clone().map(ServerPlan::command).collect::<Value>(),
-        "settings": servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect::<Value>(),
-    })
 }
 
 fn after(task: &Task) -> String {

@@ -5,6 +5,7 @@ mod dev;
 mod domains;
 mod edit;
 pub(super) mod ledger;
+pub(super) mod local;
 mod overriding;
 mod serve;
 
@@ -19,12 +20,14 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use local::{BackgroundOptions, StopOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
+use crate::target::local::COMMAND as LOCAL_COMMAND;
 
 pub(super) use overriding::{FlattenOptions, OverrideOptions};
 
@@ -69,6 +72,9 @@ pub(super) enum Command {
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
+    /// Runs released stores in the background; `store deploy --local` calls this command
+    #[command(name = LOCAL_COMMAND, hide = true)]
+    Local(BackgroundOptions),
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +198,8 @@ pub(super) enum StoreCommand {
     Deploy(DeployOptions),
     /// Runs built stores on this machine, until one of the apps ends
     Start(StartOptions),
+    /// Stops the stores that `store deploy --local` has started on this machine
+    Stop(StopOptions),
     /// Runs the Playwright tests of built stores, side by side
     Test(TestOptions),
     /// Lists the deployable stores that a change affects

@@ -6,6 +6,7 @@
 mod browser_tests;
 mod environment;
 mod ports;
+mod released;
 mod serving;
 mod sharing;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 pub use browser_tests::{BrowserTests, TestArguments};
 pub use environment::{EnvFile, browser_variable};
+pub use released::released_servers;
 pub use serving::{PackageScript, ServeMode, ServePlan};
 
 use crate::config::{AppReference, BaseApp, Project, TemplatePart, ValueTemplate, VerifyMode};
@@ -161,11 +163,10 @@ pub struct ServerSettings {
 /// prints the commands that start them.
 pub fn servers(
     project: &Project,
-    is_local: bool,
     stores: &[StorePlan],
     images: &[ImagePlan],
 ) -> Result<Vec<StoreServers>, EnvFileError> {
-    if !is_local && project.settings.prune.verify != VerifyMode::Start {
+    if project.settings.prune.verify != VerifyMode::Start {
         return Ok(Vec::new());
     }
     let ports = LocalPortPlan::new(project);
@@ -385,17 +386,4 @@ impl ServerPlan {
             Some((name.as_str(), file.as_str()))
         })
     }
-
-    /// The script that starts it, relative to the project. A run with `--local` writes it.
-    pub fn script(&self) -> String {
-        format!("{START_SCRIPTS}/{}.sh", self.unit)
-    }
-
-    /// The command that starts it, in the project's folder.
-    pub fn command(&self) -> String {
-        format!("sh {}", self.script())
-    }
 }
-
-/// The folder of start scripts, relative to the project.
-pub const START_SCRIPTS: &str = ".alokai/start";

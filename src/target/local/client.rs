@@ -39,13 +39,6 @@ pub struct LocalClient {
     pub system: BTreeMap<String, String>,
 }
 
-/// What a background process has stopped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoppedStores {
-    /// The stores that had running releases.
-    pub stores: Vec<StoreId>,
-}
-
 impl LocalClient {
     /// A client. `program` is this program, and `system` are the variables that it and the apps get.
     pub fn new(project: &Path, program: PathBuf, system: BTreeMap<String, String>) -> Self {
@@ -61,8 +54,9 @@ impl LocalClient {
         Ok(folder::read(&self.place.state())?.unwrap_or_default())
     }
 
-    /// Stops all releases of a store, or of all stores. If none is left, the background process ends.
-    pub async fn stop(&self, only: Option<&StoreId>) -> Result<StoppedStores, Error> {
+    /// Stops all releases of a store, or of all stores, and returns the stores that had any. If none is
+    /// left, the background process ends.
+    pub async fn stop(&self, only: Option<&StoreId>) -> Result<Vec<StoreId>, Error> {
         let state = self.remembered()?;
         let due = state.stores.iter().filter(|(id, store)| {
             only.is_none_or(|only| only == *id)
@@ -75,7 +69,7 @@ impl LocalClient {
         if !stores.is_empty() || !is_empty {
             self.ask(&Request::Stop(only.cloned())).await?;
         }
-        Ok(StoppedStores { stores })
+        Ok(stores)
     }
 
     /// Sends a request, and returns its answer. A failure is an error.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 use crate::ledger::RecordId;
-use crate::pipeline::{Io, StageError, StartError};
+use crate::pipeline::{DeployFault, Io, StageError, StartError};
 use crate::proxy;
 use crate::store::StoreId;
 
@@ -158,6 +158,17 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
+}
+
+impl Error {
+    /// What the error means for the exit code.
+    pub fn fault(&self) -> DeployFault {
+        match self {
+            Self::Image { .. } | Self::SettingsVersion { .. } => DeployFault::Input,
+            Self::Node { .. } | Self::Proxy(_) => DeployFault::Unreachable,
+            _ => DeployFault::Work,
+        }
+    }
 }
 
 impl From<StageError> for Error {

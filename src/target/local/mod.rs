@@ -28,9 +28,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret;
 
-pub use client::{COMMAND, LocalClient, StoppedStores};
+pub use client::{COMMAND, LocalClient};
 pub use error::Error;
 pub use process::serve;
+pub use state::{AppRecord, LocalState, ReleaseState, StoreState};
 
 use self::launch::SettingValues;
 use self::logs::LogReader;
@@ -38,7 +39,7 @@ use self::protocol::{Answer, ObservedStore, Request, StageOrder, StagedApp};
 use self::state::ReleaseEnvironment;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
-    Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetStep,
+    Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetContext, TargetStep,
 };
 use crate::ledger::RecordId;
 use crate::pipeline::Services;
@@ -54,16 +55,17 @@ pub struct LocalTarget {
 }
 
 impl LocalTarget {
-    /// The target of a project. `domains` has the `localDomain` of each store.
-    pub fn new(
-        client: LocalClient,
-        domains: BTreeMap<StoreId, String>,
-        services: Arc<Services>,
-    ) -> Self {
+    /// The target of the project in a context.
+    pub fn of(context: &TargetContext) -> Self {
+        let stores = context.project.local.iter();
+        let domains = stores.filter_map(|(id, local)| {
+            let id = StoreId::new(id).ok()?;
+            Some((id, local.domain.clone()?))
+        });
         Self {
-            client,
-            domains,
-            services,
+            client: context.local.clone(),
+            domains: domains.collect(),
+            services: Arc::clone(&context.services),
         }
     }
 
