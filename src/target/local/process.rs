@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::TryLockError;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -123,7 +123,10 @@ async fn take_lock(place: &LocalFolder) -> Result<Option<std::fs::File>, Error> 
     let began = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
+            Ok(()) => {
+                sign(&file).map_err(Io::at("write", &path))?;
+                return Ok(Some(file));
+            }
             Err(TryLockError::Error(error)) => return Err(Io::at("lock", &path)(error).into()),
             Err(TryLockError::WouldBlock) => {}
         }
@@ -134,6 +137,12 @@ async fn take_lock(place: &LocalFolder) -> Result<Option<std::fs::File>, Error> 
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Writes the id of this process into its lock, for people.
+fn sign(mut lock: &std::fs::File) -> std::io::Result<()> {
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())
 }
 
 impl Background {

@@ -1,0 +1,6 @@
+//! The target `local`: stores on this machine, in a background process.
+
+mod apps;
+mod process;
+mod support;
+mod traffic;
