@@ -18,14 +18,18 @@ mod drift;
 mod edit;
 mod environment;
 mod flatten;
+mod history;
 mod init;
 mod keys;
 mod list;
+mod listing;
 mod man;
 mod overlays;
 mod overriding;
 mod questions;
 mod record;
+mod release_diff;
+mod releases;
 mod relocate;
 mod remove;
 mod rename;
@@ -160,6 +164,16 @@ pub enum Error {
         id: String,
         /// The nearest one.
         nearest: Option<String>,
+    },
+    /// `history --push` cannot send records.
+    #[error("the records cannot be sent to the registry: {reason}")]
+    #[diagnostic(
+        code(alokai::cli::not_sent),
+        help("check the address of the registry, and that `CLI_CLOUD_USERNAME` may push to it")
+    )]
+    NotSent {
+        /// Why.
+        reason: String,
     },
     /// A file cannot be written.
     #[error("cannot write `{}`", path.display())]
@@ -355,6 +369,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Dev(options) => dev::dev(global, options),
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Builds(options) => builds::builds(global, options),
+        StoreCommand::Releases(options) => releases::releases(global, options),
+        StoreCommand::History(options) => history::history(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),

@@ -83,6 +83,7 @@ impl BuildRecorder {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
+                plan: Some(store.identity()),
             };
             let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Error;
 use super::arguments::AccessOptions;
@@ -11,10 +11,10 @@ use super::record::repository_at;
 use super::run::services_without_run;
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{LogReference, RegistryRecords};
+use crate::ledger::{LogReference, RecordSet, RegistryRecords};
 use crate::pipeline::Services;
 use crate::plan::{self, DestinationPlan};
-use crate::store::StoreId;
+use crate::store::{Store, StoreId};
 use oci_distribution::Client;
 
 /// How long the registry may take. A list without the records of other machines is better than none.
@@ -88,6 +88,42 @@ impl RegistryAccess {
                 "note: records of other machines may be missing, because the registry cannot be read: {reason}"
             ));
         }
+    }
+
+    /// Sends the records that the registry does not have: of these stores, or of all. Returns how many
+    /// records of each store were sent.
+    pub fn push(
+        &self,
+        project: &Project,
+        records: &RecordSet,
+        stores: &[String],
+    ) -> Result<Vec<(StoreId, usize)>, AnyError> {
+        let refused = |reason: String| AnyError::from(Error::NotSent { reason });
+        let Some((address, host)) = self.registry() else {
+            return Err(refused("no registry is configured".into()));
+        };
+        let is_wanted =
+            |store: &&Store| stores.is_empty() || stores.iter().any(|id| id == store.id.as_str());
+        let stores = project.stores.deployables().filter(is_wanted);
+        let places = stores.filter_map(|store| {
+            let repository = plan::record_repository(project, store)?;
+            Some((store.id.clone(), repository_at(host, &repository)))
+        });
+        let sending = async {
+            let client = self.services.client(address).await;
+            let client = client.map_err(|error| error.to_string())?;
+            let client = &client;
+            let sent = stream::iter(places)
+                .map(|(store, repository)| async move {
+                    let place = RegistryRecords::new(client, repository, &project.root);
+                    let exchange = place.exchange(&records.of_store(&store)).await;
+                    let exchange = exchange.map_err(|error| format!("{store}: {error}"))?;
+                    Ok::<_, String>((store, exchange.sent))
+                })
+                .buffered(STORES_AT_ONCE);
+            sent.try_collect::<Vec<_>>().await
+        };
+        self.runtime.block_on(sending).map_err(refused)
     }
 
     /// Reads the log of a build, if the registry has it.

@@ -223,6 +223,9 @@ pub enum Happening {
         /// Tells the project folders of one machine apart.
         #[serde(default)]
         folder: String,
+        /// The digest of the plan for this store. None for a run without a plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<String>,
     },
     /// A run ended.
     Ended {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record};
+use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
 use crate::store::StoreId;
 
 /// A record with its bytes, which are the same in every place.
@@ -149,6 +149,30 @@ impl RecordSet {
             Record::Build(build) => Some(build),
             _ => None,
         })
+    }
+
+    /// The releases, the oldest first.
+    pub fn releases(&self) -> impl DoubleEndedIterator<Item = &ReleaseRecord> {
+        self.iter().filter_map(|stored| match &stored.record {
+            Record::Release(release) => Some(release),
+            _ => None,
+        })
+    }
+
+    /// The build with this id.
+    pub fn build(&self, id: &RecordId) -> Option<&BuildRecord> {
+        match self.get(id) {
+            Some(Record::Build(build)) => Some(build),
+            _ => None,
+        }
+    }
+
+    /// The release with this id.
+    pub fn release(&self, id: &RecordId) -> Option<&ReleaseRecord> {
+        match self.get(id) {
+            Some(Record::Release(release)) => Some(release),
+            _ => None,
+        }
     }
 
     /// The events, the oldest first.

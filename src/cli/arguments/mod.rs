@@ -6,6 +6,7 @@ mod domains;
 mod edit;
 pub(super) mod ledger;
 mod overriding;
+pub(super) mod questions;
 mod serve;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use questions::{HistoryOptions, ReleasesOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
@@ -186,6 +188,10 @@ pub(super) enum StoreCommand {
     Build(BuildOptions),
     /// Lists builds: status, time, commit; shows and prints one of them
     Builds(BuildsOptions),
+    /// Lists releases: status, target, build; shows one of them, compares two of them
+    Releases(ReleasesOptions),
+    /// Lists what was done to stores: deploys, rollbacks, hooks; when, by whom, with which result
+    History(HistoryOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
