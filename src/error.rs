@@ -2,9 +2,11 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
+use crate::pipeline::{self, BuildError, DeployFault, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, serve, watch};
+use crate::{
+    cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
+};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -42,6 +44,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Ledger(#[from] ledger::Error),
+    /// A store cannot be released.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Release(#[from] release::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -102,6 +108,12 @@ impl Error {
                 | ledger::Error::NotABuild { .. }
                 | ledger::Error::NotARelease { .. }
                 | ledger::Error::NotAnOperation { .. } => Exit::Input,
+            },
+            Self::Release(error) => match error.fault() {
+                DeployFault::Work => Exit::Failed,
+                DeployFault::Input => Exit::Input,
+                DeployFault::Unreachable => Exit::Surroundings,
+                DeployFault::Interrupted => Exit::Interrupted,
             },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
@@ -242,6 +254,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 fn is_input(error: &StageError) -> bool {
     match error {
         StageError::Taken(_) => true,
+        StageError::Deploy(error) => error.fault == DeployFault::Input,
         StageError::Registry(error) => matches!(
             error,
             RegistryError::PlainHttp { .. }
@@ -267,7 +280,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
         ),
         StageError::Start(error) => cannot_start(error),
         StageError::Base(_) => true,
-        StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
+        StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
         | StageError::Io(_)
         | StageError::Oci(_)

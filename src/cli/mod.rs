@@ -30,6 +30,7 @@ mod questions;
 mod record;
 mod release_diff;
 mod releases;
+mod releasing;
 mod relocate;
 mod remove;
 mod rename;
