@@ -16,8 +16,8 @@ pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
 pub use record::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogReference,
-    Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
+    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
 };
 pub use registry::{Exchange, RegistryError, RegistryRecords};
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
