@@ -19,8 +19,8 @@ pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
 pub use operations::{Operation, operations};
 pub use record::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogReference,
-    Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
+    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
 };
 pub use registry::{Exchange, RegistryError, RegistryRecords};
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
