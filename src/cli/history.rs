@@ -75,6 +75,7 @@ pub fn words(event: &EventRecord) -> String {
         Happening::Locked => "locked",
         Happening::Unlocked => "unlocked",
         Happening::Hook { .. } => "hook",
+        Happening::ImagesRemoved { .. } => "images removed",
         Happening::Maintenance { on: true } => "maintenance on",
         Happening::Maintenance { on: false } => "maintenance off",
     };

@@ -175,6 +175,11 @@ pub fn date(at: Timestamp) -> String {
 /// named on standard error.
 pub fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
     registry.pull(project);
+    stored_records(project)
+}
+
+/// The records of this machine. Files that are not valid records are named on standard error.
+pub fn stored_records(project: &Project) -> Result<RecordSet, AnyError> {
     let (records, damaged) = RecordFolder::of_project(&project.root)
         .read()
         .map_err(ledger::Error::from)?;

@@ -20,7 +20,7 @@ pub struct Operation<'a> {
 impl Operation<'_> {
     /// Whether this is a run, with a start and an end.
     pub fn is_run(&self) -> bool {
-        matches!(self.event.happening, Happening::Started { .. })
+        self.event.starts_run()
     }
 
     /// Seconds from the start to the end; of a single event, how long it took.

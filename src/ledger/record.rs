@@ -341,3 +341,10 @@ pub struct EventRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReference>,
 }
+
+impl EventRecord {
+    /// Whether it is the start of a run.
+    pub fn starts_run(&self) -> bool {
+        matches!(self.happening, Happening::Started { .. })
+    }
+}

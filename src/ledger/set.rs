@@ -175,6 +175,20 @@ impl RecordSet {
         }
     }
 
+    /// The event with this id.
+    pub fn event(&self, id: &RecordId) -> Option<&EventRecord> {
+        match self.get(id) {
+            Some(Record::Event(event)) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// The newest release of a store at a target. The next release has its settings.
+    pub fn latest_release(&self, store: &StoreId, target: &str) -> Option<&ReleaseRecord> {
+        let mut releases = self.releases().rev();
+        releases.find(|it| it.store == *store && it.target == target)
+    }
+
     /// The events, the oldest first.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &EventRecord> {
         self.iter().filter_map(|stored| match &stored.record {

@@ -5,12 +5,14 @@
 
 mod flow;
 mod records;
+mod settings;
 mod spec;
 
 use miette::Diagnostic;
 
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use records::{Records, ReleaseJournal};
+pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
 
 use crate::ledger::{FolderError, RecordId};
@@ -33,6 +35,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Records(#[from] FolderError),
+    /// The settings cannot be read or changed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Settings(#[from] SettingsError),
     /// The store does not exist any more.
     #[error("there is no deployable store `{store}`")]
     #[diagnostic(
@@ -64,8 +70,14 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Target(error) => error.fault(),
-            Self::Plan(_) | Self::NoStore { .. } => DeployFault::Input,
-            Self::Records(_) | Self::NoImage { .. } => DeployFault::Work,
+            Self::Plan(_)
+            | Self::NoStore { .. }
+            | Self::Settings(
+                SettingsError::Unsupported { .. }
+                | SettingsError::NoBuild { .. }
+                | SettingsError::NotSet { .. },
+            ) => DeployFault::Input,
+            Self::Settings(_) | Self::Records(_) | Self::NoImage { .. } => DeployFault::Work,
         }
     }
 }

@@ -103,3 +103,96 @@ pub struct OperationOptions {
     #[arg(long, conflicts_with = "json")]
     pub output: bool,
 }
+
+/// The stores whose targets are asked.
+#[derive(Debug, Args)]
+pub struct TargetOptions {
+    /// Only these stores [default: all deployable stores]
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
+    pub stores: Vec<String>,
+    /// Asks this machine, to which `store deploy --local` deploys
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LockOptions {
+    #[command(subcommand)]
+    pub command: LockCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LockCommand {
+    /// Shows who holds the lock of each store, for what, and since when
+    Status(StatusOptions),
+    /// Removes the lock of a run that does not exist any more
+    Release(TargetOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct SettingsOptions {
+    #[command(subcommand)]
+    pub command: SettingsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SettingsCommand {
+    /// Makes a release with the given settings; `store deploy --settings` makes it live
+    Set(SetOptions),
+    /// Makes a release without the named settings; `store deploy --settings` makes it live
+    Unset(UnsetOptions),
+    /// Lists the names of settings, and which version is live
+    List(StatusOptions),
+    /// Lists the names whose values differ between two releases, without the values
+    Diff(SettingsDiffOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct SetOptions {
+    /// Names with values; other users of this machine can see them, so prefer `--secret`
+    #[arg(value_name = "KEY=VALUE", required_unless_present = "secret")]
+    pub values: Vec<String>,
+    /// Reads the value of this name from standard input
+    #[arg(long, value_name = "KEY", conflicts_with = "cloud_password_stdin")]
+    pub secret: Option<String>,
+    #[command(flatten)]
+    pub target: TargetOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct UnsetOptions {
+    /// Names
+    #[arg(value_name = "KEY", required_unless_present = "all")]
+    pub names: Vec<String>,
+    /// Removes all settings
+    #[arg(short, long, conflicts_with = "names")]
+    pub all: bool,
+    #[command(flatten)]
+    pub target: TargetOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct SettingsDiffOptions {
+    /// The earlier release [default: the one that is live]
+    #[arg(value_name = "A", requires = "new")]
+    pub old: Option<String>,
+    /// The later release [default: the newest one]
+    #[arg(value_name = "B")]
+    pub new: Option<String>,
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
