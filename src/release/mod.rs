@@ -8,6 +8,7 @@ mod lease;
 mod probe;
 mod records;
 mod rules;
+mod settings;
 mod spec;
 mod steps;
 mod waves;
@@ -18,6 +19,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
 pub use rules::{Ancestry, Older, ancestry_of, older};
+pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
 pub use waves::waves;
 
@@ -41,6 +43,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Records(#[from] FolderError),
+    /// The settings cannot be read or changed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Settings(#[from] SettingsError),
     /// The store does not exist any more.
     #[error("there is no deployable store `{store}`")]
     #[diagnostic(
@@ -170,7 +176,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::older),
         help(
-            "`--allow-older` releases it nevertheless; `alokai rollback --store {store}` returns to an earlier release"
+            "`--allow-older` releases it nevertheless; `alokai store rollback --store {store}` returns to an earlier release"
         )
     )]
     Older {
@@ -204,7 +210,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::unwatched),
         help(
-            "the next release of the store removes the earlier one; `alokai rollback --store {store}` returns to it"
+            "the next release of the store removes the earlier one; `alokai store rollback --store {store}` returns to it"
         )
     )]
     Unwatched {
@@ -223,7 +229,12 @@ impl Error {
             Self::Plan(_)
             | Self::NoStore { .. }
             | Self::Wave { .. }
-            | Self::ProbeAddress { .. } => DeployFault::Input,
+            | Self::ProbeAddress { .. }
+            | Self::Settings(
+                SettingsError::Unsupported { .. }
+                | SettingsError::NoBuild { .. }
+                | SettingsError::NotSet { .. },
+            ) => DeployFault::Input,
             Self::Interrupted { .. } => DeployFault::Interrupted,
             _ => DeployFault::Work,
         }
