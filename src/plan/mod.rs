@@ -285,6 +285,20 @@ impl Plan {
         })
     }
 
+    /// The images of a store.
+    pub fn images_of<'a>(&'a self, store: &'a StoreId) -> impl Iterator<Item = &'a ImagePlan> {
+        self.images
+            .iter()
+            .filter(move |image| image.unit.store == *store)
+    }
+
+    /// The digest of all decisions about the images of a store. It is the same in every folder.
+    pub fn store_digest(&self, store: &StoreId) -> Digest {
+        let decided = self.images_of(store);
+        let decided = decided.map(|image| format!("{}\n", self.digest_of(&image.unit)));
+        Digest::of(decided.collect::<String>().as_bytes())
+    }
+
     /// The task with this id.
     pub fn task(&self, id: TaskId) -> &Task {
         &self.tasks[id]

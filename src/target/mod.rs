@@ -4,6 +4,7 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+mod command;
 mod console;
 pub mod local;
 mod spec;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::local::{LocalClient, LocalTarget};
+pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
@@ -132,11 +134,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
             what: "be used yet",
             help: "use another `deployment.target`",
         }),
-        TargetKind::Command => Err(Error::Unsupported {
-            target: "command",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
 
@@ -332,6 +330,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The program of the user.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Command(#[from] command::Error),
     /// A service that a stage of the pipeline also uses.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -362,7 +364,9 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
+            Self::Console(console::Error::Unreachable { .. })
+            | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
+            Self::Command(command::Error::None) => DeployFault::Input,
             Self::Local(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
