@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     FRONTEND, LONG, LocalStores, MIDDLEWARE, SERVER, copy, get, message, middleware_url, page,
-    released, staged, us,
+    released, response, staged, us,
 };
 
 const SECRET: &str = "a-very-secret-value";
@@ -207,8 +207,7 @@ async fn a_page_for_maintenance_is_shown_while_releases_continue() {
         .maintenance(&us(), Some("<h1>back soon</h1>"))
         .await
         .unwrap();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let response = client.get(address).send().await.unwrap();
+    let response = response(address).await.unwrap();
     assert_eq!(response.status(), 503);
     assert!(response.headers().contains_key("retry-after"));
     assert_eq!(response.text().await.unwrap(), "<h1>back soon</h1>");
