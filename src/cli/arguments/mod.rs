@@ -4,6 +4,7 @@
 mod dev;
 mod domains;
 mod edit;
+pub mod flow;
 pub(super) mod ledger;
 pub(super) mod local;
 mod overriding;
@@ -204,6 +205,14 @@ pub(super) enum StoreCommand {
     Lock(LockOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
+    /// Makes a release live: by its id, or the newest one
+    Release(flow::MakeLiveOptions),
+    /// Makes an earlier release live again, and pins the store
+    Rollback(flow::RollbackOptions),
+    /// Removes the pin of a store, so that deploys make their releases live again
+    Unpin(flow::OneStoreOptions),
+    /// Stops releases that run without traffic
+    Unstage(flow::UnstageOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
@@ -615,6 +624,8 @@ pub(super) struct DeployOptions {
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]
+    pub release: flow::ReleaseOptions,
+    #[command(flatten)]
     pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
@@ -622,7 +633,7 @@ pub(super) struct DeployOptions {
     pub access: AccessOptions,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]

@@ -312,22 +312,6 @@ impl StoreServers {
         known.collect()
     }
 
-    /// The variables of an app in one line: values that are not secrets, and names of those in `.env`
-    /// files.
-    pub fn settings(&self, server: &ServerPlan) -> String {
-        let known = self.known(server).into_iter();
-        let known = known.map(|it| format!("{}={}", it.name, it.value));
-        let mut line = known.collect::<Vec<_>>().join(" ");
-        let mut by_file = BTreeMap::<&str, Vec<&str>>::new();
-        for (name, file) in server.secret_names() {
-            by_file.entry(file).or_default().push(name);
-        }
-        for (file, names) in by_file {
-            line = format!("{line}; from {file}: {}", names.join(", "));
-        }
-        line
-    }
-
     /// Everything that decides how a server runs.
     pub fn settings_of(&self, server: &ServerPlan) -> ServerSettings {
         let read = server.env_files.iter().filter(|file| !file.read_by_app);

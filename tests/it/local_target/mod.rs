@@ -4,3 +4,5 @@ mod apps;
 mod process;
 mod support;
 mod traffic;
+
+pub use support::{files, page};
