@@ -526,7 +526,8 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             }
         }
         Step::ReleaseLatest { mood } => {
-            let latest = model.releases.iter().rposition(|it| !it.failed);
+            let is_usable = |it: &usize| !model.releases[*it].failed || model.active == Some(*it);
+            let latest = (0..model.releases.len()).rev().find(is_usable);
             release(world, model, "latest", latest, mood);
         }
         Step::Release { which, mood } => {
@@ -762,7 +763,7 @@ fn every_sequence_of_commands_leaves_what_a_plain_model_says() {
         Cases {
             cases,
             failure_persistence: None,
-            max_shrink_iters: 400,
+            max_shrink_iters: 4000,
             ..Cases::default()
         },
         seed,
