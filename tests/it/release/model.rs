@@ -756,7 +756,7 @@ fn every_sequence_of_commands_leaves_what_a_plain_model_says() {
     let cases = if std::env::var_os("ALOKAI_LONG").is_some() {
         250
     } else {
-        12
+        25
     };
     let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(
