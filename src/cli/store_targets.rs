@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::arguments::Global;
 use super::arguments::questions::TargetOptions;
-use super::project;
 use super::run::Live;
 use super::shared_records::RegistryAccess;
+use super::{environment, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::{self, Selection};
@@ -46,6 +46,7 @@ impl StoreTargets {
             services: registry.services(),
             console,
             plan: None,
+            local: environment::local_client(&project.root),
         };
         let chosen = Selection::Stores(options.stores.clone());
         if !options.stores.is_empty() {
