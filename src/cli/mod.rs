@@ -36,6 +36,7 @@ mod releasing;
 mod relocate;
 mod remove;
 mod rename;
+mod resume;
 mod run;
 mod sandbox;
 mod serving;

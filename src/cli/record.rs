@@ -83,7 +83,7 @@ impl BuildRecorder {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
-                plan: Some(store.identity()),
+                plan: Some(plan.release_digest(&store.id).to_string()),
             };
             let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);

@@ -12,7 +12,7 @@ use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::record::{BuildRecorder, EndedRun};
 use super::releasing::RunTargets;
-use super::{Error, answer};
+use super::{Error, answer, resume};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
 use crate::error::Error as AnyError;
@@ -21,7 +21,7 @@ use crate::pipeline::{
     self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
     RunSummary, ScriptEnvironment, Services, SessionLock, forecast,
 };
-use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
+use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request, Selection};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
     SummaryRow, SummaryTable, Transcripts,
@@ -114,12 +114,23 @@ pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
+    /// Whether stores are left out that an earlier run of the same plan has deployed.
+    pub resume: bool,
 }
 
 impl PreparedCommand {
     fn plan(&mut self, work: Option<&WorkOptions>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
+        let plan = Plan::make(&self.project, &self.request)?;
+        if !self.resume {
+            return Ok(plan);
+        }
+        let missing = resume::missing(&self.project, &plan)?;
+        if missing.len() == plan.stores.len() {
+            return Ok(plan);
+        }
+        self.request.selection = Selection::Exactly(missing);
         Ok(Plan::make(&self.project, &self.request)?)
     }
 }

@@ -41,7 +41,17 @@ impl RegistryAccess {
         environment: &Environment,
         options: &AccessOptions,
     ) -> Result<Self, AnyError> {
-        let mut access = environment.access(options, options.password()?);
+        Self::with_password(project, environment, options, options.password()?)
+    }
+
+    /// The same, if the password was read before.
+    pub fn with_password(
+        project: &Project,
+        environment: &Environment,
+        options: &AccessOptions,
+        password: Option<String>,
+    ) -> Result<Self, AnyError> {
+        let mut access = environment.access(options, password);
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
         let destination = plan::destination_of(project, &environment.registry(options)).ok();

@@ -17,7 +17,7 @@ mod targets;
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
-pub use operations::{Operation, operations};
+pub use operations::{Operation, last_deploys, operations};
 pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
     ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
