@@ -47,12 +47,12 @@ pub fn ask<'a, T: Send + 'static>(
     question: impl Fn(Arc<dyn Target>, StoreId) -> Question<T>,
 ) -> Vec<(&'a Store, Answer<T>)> {
     let asked = stream::iter(stores.iter().copied()).map(|store| {
-        let target = targets.of(store);
+        let target = targets.known(store);
         let asking = target.map(|target| question(target, store.id.clone()));
         async move {
             let asking = match asking {
                 Ok(asking) => asking,
-                Err(error) => return (store, Answer::Missing(error.to_string())),
+                Err(reason) => return (store, Answer::Missing(reason)),
             };
             let limited = tokio::time::timeout(TIMEOUT, tokio::spawn(asking)).await;
             let answer = match limited {

@@ -1,5 +1,6 @@
 //! The targets of stores, for commands that ask them outside of a deploy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arguments::Global;
@@ -22,6 +23,8 @@ pub struct StoreTargets {
     context: TargetContext,
     local: bool,
     chosen: Selection,
+    /// The targets of the chosen stores, or why there is none.
+    targets: BTreeMap<&'static str, Result<Arc<dyn Target>, String>>,
 }
 
 impl StoreTargets {
@@ -41,13 +44,25 @@ impl StoreTargets {
         if !options.stores.is_empty() {
             chosen.stores(&project)?;
         }
-        Ok(Self {
+        let mut targets = Self {
             project,
             registry,
             context,
             local: options.local,
             chosen,
-        })
+            targets: BTreeMap::new(),
+        };
+        // Making a target may ask a program, so each is made once.
+        let stores = targets.stores()?.into_iter();
+        let kinds: Vec<TargetKind> = stores.map(|store| targets.kind(store)).collect();
+        for kind in kinds {
+            if !targets.targets.contains_key(kind.name()) {
+                let target = target_of(kind, &targets.context);
+                let target = target.map_err(|error| error.to_string());
+                targets.targets.insert(kind.name(), target);
+            }
+        }
+        Ok(targets)
     }
 
     /// The chosen stores: those that the command line names, or all deployable stores.
@@ -74,8 +89,18 @@ impl StoreTargets {
         }
     }
 
+    /// The target of a store, or why there is none.
+    pub fn known(&self, store: &Store) -> Result<Arc<dyn Target>, String> {
+        let missing = || Err("the store is not selected".to_owned());
+        let target = self.targets.get(self.kind(store).name());
+        target.cloned().unwrap_or_else(missing)
+    }
+
     /// The target of a store.
     pub fn of(&self, store: &Store) -> Result<Arc<dyn Target>, AnyError> {
+        if let Ok(target) = self.known(store) {
+            return Ok(target);
+        }
         let target = target_of(self.kind(store), &self.context);
         Ok(target.map_err(release::Error::from)?)
     }
