@@ -114,7 +114,7 @@ struct StoreStatus<'a> {
 }
 
 pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, &options.target)?;
+    let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.stores()?;
     targets.registry.pull(&targets.project);
     let records = stored_records(&targets.project)?;
@@ -360,7 +360,10 @@ impl<'a> StoreStatus<'a> {
         if let Some(id) = self.waiting() {
             details.push((
                 "not live",
-                format!("{}  `alokai store release` makes it live", format.id(id)),
+                format!(
+                    "{0}  `alokai store release {0}` makes it live",
+                    format.id(id)
+                ),
             ));
         }
         let by = |event: &EventRecord| {

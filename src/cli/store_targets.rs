@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arguments::Global;
-use super::arguments::questions::TargetOptions;
+use super::arguments::questions::ChosenTargets;
 use super::project;
 use super::shared_records::RegistryAccess;
 use crate::config::Project;
@@ -29,10 +29,10 @@ pub struct StoreTargets {
 
 impl StoreTargets {
     /// The stores and the targets of the command line.
-    pub fn new(global: &Global, options: &TargetOptions) -> Result<Self, AnyError> {
+    pub fn new(global: &Global, options: ChosenTargets) -> Result<Self, AnyError> {
         let (project, environment) = project(global)?;
-        let registry = RegistryAccess::new(&project, &environment, &options.access)?;
-        let console = plan::console_of(&project, &environment.console(&options.access));
+        let registry = RegistryAccess::new(&project, &environment, options.access)?;
+        let console = plan::console_of(&project, &environment.console(options.access));
         let project = Arc::new(project);
         let context = TargetContext {
             project: Arc::clone(&project),
@@ -40,7 +40,7 @@ impl StoreTargets {
             console,
             plan: None,
         };
-        let chosen = Selection::Stores(options.stores.clone());
+        let chosen = Selection::Stores(options.stores.to_vec());
         if !options.stores.is_empty() {
             chosen.stores(&project)?;
         }
