@@ -1,6 +1,8 @@
 //! `store build`, `store run` and `store deploy`.
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
+use super::deploy_settings::deploy_settings;
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
 use super::run::{PreparedCommand, RunSetup, request, run};
 use super::shared_records::RegistryAccess;
@@ -41,6 +43,9 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
+    if options.settings {
+        return deploy_settings(global, options);
+    }
     let (select, work) = (options.selected(), &options.work);
     let select = &select;
     // Standard input can be read once.
@@ -54,12 +59,13 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         let until = options.until;
         if (options.resume || options.retry_failed) && !options.local {
             // Another machine may have run the same plan.
-            let password = password.clone();
+            let password = (password.clone(), None);
             RegistryAccess::with_password(&project, &environment, &options.access, password)?
                 .pull(&project);
         }
         let mut prepared = prepare(project, &environment, access, select, work, until)?;
         prepared.resume = options.resume;
+        prepared.release = options.release.clone();
         let request = &mut prepared.request;
         if options.retry_failed {
             request.selection = resume::failed(&prepared.project, &request.selection)?;
@@ -104,5 +110,6 @@ fn prepare(
         request,
         surroundings,
         resume: false,
+        release: ReleaseOptions::default(),
     })
 }

@@ -10,6 +10,7 @@ mod check;
 mod clean;
 mod completions;
 mod compose;
+mod deploy_settings;
 mod dev;
 mod diff;
 mod doctor;
@@ -24,6 +25,7 @@ mod keys;
 mod list;
 mod listing;
 mod locks;
+mod make_live;
 mod man;
 mod operation;
 mod overlays;
@@ -433,6 +435,10 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Status(options) => status::status(global, options),
         StoreCommand::Lock(options) => locks::locks(global, &options.command),
         StoreCommand::Settings(options) => settings::settings(global, &options.command),
+        StoreCommand::Release(options) => make_live::release(global, options),
+        StoreCommand::Rollback(options) => make_live::rollback(global, options),
+        StoreCommand::Unpin(options) => make_live::unpin(global, options),
+        StoreCommand::Unstage(options) => make_live::unstage(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),

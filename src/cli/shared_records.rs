@@ -9,7 +9,7 @@ use super::Error;
 use super::arguments::AccessOptions;
 use super::environment::{Environment, tell};
 use super::record::repository_at;
-use super::run::services_without_run;
+use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{self, LogReference, RecordFolder, RecordSet, RegistryRecords};
@@ -41,15 +41,15 @@ impl RegistryAccess {
         environment: &Environment,
         options: &AccessOptions,
     ) -> Result<Self, AnyError> {
-        Self::with_password(project, environment, options, options.password()?)
+        Self::with_password(project, environment, options, (options.password()?, None))
     }
 
-    /// The same, if the password was read before.
+    /// The same, with the password that was read before, and the events and the interruption of a run.
     pub fn with_password(
         project: &Project,
         environment: &Environment,
         options: &AccessOptions,
-        password: Option<String>,
+        (password, live): (Option<String>, Option<&Live>),
     ) -> Result<Self, AnyError> {
         let mut access = environment.access(options, password);
         let ca = project.settings.registry.ca.as_ref();
@@ -62,7 +62,11 @@ impl RegistryAccess {
             .enable_all()
             .build()
             .map_err(|source| Error::Start { source })?;
-        let services = services_without_run(&project.root, access, runtime.handle().clone());
+        let mut services = services_without_run(&project.root, access, runtime.handle().clone());
+        if let Some(live) = live {
+            services.events = live.events.clone();
+            services.interrupt = live.interrupt.clone();
+        }
         Ok(Self {
             runtime,
             services: Arc::new(services),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::arguments::Global;
 use super::arguments::questions::ChosenTargets;
 use super::project;
+use super::run::Live;
 use super::shared_records::RegistryAccess;
 use crate::config::Project;
 use crate::error::Error as AnyError;
@@ -30,8 +31,20 @@ pub struct StoreTargets {
 impl StoreTargets {
     /// The stores and the targets of the command line.
     pub fn new(global: &Global, options: ChosenTargets) -> Result<Self, AnyError> {
+        Self::with_events(global, options, None)
+    }
+
+    /// The same, with the events and the interruption of a run.
+    pub fn with_events(
+        global: &Global,
+        options: ChosenTargets,
+        live: Option<&Live>,
+    ) -> Result<Self, AnyError> {
         let (project, environment) = project(global)?;
-        let registry = RegistryAccess::new(&project, &environment, options.access)?;
+        let password = options.access.password()?;
+        let registry = (password, live);
+        let registry =
+            RegistryAccess::with_password(&project, &environment, options.access, registry)?;
         let console = plan::console_of(&project, &environment.console(options.access));
         let project = Arc::new(project);
         let context = TargetContext {

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use document::{Forecast, SCHEMA_VERSION, document, text};
+pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{

@@ -4,6 +4,7 @@
 mod dev;
 mod domains;
 mod edit;
+pub mod flow;
 pub(super) mod ledger;
 mod overriding;
 pub(super) mod questions;
@@ -198,6 +199,14 @@ pub(super) enum StoreCommand {
     Lock(LockOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
+    /// Makes a release live: by its id, or the newest one
+    Release(flow::MakeLiveOptions),
+    /// Makes an earlier release live again, and pins the store
+    Rollback(flow::RollbackOptions),
+    /// Removes the pin of a store, so that deploys make their releases live again
+    Unpin(flow::OneStoreOptions),
+    /// Stops releases that run without traffic
+    Unstage(flow::UnstageOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
@@ -600,6 +609,9 @@ pub(super) struct DeployOptions {
     /// Deploys the stores whose last deploy has failed or was interrupted [default: of all stores]
     #[arg(long, conflicts_with = "resume")]
     pub retry_failed: bool,
+    /// Makes the newest settings live with the build that is live; builds and pushes nothing
+    #[arg(long, conflicts_with_all = ["resume", "retry_failed", "until", "allow_dirty", "no_release", "no_attest"])]
+    pub settings: bool,
     /// Deploys uncommitted changes, with the tag `<sha>-dirty-<8 hex digits of the content>`
     #[arg(long)]
     pub allow_dirty: bool,
@@ -612,6 +624,8 @@ pub(super) struct DeployOptions {
     /// Does not attach an SBOM or provenance to images
     #[arg(long)]
     pub no_attest: bool,
+    #[command(flatten)]
+    pub release: flow::ReleaseOptions,
     #[command(flatten)]
     pub work: WorkOptions,
     #[command(flatten)]
@@ -631,7 +645,7 @@ impl DeployOptions {
     }
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]
