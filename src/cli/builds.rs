@@ -11,6 +11,8 @@ use super::arguments::ledger::{
     BuildInfoOptions, BuildListOptions, BuildLogsOptions, BuildsCommand, BuildsOptions,
     StatusOption,
 };
+use super::builds_prune::prune;
+use super::builds_transfer::{export, import};
 use super::environment::tell;
 use super::run::document;
 use super::shared_records::RegistryAccess;
@@ -36,12 +38,18 @@ pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> 
         None => &options.access,
         Some(BuildsCommand::Info(options)) => &options.access,
         Some(BuildsCommand::Logs(options)) => &options.access,
+        Some(BuildsCommand::Export(options)) => &options.access,
+        Some(BuildsCommand::Import(options)) => &options.access,
+        Some(BuildsCommand::Prune(options)) => &options.access,
     };
     let registry = RegistryAccess::new(&project, &environment, access)?;
     match &options.command {
         None => list(&project, &registry, &options.list),
         Some(BuildsCommand::Info(options)) => info(&project, &registry, options),
         Some(BuildsCommand::Logs(options)) => logs(&project, &registry, options),
+        Some(BuildsCommand::Export(options)) => export(&project, &registry, options),
+        Some(BuildsCommand::Import(options)) => import(&project, &registry, options),
+        Some(BuildsCommand::Prune(options)) => prune(&project, &registry, options),
     }
 }
 
@@ -113,6 +121,7 @@ impl StatusOption {
             Self::Failed => "failed",
             Self::Interrupted => "interrupted",
             Self::Running => "running",
+            Self::Gone => "gone",
         }
     }
 }
@@ -146,7 +155,7 @@ fn short(sha: &str) -> &str {
 
 /// The records of the project, with those of other machines. Files that are not valid records are
 /// named on standard error.
-fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
+pub fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
     registry.pull(project);
     let (records, damaged) = RecordFolder::of_project(&project.root)
         .read()
@@ -208,7 +217,11 @@ fn list(
 }
 
 /// Fails if a store does not exist and no record names it. Records outlive the store.
-fn check_stores(project: &Project, records: &RecordSet, ids: &[String]) -> Result<(), AnyError> {
+pub fn check_stores(
+    project: &Project,
+    records: &RecordSet,
+    ids: &[String],
+) -> Result<(), AnyError> {
     let existing = project.stores.iter().map(|store| &store.id);
     let built = records.builds().map(|build| &build.store);
     let started = records.events().map(|event| &event.store);
@@ -272,7 +285,7 @@ fn age(seconds: i64) -> String {
 }
 
 /// The build whose id starts with these characters.
-fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord, AnyError> {
+pub fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord, AnyError> {
     let record = records.find(prefix).map_err(ledger::Error::from)?;
     match record {
         Record::Build(build) => Ok(build),

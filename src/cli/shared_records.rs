@@ -1,33 +1,41 @@
-//! The records of other machines, which lie in the registry.
+//! The records of other machines, which lie beside the images: in the registry, and in image layouts.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
 use super::Error;
 use super::arguments::AccessOptions;
+use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
-use super::record::repository_at;
 use super::run::services_without_run;
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{LogReference, RegistryRecords};
+use crate::ledger::{
+    BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
+    RecordSet, SharedError, SharedRecords,
+};
 use crate::pipeline::Services;
-use crate::plan::{self, DestinationPlan};
+use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::StoreId;
-use oci_distribution::Client;
 
-/// How long the registry may take. A list without the records of other machines is better than none.
+/// How long a registry may take. A list without the records of other machines is better than none.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Stores whose records are read at the same time.
+/// Stores whose records are read or sent at the same time.
 const STORES_AT_ONCE: usize = 8;
 
-/// Access to the registry, if there is one.
+/// Access to the records of other machines.
 pub struct RegistryAccess {
     runtime: tokio::runtime::Runtime,
     services: Services,
-    destination: Option<DestinationPlan>,
+    /// The destination of the config, the environment or the options, and the layout of `--local`.
+    destinations: Vec<DestinationPlan>,
+    /// The tags of images, by the beginning of references, of the repositories that were read.
+    images: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl RegistryAccess {
@@ -40,11 +48,15 @@ impl RegistryAccess {
         let mut access = environment.access(options, options.password()?);
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
-        let destination = plan::destination_of(project, &environment.registry(options)).ok();
-        if let Some(DestinationPlan::Registry { address, .. }) = &destination {
+        let own = plan::destination_of(project, &environment.registry(options)).ok();
+        if let Some(DestinationPlan::Registry { address, .. }) = &own {
             access.registry = Some(address.clone());
         }
+        let local = DestinationPlan::new(&project.root, LOCAL_REGISTRY, false).ok();
+        let mut destinations: Vec<_> = own.into_iter().chain(local).collect();
+        destinations.dedup_by(|a, b| a.name() == b.name());
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
             .enable_all()
             .build()
             .map_err(|source| Error::Start { source })?;
@@ -52,82 +64,262 @@ impl RegistryAccess {
         Ok(Self {
             runtime,
             services,
-            destination,
+            destinations,
+            images: Mutex::default(),
         })
+    }
+
+    /// The destination of images: that of the config, the environment or the options.
+    pub fn destination(&self) -> Option<&DestinationPlan> {
+        self.destinations.first()
+    }
+
+    /// The images in a registry. `host` may have a path.
+    pub fn images(&self, host: &str) -> Result<ImagePlace, AnyError> {
+        let host = host.split('/').next().unwrap_or(host);
+        let own = self.destinations.iter().find_map(|it| match it {
+            DestinationPlan::Registry {
+                address, host: own, ..
+            } => (own.split('/').next() == Some(host)).then_some(address.as_str()),
+            DestinationPlan::Layout { .. } => None,
+        });
+        let client = self.wait(self.services.client(own.unwrap_or(host)));
+        let client = client.map_err(|error| failed(error.into()))?;
+        Ok(ImagePlace::Registry(client))
+    }
+
+    /// Runs a future to its end.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// The services with the credentials for registries.
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Reads the records that this machine does not have. A registry that is out of reach is told and
     /// is no error.
     pub fn pull(&self, project: &Project) {
-        let Some((address, host)) = self.registry() else {
-            return;
-        };
-        if self.services.access.credentials.is_none() {
+        let stores = project.stores.deployables();
+        let repositories = stores.filter_map(|store| plan::record_repository(project, store));
+        let repositories: Vec<String> = repositories.collect();
+        for destination in &self.destinations {
+            if let Err(reason) = self.pull_from(project, destination, &repositories) {
+                let place = destination.name();
+                tell(&format!(
+                    "note: records of other machines may be missing, because `{place}` cannot be read: {reason}"
+                ));
+            }
+        }
+    }
+
+    fn pull_from(
+        &self,
+        project: &Project,
+        destination: &DestinationPlan,
+        repositories: &[String],
+    ) -> Result<(), String> {
+        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
+        if is_registry && self.services.access.credentials.is_none() {
             // Without credentials this machine has not pushed either, and a question would only wait.
-            return;
+            return Ok(());
         }
         let pulling = async {
-            let client = self.services.client(address).await;
-            let client = client.map_err(|error| error.to_string())?;
-            let stores = project.stores.deployables();
-            let repositories = stores.filter_map(|store| plan::record_repository(project, store));
+            let place = SharedPlace::open(destination, &self.services).await?;
+            let Some(place) = place else { return Ok(()) };
             let mut pulled = stream::iter(repositories)
-                .map(|repository| pull(&client, repository_at(host, &repository), project))
+                .map(async |repository| {
+                    let own = place.repository(repository);
+                    let records = SharedRecords::new(place.of(&own), &project.root);
+                    (repository, records.pull().await)
+                })
                 .buffer_unordered(STORES_AT_ONCE);
-            while let Some(result) = pulled.next().await {
-                result?;
+            while let Some((repository, pulled)) = pulled.next().await {
+                let exchange = pulled.map_err(|error| reason(&error))?;
+                let beginning = place.beginning(destination, repository);
+                for (tag, reason) in &exchange.invalid {
+                    tell(&format!(
+                        "note: a record in `{beginning}:{tag}` is ignored: {reason}"
+                    ));
+                }
+                let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+                images.insert(beginning, exchange.images);
             }
-            Ok::<_, String>(())
+            Ok(())
         };
-        let result = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             let limited = tokio::time::timeout(TIMEOUT, pulling).await;
             limited.unwrap_or_else(|_| Err(format!("no response within {} s", TIMEOUT.as_secs())))
+        })
+    }
+
+    /// Whether an image of a build is missing where it was pushed, as far as [`Self::pull`] has seen.
+    pub fn is_gone(&self, build: &BuildRecord) -> bool {
+        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut references = build
+            .apps
+            .values()
+            .filter_map(|app| app.reference.as_deref());
+        references.any(|reference| {
+            let Some((name, tag)) = reference.rsplit_once(':') else {
+                return false;
+            };
+            images.get(name).is_some_and(|tags| !tags.contains(tag))
+        })
+    }
+
+    /// Sends the records of this machine. A place that refuses them is told and is no error.
+    pub fn send(&self, project: &Project, destination: &DestinationPlan, store: &StoreId) {
+        let found = project.stores.get(store.as_str());
+        let repository = found.and_then(|store| plan::record_repository(project, store));
+        let Some(repository) = repository else { return };
+        let sent = self.runtime.block_on(async {
+            let stores = [(store, &*repository)];
+            let sending = send(&project.root, destination, &stores, &self.services);
+            let limited = tokio::time::timeout(TIMEOUT, sending).await;
+            limited.unwrap_or_else(|_| Err(format!("no response within {} s", TIMEOUT.as_secs())))
         });
-        if let Err(reason) = result {
+        if let Err(reason) = sent {
             tell(&format!(
-                "note: records of other machines may be missing, because the registry cannot be read: {reason}"
+                "note: the records are only on this machine: {reason}"
             ));
         }
     }
 
-    /// Reads the log of a build, if the registry has it.
+    /// Reads the log of a build, if the registry or a layout has it.
     pub fn fetch_log(&self, project: &Project, store: &StoreId, log: &LogReference) {
-        let Some((address, host)) = self.registry() else {
-            return;
-        };
         let store = project.stores.get(store.as_str());
         let repository = store.and_then(|store| plan::record_repository(project, store));
         let Some(repository) = repository else { return };
-        let fetching = async {
-            let client = self.services.client(address).await;
-            let client = client.map_err(|error| error.to_string())?;
-            let repository = repository_at(host, &repository);
-            let place = RegistryRecords::new(&client, repository, &project.root);
-            place
-                .fetch_log(log)
-                .await
-                .map_err(|error| error.to_string())
-        };
-        if let Err(reason) = self.runtime.block_on(fetching) {
-            tell(&format!("note: the registry cannot be read: {reason}"));
-        }
-    }
-
-    fn registry(&self) -> Option<(&str, &str)> {
-        match &self.destination {
-            Some(DestinationPlan::Registry { address, host, .. }) => Some((address, host)),
-            _ => None,
+        for destination in &self.destinations {
+            let fetching = async {
+                let place = SharedPlace::open(destination, &self.services).await?;
+                let Some(place) = place else { return Ok(false) };
+                let own = place.repository(&repository);
+                let records = SharedRecords::new(place.of(&own), &project.root);
+                let fetched = records.fetch_log(log).await;
+                fetched.map_err(|error| reason(&error))
+            };
+            match self.runtime.block_on(fetching) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(reason) => tell(&format!(
+                    "note: `{}` cannot be read: {reason}",
+                    destination.name()
+                )),
+            }
         }
     }
 }
 
-async fn pull(client: &Client, repository: String, project: &Project) -> Result<(), String> {
-    let place = RegistryRecords::new(client, repository.clone(), &project.root);
-    let exchange = place.pull().await.map_err(|error| error.to_string())?;
-    for (tag, reason) in exchange.invalid {
-        tell(&format!(
-            "note: `{repository}:{tag}` in the registry is ignored: {reason}"
-        ));
+/// An opened place of records.
+enum SharedPlace {
+    Registry {
+        client: oci_distribution::Client,
+        /// The path between host and repository, such as `team/`; can be empty.
+        path: String,
+    },
+    Layout(LayoutPages),
+}
+
+impl SharedPlace {
+    /// Opens a place. None for a layout that does not exist.
+    async fn open(
+        destination: &DestinationPlan,
+        services: &Services,
+    ) -> Result<Option<Self>, String> {
+        match destination {
+            DestinationPlan::Registry { address, host, .. } => {
+                let client = services.client(address).await;
+                let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
+                Ok(Some(Self::Registry {
+                    client: client.map_err(|error| error.to_string())?,
+                    path: path.unwrap_or_default(),
+                }))
+            }
+            DestinationPlan::Layout { folder, .. } => {
+                let pages = LayoutPages::open(folder).map_err(|error| reason(&error))?;
+                Ok(pages.map(Self::Layout))
+            }
+        }
     }
-    Ok(())
+
+    /// The full name of a repository in this place.
+    fn repository(&self, repository: &str) -> String {
+        match self {
+            Self::Registry { path, .. } => format!("{path}{repository}"),
+            Self::Layout(_) => repository.to_owned(),
+        }
+    }
+
+    fn of<'a>(&'a self, repository: &'a str) -> RecordPlace<'a> {
+        match self {
+            Self::Registry { client, .. } => RecordPlace::Registry { client, repository },
+            Self::Layout(layout) => RecordPlace::Layout { layout, repository },
+        }
+    }
+
+    /// What references of images in a repository begin with.
+    fn beginning(&self, destination: &DestinationPlan, repository: &str) -> String {
+        let separator = match self {
+            Self::Registry { .. } => '/',
+            Self::Layout(_) => ':',
+        };
+        format!("{}{separator}{repository}", destination.name())
+    }
+}
+
+/// Sends the records of these stores to a place. Fails with the reason if a store's records are
+/// refused; those of the other stores are sent all the same.
+pub async fn send(
+    project: &Path,
+    destination: &DestinationPlan,
+    stores: &[(&StoreId, &str)],
+    services: &Services,
+) -> Result<(), String> {
+    let Some(place) = SharedPlace::open(destination, services).await? else {
+        return Ok(());
+    };
+    let folder = RecordFolder::of_project(project);
+    let (records, _) = folder.read().map_err(|error| reason(&error))?;
+    let mut sent = stream::iter(stores)
+        .map(async |(store, repository)| {
+            let own = place.repository(repository);
+            exchange(&place, &own, project, &records.of_store(store)).await
+        })
+        .buffer_unordered(STORES_AT_ONCE);
+    let mut failed = None;
+    while let Some(result) = sent.next().await {
+        failed = failed.or(result.err());
+    }
+    drop(sent);
+    if let SharedPlace::Layout(pages) = &place {
+        pages.write().map_err(|error| reason(&error))?;
+    }
+    if let Some(error) = failed {
+        return Err(reason(&error));
+    }
+    folder.gather().map_err(|error| reason(&error))
+}
+
+async fn exchange(
+    place: &SharedPlace,
+    repository: &str,
+    project: &Path,
+    own: &RecordSet,
+) -> Result<Exchange, SharedError> {
+    let place = place.of(repository);
+    SharedRecords::new(place, project).exchange(own).await
+}
+
+/// An error with its causes, on one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

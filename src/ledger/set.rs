@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record};
+use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
 use crate::store::StoreId;
 
 /// A record with its bytes, which are the same in every place.
@@ -90,9 +90,7 @@ impl RecordSet {
 
     /// Adds all records of another set.
     pub fn merge(&mut self, other: Self) {
-        for record in other.records.into_values() {
-            self.insert(record);
-        }
+        self.extend(other.records.into_values());
     }
 
     /// The record with this id.
@@ -143,6 +141,14 @@ impl RecordSet {
         Ok(&self.records[id].record)
     }
 
+    /// The releases, the oldest first.
+    pub fn releases(&self) -> impl DoubleEndedIterator<Item = &ReleaseRecord> {
+        self.iter().filter_map(|stored| match &stored.record {
+            Record::Release(release) => Some(release),
+            _ => None,
+        })
+    }
+
     /// The builds, the oldest first.
     pub fn builds(&self) -> impl DoubleEndedIterator<Item = &BuildRecord> {
         self.iter().filter_map(|stored| match &stored.record {
@@ -157,5 +163,11 @@ impl RecordSet {
             Record::Event(event) => Some(event),
             _ => None,
         })
+    }
+}
+
+impl Extend<StoredRecord> for RecordSet {
+    fn extend<Records: IntoIterator<Item = StoredRecord>>(&mut self, records: Records) {
+        records.into_iter().for_each(|record| self.insert(record));
     }
 }

@@ -44,7 +44,7 @@ pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
-pub use lock::{ProjectLock, Session, SessionLock};
+pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,

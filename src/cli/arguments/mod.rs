@@ -7,6 +7,7 @@ mod edit;
 pub(super) mod ledger;
 mod overriding;
 mod serve;
+pub(super) mod transfer;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
