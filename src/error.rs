@@ -2,9 +2,11 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
+use crate::pipeline::{self, BuildError, DeployFault, DockerError, StageError, StartError};
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, serve, watch};
+use crate::{
+    cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
+};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -42,6 +44,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Ledger(#[from] ledger::Error),
+    /// A store cannot be released.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Release(#[from] release::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -108,9 +114,20 @@ impl Error {
             Self::Init(error) => of_init(error),
             Self::Edit(error) => of_edit(error),
             Self::Ledger(error) => match error {
-                ledger::Error::Folder(_) | ledger::Error::NoLog { .. } => Exit::Failed,
+                ledger::Error::Folder(_)
+                | ledger::Error::NoLog { .. }
+                | ledger::Error::NoOutput { .. } => Exit::Failed,
                 ledger::Error::Transfer(error) => of_transfer(error),
-                ledger::Error::Prefix(_) | ledger::Error::NotABuild { .. } => Exit::Input,
+                ledger::Error::Prefix(_)
+                | ledger::Error::NotABuild { .. }
+                | ledger::Error::NotARelease { .. }
+                | ledger::Error::NotAnOperation { .. } => Exit::Input,
+            },
+            Self::Release(error) => match error.fault() {
+                DeployFault::Work => Exit::Failed,
+                DeployFault::Input => Exit::Input,
+                DeployFault::Unreachable => Exit::Surroundings,
+                DeployFault::Interrupted => Exit::Interrupted,
             },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
@@ -126,6 +143,7 @@ impl Error {
                 | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }
+                | cli::Error::NotSent { .. }
                 | cli::Error::NotReady {
                     is_input: false, ..
                 } => Exit::Surroundings,
@@ -250,6 +268,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 fn is_input(error: &StageError) -> bool {
     match error {
         StageError::Taken(_) => true,
+        StageError::Deploy(error) => error.fault == DeployFault::Input,
         StageError::Registry(error) => matches!(
             error,
             RegistryError::PlainHttp { .. }
@@ -275,7 +294,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
         ),
         StageError::Start(error) => cannot_start(error),
         StageError::Base(_) => true,
-        StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
+        StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
         | StageError::Io(_)
         | StageError::Oci(_)

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::arguments::transfer::BuildPruneOptions;
-use super::builds::{check_stores, records};
 use super::builds_transfer::{failed, place_of};
 use super::environment::{self, tell};
+use super::listing::{check_stores, records};
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::{Error, answer};
@@ -147,11 +147,9 @@ fn remove(
     remove_logs(project, records, choice, &stubborn)?;
     let removed = choice.removed.iter();
     let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
-    if let Some(destination) = registry.destination() {
-        for store in stores {
-            registry.send(project, destination, store);
-        }
-    }
+    stores
+        .into_iter()
+        .for_each(|store| registry.share(project, store));
     Ok(stubborn)
 }
 

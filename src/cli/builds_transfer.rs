@@ -8,7 +8,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::arguments::transfer::{BuildExportOptions, BuildImportOptions};
-use super::builds::{build, records};
+use super::builds::build;
+use super::listing::records;
 use super::shared_records::RegistryAccess;
 use super::{Error, answer, environment};
 use crate::config::{Project, nearest};
@@ -176,7 +177,7 @@ pub fn import(
     })?;
     let folder = RecordFolder::of_project(&project.root);
     folder.append(&record).map_err(ledger::Error::from)?;
-    registry.send(project, destination, &store.id);
+    registry.share_with(project, destination, &store.id);
     answer(&format!("{id}\n"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -20,10 +20,13 @@ use crate::ledger::{
 };
 use crate::pipeline::Services;
 use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
-use crate::store::StoreId;
+use crate::store::{Store, StoreId};
 
 /// How long a registry may take. A list without the records of other machines is better than none.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long sending may take.
+const SENDING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Stores whose records are read or sent at the same time.
 const STORES_AT_ONCE: usize = 8;
@@ -31,7 +34,7 @@ const STORES_AT_ONCE: usize = 8;
 /// Access to the records of other machines.
 pub struct RegistryAccess {
     runtime: tokio::runtime::Runtime,
-    services: Services,
+    services: Arc<Services>,
     /// The destination of the config, the environment or the options, and the layout of `--local`.
     destinations: Vec<DestinationPlan>,
     /// The tags of images, by the beginning of references, of the repositories that were read.
@@ -63,7 +66,7 @@ impl RegistryAccess {
         let services = services_without_run(&project.root, access, runtime.handle().clone());
         Ok(Self {
             runtime,
-            services,
+            services: Arc::new(services),
             destinations,
             images: Mutex::default(),
         })
@@ -93,9 +96,72 @@ impl RegistryAccess {
         self.runtime.block_on(future)
     }
 
-    /// The services with the credentials for registries.
-    pub fn services(&self) -> &Services {
-        &self.services
+    /// The services with the credentials for registries, and of targets that are asked outside of a run.
+    pub fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services)
+    }
+
+    /// Sends the records of a store after a command has written some. The next deploy sends them if
+    /// they are not accepted now.
+    pub fn share(&self, project: &Project, store: &StoreId) {
+        let Some(destination) = self.destination() else {
+            return;
+        };
+        self.share_with(project, destination, store);
+    }
+
+    /// The same, beside the images of this destination.
+    pub fn share_with(&self, project: &Project, destination: &DestinationPlan, store: &StoreId) {
+        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
+        if is_registry && self.services.access.credentials.is_none() {
+            return;
+        }
+        let stores = [store.to_string()];
+        if let Err(reason) = self.send(project, destination, &stores) {
+            tell(&format!(
+                "note: the records of this command are only on this machine: {reason}"
+            ));
+        }
+    }
+
+    /// Sends the records that the registry does not have: of these stores, or of all. Returns how many
+    /// records of each store were sent.
+    pub fn push(
+        &self,
+        project: &Project,
+        stores: &[String],
+    ) -> Result<Vec<(StoreId, usize)>, AnyError> {
+        let refused = |reason: String| AnyError::from(Error::NotSent { reason });
+        let Some(destination) = self.destination() else {
+            return Err(refused("no registry is configured".into()));
+        };
+        self.send(project, destination, stores).map_err(refused)
+    }
+
+    fn send(
+        &self,
+        project: &Project,
+        destination: &DestinationPlan,
+        stores: &[String],
+    ) -> Result<Vec<(StoreId, usize)>, String> {
+        let is_wanted =
+            |store: &&Store| stores.is_empty() || stores.iter().any(|id| id == store.id.as_str());
+        let stores = project.stores.deployables().filter(is_wanted);
+        let stores = stores.filter_map(|store| {
+            let repository = plan::record_repository(project, store)?;
+            Some((store.id.clone(), repository))
+        });
+        let stores: Vec<_> = stores.collect();
+        self.wait(async {
+            let sending = send(&project.root, destination, &stores, &self.services);
+            let limited = tokio::time::timeout(SENDING_TIMEOUT, sending).await;
+            limited.unwrap_or_else(|_| {
+                Err(format!(
+                    "no response within {} s",
+                    SENDING_TIMEOUT.as_secs()
+                ))
+            })
+        })
     }
 
     /// Reads the records that this machine does not have. A registry that is out of reach is told and
@@ -167,24 +233,6 @@ impl RegistryAccess {
             };
             images.get(name).is_some_and(|tags| !tags.contains(tag))
         })
-    }
-
-    /// Sends the records of this machine. A place that refuses them is told and is no error.
-    pub fn send(&self, project: &Project, destination: &DestinationPlan, store: &StoreId) {
-        let found = project.stores.get(store.as_str());
-        let repository = found.and_then(|store| plan::record_repository(project, store));
-        let Some(repository) = repository else { return };
-        let sent = self.runtime.block_on(async {
-            let stores = [(store, &*repository)];
-            let sending = send(&project.root, destination, &stores, &self.services);
-            let limited = tokio::time::timeout(TIMEOUT, sending).await;
-            limited.unwrap_or_else(|_| Err(format!("no response within {} s", TIMEOUT.as_secs())))
-        });
-        if let Err(reason) = sent {
-            tell(&format!(
-                "note: the records are only on this machine: {reason}"
-            ));
-        }
     }
 
     /// Reads the log of a build, if the registry or a layout has it.
@@ -270,37 +318,43 @@ impl SharedPlace {
     }
 }
 
-/// Sends the records of these stores to a place. Fails with the reason if a store's records are
-/// refused; those of the other stores are sent all the same.
+/// Sends the records of these stores, each with its repository, to a place. Returns how many records
+/// of each store were sent. Fails with the reason if a store's records are refused; those of the other
+/// stores are sent all the same.
 pub async fn send(
     project: &Path,
     destination: &DestinationPlan,
-    stores: &[(&StoreId, &str)],
+    stores: &[(StoreId, String)],
     services: &Services,
-) -> Result<(), String> {
+) -> Result<Vec<(StoreId, usize)>, String> {
     let Some(place) = SharedPlace::open(destination, services).await? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let folder = RecordFolder::of_project(project);
     let (records, _) = folder.read().map_err(|error| reason(&error))?;
-    let mut sent = stream::iter(stores)
+    let mut sending = stream::iter(stores)
         .map(async |(store, repository)| {
             let own = place.repository(repository);
-            exchange(&place, &own, project, &records.of_store(store)).await
+            let exchange = exchange(&place, &own, project, &records.of_store(store)).await;
+            (store, exchange)
         })
-        .buffer_unordered(STORES_AT_ONCE);
-    let mut failed = None;
-    while let Some(result) = sent.next().await {
-        failed = failed.or(result.err());
+        .buffered(STORES_AT_ONCE);
+    let (mut sent, mut failed) = (Vec::new(), None);
+    while let Some((store, exchange)) = sending.next().await {
+        match exchange {
+            Ok(exchange) => sent.push((store.clone(), exchange.sent)),
+            Err(error) => failed = failed.or(Some(format!("{store}: {}", reason(&error)))),
+        }
     }
-    drop(sent);
+    drop(sending);
     if let SharedPlace::Layout(pages) = &place {
         pages.write().map_err(|error| reason(&error))?;
     }
-    if let Some(error) = failed {
-        return Err(reason(&error));
+    if let Some(failed) = failed {
+        return Err(failed);
     }
-    folder.gather().map_err(|error| reason(&error))
+    folder.gather().map_err(|error| reason(&error))?;
+    Ok(sent)
 }
 
 async fn exchange(

@@ -6,6 +6,7 @@
 mod folder;
 mod id;
 mod logs;
+mod operations;
 mod pack;
 mod page;
 mod place;
@@ -14,11 +15,13 @@ mod record;
 mod set;
 mod shared;
 mod state;
+mod targets;
 mod transfer;
 
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
+pub use operations::{Operation, operations};
 pub use pack::Packs;
 pub use page::log_of;
 pub use place::{LayoutPages, RecordPlace};
@@ -33,6 +36,7 @@ pub use record::{
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
 pub use shared::{Exchange, SharedError, SharedRecords};
 pub use state::{TargetState, open_runs};
+pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
 pub use transfer::{
     ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles, TransferError, export,
 };
@@ -50,7 +54,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(
         code(alokai::ledger::id),
-        help("`alokai store builds` lists the ids; the first characters are enough")
+        help(
+            "`alokai store builds`, `releases` and `history` list the ids; the first characters are enough"
+        )
     )]
     Prefix(#[from] PrefixProblem),
     /// The record is not a build.
@@ -67,6 +73,26 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Transfer(#[from] TransferError),
+    /// The record is not a release.
+    #[error("{id} is not a release")]
+    #[diagnostic(
+        code(alokai::ledger::not_a_release),
+        help("`alokai store releases` lists the releases")
+    )]
+    NotARelease {
+        /// The id.
+        id: RecordId,
+    },
+    /// The record is not an operation.
+    #[error("{id} is not an operation")]
+    #[diagnostic(
+        code(alokai::ledger::not_an_operation),
+        help("`alokai store history` lists the operations")
+    )]
+    NotAnOperation {
+        /// The id.
+        id: RecordId,
+    },
     /// The output of the build is not on this machine.
     #[error("the output of the build {id} is not on this machine")]
     #[diagnostic(
@@ -77,6 +103,18 @@ pub enum Error {
     )]
     NoLog {
         /// The build.
+        id: RecordId,
+    },
+    /// The output of the operation is not on this machine.
+    #[error("the output of the operation {id} is not on this machine")]
+    #[diagnostic(
+        code(alokai::ledger::no_output),
+        help(
+            "run the command on the machine of the operation, which `alokai store history info {id}` shows"
+        )
+    )]
+    NoOutput {
+        /// The operation.
         id: RecordId,
     },
 }

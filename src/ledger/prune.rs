@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use super::id::RecordId;
 use super::record::{BuildRecord, BuildStatus, Happening};
 use super::set::RecordSet;
-use super::state::TargetState;
 use crate::store::StoreId;
 
 /// The rules by which builds are removed. A build is removed if every rule allows it.
@@ -125,20 +124,15 @@ fn needed_builds(
     window: usize,
     in_use: &BTreeSet<RecordId>,
 ) -> BTreeMap<RecordId, KeptBecause> {
-    let mut states: BTreeMap<(&StoreId, &str), TargetState> = BTreeMap::new();
-    for event in records.events() {
-        let target = event.target.as_deref().unwrap_or_default();
-        states
-            .entry((&event.store, target))
-            .or_default()
-            .apply(event);
-    }
+    let targets = records.targets();
     let mut releases: BTreeMap<&RecordId, KeptBecause> = BTreeMap::new();
     let mut need = |release, because| {
         let known = releases.entry(release).or_insert(because);
         *known = because.min(*known);
     };
-    for state in states.values() {
+    in_use.iter().for_each(|it| need(it, KeptBecause::Live));
+    for target in targets.all() {
+        let state = &target.state;
         state
             .active
             .iter()
@@ -150,16 +144,11 @@ fn needed_builds(
         for release in state.candidates().take(window) {
             need(release, KeptBecause::RollbackWindow);
         }
+        // It may have been made by a run that has not made it live yet.
+        if let Some(latest) = target.latest {
+            need(&latest.id, KeptBecause::Staged);
+        }
     }
-    in_use.iter().for_each(|it| need(it, KeptBecause::Live));
-    // A release that was made and not made live yet: the newest one of each store and target.
-    let mut latest: BTreeMap<(&StoreId, &str), &RecordId> = BTreeMap::new();
-    for release in records.releases() {
-        latest.insert((&release.store, &release.target), &release.id);
-    }
-    latest
-        .into_values()
-        .for_each(|it| need(it, KeptBecause::Staged));
     let mut builds = BTreeMap::new();
     for release in records.releases() {
         if let Some(because) = releases.get(&release.id) {
@@ -246,6 +235,7 @@ mod tests {
                 setting_names: Vec::new(),
                 reason: ReleaseReason::Deploy,
                 copy_of: None,
+                staged_only: false,
                 previous: None,
                 actor: Actor::default(),
             }),

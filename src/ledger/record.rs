@@ -228,6 +228,9 @@ pub struct ReleaseRecord {
     /// The release of which it is a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<RecordId>,
+    /// Whether it was made to run without traffic, so that no later run removes it as a leftover.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged_only: bool,
     /// The release that was active when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<RecordId>,
@@ -248,6 +251,9 @@ pub enum Happening {
         /// Tells the project folders of one machine apart.
         #[serde(default)]
         folder: String,
+        /// The digest of the plan for this store. None for a run without a plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<String>,
     },
     /// A run ended.
     Ended {
@@ -334,4 +340,11 @@ pub struct EventRecord {
     /// Its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReference>,
+}
+
+impl EventRecord {
+    /// Whether it is the start of a run.
+    pub fn starts_run(&self) -> bool {
+        matches!(self.happening, Happening::Started { .. })
+    }
 }

@@ -141,6 +141,14 @@ impl RecordSet {
         Ok(&self.records[id].record)
     }
 
+    /// The builds, the oldest first.
+    pub fn builds(&self) -> impl DoubleEndedIterator<Item = &BuildRecord> {
+        self.iter().filter_map(|stored| match &stored.record {
+            Record::Build(build) => Some(build),
+            _ => None,
+        })
+    }
+
     /// The releases, the oldest first.
     pub fn releases(&self) -> impl DoubleEndedIterator<Item = &ReleaseRecord> {
         self.iter().filter_map(|stored| match &stored.record {
@@ -149,12 +157,34 @@ impl RecordSet {
         })
     }
 
-    /// The builds, the oldest first.
-    pub fn builds(&self) -> impl DoubleEndedIterator<Item = &BuildRecord> {
-        self.iter().filter_map(|stored| match &stored.record {
-            Record::Build(build) => Some(build),
+    /// The build with this id.
+    pub fn build(&self, id: &RecordId) -> Option<&BuildRecord> {
+        match self.get(id) {
+            Some(Record::Build(build)) => Some(build),
             _ => None,
-        })
+        }
+    }
+
+    /// The release with this id.
+    pub fn release(&self, id: &RecordId) -> Option<&ReleaseRecord> {
+        match self.get(id) {
+            Some(Record::Release(release)) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// The event with this id.
+    pub fn event(&self, id: &RecordId) -> Option<&EventRecord> {
+        match self.get(id) {
+            Some(Record::Event(event)) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// The newest release of a store at a target. The next release has its settings.
+    pub fn latest_release(&self, store: &StoreId, target: &str) -> Option<&ReleaseRecord> {
+        let mut releases = self.releases().rev();
+        releases.find(|it| it.store == *store && it.target == target)
     }
 
     /// The events, the oldest first.

@@ -6,6 +6,7 @@ mod domains;
 mod edit;
 pub(super) mod ledger;
 mod overriding;
+pub(super) mod questions;
 mod serve;
 pub(super) mod transfer;
 
@@ -20,6 +21,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
@@ -187,6 +189,16 @@ pub(super) enum StoreCommand {
     Build(BuildOptions),
     /// Lists builds: status, time, commit; shows and prints one of them
     Builds(BuildsOptions),
+    /// Lists releases: status, target, build; shows one of them, compares two of them
+    Releases(ReleasesOptions),
+    /// Shows what is live: release, commit, since when; what is staged, locked, or differs from the records
+    Status(StatusOptions),
+    /// Lists what was done to stores: deploys, rollbacks, hooks; when, by whom, with which result
+    History(HistoryOptions),
+    /// Shows and removes the locks of stores
+    Lock(LockOptions),
+    /// Sets, removes, lists and compares the settings of stores, whose values only the target has
+    Settings(SettingsOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
