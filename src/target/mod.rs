@@ -5,6 +5,7 @@
 //! checks, locks and records are the concern of `release`.
 
 mod console;
+pub mod docker;
 mod scripts;
 mod spec;
 
@@ -125,11 +126,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
     match kind {
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
-        TargetKind::Docker => Err(Error::Unsupported {
-            target: "docker",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
         TargetKind::Command => Err(Error::Unsupported {
             target: "command",
             what: "be used yet",
@@ -326,6 +323,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The Docker engine, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Docker(#[from] docker::Error),
     /// A service that a stage of the pipeline also uses.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -357,6 +358,7 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
+            Self::Docker(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
             }
