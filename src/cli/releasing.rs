@@ -16,7 +16,7 @@ use crate::ledger::{
 };
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ServerPlan};
-use crate::release::{self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish};
+use crate::release::{self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of};
 use crate::report::Deployed;
 use crate::store::TargetKind;
 use crate::target::{Target, TargetContext, target_of};
@@ -73,14 +73,17 @@ impl RunTargets {
     ) -> ReleasedRun {
         let services = &self.context.services;
         let records = RecordFolder::of_project(&plan.project);
+        let ancestry = ancestry_of(&plan.project);
         let flow = Flow {
             project: &self.context.project,
             plan: Some(plan),
             services,
             records: &records,
+            ancestry: &ancestry,
             options: FlowOptions {
                 keep_going: options.keep_going,
                 allow_older: false,
+                waves: Vec::new(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
             },

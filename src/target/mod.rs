@@ -4,6 +4,7 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+mod command;
 mod console;
 pub mod docker;
 mod scripts;
@@ -15,6 +16,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
 pub use scripts::ScriptTarget;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
@@ -127,11 +129,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
-        TargetKind::Command => Err(Error::Unsupported {
-            target: "command",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
 
@@ -327,6 +325,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(#[from] docker::Error),
+    /// The program of the user.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Command(#[from] command::Error),
     /// A service that a stage of the pipeline also uses.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -357,8 +359,10 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
             Self::Docker(error) => error.fault(),
+            Self::Console(console::Error::Unreachable { .. })
+            | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
+            Self::Command(command::Error::None) => DeployFault::Input,
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
             }

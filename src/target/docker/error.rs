@@ -6,7 +6,7 @@ use miette::Diagnostic;
 
 use crate::ledger::RecordId;
 use crate::pipeline::{DeployFault, DockerError};
-use crate::store::{AppName, StoreId};
+use crate::store::StoreId;
 
 /// Why a step at a Docker engine or its HAProxy failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -84,8 +84,8 @@ pub enum Error {
         store: StoreId,
         /// The release.
         release: RecordId,
-        /// The app.
-        app: AppName,
+        /// The app. `*` if the proxy has no routes to the release.
+        app: String,
     },
     /// The release gets the traffic.
     #[error("release {release} of `{store}` gets the traffic and is not stopped")]

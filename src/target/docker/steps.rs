@@ -264,33 +264,41 @@ impl DockerTarget {
         expected: &SwitchToken,
     ) -> Result<bool, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
-        let containers = engine.app_containers(&owner).await?;
         let Some(proxy) = &self.proxy else {
-            return self.recreate(engine, spec, expected, &containers).await;
+            self.stage_release(spec).await?;
+            return self.recreate(engine, &owner, spec, expected).await;
         };
-        let mut published = Vec::new();
-        for app in &spec.apps {
-            let name = container_name(spec, app);
-            let found = containers
-                .iter()
-                .find(|container| container.name == name && container.is_running);
-            let found = found.ok_or_else(|| Error::NotStaged {
-                store: spec.store.clone(),
-                release: spec.id.clone(),
-                app: app.app.clone(),
-            })?;
-            published.push(found.port);
+        let containers = engine.app_containers(&owner).await?;
+        let own = containers.iter().filter(|it| it.release == spec.id);
+        let stopped = own.clone().find(|container| !container.is_running);
+        let missing = spec.apps.iter().map(|app| &app.app);
+        let missing = missing.chain(stopped.map(|container| &container.app));
+        let running: BTreeSet<&AppName> = own
+            .filter(|container| container.is_running)
+            .map(|container| &container.app)
+            .collect();
+        let not_staged = |app: &str| Error::NotStaged {
+            store: spec.store.clone(),
+            release: spec.id.clone(),
+            app: app.to_owned(),
+        };
+        if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
+            return Err(not_staged(app.as_str()));
         }
-        let address = &self.context.project.settings.deploy.docker.address;
-        let routes = routes(spec, &owner, address, &published);
         let switch = |table: &mut RoutingTable| {
             check_hosts(table, spec, &owner)?;
-            table.releases.insert(spec.id.to_string(), routes);
+            // Only a staged release has routes.
+            if !table.releases.contains_key(spec.id.as_str()) {
+                return Err(not_staged("*"));
+            }
             let store = table.stores.entry(owner.key()).or_default();
             if token(store) != *expected {
                 return Ok(false);
             }
-            store.hosts = hosts(spec);
+            // A switch back may know the id of the release only.
+            if !spec.hosts.is_empty() {
+                store.hosts = hosts(spec);
+            }
             if store.active.as_deref() != Some(spec.id.as_str()) {
                 store.active = Some(spec.id.to_string());
                 store.since = Some(Timestamp::now());
@@ -305,38 +313,39 @@ impl DockerTarget {
     async fn recreate(
         &self,
         engine: &Engine,
+        owner: &StoreLabels,
         spec: &ReleaseSpec,
         expected: &SwitchToken,
-        containers: &[AppContainer],
     ) -> Result<bool, Error> {
-        let routed = without_proxy(containers);
-        if token(&routed) != *expected {
+        let containers = engine.app_containers(owner).await?;
+        if token(&without_proxy(&containers)) != *expected {
             return Ok(false);
         }
-        let others: Vec<&AppContainer> = containers
-            .iter()
-            .filter(|container| container.is_running && container.release != spec.id)
-            .collect();
-        for result in join_all(others.iter().map(|it| engine.stop(&it.id))).await {
-            result?;
-        }
-        for app in &spec.apps {
-            let name = container_name(spec, app);
-            let Err(message) = engine.start(&name).await else {
+        let (own, others): (Vec<_>, Vec<_>) =
+            containers.iter().partition(|it| it.release == spec.id);
+        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
+        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
+        for container in &own {
+            let Err(message) = engine.start(&container.id).await else {
                 continue;
             };
-            for app in &spec.apps {
-                engine.stop(&container_name(spec, app)).await?;
-            }
-            for other in others {
+            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
+            for other in replaced {
                 // The failure of the new release is the error that matters.
                 let _ = engine.start(&other.id).await;
             }
             return Err(Error::Start {
-                container: name,
+                container: container.name.clone(),
                 message,
             });
         }
+        let kept = usize::from(self.context.project.settings.deploy.keep);
+        let mut releases: Vec<&RecordId> = others.iter().map(|it| &it.release).collect();
+        releases.sort();
+        releases.dedup();
+        let surplus = &releases[..releases.len().saturating_sub(kept)];
+        let removed = others.iter().filter(|it| surplus.contains(&&it.release));
+        try_join_all(removed.map(|it| engine.remove(&it.id))).await?;
         Ok(true)
     }
 
