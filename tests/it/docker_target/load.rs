@@ -171,6 +171,7 @@ fn keep_a_socket(port: u16, seen: &Seen) {
             && seen.left.load(Ordering::SeqCst) == left
         {
             seen.failed("WebSocket", error);
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
@@ -178,7 +179,7 @@ fn keep_a_socket(port: u16, seen: &Seen) {
 fn echo(port: u16, seen: &Seen) -> std::io::Result<()> {
     let mut stream = connect(port)?;
     stream.get_mut().write_all(
-        b"GET /api/socket HTTP/1.1\r\nHost: us.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /api/socket HTTP/1.1\r\nHost: us.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     )?;
     let lines = head(&mut stream)?;
     if !lines[0].contains(" 101 ") {

@@ -138,6 +138,8 @@ impl World {
 
     /// A release whose middleware has a mode of `server.js`.
     pub fn release_in(&self, version: &str, mode: &str) -> ReleaseSpec {
+        // The ids of releases sort by time.
+        std::thread::sleep(Duration::from_millis(2));
         let text = |text: &str| SpecVariable::Template(text.into());
         let middleware =
             || SpecVariable::Template(TemplatePart::Url(AppReference::Middleware).into());

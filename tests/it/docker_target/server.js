@@ -16,7 +16,10 @@ const server = http.createServer(async (request, answer) => {
 });
 // A socket that sends back what it gets.
 server.on('upgrade', (request, socket) => {
-  socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
+  const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+  const accept = require('crypto').createHash('sha1').update(key).digest('base64');
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n');
+  socket.write(`Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
   socket.on('data', (data) => socket.write(data));
   socket.on('error', () => {});
 });

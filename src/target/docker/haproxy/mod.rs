@@ -193,7 +193,7 @@ impl Haproxy {
             let started = Command::new(program)
                 .args(["-W", "-D", "-C"])
                 .arg(&self.folder)
-                .args(["-S", "master.sock,mode,600", "-p", "haproxy.pid", "-f"])
+                .args(["-S", "unix@master.sock,mode,600", "-p", "haproxy.pid", "-f"])
                 .arg(&config)
                 .current_dir(&self.folder)
                 .stdin(Stdio::null())

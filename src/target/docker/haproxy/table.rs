@@ -223,8 +223,7 @@ pub fn config(table: &RoutingTable, bind: &[String]) -> String {
 /// of clients through a reload. A request is sent again only if its method may be repeated.
 const RULES: &str = r#"global
   description {description}
-  maxconn 10000
-  stats socket runtime.sock mode 600 level admin expose-fd listeners
+  stats socket unix@runtime.sock mode 600 level admin expose-fd listeners
   stats timeout 1m
 
 defaults
