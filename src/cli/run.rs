@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::record::{BuildRecorder, EndedRun};
-use super::releasing::RunTargets;
+use super::releasing::{self, RunTargets};
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
@@ -114,6 +115,7 @@ pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
+    pub release: ReleaseOptions,
 }
 
 impl PreparedCommand {
@@ -138,10 +140,11 @@ pub fn run(
     if work.is_some_and(|work| work.dry_run) {
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
+        let releases = releasing::steps(&plan, prepared)?;
         return if output.json {
-            document(&plan::document(&plan, &forecasts))
+            document(&plan::document(&plan, &forecasts, &releases))
         } else {
-            answer(&plan::text(&plan, &forecasts))
+            answer(&plan::text(&plan, &forecasts, &releases))
         };
     }
     let until = prepared.request.until;
@@ -311,13 +314,14 @@ fn under_lock(
     }
     let transcripts = around.transcripts.clone();
     let project = Arc::new(prepared.project.clone());
+    let wanted = prepared.release.clone();
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
     let plan = Arc::new(plan);
     let events = &services.events;
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
-    let targets = RunTargets::new(&plan, project, &services)?;
-    let checks = targets.checks();
+    let targets = RunTargets::new(&plan, project, &services, wanted)?;
+    let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
     let mut live = Vec::new();
     if let Some(recorder) = recorder {

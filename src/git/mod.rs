@@ -4,6 +4,7 @@
 //! the project, with `/`, unless they say otherwise.
 
 mod ancestry;
+mod between;
 mod entries;
 mod follow;
 mod history;
@@ -23,6 +24,7 @@ use miette::Diagnostic;
 use crate::disk::Stamp;
 
 pub use ancestry::CommitIndex;
+pub use between::CommitsBetween;
 pub use history::{Commit, PathChange, PathHistory};
 pub use index::GitIndex;
 pub use index_edit::{ChangedIndex, IndexChange};

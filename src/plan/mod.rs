@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use document::{Forecast, SCHEMA_VERSION, document, text};
+pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{
@@ -283,6 +283,20 @@ impl Plan {
             prune: project.settings.prune.clone(),
             notices,
         })
+    }
+
+    /// The images of a store.
+    pub fn images_of<'a>(&'a self, store: &'a StoreId) -> impl Iterator<Item = &'a ImagePlan> {
+        self.images
+            .iter()
+            .filter(move |image| image.unit.store == *store)
+    }
+
+    /// The digest of all decisions about the images of a store. It is the same in every folder.
+    pub fn store_digest(&self, store: &StoreId) -> Digest {
+        let decided = self.images_of(store);
+        let decided = decided.map(|image| format!("{}\n", self.digest_of(&image.unit)));
+        Digest::of(decided.collect::<String>().as_bytes())
     }
 
     /// The task with this id.

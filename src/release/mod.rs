@@ -3,22 +3,31 @@
 //! [`Flow::run`] takes one [`ReleaseOrder`] for each store. An order says which release a store shall have
 //! and whether it gets the traffic; [`spec_of`] makes what the target is asked to run.
 
+mod choice;
+mod describe;
 mod flow;
+mod images;
 mod lease;
 mod probe;
 mod records;
 mod rules;
+mod settings;
 mod spec;
 mod steps;
 mod waves;
 
 use miette::Diagnostic;
 
+pub use choice::{Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release};
+pub use describe::steps_of;
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
+pub use images::missing_images;
 pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
 pub use rules::{Ancestry, Older, ancestry_of, older};
+pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
+pub use steps::{Situation, StoreRun, build_of};
 pub use waves::waves;
 
 use crate::ledger::{FolderError, RecordId};
@@ -41,6 +50,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Records(#[from] FolderError),
+    /// The settings cannot be read or changed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Settings(#[from] SettingsError),
     /// The store does not exist any more.
     #[error("there is no deployable store `{store}`")]
     #[diagnostic(
@@ -170,7 +183,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::older),
         help(
-            "`--allow-older` releases it nevertheless; `alokai rollback --store {store}` returns to an earlier release"
+            "`--allow-older` releases it nevertheless; `alokai store rollback --store {store}` returns to an earlier release"
         )
     )]
     Older {
@@ -180,6 +193,66 @@ pub enum Error {
         active: RecordId,
         /// Why it is older.
         reason: String,
+    },
+    /// An id does not name a single record, or records cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Ledger(#[from] crate::ledger::Error),
+    /// No release of the store can be made live.
+    #[error("the store `{store}` has no release at the target `{target}` that could be made live")]
+    #[diagnostic(
+        code(alokai::release::none),
+        help(
+            "`alokai store releases --store {store}` lists its releases; `alokai store deploy --store {store}` makes one"
+        )
+    )]
+    NoRelease {
+        /// The store.
+        store: StoreId,
+        /// The target.
+        target: String,
+    },
+    /// A record that cannot be made live.
+    #[error("{id} {why}")]
+    #[diagnostic(
+        code(alokai::release::wrong),
+        help("`alokai store releases` lists the releases, and `alokai store builds` the builds")
+    )]
+    WrongRelease {
+        /// The record.
+        id: RecordId,
+        /// Why not.
+        why: String,
+    },
+    /// No earlier release can be made live again.
+    #[error("the store `{store}` has no earlier release to go back to{candidates}")]
+    #[diagnostic(
+        code(alokai::release::no_earlier),
+        help(
+            "name one of the listed releases: `alokai store rollback --store {store} <ID>`; only releases that were live and stayed healthy are listed"
+        )
+    )]
+    NoEarlier {
+        /// The store.
+        store: StoreId,
+        /// The candidates, one a line.
+        candidates: String,
+    },
+    /// Images of the release are gone.
+    #[error("images of {release} do not exist any more: {}", list(apps))]
+    #[diagnostic(
+        code(alokai::release::images_gone),
+        help(
+            "`alokai store rollback --store {store} --dry-run` lists the releases whose images exist; `store deploy` of that commit builds them again"
+        )
+    )]
+    ImagesGone {
+        /// The store.
+        store: StoreId,
+        /// The release or build.
+        release: RecordId,
+        /// The apps without an image.
+        apps: Vec<AppName>,
     },
     /// A wave that is not known.
     #[error("`{}` is not a valid wave", wave.escape_debug())]
@@ -204,7 +277,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::unwatched),
         help(
-            "the next release of the store removes the earlier one; `alokai rollback --store {store}` returns to it"
+            "the next release of the store removes the earlier one; `alokai store rollback --store {store}` returns to it"
         )
     )]
     Unwatched {
@@ -215,6 +288,11 @@ pub enum Error {
     },
 }
 
+fn list(apps: &[AppName]) -> String {
+    let names: Vec<_> = apps.iter().map(|app| format!("`{app}`")).collect();
+    names.join(", ")
+}
+
 impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
@@ -223,7 +301,16 @@ impl Error {
             Self::Plan(_)
             | Self::NoStore { .. }
             | Self::Wave { .. }
-            | Self::ProbeAddress { .. } => DeployFault::Input,
+            | Self::NoRelease { .. }
+            | Self::WrongRelease { .. }
+            | Self::NoEarlier { .. }
+            | Self::Ledger(crate::ledger::Error::Prefix(_))
+            | Self::ProbeAddress { .. }
+            | Self::Settings(
+                SettingsError::Unsupported { .. }
+                | SettingsError::NoBuild { .. }
+                | SettingsError::NotSet { .. },
+            ) => DeployFault::Input,
             Self::Interrupted { .. } => DeployFault::Interrupted,
             _ => DeployFault::Work,
         }

@@ -143,8 +143,15 @@ impl CommandTarget {
             arguments: arguments.to_vec(),
             context: context.clone(),
         };
-        let asked = program.ask::<Abilities>("capabilities", None, Map::new());
-        let abilities = context.services.wait(asked)?;
+        // The caller may be a task of the runtime, which must not wait for another one.
+        let asked = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let asked = program.ask::<Abilities>("capabilities", None, Map::new());
+                context.services.wait(asked)
+            });
+            asking.join()
+        });
+        let abilities = asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(Self {
             program,
             capabilities: abilities.into(),
