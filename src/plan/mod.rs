@@ -41,9 +41,9 @@ pub use release::{ConsoleRequest, DEFAULT_CONSOLE, PlannedRelease, check_console
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
-    START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
-    container_name, released_servers,
+    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
+    PlannedVariable, START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers,
+    TestArguments, browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
