@@ -26,6 +26,7 @@ pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
     AppImage, ConsoleSection, DeploySection, HealthEntry, ImageSection, RegistrySection, VerifyMode,
 };
+pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};

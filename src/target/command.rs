@@ -72,7 +72,9 @@ pub enum Error {
     #[error("`{program}` failed at `{verb}`: {end}\n{tail}")]
     #[diagnostic(
         code(alokai::command::failed),
-        help("the lines above are its standard error; the page “Releases” of the documentation has the protocol")
+        help(
+            "the lines above are its standard error; the page “Releases” of the documentation has the protocol"
+        )
     )]
     Failed {
         /// The program.

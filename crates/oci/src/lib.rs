@@ -26,6 +26,7 @@
 mod archive;
 mod base;
 mod blobs;
+mod bundle;
 mod choose;
 mod collect;
 mod digest;
@@ -44,6 +45,7 @@ mod unpack;
 
 pub use base::{BaseLayer, BaseTree, FolderAttributes};
 pub use blobs::{BlobWriter, Blobs};
+pub use bundle::{LayoutWriter, unpack_layout};
 pub use choose::{choose, fits, index, manifest, resolve};
 pub use collect::{CollectedBlobs, collect};
 pub use digest::{Digest, Hasher};
