@@ -333,7 +333,7 @@ fn output(
 fn push(project: &Project, registry: &RegistryAccess, stores: &[String]) -> Result<(), AnyError> {
     let records = records(project, registry)?;
     check_stores(project, &records, stores)?;
-    for (store, sent) in registry.push(project, &records, stores)? {
+    for (store, sent) in registry.push(project, stores)? {
         answer(&format!(
             "{store}: {sent} {} sent\n",
             if sent == 1 { "record" } else { "records" }

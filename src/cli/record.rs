@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, RegistryError, RegistryRecords,
-    SCHEMA_VERSION, StoredRecord, folder_id,
+    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, folder_id,
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
-use crate::plan::{DestinationPlan, Plan, StorePlan};
+use crate::plan::{Plan, StorePlan};
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
 use super::run::{READER_TIMEOUT, cache_state};
+use super::shared_records::send;
 
 /// Seconds after which a run without a recorded end counts as interrupted.
 const LEASE: u64 = 6 * 60 * 60;
@@ -35,17 +34,6 @@ pub struct BuildRecorder {
 
 /// How long the registry may take to receive the records of a run.
 const SHARING_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Stores whose records are sent at the same time.
-const STORES_AT_ONCE: usize = 8;
-
-/// A repository below the path in the registry's address, such as `registry.example.com/team`.
-pub fn repository_at(host: &str, repository: &str) -> String {
-    match host.split_once('/') {
-        Some((_, path)) => format!("{path}/{repository}"),
-        None => repository.to_owned(),
-    }
-}
 
 /// The end of a run, as far as the records need it.
 pub struct EndedRun<'a> {
@@ -126,47 +114,27 @@ impl BuildRecorder {
                 }
             });
             if !ended {
-                events.notice("the records of this run are only on this machine: the registry did not take them in time");
+                events.notice(format!(
+                    "the records of this run are only on this machine: they were not accepted within {} s",
+                    SHARING_TIMEOUT.as_secs()
+                ));
             }
         }
     }
 
-    /// Sends the records of this machine to the registry. A registry that refuses them is no reason
-    /// for a deploy to fail: the next deploy from this machine sends them again.
+    /// Sends the records of this machine to where the images are. A registry that refuses them is no
+    /// reason for a deploy to fail: the next deploy from this machine sends them again.
     async fn share(&self, plan: &Plan, services: &Services) {
-        let Some(DestinationPlan::Registry { address, host, .. }) = &plan.destination else {
+        let Some(destination) = &plan.destination else {
             return;
         };
-        let refused = |reason: String| {
+        let stores = plan.stores.iter();
+        let stores = stores.filter_map(|store| Some((store.id.clone(), store.repository.clone()?)));
+        let stores: Vec<_> = stores.collect();
+        if let Err(reason) = send(&plan.project, destination, &stores, services).await {
             services.events.notice(format!(
                 "the records of this run are only on this machine: {reason}"
             ));
-        };
-        let client = match services.client(address).await {
-            Ok(client) => client,
-            Err(error) => return refused(error.to_string()),
-        };
-        let (records, _) = match self.records.read() {
-            Ok(read) => read,
-            Err(error) => return refused(error.to_string()),
-        };
-        let repositories = plan.stores.iter();
-        let repositories =
-            repositories.filter_map(|store| Some((&store.id, store.repository.as_ref()?)));
-        let mut sent = stream::iter(repositories)
-            .map(|(store, repository)| {
-                let repository = repository_at(host, repository);
-                let place = RegistryRecords::new(&client, repository, &plan.project);
-                let own = records.of_store(store);
-                async move { place.exchange(&own).await }
-            })
-            .buffer_unordered(STORES_AT_ONCE);
-        let mut failed: Option<RegistryError> = None;
-        while let Some(result) = sent.next().await {
-            failed = failed.or(result.err());
-        }
-        if let Some(error) = failed {
-            refused(error.to_string());
         }
     }
 

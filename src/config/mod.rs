@@ -27,6 +27,7 @@ pub use raw::{
     AppImage, ConsoleSection, DeploySection, DockerSection, HealthEntry, ImageSection,
     ProxySection, RegistrySection, VerifyMode,
 };
+pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};

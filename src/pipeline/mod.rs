@@ -43,7 +43,7 @@ pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{DeployError, DeployFault, Error, Failure, Io, StageError};
 pub use live::write_start_scripts;
-pub use lock::{ProjectLock, Session, SessionLock};
+pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,

@@ -539,6 +539,15 @@ pub fn repositories_of(project: &Project) -> Vec<String> {
     repositories.collect()
 }
 
+/// The repository for the images of an app of a store, below the path of the registry. None for a
+/// template, and for an app that the store does not have.
+pub fn image_repository(project: &Project, store: &Store, app: &AppName) -> Option<String> {
+    let deployment = store.deployment.as_ref()?;
+    let mut apps = project.apps_of(store);
+    let app = apps.find(|own| own.name == *app)?;
+    Some(image::repository(project, deployment, app))
+}
+
 /// The repository with the records of a store: that of its frontend, or of its first app. None for a
 /// template.
 pub fn record_repository(project: &Project, store: &Store) -> Option<String> {

@@ -9,6 +9,7 @@ pub(super) mod ledger;
 mod overriding;
 pub(super) mod questions;
 mod serve;
+pub(super) mod transfer;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
