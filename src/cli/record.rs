@@ -43,6 +43,9 @@ pub struct EndedRun<'a> {
     pub result: &'a Result<(), pipeline::Error>,
 }
 
+/// The stores that have reached the end of a plan, each with its release if the plan makes one.
+pub type FinishedStores = BTreeMap<StoreId, Option<RecordId>>;
+
 impl BuildRecorder {
     /// Records that the stores of a run start. `None` for a run that makes no images.
     pub fn start(
@@ -71,7 +74,7 @@ impl BuildRecorder {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
-                plan: Some(store.identity()),
+                plan: Some(plan.release_digest(&store.id).to_string()),
             };
             let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);
@@ -90,19 +93,34 @@ impl BuildRecorder {
             .collect()
     }
 
-    /// Records how the run has ended for each store, and sends the records to the registry.
-    pub fn end(&self, plan: &Plan, result: &Result<(), pipeline::Error>, services: &Services) {
+    /// Records how the run has ended for each store, and sends the records to the registry. `finished` are
+    /// the stores that have reached the end of the plan, with their releases.
+    pub fn end(
+        &self,
+        plan: &Plan,
+        result: &Result<(), pipeline::Error>,
+        finished: &FinishedStores,
+        services: &Services,
+    ) {
         let events = &services.events;
         for store in &plan.stores {
-            let succeeded = match result {
-                Ok(()) => true,
-                Err(pipeline::Error::Failed { .. }) => failures(result, &store.id).is_empty(),
-                Err(_) => false,
+            let Some(start) = self.starts.get(&store.id) else {
+                continue;
             };
-            if let Some(start) = self.starts.get(&store.id) {
-                let start = start.clone();
-                self.event(&store.id, Happening::Ended { start, succeeded }, events);
+            let release = finished.get(&store.id);
+            let ended = Happening::Ended {
+                start: start.clone(),
+                succeeded: release.is_some(),
+            };
+            let id = RecordId::new(RecordKind::Event, Timestamp::now());
+            let mut event = self.event_record(id, &store.id, ended);
+            event.release = release.cloned().flatten();
+            if release.is_none() {
+                let failed = failures(result, &store.id).into_iter().next();
+                let skipped = || "another store has failed before".to_owned();
+                event.detail = Some(failed.unwrap_or_else(skipped));
             }
+            self.append(Record::Event(event), events);
         }
         if plan.until >= Stage::Push && may_share(result) {
             let _waiting = events.waiting();
@@ -194,22 +212,24 @@ impl BuildRecorder {
 
     fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
         let id = RecordId::new(RecordKind::Event, Timestamp::now());
-        self.append(
-            Record::Event(EventRecord {
-                schema_version: SCHEMA_VERSION,
-                id: id.clone(),
-                store: store.clone(),
-                target: None,
-                release: None,
-                happening,
-                seconds: None,
-                detail: None,
-                actor: self.actor.clone(),
-                log: None,
-            }),
-            events,
-        );
+        let event = self.event_record(id.clone(), store, happening);
+        self.append(Record::Event(event), events);
         id
+    }
+
+    fn event_record(&self, id: RecordId, store: &StoreId, happening: Happening) -> EventRecord {
+        EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id,
+            store: store.clone(),
+            target: None,
+            release: None,
+            happening,
+            seconds: None,
+            detail: None,
+            actor: self.actor.clone(),
+            log: None,
+        }
     }
 
     /// A record that cannot be written is no reason for a deploy to fail.

@@ -48,17 +48,17 @@ impl RegistryAccess {
         environment: &Environment,
         options: &AccessOptions,
     ) -> Result<Self, AnyError> {
-        Self::with_events(project, environment, options, None)
+        Self::with_password(project, environment, options, (options.password()?, None))
     }
 
-    /// The same, with the events and the interruption of a run.
-    pub fn with_events(
+    /// The same, with the password that was read before, and the events and the interruption of a run.
+    pub fn with_password(
         project: &Project,
         environment: &Environment,
         options: &AccessOptions,
-        live: Option<&Live>,
+        (password, live): (Option<String>, Option<&Live>),
     ) -> Result<Self, AnyError> {
-        let mut access = environment.access(options, options.password()?);
+        let mut access = environment.access(options, password);
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
         let own = plan::destination_of(project, &environment.registry(options)).ok();

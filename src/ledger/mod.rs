@@ -21,7 +21,7 @@ mod transfer;
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
-pub use operations::{Operation, operations};
+pub use operations::{Operation, last_deploys, operations};
 pub use pack::Packs;
 pub use page::log_of;
 pub use place::{LayoutPages, RecordPlace};

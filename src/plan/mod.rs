@@ -299,6 +299,19 @@ impl Plan {
         Digest::of(decided.collect::<String>().as_bytes())
     }
 
+    /// The digest of what the run brings a store to: its images, their tag, the last stage, and the target.
+    pub fn release_digest(&self, store: &StoreId) -> Digest {
+        let release = self.releases.iter().find(|it| it.store == *store);
+        let target = release.map_or("", |release| release.target.name());
+        let (images, tag) = (self.store_digest(store), self.tag.as_deref());
+        let text = format!(
+            "{images}\n{}\n{}\n{target}\n",
+            tag.unwrap_or(""),
+            self.until
+        );
+        Digest::of(text.as_bytes())
+    }
+
     /// The task with this id.
     pub fn task(&self, id: TaskId) -> &Task {
         &self.tasks[id]
