@@ -90,12 +90,7 @@ impl BuildRecorder {
         let builds = plan.stores.iter();
         let builds = builds.map(|store| self.build(plan, store, run, events));
         builds
-            .inspect(|build| {
-                self.append(Record::Build(build.clone()), events);
-                if let Some(start) = &build.start {
-                    self.logs.end(start);
-                }
-            })
+            .inspect(|build| self.append(Record::Build(build.clone()), events))
             .collect()
     }
 
@@ -109,8 +104,12 @@ impl BuildRecorder {
                 Err(_) => false,
             };
             if let Some(start) = self.starts.get(&store.id) {
-                let start = start.clone();
-                self.event(&store.id, Happening::Ended { start, succeeded }, events);
+                let ended = Happening::Ended {
+                    start: start.clone(),
+                    succeeded,
+                };
+                self.event(&store.id, ended, events);
+                self.logs.end(start);
             }
         }
         if plan.until >= Stage::Push && may_share(result) {

@@ -1,7 +1,10 @@
 //! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
 
+mod many;
 mod places;
 mod pruned;
+mod secrets;
+mod storm;
 mod travel;
 
 use serde_json::{Value, json};
