@@ -2,7 +2,9 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, ConsoleError, DockerError, StageError, StartError};
+use crate::pipeline::{
+    self, BuildError, ConsoleError, DockerError, HookError, StageError, StartError,
+};
 use crate::registry::Error as RegistryError;
 use crate::{cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, serve, watch};
 use oci_distribution::Error as ClientError;
@@ -235,7 +237,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 /// file of certificates that is none.
 fn is_input(error: &StageError) -> bool {
     match error {
-        StageError::Taken(_) => true,
+        StageError::Taken(_) | StageError::Hook(HookError::Folder { .. }) => true,
         StageError::Registry(error) => matches!(
             error,
             RegistryError::PlainHttp { .. }
@@ -259,10 +261,12 @@ fn is_out_of_reach(error: &StageError) -> bool {
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
-        StageError::Start(error) => cannot_start(error),
-        StageError::Base(_) => true,
+        StageError::Start(error) | StageError::Hook(HookError::Image(error)) => cannot_start(error),
+        StageError::Hook(HookError::Engine { source, .. }) => no_engine(source),
+        StageError::Hook(HookError::Start { .. }) | StageError::Base(_) => true,
         StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
         StageError::Prune(_)
+        | StageError::Hook(_)
         | StageError::Io(_)
         | StageError::Oci(_)
         | StageError::Dockerfile(_)

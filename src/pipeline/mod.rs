@@ -15,6 +15,7 @@ mod destination;
 mod docker;
 mod failure;
 mod halt;
+mod hooks;
 mod image;
 mod live;
 mod lock;
@@ -44,6 +45,7 @@ pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{Error, Failure, Io, StageError};
+pub use hooks::{Error as HookError, HookContext, HookImage, HookRun, HookRunner, HookRuns};
 pub use lock::{ProjectLock, Session, SessionLock};
 pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
 pub use prune::{

@@ -7,6 +7,7 @@ mod document;
 mod error;
 mod files;
 mod graph;
+mod hooks;
 mod image;
 mod inputs;
 mod installed;
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
+pub use hooks::{HookPlan, hooks_of, run_stage};
 pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
 pub use inputs::HostEnvironment;
 pub use links::{OutLinks, check_store_ids};
@@ -51,7 +53,7 @@ pub use variables::is_system;
 pub use watched::{LayerChange, ListedLayers, UnitChange, WatchedPlan};
 
 use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest, ToolCacheName};
-use crate::config::{Project, PruneRules};
+use crate::config::{HookStage, Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
@@ -145,6 +147,8 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// The console requests, one for each store.
     pub releases: Vec<Release>,
+    /// The hooks of the stages of this run, by store, in the order of the config.
+    pub hooks: Vec<HookPlan>,
     /// How the apps of each store are started on this machine. Empty if the run does not start apps and
     /// prints no commands for it.
     pub servers: Vec<StoreServers>,
@@ -245,6 +249,7 @@ impl Plan {
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
         let servers = start::servers(project, request.local, &stores, &images)?;
+        let hooks = planned_hooks(project, request, &stores);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         Ok(Self {
             project: project.root.clone(),
@@ -260,6 +265,7 @@ impl Plan {
             attest: request.attest,
             images,
             releases,
+            hooks,
             servers,
             start_timeout: project.settings.start.timeout,
             console,
@@ -457,6 +463,21 @@ fn plan_tasks(
     let mut tasks = graph::tasks(project, stores, chosen, &request.work)?;
     let inputs = AllInputs::new(project, lister, stores, &mut tasks, &request.host, notices)?;
     Ok((tasks, inputs))
+}
+
+/// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
+fn planned_hooks(project: &Project, request: &Request, stores: &[StorePlan]) -> Vec<HookPlan> {
+    if request.work != Work::Build {
+        return Vec::new();
+    }
+    let is_due = |hook: &HookPlan| {
+        hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
+    };
+    let stores = stores
+        .iter()
+        .filter_map(|store| project.stores.get(store.id.as_str()));
+    let hooks = stores.flat_map(|store| hooks_of(project, store));
+    hooks.filter(is_due).collect()
 }
 
 /// The command that installs dependencies; empty if the run ends before the build stage.

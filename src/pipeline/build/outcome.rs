@@ -45,6 +45,15 @@ pub fn judge(
             };
             Err(Error::Undeclared(Box::new(undeclared)).into())
         }
+        // Scripts have no time limit.
+        Err(ProcessError::TimedOut(tail)) => Err(StageError::from(Error::Script {
+            command: command().into(),
+            folder,
+            ended: "did not end in time".into(),
+            advice: None,
+            tail,
+            log: place.log.clone(),
+        })),
         Ok(ScriptEnd { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
             let advice = advice.or(is_sandboxed.then_some(UNNAMED));

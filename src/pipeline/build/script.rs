@@ -242,11 +242,14 @@ pub async fn run(
         command: &task.command,
         folder: &place.folder,
         log: place.log.clone(),
+        continues_log: false,
         variables: &task.variables,
         settings: task.settings,
         environment: &options.scripts,
         memory,
         sandbox: sandbox.as_ref(),
+        timeout: None,
+        redactor: None,
     };
     let ended = process::run(script, services).await;
     let is_sandboxed = sandbox.is_some();

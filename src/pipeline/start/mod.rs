@@ -19,7 +19,8 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
-pub use environment::ServerEnvironment;
+pub use container::{LABEL as PROJECT_LABEL, output_of, pull_missing, remove};
+pub use environment::{SHORTEST_SECRET, ServerEnvironment};
 pub use ports::free_ports;
 pub use process::ServerCommand;
 pub use script::write as write_script;
