@@ -3,10 +3,12 @@
 use miette::Diagnostic;
 
 use crate::pipeline::{
-    self, BuildError, ConsoleError, DockerError, HookError, StageError, StartError,
+    self, BuildError, DeployFault, DockerError, HookError, StageError, StartError,
 };
 use crate::registry::Error as RegistryError;
-use crate::{cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, serve, watch};
+use crate::{
+    cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
+};
 use oci_distribution::Error as ClientError;
 
 /// Everything that a command can fail with.
@@ -44,6 +46,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Ledger(#[from] ledger::Error),
+    /// A store cannot be released.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Release(#[from] release::Error),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -99,6 +105,12 @@ impl Error {
             Self::Ledger(error) => match error {
                 ledger::Error::Folder(_) | ledger::Error::NoLog { .. } => Exit::Failed,
                 ledger::Error::Prefix(_) | ledger::Error::NotABuild { .. } => Exit::Input,
+            },
+            Self::Release(error) => match error.fault() {
+                DeployFault::Work => Exit::Failed,
+                DeployFault::Input => Exit::Input,
+                DeployFault::Unreachable => Exit::Surroundings,
+                DeployFault::Interrupted => Exit::Interrupted,
             },
             Self::Pipeline(error) => of_pipeline(error),
             Self::Serve(error) => of_serve(error),
@@ -238,6 +250,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 fn is_input(error: &StageError) -> bool {
     match error {
         StageError::Taken(_) | StageError::Hook(HookError::Folder { .. }) => true,
+        StageError::Deploy(error) => error.fault == DeployFault::Input,
         StageError::Registry(error) => matches!(
             error,
             RegistryError::PlainHttp { .. }
@@ -264,7 +277,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
         StageError::Start(error) | StageError::Hook(HookError::Image(error)) => cannot_start(error),
         StageError::Hook(HookError::Engine { source, .. }) => no_engine(source),
         StageError::Hook(HookError::Start { .. }) | StageError::Base(_) => true,
-        StageError::Console(error) => matches!(error, ConsoleError::Unreachable { .. }),
+        StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
         | StageError::Hook(_)
         | StageError::Io(_)

@@ -115,7 +115,13 @@ fn build_packages(
         ..PipelineOptions::default()
     });
     let lock = ProjectLock::take(root, &services.events, &services.interrupt)?;
-    let (_, result) = pipeline::run(&plan, services, &options, &lock);
+    let (_, result) = pipeline::run(
+        &plan,
+        services,
+        &options,
+        pipeline::without_targets(),
+        &lock,
+    );
     Ok(result?)
 }
 

@@ -26,6 +26,7 @@ mod overlays;
 mod overriding;
 mod questions;
 mod record;
+mod releasing;
 mod relocate;
 mod remove;
 mod rename;

@@ -90,21 +90,32 @@ impl BuildRecorder {
         Some(recorder)
     }
 
-    /// Records what has become of each store, here and in the registry.
-    pub fn end(&self, plan: &Plan, run: &EndedRun, services: &Services) {
-        let events = &services.events;
+    /// Records what was built of each store.
+    pub fn builds(&self, plan: &Plan, run: &EndedRun, events: &Events) -> Vec<BuildRecord> {
         // The output is complete when the reporter has taken all of it.
         events.flush(READER_TIMEOUT);
+        let builds = plan.stores.iter();
+        let builds = builds.map(|store| self.build(plan, store, run, events));
+        builds
+            .inspect(|build| self.append(Record::Build(build.clone()), events))
+            .collect()
+    }
+
+    /// Records how the run has ended for each store, and sends the records to the registry.
+    pub fn end(&self, plan: &Plan, result: &Result<(), pipeline::Error>, services: &Services) {
+        let events = &services.events;
         for store in &plan.stores {
-            let build = self.build(plan, store, run, events);
-            let succeeded = build.status == BuildStatus::Complete;
-            self.append(Record::Build(build), events);
+            let succeeded = match result {
+                Ok(()) => true,
+                Err(pipeline::Error::Failed { .. }) => failures(result, &store.id).is_empty(),
+                Err(_) => false,
+            };
             if let Some(start) = self.starts.get(&store.id) {
                 let start = start.clone();
                 self.event(&store.id, Happening::Ended { start, succeeded }, events);
             }
         }
-        if plan.until >= Stage::Push && may_share(run.result) {
+        if plan.until >= Stage::Push && may_share(result) {
             let _waiting = events.waiting();
             let ended = services.wait(async {
                 let sharing = tokio::time::timeout(SHARING_TIMEOUT, self.share(plan, services));

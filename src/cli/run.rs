@@ -11,6 +11,7 @@ use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::record::{BuildRecorder, EndedRun};
+use super::releasing::RunTargets;
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
@@ -145,8 +146,9 @@ pub fn run(
     }
     let until = prepared.request.until;
     let script = prepared.request.work.other_script().map(str::to_owned);
-    let (summary, result) = carry_out((plan, prepared), prepare, work, output.json)?;
+    let (summary, deployed, result) = carry_out((plan, prepared), prepare, work, output.json)?;
     let mut table = table(summary);
+    table.deployed = deployed;
     table.script = script;
     let shown = show(&table, until, result.is_ok(), output.json);
     // An error of the run is more important than an error of printing.
@@ -173,7 +175,7 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
     answer(&format!("{value:#}\n"))
 }
 
-type RunResult = (RunSummary, Result<(), pipeline::Error>);
+type RunResult = (RunSummary, Vec<Deployed>, Result<(), pipeline::Error>);
 
 /// What a command has that starts threads and reports events.
 pub struct Live {
@@ -297,7 +299,7 @@ fn under_lock(
     let (mut plan, mut prepared) = planned;
     let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
-        Err(error) => return Ok((RunSummary::default(), Err(error))),
+        Err(error) => return Ok((RunSummary::default(), Vec::new(), Err(error))),
     };
     if lock.has_waited() {
         prepared = prepare()?;
@@ -308,17 +310,31 @@ fn under_lock(
         check_not_served(&plan.project, stores)?;
     }
     let transcripts = around.transcripts.clone();
+    let project = Arc::new(prepared.project.clone());
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
     let plan = Arc::new(plan);
     let events = &services.events;
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
-    let (summary, result) = pipeline::run(&plan, &services, &options, &lock);
+    let targets = RunTargets::new(&plan, project, &services)?;
+    let checks = targets.checks();
+    let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
+    let mut live = Vec::new();
     if let Some(recorder) = recorder {
-        let (summary, result) = (&summary, &result);
-        recorder.end(&plan, &EndedRun { summary, result }, &services);
+        let run = EndedRun {
+            summary: &summary,
+            result: &result,
+        };
+        let builds = recorder.builds(&plan, &run, events);
+        if plan.until == Stage::Deploy && !summary.pushed.is_empty() {
+            (live, result) = targets.release(&plan, &builds, result, &options);
+        }
+        recorder.end(&plan, &result, &services);
+        summary.elapsed = services.started.elapsed();
+        let outside = services.events.waiting_time();
+        summary.own = summary.elapsed.saturating_sub(outside);
     }
-    Ok((summary, result))
+    Ok((summary, live, result))
 }
 
 /// Fails if a development server runs in the folder of a store that is to be built or removed.
@@ -507,16 +523,7 @@ fn table(summary: RunSummary) -> SummaryTable {
                 cache: cache_state(built.origin),
             })
             .collect(),
-        deployed: summary
-            .live
-            .into_iter()
-            .map(|live| Deployed {
-                store_id: live.store.to_string(),
-                address: live.address,
-                commands: live.commands,
-                settings: live.settings,
-            })
-            .collect(),
+        deployed: Vec::new(),
         hints: summary.hints,
         seconds: seconds(summary.elapsed),
         own_seconds: seconds(summary.own),

@@ -95,7 +95,13 @@ fn plan(
 /// Composes the tests.
 fn compose(plan: Plan, services: &Arc<Services>, lock: &ProjectLock) -> Result<(), AnyError> {
     let options = Arc::new(PipelineOptions::default());
-    let (_, composed) = pipeline::run(&Arc::new(plan), services, &options, lock);
+    let (_, composed) = pipeline::run(
+        &Arc::new(plan),
+        services,
+        &options,
+        pipeline::without_targets(),
+        lock,
+    );
     Ok(composed?)
 }
 

@@ -6,6 +6,7 @@ use crate::config::Project;
 use crate::pipeline::{self, StageError};
 use crate::plan::{self, DestinationPlan};
 use crate::registry::Error as RegistryError;
+use crate::target;
 use oci_distribution::Error as ClientError;
 
 /// The most seconds by which clocks may differ. Tokens of registries are valid for minutes.
@@ -164,7 +165,13 @@ async fn console(project: &Project, subject: &Examination<'_>) -> Answer {
         return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None);
     }
     let next = "check the address (`CLI_CONSOLE_API_URL`, or `console.url` in `alokai.config.json`) and the network";
-    match limited(CHECK, next, pipeline::console(&address)).await {
+    match limited(CHECK, next, async {
+        Ok(target::reach_console(&address)
+            .await
+            .map_err(target::Error::from)?)
+    })
+    .await
+    {
         Ok(difference) => {
             let found = format!("{address} responds; the password is sent only by a deploy");
             (Diagnosis::ok(CHECK, found), difference)

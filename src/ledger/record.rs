@@ -203,6 +203,9 @@ pub struct ReleaseRecord {
     /// The release of which it is a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<RecordId>,
+    /// Whether it was made to run without traffic, so that no later run removes it as a leftover.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged_only: bool,
     /// The release that was active when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<RecordId>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record};
+use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
 use crate::store::StoreId;
 
 /// A record with its bytes, which are the same in every place.
@@ -147,6 +147,14 @@ impl RecordSet {
     pub fn builds(&self) -> impl DoubleEndedIterator<Item = &BuildRecord> {
         self.iter().filter_map(|stored| match &stored.record {
             Record::Build(build) => Some(build),
+            _ => None,
+        })
+    }
+
+    /// The releases, the oldest first.
+    pub fn releases(&self) -> impl DoubleEndedIterator<Item = &ReleaseRecord> {
+        self.iter().filter_map(|stored| match &stored.record {
+            Record::Release(release) => Some(release),
             _ => None,
         })
     }

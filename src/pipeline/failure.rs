@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use miette::Diagnostic;
 
 use super::lock::Session;
-use super::{base, build, deploy, docker, hooks, prune, skip, start};
+use super::{base, build, docker, hooks, prune, skip, start};
 use crate::event::{EventSubject, Stage};
 use crate::registry;
 use crate::store::{StoreId, UnitId};
@@ -190,10 +190,10 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Taken(#[from] skip::TagConflict),
-    /// The console reports an error.
+    /// The store cannot be made live.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Console(#[from] deploy::Error),
+    Deploy(#[from] DeployError),
     /// A file operation failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -216,7 +216,65 @@ impl StageError {
                 | Self::Start(start::Error::Interrupted)
                 | Self::Docker(docker::Error::Interrupted)
                 | Self::Registry(registry::Error::Interrupted)
+                | Self::Deploy(DeployError {
+                    fault: DeployFault::Interrupted,
+                    ..
+                })
         )
+    }
+}
+
+/// What an error of a release means for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeployFault {
+    /// The work failed: what runs is not what was asked for.
+    Work,
+    /// The input is wrong.
+    Input,
+    /// Something outside is out of reach.
+    Unreachable,
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// An error of a target or a release. Their rooms are above this one, so their types are not known here.
+#[derive(Debug)]
+pub struct DeployError {
+    /// The error.
+    pub error: Box<dyn Diagnostic + Send + Sync>,
+    /// What it means for the exit code.
+    pub fault: DeployFault,
+}
+
+impl DeployError {
+    /// Wraps an error.
+    pub fn new(error: impl Diagnostic + Send + Sync + 'static, fault: DeployFault) -> Self {
+        Self {
+            error: Box::new(error),
+            fault,
+        }
+    }
+}
+
+impl std::fmt::Display for DeployError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for DeployError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl Diagnostic for DeployError {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.error.code()
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.error.help()
     }
 }
 

@@ -2,17 +2,14 @@
 //! the scripts that start it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::deploy::{LiveStore, is_due};
-use super::failure::{StageError, StageResult};
-use super::push::Pushed;
+use super::failure::StageError;
 use super::services::Services;
 use super::{start, stored};
-use crate::event::{EventSubject, Stage};
-use crate::plan::{Launch, Plan, ServerPlan, StoreServers};
+use crate::plan::{Launch, Plan, StoreServers};
+use crate::store::{AppName, StoreId};
 
 /// Where the record lies, relative to the project.
 pub const RECORD: &str = ".alokai/live.json";
@@ -55,34 +52,19 @@ struct LiveAppRecord {
     env_files: BTreeMap<String, String>,
 }
 
-/// Records every store whose images all exist. The records of earlier stores stay.
-pub fn run(plan: &Plan, pushed: &[Pushed], services: &Arc<Services>) -> StageResult<LiveStore> {
-    let mut settled = StageResult::default();
-    let due = plan
-        .releases
-        .iter()
-        .filter(|release| is_due(plan, release, pushed));
-    for release in due {
-        let Some(servers) = plan.servers_of(&release.store) else {
-            continue;
-        };
-        let unit = EventSubject::store(Stage::Deploy, &release.store);
-        let note = |live: &LiveStore| Some(live.address.clone());
-        let result = services
-            .events
-            .observe(&unit, note, || one(plan, servers, pushed, services));
-        settled.add(unit, result);
-    }
-    settled
-}
+/// Reference and digest of the image of each app.
+type AppImages = BTreeMap<AppName, (String, String)>;
 
-/// Records one store, and writes the scripts that start its apps.
-fn one(
+/// Records one store, and writes the scripts that start its apps. The records of other stores stay.
+pub fn write_start_scripts(
     plan: &Plan,
-    servers: &StoreServers,
-    pushed: &[Pushed],
+    store: &StoreId,
+    images: &AppImages,
     services: &Services,
-) -> Result<LiveStore, StageError> {
+) -> Result<(), StageError> {
+    let Some(servers) = plan.servers_of(store) else {
+        return Ok(());
+    };
     for server in &servers.servers {
         for name in start::write_script(plan, servers, server)? {
             services.events.notice(format!(
@@ -95,28 +77,22 @@ fn one(
     let mut record: LiveRecord = stored::read(&path)?.unwrap_or_default();
     record.schema_version = 1;
     let store = servers.store.to_string();
-    record.stores.insert(store, of(plan, servers, pushed));
+    record.stores.insert(store, of(plan, servers, images));
     stored::write(&path, &record)?;
-    let each = servers.servers.iter();
-    Ok(LiveStore {
-        store: servers.store.clone(),
-        address: servers.address().unwrap_or_default(),
-        commands: each.clone().map(ServerPlan::command).collect(),
-        settings: each.map(|server| servers.settings(server)).collect(),
-    })
+    Ok(())
 }
 
-fn of(plan: &Plan, servers: &StoreServers, pushed: &[Pushed]) -> LiveStoreRecord {
+fn of(plan: &Plan, servers: &StoreServers, images: &AppImages) -> LiveStoreRecord {
     let apps = servers.servers.iter().filter_map(|server| {
-        let image = pushed.iter().find(|it| it.unit == server.unit)?;
+        let (reference, digest) = images.get(&server.unit.app)?;
         let Launch::Artifact { folder, entry } = &server.launch else {
             return None;
         };
         let known = servers.known(server).into_iter();
         let from_files = server.secret_names();
         let record = LiveAppRecord {
-            image: image.reference.to_string(),
-            digest: image.digest.to_string(),
+            image: reference.clone(),
+            digest: digest.clone(),
             folder: folder.clone(),
             command: vec!["node".into(), entry.clone()],
             port: server.port,

@@ -1,4 +1,4 @@
-//! Carries out a plan stage by stage. Each stage takes the product of the stage before it and returns
+//! Carries out a plan stage by stage, up to the push. Each stage takes the product of the stage before it and returns
 //! its own, so `push` cannot be called before `image`.
 //!
 //! The driver in this file is synchronous. Compose and prune use rayon's threads, the other stages
@@ -10,7 +10,6 @@ mod build;
 mod builder;
 mod clean;
 mod compose;
-mod deploy;
 mod destination;
 mod docker;
 mod failure;
@@ -41,13 +40,13 @@ pub use compose::{
     ChangedFiles, ComposeChanges, NAMED_FILES, SyncScope, Workdir, changes, keep_server_edits,
     put_in_step,
 };
-pub use deploy::{Error as ConsoleError, LiveStore};
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
-pub use failure::{Error, Failure, Io, StageError};
+pub use failure::{DeployError, DeployFault, Error, Failure, Io, StageError};
 pub use hooks::{Error as HookError, HookContext, HookImage, HookRun, HookRunner, HookRuns};
+pub use live::write_start_scripts;
 pub use lock::{ProjectLock, Session, SessionLock};
-pub use probe::{EngineFound, base_image, console, engine, registry, sandbox_support};
+pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
     RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,
@@ -67,6 +66,7 @@ use crate::plan::{Plan, RunScope, Work};
 use crate::store::{StoreId, UnitId};
 use build::{BuildRun, BuiltPackage};
 use failure::StageResult;
+use futures_util::future::BoxFuture;
 use preflight::PreparedRun;
 use skip::PresentImage;
 
@@ -80,8 +80,8 @@ pub struct RunSummary {
     pub units: Vec<UnitSummary>,
     /// The workspace packages that were built for them.
     pub packages: Vec<BuiltPackage>,
-    /// The stores that are live now.
-    pub live: Vec<LiveStore>,
+    /// The images at the destination, of each store that has all of them.
+    pub pushed: Vec<Pushed>,
     /// Hints for the user about settings that make the next run faster.
     pub hints: Vec<String>,
     /// Wall time of the whole run.
@@ -111,18 +111,28 @@ pub struct UnitSummary {
     pub reference: Option<String>,
 }
 
-/// Carries out the plan under the project's lock. The summary contains all results, also those of a
-/// failed run.
+/// The checks of the targets, which run before the first build. They return everything that is wrong.
+pub type TargetChecks<'a> = BoxFuture<'a, Vec<StageError>>;
+
+/// The checks of a run that makes no store live.
+pub fn without_targets<'a>() -> TargetChecks<'a> {
+    Box::pin(async { Vec::new() })
+}
+
+/// Carries out the plan under the project's lock, up to the push. The summary contains all results,
+/// also those of a failed run.
 pub fn run(
     plan: &Arc<Plan>,
     services: &Arc<Services>,
     options: &Arc<PipelineOptions>,
+    targets: TargetChecks,
     _lock: &ProjectLock,
 ) -> (RunSummary, Result<(), Error>) {
     let mut driver = Driver {
         plan,
         services,
         options,
+        targets: Some(targets),
         gate: StageGate {
             keep_going: options.keep_going,
             failures: Vec::new(),
@@ -150,6 +160,7 @@ struct Driver<'a> {
     plan: &'a Arc<Plan>,
     services: &'a Arc<Services>,
     options: &'a Arc<PipelineOptions>,
+    targets: Option<TargetChecks<'a>>,
     gate: StageGate,
     summary: RunSummary,
 }
@@ -164,7 +175,7 @@ impl Driver<'_> {
             return Ok(());
         }
         match &self.plan.work {
-            Work::Build => self.deploy(),
+            Work::Build => self.push_images(),
             Work::Packages | Work::Script(_) => self.run_scripts(),
         }
     }
@@ -178,10 +189,12 @@ impl Driver<'_> {
         self.gate.end()
     }
 
-    /// All stages up to the plan's last one.
-    fn deploy(&mut self) -> Result<(), Error> {
+    /// All stages up to the push, or the plan's last one.
+    fn push_images(&mut self) -> Result<(), Error> {
         let (plan, services) = (self.plan, self.services);
-        let preparing = preflight::check(plan, services, self.options);
+        let targets = self.targets.take();
+        let targets = targets.unwrap_or_else(without_targets);
+        let preparing = preflight::check(plan, services, self.options, targets);
         let prepared = services.wait(preparing)?;
         let present = prepared.present();
         let units = present.iter().map(|image| &image.pushed.unit);
@@ -208,25 +221,18 @@ impl Driver<'_> {
                 row.digest = Some(pushed.digest.to_string());
             });
         let mut pushed = self.pass(Stage::Push, pushed, Pushed::unit)?;
-        if plan.until == Stage::Push {
-            return self.gate.end();
-        }
-
         // A store with a failed image is not deployed with the images that were present.
         let present = present.iter().map(|image| image.pushed.clone());
         pushed.extend(present.filter(|pushed| !self.gate.has_lost(&pushed.unit.store)));
-        let stores = plan.releases.iter();
-        let stores = stores.filter(|release| deploy::is_due(plan, release, &pushed));
-        let live = stage(services, Stage::Deploy, None, stores.count(), || {
-            if plan.local {
-                live::run(plan, &pushed, services)
-            } else {
-                services.wait(deploy::run(plan, &pushed, services, self.options))
-            }
-        });
-        self.summary.live.clone_from(&live.done);
-        self.gate.failures.extend(live.failed);
-        self.gate.end_of(Stage::Deploy, services)
+        let is_whole = |store: &StoreId| {
+            let mut images = plan.images.iter();
+            images.all(|image| {
+                image.unit.store != *store || pushed.iter().any(|it| it.unit == image.unit)
+            })
+        };
+        let whole = pushed.iter().filter(|it| is_whole(&it.unit.store));
+        self.summary.pushed = whole.cloned().collect();
+        self.gate.end()
     }
 
     /// The stages up to the image stage; none if the run ends before it or with it.

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use super::base::{BaseSources, BaseUnavailable};
 use super::failure::StageError;
 use super::services::Services;
-use super::{deploy, docker, sandbox};
+use super::{docker, sandbox};
 use crate::registry;
 use oci::{Digest, Platform};
 use oci_distribution::Client;
@@ -48,11 +48,6 @@ pub async fn registry(
     let results: Vec<_> = checks.buffered(AT_ONCE).collect().await;
     results.into_iter().collect::<Result<(), _>>()?;
     Ok(client)
-}
-
-/// Checks that the console responds, and compares clocks. No credentials are sent.
-pub async fn console(address: &str) -> Result<Option<i64>, StageError> {
-    Ok(deploy::reach(address).await?)
 }
 
 /// Resolves a base image. Its layers are not read.

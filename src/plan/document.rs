@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DockerfileSource, ImageMaker, ImagePlan, Plan, Release, ServerPlan, StorePlan, StoreServers,
-    Subject, Task, TaskMap,
+    DockerfileSource, ImageMaker, ImagePlan, Plan, PlannedRelease, ServerPlan, StorePlan,
+    StoreServers, Subject, Task, TaskMap,
 };
 use crate::event::Miss;
 use crate::overlay::Composition;
@@ -72,13 +72,17 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
         if plan.local {
             return local(plan, release);
         }
-        json!({
-            "storeId": release.store,
-            "method": "PATCH",
-            "url": release.url,
-            "address": release.address,
-            "body": release.body(SECRET, SECRET),
-        })
+        match &release.console {
+            Some(request) => json!({
+                "storeId": release.store,
+                "target": release.target,
+                "method": "PATCH",
+                "url": request.url,
+                "address": request.address,
+                "body": request.body(SECRET, SECRET),
+            }),
+            None => json!({ "storeId": release.store, "target": release.target }),
+        }
     });
     json!({
         "schemaVersion": SCHEMA_VERSION,
@@ -290,9 +294,13 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
                 write_servers(plan, release, out)?;
                 continue;
             }
-            writeln!(out, "  {}  {}", release.store, release.address)?;
-            writeln!(out, "    PATCH {}", release.url)?;
-            let body = serde_json::to_string_pretty(&release.body(SECRET, SECRET));
+            let Some(request) = &release.console else {
+                writeln!(out, "  {}  {}", release.store, release.target.name())?;
+                continue;
+            };
+            writeln!(out, "  {}  {}", release.store, request.address)?;
+            writeln!(out, "    PATCH {}", request.url)?;
+            let body = serde_json::to_string_pretty(&request.body(SECRET, SECRET));
             for line in body.unwrap_or_default().lines() {
                 writeln!(out, "    {line}")?;
             }
@@ -301,7 +309,7 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_servers(plan: &Plan, release: &Release, out: &mut String) -> std::fmt::Result {
+fn write_servers(plan: &Plan, release: &PlannedRelease, out: &mut String) -> std::fmt::Result {
     let Some(servers) = plan.servers_of(&release.store) else {
         return Ok(());
     };
@@ -315,7 +323,7 @@ fn write_servers(plan: &Plan, release: &Release, out: &mut String) -> std::fmt::
 }
 
 /// What a run with `--local` prints for a store.
-fn local(plan: &Plan, release: &Release) -> Value {
+fn local(plan: &Plan, release: &PlannedRelease) -> Value {
     let servers = plan.servers_of(&release.store);
     let each = servers.into_iter().flat_map(|it| &it.servers);
     json!({

@@ -197,7 +197,7 @@ impl ImagePlanner<'_> {
     ) -> Result<ImagePlan, Error> {
         let unit = &composition.unit;
         let entry = entry(app)?;
-        let port = port(self.project, app);
+        let port = container_port(self.project, app);
         let file = match (own_dockerfile(composition)?, dockerfile) {
             (Some(own), _) => own,
             (None, Some(project)) => project.clone(),
@@ -367,7 +367,7 @@ fn image_name(project: &Project, app: &BaseApp) -> String {
 }
 
 /// The port on which an app listens in its container.
-fn port(project: &Project, app: &BaseApp) -> u16 {
+pub fn container_port(project: &Project, app: &BaseApp) -> u16 {
     match app.kind {
         AppKind::Middleware => super::release::MIDDLEWARE_PORT,
         AppKind::Frontend(_) => 3000,

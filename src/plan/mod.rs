@@ -34,16 +34,18 @@ pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use hooks::{HookPlan, hooks_of, run_stage};
-pub use image::{BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH};
+pub use image::{
+    BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH, container_port,
+};
 pub use inputs::HostEnvironment;
 pub use links::{OutLinks, check_store_ids};
-pub use release::{DEFAULT_CONSOLE, Release, check_console};
+pub use release::{ConsoleRequest, DEFAULT_CONSOLE, PlannedRelease, check_console};
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
     BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
     START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
-    container_name,
+    container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
@@ -58,7 +60,7 @@ use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
 use crate::overlay::{Composer, Composition, LayerReader, Layers, Owner, fail_on};
-use crate::store::{AppKind, AppName, Deployment, Store, StoreId, UnitId};
+use crate::store::{AppKind, AppName, Deployment, Store, StoreId, TargetKind, UnitId};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::ImagePlanner;
 use inputs::AllInputs;
@@ -109,6 +111,8 @@ pub struct StorePlan {
     pub id: StoreId,
     /// Its deployment.
     pub deployment: Deployment,
+    /// Where it runs after this run.
+    pub target: TargetKind,
     /// All apps of the store, also those outside the run.
     pub apps: Vec<AppName>,
     /// The compositions of its apps in the run.
@@ -145,8 +149,8 @@ pub struct Plan {
     pub tasks: TaskMap<Task>,
     /// The units to prune and the images to build.
     pub images: Vec<ImagePlan>,
-    /// The console requests, one for each store.
-    pub releases: Vec<Release>,
+    /// The stores to make live. Empty if the run ends before.
+    pub releases: Vec<PlannedRelease>,
     /// The hooks of the stages of this run, by store, in the order of the config.
     pub hooks: Vec<HookPlan>,
     /// How the apps of each store are started on this machine. Empty if the run does not start apps and
@@ -200,7 +204,12 @@ impl Plan {
         let composer = Composer::new(project, &lister);
         let (layers, problems) = composer.layers(&selected, |_, _| None)?;
         fail_on(problems)?;
-        let stores = compose(project, &composer, &layers, &selected, &chosen)?;
+        let mut stores = compose(project, &composer, &layers, &selected, &chosen)?;
+        if request.local {
+            for store in &mut stores {
+                store.target = TargetKind::Local;
+            }
+        }
         let repository = PlannedRepository {
             repository,
             revision,
@@ -228,7 +237,7 @@ impl Plan {
         let mut images = Vec::new();
         let mut destination = None;
         if request.until >= Stage::Prune {
-            let to = plan_destination(project, request)?;
+            let to = plan_destination(project, request, &stores)?;
             let planner = ImagePlanner {
                 project,
                 stores: &stores,
@@ -426,6 +435,13 @@ impl Plan {
         revision.is_some_and(|revision| revision.dirty.is_empty())
     }
 
+    /// Whether a request is sent to the console.
+    pub fn uses_console(&self) -> bool {
+        self.releases
+            .iter()
+            .any(|release| release.console.is_some())
+    }
+
     /// The digest of the decisions about one image, independent of the project's folder and of other
     /// images.
     pub fn digest_of(&self, unit: &UnitId) -> Digest {
@@ -489,9 +505,14 @@ fn install(project: &Project, request: &Request) -> Result<&'static str, Error> 
 }
 
 /// The destination of images, with the registry from flags, environment or config.
-fn plan_destination(project: &Project, request: &Request) -> Result<DestinationPlan, Error> {
+fn plan_destination(
+    project: &Project,
+    request: &Request,
+    stores: &[StorePlan],
+) -> Result<DestinationPlan, Error> {
     let destination = destination_of(project, &request.registry)?;
-    destination.suits(request)?;
+    let is_console = |store: &StorePlan| store.target == TargetKind::Console;
+    destination.suits(request, stores.iter().any(is_console))?;
     Ok(destination)
 }
 
@@ -603,6 +624,7 @@ fn compose(
             plans.push(StorePlan {
                 repository: record_repository(project, store),
                 id: store.id.clone(),
+                target: target_of(project, deployment),
                 deployment: deployment.clone(),
                 apps: project.apps_of(store).map(|app| app.name.clone()).collect(),
                 compositions: own,
@@ -610,6 +632,11 @@ fn compose(
         }
     }
     Ok(plans)
+}
+
+/// Where a store runs, without `--local`.
+pub fn target_of(project: &Project, deployment: &Deployment) -> TargetKind {
+    deployment.target.unwrap_or(project.settings.deploy.target)
 }
 
 /// Notices about files of a store that a rule of the same store or of an ancestor drops. Such a rule

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{BaseApp, Project};
-use crate::store::{AppKind, StoreId};
+use crate::store::{AppKind, Deployment, StoreId, TargetKind};
 
 use super::image::ImagePlan;
 use super::{Error, StorePlan};
@@ -14,11 +14,20 @@ pub const DEFAULT_CONSOLE: &str = "https://api.platform.vuestorefront.io";
 /// The port on which a middleware listens in its container.
 pub const MIDDLEWARE_PORT: u16 = 4000;
 
-/// The console request of one store. It contains no credentials; [`Release::body`] adds them.
+/// A store that a run makes live.
 #[derive(Debug, Clone)]
-pub struct Release {
+pub struct PlannedRelease {
     /// The store.
     pub store: StoreId,
+    /// Where it runs.
+    pub target: TargetKind,
+    /// The request to the console, if the store runs there.
+    pub console: Option<ConsoleRequest>,
+}
+
+/// The console request of one store. It contains no credentials; [`ConsoleRequest::body`] adds them.
+#[derive(Debug, Clone)]
+pub struct ConsoleRequest {
     /// The URL of the request.
     pub url: String,
     /// The public address of the store.
@@ -35,8 +44,7 @@ pub fn releases(
     images: &[ImagePlan],
     console: &str,
     tag: &str,
-) -> Result<Vec<Release>, Error> {
-    let console = check_console(console)?;
+) -> Result<Vec<PlannedRelease>, Error> {
     let mut left_out = Vec::new();
     let mut releases = Vec::new();
     for store in stores {
@@ -44,28 +52,32 @@ pub fn releases(
         let Some(known) = project.stores.get(store.id.as_str()) else {
             continue;
         };
-        let mut release = Release::new(store, console, tag);
-        let mut has_image = false;
+        let mut names = Vec::new();
+        let mut is_whole = true;
         for app in project.apps_of(known) {
             let is_own =
                 |image: &&ImagePlan| image.unit.store == store.id && image.unit.app == app.name;
             match images.iter().find(is_own) {
-                Some(image) => {
-                    has_image = true;
-                    release.add(project, app, image);
-                }
+                Some(image) => names.extend(image.reference.as_ref().map(|it| (app, it.name()))),
                 None if super::task::is_built(app.kind, &app.package) => {
+                    is_whole = false;
                     left_out.push(format!("`{}-{}`", app.name, store.id));
                 }
                 None => {}
             }
         }
-        if !has_image && left_out.is_empty() {
+        if names.is_empty() && is_whole {
             return Err(Error::NothingToDeploy {
                 store: store.id.to_string(),
             });
         }
-        releases.push(release);
+        let request = || ConsoleRequest::new(project, &store.deployment, &names, console, tag);
+        let is_console = store.target == TargetKind::Console;
+        releases.push(PlannedRelease {
+            store: store.id.clone(),
+            target: store.target,
+            console: is_console.then(request).transpose()?,
+        });
     }
     if left_out.is_empty() {
         Ok(releases)
@@ -94,28 +106,36 @@ pub fn check_console(console: &str) -> Result<&str, Error> {
     })
 }
 
-impl Release {
-    /// A release of the store without any app.
-    fn new(store: &StorePlan, console: &str, tag: &str) -> Self {
-        let project_name = &store.deployment.project_name;
-        let region = &store.deployment.cloud_region;
+impl ConsoleRequest {
+    /// The request for the apps of a store, each with the name of its image, without the tag.
+    pub fn new(
+        project: &Project,
+        deployment: &Deployment,
+        apps: &[(&BaseApp, String)],
+        console: &str,
+        tag: &str,
+    ) -> Result<Self, Error> {
+        let console = check_console(console)?;
+        let project_name = &deployment.project_name;
+        let region = &deployment.cloud_region;
         let instance = format!("{project_name}-{region}-gcp-storefrontcloud-io");
-        Self {
-            store: store.id.clone(),
+        let mut request = Self {
             url: format!("{console}/cloud/instances/{instance}/deploy"),
             address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
             tag: tag.to_owned(),
             middleware: false,
             additional: Map::new(),
+        };
+        for (app, image) in apps {
+            request.add(project, app, image);
         }
+        Ok(request)
     }
 
     /// Adds an app with its image.
-    fn add(&mut self, project: &Project, app: &BaseApp, image: &ImagePlan) {
+    fn add(&mut self, project: &Project, app: &BaseApp, image: &str) {
         self.middleware |= app.kind == AppKind::Middleware;
-        if app.kind == AppKind::Other
-            && let Some(reference) = &image.reference
-        {
+        if app.kind == AppKind::Other {
             let settings = project.settings.console.apps.get(app.name.as_str());
             let settings = settings.cloned().unwrap_or_default();
             self.additional.insert(
@@ -123,7 +143,7 @@ impl Release {
                 json!({
                     "name": app.name,
                     "tag": self.tag,
-                    "image": reference.name(),
+                    "image": image,
                     "path": settings.path.unwrap_or_else(|| format!("/{}/", app.name)),
                     "port": settings.port,
                     "has_base_path": settings.has_base_path,

@@ -62,7 +62,7 @@ impl DestinationPlan {
     }
 
     /// Checks that the run can use this destination: only this machine can read a folder.
-    pub fn suits(&self, request: &Request) -> Result<(), Error> {
+    pub fn suits(&self, request: &Request, uses_console: bool) -> Result<(), Error> {
         let Self::Layout { name, .. } = self else {
             return Ok(());
         };
@@ -73,7 +73,7 @@ impl DestinationPlan {
                 help,
             })
         };
-        if request.until >= Stage::Deploy && !request.local {
+        if request.until >= Stage::Deploy && uses_console {
             wrong(
                 "the console cannot pull images from it",
                 "stop before the deploy with `--until push`, or deploy on this machine with `--local`",

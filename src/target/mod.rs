@@ -4,16 +4,25 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+mod console;
+mod scripts;
 mod spec;
+
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
+pub use scripts::ScriptTarget;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
+use crate::config::Project;
 use crate::ledger::RecordId;
-use crate::store::{AppName, StoreId};
+use crate::pipeline::{DeployError, DeployFault, Services, StageError};
+use crate::plan::{self, Plan};
+use crate::store::{AppName, StoreId, TargetKind};
 
 /// The future of a step.
 pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -35,7 +44,8 @@ pub trait Target: Send + Sync {
     /// What runs and what is public.
     fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed>;
 
-    /// Takes the lock of a store, or returns its holder. A lock whose lease has ended is taken over.
+    /// Takes the lock of a store, or returns its holder. A lock whose lease has ended is taken over. The
+    /// holder takes the lock again to renew its lease, which counts from the last call.
     fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
 
     /// Gives a lock back. A lock of another holder stays, unless `by_force`.
@@ -95,6 +105,37 @@ pub trait Target: Send + Sync {
 
     /// Shows a page instead of the store, or the store again.
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
+}
+
+/// What targets are made from.
+#[derive(Clone)]
+pub struct TargetContext {
+    /// The project.
+    pub project: Arc<Project>,
+    /// Events, interruption, and access to the engine and the registry.
+    pub services: Arc<Services>,
+    /// The address of the console.
+    pub console: String,
+    /// The plan of the run, if the images are built in this run.
+    pub plan: Option<Arc<Plan>>,
+}
+
+/// The target of this kind.
+pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Target>, Error> {
+    match kind {
+        TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
+        TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
+        TargetKind::Docker => Err(Error::Unsupported {
+            target: "docker",
+            what: "be used yet",
+            help: "use another `deployment.target`",
+        }),
+        TargetKind::Command => Err(Error::Unsupported {
+            target: "command",
+            what: "be used yet",
+            help: "use another `deployment.target`",
+        }),
+    }
 }
 
 /// The values of settings, by name. They are secrets.
@@ -281,4 +322,57 @@ pub enum Error {
         /// The store.
         store: StoreId,
     },
+    /// The console.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Console(#[from] console::Error),
+    /// A service that a stage of the pipeline also uses.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pipeline(#[from] Box<StageError>),
+    /// The config of the store is not valid.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Plan(#[from] Box<plan::Error>),
+    /// The store has no `deployment` any more.
+    #[error("the store `{store}` has no `deployment` in `alokai.config.json`")]
+    #[diagnostic(
+        code(alokai::target::no_deployment),
+        help("`alokai store list` shows the deployable stores")
+    )]
+    NoDeployment {
+        /// The store.
+        store: StoreId,
+    },
+}
+
+impl From<StageError> for Error {
+    fn from(error: StageError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
+}
+
+impl Error {
+    /// What the error means for the exit code.
+    pub fn fault(&self) -> DeployFault {
+        match self {
+            Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
+            Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
+                DeployFault::Input
+            }
+            _ => DeployFault::Work,
+        }
+    }
+}
+
+impl From<Error> for StageError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Pipeline(error) => *error,
+            error => {
+                let fault = error.fault();
+                DeployError::new(error, fault).into()
+            }
+        }
+    }
 }

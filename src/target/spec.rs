@@ -26,6 +26,21 @@ pub struct ReleaseSpec {
     pub stop_timeout: Duration,
 }
 
+impl ReleaseSpec {
+    /// A release whose apps are not known. It can get the traffic again if it runs already.
+    pub fn without_apps(id: RecordId, store: StoreId) -> Self {
+        Self {
+            id,
+            store,
+            apps: Vec::new(),
+            settings: None,
+            copy_of: None,
+            hosts: Vec::new(),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
 /// An app of a release.
 #[derive(Debug, Clone)]
 pub struct ReleasedApp {

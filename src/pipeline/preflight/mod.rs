@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::failure::{Error, StageError};
 use super::services::{PipelineOptions, Services};
 use super::skip::{self, PresentImage};
-use super::{deploy, docker};
+use super::{TargetChecks, docker};
 use crate::event::Stage;
 use crate::plan::{DestinationPlan, ImageMaker, ImagePlan, Plan};
 use crate::registry;
@@ -64,12 +64,13 @@ impl PreparedRun {
     }
 }
 
-/// Checks engine, registry and console at the same time, and reports everything that is missing.
+/// Checks engine, registry and targets at the same time, and reports everything that is missing.
 /// Then it resolves base images and looks up images.
 pub async fn check(
     plan: &Plan,
     services: &Arc<Services>,
     options: &PipelineOptions,
+    targets: TargetChecks<'_>,
 ) -> Result<PreparedRun, Error> {
     let _outside = services.events.waiting();
     let interrupted = || Error::Interrupted {
@@ -77,7 +78,7 @@ pub async fn check(
         failures: Vec::new(),
     };
     tokio::select! {
-        prepared = prepare(plan, services, options) => prepared,
+        prepared = prepare(plan, services, options, targets) => prepared,
         () = services.interrupt.stopping() => Err(interrupted()),
     }
 }
@@ -86,6 +87,7 @@ async fn prepare(
     plan: &Plan,
     services: &Arc<Services>,
     options: &PipelineOptions,
+    targets: TargetChecks<'_>,
 ) -> Result<PreparedRun, Error> {
     if plan.until < Stage::Image {
         return Ok(PreparedRun::WithoutImages);
@@ -103,12 +105,12 @@ async fn prepare(
         let docker = docker::connect(services.access.docker.as_deref()).await?;
         Ok::<_, StageError>(Some(docker))
     };
-    let (engine, destination, console) =
-        tokio::join!(engine, destination(plan, services), console(plan, services));
+    let (engine, destination, wrong_targets) =
+        tokio::join!(engine, destination(plan, services), targets);
     let mut problems = Vec::new();
     let docker = engine.map_err(|error| problems.push(error));
     let destination = destination.map_err(|error| problems.push(error));
-    let _ = console.map_err(|error| problems.push(error));
+    problems.extend(wrong_targets);
     let builders = match docker {
         Ok(docker) => prepare_images(plan, docker, services)
             .await
@@ -157,7 +159,7 @@ fn exposed(plan: &Plan, services: &Services) -> Vec<StageError> {
             help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
         });
     }
-    if plan.until >= Stage::Deploy && !plan.local && http_client::is_exposed(&plan.console) {
+    if plan.uses_console() && http_client::is_exposed(&plan.console) {
         problems.push(registry::Error::PlainHttp {
             server: "console",
             address: plan.console.clone(),
@@ -219,18 +221,4 @@ async fn destination(plan: &Plan, services: &Services) -> Result<Option<Destinat
         return Err(unauthorized.into());
     }
     Ok(Some(destination))
-}
-
-async fn console(plan: &Plan, services: &Services) -> Result<(), StageError> {
-    if plan.until < Stage::Deploy || plan.local {
-        return Ok(());
-    }
-    if services.access.credentials.is_none() {
-        return Err(StageError::from(registry::Error::NoCredentials {
-            server: format!("the console `{}`", plan.console),
-            missing: services.access.missing.clone(),
-        }));
-    }
-    deploy::reach(&plan.console).await?;
-    Ok(())
 }

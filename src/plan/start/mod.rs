@@ -6,6 +6,7 @@
 mod browser_tests;
 mod environment;
 mod ports;
+mod released;
 mod serving;
 mod sharing;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 pub use browser_tests::{BrowserTests, TestArguments};
 pub use environment::EnvFile;
+pub use released::released_servers;
 pub use serving::{PackageScript, ServeMode, ServePlan};
 
 use crate::config::{AppReference, BaseApp, Project, TemplatePart, ValueTemplate, VerifyMode};

@@ -1,6 +1,6 @@
-//! The deploy stage: one request to the console for each store, after all of its images are pushed.
+//! The target `console`: one request for each store. The console stages nothing and does not tell what
+//! is live, so a release is what the console has accepted last.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_client::{
@@ -11,13 +11,15 @@ use miette::Diagnostic;
 use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
-use super::failure::StageResult;
-use super::halt::Halt;
-use super::push::Pushed;
-use super::services::{PipelineOptions, Services};
-use crate::event::{EventSubject, Stage};
-use crate::plan::{ImagePlan, Plan, Release};
-use crate::registry::USER_AGENT;
+use super::{
+    AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
+    Observed, ReleaseSpec, ReleasedApp, Settings, Staged, SwitchToken, Target, TargetContext,
+    TargetStep,
+};
+use crate::ledger::RecordId;
+use crate::pipeline::{Services, StageError};
+use crate::plan::ConsoleRequest;
+use crate::registry::{self, USER_AGENT};
 use crate::store::StoreId;
 
 /// How long a deploy request may take.
@@ -128,65 +130,173 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
-/// A store that is live, or would be.
-#[derive(Debug, Clone)]
-pub struct LiveStore {
-    /// The store.
-    pub store: StoreId,
-    /// The public address.
-    pub address: String,
-    /// With `--local`: the commands that start its apps on this machine.
-    pub commands: Vec<String>,
-    /// With `--local`: the variables of each app in one line, in the order of `commands`.
-    pub settings: Vec<String>,
+/// The console.
+pub struct ConsoleTarget {
+    context: TargetContext,
 }
 
-/// Whether all images of the store are pushed. A store with a missing image is not deployed.
-pub fn is_due(plan: &Plan, release: &Release, pushed: &[Pushed]) -> bool {
-    let is_there = |image: &ImagePlan| pushed.iter().any(|pushed| pushed.unit == image.unit);
-    let of_store = plan.images.iter();
-    let mut of_store = of_store.filter(|image| image.unit.store == release.store);
-    of_store.all(is_there)
-}
-
-/// Deploys every store whose images are all pushed, one by one, in the order of the plan.
-pub async fn run(
-    plan: &Plan,
-    pushed: &[Pushed],
-    services: &Arc<Services>,
-    options: &PipelineOptions,
-) -> StageResult<LiveStore> {
-    let halt = Halt::new(services, options.keep_going);
-    let mut results = Vec::new();
-    for release in plan
-        .releases
-        .iter()
-        .filter(|release| is_due(plan, release, pushed))
-    {
-        let unit = EventSubject::store(Stage::Deploy, &release.store);
-        let note = |live: &LiveStore| live.address.clone();
-        let work = async {
-            let _outside = services.events.waiting();
-            // The console may carry out a request that was sent. So its response is awaited, unless
-            // the user interrupts a second time.
-            let work = call(release, services);
-            services
-                .interrupt
-                .unless_killed(Error::Interrupted, work)
-                .await?;
-            Ok::<_, Error>(LiveStore {
-                store: release.store.clone(),
-                address: release.address.clone(),
-                commands: Vec::new(),
-                settings: Vec::new(),
-            })
-        };
-        results.extend(halt.unless_halted(unit, note, work).await);
+impl ConsoleTarget {
+    /// The console at the address of the context.
+    pub fn new(context: TargetContext) -> Self {
+        Self { context }
     }
-    results.into_iter().collect()
+
+    /// The request that makes these apps of a store live.
+    fn request(
+        &self,
+        store: &StoreId,
+        released: &[ReleasedApp],
+    ) -> Result<ConsoleRequest, TargetError> {
+        let project = &self.context.project;
+        let known = project.stores.get(store.as_str());
+        let deployment = known.and_then(|store| store.deployment.as_ref());
+        let deployment = deployment.ok_or_else(|| TargetError::NoDeployment {
+            store: store.clone(),
+        })?;
+        let mut tag = "";
+        let mut apps = Vec::new();
+        for released in released {
+            let (name, own) = released
+                .reference
+                .rsplit_once(':')
+                .unwrap_or((&released.reference, ""));
+            tag = own;
+            if let Some(app) = project.app(&released.app) {
+                apps.push((app, name.to_owned()));
+            }
+        }
+        let request = ConsoleRequest::new(project, deployment, &apps, &self.context.console, tag);
+        Ok(request.map_err(Box::new)?)
+    }
+
+    async fn check(&self) -> Result<(), TargetError> {
+        let access = &self.context.services.access;
+        if access.credentials.is_none() {
+            let error = registry::Error::NoCredentials {
+                server: format!("the console `{}`", self.context.console),
+                missing: access.missing.clone(),
+            };
+            return Err(StageError::from(error).into());
+        }
+        reach(&self.context.console).await?;
+        Ok(())
+    }
+
+    async fn release(&self, spec: &ReleaseSpec) -> Result<(), TargetError> {
+        let request = self.request(&spec.store, &spec.apps)?;
+        let services = &self.context.services;
+        let _outside = services.events.waiting();
+        // The console may carry out a request that was sent. So its response is awaited, unless
+        // the user interrupts a second time.
+        let work = call(&spec.store, &request, services);
+        services
+            .interrupt
+            .unless_killed(Error::Interrupted, work)
+            .await?;
+        Ok(())
+    }
 }
 
-async fn call(release: &Release, services: &Services) -> Result<(), Error> {
+/// The target does not have this ability.
+fn unsupported<T>(what: &'static str) -> Result<T, TargetError> {
+    Err(TargetError::Unsupported {
+        target: "console",
+        what,
+        help: "use the pages of the console, or another `deployment.target`",
+    })
+}
+
+impl Target for ConsoleTarget {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            staging: false,
+            seamless: false,
+            drain: false,
+            observes: false,
+            locks: false,
+            settings: false,
+            env_files: false,
+            logs: false,
+            maintenance: false,
+        }
+    }
+
+    fn preflight(&self) -> TargetStep<'_, ()> {
+        Box::pin(self.check())
+    }
+
+    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
+        Box::pin(async move {
+            let request = self.request(store, &[])?;
+            Ok(Observed {
+                addresses: vec![request.address],
+                ..Observed::default()
+            })
+        })
+    }
+
+    fn lock<'a>(&'a self, _: &'a StoreId, _: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
+        Box::pin(async { Ok(LockAnswer::Taken { from: None }) })
+    }
+
+    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str, _: bool) -> TargetStep<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn lock_holder<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn stage<'a>(&'a self, _: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
+        Box::pin(async { Ok(Staged::default()) })
+    }
+
+    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, _: &'a SwitchToken) -> TargetStep<'a, ()> {
+        Box::pin(self.release(spec))
+    }
+
+    fn drained<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Drained> {
+        Box::pin(async { Ok(Drained::Unknown) })
+    }
+
+    fn retire<'a>(&'a self, _: &'a StoreId, _: &'a RecordId, _: bool) -> TargetStep<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn health<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Vec<AppState>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn store_settings<'a>(
+        &'a self,
+        _: &'a StoreId,
+        _: &'a str,
+        _: &'a Settings,
+    ) -> TargetStep<'a, ()> {
+        Box::pin(async { unsupported("store settings") })
+    }
+
+    fn settings<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, Option<Settings>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn logs<'a>(
+        &'a self,
+        _: &'a LogQuery,
+    ) -> TargetStep<'a, futures_util::future::BoxFuture<'a, ()>> {
+        Box::pin(async { unsupported("show the output of apps") })
+    }
+
+    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
+        Box::pin(async { unsupported("show a maintenance page") })
+    }
+}
+
+async fn call(store: &StoreId, release: &ConsoleRequest, services: &Services) -> Result<(), Error> {
     let client = client(&release.url)?;
     let (user, password) = match &services.access.credentials {
         Some(credentials) => (
@@ -212,7 +322,7 @@ async fn call(release: &Release, services: &Services) -> Result<(), Error> {
         if status.is_success() {
             return Ok(());
         }
-        let error = refused(release, services, response).await;
+        let error = refused(store, release, services, response).await;
         Err(match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 AttemptError::transient(error)
@@ -224,8 +334,13 @@ async fn call(release: &Release, services: &Services) -> Result<(), Error> {
 }
 
 /// The error of a response that is not successful.
-async fn refused(release: &Release, services: &Services, response: Response) -> Error {
-    let (store, url) = (release.store.to_string(), release.url.clone());
+async fn refused(
+    store: &StoreId,
+    release: &ConsoleRequest,
+    services: &Services,
+    response: Response,
+) -> Error {
+    let (store, url) = (store.to_string(), release.url.clone());
     let status = response.status();
     if status.is_redirection() {
         let target = redirect_target(&response);

@@ -1,0 +1,103 @@
+//! The records of releases: read, and written step by step.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::event::Events;
+use crate::ledger::{
+    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordKind,
+    RecordSet, ReleaseRecord, SCHEMA_VERSION, StoredRecord, TargetState,
+};
+use crate::store::StoreId;
+
+/// A place with records.
+pub trait Records: Send + Sync {
+    /// Adds a record. A record that exists already stays as it is.
+    fn append(&self, record: &StoredRecord) -> Result<(), FolderError>;
+
+    /// All records.
+    fn read(&self) -> Result<RecordSet, FolderError>;
+}
+
+impl Records for RecordFolder {
+    fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
+        Self::append(self, record)
+    }
+
+    fn read(&self) -> Result<RecordSet, FolderError> {
+        Ok(Self::read(self)?.0)
+    }
+}
+
+/// Writes the records of one store at one target.
+pub struct ReleaseJournal<'a> {
+    /// Where records are.
+    pub records: &'a dyn Records,
+    /// The store.
+    pub store: &'a StoreId,
+    /// The name of the target.
+    pub target: &'static str,
+    /// Who acts.
+    pub actor: &'a Actor,
+    /// Receives a notice if a record cannot be written.
+    pub events: &'a Events,
+}
+
+impl ReleaseJournal<'_> {
+    /// Records that something happened. A record that cannot be written does not fail a release.
+    pub fn event(
+        &self,
+        happening: Happening,
+        release: Option<&RecordId>,
+        seconds: Option<f64>,
+        detail: Option<String>,
+    ) {
+        self.append(Record::Event(EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::new(RecordKind::Event, Timestamp::now()),
+            store: self.store.clone(),
+            target: Some(self.target.to_owned()),
+            release: release.cloned(),
+            happening,
+            seconds,
+            detail,
+            actor: self.actor.clone(),
+            log: None,
+        }));
+    }
+
+    /// Records a release.
+    pub fn release(&self, release: ReleaseRecord) {
+        self.append(Record::Release(release));
+    }
+
+    fn append(&self, record: Record) {
+        let written = StoredRecord::new(record)
+            .map_err(|error| error.to_string())
+            .and_then(|record| {
+                let appended = self.records.append(&record);
+                appended.map_err(|error| error.to_string())
+            });
+        if let Err(reason) = written {
+            self.events.notice(format!(
+                "{}: a step of the release is not recorded: {reason}",
+                self.store
+            ));
+        }
+    }
+
+    /// The state of the store at the target, by the records.
+    pub fn state(&self, records: &RecordSet) -> TargetState {
+        let own = |event: &&EventRecord| {
+            event.store == *self.store && event.target.as_deref() == Some(self.target)
+        };
+        // Records of other kinds sort elsewhere; events sort by time.
+        let events: BTreeMap<_, _> = records
+            .events()
+            .filter(own)
+            .map(|event| (&event.id, event))
+            .collect();
+        TargetState::after(events.into_values())
+    }
+}

@@ -1,0 +1,133 @@
+//! What a target is asked to run for a release.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Error;
+use crate::config::{BaseApp, HealthEntry, Project};
+use crate::ledger::{BuildRecord, ReleaseRecord};
+use crate::plan::{PlannedVariable, ServerPlan, StorePlan, container_port, released_servers};
+use crate::store::{AppKind, AppName, Store};
+use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
+
+/// The plan of a store, if this run has built it.
+pub type PlannedStore<'a> = Option<&'a StorePlan>;
+
+/// What a target is asked to run: the images of a build, with the variables, ports and paths of the
+/// config as it is now.
+pub fn spec_of(
+    project: &Project,
+    planned: PlannedStore,
+    build: &BuildRecord,
+    release: &ReleaseRecord,
+) -> Result<ReleaseSpec, Error> {
+    let id = &release.store;
+    let store = project.stores.get(id.as_str());
+    let store = store.filter(|store| store.deployment.is_some());
+    let store = store.ok_or_else(|| Error::NoStore { store: id.clone() })?;
+    let names: Vec<AppName> = build.apps.keys().cloned().collect();
+    let in_containers = release.target != "local";
+    let servers = released_servers(project, store, planned, &names, in_containers);
+    let servers = servers.map_err(Box::new)?;
+    let mut apps = Vec::new();
+    for server in &servers.servers {
+        let name = &server.unit.app;
+        let Some(app) = project.app(name) else {
+            continue;
+        };
+        let image = build.apps.get(name);
+        let image = image.and_then(|it| Some((it.reference.clone()?, it.digest.clone()?)));
+        let (reference, digest) = image.ok_or_else(|| Error::NoImage {
+            build: build.id.clone(),
+            store: id.clone(),
+            app: name.clone(),
+        })?;
+        let (path_prefix, strips_prefix) = path_of(project, app);
+        apps.push(ReleasedApp {
+            app: name.clone(),
+            kind: app.kind,
+            reference,
+            digest,
+            port: container_port(project, app),
+            path_prefix,
+            strips_prefix,
+            variables: variables(server)?,
+            health: probe_of(project, name),
+        });
+    }
+    Ok(ReleaseSpec {
+        id: release.id.clone(),
+        store: id.clone(),
+        apps,
+        settings: release.settings.clone(),
+        copy_of: release.copy_of.clone(),
+        hosts: hosts(project, store),
+        stop_timeout: Duration::from_secs(project.settings.deploy.stop_timeout.into()),
+    })
+}
+
+/// The public path of an app, and whether the app sees the rest of it only.
+fn path_of(project: &Project, app: &BaseApp) -> (Option<String>, bool) {
+    match app.kind {
+        AppKind::Middleware => (Some("/api/".into()), true),
+        AppKind::Other => {
+            let configured = project.settings.console.apps.get(app.name.as_str());
+            let configured = configured.cloned().unwrap_or_default();
+            let path = configured.path;
+            let path = path.unwrap_or_else(|| format!("/{}/", app.name));
+            (Some(path), !configured.has_base_path)
+        }
+        AppKind::Frontend(_) | AppKind::Playwright => (None, false),
+    }
+}
+
+fn variables(server: &ServerPlan) -> Result<BTreeMap<String, SpecVariable>, Error> {
+    let mut of_files = BTreeMap::new();
+    for file in &server.env_files {
+        let values = file.values();
+        let values = values.map_err(|error| Box::new(crate::plan::Error::from(error)))?;
+        of_files.extend(values);
+    }
+    let variables = server.environment.iter().filter_map(|(name, variable)| {
+        let variable = match variable {
+            PlannedVariable::EnvFile(_) => SpecVariable::Secret(of_files.get(name)?.clone().into()),
+            PlannedVariable::Known { value, .. } => SpecVariable::Template(value.clone()),
+        };
+        Some((name.clone(), variable))
+    });
+    Ok(variables.collect())
+}
+
+/// How an app is probed: by its own entry in `deploy.health`, or by that of all apps.
+fn probe_of(project: &Project, app: &AppName) -> HealthProbe {
+    let health = &project.settings.deploy.health;
+    let entry = health.get(app.as_str()).or_else(|| health.get("*"));
+    let entry = entry.cloned().unwrap_or_default();
+    let HealthEntry {
+        path,
+        status,
+        interval,
+        timeout,
+        deadline,
+        consecutive,
+    } = entry;
+    let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+    HealthProbe {
+        path,
+        status,
+        interval: seconds(interval),
+        timeout: seconds(timeout.max(1)),
+        deadline: seconds(deadline),
+        consecutive: consecutive.max(1).into(),
+    }
+}
+
+/// `us.localhost`, and the domain of the config.
+fn hosts(project: &Project, store: &Store) -> Vec<String> {
+    let mut local = project.local.iter();
+    let local = local.find(|(id, _)| *id == store.id.as_str());
+    let domain = local.and_then(|(_, local)| local.domain.clone());
+    let mut hosts = vec![format!("{}.localhost", store.id)];
+    hosts.extend(domain);
+    hosts
+}
