@@ -280,6 +280,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
         StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
         | StageError::Hook(_)
+        | StageError::NoShell(_)
         | StageError::Io(_)
         | StageError::Oci(_)
         | StageError::Dockerfile(_)

@@ -1,5 +1,6 @@
 //! What `compose`, `build`, `run` and `deploy` share: make a plan, then print it or carry it out.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -311,11 +312,16 @@ fn under_lock(
     }
     let transcripts = around.transcripts.clone();
     let project = Arc::new(prepared.project.clone());
-    let (services, options) = services(&plan, prepared, around)?;
-    let (services, options) = (Arc::new(services), Arc::new(options));
+    let (services, mut options) = services(&plan, prepared, around)?;
+    let services = Arc::new(services);
     let plan = Arc::new(plan);
     let events = &services.events;
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
+    options.builds = recorder
+        .as_ref()
+        .map(BuildRecorder::ids)
+        .unwrap_or_default();
+    let options = Arc::new(options);
     let targets = RunTargets::new(&plan, project, &services)?;
     let checks = targets.checks();
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
@@ -412,6 +418,7 @@ fn services(
             None
         },
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
+        builds: BTreeMap::new(),
     };
     Ok((services, options))
 }

@@ -186,6 +186,10 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Base(#[from] base::BaseUnavailable),
+    /// A base image has no shell for an entrypoint script.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    NoShell(#[from] base::NoShell),
     /// The tag belongs to another image.
     #[error(transparent)]
     #[diagnostic(transparent)]

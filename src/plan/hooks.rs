@@ -1,9 +1,11 @@
 //! The hooks of a store: commands of the config that run before and after its stages.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::Plan;
 use crate::config::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, Project, default_app,
 };
@@ -129,4 +131,32 @@ impl HookPlan {
             "env": env,
         })
     }
+}
+
+/// Writes the hooks at one place, one line for each store.
+pub fn write_at(
+    plan: &Plan,
+    place: (HookTime, HookStage),
+    out: &mut impl Write,
+) -> std::fmt::Result {
+    let hooks = plan.hooks.iter();
+    for hook in hooks.filter(|hook| (hook.when, hook.stage) == place) {
+        writeln!(out, "  hook {}", hook.text())?;
+    }
+    Ok(())
+}
+
+/// Writes the hooks of a stage whose units are not listed.
+pub fn write_stage(
+    plan: &Plan,
+    stage: HookStage,
+    title: &str,
+    out: &mut impl Write,
+) -> std::fmt::Result {
+    if plan.hooks.iter().any(|hook| hook.stage == stage) {
+        writeln!(out, "\n{title}")?;
+        write_at(plan, (HookTime::Before, stage), out)?;
+        write_at(plan, (HookTime::After, stage), out)?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! A [`Plan`] contains the work of every stage: commands, references, Dockerfiles and requests. So
 //! `--dry-run` can print it, and the pipeline only carries it out. It contains no secret.
 
+mod callbacks;
 mod document;
 mod error;
 mod files;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use callbacks::DEPLOYED_ENTRYPOINT;
 pub use document::{Forecast, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
@@ -233,6 +235,7 @@ impl Plan {
             tag,
         } = repository;
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
+        callbacks::check(&stores)?;
         let (tasks, inputs) = plan_tasks(project, request, lister, &stores, chosen, &mut notices)?;
         let mut images = Vec::new();
         let mut destination = None;
@@ -260,6 +263,14 @@ impl Plan {
         let servers = start::servers(project, request.local, &stores, &images)?;
         let hooks = planned_hooks(project, request, &stores);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
+        if request.work == Work::Build {
+            let built = tasks.values().filter_map(|task| task.subject.unit());
+            let built: Vec<UnitId> = built.cloned().collect();
+            notices.extend(callbacks::notices(&stores, &images, &built));
+            if let Some(repository) = &repository {
+                notices.extend(callbacks::ignored(project, repository)?);
+            }
+        }
         Ok(Self {
             project: project.root.clone(),
             until: request.until,

@@ -4,12 +4,14 @@
 //! and whether it gets the traffic; [`spec_of`] makes what the target is asked to run.
 
 mod flow;
+mod hooks;
 mod records;
 mod spec;
 
 use miette::Diagnostic;
 
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
+pub use hooks::hook_record;
 pub use records::{Records, ReleaseJournal};
 pub use spec::{PlannedStore, spec_of};
 

@@ -6,6 +6,7 @@
 
 mod container;
 mod error;
+mod stages;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -14,10 +15,12 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::Error;
 use secrecy::SecretString;
 
-use self::variables::HookVariables;
+pub use error::Error;
+pub use stages::StageHooks;
+
+use self::variables::{HookEnvironment, HookVariables};
 use super::build::ProcessMemory;
 use super::docker;
 use super::failure::StageError;
@@ -48,6 +51,17 @@ pub struct HookImage {
     pub reference: String,
     /// The digest of its manifest.
     pub digest: String,
+    /// The image on this machine, if its target runs apps without an engine.
+    pub unpacked: Option<UnpackedImage>,
+}
+
+/// The files of an image in a folder of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpackedImage {
+    /// The working directory of the image, in the folder.
+    pub workdir: PathBuf,
+    /// The variables of the image.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl HookImage {
@@ -199,48 +213,58 @@ impl HookRunner<'_> {
         log: &Path,
     ) -> Result<HookStatus, Error> {
         let variables = HookVariables::new(hook, context, self.scripts)?;
-        match &hook.image_of {
-            None => self.on_host(hook, variables, subject, log).await,
-            Some(app) => {
-                let image = context.images.get(app).ok_or_else(|| Error::NoImage {
-                    hook: Error::name(hook),
-                    app: app.clone(),
-                })?;
-                let hook = container::ImageHook {
-                    hook,
-                    image: &image.pinned(),
-                    variables,
-                    subject,
-                    project: self.project,
-                    log,
-                };
-                container::run(hook, self.services).await
-            }
+        let Some(app) = &hook.image_of else {
+            let environment = variables.on_host(self.scripts);
+            let folder = self.project;
+            return self
+                .on_host((hook, folder), environment, subject, log)
+                .await;
+        };
+        let image = context.images.get(app).ok_or_else(|| Error::NoImage {
+            hook: Error::name(hook),
+            app: app.clone(),
+        })?;
+        if let Some(UnpackedImage {
+            workdir,
+            variables: of_image,
+        }) = &image.unpacked
+        {
+            let environment = variables.in_unpacked(of_image, self.scripts);
+            return self
+                .on_host((hook, workdir), environment, subject, log)
+                .await;
         }
+        let hook = container::ImageHook {
+            hook,
+            image: &image.pinned(),
+            variables,
+            subject,
+            project: self.project,
+            log,
+        };
+        container::run(hook, self.services).await
     }
 
     async fn on_host(
         &self,
-        hook: &HookPlan,
-        variables: HookVariables,
+        (hook, folder): (&HookPlan, &Path),
+        environment: HookEnvironment,
         subject: &EventSubject,
         log: &Path,
     ) -> Result<HookStatus, Error> {
-        let redactor = variables.redactor();
-        let environment = variables.on_host(self.scripts);
         let script = ScriptCommand {
             unit: subject,
             command: &hook.command,
-            folder: self.project,
+            folder,
             log: log.to_owned(),
             continues_log: false,
             variables: &[],
             settings: &[],
-            environment: &environment,
+            environment: &environment.all,
             memory: &ProcessMemory::default(),
             sandbox: None,
             timeout: Some(hook.timeout),
-            redactor: Some(&redactor),
+            redactor: Some(&environment.redactor),
         };
         match process::run(script, self.services).await {
             Ok(ended) => Ok(HookStatus {
@@ -310,7 +334,6 @@ fn may_continue(hook: &HookPlan, error: &Error) -> bool {
     hook.on_failure == HookFailure::Continue && !matches!(error, Error::Interrupted)
 }
 
-#[expect(dead_code, reason = "the preflight calls it with the next commit")]
 /// Checks before the first build that the hooks of a run can start: their variables are set, and the
 /// engine can run their images.
 pub async fn check(
@@ -327,12 +350,14 @@ pub async fn check(
         let missing = variables::missing(hook, scripts);
         problems.extend(missing.map(StageError::from));
     }
-    let Some(hook) = hooks.iter().find(|hook| hook.image_of.is_some()) else {
-        return problems;
-    };
+    let mut in_images = hooks.iter().filter(|hook| hook.image_of.is_some());
     if let Some(DestinationPlan::Layout { name, .. }) = &plan.destination {
-        problems.push(Error::needs_registry(hook, name).into());
-    } else if let Err(error) = docker::connect(services.access.docker.as_deref()).await {
+        // The target of `--local` unpacks the images of its releases.
+        let early = in_images.filter(|hook| hook.stage == HookStage::Push);
+        problems.extend(early.map(|hook| StageError::from(Error::needs_registry(hook, name))));
+    } else if let Some(hook) = in_images.next()
+        && let Err(error) = docker::connect(services.access.docker.as_deref()).await
+    {
         problems.push(Error::engine(hook, error).into());
     }
     problems

@@ -72,18 +72,23 @@ impl HookVariables {
     }
 
     /// The environment on this machine: also the variables of the system.
-    pub fn on_host(self, scripts: &ScriptEnvironment) -> ScriptEnvironment {
-        let seen = scripts.seen(&[]);
-        let mut all: BTreeMap<String, OsString> = seen
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let own = self.own.into_iter();
-        all.extend(own.map(|(name, value)| (name, value.into())));
-        ScriptEnvironment {
-            all,
-            from_file: BTreeSet::new(),
-            loose: true,
-        }
+    pub fn on_host(self, scripts: &ScriptEnvironment) -> HookEnvironment {
+        let redactor = self.redactor();
+        HookEnvironment::new(self.own, redactor, scripts)
+    }
+
+    /// The environment in an unpacked image on this machine: also the variables of the system, those of
+    /// the image, and the settings.
+    pub fn in_unpacked(
+        self,
+        of_image: &BTreeMap<String, String>,
+        scripts: &ScriptEnvironment,
+    ) -> HookEnvironment {
+        let redactor = self.redactor();
+        let mut all = of_image.clone();
+        all.extend(self.settings);
+        all.extend(self.own);
+        HookEnvironment::new(all, redactor, scripts)
     }
 
     /// The environment in a container, as `NAME=value`, in addition to that of the image.
@@ -91,6 +96,33 @@ impl HookVariables {
         self.settings.extend(self.own);
         let all = self.settings.into_iter();
         all.map(|(name, value)| format!("{name}={value}")).collect()
+    }
+}
+
+/// The environment of a hook on this machine.
+pub struct HookEnvironment {
+    /// All variables.
+    pub all: ScriptEnvironment,
+    /// Replaces the secrets of the hook in its output.
+    pub redactor: Redactor,
+}
+
+impl HookEnvironment {
+    fn new(own: BTreeMap<String, String>, redactor: Redactor, scripts: &ScriptEnvironment) -> Self {
+        let seen = scripts.seen(&[]);
+        let mut all: BTreeMap<String, OsString> = seen
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let own = own.into_iter();
+        all.extend(own.map(|(name, value)| (name, value.into())));
+        Self {
+            all: ScriptEnvironment {
+                all,
+                from_file: BTreeSet::new(),
+                loose: true,
+            },
+            redactor,
+        }
     }
 }
 
