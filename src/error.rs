@@ -103,8 +103,13 @@ impl Error {
             Self::Init(error) => of_init(error),
             Self::Edit(error) => of_edit(error),
             Self::Ledger(error) => match error {
-                ledger::Error::Folder(_) | ledger::Error::NoLog { .. } => Exit::Failed,
-                ledger::Error::Prefix(_) | ledger::Error::NotABuild { .. } => Exit::Input,
+                ledger::Error::Folder(_)
+                | ledger::Error::NoLog { .. }
+                | ledger::Error::NoOutput { .. } => Exit::Failed,
+                ledger::Error::Prefix(_)
+                | ledger::Error::NotABuild { .. }
+                | ledger::Error::NotARelease { .. }
+                | ledger::Error::NotAnOperation { .. } => Exit::Input,
             },
             Self::Release(error) => match error.fault() {
                 DeployFault::Work => Exit::Failed,
@@ -126,6 +131,7 @@ impl Error {
                 | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }
+                | cli::Error::NotSent { .. }
                 | cli::Error::NotReady {
                     is_input: false, ..
                 } => Exit::Surroundings,

@@ -1,6 +1,5 @@
 //! `store builds`: what was built, by whom, from what.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -12,23 +11,25 @@ use super::arguments::ledger::{
     StatusOption,
 };
 use super::environment::tell;
+use super::listing::{
+    self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, records, short_commit,
+};
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::show::Page;
-use super::{Error, answer, answer_bytes, environment, project};
-use crate::config::{Project, nearest};
+use super::{answer, answer_bytes, environment, project};
+use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, Record, RecordFolder,
-    RecordId, RecordSet, folder_id, open_runs,
+    self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, Record, RecordId, RecordSet,
+    open_runs,
 };
-use crate::pipeline::ProjectLock;
 use crate::report::duration;
 use crate::store::StoreId;
 
-/// The least characters of ids in lists.
-const ID_CHARACTERS: usize = 11;
+/// The operation of a run that releases settings. It makes no build.
+pub const DEPLOY_SETTINGS: &str = "deploy --settings";
 
 pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> {
     let (project, environment) = project(global)?;
@@ -69,29 +70,47 @@ impl<'a> Line<'a> {
     }
 
     /// A run of which only the start is recorded. It is running, or was killed.
-    /// `idle` is the id of the project's folder if no run holds its lock.
-    fn of_run(start: &'a EventRecord, now: Timestamp, idle: Option<&str>) -> Option<Self> {
-        let Happening::Started { lease, folder, .. } = &start.happening else {
-            return None;
-        };
-        let started = start.id.made_at();
-        let age = now.duration_since(started).as_secs();
-        // A run holds the lock of its project folder until it ends.
-        let is_here = start.actor.host == environment::actor().host;
-        let was_killed = is_here && idle == Some(folder.as_str());
-        let is_running = u64::try_from(age).is_ok_and(|age| age < *lease) && !was_killed;
-        Some(Self {
+    fn of_run(start: &'a EventRecord, running: &RunningRuns) -> Self {
+        Self {
             id: &start.id,
             store: &start.store,
-            status: if is_running {
+            status: if running.has(start) {
                 StatusOption::Running
             } else {
                 StatusOption::Interrupted
             },
-            started,
+            started: start.id.made_at(),
             seconds: None,
             description: format!("by {} on {}", start.actor.user, start.actor.host),
-        })
+        }
+    }
+}
+
+impl ListLine for Line<'_> {
+    fn id(&self) -> &RecordId {
+        self.id
+    }
+
+    fn store(&self) -> &StoreId {
+        self.store
+    }
+
+    fn status(&self) -> &'static str {
+        self.status.name()
+    }
+
+    fn at(&self) -> Timestamp {
+        self.started
+    }
+
+    fn cells(&self, format: &CellFormat) -> Vec<String> {
+        vec![
+            self.store.to_string(),
+            self.status.name().into(),
+            format.age(self.started),
+            self.seconds.map_or("-".into(), duration),
+            self.description.escape_debug().to_string(),
+        ]
     }
 
     fn json(&self) -> Value {
@@ -107,7 +126,8 @@ impl<'a> Line<'a> {
 }
 
 impl StatusOption {
-    fn name(self) -> &'static str {
+    /// The word for lists.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Failed => "failed",
@@ -126,39 +146,18 @@ fn status(build: &BuildRecord) -> StatusOption {
 }
 
 /// `0bf4d65 Add a page`, or the tag of a dirty working tree.
-fn description(build: &BuildRecord) -> String {
+pub fn description(build: &BuildRecord) -> String {
     match &build.commit {
         Some(commit) if commit.dirty => build.tag.as_deref().map_or_else(
-            || format!("{} with changes", short(&commit.sha)),
-            |tag| tag.replacen(&commit.sha, short(&commit.sha), 1),
+            || format!("{} with changes", short_commit(&commit.sha)),
+            |tag| tag.replacen(&commit.sha, short_commit(&commit.sha), 1),
         ),
         Some(commit) => {
             let subject = commit.subject.as_deref().unwrap_or_default();
-            format!("{} {subject}", short(&commit.sha))
+            format!("{} {subject}", short_commit(&commit.sha))
         }
         None => String::new(),
     }
-}
-
-fn short(sha: &str) -> &str {
-    sha.get(..7).unwrap_or(sha)
-}
-
-/// The records of the project, with those of other machines. Files that are not valid records are
-/// named on standard error.
-fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
-    registry.pull(project);
-    let (records, damaged) = RecordFolder::of_project(&project.root)
-        .read()
-        .map_err(ledger::Error::from)?;
-    for damaged in damaged {
-        tell(&format!(
-            "note: `{}` is ignored: {}",
-            damaged.path.display(),
-            damaged.reason
-        ));
-    }
-    Ok(records)
 }
 
 fn list(
@@ -166,109 +165,31 @@ fn list(
     registry: &RegistryAccess,
     options: &BuildListOptions,
 ) -> Result<(), AnyError> {
-    let records = records(project, registry)?;
-    check_stores(project, &records, &options.stores)?;
-    let now = Timestamp::now();
-    let runs = open_runs(records.events());
-    let is_idle = !runs.is_empty() && ProjectLock::take_now(&project.root).is_ok();
-    let idle = is_idle.then(|| folder_id(&project.root));
-    let runs = runs.into_iter();
-    let runs = runs.filter_map(|run| Line::of_run(run, now, idle.as_deref()));
-    let mut lines: Vec<Line> = records.builds().map(Line::of_build).chain(runs).collect();
-    let is_wanted = |line: &Line| {
-        let stores = &options.stores;
-        (stores.is_empty() || stores.iter().any(|id| id == line.store.as_str()))
-            && options.status.is_none_or(|status| status == line.status)
+    const WORDS: ListWords = ListWords {
+        key: "builds",
+        columns: &["STORE", "STATUS", "STARTED", "ELAPSED", "DESCRIPTION"],
+        none: "no builds are recorded; `alokai store deploy` records each build",
+        no_match: "no recorded build matches",
     };
-    let is_empty = lines.is_empty();
-    lines.retain(is_wanted);
-    lines.sort_by(|a, b| (b.started, b.id).cmp(&(a.started, a.id)));
-    let hidden = lines.len().saturating_sub(options.limit);
-    lines.truncate(options.limit);
-    if options.json {
-        let lines: Vec<_> = lines.iter().map(Line::json).collect();
-        return document(&json!({ "schemaVersion": 1, "builds": lines }));
+    let records = records(project, registry)?;
+    check_stores(project, &records, &options.list.stores)?;
+    let mut runs = open_runs(records.events());
+    runs.retain(|run| makes_build(run));
+    let mut lines: Vec<Line> = records.builds().map(Line::of_build).collect();
+    if !runs.is_empty() {
+        let running = RunningRuns::of_project(project);
+        lines.extend(runs.into_iter().map(|run| Line::of_run(run, &running)));
     }
-    if lines.is_empty() {
-        tell(if is_empty {
-            "no builds are recorded; `alokai store deploy` records each build"
-        } else {
-            "no recorded build matches"
-        });
-        return Ok(());
-    }
-    let length = RecordId::distinct_length(lines.iter().map(|line| line.id), ID_CHARACTERS);
-    answer(&table(&lines, length, now))?;
-    if hidden > 0 {
-        tell(&format!(
-            "{hidden} more; use `--limit` to list more of them"
-        ));
-    }
-    Ok(())
+    let status = options.status.map(StatusOption::name);
+    listing::list(&WORDS, lines, &options.list, status)
 }
 
-/// Fails if a store does not exist and no record names it. Records outlive the store.
-fn check_stores(project: &Project, records: &RecordSet, ids: &[String]) -> Result<(), AnyError> {
-    let existing = project.stores.iter().map(|store| &store.id);
-    let built = records.builds().map(|build| &build.store);
-    let started = records.events().map(|event| &event.store);
-    let known = existing.chain(built).chain(started);
-    let known: BTreeSet<&str> = known.map(StoreId::as_str).collect();
-    match ids.iter().find(|id| !known.contains(id.as_str())) {
-        None => Ok(()),
-        Some(id) => Err(Error::NoStore {
-            id: id.clone(),
-            nearest: nearest(id, known.iter().copied()).map(str::to_owned),
-        }
-        .into()),
-    }
-}
-
-/// The list in columns. The last column is cut at the width of the terminal.
-fn table(lines: &[Line], id_length: usize, now: Timestamp) -> String {
-    let mut rows =
-        vec![["ID", "STORE", "STATUS", "STARTED", "ELAPSED", "DESCRIPTION"].map(String::from)];
-    for line in lines {
-        rows.push([
-            line.id.as_str().chars().take(id_length).collect(),
-            line.store.to_string(),
-            line.status.name().into(),
-            age(now.duration_since(line.started).as_secs()),
-            line.seconds.map_or("-".into(), duration),
-            line.description.escape_debug().to_string(),
-        ]);
-    }
-    let widths: [usize; 6] = std::array::from_fn(|column| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or_default()
-    });
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        let line = line.join("  ");
-        let line = if environment::is_terminal() {
-            line.chars().take(environment::columns()).collect()
-        } else {
-            line
-        };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
-}
-
-/// `12 s ago`, `3 min ago`, `2 h ago`, `5 days ago`.
-fn age(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ ..60 => format!("{seconds} s ago"),
-        seconds @ ..3600 => format!("{} min ago", seconds / 60),
-        seconds @ ..86_400 => format!("{} h ago", seconds / 3600),
-        seconds @ ..172_800 => format!("{} day ago", seconds / 86_400),
-        seconds => format!("{} days ago", seconds / 86_400),
-    }
+/// Whether a run records a build at its end.
+fn makes_build(start: &EventRecord) -> bool {
+    let Happening::Started { operation, .. } = &start.happening else {
+        return false;
+    };
+    operation.starts_with("deploy") && operation != DEPLOY_SETTINGS
 }
 
 /// The build whose id starts with these characters.
@@ -300,10 +221,7 @@ fn info(
     row("build", build.id.as_str());
     row("store", build.store.as_str());
     row("status", status(build).name());
-    row(
-        "started",
-        &build.started.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-    );
+    row("started", &date(build.started));
     row("elapsed", &duration(build.seconds));
     row("stage", &build.reached.to_string());
     if let Some(commit) = &build.commit {

@@ -26,8 +26,8 @@ pub fn diff(global: &Global, options: &DiffOptions) -> Result<(), AnyError> {
     } else {
         // With `--to`, the working tree plays no part.
         let since = options.since.as_deref().unwrap_or("HEAD");
-        let revisions = (since, options.to.as_deref());
-        compare::across_revisions(&root, &options.store, revisions, app)?
+        let store = options.store.as_str();
+        compare::across_revisions(&root, (store, since), (store, options.to.as_deref()), app)?
     };
     if options.json {
         return document(&json!({
@@ -79,16 +79,21 @@ fn name_status(file: &FileDiff) -> String {
 
 /// The files that differ, grouped by the layers that make the difference.
 fn overview(diff: &Diff, page: &mut Page) {
-    let mut groups = BTreeMap::<&str, Vec<&FileDiff>>::new();
-    for file in &diff.files {
-        groups.entry(&file.because).or_default().push(file);
-    }
     let count = match diff.files.len() {
         0 => "no composed file differs".into(),
         1 => "1 file differs".into(),
         count => format!("{count} files differ"),
     };
     page.plain(&format!("{} → {}: {count}\n", diff.old, diff.new));
+    by_layer(&diff.files, page);
+}
+
+/// Files, grouped by the layers that make the difference.
+pub fn by_layer(files: &[FileDiff], page: &mut Page) {
+    let mut groups = BTreeMap::<&str, Vec<&FileDiff>>::new();
+    for file in files {
+        groups.entry(&file.because).or_default().push(file);
+    }
     for (because, files) in groups {
         page.plain("\n");
         page.title(because);

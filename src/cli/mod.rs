@@ -18,14 +18,21 @@ mod drift;
 mod edit;
 mod environment;
 mod flatten;
+mod history;
 mod init;
 mod keys;
 mod list;
+mod listing;
+mod locks;
+mod make_live;
 mod man;
+mod operation;
 mod overlays;
 mod overriding;
 mod questions;
 mod record;
+mod release_diff;
+mod releases;
 mod releasing;
 mod relocate;
 mod remove;
@@ -33,10 +40,13 @@ mod rename;
 mod run;
 mod sandbox;
 mod serving;
+mod settings;
 mod shared_records;
 mod show;
 mod start;
 mod stat;
+mod status;
+mod store_targets;
 mod test;
 mod why;
 
@@ -56,6 +66,7 @@ use crate::config::Project;
 use crate::error::{Error as AnyError, Exit};
 use crate::pipeline::{self, ProjectLock};
 use crate::serve;
+use crate::store::StoreId;
 
 /// Errors of the command line, the environment and standard output.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -161,6 +172,67 @@ pub enum Error {
         id: String,
         /// The nearest one.
         nearest: Option<String>,
+    },
+    /// `history --push` cannot send records.
+    #[error("the records cannot be sent to the registry: {reason}")]
+    #[diagnostic(
+        code(alokai::cli::not_sent),
+        help("check the address of the registry, and that `CLI_CLOUD_USERNAME` may push to it")
+    )]
+    NotSent {
+        /// Why.
+        reason: String,
+    },
+    /// The target of a store has no locks.
+    #[error("the target `{target}` of `{store}` has no locks")]
+    #[diagnostic(
+        code(alokai::cli::no_locks),
+        help("the targets `docker`, `local` and `command` have locks")
+    )]
+    NoLocks {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+    },
+    /// A name of a setting that is not a name of a variable.
+    #[error("`{}` is not a valid name of a setting", name.escape_debug())]
+    #[diagnostic(
+        code(alokai::cli::setting_name),
+        help("a name has letters, digits and `_`, and does not start with a digit")
+    )]
+    SettingName {
+        /// As given.
+        name: String,
+    },
+    /// A value that cannot be in a variable.
+    #[error("the value of the setting `{name}` has a NUL character")]
+    #[diagnostic(
+        code(alokai::cli::setting_value),
+        help("variables cannot have this character; encode the value, such as with base64")
+    )]
+    SettingValue {
+        /// The name.
+        name: String,
+    },
+    /// An argument of `settings set` without `=`. It is not repeated, because it may be a secret.
+    #[error("an argument of `settings set` is not `KEY=VALUE`")]
+    #[diagnostic(
+        code(alokai::cli::setting_without_value),
+        help("write `KEY=VALUE`, or `--secret KEY` and pipe the value in")
+    )]
+    SettingWithoutValue,
+    /// `--secret` is given, but standard input is empty.
+    #[error("`--secret {name}` is given, but standard input has no text")]
+    #[diagnostic(
+        code(alokai::cli::no_secret),
+        help(
+            "pipe the value in: `printf %s \"$VALUE\" | alokai store settings set --secret {name} --store …`"
+        )
+    )]
+    NoSecret {
+        /// The name.
+        name: String,
     },
     /// A file cannot be written.
     #[error("cannot write `{}`", path.display())]
@@ -356,6 +428,15 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Dev(options) => dev::dev(global, options),
         StoreCommand::Build(options) => build::build(global, options),
         StoreCommand::Builds(options) => builds::builds(global, options),
+        StoreCommand::Releases(options) => releases::releases(global, options),
+        StoreCommand::History(options) => history::history(global, options),
+        StoreCommand::Status(options) => status::status(global, options),
+        StoreCommand::Lock(options) => locks::locks(global, &options.command),
+        StoreCommand::Settings(options) => settings::settings(global, &options.command),
+        StoreCommand::Release(options) => make_live::release(global, options),
+        StoreCommand::Rollback(options) => make_live::rollback(global, options),
+        StoreCommand::Unpin(options) => make_live::unpin(global, options),
+        StoreCommand::Unstage(options) => make_live::unstage(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),

@@ -91,6 +91,7 @@ impl BuildRecorder {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
+                plan: Some(store.identity()),
             };
             let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);
@@ -201,10 +202,9 @@ impl BuildRecorder {
         let units = run.summary.units.iter();
         let units = units.filter(|unit| unit.unit.store == store.id);
         let apps: BTreeMap<AppName, BuiltApp> = units
-            .map(|unit| (unit.unit.app.clone(), built_app(unit)))
+            .map(|unit| (unit.unit.app.clone(), built_app(plan, unit)))
             .collect();
-        let images = plan.images.iter();
-        let mut images = images.filter(|image| image.unit.store == store.id);
+        let mut images = plan.images_of(&store.id);
         let is_made = |app: &AppName| {
             let app = apps.get(app);
             app.is_some_and(|app| app.reference.is_some())
@@ -239,6 +239,9 @@ impl BuildRecorder {
             reached: reached(run, &store.id, plan.until),
             apps,
             composition: store.identity(),
+            plan: Some(plan.store_digest(&store.id).to_string()),
+            start: self.starts.get(&store.id).cloned(),
+            imported_from: None,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             actor: self.actor.clone(),
             failures,
@@ -334,10 +337,13 @@ fn reached(run: &EndedRun, store: &StoreId, until: Stage) -> Stage {
     own.min().or(first).unwrap_or(until)
 }
 
-fn built_app(unit: &UnitSummary) -> BuiltApp {
+fn built_app(plan: &Plan, unit: &UnitSummary) -> BuiltApp {
+    let mut images = plan.images_of(&unit.unit.store);
+    let image = images.find(|image| image.unit.app == unit.unit.app);
     BuiltApp {
         reference: unit.reference.clone(),
         digest: unit.digest.clone(),
+        inputs: image.map(|image| image.inputs.to_string()),
         seconds: unit.build.map(seconds),
         cache: if unit.was_there {
             Some("present".into())

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::record::{BuildRecorder, EndedRun};
-use super::releasing::RunTargets;
+use super::releasing::{self, RunTargets};
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
-use crate::config::Project;
+use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::pipeline::{
@@ -115,6 +116,7 @@ pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
+    pub release: ReleaseOptions,
 }
 
 impl PreparedCommand {
@@ -135,14 +137,18 @@ pub fn run(
     output: &Output,
 ) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
-    let plan = prepared.plan(work)?;
+    let mut plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
+        let staged_only = prepared.release.no_release;
+        plan.hooks
+            .retain(|hook| !staged_only || hook.stage != HookStage::Release);
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
+        let releases = releasing::steps(&plan, prepared)?;
         return if output.json {
-            document(&plan::document(&plan, &forecasts))
+            document(&plan::document(&plan, &forecasts, &releases))
         } else {
-            answer(&plan::text(&plan, &forecasts))
+            answer(&plan::text(&plan, &forecasts, &releases))
         };
     }
     let until = prepared.request.until;
@@ -312,6 +318,7 @@ fn under_lock(
     }
     let transcripts = around.transcripts.clone();
     let project = Arc::new(prepared.project.clone());
+    let wanted = prepared.release.clone();
     let (services, mut options) = services(&plan, prepared, around)?;
     let services = Arc::new(services);
     let plan = Arc::new(plan);
@@ -322,8 +329,8 @@ fn under_lock(
         .map(BuildRecorder::ids)
         .unwrap_or_default();
     let options = Arc::new(options);
-    let targets = RunTargets::new(&plan, project, &services)?;
-    let checks = targets.checks();
+    let targets = RunTargets::new(&plan, project, &services, wanted)?;
+    let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
     let mut live = Vec::new();
     if let Some(recorder) = recorder {

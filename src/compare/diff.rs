@@ -84,12 +84,12 @@ pub fn between_stores(
     compare(names, &side(compositions), &side(second), app)
 }
 
-/// Compares a store of the project in `root` between a revision and a later one, or the working
-/// tree; with `app`, only that app.
+/// Compares a store of the project in `root` at a revision with a store at a later revision, or in the
+/// working tree; with `app`, only that app.
 pub fn across_revisions(
     root: &Path,
-    store: &str,
-    (since, to): (&str, Option<&str>),
+    (old_store, since): (&str, &str),
+    (store, to): (&str, Option<&str>),
     app: Option<&str>,
 ) -> Result<Diff, Error> {
     let repository = repository(root)?;
@@ -103,7 +103,10 @@ pub fn across_revisions(
         Some(to) => at(to)?,
         None => ProjectSnapshot::working_tree(root, &repository)?,
     };
-    let before = old.as_ref().map(|old| compose(old, store)).transpose()?;
+    let before = old
+        .as_ref()
+        .map(|old| compose(old, old_store))
+        .transpose()?;
     let (before, after) = (before.flatten(), compose(&new, store)?);
     if before.is_none() && after.is_none() {
         let known = new
@@ -119,7 +122,7 @@ pub fn across_revisions(
         });
     }
     let names = (
-        format!("{store} at {since}"),
+        format!("{old_store} at {since}"),
         match to {
             Some(to) => format!("{store} at {to}"),
             None => format!("{store} in {}", new.name),

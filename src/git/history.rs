@@ -21,7 +21,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    fn new(commit: &git2::Commit) -> Self {
+    pub(super) fn new(commit: &git2::Commit) -> Self {
         let author = commit.author().when();
         let offset = jiff::tz::Offset::from_seconds(author.offset_minutes() * 60);
         let date = jiff::Timestamp::from_second(author.seconds()).map(|time| {

@@ -4,6 +4,7 @@
 //! the project, with `/`, unless they say otherwise.
 
 mod ancestry;
+mod between;
 mod entries;
 mod follow;
 mod history;
@@ -23,6 +24,7 @@ use miette::Diagnostic;
 use crate::disk::Stamp;
 
 pub use ancestry::CommitIndex;
+pub use between::CommitsBetween;
 pub use history::{Commit, PathChange, PathHistory};
 pub use index::GitIndex;
 pub use index_edit::{ChangedIndex, IndexChange};
@@ -312,6 +314,16 @@ impl Repository {
             let name = head.symbolic_target().ok().flatten()?;
             Some(name.strip_prefix("refs/heads/")?.to_owned())
         })
+    }
+
+    /// Whether the commit `earlier` is a proper ancestor of `later`. `None` if this clone does not have
+    /// enough history to tell.
+    pub fn is_ancestor(&self, earlier: &str, later: &str) -> Option<bool> {
+        let [earlier, later] = [earlier, later].map(|sha| git2::Oid::from_str(sha).ok());
+        let (earlier, later) = (earlier?, later?);
+        let is_older = self.inner.graph_descendant_of(later, earlier).ok()?;
+        // In a shallow clone the path between the two commits may be cut.
+        (is_older || !self.is_shallow()).then_some(is_older)
     }
 
     /// Whether the clone is shallow.

@@ -6,22 +6,26 @@
 mod folder;
 mod id;
 mod logs;
+mod operations;
 mod page;
 mod record;
 mod registry;
 mod set;
 mod state;
+mod targets;
 
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
+pub use operations::{Operation, operations};
 pub use record::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogReference,
-    Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
+    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
 };
 pub use registry::{Exchange, RegistryError, RegistryRecords};
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
 pub use state::{TargetState, open_runs};
+pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
 
 use miette::Diagnostic;
 
@@ -36,7 +40,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(
         code(alokai::ledger::id),
-        help("`alokai store builds` lists the ids; the first characters are enough")
+        help(
+            "`alokai store builds`, `releases` and `history` list the ids; the first characters are enough"
+        )
     )]
     Prefix(#[from] PrefixProblem),
     /// The record is not a build.
@@ -46,6 +52,26 @@ pub enum Error {
         help("`alokai store builds` lists the builds")
     )]
     NotABuild {
+        /// The id.
+        id: RecordId,
+    },
+    /// The record is not a release.
+    #[error("{id} is not a release")]
+    #[diagnostic(
+        code(alokai::ledger::not_a_release),
+        help("`alokai store releases` lists the releases")
+    )]
+    NotARelease {
+        /// The id.
+        id: RecordId,
+    },
+    /// The record is not an operation.
+    #[error("{id} is not an operation")]
+    #[diagnostic(
+        code(alokai::ledger::not_an_operation),
+        help("`alokai store history` lists the operations")
+    )]
+    NotAnOperation {
         /// The id.
         id: RecordId,
     },
@@ -59,6 +85,18 @@ pub enum Error {
     )]
     NoLog {
         /// The build.
+        id: RecordId,
+    },
+    /// The output of the operation is not on this machine.
+    #[error("the output of the operation {id} is not on this machine")]
+    #[diagnostic(
+        code(alokai::ledger::no_output),
+        help(
+            "run the command on the machine of the operation, which `alokai store history info {id}` shows"
+        )
+    )]
+    NoOutput {
+        /// The operation.
         id: RecordId,
     },
 }

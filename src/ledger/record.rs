@@ -111,6 +111,15 @@ pub struct BuildRecord {
     pub apps: BTreeMap<AppName, BuiltApp>,
     /// Identity of all composed files of the store.
     pub composition: String,
+    /// Digest of the store's part of the plan. None in records of versions that did not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// The event that recorded the start of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<RecordId>,
+    /// The build of which this one is a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_from: Option<ImportedBuild>,
     /// The version of this program.
     pub tool: String,
     /// Who built, and where.
@@ -125,6 +134,18 @@ pub struct BuildRecord {
     pub log: Option<LogReference>,
 }
 
+/// The build of which an imported build is a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedBuild {
+    /// Its id.
+    pub id: RecordId,
+    /// Its store.
+    pub store: StoreId,
+    /// Who built it, and where.
+    pub actor: Actor,
+}
+
 /// One app of a build.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,10 +156,14 @@ pub struct BuiltApp {
     /// The digest of its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Digest of everything from which its image is made, without the digests of base images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
     /// Seconds of its `build` script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Where the script's result came from: `miss`, `hit`, `reused from <unit>`, `present`.
+    /// Where the script's result came from: `miss`, `hit`, `reused from <unit>`, `present`,
+    /// `imported`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
     /// Bytes of `.deploy`.
@@ -226,6 +251,9 @@ pub enum Happening {
         /// Tells the project folders of one machine apart.
         #[serde(default)]
         folder: String,
+        /// The digest of the plan for this store. None for a run without a plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<String>,
     },
     /// A run ended.
     Ended {
@@ -270,6 +298,11 @@ pub enum Happening {
         /// Its exit code. None if a signal or the timeout ended it.
         code: Option<i32>,
     },
+    /// The images of a build were removed.
+    ImagesRemoved {
+        /// The build.
+        build: RecordId,
+    },
     /// The maintenance page was switched on or off.
     Maintenance {
         /// Whether it is on now.
@@ -307,4 +340,11 @@ pub struct EventRecord {
     /// Its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReference>,
+}
+
+impl EventRecord {
+    /// Whether it is the start of a run.
+    pub fn starts_run(&self) -> bool {
+        matches!(self.happening, Happening::Started { .. })
+    }
 }

@@ -159,6 +159,36 @@ impl RecordSet {
         })
     }
 
+    /// The build with this id.
+    pub fn build(&self, id: &RecordId) -> Option<&BuildRecord> {
+        match self.get(id) {
+            Some(Record::Build(build)) => Some(build),
+            _ => None,
+        }
+    }
+
+    /// The release with this id.
+    pub fn release(&self, id: &RecordId) -> Option<&ReleaseRecord> {
+        match self.get(id) {
+            Some(Record::Release(release)) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// The event with this id.
+    pub fn event(&self, id: &RecordId) -> Option<&EventRecord> {
+        match self.get(id) {
+            Some(Record::Event(event)) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// The newest release of a store at a target. The next release has its settings.
+    pub fn latest_release(&self, store: &StoreId, target: &str) -> Option<&ReleaseRecord> {
+        let mut releases = self.releases().rev();
+        releases.find(|it| it.store == *store && it.target == target)
+    }
+
     /// The events, the oldest first.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &EventRecord> {
         self.iter().filter_map(|stored| match &stored.record {

@@ -200,6 +200,7 @@ mod tests {
                     operation,
                     lease: 60,
                     folder: String::new(),
+                    plan: None,
                 },
                 None,
             )

@@ -114,7 +114,9 @@ pub async fn run(
         .sandbox
         .map(|it| DenialScanner::new(it, script.folder));
     let sink = Mutex::new(sink);
+    let mut group = RunningGroup(group_of(&child));
     let (status, reason) = wait(&mut child, &script, &sink, services).await;
+    group.0 = None;
     drop(outside);
     match reason {
         EndReason::Exit => {}
@@ -146,6 +148,15 @@ pub async fn run(
         tail: sink.tail.into(),
         denied: denied.unwrap_or_default(),
     })
+}
+
+/// A process group that is killed if the wait for its leader is abandoned.
+struct RunningGroup(Option<Pid>);
+
+impl Drop for RunningGroup {
+    fn drop(&mut self) {
+        signal(self.0, Signal::KILL);
+    }
 }
 
 /// The process group that a child leads. Its id stays valid after the child has ended.

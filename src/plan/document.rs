@@ -34,7 +34,7 @@ pub enum Forecast {
 }
 
 /// The plan as JSON.
-pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
+pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseSteps]) -> Value {
     let stores = plan.stores.iter().map(|one| store(one, |_| true));
     let tasks = plan.tasks.entries().map(|(id, task)| {
         let forecast = &forecasts[id];
@@ -101,8 +101,20 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
         "images": plan.images.iter().map(image).collect::<Value>(),
         "releases": releases.collect::<Value>(),
         "hooks": plan.hooks.iter().map(HookPlan::document).collect::<Value>(),
+        "releaseSteps": steps,
         "notices": plan.notices,
     })
+}
+
+/// The steps with which one target makes releases live.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ReleaseSteps {
+    /// The target.
+    pub target: &'static str,
+    /// The steps, in order.
+    pub steps: Vec<String>,
+    /// What the target cannot do, one sentence each.
+    pub limits: Vec<String>,
 }
 
 /// The decisions about one image, independent of the project's folder and of other images.
@@ -187,14 +199,19 @@ fn image(image: &ImagePlan) -> Value {
 }
 
 /// The plan as text.
-pub fn text(plan: &Plan, forecasts: &TaskMap<Forecast>) -> String {
+pub fn text(plan: &Plan, forecasts: &TaskMap<Forecast>, releases: &[ReleaseSteps]) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_text(plan, forecasts, &mut out);
+    let _ = write_text(plan, forecasts, releases, &mut out);
     out
 }
 
-fn write_text(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> std::fmt::Result {
+fn write_text(
+    plan: &Plan,
+    forecasts: &TaskMap<Forecast>,
+    releases: &[ReleaseSteps],
+    out: &mut String,
+) -> std::fmt::Result {
     let stores = plan.stores.len();
     write!(
         out,
@@ -217,6 +234,9 @@ fn write_text(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> s
     write_images(plan, out)?;
     write_stage(plan, HookStage::Push, "Push", out)?;
     write_releases(plan, out)?;
+    for release in releases {
+        write_steps(release, out)?;
+    }
     if !plan.notices.is_empty() {
         writeln!(out, "\nNotes")?;
         for notice in &plan.notices {
@@ -329,6 +349,17 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
             }
         }
         write_hooks(plan, (HookTime::After, HookStage::Release), out)?;
+    }
+    Ok(())
+}
+
+fn write_steps(release: &ReleaseSteps, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "  Steps at the target `{}`", release.target)?;
+    for (position, step) in (1..).zip(&release.steps) {
+        writeln!(out, "    {position}. {step}")?;
+    }
+    for limit in &release.limits {
+        writeln!(out, "    {limit}")?;
     }
     Ok(())
 }

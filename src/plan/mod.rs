@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use callbacks::DEPLOYED_ENTRYPOINT;
-pub use document::{Forecast, SCHEMA_VERSION, document, text};
+pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use hooks::{HookPlan, hooks_of, run_stage};
@@ -261,7 +261,7 @@ impl Plan {
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
         let servers = start::servers(project, request.local, &stores, &images)?;
-        let hooks = planned_hooks(project, request, &stores);
+        let hooks = planned_hooks(project, request, (&stores, &releases), &mut notices);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         if request.work == Work::Build {
             let built = tasks.values().filter_map(|task| task.subject.unit());
@@ -300,6 +300,20 @@ impl Plan {
             prune: project.settings.prune.clone(),
             notices,
         })
+    }
+
+    /// The images of a store.
+    pub fn images_of<'a>(&'a self, store: &'a StoreId) -> impl Iterator<Item = &'a ImagePlan> {
+        self.images
+            .iter()
+            .filter(move |image| image.unit.store == *store)
+    }
+
+    /// The digest of all decisions about the images of a store. It is the same in every folder.
+    pub fn store_digest(&self, store: &StoreId) -> Digest {
+        let decided = self.images_of(store);
+        let decided = decided.map(|image| format!("{}\n", self.digest_of(&image.unit)));
+        Digest::of(decided.collect::<String>().as_bytes())
     }
 
     /// The task with this id.
@@ -493,18 +507,37 @@ fn plan_tasks(
 }
 
 /// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
-fn planned_hooks(project: &Project, request: &Request, stores: &[StorePlan]) -> Vec<HookPlan> {
+fn planned_hooks(
+    project: &Project,
+    request: &Request,
+    (stores, releases): (&[StorePlan], &[PlannedRelease]),
+    notices: &mut Vec<String>,
+) -> Vec<HookPlan> {
     if request.work != Work::Build {
         return Vec::new();
     }
     let is_due = |hook: &HookPlan| {
         hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
     };
-    let stores = stores
-        .iter()
-        .filter_map(|store| project.stores.get(store.id.as_str()));
+    let stores = stores.iter();
+    let stores = stores.filter_map(|store| project.stores.get(store.id.as_str()));
     let hooks = stores.flat_map(|store| hooks_of(project, store));
-    hooks.filter(is_due).collect()
+    let mut hooks: Vec<_> = hooks.filter(is_due).collect();
+    for release in releases {
+        let is_idle = |hook: &HookPlan| {
+            let is_console = release.target == TargetKind::Console;
+            is_console && hook.stage == HookStage::Stage && hook.store == release.store
+        };
+        if hooks.iter().any(is_idle) {
+            notices.push(format!(
+                "the hooks of the stage `stage` do not run for `{}`, because the target `{}` has no staging",
+                release.store,
+                release.target.name()
+            ));
+        }
+        hooks.retain(|hook| !is_idle(hook));
+    }
+    hooks
 }
 
 /// The command that installs dependencies; empty if the run ends before the build stage.

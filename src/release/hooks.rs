@@ -1,4 +1,4 @@
-//! The records of hooks, with their output.
+//! The hooks around the steps of a release, and the records of hooks with their output.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -6,12 +6,17 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::Error;
+use super::steps::StoreRun;
+use crate::config::{HookStage, HookTime};
 use crate::event::seconds;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, RecordId, RecordKind,
+    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId, RecordKind,
     SCHEMA_VERSION,
 };
-use crate::pipeline::HookRun;
+use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
+use crate::plan::hooks_of;
+use crate::target::ReleaseSpec;
 
 /// The most bytes of a hook's output that are recorded: its end.
 const MOST_OUTPUT: u64 = 4 << 20;
@@ -58,4 +63,68 @@ fn output_of(path: &Path) -> std::io::Result<LogText> {
         text.drain(..end.map_or(0, |end| end + 1));
     }
     Ok(LogText { text, truncated })
+}
+
+impl StoreRun<'_> {
+    /// Runs the hooks of the store at one place of a release, and records them. The build is that of the
+    /// release.
+    pub(super) async fn hooks(
+        &self,
+        place: (HookTime, HookStage),
+        (spec, build): (&ReleaseSpec, &RecordId),
+    ) -> Result<(), Error> {
+        let Some(store) = self.flow.project.stores.get(self.store.as_str()) else {
+            return Ok(());
+        };
+        let hooks = hooks_of(self.flow.project, store);
+        let mut own = hooks.iter();
+        if !own.any(|hook| (hook.when, hook.stage) == place) {
+            return Ok(());
+        }
+        let context = self.hook_context(spec, build).await?;
+        let runner = HookRunner {
+            project: &self.flow.project.root,
+            services: self.flow.services,
+            scripts: &self.flow.options.scripts,
+        };
+        let ended = runner.run(place, &hooks, &context).await;
+        let logs = LogFolder::of_project(&self.flow.project.root);
+        let released = Some((&spec.id, self.target.name()));
+        for run in &ended.runs {
+            let record = hook_record(run, released, &self.flow.options.actor, &logs)?;
+            self.journal.append(Record::Event(record));
+        }
+        match ended.failure {
+            None => Ok(()),
+            Some(HookError::Interrupted) => Err(Error::Interrupted {
+                store: self.store.clone(),
+            }),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    async fn hook_context(
+        &self,
+        spec: &ReleaseSpec,
+        build: &RecordId,
+    ) -> Result<HookContext, Error> {
+        let mut settings = None;
+        if let Some(version) = &spec.settings {
+            settings = self.target.settings(self.store, version).await?;
+        }
+        let images = spec.apps.iter().map(|app| {
+            let image = HookImage {
+                reference: app.reference.clone(),
+                digest: app.digest.clone(),
+                unpacked: None,
+            };
+            (app.app.clone(), image)
+        });
+        Ok(HookContext {
+            build: Some(build.to_string()),
+            release: Some(spec.id.to_string()),
+            images: images.collect(),
+            settings: settings.unwrap_or_default(),
+        })
+    }
 }

@@ -4,6 +4,7 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+mod command;
 mod console;
 mod scripts;
 mod spec;
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
 pub use scripts::ScriptTarget;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
@@ -130,11 +132,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
             what: "be used yet",
             help: "use another `deployment.target`",
         }),
-        TargetKind::Command => Err(Error::Unsupported {
-            target: "command",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
 
@@ -326,6 +324,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The program of the user.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Command(#[from] command::Error),
     /// A service that a stage of the pipeline also uses.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -356,7 +358,9 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
+            Self::Console(console::Error::Unreachable { .. })
+            | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
+            Self::Command(command::Error::None) => DeployFault::Input,
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
             }

@@ -385,7 +385,7 @@ fn a_clean_working_tree_answers_as_its_commit_does() {
             BTreeSet::new(),
             "seed {seed}"
         );
-        let diff = across_revisions(root, "us", ("HEAD", None), None).unwrap();
+        let diff = across_revisions(root, ("us", "HEAD"), ("us", None), None).unwrap();
         assert!(diff.files.is_empty(), "seed {seed}: {:?}", diff.files);
         // An edit gives the same answer before and after its commit.
         git(root, &["add", "--renormalize", "."]);

@@ -23,15 +23,13 @@ pub enum BuildsCommand {
     Logs(BuildLogsOptions),
 }
 
+/// The options of every list of records.
 #[derive(Debug, Args)]
-pub struct BuildListOptions {
-    /// Only builds of these stores
+pub struct RecordListOptions {
+    /// Only records of these stores
     #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
     pub stores: Vec<String>,
-    /// Only builds with this status
-    #[arg(long, value_name = "STATUS")]
-    pub status: Option<StatusOption>,
-    /// Maximum number of builds
+    /// Maximum number of lines
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
     /// Prints one JSON document
@@ -39,12 +37,21 @@ pub struct BuildListOptions {
     pub json: bool,
 }
 
-/// How a build ended.
+#[derive(Debug, Args)]
+pub struct BuildListOptions {
+    #[command(flatten)]
+    pub list: RecordListOptions,
+    /// Only builds with this status
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<StatusOption>,
+}
+
+/// How a build or an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StatusOption {
-    /// All images of the store exist
+    /// It succeeded
     Complete,
-    /// An app or a check failed
+    /// It failed
     Failed,
     /// The run was stopped, or was killed before its end
     Interrupted,

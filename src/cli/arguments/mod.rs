@@ -4,8 +4,10 @@
 mod dev;
 mod domains;
 mod edit;
+pub mod flow;
 pub(super) mod ledger;
 mod overriding;
+pub(super) mod questions;
 mod serve;
 
 use std::ffi::OsString;
@@ -19,6 +21,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
 use crate::compare::OverrideState;
@@ -186,6 +189,24 @@ pub(super) enum StoreCommand {
     Build(BuildOptions),
     /// Lists builds: status, time, commit; shows and prints one of them
     Builds(BuildsOptions),
+    /// Lists releases: status, target, build; shows one of them, compares two of them
+    Releases(ReleasesOptions),
+    /// Shows what is live: release, commit, since when; what is staged, locked, or differs from the records
+    Status(StatusOptions),
+    /// Lists what was done to stores: deploys, rollbacks, hooks; when, by whom, with which result
+    History(HistoryOptions),
+    /// Shows and removes the locks of stores
+    Lock(LockOptions),
+    /// Sets, removes, lists and compares the settings of stores, whose values only the target has
+    Settings(SettingsOptions),
+    /// Makes a release live: by its id, or the newest one
+    Release(flow::MakeLiveOptions),
+    /// Makes an earlier release live again, and pins the store
+    Rollback(flow::RollbackOptions),
+    /// Removes the pin of a store, so that deploys make their releases live again
+    Unpin(flow::OneStoreOptions),
+    /// Stops releases that run without traffic
+    Unstage(flow::UnstageOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
@@ -595,6 +616,8 @@ pub(super) struct DeployOptions {
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]
+    pub release: flow::ReleaseOptions,
+    #[command(flatten)]
     pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
@@ -602,7 +625,7 @@ pub(super) struct DeployOptions {
     pub access: AccessOptions,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]

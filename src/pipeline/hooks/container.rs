@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -44,7 +44,7 @@ pub struct ImageHook<'a> {
 }
 
 /// Runs a hook in a container of the image: its command replaces the entrypoint.
-pub async fn run(wanted: ImageHook<'_>, services: &Arc<Services>) -> Result<HookStatus, Error> {
+pub async fn run(wanted: ImageHook<'_>, services: &Services) -> Result<HookStatus, Error> {
     let _outside = services.events.waiting();
     let hook = wanted.hook;
     if wanted.image.starts_with("oci:") {
@@ -75,12 +75,16 @@ pub async fn run(wanted: ImageHook<'_>, services: &Arc<Services>) -> Result<Hook
     let options = CreateContainerOptionsBuilder::default().build();
     let created = docker.create_container(Some(options), body).await;
     let id = created.map_err(failed("create"))?.id;
+    let container = CreatedContainer {
+        docker: &docker,
+        id: Some(id.clone()),
+    };
     let sink = Mutex::new(OutputSink::new(log, wanted.subject, Some(&redactor)));
     let ended = match docker.start_container(&id, None).await {
         Ok(()) => follow(&docker, &id, hook, services, &sink).await,
         Err(error) => Err(failed("start")(error)),
     };
-    remove(&docker, &id).await;
+    container.remove().await;
     match ended? {
         ContainerEnd::Exit(code) => Ok(HookStatus {
             code: i32::try_from(code).ok(),
@@ -94,6 +98,31 @@ pub async fn run(wanted: ImageHook<'_>, services: &Arc<Services>) -> Result<Hook
         }),
         ContainerEnd::Timeout => Ok(HookStatus::timed_out(hook, tail(sink))),
         ContainerEnd::Interruption => Err(Error::Interrupted),
+    }
+}
+
+/// A container, which is removed also if its work is abandoned.
+struct CreatedContainer<'a> {
+    docker: &'a Docker,
+    id: Option<String>,
+}
+
+impl CreatedContainer<'_> {
+    async fn remove(mut self) {
+        if let Some(id) = self.id.take() {
+            remove(self.docker, &id).await;
+        }
+    }
+}
+
+impl Drop for CreatedContainer<'_> {
+    fn drop(&mut self) {
+        let (docker, Some(id)) = (self.docker.clone(), self.id.take()) else {
+            return;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { remove(&docker, &id).await });
+        }
     }
 }
 

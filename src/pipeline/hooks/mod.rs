@@ -12,7 +12,6 @@ mod variables;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -111,7 +110,7 @@ pub struct HookRunner<'a> {
     /// The project, in whose folder hooks on this machine run.
     pub project: &'a Path,
     /// The services of the run.
-    pub services: &'a Arc<Services>,
+    pub services: &'a Services,
     /// The environment of scripts, of which hooks see the variables of the system.
     pub scripts: &'a ScriptEnvironment,
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
@@ -19,7 +18,7 @@ use crate::store::StoreId;
 /// The hooks of a run.
 pub struct StageHooks<'a> {
     plan: &'a Plan,
-    services: &'a Arc<Services>,
+    services: &'a Services,
     options: &'a PipelineOptions,
     /// The places at which hooks of a store have run. Stages that are repeated do not repeat them.
     ran: BTreeSet<(HookTime, HookStage, StoreId)>,
@@ -27,7 +26,7 @@ pub struct StageHooks<'a> {
 
 impl<'a> StageHooks<'a> {
     /// No hook has run yet.
-    pub fn new(plan: &'a Plan, services: &'a Arc<Services>, options: &'a PipelineOptions) -> Self {
+    pub fn new(plan: &'a Plan, services: &'a Services, options: &'a PipelineOptions) -> Self {
         Self {
             plan,
             services,

@@ -44,7 +44,9 @@ fn the_app_gets_signals_through_entrypoint_sh() {
         project.sha()
     );
     // Without `--init`, the script is process 1, and the app replaces it.
-    docker(&["pull", "--quiet", &image]);
+    let folder = crate::support::folder();
+    let login = registry.login(folder.path()).display().to_string();
+    docker(&["--config", &login, "pull", "--quiet", &image]);
     let id = docker(&["run", "--detach", "--publish", "127.0.0.1::4000", &image]);
     let address = docker(&["port", &id, "4000/tcp"]);
     let port = address.lines().next().unwrap().rsplit(':').next().unwrap();
@@ -118,7 +120,7 @@ fn a_base_image_without_a_shell_is_an_error() {
     project.remove("no-shell.js");
     project.commit();
     let run = project
-        .alokai("store deploy --store us --until image --docker-registry-url oci:images")
+        .alokai("store deploy --store us --until image --docker-registry-url oci:.alokai/images")
         .fails_with(1);
     run.stderr_contains("`.artifakt/entrypoint.sh` of `us/storefront-middleware` needs `/bin/sh`, which the base image `oci:no-shell:base` does not have")
         .stderr_contains("alokai::base::no_shell");
@@ -126,7 +128,7 @@ fn a_base_image_without_a_shell_is_an_error() {
     project.remove(&format!("apps/{MIDDLEWARE}/.artifakt/entrypoint.sh"));
     project.commit();
     project
-        .alokai("store deploy --store us --until image --docker-registry-url oci:images")
+        .alokai("store deploy --store us --until image --docker-registry-url oci:.alokai/images")
         .succeeds();
     assert_eq!(noted(&project), [""; 0]);
     drop(Containers::default());

@@ -11,7 +11,7 @@ fn hook(when: &str, stage: &str, script: &str) -> Value {
     json!({ "when": when, "stage": stage, "command": ["sh", "-c", script] })
 }
 
-const DEPLOY: &str = "store deploy --all --until push --docker-registry-url oci:images";
+const DEPLOY: &str = "store deploy --all --until push --docker-registry-url oci:.alokai/images";
 
 /// Fails in `us` only.
 const FAILS_IN_US: &str = "test $ALOKAI_STORE = eu || { echo no; exit 4; }";
@@ -69,7 +69,7 @@ fn with_keep_going_only_the_store_of_the_failed_hook_drops_out() {
             "{when} {stage}:\n{}",
             run.stderr
         );
-        let builds = project.alokai("builds --json").succeeds().json();
+        let builds = project.alokai("store builds --json").succeeds().json();
         let builds = builds["builds"].as_array().unwrap();
         for (store, status) in [("us", "failed"), ("eu", "complete")] {
             let build = builds.iter().find(|it| it["store"] == store).unwrap();
@@ -183,7 +183,7 @@ fn a_hook_in_an_image_needs_a_registry() {
     let hooks = json!([{ "when": "after", "stage": "push", "command": ["true"], "in": "image" }]);
     let project = shop(&hooks, &base);
     let run = project.alokai(DEPLOY).fails_with(2);
-    run.stderr_contains("the images of this run are in the folder `oci:images`")
+    run.stderr_contains("the images of this run are in the folder `oci:.alokai/images`")
         .stderr_contains("alokai::hook::folder");
     assert!(!project.exists(".out/us"));
 }

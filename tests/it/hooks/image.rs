@@ -101,7 +101,8 @@ fn a_command_that_the_image_does_not_have_is_named() {
         .alokai("store deploy --store us --until push")
         .fails_with(1);
     run.stderr_contains("the hook `no-such-program` (after push of `us`)")
-        .stderr_contains("executable file not found");
+        .stderr_contains("exited with code 127")
+        .stderr_contains("no-such-program failed");
     assert_eq!(containers(&project), "");
 }
 

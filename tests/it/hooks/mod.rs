@@ -35,7 +35,7 @@ fn noted(project: &Project) -> Vec<String> {
 
 /// The records of hooks, oldest first.
 fn hook_records(project: &Project) -> Vec<Value> {
-    let folder = project.path(".alokai/ledger/event");
+    let folder = project.path(".alokai/ledger/events");
     let files = walkdir::WalkDir::new(folder).sort_by_file_name();
     let files = files.into_iter().filter_map(Result::ok);
     let files = files.filter(|entry| entry.file_type().is_file());

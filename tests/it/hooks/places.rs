@@ -29,7 +29,7 @@ fn hooks_run_around_each_stage_of_their_store() {
     hooks[0]["stores"] = json!(["eu"]);
     let project = shop(&hooks, &base);
     project
-        .alokai("store deploy --all --until push --docker-registry-url oci:images")
+        .alokai("store deploy --all --until push --docker-registry-url oci:.alokai/images")
         .succeeds();
     let noted = noted(&project);
     for store in ["us", "eu"] {
@@ -49,7 +49,7 @@ fn hooks_run_around_each_stage_of_their_store() {
 fn a_skipped_stage_has_no_hooks() {
     let Some(base) = base_layout() else { return };
     let project = shop(&everywhere(), &base);
-    let deploy = "store deploy --store us --docker-registry-url oci:images --until";
+    let deploy = "store deploy --store us --docker-registry-url oci:.alokai/images --until";
     project.alokai(&format!("{deploy} prune")).succeeds();
     assert_eq!(noted(&project), expected("us")[..6]);
     project.alokai(&format!("{deploy} push")).succeeds();
@@ -82,7 +82,7 @@ fn hooks_get_ids_and_references_and_only_declared_variables() {
         .env("CLI_CLOUD_PASSWORD", "hunter2-hunter2")
         .env("CLI_CLOUD_USERNAME", "user");
     project
-        .alokai("store deploy --store us --until push --docker-registry-url oci:images")
+        .alokai("store deploy --store us --until push --docker-registry-url oci:.alokai/images")
         .succeeds();
     let seen = std::fs::read_to_string(project.root().with_file_name("env.txt")).unwrap();
     let sha = project.sha();
@@ -91,7 +91,7 @@ fn hooks_get_ids_and_references_and_only_declared_variables() {
         "ALOKAI_STORE=us".to_owned(),
         "ALOKAI_WHEN=after".to_owned(),
         format!(
-            "ALOKAI_IMAGE_STOREFRONT_MIDDLEWARE=oci:images:acme-us-storefrontcloud-io/vue-storefront-middleware:{sha}"
+            "ALOKAI_IMAGE_STOREFRONT_MIDDLEWARE=oci:.alokai/images:acme-us-storefrontcloud-io/vue-storefront-middleware:{sha}"
         ),
         "PLAIN=a".to_owned(),
         "TOKEN=s3cr3t-value".to_owned(),
@@ -102,7 +102,7 @@ fn hooks_get_ids_and_references_and_only_declared_variables() {
     let build = seen
         .lines()
         .find_map(|line| line.strip_prefix("ALOKAI_BUILD="));
-    let listed = project.alokai("builds --json").succeeds().json();
+    let listed = project.alokai("store builds --json").succeeds().json();
     assert_eq!(listed["builds"][0]["id"].as_str(), build, "{listed}");
     for hidden in ["unseen-value", "hunter2", "SECRET_TOKEN", "ALOKAI_RELEASE"] {
         assert!(!seen.contains(hidden), "{hidden}:\n{seen}");
@@ -115,7 +115,7 @@ fn secrets_of_a_hook_are_replaced_wherever_its_output_goes() {
     let hooks = json!([{ "when": "before", "stage": "build", "command": ["sh", "-c", "echo the token is $TOKEN; exit 3"],
                          "env": { "TOKEN": "${SECRET_TOKEN}" } }]);
     let project = shop(&hooks, &base).env("SECRET_TOKEN", "s3cr3t-value");
-    let deploy = "store deploy --store us --until push --docker-registry-url oci:images";
+    let deploy = "store deploy --store us --until push --docker-registry-url oci:.alokai/images";
     let run = project.alokai(deploy).fails_with(1);
     run.stderr_contains("us:hook before build: the token is ***")
         .stderr_lacks("s3cr3t");

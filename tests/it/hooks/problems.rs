@@ -37,7 +37,7 @@ fn every_problem_of_a_hook_has_its_place() {
         run.stderr_contains(message);
     }
     // Each problem shows its line.
-    assert_eq!(run.stderr.matches("here").count(), 11, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("`-- here").count(), 11, "{}", run.stderr);
 }
 
 #[test]

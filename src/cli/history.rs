@@ -1,0 +1,343 @@
+//! `store history`: what was done to stores.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::arguments::Global;
+use super::arguments::ledger::StatusOption;
+use super::arguments::questions::{HistoryCommand, HistoryOptions, OperationOptions};
+use super::environment::tell;
+use super::listing::{
+    self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, records,
+};
+use super::run::document;
+use super::shared_records::RegistryAccess;
+use super::{answer, answer_bytes, project};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::ledger::{
+    self, BuildRecord, EventRecord, Happening, LogFolder, LogReference, Operation, Record,
+    RecordId, RecordSet, operations,
+};
+use crate::report::duration;
+use crate::store::StoreId;
+
+const WORDS: ListWords = ListWords {
+    key: "operations",
+    columns: &[
+        "STORE",
+        "OPERATION",
+        "STATUS",
+        "STARTED",
+        "ELAPSED",
+        "BY",
+        "DETAIL",
+    ],
+    none: "no operations are recorded; `alokai store deploy` records each deploy",
+    no_match: "no recorded operation matches",
+};
+
+pub fn history(global: &Global, options: &HistoryOptions) -> Result<(), AnyError> {
+    let (project, environment) = project(global)?;
+    let access = match &options.command {
+        None => &options.access,
+        Some(HistoryCommand::Info(options)) => &options.record.access,
+    };
+    let registry = RegistryAccess::new(&project, &environment, access)?;
+    if options.push {
+        return push(&project, &registry, &options.list.stores);
+    }
+    let records = records(&project, &registry)?;
+    match &options.command {
+        None => list(&project, &records, options),
+        Some(HistoryCommand::Info(options)) => info(&project, &registry, &records, options),
+    }
+}
+
+/// What an event is about, in a few words.
+pub fn words(event: &EventRecord) -> String {
+    let name = match &event.happening {
+        Happening::Started { operation, .. } => return operation.escape_debug().to_string(),
+        Happening::Ended { succeeded, .. } if *succeeded => "ended",
+        Happening::Ended { .. } => "ended with a failure",
+        Happening::Staged => "staged",
+        Happening::Healthy => "healthy",
+        Happening::Released { observed: false } => "released",
+        Happening::Released { observed: true } => "released (found out later)",
+        Happening::Drained => "drained",
+        Happening::Retired => "retired",
+        Happening::Failed => "failed",
+        Happening::SwitchedBack { .. } => "switched back",
+        Happening::Pinned => "pinned",
+        Happening::Unpinned => "unpinned",
+        Happening::Locked => "locked",
+        Happening::Unlocked => "unlocked",
+        Happening::Hook { .. } => "hook",
+        Happening::ImagesRemoved { .. } => "images removed",
+        Happening::Maintenance { on: true } => "maintenance on",
+        Happening::Maintenance { on: false } => "maintenance off",
+    };
+    name.to_owned()
+}
+
+struct Line<'a> {
+    operation: Operation<'a>,
+    status: StatusOption,
+}
+
+impl<'a> Line<'a> {
+    fn of(operation: Operation<'a>, running: &RunningRuns) -> Self {
+        let status = status(&operation, running);
+        Self { operation, status }
+    }
+
+    fn event(&self) -> &'a EventRecord {
+        self.operation.event
+    }
+}
+
+fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
+    match (&operation.event.happening, operation.end) {
+        (Happening::Started { .. }, Some(end)) => match end.happening {
+            Happening::Ended {
+                succeeded: false, ..
+            } => StatusOption::Failed,
+            _ => StatusOption::Complete,
+        },
+        (Happening::Started { .. }, None) if running.has(operation.event) => StatusOption::Running,
+        (Happening::Started { .. }, None) => StatusOption::Interrupted,
+        (Happening::Failed | Happening::SwitchedBack { .. }, _) => StatusOption::Failed,
+        (Happening::Hook { code, .. }, _) if *code != Some(0) => StatusOption::Failed,
+        _ => StatusOption::Complete,
+    }
+}
+
+/// What a line says beside its columns: the reason, the command of a hook, or the release.
+fn detail(operation: &Operation) -> String {
+    let ended = operation.end.and_then(|end| end.detail.as_deref());
+    let detail = ended.or(operation.event.detail.as_deref());
+    let text = match (&operation.event.happening, detail) {
+        (Happening::Hook { command, code }, None) => match code {
+            Some(0) => command.clone(),
+            Some(code) => format!("{command} (exit code {code})"),
+            None => format!("{command} (ended by a signal)"),
+        },
+        (Happening::Hook { command, .. }, Some(detail)) => format!("{command}: {detail}"),
+        (_, Some(detail)) => detail.to_owned(),
+        (_, None) => String::new(),
+    };
+    text.escape_debug().to_string()
+}
+
+/// The release that an operation is about.
+fn release<'a>(operation: &Operation<'a>) -> Option<&'a RecordId> {
+    let steps = operation.steps.iter().rev();
+    let steps = steps.filter_map(|step| step.release.as_ref());
+    let end = operation.end.and_then(|end| end.release.as_ref());
+    operation.event.release.as_ref().or(end).or(steps.last())
+}
+
+impl ListLine for Line<'_> {
+    fn id(&self) -> &RecordId {
+        &self.event().id
+    }
+
+    fn store(&self) -> &StoreId {
+        &self.event().store
+    }
+
+    fn status(&self) -> &'static str {
+        self.status.name()
+    }
+
+    fn at(&self) -> Timestamp {
+        self.event().id.made_at()
+    }
+
+    fn cells(&self, format: &CellFormat) -> Vec<String> {
+        vec![
+            self.event().store.to_string(),
+            words(self.event()),
+            self.status.name().into(),
+            format.age(self.at()),
+            self.operation.seconds().map_or("-".into(), duration),
+            self.event().actor.user.escape_debug().to_string(),
+            detail(&self.operation),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let event = self.event();
+        json!({
+            "id": event.id,
+            "storeId": event.store,
+            "operation": words(event),
+            "status": self.status.name(),
+            "started": self.at(),
+            "seconds": self.operation.seconds(),
+            "target": event.target,
+            "release": release(&self.operation),
+            "actor": event.actor,
+            "detail": detail(&self.operation),
+        })
+    }
+}
+
+fn list(project: &Project, records: &RecordSet, options: &HistoryOptions) -> Result<(), AnyError> {
+    check_stores(project, records, &options.list.stores)?;
+    let running = RunningRuns::of_project(project);
+    let operations = operations(&records.events().collect::<Vec<_>>());
+    let lines = operations.into_iter().map(|it| Line::of(it, &running));
+    let status = options.status.map(StatusOption::name);
+    listing::list(&WORDS, lines.collect(), &options.list, status)
+}
+
+/// The operation whose id starts with these characters. A step belongs to its run.
+fn operation<'a>(records: &'a RecordSet, prefix: &str) -> Result<Operation<'a>, AnyError> {
+    let record = records.find(prefix).map_err(ledger::Error::from)?;
+    let not_one = || ledger::Error::NotAnOperation {
+        id: record.id().clone(),
+    };
+    let Record::Event(event) = record else {
+        return Err(not_one().into());
+    };
+    let of_store = records.events().filter(|it| it.store == event.store);
+    let found = operations(&of_store.collect::<Vec<_>>());
+    let has_it = |it: &&Operation| {
+        let end = it.end.into_iter();
+        end.chain(it.steps.iter().copied())
+            .any(|it| it.id == event.id)
+    };
+    let exact = found.iter().find(|it| it.event.id == event.id);
+    let found = exact.or_else(|| found.iter().find(has_it));
+    Ok(found.cloned().ok_or_else(not_one)?)
+}
+
+/// The output of an operation: its own, or that of the build that its run has made.
+fn log<'a>(records: &'a RecordSet, operation: &Operation<'a>) -> Option<&'a LogReference> {
+    let end = operation.end.and_then(|end| end.log.as_ref());
+    let own = operation.event.log.as_ref().or(end);
+    own.or_else(|| build(records, operation)?.log.as_ref())
+}
+
+/// The build that a run has made.
+fn build<'a>(records: &'a RecordSet, operation: &Operation) -> Option<&'a BuildRecord> {
+    let release = release(operation).and_then(|id| records.release(id));
+    release.and_then(|release| records.build(&release.build))
+}
+
+fn info(
+    project: &Project,
+    registry: &RegistryAccess,
+    records: &RecordSet,
+    options: &OperationOptions,
+) -> Result<(), AnyError> {
+    let operation = operation(records, &options.record.id)?;
+    if options.output {
+        return output(project, registry, records, &operation);
+    }
+    let line = Line::of(operation, &RunningRuns::of_project(project));
+    if options.record.json {
+        let mut value = line.json();
+        value["steps"] = json!(line.operation.steps);
+        return document(&value);
+    }
+    let (operation, event) = (&line.operation, line.event());
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    row("operation", &words(event));
+    row("id", event.id.as_str());
+    row("store", event.store.as_str());
+    row("status", line.status.name());
+    row("started", &date(event.id.made_at()));
+    if let Some(seconds) = operation.seconds() {
+        row("elapsed", &duration(seconds));
+    }
+    let detail = detail(operation);
+    if !detail.is_empty() {
+        row("detail", &detail);
+    }
+    if let Some(target) = &event.target {
+        row("target", &target.escape_debug().to_string());
+    }
+    if let Some(release) = release(operation) {
+        row("release", release.as_str());
+    }
+    if let Some(build) = build(records, operation) {
+        row("build", build.id.as_str());
+    }
+    row(
+        "by",
+        &format!("{} on {}", event.actor.user, event.actor.host),
+    );
+    if let Some(run) = &event.actor.run {
+        row("run", run);
+    }
+    if !operation.steps.is_empty() {
+        text.push('\n');
+    }
+    for step in &operation.steps {
+        text.push_str(&step_line(step));
+    }
+    if log(records, operation).is_some() {
+        let _ = writeln!(
+            text,
+            "\noutput: alokai store history info {} --output",
+            event.id
+        );
+    }
+    answer(&text)
+}
+
+/// A step: its time, what happened, how long it took, and why.
+fn step_line(step: &EventRecord) -> String {
+    let mut parts = vec![date(step.id.made_at()), format!("{:<14}", words(step))];
+    parts.extend(step.release.as_ref().map(ToString::to_string));
+    parts.extend(step.seconds.map(duration));
+    let single = Operation {
+        event: step,
+        end: None,
+        steps: Vec::new(),
+    };
+    parts.push(detail(&single));
+    format!("{}\n", parts.join("  ").trim_end())
+}
+
+fn output(
+    project: &Project,
+    registry: &RegistryAccess,
+    records: &RecordSet,
+    operation: &Operation,
+) -> Result<(), AnyError> {
+    let id = &operation.event.id;
+    let Some(log) = log(records, operation) else {
+        tell(&format!("the operation {id} has no output"));
+        return Ok(());
+    };
+    let folder = LogFolder::of_project(&project.root);
+    let mut text = folder.read(log).map_err(ledger::Error::from)?;
+    if text.is_none() {
+        registry.fetch_log(project, &operation.event.store, log);
+        text = folder.read(log).map_err(ledger::Error::from)?;
+    }
+    let missing = || ledger::Error::NoOutput { id: id.clone() };
+    answer_bytes(&text.ok_or_else(missing)?)
+}
+
+/// Sends the records of this machine that the registry does not have.
+fn push(project: &Project, registry: &RegistryAccess, stores: &[String]) -> Result<(), AnyError> {
+    let records = records(project, registry)?;
+    check_stores(project, &records, stores)?;
+    for (store, sent) in registry.push(project, &records, stores)? {
+        answer(&format!(
+            "{store}: {sent} {} sent\n",
+            if sent == 1 { "record" } else { "records" }
+        ))?;
+    }
+    Ok(())
+}

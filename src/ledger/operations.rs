@@ -1,0 +1,162 @@
+//! What was done to stores: runs with a start and an end, and events outside of runs.
+
+use std::collections::BTreeMap;
+
+use super::id::RecordId;
+use super::record::{Actor, EventRecord, Happening};
+use crate::store::StoreId;
+
+/// A run, a hook, or an event outside of runs, such as the removal of a pin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation<'a> {
+    /// The start of a run, or the only event.
+    pub event: &'a EventRecord,
+    /// The end of a run, if it is recorded.
+    pub end: Option<&'a EventRecord>,
+    /// What happened in a run, the oldest first.
+    pub steps: Vec<&'a EventRecord>,
+}
+
+impl Operation<'_> {
+    /// Whether this is a run, with a start and an end.
+    pub fn is_run(&self) -> bool {
+        self.event.starts_run()
+    }
+
+    /// Seconds from the start to the end; of a single event, how long it took.
+    pub fn seconds(&self) -> Option<f64> {
+        match self.end {
+            None => self.event.seconds,
+            Some(end) => end.seconds.or_else(|| {
+                let (start, end) = (self.event.id.made_at(), end.id.made_at());
+                let elapsed = end.duration_since(start).as_secs_f64();
+                Some(elapsed.max(0.0))
+            }),
+        }
+    }
+}
+
+/// The runs of one store by one user, the oldest first: positions in the list of operations.
+type RunsByActor<'a> = BTreeMap<(&'a StoreId, &'a str, &'a str), Vec<usize>>;
+
+fn key(event: &EventRecord) -> (&StoreId, &str, &str) {
+    let Actor { user, host, .. } = &event.actor;
+    (&event.store, user, host)
+}
+
+/// All operations, the oldest first. Events of a run are its steps; a hook is also an operation of its
+/// own.
+pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
+    let mut ends: BTreeMap<&RecordId, &EventRecord> = BTreeMap::new();
+    for event in events {
+        if let Happening::Ended { start, .. } = &event.happening {
+            ends.insert(start, event);
+        }
+    }
+    let mut found: Vec<Operation> = Vec::new();
+    let mut runs = RunsByActor::new();
+    for event in events.iter().copied() {
+        match &event.happening {
+            Happening::Started { .. } => {
+                runs.entry(key(event)).or_default().push(found.len());
+                found.push(Operation {
+                    event,
+                    end: ends.get(&event.id).copied(),
+                    steps: Vec::new(),
+                });
+            }
+            Happening::Ended { .. } => {}
+            happening => {
+                let last = runs.get(&key(event)).and_then(|runs| runs.last());
+                let run = last.map(|index| &mut found[*index]);
+                // Events have the time of the machine that wrote them, and a run is of one machine.
+                let run = run.filter(|run| run.end.is_none_or(|end| event.id <= end.id));
+                let is_step = run.is_some();
+                if let Some(run) = run {
+                    run.steps.push(event);
+                }
+                if !is_step || matches!(happening, Happening::Hook { .. }) {
+                    found.push(Operation {
+                        event,
+                        end: None,
+                        steps: Vec::new(),
+                    });
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::operations;
+    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::store::StoreId;
+
+    fn event(at: i64, store: &str, user: &str, happening: Happening) -> EventRecord {
+        let at = Timestamp::from_millisecond(at).unwrap();
+        EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::from_parts(RecordKind::Event, at, 0),
+            store: StoreId::new(store).unwrap(),
+            target: None,
+            release: None,
+            happening,
+            seconds: None,
+            detail: None,
+            actor: Actor {
+                user: user.into(),
+                ..Actor::default()
+            },
+            log: None,
+        }
+    }
+
+    fn started() -> Happening {
+        Happening::Started {
+            operation: "deploy".into(),
+            lease: 60,
+            folder: String::new(),
+            plan: None,
+        }
+    }
+
+    #[test]
+    fn events_of_a_run_are_its_steps_and_others_are_operations() {
+        let hook = Happening::Hook {
+            command: "migrate".into(),
+            code: Some(0),
+        };
+        let start = event(1, "us", "ci", started());
+        let ended = Happening::Ended {
+            start: start.id.clone(),
+            succeeded: true,
+        };
+        let events = [
+            event(0, "us", "ci", Happening::Pinned),
+            start,
+            event(2, "us", "ci", Happening::Staged),
+            event(3, "us", "eva", Happening::Unpinned),
+            event(4, "eu", "ci", Happening::Unpinned),
+            event(5, "us", "ci", hook),
+            event(6, "us", "ci", ended),
+            event(7, "us", "ci", Happening::Pinned),
+            event(8, "eu", "ci", started()),
+            event(9, "eu", "ci", Happening::Staged),
+        ];
+        let found = operations(&events.iter().collect::<Vec<_>>());
+        let shown: Vec<_> = found
+            .iter()
+            .map(|it| (it.event.id.made_at().as_millisecond(), it.steps.len()))
+            .collect();
+        assert_eq!(
+            shown,
+            [(0, 0), (1, 2), (3, 0), (4, 0), (5, 0), (7, 0), (8, 1)]
+        );
+        assert_eq!(found[1].seconds(), Some(0.005));
+        assert_eq!((found[6].is_run(), found[6].seconds()), (true, None));
+    }
+}

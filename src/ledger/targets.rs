@@ -1,0 +1,133 @@
+//! The state of every store at every target, from one pass over the records.
+
+use std::collections::BTreeMap;
+
+use super::id::RecordId;
+use super::record::{EventRecord, Happening, ReleaseRecord};
+use super::set::RecordSet;
+use super::state::TargetState;
+use crate::store::StoreId;
+
+/// What has become of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReleaseStatus {
+    /// It gets the traffic.
+    Active,
+    /// Its apps run and get no traffic.
+    Staged,
+    /// It was made, and nothing runs yet.
+    Created,
+    /// It was active, and another release is active now.
+    Replaced,
+    /// Its apps were stopped.
+    Retired,
+    /// It failed.
+    Failed,
+}
+
+impl ReleaseStatus {
+    /// The word for lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Staged => "staged",
+            Self::Created => "created",
+            Self::Replaced => "replaced",
+            Self::Retired => "retired",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the records say about all stores at all targets.
+#[derive(Debug, Clone, Default)]
+pub struct LedgerTargets<'a> {
+    stores: BTreeMap<&'a StoreId, BTreeMap<&'a str, TargetHistory<'a>>>,
+}
+
+/// What the records say about one store at one target.
+#[derive(Debug, Clone, Default)]
+pub struct TargetHistory<'a> {
+    /// The state after all events.
+    pub state: TargetState,
+    /// The event with which the active release got the traffic.
+    pub released: Option<&'a EventRecord>,
+    /// The newest release.
+    pub latest: Option<&'a ReleaseRecord>,
+    /// What has become of releases that are neither active nor staged.
+    ended: BTreeMap<&'a RecordId, ReleaseStatus>,
+}
+
+impl RecordSet {
+    /// What the records say about all stores at all targets.
+    pub fn targets(&self) -> LedgerTargets<'_> {
+        let mut targets = LedgerTargets::default();
+        for release in self.releases() {
+            targets.of(&release.store, &release.target).latest = Some(release);
+        }
+        for event in self.events() {
+            if let Some(target) = &event.target {
+                targets.of(&event.store, target).apply(event);
+            }
+        }
+        targets
+    }
+}
+
+impl<'a> LedgerTargets<'a> {
+    fn of(&mut self, store: &'a StoreId, target: &'a str) -> &mut TargetHistory<'a> {
+        let targets = self.stores.entry(store).or_default();
+        targets.entry(target).or_default()
+    }
+
+    /// One store at one target. None if nothing is recorded about it.
+    pub fn get(&self, store: &StoreId, target: &str) -> Option<&TargetHistory<'a>> {
+        self.stores.get(store)?.get(target)
+    }
+
+    /// What has become of a release.
+    pub fn status(&self, release: &ReleaseRecord) -> ReleaseStatus {
+        let history = self.get(&release.store, &release.target);
+        history.map_or(ReleaseStatus::Created, |it| it.status(&release.id))
+    }
+}
+
+impl<'a> TargetHistory<'a> {
+    fn apply(&mut self, event: &'a EventRecord) {
+        self.state.apply(event);
+        match &event.happening {
+            Happening::Released { .. } | Happening::SwitchedBack { .. } => {
+                self.released = Some(event);
+            }
+            _ => {}
+        }
+        if let Happening::SwitchedBack { to: Some(to) } = &event.happening {
+            self.ended.insert(to, ReleaseStatus::Replaced);
+        }
+        let Some(release) = &event.release else {
+            return;
+        };
+        let status = match &event.happening {
+            Happening::Released { .. } => ReleaseStatus::Replaced,
+            Happening::Failed | Happening::SwitchedBack { .. } => ReleaseStatus::Failed,
+            // A failed release is stopped as well.
+            Happening::Retired if self.ended.get(release) != Some(&ReleaseStatus::Failed) => {
+                ReleaseStatus::Retired
+            }
+            _ => return,
+        };
+        self.ended.insert(release, status);
+    }
+
+    /// What has become of a release.
+    pub fn status(&self, release: &RecordId) -> ReleaseStatus {
+        if self.state.active.as_ref() == Some(release) {
+            ReleaseStatus::Active
+        } else if self.state.staged.contains(release) {
+            ReleaseStatus::Staged
+        } else {
+            let ended = self.ended.get(release);
+            ended.copied().unwrap_or(ReleaseStatus::Created)
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The settings of stores: variables of their apps whose values only the target has.
+//!
+//! A change makes a release with the same build and another version of the settings. Nothing runs until
+//! that release is made live.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use miette::Diagnostic;
+use secrecy::ExposeSecret;
+
+use super::records::Records;
+use crate::ledger::{
+    Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
+    ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+};
+use crate::store::StoreId;
+use crate::target::{LockAnswer, LockClaim, Settings, Target};
+
+/// Seconds after which another run may take over the lock of a change of settings.
+const LEASE: u64 = 60;
+
+/// Why settings cannot be read or changed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum SettingsError {
+    /// The target has no settings.
+    #[error("the target `{target}` of `{store}` does not store settings")]
+    #[diagnostic(
+        code(alokai::settings::unsupported),
+        help(
+            "`docker`, `local` and `command` can; for the console, set variables in the console itself"
+        )
+    )]
+    Unsupported {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+    },
+    /// The store has no build at this target that a release could have.
+    #[error("the store `{store}` has no complete build, and a release of settings needs one")]
+    #[diagnostic(
+        code(alokai::settings::no_build),
+        help(
+            "`alokai store deploy --store {store} --no-release` makes a build and does not make it live"
+        )
+    )]
+    NoBuild {
+        /// The store.
+        store: StoreId,
+    },
+    /// The target does not have a version any more.
+    #[error("the target `{target}` does not have version {version} of the settings of `{store}`")]
+    #[diagnostic(
+        code(alokai::settings::lost),
+        help(
+            "remove them with `alokai store settings unset --all --store {store}`, then set all of them again"
+        )
+    )]
+    Lost {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+        /// The version.
+        version: String,
+    },
+    /// A name that is not set.
+    #[error("the setting `{name}` of `{store}` is not set")]
+    #[diagnostic(
+        code(alokai::settings::not_set),
+        help("`alokai store settings list --store {store}` lists the names")
+    )]
+    NotSet {
+        /// The store.
+        store: StoreId,
+        /// The name.
+        name: String,
+    },
+    /// Another run has the lock.
+    #[error("the store `{store}` is locked since {}: {} by {}", claim.since, claim.operation, claim.who)]
+    #[diagnostic(
+        code(alokai::settings::locked),
+        help(
+            "wait until that run has ended; `alokai store lock release --store {store}` removes the lock of a run that does not exist any more"
+        )
+    )]
+    Locked {
+        /// The store.
+        store: StoreId,
+        /// The lock.
+        claim: Box<LockClaim>,
+    },
+    /// The record of the release cannot be written.
+    #[error("the release of the settings cannot be recorded: {reason}")]
+    #[diagnostic(
+        code(alokai::settings::not_recorded),
+        help("check the permissions of `.alokai/ledger`, and that the disk is not full")
+    )]
+    NotRecorded {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Another content of the settings.
+#[derive(Debug, Clone)]
+pub enum SettingsChange {
+    /// These names get these values.
+    Set(Settings),
+    /// These names are removed.
+    Unset(BTreeSet<String>),
+    /// All names are removed.
+    Clear,
+}
+
+/// The settings of one store at its target.
+pub struct StoreSettings<'a> {
+    /// The store.
+    pub store: &'a StoreId,
+    /// Where it runs.
+    pub target: &'a dyn Target,
+    /// Where records are.
+    pub records: &'a dyn Records,
+    /// Who acts.
+    pub actor: &'a Actor,
+}
+
+/// How the value of a name differs between two versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingDifference {
+    /// Only the new version has it.
+    Added,
+    /// Only the old version has it.
+    Removed,
+    /// Its value differs.
+    Changed,
+}
+
+impl StoreSettings<'_> {
+    /// Fails if the target has no settings.
+    pub fn check(&self) -> Result<(), super::Error> {
+        if self.target.capabilities().settings {
+            return Ok(());
+        }
+        Err(SettingsError::Unsupported {
+            target: self.target.name(),
+            store: self.store.clone(),
+        }
+        .into())
+    }
+
+    /// Makes a release with the changed settings and the build that is live. Returns None if the
+    /// settings are already like that.
+    pub async fn change(
+        &self,
+        change: &SettingsChange,
+    ) -> Result<Option<ReleaseRecord>, super::Error> {
+        self.check()?;
+        if !self.target.capabilities().locks {
+            return self.change_locked(change).await;
+        }
+        let claim = LockClaim {
+            holder: RecordId::new(RecordKind::Event, Timestamp::now()).to_string(),
+            who: format!("{} on {}", self.actor.user, self.actor.host),
+            operation: "settings".into(),
+            since: Timestamp::now(),
+            lease: LEASE,
+        };
+        if let LockAnswer::Held(claim) = self.target.lock(self.store, &claim).await? {
+            return Err(SettingsError::Locked {
+                store: self.store.clone(),
+                claim: Box::new(claim),
+            }
+            .into());
+        }
+        let changed = self.change_locked(change).await;
+        let unlocked = self.target.unlock(self.store, &claim.holder, false).await;
+        let changed = changed?;
+        unlocked?;
+        Ok(changed)
+    }
+
+    async fn change_locked(
+        &self,
+        change: &SettingsChange,
+    ) -> Result<Option<ReleaseRecord>, super::Error> {
+        let records = self.records.read()?;
+        let latest = records.latest_release(self.store, self.target.name());
+        let version = latest.and_then(|latest| latest.settings.as_deref());
+        let settings = match (change, version) {
+            (SettingsChange::Clear, None) => return Ok(None),
+            (SettingsChange::Clear, Some(_)) => Settings::new(),
+            (change, version) => {
+                let old = match version {
+                    Some(version) => self.of_version(version).await?,
+                    None => Settings::new(),
+                };
+                let new = self.changed(&old, change)?;
+                if differences(&old, &new).is_empty() {
+                    return Ok(None);
+                }
+                new
+            }
+        };
+        let active = self.active(&records).await?;
+        let build = self.build(&records, active.as_ref())?;
+        let id = RecordId::new(RecordKind::Release, Timestamp::now());
+        let is_set = !settings.is_empty();
+        if is_set {
+            let stored = self
+                .target
+                .store_settings(self.store, id.as_str(), &settings);
+            stored.await?;
+        }
+        let release = ReleaseRecord {
+            schema_version: SCHEMA_VERSION,
+            settings: is_set.then(|| id.to_string()),
+            id,
+            store: self.store.clone(),
+            target: self.target.name().to_owned(),
+            build,
+            setting_names: settings.into_keys().collect(),
+            reason: ReleaseReason::Settings,
+            copy_of: None,
+            staged_only: false,
+            previous: active,
+            actor: self.actor.clone(),
+        };
+        let not_recorded = |reason: String| SettingsError::NotRecorded { reason };
+        let record = StoredRecord::new(Record::Release(release.clone()))
+            .map_err(|error| not_recorded(error.to_string()))?;
+        let written = self.records.append(&record);
+        written.map_err(|error| not_recorded(error.to_string()))?;
+        Ok(Some(release))
+    }
+
+    fn changed(&self, old: &Settings, change: &SettingsChange) -> Result<Settings, SettingsError> {
+        let mut new = old.clone();
+        match change {
+            SettingsChange::Set(values) => new.extend(values.clone()),
+            SettingsChange::Unset(names) => {
+                for name in names {
+                    new.remove(name).ok_or_else(|| SettingsError::NotSet {
+                        store: self.store.clone(),
+                        name: name.clone(),
+                    })?;
+                }
+            }
+            SettingsChange::Clear => new.clear(),
+        }
+        Ok(new)
+    }
+
+    /// The settings of a version.
+    async fn of_version(&self, version: &str) -> Result<Settings, super::Error> {
+        let settings = self.target.settings(self.store, version).await?;
+        let lost = || SettingsError::Lost {
+            target: self.target.name(),
+            store: self.store.clone(),
+            version: version.to_owned(),
+        };
+        Ok(settings.ok_or_else(lost)?)
+    }
+
+    /// The release that is live: asked of the target if it can tell.
+    pub async fn active(&self, records: &RecordSet) -> Result<Option<RecordId>, super::Error> {
+        if self.target.capabilities().observes {
+            return Ok(self.target.observe(self.store).await?.active);
+        }
+        let targets = records.targets();
+        let history = targets.get(self.store, self.target.name());
+        Ok(history.and_then(|history| history.state.active.clone()))
+    }
+
+    /// The build that is live, or the newest one.
+    fn build(
+        &self,
+        records: &RecordSet,
+        active: Option<&RecordId>,
+    ) -> Result<RecordId, SettingsError> {
+        let active = active.and_then(|active| records.release(active));
+        let latest = || records.latest_release(self.store, self.target.name());
+        if let Some(release) = active.or_else(latest) {
+            return Ok(release.build.clone());
+        }
+        let is_own = |build: &&BuildRecord| {
+            build.store == *self.store && build.status == BuildStatus::Complete
+        };
+        let build = records.builds().rev().find(is_own);
+        let missing = || SettingsError::NoBuild {
+            store: self.store.clone(),
+        };
+        Ok(build.ok_or_else(missing)?.id.clone())
+    }
+
+    /// The names whose values differ between two versions.
+    pub async fn compare(
+        &self,
+        old: Option<&str>,
+        new: Option<&str>,
+    ) -> Result<BTreeMap<String, SettingDifference>, super::Error> {
+        self.check()?;
+        if old == new {
+            return Ok(BTreeMap::new());
+        }
+        let (mut sides, versions) = (Vec::new(), [old, new]);
+        for version in versions {
+            sides.push(match version {
+                Some(version) => self.of_version(version).await?,
+                None => Settings::new(),
+            });
+        }
+        Ok(differences(&sides[0], &sides[1]))
+    }
+}
+
+fn differences(old: &Settings, new: &Settings) -> BTreeMap<String, SettingDifference> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let difference = |name: &String| match (old.get(name), new.get(name)) {
+        (None, _) => Some(SettingDifference::Added),
+        (_, None) => Some(SettingDifference::Removed),
+        (Some(old), Some(new)) => {
+            let is_same = old.expose_secret() == new.expose_secret();
+            (!is_same).then_some(SettingDifference::Changed)
+        }
+    };
+    let names = names.into_iter();
+    names
+        .filter_map(|name| Some((name.clone(), difference(name)?)))
+        .collect()
+}
