@@ -1,8 +1,7 @@
 //! Which release a command means: the newest one, the one to go back to, or a new one of a build.
 
-use jiff::Timestamp;
-
 use super::Error;
+use super::records::next_moment;
 use super::steps::build_of;
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
@@ -29,7 +28,7 @@ pub fn new_release(
 ) -> ReleaseRecord {
     ReleaseRecord {
         schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Release, Timestamp::now()),
+        id: RecordId::new(RecordKind::Release, next_moment()),
         store: build.store.clone(),
         target: target.to_owned(),
         build: build.id.clone(),

@@ -16,6 +16,9 @@ use crate::target::{AppState, HealthProbe, ReleaseSpec, Replica, Target};
 /// The pause between two messages about what is waited for.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// The shortest pause between two requests.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// The most last lines of an app in an error.
 const TAIL: usize = 40;
 
@@ -124,7 +127,8 @@ impl ProbedRelease<'_> {
                 self.events.output(self.unit, line).await;
             }
             let left = probe.deadline.saturating_sub(started.elapsed());
-            tokio::time::sleep(probe.interval.min(left)).await;
+            let pause = probe.interval.max(SHORTEST_PAUSE);
+            tokio::time::sleep(pause.min(left)).await;
         }
     }
 
@@ -156,7 +160,7 @@ impl ProbedRelease<'_> {
             if left.is_zero() {
                 return Ok(());
             }
-            tokio::time::sleep(probe.interval.max(Duration::from_millis(100)).min(left)).await;
+            tokio::time::sleep(probe.interval.max(SHORTEST_PAUSE).min(left)).await;
             let answer = ask(&client, &url, &probe).await;
             failed = if answer.is_healthy { 0 } else { failed + 1 };
             let states = self.states().await?;

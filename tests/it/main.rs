@@ -61,6 +61,7 @@ mod plan;
 mod poison;
 mod proxy;
 mod prune;
+mod release;
 mod remote;
 mod rules;
 mod same;
