@@ -6,6 +6,7 @@ mod failing;
 mod image;
 mod places;
 mod problems;
+mod releases;
 
 use serde_json::{Value, json};
 
