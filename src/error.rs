@@ -91,6 +91,19 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+fn of_transfer(error: &ledger::TransferError) -> Exit {
+    match error {
+        ledger::TransferError::NoImages { .. }
+        | ledger::TransferError::NotPushed { .. }
+        | ledger::TransferError::Archive { .. }
+        | ledger::TransferError::NoApp { .. } => Exit::Input,
+        ledger::TransferError::Registry(_) => Exit::Surroundings,
+        ledger::TransferError::Gone { .. }
+        | ledger::TransferError::Files { .. }
+        | ledger::TransferError::File { .. } => Exit::Failed,
+    }
+}
+
 impl Error {
     /// The exit code of this error.
     pub fn exit(&self) -> Exit {
@@ -106,6 +119,7 @@ impl Error {
                 ledger::Error::Folder(_)
                 | ledger::Error::NoLog { .. }
                 | ledger::Error::NoOutput { .. } => Exit::Failed,
+                ledger::Error::Transfer(error) => of_transfer(error),
                 ledger::Error::Prefix(_)
                 | ledger::Error::NotABuild { .. }
                 | ledger::Error::NotARelease { .. }

@@ -2,9 +2,11 @@
 
 use super::arguments::flow::ReleaseOptions;
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
+use super::deploy_settings::deploy_settings;
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
-use super::project;
 use super::run::{PreparedCommand, RunSetup, request, run};
+use super::shared_records::RegistryAccess;
+use super::{project, resume};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
@@ -41,7 +43,11 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
-    let (select, work) = (&options.select, &options.work);
+    if options.settings {
+        return deploy_settings(global, options);
+    }
+    let (select, work) = (options.selected(), &options.work);
+    let select = &select;
     // Standard input can be read once.
     let password = options.access.password()?;
     let prepare = || {
@@ -51,9 +57,19 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
         let until = options.until;
+        if (options.resume || options.retry_failed) && !options.local {
+            // Another machine may have run the same plan.
+            let password = (password.clone(), None);
+            RegistryAccess::with_password(&project, &environment, &options.access, password)?
+                .pull(&project);
+        }
         let mut prepared = prepare(project, &environment, access, select, work, until)?;
+        prepared.resume = options.resume;
         prepared.release = options.release.clone();
         let request = &mut prepared.request;
+        if options.retry_failed {
+            request.selection = resume::failed(&prepared.project, &request.selection)?;
+        }
         request.allow_dirty = options.allow_dirty;
         request.builder = options.builder.builder();
         request.attest = !options.no_attest;
@@ -93,6 +109,7 @@ fn prepare(
         project,
         request,
         surroundings,
+        resume: false,
         release: ReleaseOptions::default(),
     })
 }

@@ -10,6 +10,8 @@ use super::arguments::ledger::{
     BuildInfoOptions, BuildListOptions, BuildLogsOptions, BuildsCommand, BuildsOptions,
     StatusOption,
 };
+use super::builds_prune::prune;
+use super::builds_transfer::{export, import};
 use super::environment::tell;
 use super::listing::{
     self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, records, short_commit,
@@ -37,12 +39,18 @@ pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> 
         None => &options.access,
         Some(BuildsCommand::Info(options)) => &options.access,
         Some(BuildsCommand::Logs(options)) => &options.access,
+        Some(BuildsCommand::Export(options)) => &options.access,
+        Some(BuildsCommand::Import(options)) => &options.access,
+        Some(BuildsCommand::Prune(options)) => &options.access,
     };
     let registry = RegistryAccess::new(&project, &environment, access)?;
     match &options.command {
         None => list(&project, &registry, &options.list),
         Some(BuildsCommand::Info(options)) => info(&project, &registry, options),
         Some(BuildsCommand::Logs(options)) => logs(&project, &registry, options),
+        Some(BuildsCommand::Export(options)) => export(&project, &registry, options),
+        Some(BuildsCommand::Import(options)) => import(&project, &registry, options),
+        Some(BuildsCommand::Prune(options)) => prune(&project, &registry, options),
     }
 }
 
@@ -133,6 +141,7 @@ impl StatusOption {
             Self::Failed => "failed",
             Self::Interrupted => "interrupted",
             Self::Running => "running",
+            Self::Gone => "gone",
         }
     }
 }
@@ -193,7 +202,7 @@ fn makes_build(start: &EventRecord) -> bool {
 }
 
 /// The build whose id starts with these characters.
-fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord, AnyError> {
+pub fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord, AnyError> {
     let record = records.find(prefix).map_err(ledger::Error::from)?;
     match record {
         Record::Build(build) => Ok(build),

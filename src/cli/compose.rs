@@ -24,6 +24,7 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
             project,
             request,
             surroundings,
+            resume: false,
         })
     };
     if options.watch {

@@ -434,6 +434,11 @@ pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether standard input is a terminal.
+pub fn reads_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Whether a person can read a question and answer it.
 pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()

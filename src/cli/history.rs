@@ -1,5 +1,6 @@
 //! `store history`: what was done to stores.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -18,8 +19,8 @@ use super::{answer, answer_bytes, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, LogFolder, LogReference, Operation, Record,
-    RecordId, RecordSet, operations,
+    self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, LogReference, Operation,
+    Record, RecordId, RecordSet, operations,
 };
 use crate::report::duration;
 use crate::store::StoreId;
@@ -82,14 +83,29 @@ pub fn words(event: &EventRecord) -> String {
     name.to_owned()
 }
 
+/// The starts of runs that the user has stopped.
+type StoppedRuns<'a> = BTreeSet<&'a RecordId>;
+
+/// A run whose build was interrupted has recorded its end.
+fn stopped(records: &RecordSet) -> StoppedRuns<'_> {
+    let builds = records.builds();
+    let stopped = builds.filter(|it| it.status == BuildStatus::Interrupted);
+    stopped.filter_map(|it| it.start.as_ref()).collect()
+}
+
 struct Line<'a> {
     operation: Operation<'a>,
     status: StatusOption,
 }
 
 impl<'a> Line<'a> {
-    fn of(operation: Operation<'a>, running: &RunningRuns) -> Self {
-        let status = status(&operation, running);
+    fn of(operation: Operation<'a>, running: &RunningRuns, interrupted: &StoppedRuns) -> Self {
+        let status = match status(&operation, running) {
+            StatusOption::Failed if interrupted.contains(&operation.event.id) => {
+                StatusOption::Interrupted
+            }
+            status => status,
+        };
         Self { operation, status }
     }
 
@@ -189,7 +205,9 @@ fn list(project: &Project, records: &RecordSet, options: &HistoryOptions) -> Res
     check_stores(project, records, &options.list.stores)?;
     let running = RunningRuns::of_project(project);
     let operations = operations(&records.events().collect::<Vec<_>>());
-    let lines = operations.into_iter().map(|it| Line::of(it, &running));
+    let stopped = stopped(records);
+    let operations = operations.into_iter();
+    let lines = operations.map(|it| Line::of(it, &running, &stopped));
     let status = options.status.map(StatusOption::name);
     listing::list(&WORDS, lines.collect(), &options.list, status)
 }
@@ -222,8 +240,13 @@ fn log<'a>(records: &'a RecordSet, operation: &Operation<'a>) -> Option<&'a LogR
     own.or_else(|| build(records, operation)?.log.as_ref())
 }
 
-/// The build that a run has made.
+/// The build that a run has made, or the build of its release.
 fn build<'a>(records: &'a RecordSet, operation: &Operation) -> Option<&'a BuildRecord> {
+    let start = &operation.event.id;
+    let made = records.builds().find(|it| it.start.as_ref() == Some(start));
+    if operation.event.starts_run() && made.is_some() {
+        return made;
+    }
     let release = release(operation).and_then(|id| records.release(id));
     release.and_then(|release| records.build(&release.build))
 }
@@ -238,7 +261,11 @@ fn info(
     if options.output {
         return output(project, registry, records, &operation);
     }
-    let line = Line::of(operation, &RunningRuns::of_project(project));
+    let line = Line::of(
+        operation,
+        &RunningRuns::of_project(project),
+        &stopped(records),
+    );
     if options.record.json {
         let mut value = line.json();
         value["steps"] = json!(line.operation.steps);
@@ -333,7 +360,7 @@ fn output(
 fn push(project: &Project, registry: &RegistryAccess, stores: &[String]) -> Result<(), AnyError> {
     let records = records(project, registry)?;
     check_stores(project, &records, stores)?;
-    for (store, sent) in registry.push(project, &records, stores)? {
+    for (store, sent) in registry.push(project, stores)? {
         answer(&format!(
             "{store}: {sent} {} sent\n",
             if sent == 1 { "record" } else { "records" }

@@ -32,7 +32,7 @@ pub fn is_over(claim: &LockClaim) -> bool {
 }
 
 fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, &options.target)?;
+    let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.stores()?;
     let answers = ask(&targets, &stores, |target, store| {
         Box::pin(async move {
@@ -85,7 +85,7 @@ fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
 }
 
 fn remove(global: &Global, options: &TargetOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, options)?;
+    let targets = StoreTargets::new(global, options.chosen())?;
     for store in targets.named()? {
         remove_of(&targets, store)?;
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::arguments::Global;
 use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
-use super::arguments::questions::TargetOptions;
+use super::arguments::questions::ChosenTargets;
 use super::environment;
 use super::listing::{CellFormat, cut, records, short_commit};
 use super::operation::RecordedOperation;
@@ -44,12 +44,13 @@ fn at_store(
     work: impl FnOnce(&Workplace) -> Result<(), AnyError>,
 ) -> Result<(), AnyError> {
     live(options.output.json, Detail::Short, |live| {
-        let chosen = TargetOptions {
-            stores: vec![options.store.clone()],
+        let stores = [options.store.clone()];
+        let chosen = ChosenTargets {
+            stores: &stores,
             local: options.local,
-            access: options.access.clone(),
+            access: &options.access,
         };
-        let targets = StoreTargets::with_events(global, &chosen, Some(&live))?;
+        let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
         let stores = targets.named()?;
         let store = *stores.first().ok_or_else(|| Error::NoStore {
             id: options.store.clone(),
@@ -160,7 +161,7 @@ impl Workplace<'_> {
 }
 
 /// The error of a flow, if one of its stores failed.
-fn ended(result: FlowResult, flow: &Flow) -> Result<FlowResult, AnyError> {
+pub fn ended(result: FlowResult, flow: &Flow) -> Result<FlowResult, AnyError> {
     let mut failures = result.failed;
     if flow.services.interrupt.stopped() {
         failures.retain(|failure| !failure.error.is_interruption());

@@ -4,12 +4,15 @@ mod add;
 mod arguments;
 mod build;
 mod builds;
+mod builds_prune;
+mod builds_transfer;
 mod cache;
 mod changed;
 mod check;
 mod clean;
 mod completions;
 mod compose;
+mod deploy_settings;
 mod dev;
 mod diff;
 mod doctor;
@@ -37,6 +40,7 @@ mod releasing;
 mod relocate;
 mod remove;
 mod rename;
+mod resume;
 mod run;
 mod sandbox;
 mod serving;
@@ -173,6 +177,39 @@ pub enum Error {
         /// The nearest one.
         nearest: Option<String>,
     },
+    /// An archive would go to a terminal, or come from one.
+    #[error("{what} a terminal")]
+    #[diagnostic(code(alokai::cli::terminal), help("{help}"))]
+    Terminal {
+        /// What does not work.
+        what: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
+    /// The password and an archive cannot both come from standard input.
+    #[error("`--cloud-password-stdin` cannot be used with an archive on standard input")]
+    #[diagnostic(
+        code(alokai::cli::password_and_archive),
+        help("set `CLI_CLOUD_PASSWORD` in the environment or in `.env`")
+    )]
+    PasswordAndArchive,
+    /// A store without `deployment` has no images.
+    #[error("the store `{id}` has no images, because it has no `deployment` in the config")]
+    #[diagnostic(
+        code(alokai::cli::not_deployable),
+        help("choose a store that is deployed: `alokai store list` shows them")
+    )]
+    NotDeployable {
+        /// The store.
+        id: StoreId,
+    },
+    /// `builds prune` has no rule.
+    #[error("no rule says which builds to remove")]
+    #[diagnostic(
+        code(alokai::cli::no_prune_rule),
+        help("pass at least one of `--keep N`, `--older-than 30d` and `--max-size 20GB`")
+    )]
+    NoPruneRule,
     /// `history --push` cannot send records.
     #[error("the records cannot be sent to the registry: {reason}")]
     #[diagnostic(

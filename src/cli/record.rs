@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, RegistryError, RegistryRecords,
-    SCHEMA_VERSION, StoredRecord, folder_id,
+    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, folder_id,
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
-use crate::plan::{DestinationPlan, Plan, StorePlan};
+use crate::plan::{Plan, StorePlan};
 use crate::release::hook_record;
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
 use super::run::{READER_TIMEOUT, cache_state};
+use super::shared_records::send;
 
 /// Seconds after which a run without a recorded end counts as interrupted.
 const LEASE: u64 = 6 * 60 * 60;
@@ -39,17 +38,6 @@ pub struct BuildRecorder {
 /// How long the registry may take to receive the records of a run.
 const SHARING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Stores whose records are sent at the same time.
-const STORES_AT_ONCE: usize = 8;
-
-/// A repository below the path in the registry's address, such as `registry.example.com/team`.
-pub fn repository_at(host: &str, repository: &str) -> String {
-    match host.split_once('/') {
-        Some((_, path)) => format!("{path}/{repository}"),
-        None => repository.to_owned(),
-    }
-}
-
 /// The end of a run, as far as the records need it.
 pub struct EndedRun<'a> {
     /// The results.
@@ -57,6 +45,9 @@ pub struct EndedRun<'a> {
     /// How it ended.
     pub result: &'a Result<(), pipeline::Error>,
 }
+
+/// The stores that have reached the end of a plan, each with its release if the plan makes one.
+pub type FinishedStores = BTreeMap<StoreId, Option<RecordId>>;
 
 impl BuildRecorder {
     /// Records that the stores of a run start. `None` for a run that makes no images.
@@ -91,7 +82,7 @@ impl BuildRecorder {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
-                plan: Some(store.identity()),
+                plan: Some(plan.release_digest(&store.id).to_string()),
             };
             let id = recorder.event(&store.id, started, events);
             recorder.starts.insert(store.id.clone(), id);
@@ -123,19 +114,34 @@ impl BuildRecorder {
             .collect()
     }
 
-    /// Records how the run has ended for each store, and sends the records to the registry.
-    pub fn end(&self, plan: &Plan, result: &Result<(), pipeline::Error>, services: &Services) {
+    /// Records how the run has ended for each store, and sends the records to the registry. `finished` are
+    /// the stores that have reached the end of the plan, with their releases.
+    pub fn end(
+        &self,
+        plan: &Plan,
+        result: &Result<(), pipeline::Error>,
+        finished: &FinishedStores,
+        services: &Services,
+    ) {
         let events = &services.events;
         for store in &plan.stores {
-            let succeeded = match result {
-                Ok(()) => true,
-                Err(pipeline::Error::Failed { .. }) => failures(result, &store.id).is_empty(),
-                Err(_) => false,
+            let Some(start) = self.starts.get(&store.id) else {
+                continue;
             };
-            if let Some(start) = self.starts.get(&store.id) {
-                let start = start.clone();
-                self.event(&store.id, Happening::Ended { start, succeeded }, events);
+            let release = finished.get(&store.id);
+            let ended = Happening::Ended {
+                start: start.clone(),
+                succeeded: release.is_some(),
+            };
+            let id = RecordId::new(RecordKind::Event, Timestamp::now());
+            let mut event = self.event_record(id, &store.id, ended);
+            event.release = release.cloned().flatten();
+            if release.is_none() {
+                let failed = failures(result, &store.id).into_iter().next();
+                let skipped = || "another store has failed before".to_owned();
+                event.detail = Some(failed.unwrap_or_else(skipped));
             }
+            self.append(Record::Event(event), events);
         }
         if plan.until >= Stage::Push && may_share(result) {
             let _waiting = events.waiting();
@@ -147,47 +153,27 @@ impl BuildRecorder {
                 }
             });
             if !ended {
-                events.notice("the records of this run are only on this machine: the registry did not take them in time");
+                events.notice(format!(
+                    "the records of this run are only on this machine: they were not accepted within {} s",
+                    SHARING_TIMEOUT.as_secs()
+                ));
             }
         }
     }
 
-    /// Sends the records of this machine to the registry. A registry that refuses them is no reason
-    /// for a deploy to fail: the next deploy from this machine sends them again.
+    /// Sends the records of this machine to where the images are. A registry that refuses them is no
+    /// reason for a deploy to fail: the next deploy from this machine sends them again.
     async fn share(&self, plan: &Plan, services: &Services) {
-        let Some(DestinationPlan::Registry { address, host, .. }) = &plan.destination else {
+        let Some(destination) = &plan.destination else {
             return;
         };
-        let refused = |reason: String| {
+        let stores = plan.stores.iter();
+        let stores = stores.filter_map(|store| Some((store.id.clone(), store.repository.clone()?)));
+        let stores: Vec<_> = stores.collect();
+        if let Err(reason) = send(&plan.project, destination, &stores, services).await {
             services.events.notice(format!(
                 "the records of this run are only on this machine: {reason}"
             ));
-        };
-        let client = match services.client(address).await {
-            Ok(client) => client,
-            Err(error) => return refused(error.to_string()),
-        };
-        let (records, _) = match self.records.read() {
-            Ok(read) => read,
-            Err(error) => return refused(error.to_string()),
-        };
-        let repositories = plan.stores.iter();
-        let repositories =
-            repositories.filter_map(|store| Some((&store.id, store.repository.as_ref()?)));
-        let mut sent = stream::iter(repositories)
-            .map(|(store, repository)| {
-                let repository = repository_at(host, repository);
-                let place = RegistryRecords::new(&client, repository, &plan.project);
-                let own = records.of_store(store);
-                async move { place.exchange(&own).await }
-            })
-            .buffer_unordered(STORES_AT_ONCE);
-        let mut failed: Option<RegistryError> = None;
-        while let Some(result) = sent.next().await {
-            failed = failed.or(result.err());
-        }
-        if let Some(error) = failed {
-            refused(error.to_string());
         }
     }
 
@@ -251,22 +237,24 @@ impl BuildRecorder {
 
     fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
         let id = RecordId::new(RecordKind::Event, Timestamp::now());
-        self.append(
-            Record::Event(EventRecord {
-                schema_version: SCHEMA_VERSION,
-                id: id.clone(),
-                store: store.clone(),
-                target: None,
-                release: None,
-                happening,
-                seconds: None,
-                detail: None,
-                actor: self.actor.clone(),
-                log: None,
-            }),
-            events,
-        );
+        let event = self.event_record(id.clone(), store, happening);
+        self.append(Record::Event(event), events);
         id
+    }
+
+    fn event_record(&self, id: RecordId, store: &StoreId, happening: Happening) -> EventRecord {
+        EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id,
+            store: store.clone(),
+            target: None,
+            release: None,
+            happening,
+            seconds: None,
+            detail: None,
+            actor: self.actor.clone(),
+            log: None,
+        }
     }
 
     /// A record that cannot be written is no reason for a deploy to fail.

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::arguments::flow::ReleaseOptions;
 use super::listing::short_commit;
+use super::record::FinishedStores;
 use super::run::{PreparedCommand, services_without_run};
 use super::{Error, environment};
 use crate::config::Project;
@@ -31,8 +32,8 @@ pub struct RunTargets {
     waves: Vec<Vec<StoreId>>,
 }
 
-/// The stores that were deployed, and how the run ended.
-type ReleasedRun = (Vec<Deployed>, Result<(), pipeline::Error>);
+/// The stores that were deployed, those whose release was made, and how the run ended.
+type ReleasedRun = (Vec<Deployed>, FinishedStores, Result<(), pipeline::Error>);
 
 impl RunTargets {
     /// The targets of the stores that the plan makes live.
@@ -126,6 +127,10 @@ impl RunTargets {
         }
         let done = flowed.done.iter().filter(|it| it.is_active);
         let deployed = done.map(|outcome| deployed(plan, outcome)).collect();
+        let finished = flowed.done.iter();
+        let finished = finished
+            .map(|it| (it.store.clone(), Some(it.release.id.clone())))
+            .collect();
         let mut failures = match result {
             Err(pipeline::Error::Failed { failures }) => failures,
             _ => Vec::new(),
@@ -142,7 +147,7 @@ impl RunTargets {
         } else {
             Err(pipeline::Error::Failed { failures })
         };
-        (deployed, result)
+        (deployed, finished, result)
     }
 
     /// The order for a build. It has the settings of the newest release.

@@ -12,18 +12,19 @@ use super::arguments::flow::ReleaseOptions;
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
-use super::record::{BuildRecorder, EndedRun};
+use super::record::{BuildRecorder, EndedRun, FinishedStores};
 use super::releasing::{self, RunTargets};
-use super::{Error, answer};
+use super::{Error, answer, resume};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
+use crate::ledger::BuildStatus;
 use crate::pipeline::{
     self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
     RunSummary, ScriptEnvironment, Services, SessionLock, forecast,
 };
-use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request};
+use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request, Selection};
 use crate::report::{
     self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
     SummaryRow, SummaryTable, Transcripts,
@@ -116,6 +117,8 @@ pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
+    /// Whether stores are left out that an earlier run of the same plan has deployed.
+    pub resume: bool,
     pub release: ReleaseOptions,
 }
 
@@ -123,6 +126,15 @@ impl PreparedCommand {
     fn plan(&mut self, work: Option<&WorkOptions>) -> Result<Plan, AnyError> {
         let concurrency = work.and_then(|work| work.concurrency);
         self.request.concurrency = concurrency.map(usize::from);
+        let plan = Plan::make(&self.project, &self.request)?;
+        if !self.resume {
+            return Ok(plan);
+        }
+        let missing = resume::missing(&self.project, &plan)?;
+        if missing.len() == plan.stores.len() {
+            return Ok(plan);
+        }
+        self.request.selection = Selection::Exactly(missing);
         Ok(Plan::make(&self.project, &self.request)?)
     }
 }
@@ -339,10 +351,17 @@ fn under_lock(
             result: &result,
         };
         let builds = recorder.builds(&plan, &run, events);
-        if plan.until == Stage::Deploy && !summary.pushed.is_empty() {
-            (live, result) = targets.release(&plan, &builds, result, &options);
+        let mut finished: FinishedStores = BTreeMap::new();
+        if plan.until < Stage::Deploy {
+            let complete = builds
+                .iter()
+                .filter(|it| it.status == BuildStatus::Complete);
+            finished.extend(complete.map(|build| (build.store.clone(), None)));
         }
-        recorder.end(&plan, &result, &services);
+        if plan.until == Stage::Deploy && !summary.pushed.is_empty() {
+            (live, finished, result) = targets.release(&plan, &builds, result, &options);
+        }
+        recorder.end(&plan, &result, &finished, &services);
         summary.elapsed = services.started.elapsed();
         let outside = services.events.waiting_time();
         summary.own = summary.elapsed.saturating_sub(outside);

@@ -28,10 +28,13 @@ pub fn settings(global: &Global, command: &SettingsCommand) -> Result<(), AnyErr
     match command {
         SettingsCommand::Set(options) => {
             let change = SettingsChange::Set(values(options)?);
-            change_all(&StoreTargets::new(global, &options.target)?, &change)
+            change_all(
+                &StoreTargets::new(global, options.target.chosen())?,
+                &change,
+            )
         }
         SettingsCommand::Unset(options) => change_all(
-            &StoreTargets::new(global, &options.target)?,
+            &StoreTargets::new(global, options.target.chosen())?,
             &removed(options),
         ),
         SettingsCommand::List(options) => list(global, options),
@@ -178,7 +181,7 @@ fn version(release: Option<&ReleaseRecord>) -> Option<&str> {
 }
 
 fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, &options.target)?;
+    let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.stores()?;
     targets.registry.pull(&targets.project);
     let records = stored_records(&targets.project)?;
@@ -224,7 +227,7 @@ fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
 }
 
 fn diff(global: &Global, options: &SettingsDiffOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, &options.target)?;
+    let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.named()?;
     targets.registry.pull(&targets.project);
     let records = stored_records(&targets.project)?;

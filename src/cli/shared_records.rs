@@ -1,37 +1,44 @@
-//! The records of other machines, which lie in the registry.
+//! The records of other machines, which lie beside the images: in the registry, and in image layouts.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::Error;
 use super::arguments::AccessOptions;
+use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
-use super::record::repository_at;
 use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{self, LogReference, RecordFolder, RecordSet, RegistryRecords};
+use crate::ledger::{
+    BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
+    RecordSet, SharedError, SharedRecords,
+};
 use crate::pipeline::Services;
-use crate::plan::{self, DestinationPlan};
+use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::{Store, StoreId};
-use oci_distribution::Client;
 
-/// How long the registry may take. A list without the records of other machines is better than none.
+/// How long a registry may take. A list without the records of other machines is better than none.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long sending may take.
 const SENDING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Stores whose records are read at the same time.
+/// Stores whose records are read or sent at the same time.
 const STORES_AT_ONCE: usize = 8;
 
-/// Access to the registry, if there is one.
+/// Access to the records of other machines.
 pub struct RegistryAccess {
     runtime: tokio::runtime::Runtime,
     services: Arc<Services>,
-    destination: Option<DestinationPlan>,
+    /// The destination of the config, the environment or the options, and the layout of `--local`.
+    destinations: Vec<DestinationPlan>,
+    /// The tags of images, by the beginning of references, of the repositories that were read.
+    images: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl RegistryAccess {
@@ -41,24 +48,28 @@ impl RegistryAccess {
         environment: &Environment,
         options: &AccessOptions,
     ) -> Result<Self, AnyError> {
-        Self::with_events(project, environment, options, None)
+        Self::with_password(project, environment, options, (options.password()?, None))
     }
 
-    /// The same, with the events and the interruption of a run.
-    pub fn with_events(
+    /// The same, with the password that was read before, and the events and the interruption of a run.
+    pub fn with_password(
         project: &Project,
         environment: &Environment,
         options: &AccessOptions,
-        live: Option<&Live>,
+        (password, live): (Option<String>, Option<&Live>),
     ) -> Result<Self, AnyError> {
-        let mut access = environment.access(options, options.password()?);
+        let mut access = environment.access(options, password);
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
-        let destination = plan::destination_of(project, &environment.registry(options)).ok();
-        if let Some(DestinationPlan::Registry { address, .. }) = &destination {
+        let own = plan::destination_of(project, &environment.registry(options)).ok();
+        if let Some(DestinationPlan::Registry { address, .. }) = &own {
             access.registry = Some(address.clone());
         }
+        let local = DestinationPlan::new(&project.root, LOCAL_REGISTRY, false).ok();
+        let mut destinations: Vec<_> = own.into_iter().chain(local).collect();
+        destinations.dedup_by(|a, b| a.name() == b.name());
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
             .enable_all()
             .build()
             .map_err(|source| Error::Start { source })?;
@@ -70,69 +81,59 @@ impl RegistryAccess {
         Ok(Self {
             runtime,
             services: Arc::new(services),
-            destination,
+            destinations,
+            images: Mutex::default(),
         })
     }
 
-    /// Waits for work that is no part of a run.
-    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+    /// The destination of images: that of the config, the environment or the options.
+    pub fn destination(&self) -> Option<&DestinationPlan> {
+        self.destinations.first()
     }
 
-    /// The services of targets that are asked outside of a run.
+    /// The images in a registry. `host` may have a path.
+    pub fn images(&self, host: &str) -> Result<ImagePlace, AnyError> {
+        let host = host.split('/').next().unwrap_or(host);
+        let own = self.destinations.iter().find_map(|it| match it {
+            DestinationPlan::Registry {
+                address, host: own, ..
+            } => (own.split('/').next() == Some(host)).then_some(address.as_str()),
+            DestinationPlan::Layout { .. } => None,
+        });
+        let client = self.wait(self.services.client(own.unwrap_or(host)));
+        let client = client.map_err(|error| failed(error.into()))?;
+        Ok(ImagePlace::Registry(client))
+    }
+
+    /// Runs a future to its end.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// The services with the credentials for registries, and of targets that are asked outside of a run.
     pub fn services(&self) -> Arc<Services> {
         Arc::clone(&self.services)
     }
 
     /// Sends the records of a store after a command has written some. The next deploy sends them if
-    /// the registry does not take them now.
+    /// they are not accepted now.
     pub fn share(&self, project: &Project, store: &StoreId) {
-        if self.registry().is_none() || self.services.access.credentials.is_none() {
+        let Some(destination) = self.destination() else {
             return;
-        }
-        let read = RecordFolder::of_project(&project.root).read();
-        let read = read.map_err(|error| AnyError::from(ledger::Error::from(error)));
-        let pushed = read.and_then(|(records, _)| {
-            let stores = [store.to_string()];
-            self.push(project, &records, &stores)
-        });
-        if let Err(error) = pushed {
-            tell(&format!(
-                "note: the records of this command are only on this machine: {error}"
-            ));
-        }
+        };
+        self.share_with(project, destination, store);
     }
 
-    /// Reads the records that this machine does not have. A registry that is out of reach is told and
-    /// is no error.
-    pub fn pull(&self, project: &Project) {
-        let Some((address, host)) = self.registry() else {
-            return;
-        };
-        if self.services.access.credentials.is_none() {
-            // Without credentials this machine has not pushed either, and a question would only wait.
+    /// The same, beside the images of this destination.
+    pub fn share_with(&self, project: &Project, destination: &DestinationPlan, store: &StoreId) {
+        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
+        if is_registry && self.services.access.credentials.is_none() {
             return;
         }
-        let pulling = async {
-            let client = self.services.client(address).await;
-            let client = client.map_err(|error| error.to_string())?;
-            let stores = project.stores.deployables();
-            let repositories = stores.filter_map(|store| plan::record_repository(project, store));
-            let mut pulled = stream::iter(repositories)
-                .map(|repository| pull(&client, repository_at(host, &repository), project))
-                .buffer_unordered(STORES_AT_ONCE);
-            while let Some(result) = pulled.next().await {
-                result?;
-            }
-            Ok::<_, String>(())
-        };
-        let result = self.runtime.block_on(async {
-            let limited = tokio::time::timeout(TIMEOUT, pulling).await;
-            limited.unwrap_or_else(|_| Err(format!("no response within {} s", TIMEOUT.as_secs())))
-        });
-        if let Err(reason) = result {
+        let stores = [store.to_string()];
+        if let Err(reason) = self.send(project, destination, &stores) {
             tell(&format!(
-                "note: records of other machines may be missing, because the registry cannot be read: {reason}"
+                "note: the records of this command are only on this machine: {reason}"
             ));
         }
     }
@@ -142,35 +143,31 @@ impl RegistryAccess {
     pub fn push(
         &self,
         project: &Project,
-        records: &RecordSet,
         stores: &[String],
     ) -> Result<Vec<(StoreId, usize)>, AnyError> {
         let refused = |reason: String| AnyError::from(Error::NotSent { reason });
-        let Some((address, host)) = self.registry() else {
+        let Some(destination) = self.destination() else {
             return Err(refused("no registry is configured".into()));
         };
+        self.send(project, destination, stores).map_err(refused)
+    }
+
+    fn send(
+        &self,
+        project: &Project,
+        destination: &DestinationPlan,
+        stores: &[String],
+    ) -> Result<Vec<(StoreId, usize)>, String> {
         let is_wanted =
             |store: &&Store| stores.is_empty() || stores.iter().any(|id| id == store.id.as_str());
         let stores = project.stores.deployables().filter(is_wanted);
-        let places = stores.filter_map(|store| {
+        let stores = stores.filter_map(|store| {
             let repository = plan::record_repository(project, store)?;
-            Some((store.id.clone(), repository_at(host, &repository)))
+            Some((store.id.clone(), repository))
         });
-        let sending = async {
-            let client = self.services.client(address).await;
-            let client = client.map_err(|error| error.to_string())?;
-            let client = &client;
-            let sent = stream::iter(places)
-                .map(|(store, repository)| async move {
-                    let place = RegistryRecords::new(client, repository, &project.root);
-                    let exchange = place.exchange(&records.of_store(&store)).await;
-                    let exchange = exchange.map_err(|error| format!("{store}: {error}"))?;
-                    Ok::<_, String>((store, exchange.sent))
-                })
-                .buffered(STORES_AT_ONCE);
-            sent.try_collect::<Vec<_>>().await
-        };
-        let sent = self.runtime.block_on(async {
+        let stores: Vec<_> = stores.collect();
+        self.wait(async {
+            let sending = send(&project.root, destination, &stores, &self.services);
             let limited = tokio::time::timeout(SENDING_TIMEOUT, sending).await;
             limited.unwrap_or_else(|_| {
                 Err(format!(
@@ -178,48 +175,219 @@ impl RegistryAccess {
                     SENDING_TIMEOUT.as_secs()
                 ))
             })
-        });
-        sent.map_err(refused)
+        })
     }
 
-    /// Reads the log of a build, if the registry has it.
-    pub fn fetch_log(&self, project: &Project, store: &StoreId, log: &LogReference) {
-        let Some((address, host)) = self.registry() else {
-            return;
-        };
-        let store = project.stores.get(store.as_str());
-        let repository = store.and_then(|store| plan::record_repository(project, store));
-        let Some(repository) = repository else { return };
-        let fetching = async {
-            let client = self.services.client(address).await;
-            let client = client.map_err(|error| error.to_string())?;
-            let repository = repository_at(host, &repository);
-            let place = RegistryRecords::new(&client, repository, &project.root);
-            place
-                .fetch_log(log)
-                .await
-                .map_err(|error| error.to_string())
-        };
-        if let Err(reason) = self.runtime.block_on(fetching) {
-            tell(&format!("note: the registry cannot be read: {reason}"));
+    /// Reads the records that this machine does not have. A registry that is out of reach is told and
+    /// is no error.
+    pub fn pull(&self, project: &Project) {
+        let stores = project.stores.deployables();
+        let repositories = stores.filter_map(|store| plan::record_repository(project, store));
+        let repositories: Vec<String> = repositories.collect();
+        for destination in &self.destinations {
+            if let Err(reason) = self.pull_from(project, destination, &repositories) {
+                let place = destination.name();
+                tell(&format!(
+                    "note: records of other machines may be missing, because `{place}` cannot be read: {reason}"
+                ));
+            }
         }
     }
 
-    fn registry(&self) -> Option<(&str, &str)> {
-        match &self.destination {
-            Some(DestinationPlan::Registry { address, host, .. }) => Some((address, host)),
-            _ => None,
+    fn pull_from(
+        &self,
+        project: &Project,
+        destination: &DestinationPlan,
+        repositories: &[String],
+    ) -> Result<(), String> {
+        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
+        if is_registry && self.services.access.credentials.is_none() {
+            // Without credentials this machine has not pushed either, and a question would only wait.
+            return Ok(());
+        }
+        let pulling = async {
+            let place = SharedPlace::open(destination, &self.services).await?;
+            let Some(place) = place else { return Ok(()) };
+            let mut pulled = stream::iter(repositories)
+                .map(async |repository| {
+                    let own = place.repository(repository);
+                    let records = SharedRecords::new(place.of(&own), &project.root);
+                    (repository, records.pull().await)
+                })
+                .buffer_unordered(STORES_AT_ONCE);
+            while let Some((repository, pulled)) = pulled.next().await {
+                let exchange = pulled.map_err(|error| reason(&error))?;
+                let beginning = place.beginning(destination, repository);
+                for (tag, reason) in &exchange.invalid {
+                    tell(&format!(
+                        "note: a record in `{beginning}:{tag}` is ignored: {reason}"
+                    ));
+                }
+                let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+                images.insert(beginning, exchange.images);
+            }
+            Ok(())
+        };
+        self.runtime.block_on(async {
+            let limited = tokio::time::timeout(TIMEOUT, pulling).await;
+            limited.unwrap_or_else(|_| Err(format!("no response within {} s", TIMEOUT.as_secs())))
+        })
+    }
+
+    /// Whether an image of a build is missing where it was pushed, as far as [`Self::pull`] has seen.
+    pub fn is_gone(&self, build: &BuildRecord) -> bool {
+        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut references = build
+            .apps
+            .values()
+            .filter_map(|app| app.reference.as_deref());
+        references.any(|reference| {
+            let Some((name, tag)) = reference.rsplit_once(':') else {
+                return false;
+            };
+            images.get(name).is_some_and(|tags| !tags.contains(tag))
+        })
+    }
+
+    /// Reads the log of a build, if the registry or a layout has it.
+    pub fn fetch_log(&self, project: &Project, store: &StoreId, log: &LogReference) {
+        let store = project.stores.get(store.as_str());
+        let repository = store.and_then(|store| plan::record_repository(project, store));
+        let Some(repository) = repository else { return };
+        for destination in &self.destinations {
+            let fetching = async {
+                let place = SharedPlace::open(destination, &self.services).await?;
+                let Some(place) = place else { return Ok(false) };
+                let own = place.repository(&repository);
+                let records = SharedRecords::new(place.of(&own), &project.root);
+                let fetched = records.fetch_log(log).await;
+                fetched.map_err(|error| reason(&error))
+            };
+            match self.runtime.block_on(fetching) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(reason) => tell(&format!(
+                    "note: `{}` cannot be read: {reason}",
+                    destination.name()
+                )),
+            }
         }
     }
 }
 
-async fn pull(client: &Client, repository: String, project: &Project) -> Result<(), String> {
-    let place = RegistryRecords::new(client, repository.clone(), &project.root);
-    let exchange = place.pull().await.map_err(|error| error.to_string())?;
-    for (tag, reason) in exchange.invalid {
-        tell(&format!(
-            "note: `{repository}:{tag}` in the registry is ignored: {reason}"
-        ));
+/// An opened place of records.
+enum SharedPlace {
+    Registry {
+        client: oci_distribution::Client,
+        /// The path between host and repository, such as `team/`; can be empty.
+        path: String,
+    },
+    Layout(LayoutPages),
+}
+
+impl SharedPlace {
+    /// Opens a place. None for a layout that does not exist.
+    async fn open(
+        destination: &DestinationPlan,
+        services: &Services,
+    ) -> Result<Option<Self>, String> {
+        match destination {
+            DestinationPlan::Registry { address, host, .. } => {
+                let client = services.client(address).await;
+                let path = host.split_once('/').map(|(_, path)| format!("{path}/"));
+                Ok(Some(Self::Registry {
+                    client: client.map_err(|error| error.to_string())?,
+                    path: path.unwrap_or_default(),
+                }))
+            }
+            DestinationPlan::Layout { folder, .. } => {
+                let pages = LayoutPages::open(folder).map_err(|error| reason(&error))?;
+                Ok(pages.map(Self::Layout))
+            }
+        }
     }
-    Ok(())
+
+    /// The full name of a repository in this place.
+    fn repository(&self, repository: &str) -> String {
+        match self {
+            Self::Registry { path, .. } => format!("{path}{repository}"),
+            Self::Layout(_) => repository.to_owned(),
+        }
+    }
+
+    fn of<'a>(&'a self, repository: &'a str) -> RecordPlace<'a> {
+        match self {
+            Self::Registry { client, .. } => RecordPlace::Registry { client, repository },
+            Self::Layout(layout) => RecordPlace::Layout { layout, repository },
+        }
+    }
+
+    /// What references of images in a repository begin with.
+    fn beginning(&self, destination: &DestinationPlan, repository: &str) -> String {
+        let separator = match self {
+            Self::Registry { .. } => '/',
+            Self::Layout(_) => ':',
+        };
+        format!("{}{separator}{repository}", destination.name())
+    }
+}
+
+/// Sends the records of these stores, each with its repository, to a place. Returns how many records
+/// of each store were sent. Fails with the reason if a store's records are refused; those of the other
+/// stores are sent all the same.
+pub async fn send(
+    project: &Path,
+    destination: &DestinationPlan,
+    stores: &[(StoreId, String)],
+    services: &Services,
+) -> Result<Vec<(StoreId, usize)>, String> {
+    let Some(place) = SharedPlace::open(destination, services).await? else {
+        return Ok(Vec::new());
+    };
+    let folder = RecordFolder::of_project(project);
+    let (records, _) = folder.read().map_err(|error| reason(&error))?;
+    let mut sending = stream::iter(stores)
+        .map(async |(store, repository)| {
+            let own = place.repository(repository);
+            let exchange = exchange(&place, &own, project, &records.of_store(store)).await;
+            (store, exchange)
+        })
+        .buffered(STORES_AT_ONCE);
+    let (mut sent, mut failed) = (Vec::new(), None);
+    while let Some((store, exchange)) = sending.next().await {
+        match exchange {
+            Ok(exchange) => sent.push((store.clone(), exchange.sent)),
+            Err(error) => failed = failed.or(Some(format!("{store}: {}", reason(&error)))),
+        }
+    }
+    drop(sending);
+    if let SharedPlace::Layout(pages) = &place {
+        pages.write().map_err(|error| reason(&error))?;
+    }
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
+    folder.gather().map_err(|error| reason(&error))?;
+    Ok(sent)
+}
+
+async fn exchange(
+    place: &SharedPlace,
+    repository: &str,
+    project: &Path,
+    own: &RecordSet,
+) -> Result<Exchange, SharedError> {
+    let place = place.of(repository);
+    SharedRecords::new(place, project).exchange(own).await
+}
+
+/// An error with its causes, on one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -47,12 +47,12 @@ pub fn ask<'a, T: Send + 'static>(
     question: impl Fn(Arc<dyn Target>, StoreId) -> Question<T>,
 ) -> Vec<(&'a Store, Answer<T>)> {
     let asked = stream::iter(stores.iter().copied()).map(|store| {
-        let target = targets.of(store);
+        let target = targets.known(store);
         let asking = target.map(|target| question(target, store.id.clone()));
         async move {
             let asking = match asking {
                 Ok(asking) => asking,
-                Err(error) => return (store, Answer::Missing(error.to_string())),
+                Err(reason) => return (store, Answer::Missing(reason)),
             };
             let limited = tokio::time::timeout(TIMEOUT, tokio::spawn(asking)).await;
             let answer = match limited {
@@ -114,7 +114,7 @@ struct StoreStatus<'a> {
 }
 
 pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
-    let targets = StoreTargets::new(global, &options.target)?;
+    let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.stores()?;
     targets.registry.pull(&targets.project);
     let records = stored_records(&targets.project)?;
@@ -360,7 +360,10 @@ impl<'a> StoreStatus<'a> {
         if let Some(id) = self.waiting() {
             details.push((
                 "not live",
-                format!("{}  `alokai store release` makes it live", format.id(id)),
+                format!(
+                    "{0}  `alokai store release {0}` makes it live",
+                    format.id(id)
+                ),
             ));
         }
         let by = |event: &EventRecord| {

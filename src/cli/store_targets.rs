@@ -1,9 +1,10 @@
 //! The targets of stores, for commands that ask them outside of a deploy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arguments::Global;
-use super::arguments::questions::TargetOptions;
+use super::arguments::questions::ChosenTargets;
 use super::project;
 use super::run::Live;
 use super::shared_records::RegistryAccess;
@@ -26,23 +27,28 @@ pub struct StoreTargets {
     context: TargetContext,
     local: bool,
     chosen: Selection,
+    /// The targets of the chosen stores, or why there is none.
+    targets: BTreeMap<&'static str, Result<Arc<dyn Target>, String>>,
 }
 
 impl StoreTargets {
     /// The stores and the targets of the command line.
-    pub fn new(global: &Global, options: &TargetOptions) -> Result<Self, AnyError> {
+    pub fn new(global: &Global, options: ChosenTargets) -> Result<Self, AnyError> {
         Self::with_events(global, options, None)
     }
 
     /// The same, with the events and the interruption of a run.
     pub fn with_events(
         global: &Global,
-        options: &TargetOptions,
+        options: ChosenTargets,
         live: Option<&Live>,
     ) -> Result<Self, AnyError> {
         let (project, environment) = project(global)?;
-        let registry = RegistryAccess::with_events(&project, &environment, &options.access, live)?;
-        let console = plan::console_of(&project, &environment.console(&options.access));
+        let password = options.access.password()?;
+        let registry = (password, live);
+        let registry =
+            RegistryAccess::with_password(&project, &environment, options.access, registry)?;
+        let console = plan::console_of(&project, &environment.console(options.access));
         let project = Arc::new(project);
         let context = TargetContext {
             project: Arc::clone(&project),
@@ -50,18 +56,30 @@ impl StoreTargets {
             console,
             plan: None,
         };
-        let chosen = Selection::Stores(options.stores.clone());
+        let chosen = Selection::Stores(options.stores.to_vec());
         if !options.stores.is_empty() {
             chosen.stores(&project)?;
         }
-        Ok(Self {
+        let mut targets = Self {
             project,
             registry,
             scripts: environment.scripts(false),
             context,
             local: options.local,
             chosen,
-        })
+            targets: BTreeMap::new(),
+        };
+        // Making a target may ask a program, so each is made once.
+        let stores = targets.stores()?.into_iter();
+        let kinds: Vec<TargetKind> = stores.map(|store| targets.kind(store)).collect();
+        for kind in kinds {
+            if !targets.targets.contains_key(kind.name()) {
+                let target = target_of(kind, &targets.context);
+                let target = target.map_err(|error| error.to_string());
+                targets.targets.insert(kind.name(), target);
+            }
+        }
+        Ok(targets)
     }
 
     /// The chosen stores: those that the command line names, or all deployable stores.
@@ -88,8 +106,18 @@ impl StoreTargets {
         }
     }
 
+    /// The target of a store, or why there is none.
+    pub fn known(&self, store: &Store) -> Result<Arc<dyn Target>, String> {
+        let missing = || Err("the store is not selected".to_owned());
+        let target = self.targets.get(self.kind(store).name());
+        target.cloned().unwrap_or_else(missing)
+    }
+
     /// The target of a store.
     pub fn of(&self, store: &Store) -> Result<Arc<dyn Target>, AnyError> {
+        if let Ok(target) = self.known(store) {
+            return Ok(target);
+        }
         let target = target_of(self.kind(store), &self.context);
         Ok(target.map_err(release::Error::from)?)
     }

@@ -1,14 +1,19 @@
-//! Records in a folder: one file for each, `<kind>/<id>.json`.
+//! Records in a folder: one file for each, `<kind>/<id>.json`, and packs.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::id::{RecordId, RecordKind};
+use super::pack::Packs;
 use super::set::{RecordSet, StoredRecord};
 use oci::Digest;
 
 /// The folder of records, relative to the project.
 pub const LEDGER: &str = ".alokai/ledger";
+
+/// Records with files of their own above which [`RecordFolder::gather`] packs them.
+const MOST_FILES: usize = 500;
 
 /// Tells project folders of one machine apart, without their path.
 pub fn folder_id(project: &Path) -> String {
@@ -82,10 +87,69 @@ impl RecordFolder {
         write().map_err(FolderError::at("write", &path))
     }
 
+    /// The packs with records of other machines, and with old records of this machine.
+    pub fn packs(&self) -> Packs {
+        Packs::of(&self.root)
+    }
+
     /// All records, and the files that are not valid records.
     pub fn read(&self) -> Result<(RecordSet, Vec<DamagedRecord>), FolderError> {
         let mut records = RecordSet::default();
         let mut damaged = Vec::new();
+        // A record that another process packs meanwhile is in a pack before its file is removed, so
+        // packs are read last.
+        for (id, path) in self.files()? {
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(FolderError::at("read", &path)(error)),
+            };
+            match StoredRecord::parse(&id, &bytes) {
+                Ok(record) => records.insert(record),
+                Err(error) => damaged.push(DamagedRecord {
+                    path,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        self.packs().read(&mut records, &mut damaged)?;
+        damaged.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok((records, damaged))
+    }
+
+    /// Puts the records that have files of their own into a pack if there are many of them.
+    pub fn gather(&self) -> Result<(), FolderError> {
+        let files = self.files()?;
+        if files.len() <= MOST_FILES {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        let mut packed = Vec::new();
+        for (id, path) in files {
+            // A damaged file stays, and is named by each listing.
+            let stored = std::fs::read(&path).ok();
+            let stored = stored.and_then(|bytes| StoredRecord::parse(&id, &bytes).ok());
+            if let Some(stored) = stored {
+                records.push(stored);
+                packed.push(path);
+            }
+        }
+        self.packs().write(records.iter())?;
+        for path in packed {
+            // Another process may have packed the same records.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
+
+    /// The ids of the records that have files of their own.
+    pub(super) fn own_ids(&self) -> Result<BTreeSet<RecordId>, FolderError> {
+        Ok(self.files()?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The files of records.
+    fn files(&self) -> Result<Vec<(RecordId, PathBuf)>, FolderError> {
+        let mut files = Vec::new();
         for kind in RecordKind::ALL {
             let folder = self.root.join(kind.folder());
             let failed = FolderError::at("read", &folder);
@@ -97,24 +161,12 @@ impl RecordFolder {
             for entry in entries {
                 let path = entry.map_err(&failed)?.path();
                 // Temporary files of other processes have other names.
-                let Some(id) = id_of(&path) else { continue };
-                let bytes = match std::fs::read(&path) {
-                    Ok(bytes) => bytes,
-                    // Another process has removed it.
-                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    Err(error) => return Err(FolderError::at("read", &path)(error)),
-                };
-                match StoredRecord::parse(&id, &bytes) {
-                    Ok(record) => records.insert(record),
-                    Err(error) => damaged.push(DamagedRecord {
-                        path,
-                        reason: error.to_string(),
-                    }),
+                if let Some(id) = id_of(&path) {
+                    files.push((id, path));
                 }
             }
         }
-        damaged.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok((records, damaged))
+        Ok(files)
     }
 
     fn path(&self, id: &RecordId) -> PathBuf {
@@ -193,6 +245,39 @@ mod tests {
         assert_eq!(invalid.len(), 1);
         assert_eq!(invalid[0].path, damaged);
         assert!(invalid[0].reason.contains("it has the id"), "{invalid:?}");
+    }
+
+    #[test]
+    fn many_files_become_one_pack_while_others_write_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = RecordFolder::of_project(folder.path());
+        for number in 0..550 {
+            records.append(&event(number, 1, "before")).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for writer in 2..4 {
+                let records = &records;
+                scope.spawn(move || {
+                    for number in 0..20 {
+                        records.append(&event(number, writer, "same time")).unwrap();
+                        records.gather().unwrap();
+                        let (set, damaged) = records.read().unwrap();
+                        assert!(set.len() > 550, "{}", set.len());
+                        assert_eq!(damaged, []);
+                    }
+                });
+            }
+        });
+        let (set, _) = records.read().unwrap();
+        assert_eq!(set.len(), 590);
+        assert!(records.files().unwrap().len() <= super::MOST_FILES);
+        // A pack that was changed by something else is named, and its records are not believed.
+        let packs = std::fs::read_dir(records.root.join("packs")).unwrap();
+        for pack in packs {
+            std::fs::write(pack.unwrap().path(), "{}\n").unwrap();
+        }
+        let (_, damaged) = records.read().unwrap();
+        assert!(damaged[0].reason.contains("digest of its name"));
     }
 
     #[test]

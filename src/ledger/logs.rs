@@ -98,6 +98,20 @@ impl LogFolder {
         Ok(Some(compressed))
     }
 
+    /// Removes a log. A missing log is not an error.
+    pub fn remove(&self, log: &LogReference) -> Result<(), FolderError> {
+        let Ok(digest) = log.digest.parse() else {
+            return Ok(());
+        };
+        let path = self.path(&digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(FolderError::at("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The lines of a log. `None` if it is not on this machine.
     pub fn read(&self, log: &LogReference) -> Result<Option<Vec<u8>>, FolderError> {
         let Some(compressed) = self.compressed(log)? else {

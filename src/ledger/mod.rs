@@ -7,25 +7,39 @@ mod folder;
 mod id;
 mod logs;
 mod operations;
+mod pack;
 mod page;
+mod place;
+mod prune;
 mod record;
-mod registry;
 mod set;
+mod shared;
 mod state;
 mod targets;
+mod transfer;
 
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText};
-pub use operations::{Operation, operations};
+pub use operations::{Operation, last_deploys, operations};
+pub use pack::Packs;
+pub use page::log_of;
+pub use place::{LayoutPages, RecordPlace};
+pub use prune::{
+    KeptBecause, PruneChoice, PruneRules, choose as choose_builds, removed_builds,
+    size_of as build_size,
+};
 pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
     ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
 };
-pub use registry::{Exchange, RegistryError, RegistryRecords};
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
+pub use shared::{Exchange, SharedError, SharedRecords};
 pub use state::{TargetState, open_runs};
 pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
+pub use transfer::{
+    ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles, TransferError, export,
+};
 
 use miette::Diagnostic;
 
@@ -55,6 +69,10 @@ pub enum Error {
         /// The id.
         id: RecordId,
     },
+    /// A build cannot be exported, imported or removed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Transfer(#[from] TransferError),
     /// The record is not a release.
     #[error("{id} is not a release")]
     #[diagnostic(

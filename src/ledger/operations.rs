@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::id::RecordId;
 use super::record::{Actor, EventRecord, Happening};
+use super::set::RecordSet;
 use crate::store::StoreId;
 
 /// A run, a hook, or an event outside of runs, such as the removal of a pin.
@@ -21,6 +22,34 @@ impl Operation<'_> {
     /// Whether this is a run, with a start and an end.
     pub fn is_run(&self) -> bool {
         self.event.starts_run()
+    }
+
+    /// What a run was asked for, such as `deploy`.
+    pub fn name(&self) -> Option<&str> {
+        match &self.event.happening {
+            Happening::Started { operation, .. } => Some(operation),
+            _ => None,
+        }
+    }
+
+    /// The digest of the plan of a run.
+    pub fn plan(&self) -> Option<&String> {
+        match &self.event.happening {
+            Happening::Started { plan, .. } => plan.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the end of a run is recorded, and it succeeded.
+    pub fn succeeded(&self) -> bool {
+        let end = self.end.map(|end| &end.happening);
+        matches!(
+            end,
+            Some(Happening::Ended {
+                succeeded: true,
+                ..
+            })
+        )
     }
 
     /// Seconds from the start to the end; of a single event, how long it took.
@@ -86,6 +115,22 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
         }
     }
     found
+}
+
+/// Operations that decide what a store runs.
+const DEPLOYS: [&str; 3] = ["deploy", "release", "rollback"];
+
+/// The last deploy, release or rollback of each store.
+pub fn last_deploys(records: &RecordSet) -> BTreeMap<&StoreId, Operation<'_>> {
+    let events: Vec<&EventRecord> = records.events().collect();
+    let mut last = BTreeMap::new();
+    for operation in operations(&events) {
+        let word = operation.name().and_then(|it| it.split(' ').next());
+        if word.is_some_and(|word| DEPLOYS.contains(&word)) {
+            last.insert(&operation.event.store, operation);
+        }
+    }
+    last
 }
 
 #[cfg(test)]

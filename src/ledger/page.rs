@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::id::{RecordId, RecordKind};
 use super::record::{LogReference, Record};
-use super::set::{InvalidRecord, StoredRecord};
+use super::set::StoredRecord;
 use oci::{Descriptor, Digest, Manifest};
 
 /// Media type of the records: JSON, one record on each line, compressed.
@@ -22,21 +22,6 @@ const TAG_PREFIX: &str = "alokai.";
 /// The most bytes of a page after decompression.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Why a page is not valid.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidPage {
-    /// It cannot be decompressed.
-    #[error("it cannot be decompressed: {source}")]
-    Compression {
-        /// The error of zstd.
-        #[from]
-        source: std::io::Error,
-    },
-    /// A line is not a record.
-    #[error(transparent)]
-    Record(#[from] InvalidRecord),
-}
-
 /// A new name for a page, unique like an id.
 pub fn new_tag(at: Timestamp) -> String {
     format!("{TAG_PREFIX}{}", RecordId::new(RecordKind::Event, at))
@@ -48,23 +33,45 @@ pub fn is_page(tag: &str) -> bool {
     id.is_some_and(|id| id.parse::<RecordId>().is_ok())
 }
 
-/// The records as bytes.
-pub fn pack<'a>(records: impl Iterator<Item = &'a StoredRecord>) -> std::io::Result<Vec<u8>> {
+/// The records of a page.
+#[derive(Debug, Default)]
+pub struct PageContent {
+    /// The records that this version knows.
+    pub records: Vec<StoredRecord>,
+    /// Why other lines are not records. A later version may know them.
+    pub invalid: Vec<String>,
+}
+
+/// The records as lines.
+pub fn lines<'a>(records: impl Iterator<Item = &'a StoredRecord>) -> Vec<u8> {
     let mut text = Vec::new();
     for record in records {
         text.extend_from_slice(record.bytes.trim_ascii_end());
         text.push(b'\n');
     }
-    zstd::bulk::compress(&text, 0)
+    text
 }
 
-/// The records of a page.
-pub fn unpack(bytes: &[u8]) -> Result<Vec<StoredRecord>, InvalidPage> {
-    let text = zstd::bulk::decompress(bytes, MOST_BYTES)?;
-    let lines = text.split_inclusive(|byte| *byte == b'\n');
-    lines
-        .map(|line| StoredRecord::read(line).map_err(InvalidPage::from))
-        .collect()
+/// The records as the bytes of a page.
+pub fn pack<'a>(records: impl Iterator<Item = &'a StoredRecord>) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(&lines(records), 0)
+}
+
+/// The lines of a page.
+pub fn unpack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::decompress(bytes, MOST_BYTES)
+}
+
+/// The records in these lines.
+pub fn records_of(lines: &[u8]) -> PageContent {
+    let mut content = PageContent::default();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        match StoredRecord::read(line) {
+            Ok(record) => content.records.push(record),
+            Err(error) => content.invalid.push(error.to_string()),
+        }
+    }
+    content
 }
 
 /// The manifest of a page. The logs of its records are layers, so that a registry keeps them.

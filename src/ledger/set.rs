@@ -90,9 +90,7 @@ impl RecordSet {
 
     /// Adds all records of another set.
     pub fn merge(&mut self, other: Self) {
-        for record in other.records.into_values() {
-            self.insert(record);
-        }
+        self.extend(other.records.into_values());
     }
 
     /// The record with this id.
@@ -195,5 +193,11 @@ impl RecordSet {
             Record::Event(event) => Some(event),
             _ => None,
         })
+    }
+}
+
+impl Extend<StoredRecord> for RecordSet {
+    fn extend<Records: IntoIterator<Item = StoredRecord>>(&mut self, records: Records) {
+        records.into_iter().for_each(|record| self.insert(record));
     }
 }

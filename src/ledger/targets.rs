@@ -85,6 +85,11 @@ impl<'a> LedgerTargets<'a> {
         self.stores.get(store)?.get(target)
     }
 
+    /// All stores at all targets.
+    pub fn all(&self) -> impl Iterator<Item = &TargetHistory<'a>> {
+        self.stores.values().flat_map(BTreeMap::values)
+    }
+
     /// What has become of a release.
     pub fn status(&self, release: &ReleaseRecord) -> ReleaseStatus {
         let history = self.get(&release.store, &release.target);

@@ -11,7 +11,7 @@ mod builder;
 mod clean;
 mod compose;
 mod destination;
-mod docker;
+pub mod docker;
 mod failure;
 mod halt;
 mod hooks;
@@ -47,7 +47,7 @@ pub use hooks::{
     Error as HookError, HookContext, HookImage, HookRun, HookRunner, HookRuns, UnpackedImage,
 };
 pub use live::write_start_scripts;
-pub use lock::{ProjectLock, Session, SessionLock};
+pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,

@@ -45,9 +45,9 @@ pub use release::{ConsoleRequest, DEFAULT_CONSOLE, PlannedRelease, check_console
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
-    START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
-    container_name, released_servers,
+    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
+    PlannedVariable, START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers,
+    TestArguments, browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
@@ -314,6 +314,19 @@ impl Plan {
         let decided = self.images_of(store);
         let decided = decided.map(|image| format!("{}\n", self.digest_of(&image.unit)));
         Digest::of(decided.collect::<String>().as_bytes())
+    }
+
+    /// The digest of what the run brings a store to: its images, their tag, the last stage, and the target.
+    pub fn release_digest(&self, store: &StoreId) -> Digest {
+        let release = self.releases.iter().find(|it| it.store == *store);
+        let target = release.map_or("", |release| release.target.name());
+        let (images, tag) = (self.store_digest(store), self.tag.as_deref());
+        let text = format!(
+            "{images}\n{}\n{}\n{target}\n",
+            tag.unwrap_or(""),
+            self.until
+        );
+        Digest::of(text.as_bytes())
     }
 
     /// The task with this id.
@@ -588,6 +601,15 @@ pub fn repositories_of(project: &Project) -> Vec<String> {
         Some(image::repository(project, deployment, app))
     });
     repositories.collect()
+}
+
+/// The repository for the images of an app of a store, below the path of the registry. None for a
+/// template, and for an app that the store does not have.
+pub fn image_repository(project: &Project, store: &Store, app: &AppName) -> Option<String> {
+    let deployment = store.deployment.as_ref()?;
+    let mut apps = project.apps_of(store);
+    let app = apps.find(|own| own.name == *app)?;
+    Some(image::repository(project, deployment, app))
 }
 
 /// The repository with the records of a store: that of its frontend, or of its first app. None for a

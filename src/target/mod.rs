@@ -6,6 +6,7 @@
 
 mod command;
 mod console;
+pub mod docker;
 mod scripts;
 mod spec;
 
@@ -127,11 +128,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
     match kind {
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
-        TargetKind::Docker => Err(Error::Unsupported {
-            target: "docker",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
@@ -324,6 +321,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The Docker engine, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Docker(#[from] docker::Error),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -358,6 +359,7 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
+            Self::Docker(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::None) => DeployFault::Input,

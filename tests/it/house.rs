@@ -134,7 +134,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "ledger",
-        &["disk", "event", "oci", "oci_distribution", "store"],
+        &[
+            "disk",
+            "event",
+            "oci",
+            "oci_distribution",
+            "registry",
+            "store",
+        ],
     ),
     ("proxy", &["store", "disk"]),
     ("serve", &["store", "event", "plan", "pipeline"]),

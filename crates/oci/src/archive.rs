@@ -7,11 +7,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
 
-use super::{Digest, Error, Hasher, TreeContent, TreeEntry};
+use super::{Digest, Error, FileOwner, Hasher, TreeContent, TreeEntry};
 
 /// Bytes of a tar's record.
 const RECORD: usize = 512;
@@ -184,6 +184,22 @@ fn headers(entry: &TreeEntry, time: i64, to: &mut Vec<u8>) -> Result<(), Error> 
     header.set_cksum();
     to.extend_from_slice(header.as_bytes());
     Ok(())
+}
+
+/// The header of a file with a short name, readable by everybody, with a constant time.
+pub(super) fn file_header(name: &str, size: u64) -> Result<Vec<u8>, Error> {
+    let entry = TreeEntry {
+        path: name.to_owned(),
+        owner: FileOwner { user: 0, group: 0 },
+        mode: 0o644,
+        content: TreeContent::File {
+            from: PathBuf::new(),
+            bytes: size,
+        },
+    };
+    let mut header = Vec::new();
+    headers(&entry, 0, &mut header)?;
+    Ok(header)
 }
 
 /// Splits a path into ustar's fields `prefix` and `name`. `None` if it does not fit.

@@ -166,10 +166,19 @@ impl Blobs {
 
     /// Writes a blob in pieces.
     pub fn writer(&self) -> Result<BlobWriter, Error> {
+        self.with_hasher(Hasher::default())
+    }
+
+    /// Writes a blob in pieces, whose digest has the algorithm of this one.
+    pub fn writer_like(&self, digest: &Digest) -> Result<BlobWriter, Error> {
+        self.with_hasher(Hasher::like(digest))
+    }
+
+    fn with_hasher(&self, hasher: Hasher) -> Result<BlobWriter, Error> {
         Ok(BlobWriter {
             blobs: self.clone(),
             file: BufWriter::with_capacity(256 << 10, self.temporary()?),
-            hasher: Hasher::default(),
+            hasher,
             size: 0,
         })
     }
@@ -198,6 +207,22 @@ impl BlobWriter {
         let descriptor = Descriptor::new(media_type, self.hasher.end(), self.size);
         self.blobs.take(file, &descriptor)?;
         Ok(descriptor)
+    }
+
+    /// Completes the blob if it has this digest. Otherwise it is discarded.
+    pub fn end_as(self, digest: &Digest) -> Result<(), Error> {
+        let path = self.file.get_ref().path().to_owned();
+        let file = self.file.into_inner();
+        let file = file.map_err(|error| Error::at("write", &path)(error.into_error()))?;
+        let found = self.hasher.end();
+        if found != *digest {
+            return Err(Error::DigestMismatch {
+                path: self.blobs.path(digest),
+                reason: format!("the digest of its content is `{found}`"),
+            });
+        }
+        let descriptor = Descriptor::new("", *digest, self.size);
+        self.blobs.take(file, &descriptor)
     }
 }
 

@@ -38,23 +38,7 @@ pub fn collect(
     let blobs = Blobs::new(folder);
     let now = SystemTime::now();
     let begun = begun.checked_sub(COARSE).unwrap_or(begun);
-    let mut found = Vec::new();
-    let all = ["sha256", "sha512"].map(|algorithm| {
-        let files = files(&folder.join("blobs").join(algorithm));
-        files.map(|files| files.into_iter().map(move |file| (algorithm, file)))
-    });
-    let [short, long] = all;
-    for (algorithm, file) in short?.chain(long?) {
-        let name = file.file_name().to_string_lossy().into_owned();
-        let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else {
-            sweep(&file, now)?;
-            continue;
-        };
-        let metadata = file.metadata().map_err(Error::at("read", &file.path()))?;
-        let used = metadata.modified();
-        let used = used.map_err(Error::at("read", &file.path()))?;
-        found.push((used, digest, metadata.len()));
-    }
+    let mut found = stored(folder, now)?;
     // Most recently used first.
     found.sort_by_key(|(used, digest, _)| (Reverse(*used), *digest));
     let mut collected = CollectedBlobs::default();
@@ -81,6 +65,44 @@ pub fn collect(
         }
     }
     Ok(collected)
+}
+
+/// The blobs of a folder: last use, digest and size. Abandoned temporary files are removed.
+fn stored(folder: &Path, now: SystemTime) -> Result<Vec<(SystemTime, Digest, u64)>, Error> {
+    let mut found = Vec::new();
+    for algorithm in ["sha256", "sha512"] {
+        for file in files(&folder.join("blobs").join(algorithm))? {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else {
+                sweep(&file, now)?;
+                continue;
+            };
+            let metadata = file.metadata().map_err(Error::at("read", &file.path()))?;
+            let used = metadata.modified();
+            let used = used.map_err(Error::at("read", &file.path()))?;
+            found.push((used, digest, metadata.len()));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the blobs of a layout that are not needed and were not used for this time.
+pub(super) fn remove_unused(
+    blobs: &Blobs,
+    unused_for: Duration,
+    is_needed: impl Fn(&Digest) -> bool,
+) -> Result<CollectedBlobs, Error> {
+    let now = SystemTime::now();
+    let mut removed = CollectedBlobs::default();
+    for (used, digest, bytes) in stored(blobs.folder(), now)? {
+        let age = now.duration_since(used).unwrap_or_default();
+        if age >= unused_for && !is_needed(&digest) {
+            blobs.remove(&digest)?;
+            removed.blobs += 1;
+            removed.bytes += bytes;
+        }
+    }
+    Ok(removed)
 }
 
 /// Removes an abandoned temporary file.

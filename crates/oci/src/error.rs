@@ -68,6 +68,12 @@ pub enum Error {
         /// What to do.
         help: String,
     },
+    /// A tar that is not an image layout.
+    #[error("the archive is not a valid OCI image layout: {reason}")]
+    Archive {
+        /// What is wrong with the archive.
+        reason: String,
+    },
     /// A name that an image in a layout cannot have.
     #[error("`{}` is not a valid name for an image in a layout", name.escape_debug())]
     Name {
@@ -126,6 +132,9 @@ impl Error {
                 "copy the image again, or write it again with the tool that made it".into()
             }
             Self::Layout { help, .. } => help.clone(),
+            Self::Archive { .. } => {
+                "export it again; a transfer that was cut leaves an incomplete archive".into()
+            }
             Self::Name { .. } => "use letters and digits, separated by one of `-._:@+`, by `--` or by `/`"
                 .into(),
             Self::NotOne { names, .. } if names.is_empty() => {

@@ -4,33 +4,38 @@
 //! Unknown fields and entries of other tools in `index.json` are kept unchanged. An entry is
 //! replaced only by an entry of the same name.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::collect::remove_unused;
 use super::files::{persist, temporary};
-use super::{Blobs, Descriptor, Error, INDEX, Index, is_index, is_manifest};
+use super::{
+    Blobs, CollectedBlobs, Descriptor, Digest, Error, INDEX, Index, Manifest, is_index, is_manifest,
+};
 
 /// The annotation that names an image in a layout.
 pub const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The file that marks a folder as a layout.
-const MARK: &str = "oci-layout";
+pub(super) const MARK: &str = "oci-layout";
 
 /// The file that lists a layout's images.
-const LIST: &str = "index.json";
+pub(super) const LIST: &str = "index.json";
 
 /// Excludes the layout from git.
 const IGNORED: &str = ".gitignore";
 
 /// The version of the layout that is written.
-const VERSION: &str = "1.0.0";
+pub(super) const VERSION: &str = "1.0.0";
 
 /// An image layout on disk.
 #[derive(Debug, Clone)]
@@ -219,6 +224,72 @@ impl Layout {
         });
         listed.extend(entries.into_values().flatten());
         self.replace(document)
+    }
+
+    /// Removes entries from the index, and returns how many. The blobs stay until [`Self::sweep`].
+    /// Other processes may add entries at the same time.
+    pub fn remove(&self, is_removed: impl Fn(&Descriptor) -> bool) -> Result<usize, Error> {
+        let _lock = self.lock()?;
+        let mut document = Value::clone(&self.read()?.document);
+        let Some(listed) = document.get_mut("manifests").and_then(Value::as_array_mut) else {
+            return Err(self.invalid_index(&"`manifests` is missing"));
+        };
+        let before = listed.len();
+        // Entries of other tools that are not descriptors stay.
+        listed.retain(|entry| !Descriptor::deserialize(entry).is_ok_and(|it| is_removed(&it)));
+        let removed = before - listed.len();
+        if removed > 0 {
+            self.replace(document)?;
+        }
+        Ok(removed)
+    }
+
+    /// The blobs of an image or index that the layout does not have, with the image itself.
+    pub fn missing(&self, image: &Descriptor) -> Result<Vec<Digest>, Error> {
+        let mut missing = Vec::new();
+        self.visit(image, &mut |blob| {
+            if !self.blobs.path(&blob.digest).exists() {
+                missing.push(blob.digest);
+            }
+        })?;
+        Ok(missing)
+    }
+
+    /// Removes the blobs that no image of the index needs and that were not used for this time. A
+    /// writer that has not yet added its image has used the blobs of the image.
+    pub fn sweep(&self, unused_for: Duration) -> Result<CollectedBlobs, Error> {
+        let _lock = self.lock()?;
+        let mut needed = HashSet::new();
+        for image in &self.read()?.index.manifests {
+            self.visit(image, &mut |blob| {
+                needed.insert(blob.digest);
+            })?;
+        }
+        remove_unused(&self.blobs, unused_for, |digest| needed.contains(digest))
+    }
+
+    /// Visits the blobs of an image or index that exist and those that do not, the image itself first.
+    fn visit(&self, image: &Descriptor, see: &mut dyn FnMut(&Descriptor)) -> Result<(), Error> {
+        see(image);
+        let is_document = is_manifest(&image.media_type) || is_index(&image.media_type);
+        if !is_document || !self.blobs.path(&image.digest).exists() {
+            return Ok(());
+        }
+        let bytes = self.blobs.read(image)?;
+        let invalid = |error: &dyn std::fmt::Display| Error::Document {
+            what: image.digest.to_string(),
+            kind: "manifest",
+            reason: error.to_string(),
+        };
+        if is_index(&image.media_type) {
+            let index: Index = serde_json::from_slice(&bytes).map_err(|error| invalid(&error))?;
+            let mut images = index.manifests.iter();
+            return images.try_for_each(|image| self.visit(image, see));
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(&error))?;
+        see(&manifest.config);
+        manifest.layers.iter().for_each(see);
+        Ok(())
     }
 
     /// Copies a blob from other blobs after a check of its digest. Uses a hard link where the file

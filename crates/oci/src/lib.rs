@@ -25,6 +25,7 @@
 mod archive;
 mod base;
 mod blobs;
+mod bundle;
 mod choose;
 mod collect;
 mod digest;
@@ -42,6 +43,7 @@ mod tree;
 
 pub use base::{BaseLayer, BaseTree, FolderAttributes};
 pub use blobs::{BlobWriter, Blobs};
+pub use bundle::{LayoutWriter, unpack_layout};
 pub use choose::{choose, fits, index, manifest, resolve};
 pub use collect::{CollectedBlobs, collect};
 pub use digest::{Digest, Hasher};

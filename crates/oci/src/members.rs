@@ -100,6 +100,16 @@ impl<R: BufRead> TarReader<R> {
         Ok(content)
     }
 
+    /// Copies the current member's content.
+    pub fn copy(&mut self, to: &mut dyn io::Write) -> io::Result<()> {
+        let copied = io::copy(&mut (&mut self.reader).take(self.content), to)?;
+        if copied < self.content {
+            return Err(ended());
+        }
+        self.content = 0;
+        Ok(())
+    }
+
     fn member(&mut self, header: &Header, extended: PaxFields) -> io::Result<TarMember> {
         let mut kind = header.entry_type();
         let path = match extended.path {

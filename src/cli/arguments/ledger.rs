@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::AccessOptions;
+use super::transfer::{BuildExportOptions, BuildImportOptions, BuildPruneOptions};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -21,6 +22,12 @@ pub enum BuildsCommand {
     Info(BuildInfoOptions),
     /// Prints the output of a build
     Logs(BuildLogsOptions),
+    /// Writes a build with its images to standard output, as one tar
+    Export(BuildExportOptions),
+    /// Reads a build from standard input, and copies its images to the registry
+    Import(BuildImportOptions),
+    /// Removes the images of old builds
+    Prune(BuildPruneOptions),
 }
 
 /// The options of every list of records.
@@ -57,6 +64,8 @@ pub enum StatusOption {
     Interrupted,
     /// The run has not ended
     Running,
+    /// It succeeded, and its images were removed since
+    Gone,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +85,9 @@ pub struct BuildLogsOptions {
     /// The id, or the first characters of it
     #[arg(value_name = "BUILD")]
     pub build: String,
+    /// Prints further lines until the build ends
+    #[arg(short, long)]
+    pub follow: bool,
     #[command(flatten)]
     pub access: AccessOptions,
 }

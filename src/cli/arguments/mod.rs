@@ -9,6 +9,7 @@ pub(super) mod ledger;
 mod overriding;
 pub(super) mod questions;
 mod serve;
+pub(super) mod transfer;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -263,7 +264,7 @@ pub(super) struct WhyOptions {
     pub json: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Select {
     /// Ids of stores: `--store us,eu` or `-s us -s eu`
     #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., conflicts_with = "all")]
@@ -603,6 +604,15 @@ pub(super) struct DeployOptions {
     /// Stops after this stage
     #[arg(long, value_name = "STAGE", default_value = "deploy")]
     pub until: Stage,
+    /// Continues an earlier run of the same plan: leaves out the stores that it has deployed
+    #[arg(long)]
+    pub resume: bool,
+    /// Deploys the stores whose last deploy has failed or was interrupted [default: of all stores]
+    #[arg(long, conflicts_with = "resume")]
+    pub retry_failed: bool,
+    /// Makes the newest settings live with the build that is live; builds and pushes nothing
+    #[arg(long, conflicts_with_all = ["resume", "retry_failed", "until", "allow_dirty", "no_release", "no_attest"])]
+    pub settings: bool,
     /// Deploys uncommitted changes, with the tag `<sha>-dirty-<8 hex digits of the content>`
     #[arg(long)]
     pub allow_dirty: bool,
@@ -623,6 +633,17 @@ pub(super) struct DeployOptions {
     pub output: Output,
     #[command(flatten)]
     pub access: AccessOptions,
+}
+
+impl DeployOptions {
+    /// The selection of stores. `--retry-failed` selects from all stores if none is named.
+    pub fn selected(&self) -> Select {
+        let mut select = self.select.clone();
+        if self.retry_failed && select.stores.is_empty() && !select.changed {
+            select.all = true;
+        }
+        select
+    }
 }
 
 #[derive(Debug, Default, Clone, Args)]

@@ -117,6 +117,53 @@ pub struct TargetOptions {
     pub access: AccessOptions,
 }
 
+/// The same beside other arguments: a store needs `--store` or a comma before it.
+#[derive(Debug, Args)]
+pub struct SettingsTargetOptions {
+    /// The stores: `--store us,eu`
+    #[arg(
+        short,
+        long = "store",
+        visible_alias = "store-id",
+        value_name = "ID",
+        value_delimiter = ','
+    )]
+    pub stores: Vec<String>,
+    /// The settings for `store deploy --local`
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+/// Which targets are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct ChosenTargets<'a> {
+    pub stores: &'a [String],
+    pub local: bool,
+    pub access: &'a AccessOptions,
+}
+
+impl TargetOptions {
+    pub fn chosen(&self) -> ChosenTargets<'_> {
+        ChosenTargets {
+            stores: &self.stores,
+            local: self.local,
+            access: &self.access,
+        }
+    }
+}
+
+impl SettingsTargetOptions {
+    pub fn chosen(&self) -> ChosenTargets<'_> {
+        ChosenTargets {
+            stores: &self.stores,
+            local: self.local,
+            access: &self.access,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct StatusOptions {
     #[command(flatten)]
@@ -167,7 +214,7 @@ pub struct SetOptions {
     #[arg(long, value_name = "KEY", conflicts_with = "cloud_password_stdin")]
     pub secret: Option<String>,
     #[command(flatten)]
-    pub target: TargetOptions,
+    pub target: SettingsTargetOptions,
 }
 
 #[derive(Debug, Args)]
@@ -179,7 +226,7 @@ pub struct UnsetOptions {
     #[arg(short, long, conflicts_with = "names")]
     pub all: bool,
     #[command(flatten)]
-    pub target: TargetOptions,
+    pub target: SettingsTargetOptions,
 }
 
 #[derive(Debug, Args)]
@@ -191,7 +238,7 @@ pub struct SettingsDiffOptions {
     #[arg(value_name = "B")]
     pub new: Option<String>,
     #[command(flatten)]
-    pub target: TargetOptions,
+    pub target: SettingsTargetOptions,
     /// Prints one JSON document
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,8 @@
 //! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
 
+mod memory;
 mod places;
+mod questions;
 
 use serde_json::{Value, json};
 

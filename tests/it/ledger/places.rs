@@ -1,12 +1,14 @@
 //! Records in a registry and on several machines are one set in the end.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use alokai::event::Stage;
 use alokai::ledger::{
-    Actor, BuildRecord, BuildStatus, EventRecord, Exchange, Happening, LogFolder, LogText, Record,
-    RecordFolder, RecordId, RecordKind, RecordSet, RegistryRecords, SCHEMA_VERSION, StoredRecord,
+    Actor, BuildRecord, BuildStatus, EventRecord, Exchange, Happening, LayoutPages, LogFolder,
+    LogText, Record, RecordFolder, RecordId, RecordKind, RecordPlace, RecordSet, SCHEMA_VERSION,
+    SharedRecords, StoredRecord,
 };
 use alokai::store::StoreId;
 use jiff::Timestamp;
@@ -65,8 +67,12 @@ impl Machine {
             .unwrap();
     }
 
-    fn place(&self) -> RegistryRecords<'_> {
-        RegistryRecords::new(&self.client, self.repository.clone(), self.folder.path())
+    fn place(&self) -> SharedRecords<'_> {
+        let place = RecordPlace::Registry {
+            client: &self.client,
+            repository: &self.repository,
+        };
+        SharedRecords::new(place, self.folder.path())
     }
 
     async fn exchange(&self) -> Exchange {
@@ -111,6 +117,106 @@ async fn records_of_eight_machines_are_one_set() {
         assert_eq!(new.place().pull().await.unwrap(), Exchange::default());
         assert_eq!(new.records(), sets[0]);
     }
+}
+
+/// Exchanges all records of a project folder with an image layout.
+async fn exchange_with_layout(project: &Path, layout: &Path) -> Exchange {
+    let folder = RecordFolder::of_project(project);
+    let (own, damaged) = folder.read().unwrap();
+    assert_eq!(damaged, []);
+    let pages = LayoutPages::open(layout).unwrap().unwrap();
+    let place = RecordPlace::Layout {
+        layout: &pages,
+        repository: "acme/frontend",
+    };
+    let exchange = SharedRecords::new(place, project).exchange(&own).await;
+    pages.write().unwrap();
+    folder.gather().unwrap();
+    let exchange = exchange.unwrap();
+    assert_eq!(exchange.invalid, []);
+    exchange
+}
+
+#[tokio::test]
+async fn records_of_many_writers_of_one_layout_are_one_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    oci::Layout::create(&layout).unwrap();
+    let projects: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    std::thread::scope(|scope| {
+        for project in &projects {
+            let layout = &layout;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = { runtime }.build().unwrap();
+                for step in 0..60 {
+                    let records = RecordFolder::of_project(project.path());
+                    records.append(&event(&step.to_string())).unwrap();
+                    runtime.block_on(exchange_with_layout(project.path(), layout));
+                }
+            });
+        }
+    });
+    let mut sets = Vec::new();
+    for project in &projects {
+        exchange_with_layout(project.path(), &layout).await;
+        sets.push(RecordFolder::of_project(project.path()).read().unwrap().0);
+    }
+    assert_eq!(sets[0].len(), 240);
+    assert!(sets.iter().all(|set| *set == sets[0]));
+    // Small pages were gathered, in the layout and in the folders of the projects.
+    let index = oci::Layout::open(&layout).unwrap().index().unwrap();
+    assert!(index.manifests.len() <= 200, "{}", index.manifests.len());
+    for project in &projects {
+        let packs = std::fs::read_dir(project.path().join(".alokai/ledger/packs"));
+        let packs = packs.unwrap().count();
+        assert!(packs <= 200, "{packs}");
+    }
+    // A project that has nothing reads everything, also after the blobs of old pages were removed.
+    oci::Layout::open(&layout)
+        .unwrap()
+        .sweep(std::time::Duration::ZERO)
+        .unwrap();
+    let new = tempfile::tempdir().unwrap();
+    exchange_with_layout(new.path(), &layout).await;
+    let (read, _) = RecordFolder::of_project(new.path()).read().unwrap();
+    assert_eq!(read, sets[0]);
+    // A lost pack is read again.
+    std::fs::remove_dir_all(new.path().join(".alokai/ledger/packs")).unwrap();
+    exchange_with_layout(new.path(), &layout).await;
+    let (read, _) = RecordFolder::of_project(new.path()).read().unwrap();
+    assert_eq!(read, sets[0]);
+}
+
+#[tokio::test]
+async fn records_that_this_version_does_not_know_are_kept_for_later_versions() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("later");
+    let machine = Machine::new(&registry, &registry.address, &repository);
+    let known = event("known");
+    let text = String::from_utf8(known.bytes.to_vec()).unwrap();
+    let later = text.replace("\"pinned\"", "\"teleported\"");
+    assert_ne!(text, later);
+    let lines = zstd::bulk::compress((later + &text).as_bytes(), 0).unwrap();
+    let media_type = "application/vnd.alokai.records.v1+zstd";
+    let config = oci::Descriptor::of(media_type, &lines);
+    let client = &machine.client;
+    let source = oci_distribution::BlobSource::Bytes(&lines);
+    let put = client.put_blob(&repository, &config, source, None);
+    put.await.unwrap();
+    let manifest = serde_json::to_vec(&oci::Manifest::new(config, Vec::new())).unwrap();
+    let tag = format!(
+        "alokai.{}",
+        RecordId::new(RecordKind::Event, Timestamp::now())
+    );
+    let put = client.put_manifest(&repository, &tag, oci::MANIFEST, &manifest);
+    put.await.unwrap();
+    let pulled = machine.place().pull().await.unwrap();
+    assert_eq!((pulled.received, pulled.invalid.len()), (1, 1));
+    let folder = RecordFolder::of_project(machine.folder.path());
+    let (records, damaged) = folder.read().unwrap();
+    assert_eq!((records.len(), damaged.len()), (1, 1));
+    assert!(records.contains(known.record.id()));
 }
 
 #[tokio::test]
@@ -237,7 +343,11 @@ async fn a_registry_that_fails_in_the_middle_loses_no_record() {
         .collect();
     assert!(seen.iter().all(|id| machine.records().contains(id)));
     // When the registry is well again, nothing is missing.
-    let well = RegistryRecords::new(&calm.client, repository.to_string(), machine.folder.path());
+    let place = RecordPlace::Registry {
+        client: &calm.client,
+        repository: &repository,
+    };
+    let well = SharedRecords::new(place, machine.folder.path());
     well.exchange(&machine.records()).await.unwrap();
     calm.place().pull().await.unwrap();
     assert_eq!(

@@ -1,0 +1,241 @@
+//! `store builds prune`: removes the images of old builds.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::arguments::transfer::BuildPruneOptions;
+use super::builds_transfer::{failed, place_of};
+use super::environment::{self, tell};
+use super::listing::{check_stores, records};
+use super::run::document;
+use super::shared_records::RegistryAccess;
+use super::{Error, answer};
+use crate::config::Project;
+use crate::error::Error as AnyError;
+use crate::event::bytes;
+use crate::ledger::{
+    self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
+    PruneRules, Record, RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+    StoredRecord, build_size, choose_builds, log_of,
+};
+use crate::pipeline::ProjectLock;
+use crate::plan::LOCAL_REGISTRY;
+
+/// Blobs of a layout that other projects may write to stay for this time after their last use.
+const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+pub fn prune(
+    project: &Project,
+    registry: &RegistryAccess,
+    options: &BuildPruneOptions,
+) -> Result<(), AnyError> {
+    if (options.keep, options.older_than, options.max_size) == (None, None, None) {
+        return Err(Error::NoPruneRule.into());
+    }
+    let services = registry.services();
+    // No run of this project uses an image while it is removed.
+    let take = || ProjectLock::take(&project.root, &services.events, &services.interrupt);
+    let _lock = (!options.dry_run).then(take).transpose()?;
+    let all = records(project, registry)?;
+    check_stores(project, &all, &options.stores)?;
+    let rules = PruneRules {
+        keep: options.keep.unwrap_or_default(),
+        older_than: options.older_than.unwrap_or_default(),
+        max_bytes: options.max_size,
+        window: project.settings.deploy.keep.into(),
+    };
+    let in_use = BTreeSet::new();
+    let mut choice = choose_builds(&all, &rules, &in_use, Timestamp::now());
+    let is_wanted = |build: &&BuildRecord| {
+        let stores = &options.stores;
+        stores.is_empty() || stores.iter().any(|id| id == build.store.as_str())
+    };
+    choice.removed.retain(is_wanted);
+    let stubborn = if options.dry_run {
+        BTreeSet::new()
+    } else {
+        remove(project, registry, &all, &choice)?
+    };
+    choice.removed.retain(|build| !stubborn.contains(&build.id));
+    if options.json {
+        return document(&report(&choice, options.dry_run));
+    }
+    show(&choice, options.dry_run)
+}
+
+fn report(choice: &PruneChoice, is_dry: bool) -> serde_json::Value {
+    let removed = choice.removed.iter();
+    let removed = removed
+        .map(|build| json!({ "id": build.id, "storeId": build.store, "bytes": build_size(build) }));
+    let kept = choice.kept.iter();
+    let kept = kept.map(|(build, because)| {
+        json!({ "id": build.id, "storeId": build.store, "because": because.text() })
+    });
+    json!({
+        "schemaVersion": 1,
+        "dryRun": is_dry,
+        "removed": removed.collect::<Vec<_>>(),
+        "kept": kept.collect::<Vec<_>>(),
+    })
+}
+
+fn show(choice: &PruneChoice, is_dry: bool) -> Result<(), AnyError> {
+    if choice.removed.is_empty() {
+        tell("no build is removed");
+        return Ok(());
+    }
+    let mut text = String::new();
+    for build in &choice.removed {
+        let size = bytes(build_size(build));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}  {}  {size}", build.id, build.store);
+    }
+    answer(&text)?;
+    let count = choice.removed.len();
+    let builds = if count == 1 { "build" } else { "builds" };
+    tell(&if is_dry {
+        format!("the images of {count} {builds} would be removed")
+    } else {
+        format!("the images of {count} {builds} are removed")
+    });
+    Ok(())
+}
+
+/// Removes images and logs, and records it. Returns the builds whose images could not be removed.
+fn remove(
+    project: &Project,
+    registry: &RegistryAccess,
+    records: &RecordSet,
+    choice: &PruneChoice,
+) -> Result<BTreeSet<RecordId>, AnyError> {
+    let kept = choice.kept.iter().map(|(build, _)| *build);
+    let kept: BTreeSet<_> = kept.flat_map(images).collect();
+    let mut stubborn = BTreeSet::new();
+    let mut told = BTreeSet::new();
+    for build in &choice.removed {
+        let mut is_removed = true;
+        for (name, digest) in images(build) {
+            // Another build has the same image, or the same name for its image.
+            if kept.contains(&(name.clone(), digest.clone())) {
+                continue;
+            }
+            let Some(place) = place_of(project, registry, &name)? else {
+                continue;
+            };
+            let removing = place.remove(&name, &digest);
+            if !registry.wait(removing).map_err(failed)? {
+                is_removed = false;
+                if told.insert(name.place.clone()) {
+                    tell(&format!(
+                        "note: `{}` does not remove images for this account; use the retention of the registry",
+                        name.place
+                    ));
+                }
+            }
+        }
+        if is_removed {
+            record(project, build)?;
+        } else {
+            stubborn.insert(build.id.clone());
+        }
+    }
+    sweep_layouts(project, registry, choice)?;
+    remove_logs(project, records, choice, &stubborn)?;
+    let removed = choice.removed.iter();
+    let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
+    stores
+        .into_iter()
+        .for_each(|store| registry.share(project, store));
+    Ok(stubborn)
+}
+
+/// The names and digests of the images of a build.
+fn images(build: &BuildRecord) -> impl Iterator<Item = (ImageName, String)> {
+    let apps = build.apps.values();
+    apps.filter_map(|app| {
+        Some((
+            ImageName::parse(app.reference.as_ref()?)?,
+            app.digest.clone()?,
+        ))
+    })
+}
+
+/// Removes the blobs that no image of a layout needs any more.
+fn sweep_layouts(
+    project: &Project,
+    registry: &RegistryAccess,
+    choice: &PruneChoice,
+) -> Result<(), AnyError> {
+    let names = choice.removed.iter().flat_map(|build| images(build));
+    let layouts = names.filter(|(name, _)| name.folder().is_some());
+    let mut swept = BTreeSet::new();
+    for (name, _) in layouts {
+        if !swept.insert(name.place.clone()) {
+            continue;
+        }
+        if let Some(ImagePlace::Layout(layout)) = place_of(project, registry, &name)? {
+            // The lock of the project excludes all writers of its own layout.
+            let is_own = name.place == LOCAL_REGISTRY;
+            let unused_for = if is_own { Duration::ZERO } else { UNUSED_FOR };
+            let swept = layout.sweep(unused_for);
+            swept.map_err(|error| failed(error.into()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_logs(
+    project: &Project,
+    records: &RecordSet,
+    choice: &PruneChoice,
+    stubborn: &BTreeSet<RecordId>,
+) -> Result<(), AnyError> {
+    let removed = choice.removed.iter();
+    let removed: BTreeSet<_> = removed
+        .map(|build| &build.id)
+        .filter(|id| !stubborn.contains(id))
+        .collect();
+    let others = records
+        .iter()
+        .filter(|it| !removed.contains(it.record.id()));
+    let needed: BTreeSet<_> = others
+        .filter_map(|it| Some(&log_of(&it.record)?.digest))
+        .collect();
+    let logs = LogFolder::of_project(&project.root);
+    for build in &choice.removed {
+        if let Some(log) = &build.log
+            && removed.contains(&build.id)
+            && !needed.contains(&log.digest)
+        {
+            logs.remove(log).map_err(ledger::Error::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Records that the images of a build were removed.
+fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
+    let event = Record::Event(EventRecord {
+        schema_version: SCHEMA_VERSION,
+        id: RecordId::new(RecordKind::Event, Timestamp::now()),
+        store: build.store.clone(),
+        target: None,
+        release: None,
+        happening: Happening::ImagesRemoved {
+            build: build.id.clone(),
+        },
+        seconds: None,
+        detail: None,
+        actor: environment::actor(),
+        log: None,
+    });
+    let folder = RecordFolder::of_project(&project.root);
+    if let Ok(event) = StoredRecord::new(event) {
+        folder.append(&event).map_err(ledger::Error::from)?;
+    }
+    Ok(())
+}

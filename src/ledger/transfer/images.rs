@@ -1,0 +1,253 @@
+//! Images where they were pushed: in a registry, or in an image layout.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::TransferError;
+use oci::{Blobs, Descriptor, Digest, Layout, MANIFEST, Manifest, NAME};
+use oci_distribution::{BlobSource, Client};
+
+/// The parts of a reference: `<registry>/<repository>:<tag>`, or `oci:<folder>:<repository>:<tag>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageName {
+    /// The host of the registry, or `oci:<folder>`.
+    pub place: String,
+    /// The repository, with the path of the registry if it has one.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+}
+
+impl ImageName {
+    /// Parses a reference of a record.
+    pub fn parse(reference: &str) -> Option<Self> {
+        let (name, tag) = reference.rsplit_once(':')?;
+        let (place, repository) = if name.starts_with("oci:") {
+            name.rsplit_once(':').filter(|(place, _)| *place != "oci")?
+        } else {
+            name.split_once('/')?
+        };
+        Some(Self {
+            place: place.to_owned(),
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+        })
+    }
+
+    /// The folder of the image layout, as it is written in the reference. None for a registry.
+    pub fn folder(&self) -> Option<&str> {
+        self.place.strip_prefix("oci:")
+    }
+
+    /// Repository and tag: the name in an image layout.
+    pub fn within(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+/// A place of images.
+#[derive(Clone)]
+pub enum ImagePlace {
+    /// A registry.
+    Registry(Client),
+    /// An image layout.
+    Layout(Layout),
+}
+
+/// The digest of a record.
+fn digest_of(text: &str) -> Result<Digest, TransferError> {
+    let digest = text.parse();
+    digest.map_err(|reason| TransferError::Archive { reason })
+}
+
+impl ImagePlace {
+    /// An image layout that exists.
+    pub fn open(folder: &Path) -> Result<Self, TransferError> {
+        Ok(Self::Layout(Layout::open(folder)?))
+    }
+
+    /// An image layout, which is created if it does not exist.
+    pub fn create(folder: &Path) -> Result<Self, TransferError> {
+        Ok(Self::Layout(Layout::create(folder)?))
+    }
+
+    /// Reads a manifest by its digest. None if it does not exist.
+    pub async fn manifest(
+        &self,
+        name: &ImageName,
+        digest: &str,
+    ) -> Result<Option<(Descriptor, Vec<u8>)>, TransferError> {
+        let digest = digest_of(digest)?;
+        match self {
+            Self::Registry(client) => {
+                let digest = digest.to_string();
+                let found = client.manifest(&name.repository, &digest).await?;
+                Ok(found.map(|it| (Descriptor::of(&it.media_type, &it.bytes), it.bytes)))
+            }
+            Self::Layout(layout) => {
+                let path = layout.blobs().path(&digest);
+                let Ok(file) = path.metadata() else {
+                    return Ok(None);
+                };
+                let bytes = layout
+                    .blobs()
+                    .read(&Descriptor::new(MANIFEST, digest, file.len()))?;
+                Ok(Some((Descriptor::of(MANIFEST, &bytes), bytes)))
+            }
+        }
+    }
+
+    /// Opens a blob for reading. A blob of a registry is downloaded into `scratch` first, a folder for
+    /// temporary files. Its content is not checked.
+    pub async fn open_blob(
+        &self,
+        repository: &str,
+        blob: &Descriptor,
+        scratch: &Path,
+    ) -> Result<File, TransferError> {
+        match self {
+            Self::Registry(client) => {
+                let path = scratch.join(blob.digest.hex());
+                client.download(repository, blob, &path).await?;
+                let opened = File::open(&path).map_err(TransferError::at("read", &path));
+                // The content stays readable until the file is closed.
+                std::fs::remove_file(&path).map_err(TransferError::at("remove", &path))?;
+                opened
+            }
+            Self::Layout(layout) => Ok(layout.blobs().open(blob)?),
+        }
+    }
+
+    /// The digest of the image with this tag.
+    pub async fn tagged(&self, name: &ImageName) -> Result<Option<Digest>, TransferError> {
+        let found = match self {
+            Self::Registry(client) => client.head_manifest(&name.repository, &name.tag).await?,
+            Self::Layout(layout) => layout.find(&name.within())?,
+        };
+        Ok(found.map(|image| image.digest))
+    }
+
+    /// Copies the blobs of an image.
+    pub async fn put_blobs(
+        &self,
+        repository: &str,
+        manifest: &Manifest,
+        from: &Blobs,
+    ) -> Result<(), TransferError> {
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            match self {
+                Self::Registry(client) => {
+                    let path = from.path(&blob.digest);
+                    let source = BlobSource::File(&path);
+                    client.put_blob(repository, blob, source, None).await?;
+                }
+                Self::Layout(layout) => layout.take_blob(from, blob)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a manifest whose blobs are there, and tags it.
+    pub async fn put_manifest(
+        &self,
+        name: &ImageName,
+        image: &Descriptor,
+        from: &Blobs,
+    ) -> Result<(), TransferError> {
+        match self {
+            Self::Registry(client) => {
+                let bytes = from.read(image)?;
+                let (repository, tag) = (&name.repository, &name.tag);
+                client
+                    .put_manifest(repository, tag, &image.media_type, &bytes)
+                    .await?;
+            }
+            Self::Layout(layout) => {
+                layout.take_blob(from, image)?;
+                let image = Descriptor::new(&image.media_type, image.digest, image.size);
+                layout.put(Some(&name.within()), image)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an image with all of its tags and attestations. False if the registry does not support
+    /// that. The blobs of a layout stay until they are swept.
+    pub async fn remove(&self, name: &ImageName, digest: &str) -> Result<bool, TransferError> {
+        let repository = &name.repository;
+        let digest = &digest_of(digest)?;
+        match self {
+            Self::Registry(client) => {
+                self.remove_attestations(client, repository, digest).await?;
+                Ok(client.delete_manifest(repository, digest).await?)
+            }
+            Self::Layout(layout) => {
+                let is_attestation = |it: &Descriptor| {
+                    let read = it.artifact_type.is_some().then(|| layout.blobs().read(it));
+                    let manifest = read.and_then(Result::ok);
+                    let manifest =
+                        manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+                    let subject = manifest.and_then(|manifest| manifest.subject);
+                    subject.is_some_and(|subject| subject.digest == *digest)
+                };
+                let prefix = format!("{repository}:");
+                layout.remove(|it| {
+                    let name = it.annotations.get(NAME);
+                    // Another store may have the same image under its own name.
+                    let is_own = name.is_some_and(|name| name.starts_with(&prefix));
+                    it.digest == *digest && is_own || name.is_none() && is_attestation(it)
+                })?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Removes the attestations that are listed under the tag of the referrers fallback.
+    async fn remove_attestations(
+        &self,
+        client: &Client,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<(), TransferError> {
+        let tag = digest.to_string().replace(':', "-");
+        let Some(found) = client.manifest(repository, &tag).await? else {
+            return Ok(());
+        };
+        let index: oci::Index = serde_json::from_slice(&found.bytes).unwrap_or_default();
+        let listed = index.manifests.iter().map(|it| it.digest);
+        for attestation in listed.chain([found.digest]) {
+            if !client.delete_manifest(repository, &attestation).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImageName;
+
+    #[test]
+    fn a_reference_is_split_into_place_repository_and_tag() {
+        for (reference, parts) in [
+            (
+                "r.example.com:5000/team/a/b:1",
+                Some(("r.example.com:5000", "team/a/b", "1")),
+            ),
+            (
+                "oci:.alokai/registry:a/b:1",
+                Some(("oci:.alokai/registry", "a/b", "1")),
+            ),
+            ("oci:a/b:1", None),
+            ("a/b", None),
+            ("", None),
+        ] {
+            let name = ImageName::parse(reference);
+            let found = name
+                .as_ref()
+                .map(|it| (&*it.place, &*it.repository, &*it.tag));
+            assert_eq!(found, parts, "{reference}");
+        }
+    }
+}
