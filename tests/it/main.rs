@@ -41,6 +41,7 @@ mod example;
 mod failures;
 mod follow;
 mod histories;
+mod hooks;
 mod hostile;
 mod house;
 mod images;
