@@ -2,7 +2,9 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, DeployFault, DockerError, StageError, StartError};
+use crate::pipeline::{
+    self, BuildError, DeployFault, DockerError, HookError, StageError, StartError,
+};
 use crate::registry::Error as RegistryError;
 use crate::{
     cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
@@ -89,16 +91,16 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-fn of_transfer(error: &ledger::TransferError) -> Exit {
+fn of_transfer(error: &ledger::BuildTransferError) -> Exit {
     match error {
-        ledger::TransferError::NoImages { .. }
-        | ledger::TransferError::NotPushed { .. }
-        | ledger::TransferError::Archive { .. }
-        | ledger::TransferError::NoApp { .. } => Exit::Input,
-        ledger::TransferError::Registry(_) => Exit::Surroundings,
-        ledger::TransferError::Gone { .. }
-        | ledger::TransferError::Files { .. }
-        | ledger::TransferError::File { .. } => Exit::Failed,
+        ledger::BuildTransferError::NoImages { .. }
+        | ledger::BuildTransferError::NotPushed { .. }
+        | ledger::BuildTransferError::Archive { .. }
+        | ledger::BuildTransferError::NoApp { .. } => Exit::Input,
+        ledger::BuildTransferError::Registry(_) => Exit::Surroundings,
+        ledger::BuildTransferError::Gone { .. }
+        | ledger::BuildTransferError::Files { .. }
+        | ledger::BuildTransferError::File { .. } => Exit::Failed,
     }
 }
 
@@ -116,6 +118,7 @@ impl Error {
             Self::Ledger(error) => match error {
                 ledger::Error::Folder(_)
                 | ledger::Error::NoLog { .. }
+                | ledger::Error::RunElsewhere { .. }
                 | ledger::Error::NoOutput { .. } => Exit::Failed,
                 ledger::Error::Transfer(error) => of_transfer(error),
                 ledger::Error::Prefix(_)
@@ -267,7 +270,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 /// file of certificates that is none.
 fn is_input(error: &StageError) -> bool {
     match error {
-        StageError::Taken(_) => true,
+        StageError::Taken(_) | StageError::Hook(HookError::Folder { .. }) => true,
         StageError::Deploy(error) => error.fault == DeployFault::Input,
         StageError::Registry(error) => matches!(
             error,
@@ -292,10 +295,13 @@ fn is_out_of_reach(error: &StageError) -> bool {
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
-        StageError::Start(error) => cannot_start(error),
-        StageError::Base(_) => true,
+        StageError::Start(error) | StageError::Hook(HookError::Image(error)) => cannot_start(error),
+        StageError::Hook(HookError::Engine { source, .. }) => no_engine(source),
+        StageError::Hook(HookError::Start { .. }) | StageError::Base(_) => true,
         StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
+        | StageError::Hook(_)
+        | StageError::NoShell(_)
         | StageError::Io(_)
         | StageError::Oci(_)
         | StageError::Dockerfile(_)
