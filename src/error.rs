@@ -116,6 +116,7 @@ impl Error {
             Self::Ledger(error) => match error {
                 ledger::Error::Folder(_)
                 | ledger::Error::NoLog { .. }
+                | ledger::Error::RunElsewhere { .. }
                 | ledger::Error::NoOutput { .. } => Exit::Failed,
                 ledger::Error::Transfer(error) => of_transfer(error),
                 ledger::Error::Prefix(_)

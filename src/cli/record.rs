@@ -77,6 +77,10 @@ impl BuildRecorder {
                 plan: Some(plan.release_digest(&store.id).to_string()),
             };
             let id = recorder.event(&store.id, started, events);
+            match recorder.logs.begin(&id) {
+                Ok(log) => recorder.transcripts.copy_to(&store.id, log),
+                Err(error) => not_recorded(events, &error),
+            }
             recorder.starts.insert(store.id.clone(), id);
         }
         Some(recorder)
@@ -89,7 +93,12 @@ impl BuildRecorder {
         let builds = plan.stores.iter();
         let builds = builds.map(|store| self.build(plan, store, run, events));
         builds
-            .inspect(|build| self.append(Record::Build(build.clone()), events))
+            .inspect(|build| {
+                self.append(Record::Build(build.clone()), events);
+                if let Some(start) = &build.start {
+                    self.logs.end(start);
+                }
+            })
             .collect()
     }
 

@@ -20,7 +20,7 @@ mod transfer;
 
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
-pub use logs::{LogFolder, LogText};
+pub use logs::{LogFolder, LogText, RunningLog, RunningLogReader};
 pub use operations::{Operation, last_deploys, operations};
 pub use pack::Packs;
 pub use page::log_of;
@@ -92,6 +92,20 @@ pub enum Error {
     NotAnOperation {
         /// The id.
         id: RecordId,
+    },
+    /// The output of a run without an end is on another machine.
+    #[error("the output of the run {id} is on the machine `{host}`")]
+    #[diagnostic(
+        code(alokai::ledger::run_elsewhere),
+        help(
+            "run the command there, in the folder of the project; the output is sent when the run ends"
+        )
+    )]
+    RunElsewhere {
+        /// The event of its start.
+        id: RecordId,
+        /// The machine.
+        host: String,
     },
     /// The output of the build is not on this machine.
     #[error("the output of the build {id} is not on this machine")]
