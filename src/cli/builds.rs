@@ -348,10 +348,15 @@ fn logs(
 ) -> Result<(), AnyError> {
     let records = records(project, registry)?;
     if let Ok(Record::Event(start)) = records.find(&options.build) {
+        // A run that releases its build has output still to come.
+        let logs = LogFolder::of_project(&project.root);
+        let running = logs.open_running(&start.id);
+        let running = running.map_err(ledger::Error::from)?;
         let mut builds = records.builds();
-        return match builds.find(|build| build.start.as_ref() == Some(&start.id)) {
-            Some(build) => log_of_build(project, registry, build),
-            None => running::print(project, start, options.follow),
+        let build = builds.find(|build| build.start.as_ref() == Some(&start.id));
+        return match (running, build) {
+            (None, Some(build)) => log_of_build(project, registry, build),
+            (running, _) => running::print(project, start, running, options.follow),
         };
     }
     log_of_build(project, registry, build(&records, &options.build)?)

@@ -20,7 +20,7 @@ use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
     self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
-    PruneRules, Record, RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+    Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules, SCHEMA_VERSION,
     StoredRecord, build_size, choose_builds, log_of,
 };
 use crate::pipeline::ProjectLock;
@@ -46,7 +46,7 @@ pub fn prune(
     let _lock = (!options.dry_run).then(take).transpose()?;
     let all = records(project, registry)?;
     check_stores(project, &all, &options.stores)?;
-    let rules = PruneRules {
+    let rules = RetentionRules {
         keep: options.keep.unwrap_or_default(),
         older_than: options.older_than.unwrap_or_default(),
         max_bytes: options.max_size,
@@ -84,6 +84,7 @@ fn in_use(
         services: registry.services(),
         console,
         plan: None,
+        local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
     let mut releases = BTreeSet::new();

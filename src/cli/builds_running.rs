@@ -7,7 +7,7 @@ use super::environment::{self, tell};
 use super::listing::RunningRuns;
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, Happening, LogFolder, folder_id};
+use crate::ledger::{self, EventRecord, Happening, RunningLogReader, folder_id};
 
 /// The pause between two readings.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -19,7 +19,12 @@ const READINGS: u32 = 10;
 const BUFFER: usize = 64 << 10;
 
 /// Prints the output of a run so far. With `follow`, prints further lines until the run ends.
-pub fn print(project: &Project, start: &EventRecord, follow: bool) -> Result<(), AnyError> {
+pub fn print(
+    project: &Project,
+    start: &EventRecord,
+    log: Option<RunningLogReader>,
+    follow: bool,
+) -> Result<(), AnyError> {
     let Happening::Started { folder, .. } = &start.happening else {
         let id = start.id.clone();
         return Err(ledger::Error::NotABuild { id }.into());
@@ -29,8 +34,6 @@ pub fn print(project: &Project, start: &EventRecord, follow: bool) -> Result<(),
         let (id, host) = (start.id.clone(), start.actor.host.clone());
         return Err(ledger::Error::RunElsewhere { id, host }.into());
     }
-    let logs = LogFolder::of_project(&project.root);
-    let log = logs.open_running(&start.id).map_err(ledger::Error::from)?;
     let Some(mut log) = log else {
         tell(&format!("the run {} has no output", start.id));
         return Ok(());

@@ -10,7 +10,7 @@ use super::builds::makes_build;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
     BuildRecord, BuildStatus, EventRecord, FolderError, Happening, LogFolder, LogText, Record,
-    RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord,
+    RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord,
 };
 use crate::pipeline::ProjectLock;
 
@@ -21,41 +21,54 @@ pub fn record_killed_runs(project: &Path, _lock: &ProjectLock) -> Result<(), Fol
         RecordFolder::of_project(project),
         LogFolder::of_project(project),
     );
-    for (start, last_written) in logs.left_behind() {
-        if let Some(Record::Event(event)) = records.get(&start)? {
-            record(&event, last_written, &records, &logs)?;
+    let left_behind = logs.left_behind();
+    if left_behind.is_empty() {
+        return Ok(());
+    }
+    let (known, _) = records.read()?;
+    for (start, last_written) in left_behind {
+        if let Some(Record::Event(event)) = known.get(&start) {
+            for record in missing(event, last_written, &known, &logs)? {
+                // A record of this program can be written as JSON.
+                if let Ok(record) = StoredRecord::new(record) {
+                    records.append(&record)?;
+                }
+            }
         }
         logs.end(&start);
     }
     Ok(())
 }
 
-fn record(
+/// The records that a killed run has not written. It may have recorded its build, and even its end.
+fn missing(
     start: &EventRecord,
     last_written: Timestamp,
-    records: &RecordFolder,
+    known: &RecordSet,
     logs: &LogFolder,
-) -> Result<(), FolderError> {
-    let mut made = Vec::new();
-    if makes_build(start) {
-        made.push(Record::Build(build(start, last_written, logs)?));
+) -> Result<Vec<Record>, FolderError> {
+    let mut missing = Vec::new();
+    let mut builds = known.builds();
+    let has_build = builds.any(|build| build.start.as_ref() == Some(&start.id));
+    if makes_build(start) && !has_build {
+        missing.push(Record::Build(build(start, last_written, logs)?));
     }
-    made.push(Record::Event(EventRecord {
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        happening: Happening::Ended {
-            start: start.id.clone(),
-            succeeded: false,
-        },
-        detail: Some("the run was killed".into()),
-        ..start.clone()
-    }));
-    for record in made {
-        // A record of this program can be written as JSON.
-        if let Ok(record) = StoredRecord::new(record) {
-            records.append(&record)?;
-        }
+    let mut events = known.events();
+    let has_ended = events.any(
+        |event| matches!(&event.happening, Happening::Ended { start: own, .. } if *own == start.id),
+    );
+    if !has_ended {
+        missing.push(Record::Event(EventRecord {
+            id: RecordId::new(RecordKind::Event, Timestamp::now()),
+            happening: Happening::Ended {
+                start: start.id.clone(),
+                succeeded: false,
+            },
+            detail: Some("the run was killed".into()),
+            ..start.clone()
+        }));
     }
-    Ok(())
+    Ok(missing)
 }
 
 fn build(

@@ -93,12 +93,7 @@ impl BuildRecorder {
         let builds = plan.stores.iter();
         let builds = builds.map(|store| self.build(plan, store, run, events));
         builds
-            .inspect(|build| {
-                self.append(Record::Build(build.clone()), events);
-                if let Some(start) = &build.start {
-                    self.logs.end(start);
-                }
-            })
+            .inspect(|build| self.append(Record::Build(build.clone()), events))
             .collect()
     }
 
@@ -130,6 +125,7 @@ impl BuildRecorder {
                 event.detail = Some(failed.unwrap_or_else(skipped));
             }
             self.append(Record::Event(event), events);
+            self.logs.end(start);
         }
         if plan.until >= Stage::Push && may_share(result) {
             let _waiting = events.waiting();

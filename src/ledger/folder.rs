@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::id::{RecordId, RecordKind};
 use super::pack::Packs;
-use super::record::Record;
 use super::set::{RecordSet, StoredRecord};
 use oci::Digest;
 
@@ -86,19 +85,6 @@ impl RecordFolder {
             }
         };
         write().map_err(FolderError::at("write", &path))
-    }
-
-    /// The record with this id, if there is one.
-    pub fn get(&self, id: &RecordId) -> Result<Option<Record>, FolderError> {
-        let path = self.path(id);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(StoredRecord::parse(id, &bytes).ok().map(|it| it.record)),
-            // It may be in a pack.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Ok(self.read()?.0.get(id).cloned())
-            }
-            Err(error) => Err(FolderError::at("read", &path)(error)),
-        }
     }
 
     /// The packs with records of other machines, and with old records of this machine.

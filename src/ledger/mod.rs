@@ -26,7 +26,7 @@ pub use pack::Packs;
 pub use page::log_of;
 pub use place::{LayoutPages, RecordPlace};
 pub use prune::{
-    KeptBecause, PruneChoice, PruneRules, choose as choose_builds, removed_builds,
+    KeptBecause, PruneChoice, RetentionRules, choose as choose_builds, removed_builds,
     size_of as build_size,
 };
 pub use record::{
@@ -38,7 +38,8 @@ pub use shared::{Exchange, SharedError, SharedRecords};
 pub use state::{TargetState, open_runs};
 pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
 pub use transfer::{
-    ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles, TransferError, export,
+    BuildTransferError, ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles,
+    export,
 };
 
 use miette::Diagnostic;
@@ -72,7 +73,7 @@ pub enum Error {
     /// A build cannot be exported, imported or removed.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Transfer(#[from] TransferError),
+    Transfer(#[from] BuildTransferError),
     /// The record is not a release.
     #[error("{id} is not a release")]
     #[diagnostic(

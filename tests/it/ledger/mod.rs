@@ -1,9 +1,12 @@
 //! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
 
+mod many;
 mod memory;
 mod places;
 mod pruned;
 mod questions;
+mod secrets;
+mod storm;
 mod travel;
 
 use serde_json::{Value, json};
