@@ -2,7 +2,9 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{self, BuildError, DeployFault, DockerError, StageError, StartError};
+use crate::pipeline::{
+    self, BuildError, DeployFault, DockerError, HookError, StageError, StartError,
+};
 use crate::registry::Error as RegistryError;
 use crate::{
     cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
@@ -268,7 +270,7 @@ fn of_serve(error: &serve::Error) -> Exit {
 /// file of certificates that is none.
 fn is_input(error: &StageError) -> bool {
     match error {
-        StageError::Taken(_) => true,
+        StageError::Taken(_) | StageError::Hook(HookError::Folder { .. }) => true,
         StageError::Deploy(error) => error.fault == DeployFault::Input,
         StageError::Registry(error) => matches!(
             error,
@@ -293,10 +295,13 @@ fn is_out_of_reach(error: &StageError) -> bool {
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
-        StageError::Start(error) => cannot_start(error),
-        StageError::Base(_) => true,
+        StageError::Start(error) | StageError::Hook(HookError::Image(error)) => cannot_start(error),
+        StageError::Hook(HookError::Engine { source, .. }) => no_engine(source),
+        StageError::Hook(HookError::Start { .. }) | StageError::Base(_) => true,
         StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
+        | StageError::Hook(_)
+        | StageError::NoShell(_)
         | StageError::Io(_)
         | StageError::Oci(_)
         | StageError::Dockerfile(_)

@@ -82,6 +82,7 @@ impl Workplace<'_> {
             waves: Vec::new(),
             actor: environment::actor(),
             operation: self.operation.to_owned(),
+            scripts: self.targets.scripts.clone(),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::ledger::{
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
 use crate::plan::{Plan, StorePlan};
+use crate::release::hook_record;
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
@@ -29,6 +30,8 @@ pub struct BuildRecorder {
     started: Timestamp,
     /// The records of the start, by store.
     starts: BTreeMap<StoreId, RecordId>,
+    /// The ids of the builds, by store.
+    builds: BTreeMap<StoreId, RecordId>,
     transcripts: Transcripts,
 }
 
@@ -57,11 +60,16 @@ impl BuildRecorder {
         if plan.until < Stage::Image || !plan.work.is_build() {
             return None;
         }
+        let started = Timestamp::now();
+        let stores = plan.stores.iter();
+        let builds =
+            stores.map(|store| (store.id.clone(), RecordId::new(RecordKind::Build, started)));
         let mut recorder = Self {
             records: RecordFolder::of_project(&plan.project),
             logs: LogFolder::of_project(&plan.project),
             actor,
-            started: Timestamp::now(),
+            started,
+            builds: builds.collect(),
             starts: BTreeMap::new(),
             transcripts,
         };
@@ -86,12 +94,25 @@ impl BuildRecorder {
         Some(recorder)
     }
 
-    /// Records what was built of each store.
+    /// The ids of the builds, by store.
+    pub fn ids(&self) -> BTreeMap<StoreId, String> {
+        let ids = self.builds.iter();
+        ids.map(|(store, id)| (store.clone(), id.to_string()))
+            .collect()
+    }
+
+    /// Records what was built of each store, and the hooks that ran.
     pub fn builds(&self, plan: &Plan, run: &EndedRun, events: &Events) -> Vec<BuildRecord> {
         // The output is complete when the reporter has taken all of it.
         events.flush(READER_TIMEOUT);
         let builds = plan.stores.iter();
         let builds = builds.map(|store| self.build(plan, store, run, events));
+        for hook in &run.summary.hooks {
+            match hook_record(hook, None, &self.actor, &self.logs) {
+                Ok(record) => self.append(Record::Event(record), events),
+                Err(error) => not_recorded(events, &error),
+            }
+        }
         builds
             .inspect(|build| self.append(Record::Build(build.clone()), events))
             .collect()
@@ -191,7 +212,11 @@ impl BuildRecorder {
         let log = log.map_err(|error| not_recorded(events, &error)).ok();
         BuildRecord {
             schema_version: SCHEMA_VERSION,
-            id: RecordId::new(RecordKind::Build, self.started),
+            id: self
+                .builds
+                .get(&store.id)
+                .cloned()
+                .unwrap_or_else(|| RecordId::new(RecordKind::Build, self.started)),
             store: store.id.clone(),
             status,
             started: self.started,
@@ -260,8 +285,8 @@ fn may_share(result: &Result<(), pipeline::Error>) -> bool {
     match result {
         Ok(()) => true,
         Err(pipeline::Error::Failed { failures }) => {
-            let mut stages = failures.iter().map(|failure| failure.unit.stage);
-            stages.all(|stage| stage != Stage::Push)
+            let mut units = failures.iter().map(|failure| &failure.unit);
+            units.all(|unit| unit.stage != Stage::Push || unit.hook.is_some())
         }
         Err(_) => false,
     }

@@ -105,6 +105,7 @@ impl RunTargets {
                 waves: self.waves.clone(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
+                scripts: options.scripts.clone(),
             },
         };
         let known = release::Records::read(&records).unwrap_or_default();

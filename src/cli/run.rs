@@ -17,7 +17,7 @@ use super::record::{BuildRecorder, EndedRun, FinishedStores};
 use super::releasing::{self, RunTargets};
 use super::{Error, answer, resume};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
-use crate::config::Project;
+use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::BuildStatus;
@@ -150,8 +150,11 @@ pub fn run(
     output: &Output,
 ) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
-    let plan = prepared.plan(work)?;
+    let mut plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
+        let staged_only = prepared.release.no_release;
+        plan.hooks
+            .retain(|hook| !staged_only || hook.stage != HookStage::Release);
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
         let releases = releasing::steps(&plan, prepared)?;
@@ -329,14 +332,19 @@ fn under_lock(
     let transcripts = around.transcripts.clone();
     let project = Arc::new(prepared.project.clone());
     let wanted = prepared.release.clone();
-    let (services, options) = services(&plan, prepared, around)?;
-    let (services, options) = (Arc::new(services), Arc::new(options));
+    let (services, mut options) = services(&plan, prepared, around)?;
+    let services = Arc::new(services);
     let plan = Arc::new(plan);
     let events = &services.events;
     if let Err(error) = record_killed_runs(&plan.project, &lock) {
         events.notice(format!("earlier runs are not recorded as killed: {error}"));
     }
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
+    options.builds = recorder
+        .as_ref()
+        .map(BuildRecorder::ids)
+        .unwrap_or_default();
+    let options = Arc::new(options);
     let targets = RunTargets::new(&plan, project, &services, wanted)?;
     let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
@@ -440,6 +448,7 @@ fn services(
             None
         },
         replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
+        builds: BTreeMap::new(),
     };
     Ok((services, options))
 }

@@ -10,6 +10,7 @@ use super::shared_records::RegistryAccess;
 use super::{environment, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
+use crate::pipeline::ScriptEnvironment;
 use crate::plan::{self, Selection};
 use crate::release;
 use crate::store::{Store, TargetKind};
@@ -21,6 +22,8 @@ pub struct StoreTargets {
     pub project: Arc<Project>,
     /// The registry with the records of other machines.
     pub registry: RegistryAccess,
+    /// The environment of scripts, of which hooks see a part.
+    pub scripts: ScriptEnvironment,
     context: TargetContext,
     local: bool,
     chosen: Selection,
@@ -61,6 +64,7 @@ impl StoreTargets {
         let mut targets = Self {
             project,
             registry,
+            scripts: environment.scripts(false),
             context,
             local: options.local,
             chosen,

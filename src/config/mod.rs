@@ -7,6 +7,7 @@
 mod check;
 mod deployment;
 mod discover;
+mod hooks;
 mod package;
 mod problem;
 mod prune;
@@ -20,11 +21,15 @@ use std::path::{Path, PathBuf};
 pub use check::{nearest, schema};
 pub use deployment::is_project_name;
 pub use discover::ProjectFolders;
+pub use hooks::{
+    Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, ValuePart, default_app,
+};
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
-    AppImage, ConsoleSection, DeploySection, HealthEntry, ImageSection, RegistrySection, VerifyMode,
+    AppImage, ConsoleSection, DeploySection, DockerSection, HealthEntry, ImageSection,
+    ProxySection, RegistrySection, VerifyMode,
 };
 pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
@@ -126,6 +131,8 @@ pub struct ProjectSettings {
     pub start: StartRules,
     /// Where stores run, and how a release becomes live.
     pub deploy: DeploySection,
+    /// The hooks, in the order of the file.
+    pub hooks: Vec<Hook>,
 }
 
 impl Project {
@@ -204,11 +211,15 @@ impl Project {
             .deployment
             .as_ref()
             .and_then(|deployment| deployment.framework);
-        self.apps
-            .iter()
-            .filter(move |app| match (app.kind.framework(), wanted) {
-                (Some(own), Some(wanted)) => own == wanted,
-                _ => true,
-            })
+        apps_of(&self.apps, wanted)
     }
+}
+
+/// The apps of a store that names this framework.
+fn apps_of(apps: &[BaseApp], wanted: Option<Framework>) -> impl Iterator<Item = &BaseApp> {
+    apps.iter()
+        .filter(move |app| match (app.kind.framework(), wanted) {
+            (Some(own), Some(wanted)) => own == wanted,
+            _ => true,
+        })
 }

@@ -5,6 +5,7 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+use super::hooks::{HookFailure, HookPlace, HookStage, HookTime};
 use super::prune::DROPPED;
 use crate::store::{Framework, TargetKind};
 
@@ -29,6 +30,11 @@ fn require_stores(schema: &mut Schema) {
 
 fn require_project_name(schema: &mut Schema) {
     require(schema, "projectName");
+}
+
+fn require_hook(schema: &mut Schema) {
+    let keys = serde_json::json!(["when", "stage", "command"]);
+    schema.insert("required".into(), keys);
 }
 
 /// Settings of an Alokai multistore project.
@@ -57,6 +63,8 @@ pub struct ConfigFile {
     pub start: StartSection,
     /// Where stores run, and how a release becomes live.
     pub deploy: DeploySection,
+    /// Commands that run before and after the stages of a deploy, for each store, in this order.
+    pub hooks: Vec<HookEntry>,
 }
 
 /// One store.
@@ -326,6 +334,8 @@ pub struct DeploySection {
     pub waves: IndexMap<String, Vec<String>>,
     /// The program of the target `command`, with its arguments.
     pub command: Vec<String>,
+    /// The engine and the proxy of the target `docker`.
+    pub docker: DockerSection,
 }
 
 impl Default for DeploySection {
@@ -339,6 +349,55 @@ impl Default for DeploySection {
             health: IndexMap::new(),
             waves: IndexMap::new(),
             command: Vec::new(),
+            docker: DockerSection::default(),
+        }
+    }
+}
+
+/// The engine and the proxy of the target `docker`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DockerSection {
+    /// The address of the engine, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// socket is used.
+    pub host: Option<String>,
+    /// The address of the engine's machine on which containers publish their ports. The proxy and the
+    /// health probes connect to it.
+    pub address: String,
+    /// The proxy that switches the traffic. With `null`, containers have the ports of `localPorts`, and a
+    /// switch interrupts the store.
+    pub proxy: Option<ProxySection>,
+}
+
+impl Default for DockerSection {
+    fn default() -> Self {
+        Self {
+            host: None,
+            address: "127.0.0.1".into(),
+            proxy: Some(ProxySection::default()),
+        }
+    }
+}
+
+/// The HAProxy of the target `docker`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct ProxySection {
+    /// Where it listens: arguments of `bind` in a config of HAProxy, such as
+    /// `*:443 ssl crt /etc/ssl/shop.pem`.
+    pub bind: Vec<String>,
+    /// The folder of its config, map files and sockets, relative to the project. The default is
+    /// `.alokai/proxy`. Projects with the same folder share one proxy.
+    pub folder: Option<String>,
+}
+
+impl Default for ProxySection {
+    fn default() -> Self {
+        Self {
+            bind: vec!["127.0.0.1:8080".into()],
+            folder: None,
         }
     }
 }
@@ -371,6 +430,51 @@ impl Default for HealthEntry {
             timeout: 5,
             deadline: 60,
             consecutive: 2,
+        }
+    }
+}
+
+/// A command that runs before or after a stage of each store.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed, transform = require_hook)]
+pub struct HookEntry {
+    /// Whether it runs before or after the stage.
+    pub when: HookTime,
+    /// The stage. It does not run for a store for which the stage has nothing to do.
+    pub stage: HookStage,
+    /// The program and its arguments. No shell reads them.
+    pub command: Vec<String>,
+    /// The stores for which it runs. Without it, the hook runs for all stores.
+    pub stores: Option<Vec<String>>,
+    /// Where it runs: on this machine in the project's folder, or in a container of the new image of an
+    /// app.
+    #[serde(rename = "in")]
+    pub place: HookPlace,
+    /// The app whose image is used with `"in": "image"`. The default is the middleware, or the only app
+    /// of the store.
+    pub app: Option<String>,
+    /// Whether the store fails with the hook.
+    pub on_failure: HookFailure,
+    /// The time limit in seconds.
+    pub timeout: u16,
+    /// Environment variables. `${NAME}` in a value stands for a variable of the environment of this
+    /// program; such a value is replaced by `***` in output.
+    pub env: IndexMap<String, String>,
+}
+
+impl Default for HookEntry {
+    fn default() -> Self {
+        Self {
+            when: HookTime::default(),
+            stage: HookStage::default(),
+            command: Vec::new(),
+            stores: None,
+            place: HookPlace::default(),
+            app: None,
+            on_failure: HookFailure::default(),
+            timeout: 300,
+            env: IndexMap::new(),
         }
     }
 }

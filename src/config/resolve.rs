@@ -11,11 +11,12 @@ use oci::Platform;
 use super::check::{locate, nearest};
 use super::deployment::{deployment, is_repository_component};
 use super::discover::{ProjectFolders, StoreFolder};
+use super::hooks::{Hook, HookScope, hooks};
 use super::problem::{Error, Notice, NoticePlace, Problem};
 use super::prune::PruneRules;
 use super::raw::{CacheSection, ConfigFile, StoreEntry};
 use super::start::StartRules;
-use super::{Project, ProjectSettings, StoreLocal, size};
+use super::{BaseApp, Project, ProjectSettings, StoreLocal, size};
 
 /// Makes the project, or returns all problems.
 pub fn resolve(
@@ -49,6 +50,7 @@ pub fn resolve(
     let (cache_size, tool_cache_size) = resolver.cache_sizes(&config.cache);
     let prune = resolver.prune();
     let start = resolver.start();
+    let hooks = resolver.hooks(&stores, &folders.apps);
     let platform = resolver.platform();
     resolver.base_image();
     let Resolver {
@@ -93,6 +95,7 @@ pub fn resolve(
             prune,
             start,
             deploy: config.deploy,
+            hooks,
         },
         notices,
     })
@@ -350,6 +353,16 @@ impl Resolver<'_> {
 }
 
 impl Resolver<'_> {
+    fn hooks(&mut self, stores: &[Store], apps: &[BaseApp]) -> Vec<Hook> {
+        let (hooks, wrong) = hooks(&self.config.hooks, HookScope { stores, apps });
+        for wrong in wrong {
+            let keys = wrong.pointer.iter().map(String::as_str);
+            let pointer: Vec<_> = ["hooks"].into_iter().chain(keys).collect();
+            self.problem(&pointer, wrong.message, wrong.help);
+        }
+        hooks
+    }
+
     /// Checks the names of apps and packages in `build.env`.
     fn env_names(&mut self, packages: &[&str]) {
         let config = self.config;

@@ -75,6 +75,9 @@ pub struct EventSubject {
     /// The script, if it is not `build`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
+    /// The time and the stage of a hook, such as `before push`. `None` if this is not a hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
 }
 
 impl EventSubject {
@@ -85,6 +88,7 @@ impl EventSubject {
             store: Some(unit.store.clone()),
             name: Some(unit.app.to_string()),
             script: None,
+            hook: None,
         }
     }
 
@@ -95,6 +99,7 @@ impl EventSubject {
             store: None,
             name: Some(name.to_owned()),
             script: None,
+            hook: None,
         }
     }
 
@@ -105,11 +110,23 @@ impl EventSubject {
             store: Some(store.clone()),
             name: None,
             script: None,
+            hook: None,
         }
     }
 
-    /// The name of the script, or of the stage.
+    /// A hook of a store, which runs at this place, such as `before push`.
+    pub fn hook(stage: Stage, store: &StoreId, place: String) -> Self {
+        Self {
+            hook: Some(place),
+            ..Self::store(stage, store)
+        }
+    }
+
+    /// The name of the script, of the hook, or of the stage.
     pub fn work(&self) -> String {
+        if let Some(hook) = &self.hook {
+            return format!("hook {hook}");
+        }
         self.script
             .clone()
             .unwrap_or_else(|| self.stage.to_string())

@@ -4,21 +4,23 @@ use super::{Error, ProposedFile, Survey, read_if_there};
 
 const NAME: &str = ".gitignore";
 
-/// The folders that this program writes in a project.
-const FOLDERS: [&str; 2] = [".out/", ".alokai/"];
+/// The lines for the folders that this program writes in a project. Folders `.alokai` of apps have files
+/// of the user, so only that of the project is ignored.
+const LINES: [&str; 2] = [".out/", "/.alokai/"];
 
 /// The change of `.gitignore`. `None` if git already ignores the folders.
 pub fn propose(survey: &Survey, notes: &mut Vec<String>) -> Result<Option<ProposedFile>, Error> {
     let path = survey.root.join(NAME);
     let old = read_if_there(&path)?;
     let mut missing = Vec::new();
-    for folder in FOLDERS {
+    for line in LINES {
+        let folder = line.trim_start_matches('/');
         let is_ignored = match &survey.repository {
             Some(repository) => repository.ignores(folder)?,
             None => has_line(old.as_deref().unwrap_or_default(), folder),
         };
         if !is_ignored {
-            missing.push(folder);
+            missing.push(line);
         }
     }
     if missing.is_empty() {

@@ -11,7 +11,8 @@ use super::docker::Error as DockerError;
 use super::failure::StageError;
 use super::services::Services;
 use super::stored;
-use crate::plan::SCRATCH;
+use crate::plan::{ImagePlan, SCRATCH};
+use crate::store::UnitId;
 use oci::{
     self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, Layout, Manifest,
     Platform,
@@ -38,6 +39,39 @@ pub struct BaseUnavailable {
     pub own: Box<StageError>,
     /// Why the engine cannot resolve it, if the engine was asked.
     pub engine: Option<Box<DockerError>>,
+}
+
+/// A base image without a shell for an app with an entrypoint script.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("`{script}` of `{unit}` needs `/{SHELL}`, which the base image `{base}` does not have")]
+#[diagnostic(
+    code(alokai::base::no_shell),
+    help(
+        "use a base image with a shell, such as `node:22-alpine`, or leave the script out of the store with `ignorePaths`"
+    )
+)]
+pub struct NoShell {
+    /// The script.
+    pub script: String,
+    /// Store and app.
+    pub unit: UnitId,
+    /// The base image.
+    pub base: String,
+}
+
+/// The shell that runs an entrypoint script.
+const SHELL: &str = "bin/sh";
+
+/// Checks that the base image of an image with an entrypoint script has a shell.
+pub fn check_shell(image: &ImagePlan, base: &ReadableBase, tree: &BaseTree) -> Result<(), NoShell> {
+    match &image.entrypoint {
+        Some(script) if !tree.has_program(SHELL) => Err(NoShell {
+            script: script.clone(),
+            unit: image.unit.clone(),
+            base: base.pinned.name.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// How to use a base image without network access.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use miette::Diagnostic;
 
 use super::lock::Session;
-use super::{base, build, docker, prune, skip, start};
+use super::{base, build, docker, hooks, prune, skip, start};
 use crate::event::{EventSubject, Stage};
 use crate::registry;
 use crate::store::{StoreId, UnitId};
@@ -162,6 +162,10 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Start(#[from] start::Error),
+    /// A hook failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Hook(#[from] hooks::Error),
     /// The Docker engine reports an error.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -182,6 +186,10 @@ pub enum StageError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Base(#[from] base::BaseUnavailable),
+    /// A base image has no shell for an entrypoint script.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    NoShell(#[from] base::NoShell),
     /// The tag belongs to another image.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -208,6 +216,7 @@ impl StageError {
         matches!(
             self,
             Self::Build(build::Error::Interrupted)
+                | Self::Hook(hooks::Error::Interrupted)
                 | Self::Start(start::Error::Interrupted)
                 | Self::Docker(docker::Error::Interrupted)
                 | Self::Registry(registry::Error::Interrupted)

@@ -11,9 +11,10 @@ mod builder;
 mod clean;
 mod compose;
 mod destination;
-mod docker;
+pub mod docker;
 mod failure;
 mod halt;
+mod hooks;
 mod image;
 mod lock;
 mod preflight;
@@ -41,6 +42,9 @@ pub use compose::{
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{DeployError, DeployFault, Error, Failure, Io, StageError};
+pub use hooks::{
+    Error as HookError, HookContext, HookImage, HookRun, HookRunner, HookRuns, UnpackedImage,
+};
 pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
 pub use process::{PieceReader, TAIL, group_of, lives, readable, signal};
@@ -58,12 +62,14 @@ pub use start::{
     ServerStart, free_ports, how, is_in_use, isolated_folder,
 };
 
+use crate::config::{HookStage, HookTime};
 use crate::event::{Event, Stage, seconds};
-use crate::plan::{Plan, RunScope, Work};
+use crate::plan::{Plan, RunScope, Work, run_stage};
 use crate::store::{StoreId, UnitId};
 use build::{BuildRun, BuiltPackage};
 use failure::StageResult;
 use futures_util::future::BoxFuture;
+use hooks::StageHooks;
 use preflight::PreparedRun;
 use skip::PresentImage;
 
@@ -79,6 +85,8 @@ pub struct RunSummary {
     pub packages: Vec<BuiltPackage>,
     /// The images at the destination, of each store that has all of them.
     pub pushed: Vec<Pushed>,
+    /// The hooks that ran.
+    pub hooks: Vec<HookRun>,
     /// Hints for the user about settings that make the next run faster.
     pub hints: Vec<String>,
     /// Wall time of the whole run.
@@ -134,6 +142,7 @@ pub fn run(
             keep_going: options.keep_going,
             failures: Vec::new(),
         },
+        hooks: StageHooks::new(plan, services, options),
         summary: RunSummary::default(),
     };
     let result = driver.run();
@@ -159,6 +168,7 @@ struct Driver<'a> {
     options: &'a Arc<PipelineOptions>,
     targets: Option<TargetChecks<'a>>,
     gate: StageGate,
+    hooks: StageHooks<'a>,
     summary: RunSummary,
 }
 
@@ -210,6 +220,7 @@ impl Driver<'_> {
         let Some(destination) = prepared.destination() else {
             return self.gate.end();
         };
+        let images = self.begin(HookStage::Push, images, Image::unit)?;
         let pushed = stage(services, Stage::Push, None, images.len(), || {
             services.wait(push::run(plan, destination, images, services, self.options))
         });
@@ -218,9 +229,12 @@ impl Driver<'_> {
                 row.digest = Some(pushed.digest.to_string());
             });
         let mut pushed = self.pass(Stage::Push, pushed, Pushed::unit)?;
+        let stores = stores_of(&pushed, Pushed::unit);
         // A store with a failed image is not deployed with the images that were present.
         let present = present.iter().map(|image| image.pushed.clone());
         pushed.extend(present.filter(|pushed| !self.gate.has_lost(&pushed.unit.store)));
+        self.run_hooks((HookTime::After, HookStage::Push), &stores, &pushed)?;
+        pushed.retain(|pushed| !self.gate.has_lost(&pushed.unit.store));
         let is_whole = |store: &StoreId| {
             let mut images = plan.images.iter();
             images.all(|image| {
@@ -247,12 +261,13 @@ impl Driver<'_> {
                 "{error}; the next compose overwrites composed files that builds have changed"
             ));
         }
-        let mut built = self.pass(Stage::Build, built, Built::unit)?;
+        let mut built = self.end(HookStage::Build, built, Built::unit)?;
         if plan.until == Stage::Build {
             return Ok(None);
         }
 
         built.retain(|built| scope.has_image(built.unit()));
+        let built = self.begin(HookStage::Prune, built, Built::unit)?;
         let artifacts = stage(services, Stage::Prune, None, scope.images(), || {
             prune::run(plan, built, services)
         });
@@ -261,10 +276,11 @@ impl Driver<'_> {
             .each(&artifacts.done, Artifact::unit, |row, artifact| {
                 row.deploy_size = Some(artifact.sizes.total());
             });
-        let artifacts = self.pass(Stage::Prune, artifacts, Artifact::unit)?;
+        let artifacts = self.end(HookStage::Prune, artifacts, Artifact::unit)?;
         let Some(builders) = prepared.builders() else {
             return Ok(None);
         };
+        let artifacts = self.begin(HookStage::Image, artifacts, Artifact::unit)?;
 
         let images = stage(services, Stage::Image, None, artifacts.len(), || {
             services.wait(image::run(
@@ -279,7 +295,7 @@ impl Driver<'_> {
             row.image_size = Some(image.size);
             row.reference = Some(image.reference().to_string());
         });
-        let images = self.pass(Stage::Image, images, Image::unit)?;
+        let images = self.end(HookStage::Image, images, Image::unit)?;
         Ok(Some(images))
     }
 
@@ -300,16 +316,20 @@ impl Driver<'_> {
                 Work::Packages if lookup.count() == 0 => return Ok(None),
                 Work::Packages => Vec::new(),
                 Work::Build | Work::Script(_) => {
-                    let stores = lookup.stores_to_compose(plan, scope);
+                    let mut stores = lookup.stores_to_compose(plan, scope);
+                    let ids = stores.iter().map(|store| store.id.clone()).collect();
+                    self.run_hooks((HookTime::Before, HookStage::Compose), &ids, &[])?;
+                    stores.retain(|store| !self.gate.has_lost(&store.id));
                     let workdirs = stage(services, Stage::Compose, None, stores.len(), || {
                         compose::run(plan, &stores, services, self.options)
                     })?;
-                    self.pass(Stage::Compose, workdirs, Workdir::unit)?
+                    self.end(HookStage::Compose, workdirs, Workdir::unit)?
                 }
             };
             if plan.until == Stage::Compose {
                 return Ok(None);
             }
+            let workdirs = self.begin(HookStage::Build, workdirs, Workdir::unit)?;
             let script = plan.work.other_script();
             let built = stage(services, Stage::Build, script, lookup.count(), || {
                 services.wait(build::run(&run, &lookup, workdirs))
@@ -335,6 +355,60 @@ impl Driver<'_> {
     ) -> Result<Vec<T>, Error> {
         self.gate.pass(stage, self.services, result, unit)
     }
+
+    /// Passes products on to a stage, after the hooks before it.
+    fn begin<T>(
+        &mut self,
+        stage: HookStage,
+        mut products: Vec<T>,
+        unit: impl Fn(&T) -> &UnitId,
+    ) -> Result<Vec<T>, Error> {
+        let stores = stores_of(&products, &unit);
+        self.run_hooks((HookTime::Before, stage), &stores, &[])?;
+        products.retain(|product| !self.gate.has_lost(&unit(product).store));
+        Ok(products)
+    }
+
+    /// Passes the products of a stage on, after the hooks after it. The products of a store with a
+    /// failed hook are not used.
+    fn end<T>(
+        &mut self,
+        stage: HookStage,
+        result: StageResult<T>,
+        unit: impl Fn(&T) -> &UnitId,
+    ) -> Result<Vec<T>, Error> {
+        let mut products = self.pass(run_stage(stage), result, &unit)?;
+        let stores = stores_of(&products, &unit);
+        self.run_hooks((HookTime::After, stage), &stores, &[])?;
+        products.retain(|product| !self.gate.has_lost(&unit(product).store));
+        Ok(products)
+    }
+
+    /// Runs the hooks at one place. A store with a failed hook is left out of all later stages.
+    fn run_hooks(
+        &mut self,
+        place: (HookTime, HookStage),
+        stores: &BTreeSet<StoreId>,
+        pushed: &[Pushed],
+    ) -> Result<(), Error> {
+        let services = self.services;
+        let (runs, failures) = services.wait(self.hooks.run(place, stores, pushed));
+        self.summary.hooks.extend(runs);
+        let has_failed = !failures.is_empty();
+        self.gate.failures.extend(failures);
+        if services.interrupt.stopped() || (has_failed && !self.gate.keep_going) {
+            return self.gate.end_of(run_stage(place.1), services);
+        }
+        Ok(())
+    }
+}
+
+/// The stores of products.
+fn stores_of<T>(products: &[T], unit: impl Fn(&T) -> &UnitId) -> BTreeSet<StoreId> {
+    products
+        .iter()
+        .map(|product| unit(product).store.clone())
+        .collect()
 }
 
 /// Sends the events of a stage's beginning and end around its work.

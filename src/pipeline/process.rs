@@ -17,6 +17,7 @@ use super::failure::Io;
 use super::sandbox::{DenialScanner, DeniedPath, NotStarted, Sandbox};
 use super::services::{Interrupt, ScriptEnvironment, Services};
 use crate::event::EventSubject;
+use http_client::Redactor;
 
 /// How many of the last lines of a failed script its error shows.
 pub const TAIL: usize = 40;
@@ -34,6 +35,8 @@ pub struct ScriptCommand<'a> {
     pub folder: &'a Path,
     /// The file for everything that it prints.
     pub log: PathBuf,
+    /// Whether the log continues that of an earlier script.
+    pub continues_log: bool,
     /// The names of the declared variables that it sees.
     pub variables: &'a [String],
     /// Variables that this program sets.
@@ -44,6 +47,10 @@ pub struct ScriptCommand<'a> {
     pub memory: &'a ProcessMemory,
     /// Its sandbox, if it has one.
     pub sandbox: Option<&'a Sandbox>,
+    /// Its time limit, if it has one.
+    pub timeout: Option<Duration>,
+    /// Secrets of its own, which are replaced in its output.
+    pub redactor: Option<&'a Redactor>,
 }
 
 /// How a script ended.
@@ -64,8 +71,21 @@ pub enum ProcessError {
     Log(Io),
     /// Its sandbox could not be set up.
     Sandbox(String),
+    /// It did not end within its time limit. These are its last lines.
+    TimedOut(Vec<String>),
     /// The user interrupted the run.
     Interrupted,
+}
+
+/// Why a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndReason {
+    /// It ended by itself.
+    Exit,
+    /// Its time limit.
+    Timeout,
+    /// The user interrupted the run.
+    Interruption,
 }
 
 /// Runs a script in a process group of its own. When it has ended, no process of its group is left.
@@ -73,7 +93,12 @@ pub async fn run(
     script: ScriptCommand<'_>,
     services: &Services,
 ) -> Result<ScriptEnd, ProcessError> {
-    let log = open_log(&script.log).map_err(ProcessError::Log)?;
+    let log = if script.continues_log {
+        continue_log(&script.log)
+    } else {
+        open_log(&script.log)
+    };
+    let log = log.map_err(ProcessError::Log)?;
     let mut command = command(&script)?;
     command
         .current_dir(script.folder)
@@ -84,17 +109,19 @@ pub async fn run(
         .kill_on_drop(true);
     let outside = services.events.waiting();
     let mut child = command.spawn().map_err(ProcessError::Start)?;
-    let sink = Mutex::new(OutputSink {
-        log,
-        tail: VecDeque::with_capacity(TAIL),
-        scanner: script
-            .sandbox
-            .map(|it| DenialScanner::new(it, script.folder)),
-    });
-    let (status, interrupted) = wait(&mut child, &script, &sink, services).await;
+    let mut sink = OutputSink::new(log, script.unit, script.redactor);
+    sink.scanner = script
+        .sandbox
+        .map(|it| DenialScanner::new(it, script.folder));
+    let sink = Mutex::new(sink);
+    let mut group = RunningGroup(group_of(&child));
+    let (status, reason) = wait(&mut child, &script, &sink, services).await;
+    group.0 = None;
     drop(outside);
-    if interrupted {
-        return Err(ProcessError::Interrupted);
+    match reason {
+        EndReason::Exit => {}
+        EndReason::Timeout => return Err(ProcessError::TimedOut(tail(sink))),
+        EndReason::Interruption => return Err(ProcessError::Interrupted),
     }
     let status = status.map_err(ProcessError::Start)?;
     match script.sandbox.and_then(Sandbox::not_started) {
@@ -123,6 +150,15 @@ pub async fn run(
     })
 }
 
+/// A process group that is killed if the wait for its leader is abandoned.
+struct RunningGroup(Option<Pid>);
+
+impl Drop for RunningGroup {
+    fn drop(&mut self) {
+        signal(self.0, Signal::KILL);
+    }
+}
+
 /// The process group that a child leads. Its id stays valid after the child has ended.
 pub fn group_of(child: &Child) -> Option<Pid> {
     child
@@ -130,26 +166,22 @@ pub fn group_of(child: &Child) -> Option<Pid> {
         .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
 }
 
-/// Reads the child's output until it has ended, and returns its status and whether the run was
-/// interrupted.
+/// Reads the child's output until it has ended, and returns its status and why it ended.
 async fn wait(
     child: &mut Child,
     script: &ScriptCommand<'_>,
     sink: &Mutex<OutputSink<'_>>,
     services: &Services,
-) -> (std::io::Result<ExitStatus>, bool) {
+) -> (std::io::Result<ExitStatus>, EndReason) {
     let group = group_of(child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let reading = async {
-        tokio::join!(
-            read(stdout, script, services, sink),
-            read(stderr, script, services, sink),
-        );
+        tokio::join!(read(stdout, services, sink), read(stderr, services, sink));
     };
     tokio::pin!(reading);
     let mut read_all = false;
     let ended = {
-        let ending = end(child, group, &services.interrupt);
+        let ending = end(child, group, &services.interrupt, script.timeout);
         tokio::pin!(ending);
         let watching = script.memory.watch(group);
         tokio::pin!(watching);
@@ -202,16 +234,19 @@ fn command(script: &ScriptCommand<'_>) -> Result<Command, ProcessError> {
     Ok(command)
 }
 
-/// Waits for the child. An interruption sends SIGTERM to its group, and later SIGKILL.
+/// Waits for the child. An interruption, and the end of its time limit, send SIGTERM to its group, and
+/// later SIGKILL.
 async fn end(
     child: &mut Child,
     group: Option<Pid>,
     interrupt: &Interrupt,
-) -> (std::io::Result<ExitStatus>, bool) {
-    tokio::select! {
-        status = child.wait() => return (status, false),
-        () = interrupt.stopping() => {}
-    }
+    timeout: Option<Duration>,
+) -> (std::io::Result<ExitStatus>, EndReason) {
+    let reason = tokio::select! {
+        status = child.wait() => return (status, EndReason::Exit),
+        () = interrupt.stopping() => EndReason::Interruption,
+        () = expired(timeout) => EndReason::Timeout,
+    };
     signal(group, Signal::TERM);
     // The leader (mostly the package manager) may end at once, while its children still work.
     let ended = async {
@@ -222,12 +257,20 @@ async fn end(
         status
     };
     tokio::select! {
-        status = ended => return (status, true),
+        status = ended => return (status, reason),
         () = interrupt.killing() => {}
         () = tokio::time::sleep(Interrupt::GRACE) => {}
     }
     signal(group, Signal::KILL);
-    (child.wait().await, true)
+    (child.wait().await, reason)
+}
+
+/// Waits for the end of a time limit; for ever without one.
+pub async fn expired(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether a process of the group still runs. A zombie does not, but only `/proc` tells them apart.
@@ -263,45 +306,80 @@ pub fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-struct OutputSink<'a> {
+/// Receives the output of a child: the log, events, and the last lines.
+pub struct OutputSink<'a> {
+    unit: &'a EventSubject,
     log: std::fs::File,
     tail: VecDeque<String>,
     scanner: Option<DenialScanner<'a>>,
+    redactor: Option<&'a Redactor>,
 }
 
-/// Reads a pipe line by line into the log, the sink and events.
-async fn read(
+impl<'a> OutputSink<'a> {
+    /// Writes to a log, and sends events about this unit. The redactor replaces secrets that only this
+    /// child has.
+    pub fn new(log: std::fs::File, unit: &'a EventSubject, redactor: Option<&'a Redactor>) -> Self {
+        Self {
+            unit,
+            log,
+            tail: VecDeque::with_capacity(TAIL),
+            scanner: None,
+            redactor,
+        }
+    }
+
+    /// Takes a line without secrets, as it was printed and as it is shown.
+    fn take(&mut self, text: &str, shown: &str) {
+        // A log that cannot be written does not fail the child.
+        let _ = self.log.write_all(text.as_bytes());
+        if let Some(scanner) = &mut self.scanner {
+            scanner.scan_line(shown);
+        }
+        if shown.is_empty() {
+            return;
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(shown.to_owned());
+    }
+}
+
+/// The last lines of a child that has ended.
+pub fn tail(sink: Mutex<OutputSink>) -> Vec<String> {
+    let sink = sink
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    sink.tail.into()
+}
+
+/// Reads a pipe line by line into the sink and events.
+pub async fn read(
     pipe: Option<impl AsyncRead + Unpin>,
-    script: &ScriptCommand<'_>,
     services: &Services,
     sink: &Mutex<OutputSink<'_>>,
 ) {
     let Some(pipe) = pipe else {
         return;
     };
+    let locked = || {
+        sink.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    let (unit, redactor) = {
+        let sink = locked();
+        (sink.unit, sink.redactor)
+    };
     // As many bytes are held back as a secret has, because a secret may be split too.
-    let mut pieces = PieceReader::new(pipe, services.longest_secret());
+    let longest = redactor.map_or(0, Redactor::longest).saturating_sub(1);
+    let mut pieces = PieceReader::new(pipe, services.longest_secret().max(longest.min(4096)));
     while let Some(line) = pieces.read_piece().await {
         let text = services.redact(&String::from_utf8_lossy(&line));
+        let text = redactor.map_or_else(|| text.clone(), |it| it.redact(&text));
         let shown = readable(&text);
-        {
-            let mut sink = sink
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            // A log that cannot be written does not fail the build.
-            let _ = sink.log.write_all(text.as_bytes());
-            if let Some(scanner) = &mut sink.scanner {
-                scanner.scan_line(&shown);
-            }
-            if !shown.is_empty() {
-                if sink.tail.len() == TAIL {
-                    sink.tail.pop_front();
-                }
-                sink.tail.push_back(shown.clone());
-            }
-        }
+        locked().take(&text, &shown);
         if !shown.is_empty() {
-            services.events.output(script.unit, shown).await;
+            services.events.output(unit, shown).await;
         }
     }
 }
@@ -365,6 +443,13 @@ pub fn readable(text: &str) -> String {
         .next()
         .unwrap_or_default()
         .to_owned()
+}
+
+/// Opens the log of an earlier script, to write after its end.
+fn continue_log(path: &Path) -> Result<std::fs::File, Io> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    options.open(path).map_err(Io::at("write the log", path))
 }
 
 /// Creates a log, with its folders.

@@ -17,6 +17,7 @@ use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, EventSubject, Events, Outcome};
 use crate::plan::is_system;
 use crate::registry;
+use crate::store::StoreId;
 use oci::ImageReference;
 use oci_distribution::{Client, Credentials, Logins, Trust};
 
@@ -56,6 +57,8 @@ pub struct PipelineOptions {
     pub sandbox: Option<PathBuf>,
     /// The environment of scripts.
     pub scripts: ScriptEnvironment,
+    /// The ids of the builds that are recorded after the run, which hooks get.
+    pub builds: BTreeMap<StoreId, String>,
 }
 
 /// Clients of registries, one for each host: a client remembers which repositories have a blob.

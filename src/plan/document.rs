@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
+use super::hooks::{write_at as write_hooks, write_stage};
+use super::{
+    DockerfileSource, HookPlan, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap,
+};
+use crate::config::{HookStage, HookTime};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -51,6 +55,9 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseStep
             },
             "needs": needs.collect::<Vec<_>>(),
         });
+        if let Some(before) = &task.before {
+            value["before"] = json!(before);
+        }
         match forecast {
             Forecast::Runs(miss) => value["why"] = json!(miss),
             Forecast::Follows(maker) => value["from"] = json!(maker),
@@ -87,6 +94,7 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseStep
         "tasks": tasks.collect::<Value>(),
         "images": plan.images.iter().map(image).collect::<Value>(),
         "releases": releases.collect::<Value>(),
+        "hooks": plan.hooks.iter().map(HookPlan::document).collect::<Value>(),
         "releaseSteps": steps,
         "notices": plan.notices,
     })
@@ -178,6 +186,7 @@ fn image(image: &ImagePlan) -> Value {
         "platform": image.platform.to_string(),
         "inputs": image.inputs,
         "entry": image.entry,
+        "entrypoint": image.entrypoint,
         "port": image.port,
         "labels": labels,
     })
@@ -207,13 +216,17 @@ fn write_text(
         write!(out, ", tag {tag}")?;
     }
     writeln!(out, "\n\nCompose")?;
+    write_hooks(plan, (HookTime::Before, HookStage::Compose), out)?;
     for composition in plan.compositions() {
         write_composition(composition, out)?;
     }
+    write_hooks(plan, (HookTime::After, HookStage::Compose), out)?;
     if !plan.tasks.is_empty() {
         write_tasks(plan, forecasts, out)?;
     }
+    write_stage(plan, HookStage::Prune, "Prune", out)?;
     write_images(plan, out)?;
+    write_stage(plan, HookStage::Push, "Push", out)?;
     write_releases(plan, out)?;
     for release in releases {
         write_steps(release, out)?;
@@ -245,9 +258,11 @@ fn write_composition(composition: &Composition, out: &mut String) -> std::fmt::R
 fn write_tasks(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> std::fmt::Result {
     let title = if plan.work.is_build() { "Build" } else { "Run" };
     writeln!(out, "\n{title}, in this order")?;
+    write_hooks(plan, (HookTime::Before, HookStage::Build), out)?;
     let (mut runs, mut may_run) = (0, 0);
     for (id, task) in plan.tasks.entries() {
-        let command = task.command.join(" ");
+        let commands: Vec<_> = task.commands().map(|it| it.join(" ")).collect();
+        let command = commands.join(" && ");
         let after = after(task);
         writeln!(out, "  {}. {}  {command}{after}", id.number(), task.subject)?;
         match &forecasts[id] {
@@ -270,7 +285,8 @@ fn write_tasks(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> 
     if may_run > 0 {
         write!(out, ", and up to {may_run} more")?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    write_hooks(plan, (HookTime::After, HookStage::Build), out)
 }
 
 fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
@@ -281,8 +297,13 @@ fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
             .filter_map(|image| image.reference.as_ref());
         if references.clone().next().is_some() {
             writeln!(out, "\nImages")?;
+            write_hooks(plan, (HookTime::Before, HookStage::Image), out)?;
             for (image, reference) in plan.images.iter().zip(references) {
                 writeln!(out, "  {}\n    {reference}", image.unit)?;
+                if let Some(path) = &image.entrypoint {
+                    let entry = &image.entry;
+                    writeln!(out, "    starts {path}, which starts `node {entry}`")?;
+                }
                 match &image.maker {
                     ImageMaker::Oci(_) => {}
                     ImageMaker::Docker(None) => writeln!(out, "    built by Docker")?,
@@ -293,6 +314,7 @@ fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
                     )?,
                 }
             }
+            write_hooks(plan, (HookTime::After, HookStage::Image), out)?;
         }
     }
     Ok(())
@@ -301,6 +323,9 @@ fn write_images(plan: &Plan, out: &mut String) -> std::fmt::Result {
 fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.releases.is_empty() {
         writeln!(out, "\nDeploy")?;
+        write_hooks(plan, (HookTime::Before, HookStage::Stage), out)?;
+        write_hooks(plan, (HookTime::After, HookStage::Stage), out)?;
+        write_hooks(plan, (HookTime::Before, HookStage::Release), out)?;
         for release in &plan.releases {
             let Some(request) = &release.console else {
                 writeln!(out, "  {}  {}", release.store, release.target.name())?;
@@ -313,6 +338,7 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
                 writeln!(out, "    {line}")?;
             }
         }
+        write_hooks(plan, (HookTime::After, HookStage::Release), out)?;
     }
     Ok(())
 }

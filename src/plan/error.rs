@@ -248,6 +248,18 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     EnvFile(#[from] EnvFileError),
+    /// Apps with a callback in both folders.
+    #[error("callbacks exist twice:\n  {}", twice.join("\n  "))]
+    #[diagnostic(
+        code(alokai::plan::callbacks),
+        help(
+            "keep the files below `.alokai/` or those below `.artifakt/`; a store leaves an inherited file out with `ignorePaths`"
+        )
+    )]
+    Callbacks {
+        /// Each app with the two files and their layers.
+        twice: Vec<String>,
+    },
     /// A Dockerfile that only Docker supports, in a run that does not use Docker.
     #[error("the image of `{unit}` cannot be built {into}: {place}: {why}")]
     #[diagnostic(

@@ -7,7 +7,7 @@ use super::task::{
     Script, SiblingAccess, Subject, Task, Work, has_build_script, is_built, settings,
 };
 use super::task_map::{TaskId, TaskMap};
-use super::{Error, StorePlan};
+use super::{Error, StorePlan, callbacks};
 use crate::cache::Key;
 use crate::config::{BaseApp, PackageJson, Project, WorkspacePackage};
 use crate::overlay::Composition;
@@ -183,6 +183,7 @@ impl<'a> TaskGraph<'a> {
                 work: Work::Build,
                 is_wanted,
                 never_cached: None,
+                before: None,
                 shared: false,
                 sibling_access: SiblingAccess::Needed,
                 command: self.manager.run(Work::Build.name(), &[]),
@@ -219,6 +220,9 @@ impl<'a> TaskGraph<'a> {
                 AppKind::Frontend(_) => SiblingAccess::Middleware,
                 _ => SiblingAccess::All,
             },
+            before: callbacks::find(composition, callbacks::BUILD)
+                .filter(|_| work.is_build())
+                .map(|path| vec!["sh".into(), path]),
             command: self.manager.run(work.name(), work.arguments()),
             folder: format!(".out/{}/{}", unit.store, unit.app),
             source: format!("apps/{}", app.name),

@@ -13,7 +13,7 @@ use super::select::ChosenUnits;
 use super::target::{DestinationPlan, DestinationReference};
 use super::task::{Task, is_built, neutral_folder};
 use super::task_map::TaskMap;
-use super::{Error, StorePlan};
+use super::{Error, StorePlan, callbacks};
 
 /// The base of an image that has none: the scratch image.
 pub const SCRATCH: &str = "scratch";
@@ -94,6 +94,9 @@ pub struct ImagePlan {
     pub built_in: String,
     /// The file that starts the app, relative to `.deploy`.
     pub entry: String,
+    /// The script of the composed app that starts before the app, relative to the app. It is copied to
+    /// [`super::DEPLOYED_ENTRYPOINT`] in `.deploy`.
+    pub entrypoint: Option<String>,
     /// The port on which it listens.
     pub port: u16,
     /// Its Dockerfile.
@@ -198,14 +201,24 @@ impl ImagePlanner<'_> {
         let unit = &composition.unit;
         let entry = entry(app)?;
         let port = container_port(self.project, app);
+        let script = callbacks::find(composition, callbacks::ENTRYPOINT);
         let file = match (own_dockerfile(composition)?, dockerfile) {
             (Some(own), _) => own,
             (None, Some(project)) => project.clone(),
             (None, None) => Dockerfile {
                 source: DockerfileSource::Default,
-                text: default(&self.project.settings.image.base, app.kind, &entry, port),
+                text: DefaultDockerfile {
+                    base: &self.project.settings.image.base,
+                    kind: app.kind,
+                    entry: &entry,
+                    port,
+                    has_script: script.is_some(),
+                }
+                .text(),
             },
         };
+        // Another Dockerfile has an entrypoint of its own.
+        let entrypoint = script.filter(|_| file.source == DockerfileSource::Default);
         let reference = self.tag.map(|tag| DestinationReference {
             registry: self.destination.name().to_owned(),
             repository: repository(self.project, &store.deployment, app),
@@ -228,6 +241,7 @@ impl ImagePlanner<'_> {
             kind: app.kind,
             reference,
             entry,
+            entrypoint,
             port,
             dockerfile: file,
             platform: match &maker {
@@ -439,22 +453,50 @@ fn started_file(script: &str) -> Option<String> {
     None
 }
 
-/// The default Dockerfile. The container's user owns the files, because Next.js writes pages that it
-/// renders again beside the built ones.
-fn default(base: &str, kind: AppKind, entry: &str, port: u16) -> String {
-    // Docker sets HOSTNAME to the container's id, and Next.js listens only on that address.
-    let host = match kind {
-        AppKind::Frontend(Framework::Nextjs) => " HOSTNAME=0.0.0.0",
-        _ => "",
-    };
-    let entry = serde_json::Value::from(entry);
-    format!(
-        "FROM {base}\n\
-         ENV NODE_ENV=production PORT={port}{host}\n\
-         WORKDIR /var/www\n\
-         COPY --chown=node:node ./.deploy/ ./\n\
-         USER node\n\
-         EXPOSE {port}\n\
-         ENTRYPOINT [\"node\", {entry}]\n"
-    )
+/// The default Dockerfile.
+struct DefaultDockerfile<'a> {
+    base: &'a str,
+    kind: AppKind,
+    entry: &'a str,
+    port: u16,
+    /// Whether the entrypoint script of the app runs first.
+    has_script: bool,
+}
+
+impl DefaultDockerfile<'_> {
+    /// The text. The container's user owns the files, because Next.js writes pages that it renders again
+    /// beside the built ones.
+    fn text(&self) -> String {
+        let Self {
+            base,
+            kind,
+            entry,
+            port,
+            has_script,
+        } = self;
+        // Docker sets HOSTNAME to the container's id, and Next.js listens only on that address.
+        let host = match kind {
+            AppKind::Frontend(Framework::Nextjs) => " HOSTNAME=0.0.0.0",
+            _ => "",
+        };
+        let script: &[&str] = if *has_script {
+            &["/bin/sh", callbacks::DEPLOYED_ENTRYPOINT]
+        } else {
+            &[]
+        };
+        let words = script.iter().copied().chain(["node", entry]);
+        let words: Vec<_> = words
+            .map(|word| serde_json::Value::from(word).to_string())
+            .collect();
+        format!(
+            "FROM {base}\n\
+             ENV NODE_ENV=production PORT={port}{host}\n\
+             WORKDIR /var/www\n\
+             COPY --chown=node:node ./.deploy/ ./\n\
+             USER node\n\
+             EXPOSE {port}\n\
+             ENTRYPOINT [{}]\n",
+            words.join(", ")
+        )
+    }
 }

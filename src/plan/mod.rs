@@ -3,10 +3,12 @@
 //! A [`Plan`] contains the work of every stage: commands, references, Dockerfiles and requests. So
 //! `--dry-run` can print it, and the pipeline only carries it out. It contains no secret.
 
+mod callbacks;
 mod document;
 mod error;
 mod files;
 mod graph;
+mod hooks;
 mod image;
 mod inputs;
 mod installed;
@@ -29,9 +31,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use callbacks::DEPLOYED_ENTRYPOINT;
 pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
+pub use hooks::{HookPlan, hooks_of, run_stage};
 pub use image::{
     BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH, container_port,
 };
@@ -41,9 +45,9 @@ pub use release::{ConsoleRequest, DEFAULT_CONSOLE, PlannedRelease, check_console
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
-    ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
-    browser_variable, container_name, released_servers,
+    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
+    PlannedVariable, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers,
+    TestArguments, browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
@@ -53,7 +57,7 @@ pub use variables::is_system;
 pub use watched::{LayerChange, ListedLayers, UnitChange, WatchedPlan};
 
 use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest, ToolCacheName};
-use crate::config::{Project, PruneRules};
+use crate::config::{HookStage, Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
@@ -149,6 +153,8 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// The stores to make live. Empty if the run ends before.
     pub releases: Vec<PlannedRelease>,
+    /// The hooks of the stages of this run, by store, in the order of the config.
+    pub hooks: Vec<HookPlan>,
     /// How the apps of each store are started on this machine. Empty if the run does not start apps and
     /// prints no commands for it.
     pub servers: Vec<StoreServers>,
@@ -229,6 +235,7 @@ impl Plan {
             tag,
         } = repository;
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
+        callbacks::check(&stores)?;
         let (tasks, inputs) = plan_tasks(project, request, lister, &stores, chosen, &mut notices)?;
         let mut images = Vec::new();
         let mut destination = None;
@@ -254,7 +261,16 @@ impl Plan {
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
         let servers = start::servers(project, &stores, &images)?;
+        let hooks = planned_hooks(project, request, (&stores, &releases), &mut notices);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
+        if request.work == Work::Build {
+            let built = tasks.values().filter_map(|task| task.subject.unit());
+            let built: Vec<UnitId> = built.cloned().collect();
+            notices.extend(callbacks::notices(&stores, &images, &built));
+            if let Some(repository) = &repository {
+                notices.extend(callbacks::ignored(project, repository)?);
+            }
+        }
         Ok(Self {
             project: project.root.clone(),
             until: request.until,
@@ -269,6 +285,7 @@ impl Plan {
             attest: request.attest,
             images,
             releases,
+            hooks,
             servers,
             start_timeout: project.settings.start.timeout,
             console,
@@ -500,6 +517,40 @@ fn plan_tasks(
     let mut tasks = graph::tasks(project, stores, chosen, &request.work)?;
     let inputs = AllInputs::new(project, lister, stores, &mut tasks, &request.host, notices)?;
     Ok((tasks, inputs))
+}
+
+/// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
+fn planned_hooks(
+    project: &Project,
+    request: &Request,
+    (stores, releases): (&[StorePlan], &[PlannedRelease]),
+    notices: &mut Vec<String>,
+) -> Vec<HookPlan> {
+    if request.work != Work::Build {
+        return Vec::new();
+    }
+    let is_due = |hook: &HookPlan| {
+        hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
+    };
+    let stores = stores.iter();
+    let stores = stores.filter_map(|store| project.stores.get(store.id.as_str()));
+    let hooks = stores.flat_map(|store| hooks_of(project, store));
+    let mut hooks: Vec<_> = hooks.filter(is_due).collect();
+    for release in releases {
+        let is_idle = |hook: &HookPlan| {
+            let is_console = release.target == TargetKind::Console;
+            is_console && hook.stage == HookStage::Stage && hook.store == release.store
+        };
+        if hooks.iter().any(is_idle) {
+            notices.push(format!(
+                "the hooks of the stage `stage` do not run for `{}`, because the target `{}` has no staging",
+                release.store,
+                release.target.name()
+            ));
+        }
+        hooks.retain(|hook| !is_idle(hook));
+    }
+    hooks
 }
 
 /// The command that installs dependencies; empty if the run ends before the build stage.

@@ -86,6 +86,8 @@ pub struct Task {
     pub shared: bool,
     /// Which other apps of its store the script may read.
     pub sibling_access: SiblingAccess,
+    /// The command that runs before `command`: that of `build.sh`, if the app has this file.
+    pub before: Option<Vec<String>>,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Folder of the sources, relative to the project: the base app or the package.
@@ -148,6 +150,11 @@ pub enum Subject {
 }
 
 impl Task {
+    /// The commands, in the order in which they run.
+    pub fn commands(&self) -> impl Iterator<Item = &Vec<String>> {
+        self.before.iter().chain([&self.command])
+    }
+
     /// The name of the task in its key. For a shared app it contains no store.
     pub fn key_name(&self) -> String {
         match self.shared_key_name() {

@@ -12,7 +12,7 @@ use super::steps::StoreRun;
 use crate::config::Project;
 use crate::event::{Event, EventSubject, Stage, seconds};
 use crate::ledger::{Actor, BuildRecord, ReleaseRecord};
-use crate::pipeline::{Failure, Services};
+use crate::pipeline::{Failure, ScriptEnvironment, Services};
 use crate::plan::Plan;
 use crate::store::StoreId;
 use crate::target::Target;
@@ -60,6 +60,8 @@ pub struct FlowOptions {
     pub actor: Actor,
     /// `deploy`, `release` or `rollback`, for the lock.
     pub operation: String,
+    /// The environment of scripts, of which hooks see a part.
+    pub scripts: ScriptEnvironment,
 }
 
 /// A store whose order was carried out.

@@ -6,6 +6,7 @@
 mod choice;
 mod describe;
 mod flow;
+mod hooks;
 mod images;
 mod lease;
 mod probe;
@@ -21,6 +22,7 @@ use miette::Diagnostic;
 pub use choice::{Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release};
 pub use describe::steps_of;
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
+pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
@@ -31,7 +33,7 @@ pub use steps::{Situation, StoreRun, build_of};
 pub use waves::waves;
 
 use crate::ledger::{FolderError, RecordId};
-use crate::pipeline::{DeployError, DeployFault, StageError};
+use crate::pipeline::{DeployError, DeployFault, HookError, StageError};
 use crate::store::{AppName, StoreId};
 use crate::{plan, target};
 
@@ -263,6 +265,10 @@ pub enum Error {
         /// What to write.
         help: String,
     },
+    /// A hook failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Hook(#[from] HookError),
     /// The user interrupted it before the switch.
     #[error("interrupted before the switch; the traffic of `{store}` is unchanged")]
     #[diagnostic(code(alokai::release::interrupted), help("run the same command again"))]
@@ -322,6 +328,7 @@ impl From<Error> for StageError {
     fn from(error: Error) -> Self {
         match error {
             Error::Target(error) => error.into(),
+            Error::Hook(error) => error.into(),
             error => {
                 let fault = error.fault();
                 DeployError::new(error, fault).into()

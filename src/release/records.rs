@@ -84,7 +84,7 @@ impl ReleaseJournal<'_> {
         self.append(Record::Release(release));
     }
 
-    fn append(&self, record: Record) {
+    pub(super) fn append(&self, record: Record) {
         let written = StoredRecord::new(record)
             .map_err(|error| error.to_string())
             .and_then(|record| {

@@ -11,12 +11,13 @@ use super::probe::ProbedRelease;
 use super::records::ReleaseJournal;
 use super::rules::refuse_older;
 use super::{Error, spec_of};
+use crate::config::{HookStage, HookTime};
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
     BuildRecord, Happening, Record, RecordId, RecordSet, ReleaseRecord, TargetState,
 };
 use crate::store::StoreId;
-use crate::target::{Capabilities, Drained, Observed, ReleaseSpec, Replica, Target};
+use crate::target::{Capabilities, Drained, Observed, ReleaseSpec, Replica, Staged, Target};
 
 /// The pause between two questions whether open requests have ended.
 const DRAIN_PAUSE: Duration = Duration::from_millis(250);
@@ -60,6 +61,7 @@ enum Decision {
 /// A release that runs without traffic.
 struct Prepared {
     spec: ReleaseSpec,
+    build: RecordId,
     replicas: Vec<Replica>,
     address: Option<String>,
 }
@@ -221,7 +223,8 @@ impl<'a> StoreRun<'a> {
                     outcome.reason = Some(reason);
                 }
                 Decision::Switch => {
-                    self.make_live(&now, &prepared).await?;
+                    self.make_live(&now, &prepared, switch_of(order.wish))
+                        .await?;
                     outcome.is_active = true;
                     // A target may know its addresses only when it runs something.
                     let after = self.target.observe(self.store).await?;
@@ -279,47 +282,62 @@ impl<'a> StoreRun<'a> {
 
     /// Stages a release and waits until it is healthy. If that fails, the release is stopped.
     async fn prepare(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
-        let stopping = self.flow.services.interrupt.stopping();
-        let interrupted = || Error::Interrupted {
-            store: self.store.clone(),
-        };
-        let result = tokio::select! {
-            biased;
-            () = stopping => Err(interrupted()),
-            result = self.stage(order) => result,
-        };
+        let result = self.staged(order).await;
         if let Err(error) = &result {
             self.give_up(&order.release.id, error).await;
         }
         result
     }
 
-    async fn stage(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
+    async fn staged(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
         let release = &order.release;
         let planned = self.flow.planned(self.store);
         let spec = spec_of(self.flow.project, planned, &order.build, release)?;
-        if !self.abilities.staging {
-            return Ok(Prepared {
-                spec,
-                replicas: Vec::new(),
-                address: None,
+        let mut prepared = Prepared {
+            spec,
+            build: order.build.id.clone(),
+            replicas: Vec::new(),
+            address: None,
+        };
+        if self.flow.services.interrupt.stopped() {
+            return Err(Error::Interrupted {
+                store: self.store.clone(),
             });
         }
+        if !self.abilities.staging {
+            return Ok(prepared);
+        }
+        let built = (&prepared.spec, &prepared.build);
+        self.hooks((HookTime::Before, HookStage::Stage), built)
+            .await?;
+        let stopping = self.flow.services.interrupt.stopping();
+        let staged = tokio::select! {
+            biased;
+            () = stopping => Err(Error::Interrupted { store: self.store.clone() }),
+            staged = self.stage(&prepared.spec) => staged,
+        };
+        let staged = staged?;
+        prepared.replicas = staged.replicas;
+        prepared.address = staged.address;
+        let built = (&prepared.spec, &prepared.build);
+        self.hooks((HookTime::After, HookStage::Stage), built)
+            .await?;
+        Ok(prepared)
+    }
+
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
+        let release = &spec.id;
         let started = Instant::now();
-        self.say(format!("staging {}", release.id)).await;
-        let staged = self.target.stage(&spec).await?;
-        self.step(Happening::Staged, &release.id, started);
+        self.say(format!("staging {release}")).await;
+        let staged = self.target.stage(spec).await?;
+        self.step(Happening::Staged, release, started);
         let apps = staged.replicas.len();
         self.say(format!("waiting for {apps} apps to be healthy"))
             .await;
         let started = Instant::now();
-        self.probed(&spec, &staged.replicas).healthy().await?;
-        self.step(Happening::Healthy, &release.id, started);
-        Ok(Prepared {
-            spec,
-            replicas: staged.replicas,
-            address: staged.address,
-        })
+        self.probed(spec, &staged.replicas).healthy().await?;
+        self.step(Happening::Healthy, release, started);
+        Ok(staged)
     }
 
     fn probed<'s>(&'s self, spec: &'s ReleaseSpec, replicas: &'s [Replica]) -> ProbedRelease<'s> {
@@ -353,8 +371,19 @@ impl<'a> StoreRun<'a> {
         }
     }
 
-    async fn make_live(&self, now: &Situation, prepared: &Prepared) -> Result<(), Error> {
+    /// Gives the traffic to a release. `switch` is the stage of the hooks around it.
+    async fn make_live(
+        &self,
+        now: &Situation,
+        prepared: &Prepared,
+        switch: HookStage,
+    ) -> Result<(), Error> {
         let release = &prepared.spec.id;
+        let built = (&prepared.spec, &prepared.build);
+        if let Err(error) = self.hooks((HookTime::Before, switch), built).await {
+            self.give_up(release, &error).await;
+            return Err(error);
+        }
         let started = Instant::now();
         let before = self.target.observe(self.store).await?;
         if self.abilities.observes && before.active != now.active {
@@ -380,11 +409,20 @@ impl<'a> StoreRun<'a> {
             }
         }
         self.step(Happening::Released { observed: false }, release, started);
-        if self.abilities.staging {
-            self.watch(now, prepared).await?;
-            if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
-                self.leave(old, now).await;
+        if !self.abilities.staging {
+            return self.hooks((HookTime::After, switch), built).await;
+        }
+        self.watch(now, prepared).await?;
+        match self.hooks((HookTime::After, switch), built).await {
+            Ok(()) => {}
+            Err(Error::Interrupted { store }) => {
+                let release = release.clone();
+                return Err(Error::Unwatched { store, release });
             }
+            Err(error) => return Err(self.switch_back(now, release, &error).await),
+        }
+        if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
+            self.leave(old, now).await;
         }
         Ok(())
     }
@@ -575,6 +613,14 @@ impl<'a> StoreRun<'a> {
 
     async fn say(&self, line: String) {
         self.flow.services.events.output(&self.unit, line).await;
+    }
+}
+
+/// The stage of the hooks around the switch.
+fn switch_of(wish: Wish) -> HookStage {
+    match wish {
+        Wish::Rollback => HookStage::Rollback,
+        Wish::Deploy | Wish::Stage | Wish::Release => HookStage::Release,
     }
 }
 

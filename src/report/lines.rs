@@ -173,7 +173,9 @@ pub fn line(event: &Event, detail: Detail) -> Option<String> {
             ..
         } => sizes(unit, *own, dependencies)?,
         // These units end soon, or their start is reported by `Missed`.
-        Event::Started { unit } if unit.stage <= Stage::Prune => return None,
+        Event::Started { unit } if unit.stage <= Stage::Prune && unit.hook.is_none() => {
+            return None;
+        }
         Event::Started { unit } => format!("   {} {unit}", unit.work()),
         Event::Missed {
             unit,

@@ -199,11 +199,11 @@ fn a_secret_is_named_and_values_of_env_files_are_not_shown() {
 #[test]
 fn the_ignore_file_gets_only_what_git_does_not_ignore() {
     for (old, new) in [
-        (Some("lib"), Some("lib\n.out/\n.alokai/\n")),
-        (Some("lib\r\n"), Some("lib\r\n.out/\r\n.alokai/\r\n")),
-        (Some(".out\n"), Some(".out\n.alokai/\n")),
+        (Some("lib"), Some("lib\n.out/\n/.alokai/\n")),
+        (Some("lib\r\n"), Some("lib\r\n.out/\r\n/.alokai/\r\n")),
+        (Some(".out\n"), Some(".out\n/.alokai/\n")),
         (Some(".*\n!.github\n"), Some(".*\n!.github\n")),
-        (None, Some(".out/\n.alokai/\n")),
+        (None, Some(".out/\n/.alokai/\n")),
     ] {
         let project = unconfigured().app(NEXT, "");
         if let Some(old) = old {
@@ -450,6 +450,6 @@ fn a_project_without_a_repository() {
     let project = Project::at(folder.path().canonicalize().unwrap()).app(NEXT, "");
     let run = project.alokai("init --yes").succeeds();
     run.stdout_contains("none; a deploy needs one");
-    assert_eq!(project.read(".gitignore"), ".out/\n.alokai/\n");
+    assert_eq!(project.read(".gitignore"), ".out/\n/.alokai/\n");
     project.alokai("store compose --all").succeeds();
 }

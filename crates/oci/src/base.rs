@@ -4,8 +4,9 @@
 //! Layers are read from the lowest to the highest. A higher layer adds entries, replaces them, and
 //! removes them with whiteouts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use super::members::TarReader;
 use super::stack::LayerStack;
 use super::{Blobs, Descriptor, Digest, Error, FileOwner, Hasher, Manifest};
+use virtual_path::{MOST_LINKS, PathNode};
 
 /// Users, groups, folders and links of a base image. Paths have no slash at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -27,6 +29,8 @@ pub struct BaseTree {
     pub folders: BTreeMap<String, FolderAttributes>,
     /// Every symbolic link, with its target as it is written.
     pub links: BTreeMap<String, String>,
+    /// Every file in a folder with the name `bin` or `sbin`.
+    pub programs: BTreeSet<String>,
 }
 
 /// Owner and permissions of a folder.
@@ -95,6 +99,7 @@ impl BaseTree {
         let mut tree = Self {
             folders: remains.folders,
             links: remains.links,
+            programs: remains.programs,
             ..Self::default()
         };
         for (name, [user, group]) in records(&remains.passwd) {
@@ -105,6 +110,19 @@ impl BaseTree {
             tree.groups.entry(name).or_insert(group);
         }
         Ok(tree)
+    }
+
+    /// Whether a path such as `bin/sh` is a program, or a link to one.
+    pub fn has_program(&self, path: &str) -> bool {
+        let look = |place: &Path| {
+            let place = place.to_str().unwrap_or_default().trim_start_matches('/');
+            let target = self.links.get(place);
+            Ok(target.map_or(PathNode::Folder, |target| PathNode::Link(target.into())))
+        };
+        let found = virtual_path::resolve(&Path::new("/").join(path), MOST_LINKS, look);
+        let found = found.unwrap_or_default();
+        let found = found.to_str().unwrap_or_default();
+        self.programs.contains(found.trim_start_matches('/'))
     }
 
     /// Reads an image whose config and layers are stored as blobs.
@@ -279,6 +297,41 @@ mod tests {
         assert_eq!(of(&[&["a/b/", "a"]]), "");
         assert_eq!(of(&[&["a -> b", "a"]]), "");
         assert_eq!(of(&[&["a/", ".wh..wh.plnk", "a/.wh..wh.aufs"]]), "a");
+    }
+
+    #[test]
+    fn programs_are_found_through_links() {
+        let has = |layers: &[&[&str]]| {
+            let tars: Vec<_> = layers.iter().map(|members| tar(members)).collect();
+            of_tars(&tars)
+                .expect("it can be read")
+                .has_program("bin/sh")
+        };
+        // Alpine, Debian, and an image with programs elsewhere.
+        assert!(has(&[&["bin/busybox=x", "bin/sh -> /bin/busybox"]]));
+        assert!(has(&[&[
+            "bin -> usr/bin",
+            "usr/bin/dash=x",
+            "usr/bin/sh -> dash"
+        ]]));
+        assert!(has(&[&[
+            "bin/sh -> /store/bash/bin/bash",
+            "store/bash/bin/bash=x"
+        ]]));
+        assert!(has(&[&["bin/sh=x"], &["bin/"], &["bin/other=x"]]));
+        assert!(has(&[&["bin/sh=x"], &["bin/.wh.sh", "bin/sh=y"]]));
+        // No shell, a folder, a broken link, a loop, and a shell that a later layer removes.
+        assert!(!has(&[]));
+        assert!(!has(&[&["bin/node=x", "etc/sh=x"]]));
+        assert!(!has(&[&["bin/sh/"]]));
+        assert!(!has(&[&["bin/sh -> dash"]]));
+        assert!(!has(&[&["bin/sh -> sh"]]));
+        assert!(!has(&[&["bin/sh=x"], &["bin/.wh.sh"]]));
+        assert!(!has(&[&["bin/sh=x"], &["bin/.wh..wh..opq"]]));
+        assert!(!has(&[&["bin/sh=x"], &[".wh.bin"]]));
+        assert!(!has(&[&["bin/sh=x"], &["bin/sh -> gone"]]));
+        assert!(!has(&[&["bin/sh=x"], &["bin/sh/"]]));
+        assert!(!has(&[&["bin/sh=x"], &["bin=x"]]));
     }
 
     #[test]

@@ -43,6 +43,8 @@ struct LayerTree {
     /// A folder without attributes is the parent of a member, and has no member itself.
     folders: BTreeMap<String, Option<FolderAttributes>>,
     links: BTreeMap<String, String>,
+    /// Files in folders of programs.
+    programs: BTreeSet<String>,
     passwd: Option<Vec<u8>>,
     group: Option<Vec<u8>>,
 }
@@ -51,6 +53,7 @@ struct LayerTree {
 pub(super) struct StackedTree {
     pub folders: BTreeMap<String, FolderAttributes>,
     pub links: BTreeMap<String, String>,
+    pub programs: BTreeSet<String>,
     /// The content of `etc/passwd`.
     pub passwd: Vec<u8>,
     /// The content of `etc/group`.
@@ -94,6 +97,7 @@ impl LayerStack {
         }
         let path = join(&folder, name);
         if kind == EntryType::Directory {
+            self.upper.programs.remove(&path);
             if self.upper.links.remove(&path).is_some() || self.lower.links.contains_key(&path) {
                 self.last = None;
             }
@@ -123,10 +127,22 @@ impl LayerStack {
                     "etc/group" => self.upper.group = Some(members.content(ACCOUNTS)?),
                     _ => {}
                 }
-                Ok(())
+                self.add_program(path)
             }
+            // A hard link to another file.
+            EntryType::Link => self.add_program(path),
             _ => Ok(()),
         }
+    }
+
+    /// Adds a file of the current layer if it lies in a folder of programs.
+    fn add_program(&mut self, path: String) -> io::Result<()> {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let is_program = matches!(folder.rsplit('/').next(), Some("bin" | "sbin"));
+        if !is_program {
+            return Ok(());
+        }
+        self.store(path, |stack, path| stack.upper.programs.insert(path))
     }
 
     /// Merges the current layer with the lower layers.
@@ -140,6 +156,7 @@ impl LayerStack {
         let upper = std::mem::take(&mut self.upper);
         for (path, attributes) in upper.folders {
             self.lower.links.remove(&path);
+            self.lower.programs.remove(&path);
             match attributes {
                 Some(_) => drop(self.lower.folders.insert(path, attributes)),
                 None => drop(self.lower.make(path)),
@@ -149,12 +166,15 @@ impl LayerStack {
             self.lower.remove(&path);
             self.lower.links.insert(path, target);
         }
+        self.lower.programs.extend(upper.programs);
         self.lower.passwd = upper.passwd.or(self.lower.passwd.take());
         self.lower.group = upper.group.or(self.lower.group.take());
         self.last = None;
         let links = self.lower.links.iter();
         let links: usize = links.map(|(path, target)| path.len() + target.len()).sum();
-        self.stored = links + self.lower.folders.keys().map(String::len).sum::<usize>();
+        let folders = self.lower.folders.keys().map(String::len);
+        let programs = self.lower.programs.iter().map(String::len);
+        self.stored = links + folders.sum::<usize>() + programs.sum::<usize>();
     }
 
     /// The tree of all layers.
@@ -166,6 +186,7 @@ impl LayerStack {
                 .map(|(path, attributes)| (path, attributes.unwrap_or_default()))
                 .collect(),
             links: lower.links,
+            programs: lower.programs,
             passwd: lower.passwd.unwrap_or_default(),
             group: lower.group.unwrap_or_default(),
         }
@@ -253,6 +274,7 @@ impl LayerTree {
     fn has(&self, path: &str) -> bool {
         self.folders.contains_key(path)
             || self.links.contains_key(path)
+            || self.programs.contains(path)
             || (path == "etc/passwd" && self.passwd.is_some())
             || (path == "etc/group" && self.group.is_some())
     }
@@ -261,6 +283,7 @@ impl LayerTree {
     fn remove(&mut self, path: &str) {
         self.folders.remove(path);
         self.links.remove(path);
+        self.programs.remove(path);
         if path == "etc/passwd" {
             self.passwd = None;
         }
@@ -285,9 +308,13 @@ impl LayerTree {
         for path in folders.cloned().collect::<Vec<_>>() {
             self.folders.remove(&path);
         }
-        let links = self.links.range(inside).map(|(path, _)| path);
+        let links = self.links.range(inside.clone()).map(|(path, _)| path);
         for path in links.cloned().collect::<Vec<_>>() {
             self.links.remove(&path);
+        }
+        let programs = self.programs.range(inside);
+        for path in programs.cloned().collect::<Vec<_>>() {
+            self.programs.remove(&path);
         }
     }
 }

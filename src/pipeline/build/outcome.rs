@@ -9,16 +9,34 @@ use crate::pipeline::sandbox::{self, Undeclared};
 use crate::pipeline::services::Services;
 use crate::plan::Task;
 
-/// Turns the end of a script into the result of its task.
+/// A command of a task that has ended.
+pub struct JudgedCommand<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// Where it ran.
+    pub place: &'a TaskFolder<'a>,
+    /// The memory of its processes.
+    pub memory: &'a ProcessMemory,
+    /// Whether it ran in a sandbox.
+    pub is_sandboxed: bool,
+}
+
+/// Turns the end of a command into the result of its task.
 pub fn judge(
-    task: &Task,
-    place: &TaskFolder,
+    judged: &JudgedCommand,
     ended: Result<ScriptEnd, ProcessError>,
-    memory: &ProcessMemory,
     services: &Services,
-    is_sandboxed: bool,
 ) -> Result<(), StageError> {
-    let command = || task.command.join(" ");
+    let JudgedCommand {
+        task,
+        place,
+        memory,
+        is_sandboxed,
+        ..
+    } = judged;
+    let command = || judged.command.join(" ");
     let folder = place.folder.clone();
     match ended {
         Ok(ScriptEnd { status, denied, .. }) if status.success() => {
@@ -45,6 +63,15 @@ pub fn judge(
             };
             Err(Error::Undeclared(Box::new(undeclared)).into())
         }
+        // Scripts have no time limit.
+        Err(ProcessError::TimedOut(tail)) => Err(StageError::from(Error::Script {
+            command: command().into(),
+            folder,
+            ended: "did not end in time".into(),
+            advice: None,
+            tail,
+            log: place.log.clone(),
+        })),
         Ok(ScriptEnd { status, tail, .. }) => {
             let (ended, advice) = describe(status, &tail, memory.peak());
             let advice = advice.or(is_sandboxed.then_some(UNNAMED));
@@ -59,7 +86,7 @@ pub fn judge(
         }
         Err(ProcessError::Start(source)) => Err(Error::Start {
             command: command(),
-            program: task.command.first().cloned().unwrap_or_default(),
+            program: judged.command.first().cloned().unwrap_or_default(),
             folder,
             source,
         }

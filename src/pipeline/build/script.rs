@@ -10,7 +10,7 @@ use super::clear::StashedFiles;
 use super::copies::PackageCopies;
 use super::lookup::{TaskKey, miss};
 use super::memory::ProcessMemory;
-use super::outcome::judge;
+use super::outcome::{JudgedCommand, judge};
 use super::restore::RestoreError;
 use super::result::{FolderSnapshot, ScriptOutputs, TaskFolder};
 use super::sources;
@@ -24,7 +24,7 @@ use crate::event::{Event, EventSubject, Span, ToolCacheUse};
 use crate::pipeline::failure::StageError;
 use crate::pipeline::sandbox::{self, Sandbox, UpstreamResult};
 use crate::pipeline::services::Services;
-use crate::plan::{Plan, TaskId};
+use crate::plan::{Plan, Task, TaskId};
 
 /// A script that has succeeded.
 pub struct ScriptRun {
@@ -237,21 +237,8 @@ pub async fn run(
             return Err(error);
         }
     };
-    let script = ScriptCommand {
-        unit: &unit,
-        command: &task.command,
-        folder: &place.folder,
-        log: place.log.clone(),
-        variables: &task.variables,
-        settings: task.settings,
-        environment: &options.scripts,
-        memory,
-        sandbox: sandbox.as_ref(),
-    };
-    let ended = process::run(script, services).await;
-    let is_sandboxed = sandbox.is_some();
+    let result = run_commands(run, task, &place, memory, sandbox.as_ref()).await;
     drop(sandbox);
-    let result = judge(task, &place, ended, memory, services, is_sandboxed);
     let message = result.as_ref().map(|()| None).map_err(ToString::to_string);
     let elapsed = span.end(message);
     if let Err(error) = result {
@@ -283,6 +270,43 @@ pub async fn run(
         began_with,
         tool_cache: tools.entry,
     })
+}
+
+/// Runs the commands of a task one after another, until one of them fails. Their output is one log.
+async fn run_commands(
+    run: &BuildRun,
+    task: &Task,
+    place: &TaskFolder<'_>,
+    memory: &ProcessMemory,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), StageError> {
+    let unit = event_unit(task);
+    for (position, command) in task.commands().enumerate() {
+        let script = ScriptCommand {
+            unit: &unit,
+            command,
+            folder: &place.folder,
+            log: place.log.clone(),
+            continues_log: position > 0,
+            variables: &task.variables,
+            settings: task.settings,
+            environment: &run.options.scripts,
+            memory,
+            sandbox,
+            timeout: None,
+            redactor: None,
+        };
+        let ended = process::run(script, &run.services).await;
+        let judged = JudgedCommand {
+            task,
+            command,
+            place,
+            memory,
+            is_sandboxed: sandbox.is_some(),
+        };
+        judge(&judged, ended, &run.services)?;
+    }
+    Ok(())
 }
 
 /// The sandbox of a task's script; none if scripts are not sandboxed.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::context::{ContextFiles, context_files};
 use super::layers::{LayerPart, split};
 use super::{BuiltContent, Image, ImageOrder, PreparedImage};
-use crate::pipeline::base::ReadableBase;
+use crate::pipeline::base::{ReadableBase, check_shell};
 use crate::pipeline::destination::Destination;
 use crate::pipeline::failure::StageError;
 use crate::plan::DestinationReference;
@@ -73,6 +73,7 @@ impl DaemonlessBuilder {
         let plan = &order.image.plan;
         let packing = self.packing.lock().await;
         let tree = base.tree(&self.folder.join("bases"), &self.blobs).await?;
+        check_shell(plan, base, &tree)?;
         let ContextFiles { files, ignored } = context_files(workdir, &plan.dockerfile)?;
         let context = BuildContext::new(workdir, files, ignored.as_deref())?;
         let applied = recipe.apply(&base.config, &tree, &context)?;

@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::failure::{Error, StageError};
 use super::services::{PipelineOptions, Services};
 use super::skip::{self, PresentImage};
-use super::{TargetChecks, docker};
+use super::{TargetChecks, docker, hooks};
 use crate::event::Stage;
 use crate::plan::{DestinationPlan, ImageMaker, ImagePlan, Plan};
 use crate::registry;
@@ -89,7 +89,13 @@ async fn prepare(
     options: &PipelineOptions,
     targets: TargetChecks<'_>,
 ) -> Result<PreparedRun, Error> {
+    let wrong_hooks = hooks::check(plan, services, &options.scripts).await;
     if plan.until < Stage::Image {
+        if !wrong_hooks.is_empty() {
+            return Err(Error::Preflight {
+                problems: wrong_hooks,
+            });
+        }
         return Ok(PreparedRun::WithoutImages);
     }
     // Checked before any request, since a request sends the password.
@@ -107,7 +113,7 @@ async fn prepare(
     };
     let (engine, destination, wrong_targets) =
         tokio::join!(engine, destination(plan, services), targets);
-    let mut problems = Vec::new();
+    let mut problems = wrong_hooks;
     let docker = engine.map_err(|error| problems.push(error));
     let destination = destination.map_err(|error| problems.push(error));
     problems.extend(wrong_targets);

@@ -29,7 +29,7 @@ use super::stored;
 use crate::config::{PruneRules, VerifyMode};
 use crate::disk;
 use crate::event::{Event, EventSubject, Stage, bytes};
-use crate::plan::{ImagePlan, Plan};
+use crate::plan::{DEPLOYED_ENTRYPOINT, ImagePlan, Plan};
 use crate::store::{AppKind, Framework, UnitId};
 use oci::Digest;
 
@@ -247,6 +247,9 @@ fn one(
         }
         AppKind::Frontend(Framework::Nuxt) => nuxt::prune(workdir, &copier)?,
         _ => server::prune(project, workdir, &image.entry, &copier)?,
+    }
+    if let Some(path) = &image.entrypoint {
+        copier.file(&workdir.join(path), Path::new(DEPLOYED_ENTRYPOINT))?;
     }
     let verification = Verification {
         project,

@@ -10,10 +10,11 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
+use tokio::io::AsyncRead;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,7 +35,7 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// The label of containers with the project's folder. A container that an ended run has left is
 /// recognized by it.
-const LABEL: &str = "com.alokai.project";
+pub const LABEL: &str = "com.alokai.project";
 
 /// A running container. It is removed when it is stopped.
 pub struct ServerContainer {
@@ -109,19 +110,7 @@ impl ServerContainer {
 
     /// Reads the output of the container.
     fn follow(&mut self) {
-        let options = LogsOptionsBuilder::default().follow(true);
-        let options = options.stdout(true).stderr(true).build();
-        let logs = self.docker.logs(&self.name, Some(options));
-        let pieces = logs.map(|piece| match piece {
-            Ok(
-                LogOutput::StdOut { message }
-                | LogOutput::StdErr { message }
-                | LogOutput::StdIn { message }
-                | LogOutput::Console { message },
-            ) => Ok(message),
-            Err(error) => Err(std::io::Error::other(error)),
-        });
-        let pipe = StreamReader::new(Box::pin(pieces));
+        let pipe = output_of(&self.docker, &self.name);
         let output = Arc::clone(&self.output);
         self.reading = AbortOnDropHandle::new(tokio::spawn(read(Some(pipe), output)));
     }
@@ -224,32 +213,40 @@ fn failed(doing: String) -> impl FnOnce(Bollard) -> Error {
     }
 }
 
+/// The output of a container until it ends.
+pub fn output_of(docker: &Docker, name: &str) -> impl AsyncRead + Unpin + use<> {
+    let options = LogsOptionsBuilder::default().follow(true);
+    let options = options.stdout(true).stderr(true).build();
+    let logs = docker.logs(name, Some(options));
+    let pieces = logs.map(|piece| match piece {
+        Ok(
+            LogOutput::StdOut { message }
+            | LogOutput::StdErr { message }
+            | LogOutput::StdIn { message }
+            | LogOutput::Console { message },
+        ) => Ok(message),
+        Err(error) => Err(std::io::Error::other(error)),
+    });
+    StreamReader::new(Box::pin(pieces))
+}
+
 /// Pulls an image that the engine does not have.
-async fn pull_missing(docker: &Docker, reference: &str, services: &Services) -> Result<(), Error> {
+pub async fn pull_missing(
+    docker: &Docker,
+    reference: &str,
+    services: &Services,
+) -> Result<(), Error> {
     match docker.inspect_image(reference).await {
         Ok(_) => return Ok(()),
-        Err(Bollard::DockerResponseServerError {
-            status_code: 404, ..
-        }) => {}
+        Err(error) if docker::is_missing(&error) => {}
         Err(error) => return Err(failed(format!("inspect the image `{reference}`"))(error)),
     }
-    let missing = |message: String| Error::NoImage {
+    services.events.notice(format!("pulling `{reference}`"));
+    let pulled = docker::pull(docker, reference, services).await;
+    pulled.map_err(|message| Error::NoImage {
         reference: reference.to_owned(),
         message,
-    };
-    let options = CreateImageOptionsBuilder::default()
-        .from_image(reference)
-        .build();
-    services.events.notice(format!("pulling `{reference}`"));
-    let login = services.engine_login(reference).await;
-    let mut pulling = docker.create_image(Some(options), None, login);
-    while let Some(info) = pulling.next().await {
-        let info = info.map_err(|error| missing(message(&error)))?;
-        if let Some(detail) = info.error_detail {
-            return Err(missing(detail.message.unwrap_or_default()));
-        }
-    }
-    Ok(())
+    })
 }
 
 /// Removes a container of this name that an ended run of the same project has left.
@@ -266,7 +263,8 @@ async fn remove_left(docker: &Docker, name: &str, project: &str) -> Result<(), E
     Ok(())
 }
 
-async fn remove(docker: &Docker, name: &str) {
+/// Removes a container with its anonymous volumes.
+pub async fn remove(docker: &Docker, name: &str) {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true);
     // An error means that the container does not exist any more.
     let _ = docker.remove_container(name, Some(options.build())).await;

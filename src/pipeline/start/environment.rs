@@ -20,7 +20,7 @@ pub const MODULE_PATH: &str = "NODE_PATH";
 
 /// Values of `.env` files with fewer bytes are not replaced in output: they are mostly flags and
 /// numbers, which also occur elsewhere in the output.
-const SHORTEST_SECRET: usize = 6;
+pub const SHORTEST_SECRET: usize = 6;
 
 /// The variables of a started app, with their values.
 pub struct ServerEnvironment {

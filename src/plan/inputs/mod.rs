@@ -217,6 +217,10 @@ impl AllInputs {
         part(key_name.as_bytes());
         // NUL, because an argument may contain a space.
         part(task.command.join("\0").as_bytes());
+        if let Some(before) = &task.before {
+            part(b"before");
+            part(before.join("\0").as_bytes());
+        }
         for (name, value) in task.settings {
             part(name.as_bytes());
             part(value.as_bytes());
@@ -408,7 +412,11 @@ impl AllInputs {
         let mut tools = self.tools.clone();
         tools.insert("unit".into(), task.key_name());
         InputRecord {
-            command: task.command.join("\0"),
+            command: task
+                .commands()
+                .map(|it| it.join("\0"))
+                .collect::<Vec<_>>()
+                .join("\0"),
             files,
             variables: BTreeMap::clone(&own.variables),
             dependencies: BTreeMap::clone(&own.dependencies),

@@ -430,6 +430,7 @@ impl World {
                 waves: Vec::new(),
                 actor: actor(),
                 operation: "test".into(),
+                scripts: alokai::pipeline::ScriptEnvironment::default(),
             },
         }
     }

@@ -1,0 +1,130 @@
+//! The hooks around the steps of a release, and the records of hooks with their output.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::Error;
+use super::steps::StoreRun;
+use crate::config::{HookStage, HookTime};
+use crate::event::seconds;
+use crate::ledger::{
+    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId, RecordKind,
+    SCHEMA_VERSION,
+};
+use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
+use crate::plan::hooks_of;
+use crate::target::ReleaseSpec;
+
+/// The most bytes of a hook's output that are recorded: its end.
+const MOST_OUTPUT: u64 = 4 << 20;
+
+/// The record of a hook that ran. `released` are the release and the target of a hook around a release.
+pub fn hook_record(
+    run: &HookRun,
+    released: Option<(&RecordId, &str)>,
+    actor: &Actor,
+    logs: &LogFolder,
+) -> Result<EventRecord, FolderError> {
+    // A hook that could not be started has no output.
+    let output = output_of(&run.log).unwrap_or_default();
+    let log = (!output.text.is_empty()).then(|| logs.write(&output));
+    Ok(EventRecord {
+        schema_version: SCHEMA_VERSION,
+        id: RecordId::new(RecordKind::Event, Timestamp::now()),
+        store: run.hook.store.clone(),
+        target: released.map(|(_, target)| target.to_owned()),
+        release: released.map(|(release, _)| release.clone()),
+        happening: Happening::Hook {
+            command: run.hook.command_line(),
+            code: run.code,
+        },
+        seconds: Some(seconds(run.elapsed)),
+        detail: Some(format!("{}: {}", run.hook.place(), run.ended)),
+        actor: actor.clone(),
+        log: log.transpose()?,
+    })
+}
+
+/// The end of a log.
+fn output_of(path: &Path) -> std::io::Result<LogText> {
+    let mut log = File::open(path)?;
+    let size = log.metadata()?.len();
+    let start = size.saturating_sub(MOST_OUTPUT);
+    log.seek(SeekFrom::Start(start))?;
+    let mut text = Vec::new();
+    log.take(MOST_OUTPUT).read_to_end(&mut text)?;
+    let truncated = start > 0;
+    if truncated {
+        // The first line is not whole.
+        let end = text.iter().position(|byte| *byte == b'\n');
+        text.drain(..end.map_or(0, |end| end + 1));
+    }
+    Ok(LogText { text, truncated })
+}
+
+impl StoreRun<'_> {
+    /// Runs the hooks of the store at one place of a release, and records them. The build is that of the
+    /// release.
+    pub(super) async fn hooks(
+        &self,
+        place: (HookTime, HookStage),
+        (spec, build): (&ReleaseSpec, &RecordId),
+    ) -> Result<(), Error> {
+        let Some(store) = self.flow.project.stores.get(self.store.as_str()) else {
+            return Ok(());
+        };
+        let hooks = hooks_of(self.flow.project, store);
+        let mut own = hooks.iter();
+        if !own.any(|hook| (hook.when, hook.stage) == place) {
+            return Ok(());
+        }
+        let context = self.hook_context(spec, build).await?;
+        let runner = HookRunner {
+            project: &self.flow.project.root,
+            services: self.flow.services,
+            scripts: &self.flow.options.scripts,
+        };
+        let ended = runner.run(place, &hooks, &context).await;
+        let logs = LogFolder::of_project(&self.flow.project.root);
+        let released = Some((&spec.id, self.target.name()));
+        for run in &ended.runs {
+            let record = hook_record(run, released, &self.flow.options.actor, &logs)?;
+            self.journal.append(Record::Event(record));
+        }
+        match ended.failure {
+            None => Ok(()),
+            Some(HookError::Interrupted) => Err(Error::Interrupted {
+                store: self.store.clone(),
+            }),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    async fn hook_context(
+        &self,
+        spec: &ReleaseSpec,
+        build: &RecordId,
+    ) -> Result<HookContext, Error> {
+        let mut settings = None;
+        if let Some(version) = &spec.settings {
+            settings = self.target.settings(self.store, version).await?;
+        }
+        let images = spec.apps.iter().map(|app| {
+            let image = HookImage {
+                reference: app.reference.clone(),
+                digest: app.digest.clone(),
+                unpacked: None,
+            };
+            (app.app.clone(), image)
+        });
+        Ok(HookContext {
+            build: Some(build.to_string()),
+            release: Some(spec.id.to_string()),
+            images: images.collect(),
+            settings: settings.unwrap_or_default(),
+        })
+    }
+}
