@@ -1,5 +1,6 @@
 //! `store build`, `store run` and `store deploy`.
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
 use super::project;
@@ -51,6 +52,7 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         access.trust.ca = ca.map(|ca| project.root.join(ca));
         let until = options.until;
         let mut prepared = prepare(project, &environment, access, select, work, until)?;
+        prepared.release = options.release.clone();
         let request = &mut prepared.request;
         request.allow_dirty = options.allow_dirty;
         request.builder = options.builder.builder();
@@ -91,5 +93,6 @@ fn prepare(
         project,
         request,
         surroundings,
+        release: ReleaseOptions::default(),
     })
 }

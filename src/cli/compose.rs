@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{ComposeOptions, Global};
 use super::environment::tell;
 use super::run::{PreparedCommand, RunSetup, document, live, request, run};
@@ -19,6 +20,7 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
         let request = request(&project, &options.select, Stage::Compose)?;
         let surroundings = RunSetup::default();
         Ok(PreparedCommand {
+            release: ReleaseOptions::default(),
             project,
             request,
             surroundings,

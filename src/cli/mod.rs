@@ -28,6 +28,7 @@ mod killed_runs;
 mod list;
 mod listing;
 mod locks;
+mod make_live;
 mod man;
 mod operation;
 mod overlays;
@@ -49,6 +50,7 @@ mod show;
 mod start;
 mod stat;
 mod status;
+mod stop;
 mod store_targets;
 mod test;
 mod why;
@@ -457,6 +459,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         Command::Init(options) => return init::init(global, options),
         Command::Doctor(options) => return doctor::doctor(global, options),
         Command::Sandbox(options) => return sandbox::execute(options),
+        Command::Local(options) => return stop::background(options),
     };
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),
@@ -469,9 +472,14 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Status(options) => status::status(global, options),
         StoreCommand::Lock(options) => locks::locks(global, &options.command),
         StoreCommand::Settings(options) => settings::settings(global, &options.command),
+        StoreCommand::Release(options) => make_live::release(global, options),
+        StoreCommand::Rollback(options) => make_live::rollback(global, options),
+        StoreCommand::Unpin(options) => make_live::unpin(global, options),
+        StoreCommand::Unstage(options) => make_live::unstage(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),
+        StoreCommand::Stop(options) => stop::stop(global, options),
         StoreCommand::Test(options) => test::test(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),

@@ -4,27 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
-use super::environment;
+use super::arguments::flow::ReleaseOptions;
+use super::listing::short_commit;
+use super::run::{PreparedCommand, services_without_run};
+use super::{Error, environment};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::ledger::{
-    BuildRecord, BuildStatus, RecordFolder, RecordId, RecordKind, ReleaseReason, ReleaseRecord,
-    SCHEMA_VERSION,
-};
+use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordSet, ReleaseReason};
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
-use crate::plan::{Plan, ServerPlan};
-use crate::release::{self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish};
+use crate::plan::{Plan, ReleaseSteps};
+use crate::release::{
+    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of, new_release,
+    steps_of, waves,
+};
 use crate::report::Deployed;
-use crate::store::TargetKind;
+use crate::store::{StoreId, TargetKind};
 use crate::target::{Target, TargetContext, target_of};
 
 /// The targets of the stores of a run.
 pub struct RunTargets {
     context: TargetContext,
     targets: BTreeMap<&'static str, Arc<dyn Target>>,
+    wanted: ReleaseOptions,
+    waves: Vec<Vec<StoreId>>,
 }
 
 /// The stores that were deployed, and how the run ended.
@@ -36,12 +40,20 @@ impl RunTargets {
         plan: &Arc<Plan>,
         project: Arc<Project>,
         services: &Arc<Services>,
+        wanted: ReleaseOptions,
     ) -> Result<Self, AnyError> {
+        let stores: Vec<_> = plan.releases.iter().map(|it| it.store.clone()).collect();
+        let waves = if wanted.wave.is_empty() {
+            Vec::new()
+        } else {
+            waves(&wanted.wave, &stores, &project.settings.deploy.waves)?
+        };
         let context = TargetContext {
             project,
             services: Arc::clone(services),
             console: plan.console.clone(),
             plan: Some(Arc::clone(plan)),
+            local: environment::local_client(&plan.project),
         };
         let mut targets = BTreeMap::new();
         for release in &plan.releases {
@@ -50,16 +62,22 @@ impl RunTargets {
                 entry.insert(target_of(kind, &context).map_err(release::Error::from)?);
             }
         }
-        Ok(Self { context, targets })
+        Ok(Self {
+            context,
+            targets,
+            wanted,
+            waves,
+        })
     }
 
     /// Checks that all targets can be used.
-    pub fn checks(&self) -> TargetChecks<'_> {
+    pub fn checks<'a>(&'a self, plan: &'a Plan) -> TargetChecks<'a> {
+        let older = self.older(plan);
         let checks = self.targets.values().map(|target| target.preflight());
         Box::pin(async {
             let results = join_all(checks).await;
             let problems = results.into_iter().filter_map(Result::err);
-            problems.map(StageError::from).collect()
+            problems.map(StageError::from).chain(older).collect()
         })
     }
 
@@ -73,27 +91,41 @@ impl RunTargets {
     ) -> ReleasedRun {
         let services = &self.context.services;
         let records = RecordFolder::of_project(&plan.project);
+        let ancestry = ancestry_of(&plan.project);
         let flow = Flow {
             project: &self.context.project,
             plan: Some(plan),
             services,
             records: &records,
+            ancestry: &ancestry,
             options: FlowOptions {
                 keep_going: options.keep_going,
-                allow_older: false,
+                allow_older: self.wanted.allow_older,
+                waves: self.waves.clone(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
             },
         };
+        let known = release::Records::read(&records).unwrap_or_default();
         let orders = plan.releases.iter().filter_map(|release| {
             let build = builds.iter().find(|it| it.store == release.store)?;
             let is_complete = build.status == BuildStatus::Complete;
             let target = self.targets.get(release.target.name())?;
-            is_complete.then(|| self.order(build, release.target, target))
+            is_complete.then(|| self.order(build, release.target, target, &known))
         });
         let flowed = services.wait(flow.run(orders.collect()));
+        for outcome in flowed.done.iter().filter(|it| !it.is_active) {
+            services.events.notice(not_live(outcome));
+        }
+        if !flowed.untouched.is_empty() {
+            let stores: Vec<_> = flowed.untouched.iter().map(ToString::to_string).collect();
+            let stores = stores.join(", ");
+            services
+                .events
+                .notice(format!("these stores are unchanged: {stores}"));
+        }
         let done = flowed.done.iter().filter(|it| it.is_active);
-        let deployed = done.map(|outcome| deployed(plan, outcome)).collect();
+        let deployed = done.map(deployed).collect();
         let mut failures = match result {
             Err(pipeline::Error::Failed { failures }) => failures,
             _ => Vec::new(),
@@ -113,48 +145,112 @@ impl RunTargets {
         (deployed, result)
     }
 
+    /// The order for a build. It has the settings of the newest release.
     fn order(
         &self,
         build: &BuildRecord,
         kind: TargetKind,
         target: &Arc<dyn Target>,
+        known: &RecordSet,
     ) -> ReleaseOrder {
+        let settings = known.latest_release(&build.store, kind.name());
+        let (reason, actor) = (ReleaseReason::Deploy, environment::actor());
         ReleaseOrder {
             target: Arc::clone(target),
             build: build.clone(),
-            release: ReleaseRecord {
-                schema_version: SCHEMA_VERSION,
-                id: RecordId::new(RecordKind::Release, Timestamp::now()),
-                store: build.store.clone(),
-                target: kind.name().to_owned(),
-                build: build.id.clone(),
-                settings: None,
-                setting_names: Vec::new(),
-                reason: ReleaseReason::Deploy,
-                copy_of: None,
-                staged_only: false,
-                previous: None,
-                actor: environment::actor(),
-            },
+            release: new_release(build, kind.name(), reason, settings, &actor),
             is_recorded: false,
-            wish: Wish::Deploy,
+            wish: if self.wanted.no_release {
+                Wish::Stage
+            } else {
+                Wish::Deploy
+            },
         }
+    }
+
+    /// Stores whose live release is of a newer commit, by the records of this machine.
+    fn older(&self, plan: &Plan) -> Vec<StageError> {
+        let revision = plan.revision.as_ref();
+        let Some(own) = revision.filter(|_| !self.wanted.allow_older && !self.wanted.no_release)
+        else {
+            return Vec::new();
+        };
+        let Ok((records, _)) = RecordFolder::of_project(&plan.project).read() else {
+            return Vec::new();
+        };
+        let targets = records.targets();
+        let ancestry = ancestry_of(&plan.project);
+        let problems = plan.releases.iter().filter_map(|planned| {
+            let history = targets.get(&planned.store, planned.target.name())?;
+            let active = history.state.active.as_ref()?;
+            if history.state.pin.is_some() {
+                return None;
+            }
+            let live = build_of(&records, active)?.commit.as_ref()?;
+            let is_older = own.sha != live.sha && ancestry(&own.sha, &live.sha) == Some(true);
+            let error = release::Error::Older {
+                store: planned.store.clone(),
+                active: active.clone(),
+                reason: format!(
+                    "{} is an ancestor of {}",
+                    short_commit(&own.sha),
+                    short_commit(&live.sha)
+                ),
+            };
+            is_older.then(|| StageError::from(error))
+        });
+        problems.collect()
     }
 }
 
-fn deployed(plan: &Plan, outcome: &StoreOutcome) -> Deployed {
-    let servers = plan
-        .local
-        .then(|| plan.servers_of(&outcome.store))
-        .flatten();
-    let each = || servers.into_iter().flat_map(|it| &it.servers);
+/// The steps of each target of a plan.
+pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>, AnyError> {
+    if plan.releases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
+    let access = prepared.surroundings.access;
+    let context = TargetContext {
+        services: Arc::new(services_without_run(
+            &plan.project,
+            access,
+            runtime.handle().clone(),
+        )),
+        project: Arc::new(prepared.project),
+        console: plan.console.clone(),
+        plan: None,
+        local: environment::local_client(&plan.project),
+    };
+    let kinds: BTreeMap<_, _> = plan
+        .releases
+        .iter()
+        .map(|it| (it.target.name(), it.target))
+        .collect();
+    let steps = kinds.into_values().map(|kind| {
+        let target = target_of(kind, &context).map_err(release::Error::from)?;
+        let settings = &context.project.settings.deploy;
+        Ok(steps_of(&*target, settings, prepared.release.no_release))
+    });
+    steps.collect()
+}
+
+fn not_live(outcome: &StoreOutcome) -> String {
+    let reason = outcome.reason.as_deref().unwrap_or_default();
+    let address = outcome.address.as_ref();
+    let place = address.map_or_else(String::new, |address| format!(" at {address}"));
+    format!(
+        "{}: {} is made{place} and gets no traffic: {reason}; `alokai store release {} --store {}` makes it live",
+        outcome.store, outcome.release.id, outcome.release.id, outcome.store
+    )
+}
+
+fn deployed(outcome: &StoreOutcome) -> Deployed {
     Deployed {
         store_id: outcome.store.to_string(),
         address: outcome.address.clone().unwrap_or_default(),
-        commands: each().map(ServerPlan::command).collect(),
-        settings: servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect(),
+        is_local: outcome.release.target == TargetKind::Local.name(),
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use super::arguments::flow::ReleaseOptions;
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
 use super::killed_runs::record_killed_runs;
 use super::record::{BuildRecorder, EndedRun};
-use super::releasing::RunTargets;
+use super::releasing::{self, RunTargets};
 use super::{Error, answer};
 use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
 use crate::config::Project;
@@ -115,6 +116,7 @@ pub struct PreparedCommand {
     pub project: Project,
     pub request: Request,
     pub surroundings: RunSetup,
+    pub release: ReleaseOptions,
 }
 
 impl PreparedCommand {
@@ -139,10 +141,11 @@ pub fn run(
     if work.is_some_and(|work| work.dry_run) {
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
+        let releases = releasing::steps(&plan, prepared)?;
         return if output.json {
-            document(&plan::document(&plan, &forecasts))
+            document(&plan::document(&plan, &forecasts, &releases))
         } else {
-            answer(&plan::text(&plan, &forecasts))
+            answer(&plan::text(&plan, &forecasts, &releases))
         };
     }
     let until = prepared.request.until;
@@ -312,6 +315,7 @@ fn under_lock(
     }
     let transcripts = around.transcripts.clone();
     let project = Arc::new(prepared.project.clone());
+    let wanted = prepared.release.clone();
     let (services, options) = services(&plan, prepared, around)?;
     let (services, options) = (Arc::new(services), Arc::new(options));
     let plan = Arc::new(plan);
@@ -320,8 +324,8 @@ fn under_lock(
         events.notice(format!("earlier runs are not recorded as killed: {error}"));
     }
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
-    let targets = RunTargets::new(&plan, project, &services)?;
-    let checks = targets.checks();
+    let targets = RunTargets::new(&plan, project, &services, wanted)?;
+    let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
     let mut live = Vec::new();
     if let Some(recorder) = recorder {

@@ -12,7 +12,7 @@ use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
 use super::killed_runs::record_killed_runs;
-use super::run::services_without_run;
+use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
@@ -49,6 +49,16 @@ impl RegistryAccess {
         environment: &Environment,
         options: &AccessOptions,
     ) -> Result<Self, AnyError> {
+        Self::with_events(project, environment, options, None)
+    }
+
+    /// The same, with the events and the interruption of a run.
+    pub fn with_events(
+        project: &Project,
+        environment: &Environment,
+        options: &AccessOptions,
+        live: Option<&Live>,
+    ) -> Result<Self, AnyError> {
         let mut access = environment.access(options, options.password()?);
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
@@ -64,7 +74,11 @@ impl RegistryAccess {
             .enable_all()
             .build()
             .map_err(|source| Error::Start { source })?;
-        let services = services_without_run(&project.root, access, runtime.handle().clone());
+        let mut services = services_without_run(&project.root, access, runtime.handle().clone());
+        if let Some(live) = live {
+            services.events = live.events.clone();
+            services.interrupt = live.interrupt.clone();
+        }
         Ok(Self {
             runtime,
             services: Arc::new(services),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::arguments::Global;
 use super::arguments::questions::TargetOptions;
-use super::project;
+use super::run::Live;
 use super::shared_records::RegistryAccess;
+use super::{environment, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::{self, Selection};
@@ -27,8 +28,17 @@ pub struct StoreTargets {
 impl StoreTargets {
     /// The stores and the targets of the command line.
     pub fn new(global: &Global, options: &TargetOptions) -> Result<Self, AnyError> {
+        Self::with_events(global, options, None)
+    }
+
+    /// The same, with the events and the interruption of a run.
+    pub fn with_events(
+        global: &Global,
+        options: &TargetOptions,
+        live: Option<&Live>,
+    ) -> Result<Self, AnyError> {
         let (project, environment) = project(global)?;
-        let registry = RegistryAccess::new(&project, &environment, &options.access)?;
+        let registry = RegistryAccess::with_events(&project, &environment, &options.access, live)?;
         let console = plan::console_of(&project, &environment.console(&options.access));
         let project = Arc::new(project);
         let context = TargetContext {
@@ -36,6 +46,7 @@ impl StoreTargets {
             services: registry.services(),
             console,
             plan: None,
+            local: environment::local_client(&project.root),
         };
         let chosen = Selection::Stores(options.stores.clone());
         if !options.stores.is_empty() {

@@ -316,6 +316,16 @@ impl Repository {
         })
     }
 
+    /// Whether the commit `earlier` is a proper ancestor of `later`. `None` if this clone does not have
+    /// enough history to tell.
+    pub fn is_ancestor(&self, earlier: &str, later: &str) -> Option<bool> {
+        let [earlier, later] = [earlier, later].map(|sha| git2::Oid::from_str(sha).ok());
+        let (earlier, later) = (earlier?, later?);
+        let is_older = self.inner.graph_descendant_of(later, earlier).ok()?;
+        // In a shallow clone the path between the two commits may be cut.
+        (is_older || !self.is_shallow()).then_some(is_older)
+    }
+
     /// Whether the clone is shallow.
     pub fn is_shallow(&self) -> bool {
         self.inner.is_shallow()

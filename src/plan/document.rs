@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    DockerfileSource, ImageMaker, ImagePlan, Plan, PlannedRelease, ServerPlan, StorePlan,
-    StoreServers, Subject, Task, TaskMap,
-};
+use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -32,7 +29,7 @@ pub enum Forecast {
 }
 
 /// The plan as JSON.
-pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
+pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseSteps]) -> Value {
     let stores = plan.stores.iter().map(|one| store(one, |_| true));
     let tasks = plan.tasks.entries().map(|(id, task)| {
         let forecast = &forecasts[id];
@@ -68,21 +65,16 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
         }
         value
     });
-    let releases = plan.releases.iter().map(|release| {
-        if plan.local {
-            return local(plan, release);
-        }
-        match &release.console {
-            Some(request) => json!({
-                "storeId": release.store,
-                "target": release.target,
-                "method": "PATCH",
-                "url": request.url,
-                "address": request.address,
-                "body": request.body(SECRET, SECRET),
-            }),
-            None => json!({ "storeId": release.store, "target": release.target }),
-        }
+    let releases = plan.releases.iter().map(|release| match &release.console {
+        Some(request) => json!({
+            "storeId": release.store,
+            "target": release.target,
+            "method": "PATCH",
+            "url": request.url,
+            "address": request.address,
+            "body": request.body(SECRET, SECRET),
+        }),
+        None => json!({ "storeId": release.store, "target": release.target }),
     });
     json!({
         "schemaVersion": SCHEMA_VERSION,
@@ -95,8 +87,20 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>) -> Value {
         "tasks": tasks.collect::<Value>(),
         "images": plan.images.iter().map(image).collect::<Value>(),
         "releases": releases.collect::<Value>(),
+        "releaseSteps": steps,
         "notices": plan.notices,
     })
+}
+
+/// The steps with which one target makes releases live.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ReleaseSteps {
+    /// The target.
+    pub target: &'static str,
+    /// The steps, in order.
+    pub steps: Vec<String>,
+    /// What the target cannot do, one sentence each.
+    pub limits: Vec<String>,
 }
 
 /// The decisions about one image, independent of the project's folder and of other images.
@@ -180,14 +184,19 @@ fn image(image: &ImagePlan) -> Value {
 }
 
 /// The plan as text.
-pub fn text(plan: &Plan, forecasts: &TaskMap<Forecast>) -> String {
+pub fn text(plan: &Plan, forecasts: &TaskMap<Forecast>, releases: &[ReleaseSteps]) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_text(plan, forecasts, &mut out);
+    let _ = write_text(plan, forecasts, releases, &mut out);
     out
 }
 
-fn write_text(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> std::fmt::Result {
+fn write_text(
+    plan: &Plan,
+    forecasts: &TaskMap<Forecast>,
+    releases: &[ReleaseSteps],
+    out: &mut String,
+) -> std::fmt::Result {
     let stores = plan.stores.len();
     write!(
         out,
@@ -206,6 +215,9 @@ fn write_text(plan: &Plan, forecasts: &TaskMap<Forecast>, out: &mut String) -> s
     }
     write_images(plan, out)?;
     write_releases(plan, out)?;
+    for release in releases {
+        write_steps(release, out)?;
+    }
     if !plan.notices.is_empty() {
         writeln!(out, "\nNotes")?;
         for notice in &plan.notices {
@@ -290,10 +302,6 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.releases.is_empty() {
         writeln!(out, "\nDeploy")?;
         for release in &plan.releases {
-            if plan.local {
-                write_servers(plan, release, out)?;
-                continue;
-            }
             let Some(request) = &release.console else {
                 writeln!(out, "  {}  {}", release.store, release.target.name())?;
                 continue;
@@ -309,32 +317,15 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_servers(plan: &Plan, release: &PlannedRelease, out: &mut String) -> std::fmt::Result {
-    let Some(servers) = plan.servers_of(&release.store) else {
-        return Ok(());
-    };
-    let address = servers.address().unwrap_or_default();
-    writeln!(out, "  {}  {address}", release.store)?;
-    for server in &servers.servers {
-        writeln!(out, "    {}", server.command())?;
-        writeln!(out, "      {}", servers.settings(server))?;
+fn write_steps(release: &ReleaseSteps, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "  Steps at the target `{}`", release.target)?;
+    for (position, step) in (1..).zip(&release.steps) {
+        writeln!(out, "    {position}. {step}")?;
+    }
+    for limit in &release.limits {
+        writeln!(out, "    {limit}")?;
     }
     Ok(())
-}
-
-/// What a run with `--local` prints for a store.
-fn local(plan: &Plan, release: &PlannedRelease) -> Value {
-    let servers = plan.servers_of(&release.store);
-    let each = servers.into_iter().flat_map(|it| &it.servers);
-    json!({
-        "storeId": release.store,
-        "address": servers.and_then(StoreServers::address),
-        "commands": each.clone().map(ServerPlan::command).collect::<Value>(),
-        "settings": servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect::<Value>(),
-    })
 }
 
 fn after(task: &Task) -> String {

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use document::{Forecast, SCHEMA_VERSION, document, text};
+pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
 pub use image::{
@@ -42,8 +42,8 @@ pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
     BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
-    START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
-    container_name, released_servers,
+    ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
+    browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
@@ -253,7 +253,7 @@ impl Plan {
             let tag = tag.as_deref().unwrap_or_default();
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
-        let servers = start::servers(project, request.local, &stores, &images)?;
+        let servers = start::servers(project, &stores, &images)?;
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         Ok(Self {
             project: project.root.clone(),

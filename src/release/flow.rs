@@ -1,17 +1,24 @@
 //! The order of the steps that make releases live.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::records::{Records, ReleaseJournal};
-use super::{Error, PlannedStore, spec_of};
+use futures_util::{StreamExt, stream};
+
+use super::PlannedStore;
+use super::records::Records;
+use super::rules::Ancestry;
+use super::steps::StoreRun;
 use crate::config::Project;
 use crate::event::{Event, EventSubject, Stage, seconds};
-use crate::ledger::{Actor, BuildRecord, Happening, ReleaseRecord};
+use crate::ledger::{Actor, BuildRecord, ReleaseRecord};
 use crate::pipeline::{Failure, Services};
 use crate::plan::Plan;
 use crate::store::StoreId;
-use crate::target::{ReleaseSpec, Target};
+use crate::target::Target;
+
+/// The stores that become live at the same time.
+const STORES_AT_ONCE: usize = 8;
 
 /// What a store shall have.
 pub struct ReleaseOrder {
@@ -47,6 +54,8 @@ pub struct FlowOptions {
     pub keep_going: bool,
     /// Whether an older commit may replace a newer one.
     pub allow_older: bool,
+    /// Groups of stores that become live one after another. Other stores are the last group.
+    pub waves: Vec<Vec<StoreId>>,
     /// Who acts.
     pub actor: Actor,
     /// `deploy`, `release` or `rollback`, for the lock.
@@ -64,6 +73,8 @@ pub struct StoreOutcome {
     pub is_active: bool,
     /// Where the release can be reached.
     pub address: Option<String>,
+    /// Why it does not get the traffic.
+    pub reason: Option<String>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -89,12 +100,14 @@ pub struct Flow<'a> {
     pub services: &'a Services,
     /// Where records are.
     pub records: &'a dyn Records,
+    /// The history of commits.
+    pub ancestry: &'a Ancestry<'a>,
     /// How.
     pub options: FlowOptions,
 }
 
 impl Flow<'_> {
-    /// Carries the orders out.
+    /// Carries the orders out, wave by wave. A wave with a failure is the last one.
     pub async fn run(&self, orders: Vec<ReleaseOrder>) -> FlowResult {
         let events = &self.services.events;
         events.send(Event::StageStarted {
@@ -104,27 +117,12 @@ impl Flow<'_> {
         });
         let started = Instant::now();
         let mut result = FlowResult::default();
-        for order in orders {
-            let store = order.release.store.clone();
-            let unit = EventSubject::store(Stage::Deploy, &store);
-            if self.services.interrupt.stopped() || self.is_halted(&result) {
-                let because = result.failed.first();
-                let because = because.map_or("the interruption".into(), |it| it.unit.to_string());
-                self.services.skip(unit, &because);
-                result.untouched.push(store);
+        for wave in self.in_waves(orders) {
+            if !result.failed.is_empty() {
+                self.skip(wave, "an earlier wave", &mut result);
                 continue;
             }
-            let span = events.begin(&unit);
-            let done = self.store(order).await;
-            let note = |done: &StoreOutcome| done.address.clone();
-            span.end(done.as_ref().map(note).map_err(ToString::to_string));
-            match done {
-                Ok(done) => result.done.push(done),
-                Err(error) => result.failed.push(Failure {
-                    unit,
-                    error: error.into(),
-                }),
-            }
+            self.wave(wave, &mut result).await;
         }
         events.send(Event::StageFinished {
             stage: Stage::Deploy,
@@ -133,41 +131,94 @@ impl Flow<'_> {
         result
     }
 
-    fn is_halted(&self, result: &FlowResult) -> bool {
-        !self.options.keep_going && !result.failed.is_empty()
+    fn in_waves(&self, mut orders: Vec<ReleaseOrder>) -> Vec<Vec<ReleaseOrder>> {
+        let mut waves = Vec::new();
+        for stores in &self.options.waves {
+            let (wave, rest) = orders
+                .into_iter()
+                .partition(|order| stores.contains(&order.release.store));
+            waves.push(wave);
+            orders = rest;
+        }
+        waves.push(orders);
+        waves.retain(|wave| !wave.is_empty());
+        waves
     }
 
-    fn planned(&self, store: &StoreId) -> PlannedStore<'_> {
+    fn skip(&self, orders: Vec<ReleaseOrder>, because: &str, result: &mut FlowResult) {
+        for order in orders {
+            let store = order.release.store;
+            let unit = EventSubject::store(Stage::Deploy, &store);
+            self.services.skip(unit, because);
+            result.untouched.push(store);
+        }
+    }
+
+    /// Makes the stores of one wave live at the same time.
+    async fn wave(&self, orders: Vec<ReleaseOrder>, result: &mut FlowResult) {
+        let is_console = |order: &ReleaseOrder| order.target.name() == "console";
+        let at_once = if orders.iter().any(is_console) {
+            // The console is asked for one store after another.
+            1
+        } else {
+            STORES_AT_ONCE
+        };
+        let halted = Mutex::new(None);
+        let results = stream::iter(orders).map(|order| self.unless_halted(order, &halted));
+        let results: Vec<StoreEnd> = results.buffered(at_once).collect().await;
+        for end in results {
+            match end {
+                StoreEnd::Done(done) => result.done.push(*done),
+                StoreEnd::Failed(failure) => result.failed.push(failure),
+                StoreEnd::Untouched(store) => result.untouched.push(store),
+            }
+        }
+    }
+
+    async fn unless_halted(&self, order: ReleaseOrder, halted: &Mutex<Option<String>>) -> StoreEnd {
+        let store = order.release.store.clone();
+        let unit = EventSubject::store(Stage::Deploy, &store);
+        let lock = || halted.lock().unwrap_or_else(PoisonError::into_inner);
+        let because = if self.services.interrupt.stopped() {
+            Some("the interruption".to_owned())
+        } else {
+            lock().clone()
+        };
+        if let Some(because) = because {
+            self.services.skip(unit, &because);
+            return StoreEnd::Untouched(store);
+        }
+        let events = &self.services.events;
+        let span = events.begin(&unit);
+        let done = {
+            let _outside = events.waiting();
+            let target = Arc::clone(&order.target);
+            StoreRun::new(self, &*target, &store).carry_out(order).await
+        };
+        let note = |done: &StoreOutcome| done.address.clone();
+        span.end(done.as_ref().map(note).map_err(ToString::to_string));
+        match done {
+            Ok(done) => StoreEnd::Done(Box::new(done)),
+            Err(error) => {
+                if !self.options.keep_going {
+                    lock().get_or_insert(unit.to_string());
+                }
+                let error = error.into();
+                StoreEnd::Failed(Failure { unit, error })
+            }
+        }
+    }
+
+    /// The plan of a store.
+    pub(super) fn planned(&self, store: &StoreId) -> PlannedStore<'_> {
         let mut stores = self.plan.into_iter().flat_map(|plan| &plan.stores);
         stores.find(|planned| planned.id == *store)
     }
+}
 
-    async fn store(&self, order: ReleaseOrder) -> Result<StoreOutcome, Error> {
-        let started = Instant::now();
-        let release = &order.release;
-        let journal = ReleaseJournal {
-            records: self.records,
-            store: &release.store,
-            target: order.target.name(),
-            actor: &self.options.actor,
-            events: &self.services.events,
-        };
-        let planned = self.planned(&release.store);
-        let spec: ReleaseSpec = spec_of(self.project, planned, &order.build, release)?;
-        let observed = order.target.observe(&release.store).await?;
-        if !order.is_recorded {
-            journal.release(release.clone());
-        }
-        order.target.switch(&spec, &observed.token).await?;
-        let released = Happening::Released { observed: false };
-        let took = Some(seconds(started.elapsed()));
-        journal.event(released, Some(&release.id), took, None);
-        Ok(StoreOutcome {
-            store: release.store.clone(),
-            is_active: true,
-            address: observed.addresses.first().cloned(),
-            release: order.release,
-            elapsed: started.elapsed(),
-        })
-    }
+/// How the order of one store ended.
+enum StoreEnd {
+    Done(Box<StoreOutcome>),
+    Failed(Failure),
+    Untouched(StoreId),
 }

@@ -3,17 +3,32 @@
 //! [`Flow::run`] takes one [`ReleaseOrder`] for each store. An order says which release a store shall have
 //! and whether it gets the traffic; [`spec_of`] makes what the target is asked to run.
 
+mod choice;
+mod describe;
 mod flow;
+mod images;
+mod lease;
+mod probe;
 mod records;
+mod rules;
 mod settings;
 mod spec;
+mod steps;
+mod waves;
 
 use miette::Diagnostic;
 
+pub use choice::{Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release};
+pub use describe::steps_of;
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
+pub use images::missing_images;
+pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
+pub use rules::{Ancestry, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
+pub use steps::{Situation, StoreRun, build_of};
+pub use waves::waves;
 
 use crate::ledger::{FolderError, RecordId};
 use crate::pipeline::{DeployError, DeployFault, StageError};
@@ -63,6 +78,219 @@ pub enum Error {
         /// The app.
         app: AppName,
     },
+    /// An app is not healthy.
+    #[error("`{app}` of the release {release} of `{store}` is not healthy{why}\n{symptoms}")]
+    #[diagnostic(
+        code(alokai::release::unhealthy),
+        help(
+            "`deploy.health` in `alokai.config.json` says how `{app}` is probed; its last lines are above"
+        )
+    )]
+    Unhealthy {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+        /// The app.
+        app: AppName,
+        /// ` within 60 s`, or empty.
+        why: String,
+        /// What was seen.
+        symptoms: Box<Symptoms>,
+    },
+    /// A release failed after it got the traffic, and an earlier one has it again.
+    #[error(
+        "the release {release} of `{store}` failed after the switch; {to} gets the traffic again\n{reason}"
+    )]
+    #[diagnostic(
+        code(alokai::release::switched_back),
+        help("correct the cause and deploy again; `{to}` was running all the time")
+    )]
+    SwitchedBack {
+        /// The store.
+        store: StoreId,
+        /// The failed release.
+        release: RecordId,
+        /// The release that is live.
+        to: RecordId,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A release failed after it got the traffic, and no other one can have it.
+    #[error(
+        "the release {release} of `{store}` failed after the switch and stays live, because {why}\n{reason}"
+    )]
+    #[diagnostic(
+        code(alokai::release::stays),
+        help("correct the cause and deploy again")
+    )]
+    Stays {
+        /// The store.
+        store: StoreId,
+        /// The failed release.
+        release: RecordId,
+        /// Why there is no way back.
+        why: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// An app has no address that can be probed.
+    #[error("`{address}` of `{app}` cannot be probed: {reason}")]
+    #[diagnostic(
+        code(alokai::release::probe_address),
+        help("check `path` of `deploy.health`, and the addresses that the target returns")
+    )]
+    ProbeAddress {
+        /// The app.
+        app: AppName,
+        /// The address.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Another run has the lock.
+    #[error("`{store}` is locked: {holder}")]
+    #[diagnostic(
+        code(alokai::release::locked),
+        help(
+            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over"
+        )
+    )]
+    Locked {
+        /// The store.
+        store: StoreId,
+        /// Who holds it.
+        holder: String,
+        /// Its lease in seconds.
+        lease: u64,
+    },
+    /// Another run took the lock over.
+    #[error("the lock of `{store}` was lost to {holder}")]
+    #[diagnostic(
+        code(alokai::release::lock_lost),
+        help(
+            "this run could not renew its lock in time; run the command again when that run has ended"
+        )
+    )]
+    LockLost {
+        /// The store.
+        store: StoreId,
+        /// Who holds it now.
+        holder: String,
+    },
+    /// The build is older than the one that is live.
+    #[error("the release of `{store}` is older than {active}, which is live: {reason}")]
+    #[diagnostic(
+        code(alokai::release::older),
+        help(
+            "`--allow-older` releases it nevertheless; `alokai store rollback --store {store}` returns to an earlier release"
+        )
+    )]
+    Older {
+        /// The store.
+        store: StoreId,
+        /// The active release.
+        active: RecordId,
+        /// Why it is older.
+        reason: String,
+    },
+    /// An id does not name a single record, or records cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Ledger(#[from] crate::ledger::Error),
+    /// No release of the store can be made live.
+    #[error("the store `{store}` has no release at the target `{target}` that could be made live")]
+    #[diagnostic(
+        code(alokai::release::none),
+        help(
+            "`alokai store releases --store {store}` lists its releases; `alokai store deploy --store {store}` makes one"
+        )
+    )]
+    NoRelease {
+        /// The store.
+        store: StoreId,
+        /// The target.
+        target: String,
+    },
+    /// A record that cannot be made live.
+    #[error("{id} {why}")]
+    #[diagnostic(
+        code(alokai::release::wrong),
+        help("`alokai store releases` lists the releases, and `alokai store builds` the builds")
+    )]
+    WrongRelease {
+        /// The record.
+        id: RecordId,
+        /// Why not.
+        why: String,
+    },
+    /// No earlier release can be made live again.
+    #[error("the store `{store}` has no earlier release to go back to{candidates}")]
+    #[diagnostic(
+        code(alokai::release::no_earlier),
+        help(
+            "name one of the listed releases: `alokai store rollback --store {store} <ID>`; only releases that were live and stayed healthy are listed"
+        )
+    )]
+    NoEarlier {
+        /// The store.
+        store: StoreId,
+        /// The candidates, one a line.
+        candidates: String,
+    },
+    /// Images of the release are gone.
+    #[error("images of {release} do not exist any more: {}", list(apps))]
+    #[diagnostic(
+        code(alokai::release::images_gone),
+        help(
+            "`alokai store rollback --store {store} --dry-run` lists the releases whose images exist; `store deploy` of that commit builds them again"
+        )
+    )]
+    ImagesGone {
+        /// The store.
+        store: StoreId,
+        /// The release or build.
+        release: RecordId,
+        /// The apps without an image.
+        apps: Vec<AppName>,
+    },
+    /// A wave that is not known.
+    #[error("`{}` is not a valid wave", wave.escape_debug())]
+    #[diagnostic(code(alokai::release::wave), help("{help}"))]
+    Wave {
+        /// As given.
+        wave: String,
+        /// What to write.
+        help: String,
+    },
+    /// The user interrupted it before the switch.
+    #[error("interrupted before the switch; the traffic of `{store}` is unchanged")]
+    #[diagnostic(code(alokai::release::interrupted), help("run the same command again"))]
+    Interrupted {
+        /// The store.
+        store: StoreId,
+    },
+    /// The user interrupted it after the switch.
+    #[error(
+        "interrupted after the switch; {release} of `{store}` gets the traffic and was not watched to the end"
+    )]
+    #[diagnostic(
+        code(alokai::release::unwatched),
+        help(
+            "the next release of the store removes the earlier one; `alokai store rollback --store {store}` returns to it"
+        )
+    )]
+    Unwatched {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+    },
+}
+
+fn list(apps: &[AppName]) -> String {
+    let names: Vec<_> = apps.iter().map(|app| format!("`{app}`")).collect();
+    names.join(", ")
 }
 
 impl Error {
@@ -72,12 +300,20 @@ impl Error {
             Self::Target(error) => error.fault(),
             Self::Plan(_)
             | Self::NoStore { .. }
+            | Self::Wave { .. }
+            | Self::NoRelease { .. }
+            | Self::Older { .. }
+            | Self::WrongRelease { .. }
+            | Self::NoEarlier { .. }
+            | Self::Ledger(crate::ledger::Error::Prefix(_))
+            | Self::ProbeAddress { .. }
             | Self::Settings(
                 SettingsError::Unsupported { .. }
                 | SettingsError::NoBuild { .. }
                 | SettingsError::NotSet { .. },
             ) => DeployFault::Input,
-            Self::Settings(_) | Self::Records(_) | Self::NoImage { .. } => DeployFault::Work,
+            Self::Interrupted { .. } => DeployFault::Interrupted,
+            _ => DeployFault::Work,
         }
     }
 }

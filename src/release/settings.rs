@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use miette::Diagnostic;
 use secrecy::ExposeSecret;
 
-use super::records::Records;
+use super::records::{Records, next_moment};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
     ReleaseRecord, SCHEMA_VERSION, StoredRecord,
@@ -206,7 +206,7 @@ impl StoreSettings<'_> {
         };
         let active = self.active(&records).await?;
         let build = self.build(&records, active.as_ref())?;
-        let id = RecordId::new(RecordKind::Release, Timestamp::now());
+        let id = RecordId::new(RecordKind::Release, next_moment());
         let is_set = !settings.is_empty();
         if is_set {
             let stored = self

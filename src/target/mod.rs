@@ -4,8 +4,9 @@
 //! in one step, and tells what is active. It makes no decisions: the order of the steps, health
 //! checks, locks and records are the concern of `release`.
 
+mod command;
 mod console;
-mod scripts;
+pub mod local;
 mod spec;
 
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::local::{LocalClient, LocalTarget};
+pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-pub use scripts::ScriptTarget;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
@@ -118,23 +120,21 @@ pub struct TargetContext {
     pub console: String,
     /// The plan of the run, if the images are built in this run.
     pub plan: Option<Arc<Plan>>,
+    /// The background process of the target `local`.
+    pub local: LocalClient,
 }
 
 /// The target of this kind.
 pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Target>, Error> {
     match kind {
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
-        TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
+        TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Err(Error::Unsupported {
             target: "docker",
             what: "be used yet",
             help: "use another `deployment.target`",
         }),
-        TargetKind::Command => Err(Error::Unsupported {
-            target: "command",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
 
@@ -301,6 +301,10 @@ pub struct AppLine {
 /// Why a step at a target failed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
+    /// The target `local` failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Local(Box<local::Error>),
     /// The target cannot do it.
     #[error("the target `{target}` cannot {what}")]
     #[diagnostic(code(alokai::target::unsupported), help("{help}"))]
@@ -326,6 +330,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The program of the user.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Command(#[from] command::Error),
     /// A service that a stage of the pipeline also uses.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -356,7 +364,10 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Console(console::Error::Unreachable { .. }) => DeployFault::Unreachable,
+            Self::Console(console::Error::Unreachable { .. })
+            | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
+            Self::Command(command::Error::None) => DeployFault::Input,
+            Self::Local(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
             }
@@ -374,5 +385,11 @@ impl From<Error> for StageError {
                 DeployError::new(error, fault).into()
             }
         }
+    }
+}
+
+impl From<local::Error> for Error {
+    fn from(error: local::Error) -> Self {
+        Self::Local(Box::new(error))
     }
 }

@@ -90,3 +90,16 @@ pub struct HealthProbe {
     /// The successes in a row that are needed.
     pub consecutive: u32,
 }
+
+impl Default for HealthProbe {
+    fn default() -> Self {
+        Self {
+            path: "/".into(),
+            status: None,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(5),
+            deadline: Duration::from_mins(1),
+            consecutive: 2,
+        }
+    }
+}

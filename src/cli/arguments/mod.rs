@@ -4,7 +4,9 @@
 mod dev;
 mod domains;
 mod edit;
+pub mod flow;
 pub(super) mod ledger;
+pub(super) mod local;
 mod overriding;
 pub(super) mod questions;
 mod serve;
@@ -21,6 +23,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use local::{BackgroundOptions, StopOptions};
 use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
@@ -28,6 +31,7 @@ use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
+use crate::target::local::COMMAND as LOCAL_COMMAND;
 
 pub(super) use overriding::{FlattenOptions, OverrideOptions};
 
@@ -72,6 +76,9 @@ pub(super) enum Command {
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
+    /// Runs released stores in the background; `store deploy --local` calls this command
+    #[command(name = LOCAL_COMMAND, hide = true)]
+    Local(BackgroundOptions),
 }
 
 #[derive(Debug, Args)]
@@ -199,12 +206,22 @@ pub(super) enum StoreCommand {
     Lock(LockOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
+    /// Makes a release live: by its id, or the newest one
+    Release(flow::MakeLiveOptions),
+    /// Makes an earlier release live again, and pins the store
+    Rollback(flow::RollbackOptions),
+    /// Removes the pin of a store, so that deploys make their releases live again
+    Unpin(flow::OneStoreOptions),
+    /// Stops releases that run without traffic
+    Unstage(flow::UnstageOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores
     Deploy(DeployOptions),
     /// Runs built stores on this machine, until one of the apps ends
     Start(StartOptions),
+    /// Stops the stores that `store deploy --local` has started on this machine
+    Stop(StopOptions),
     /// Runs the Playwright tests of built stores, side by side
     Test(TestOptions),
     /// Lists the deployable stores that a change affects
@@ -608,6 +625,8 @@ pub(super) struct DeployOptions {
     #[arg(long)]
     pub no_attest: bool,
     #[command(flatten)]
+    pub release: flow::ReleaseOptions,
+    #[command(flatten)]
     pub work: WorkOptions,
     #[command(flatten)]
     pub output: Output,
@@ -615,7 +634,7 @@ pub(super) struct DeployOptions {
     pub access: AccessOptions,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub(super) struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]

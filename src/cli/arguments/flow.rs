@@ -1,0 +1,72 @@
+//! The options of the commands that make releases live.
+
+use clap::Args;
+
+use super::{AccessOptions, Output};
+
+/// How the stores of a deploy become live.
+#[derive(Debug, Default, Clone, Args)]
+#[command(next_help_heading = "Release")]
+pub struct ReleaseOptions {
+    /// Builds and stages a release that gets no traffic; `store release` makes it live
+    #[arg(long)]
+    pub no_release: bool,
+    /// Releases a commit although a newer one is live
+    #[arg(long)]
+    pub allow_older: bool,
+    /// Makes the stores live in groups, and stops at a group with a failure: `10%,50%`, or names of
+    /// `deploy.waves` and `rest`
+    #[arg(long, value_name = "WAVES", value_delimiter = ',')]
+    pub wave: Vec<String>,
+}
+
+/// The store of a command.
+#[derive(Debug, Args)]
+pub struct OneStoreOptions {
+    /// The store
+    #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
+    pub store: String,
+    /// Uses this machine, to which `store deploy --local` deploys
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct MakeLiveOptions {
+    /// A release, a build, or `latest`; the first characters of an id are enough
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Releases a commit although a newer one is live
+    #[arg(long)]
+    pub allow_older: bool,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackOptions {
+    /// The release to return to [default: the one that was live before]
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Keeps the settings that are live now
+    #[arg(long)]
+    pub current_settings: bool,
+    /// Lists the releases to which a rollback can go, and changes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct UnstageOptions {
+    /// The release to stop [default: all that are staged]
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
+}

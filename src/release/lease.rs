@@ -1,0 +1,121 @@
+//! The lock of a store, which its holder renews while it works.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Error, ReleaseJournal};
+use crate::ledger::{Actor, Happening, RecordId, RecordKind};
+use crate::store::StoreId;
+use crate::target::{LockAnswer, LockClaim, Target};
+
+/// Seconds for which a lock is held without a renewal.
+const LEASE: u64 = 30;
+
+/// The pause between two renewals.
+const RENEWAL: Duration = Duration::from_secs(LEASE / 3);
+
+/// A lock that is held.
+pub struct Lease<'a> {
+    target: &'a dyn Target,
+    store: &'a StoreId,
+    claim: LockClaim,
+}
+
+impl<'a> Lease<'a> {
+    /// Takes the lock of a store, or says who has it.
+    pub async fn take(
+        target: &'a dyn Target,
+        store: &'a StoreId,
+        operation: &str,
+        journal: &ReleaseJournal<'_>,
+    ) -> Result<Self, Error> {
+        let claim = claim(operation, journal.actor);
+        match target.lock(store, &claim).await? {
+            LockAnswer::Held(holder) => Err(held(store, &holder)),
+            LockAnswer::Taken { from } => {
+                if let Some(from) = &from {
+                    journal.events.notice(format!(
+                        "{store}: the lock of {} was taken over, because its lease had ended",
+                        described(from)
+                    ));
+                }
+                if target.capabilities().locks {
+                    let detail = from.as_ref().map(described);
+                    let detail = detail.map(|from| format!("taken over from {from}"));
+                    journal.event(Happening::Locked, None, None, detail);
+                }
+                Ok(Self {
+                    target,
+                    store,
+                    claim,
+                })
+            }
+        }
+    }
+
+    /// Renews the lock for ever. Returns only if the lock is lost.
+    pub async fn renew(&self) -> Error {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            match self.target.lock(self.store, &self.claim).await {
+                Ok(LockAnswer::Held(holder)) => {
+                    return Error::LockLost {
+                        store: self.store.clone(),
+                        holder: described(&holder),
+                    };
+                }
+                // The lease outlasts a target that is out of reach for a moment.
+                Ok(LockAnswer::Taken { .. }) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Gives the lock back.
+    pub async fn release(self, journal: &ReleaseJournal<'_>) {
+        let unlocked = self
+            .target
+            .unlock(self.store, &self.claim.holder, false)
+            .await;
+        match unlocked {
+            Ok(()) if self.target.capabilities().locks => {
+                journal.event(Happening::Unlocked, None, None, None);
+            }
+            Ok(()) => {}
+            Err(error) => journal.events.notice(format!(
+                "{}: the lock could not be given back, and ends after {LEASE} s: {error}",
+                self.store
+            )),
+        }
+    }
+}
+
+fn claim(operation: &str, actor: &Actor) -> LockClaim {
+    let now = Timestamp::now();
+    let run = actor.run.as_ref();
+    let run = run.map_or(String::new(), |run| format!(", {run}"));
+    LockClaim {
+        holder: RecordId::new(RecordKind::Event, now).to_string(),
+        who: format!("{}@{}{run}", actor.user, actor.host),
+        operation: operation.to_owned(),
+        since: now,
+        lease: LEASE,
+    }
+}
+
+fn described(claim: &LockClaim) -> String {
+    format!(
+        "`{}` by {} since {}",
+        claim.operation,
+        claim.who,
+        claim.since.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
+}
+
+fn held(store: &StoreId, holder: &LockClaim) -> Error {
+    Error::Locked {
+        store: store.clone(),
+        holder: described(holder),
+        lease: holder.lease,
+    }
+}

@@ -1,0 +1,254 @@
+//! The health of the apps of a release, which this program probes itself.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use http_client::{HttpOptions, build};
+use reqwest::{Client, Url};
+
+use super::Error;
+use crate::event::{EventSubject, Events};
+use crate::registry::USER_AGENT;
+use crate::store::AppName;
+use crate::target::{AppState, HealthProbe, ReleaseSpec, Replica, Target};
+
+/// The pause between two messages about what is waited for.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// The shortest pause between two requests.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The most last lines of an app in an error.
+const TAIL: usize = 40;
+
+/// The apps of one release, where they can be probed.
+pub struct ProbedRelease<'a> {
+    /// Where they run.
+    pub target: &'a dyn Target,
+    /// What was staged.
+    pub spec: &'a ReleaseSpec,
+    /// One for each replica of each app.
+    pub replicas: &'a [Replica],
+    /// Receives what is waited for.
+    pub events: &'a Events,
+    /// The store, for events.
+    pub unit: &'a EventSubject,
+}
+
+/// What is known about an app that does not answer as it should.
+#[derive(Debug, Default)]
+pub struct Symptoms {
+    /// The address of the last request.
+    address: String,
+    /// The last answer, or why there is none.
+    answer: String,
+    /// How the app ended, and its last lines.
+    state: Option<AppState>,
+}
+
+impl std::fmt::Display for Symptoms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "  {}: {}", self.address, self.answer)?;
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        if let Some(ended) = &state.ended {
+            write!(f, "\n  {} {ended}", state.app)?;
+        } else if !state.running {
+            write!(f, "\n  {} is not running", state.app)?;
+        }
+        if state.restarts > 0 {
+            write!(
+                f,
+                "\n  {} was started again {} times",
+                state.app, state.restarts
+            )?;
+        }
+        let first = state.tail.len().saturating_sub(TAIL);
+        for line in &state.tail[first..] {
+            write!(f, "\n  │ {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One answer of an app.
+struct ProbeAnswer {
+    is_healthy: bool,
+    text: String,
+}
+
+impl ProbedRelease<'_> {
+    /// Waits until every replica is healthy. The deadline of each app counts from now.
+    pub async fn healthy(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        let each = self.replicas.iter().map(|replica| async move {
+            let probe = self.probe_of(&replica.app);
+            self.wait_for(replica, &probe, started).await
+        });
+        try_join_all(each).await?;
+        Ok(())
+    }
+
+    fn probe_of(&self, app: &AppName) -> HealthProbe {
+        let mut apps = self.spec.apps.iter();
+        let app = apps.find(|released| released.app == *app);
+        app.map(|app| app.health.clone()).unwrap_or_default()
+    }
+
+    async fn wait_for(
+        &self,
+        replica: &Replica,
+        probe: &HealthProbe,
+        started: Instant,
+    ) -> Result<(), Error> {
+        let (client, url) = client(replica, probe)?;
+        let mut in_a_row = 0;
+        let mut told = Instant::now();
+        loop {
+            let answer = ask(&client, &url, probe).await;
+            in_a_row = if answer.is_healthy { in_a_row + 1 } else { 0 };
+            if in_a_row >= probe.consecutive {
+                return Ok(());
+            }
+            let mut ended = None;
+            if !answer.is_healthy {
+                ended = self.ended(&replica.app).await?;
+            }
+            if ended.is_some() || started.elapsed() >= probe.deadline {
+                let waited = ended.is_none().then_some(probe.deadline);
+                return Err(self.unhealthy(replica, &url, answer, waited).await);
+            }
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let app = &replica.app;
+                let line = format!("waiting for {app} at {url}: {}", answer.text);
+                self.events.output(self.unit, line).await;
+            }
+            let left = probe.deadline.saturating_sub(started.elapsed());
+            let pause = probe.interval.max(SHORTEST_PAUSE);
+            tokio::time::sleep(pause.min(left)).await;
+        }
+    }
+
+    /// Watches a release that gets the traffic. Returns an error if an app stops answering, ends or is
+    /// started again.
+    pub async fn watch(&self, time: Duration) -> Result<(), Error> {
+        let before = self.states().await?;
+        let each = self.replicas.iter().map(|replica| {
+            let restarts = before.iter().find(|state| state.app == replica.app);
+            let restarts = restarts.map_or(0, |state| state.restarts);
+            self.watch_one(replica, restarts, time)
+        });
+        try_join_all(each).await?;
+        Ok(())
+    }
+
+    async fn watch_one(
+        &self,
+        replica: &Replica,
+        restarts: u32,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let probe = self.probe_of(&replica.app);
+        let (client, url) = client(replica, &probe)?;
+        let started = Instant::now();
+        let mut failed = 0;
+        loop {
+            let left = time.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tokio::time::sleep(probe.interval.max(SHORTEST_PAUSE).min(left)).await;
+            let answer = ask(&client, &url, &probe).await;
+            failed = if answer.is_healthy { 0 } else { failed + 1 };
+            let states = self.states().await?;
+            let state = states.iter().find(|state| state.app == replica.app);
+            let is_broken = state.is_some_and(|it| !it.running || it.restarts > restarts);
+            if is_broken || failed >= probe.consecutive {
+                return Err(self.unhealthy(replica, &url, answer, None).await);
+            }
+        }
+    }
+
+    async fn states(&self) -> Result<Vec<AppState>, Error> {
+        let states = self.target.health(&self.spec.store, &self.spec.id).await;
+        Ok(states?)
+    }
+
+    async fn ended(&self, app: &AppName) -> Result<Option<AppState>, Error> {
+        let mut states = self.states().await?;
+        states.retain(|state| state.app == *app && !state.running);
+        Ok(states.pop())
+    }
+
+    async fn unhealthy(
+        &self,
+        replica: &Replica,
+        url: &Url,
+        answer: ProbeAnswer,
+        waited: Option<Duration>,
+    ) -> Error {
+        let states = self.states().await.unwrap_or_default();
+        let mut why = String::new();
+        if let Some(waited) = waited {
+            let _ = write!(why, " within {} s", waited.as_secs());
+        }
+        Error::Unhealthy {
+            store: self.spec.store.clone(),
+            release: self.spec.id.clone(),
+            app: replica.app.clone(),
+            why,
+            symptoms: Box::new(Symptoms {
+                address: url.to_string(),
+                answer: answer.text,
+                state: states.into_iter().find(|state| state.app == replica.app),
+            }),
+        }
+    }
+}
+
+fn client(replica: &Replica, probe: &HealthProbe) -> Result<(Client, Url), Error> {
+    let invalid = |reason: String| Error::ProbeAddress {
+        app: replica.app.clone(),
+        address: replica.address.clone(),
+        reason,
+    };
+    let url = Url::parse(&replica.address).map_err(|error| invalid(error.to_string()))?;
+    let url = url
+        .join(&probe.path)
+        .map_err(|error| invalid(error.to_string()))?;
+    // Each request is a new connection, so that a dead app cannot hide behind an open one.
+    let options = HttpOptions {
+        keeps_connections: false,
+        connect_timeout: probe.timeout,
+        ..HttpOptions::new(USER_AGENT)
+    };
+    let client = build(&url, options).map_err(|error| invalid(error.to_string()))?;
+    Ok((client, url))
+}
+
+async fn ask(client: &Client, url: &Url, probe: &HealthProbe) -> ProbeAnswer {
+    let sent = client.get(url.clone()).timeout(probe.timeout).send().await;
+    match sent {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            let wanted = probe.status;
+            let is_healthy = wanted.map_or(status < 500, |wanted| wanted == status);
+            let text = match wanted.filter(|_| !is_healthy) {
+                Some(wanted) => format!("status {status}, expected {wanted}"),
+                None => format!("status {status}"),
+            };
+            ProbeAnswer { is_healthy, text }
+        }
+        Err(error) => ProbeAnswer {
+            is_healthy: false,
+            text: if error.is_timeout() {
+                format!("no response within {} s", probe.timeout.as_secs())
+            } else {
+                http_client::TransferError::from(error).to_string()
+            },
+        },
+    }
+}

@@ -1,0 +1,610 @@
+//! The steps of one store, from what is observed to what is retired.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
+use super::lease::Lease;
+use super::probe::ProbedRelease;
+use super::records::ReleaseJournal;
+use super::rules::refuse_older;
+use super::{Error, spec_of};
+use crate::event::{EventSubject, Stage, seconds};
+use crate::ledger::{
+    BuildRecord, Happening, Record, RecordId, RecordSet, ReleaseRecord, TargetState,
+};
+use crate::store::StoreId;
+use crate::target::{Capabilities, Drained, Observed, ReleaseSpec, Replica, Target};
+
+/// The pause between two questions whether open requests have ended.
+const DRAIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// Days after which a release that was only staged is removed.
+const STAGED_DAYS: i64 = 7;
+
+/// The work on one store.
+pub struct StoreRun<'a> {
+    /// The flow.
+    pub flow: &'a Flow<'a>,
+    /// Where the store runs.
+    pub target: &'a dyn Target,
+    /// The store.
+    pub store: &'a StoreId,
+    /// Writes the records.
+    pub journal: ReleaseJournal<'a>,
+    /// The store, for events.
+    pub unit: EventSubject,
+    abilities: Capabilities,
+}
+
+/// What a store has, as the target and the records say.
+pub struct Situation {
+    /// What the target says.
+    pub observed: Observed,
+    /// What the records say.
+    pub state: TargetState,
+    /// All records of the store.
+    pub records: RecordSet,
+    /// The release that gets the traffic.
+    pub active: Option<RecordId>,
+}
+
+/// What becomes of a release, and why it does not get the traffic.
+enum Decision {
+    Switch,
+    StageOnly(String),
+}
+
+/// A release that runs without traffic.
+struct Prepared {
+    spec: ReleaseSpec,
+    replicas: Vec<Replica>,
+    address: Option<String>,
+}
+
+impl<'a> StoreRun<'a> {
+    /// The work on a store at a target.
+    pub fn new(flow: &'a Flow<'a>, target: &'a dyn Target, store: &'a StoreId) -> Self {
+        Self {
+            flow,
+            target,
+            store,
+            journal: ReleaseJournal {
+                records: flow.records,
+                store,
+                target: target.name(),
+                actor: &flow.options.actor,
+                events: &flow.services.events,
+            },
+            unit: EventSubject::store(Stage::Deploy, store),
+            abilities: target.capabilities(),
+        }
+    }
+
+    /// Carries an order out under the lock of the store.
+    pub async fn carry_out(&self, order: ReleaseOrder) -> Result<StoreOutcome, Error> {
+        // Refused before the lock, so that a run that would be refused disturbs nobody.
+        let before = self.observe().await?;
+        self.decide(&order, &before)?;
+        self.locked(self.release(order)).await
+    }
+
+    /// Stops the releases that run without traffic: all, or one.
+    pub async fn unstage(&self, wanted: Option<&RecordId>) -> Result<Vec<RecordId>, Error> {
+        self.locked(async {
+            let now = self.observe().await?;
+            let mut stopped = Vec::new();
+            for staged in &now.observed.staged {
+                let id = &staged.release;
+                if wanted.is_none_or(|wanted| wanted == id) && now.active.as_ref() != Some(id) {
+                    self.retire(id, false, "unstaged").await?;
+                    stopped.push(id.clone());
+                }
+            }
+            Ok(stopped)
+        })
+        .await
+    }
+
+    /// Works while the lock of the store is held and renewed.
+    async fn locked<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let operation = &self.flow.options.operation;
+        let lease = Lease::take(self.target, self.store, operation, &self.journal).await?;
+        let result = tokio::select! {
+            biased;
+            lost = lease.renew() => Err(lost),
+            result = work => result,
+        };
+        lease.release(&self.journal).await;
+        result
+    }
+
+    /// What runs now. A switch that a killed run did not record is recorded.
+    pub async fn observe(&self) -> Result<Situation, Error> {
+        let observed = self.target.observe(self.store).await?;
+        let records = self.flow.records.read()?.of_store(self.store);
+        let mut state = self.journal.state(&records);
+        let mut active = state.active.clone();
+        if self.abilities.observes {
+            active.clone_from(&observed.active);
+            if let Some(live) = &active
+                && state.active.as_ref() != Some(live)
+                && records.contains(live)
+                && !self.has_failed(&records, live)
+            {
+                let released = Happening::Released { observed: true };
+                self.journal.event(released, Some(live), None, None);
+                state.active = Some(live.clone());
+            }
+        }
+        Ok(Situation {
+            observed,
+            state,
+            records,
+            active,
+        })
+    }
+
+    /// Whether the last thing that the records say about a release is that it failed.
+    fn has_failed(&self, records: &RecordSet, release: &RecordId) -> bool {
+        let mut events: Vec<_> = records.events().collect();
+        events.sort_by(|a, b| a.id.cmp(&b.id));
+        let own = |it: &&&crate::ledger::EventRecord| {
+            it.release.as_ref() == Some(release) && it.target.as_deref() == Some(self.target.name())
+        };
+        let fate = events
+            .iter()
+            .rev()
+            .filter(own)
+            .find_map(|event| match event.happening {
+                Happening::Failed | Happening::SwitchedBack { .. } => Some(true),
+                Happening::Released { .. } => Some(false),
+                _ => None,
+            });
+        fate == Some(true)
+    }
+
+    fn decide(&self, order: &ReleaseOrder, now: &Situation) -> Result<Decision, Error> {
+        let release = &order.release.id;
+        let is_checked = match order.wish {
+            Wish::Stage => {
+                return Ok(Decision::StageOnly("as asked for".into()));
+            }
+            Wish::Deploy => {
+                if let Some(pin) = &now.state.pin {
+                    return Ok(Decision::StageOnly(pinned(self.store, &now.records, pin)));
+                }
+                true
+            }
+            Wish::Release => true,
+            Wish::Rollback => false,
+        };
+        if let Some(active) = now.active.as_ref().filter(|active| *active != release)
+            && is_checked
+            && !self.flow.options.allow_older
+            && let Some(live) = build_of(&now.records, active)
+        {
+            let live = (active, live);
+            refuse_older(self.store, &order.build, live, self.flow.ancestry)?;
+        }
+        Ok(Decision::Switch)
+    }
+
+    async fn release(&self, mut order: ReleaseOrder) -> Result<StoreOutcome, Error> {
+        let started = Instant::now();
+        let now = self.observe().await?;
+        let decision = self.decide(&order, &now)?;
+        self.clean(&now, &order.release.id).await?;
+        if !order.is_recorded {
+            order.release.previous.clone_from(&now.active);
+            order.release.staged_only = matches!(decision, Decision::StageOnly(_));
+            self.journal.release(order.release.clone());
+        }
+        let release = &order.release;
+        let is_live = now.active.as_ref() == Some(&release.id);
+        let mut outcome = StoreOutcome {
+            store: self.store.clone(),
+            release: release.clone(),
+            is_active: is_live,
+            address: now.observed.addresses.first().cloned(),
+            reason: None,
+            elapsed: Duration::ZERO,
+        };
+        if !is_live {
+            let prepared = self.prepare(&order).await?;
+            match decision {
+                Decision::StageOnly(reason) => {
+                    self.replace_staged(&now, &release.id).await?;
+                    outcome.address = prepared.address;
+                    outcome.reason = Some(reason);
+                }
+                Decision::Switch => {
+                    self.make_live(&now, &prepared).await?;
+                    outcome.is_active = true;
+                    // A target may know its addresses only when it runs something.
+                    let after = self.target.observe(self.store).await?;
+                    outcome.address = after.addresses.into_iter().next().or(outcome.address);
+                }
+            }
+        }
+        if outcome.is_active {
+            self.keep_pin(order.wish, &now);
+        }
+        outcome.elapsed = started.elapsed();
+        Ok(outcome)
+    }
+
+    /// A rollback pins the store, and a release by id removes the pin.
+    fn keep_pin(&self, wish: Wish, now: &Situation) {
+        match wish {
+            Wish::Rollback => self.journal.event(Happening::Pinned, None, None, None),
+            Wish::Release if now.state.pin.is_some() => {
+                self.journal.event(Happening::Unpinned, None, None, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops what an earlier run has left: releases without traffic that nobody asked for.
+    async fn clean(&self, now: &Situation, wanted: &RecordId) -> Result<(), Error> {
+        for staged in &now.observed.staged {
+            let id = &staged.release;
+            if id == wanted || now.active.as_ref() == Some(id) {
+                continue;
+            }
+            let was_active = now.state.proven.contains(id);
+            let is_wanted = is_staged_only(&now.records, id) && !was_active;
+            let age = Timestamp::now().duration_since(id.made_at()).as_hours() / 24;
+            if is_wanted && age < STAGED_DAYS {
+                continue;
+            }
+            self.retire(id, was_active && self.keep() > 0, "left by an earlier run")
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the releases that were only staged before this one.
+    async fn replace_staged(&self, now: &Situation, newest: &RecordId) -> Result<(), Error> {
+        for staged in &now.observed.staged {
+            let id = &staged.release;
+            if id != newest && now.active.as_ref() != Some(id) {
+                self.retire(id, false, "a later release is staged").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages a release and waits until it is healthy. If that fails, the release is stopped.
+    async fn prepare(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
+        let stopping = self.flow.services.interrupt.stopping();
+        let interrupted = || Error::Interrupted {
+            store: self.store.clone(),
+        };
+        let result = tokio::select! {
+            biased;
+            () = stopping => Err(interrupted()),
+            result = self.stage(order) => result,
+        };
+        if let Err(error) = &result {
+            self.give_up(&order.release.id, error).await;
+        }
+        result
+    }
+
+    async fn stage(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
+        let release = &order.release;
+        let planned = self.flow.planned(self.store);
+        let spec = spec_of(self.flow.project, planned, &order.build, release)?;
+        if !self.abilities.staging {
+            return Ok(Prepared {
+                spec,
+                replicas: Vec::new(),
+                address: None,
+            });
+        }
+        let started = Instant::now();
+        self.say(format!("staging {}", release.id)).await;
+        let staged = self.target.stage(&spec).await?;
+        self.step(Happening::Staged, &release.id, started);
+        let apps = staged.replicas.len();
+        self.say(format!("waiting for {apps} apps to be healthy"))
+            .await;
+        let started = Instant::now();
+        self.probed(&spec, &staged.replicas).healthy().await?;
+        self.step(Happening::Healthy, &release.id, started);
+        Ok(Prepared {
+            spec,
+            replicas: staged.replicas,
+            address: staged.address,
+        })
+    }
+
+    fn probed<'s>(&'s self, spec: &'s ReleaseSpec, replicas: &'s [Replica]) -> ProbedRelease<'s> {
+        ProbedRelease {
+            target: self.target,
+            spec,
+            replicas,
+            events: &self.flow.services.events,
+            unit: &self.unit,
+        }
+    }
+
+    /// Records that a release failed before it got the traffic, and stops it.
+    async fn give_up(&self, release: &RecordId, error: &Error) {
+        let reason = first_line(error);
+        self.journal
+            .event(Happening::Failed, Some(release), None, Some(reason));
+        let stopped = async {
+            let now = self.target.observe(self.store).await?;
+            // Another run may have given it the traffic.
+            if now.active.as_ref() != Some(release) && self.abilities.staging {
+                self.target.retire(self.store, release, false).await?;
+            }
+            Ok::<_, crate::target::Error>(())
+        };
+        if let Err(error) = stopped.await {
+            self.flow.services.events.notice(format!(
+                "{}: {release} could not be stopped; the next release of the store stops it: {error}",
+                self.store
+            ));
+        }
+    }
+
+    async fn make_live(&self, now: &Situation, prepared: &Prepared) -> Result<(), Error> {
+        let release = &prepared.spec.id;
+        let started = Instant::now();
+        let before = self.target.observe(self.store).await?;
+        if self.abilities.observes && before.active != now.active {
+            let error = crate::target::Error::OutOfSequence {
+                store: self.store.clone(),
+            };
+            let error = error.into();
+            self.give_up(release, &error).await;
+            return Err(error);
+        }
+        if self.abilities.staging {
+            self.say(format!("switching the traffic to {release}"))
+                .await;
+        }
+        if let Err(error) = self.target.switch(&prepared.spec, &before.token).await {
+            let error = Error::from(error);
+            // The answer may have been lost after the switch.
+            let after = self.target.observe(self.store).await;
+            let is_live = after.is_ok_and(|after| after.active.as_ref() == Some(release));
+            if !is_live {
+                self.give_up(release, &error).await;
+                return Err(error);
+            }
+        }
+        self.step(Happening::Released { observed: false }, release, started);
+        if self.abilities.staging {
+            self.watch(now, prepared).await?;
+            if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
+                self.leave(old, now).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches a release that gets the traffic. If it fails, the earlier release gets the traffic again.
+    async fn watch(&self, now: &Situation, prepared: &Prepared) -> Result<(), Error> {
+        let release = &prepared.spec.id;
+        let time = Duration::from_secs(self.flow.project.settings.deploy.watch.into());
+        if !time.is_zero() {
+            self.say(format!("watching {release} for {} s", time.as_secs()))
+                .await;
+        }
+        let stopping = self.flow.services.interrupt.stopping();
+        let watched = tokio::select! {
+            biased;
+            () = stopping => return Err(Error::Unwatched {
+                store: self.store.clone(),
+                release: release.clone(),
+            }),
+            watched = async { self.probed(&prepared.spec, &prepared.replicas).watch(time).await } => watched,
+        };
+        match watched {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.switch_back(now, release, &error).await),
+        }
+    }
+
+    async fn switch_back(&self, now: &Situation, release: &RecordId, why: &Error) -> Error {
+        let (store, reason) = (self.store.clone(), why.to_string());
+        let stays = |why: String, reason: String| {
+            let detail = Some(first_line(&reason));
+            self.journal
+                .event(Happening::Failed, Some(release), None, detail);
+            Error::Stays {
+                store: self.store.clone(),
+                release: release.clone(),
+                why,
+                reason,
+            }
+        };
+        let Some(old) = now.active.as_ref().filter(|old| *old != release) else {
+            return stays("there is no earlier release".into(), reason);
+        };
+        self.say(format!(
+            "{release} failed; switching the traffic back to {old}"
+        ))
+        .await;
+        let spec = self.spec_of_running(&now.records, old);
+        let switched = async {
+            let seen = self.target.observe(self.store).await?;
+            self.target.switch(&spec, &seen.token).await
+        };
+        if let Err(error) = switched.await {
+            return stays(
+                format!("the traffic could not be switched back: {error}"),
+                reason,
+            );
+        }
+        let back = Happening::SwitchedBack {
+            to: Some(old.clone()),
+        };
+        let detail = Some(first_line(&reason));
+        self.journal.event(back, Some(release), None, detail);
+        if let Err(error) = self.target.retire(self.store, release, false).await {
+            self.flow.services.events.notice(format!(
+                "{store}: {release} could not be stopped; the next release of the store stops it: {error}"
+            ));
+        }
+        Error::SwitchedBack {
+            store,
+            release: release.clone(),
+            to: old.clone(),
+            reason,
+        }
+    }
+
+    /// A release that runs already, for a switch back to it.
+    fn spec_of_running(&self, records: &RecordSet, release: &RecordId) -> ReleaseSpec {
+        let known = match records.get(release) {
+            Some(Record::Release(record)) => build_of(records, release).and_then(|build| {
+                let planned = self.flow.planned(self.store);
+                spec_of(self.flow.project, planned, build, record).ok()
+            }),
+            _ => None,
+        };
+        known.unwrap_or_else(|| ReleaseSpec::without_apps(release.clone(), self.store.clone()))
+    }
+
+    /// Waits until the open requests of a release have ended, and stops it. The new release is live, so
+    /// a failure is only a notice.
+    async fn leave(&self, old: &RecordId, now: &Situation) {
+        let left = async {
+            self.drain(old).await?;
+            self.retire(old, self.keep() > 0, "replaced").await?;
+            self.forget(now).await
+        };
+        if let Err(error) = left.await {
+            self.flow.services.events.notice(format!(
+                "{}: {old} could not be stopped; the next release of the store stops it: {error}",
+                self.store
+            ));
+        }
+    }
+
+    async fn drain(&self, old: &RecordId) -> Result<(), Error> {
+        let limit = Duration::from_secs(self.flow.project.settings.deploy.drain.into());
+        let started = Instant::now();
+        let mut last = Drained::Yes;
+        let mut told = 0;
+        while started.elapsed() < limit {
+            if self.flow.services.interrupt.stopped() {
+                break;
+            }
+            last = self.target.drained(self.store, old).await?;
+            match last {
+                Drained::Yes => break,
+                Drained::No(open) if open != told => {
+                    told = open;
+                    self.say(format!("waiting for {open} open requests of {old}"))
+                        .await;
+                }
+                Drained::Unknown if told == 0 => {
+                    told = 1;
+                    let seconds = limit.as_secs();
+                    self.say(format!("leaving {old} {seconds} s for its open requests"))
+                        .await;
+                }
+                Drained::No(_) | Drained::Unknown => {}
+            }
+            let pause = DRAIN_PAUSE.min(limit.saturating_sub(started.elapsed()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.flow.services.interrupt.stopping() => {}
+            }
+        }
+        match last {
+            Drained::Yes => self.step(Happening::Drained, old, started),
+            Drained::No(open) => self.flow.services.events.notice(format!(
+                "{}: {open} requests of {old} were still open after {} s",
+                self.store,
+                limit.as_secs()
+            )),
+            Drained::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Removes stopped releases beyond the number that is kept, the longest unused first.
+    async fn forget(&self, now: &Situation) -> Result<(), Error> {
+        let kept = self.target.observe(self.store).await?.kept;
+        let mut order: Vec<&RecordId> = now.state.proven.iter().rev().collect();
+        if let Some(active) = &now.active {
+            order.retain(|id| *id != active);
+            order.insert(0, active);
+        }
+        let rank = |id: &RecordId| order.iter().position(|known| *known == id);
+        let mut kept: Vec<_> = kept
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        kept.sort_by_key(|id| rank(id).unwrap_or(usize::MAX));
+        for id in kept.iter().skip(self.keep()) {
+            self.retire(id, false, "beyond the releases that are kept")
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self) -> usize {
+        self.flow.project.settings.deploy.keep.into()
+    }
+
+    async fn retire(&self, release: &RecordId, kept: bool, why: &str) -> Result<(), Error> {
+        let started = Instant::now();
+        self.target.retire(self.store, release, kept).await?;
+        let took = Some(seconds(started.elapsed()));
+        let detail = Some(why.to_owned());
+        self.journal
+            .event(Happening::Retired, Some(release), took, detail);
+        Ok(())
+    }
+
+    fn step(&self, happening: Happening, release: &RecordId, started: Instant) {
+        let took = Some(seconds(started.elapsed()));
+        self.journal.event(happening, Some(release), took, None);
+    }
+
+    async fn say(&self, line: String) {
+        self.flow.services.events.output(&self.unit, line).await;
+    }
+}
+
+/// The build of a release.
+pub fn build_of<'r>(records: &'r RecordSet, release: &RecordId) -> Option<&'r BuildRecord> {
+    let Some(Record::Release(ReleaseRecord { build, .. })) = records.get(release) else {
+        return None;
+    };
+    match records.get(build) {
+        Some(Record::Build(build)) => Some(build),
+        _ => None,
+    }
+}
+
+fn is_staged_only(records: &RecordSet, release: &RecordId) -> bool {
+    matches!(records.get(release), Some(Record::Release(release)) if release.staged_only)
+}
+
+fn pinned(store: &StoreId, records: &RecordSet, pin: &RecordId) -> String {
+    let who = match records.get(pin) {
+        Some(Record::Event(event)) => format!(" by {}@{}", event.actor.user, event.actor.host),
+        _ => String::new(),
+    };
+    format!(
+        "the store is pinned{who} since {}; `alokai store unpin --store {store}` removes the pin",
+        pin.made_at().strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
+}
+
+fn first_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,206 @@
+//! `release`, `rollback`, `unpin`, `unstage`, locks, and the order of commits.
+
+use serde_json::json;
+
+use super::Shop;
+
+#[test]
+fn a_release_without_traffic_waits_until_it_is_released() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    let first = shop.active().unwrap();
+    shop.commit("second");
+    let run = shop.run("store deploy --store us --no-release").succeeds();
+    run.stderr_contains("gets no traffic: as asked for");
+    assert_eq!(shop.active().as_ref(), Some(&first));
+    let staged = shop.records("releases").pop().unwrap();
+    assert_eq!(staged["stagedOnly"], true);
+    let staged = staged["id"].as_str().unwrap().to_owned();
+    run.stderr_contains(&format!("at http://{staged}.example"));
+    assert!(shop.releases().0.contains(&staged));
+
+    // A later one that is only staged replaces it; one that waits is no leftover.
+    shop.commit("third");
+    shop.run("store deploy --store us --no-release").succeeds();
+    let third = shop.records("releases").pop().unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(shop.releases().0, [first.clone(), third.clone()]);
+    shop.run(&format!("store release {} --store us", &third[..15]))
+        .succeeds();
+    assert_eq!(shop.active().as_ref(), Some(&third));
+    assert_eq!(shop.releases(), (vec![third.clone()], vec![first]));
+
+    // A release that is live already is not made live again.
+    shop.verbs();
+    shop.run("store release latest --store us").succeeds();
+    assert_eq!(shop.verbs(), ["lock", "unlock"]);
+
+    shop.commit("fourth");
+    shop.run("store deploy --store us --no-release").succeeds();
+    let run = shop.run("store unstage --store us").succeeds();
+    run.stdout_contains("is stopped");
+    assert_eq!(shop.releases().0, [third]);
+    shop.run("store unstage --store us")
+        .succeeds()
+        .stdout_contains("no such release is staged");
+}
+
+#[test]
+fn a_rollback_copies_forward_and_pins_the_store() {
+    let Some(shop) = Shop::new() else { return };
+    let mut live = Vec::new();
+    for text in ["first", "second", "third"] {
+        shop.commit(text);
+        shop.deploy().succeeds();
+        live.push(shop.active().unwrap());
+    }
+    let list = shop.run("store rollback --store us --dry-run").succeeds();
+    list.stdout_contains(&format!("-> {}", &live[1][..11]));
+    list.stdout_contains("second");
+    assert_eq!(shop.active().as_ref(), live.last());
+
+    let count = shop.records("releases").len();
+    shop.run("store rollback --store us").succeeds();
+    let copy = shop.records("releases").pop().unwrap();
+    assert_eq!(shop.active().as_deref(), copy["id"].as_str());
+    assert_eq!(shop.records("releases").len(), count + 1);
+    assert_eq!(
+        (copy["copyOf"].as_str(), copy["reason"].as_str()),
+        (Some(&*live[1]), Some("rollback"))
+    );
+    assert_eq!(copy["previous"], live[2].as_str());
+
+    // A deploy is staged only, until the pin is removed.
+    shop.commit("fourth");
+    let run = shop.deploy().succeeds();
+    run.stderr_contains("the store is pinned");
+    run.stderr_contains("alokai store unpin --store us");
+    assert_eq!(shop.active().as_deref(), copy["id"].as_str());
+
+    // Repeated rollbacks go back to the first release, and not in a circle.
+    shop.run("store rollback --store us").succeeds();
+    let copy = shop.records("releases").pop().unwrap();
+    assert_eq!(copy["copyOf"], live[0].as_str());
+    let end = shop.run("store rollback --store us").fails_with(2);
+    end.stderr_contains("has no earlier release to go back to");
+    end.stderr_contains(&live[2][..11]);
+    shop.run(&format!("store rollback {} --store us", live[2]))
+        .succeeds();
+
+    shop.run("store unpin --store us").succeeds();
+    shop.run("store unpin --store us")
+        .succeeds()
+        .stdout_contains("is not pinned");
+    shop.commit("fifth");
+    shop.deploy().succeeds();
+    let fifth = shop.records("releases").pop().unwrap();
+    assert_eq!(shop.active().as_deref(), fifth["id"].as_str());
+
+    // `release` removes the pin too.
+    shop.run("store rollback --store us").succeeds();
+    shop.run(&format!(
+        "store release {} --store us --allow-older",
+        fifth["id"].as_str().unwrap()
+    ))
+    .succeeds();
+    shop.commit("sixth");
+    shop.deploy().succeeds();
+    let sixth = shop.records("releases").pop().unwrap();
+    assert_eq!(shop.active().as_deref(), sixth["id"].as_str());
+}
+
+#[test]
+fn a_rollback_needs_the_images() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    shop.commit("second");
+    shop.deploy().succeeds();
+    let build = shop.records("builds").remove(0);
+    let app = build["apps"].as_object().unwrap().values().next().unwrap();
+    let digest = app["digest"].as_str().unwrap().replace(':', "/");
+    shop.project
+        .remove(&format!(".alokai/registry/blobs/{digest}"));
+    let list = shop.run("store rollback --store us --dry-run").succeeds();
+    list.stdout_contains("images are gone");
+    let active = shop.active();
+    let run = shop.run("store rollback --store us").fails_with(1);
+    run.stderr_contains("do not exist any more");
+    assert_eq!(shop.active(), active);
+}
+
+#[test]
+fn an_older_commit_never_replaces_a_newer_one() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    shop.commit("second");
+    shop.deploy().succeeds();
+    let second = shop.active();
+    shop.project.git("checkout --quiet HEAD~1");
+    std::fs::remove_dir_all(shop.project.path(".out")).unwrap();
+    let run = shop.deploy().fails_with(2);
+    run.stderr_contains("is an ancestor of");
+    run.stderr_contains("--allow-older");
+    // It is refused before anything is built.
+    assert!(!shop.project.exists(".out/us"));
+    shop.run("store deploy --store us --no-release").succeeds();
+    let staged = shop.records("releases").pop().unwrap();
+    let id = staged["id"].as_str().unwrap();
+    shop.run(&format!("store release {id} --store us"))
+        .fails_with(1)
+        .stderr_contains("is an ancestor of");
+    assert_eq!(shop.active(), second);
+    shop.run(&format!("store release {id} --store us --allow-older"))
+        .succeeds();
+    assert_eq!(shop.active().as_deref(), Some(id));
+}
+
+#[test]
+fn a_lock_names_its_holder_and_ends_with_its_lease() {
+    let Some(shop) = Shop::new() else { return };
+    let now = 4_000_000_000_000_u64;
+    let lock = |at: u64| {
+        let claim = json!({
+            "holder": "other", "who": "eva@laptop", "operation": "deploy",
+            "since": "2026-01-02T03:04:05Z", "lease": 30,
+        });
+        let text = json!({ "claim": claim, "at": at }).to_string();
+        shop.project.write(".alokai/target/us.lock", text);
+    };
+    lock(now);
+    let run = shop.deploy().fails_with(1);
+    run.stderr_contains("`us` is locked: `deploy` by eva@laptop since 2026-01-02 03:04:05 UTC");
+    assert_eq!(shop.active(), None);
+    lock(1000);
+    let run = shop.deploy().succeeds();
+    run.stderr_contains("the lock of `deploy` by eva@laptop");
+    run.stderr_contains("was taken over");
+    assert!(shop.active().is_some());
+    assert!(!shop.project.exists(".alokai/target/us.lock"));
+}
+
+#[test]
+fn of_two_machines_one_wins_and_the_other_names_it() {
+    let Some(shop) = Shop::new() else { return };
+    // Both have built, so that both come to the lock.
+    shop.deploy().succeeds();
+    shop.mood("us", "slow");
+    let release = |text: &str| {
+        shop.commit(text);
+        shop.run("store deploy --store us --until push").succeeds();
+        let build = shop.records("builds").pop().unwrap();
+        build["id"].as_str().unwrap().to_owned()
+    };
+    let builds = [release("second"), release("third")];
+    let runs = builds.map(|id| {
+        shop.project
+            .start(&*format!("store release {id} --store us --allow-older"))
+    });
+    let runs = runs.map(|run| crate::support::Run::from(run.wait_with_output().unwrap()));
+    let won = runs.iter().filter(|run| run.code == 0).count();
+    assert_eq!(won, 1, "{:?}", runs.map(|run| run.stderr));
+    let lost = runs.iter().find(|run| run.code != 0).unwrap();
+    lost.stderr_contains("is locked: `release` by ");
+    assert_eq!(shop.releases().0, [shop.active().unwrap()]);
+}

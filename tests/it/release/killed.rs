@@ -1,0 +1,89 @@
+//! Runs that are killed or interrupted at any moment.
+
+use std::time::Duration;
+
+use super::Shop;
+use crate::support::Run;
+
+/// How many runs are killed.
+fn rounds() -> u64 {
+    if std::env::var_os("ALOKAI_LONG").is_some() {
+        100
+    } else {
+        10
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_the_traffic_on_a_healthy_release_and_the_next_one_cleans() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    shop.commit("another");
+    shop.run("store deploy --store us --until push").succeeds();
+    let builds = shop.records("builds");
+    let ids: Vec<_> = builds
+        .iter()
+        .map(|it| it["id"].as_str().unwrap().to_owned())
+        .collect();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..rounds() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let id = &ids[usize::try_from(round % 2).unwrap()];
+        let mut run = shop
+            .project
+            .start(&*format!("store release {id} --store us --allow-older"));
+        std::thread::sleep(Duration::from_millis(random % 2500));
+        let _ = run.kill();
+        let _ = run.wait();
+        let state = shop.state("us");
+        let active = state["active"].as_str().unwrap();
+        assert!(
+            state["releases"][active].is_object(),
+            "round {round}: {state}"
+        );
+        // The lease of a killed run ends by itself; the test does not wait for it.
+        let _ = std::fs::remove_file(shop.project.path(".alokai/target/us.lock"));
+    }
+    // The next run leaves what it was asked for, and nothing of the others.
+    shop.run("store release latest --store us --allow-older")
+        .succeeds();
+    let active = shop.active().unwrap();
+    let (running, kept) = shop.releases();
+    assert_eq!(running, [active.as_str()]);
+    assert!(kept.len() <= 1, "{kept:?}");
+    // What got the traffic is what the records say.
+    let status = shop.run("store status --json").succeeds().json();
+    let of_us = status["stores"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["storeId"] == "us");
+    assert!(of_us.unwrap().to_string().contains(&active), "{status}");
+}
+
+#[test]
+fn an_interrupt_before_the_switch_changes_nothing() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    let active = shop.active();
+    shop.mood("us", "slow");
+    shop.commit("second");
+    let run = shop.project.start("store deploy --store us");
+    let log = shop.project.path(".alokai/target/us.log");
+    let is_staging = || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.matches("stage ").count() == 2
+    };
+    while !is_staging() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let run: Run = run.wait_with_output().unwrap().into();
+    run.fails_with(130).stderr_contains("interrupted");
+    assert_eq!(shop.active(), active);
+    assert_eq!(shop.releases().0.len(), 1);
+    assert!(!shop.project.exists(".alokai/target/us.lock"));
+}
