@@ -16,7 +16,6 @@ mod failure;
 mod halt;
 mod hooks;
 mod image;
-mod live;
 mod lock;
 mod preflight;
 mod probe;
@@ -46,9 +45,9 @@ pub use failure::{DeployError, DeployFault, Error, Failure, Io, StageError};
 pub use hooks::{
     Error as HookError, HookContext, HookImage, HookRun, HookRunner, HookRuns, UnpackedImage,
 };
-pub use live::write_start_scripts;
 pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
+pub use process::{PieceReader, TAIL, group_of, lives, readable, signal};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
     RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,
@@ -60,7 +59,7 @@ pub use services::{
 };
 pub use start::{
     CommandEnd, Error as StartError, FailedServer, RunningServer, ServerCommand, ServerEnvironment,
-    ServerStart, free_ports,
+    ServerStart, free_ports, how, is_in_use, isolated_folder,
 };
 
 use crate::config::{HookStage, HookTime};

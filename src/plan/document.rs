@@ -6,8 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::hooks::{write_at as write_hooks, write_stage};
 use super::{
-    DockerfileSource, HookPlan, ImageMaker, ImagePlan, Plan, PlannedRelease, ServerPlan, StorePlan,
-    StoreServers, Subject, Task, TaskMap,
+    DockerfileSource, HookPlan, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap,
 };
 use crate::config::{HookStage, HookTime};
 use crate::event::Miss;
@@ -73,21 +72,16 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseStep
         }
         value
     });
-    let releases = plan.releases.iter().map(|release| {
-        if plan.local {
-            return local(plan, release);
-        }
-        match &release.console {
-            Some(request) => json!({
-                "storeId": release.store,
-                "target": release.target,
-                "method": "PATCH",
-                "url": request.url,
-                "address": request.address,
-                "body": request.body(SECRET, SECRET),
-            }),
-            None => json!({ "storeId": release.store, "target": release.target }),
-        }
+    let releases = plan.releases.iter().map(|release| match &release.console {
+        Some(request) => json!({
+            "storeId": release.store,
+            "target": release.target,
+            "method": "PATCH",
+            "url": request.url,
+            "address": request.address,
+            "body": request.body(SECRET, SECRET),
+        }),
+        None => json!({ "storeId": release.store, "target": release.target }),
     });
     json!({
         "schemaVersion": SCHEMA_VERSION,
@@ -333,10 +327,6 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
         write_hooks(plan, (HookTime::After, HookStage::Stage), out)?;
         write_hooks(plan, (HookTime::Before, HookStage::Release), out)?;
         for release in &plan.releases {
-            if plan.local {
-                write_servers(plan, release, out)?;
-                continue;
-            }
             let Some(request) = &release.console else {
                 writeln!(out, "  {}  {}", release.store, release.target.name())?;
                 continue;
@@ -362,34 +352,6 @@ fn write_steps(release: &ReleaseSteps, out: &mut String) -> std::fmt::Result {
         writeln!(out, "    {limit}")?;
     }
     Ok(())
-}
-
-fn write_servers(plan: &Plan, release: &PlannedRelease, out: &mut String) -> std::fmt::Result {
-    let Some(servers) = plan.servers_of(&release.store) else {
-        return Ok(());
-    };
-    let address = servers.address().unwrap_or_default();
-    writeln!(out, "  {}  {address}", release.store)?;
-    for server in &servers.servers {
-        writeln!(out, "    {}", server.command())?;
-        writeln!(out, "      {}", servers.settings(server))?;
-    }
-    Ok(())
-}
-
-/// What a run with `--local` prints for a store.
-fn local(plan: &Plan, release: &PlannedRelease) -> Value {
-    let servers = plan.servers_of(&release.store);
-    let each = servers.into_iter().flat_map(|it| &it.servers);
-    json!({
-        "storeId": release.store,
-        "address": servers.and_then(StoreServers::address),
-        "commands": each.clone().map(ServerPlan::command).collect::<Value>(),
-        "settings": servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect::<Value>(),
-    })
 }
 
 fn after(task: &Task) -> String {

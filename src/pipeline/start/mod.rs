@@ -11,7 +11,6 @@ mod listening;
 mod output;
 mod ports;
 mod process;
-mod script;
 mod server;
 mod verify;
 
@@ -21,9 +20,9 @@ use miette::Diagnostic;
 
 pub use container::{LABEL as PROJECT_LABEL, output_of, pull_missing, remove};
 pub use environment::{SHORTEST_SECRET, ServerEnvironment};
-pub use ports::free_ports;
-pub use process::ServerCommand;
-pub use script::write as write_script;
+pub use folder::isolated_folder;
+pub use ports::{free_ports, is_in_use};
+pub use process::{ServerCommand, how};
 pub use server::{CommandEnd, RunningServer, ServerStart};
 pub use verify::run as verify;
 

@@ -41,7 +41,12 @@ fn ten_releases_and_five_rollbacks_lose_no_request() {
     let result = load.end();
     println!("{} requests, {} echoes", result.requests, result.echoes);
     let failures = &result.failures;
-    assert!(failures.is_empty(), "{}: {:?}", failures.len(), failures.first());
+    assert!(
+        failures.is_empty(),
+        "{}: {:?}",
+        failures.len(),
+        failures.first()
+    );
     // Each frontend talks to the middleware of its own release.
     let pairs = (0..=10).map(|number| format!("v{number} /page with v{number} /"));
     assert_eq!(result.pages, pairs.collect());
