@@ -84,7 +84,7 @@ fn in_use(
         services: registry.services(),
         console,
         plan: None,
-        local: super::environment::local_client(&project.root),
+        local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
     let mut releases = BTreeSet::new();
