@@ -24,7 +24,8 @@ pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
-    AppImage, ConsoleSection, DeploySection, HealthEntry, ImageSection, RegistrySection, VerifyMode,
+    AppImage, ConsoleSection, DeploySection, DockerSection, HealthEntry, ImageSection,
+    ProxySection, RegistrySection, VerifyMode,
 };
 pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};

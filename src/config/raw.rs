@@ -326,6 +326,8 @@ pub struct DeploySection {
     pub waves: IndexMap<String, Vec<String>>,
     /// The program of the target `command`, with its arguments.
     pub command: Vec<String>,
+    /// The engine and the proxy of the target `docker`.
+    pub docker: DockerSection,
 }
 
 impl Default for DeploySection {
@@ -339,6 +341,55 @@ impl Default for DeploySection {
             health: IndexMap::new(),
             waves: IndexMap::new(),
             command: Vec::new(),
+            docker: DockerSection::default(),
+        }
+    }
+}
+
+/// The engine and the proxy of the target `docker`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DockerSection {
+    /// The address of the engine, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// socket is used.
+    pub host: Option<String>,
+    /// The address of the engine's machine on which containers publish their ports. The proxy and the
+    /// health probes connect to it.
+    pub address: String,
+    /// The proxy that switches the traffic. With `null`, containers have the ports of `localPorts`, and a
+    /// switch interrupts the store.
+    pub proxy: Option<ProxySection>,
+}
+
+impl Default for DockerSection {
+    fn default() -> Self {
+        Self {
+            host: None,
+            address: "127.0.0.1".into(),
+            proxy: Some(ProxySection::default()),
+        }
+    }
+}
+
+/// The HAProxy of the target `docker`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct ProxySection {
+    /// Where it listens: arguments of `bind` in a config of HAProxy, such as
+    /// `*:443 ssl crt /etc/ssl/shop.pem`.
+    pub bind: Vec<String>,
+    /// The folder of its config, map files and sockets, relative to the project. The default is
+    /// `.alokai/proxy`. Projects with the same folder share one proxy.
+    pub folder: Option<String>,
+}
+
+impl Default for ProxySection {
+    fn default() -> Self {
+        Self {
+            bind: vec!["127.0.0.1:8080".into()],
+            folder: None,
         }
     }
 }

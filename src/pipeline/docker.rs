@@ -192,9 +192,7 @@ pub async fn resolve_base(
     }
     match docker.inspect_image(image).await {
         Ok(found) => return pinned(image, &found),
-        Err(Bollard::DockerResponseServerError {
-            status_code: 404, ..
-        }) => {}
+        Err(error) if is_missing(&error) => {}
         Err(error) => {
             return Err(Error::Request {
                 doing: format!("inspect the image `{image}`"),
@@ -214,22 +212,39 @@ pub async fn resolve_base(
     } else {
         format!("{image}:latest")
     };
-    let options = CreateImageOptionsBuilder::default()
-        .from_image(&full)
-        .build();
     services
         .events
         .notice(format!("pulling the base image `{full}`"));
-    let login = services.engine_login(&full).await;
-    let mut stream = docker.create_image(Some(options), None, login);
-    while let Some(info) = stream.next().await {
-        let info = info.map_err(|error| failed(message(&error)))?;
-        if let Some(detail) = info.error_detail {
-            return Err(failed(detail.message.unwrap_or_default()));
-        }
-    }
+    pull(docker, &full, services).await.map_err(failed)?;
     let found = docker.inspect_image(image).await;
     pinned(image, &found.map_err(|error| failed(message(&error)))?)
+}
+
+/// Pulls an image with the login of its registry. The error is the engine's message.
+pub async fn pull(docker: &Docker, reference: &str, services: &Services) -> Result<(), String> {
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(reference)
+        .build();
+    let login = services.engine_login(reference).await;
+    let mut pulling = docker.create_image(Some(options), None, login);
+    while let Some(info) = pulling.next().await {
+        let info = info.map_err(|error| message(&error))?;
+        if let Some(detail) = info.error_detail {
+            return Err(detail.message.unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the engine does not have what a request names.
+pub fn is_missing(error: &Bollard) -> bool {
+    matches!(
+        error,
+        Bollard::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
 }
 
 /// The digest under which the image's registry has it, or else the engine's own id.

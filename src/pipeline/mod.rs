@@ -11,7 +11,7 @@ mod builder;
 mod clean;
 mod compose;
 mod destination;
-mod docker;
+pub mod docker;
 mod failure;
 mod halt;
 mod image;

@@ -41,8 +41,8 @@ pub use release::{ConsoleRequest, DEFAULT_CONSOLE, PlannedRelease, check_console
 pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
-    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, PackageScript, PlannedVariable,
-    ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
+    BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
+    PlannedVariable, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
     browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};

@@ -6,6 +6,7 @@
 
 mod command;
 mod console;
+pub mod docker;
 pub mod local;
 mod spec;
 
@@ -129,11 +130,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
     match kind {
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
-        TargetKind::Docker => Err(Error::Unsupported {
-            target: "docker",
-            what: "be used yet",
-            help: "use another `deployment.target`",
-        }),
+        TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
 }
@@ -330,6 +327,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Console(#[from] console::Error),
+    /// The Docker engine, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Docker(#[from] docker::Error),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -364,6 +365,7 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
+            Self::Docker(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::None) => DeployFault::Input,

@@ -30,6 +30,7 @@ mod config;
 mod deploy;
 mod diff;
 mod distribution;
+mod docker_target;
 mod dockerfile;
 mod doctor;
 mod dotenv;

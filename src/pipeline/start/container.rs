@@ -10,8 +10,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 use tokio::time::timeout;
@@ -228,28 +228,15 @@ fn failed(doing: String) -> impl FnOnce(Bollard) -> Error {
 async fn pull_missing(docker: &Docker, reference: &str, services: &Services) -> Result<(), Error> {
     match docker.inspect_image(reference).await {
         Ok(_) => return Ok(()),
-        Err(Bollard::DockerResponseServerError {
-            status_code: 404, ..
-        }) => {}
+        Err(error) if docker::is_missing(&error) => {}
         Err(error) => return Err(failed(format!("inspect the image `{reference}`"))(error)),
     }
-    let missing = |message: String| Error::NoImage {
+    services.events.notice(format!("pulling `{reference}`"));
+    let pulled = docker::pull(docker, reference, services).await;
+    pulled.map_err(|message| Error::NoImage {
         reference: reference.to_owned(),
         message,
-    };
-    let options = CreateImageOptionsBuilder::default()
-        .from_image(reference)
-        .build();
-    services.events.notice(format!("pulling `{reference}`"));
-    let login = services.engine_login(reference).await;
-    let mut pulling = docker.create_image(Some(options), None, login);
-    while let Some(info) = pulling.next().await {
-        let info = info.map_err(|error| missing(message(&error)))?;
-        if let Some(detail) = info.error_detail {
-            return Err(missing(detail.message.unwrap_or_default()));
-        }
-    }
-    Ok(())
+    })
 }
 
 /// Removes a container of this name that an ended run of the same project has left.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 pub use browser_tests::{BrowserTests, TestArguments};
 pub use environment::{EnvFile, browser_variable};
+pub use ports::LocalPortPlan;
 pub use released::released_servers;
 pub use serving::{PackageScript, ServeMode, ServePlan};
 
@@ -22,7 +23,6 @@ use crate::overlay::{Composition, ContentId};
 use crate::store::{AppKind, AppName, StoreId, UnitId};
 
 use self::environment::EnvironmentPlanner;
-use self::ports::LocalPortPlan;
 use super::image::ImagePlan;
 use super::{EnvFileError, StorePlan};
 

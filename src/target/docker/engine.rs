@@ -1,0 +1,377 @@
+//! The Docker engine: containers with labels, their images, networks and output.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::body_full;
+use bollard::container::LogOutput;
+use bollard::errors::Error as Bollard;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum,
+    NetworkCreateRequest, VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptions,
+};
+use futures_util::{Stream, StreamExt};
+use hyper::body::Bytes;
+use jiff::Timestamp;
+
+use super::error::Error;
+use crate::ledger::RecordId;
+use crate::pipeline::docker::{self, is_missing, message};
+use crate::pipeline::{DockerError, Services};
+use crate::store::AppName;
+
+/// The label with `<project name>`.
+pub const PROJECT: &str = "com.alokai.project";
+/// The label with the id of the store.
+pub const STORE: &str = "com.alokai.store";
+/// The label with the name of the app. Only containers of apps have it.
+pub const APP: &str = "com.alokai.app";
+/// The label with the id of the release.
+pub const RELEASE: &str = "com.alokai.release";
+/// The label with the published port.
+pub const PORT: &str = "com.alokai.port";
+
+/// The label with the identity of the proxy of a store.
+pub const PROXY: &str = "com.alokai.proxy";
+/// The label with the place of this proxy.
+pub const PROXY_PLACE: &str = "com.alokai.proxy-place";
+
+/// An image without files. Locks and access to volumes need a container, which is never started.
+const EMPTY_IMAGE: &str = "alokai-empty:1";
+
+/// The most lines of output that an error shows.
+const TAIL: &str = "40";
+
+/// The owner of containers: a store of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLabels {
+    /// The project name of the store's deployment.
+    pub project: String,
+    /// The store.
+    pub store: String,
+}
+
+impl StoreLabels {
+    /// The labels.
+    pub fn map(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (PROJECT.to_owned(), self.project.clone()),
+            (STORE.to_owned(), self.store.clone()),
+        ])
+    }
+
+    /// Both, as a key.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.project, self.store)
+    }
+
+    /// Both, as a part of names in the engine.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.project, self.store)
+    }
+}
+
+/// A container of an app.
+#[derive(Debug, Clone)]
+pub struct AppContainer {
+    /// Its id in the engine.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The app.
+    pub app: AppName,
+    /// The release.
+    pub release: RecordId,
+    /// The published port.
+    pub port: u16,
+    /// Whether it runs.
+    pub is_running: bool,
+}
+
+/// A connection to an engine.
+#[derive(Clone)]
+pub struct Engine {
+    /// The connection.
+    pub docker: Docker,
+}
+
+/// An error for a failed request.
+pub fn failed(doing: impl Into<String>) -> impl FnOnce(Bollard) -> Error {
+    move |error| {
+        Error::Engine(DockerError::Request {
+            doing: doing.into(),
+            message: message(&error),
+        })
+    }
+}
+
+impl Engine {
+    /// The containers of a store's apps, those that do not run included.
+    pub async fn app_containers(&self, owner: &StoreLabels) -> Result<Vec<AppContainer>, Error> {
+        let mut filters = vec![APP.to_owned()];
+        filters.extend(
+            owner
+                .map()
+                .iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
+        let found = self.list(filters).await?;
+        Ok(found.into_iter().filter_map(app_container).collect())
+    }
+
+    /// The ports that containers of apps of all stores publish, or published before they were stopped.
+    pub async fn ports(&self) -> Result<Vec<u16>, Error> {
+        let found = self.list(vec![PORT.to_owned()]).await?;
+        let ports = found.iter().filter_map(|container| {
+            let labels = container.labels.as_ref()?;
+            labels.get(PORT)?.parse().ok()
+        });
+        Ok(ports.collect())
+    }
+
+    /// The containers with these labels.
+    pub async fn list(&self, labels: Vec<String>) -> Result<Vec<ContainerSummary>, Error> {
+        let filters = HashMap::from([("label", labels)]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let listed = self.docker.list_containers(Some(options)).await;
+        listed.map_err(failed("list containers"))
+    }
+
+    /// A container, if it exists.
+    pub async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, Error> {
+        match self.docker.inspect_container(name, None).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed(format!("inspect the container `{name}`"))(error)),
+        }
+    }
+
+    /// Creates a container. False if another one has its name.
+    pub async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<bool, Error> {
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        match self.docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(true),
+            Err(Bollard::DockerResponseServerError {
+                status_code: 409, ..
+            }) => Ok(false),
+            Err(error) => Err(failed(format!("create the container `{name}`"))(error)),
+        }
+    }
+
+    /// Starts a container. The error is the engine's message.
+    pub async fn start(&self, name: &str) -> Result<(), String> {
+        let started = self.docker.start_container(name, None).await;
+        started.map_err(|error| message(&error))
+    }
+
+    /// Stops a container: SIGTERM, and SIGKILL after the time that the container was created with.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        let stopped = self
+            .docker
+            .stop_container(name, None::<StopContainerOptions>)
+            .await;
+        match stopped {
+            Err(error) if !is_missing(&error) && !is_unchanged(&error) => {
+                Err(failed(format!("stop the container `{name}`"))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a container, by its name or id.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true);
+        let removed = self
+            .docker
+            .remove_container(name, Some(options.build()))
+            .await;
+        match removed {
+            // A removal by another run may be in progress (409).
+            Err(error) if !is_missing(&error) && !is_conflict(&error) => {
+                Err(failed(format!("remove the container `{name}`"))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates the network of a store, if it does not exist.
+    pub async fn network(&self, name: &str, owner: &StoreLabels) -> Result<(), Error> {
+        match self.docker.inspect_network(name, None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(failed(format!("inspect the network `{name}`"))(error)),
+        }
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            labels: Some(owner.map()),
+            ..NetworkCreateRequest::default()
+        };
+        let created = self.docker.create_network(request).await;
+        created
+            .map(drop)
+            .map_err(failed(format!("create the network `{name}`")))
+    }
+
+    /// Creates a volume with labels, if it does not exist. Returns the labels that the volume has: of
+    /// many that create it at once, one wins.
+    pub async fn volume(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<HashMap<String, String>, Error> {
+        let volume = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            ..VolumeCreateRequest::default()
+        };
+        let created = self.docker.create_volume(volume).await;
+        let volume = created.map_err(failed(format!("create the volume `{name}`")))?;
+        Ok(volume.labels)
+    }
+
+    /// Pulls an image by its digest, unless the engine has it. Returns the name by which it is run.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        digest: &str,
+        services: &Services,
+    ) -> Result<String, Error> {
+        if reference.starts_with("oci:") {
+            return Err(Error::Layout {
+                reference: reference.to_owned(),
+            });
+        }
+        let end = reference.rfind('/').map_or(0, |slash| slash + 1);
+        let tag = reference[end..].find(':');
+        let repository = &reference[..tag.map_or(reference.len(), |colon| end + colon)];
+        let name = format!("{repository}@{digest}");
+        match self.docker.inspect_image(&name).await {
+            Ok(_) => return Ok(name),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(failed(format!("inspect the image `{name}`"))(error)),
+        }
+        let pulled = docker::pull(&self.docker, &name, services).await;
+        pulled.map_err(|message| Error::ImageMissing {
+            reference: reference.to_owned(),
+            digest: digest.to_owned(),
+            message: services.redact(&message),
+        })?;
+        Ok(name)
+    }
+
+    /// The name of an image without files, which is made if the engine does not have it.
+    pub async fn empty_image(&self) -> Result<&'static str, Error> {
+        match self.docker.inspect_image(EMPTY_IMAGE).await {
+            Ok(_) => return Ok(EMPTY_IMAGE),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(failed(format!("inspect the image `{EMPTY_IMAGE}`"))(error)),
+        }
+        let (repository, tag) = EMPTY_IMAGE.split_once(':').unwrap_or((EMPTY_IMAGE, "1"));
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .build();
+        // An archive without files ends with two empty blocks.
+        let archive = body_full(Bytes::from_static(&[0; 1024]));
+        let mut importing = self.docker.create_image(Some(options), Some(archive), None);
+        while let Some(step) = importing.next().await {
+            step.map_err(failed("import an empty image"))?;
+        }
+        Ok(EMPTY_IMAGE)
+    }
+
+    /// The clock of the engine.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let info = self.docker.info().await.map_err(failed("tell its state"))?;
+        let time = info.system_time.unwrap_or_default();
+        time.parse().map_err(|error| {
+            Error::Engine(DockerError::Request {
+                doing: "tell its time".into(),
+                message: format!("`{}`: {error}", time.escape_debug()),
+            })
+        })
+    }
+
+    /// The last lines of a container.
+    pub async fn tail(&self, name: &str) -> Vec<String> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true);
+        let logs = self.docker.logs(name, Some(options.tail(TAIL).build()));
+        let mut text = Vec::new();
+        let mut pieces = std::pin::pin!(pieces(logs));
+        while let Some(Ok(piece)) = pieces.next().await {
+            text.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8_lossy(&text);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The output of a container as it is printed.
+    pub fn output(
+        &self,
+        name: &str,
+        follow: bool,
+        since: Option<Timestamp>,
+    ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true);
+        let since = since.and_then(|since| i32::try_from(since.as_second()).ok());
+        let options = options.follow(follow).since(since.unwrap_or_default());
+        pieces(self.docker.logs(name, Some(options.build())))
+    }
+}
+
+fn pieces(
+    logs: impl Stream<Item = Result<LogOutput, Bollard>>,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    logs.map(|piece| {
+        piece
+            .map(LogOutput::into_bytes)
+            .map_err(std::io::Error::other)
+    })
+}
+
+fn is_conflict(error: &Bollard) -> bool {
+    matches!(
+        error,
+        Bollard::DockerResponseServerError {
+            status_code: 409,
+            ..
+        }
+    )
+}
+
+/// Whether the engine answers that there is nothing to do.
+fn is_unchanged(error: &Bollard) -> bool {
+    matches!(
+        error,
+        Bollard::DockerResponseServerError {
+            status_code: 304,
+            ..
+        }
+    )
+}
+
+/// A listed container, if its labels are those of an app.
+fn app_container(found: ContainerSummary) -> Option<AppContainer> {
+    let labels = found.labels?;
+    let name = found.names?.into_iter().next()?;
+    let state = found.state;
+    Some(AppContainer {
+        id: found.id?,
+        name: name.trim_start_matches('/').to_owned(),
+        app: AppName::new(labels.get(APP)?).ok()?,
+        release: labels.get(RELEASE)?.parse().ok()?,
+        port: labels.get(PORT)?.parse().ok()?,
+        is_running: matches!(
+            state,
+            Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING)
+        ),
+    })
+}

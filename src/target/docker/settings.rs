@@ -1,0 +1,180 @@
+//! The settings of a store: one file for each version, in a volume of the engine.
+//!
+//! The engine gives access to a volume through a container, which is created and never started. So the
+//! values are in no label, no argument and no image.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::query_parameters::{
+    DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+
+use super::engine::{Engine, StoreLabels, failed};
+use super::error::Error;
+use crate::pipeline::DockerError;
+use crate::pipeline::docker::is_missing;
+use crate::store::StoreId;
+use crate::target::Settings;
+
+/// Where the volume is in the container.
+const FOLDER: &str = "/settings";
+
+/// The settings of a store.
+pub struct SettingsVolume<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The owner of the volume.
+    pub owner: &'a StoreLabels,
+    /// The store, for errors.
+    pub store: &'a StoreId,
+}
+
+impl SettingsVolume<'_> {
+    /// The name of the volume.
+    pub fn name(&self) -> String {
+        format!("alokai-{}-settings", self.owner.name())
+    }
+
+    /// Stores settings under a version. Equal settings may be stored again.
+    pub async fn write(&self, version: &str, settings: &Settings) -> Result<(), Error> {
+        let values: BTreeMap<&str, &str> = settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose_secret()))
+            .collect();
+        let text = serde_json::to_vec(&values).map_err(|error| self.unreadable(version, &error))?;
+        let container = self.open().await?;
+        let written = self.write_file(&container, version, &text).await;
+        self.engine.remove(&container).await?;
+        written
+    }
+
+    /// The settings of a version, if the volume has them.
+    pub async fn read(&self, version: &str) -> Result<Option<Settings>, Error> {
+        let container = self.open().await?;
+        let text = self.read_file(&container, version).await;
+        self.engine.remove(&container).await?;
+        let Some(text) = text? else { return Ok(None) };
+        let values: BTreeMap<String, String> =
+            serde_json::from_slice(&text).map_err(|error| self.unreadable(version, &error))?;
+        let settings = values.into_iter().map(|(name, value)| (name, value.into()));
+        Ok(Some(settings.collect()))
+    }
+
+    /// An error without the values.
+    fn unreadable(&self, version: &str, error: &serde_json::Error) -> Error {
+        Error::Engine(DockerError::Request {
+            doing: format!(
+                "read the settings {version} in the volume `{}`",
+                self.name()
+            ),
+            message: format!("line {}, column {}", error.line(), error.column()),
+        })
+    }
+
+    async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<(), Error> {
+        match self.read_file(container, version).await? {
+            Some(known) if known == text => return Ok(()),
+            Some(_) => {
+                return Err(Error::SettingsExist {
+                    store: self.store.clone(),
+                    version: version.to_owned(),
+                });
+            }
+            None => {}
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        let mut archive = tar::Builder::new(Vec::new());
+        let archive = archive
+            .append_data(&mut header, file_name(version), text)
+            .and_then(|()| archive.into_inner());
+        let archive = archive.map_err(|error| {
+            Error::Engine(DockerError::Request {
+                doing: format!("pack the settings {version}"),
+                message: error.to_string(),
+            })
+        })?;
+        let options = UploadToContainerOptionsBuilder::default().path(FOLDER);
+        let archive = bollard::body_full(Bytes::from(archive));
+        let docker = &self.engine.docker;
+        let uploaded = docker.upload_to_container(container, Some(options.build()), archive);
+        uploaded
+            .await
+            .map_err(failed(format!("write to the volume `{}`", self.name())))
+    }
+
+    async fn read_file(&self, container: &str, version: &str) -> Result<Option<Vec<u8>>, Error> {
+        let doing = format!("read the volume `{}`", self.name());
+        let path = format!("{FOLDER}/{}", file_name(version));
+        let options = DownloadFromContainerOptionsBuilder::default().path(&path);
+        let docker = &self.engine.docker;
+        let mut pieces = Box::pin(docker.download_from_container(container, Some(options.build())));
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => archive.extend_from_slice(&piece),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(failed(doing)(error)),
+            }
+        }
+        let mut text = Vec::new();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let read = archive.entries().and_then(|mut entries| {
+            entries
+                .next()
+                .transpose()?
+                .map(|mut entry| entry.read_to_end(&mut text))
+                .transpose()
+        });
+        read.map_err(|error| {
+            Error::Engine(DockerError::Request {
+                doing,
+                message: error.to_string(),
+            })
+        })?;
+        Ok(Some(text))
+    }
+
+    /// A container with the volume.
+    async fn open(&self) -> Result<String, Error> {
+        self.engine.volume(&self.name(), self.owner.map()).await?;
+        let now = Timestamp::now().as_nanosecond();
+        let name = format!("{}-{}-{now}", self.name(), std::process::id());
+        let mount = Mount {
+            target: Some(FOLDER.into()),
+            source: Some(self.name()),
+            typ: Some(MountType::VOLUME),
+            ..Mount::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(self.engine.empty_image().await?.to_owned()),
+            cmd: Some(vec!["settings".into()]),
+            labels: Some(self.owner.map()),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![mount]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        if self.engine.create(&name, body).await? {
+            Ok(name)
+        } else {
+            Err(Error::ForeignContainer { name })
+        }
+    }
+}
+
+/// The name of a version's file. A version is the id of a record; other characters are replaced, so that
+/// no version leads out of the volume.
+fn file_name(version: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = version.chars().map(allowed).collect();
+    format!("{name}.json")
+}

@@ -1,0 +1,559 @@
+//! The steps of a release: observe, stage, switch, drain, retire.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::DockerTarget;
+use super::apps::{ReleaseContainers, container_name, lower, prefix};
+use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
+use super::error::Error;
+use super::haproxy::{
+    Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
+};
+use super::settings::SettingsVolume;
+use crate::ledger::RecordId;
+use crate::plan::LocalPortPlan;
+use crate::store::{AppName, StoreId, UnitId};
+use crate::target::{
+    Drained, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
+    SwitchToken,
+};
+
+/// The ports that are published. They are fixed, because a container would get another free port
+/// whenever it is started again. The system gives none of them to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// How many ports are tried.
+const ATTEMPTS: usize = 20;
+
+impl DockerTarget {
+    /// Connects to the engine, and starts the proxy if it does not run.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.engine().await?;
+        match &self.proxy {
+            Some(proxy) => proxy.change(|_| Ok(())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if another proxy switches the traffic of the store: what it does is unknown here, so
+    /// releases that seem to have no traffic cannot be stopped. The record is a volume of the engine.
+    async fn check_proxy(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<(), Error> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(());
+        };
+        let volume = format!("alokai-{}-proxy", owner.name());
+        let identity = proxy.identity().await?;
+        let mut labels = owner.map();
+        labels.insert(PROXY.to_owned(), identity.clone());
+        labels.insert(PROXY_PLACE.to_owned(), proxy.place());
+        let labels = engine.volume(&volume, labels).await?;
+        if labels.get(PROXY) == Some(&identity) {
+            return Ok(());
+        }
+        Err(Error::OtherProxy {
+            store: store.clone(),
+            place: labels.get(PROXY_PLACE).cloned().unwrap_or_default(),
+            volume,
+        })
+    }
+
+    pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
+        let (engine, owner) = (self.engine().await?, self.owner(store)?);
+        self.check_proxy(engine, &owner, store).await?;
+        let containers = engine.app_containers(&owner).await?;
+        let (routed, table) = match &self.proxy {
+            Some(proxy) => {
+                let table = proxy.table().await?;
+                let routed = table.stores.get(&owner.key()).cloned();
+                (routed.unwrap_or_default(), table)
+            }
+            None => (without_proxy(&containers), RoutingTable::default()),
+        };
+        let mut observed = Observed {
+            active: routed.active.as_deref().and_then(|id| id.parse().ok()),
+            since: routed.since,
+            addresses: self.addresses(store, &routed, &containers),
+            maintenance: routed.page.is_some(),
+            token: token(&routed),
+            ..Observed::default()
+        };
+        let releases: BTreeSet<&RecordId> = containers.iter().map(|it| &it.release).collect();
+        for release in releases {
+            if observed.active.as_ref() == Some(release) {
+                continue;
+            }
+            let mut own = containers.iter().filter(|it| it.release == *release);
+            if own.any(|container| container.is_running) {
+                let known = table.releases.get(release.as_str());
+                let host = known.and_then(|known| known.host.as_ref());
+                let proxy = self.proxy.as_ref();
+                observed.staged.push(StagedRelease {
+                    release: release.clone(),
+                    address: host.zip(proxy).map(|(host, proxy)| proxy.url(host)),
+                });
+            } else {
+                observed.kept.push(release.clone());
+            }
+        }
+        Ok(observed)
+    }
+
+    fn addresses(
+        &self,
+        store: &StoreId,
+        routed: &RoutedStore,
+        containers: &[AppContainer],
+    ) -> Vec<String> {
+        if let Some(proxy) = &self.proxy {
+            return routed.hosts.iter().map(|host| proxy.url(host)).collect();
+        }
+        let frontend = containers.iter().find(|container| {
+            let app = self.context.project.app(&container.app);
+            app.is_some_and(|app| app.kind.framework().is_some())
+        });
+        let frontend = frontend.or(containers.first());
+        let address = frontend.map(|container| self.published(store, &container.app));
+        address.into_iter().collect()
+    }
+
+    /// The address of an app without a proxy.
+    fn published(&self, store: &StoreId, app: &AppName) -> String {
+        let project = &self.context.project;
+        let address = &project.settings.deploy.docker.address;
+        let port = self.fixed_port(store, app);
+        format!("http://{address}:{port}")
+    }
+
+    fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
+        LocalPortPlan::new(&self.context.project).of(&UnitId {
+            store: store.clone(),
+            app: app.clone(),
+        })
+    }
+
+    pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
+        let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
+        self.check_proxy(engine, &owner, &spec.store).await?;
+        let network = format!("alokai-{}", owner.name());
+        engine.network(&network, &owner).await?;
+        let services = &self.context.services;
+        let pulls = spec
+            .apps
+            .iter()
+            .map(|app| engine.pull(&app.reference, &app.digest, services));
+        let images = try_join_all(pulls).await?;
+        let release = ReleaseContainers {
+            spec,
+            owner: &owner,
+            network: &network,
+            address: &self.context.project.settings.deploy.docker.address,
+            public: self.public_address(spec),
+            settings: self.settings_of(engine, &owner, spec).await?,
+        };
+        let mut ports = PortChooser {
+            taken: engine.ports().await?.into_iter().collect(),
+        };
+        let mut published = Vec::new();
+        for (app, image) in spec.apps.iter().zip(&images) {
+            published.push(
+                self.run_app(engine, &release, app, image, &mut ports)
+                    .await?,
+            );
+        }
+        let Some(proxy) = &self.proxy else {
+            return Ok(Staged::default());
+        };
+        let routes = routes(spec, &owner, release.address, &published);
+        let host = routes.host.clone();
+        let claim = |table: &mut RoutingTable| {
+            check_hosts(table, spec, &owner)?;
+            let store = table.stores.entry(owner.key()).or_default();
+            if store.active.is_none() {
+                store.hosts = hosts(spec);
+            }
+            table.releases.insert(spec.id.to_string(), routes);
+            Ok(())
+        };
+        proxy.change(claim).await?;
+        let replicas = spec.apps.iter().zip(&published).map(|(app, port)| Replica {
+            app: app.app.clone(),
+            address: format!("http://{}:{port}", release.address),
+        });
+        Ok(Staged {
+            replicas: replicas.collect(),
+            address: host.map(|host| proxy.url(&host)),
+        })
+    }
+
+    fn public_address(&self, spec: &ReleaseSpec) -> String {
+        let host = spec.hosts.first();
+        match (&self.proxy, host) {
+            (Some(proxy), Some(host)) => proxy.url(host),
+            _ => spec
+                .apps
+                .last()
+                .map_or_else(String::new, |app| self.published(&spec.store, &app.app)),
+        }
+    }
+
+    async fn settings_of(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        spec: &ReleaseSpec,
+    ) -> Result<Settings, Error> {
+        let Some(version) = &spec.settings else {
+            return Ok(Settings::default());
+        };
+        let volume = SettingsVolume {
+            engine,
+            owner,
+            store: &spec.store,
+        };
+        let settings = volume.read(version).await?;
+        settings.ok_or_else(|| Error::SettingsMissing {
+            store: spec.store.clone(),
+            version: version.clone(),
+            volume: volume.name(),
+        })
+    }
+
+    /// Makes the container of an app run, or only exist if there is no proxy. Returns its port.
+    async fn run_app(
+        &self,
+        engine: &Engine,
+        release: &ReleaseContainers<'_>,
+        app: &ReleasedApp,
+        image: &str,
+        ports: &mut PortChooser,
+    ) -> Result<u16, Error> {
+        let name = container_name(release.spec, app);
+        let starts = self.proxy.is_some();
+        if let Some(found) = self.existing(engine, release.owner, &name).await? {
+            if found.is_running || !starts || engine.start(&name).await.is_ok() {
+                return Ok(found.port);
+            }
+            // Another program may have its port meanwhile.
+            engine.remove(&found.id).await?;
+        }
+        if !starts {
+            let port = self.fixed_port(&release.spec.store, &app.app);
+            create(engine, release, app, image, port).await?;
+            return Ok(port);
+        }
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            let port = ports.choose();
+            create(engine, release, app, image, port).await?;
+            let Err(message) = engine.start(&name).await else {
+                return Ok(port);
+            };
+            engine.remove(&name).await?;
+            last = message;
+            if !is_port_taken(&last) {
+                break;
+            }
+        }
+        Err(Error::Start {
+            container: name,
+            message: last,
+        })
+    }
+
+    /// The container of this name. One that does not belong to the store is an error.
+    async fn existing(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        name: &str,
+    ) -> Result<Option<AppContainer>, Error> {
+        let mut own = engine.app_containers(owner).await?;
+        if let Some(found) = own.iter().position(|container| container.name == name) {
+            return Ok(Some(own.swap_remove(found)));
+        }
+        match engine.inspect(name).await? {
+            None => Ok(None),
+            Some(_) => Err(Error::ForeignContainer { name: name.into() }),
+        }
+    }
+
+    /// Gives the traffic to a release. False if the traffic has moved since the token was made.
+    pub(super) async fn switch_to(
+        &self,
+        spec: &ReleaseSpec,
+        expected: &SwitchToken,
+    ) -> Result<bool, Error> {
+        let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
+        let Some(proxy) = &self.proxy else {
+            self.stage_release(spec).await?;
+            return self.recreate(engine, &owner, spec, expected).await;
+        };
+        self.check_proxy(engine, &owner, &spec.store).await?;
+        let containers = engine.app_containers(&owner).await?;
+        let own = containers.iter().filter(|it| it.release == spec.id);
+        let stopped = own.clone().find(|container| !container.is_running);
+        let missing = spec.apps.iter().map(|app| &app.app);
+        let missing = missing.chain(stopped.map(|container| &container.app));
+        let running: BTreeSet<&AppName> = own
+            .filter(|container| container.is_running)
+            .map(|container| &container.app)
+            .collect();
+        let not_staged = |app: &str| Error::NotStaged {
+            store: spec.store.clone(),
+            release: spec.id.clone(),
+            app: app.to_owned(),
+        };
+        if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
+            return Err(not_staged(app.as_str()));
+        }
+        let switch = |table: &mut RoutingTable| {
+            check_hosts(table, spec, &owner)?;
+            // Only a staged release has routes.
+            if !table.releases.contains_key(spec.id.as_str()) {
+                return Err(not_staged("*"));
+            }
+            let store = table.stores.entry(owner.key()).or_default();
+            if token(store) != *expected {
+                return Ok(false);
+            }
+            // A switch back may know the id of the release only.
+            if !spec.hosts.is_empty() {
+                store.hosts = hosts(spec);
+            }
+            if store.active.as_deref() != Some(spec.id.as_str()) {
+                store.active = Some(spec.id.to_string());
+                store.since = Some(Timestamp::now());
+            }
+            Ok(true)
+        };
+        proxy.change(switch).await
+    }
+
+    /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
+    /// is started again.
+    async fn recreate(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        spec: &ReleaseSpec,
+        expected: &SwitchToken,
+    ) -> Result<bool, Error> {
+        let containers = engine.app_containers(owner).await?;
+        if token(&without_proxy(&containers)) != *expected {
+            return Ok(false);
+        }
+        let (own, others): (Vec<_>, Vec<_>) =
+            containers.iter().partition(|it| it.release == spec.id);
+        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
+        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
+        for container in &own {
+            let Err(message) = engine.start(&container.id).await else {
+                continue;
+            };
+            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
+            for other in replaced {
+                // The failure of the new release is the error that matters.
+                let _ = engine.start(&other.id).await;
+            }
+            return Err(Error::Start {
+                container: container.name.clone(),
+                message,
+            });
+        }
+        let kept = usize::from(self.context.project.settings.deploy.keep);
+        let mut releases: Vec<&RecordId> = others.iter().map(|it| &it.release).collect();
+        releases.sort();
+        releases.dedup();
+        let surplus = &releases[..releases.len().saturating_sub(kept)];
+        let removed = others.iter().filter(|it| surplus.contains(&&it.release));
+        try_join_all(removed.map(|it| engine.remove(&it.id))).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(Drained::Unknown);
+        };
+        let table = proxy.table().await?;
+        let Some(routed) = table.releases.get(release.as_str()) else {
+            return Ok(Drained::Yes);
+        };
+        let servers: Vec<String> = routed.servers.iter().map(|it| it.name.clone()).collect();
+        Ok(match proxy.open_requests(&servers).await? {
+            Some(0) => Drained::Yes,
+            Some(open) => Drained::No(open),
+            None => Drained::Unknown,
+        })
+    }
+
+    /// Stops a release without traffic.
+    pub(super) async fn stop_release(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+        kept: bool,
+    ) -> Result<(), Error> {
+        let (engine, owner) = (self.engine().await?, self.owner(store)?);
+        let active = || Error::Active {
+            store: store.clone(),
+            release: release.clone(),
+        };
+        self.check_proxy(engine, &owner, store).await?;
+        let mut containers = engine.app_containers(&owner).await?;
+        match &self.proxy {
+            Some(proxy) => {
+                let leave = |table: &mut RoutingTable| {
+                    let routed = table.stores.get(&owner.key());
+                    let is_active = routed
+                        .is_some_and(|store| store.active.as_deref() == Some(release.as_str()));
+                    if is_active {
+                        return Err(active());
+                    }
+                    table.releases.remove(release.as_str());
+                    Ok(())
+                };
+                proxy.change(leave).await?;
+            }
+            None if without_proxy(&containers).active.as_deref() == Some(release.as_str()) => {
+                return Err(active());
+            }
+            None => {}
+        }
+        containers.retain(|container| container.release == *release);
+        let stopping = containers.iter().map(|container| async {
+            engine.stop(&container.id).await?;
+            if kept {
+                return Ok(());
+            }
+            engine.remove(&container.id).await
+        });
+        join_all(stopping).await.into_iter().collect()
+    }
+
+    pub(super) async fn show_page(
+        &self,
+        proxy: &Haproxy,
+        store: &StoreId,
+        page: Option<&str>,
+    ) -> Result<(), Error> {
+        let owner = self.owner(store)?;
+        if let Some(page) = page
+            && page.len() > LARGEST_PAGE
+        {
+            return Err(Error::PageSize {
+                bytes: page.len(),
+                limit: LARGEST_PAGE,
+            });
+        }
+        let show = |table: &mut RoutingTable| {
+            let store = table.stores.entry(owner.key()).or_default();
+            store.page = page.map(str::to_owned);
+            Ok(())
+        };
+        proxy.change(show).await
+    }
+}
+
+/// Chooses free ports.
+struct PortChooser {
+    taken: BTreeSet<u16>,
+}
+
+impl PortChooser {
+    /// A port that no container of this program has. The engine refuses a port of another program.
+    fn choose(&mut self) -> u16 {
+        let mut bytes = [0; 2];
+        // Without a source of randomness, the search begins with the first port.
+        let _ = SystemRandom::new().fill(&mut bytes);
+        let count = PORTS.end - PORTS.start;
+        let first = PORTS.start + u16::from_le_bytes(bytes) % count;
+        let mut all = (first..PORTS.end).chain(PORTS.start..first);
+        let port = all.find(|port| !self.taken.contains(port)).unwrap_or(first);
+        self.taken.insert(port);
+        port
+    }
+}
+
+fn is_port_taken(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["already allocated", "already in use", "not available"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+async fn create(
+    engine: &Engine,
+    release: &ReleaseContainers<'_>,
+    app: &ReleasedApp,
+    image: &str,
+    port: u16,
+) -> Result<(), Error> {
+    let name = container_name(release.spec, app);
+    if engine.create(&name, release.body(app, image, port)).await? {
+        Ok(())
+    } else {
+        Err(Error::ForeignContainer { name })
+    }
+}
+
+/// What the switch compares: the release with the traffic.
+fn token(store: &RoutedStore) -> SwitchToken {
+    SwitchToken(store.active.clone().unwrap_or_default())
+}
+
+/// The store as its containers tell, without a proxy: the newest release that runs is active.
+fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
+    let running = containers.iter().filter(|container| container.is_running);
+    let active = running.map(|container| &container.release).max();
+    RoutedStore {
+        active: active.map(ToString::to_string),
+        ..RoutedStore::default()
+    }
+}
+
+fn hosts(spec: &ReleaseSpec) -> Vec<String> {
+    let hosts = spec.hosts.iter();
+    hosts.map(|host| host.to_ascii_lowercase()).collect()
+}
+
+fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) -> Result<(), Error> {
+    for host in hosts(spec) {
+        let other = table
+            .stores
+            .iter()
+            .find(|(key, store)| **key != owner.key() && store.hosts.contains(&host));
+        if let Some((other, _)) = other {
+            return Err(Error::HostTaken {
+                host,
+                other: other.clone(),
+                store: owner.key(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The routes to the apps of a release.
+fn routes(spec: &ReleaseSpec, owner: &StoreLabels, address: &str, ports: &[u16]) -> RoutedRelease {
+    let servers = spec.apps.iter().zip(ports).map(|(app, port)| RoutedServer {
+        name: container_name(spec, app),
+        address: format!("{address}:{port}"),
+        prefix: prefix(app).to_owned(),
+        strips_prefix: app.strips_prefix,
+    });
+    let host = hosts(spec).into_iter().next();
+    RoutedRelease {
+        store: owner.key(),
+        host: host.map(|host| format!("{}.{host}", lower(&spec.id))),
+        servers: servers.collect(),
+    }
+}

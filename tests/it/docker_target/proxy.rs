@@ -1,0 +1,219 @@
+//! HAProxy's files and restarts, maintenance, and an engine without a proxy.
+
+use alokai::target::{SwitchToken, Target};
+use serde_json::json;
+
+use super::{World, curl, docker, free_port, us};
+use crate::support::{FRONTEND, MIDDLEWARE};
+
+#[test]
+fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
+    let Some(world) = World::new("restart") else {
+        return;
+    };
+    let target = world.target();
+    let (first, second) = (world.release("first"), world.release("second"));
+    world.stage(&target, &first);
+    world.switch(&target, &first);
+    world.stage(&target, &second);
+    world.switch(&target, &second);
+    let since = world.wait(target.observe(&us())).unwrap().since;
+    assert!(since.is_some());
+
+    world.end_proxy();
+    assert_eq!(world.page("/page"), "");
+    world.wait(target.preflight()).unwrap();
+    assert_eq!(world.page("/page"), "second /page with second /\n200");
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(
+        (observed.active.as_ref(), observed.since),
+        (Some(&second.id), since)
+    );
+    assert_eq!(
+        observed.addresses,
+        [format!("http://us.localhost:{}", world.port())]
+    );
+
+    let page = "<p>\nZurück um 5 %[date]\n</p>";
+    world.wait(target.maintenance(&us(), Some(page))).unwrap();
+    let shown = "<p> Zur&#252;ck um 5 %[date] </p>\n503";
+    assert_eq!(world.page("/page"), shown);
+    world.end_proxy();
+    world.wait(target.preflight()).unwrap();
+    assert_eq!(world.page("/api/x"), shown);
+    assert!(world.wait(target.observe(&us())).unwrap().maintenance);
+    // Releases are possible meanwhile.
+    world.switch(&target, &first);
+    assert_eq!(world.page("/page"), shown);
+    world.wait(target.maintenance(&us(), None)).unwrap();
+    assert_eq!(world.page("/page"), "first /page with first /\n200");
+    assert_eq!(
+        world.page_of("eu.localhost", "/"),
+        "no store has this host name\n404"
+    );
+    let large = "x".repeat(9000);
+    let error = world
+        .wait(target.maintenance(&us(), Some(&large)))
+        .unwrap_err();
+    assert!(error.to_string().contains("9000 bytes"), "{error}");
+}
+
+#[test]
+fn what_the_running_proxy_does_wins_over_its_files() {
+    let Some(world) = World::new("runtime") else {
+        return;
+    };
+    let target = world.target();
+    let (first, second) = (world.release("first"), world.release("second"));
+    for spec in [&first, &second] {
+        world.stage(&target, spec);
+    }
+    world.switch(&target, &first);
+    // As a run that was killed between the switch and the writing of the files.
+    let command = format!("set map active.map {}-us/us {}\n", world.name, second.id);
+    let mut socket =
+        std::os::unix::net::UnixStream::connect(world.project.path(".alokai/proxy/runtime.sock"))
+            .unwrap();
+    std::io::Write::write_all(&mut socket, command.as_bytes()).unwrap();
+    std::io::Read::read_to_end(&mut socket, &mut Vec::new()).unwrap();
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(observed.active.as_ref(), Some(&second.id));
+    // Another change of the table keeps the traffic, and repairs the files.
+    world.wait(target.retire(&us(), &first.id, true)).unwrap();
+    assert_eq!(world.page("/page"), "second /page with second /\n200");
+    let file = world.project.read(".alokai/proxy/active.map");
+    assert_eq!(file, format!("{}-us/us {}\n", world.name, second.id));
+}
+
+#[test]
+fn a_changed_address_of_the_proxy_is_taken_over() {
+    let Some(world) = World::new("rebind") else {
+        return;
+    };
+    let target = world.target();
+    let spec = world.release("v1");
+    world.stage(&target, &spec);
+    world.switch(&target, &spec);
+    let bind = format!("127.0.0.1:{}", free_port());
+    let deploy = json!({ "target": "docker", "docker": { "proxy": { "bind": [bind] } } });
+    let config = world.project.read("alokai.config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["deploy"] = deploy;
+    world
+        .project
+        .write("alokai.config.json", config.to_string());
+    assert_eq!(world.page("/page"), "");
+    world.wait(world.target().preflight()).unwrap();
+    assert_eq!(world.page("/page"), "v1 /page with v1 /\n200");
+}
+
+#[test]
+fn a_bind_line_that_is_not_valid_is_an_error_with_the_words_of_haproxy() {
+    let section = json!({ "proxy": { "bind": ["nowhere"] } });
+    let Some(world) = World::with("wrong-bind", &section) else {
+        return;
+    };
+    let error = world
+        .wait(world.target().preflight())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("HAProxy cannot be started"), "{error}");
+    assert!(error.contains("'nowhere'"), "{error}");
+}
+
+#[test]
+fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
+    let Some(world) = World::with("recreate", &json!({ "proxy": null })) else {
+        return;
+    };
+    let ports = [free_port(), free_port()];
+    let config = world.project.read("alokai.config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["stores"]["us"]["localPorts"] = json!({ "middleware": ports[0], "nextjs": ports[1] });
+    config["deploy"]["keep"] = 1.into();
+    world
+        .project
+        .write("alokai.config.json", config.to_string());
+    let target = world.target();
+    let abilities = target.capabilities();
+    assert!(!abilities.staging && !abilities.seamless && !abilities.maintenance);
+
+    let url = format!("http://127.0.0.1:{}", ports[1]);
+    let answers = |page: &str| {
+        let start = std::time::Instant::now();
+        while curl(&url, "/page", &[]).as_deref() != Some(page) {
+            assert!(start.elapsed() < super::LIMIT, "{page}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let releases = ["v1", "v2", "v3"].map(|version| world.release(version));
+    for (spec, version) in releases.iter().zip(["v1", "v2", "v3"]) {
+        world.switch(&target, spec);
+        answers(&format!("{version} /page with {version} /"));
+    }
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(observed.active.as_ref(), Some(&releases[2].id));
+    assert_eq!(observed.kept, [releases[1].id.clone()]);
+    assert_eq!(observed.addresses, [url.clone()]);
+    let refused = world.wait(target.retire(&us(), &releases[2].id, true));
+    assert!(refused.is_err());
+
+    // A port that is taken: the earlier release runs again.
+    let mut broken = world.release("broken");
+    broken.apps.retain(|app| app.app.as_str() == MIDDLEWARE);
+    broken.apps[0].reference.clear();
+    assert!(world.wait(target.switch(&broken, &observed.token)).is_err());
+    answers("v3 /page with v3 /");
+    let running = docker(&["ps", "--format", "{{.Names}}"]);
+    assert!(running.contains(&format!("us-{FRONTEND}-{}", releases[2].id)));
+}
+
+#[test]
+fn a_store_behind_another_proxy_is_not_touched() {
+    let Some(world) = World::new("two-proxies") else {
+        return;
+    };
+    let target = world.target();
+    let (live, next) = (world.release("live"), world.release("next"));
+    world.stage(&target, &live);
+    world.switch(&target, &live);
+    // A clone of the project on the same engine, with a proxy of its own.
+    let edit = |folder: Option<&str>, bind: String| {
+        let config = world.project.read("alokai.config.json");
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let proxy = json!({ "folder": folder, "bind": [bind] });
+        config["deploy"]["docker"]["proxy"] = proxy;
+        world
+            .project
+            .write("alokai.config.json", config.to_string());
+    };
+    let port = world.port();
+    edit(Some(".alokai/other"), format!("127.0.0.1:{port}"));
+    let other = world.target();
+    let error = world.wait(other.preflight()).unwrap_err().to_string();
+    assert!(error.contains("another program listens"), "{error}");
+
+    edit(Some(".alokai/other"), format!("127.0.0.1:{}", free_port()));
+    let other = world.target();
+    world.wait(other.preflight()).unwrap();
+    let place = world.project.path(".alokai/proxy").display().to_string();
+    let refused = |error: alokai::target::Error| {
+        let error = error.to_string();
+        assert!(error.contains(&place), "{error}");
+    };
+    refused(world.wait(other.observe(&us())).unwrap_err());
+    refused(world.wait(other.stage(&next)).unwrap_err());
+    refused(
+        world
+            .wait(other.switch(&live, &SwitchToken::default()))
+            .unwrap_err(),
+    );
+    refused(
+        world
+            .wait(other.retire(&us(), &live.id, false))
+            .unwrap_err(),
+    );
+    world.end_proxy();
+    edit(None, format!("127.0.0.1:{port}"));
+    assert_eq!(world.page("/page"), "live /page with live /\n200");
+}

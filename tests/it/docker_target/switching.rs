@@ -1,0 +1,88 @@
+//! Requests and WebSockets while releases come and go.
+
+use std::time::Instant;
+
+use alokai::target::Target;
+
+use super::load::Load;
+use super::{World, docker, us};
+
+#[test]
+fn ten_releases_and_five_rollbacks_lose_no_request() {
+    let Some(world) = World::new("switching") else {
+        return;
+    };
+    let target = world.target();
+    let mut live = world.release("v0");
+    world.stage(&target, &live);
+    world.switch(&target, &live);
+    let load = Load::start(world.port());
+    load.goes_on();
+    let mut earlier = Vec::new();
+    for number in 1..=15 {
+        let next = if number <= 10 {
+            world.release(&format!("v{number}"))
+        } else {
+            // The kept containers of a release are started again.
+            earlier.pop().unwrap()
+        };
+        let start = Instant::now();
+        world.stage(&target, &next);
+        world.switch(&target, &next);
+        println!("{number}: staged and switched in {:?}", start.elapsed());
+        load.goes_on();
+        load.leaves();
+        world.leave(&target, &live, true);
+        if number <= 10 {
+            earlier.push(live);
+        }
+        live = next;
+    }
+    let result = load.end();
+    println!("{} requests, {} echoes", result.requests, result.echoes);
+    let failures = &result.failures;
+    assert!(
+        failures.is_empty(),
+        "{}: {:?}",
+        failures.len(),
+        failures.first()
+    );
+    // Each frontend talks to the middleware of its own release.
+    let pairs = (0..=10).map(|number| format!("v{number} /page with v{number} /"));
+    assert_eq!(result.pages, pairs.collect());
+    assert!(result.echoes > 0);
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(observed.active, Some(live.id));
+    assert_eq!(observed.staged, []);
+    assert_eq!(observed.kept.len(), 10);
+}
+
+#[test]
+fn a_release_that_is_stopped_before_the_switch_loses_requests() {
+    let Some(world) = World::new("broken-order") else {
+        return;
+    };
+    let target = world.target();
+    let (old, new) = (world.release("old"), world.release("new"));
+    world.stage(&target, &old);
+    world.switch(&target, &old);
+    let load = Load::start(world.port());
+    load.goes_on();
+    world.stage(&target, &new);
+    // The target refuses this order, so the engine is asked directly.
+    let refused = world.wait(target.retire(&us(), &old.id, true)).unwrap_err();
+    assert!(
+        refused.to_string().contains("gets the traffic"),
+        "{refused}"
+    );
+    let all = world.containers();
+    for container in all.iter().filter(|it| it.ends_with(old.id.as_str())) {
+        docker(&["stop", container]);
+    }
+    load.goes_on();
+    world.switch(&target, &new);
+    load.goes_on();
+    let result = load.end();
+    assert!(!result.failures.is_empty());
+    assert!(result.pages.contains("new /page with new /"));
+}
