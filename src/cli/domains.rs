@@ -117,6 +117,7 @@ impl KnownServers {
                 })
                 .collect(),
             last_change: known.changes.get(&store.store).cloned(),
+            maintenance: None,
         });
         self.routes.set(routes.collect());
     }

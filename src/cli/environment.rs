@@ -20,8 +20,9 @@ use crate::dotenv;
 use crate::error::Error as AnyError;
 use crate::ledger::Actor;
 use crate::pipeline::{Access, ScriptEnvironment};
-use crate::plan::HostEnvironment;
+use crate::plan::{HostEnvironment, is_system};
 use crate::registry::USER_AGENT;
+use crate::target::local::LocalClient;
 use oci_distribution::{Credentials, Trust};
 
 const USER: &str = "CLI_CLOUD_USERNAME";
@@ -293,6 +294,17 @@ pub fn start(cwd: Option<&Path>) -> Result<PathBuf, Error> {
 /// The path of this program.
 pub fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
+}
+
+/// The client of the background process that runs stores on this machine. Of the environment, it gets the
+/// variables of the system only.
+pub fn local_client(project: &Path) -> LocalClient {
+    let system = std::env::vars_os().filter_map(|(name, value)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        is_system(&name).then_some((name, value))
+    });
+    let program = own_program().unwrap_or_else(|_| "alokai".into());
+    LocalClient::new(project, program, system.collect())
 }
 
 static STARTED: OnceLock<Instant> = OnceLock::new();

@@ -50,6 +50,7 @@ mod show;
 mod start;
 mod stat;
 mod status;
+mod stop;
 mod store_targets;
 mod test;
 mod why;
@@ -458,6 +459,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         Command::Init(options) => return init::init(global, options),
         Command::Doctor(options) => return doctor::doctor(global, options),
         Command::Sandbox(options) => return sandbox::execute(options),
+        Command::Local(options) => return stop::background(options),
     };
     match &store.command {
         StoreCommand::List(options) => list::list(global, options),
@@ -477,6 +479,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),
+        StoreCommand::Stop(options) => stop::stop(global, options),
         StoreCommand::Test(options) => test::test(global, options),
         StoreCommand::Changed(options) => changed::changed(global, options),
         StoreCommand::Diff(options) => diff::diff(global, options),

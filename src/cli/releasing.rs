@@ -15,7 +15,7 @@ use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordSet, ReleaseReason};
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
-use crate::plan::{Plan, ReleaseSteps, ServerPlan};
+use crate::plan::{Plan, ReleaseSteps};
 use crate::release::{
     self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of, new_release,
     steps_of, waves,
@@ -54,6 +54,7 @@ impl RunTargets {
             services: Arc::clone(services),
             console: plan.console.clone(),
             plan: Some(Arc::clone(plan)),
+            local: environment::local_client(&plan.project),
         };
         let mut targets = BTreeMap::new();
         for release in &plan.releases {
@@ -125,7 +126,7 @@ impl RunTargets {
                 .notice(format!("these stores are unchanged: {stores}"));
         }
         let done = flowed.done.iter().filter(|it| it.is_active);
-        let deployed = done.map(|outcome| deployed(plan, outcome)).collect();
+        let deployed = done.map(deployed).collect();
         let finished = flowed.done.iter();
         let finished = finished
             .map(|it| (it.store.clone(), Some(it.release.id.clone())))
@@ -226,6 +227,7 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         project: Arc::new(prepared.project),
         console: plan.console.clone(),
         plan: None,
+        local: environment::local_client(&plan.project),
     };
     let kinds: BTreeMap<_, _> = plan
         .releases
@@ -250,19 +252,10 @@ fn not_live(outcome: &StoreOutcome) -> String {
     )
 }
 
-fn deployed(plan: &Plan, outcome: &StoreOutcome) -> Deployed {
-    let servers = plan
-        .local
-        .then(|| plan.servers_of(&outcome.store))
-        .flatten();
-    let each = || servers.into_iter().flat_map(|it| &it.servers);
+fn deployed(outcome: &StoreOutcome) -> Deployed {
     Deployed {
         store_id: outcome.store.to_string(),
         address: outcome.address.clone().unwrap_or_default(),
-        commands: each().map(ServerPlan::command).collect(),
-        settings: servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect(),
+        is_local: outcome.release.target == TargetKind::Local.name(),
     }
 }

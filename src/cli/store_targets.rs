@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::arguments::Global;
 use super::arguments::questions::ChosenTargets;
-use super::project;
 use super::run::Live;
 use super::shared_records::RegistryAccess;
+use super::{environment, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::plan::{self, Selection};
@@ -52,6 +52,7 @@ impl StoreTargets {
             services: registry.services(),
             console,
             plan: None,
+            local: environment::local_client(&project.root),
         };
         let chosen = Selection::Stores(options.stores.to_vec());
         if !options.stores.is_empty() {

@@ -45,19 +45,18 @@ impl TargetState {
                 self.proven.push(release.clone());
                 self.active = Some(release.clone());
             }
+            // A release that fails while there is no other one stays live.
             (Happening::Failed, Some(release)) => {
                 self.unstage(release);
                 self.forget(release);
-                if self.active.as_ref() == Some(release) {
-                    self.active = None;
-                }
             }
             (Happening::SwitchedBack { to }, release) => {
                 if let Some(release) = release {
                     self.unstage(release);
                     self.forget(release);
                 }
-                if let Some(to) = to {
+                // It may itself have failed, and be live only because there was no other release.
+                if let Some(to) = to.as_ref().filter(|to| self.proven.contains(to)) {
                     self.forget(to);
                     self.proven.push(to.clone());
                 }

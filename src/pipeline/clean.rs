@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 use super::failure::Io;
 use super::lock::ProjectLock;
 use crate::disk;
-use crate::plan::START_SCRIPTS;
 
 /// Everything that can be made again, relative to the project.
-const MADE: [&str; 9] = [
+const MADE: [&str; 7] = [
     ".out",
     ".alokai/manifests",
     ".alokai/results",
     ".alokai/logs",
     ".alokai/sizes",
-    super::live::RECORD,
-    START_SCRIPTS,
     super::prune::MADE_OF,
     super::CACHE,
 ];

@@ -15,7 +15,6 @@ pub mod docker;
 mod failure;
 mod halt;
 mod image;
-mod live;
 mod lock;
 mod preflight;
 mod probe;
@@ -42,9 +41,9 @@ pub use compose::{
 pub use destination::collect_layers;
 pub use docker::Error as DockerError;
 pub use failure::{DeployError, DeployFault, Error, Failure, Io, StageError};
-pub use live::write_start_scripts;
 pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
+pub use process::{PieceReader, TAIL, group_of, lives, readable, signal};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
     RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,
@@ -56,7 +55,7 @@ pub use services::{
 };
 pub use start::{
     CommandEnd, Error as StartError, FailedServer, RunningServer, ServerCommand, ServerEnvironment,
-    ServerStart, free_ports,
+    ServerStart, free_ports, how, is_in_use, isolated_folder,
 };
 
 use crate::event::{Event, Stage, seconds};

@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    DockerfileSource, ImageMaker, ImagePlan, Plan, PlannedRelease, ServerPlan, StorePlan,
-    StoreServers, Subject, Task, TaskMap,
-};
+use super::{DockerfileSource, ImageMaker, ImagePlan, Plan, StorePlan, Subject, Task, TaskMap};
 use crate::event::Miss;
 use crate::overlay::Composition;
 use crate::store::UnitId;
@@ -68,21 +65,16 @@ pub fn document(plan: &Plan, forecasts: &TaskMap<Forecast>, steps: &[ReleaseStep
         }
         value
     });
-    let releases = plan.releases.iter().map(|release| {
-        if plan.local {
-            return local(plan, release);
-        }
-        match &release.console {
-            Some(request) => json!({
-                "storeId": release.store,
-                "target": release.target,
-                "method": "PATCH",
-                "url": request.url,
-                "address": request.address,
-                "body": request.body(SECRET, SECRET),
-            }),
-            None => json!({ "storeId": release.store, "target": release.target }),
-        }
+    let releases = plan.releases.iter().map(|release| match &release.console {
+        Some(request) => json!({
+            "storeId": release.store,
+            "target": release.target,
+            "method": "PATCH",
+            "url": request.url,
+            "address": request.address,
+            "body": request.body(SECRET, SECRET),
+        }),
+        None => json!({ "storeId": release.store, "target": release.target }),
     });
     json!({
         "schemaVersion": SCHEMA_VERSION,
@@ -310,10 +302,6 @@ fn write_releases(plan: &Plan, out: &mut String) -> std::fmt::Result {
     if !plan.releases.is_empty() {
         writeln!(out, "\nDeploy")?;
         for release in &plan.releases {
-            if plan.local {
-                write_servers(plan, release, out)?;
-                continue;
-            }
             let Some(request) = &release.console else {
                 writeln!(out, "  {}  {}", release.store, release.target.name())?;
                 continue;
@@ -338,34 +326,6 @@ fn write_steps(release: &ReleaseSteps, out: &mut String) -> std::fmt::Result {
         writeln!(out, "    {limit}")?;
     }
     Ok(())
-}
-
-fn write_servers(plan: &Plan, release: &PlannedRelease, out: &mut String) -> std::fmt::Result {
-    let Some(servers) = plan.servers_of(&release.store) else {
-        return Ok(());
-    };
-    let address = servers.address().unwrap_or_default();
-    writeln!(out, "  {}  {address}", release.store)?;
-    for server in &servers.servers {
-        writeln!(out, "    {}", server.command())?;
-        writeln!(out, "      {}", servers.settings(server))?;
-    }
-    Ok(())
-}
-
-/// What a run with `--local` prints for a store.
-fn local(plan: &Plan, release: &PlannedRelease) -> Value {
-    let servers = plan.servers_of(&release.store);
-    let each = servers.into_iter().flat_map(|it| &it.servers);
-    json!({
-        "storeId": release.store,
-        "address": servers.and_then(StoreServers::address),
-        "commands": each.clone().map(ServerPlan::command).collect::<Value>(),
-        "settings": servers
-            .into_iter()
-            .flat_map(|it| it.servers.iter().map(|server| it.settings(server)))
-            .collect::<Value>(),
-    })
 }
 
 fn after(task: &Task) -> String {

@@ -42,8 +42,8 @@ pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
     BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
-    PlannedVariable, START_SCRIPTS, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers,
-    TestArguments, browser_variable, container_name, released_servers,
+    PlannedVariable, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
+    browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
@@ -253,7 +253,7 @@ impl Plan {
             let tag = tag.as_deref().unwrap_or_default();
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
-        let servers = start::servers(project, request.local, &stores, &images)?;
+        let servers = start::servers(project, &stores, &images)?;
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         Ok(Self {
             project: project.root.clone(),

@@ -82,6 +82,7 @@ impl Gateway {
                 };
                 return self.forward(parts, body, target, client).await;
             }
+            RouteMatch::Maintenance(page) => return pages::maintenance(&page),
             RouteMatch::Index if path == "/" => StatusCode::OK,
             RouteMatch::Index | RouteMatch::NoApp | RouteMatch::UnknownHost => {
                 StatusCode::NOT_FOUND
@@ -137,20 +138,24 @@ impl Gateway {
             Err(UpstreamError::NotListening) => return pages::starting(&target, is_page),
             Err(UpstreamError::Closed(error)) => return pages::broken(&target, &error),
         };
-        self.respond(response, target.in_flight, client.on_upgrade)
+        let open = (target.in_flight, target.tunnel);
+        self.respond(response, open, client.on_upgrade)
     }
 
     /// Makes the response of an app the response to the client.
     fn respond(
         &self,
         mut response: Response<Incoming>,
-        in_flight: TaskTrackerToken,
+        (in_flight, open_tunnel): (TaskTrackerToken, TaskTrackerToken),
         client: OnUpgrade,
     ) -> Response<ProxyBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let app = hyper::upgrade::on(&mut response);
-            self.tunnels
-                .spawn(tunnel(client, app, self.shutdown.clone()));
+            let passing = tunnel(client, app, self.shutdown.clone());
+            self.tunnels.spawn(async move {
+                passing.await;
+                drop(open_tunnel);
+            });
         }
         headers::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;

@@ -233,6 +233,15 @@ pub(super) fn starting(target: &RoutedApp, is_page: bool) -> Response<ProxyBody>
     response
 }
 
+/// The page that is shown instead of a store. It may load anything, since the user has written it.
+pub(super) fn maintenance(page: &str) -> Response<ProxyBody> {
+    let mut response = html(StatusCode::SERVICE_UNAVAILABLE, page.to_owned());
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_SECURITY_POLICY);
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("60"));
+    response
+}
+
 /// The response for an app that closed the connection without a response.
 pub(super) fn broken(target: &RoutedApp, error: &dyn std::error::Error) -> Response<ProxyBody> {
     let RoutedApp {

@@ -25,6 +25,9 @@ pub struct StoreRoutes {
     /// The last change of the store's files in one line, for the list of stores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_change: Option<String>,
+    /// The page that is shown instead of the store, as HTML.
+    #[serde(skip)]
+    pub maintenance: Option<Arc<str>>,
 }
 
 impl StoreRoutes {
@@ -91,8 +94,17 @@ struct RoutingTable {
     /// How often the stores have changed.
     revision: u64,
     by_host: HashMap<String, usize>,
-    /// The requests in flight to each port, also to ports that are not in the table any more.
-    in_flight: HashMap<u16, TaskTracker>,
+    /// What is open to each port, also to ports that are not in the table any more.
+    open: HashMap<u16, OpenRequests>,
+}
+
+/// The open requests to one port.
+#[derive(Debug, Default)]
+struct OpenRequests {
+    /// Requests in flight.
+    requests: TaskTracker,
+    /// Connections that have switched to another protocol, such as WebSockets.
+    tunnels: TaskTracker,
 }
 
 /// Who answers a request.
@@ -102,6 +114,8 @@ pub(super) enum RouteMatch {
     App(RoutedApp),
     /// No app of this store answers for the path.
     NoApp,
+    /// The page that is shown instead of the store.
+    Maintenance(Arc<str>),
     /// The host belongs to this machine and to no store.
     Index,
     /// No store has this host.
@@ -119,6 +133,8 @@ pub(super) struct RoutedApp {
     pub path: String,
     /// Counts the request as in flight until it is dropped.
     pub in_flight: TaskTrackerToken,
+    /// Counts the connection after it has switched to another protocol.
+    pub tunnel: TaskTrackerToken,
 }
 
 impl Routes {
@@ -133,10 +149,12 @@ impl Routes {
         }
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
         table.by_host = by_host;
-        table.in_flight.retain(|_, requests| !requests.is_empty());
+        table
+            .open
+            .retain(|_, open| !open.requests.is_empty() || !open.tunnels.is_empty());
         for app in stores.iter().flat_map(|store| &store.apps) {
             // A tracker can be waited for only after it is closed. It counts as before.
-            table.in_flight.entry(app.port).or_default().close();
+            table.open.entry(app.port).or_default().requests.close();
         }
         if *table.stores != stores {
             table.revision += 1;
@@ -161,11 +179,18 @@ impl Routes {
     pub async fn drained(&self, port: u16) {
         let requests = {
             let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            table.in_flight.get(&port).cloned()
+            table.open.get(&port).map(|open| open.requests.clone())
         };
         if let Some(requests) = requests {
             requests.wait().await;
         }
+    }
+
+    /// How many requests and connections of another protocol, such as WebSockets, are open to a port.
+    pub fn open_requests(&self, port: u16) -> usize {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let open = table.open.get(&port);
+        open.map_or(0, |open| open.requests.len() + open.tunnels.len())
     }
 
     /// Finds the app for a host without a port and a path.
@@ -180,17 +205,22 @@ impl Routes {
                 RouteMatch::UnknownHost
             };
         };
+        if let Some(page) = &store.maintenance {
+            return RouteMatch::Maintenance(Arc::clone(page));
+        }
         let answers = |app| Some((app, AppRoute::path(app, path)?));
         let found = store.apps.iter().filter_map(answers);
         let nearest = found.max_by_key(|(app, _)| app.prefix().len());
         let target = nearest.and_then(|(app, path)| {
+            let open = table.open.get(&app.port)?;
             Some(RoutedApp {
                 store: store.store.clone(),
                 app: app.app.clone(),
                 port: app.port,
                 state: app.state.clone(),
                 path: path.to_owned(),
-                in_flight: table.in_flight.get(&app.port)?.token(),
+                in_flight: open.requests.token(),
+                tunnel: open.tunnels.token(),
             })
         });
         target.map_or(RouteMatch::NoApp, RouteMatch::App)
@@ -261,6 +291,7 @@ mod tests {
                 app("docs", 6000, Some("/docs"), false),
             ],
             last_change: None,
+            maintenance: None,
         }]);
         routes
     }

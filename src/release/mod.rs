@@ -302,6 +302,7 @@ impl Error {
             | Self::NoStore { .. }
             | Self::Wave { .. }
             | Self::NoRelease { .. }
+            | Self::Older { .. }
             | Self::WrongRelease { .. }
             | Self::NoEarlier { .. }
             | Self::Ledger(crate::ledger::Error::Prefix(_))

@@ -223,6 +223,9 @@ impl<'a> StoreRun<'a> {
                 Decision::Switch => {
                     self.make_live(&now, &prepared).await?;
                     outcome.is_active = true;
+                    // A target may know its addresses only when it runs something.
+                    let after = self.target.observe(self.store).await?;
+                    outcome.address = after.addresses.into_iter().next().or(outcome.address);
                 }
             }
         }

@@ -55,12 +55,8 @@ pub struct Deployed {
     pub store_id: String,
     /// Its address.
     pub address: String,
-    /// With `--local`: the commands that start its apps on this machine.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<String>,
-    /// With `--local`: the variables of each app in one line, in the order of `commands`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<String>,
+    /// Whether it runs on this machine, until `store stop`.
+    pub is_local: bool,
 }
 
 /// The results of a run.
@@ -146,14 +142,16 @@ impl SummaryTable {
         }
         self.write_builds(out)?;
         for deployed in &self.deployed {
-            if deployed.commands.is_empty() {
-                writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
-                continue;
-            }
-            writeln!(out, "to run {} at {}:", deployed.store_id, deployed.address)?;
-            for (command, settings) in deployed.commands.iter().zip(&deployed.settings) {
-                writeln!(out, "  {command}\n    {settings}")?;
-            }
+            writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
+        }
+        let local = self.deployed.iter().filter(|deployed| deployed.is_local);
+        let local: Vec<_> = local.map(|deployed| deployed.store_id.as_str()).collect();
+        if !local.is_empty() {
+            let ids = local.join(",");
+            writeln!(
+                out,
+                "`alokai store stop --store {ids}` stops what runs here"
+            )?;
         }
         for hint in &self.hints {
             writeln!(out, "hint: {hint}")?;

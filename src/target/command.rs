@@ -72,7 +72,9 @@ pub enum Error {
     #[error("`{program}` failed at `{verb}`: {end}\n{tail}")]
     #[diagnostic(
         code(alokai::command::failed),
-        help("the lines above are its standard error; docs/src/releases.md has the protocol")
+        help(
+            "the lines above are its standard error; the page “Releases” of the documentation has the protocol"
+        )
     )]
     Failed {
         /// The program.
@@ -102,7 +104,7 @@ pub enum Error {
     #[error("the answer of `{program}` to `{verb}` is not valid: {source}")]
     #[diagnostic(
         code(alokai::command::answer),
-        help("docs/src/releases.md has the JSON document of each verb")
+        help("the page “Releases” of the documentation has the JSON document of each verb")
     )]
     Answer {
         /// The program.

@@ -7,7 +7,7 @@
 mod command;
 mod console;
 pub mod docker;
-mod scripts;
+pub mod local;
 mod spec;
 
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-pub use scripts::ScriptTarget;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
@@ -121,13 +121,15 @@ pub struct TargetContext {
     pub console: String,
     /// The plan of the run, if the images are built in this run.
     pub plan: Option<Arc<Plan>>,
+    /// The background process of the target `local`.
+    pub local: LocalClient,
 }
 
 /// The target of this kind.
 pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Target>, Error> {
     match kind {
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
-        TargetKind::Local => Ok(Arc::new(ScriptTarget::new(context.clone()))),
+        TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
     }
@@ -296,6 +298,10 @@ pub struct AppLine {
 /// Why a step at a target failed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
+    /// The target `local` failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Local(Box<local::Error>),
     /// The target cannot do it.
     #[error("the target `{target}` cannot {what}")]
     #[diagnostic(code(alokai::target::unsupported), help("{help}"))]
@@ -363,6 +369,7 @@ impl Error {
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::None) => DeployFault::Input,
+            Self::Local(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
             }
@@ -380,5 +387,11 @@ impl From<Error> for StageError {
                 DeployError::new(error, fault).into()
             }
         }
+    }
+}
+
+impl From<local::Error> for Error {
+    fn from(error: local::Error) -> Self {
+        Self::Local(Box::new(error))
     }
 }

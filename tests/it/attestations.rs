@@ -346,7 +346,7 @@ fn no_attest_attaches_nothing() {
     let list = format!("referrers/{}", to(&second));
     assert!(attached(&second, &name, &digest, &list).is_empty());
 
-    let local = "store deploy --store us --local --no-attest";
+    let local = "store deploy --store us --local --until push --no-attest";
     project.alokai(local).succeeds();
     let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);

@@ -366,7 +366,7 @@ fn the_jobs_of_gitlab_build_deploy_and_list_changes() {
         &[version, install, local],
     )
     .succeeds();
-    run.stdout_contains("to run us at");
+    run.stdout_contains("deployed us: http://us.localhost");
     assert_eq!(job(".alokai-deploy")["resource_group"], "alokai");
 
     project.write(

@@ -1,25 +1,23 @@
-//! Deploying to this machine: images in a folder, and scripts that start the apps.
+//! Deploying to this machine: images in a folder, and stores that run.
 
-use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::{
     FRONTEND, MIDDLEWARE, Project, Run, base_layout, begun, events, folder, is_root, is_there,
-    page, rows, run,
+    rows, run,
 };
 
 const LOCAL: &str = "store deploy --all --local";
 const STAGES: [&str; 6] = ["compose", "build", "prune", "image", "push", "deploy"];
 
 fn shop(base: &str) -> Project {
-    let project = Project::shop().setting("image", &json!({ "base": base }));
+    let project = Project::shop()
+        .setting("image", &json!({ "base": base }))
+        .setting("deploy", &json!({ "watch": 0, "drain": 1 }));
     project.commit();
     project
 }
@@ -33,21 +31,13 @@ fn alone(project: &Project, arguments: &str) -> Run {
         std::os::unix::fs::symlink(found.trim(), to).unwrap();
     }
     let alokai = project.command(arguments);
-    let unshared = Command::new("unshare").args(["-rn", "true"]).status();
-    let mut command = if unshared.is_ok_and(|status| status.success()) {
-        let mut command = Command::new(run("sh", &["-c", "command -v unshare"]).trim());
-        command.arg("-rn").arg(alokai.get_program());
-        command
-    } else {
-        let mut command = Command::new(alokai.get_program());
-        let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
-        command.envs(proxies.map(|name| (name, "http://127.0.0.1:9")));
-        command
-    };
+    let mut command = Command::new(alokai.get_program());
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
     command
         .args(alokai.get_args())
         .current_dir(project.root())
         .env_clear()
+        .envs(proxies.map(|name| (name, "http://127.0.0.1:9")))
         .env("PATH", programs.path())
         .env("HOME", project.root().with_file_name(".home"))
         .env("DOCKER_HOST", "unix:///nonexistent");
@@ -63,114 +53,45 @@ fn stages(run: &Run) -> Vec<&str> {
     lines.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// A process and its children, which are ended with the test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).ok();
-        if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.0.wait();
-    }
+/// The public address of a store in the summary.
+fn address(run: &Run, store: &str) -> String {
+    let start = format!("deployed {store}: ");
+    let mut lines = run.stdout.lines();
+    let found = lines.find_map(|line| line.strip_prefix(&start));
+    found.unwrap_or_else(|| panic!("{}", run.stdout)).to_owned()
 }
 
-/// A free port. It is not in the range from which the system takes ports of connections.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let pid = u16::try_from(std::process::id() % 10_000).unwrap();
-    loop {
-        let port = 10_000 + (pid + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// Gives each store of the shop free ports: of its middleware and of its frontend.
-fn on_free_ports(project: Project) -> (Project, BTreeMap<&'static str, [u16; 2]>) {
-    let config: Value = serde_json::from_str(&project.read("alokai.config.json")).unwrap();
-    let mut stores = config["stores"].clone();
-    let mut ports = BTreeMap::new();
-    for store in ["us", "eu"] {
-        let own = [free_port(), free_port()];
-        stores[store]["localPorts"] = json!({ "middleware": own[0], "nextjs": own[1] });
-        ports.insert(store, own);
-    }
-    (project.setting("stores", &stores), ports)
-}
-
-/// Runs a command line of the summary.
-fn start(project: &Project, command: &str) -> Started {
-    let started = Command::new("sh")
-        .args(["-c", &format!("exec {command}")])
-        .current_dir(project.root())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    Started(started)
-}
-
-/// The printed commands.
-fn commands(run: &Run) -> Vec<&str> {
-    let lines = run.stdout.lines();
-    let commands = lines.filter_map(|line| line.strip_prefix("  "));
-    commands.filter(|line| line.starts_with("sh ")).collect()
+fn page(address: &str) -> String {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(super::local_target::page(address))
 }
 
 #[test]
 fn without_docker_and_network_stores_are_deployed_and_run() {
     let Some(base) = base_layout() else { return };
-    let (project, ports) = on_free_ports(shop(&base));
-    project.commit();
+    let project = shop(&base);
     let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
-
-    // All stores at once.
-    let commands = commands(&run);
-    assert_eq!(commands.len(), 4, "{}", run.stdout);
-    let _running: Vec<_> = commands
-        .iter()
-        .map(|command| start(&project, command))
-        .collect();
-    for (store, [middleware, frontend]) in &ports {
-        assert_eq!(page(*middleware, "/"), "middleware\n");
-        assert_eq!(page(*frontend, "/"), format!("texts of {store}\n"));
-        run.stdout_contains(&format!("to run {store} at http://localhost:{frontend}:"));
+    run.stdout_contains("`alokai store stop --store us,eu` stops what runs here\n");
+    for store in ["us", "eu"] {
+        let address = address(&run, store);
+        assert_eq!(page(&format!("{address}/api/")), "middleware\n");
+        assert_eq!(page(&address), format!("texts of {store}\n"));
     }
-
-    let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
-    assert_eq!(live["schemaVersion"], 1);
-    assert_eq!(live["stores"].as_object().unwrap().len(), 2);
-    let again = rows(&alone(&project, &format!("{LOCAL} --json")).succeeds());
-    for (store, app, port) in [
-        ("us", FRONTEND, ports["us"][1]),
-        ("us", MIDDLEWARE, ports["us"][0]),
-        ("eu", FRONTEND, ports["eu"][1]),
-        ("eu", MIDDLEWARE, ports["eu"][0]),
-    ] {
-        assert_eq!(live["stores"][store]["tag"], project.sha());
-        let record = &live["stores"][store]["apps"][app];
-        let row = &again[&format!("{store}/{app}")];
-        assert_eq!(
-            (&record["image"], &record["digest"]),
-            (&row["reference"], &row["digest"])
-        );
-        let folder = record["folder"].as_str().unwrap();
-        assert_eq!(record["command"][0], "node");
-        assert!(
-            project
-                .path(folder)
-                .join(record["command"][1].as_str().unwrap())
-                .is_file()
-        );
-        assert_eq!(record["port"], port);
-        assert_eq!(record["address"], format!("http://localhost:{port}"));
-        assert_eq!(record["environment"]["PORT"], port.to_string());
-        assert!(project.exists(record["script"].as_str().unwrap()));
-    }
+    // The build of another commit is a new release at the same address, although `.out` has changed.
+    let texts = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
+    project.write(texts, "new texts of us\n");
+    project.commit();
+    let again = alone(&project, LOCAL).succeeds();
+    assert_eq!(address(&again, "us"), address(&run, "us"));
+    assert_eq!(page(&address(&run, "us")), "new texts of us\n");
+    std::fs::remove_dir_all(project.path(".out")).unwrap();
+    alone(&project, "store rollback --store us --local").succeeds();
+    assert_eq!(page(&address(&run, "us")), "texts of us\n");
+    assert_eq!(page(&address(&run, "eu")), "texts of eu\n");
+    let stopped = alone(&project, "store stop --store us").succeeds();
+    assert_eq!(stopped.stdout, "stopped us\n");
+    assert_eq!(page(&address(&run, "eu")), "texts of eu\n");
 }
 
 /// A middleware that says what it has, needs its `.env`, and writes beside itself.
@@ -186,103 +107,58 @@ require('http')
 const SECRET: &str = "it's a \"key\" of $HOME \\n\nand a line";
 
 #[test]
-fn printed_commands_have_the_settings_and_no_secret() {
+fn values_of_env_files_reach_the_app_and_nothing_else() {
     let Some(base) = base_layout() else { return };
-    let (project, ports) = on_free_ports(shop(&base));
     let quoted = format!("COMMERCE_KEY=`{SECRET}`\n");
-    let project = project
+    let project = shop(&base)
         .file(&format!("apps/{MIDDLEWARE}/src/index.js"), OF_VENDOR)
         .file(
             &format!("apps/stores/fashion/stores/us/{MIDDLEWARE}/.env"),
-            &format!("{quoted}API_PORT=1\nFROM_SHELL=of-the-file\nA.b=unnamed\n"),
+            &format!("{quoted}API_PORT=1\nA.b=unnamed\n"),
         )
         .file("node_modules/marker", "");
     project.commit();
-    let run = project.alokai("store deploy --store us --local").succeeds();
-    let json = project
-        .alokai("store deploy --store us --local --json")
-        .succeeds();
-    let plan = project
-        .alokai("store deploy --store us --local --dry-run --json")
-        .succeeds();
-    let [middleware, _] = ports["us"];
-    let settings = format!(
-        "    API_PORT={middleware} NODE_ENV=production PORT={middleware}; from .env: A.b, COMMERCE_KEY, FROM_SHELL\n"
-    );
-    run.stdout_contains(&settings)
-        .stderr_contains("`A.b` of a `.env` file is not set");
-    let live = project.read(".alokai/live.json");
-    for text in [
-        &run.stdout,
-        &run.stderr,
-        &json.stdout,
-        &json.stderr,
-        &plan.stdout,
-        &live,
-    ] {
-        assert!(
-            !text.contains("a line") && !text.contains("it's a"),
-            "{text}"
-        );
-        assert!(text.contains("COMMERCE_KEY") || *text == run.stderr || *text == json.stderr);
-    }
-
-    let script = project.path(&format!(".alokai/start/us/{MIDDLEWARE}.sh"));
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(
-        (mode(&script), mode(script.parent().unwrap())),
-        (0o600, 0o700)
-    );
-
-    // Ports come from the script, and other variables from the shell.
-    let command = format!(
-        "env FROM_SHELL=of-the-shell API_PORT=2 NODE_PATH=/nonexistent {}",
-        commands(&run)[0]
-    );
-    let mut started = start(&project, &command);
-    let found: Value = serde_json::from_str(&page(middleware, "/")).unwrap();
-    assert_eq!(found["COMMERCE_KEY"], SECRET);
-    assert_eq!(found["FROM_SHELL"], "of-the-shell");
-    assert_eq!(found["API_PORT"], middleware.to_string());
-    assert_eq!(found["NODE_PATH"], Value::Null);
-    let copy = Path::new(found["cwd"].as_str().unwrap()).to_owned();
-    assert!(copy.join("written").exists() && !copy.starts_with(project.root()));
-    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/.deploy/written")));
-
-    // SIGTERM to the script ends the app, and the copy goes.
-    run_kill(started.0.id());
-    started.0.wait().unwrap();
-    assert!(!copy.exists(), "{copy:?}");
-    assert!(TcpListener::bind(("127.0.0.1", middleware)).is_ok());
-
-    project.alokai("store clean").succeeds();
-    assert!(!project.exists(".alokai/start"));
-}
-
-fn run_kill(pid: u32) {
-    run("kill", &[&pid.to_string()]);
-}
-
-#[test]
-fn a_printed_command_refuses_a_folder_below_node_modules() {
-    let Some(base) = base_layout() else { return };
-    let project = shop(&base);
-    let run = project.alokai("store deploy --store us --local").succeeds();
+    // Node finds packages in folders above, so this folder is not used.
     let surrounded = project.root().with_file_name("surrounded");
     for folder in ["node_modules", "tmp"] {
         std::fs::create_dir_all(surrounded.join(folder)).unwrap();
     }
-    let output = Command::new("sh")
-        .args(["-c", commands(&run)[0]])
-        .current_dir(project.root())
-        .env("TMPDIR", surrounded.join("tmp"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("there is a node_modules in"), "{said}");
-    let left = std::fs::read_dir(surrounded.join("tmp")).unwrap();
-    assert_eq!(left.count(), 0);
+    let temporary = surrounded.join("tmp").display().to_string();
+    let project = project.env("TMPDIR", &temporary);
+    let plan = "store deploy --store us --local --dry-run --json";
+    let plan = project.alokai(plan).succeeds();
+    let run = project.alokai("store deploy --store us --local").succeeds();
+    for text in [&run.stdout, &run.stderr, &plan.stdout] {
+        assert!(
+            !text.contains("a line") && !text.contains("it's a"),
+            "{text}"
+        );
+    }
+    let found = page(&format!("{}/api/", address(&run, "us")));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["COMMERCE_KEY"], SECRET);
+    assert_eq!(found["A.b"], "unnamed");
+    assert_eq!(found["API_PORT"], found["PORT"]);
+    assert_eq!(found["NODE_PATH"], Value::Null);
+    let folder = Path::new(found["cwd"].as_str().unwrap()).to_owned();
+    assert!(folder.join("written").exists());
+    assert!(!folder.starts_with(project.root()) && !folder.starts_with(&surrounded));
+    assert!(!project.exists(&format!(".out/us/{MIDDLEWARE}/.deploy/written")));
+
+    // Of all files of the project, only those of the release have the value.
+    let mut with_secret = Vec::new();
+    for file in super::local_target::files(&project.path(".alokai")) {
+        if String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains("a line") {
+            let mode = file.metadata().unwrap().permissions().mode();
+            with_secret.push((file, mode & 0o777));
+        }
+    }
+    assert_eq!(with_secret.len(), 1, "{with_secret:?}");
+    let (file, mode) = &with_secret[0];
+    assert!(file.starts_with(project.path(".alokai/local/environment/us")));
+    assert_eq!(*mode, 0o600);
+    project.alokai("store stop").succeeds();
+    assert!(!folder.exists(), "{folder:?}");
 }
 
 #[test]
@@ -340,10 +216,10 @@ fn images_in_the_folder_are_made_again_only_if_they_cannot_run() {
         "a row each, though one was built for the other"
     );
 
-    // A run for another store keeps the record of this store.
-    project.alokai("store deploy --store eu --local").succeeds();
-    let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
-    assert_eq!(live["stores"].as_object().unwrap().len(), 2);
+    // A run for another store keeps this store running.
+    let run = project.alokai("store deploy --store eu --local").succeeds();
+    let of_us = address(&run, "eu").replace("eu.", "us.");
+    assert_eq!(page(&of_us), "texts of us\n");
 }
 
 #[test]

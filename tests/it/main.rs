@@ -52,6 +52,7 @@ mod layers;
 mod layouts;
 mod ledger;
 mod local;
+mod local_target;
 mod memory;
 mod npm;
 mod outward;

@@ -457,7 +457,8 @@ fn stores_are_deployed_through_the_launcher() {
     let packages = Packages::publish();
     let project = Project::shop()
         .file("package.json", r#"{ "name": "acme", "private": true }"#)
-        .setting("image", &json!({ "base": base }));
+        .setting("image", &json!({ "base": base }))
+        .setting("deploy", &json!({ "watch": 0 }));
     let npm = |words: &[&str]| {
         let mut command = packages.command(project.root(), None, words[0]);
         command.args(&words[1..]);
@@ -474,12 +475,10 @@ fn stores_are_deployed_through_the_launcher() {
         "--all",
         "--local",
     ]));
-    assert!(
-        said.contains("to run us at http://localhost:3000:"),
-        "{said}"
-    );
-    let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
-    assert_eq!(live["stores"].as_object().unwrap().len(), 2);
+    assert!(said.contains("deployed us: http://us.localhost"), "{said}");
+    let stop = ["npx", "--no-install", "alokai", "store", "stop"];
+    let said = output_of(&mut npm(&stop));
+    assert_eq!(said, "stopped eu\nstopped us\n");
     has_no_process(&project);
 }
 

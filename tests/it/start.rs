@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use alokai::plan::released_servers;
 use serde_json::{Value, json};
 
 use crate::build::interrupt_when;
@@ -341,11 +342,26 @@ fn a_child_of_an_app_that_has_answered_ends_with_it() {
     assert!(!is_alive(&pid), "{pid} lives");
 }
 
-/// The plan of a deploy on this machine.
-fn plan(project: &Project, stores: &str) -> Value {
-    let arguments = ["store", "deploy", stores, "--local", "--dry-run", "--json"];
-    let run = project.alokai(&arguments).succeeds();
-    serde_json::from_str(&run.stdout).unwrap()
+/// The address of a store, and the variables of each of its apps in one line.
+fn started(project: &Project, store: &str) -> (String, Vec<String>) {
+    let project = alokai::config::Project::load(project.root()).unwrap();
+    let store = project.stores.get(store).unwrap();
+    let apps: Vec<_> = project.apps_of(store).map(|app| app.name.clone()).collect();
+    let servers = released_servers(&project, store, None, &apps, false).unwrap();
+    let started = servers.servers.iter();
+    let started = started.filter(|it| it.unit.app.as_str() != "playwright");
+    let lines = started.map(|server| {
+        let known = servers.known(server).into_iter();
+        let known: Vec<_> = known
+            .map(|it| format!("{}={}", it.name, it.value))
+            .collect();
+        let names: Vec<_> = server.secret_names().map(|(name, _)| name).collect();
+        match names.as_slice() {
+            [] => known.join(" "),
+            names => format!("{}; from .env: {}", known.join(" "), names.join(", ")),
+        }
+    });
+    (servers.address().unwrap(), lines.collect())
 }
 
 #[test]
@@ -364,31 +380,21 @@ fn ports_do_not_collide_and_do_not_depend_on_the_selection() {
         }),
     );
     project.commit();
-    let ports = |store: &Value| {
-        let settings = store["settings"].as_array().unwrap().iter();
-        let ports = settings.map(|line| {
-            let line = line.as_str().unwrap();
+    let ports = |store: &str| {
+        let (address, settings) = started(&project, store);
+        let ports = settings.iter().map(|line| {
             let (_, port) = line.split_once(" PORT=").unwrap();
             port.split(' ').next().unwrap().to_owned()
         });
-        ports.collect::<Vec<_>>().join(" ")
+        let ports: Vec<_> = ports.collect();
+        assert_eq!(address, format!("http://localhost:{}", ports[1]));
+        ports.join(" ")
     };
-    let all = plan(&project, "--all");
-    let releases = all["releases"].as_array().unwrap();
-    let found: Vec<_> = releases
-        .iter()
-        .map(|store| format!("{} {}", store["storeId"].as_str().unwrap(), ports(store)))
-        .collect();
     // 3000 and 4002 are taken by `b`, and 4003 by `d`.
-    let mut sorted = found.clone();
-    sorted.sort();
     assert_eq!(
-        sorted,
-        ["a 4000 3001", "b 4002 3000", "c 4004 3002", "d 4005 4003"]
+        ["a", "b", "c", "d"].map(ports),
+        ["4000 3001", "4002 3000", "4004 3002", "4005 4003"]
     );
-    let one = plan(&project, "--store=c");
-    assert_eq!(ports(&one["releases"][0]), "4004 3002");
-    assert_eq!(one["releases"][0]["address"], "http://localhost:3002");
 }
 
 #[test]
@@ -403,13 +409,7 @@ fn variables_of_the_config_may_name_ports_and_addresses() {
     );
     let project = project.app("storefront-unified-nuxt", r#""build": "node build.js""#);
     project.commit();
-    let plan = plan(&project, "--store=us");
-    let settings: Vec<_> = plan["releases"][0]["settings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|line| line.as_str().unwrap())
-        .collect();
+    let (_, settings) = started(&project, "us");
     let of_middleware =
         "API_PORT=4000 NODE_ENV=production PAIR={4000} PORT=4000 SHOP=http://localhost:3000/us";
     let of_frontend = "API=http://localhost:4000/commerce HOSTNAME=localhost \
@@ -432,11 +432,11 @@ fn without_a_middleware_its_address_comes_from_the_env_file() {
         );
     std::fs::remove_dir_all(project.path(&format!("apps/{MIDDLEWARE}"))).unwrap();
     project.commit();
-    let plan = plan(&project, "--store=us");
+    let (_, settings) = started(&project, "us");
     assert_eq!(
-        plan["releases"][0]["settings"],
-        json!(["HOSTNAME=localhost NODE_ENV=production PORT=3000; \
-            from .env: NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL, OTHER"])
+        settings,
+        ["HOSTNAME=localhost NODE_ENV=production PORT=3000; \
+            from .env: NEXT_PUBLIC_ALOKAI_MIDDLEWARE_API_URL, OTHER"]
     );
 }
 

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use serde_json::Value;
-
 use crate::support::{
     FRONTEND, MIDDLEWARE, Project, Run, base_layout, copy_of, copy_tracked, git, run,
     starter_dependencies,
@@ -91,7 +89,7 @@ struct Started {
 }
 
 impl Started {
-    /// Starts the command that `--local` recorded for a unit, with nothing in the environment but
+    /// Starts a unit as its image does, with nothing in the environment but
     /// these settings and the port under the name that the app reads.
     fn new(
         project: &Project,
@@ -99,9 +97,13 @@ impl Started {
         port_name: &str,
         settings: &[(&str, &str)],
     ) -> Self {
-        let live: Value = serde_json::from_str(&project.read(".alokai/live.json")).unwrap();
-        let record = &live["stores"][unit.0]["apps"][unit.1];
-        let deploy = project.path(record["folder"].as_str().unwrap());
+        let (store, app_name) = unit;
+        let deploy = project.path(&format!(".out/{store}/{app_name}/.deploy"));
+        let entry = if app_name == FRONTEND {
+            "server.js"
+        } else {
+            "lib/index.js"
+        };
         let (folder, app) = copy_of(&deploy);
         for above in app.ancestors().skip(1) {
             assert!(!above.join("node_modules").exists(), "{}", above.display());
@@ -109,10 +111,8 @@ impl Started {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = port.local_addr().unwrap().port();
         let log = folder.path().join("log");
-        let command = record["command"].as_array().unwrap();
-        let command: Vec<&str> = command.iter().map(|word| word.as_str().unwrap()).collect();
-        let child = Command::new(command[0])
-            .args(&command[1..])
+        let child = Command::new("node")
+            .arg(entry)
             .current_dir(&app)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
@@ -211,7 +211,7 @@ fn an_unchanged_starter_is_deployed_and_its_pages_are_served_from_copies() {
     let (_folder, project) = starter();
     with_base_image(&project, &base);
     let before = sources(&project);
-    let deployed = project.alokai("store deploy --store us,de --local");
+    let deployed = project.alokai("store deploy --store us,de --local --until push");
     deployed.succeeds();
 
     // What was written lies in `.out` and `.alokai`.

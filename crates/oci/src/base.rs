@@ -149,7 +149,10 @@ fn read_layer(stack: &mut LayerStack, reader: &mut impl BufRead) -> std::io::Res
 }
 
 /// Decompresses a layer by the suffix of its OCI or Docker media type.
-fn plain<'a>(media_type: &str, content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, String> {
+pub(super) fn plain<'a>(
+    media_type: &str,
+    content: impl Read + 'a,
+) -> Result<Box<dyn Read + 'a>, String> {
     let ending = media_type.rsplit_once(['+', '.']);
     match ending.map(|(_, ending)| ending) {
         Some("gzip") => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(

@@ -3,6 +3,7 @@
 //! - Documents of the OCI image specification: [`Descriptor`], [`Manifest`], [`Index`], [`Digest`].
 //! - [`Blobs`] and [`Layout`]: images in a folder.
 //! - [`pack`]: files as a reproducible layer, packed on all cores.
+//! - [`unpack`]: a layer as files.
 //! - [`BaseTree`]: users, folders and links of an image, read from its layers.
 //! - [`dockerfile`]: Dockerfiles that run no commands, applied to a base image.
 //!
@@ -40,6 +41,7 @@ mod members;
 mod reference;
 mod stack;
 mod tree;
+mod unpack;
 
 pub use base::{BaseLayer, BaseTree, FolderAttributes};
 pub use blobs::{BlobWriter, Blobs};
@@ -56,3 +58,4 @@ pub use manifest::{
 };
 pub use reference::ImageReference;
 pub use tree::{FileOwner, TreeContent, TreeEntry};
+pub use unpack::unpack;

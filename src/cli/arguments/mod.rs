@@ -6,6 +6,7 @@ mod domains;
 mod edit;
 pub mod flow;
 pub(super) mod ledger;
+pub(super) mod local;
 mod overriding;
 pub(super) mod questions;
 mod serve;
@@ -22,6 +23,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use local::{BackgroundOptions, StopOptions};
 use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
 
@@ -29,6 +31,7 @@ use crate::compare::OverrideState;
 use crate::event::Stage;
 use crate::pipeline::SANDBOX_COMMAND;
 use crate::plan::{BuilderChoice, Selection};
+use crate::target::local::COMMAND as LOCAL_COMMAND;
 
 pub(super) use overriding::{FlattenOptions, OverrideOptions};
 
@@ -73,6 +76,9 @@ pub(super) enum Command {
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
     Sandbox(SandboxOptions),
+    /// Runs released stores in the background; `store deploy --local` calls this command
+    #[command(name = LOCAL_COMMAND, hide = true)]
+    Local(BackgroundOptions),
 }
 
 #[derive(Debug, Args)]
@@ -214,6 +220,8 @@ pub(super) enum StoreCommand {
     Deploy(DeployOptions),
     /// Runs built stores on this machine, until one of the apps ends
     Start(StartOptions),
+    /// Stops the stores that `store deploy --local` has started on this machine
+    Stop(StopOptions),
     /// Runs the Playwright tests of built stores, side by side
     Test(TestOptions),
     /// Lists the deployable stores that a change affects

@@ -13,14 +13,21 @@ const FALLBACKS: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Copies the folder. The copy is independent, because apps write into their folder.
 pub fn isolated_copy(deploy: &Path) -> Result<TempDir, Error> {
+    let copy = isolated_folder(deploy)?;
+    copy_tree(deploy, copy.path())?;
+    Ok(copy)
+}
+
+/// A new folder for an app, with no `node_modules` above it. Only the current user can read it.
+/// `app` is named if there is no such folder.
+pub fn isolated_folder(app: &Path) -> Result<TempDir, Error> {
     let candidates = std::iter::once(std::env::temp_dir()).chain(FALLBACKS.map(PathBuf::from));
-    let parent = first_isolated(candidates, deploy)?;
-    let copy = tempfile::Builder::new()
+    let parent = first_isolated(candidates, app)?;
+    let folder = tempfile::Builder::new()
         .prefix("alokai-")
         .tempdir_in(&parent)
         .map_err(Io::at("create a folder in", &parent))?;
-    copy_tree(deploy, copy.path())?;
-    Ok(copy)
+    Ok(folder)
 }
 
 /// The first folder that exists and has no `node_modules` above it.

@@ -11,7 +11,6 @@ mod listening;
 mod output;
 mod ports;
 mod process;
-mod script;
 mod server;
 mod verify;
 
@@ -20,9 +19,9 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use environment::ServerEnvironment;
-pub use ports::free_ports;
-pub use process::ServerCommand;
-pub use script::write as write_script;
+pub use folder::isolated_folder;
+pub use ports::{free_ports, is_in_use};
+pub use process::{ServerCommand, how};
 pub use server::{CommandEnd, RunningServer, ServerStart};
 pub use verify::run as verify;
 

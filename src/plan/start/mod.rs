@@ -163,11 +163,10 @@ pub struct ServerSettings {
 /// prints the commands that start them.
 pub fn servers(
     project: &Project,
-    is_local: bool,
     stores: &[StorePlan],
     images: &[ImagePlan],
 ) -> Result<Vec<StoreServers>, EnvFileError> {
-    if !is_local && project.settings.prune.verify != VerifyMode::Start {
+    if project.settings.prune.verify != VerifyMode::Start {
         return Ok(Vec::new());
     }
     let ports = LocalPortPlan::new(project);
@@ -313,22 +312,6 @@ impl StoreServers {
         known.collect()
     }
 
-    /// The variables of an app in one line: values that are not secrets, and names of those in `.env`
-    /// files.
-    pub fn settings(&self, server: &ServerPlan) -> String {
-        let known = self.known(server).into_iter();
-        let known = known.map(|it| format!("{}={}", it.name, it.value));
-        let mut line = known.collect::<Vec<_>>().join(" ");
-        let mut by_file = BTreeMap::<&str, Vec<&str>>::new();
-        for (name, file) in server.secret_names() {
-            by_file.entry(file).or_default().push(name);
-        }
-        for (file, names) in by_file {
-            line = format!("{line}; from {file}: {}", names.join(", "));
-        }
-        line
-    }
-
     /// Everything that decides how a server runs.
     pub fn settings_of(&self, server: &ServerPlan) -> ServerSettings {
         let read = server.env_files.iter().filter(|file| !file.read_by_app);
@@ -387,17 +370,4 @@ impl ServerPlan {
             Some((name.as_str(), file.as_str()))
         })
     }
-
-    /// The script that starts it, relative to the project. A run with `--local` writes it.
-    pub fn script(&self) -> String {
-        format!("{START_SCRIPTS}/{}.sh", self.unit)
-    }
-
-    /// The command that starts it, in the project's folder.
-    pub fn command(&self) -> String {
-        format!("sh {}", self.script())
-    }
 }
-
-/// The folder of start scripts, relative to the project.
-pub const START_SCRIPTS: &str = ".alokai/start";

@@ -134,6 +134,7 @@ pub fn store(id: &str, frontend: u16, middleware: u16) -> StoreRoutes {
             },
         ],
         last_change: None,
+        maintenance: None,
     }
 }
 

@@ -4,6 +4,7 @@
 mod commands;
 mod killed;
 mod model;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -251,7 +252,7 @@ fn a_release_that_fails_after_the_switch_loses_the_traffic_again() {
     }
     // The failed ones are no candidates for a rollback.
     shop.run("store rollback --store us")
-        .fails_with(1)
+        .fails_with(2)
         .stderr_contains("has no earlier release to go back to");
 }
 

@@ -11,9 +11,24 @@ use super::run::{Arguments, Run, output_of};
 
 /// A project in a temporary folder with its own git repository.
 pub struct Project {
+    // Dropped before the folder.
+    _running: RunningStores,
     _folder: Option<tempfile::TempDir>,
     root: PathBuf,
     environment: Vec<(String, String)>,
+}
+
+/// Stops the stores that a test has deployed on this machine.
+struct RunningStores(PathBuf);
+
+impl Drop for RunningStores {
+    fn drop(&mut self) {
+        if self.0.join(".alokai/local/process.lock").exists() {
+            let mut stop = Command::new(env!("CARGO_BIN_EXE_alokai"));
+            let stop = stop.args(["store", "stop"]).current_dir(&self.0);
+            let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
 }
 
 /// The build script of a middleware, which copies its source.
@@ -66,6 +81,7 @@ impl Project {
     /// A project in a folder that the caller owns.
     pub fn at(root: PathBuf) -> Self {
         Self {
+            _running: RunningStores(root.clone()),
             _folder: None,
             root,
             environment: Vec::new(),

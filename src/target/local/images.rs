@@ -1,0 +1,77 @@
+//! The images of a release: in a layout on this machine, or pulled from a registry.
+
+use std::collections::BTreeSet;
+
+use oci::{Blobs, Digest, ImageReference, Manifest};
+use serde_json::Value;
+
+use super::folder::LocalFolder;
+use super::image::{AppImage, layout_folder};
+use super::state::LocalState;
+use super::{Error, LocalTarget};
+use crate::pipeline::StageError;
+use crate::target::ReleasedApp;
+
+impl LocalTarget {
+    /// The image of an app. Layers of an image in a registry are pulled, without those of its base
+    /// image.
+    pub(super) async fn image(&self, app: &ReleasedApp) -> Result<AppImage, Error> {
+        let name = (app.reference.as_str(), app.digest.as_str());
+        match layout_folder(&app.reference) {
+            Some(folder) => {
+                let folder = self.client.place.project().join(folder);
+                AppImage::in_layout(name, &folder)
+            }
+            None => self.pulled(name).await,
+        }
+    }
+
+    async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<AppImage, Error> {
+        let unusable = |reason: String| Error::Image {
+            reference: reference.to_owned(),
+            reason,
+        };
+        let parsed = ImageReference::parse(reference).map_err(unusable)?;
+        let failed = |error| Error::from(StageError::from(error));
+        let client = self.services.client(&parsed.registry).await;
+        let client = client.map_err(|error| Error::from(StageError::from(error)))?;
+        let repository = &parsed.repository;
+        let found = client.manifest(repository, digest).await.map_err(failed)?;
+        let found =
+            found.ok_or_else(|| unusable(format!("the registry does not have {digest}")))?;
+        let manifest: Manifest = serde_json::from_slice(&found.bytes)
+            .map_err(|error| unusable(format!("its manifest is not valid: {error}")))?;
+        let config = client.blob(repository, &manifest.config).await;
+        let config: Value = serde_json::from_slice(&config.map_err(failed)?)
+            .map_err(|error| unusable(format!("its config is not valid: {error}")))?;
+        let folder = self.client.place.images();
+        self.client.place.make()?;
+        let image = AppImage::new((reference, digest), &manifest, &config, &folder)?;
+        let blobs = Blobs::new(folder);
+        for layer in image.layers.iter().filter(|layer| !blobs.holds(layer)) {
+            let temporary = blobs.temporary()?;
+            let download = client.download(repository, layer, temporary.path());
+            download.await.map_err(failed)?;
+            blobs.take(temporary, layer)?;
+        }
+        Ok(image)
+    }
+}
+
+/// Removes pulled layers that no release has.
+pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
+    let blobs = Blobs::new(place.images());
+    let releases = state.stores.values().flat_map(|it| it.releases.values());
+    let apps = releases.flat_map(|it| &it.apps);
+    let used = apps.flat_map(|it| it.image.layers.iter().map(|layer| layer.digest));
+    let used: BTreeSet<String> = used.map(|digest| digest.hex().to_string()).collect();
+    let listed = std::fs::read_dir(place.images().join("blobs/sha256"));
+    for file in listed.into_iter().flatten().flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let digest: Option<Digest> = format!("sha256:{name}").parse().ok();
+        if let Some(digest) = digest.filter(|_| !used.contains(&name)) {
+            // The file only uses disk space.
+            let _ = blobs.remove(&digest);
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The target `local`: this machine, without containers.
+//!
+//! A background process of the project holds a proxy with stable ports and the apps of all released and
+//! staged stores. The apps are unpacked from their images, and run on this machine's Node. Locks,
+//! settings and output are files, which every command reads itself; everything else is asked of the
+//! background process ([`process`]), which is started when it is needed.
+
+mod app;
+mod client;
+mod error;
+mod folder;
+mod image;
+mod images;
+mod launch;
+mod locks;
+mod logs;
+mod process;
+mod processes;
+mod protocol;
+mod requests;
+mod state;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret;
+
+pub use client::{COMMAND, LocalClient};
+pub use error::Error;
+pub use process::serve;
+pub use state::{AppRecord, LocalState, ReleaseState, StoreState};
+
+use self::launch::SettingValues;
+use self::logs::LogReader;
+use self::protocol::{Answer, ObservedStore, Request, StageOrder, StagedApp};
+use self::state::ReleaseEnvironment;
+use super::{
+    AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
+    Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetContext, TargetStep,
+};
+use crate::ledger::RecordId;
+use crate::pipeline::Services;
+use crate::proxy::StoreRoutes;
+use crate::store::StoreId;
+
+/// This machine, without containers.
+pub struct LocalTarget {
+    client: LocalClient,
+    /// The `localDomain` of each store.
+    domains: BTreeMap<StoreId, String>,
+    services: Arc<Services>,
+}
+
+impl LocalTarget {
+    /// The target of the project in a context.
+    pub fn of(context: &TargetContext) -> Self {
+        let stores = context.project.local.iter();
+        let domains = stores.filter_map(|(id, local)| {
+            let id = StoreId::new(id).ok()?;
+            Some((id, local.domain.clone()?))
+        });
+        Self {
+            client: context.local.clone(),
+            domains: domains.collect(),
+            services: Arc::clone(&context.services),
+        }
+    }
+
+    /// The public names of a store on this machine.
+    fn hosts(&self, store: &StoreId) -> Vec<String> {
+        let own = StoreRoutes::localhost(store);
+        let domain = self.domains.get(store).map(|it| it.to_ascii_lowercase());
+        let domain = domain.filter(|it| *it != own);
+        std::iter::once(own).chain(domain).collect()
+    }
+
+    async fn order(&self, spec: &ReleaseSpec) -> Result<StageOrder, Error> {
+        let mut apps = Vec::new();
+        for app in &spec.apps {
+            apps.push(StagedApp {
+                app: app.app.clone(),
+                image: self.image(app).await?,
+                path_prefix: app.path_prefix.clone(),
+                strips_prefix: app.strips_prefix,
+            });
+        }
+        let environment = ReleaseEnvironment {
+            system: self.client.system.clone(),
+            apps: variables::of(spec),
+        };
+        Ok(StageOrder {
+            store: spec.store.clone(),
+            release: spec.id.clone(),
+            apps,
+            environment,
+            copy_of: spec.copy_of.clone(),
+            settings: spec.settings.clone(),
+            stop_timeout: spec.stop_timeout,
+        })
+    }
+
+    /// The state of a store. Where nothing has to run, the background process is not started.
+    async fn observed(&self, store: &StoreId) -> Result<ObservedStore, Error> {
+        let state = self.client.remembered()?;
+        if !state.is_needed() {
+            let token = state.stores.get(store).cloned().unwrap_or_default().token();
+            return Ok(ObservedStore {
+                token,
+                ..ObservedStore::default()
+            });
+        }
+        match self.client.ask(&Request::Observe(store.clone())).await? {
+            Answer::Observed(observed) => Ok(*observed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn done(&self, request: Request) -> Result<(), Error> {
+        match self.client.ask(&request).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The readers of the output that is asked for.
+    async fn readers(&self, wanted: &LogQuery) -> Result<Vec<LogReader>, Error> {
+        let store = &wanted.store;
+        let state = self.client.remembered()?;
+        let known = state.stores.get(store);
+        let release = wanted.release.as_ref();
+        let release = release.or_else(|| known.and_then(|it| it.active.as_ref()));
+        let Some(release) = release else {
+            return Ok(Vec::new());
+        };
+        let apps = known.and_then(|it| it.releases.get(release));
+        let apps = apps.into_iter().flat_map(|it| &it.apps);
+        let apps = apps.filter(|it| wanted.app.as_ref().is_none_or(|app| *app == it.app));
+        let readers = apps.map(|it| {
+            let path = self.client.place.log(store, release, &it.app);
+            LogReader::new(it.app.clone(), path, wanted.since)
+        });
+        Ok(readers.collect())
+    }
+}
+
+/// The error of an answer to another request.
+fn unexpected(answer: &Answer) -> Error {
+    Error::Protocol {
+        reason: format!("the answer `{answer:?}` belongs to another request"),
+    }
+}
+
+/// An error of the target, with the store whose traffic was switched.
+fn of_store(store: &StoreId) -> impl Fn(Error) -> super::Error + use<> {
+    let store = store.clone();
+    move |error| match error {
+        Error::OutOfSequence => super::Error::OutOfSequence {
+            store: store.clone(),
+        },
+        error => error.into(),
+    }
+}
+
+impl Target for LocalTarget {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            staging: true,
+            seamless: true,
+            drain: true,
+            observes: true,
+            locks: true,
+            settings: true,
+            env_files: true,
+            logs: true,
+            maintenance: true,
+        }
+    }
+
+    fn preflight(&self) -> TargetStep<'_, ()> {
+        async move {
+            self.client.place.make().map_err(super::Error::from)?;
+            let mut node = tokio::process::Command::new("node");
+            node.arg("--version").env_clear().envs(&self.client.system);
+            let asked = node.output().await;
+            asked.map_err(|source| Error::Node { source })?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
+        async move {
+            let observed = self.observed(store).await.map_err(of_store(store))?;
+            let staged = observed
+                .staged
+                .into_iter()
+                .map(|(release, address)| StagedRelease {
+                    release,
+                    address: Some(address),
+                });
+            Ok(Observed {
+                active: observed.active,
+                since: observed.since,
+                addresses: observed.addresses,
+                staged: staged.collect(),
+                kept: observed.kept,
+                maintenance: observed.maintenance,
+                token: SwitchToken(observed.token),
+            })
+        }
+        .boxed()
+    }
+
+    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
+        async move {
+            self.client.place.make().map_err(of_store(store))?;
+            locks::take(&self.client.place, store, claim).map_err(of_store(store))
+        }
+        .boxed()
+    }
+
+    fn unlock<'a>(
+        &'a self,
+        store: &'a StoreId,
+        holder: &'a str,
+        by_force: bool,
+    ) -> TargetStep<'a, ()> {
+        async move {
+            let place = &self.client.place;
+            locks::give_back(place, store, holder, by_force).map_err(of_store(store))
+        }
+        .boxed()
+    }
+
+    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
+        async move { locks::holder(&self.client.place, store).map_err(of_store(store)) }.boxed()
+    }
+
+    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
+        async move {
+            let order = self.order(spec).await.map_err(of_store(&spec.store))?;
+            let request = Request::Stage(Box::new(order));
+            match self.client.ask(&request).await? {
+                Answer::Staged { ports, address } => {
+                    let replicas = ports.into_iter().map(|(app, port)| Replica {
+                        app,
+                        address: format!("http://localhost:{port}"),
+                    });
+                    Ok(Staged {
+                        replicas: replicas.collect(),
+                        address: Some(address),
+                    })
+                }
+                other => Err(unexpected(&other).into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
+        let request = Request::Switch {
+            store: spec.store.clone(),
+            release: spec.id.clone(),
+            hosts: self.hosts(&spec.store),
+            token: token.0.clone(),
+        };
+        async move { self.done(request).await.map_err(of_store(&spec.store)) }.boxed()
+    }
+
+    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
+        let request = Request::Open {
+            store: store.clone(),
+            release: release.clone(),
+        };
+        async move {
+            match self.client.ask(&request).await? {
+                Answer::Open(0) => Ok(Drained::Yes),
+                Answer::Open(open) => Ok(Drained::No(open)),
+                other => Err(unexpected(&other).into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn retire<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+        kept: bool,
+    ) -> TargetStep<'a, ()> {
+        let request = Request::Retire {
+            store: store.clone(),
+            release: release.clone(),
+            kept,
+        };
+        async move { self.done(request).await.map_err(of_store(store)) }.boxed()
+    }
+
+    fn health<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+    ) -> TargetStep<'a, Vec<AppState>> {
+        let request = Request::Health {
+            store: store.clone(),
+            release: release.clone(),
+        };
+        async move {
+            match self.client.ask(&request).await? {
+                Answer::Health(apps) => {
+                    let states = apps.into_iter().map(|it| AppState {
+                        app: it.app,
+                        running: it.running,
+                        ended: it.ended,
+                        restarts: it.restarts,
+                        tail: it.tail,
+                    });
+                    Ok(states.collect())
+                }
+                other => Err(unexpected(&other).into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn store_settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+        settings: &'a Settings,
+    ) -> TargetStep<'a, ()> {
+        async move {
+            let place = &self.client.place;
+            place.make().map_err(of_store(store))?;
+            let path = place.settings(store, version).map_err(of_store(store))?;
+            if !path.exists() {
+                let values = settings.iter();
+                let values: SettingValues = values
+                    .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+                    .collect();
+                folder::write(&path, &values).map_err(of_store(store))?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+    ) -> TargetStep<'a, Option<Settings>> {
+        async move {
+            let path = self.client.place.settings(store, version);
+            let path = path.map_err(of_store(store))?;
+            let values: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
+            let values = values.map(|it| it.into_iter().map(|(name, it)| (name, it.into())));
+            Ok(values.map(Iterator::collect))
+        }
+        .boxed()
+    }
+
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+        async move {
+            let readers = self
+                .readers(wanted)
+                .await
+                .map_err(of_store(&wanted.store))?;
+            let lines = wanted.lines.clone();
+            Ok(logs::send_all(readers, wanted.follow, lines).boxed())
+        }
+        .boxed()
+    }
+
+    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
+        let request = Request::Maintenance {
+            store: store.clone(),
+            page: page.map(str::to_owned),
+        };
+        async move { self.done(request).await.map_err(of_store(store)) }.boxed()
+    }
+}

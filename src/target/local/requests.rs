@@ -1,0 +1,435 @@
+//! The requests that the background process carries out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::app::RunningApp;
+use super::folder;
+use super::launch::{self, ReleaseStart};
+use super::process::{Background, locked};
+use super::protocol::{Answer, AppHealth, ObservedStore, Request, StageOrder};
+use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
+use super::{Error, images};
+use crate::ledger::RecordId;
+use crate::pipeline::Io;
+use crate::proxy::StoreRoutes;
+use crate::store::StoreId;
+
+/// How often the system is asked for a free port.
+const ATTEMPTS: u32 = 100;
+
+/// How many chosen ports are not chosen again.
+const REMEMBERED_PORTS: usize = 200;
+
+impl Background {
+    /// Carries out a request.
+    pub(super) async fn answer(&self, request: Request) -> Result<Answer, Error> {
+        match request {
+            // It was answered before its version was looked at.
+            Request::Quit => Ok(Answer::Done),
+            Request::Observe(store) => Ok(Answer::Observed(Box::new(self.observe(&store)))),
+            Request::Stage(order) => {
+                let _turn = self.turn(&order.store).await;
+                self.stage(*order).await
+            }
+            Request::Switch {
+                store,
+                release,
+                hosts,
+                token,
+            } => {
+                let _turn = self.turn(&store).await;
+                self.switch(&store, release, hosts, &token)
+            }
+            Request::Open { store, release } => Ok(Answer::Open(self.open(&store, &release))),
+            Request::Retire {
+                store,
+                release,
+                kept,
+            } => {
+                let _turn = self.turn(&store).await;
+                self.retire(&store, &release, kept).await
+            }
+            Request::Health { store, release } => Ok(Answer::Health(self.health(&store, &release))),
+            Request::Maintenance { store, page } => {
+                let _turn = self.turn(&store).await;
+                self.change(|state| {
+                    state.stores.entry(store).or_default().maintenance = page;
+                })?;
+                Ok(Answer::Done)
+            }
+            Request::Stop(store) => self.stop(store).await,
+        }
+    }
+
+    /// Waits until no other request changes the store.
+    async fn turn(&self, store: &StoreId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(locked(&self.turns).entry(store.clone()).or_default());
+        turn.lock_owned().await
+    }
+
+    fn observe(&self, id: &StoreId) -> ObservedStore {
+        self.look(|state| {
+            let Some(store) = state.stores.get(id) else {
+                return ObservedStore::default();
+            };
+            let is_active = |release: &RecordId| store.active.as_ref() == Some(release);
+            let url = |host: &str| self.addresses.url(host);
+            let staged = store.releases.iter();
+            let staged = staged.filter(|(release, it)| it.runs && !is_active(release));
+            let kept = store.releases.iter();
+            let kept = kept.filter(|(_, it)| !it.runs && it.folder.is_some());
+            ObservedStore {
+                active: store.active.clone(),
+                since: store.since,
+                addresses: store.hosts.iter().map(|host| url(host)).collect(),
+                staged: staged
+                    .map(|(release, _)| (release.clone(), url(&staged_host(id, release))))
+                    .collect(),
+                kept: kept.map(|(release, _)| release.clone()).collect(),
+                maintenance: store.maintenance.is_some(),
+                token: store.token(),
+            }
+        })
+    }
+
+    async fn stage(&self, order: StageOrder) -> Result<Answer, Error> {
+        let (store, id) = (order.store.clone(), order.release.clone());
+        let is_running = locked(&self.running).contains_key(&(store.clone(), id.clone()));
+        if !is_running {
+            let environment = self.environment(&order)?;
+            let path = self.place.environment(&store, &id);
+            folder::write(&path, &environment)?;
+            let settings = order.settings.clone();
+            let release = self.prepare(order).await?;
+            let unpacked = release.folder.clone();
+            let known = self.change(|state| {
+                let releases = &mut state.stores.entry(store.clone()).or_default().releases;
+                // The folder that was taken over belongs to this release now.
+                for other in releases.values_mut().filter(|it| it.folder == unpacked) {
+                    other.folder = None;
+                }
+                releases.insert(
+                    id.clone(),
+                    ReleaseState {
+                        settings,
+                        ..release
+                    },
+                );
+            });
+            let started = match known {
+                Ok(()) => self.run(&store, &id).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = started {
+                let _ = self.retire(&store, &id, false).await;
+                return Err(error);
+            }
+        }
+        let ports = self.look(|state| {
+            let release = state.stores.get(&store)?.releases.get(&id)?;
+            let apps = release.apps.iter();
+            Some(apps.map(|app| (app.app.clone(), app.port)).collect())
+        });
+        Ok(Answer::Staged {
+            ports: ports.unwrap_or_default(),
+            address: self.addresses.url(&staged_host(&store, &id)),
+        })
+    }
+
+    /// The variables of a release, with the values of `.env` files of the release that it copies.
+    fn environment(&self, order: &StageOrder) -> Result<ReleaseEnvironment, Error> {
+        let mut environment = order.environment.clone();
+        let Some(original) = &order.copy_of else {
+            return Ok(environment);
+        };
+        let path = self.place.environment(&order.store, original);
+        let copied: Option<ReleaseEnvironment> = folder::read(&path)?;
+        let Some(copied) = copied else {
+            return Err(Error::UnknownOriginal {
+                release: original.clone(),
+            });
+        };
+        for (app, variables) in copied.apps {
+            let own = environment.apps.entry(app).or_default();
+            own.retain(|_, variable| !matches!(variable, StoredVariable::Secret(_)));
+            for (name, variable) in variables {
+                if let StoredVariable::Secret(_) = variable {
+                    own.entry(name).or_insert(variable);
+                }
+            }
+        }
+        Ok(environment)
+    }
+
+    /// Chooses ports, and unpacks the apps or takes over a folder of a stopped release that has the
+    /// same images.
+    async fn prepare(&self, order: StageOrder) -> Result<ReleaseState, Error> {
+        let mut apps = Vec::new();
+        for app in order.apps {
+            apps.push(AppRecord {
+                app: app.app,
+                image: app.image,
+                port: self.choose_port().await?,
+                path_prefix: app.path_prefix,
+                strips_prefix: app.strips_prefix,
+            });
+        }
+        let mut release = ReleaseState {
+            runs: true,
+            folder: None,
+            apps,
+            settings: None,
+            stop_timeout: order.stop_timeout,
+        };
+        let reused = self.reusable(&order.store, &order.release, &release);
+        let folder = match reused {
+            Some(folder) => folder,
+            None => self.unpack(&release).await?,
+        };
+        release.folder = Some(folder);
+        Ok(release)
+    }
+
+    /// The folder of a stopped release with the same images: its own folder, or else that of the latest.
+    fn reusable(&self, store: &StoreId, id: &RecordId, release: &ReleaseState) -> Option<PathBuf> {
+        let images = |release: &ReleaseState| -> Vec<_> {
+            let apps = release.apps.iter();
+            apps.map(|it| (it.app.clone(), it.image.digest.clone()))
+                .collect()
+        };
+        let wanted = images(release);
+        let found = self.look(|state| {
+            let releases = &state.stores.get(store)?.releases;
+            let own = releases.get_key_value(id).into_iter();
+            let stopped = own.chain(releases.iter().rev()).map(|(_, it)| it);
+            let mut stopped = stopped.filter(|it| !it.runs && images(it) == wanted);
+            stopped.find_map(|it| it.folder.clone())
+        });
+        found.filter(|folder| launch::is_unpacked(release, folder))
+    }
+
+    async fn unpack(&self, release: &ReleaseState) -> Result<PathBuf, Error> {
+        let release = release.clone();
+        let unpacking = tokio::task::spawn_blocking(move || launch::unpack(&release));
+        unpacking.await.unwrap_or_else(|crashed| {
+            Err(Error::Protocol {
+                reason: crashed.to_string(),
+            })
+        })
+    }
+
+    /// Starts the apps of a release that has to run.
+    pub(super) async fn run(&self, store: &StoreId, id: &RecordId) -> Result<(), Error> {
+        let found = self.look(|state| state.stores.get(store)?.releases.get(id).cloned());
+        let Some(mut release) = found else {
+            return Ok(());
+        };
+        let unpacked = release.folder.clone();
+        let unpacked = match unpacked.filter(|folder| launch::is_unpacked(&release, folder)) {
+            Some(folder) => folder,
+            // The system removes old temporary files.
+            None => self.unpack(&release).await?,
+        };
+        release.folder = Some(unpacked.clone());
+        self.renew_ports(&mut release).await?;
+        let changed = release.clone();
+        self.change(|state| {
+            let known = state.stores.get_mut(store);
+            if let Some(known) = known.and_then(|it| it.releases.get_mut(id)) {
+                *known = changed;
+            }
+        })?;
+        let public = self.addresses.url(&StoreRoutes::localhost(store));
+        let start = ReleaseStart {
+            place: &self.place,
+            store,
+            id,
+            release: &release,
+            public: &public,
+        };
+        let apps = start.apps(&unpacked)?.into_iter().map(|app| {
+            let name = app.app.clone();
+            (name, RunningApp::start(app, Arc::clone(&self.processes)))
+        });
+        let apps: HashMap<_, _> = apps.collect();
+        locked(&self.running).insert((store.clone(), id.clone()), apps);
+        Ok(())
+    }
+
+    /// Replaces ports that another program has taken meanwhile.
+    async fn renew_ports(&self, release: &mut ReleaseState) -> Result<(), Error> {
+        for app in &mut release.apps {
+            if !crate::pipeline::is_in_use(app.port).await {
+                continue;
+            }
+            app.port = self.choose_port().await?;
+        }
+        Ok(())
+    }
+
+    /// A free port. The system may offer a port again whose app does not listen yet.
+    async fn choose_port(&self) -> Result<u16, Error> {
+        let mut chosen = self.chosen.lock().await;
+        let mut taken: Vec<u16> = self.look(|state| state.ports().collect());
+        taken.extend(chosen.iter());
+        for _ in 0..ATTEMPTS {
+            let ports = crate::pipeline::free_ports(1).await?;
+            if let Some(port) = ports.into_iter().find(|port| !taken.contains(port)) {
+                chosen.push_back(port);
+                if chosen.len() > REMEMBERED_PORTS {
+                    chosen.pop_front();
+                }
+                return Ok(port);
+            }
+        }
+        let error = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        Err(Io::at("find a free port for", self.place.project())(error).into())
+    }
+
+    fn switch(
+        &self,
+        id: &StoreId,
+        release: RecordId,
+        hosts: Vec<String>,
+        token: &str,
+    ) -> Result<Answer, Error> {
+        let key = (id.clone(), release.clone());
+        if !locked(&self.running).contains_key(&key) {
+            return Err(Error::NotStaged { release });
+        }
+        let (is_active, known) = self.look(|state| {
+            let store = state.stores.get(id).cloned().unwrap_or_default();
+            (store.active.as_ref() == Some(&release), store.token())
+        });
+        if is_active {
+            return Ok(Answer::Done);
+        }
+        if known != token {
+            return Err(Error::OutOfSequence);
+        }
+        self.change(|state| {
+            let store = state.stores.entry(id.clone()).or_default();
+            store.active = Some(release);
+            store.since = Some(Timestamp::now());
+            store.hosts = hosts;
+            store.switches += 1;
+        })?;
+        Ok(Answer::Done)
+    }
+
+    /// How many requests to the apps of a release are open.
+    fn open(&self, store: &StoreId, id: &RecordId) -> u64 {
+        let ports: Vec<u16> = self.look(|state| {
+            let release = state.stores.get(store).and_then(|it| it.releases.get(id));
+            let running = release.into_iter().filter(|it| it.runs);
+            running
+                .flat_map(|it| it.apps.iter().map(|app| app.port))
+                .collect()
+        });
+        let open = ports
+            .into_iter()
+            .map(|port| self.routes.open_requests(port));
+        open.map(|it| it as u64).sum()
+    }
+
+    async fn retire(&self, store: &StoreId, id: &RecordId, kept: bool) -> Result<Answer, Error> {
+        let is_active = self.look(|state| {
+            let store = state.stores.get(store);
+            store.is_some_and(|it| it.active.as_ref() == Some(id))
+        });
+        if is_active {
+            return Err(Error::GetsTraffic {
+                release: id.clone(),
+            });
+        }
+        self.end(store, id, kept).await?;
+        Ok(Answer::Done)
+    }
+
+    /// Stops a release. Its addresses end first.
+    async fn end(&self, id: &StoreId, release: &RecordId, kept: bool) -> Result<(), Error> {
+        let (folder, forgotten) = self.change(|state| {
+            let Some(store) = state.stores.get_mut(id) else {
+                return (None, Vec::new());
+            };
+            let known = store.releases.get_mut(release);
+            let folder = known.and_then(|known| {
+                known.runs = false;
+                if kept { None } else { known.folder.take() }
+            });
+            (folder, store.forget_oldest())
+        })?;
+        let key = (id.clone(), release.clone());
+        locked(&self.failed).remove(&key);
+        let apps = locked(&self.running).remove(&key).unwrap_or_default();
+        join_all(apps.into_values().map(RunningApp::stop)).await;
+        if let Some(folder) = folder {
+            Self::remove_folder(folder).await;
+        }
+        if !kept {
+            let _ = crate::disk::remove(&self.place.logs(id, release));
+        }
+        for old in forgotten {
+            let _ = crate::disk::remove_file(&self.place.environment(id, &old));
+        }
+        self.look(|state| images::remove_unused(&self.place, state));
+        Ok(())
+    }
+
+    fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppHealth> {
+        let key = (store.clone(), id.clone());
+        let apps = self.look(|state| {
+            let release = state.stores.get(store)?.releases.get(id)?;
+            Some(release.apps.iter().map(|it| it.app.clone()).collect())
+        });
+        let apps: Vec<_> = apps.unwrap_or_default();
+        let failed = locked(&self.failed).get(&key).cloned();
+        let running = locked(&self.running);
+        let running = running.get(&key);
+        let states = apps.into_iter().map(|app| {
+            let found = running.and_then(|it| it.get(&app));
+            found.map(|it| it.health(&app)).unwrap_or(AppHealth {
+                app,
+                running: false,
+                ended: failed.clone(),
+                restarts: 0,
+                tail: Vec::new(),
+            })
+        });
+        states.collect()
+    }
+
+    /// Stops all releases of a store, or of all stores.
+    async fn stop(&self, only: Option<StoreId>) -> Result<Answer, Error> {
+        let stores: Vec<StoreId> = self.look(|state| state.stores.keys().cloned().collect());
+        for id in stores {
+            if only.as_ref().is_some_and(|only| *only != id) {
+                continue;
+            }
+            let _turn = self.turn(&id).await;
+            let releases = self.change(|state| {
+                let store = state.stores.entry(id.clone()).or_default();
+                if store.active.take().is_some() {
+                    store.switches += 1;
+                }
+                store.since = None;
+                store.maintenance = None;
+                let releases = store.releases.iter();
+                let there = releases.filter(|(_, it)| it.runs || it.folder.is_some());
+                there
+                    .map(|(release, _)| release.clone())
+                    .collect::<Vec<_>>()
+            })?;
+            let ending = releases.iter().map(|release| self.end(&id, release, false));
+            for ended in join_all(ending).await {
+                ended?;
+            }
+        }
+        Ok(Answer::Done)
+    }
+}
