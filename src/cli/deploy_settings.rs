@@ -160,6 +160,7 @@ fn carry_out(
             waves: groups,
             actor: environment::actor(),
             operation: DEPLOY_SETTINGS.to_owned(),
+            scripts: targets.scripts.clone(),
         },
     };
     let started: Vec<_> = orders

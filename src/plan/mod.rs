@@ -46,8 +46,8 @@ pub use scope::RunScope;
 pub use select::{Filter, Selection};
 pub use start::{
     BrowserTests, ContainerNetwork, EnvFile, KnownVariable, Launch, LocalPortPlan, PackageScript,
-    PlannedVariable, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers,
-    TestArguments, browser_variable, container_name, released_servers,
+    PlannedVariable, ServeMode, ServePlan, ServerPlan, ServerSettings, StoreServers, TestArguments,
+    browser_variable, container_name, released_servers,
 };
 pub use target::{DestinationPlan, DestinationReference};
 pub use task::{Script, Subject, Task, Work};
