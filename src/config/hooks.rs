@@ -57,7 +57,7 @@ pub enum HookStage {
     Stage,
     /// The release gets the traffic.
     Release,
-    /// An earlier release gets the traffic again, because of `alokai rollback`.
+    /// An earlier release gets the traffic again, because of `alokai store rollback`.
     Rollback,
 }
 

@@ -1,5 +1,6 @@
 //! The hooks around the steps of a release, and the records of hooks with their output.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::ledger::{
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
 use crate::plan::hooks_of;
+use crate::store::AppName;
 use crate::target::ReleaseSpec;
 
 /// The most bytes of a hook's output that are recorded: its end.
@@ -77,11 +79,15 @@ impl StoreRun<'_> {
             return Ok(());
         };
         let hooks = hooks_of(self.flow.project, store);
-        let mut own = hooks.iter();
-        if !own.any(|hook| (hook.when, hook.stage) == place) {
+        let own = hooks.iter();
+        let own: Vec<_> = own
+            .filter(|hook| (hook.when, hook.stage) == place)
+            .collect();
+        if own.is_empty() {
             return Ok(());
         }
-        let context = self.hook_context(spec, build).await?;
+        let in_images: BTreeSet<_> = own.iter().filter_map(|it| it.image_of.as_ref()).collect();
+        let context = self.hook_context((spec, build), &in_images).await?;
         let runner = HookRunner {
             project: &self.flow.project.root,
             services: self.flow.services,
@@ -103,27 +109,33 @@ impl StoreRun<'_> {
         }
     }
 
+    /// What hooks are told. `in_images` are the apps in whose images hooks run.
     async fn hook_context(
         &self,
-        spec: &ReleaseSpec,
-        build: &RecordId,
+        (spec, build): (&ReleaseSpec, &RecordId),
+        in_images: &BTreeSet<&AppName>,
     ) -> Result<HookContext, Error> {
         let mut settings = None;
         if let Some(version) = &spec.settings {
             settings = self.target.settings(self.store, version).await?;
         }
-        let images = spec.apps.iter().map(|app| {
+        let mut images = BTreeMap::new();
+        for app in &spec.apps {
+            let mut unpacked = None;
+            if in_images.contains(&app.app) {
+                unpacked = self.target.unpacked(app).await?;
+            }
             let image = HookImage {
                 reference: app.reference.clone(),
                 digest: app.digest.clone(),
-                unpacked: None,
+                unpacked,
             };
-            (app.app.clone(), image)
-        });
+            images.insert(app.app.clone(), image);
+        }
         Ok(HookContext {
             build: Some(build.to_string()),
             release: Some(spec.id.to_string()),
-            images: images.collect(),
+            images,
             settings: settings.unwrap_or_default(),
         })
     }

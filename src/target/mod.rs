@@ -23,7 +23,7 @@ pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
 use crate::ledger::RecordId;
-use crate::pipeline::{DeployError, DeployFault, Services, StageError};
+use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedImage};
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
 
@@ -65,6 +65,11 @@ pub trait Target: Send + Sync {
     /// Runs all apps of a release without traffic. Repeated with the same release, it changes nothing.
     /// Settings with `spec.settings` have been stored by [`Self::store_settings`] before.
     fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged>;
+
+    /// The image of an app, unpacked on this machine for a hook. None where an engine runs images.
+    fn unpacked<'a>(&'a self, _app: &'a ReleasedApp) -> TargetStep<'a, Option<UnpackedImage>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Gives the whole traffic of a store to a staged release, in one step, if nothing has changed
     /// since `token` was observed.

@@ -12,9 +12,11 @@ mod variables;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
+use tempfile::TempDir;
 
 pub use error::Error;
 pub use stages::StageHooks;
@@ -44,7 +46,7 @@ pub struct HookContext {
 }
 
 /// An image of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HookImage {
     /// `<registry>/<repository>:<tag>`, or `oci:<dir>:<repository>:<tag>`.
     pub reference: String,
@@ -54,9 +56,11 @@ pub struct HookImage {
     pub unpacked: Option<UnpackedImage>,
 }
 
-/// The files of an image in a folder of this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The files of an image in a folder of this machine, which is removed with this value.
+#[derive(Debug, Clone)]
 pub struct UnpackedImage {
+    /// The folder.
+    pub folder: Arc<TempDir>,
     /// The working directory of the image, in the folder.
     pub workdir: PathBuf,
     /// The variables of the image.
@@ -226,6 +230,7 @@ impl HookRunner<'_> {
         if let Some(UnpackedImage {
             workdir,
             variables: of_image,
+            ..
         }) = &image.unpacked
         {
             let environment = variables.in_unpacked(of_image, self.scripts);

@@ -1,6 +1,8 @@
 //! The images of a release: in a layout on this machine, or pulled from a registry.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use oci::{Blobs, Digest, ImageReference, Manifest};
 use serde_json::Value;
@@ -9,7 +11,7 @@ use super::folder::LocalFolder;
 use super::image::{LocalImage, layout_folder};
 use super::state::LocalState;
 use super::{Error, LocalTarget};
-use crate::pipeline::StageError;
+use crate::pipeline::{StageError, UnpackedImage, isolated_folder};
 use crate::target::ReleasedApp;
 
 impl LocalTarget {
@@ -24,6 +26,22 @@ impl LocalTarget {
             }
             None => self.pulled(name).await,
         }
+    }
+
+    /// The image of an app in a folder of its own, with no `node_modules` above it.
+    pub(super) async fn unpacked_for_hook(
+        &self,
+        app: &ReleasedApp,
+    ) -> Result<UnpackedImage, Error> {
+        let image = self.image(app).await?;
+        let folder = isolated_folder(Path::new(app.app.as_str()))?;
+        let root = folder.path().join(app.app.as_str());
+        image.unpack(&root)?;
+        Ok(UnpackedImage {
+            workdir: image.workdir(&root),
+            variables: image.variables(&root),
+            folder: Arc::new(folder),
+        })
     }
 
     async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<LocalImage, Error> {

@@ -39,10 +39,11 @@ use self::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder, Stage
 use self::state::ReleaseEnvironment;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
-    Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetContext, TargetStep,
+    ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetContext,
+    TargetStep,
 };
 use crate::ledger::RecordId;
-use crate::pipeline::Services;
+use crate::pipeline::{Services, UnpackedImage};
 use crate::proxy::StoreRoutes;
 use crate::store::StoreId;
 
@@ -266,6 +267,10 @@ impl Target for LocalTarget {
             }
         }
         .boxed()
+    }
+
+    fn unpacked<'a>(&'a self, app: &'a ReleasedApp) -> TargetStep<'a, Option<UnpackedImage>> {
+        async move { Ok(Some(self.unpacked_for_hook(app).await?)) }.boxed()
     }
 
     fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {

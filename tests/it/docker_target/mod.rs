@@ -6,6 +6,7 @@ mod proxy;
 mod releases;
 mod switching;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use alokai::pipeline::{Access, Interrupt, RegistryClients, Services};
 use alokai::plan::DEFAULT_CONSOLE;
 use alokai::store::{AppKind, AppName, Framework, StoreId};
 use alokai::target::docker::DockerTarget;
+use alokai::target::local::LocalClient;
 use alokai::target::{
     Drained, Error, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, Staged, Target,
     TargetContext, TargetStep,
@@ -124,10 +126,12 @@ impl World {
             warned: false.into(),
         };
         DockerTarget::new(TargetContext {
+            local: LocalClient::new(&config.root, "alokai".into(), BTreeMap::new()),
             project: Arc::new(config),
             services: Arc::new(services),
             console: DEFAULT_CONSOLE.into(),
             plan: None,
+            local: LocalClient::new(self.project.root(), "alokai".into(), BTreeMap::new()),
         })
     }
 
