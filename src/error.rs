@@ -91,16 +91,16 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-fn of_transfer(error: &ledger::TransferError) -> Exit {
+fn of_transfer(error: &ledger::BuildTransferError) -> Exit {
     match error {
-        ledger::TransferError::NoImages { .. }
-        | ledger::TransferError::NotPushed { .. }
-        | ledger::TransferError::Archive { .. }
-        | ledger::TransferError::NoApp { .. } => Exit::Input,
-        ledger::TransferError::Registry(_) => Exit::Surroundings,
-        ledger::TransferError::Gone { .. }
-        | ledger::TransferError::Files { .. }
-        | ledger::TransferError::File { .. } => Exit::Failed,
+        ledger::BuildTransferError::NoImages { .. }
+        | ledger::BuildTransferError::NotPushed { .. }
+        | ledger::BuildTransferError::Archive { .. }
+        | ledger::BuildTransferError::NoApp { .. } => Exit::Input,
+        ledger::BuildTransferError::Registry(_) => Exit::Surroundings,
+        ledger::BuildTransferError::Gone { .. }
+        | ledger::BuildTransferError::Files { .. }
+        | ledger::BuildTransferError::File { .. } => Exit::Failed,
     }
 }
 
@@ -118,6 +118,7 @@ impl Error {
             Self::Ledger(error) => match error {
                 ledger::Error::Folder(_)
                 | ledger::Error::NoLog { .. }
+                | ledger::Error::RunElsewhere { .. }
                 | ledger::Error::NoOutput { .. } => Exit::Failed,
                 ledger::Error::Transfer(error) => of_transfer(error),
                 ledger::Error::Prefix(_)

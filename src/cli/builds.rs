@@ -1,6 +1,8 @@
 //! `store builds`: what was built, by whom, from what.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use super::arguments::ledger::{
     StatusOption,
 };
 use super::builds_prune::prune;
+use super::builds_running as running;
 use super::builds_transfer::{export, import};
 use super::environment::tell;
 use super::listing::{
@@ -25,8 +28,9 @@ use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
     self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, Record, RecordId, RecordSet,
-    open_runs,
+    open_runs, removed_builds,
 };
+use crate::plan;
 use crate::report::duration;
 use crate::store::StoreId;
 
@@ -44,13 +48,15 @@ pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> 
         Some(BuildsCommand::Prune(options)) => &options.access,
     };
     let registry = RegistryAccess::new(&project, &environment, access)?;
+    let console = plan::console_of(&project, &environment.console(access));
+    let project = Arc::new(project);
     match &options.command {
         None => list(&project, &registry, &options.list),
         Some(BuildsCommand::Info(options)) => info(&project, &registry, options),
         Some(BuildsCommand::Logs(options)) => logs(&project, &registry, options),
         Some(BuildsCommand::Export(options)) => export(&project, &registry, options),
         Some(BuildsCommand::Import(options)) => import(&project, &registry, options),
-        Some(BuildsCommand::Prune(options)) => prune(&project, &registry, options),
+        Some(BuildsCommand::Prune(options)) => prune(&project, &registry, console, options),
     }
 }
 
@@ -58,6 +64,8 @@ pub fn builds(global: &Global, options: &BuildsOptions) -> Result<(), AnyError> 
 struct Line<'a> {
     id: &'a RecordId,
     store: &'a StoreId,
+    /// The newest release of the build.
+    release: Option<&'a RecordId>,
     status: StatusOption,
     started: Timestamp,
     seconds: Option<f64>,
@@ -65,12 +73,46 @@ struct Line<'a> {
     description: String,
 }
 
+/// What lines of builds show beside their records.
+struct BuildFacts<'a> {
+    registry: &'a RegistryAccess,
+    /// Builds whose images were removed.
+    removed: BTreeSet<RecordId>,
+    /// The newest release of each build.
+    releases: BTreeMap<&'a RecordId, &'a RecordId>,
+}
+
+impl<'a> BuildFacts<'a> {
+    fn new(records: &'a RecordSet, registry: &'a RegistryAccess) -> Self {
+        let releases = records.releases();
+        Self {
+            registry,
+            removed: removed_builds(records),
+            releases: releases.map(|it| (&it.build, &it.id)).collect(),
+        }
+    }
+
+    fn status(&self, build: &BuildRecord) -> StatusOption {
+        match build.status {
+            BuildStatus::Failed => StatusOption::Failed,
+            BuildStatus::Interrupted => StatusOption::Interrupted,
+            BuildStatus::Complete
+                if self.removed.contains(&build.id) || self.registry.is_gone(build) =>
+            {
+                StatusOption::Gone
+            }
+            BuildStatus::Complete => StatusOption::Complete,
+        }
+    }
+}
+
 impl<'a> Line<'a> {
-    fn of_build(build: &'a BuildRecord) -> Self {
+    fn of_build(build: &'a BuildRecord, facts: &BuildFacts<'a>) -> Self {
         Self {
             id: &build.id,
             store: &build.store,
-            status: status(build),
+            release: facts.releases.get(&build.id).copied(),
+            status: facts.status(build),
             started: build.started,
             seconds: Some(build.seconds),
             description: description(build),
@@ -82,6 +124,7 @@ impl<'a> Line<'a> {
         Self {
             id: &start.id,
             store: &start.store,
+            release: None,
             status: if running.has(start) {
                 StatusOption::Running
             } else {
@@ -97,6 +140,10 @@ impl<'a> Line<'a> {
 impl ListLine for Line<'_> {
     fn id(&self) -> &RecordId {
         self.id
+    }
+
+    fn other_id(&self) -> Option<&RecordId> {
+        self.release
     }
 
     fn store(&self) -> &StoreId {
@@ -115,6 +162,7 @@ impl ListLine for Line<'_> {
         vec![
             self.store.to_string(),
             self.status.name().into(),
+            self.release.map_or("-".into(), |it| format.id(it)),
             format.age(self.started),
             self.seconds.map_or("-".into(), duration),
             self.description.escape_debug().to_string(),
@@ -126,6 +174,7 @@ impl ListLine for Line<'_> {
             "id": self.id,
             "storeId": self.store,
             "status": self.status.name(),
+            "release": self.release,
             "started": self.started,
             "seconds": self.seconds,
             "description": self.description,
@@ -143,14 +192,6 @@ impl StatusOption {
             Self::Running => "running",
             Self::Gone => "gone",
         }
-    }
-}
-
-fn status(build: &BuildRecord) -> StatusOption {
-    match build.status {
-        BuildStatus::Complete => StatusOption::Complete,
-        BuildStatus::Failed => StatusOption::Failed,
-        BuildStatus::Interrupted => StatusOption::Interrupted,
     }
 }
 
@@ -176,7 +217,14 @@ fn list(
 ) -> Result<(), AnyError> {
     const WORDS: ListWords = ListWords {
         key: "builds",
-        columns: &["STORE", "STATUS", "STARTED", "ELAPSED", "DESCRIPTION"],
+        columns: &[
+            "STORE",
+            "STATUS",
+            "RELEASE",
+            "STARTED",
+            "ELAPSED",
+            "DESCRIPTION",
+        ],
         none: "no builds are recorded; `alokai store deploy` records each build",
         no_match: "no recorded build matches",
     };
@@ -184,7 +232,9 @@ fn list(
     check_stores(project, &records, &options.list.stores)?;
     let mut runs = open_runs(records.events());
     runs.retain(|run| makes_build(run));
-    let mut lines: Vec<Line> = records.builds().map(Line::of_build).collect();
+    let facts = BuildFacts::new(&records, registry);
+    let builds = records.builds();
+    let mut lines: Vec<Line> = builds.map(|it| Line::of_build(it, &facts)).collect();
     if !runs.is_empty() {
         let running = RunningRuns::of_project(project);
         lines.extend(runs.into_iter().map(|run| Line::of_run(run, &running)));
@@ -194,7 +244,7 @@ fn list(
 }
 
 /// Whether a run records a build at its end.
-fn makes_build(start: &EventRecord) -> bool {
+pub fn makes_build(start: &EventRecord) -> bool {
     let Happening::Started { operation, .. } = &start.happening else {
         return false;
     };
@@ -229,7 +279,11 @@ fn info(
     };
     row("build", build.id.as_str());
     row("store", build.store.as_str());
-    row("status", status(build).name());
+    let facts = BuildFacts::new(&records, registry);
+    row("status", facts.status(build).name());
+    if let Some(release) = facts.releases.get(&build.id) {
+        row("release", release.as_str());
+    }
     row("started", &date(build.started));
     row("elapsed", &duration(build.seconds));
     row("stage", &build.reached.to_string());
@@ -242,7 +296,19 @@ fn info(
     if let Some(tag) = &build.tag {
         row("tag", tag);
     }
+    if let Some(from) = &build.imported_from {
+        row(
+            "imported",
+            &format!(
+                "{} of `{}`, by {} on {}",
+                from.id, from.store, from.actor.user, from.actor.host
+            ),
+        );
+    }
     row("composition", &build.composition);
+    if let Some(plan) = &build.plan {
+        row("plan", plan);
+    }
     row(
         "by",
         &format!("{} on {}", build.actor.user, build.actor.host),
@@ -260,6 +326,7 @@ fn info(
         };
         row("image", built.reference.clone());
         row("digest", built.digest.clone());
+        row("inputs", built.inputs.clone());
         row("cache", built.cache.clone());
         row("script", built.seconds.map(duration));
         row("artifact", built.deploy_bytes.map(bytes));
@@ -280,7 +347,26 @@ fn logs(
     options: &BuildLogsOptions,
 ) -> Result<(), AnyError> {
     let records = records(project, registry)?;
-    let build = build(&records, &options.build)?;
+    if let Ok(Record::Event(start)) = records.find(&options.build) {
+        // A run that releases its build has output still to come.
+        let logs = LogFolder::of_project(&project.root);
+        let running = logs.open_running(&start.id);
+        let running = running.map_err(ledger::Error::from)?;
+        let mut builds = records.builds();
+        let build = builds.find(|build| build.start.as_ref() == Some(&start.id));
+        return match (running, build) {
+            (None, Some(build)) => log_of_build(project, registry, build),
+            (running, _) => running::print(project, start, running, options.follow),
+        };
+    }
+    log_of_build(project, registry, build(&records, &options.build)?)
+}
+
+fn log_of_build(
+    project: &Project,
+    registry: &RegistryAccess,
+    build: &BuildRecord,
+) -> Result<(), AnyError> {
     let missing = || ledger::Error::NoLog {
         id: build.id.clone(),
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,18 +20,21 @@ use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
     self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
-    PruneRules, Record, RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+    Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules, SCHEMA_VERSION,
     StoredRecord, build_size, choose_builds, log_of,
 };
 use crate::pipeline::ProjectLock;
-use crate::plan::LOCAL_REGISTRY;
+use crate::plan::{self, LOCAL_REGISTRY};
+use crate::store::TargetKind;
+use crate::target::{Observed, TargetContext, target_of};
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
 
 pub fn prune(
-    project: &Project,
+    project: &Arc<Project>,
     registry: &RegistryAccess,
+    console: String,
     options: &BuildPruneOptions,
 ) -> Result<(), AnyError> {
     if (options.keep, options.older_than, options.max_size) == (None, None, None) {
@@ -42,13 +46,13 @@ pub fn prune(
     let _lock = (!options.dry_run).then(take).transpose()?;
     let all = records(project, registry)?;
     check_stores(project, &all, &options.stores)?;
-    let rules = PruneRules {
+    let rules = RetentionRules {
         keep: options.keep.unwrap_or_default(),
         older_than: options.older_than.unwrap_or_default(),
         max_bytes: options.max_size,
         window: project.settings.deploy.keep.into(),
     };
-    let in_use = BTreeSet::new();
+    let in_use = in_use(project, registry, console, &all);
     let mut choice = choose_builds(&all, &rules, &in_use, Timestamp::now());
     let is_wanted = |build: &&BuildRecord| {
         let stores = &options.stores;
@@ -65,6 +69,54 @@ pub fn prune(
         return document(&report(&choice, options.dry_run));
     }
     show(&choice, options.dry_run)
+}
+
+/// The releases that the targets have, whatever the records of this machine say. A target that cannot
+/// be asked is told: what the records say about it still counts.
+fn in_use(
+    project: &Arc<Project>,
+    registry: &RegistryAccess,
+    console: String,
+    records: &RecordSet,
+) -> BTreeSet<RecordId> {
+    let context = TargetContext {
+        project: Arc::clone(project),
+        services: registry.services(),
+        console,
+        plan: None,
+        local: environment::local_client(&project.root),
+    };
+    let recorded = records.targets();
+    let mut releases = BTreeSet::new();
+    for store in project.stores.deployables() {
+        let Some(deployment) = &store.deployment else {
+            continue;
+        };
+        let own = plan::target_of(project, deployment);
+        let is_local =
+            own != TargetKind::Local && recorded.get(&store.id, TargetKind::Local.name()).is_some();
+        for kind in [Some(own), is_local.then_some(TargetKind::Local)] {
+            let Some(kind) = kind else { continue };
+            let observed = target_of(kind, &context).and_then(|target| {
+                if !target.capabilities().observes {
+                    return Ok(Observed::default());
+                }
+                registry.wait(target.observe(&store.id))
+            });
+            match observed {
+                Ok(observed) => {
+                    releases.extend(observed.active);
+                    releases.extend(observed.staged.into_iter().map(|it| it.release));
+                    releases.extend(observed.kept);
+                }
+                Err(error) => tell(&format!(
+                    "note: the target of `{}` cannot tell what is live, so only the records do: {error}",
+                    store.id
+                )),
+            }
+        }
+    }
+    releases
 }
 
 fn report(choice: &PruneChoice, is_dry: bool) -> serde_json::Value {

@@ -16,9 +16,9 @@ use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, BuiltApp, ExportedImage, ImageName, ImagePlace, ImportName,
-    ImportedBuild, ImportedBuildFiles, LogFolder, Record, RecordFolder, RecordId, RecordKind,
-    SCHEMA_VERSION, StoredRecord, TransferError,
+    self, BuildRecord, BuildStatus, BuildTransferError, BuiltApp, ExportedImage, ImageName,
+    ImagePlace, ImportName, ImportedBuild, ImportedBuildFiles, LogFolder, Record, RecordFolder,
+    RecordId, RecordKind, SCHEMA_VERSION, StoredRecord,
 };
 use crate::pipeline::{self, Io, ProjectLock};
 use crate::plan::{self, DestinationPlan, DestinationReference, LOCAL_REGISTRY};
@@ -68,7 +68,7 @@ fn images_of(
 ) -> Result<Vec<ExportedImage>, AnyError> {
     let id = || build.id.clone();
     if build.status != BuildStatus::Complete || build.apps.is_empty() {
-        return Err(failed(TransferError::NoImages { id: id() }));
+        return Err(failed(BuildTransferError::NoImages { id: id() }));
     }
     let mut images = Vec::new();
     for (app, built) in &build.apps {
@@ -78,14 +78,14 @@ fn images_of(
             .filter(|_| build.reached >= Stage::Push);
         let name = built.reference.as_deref().and_then(ImageName::parse);
         let (name, digest) = name.zip(pushed).ok_or_else(|| {
-            failed(TransferError::NotPushed {
+            failed(BuildTransferError::NotPushed {
                 id: id(),
                 app: app.clone(),
                 store: build.store.clone(),
             })
         })?;
         let Some(place) = place_of(project, registry, &name)? else {
-            return Err(failed(TransferError::Gone {
+            return Err(failed(BuildTransferError::Gone {
                 id: id(),
                 reference: built.reference.clone().unwrap_or_default(),
             }));
@@ -171,7 +171,7 @@ pub fn import(
     let has_log = files.put_log(&logs).map_err(failed)?;
     let record = imported(id.clone(), store, &files, &names, has_log, began);
     let record = StoredRecord::new(Record::Build(record)).map_err(|error| {
-        failed(TransferError::Archive {
+        failed(BuildTransferError::Archive {
             reason: error.to_string(),
         })
     })?;
@@ -212,7 +212,7 @@ fn tag_of(build: &BuildRecord, id: &RecordId) -> Result<String, AnyError> {
         return Ok(tag.clone());
     }
     let reason = format!("`{}` is not a valid tag", tag.escape_debug());
-    Err(failed(TransferError::Archive { reason }))
+    Err(failed(BuildTransferError::Archive { reason }))
 }
 
 /// The names of the images by the rules of the store: at the destination, and as the record has them.
@@ -226,7 +226,7 @@ fn names(
     let mut names = Vec::new();
     for (app, _) in files.apps() {
         let repository = plan::image_repository(project, store, app).ok_or_else(|| {
-            failed(TransferError::NoApp {
+            failed(BuildTransferError::NoApp {
                 store: store.id.clone(),
                 app: app.clone(),
             })
@@ -238,7 +238,7 @@ fn names(
         };
         let name = ImageName::parse(&reference.to_string()).ok_or_else(|| {
             let reason = format!("`{reference}` is not a valid name for an image");
-            failed(TransferError::Archive { reason })
+            failed(BuildTransferError::Archive { reason })
         })?;
         let app = app.clone();
         names.push((ImportName { name, app }, reference));
@@ -256,7 +256,7 @@ fn names(
                 "it has no image for the app `{}` of the store `{}`",
                 app.name, store.id
             );
-            Err(failed(TransferError::Archive { reason }))
+            Err(failed(BuildTransferError::Archive { reason }))
         }
     }
 }
@@ -333,6 +333,6 @@ fn sweep(own: &Path, prefix: &str) {
 }
 
 /// An error of a transfer.
-pub fn failed(error: TransferError) -> AnyError {
+pub fn failed(error: BuildTransferError) -> AnyError {
     ledger::Error::from(error).into()
 }

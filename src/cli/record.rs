@@ -85,6 +85,10 @@ impl BuildRecorder {
                 plan: Some(plan.release_digest(&store.id).to_string()),
             };
             let id = recorder.event(&store.id, started, events);
+            match recorder.logs.begin(&id) {
+                Ok(log) => recorder.transcripts.copy_to(&store.id, log),
+                Err(error) => not_recorded(events, &error),
+            }
             recorder.starts.insert(store.id.clone(), id);
         }
         Some(recorder)
@@ -142,6 +146,7 @@ impl BuildRecorder {
                 event.detail = Some(failed.unwrap_or_else(skipped));
             }
             self.append(Record::Event(event), events);
+            self.logs.end(start);
         }
         if plan.until >= Stage::Push && may_share(result) {
             let _waiting = events.waiting();

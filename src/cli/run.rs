@@ -12,6 +12,7 @@ use super::arguments::flow::ReleaseOptions;
 use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment, Screen};
+use super::killed_runs::record_killed_runs;
 use super::record::{BuildRecorder, EndedRun, FinishedStores};
 use super::releasing::{self, RunTargets};
 use super::{Error, answer, resume};
@@ -335,6 +336,9 @@ fn under_lock(
     let services = Arc::new(services);
     let plan = Arc::new(plan);
     let events = &services.events;
+    if let Err(error) = record_killed_runs(&plan.project, &lock) {
+        events.notice(format!("earlier runs are not recorded as killed: {error}"));
+    }
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
     options.builds = recorder
         .as_ref()

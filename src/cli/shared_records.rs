@@ -11,14 +11,15 @@ use super::Error;
 use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
+use super::killed_runs::record_killed_runs;
 use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
+    self, BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
     RecordSet, SharedError, SharedRecords,
 };
-use crate::pipeline::Services;
+use crate::pipeline::{ProjectLock, Services};
 use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::{Store, StoreId};
 
@@ -149,6 +150,10 @@ impl RegistryAccess {
         let Some(destination) = self.destination() else {
             return Err(refused("no registry is configured".into()));
         };
+        // Without a run, the runs that have no end were killed.
+        if let Ok(lock) = ProjectLock::take_now(&project.root) {
+            record_killed_runs(&project.root, &lock).map_err(ledger::Error::from)?;
+        }
         self.send(project, destination, stores).map_err(refused)
     }
 
@@ -234,7 +239,8 @@ impl RegistryAccess {
         })
     }
 
-    /// Whether an image of a build is missing where it was pushed, as far as [`Self::pull`] has seen.
+    /// Whether an image of a build is missing where it was pushed, as far as [`Self::pull`] has seen. A
+    /// place without any image of a repository counts too: a registry forgets empty repositories.
     pub fn is_gone(&self, build: &BuildRecord) -> bool {
         let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         let mut references = build

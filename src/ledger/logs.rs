@@ -1,11 +1,16 @@
 //! Logs of builds, compressed, named by their digest.
 
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use oci::Digest;
 
 use super::folder::{FolderError, LEDGER};
+use super::id::RecordId;
 use super::record::LogReference;
 
 /// The most bytes of a log that are read back. A log that this program wrote has fewer.
@@ -23,6 +28,55 @@ pub struct LogText {
     pub truncated: bool,
 }
 
+/// The most bytes of the output of a killed run that are kept: the last ones.
+const MOST_OF_KILLED: u64 = 4 << 20;
+
+/// The most bytes of the log of a run that is under way.
+const MOST_RUNNING_BYTES: u64 = 64 << 20;
+
+/// The log of a run that is under way: a file with lines, which other processes can read. Clones
+/// write to the same file.
+#[derive(Debug, Clone)]
+pub struct RunningLog {
+    file: Arc<File>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Write for RunningLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = bytes.len() as u64;
+        let before = self.bytes.fetch_add(length, Ordering::Relaxed);
+        if before + length <= MOST_RUNNING_BYTES {
+            (&*self.file).write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads the log of a run while it is written.
+#[derive(Debug)]
+pub struct RunningLogReader {
+    file: File,
+    path: PathBuf,
+}
+
+impl RunningLogReader {
+    /// Reads the next bytes; 0 if there are none yet.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FolderError> {
+        let read = self.file.read(buffer);
+        read.map_err(FolderError::at("read", &self.path))
+    }
+
+    /// Whether the run has ended, which removes the log. What was written stays readable.
+    pub fn has_ended(&self) -> bool {
+        !self.path.exists()
+    }
+}
+
 /// Logs in a folder.
 #[derive(Debug, Clone)]
 pub struct LogFolder {
@@ -35,6 +89,68 @@ impl LogFolder {
         Self {
             root: project.join(LEDGER).join("logs"),
         }
+    }
+
+    /// Begins the log of a run that is under way.
+    pub fn begin(&self, start: &RecordId) -> Result<RunningLog, FolderError> {
+        let path = self.running(start);
+        let open = || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+            File::options().create(true).append(true).open(&path)
+        };
+        Ok(RunningLog {
+            file: Arc::new(open().map_err(FolderError::at("write", &path))?),
+            bytes: Arc::default(),
+        })
+    }
+
+    /// Opens the log of a run that is under way, or that was killed. None if there is none.
+    pub fn open_running(&self, start: &RecordId) -> Result<Option<RunningLogReader>, FolderError> {
+        let path = self.running(start);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(RunningLogReader { file, path })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FolderError::at("read", &path)(error)),
+        }
+    }
+
+    fn running(&self, start: &RecordId) -> PathBuf {
+        self.root
+            .with_file_name("running")
+            .join(format!("{start}.log"))
+    }
+
+    /// Removes the log of a run whose end is recorded.
+    pub fn end(&self, start: &RecordId) {
+        // What cannot be removed now is removed by the next run.
+        let _ = std::fs::remove_file(self.running(start));
+    }
+
+    /// The starts of runs that have a log of their own, each with the time of the last line.
+    pub fn left_behind(&self) -> Vec<(RecordId, Timestamp)> {
+        let folder = self.root.with_file_name("running");
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let logs = entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let start = name.to_str()?.strip_suffix(".log")?.parse().ok()?;
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            Some((start, Timestamp::try_from(written.ok()?).ok()?))
+        });
+        logs.collect()
+    }
+
+    /// The output of a run that was killed, and whether its beginning is left out.
+    pub fn text_of_run(&self, start: &RecordId) -> Result<(Vec<u8>, bool), FolderError> {
+        let path = self.running(start);
+        let read = || {
+            let mut file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(MOST_OF_KILLED)))?;
+            let mut text = Vec::new();
+            file.take(MOST_OF_KILLED).read_to_end(&mut text)?;
+            Ok((text, length > MOST_OF_KILLED))
+        };
+        read().map_err(FolderError::at("read", &path))
     }
 
     /// Writes a log whole.

@@ -20,13 +20,13 @@ mod transfer;
 
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
-pub use logs::{LogFolder, LogText};
+pub use logs::{LogFolder, LogText, RunningLog, RunningLogReader};
 pub use operations::{Operation, last_deploys, operations};
 pub use pack::Packs;
 pub use page::log_of;
 pub use place::{LayoutPages, RecordPlace};
 pub use prune::{
-    KeptBecause, PruneChoice, PruneRules, choose as choose_builds, removed_builds,
+    KeptBecause, PruneChoice, RetentionRules, choose as choose_builds, removed_builds,
     size_of as build_size,
 };
 pub use record::{
@@ -38,7 +38,8 @@ pub use shared::{Exchange, SharedError, SharedRecords};
 pub use state::{TargetState, open_runs};
 pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
 pub use transfer::{
-    ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles, TransferError, export,
+    BuildTransferError, ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles,
+    export,
 };
 
 use miette::Diagnostic;
@@ -72,7 +73,7 @@ pub enum Error {
     /// A build cannot be exported, imported or removed.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Transfer(#[from] TransferError),
+    Transfer(#[from] BuildTransferError),
     /// The record is not a release.
     #[error("{id} is not a release")]
     #[diagnostic(
@@ -92,6 +93,20 @@ pub enum Error {
     NotAnOperation {
         /// The id.
         id: RecordId,
+    },
+    /// The output of a run without an end is on another machine.
+    #[error("the output of the run {id} is on the machine `{host}`")]
+    #[diagnostic(
+        code(alokai::ledger::run_elsewhere),
+        help(
+            "run the command there, in the folder of the project; the output is sent when the run ends"
+        )
+    )]
+    RunElsewhere {
+        /// The event of its start.
+        id: RecordId,
+        /// The machine.
+        host: String,
     },
     /// The output of the build is not on this machine.
     #[error("the output of the build {id} is not on this machine")]

@@ -11,7 +11,7 @@ use crate::store::StoreId;
 
 /// The rules by which builds are removed. A build is removed if every rule allows it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PruneRules {
+pub struct RetentionRules {
     /// The newest builds of each store that stay.
     pub keep: usize,
     /// Builds that are not older than this, in seconds, stay.
@@ -64,7 +64,7 @@ pub struct PruneChoice<'a> {
 /// say about them.
 pub fn choose<'a>(
     records: &'a RecordSet,
-    rules: &PruneRules,
+    rules: &RetentionRules,
     in_use: &BTreeSet<RecordId>,
     now: Timestamp,
 ) -> PruneChoice<'a> {
@@ -165,7 +165,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{KeptBecause, PruneRules, choose};
+    use super::{KeptBecause, RetentionRules, choose};
     use crate::event::Stage;
     use crate::ledger::{
         Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, Happening, Record, RecordId,
@@ -265,7 +265,7 @@ mod tests {
         );
     }
 
-    fn removed(records: &RecordSet, rules: PruneRules, in_use: &[i64]) -> Vec<i64> {
+    fn removed(records: &RecordSet, rules: RetentionRules, in_use: &[i64]) -> Vec<i64> {
         let in_use: BTreeSet<_> = in_use
             .iter()
             .map(|day| id(RecordKind::Release, *day))
@@ -280,19 +280,19 @@ mod tests {
     #[test]
     fn every_rule_must_allow_the_removal() {
         let records = builds(0..10);
-        let rules = PruneRules::default();
+        let rules = RetentionRules::default();
         let all: Vec<i64> = (0..9).collect();
         // The newest build stays without any rule.
         assert_eq!(removed(&records, rules, &[]), all);
         assert_eq!(
-            removed(&records, PruneRules { keep: 4, ..rules }, &[]),
+            removed(&records, RetentionRules { keep: 4, ..rules }, &[]),
             all[..6]
         );
         let older_than = 5 * 86_400;
         assert_eq!(
             removed(
                 &records,
-                PruneRules {
+                RetentionRules {
                     older_than,
                     ..rules
                 },
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(
             removed(
                 &records,
-                PruneRules {
+                RetentionRules {
                     keep: 8,
                     older_than,
                     ..rules
@@ -314,12 +314,12 @@ mod tests {
         );
         let max_bytes = Some(450);
         assert_eq!(
-            removed(&records, PruneRules { max_bytes, ..rules }, &[]),
+            removed(&records, RetentionRules { max_bytes, ..rules }, &[]),
             all[..6]
         );
         let max_bytes = Some(1000);
         assert_eq!(
-            removed(&records, PruneRules { max_bytes, ..rules }, &[]),
+            removed(&records, RetentionRules { max_bytes, ..rules }, &[]),
             all[..0]
         );
     }
@@ -335,9 +335,9 @@ mod tests {
             event(&mut records, day, Some(day), released.clone());
         }
         let window = 1;
-        let rules = PruneRules {
+        let rules = RetentionRules {
             window,
-            ..PruneRules::default()
+            ..RetentionRules::default()
         };
         // 5 is live, 3 is the rollback window, 7 was made and is not live yet, 9 is the newest.
         assert_eq!(removed(&records, rules, &[]), [0, 1, 2, 4, 6, 8]);

@@ -26,6 +26,11 @@ impl<W: Write + Send> Lines<W> {
     pub fn written(&self) -> &W {
         &self.out
     }
+
+    /// What is written to.
+    pub fn written_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
 }
 
 impl<W: Write + Send> Reporter for Lines<W> {

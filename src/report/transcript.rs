@@ -43,6 +43,15 @@ impl Reporter for Recording {
 pub struct Transcripts(Arc<Mutex<BTreeMap<Option<StoreId>, Lines<Excerpt>>>>);
 
 impl Transcripts {
+    /// Copies the further output of a store, and that of workspace packages, line by line.
+    pub fn copy_to(&self, store: &StoreId, copy: impl Write + Clone + Send + 'static) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in [None, Some(store.clone())] {
+            let lines = kept.entry(part).or_insert_with(new_lines);
+            lines.written_mut().copies.push(Box::new(copy.clone()));
+        }
+    }
+
     fn add(&self, event: &Event) {
         let store = match event {
             Event::Started { unit }
@@ -54,9 +63,7 @@ impl Transcripts {
             _ => return,
         };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = kept.entry(store);
-        let lines = lines.or_insert_with(|| Lines::new(Excerpt::default(), Detail::Full));
-        lines.report(event);
+        kept.entry(store).or_insert_with(new_lines).report(event);
     }
 
     /// The output of workspace packages, which all stores share, and that of the store. Returns also
@@ -74,8 +81,12 @@ impl Transcripts {
     }
 }
 
+fn new_lines() -> Lines<Excerpt> {
+    Lines::new(Excerpt::default(), Detail::Full)
+}
+
 /// The beginning and the end of a text, in whole lines.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Excerpt {
     first: Vec<u8>,
     last: VecDeque<Vec<u8>>,
@@ -84,10 +95,16 @@ pub struct Excerpt {
     left_out: usize,
     /// A line without its end.
     open: Vec<u8>,
+    /// Receive each line at once.
+    copies: Vec<Box<dyn Write + Send>>,
 }
 
 impl Excerpt {
     fn push(&mut self, line: Vec<u8>) {
+        for copy in &mut self.copies {
+            // The run continues if a copy cannot be written. The whole output is kept at the end.
+            let _ = copy.write_all(&line);
+        }
         if self.last.is_empty() && self.first.len() + line.len() <= FIRST_BYTES {
             self.first.extend(line);
             return;

@@ -72,7 +72,7 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     let project = shop(&base);
     let run = alone(&project, LOCAL).succeeds();
     assert_eq!(stages(&run), STAGES);
-    run.stdout_contains("`alokai store stop --store us,eu` stops what runs here\n");
+    run.stdout_contains("`alokai store stop --store eu,us` stops what runs here\n");
     for store in ["us", "eu"] {
         let address = address(&run, store);
         assert_eq!(page(&format!("{address}/api/")), "middleware\n");

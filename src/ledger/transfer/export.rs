@@ -9,7 +9,7 @@ use super::super::logs::LogFolder;
 use super::super::page;
 use super::super::record::BuildRecord;
 use super::super::set::StoredRecord;
-use super::{ImageName, ImagePlace, TransferError};
+use super::{BuildTransferError, ImageName, ImagePlace};
 use oci::{Descriptor, Index, LayoutWriter, MANIFEST, Manifest, NAME};
 
 /// An image of a build, and where it is.
@@ -38,7 +38,7 @@ pub async fn export(
     logs: &LogFolder,
     scratch: &Path,
     output: impl Write,
-) -> Result<(), TransferError> {
+) -> Result<(), BuildTransferError> {
     let mut found = Vec::new();
     for image in images {
         found.push(find(build, image).await?);
@@ -47,7 +47,7 @@ pub async fn export(
     let log = build.log.as_ref();
     let log = log.and_then(|log| Some((log.clone(), logs.compressed(log).ok()??)));
     let records = page::pack([record].into_iter());
-    let records = records.map_err(|error| TransferError::Archive {
+    let records = records.map_err(|error| BuildTransferError::Archive {
         reason: format!("its record cannot be compressed: {error}"),
     })?;
     let config = Descriptor::of(page::RECORDS, &records);
@@ -94,16 +94,16 @@ pub async fn export(
 async fn find<'a>(
     build: &BuildRecord,
     image: &'a ExportedImage,
-) -> Result<FoundImage<'a>, TransferError> {
+) -> Result<FoundImage<'a>, BuildTransferError> {
     let name = &image.name;
     let found = image.place.manifest(name, &image.digest).await?;
     let Some((descriptor, bytes)) = found else {
-        return Err(TransferError::Gone {
+        return Err(BuildTransferError::Gone {
             id: build.id.clone(),
             reference: format!("{}/{}", name.place, name.within()),
         });
     };
-    let manifest = serde_json::from_slice(&bytes).map_err(|error| TransferError::Archive {
+    let manifest = serde_json::from_slice(&bytes).map_err(|error| BuildTransferError::Archive {
         reason: format!("the manifest of `{}` is not valid: {error}", name.within()),
     })?;
     Ok(FoundImage {

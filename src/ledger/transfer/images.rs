@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::TransferError;
+use super::BuildTransferError;
 use oci::{Blobs, Descriptor, Digest, Layout, MANIFEST, Manifest, NAME};
 use oci_distribution::{BlobSource, Client};
 
@@ -55,19 +55,19 @@ pub enum ImagePlace {
 }
 
 /// The digest of a record.
-fn digest_of(text: &str) -> Result<Digest, TransferError> {
+fn digest_of(text: &str) -> Result<Digest, BuildTransferError> {
     let digest = text.parse();
-    digest.map_err(|reason| TransferError::Archive { reason })
+    digest.map_err(|reason| BuildTransferError::Archive { reason })
 }
 
 impl ImagePlace {
     /// An image layout that exists.
-    pub fn open(folder: &Path) -> Result<Self, TransferError> {
+    pub fn open(folder: &Path) -> Result<Self, BuildTransferError> {
         Ok(Self::Layout(Layout::open(folder)?))
     }
 
     /// An image layout, which is created if it does not exist.
-    pub fn create(folder: &Path) -> Result<Self, TransferError> {
+    pub fn create(folder: &Path) -> Result<Self, BuildTransferError> {
         Ok(Self::Layout(Layout::create(folder)?))
     }
 
@@ -76,7 +76,7 @@ impl ImagePlace {
         &self,
         name: &ImageName,
         digest: &str,
-    ) -> Result<Option<(Descriptor, Vec<u8>)>, TransferError> {
+    ) -> Result<Option<(Descriptor, Vec<u8>)>, BuildTransferError> {
         let digest = digest_of(digest)?;
         match self {
             Self::Registry(client) => {
@@ -104,14 +104,14 @@ impl ImagePlace {
         repository: &str,
         blob: &Descriptor,
         scratch: &Path,
-    ) -> Result<File, TransferError> {
+    ) -> Result<File, BuildTransferError> {
         match self {
             Self::Registry(client) => {
                 let path = scratch.join(blob.digest.hex());
                 client.download(repository, blob, &path).await?;
-                let opened = File::open(&path).map_err(TransferError::at("read", &path));
+                let opened = File::open(&path).map_err(BuildTransferError::at("read", &path));
                 // The content stays readable until the file is closed.
-                std::fs::remove_file(&path).map_err(TransferError::at("remove", &path))?;
+                std::fs::remove_file(&path).map_err(BuildTransferError::at("remove", &path))?;
                 opened
             }
             Self::Layout(layout) => Ok(layout.blobs().open(blob)?),
@@ -119,7 +119,7 @@ impl ImagePlace {
     }
 
     /// The digest of the image with this tag.
-    pub async fn tagged(&self, name: &ImageName) -> Result<Option<Digest>, TransferError> {
+    pub async fn tagged(&self, name: &ImageName) -> Result<Option<Digest>, BuildTransferError> {
         let found = match self {
             Self::Registry(client) => client.head_manifest(&name.repository, &name.tag).await?,
             Self::Layout(layout) => layout.find(&name.within())?,
@@ -133,7 +133,7 @@ impl ImagePlace {
         repository: &str,
         manifest: &Manifest,
         from: &Blobs,
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), BuildTransferError> {
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             match self {
                 Self::Registry(client) => {
@@ -153,7 +153,7 @@ impl ImagePlace {
         name: &ImageName,
         image: &Descriptor,
         from: &Blobs,
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), BuildTransferError> {
         match self {
             Self::Registry(client) => {
                 let bytes = from.read(image)?;
@@ -173,7 +173,7 @@ impl ImagePlace {
 
     /// Removes an image with all of its tags and attestations. False if the registry does not support
     /// that. The blobs of a layout stay until they are swept.
-    pub async fn remove(&self, name: &ImageName, digest: &str) -> Result<bool, TransferError> {
+    pub async fn remove(&self, name: &ImageName, digest: &str) -> Result<bool, BuildTransferError> {
         let repository = &name.repository;
         let digest = &digest_of(digest)?;
         match self {
@@ -208,7 +208,7 @@ impl ImagePlace {
         client: &Client,
         repository: &str,
         digest: &Digest,
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), BuildTransferError> {
         let tag = digest.to_string().replace(':', "-");
         let Some(found) = client.manifest(repository, &tag).await? else {
             return Ok(());

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::super::logs::LogFolder;
 use super::super::page;
 use super::super::record::{BuildRecord, BuildStatus, Record};
-use super::{ImageName, ImagePlace, TransferError};
+use super::{BuildTransferError, ImageName, ImagePlace};
 use crate::store::AppName;
 use oci::{Descriptor, Layout, Manifest, is_manifest};
 
@@ -30,15 +30,15 @@ pub struct ImportName {
     pub app: AppName,
 }
 
-fn invalid(reason: impl std::fmt::Display) -> TransferError {
-    TransferError::Archive {
+fn invalid(reason: impl std::fmt::Display) -> BuildTransferError {
+    BuildTransferError::Archive {
         reason: reason.to_string(),
     }
 }
 
 impl ImportedBuildFiles {
     /// Unpacks a tar into an empty folder, and checks that it is one whole build.
-    pub fn read(tar: impl BufRead, folder: &Path) -> Result<Self, TransferError> {
+    pub fn read(tar: impl BufRead, folder: &Path) -> Result<Self, BuildTransferError> {
         let layout = oci::unpack_layout(tar, folder)?;
         let index = layout.index()?;
         let is_record = |it: &&Descriptor| it.artifact_type.as_deref() == Some(page::RECORDS);
@@ -91,7 +91,7 @@ impl ImportedBuildFiles {
         &self,
         place: &ImagePlace,
         names: impl Iterator<Item = &ImportName>,
-    ) -> Result<bool, TransferError> {
+    ) -> Result<bool, BuildTransferError> {
         for ImportName { name, app } in names {
             let own = self.images.get(app).map(|(image, _)| image.digest);
             let tagged = place.tagged(name).await?;
@@ -107,7 +107,7 @@ impl ImportedBuildFiles {
         &self,
         place: &ImagePlace,
         names: &[&ImportName],
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), BuildTransferError> {
         for ImportName { name, app } in names {
             if let Some((_, manifest)) = self.images.get(app) {
                 let blobs = self.layout.blobs();
@@ -123,7 +123,7 @@ impl ImportedBuildFiles {
     }
 
     /// Copies the output of the build. False if the archive does not have it.
-    pub fn put_log(&self, logs: &LogFolder) -> Result<bool, TransferError> {
+    pub fn put_log(&self, logs: &LogFolder) -> Result<bool, BuildTransferError> {
         let (Some(blob), Some(log)) = (&self.log, &self.build.log) else {
             return Ok(false);
         };
@@ -135,7 +135,7 @@ impl ImportedBuildFiles {
 }
 
 /// A manifest whose blobs are all in the layout.
-fn manifest(layout: &Layout, image: &Descriptor) -> Result<Manifest, TransferError> {
+fn manifest(layout: &Layout, image: &Descriptor) -> Result<Manifest, BuildTransferError> {
     if !is_manifest(&image.media_type) {
         let media_type = image.media_type.escape_debug();
         return Err(invalid(format!(
@@ -157,7 +157,7 @@ fn manifest(layout: &Layout, image: &Descriptor) -> Result<Manifest, TransferErr
     Ok(manifest)
 }
 
-fn build_of(layout: &Layout, manifest: &Manifest) -> Result<BuildRecord, TransferError> {
+fn build_of(layout: &Layout, manifest: &Manifest) -> Result<BuildRecord, BuildTransferError> {
     let bytes = layout.blobs().read(&manifest.config)?;
     let lines = page::unpack(&bytes);
     let lines =
@@ -169,7 +169,7 @@ fn build_of(layout: &Layout, manifest: &Manifest) -> Result<BuildRecord, Transfe
     match (content.records.pop(), content.records.is_empty()) {
         (Some(record), true) => match record.record {
             Record::Build(build) if build.status == BuildStatus::Complete => Ok(build),
-            Record::Build(build) => Err(TransferError::NoImages { id: build.id }),
+            Record::Build(build) => Err(BuildTransferError::NoImages { id: build.id }),
             other => Err(invalid(format!("{} is not a build", other.id()))),
         },
         _ => Err(invalid("it does not have exactly one record")),

@@ -18,7 +18,7 @@ use crate::store::{AppName, StoreId};
 
 /// Why a build cannot be exported, imported or removed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum TransferError {
+pub enum BuildTransferError {
     /// The build did not end with images.
     #[error("the build {id} has no images, because it did not succeed")]
     #[diagnostic(
@@ -108,20 +108,20 @@ pub enum TransferError {
     },
 }
 
-impl From<oci_distribution::Error> for TransferError {
+impl From<oci_distribution::Error> for BuildTransferError {
     fn from(error: oci_distribution::Error) -> Self {
         Self::Registry(error.into())
     }
 }
 
-impl From<oci::Error> for TransferError {
+impl From<oci::Error> for BuildTransferError {
     fn from(source: oci::Error) -> Self {
         let help = source.help();
         Self::Files { source, help }
     }
 }
 
-impl TransferError {
+impl BuildTransferError {
     /// An error while doing something with a file.
     fn at(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -8,7 +8,7 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum,
-    NetworkCreateRequest,
+    NetworkCreateRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
@@ -34,6 +34,11 @@ pub const APP: &str = "com.alokai.app";
 pub const RELEASE: &str = "com.alokai.release";
 /// The label with the published port.
 pub const PORT: &str = "com.alokai.port";
+
+/// The label with the identity of the proxy of a store.
+pub const PROXY: &str = "com.alokai.proxy";
+/// The label with the place of this proxy.
+pub const PROXY_PLACE: &str = "com.alokai.proxy-place";
 
 /// An image without files. Locks and access to volumes need a container, which is never started.
 const EMPTY_IMAGE: &str = "alokai-empty:1";
@@ -212,6 +217,23 @@ impl Engine {
         created
             .map(drop)
             .map_err(failed(format!("create the network `{name}`")))
+    }
+
+    /// Creates a volume with labels, if it does not exist. Returns the labels that the volume has: of
+    /// many that create it at once, one wins.
+    pub async fn volume(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<HashMap<String, String>, Error> {
+        let volume = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            ..VolumeCreateRequest::default()
+        };
+        let created = self.docker.create_volume(volume).await;
+        let volume = created.map_err(failed(format!("create the volume `{name}`")))?;
+        Ok(volume.labels)
     }
 
     /// Pulls an image by its digest, unless the engine has it. Returns the name by which it is run.

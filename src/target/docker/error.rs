@@ -139,6 +139,34 @@ pub enum Error {
         /// The store that asks for the name.
         store: String,
     },
+    /// The store is behind a proxy elsewhere.
+    #[error("the traffic of `{store}` is switched by another proxy: {place}")]
+    #[diagnostic(
+        code(alokai::docker::other_proxy),
+        help(
+            "run alokai there, or set `deploy.docker.proxy.folder` to its folder; if that proxy does not exist any more, run `docker volume rm {volume}`"
+        )
+    )]
+    OtherProxy {
+        /// The store.
+        store: StoreId,
+        /// Machine and folder of the other proxy.
+        place: String,
+        /// The volume that records it.
+        volume: String,
+    },
+    /// Another program listens where HAProxy has to listen.
+    #[error("another program listens on `{address}`, on which HAProxy has to listen")]
+    #[diagnostic(
+        code(alokai::haproxy::address_in_use),
+        help(
+            "stop the program, or change `deploy.docker.proxy.bind`; to use the HAProxy of another project or clone, set `deploy.docker.proxy.folder` to its folder"
+        )
+    )]
+    AddressInUse {
+        /// Address and port.
+        address: String,
+    },
     /// HAProxy is not installed.
     #[error("the program `haproxy` was not found")]
     #[diagnostic(
@@ -221,10 +249,12 @@ impl Error {
             )
             | Self::ProxyMissing
             | Self::ProxyStart { .. }
+            | Self::AddressInUse { .. }
             | Self::ProxyUnreachable { .. } => DeployFault::Unreachable,
             Self::Layout { .. }
             | Self::UnknownStore { .. }
             | Self::HostTaken { .. }
+            | Self::OtherProxy { .. }
             | Self::ProxyFolder { .. }
             | Self::PageSize { .. } => DeployFault::Input,
             _ => DeployFault::Work,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{
     DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
@@ -144,13 +144,7 @@ impl SettingsVolume<'_> {
 
     /// A container with the volume.
     async fn open(&self) -> Result<String, Error> {
-        let volume = VolumeCreateRequest {
-            name: Some(self.name()),
-            labels: Some(self.owner.map()),
-            ..VolumeCreateRequest::default()
-        };
-        let created = self.engine.docker.create_volume(volume).await;
-        created.map_err(failed(format!("create the volume `{}`", self.name())))?;
+        self.engine.volume(&self.name(), self.owner.map()).await?;
         let now = Timestamp::now().as_nanosecond();
         let name = format!("{}-{}-{now}", self.name(), std::process::id());
         let mount = Mount {

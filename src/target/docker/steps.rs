@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::DockerTarget;
 use super::apps::{ReleaseContainers, container_name, lower, prefix};
-use super::engine::{AppContainer, Engine, StoreLabels};
+use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
 use super::haproxy::{
     Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
@@ -39,9 +39,37 @@ impl DockerTarget {
         }
     }
 
+    /// Fails if another proxy switches the traffic of the store: what it does is unknown here, so
+    /// releases that seem to have no traffic cannot be stopped. The record is a volume of the engine.
+    async fn check_proxy(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<(), Error> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(());
+        };
+        let volume = format!("alokai-{}-proxy", owner.name());
+        let identity = proxy.identity().await?;
+        let mut labels = owner.map();
+        labels.insert(PROXY.to_owned(), identity.clone());
+        labels.insert(PROXY_PLACE.to_owned(), proxy.place());
+        let labels = engine.volume(&volume, labels).await?;
+        if labels.get(PROXY) == Some(&identity) {
+            return Ok(());
+        }
+        Err(Error::OtherProxy {
+            store: store.clone(),
+            place: labels.get(PROXY_PLACE).cloned().unwrap_or_default(),
+            volume,
+        })
+    }
+
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
-        let owner = self.owner(store)?;
-        let containers = self.engine().await?.app_containers(&owner).await?;
+        let (engine, owner) = (self.engine().await?, self.owner(store)?);
+        self.check_proxy(engine, &owner, store).await?;
+        let containers = engine.app_containers(&owner).await?;
         let (routed, table) = match &self.proxy {
             Some(proxy) => {
                 let table = proxy.table().await?;
@@ -114,6 +142,7 @@ impl DockerTarget {
 
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
+        self.check_proxy(engine, &owner, &spec.store).await?;
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -268,6 +297,7 @@ impl DockerTarget {
             self.stage_release(spec).await?;
             return self.recreate(engine, &owner, spec, expected).await;
         };
+        self.check_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
         let own = containers.iter().filter(|it| it.release == spec.id);
         let stopped = own.clone().find(|container| !container.is_running);
@@ -377,6 +407,7 @@ impl DockerTarget {
             store: store.clone(),
             release: release.clone(),
         };
+        self.check_proxy(engine, &owner, store).await?;
         let mut containers = engine.app_containers(&owner).await?;
         match &self.proxy {
             Some(proxy) => {

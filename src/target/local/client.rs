@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::Error;
 use super::folder::{self, LocalFolder};
-use super::protocol::{Answer, Request, RequestLine, VERSION};
+use super::protocol::{LocalAnswer, LocalRequest, RequestLine, VERSION};
 use super::state::LocalState;
 use crate::pipeline::Io;
 use crate::store::StoreId;
@@ -67,13 +67,13 @@ impl LocalClient {
         let releases = state.stores.values().flat_map(|it| it.releases.values());
         let is_empty = releases.into_iter().all(|it| it.folder.is_none());
         if !stores.is_empty() || !is_empty {
-            self.ask(&Request::Stop(only.cloned())).await?;
+            self.ask(&LocalRequest::Stop(only.cloned())).await?;
         }
         Ok(stores)
     }
 
     /// Sends a request, and returns its answer. A failure is an error.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Answer, Error> {
+    pub(super) async fn ask(&self, request: &LocalRequest) -> Result<LocalAnswer, Error> {
         let protocol = |error: serde_json::Error| Error::Protocol {
             reason: error.to_string(),
         };
@@ -84,9 +84,9 @@ impl LocalClient {
         let line = serde_json::to_string(&line).map_err(protocol)?;
         for _ in 0..ATTEMPTS {
             match self.send(&line).await? {
-                Some(Answer::OtherVersion(_)) => self.replace().await?,
-                Some(Answer::OutOfSequence) => return Err(Error::OutOfSequence),
-                Some(Answer::Failed { message, help }) => {
+                Some(LocalAnswer::OtherVersion(_)) => self.replace().await?,
+                Some(LocalAnswer::OutOfSequence) => return Err(Error::OutOfSequence),
+                Some(LocalAnswer::Failed { message, help }) => {
                     return Err(Error::Refused { message, help });
                 }
                 Some(answer) => return Ok(answer),
@@ -98,7 +98,7 @@ impl LocalClient {
     }
 
     /// Sends a line. `None` if the process has ended without an answer.
-    async fn send(&self, line: &str) -> Result<Option<Answer>, Error> {
+    async fn send(&self, line: &str) -> Result<Option<LocalAnswer>, Error> {
         let stream = self.connect().await?;
         let (reader, mut writer) = stream.into_split();
         let mut answer = String::new();

@@ -28,7 +28,7 @@ const OF_THE_SYSTEM: [&str; 5] = ["PATH", "HOME", "NODE_VERSION", "YARN_VERSION"
 /// What an image says about the app that it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AppImage {
+pub struct LocalImage {
     /// Its name, for messages.
     pub reference: String,
     /// The digest of its manifest.
@@ -60,7 +60,7 @@ pub fn layout_folder(reference: &str) -> Option<&str> {
     Some(folder)
 }
 
-impl AppImage {
+impl LocalImage {
     /// Reads an image of a layout. A relative folder is relative to the project.
     pub fn in_layout((reference, digest): (&str, &str), folder: &Path) -> Result<Self, Error> {
         let layout = Layout::open(folder)?;
@@ -218,15 +218,15 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{AppImage, layout_folder};
+    use super::{LocalImage, layout_folder};
     use oci::{CONFIG, Descriptor, LAYER, Manifest};
 
-    fn image(run: &Value, history: &Value) -> Result<AppImage, String> {
+    fn image(run: &Value, history: &Value) -> Result<LocalImage, String> {
         let layers = ["a", "b", "c"].map(|text| Descriptor::of(LAYER, text.as_bytes()));
         let manifest = Manifest::new(Descriptor::of(CONFIG, b"{}"), layers.to_vec());
         let config = json!({ "config": run, "history": history });
         let name = ("registry.example/us:1", "sha256:00");
-        AppImage::new(name, &manifest, &config, Path::new("/blobs"))
+        LocalImage::new(name, &manifest, &config, Path::new("/blobs"))
             .map_err(|error| error.to_string())
     }
 

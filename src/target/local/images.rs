@@ -8,7 +8,7 @@ use oci::{Blobs, Digest, ImageReference, Manifest};
 use serde_json::Value;
 
 use super::folder::LocalFolder;
-use super::image::{AppImage, layout_folder};
+use super::image::{LocalImage, layout_folder};
 use super::state::LocalState;
 use super::{Error, LocalTarget};
 use crate::pipeline::{StageError, UnpackedImage, isolated_folder};
@@ -17,12 +17,12 @@ use crate::target::ReleasedApp;
 impl LocalTarget {
     /// The image of an app. Layers of an image in a registry are pulled, without those of its base
     /// image.
-    pub(super) async fn image(&self, app: &ReleasedApp) -> Result<AppImage, Error> {
+    pub(super) async fn image(&self, app: &ReleasedApp) -> Result<LocalImage, Error> {
         let name = (app.reference.as_str(), app.digest.as_str());
         match layout_folder(&app.reference) {
             Some(folder) => {
                 let folder = self.client.place.project().join(folder);
-                AppImage::in_layout(name, &folder)
+                LocalImage::in_layout(name, &folder)
             }
             None => self.pulled(name).await,
         }
@@ -44,7 +44,7 @@ impl LocalTarget {
         })
     }
 
-    async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<AppImage, Error> {
+    async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<LocalImage, Error> {
         let unusable = |reason: String| Error::Image {
             reference: reference.to_owned(),
             reason,
@@ -64,7 +64,7 @@ impl LocalTarget {
             .map_err(|error| unusable(format!("its config is not valid: {error}")))?;
         let folder = self.client.place.images();
         self.client.place.make()?;
-        let image = AppImage::new((reference, digest), &manifest, &config, &folder)?;
+        let image = LocalImage::new((reference, digest), &manifest, &config, &folder)?;
         let blobs = Blobs::new(folder);
         for layer in image.layers.iter().filter(|layer| !blobs.holds(layer)) {
             let temporary = blobs.temporary()?;

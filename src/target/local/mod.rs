@@ -35,7 +35,7 @@ pub use state::{AppRecord, LocalState, ReleaseState, StoreState};
 
 use self::launch::SettingValues;
 use self::logs::LogReader;
-use self::protocol::{Answer, ObservedStore, Request, StageOrder, StagedApp};
+use self::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder, StagedApp};
 use self::state::ReleaseEnvironment;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
@@ -113,15 +113,19 @@ impl LocalTarget {
                 ..ObservedStore::default()
             });
         }
-        match self.client.ask(&Request::Observe(store.clone())).await? {
-            Answer::Observed(observed) => Ok(*observed),
+        match self
+            .client
+            .ask(&LocalRequest::Observe(store.clone()))
+            .await?
+        {
+            LocalAnswer::Observed(observed) => Ok(*observed),
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn done(&self, request: Request) -> Result<(), Error> {
+    async fn done(&self, request: LocalRequest) -> Result<(), Error> {
         match self.client.ask(&request).await? {
-            Answer::Done => Ok(()),
+            LocalAnswer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -148,7 +152,7 @@ impl LocalTarget {
 }
 
 /// The error of an answer to another request.
-fn unexpected(answer: &Answer) -> Error {
+fn unexpected(answer: &LocalAnswer) -> Error {
     Error::Protocol {
         reason: format!("the answer `{answer:?}` belongs to another request"),
     }
@@ -247,9 +251,9 @@ impl Target for LocalTarget {
     fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
         async move {
             let order = self.order(spec).await.map_err(of_store(&spec.store))?;
-            let request = Request::Stage(Box::new(order));
+            let request = LocalRequest::Stage(Box::new(order));
             match self.client.ask(&request).await? {
-                Answer::Staged { ports, address } => {
+                LocalAnswer::Staged { ports, address } => {
                     let replicas = ports.into_iter().map(|(app, port)| Replica {
                         app,
                         address: format!("http://localhost:{port}"),
@@ -270,7 +274,7 @@ impl Target for LocalTarget {
     }
 
     fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
-        let request = Request::Switch {
+        let request = LocalRequest::Switch {
             store: spec.store.clone(),
             release: spec.id.clone(),
             hosts: self.hosts(&spec.store),
@@ -280,14 +284,14 @@ impl Target for LocalTarget {
     }
 
     fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
-        let request = Request::Open {
+        let request = LocalRequest::Open {
             store: store.clone(),
             release: release.clone(),
         };
         async move {
             match self.client.ask(&request).await? {
-                Answer::Open(0) => Ok(Drained::Yes),
-                Answer::Open(open) => Ok(Drained::No(open)),
+                LocalAnswer::Open(0) => Ok(Drained::Yes),
+                LocalAnswer::Open(open) => Ok(Drained::No(open)),
                 other => Err(unexpected(&other).into()),
             }
         }
@@ -300,7 +304,7 @@ impl Target for LocalTarget {
         release: &'a RecordId,
         kept: bool,
     ) -> TargetStep<'a, ()> {
-        let request = Request::Retire {
+        let request = LocalRequest::Retire {
             store: store.clone(),
             release: release.clone(),
             kept,
@@ -313,13 +317,13 @@ impl Target for LocalTarget {
         store: &'a StoreId,
         release: &'a RecordId,
     ) -> TargetStep<'a, Vec<AppState>> {
-        let request = Request::Health {
+        let request = LocalRequest::Health {
             store: store.clone(),
             release: release.clone(),
         };
         async move {
             match self.client.ask(&request).await? {
-                Answer::Health(apps) => {
+                LocalAnswer::Health(apps) => {
                     let states = apps.into_iter().map(|it| AppState {
                         app: it.app,
                         running: it.running,
@@ -385,7 +389,7 @@ impl Target for LocalTarget {
     }
 
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
-        let request = Request::Maintenance {
+        let request = LocalRequest::Maintenance {
             store: store.clone(),
             page: page.map(str::to_owned),
         };

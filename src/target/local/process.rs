@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::app::RunningApp;
 use super::folder::{self, LocalFolder};
 use super::processes::Processes;
-use super::protocol::{Answer, Request, RequestLine, VERSION};
+use super::protocol::{LocalAnswer, LocalRequest, RequestLine, VERSION};
 use super::state::LocalState;
 use super::{Error, launch};
 use crate::ledger::RecordId;
@@ -231,11 +231,11 @@ impl Background {
         writer.shutdown().await
     }
 
-    async fn answer_line(&self, line: &str) -> Answer {
+    async fn answer_line(&self, line: &str) -> LocalAnswer {
         let line: RequestLine = match serde_json::from_str(line) {
             Ok(line) => line,
             Err(error) => {
-                return Answer::Failed {
+                return LocalAnswer::Failed {
                     message: format!("the request is not valid: {error}"),
                     help: None,
                 };
@@ -243,18 +243,18 @@ impl Background {
         };
         if line.request == "quit" {
             self.shutdown.cancel();
-            return Answer::Done;
+            return LocalAnswer::Done;
         }
         if line.version != VERSION {
-            return Answer::OtherVersion(VERSION.into());
+            return LocalAnswer::OtherVersion(VERSION.into());
         }
-        let answered = match serde_json::from_value::<Request>(line.request) {
+        let answered = match serde_json::from_value::<LocalRequest>(line.request) {
             Ok(request) => self.answer(request).await,
             Err(error) => Err(Error::Protocol {
                 reason: error.to_string(),
             }),
         };
-        answered.unwrap_or_else(|error| Answer::failed(&error))
+        answered.unwrap_or_else(|error| LocalAnswer::failed(&error))
     }
 
     /// Removes an unpacked folder away from the requests.
@@ -264,7 +264,7 @@ impl Background {
     }
 }
 
-impl Answer {
+impl LocalAnswer {
     fn failed(error: &Error) -> Self {
         if matches!(error, Error::OutOfSequence) {
             return Self::OutOfSequence;

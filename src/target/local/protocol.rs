@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::image::AppImage;
+use super::image::LocalImage;
 use super::state::ReleaseEnvironment;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
@@ -25,7 +25,7 @@ pub struct RequestLine {
 /// What the background process is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Request {
+pub enum LocalRequest {
     /// To end. Apps that have to run are started again by the next process.
     Quit,
     /// The state of a store.
@@ -104,7 +104,7 @@ pub struct StagedApp {
     /// The app.
     pub app: AppName,
     /// Its image.
-    pub image: AppImage,
+    pub image: LocalImage,
     /// The public path below which it answers.
     pub path_prefix: Option<String>,
     /// Whether it sees the path without the prefix.
@@ -114,7 +114,7 @@ pub struct StagedApp {
 /// The answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Answer {
+pub enum LocalAnswer {
     /// The request was carried out.
     Done,
     /// The background process has another version.

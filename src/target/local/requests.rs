@@ -11,7 +11,7 @@ use super::app::RunningApp;
 use super::folder;
 use super::launch::{self, ReleaseStart};
 use super::process::{Background, locked};
-use super::protocol::{Answer, AppHealth, ObservedStore, Request, StageOrder};
+use super::protocol::{AppHealth, LocalAnswer, LocalRequest, ObservedStore, StageOrder};
 use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
 use super::{Error, images};
 use crate::ledger::RecordId;
@@ -27,16 +27,18 @@ const REMEMBERED_PORTS: usize = 200;
 
 impl Background {
     /// Carries out a request.
-    pub(super) async fn answer(&self, request: Request) -> Result<Answer, Error> {
+    pub(super) async fn answer(&self, request: LocalRequest) -> Result<LocalAnswer, Error> {
         match request {
             // It was answered before its version was looked at.
-            Request::Quit => Ok(Answer::Done),
-            Request::Observe(store) => Ok(Answer::Observed(Box::new(self.observe(&store)))),
-            Request::Stage(order) => {
+            LocalRequest::Quit => Ok(LocalAnswer::Done),
+            LocalRequest::Observe(store) => {
+                Ok(LocalAnswer::Observed(Box::new(self.observe(&store))))
+            }
+            LocalRequest::Stage(order) => {
                 let _turn = self.turn(&order.store).await;
                 self.stage(*order).await
             }
-            Request::Switch {
+            LocalRequest::Switch {
                 store,
                 release,
                 hosts,
@@ -45,8 +47,10 @@ impl Background {
                 let _turn = self.turn(&store).await;
                 self.switch(&store, release, hosts, &token)
             }
-            Request::Open { store, release } => Ok(Answer::Open(self.open(&store, &release))),
-            Request::Retire {
+            LocalRequest::Open { store, release } => {
+                Ok(LocalAnswer::Open(self.open(&store, &release)))
+            }
+            LocalRequest::Retire {
                 store,
                 release,
                 kept,
@@ -54,15 +58,17 @@ impl Background {
                 let _turn = self.turn(&store).await;
                 self.retire(&store, &release, kept).await
             }
-            Request::Health { store, release } => Ok(Answer::Health(self.health(&store, &release))),
-            Request::Maintenance { store, page } => {
+            LocalRequest::Health { store, release } => {
+                Ok(LocalAnswer::Health(self.health(&store, &release)))
+            }
+            LocalRequest::Maintenance { store, page } => {
                 let _turn = self.turn(&store).await;
                 self.change(|state| {
                     state.stores.entry(store).or_default().maintenance = page;
                 })?;
-                Ok(Answer::Done)
+                Ok(LocalAnswer::Done)
             }
-            Request::Stop(store) => self.stop(store).await,
+            LocalRequest::Stop(store) => self.stop(store).await,
         }
     }
 
@@ -97,7 +103,7 @@ impl Background {
         })
     }
 
-    async fn stage(&self, order: StageOrder) -> Result<Answer, Error> {
+    async fn stage(&self, order: StageOrder) -> Result<LocalAnswer, Error> {
         let (store, id) = (order.store.clone(), order.release.clone());
         let is_running = locked(&self.running).contains_key(&(store.clone(), id.clone()));
         if !is_running {
@@ -135,7 +141,7 @@ impl Background {
             let apps = release.apps.iter();
             Some(apps.map(|app| (app.app.clone(), app.port)).collect())
         });
-        Ok(Answer::Staged {
+        Ok(LocalAnswer::Staged {
             ports: ports.unwrap_or_default(),
             address: self.addresses.url(&staged_host(&store, &id)),
         })
@@ -297,7 +303,7 @@ impl Background {
         release: RecordId,
         hosts: Vec<String>,
         token: &str,
-    ) -> Result<Answer, Error> {
+    ) -> Result<LocalAnswer, Error> {
         let key = (id.clone(), release.clone());
         if !locked(&self.running).contains_key(&key) {
             return Err(Error::NotStaged { release });
@@ -307,7 +313,7 @@ impl Background {
             (store.active.as_ref() == Some(&release), store.token())
         });
         if is_active {
-            return Ok(Answer::Done);
+            return Ok(LocalAnswer::Done);
         }
         if known != token {
             return Err(Error::OutOfSequence);
@@ -319,7 +325,7 @@ impl Background {
             store.hosts = hosts;
             store.switches += 1;
         })?;
-        Ok(Answer::Done)
+        Ok(LocalAnswer::Done)
     }
 
     /// How many requests to the apps of a release are open.
@@ -337,7 +343,12 @@ impl Background {
         open.map(|it| it as u64).sum()
     }
 
-    async fn retire(&self, store: &StoreId, id: &RecordId, kept: bool) -> Result<Answer, Error> {
+    async fn retire(
+        &self,
+        store: &StoreId,
+        id: &RecordId,
+        kept: bool,
+    ) -> Result<LocalAnswer, Error> {
         let is_active = self.look(|state| {
             let store = state.stores.get(store);
             store.is_some_and(|it| it.active.as_ref() == Some(id))
@@ -348,7 +359,7 @@ impl Background {
             });
         }
         self.end(store, id, kept).await?;
-        Ok(Answer::Done)
+        Ok(LocalAnswer::Done)
     }
 
     /// Stops a release. Its addresses end first.
@@ -405,7 +416,7 @@ impl Background {
     }
 
     /// Stops all releases of a store, or of all stores.
-    async fn stop(&self, only: Option<StoreId>) -> Result<Answer, Error> {
+    async fn stop(&self, only: Option<StoreId>) -> Result<LocalAnswer, Error> {
         let stores: Vec<StoreId> = self.look(|state| state.stores.keys().cloned().collect());
         for id in stores {
             if only.as_ref().is_some_and(|only| *only != id) {
@@ -430,6 +441,6 @@ impl Background {
                 ended?;
             }
         }
-        Ok(Answer::Done)
+        Ok(LocalAnswer::Done)
     }
 }

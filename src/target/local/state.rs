@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::image::AppImage;
+use super::image::LocalImage;
 use crate::ledger::RecordId;
 use crate::proxy::{AppRoute, StoreRoutes};
 use crate::store::{AppName, StoreId};
@@ -71,7 +71,7 @@ pub struct AppRecord {
     /// The app.
     pub app: AppName,
     /// Its image.
-    pub image: AppImage,
+    pub image: LocalImage,
     /// Its port on this machine.
     pub port: u16,
     /// The public path below which it answers.

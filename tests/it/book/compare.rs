@@ -20,6 +20,8 @@ static VARYING: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#"("(?:\w+Bytes|total|own)":)\d+"#, "$1<size>"),
         (r"\b\d+(\.\d+)? (B|kB|MB|GB)\b", "<size>"),
         (r"\b(127\.0\.0\.1|localhost):\d{5}\b", "$1:<port>"),
+        // The proxy takes the first free port.
+        (r"(\w\.localhost)(:\d+)?", "$1:<port>"),
         // Columns are as wide as what stands in them.
         (r"(\S) {2,}", "$1  "),
         (r" {2,}(<time>|<size>)", "  $1"),

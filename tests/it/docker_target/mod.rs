@@ -1,5 +1,6 @@
 //! The target `docker`: real containers of a real engine, and a real HAProxy.
 
+mod commands;
 mod load;
 mod proxy;
 mod releases;
@@ -83,6 +84,9 @@ impl World {
         let name = format!("{name}-{}", std::process::id());
         let deploy = json!({ "target": "docker", "watch": 1, "docker": section });
         let project = Project::shop_named(&name).setting("deploy", &deploy);
+        // Nothing is sent to the console.
+        let project = registry.used_by(project, "http://127.0.0.1:9");
+        project.commit();
         let (reference, digest) = image(&registry, &project);
         Some(Self {
             name,
@@ -226,7 +230,11 @@ impl World {
     }
 
     pub fn page_of(&self, host: &str, path: &str) -> String {
-        let url = format!("http://127.0.0.1:{}", self.port());
+        Self::page_at(self.port(), host, path)
+    }
+
+    pub fn page_at(port: u16, host: &str, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{port}");
         let host = format!("Host: {host}");
         let status = "\n%{http_code}";
         curl(&url, path, &["--header", &host, "--write-out", status]).unwrap_or_default()
@@ -241,7 +249,10 @@ impl World {
 
     /// Ends the HAProxy of the project.
     pub fn end_proxy(&self) {
-        end_proxy(&self.project.path(".alokai/proxy"));
+        let config = self.project.read("alokai.config.json");
+        let config: Value = serde_json::from_str(&config).unwrap();
+        let folder = config["deploy"]["docker"]["proxy"]["folder"].as_str();
+        end_proxy(&self.project.path(folder.unwrap_or(".alokai/proxy")));
     }
 }
 
@@ -260,7 +271,7 @@ fn end_proxy(folder: &Path) {
 
 impl Drop for World {
     fn drop(&mut self) {
-        end_proxy(&self.project.path(".alokai/proxy"));
+        self.end_proxy();
         for store in ["us", "eu"] {
             let owner = format!("label=com.alokai.project={}-{store}", self.name);
             let run = |arguments: &[&str]| {
@@ -277,6 +288,13 @@ impl Drop for World {
             ] {
                 for id in run(&[&list[..], &["--filter", &owner]].concat()).lines() {
                     run(&[&remove[..], &[id]].concat());
+                }
+            }
+            for image in run(&["images", "--format", "{{.Repository}} {{.ID}}"]).lines() {
+                if let Some((name, id)) = image.split_once(' ')
+                    && name.contains(&format!("/{}-{store}-", self.name))
+                {
+                    run(&["rmi", "--force", id]);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! HAProxy's files and restarts, maintenance, and an engine without a proxy.
 
-use alokai::target::Target;
+use alokai::target::{SwitchToken, Target};
 use serde_json::json;
 
 use super::{World, curl, docker, free_port, us};
@@ -166,4 +166,54 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     answers("v3 /page with v3 /");
     let running = docker(&["ps", "--format", "{{.Names}}"]);
     assert!(running.contains(&format!("us-{FRONTEND}-{}", releases[2].id)));
+}
+
+#[test]
+fn a_store_behind_another_proxy_is_not_touched() {
+    let Some(world) = World::new("two-proxies") else {
+        return;
+    };
+    let target = world.target();
+    let (live, next) = (world.release("live"), world.release("next"));
+    world.stage(&target, &live);
+    world.switch(&target, &live);
+    // A clone of the project on the same engine, with a proxy of its own.
+    let edit = |folder: Option<&str>, bind: String| {
+        let config = world.project.read("alokai.config.json");
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let proxy = json!({ "folder": folder, "bind": [bind] });
+        config["deploy"]["docker"]["proxy"] = proxy;
+        world
+            .project
+            .write("alokai.config.json", config.to_string());
+    };
+    let port = world.port();
+    edit(Some(".alokai/other"), format!("127.0.0.1:{port}"));
+    let other = world.target();
+    let error = world.wait(other.preflight()).unwrap_err().to_string();
+    assert!(error.contains("another program listens"), "{error}");
+
+    edit(Some(".alokai/other"), format!("127.0.0.1:{}", free_port()));
+    let other = world.target();
+    world.wait(other.preflight()).unwrap();
+    let place = world.project.path(".alokai/proxy").display().to_string();
+    let refused = |error: alokai::target::Error| {
+        let error = error.to_string();
+        assert!(error.contains(&place), "{error}");
+    };
+    refused(world.wait(other.observe(&us())).unwrap_err());
+    refused(world.wait(other.stage(&next)).unwrap_err());
+    refused(
+        world
+            .wait(other.switch(&live, &SwitchToken::default()))
+            .unwrap_err(),
+    );
+    refused(
+        world
+            .wait(other.retire(&us(), &live.id, false))
+            .unwrap_err(),
+    );
+    world.end_proxy();
+    edit(None, format!("127.0.0.1:{port}"));
+    assert_eq!(world.page("/page"), "live /page with live /\n200");
 }

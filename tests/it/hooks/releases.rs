@@ -279,3 +279,35 @@ fn a_hook_in_an_image_gets_the_settings_of_the_release() {
         assert!(!text.contains("very-secret-value"), "{path}");
     }
 }
+
+#[test]
+fn on_this_machine_a_hook_in_an_image_runs_in_the_unpacked_image() {
+    let Some(base) = crate::support::base_layout() else {
+        return;
+    };
+    let hooks = json!([
+        { "when": "after", "stage": "stage", "in": "image", "app": MIDDLEWARE,
+          "command": ["node", "-e", "console.log('in', require('fs').existsSync('lib/index.js'), process.env.NODE_ENV, process.cwd())"] },
+    ]);
+    let project = crate::support::Project::shop()
+        .setting("image", &json!({ "base": base }))
+        .setting("hooks", &hooks)
+        .setting("deploy", &json!({ "watch": 0, "drain": 0 }));
+    project.commit();
+    let run = project.alokai("store deploy --store us --local");
+    project.alokai("store stop --all").succeeds();
+    let run = run.succeeds();
+    let line = run
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("us:hook after stage: in "));
+    let line = line.unwrap_or_else(|| panic!("{}", run.stderr));
+    assert!(line.contains("in true production "), "{line}");
+    // Neither the project's folder nor the one from which the app runs, and removed afterwards.
+    let folder = line.rsplit(' ').next().unwrap();
+    assert!(
+        !folder.starts_with(project.root().to_str().unwrap()),
+        "{line}"
+    );
+    assert!(!std::path::Path::new(folder).exists(), "{line}");
+}

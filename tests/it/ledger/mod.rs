@@ -1,8 +1,13 @@
 //! The memory of builds: every deploy leaves a record, also a failed, interrupted or killed one.
 
+mod many;
 mod memory;
 mod places;
+mod pruned;
 mod questions;
+mod secrets;
+mod storm;
+mod travel;
 
 use serde_json::{Value, json};
 
@@ -136,6 +141,76 @@ fn a_killed_run_is_not_forgotten() {
     let list = project.alokai("store builds").succeeds();
     list.stdout_contains("interrupted");
     list.stderr_contains("B0000000000000000.json` is ignored: it is not a valid record");
+}
+
+#[test]
+fn the_output_of_a_run_is_read_while_it_is_written_and_after_it_was_killed() {
+    let Some(base) = base_layout() else { return };
+    let script = "console.log('first line'); const wait = () => \
+        require('fs').existsSync('../../../go-on') || setTimeout(wait, 50); wait(); \
+        process.on('exit', () => console.log('last line'))";
+    let project = shop(&base).build_script(FRONTEND, script);
+    project.write(
+        ".gitignore",
+        "node_modules\n.out\n.alokai\ngo-on\nlib\n.next\n",
+    );
+    project.commit();
+    let mut run = project.start(LOCAL);
+    let mut output = String::new();
+    let start = loop {
+        if let Some(run) = builds(&project, "--status running").first() {
+            let id = run["id"].as_str().unwrap().to_owned();
+            output = project.alokai(&["store", "builds", "logs", &id]).stdout;
+            if output.contains("first line") {
+                break id;
+            }
+        }
+        assert!(run.try_wait().unwrap().is_none(), "it has ended: {output}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(!output.contains("last line"), "{output}");
+    let follow = ["store", "builds", "logs", "--follow", &start];
+    let following = project.start(&follow);
+    project.write("go-on", "");
+    run.wait().unwrap();
+    let followed = following.wait_with_output().unwrap();
+    assert!(followed.status.success());
+    let followed = String::from_utf8_lossy(&followed.stdout);
+    assert!(followed.starts_with(&output), "{followed}");
+    assert!(followed.contains("last line"), "{followed}");
+    // The id of the run names its build now.
+    let ended = project
+        .alokai(&["store", "builds", "logs", &start])
+        .succeeds();
+    ended.stdout_contains("last line");
+
+    project.remove("go-on");
+    project.write("apps/storefront-unified-nextjs/texts.txt", "other\n");
+    project.commit();
+    let mut run = project.start(LOCAL);
+    let start = loop {
+        if let Some(run) = builds(&project, "--status running").first() {
+            let id = run["id"].as_str().unwrap().to_owned();
+            let output = project.alokai(&["store", "builds", "logs", &id]).stdout;
+            if output.contains("first line") {
+                break id;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let following = project.start(&["store", "builds", "logs", "-f", &start]);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(following.wait_with_output().unwrap().status.success());
+    // The next run records it, with its output.
+    project.write("go-on", "");
+    let _ = project.alokai(LOCAL);
+    let interrupted = builds(&project, "--status interrupted");
+    assert_eq!(interrupted.len(), 1);
+    let id = interrupted[0]["id"].as_str().unwrap();
+    assert!(id.starts_with('B'), "{id}");
+    let output = project.alokai(&["store", "builds", "logs", id]).succeeds();
+    output.stdout_contains("first line");
 }
 
 #[test]

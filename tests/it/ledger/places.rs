@@ -40,14 +40,14 @@ fn event(detail: &str) -> StoredRecord {
 }
 
 /// A machine with a project.
-struct Machine {
+pub struct Machine {
     folder: TempDir,
     client: Client,
     repository: String,
 }
 
 impl Machine {
-    fn new(registry: &Registry, address: &str, repository: &str) -> Self {
+    pub fn new(registry: &Registry, address: &str, repository: &str) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             client: client(registry, address),
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    fn records(&self) -> RecordSet {
+    pub fn records(&self) -> RecordSet {
         let (records, damaged) = RecordFolder::of_project(self.folder.path()).read().unwrap();
         assert!(damaged.is_empty(), "{damaged:?}");
         records
@@ -67,7 +67,31 @@ impl Machine {
             .unwrap();
     }
 
-    fn place(&self) -> SharedRecords<'_> {
+    /// Writes a record without waiting for the disk.
+    pub fn append_unsynced(&self, record: &StoredRecord) {
+        let id = record.record.id();
+        let folder = self
+            .folder
+            .path()
+            .join(".alokai/ledger")
+            .join(id.kind().folder());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{id}.json")), &record.bytes).unwrap();
+    }
+
+    /// Packs the records of this machine.
+    pub fn gather(&self) {
+        RecordFolder::of_project(self.folder.path())
+            .gather()
+            .unwrap();
+    }
+
+    /// The number of tags in the repository.
+    pub async fn tags(&self) -> usize {
+        self.client.tags(&self.repository).await.unwrap().len()
+    }
+
+    pub fn place(&self) -> SharedRecords<'_> {
         let place = RecordPlace::Registry {
             client: &self.client,
             repository: &self.repository,

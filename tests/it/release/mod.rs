@@ -4,6 +4,7 @@
 mod commands;
 mod killed;
 mod model;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -19,6 +20,7 @@ pub use table::{LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingT
 
 use super::error::Error;
 use crate::disk::write_atomically;
+use crate::ledger::{RecordId, RecordKind};
 use runtime::Runtime;
 use table::{ACTIVE, MAPS, PAGES, config, description, map_text};
 
@@ -54,6 +56,24 @@ impl Haproxy {
             bind,
             runtime,
         }
+    }
+
+    /// The machine and the folder, for people.
+    pub fn place(&self) -> String {
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        format!("`{}` on the machine `{host}`", self.folder.display())
+    }
+
+    /// The identity of this proxy.
+    pub async fn identity(&self) -> Result<String, Error> {
+        let identity = self.table().await?.identity;
+        if identity.is_empty() {
+            return self.change(|table| Ok(table.identity.clone())).await;
+        }
+        Ok(identity)
     }
 
     /// The address of a host name at the first `bind` line.
@@ -100,10 +120,14 @@ impl Haproxy {
         self.make_folder()?;
         let _lock = self.lock().await?;
         let mut table = self.table().await?;
+        if table.identity.is_empty() {
+            table.identity = new_identity();
+        }
         let answer = change(&mut table)?;
         let wanted = description(&self.bind);
         match self.runtime.description().await {
             None => {
+                check_free(&self.bind)?;
                 self.save(&table)?;
                 self.start(&wanted).await?;
             }
@@ -288,6 +312,35 @@ impl Haproxy {
     }
 }
 
+fn new_identity() -> String {
+    RecordId::new(RecordKind::Event, Timestamp::now()).to_string()
+}
+
+/// Fails if a program listens on one of the addresses. Two programs that both are HAProxy could listen
+/// there, and the system would divide the connections among them.
+fn check_free(bind: &[String]) -> Result<(), Error> {
+    for line in bind {
+        let place = line.split_whitespace().next().unwrap_or_default();
+        let Some((host, port)) = place.rsplit_once(':') else {
+            continue;
+        };
+        let host = match host.trim_matches(['[', ']']) {
+            "" | "*" => "0.0.0.0",
+            host => host,
+        };
+        let Ok(port) = port.parse::<u16>() else {
+            continue;
+        };
+        let bound = std::net::TcpListener::bind((host, port));
+        if bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+            return Err(Error::AddressInUse {
+                address: place.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The folder of HAProxy for a project.
 pub fn folder(project: &Path, given: Option<&str>) -> PathBuf {
     project.join(given.unwrap_or(".alokai/proxy"))
@@ -309,5 +362,16 @@ mod tests {
             let haproxy = Haproxy::new("/proxy".into(), vec![bind.into()]);
             assert_eq!(haproxy.url("us.example"), url, "{bind}");
         }
+    }
+
+    #[test]
+    fn an_address_on_which_a_program_listens_is_not_free() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for bind in [format!("127.0.0.1:{port} ssl crt x"), format!("*:{port}")] {
+            assert!(super::check_free(&["127.0.0.1:0".into(), bind]).is_err());
+        }
+        drop(listener);
+        assert!(super::check_free(&[format!("127.0.0.1:{port}")]).is_ok());
     }
 }

@@ -47,6 +47,8 @@ pub type Map = BTreeMap<String, String>;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoutingTable {
+    /// The identity of the proxy, which engines record for each of its stores.
+    pub identity: String,
     /// Stores, by `<project>/<store>`.
     pub stores: BTreeMap<String, RoutedStore>,
     /// Releases that run, by id.

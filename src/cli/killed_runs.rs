@@ -1,0 +1,106 @@
+//! Runs that were killed: the next run in the same folder records how far they came, so that every
+//! machine lists them as interrupted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::builds::makes_build;
+use crate::event::{Stage, seconds};
+use crate::ledger::{
+    BuildRecord, BuildStatus, EventRecord, FolderError, Happening, LogFolder, LogText, Record,
+    RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord,
+};
+use crate::pipeline::ProjectLock;
+
+/// Records the end of each run that has left a log and no end. The lock proves that no run is under
+/// way.
+pub fn record_killed_runs(project: &Path, _lock: &ProjectLock) -> Result<(), FolderError> {
+    let (records, logs) = (
+        RecordFolder::of_project(project),
+        LogFolder::of_project(project),
+    );
+    let left_behind = logs.left_behind();
+    if left_behind.is_empty() {
+        return Ok(());
+    }
+    let (known, _) = records.read()?;
+    for (start, last_written) in left_behind {
+        if let Some(Record::Event(event)) = known.get(&start) {
+            for record in missing(event, last_written, &known, &logs)? {
+                // A record of this program can be written as JSON.
+                if let Ok(record) = StoredRecord::new(record) {
+                    records.append(&record)?;
+                }
+            }
+        }
+        logs.end(&start);
+    }
+    Ok(())
+}
+
+/// The records that a killed run has not written. It may have recorded its build, and even its end.
+fn missing(
+    start: &EventRecord,
+    last_written: Timestamp,
+    known: &RecordSet,
+    logs: &LogFolder,
+) -> Result<Vec<Record>, FolderError> {
+    let mut missing = Vec::new();
+    let mut builds = known.builds();
+    let has_build = builds.any(|build| build.start.as_ref() == Some(&start.id));
+    if makes_build(start) && !has_build {
+        missing.push(Record::Build(build(start, last_written, logs)?));
+    }
+    let mut events = known.events();
+    let has_ended = events.any(
+        |event| matches!(&event.happening, Happening::Ended { start: own, .. } if *own == start.id),
+    );
+    if !has_ended {
+        missing.push(Record::Event(EventRecord {
+            id: RecordId::new(RecordKind::Event, Timestamp::now()),
+            happening: Happening::Ended {
+                start: start.id.clone(),
+                succeeded: false,
+            },
+            detail: Some("the run was killed".into()),
+            ..start.clone()
+        }));
+    }
+    Ok(missing)
+}
+
+fn build(
+    start: &EventRecord,
+    last_written: Timestamp,
+    logs: &LogFolder,
+) -> Result<BuildRecord, FolderError> {
+    let composition = match &start.happening {
+        Happening::Started { plan, .. } => plan.clone().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let started = start.id.made_at();
+    let elapsed = last_written.duration_since(started);
+    let (text, truncated) = logs.text_of_run(&start.id)?;
+    Ok(BuildRecord {
+        schema_version: SCHEMA_VERSION,
+        id: RecordId::new(RecordKind::Build, started),
+        store: start.store.clone(),
+        status: BuildStatus::Interrupted,
+        started,
+        seconds: seconds(elapsed.unsigned_abs()),
+        commit: None,
+        tag: None,
+        apps: BTreeMap::new(),
+        composition,
+        plan: None,
+        start: Some(start.id.clone()),
+        imported_from: None,
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+        actor: start.actor.clone(),
+        reached: Stage::Compose,
+        failures: vec!["the run was killed".into()],
+        log: Some(logs.write(&LogText { text, truncated })?),
+    })
+}

@@ -1,0 +1,162 @@
+//! The commands of releases at the target `docker`.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::{World, docker, free_port};
+use crate::support::{MIDDLEWARE, Project, second_registry};
+
+const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
+
+/// A middleware that ends after some milliseconds.
+fn ending(after: u32) -> String {
+    format!(
+        "require('http').createServer((_, answer) => answer.end('new\\n')).listen(4000);
+setTimeout(() => {{ console.error('the backend is gone'); process.exit(3); }}, {after});"
+    )
+}
+
+fn change(project: &Project, path: &str, content: &str) {
+    project.write(path, content);
+    project.commit();
+}
+
+#[test]
+fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
+    let Some(world) = World::new("commands") else {
+        return;
+    };
+    let project = &world.project;
+    let source = format!("apps/{MIDDLEWARE}/src/index.js");
+    project.alokai("store deploy --store us").succeeds();
+    assert_eq!(world.page("/"), "texts of us\n\n200");
+    assert_eq!(world.page("/api/x"), "middleware\n\n200");
+
+    change(project, TEXTS, "second texts\n");
+    project.alokai("store deploy --store us").succeeds();
+    assert_eq!(world.page("/"), "second texts\n\n200");
+    let start = Instant::now();
+    project.alokai("store rollback --store us").succeeds();
+    println!("rolled back in {:?}", start.elapsed());
+    assert_eq!(world.page("/"), "texts of us\n\n200");
+    project.alokai("store unpin --store us").succeeds();
+    let before = running(&world);
+
+    // It ends before it is healthy.
+    let good = project.read(&source);
+    change(project, &source, &ending(0));
+    let run = project.alokai("store deploy --store us").fails_with(1);
+    assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
+    assert!(run.stderr.contains("code 3"), "{}", run.stderr);
+    assert_eq!(running(&world), before);
+
+    // It ends after it got the traffic, and the earlier release gets the traffic again.
+    let config: Value = serde_json::from_str(&project.read("alokai.config.json")).unwrap();
+    let mut longer = config.clone();
+    longer["deploy"]["watch"] = 20.into();
+    project.write("alokai.config.json", format!("{longer:#}"));
+    change(project, &source, &ending(8000));
+    let run = project.alokai("store deploy --store us").fails_with(1);
+    assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
+    assert_eq!(running(&world), before);
+    assert_eq!(world.page("/api/x"), "middleware\n\n200");
+
+    // An image that the registry has lost is an error before anything runs.
+    project.write("alokai.config.json", format!("{config:#}"));
+    change(project, &source, &good);
+    let status = project.alokai("store status --store us").succeeds();
+    assert!(status.stdout.contains("docker"), "{}", status.stdout);
+}
+
+/// The containers that run.
+fn running(world: &World) -> String {
+    let owner = format!("label=com.alokai.project={}-us", world.name);
+    docker(&["ps", "--filter", &owner, "--format", "{{.Names}}"])
+}
+
+#[test]
+fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = json!({
+        "bind": [format!("127.0.0.1:{}", free_port())],
+        "folder": folder.path(),
+    });
+    let Some(world) = World::with("clones", &json!({ "proxy": proxy })) else {
+        return;
+    };
+    let clone = world.project.shallow_clone("10");
+    let clone = world.registry.used_by(clone, "http://127.0.0.1:9");
+    change(&clone, TEXTS, "texts of the clone\n");
+    // Each release is watched for a while, so the runs overlap.
+    let runs = [&world.project, &clone].map(|it| it.start("store deploy --store us --allow-older"));
+    let ends = runs.map(|run| run.wait_with_output().unwrap());
+    let failed: Vec<_> = ends.iter().filter(|end| !end.status.success()).collect();
+    let text = |end: &std::process::Output| String::from_utf8_lossy(&end.stderr).into_owned();
+    let all: Vec<String> = ends.iter().map(text).collect();
+    assert_eq!(failed.len(), 1, "{all:?}");
+    assert_eq!(failed[0].status.code(), Some(1));
+    assert!(text(failed[0]).contains('@'), "{all:?}");
+    let winner = ["texts of us\n", "texts of the clone\n"];
+    let won = usize::from(ends[1].status.success());
+    assert_eq!(world.page("/"), format!("{}\n200", winner[won]));
+    assert_eq!(running(&world).lines().count(), 2);
+    let left = world.containers();
+    assert!(left.iter().all(|name| !name.contains("lock")), "{left:?}");
+}
+
+#[test]
+fn an_exported_build_runs_in_another_store_from_another_registry() {
+    let (Some(world), Some(second)) = (World::new("transfer"), second_registry()) else {
+        return;
+    };
+    let project = &world.project;
+    project.alokai("store build --store us").succeeds();
+    let pushed = project.alokai("store deploy --store us --until push --json");
+    pushed.succeeds();
+    let builds = |project: &Project, store: &str| -> Value {
+        let run = project.alokai(&["store", "builds", "--store", store, "--json"]);
+        serde_json::from_str(&run.succeeds().stdout).unwrap()
+    };
+    let list = builds(project, "us");
+    let id = list["builds"][0]["id"].as_str().unwrap().to_owned();
+
+    let elsewhere = project.shallow_clone("10");
+    let elsewhere = second.used_by(elsewhere, "http://127.0.0.1:9");
+    let export = project
+        .command(&["store", "builds", "export", &id])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let import = elsewhere
+        .command("store builds import --store eu")
+        .stdin(export.stdout.unwrap())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&import.stderr);
+    assert!(import.status.success(), "{errors}");
+    let imported = String::from_utf8_lossy(&import.stdout).trim().to_owned();
+    elsewhere
+        .alokai(&["store", "release", &imported, "--store", "eu"])
+        .succeeds();
+    let proxied = World::page_at(world.port(), "eu.localhost", "/");
+    assert_eq!(proxied, "texts of us\n\n200");
+
+    let digests = |project: &Project, store: &str, id: &str| -> Vec<String> {
+        let list = builds(project, store);
+        let all = list["builds"].as_array().unwrap();
+        let build = all.iter().find(|build| build["id"] == id).unwrap();
+        let apps = build["apps"].as_object().unwrap().values();
+        apps.map(|app| app["digest"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let own = digests(project, "us", &id);
+    assert_eq!(own.len(), 2);
+    assert_eq!(digests(&elsewhere, "eu", &imported), own);
+    // The engine runs the image of this digest.
+    let owner = format!("label=com.alokai.project={}-eu", world.name);
+    let images = docker(&["ps", "--filter", &owner, "--format", "{{.Image}}"]);
+    for digest in own {
+        assert!(images.contains(&digest), "{images}");
+    }
+}
