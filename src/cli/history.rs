@@ -1,6 +1,6 @@
 //! `store history`: what was done to stores.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -83,30 +83,36 @@ pub fn words(event: &EventRecord) -> String {
     name.to_owned()
 }
 
-/// The starts of runs that the user has stopped.
-type StoppedRuns<'a> = BTreeSet<&'a RecordId>;
+/// The starts of runs that were stopped or killed, with the seconds until then. A later run has recorded
+/// the end of a killed run.
+type StoppedRuns<'a> = BTreeMap<&'a RecordId, f64>;
 
-/// A run whose build was interrupted has recorded its end.
 fn stopped(records: &RecordSet) -> StoppedRuns<'_> {
     let builds = records.builds();
     let stopped = builds.filter(|it| it.status == BuildStatus::Interrupted);
-    stopped.filter_map(|it| it.start.as_ref()).collect()
+    stopped
+        .filter_map(|it| Some((it.start.as_ref()?, it.seconds)))
+        .collect()
 }
 
 struct Line<'a> {
     operation: Operation<'a>,
     status: StatusOption,
+    seconds: Option<f64>,
 }
 
 impl<'a> Line<'a> {
     fn of(operation: Operation<'a>, running: &RunningRuns, interrupted: &StoppedRuns) -> Self {
+        let stopped = interrupted.get(&operation.event.id);
         let status = match status(&operation, running) {
-            StatusOption::Failed if interrupted.contains(&operation.event.id) => {
-                StatusOption::Interrupted
-            }
+            StatusOption::Failed if stopped.is_some() => StatusOption::Interrupted,
             status => status,
         };
-        Self { operation, status }
+        Self {
+            seconds: stopped.copied().or_else(|| operation.seconds()),
+            operation,
+            status,
+        }
     }
 
     fn event(&self) -> &'a EventRecord {
@@ -178,7 +184,7 @@ impl ListLine for Line<'_> {
             words(self.event()),
             self.status.name().into(),
             format.age(self.at()),
-            self.operation.seconds().map_or("-".into(), duration),
+            self.seconds.map_or("-".into(), duration),
             self.event().actor.user.escape_debug().to_string(),
             detail(&self.operation),
         ]
@@ -192,7 +198,7 @@ impl ListLine for Line<'_> {
             "operation": words(event),
             "status": self.status.name(),
             "started": self.at(),
-            "seconds": self.operation.seconds(),
+            "seconds": self.seconds,
             "target": event.target,
             "release": release(&self.operation),
             "actor": event.actor,
@@ -282,7 +288,7 @@ fn info(
     row("store", event.store.as_str());
     row("status", line.status.name());
     row("started", &date(event.id.made_at()));
-    if let Some(seconds) = operation.seconds() {
+    if let Some(seconds) = line.seconds {
         row("elapsed", &duration(seconds));
     }
     let detail = detail(operation);

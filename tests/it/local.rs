@@ -61,6 +61,12 @@ fn address(run: &Run, store: &str) -> String {
     found.unwrap_or_else(|| panic!("{}", run.stdout)).to_owned()
 }
 
+/// Whether an entry of the index is a record of a build.
+fn is_record(manifest: &Value) -> bool {
+    let kind = manifest["artifactType"].as_str();
+    kind.is_some_and(|kind| kind.starts_with("application/vnd.alokai."))
+}
+
 fn page(address: &str) -> String {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(super::local_target::page(address))
@@ -206,7 +212,9 @@ fn images_in_the_folder_are_made_again_only_if_they_cannot_run() {
 
     // The index and the summary have an entry for each store.
     let index: Value = serde_json::from_str(&project.read(".alokai/registry/index.json")).unwrap();
-    assert_eq!(index["manifests"].as_array().unwrap().len(), 2 * 3);
+    let manifests = index["manifests"].as_array().unwrap();
+    let manifests = manifests.iter().filter(|manifest| !is_record(manifest));
+    assert_eq!(manifests.count(), 2 * 3);
     let events = events(&run);
     let summary = events.iter().find(|event| event["event"] == "summary");
     let units = summary.unwrap()["units"].as_array().unwrap();
@@ -260,7 +268,7 @@ fn other_tools_read_the_folder() {
     // An attestation has no name; it refers to an image that has one.
     let others = manifests
         .iter()
-        .filter(|manifest| manifest["artifactType"].is_string());
+        .filter(|manifest| manifest["artifactType"].is_string() && !is_record(manifest));
     assert_eq!(others.count(), 8);
 
     if is_there("umoci") {

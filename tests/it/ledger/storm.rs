@@ -7,22 +7,23 @@ use alokai::ledger::{BuildStatus, Happening, RecordFolder, RecordSet};
 use serde_json::{Value, json};
 
 use crate::deploy::unique;
-use crate::support::{Project, Random, base_layout, registry};
+use crate::support::{MIDDLEWARE, Project, Random, base_layout, registry};
 
 const MACHINES: usize = 8;
 const STORES: usize = 20;
 
-/// A project with many stores whose only app needs no script.
+/// A project with many stores whose only app has a script that does nothing, once for all of them.
 fn project(name: &str, base: &str) -> Project {
     let store = |number: usize| {
         let deployment = json!({ "projectName": format!("{name}-s{number}"), "cloudRegion": "a" });
         (format!("s{number}"), json!({ "deployment": deployment }))
     };
     let stores: serde_json::Map<String, Value> = (0..STORES).map(store).collect();
-    let config = json!({ "stores": stores, "image": { "base": base } });
+    let shared = json!({ "shared": [MIDDLEWARE] });
+    let config = json!({ "stores": stores, "image": { "base": base }, "build": shared });
     let project = Project::new()
         .config(&config.to_string())
-        .app("storefront-middleware", "")
+        .app(MIDDLEWARE, r#""build": "true""#)
         .file("apps/storefront-middleware/lib/index.js", "0\n")
         .file(".gitignore", ".out\n.alokai\nnode_modules\n");
     project.commit();
