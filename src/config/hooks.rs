@@ -125,11 +125,11 @@ pub struct Hook {
 
 /// The value of a variable of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookValue(Vec<ValuePart>);
+pub struct HookValue(Vec<HookValuePart>);
 
 /// A part of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ValuePart {
+pub enum HookValuePart {
     /// Text as it is.
     Text(String),
     /// The value of this variable of the environment.
@@ -138,15 +138,15 @@ pub enum ValuePart {
 
 impl HookValue {
     /// The parts, in order.
-    pub fn parts(&self) -> &[ValuePart] {
+    pub fn parts(&self) -> &[HookValuePart] {
         &self.0
     }
 
     /// The names of the variables of the environment.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
-            ValuePart::Text(_) => None,
-            ValuePart::Variable(name) => Some(name.as_str()),
+            HookValuePart::Text(_) => None,
+            HookValuePart::Variable(name) => Some(name.as_str()),
         })
     }
 
@@ -173,14 +173,14 @@ impl HookValue {
                 ));
             }
             if !literal.is_empty() {
-                parts.push(ValuePart::Text(std::mem::take(&mut literal)));
+                parts.push(HookValuePart::Text(std::mem::take(&mut literal)));
             }
-            parts.push(ValuePart::Variable(name.to_owned()));
+            parts.push(HookValuePart::Variable(name.to_owned()));
             rest = behind;
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(ValuePart::Text(literal));
+            parts.push(HookValuePart::Text(literal));
         }
         Ok(Self(parts))
     }
@@ -190,8 +190,8 @@ impl std::fmt::Display for HookValue {
     /// The value as it is written, without the values of variables.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            ValuePart::Text(text) => f.write_str(&text.replace("${", "$${")),
-            ValuePart::Variable(name) => write!(f, "${{{name}}}"),
+            HookValuePart::Text(text) => f.write_str(&text.replace("${", "$${")),
+            HookValuePart::Variable(name) => write!(f, "${{{name}}}"),
         })
     }
 }
@@ -427,12 +427,12 @@ impl HookReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{HookValue, ValuePart};
+    use super::{HookValue, HookValuePart};
 
     #[test]
     fn values_have_text_and_variables_and_are_written_as_they_were_read() {
-        let text = |text: &str| ValuePart::Text(text.into());
-        let variable = |name: &str| ValuePart::Variable(name.into());
+        let text = |text: &str| HookValuePart::Text(text.into());
+        let variable = |name: &str| HookValuePart::Variable(name.into());
         for (written, parts) in [
             ("", vec![]),
             ("a$b", vec![text("a$b")]),

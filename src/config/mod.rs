@@ -22,7 +22,7 @@ pub use check::{nearest, schema};
 pub use deployment::is_project_name;
 pub use discover::ProjectFolders;
 pub use hooks::{
-    Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, ValuePart, default_app,
+    Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, HookValuePart, default_app,
 };
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};

@@ -7,7 +7,7 @@ use http_client::Redactor;
 use secrecy::ExposeSecret;
 
 use super::{Error, HookContext};
-use crate::config::{HookValue, ValuePart};
+use crate::config::{HookValue, HookValuePart};
 use crate::pipeline::services::ScriptEnvironment;
 use crate::pipeline::start::SHORTEST_SECRET;
 use crate::plan::HookPlan;
@@ -148,8 +148,8 @@ fn value_of(name: &str, scripts: &ScriptEnvironment) -> Option<String> {
 
 fn filled(value: &HookValue, scripts: &ScriptEnvironment) -> String {
     let parts = value.parts().iter().map(|part| match part {
-        ValuePart::Text(text) => text.clone(),
-        ValuePart::Variable(name) => value_of(name, scripts).unwrap_or_default(),
+        HookValuePart::Text(text) => text.clone(),
+        HookValuePart::Variable(name) => value_of(name, scripts).unwrap_or_default(),
     });
     parts.collect()
 }

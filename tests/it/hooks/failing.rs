@@ -72,7 +72,7 @@ fn with_keep_going_only_the_store_of_the_failed_hook_drops_out() {
         let builds = project.alokai("store builds --json").succeeds().json();
         let builds = builds["builds"].as_array().unwrap();
         for (store, status) in [("us", "failed"), ("eu", "complete")] {
-            let build = builds.iter().find(|it| it["store"] == store).unwrap();
+            let build = builds.iter().find(|it| it["storeId"] == store).unwrap();
             assert_eq!(build["status"], status, "{when} {stage}: {build}");
         }
     }

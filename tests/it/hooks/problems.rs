@@ -56,7 +56,7 @@ fn unknown_words_are_reported_with_the_known_ones() {
     for message in [
         "`during`",
         "`deploy`",
-        "`release`",
+        "push, stage, release, rollback",
         "`onfailure`",
         "`onFailure`",
         "`container`",
