@@ -132,7 +132,7 @@ struct UserProgram {
 
 impl CommandTarget {
     /// The program of the config. It is asked for its capabilities.
-    pub fn new(context: TargetContext) -> Result<Self, TargetError> {
+    pub fn new(context: &TargetContext) -> Result<Self, TargetError> {
         let command = &context.project.settings.deploy.command;
         let (program, arguments) = command.split_first().ok_or(Error::None)?;
         let path = if program.contains('/') {
@@ -303,12 +303,12 @@ impl UserProgram {
             let said = String::from_utf8_lossy(&output.stderr);
             let lines: Vec<&str> = said.lines().collect();
             let tail = lines[lines.len().saturating_sub(TAIL)..].iter();
-            let tail = tail.map(|line| format!("  │ {line}\n")).collect::<String>();
+            let tail: Vec<_> = tail.map(|line| format!("  │ {line}")).collect();
             return Err(Error::Failed {
                 program: self.name(),
                 verb,
                 end: output.status.to_string(),
-                tail: self.context.services.redact(tail.trim_end()),
+                tail: self.context.services.redact(&tail.join("\n")),
             }
             .into());
         }

@@ -136,7 +136,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
-        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context.clone())?)),
+        TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
 }
 
@@ -146,6 +146,7 @@ pub type Settings = std::collections::BTreeMap<String, secrecy::SecretString>;
 /// What a target can do. The plan tells the user what it cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one ability")]
 pub struct Capabilities {
     /// Whether a release runs before it gets traffic.
     pub staging: bool,

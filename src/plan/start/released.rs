@@ -20,12 +20,11 @@ pub fn released_servers(
     in_containers: bool,
 ) -> Result<StoreServers, Error> {
     let composed;
-    let compositions = match planned {
-        Some(plan) => &plan.compositions,
-        None => {
-            composed = compositions(project, store)?;
-            &composed
-        }
+    let compositions = if let Some(plan) = planned {
+        &plan.compositions
+    } else {
+        composed = compositions(project, store)?;
+        &composed
     };
     let mut started = Vec::new();
     for composition in compositions {
