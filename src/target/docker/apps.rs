@@ -35,6 +35,16 @@ pub struct ReleaseContainers<'a> {
     pub public: String,
     /// The settings, which win over other variables.
     pub settings: Settings,
+    /// Whether the engine starts containers again from their first start on.
+    pub restarts: bool,
+}
+
+/// The engine starts a container again whenever it ends, until somebody stops it.
+pub fn always_restarts() -> RestartPolicy {
+    RestartPolicy {
+        name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+        maximum_retry_count: None,
+    }
 }
 
 /// The name of the container of an app.
@@ -79,10 +89,8 @@ impl ReleaseContainers<'_> {
                 // Apps may need services of the machine.
                 extra_hosts: Some(vec!["host.docker.internal:host-gateway".into()]),
                 init: Some(true),
-                restart_policy: Some(RestartPolicy {
-                    name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
-                    maximum_retry_count: None,
-                }),
+                // A release that ends before the switch stays as it ended.
+                restart_policy: self.restarts.then(always_restarts),
                 log_config: Some(HostConfigLogConfig {
                     typ: Some("json-file".into()),
                     config: Some(

@@ -8,7 +8,7 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum,
-    NetworkCreateRequest, VolumeCreateRequest,
+    ContainerUpdateBody, NetworkCreateRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
@@ -18,6 +18,7 @@ use futures_util::{Stream, StreamExt};
 use hyper::body::Bytes;
 use jiff::Timestamp;
 
+use super::apps::always_restarts;
 use super::error::Error;
 use crate::ledger::RecordId;
 use crate::pipeline::docker::{self, is_missing, message};
@@ -169,6 +170,21 @@ impl Engine {
     pub async fn start(&self, name: &str) -> Result<(), String> {
         let started = self.docker.start_container(name, None).await;
         started.map_err(|error| message(&error))
+    }
+
+    /// Lets the engine start a container again whenever it ends.
+    pub async fn keep_running(&self, name: &str) -> Result<(), Error> {
+        let update = ContainerUpdateBody {
+            restart_policy: Some(always_restarts()),
+            ..ContainerUpdateBody::default()
+        };
+        match self.docker.update_container(name, update).await {
+            // Podman has this request only since version 4.5.
+            Err(error) if !is_missing(&error) => {
+                Err(failed(format!("change the container `{name}`"))(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stops a container: SIGTERM, and SIGKILL after the time that the container was created with.

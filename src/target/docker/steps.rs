@@ -158,6 +158,7 @@ impl DockerTarget {
             address: &self.context.project.settings.deploy.docker.address,
             public: self.public_address(spec),
             settings: self.settings_of(engine, &owner, spec).await?,
+            restarts: self.proxy.is_none(),
         };
         let mut ports = PortChooser {
             taken: engine.ports().await?.into_iter().collect(),
@@ -303,6 +304,7 @@ impl DockerTarget {
         let stopped = own.clone().find(|container| !container.is_running);
         let missing = spec.apps.iter().map(|app| &app.app);
         let missing = missing.chain(stopped.map(|container| &container.app));
+        let started: Vec<&AppContainer> = own.clone().collect();
         let running: BTreeSet<&AppName> = own
             .filter(|container| container.is_running)
             .map(|container| &container.app)
@@ -315,6 +317,7 @@ impl DockerTarget {
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
             return Err(not_staged(app.as_str()));
         }
+        try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
         let switch = |table: &mut RoutingTable| {
             check_hosts(table, spec, &owner)?;
             // Only a staged release has routes.

@@ -142,7 +142,9 @@ fn an_exported_build_runs_in_another_store_from_another_registry() {
     assert_eq!(digests(&elsewhere, &imported), own);
     // The engine runs the image of this digest.
     let owner = format!("label=com.alokai.project={}-eu", world.name);
-    let images = docker(&["ps", "--filter", &owner, "--format", "{{.Image}}"]);
+    let ids = docker(&["ps", "--filter", &owner, "--quiet"]);
+    let inspect = ["inspect", "--format", "{{.Config.Image}}"];
+    let images = docker(&inspect.into_iter().chain(ids.lines()).collect::<Vec<_>>());
     for digest in own {
         assert!(images.contains(&digest), "{images}");
     }

@@ -103,13 +103,14 @@ fn a_release_that_fails_gets_no_traffic_and_leaves_nothing_behind() {
         assert_eq!(states.len(), 2);
         let state = states.into_iter().find(|it| it.app.as_str() == MIDDLEWARE);
         let state = state.unwrap();
-        if state.restarts > 0 && !state.running {
+        if !state.running {
             break state;
         }
         assert!(start.elapsed() < LIMIT, "{state:?}");
         std::thread::sleep(Duration::from_millis(20));
     };
     assert_eq!(state.ended.as_deref(), Some("exited with code 3"));
+    assert_eq!(state.restarts, 0);
     assert!(
         state.tail.contains(&"the database is gone".to_owned()),
         "{state:?}"
@@ -141,6 +142,26 @@ fn a_release_that_fails_gets_no_traffic_and_leaves_nothing_behind() {
     assert_eq!(world.containers(), good_containers);
     let table = world.project.read(".alokai/proxy/table.json");
     assert!(!table.contains(dying.id.as_str()), "{table}");
+}
+
+#[test]
+fn an_app_with_traffic_is_started_again_on_the_same_port() {
+    let Some(world) = World::new("restarts") else {
+        return;
+    };
+    let target = world.target();
+    let spec = world.release("v1");
+    world.stage(&target, &spec);
+    world.switch(&target, &spec);
+    world.page("/api/crash");
+    let start = Instant::now();
+    while world.page("/page") != "v1 /page with v1 /\n200" {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let states = world.wait(target.health(&us(), &spec.id)).unwrap();
+    let restarts: u32 = states.iter().map(|state| state.restarts).sum();
+    assert_eq!(restarts, 1);
 }
 
 #[test]
