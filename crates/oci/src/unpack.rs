@@ -95,14 +95,13 @@ mod tests {
             // The builder refuses a hostile path, so it is written here.
             let name = &mut header.as_ustar_mut().expect("ustar").name;
             name[..path.len()].copy_from_slice(path.as_bytes());
-            let body = match kind {
-                EntryType::Regular => content.as_bytes(),
-                _ => {
-                    if !content.is_empty() {
-                        header.set_link_name_literal(content).expect("short");
-                    }
-                    &[]
+            let body = if *kind == EntryType::Regular {
+                content.as_bytes()
+            } else {
+                if !content.is_empty() {
+                    header.set_link_name_literal(content).expect("short");
                 }
+                &[]
             };
             header.set_size(body.len() as u64);
             header.set_cksum();
