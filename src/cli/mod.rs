@@ -267,7 +267,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::cli::no_secret),
         help(
-            "pipe the value in: `printf %s \"$VALUE\" | alokai store settings set --secret {name} --store …`"
+            "pipe the value in: `echo \"$VALUE\" | alokai store settings set --secret {name} --store …`"
         )
     )]
     NoSecret {
