@@ -131,7 +131,6 @@ impl World {
             services: Arc::new(services),
             console: DEFAULT_CONSOLE.into(),
             plan: None,
-            local: LocalClient::new(self.project.root(), "alokai".into(), BTreeMap::new()),
         })
     }
 
