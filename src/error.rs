@@ -45,11 +45,11 @@ pub enum Error {
     /// Records cannot be read, or a record does not exist.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Ledger(#[from] ledger::Error),
+    Ledger(Box<ledger::Error>),
     /// A store cannot be released.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Release(#[from] release::Error),
+    Release(Box<release::Error>),
     /// A stage failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -66,6 +66,18 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cli(#[from] cli::Error),
+}
+
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
+        Self::Ledger(Box::new(error))
+    }
+}
+
+impl From<release::Error> for Error {
+    fn from(error: release::Error) -> Self {
+        Self::Release(Box::new(error))
+    }
 }
 
 impl From<watch::Error> for Error {
@@ -115,7 +127,7 @@ impl Error {
             Self::Compare(error) => of_compare(error),
             Self::Init(error) => of_init(error),
             Self::Edit(error) => of_edit(error),
-            Self::Ledger(error) => match error {
+            Self::Ledger(error) => match &**error {
                 ledger::Error::Folder(_)
                 | ledger::Error::NoLog { .. }
                 | ledger::Error::RunElsewhere { .. }

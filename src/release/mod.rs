@@ -199,7 +199,7 @@ pub enum Error {
     /// An id does not name a single record, or records cannot be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Ledger(#[from] crate::ledger::Error),
+    Ledger(Box<crate::ledger::Error>),
     /// No release of the store can be made live.
     #[error("the store `{store}` has no release at the target `{target}` that could be made live")]
     #[diagnostic(
@@ -311,16 +311,24 @@ impl Error {
             | Self::Older { .. }
             | Self::WrongRelease { .. }
             | Self::NoEarlier { .. }
-            | Self::Ledger(crate::ledger::Error::Prefix(_))
             | Self::ProbeAddress { .. }
             | Self::Settings(
                 SettingsError::Unsupported { .. }
                 | SettingsError::NoBuild { .. }
                 | SettingsError::NotSet { .. },
             ) => DeployFault::Input,
+            Self::Ledger(error) if matches!(**error, crate::ledger::Error::Prefix(_)) => {
+                DeployFault::Input
+            }
             Self::Interrupted { .. } => DeployFault::Interrupted,
             _ => DeployFault::Work,
         }
+    }
+}
+
+impl From<crate::ledger::Error> for Error {
+    fn from(error: crate::ledger::Error) -> Self {
+        Self::Ledger(Box::new(error))
     }
 }
 

@@ -59,15 +59,15 @@ fn share(percent: &str, wave: &str, all: usize) -> Result<usize, Error> {
 }
 
 fn unknown(wave: &str, named: &IndexMap<String, Vec<String>>) -> Error {
-    let names = named.keys().map(String::as_str);
-    let help = match nearest(wave, names.clone()) {
+    let known = named.keys().map(String::as_str);
+    let help = match nearest(wave, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if named.is_empty() => {
             "name groups of stores in `deploy.waves` of `alokai.config.json`, or give percentages, such as `10%,50%`".into()
         }
         None => format!(
             "the waves of `deploy.waves` are {}; `rest` has all other stores",
-            names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         ),
     };
     Error::Wave {

@@ -23,6 +23,9 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 
 const DIGEST: &str = "docker-content-digest";
 
+/// The message of Distribution for a manifest whose content has another digest.
+const WRONG_DIGEST: &str = "provided digest did not match uploaded content";
+
 /// Statuses that mean a manifest was stored. The specification has 201; Quay has answered 202
 /// (<https://github.com/containers/image/issues/381>), and proxies answer 200.
 const STORED: [StatusCode; 3] = [StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED];
@@ -143,7 +146,15 @@ impl Client {
         self.with_retries(|| async {
             let response = self.attempt(&request).await?;
             if !STORED.contains(&response.status()) {
-                return Err(self.refusal(&request, response).await.into());
+                let refusal = self.refusal(&request, response).await;
+                return Err(match refusal {
+                    // The digest was checked above. Distribution reads a manifest back that another
+                    // client is writing at the same moment, and finds a part of it.
+                    Error::PushFailed { ref message, .. } if message.contains(WRONG_DIGEST) => {
+                        AttemptError::transient(refusal)
+                    }
+                    _ => refusal.into(),
+                });
             }
             verify(&what, response.header(DIGEST).unwrap_or_default(), bytes)?;
             Ok(PutManifest {

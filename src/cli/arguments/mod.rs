@@ -56,6 +56,10 @@ pub(super) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one value for each run of the program"
+)]
 pub(super) enum Command {
     /// Composes, builds, deploys and compares stores
     Store(StoreArguments),

@@ -69,6 +69,6 @@ fn compositions(project: &Project, store: &Store) -> Result<Vec<Arc<Composition>
     let composer = Composer::new(project, &lister);
     let (layers, problems) = composer.layers(&[store], |_, _| None)?;
     fail_on(problems)?;
-    let composed = composer.compose_from(&[store], &layers)?;
-    Ok(composed.into_iter().map(Arc::new).collect())
+    let all = composer.compose_from(&[store], &layers)?;
+    Ok(all.into_iter().map(Arc::new).collect())
 }

@@ -131,6 +131,8 @@ impl World {
             services: Arc::new(services),
             console: DEFAULT_CONSOLE.into(),
             plan: None,
+            // The target does not use it.
+            local: LocalClient::new(self.project.root(), "alokai".into(), BTreeMap::new()),
         })
     }
 
