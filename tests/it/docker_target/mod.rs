@@ -126,7 +126,6 @@ impl World {
             warned: false.into(),
         };
         DockerTarget::new(TargetContext {
-            local: LocalClient::new(&config.root, "alokai".into(), BTreeMap::new()),
             project: Arc::new(config),
             services: Arc::new(services),
             console: DEFAULT_CONSOLE.into(),
