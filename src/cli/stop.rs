@@ -36,11 +36,11 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
         Ok(stopped)
     });
     let lines = stopped.map_err(failed)?.into_iter();
-    let lines: String = lines.map(|store| format!("stopped {store}\n")).collect();
-    answer(if lines.is_empty() {
-        "no such store runs on this machine\n"
+    let lines: Vec<_> = lines.map(|store| format!("stopped {store}\n")).collect();
+    answer(&if lines.is_empty() {
+        "no such store runs on this machine\n".to_owned()
     } else {
-        &lines
+        lines.concat()
     })
 }
 

@@ -103,7 +103,7 @@ struct RoutingTable {
 struct OpenRequests {
     /// Requests in flight.
     requests: TaskTracker,
-    /// Connections that have switched to another protocol, such as WebSockets.
+    /// Connections that have switched to another protocol, such as a WebSocket.
     tunnels: TaskTracker,
 }
 
@@ -186,7 +186,7 @@ impl Routes {
         }
     }
 
-    /// How many requests and connections of another protocol, such as WebSockets, are open to a port.
+    /// How many requests and connections of another protocol, such as a WebSocket, are open to a port.
     pub fn open_requests(&self, port: u16) -> usize {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let open = table.open.get(&port);

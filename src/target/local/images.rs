@@ -82,7 +82,7 @@ pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     let releases = state.stores.values().flat_map(|it| it.releases.values());
     let apps = releases.flat_map(|it| &it.apps);
     let used = apps.flat_map(|it| it.image.layers.iter().map(|layer| layer.digest));
-    let used: BTreeSet<String> = used.map(|digest| digest.hex().to_string()).collect();
+    let used: BTreeSet<String> = used.map(|digest| digest.hex()).collect();
     let listed = std::fs::read_dir(place.images().join("blobs/sha256"));
     for file in listed.into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();

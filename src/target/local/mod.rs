@@ -131,7 +131,7 @@ impl LocalTarget {
     }
 
     /// The readers of the output that is asked for.
-    async fn readers(&self, wanted: &LogQuery) -> Result<Vec<LogReader>, Error> {
+    fn readers(&self, wanted: &LogQuery) -> Result<Vec<LogReader>, Error> {
         let store = &wanted.store;
         let state = self.client.remembered()?;
         let known = state.stores.get(store);
@@ -378,10 +378,7 @@ impl Target for LocalTarget {
 
     fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
         async move {
-            let readers = self
-                .readers(wanted)
-                .await
-                .map_err(of_store(&wanted.store))?;
+            let readers = self.readers(wanted).map_err(of_store(&wanted.store))?;
             let lines = wanted.lines.clone();
             Ok(logs::send_all(readers, wanted.follow, lines).boxed())
         }
