@@ -155,10 +155,11 @@ fn detail(operation: &Operation) -> String {
 
 /// The release that an operation is about.
 fn release<'a>(operation: &Operation<'a>) -> Option<&'a RecordId> {
-    let steps = operation.steps.iter().rev();
-    let steps = steps.filter_map(|step| step.release.as_ref());
+    // The first step stages the release of the run; the last one may retire an earlier release.
+    let mut steps = operation.steps.iter();
+    let step = steps.find_map(|step| step.release.as_ref());
     let end = operation.end.and_then(|end| end.release.as_ref());
-    operation.event.release.as_ref().or(end).or(steps.last())
+    operation.event.release.as_ref().or(end).or(step)
 }
 
 impl ListLine for Line<'_> {

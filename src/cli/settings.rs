@@ -234,14 +234,11 @@ fn diff(global: &Global, options: &SettingsDiffOptions) -> Result<(), AnyError> 
     let (mut text, mut values) = (String::new(), Vec::new());
     for store in stores {
         let target = targets.of(store)?;
-        let (old, new) = match (&options.old, &options.new) {
-            (Some(old), Some(new)) => {
-                (Some(release(&records, old)?), Some(release(&records, new)?))
-            }
-            _ => {
-                let versions = Versions::of(&targets, store, &records, target.as_ref())?;
-                (versions.active, versions.latest)
-            }
+        let (old, new) = if let (Some(old), Some(new)) = (&options.old, &options.new) {
+            (Some(release(&records, old)?), Some(release(&records, new)?))
+        } else {
+            let versions = Versions::of(&targets, store, &records, target.as_ref())?;
+            (versions.active, versions.latest)
         };
         let (folder, actor) = (
             RecordFolder::of_project(&targets.project.root),

@@ -249,17 +249,14 @@ impl<'a> StoreStatus<'a> {
 
     /// The staged releases with their addresses.
     fn staged(&self) -> Vec<(&RecordId, Option<&str>)> {
-        match &self.asked.observed {
-            Some(observed) => {
-                let staged = observed.staged.iter();
-                staged
-                    .map(|it| (&it.release, it.address.as_deref()))
-                    .collect()
-            }
-            None => {
-                let staged = self.history.state.staged.iter();
-                staged.map(|id| (id, None)).collect()
-            }
+        if let Some(observed) = &self.asked.observed {
+            let staged = observed.staged.iter();
+            staged
+                .map(|it| (&it.release, it.address.as_deref()))
+                .collect()
+        } else {
+            let staged = self.history.state.staged.iter();
+            staged.map(|id| (id, None)).collect()
         }
     }
 

@@ -610,6 +610,7 @@ impl BuilderOption {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
 pub(super) struct DeployOptions {
     #[command(flatten)]
     pub select: Select,
