@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server as HAProxy has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunningServer {
+pub struct RuntimeServer {
     /// Its name.
     pub name: String,
     /// Address and port.
@@ -96,13 +96,13 @@ impl Runtime {
     }
 
     /// The servers.
-    pub async fn servers(&self) -> Result<Vec<RunningServer>, Error> {
+    pub async fn servers(&self) -> Result<Vec<RuntimeServer>, Error> {
         let text = self.ask(&format!("show servers state {BACKEND}")).await?;
         let rows = text.lines().filter(|line| !line.starts_with('#'));
         let servers = rows.filter_map(|line| {
             let fields: Vec<&str> = line.split(' ').collect();
             let admin_state: u32 = fields.get(6)?.parse().ok()?;
-            Some(RunningServer {
+            Some(RuntimeServer {
                 name: (*fields.get(3)?).to_owned(),
                 address: format!("{}:{}", fields.get(4)?, fields.get(18)?),
                 in_maintenance: admin_state & 1 != 0,
