@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use super::PlannedStore;
 use super::records::Records;
-use super::rules::Ancestry;
+use super::rules::CommitOrder;
 use super::steps::StoreRun;
 use crate::config::Project;
 use crate::event::{Event, EventSubject, Stage, seconds};
@@ -101,7 +101,7 @@ pub struct Flow<'a> {
     /// Where records are.
     pub records: &'a dyn Records,
     /// The history of commits.
-    pub ancestry: &'a Ancestry<'a>,
+    pub ancestry: &'a CommitOrder<'a>,
     /// How.
     pub options: FlowOptions,
 }

@@ -24,7 +24,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use images::missing_images;
 pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
-pub use rules::{Ancestry, Older, ancestry_of, older};
+pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
 pub use steps::{Situation, StoreRun, build_of};

@@ -7,7 +7,7 @@ use crate::store::StoreId;
 use std::path::Path;
 
 /// Whether the first commit is a proper ancestor of the second one. `None` if that is not known.
-pub type Ancestry<'a> = dyn Fn(&str, &str) -> Option<bool> + Send + Sync + 'a;
+pub type CommitOrder<'a> = dyn Fn(&str, &str) -> Option<bool> + Send + Sync + 'a;
 
 /// The history of the project's repository.
 pub fn ancestry_of(project: &Path) -> impl Fn(&str, &str) -> Option<bool> + Send + Sync + use<> {
@@ -28,7 +28,7 @@ pub enum Older {
 }
 
 /// Whether a build is older than the build that is live.
-pub fn older(build: &BuildRecord, live: &BuildRecord, ancestry: &Ancestry) -> Option<Older> {
+pub fn older(build: &BuildRecord, live: &BuildRecord, ancestry: &CommitOrder) -> Option<Older> {
     let by_age = || (build.started < live.started).then_some(Older::Build);
     let (Some(own), Some(other)) = (&build.commit, &live.commit) else {
         return by_age();
@@ -47,7 +47,7 @@ pub fn refuse_older(
     store: &StoreId,
     build: &BuildRecord,
     (active, live): (&RecordId, &BuildRecord),
-    ancestry: &Ancestry,
+    ancestry: &CommitOrder,
 ) -> Result<(), Error> {
     let Some(older) = older(build, live, ancestry) else {
         return Ok(());
