@@ -142,10 +142,11 @@ impl Shop {
             .collect()
     }
 
-    /// What happened to a release, the oldest first.
+    /// What happened to a release, the oldest first, without the ends of runs.
     pub fn happenings(&self, release: &str) -> Vec<String> {
         let events = self.records("events");
-        let own = events.iter().filter(|it| it["release"] == release);
+        let is_step = |it: &&Value| it["release"] == release && it["what"] != "ended";
+        let own = events.iter().filter(is_step);
         own.map(|it| it["what"].as_str().unwrap().to_owned())
             .collect()
     }
