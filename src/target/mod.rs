@@ -336,7 +336,7 @@ pub enum Error {
     /// The Docker engine, or its proxy.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Docker(#[from] docker::Error),
+    Docker(Box<docker::Error>),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -393,6 +393,12 @@ impl From<Error> for StageError {
                 DeployError::new(error, fault).into()
             }
         }
+    }
+}
+
+impl From<docker::Error> for Error {
+    fn from(error: docker::Error) -> Self {
+        Self::Docker(Box::new(error))
     }
 }
 

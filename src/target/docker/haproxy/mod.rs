@@ -273,7 +273,7 @@ impl Haproxy {
                 None => {
                     self.runtime
                         .add_server(&server.name, &server.address)
-                        .await?
+                        .await?;
                 }
                 Some(known) => {
                     if known.address != server.address {
