@@ -263,6 +263,24 @@ pub fn build<'a>(records: &'a RecordSet, prefix: &str) -> Result<&'a BuildRecord
     }
 }
 
+fn write_apps(text: &mut String, build: &BuildRecord) {
+    for (app, built) in &build.apps {
+        let _ = writeln!(text, "\n{app}");
+        let mut row = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                let _ = writeln!(text, "  {name:<10} {value}");
+            }
+        };
+        row("image", built.reference.clone());
+        row("digest", built.digest.clone());
+        row("inputs", built.inputs.clone());
+        row("cache", built.cache.clone());
+        row("script", built.seconds.map(duration));
+        row("artifact", built.deploy_bytes.map(bytes));
+        row("size", built.image_bytes.map(bytes));
+    }
+}
+
 fn info(
     project: &Project,
     registry: &RegistryAccess,
@@ -317,21 +335,7 @@ fn info(
         row("run", run);
     }
     row("alokai", &build.tool);
-    for (app, built) in &build.apps {
-        let _ = writeln!(text, "\n{app}");
-        let mut row = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                let _ = writeln!(text, "  {name:<10} {value}");
-            }
-        };
-        row("image", built.reference.clone());
-        row("digest", built.digest.clone());
-        row("inputs", built.inputs.clone());
-        row("cache", built.cache.clone());
-        row("script", built.seconds.map(duration));
-        row("artifact", built.deploy_bytes.map(bytes));
-        row("size", built.image_bytes.map(bytes));
-    }
+    write_apps(&mut text, build);
     for failure in &build.failures {
         let _ = write!(text, "\nfailed: {failure}\n");
     }

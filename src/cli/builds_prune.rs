@@ -199,9 +199,9 @@ fn remove(
     remove_logs(project, records, choice, &stubborn)?;
     let removed = choice.removed.iter();
     let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
-    stores
-        .into_iter()
-        .for_each(|store| registry.share(project, store));
+    for store in stores {
+        registry.share(project, store);
+    }
     Ok(stubborn)
 }
 

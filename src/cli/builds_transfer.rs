@@ -246,8 +246,8 @@ fn names(
     // A release of a store is all of its apps.
     let mut apps = project.apps_of(store);
     let missing = apps.find(|app| {
-        let mut named = names.iter();
-        app.kind != AppKind::Playwright && !named.any(|(name, _)| name.app == app.name)
+        let mut images = names.iter();
+        app.kind != AppKind::Playwright && !images.any(|(name, _)| name.app == app.name)
     });
     match missing {
         None => Ok(names),

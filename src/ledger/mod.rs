@@ -44,6 +44,12 @@ pub use transfer::{
 
 use miette::Diagnostic;
 
+impl From<BuildTransferError> for Error {
+    fn from(error: BuildTransferError) -> Self {
+        Self::Transfer(Box::new(error))
+    }
+}
+
 /// Why records cannot be read or written, or a record cannot be found.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum Error {
@@ -73,7 +79,7 @@ pub enum Error {
     /// A build cannot be exported, imported or removed.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Transfer(#[from] BuildTransferError),
+    Transfer(Box<BuildTransferError>),
     /// The record is not a release.
     #[error("{id} is not a release")]
     #[diagnostic(

@@ -91,12 +91,11 @@ pub fn choose<'a>(
                 None if position == newest => Some(KeptBecause::Newest),
                 None => is_kept.then_some(KeptBecause::Rule),
             };
-            match because {
-                Some(because) => choice.kept.push((build, because)),
-                None => {
-                    bytes = bytes.saturating_sub(size_of(build));
-                    choice.removed.push(build);
-                }
+            if let Some(because) = because {
+                choice.kept.push((build, because));
+            } else {
+                bytes = bytes.saturating_sub(size_of(build));
+                choice.removed.push(build);
             }
         }
     }
@@ -130,7 +129,9 @@ fn needed_builds(
         let known = releases.entry(release).or_insert(because);
         *known = because.min(*known);
     };
-    in_use.iter().for_each(|it| need(it, KeptBecause::Live));
+    for release in in_use {
+        need(release, KeptBecause::Live);
+    }
     for target in targets.all() {
         let state = &target.state;
         state

@@ -82,13 +82,13 @@ pub enum BuildTransferError {
     /// The registry.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Registry(#[from] registry::Error),
+    Registry(Box<registry::Error>),
     /// Files of images.
     #[error("{source}")]
     #[diagnostic(code(alokai::transfer::files), help("{help}"))]
     Files {
         /// The error.
-        source: oci::Error,
+        source: Box<oci::Error>,
         /// What to do.
         help: String,
     },
@@ -110,13 +110,20 @@ pub enum BuildTransferError {
 
 impl From<oci_distribution::Error> for BuildTransferError {
     fn from(error: oci_distribution::Error) -> Self {
-        Self::Registry(error.into())
+        registry::Error::from(error).into()
+    }
+}
+
+impl From<registry::Error> for BuildTransferError {
+    fn from(error: registry::Error) -> Self {
+        Self::Registry(Box::new(error))
     }
 }
 
 impl From<oci::Error> for BuildTransferError {
     fn from(source: oci::Error) -> Self {
         let help = source.help();
+        let source = Box::new(source);
         Self::Files { source, help }
     }
 }
