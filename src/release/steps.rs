@@ -252,6 +252,7 @@ impl<'a> StoreRun<'a> {
 
     /// Stops what an earlier run has left: releases without traffic that nobody asked for.
     async fn clean(&self, now: &Situation, wanted: &RecordId) -> Result<(), Error> {
+        let mut kept = now.observed.kept.len();
         for staged in &now.observed.staged {
             let id = &staged.release;
             if id == wanted || now.active.as_ref() == Some(id) {
@@ -263,8 +264,12 @@ impl<'a> StoreRun<'a> {
             if is_wanted && age < STAGED_DAYS {
                 continue;
             }
-            self.retire(id, was_active && self.keep() > 0, "left by an earlier run")
-                .await?;
+            let is_kept = was_active && self.keep() > 0;
+            self.retire(id, is_kept, "left by an earlier run").await?;
+            kept += usize::from(is_kept);
+        }
+        if kept > self.keep() {
+            self.forget(now).await?;
         }
         Ok(())
     }

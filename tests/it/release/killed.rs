@@ -14,6 +14,18 @@ fn rounds() -> u64 {
     }
 }
 
+/// Waits until the verb of a killed run has ended: it is a process of its own.
+fn wait_for_verbs(shop: &Shop) {
+    let is_running = || {
+        let files = std::fs::read_dir(shop.project.path(".alokai/target")).unwrap();
+        let mut names = files.map(|file| file.unwrap().file_name());
+        names.any(|name| name.to_string_lossy().starts_with("running."))
+    };
+    while is_running() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_killed_run_leaves_the_traffic_on_a_healthy_release_and_the_next_one_cleans() {
     let Some(shop) = Shop::new() else { return };
@@ -37,6 +49,7 @@ fn a_killed_run_leaves_the_traffic_on_a_healthy_release_and_the_next_one_cleans(
         std::thread::sleep(Duration::from_millis(random % 2500));
         let _ = run.kill();
         let _ = run.wait();
+        wait_for_verbs(&shop);
         let state = shop.state("us");
         let active = state["active"].as_str().unwrap();
         assert!(

@@ -3,6 +3,10 @@ const fs = require('fs');
 
 const folder = '.alokai/target';
 fs.mkdirSync(folder, { recursive: true });
+// A run that is killed leaves its verb running, so tests wait for its end.
+const running = `${folder}/running.${process.pid}`;
+fs.writeFileSync(running, '');
+process.on('exit', () => fs.rmSync(running, { force: true }));
 const request = JSON.parse(fs.readFileSync(0, 'utf8'));
 const { verb, store, release } = request;
 const id = release && (release.id || release);
