@@ -273,6 +273,8 @@ fn end_proxy(folder: &Path) {
 impl Drop for World {
     fn drop(&mut self) {
         self.end_proxy();
+        // The proxy of a clone, in the test of two proxies.
+        end_proxy(&self.project.path(".alokai/other"));
         for store in ["us", "eu"] {
             let owner = format!("label=com.alokai.project={}-{store}", self.name);
             let run = |arguments: &[&str]| {
