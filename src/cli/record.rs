@@ -86,7 +86,7 @@ impl BuildRecorder {
             };
             let id = recorder.event(&store.id, started, events);
             match recorder.logs.begin(&id) {
-                Ok(log) => recorder.transcripts.copy_to(&store.id, log),
+                Ok(log) => recorder.transcripts.copy_to(&store.id, &log),
                 Err(error) => not_recorded(events, &error),
             }
             recorder.starts.insert(store.id.clone(), id);

@@ -8,6 +8,7 @@ use miette::NamedSource;
 use crate::store::{AppName, Deployment, Framework, Store, StoreId, StoreTree};
 use oci::Platform;
 
+use super::WorkspacePackage;
 use super::check::{locate, nearest};
 use super::deployment::{deployment, is_repository_component};
 use super::discover::{ProjectFolders, StoreFolder};
@@ -42,11 +43,9 @@ pub fn resolve(
     resolver.stores_without_folders(&mut stores);
     resolver.shared_names(&stores);
     resolver.app_names();
-    let packages = folders.packages.iter().map(|package| package.name.as_str());
-    resolver.env_names(&packages.collect::<Vec<_>>());
+    resolver.env_names(&folders.packages);
     resolver.shared_apps();
-    let max_memory = config.build.max_memory.as_deref();
-    let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
+    let max_memory = resolver.max_memory();
     let (cache_size, tool_cache_size) = resolver.cache_sizes(&config.cache);
     let prune = resolver.prune();
     let start = resolver.start();
@@ -364,7 +363,9 @@ impl Resolver<'_> {
     }
 
     /// Checks the names of apps and packages in `build.env`.
-    fn env_names(&mut self, packages: &[&str]) {
+    fn env_names(&mut self, packages: &[WorkspacePackage]) {
+        let packages = packages.iter().map(|package| package.name.as_str());
+        let packages: Vec<_> = packages.collect();
         let config = self.config;
         for name in config.build.env.keys() {
             let is_app = self.apps.iter().any(|app| app.as_str() == name);
@@ -408,6 +409,12 @@ impl Resolver<'_> {
             self.size(&["cache", "maxSize"], &cache.max_size),
             self.size(&["cache", "maxToolCacheSize"], &cache.max_tool_cache_size),
         )
+    }
+
+    /// The memory limit of all running scripts together.
+    fn max_memory(&mut self) -> Option<u64> {
+        let size = self.config.build.max_memory.as_deref()?;
+        Some(self.size(&["build", "maxMemory"], size))
     }
 
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {

@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn event(records: &mut RecordSet, day: i64, release: Option<i64>, happening: Happening) {
-        let at = at(day).as_millisecond() + records.len() as i64;
+        let at = at(day).as_millisecond() + i64::try_from(records.len()).unwrap();
         insert(
             records,
             Record::Event(EventRecord {
@@ -356,7 +356,13 @@ mod tests {
         assert_eq!(removed(&records, rules, &[]), [1, 4, 6, 8]);
         let choice = choose(&records, &rules, &BTreeSet::new(), at(10));
         let kept: Vec<_> = choice.kept.iter().map(|(_, because)| *because).collect();
-        use KeptBecause::{Live, Newest, RollbackWindow, Staged};
-        assert_eq!(kept, [Staged, RollbackWindow, Live, Staged, Newest]);
+        let expected = [
+            KeptBecause::Staged,
+            KeptBecause::RollbackWindow,
+            KeptBecause::Live,
+            KeptBecause::Staged,
+            KeptBecause::Newest,
+        ];
+        assert_eq!(kept, expected);
     }
 }

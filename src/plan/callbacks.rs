@@ -87,13 +87,18 @@ pub fn ignored(project: &Project, repository: &Repository) -> Result<Vec<String>
 }
 
 /// Notices about callbacks that do not run, or that do not start the app.
-pub fn notices(stores: &[StorePlan], images: &[ImagePlan], built: &[UnitId]) -> Vec<String> {
+pub fn notices<'a>(
+    stores: &[StorePlan],
+    images: &[ImagePlan],
+    built: impl Iterator<Item = &'a UnitId>,
+) -> Vec<String> {
+    let built: Vec<_> = built.collect();
     let mut notices = Vec::new();
     for composition in stores.iter().flat_map(|store| &store.compositions) {
         let unit = &composition.unit;
         if let Some(path) = find(composition, BUILD)
             && !built.is_empty()
-            && !built.contains(unit)
+            && !built.contains(&unit)
         {
             notices.push(format!(
                 "`{path}` of `{unit}` does not run, because the app is not built"

@@ -265,11 +265,11 @@ impl Plan {
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         if request.work == Work::Build {
             let built = tasks.values().filter_map(|task| task.subject.unit());
-            let built: Vec<UnitId> = built.cloned().collect();
-            notices.extend(callbacks::notices(&stores, &images, &built));
-            if let Some(repository) = &repository {
-                notices.extend(callbacks::ignored(project, repository)?);
-            }
+            notices.extend(callbacks::notices(&stores, &images, built));
+            let ignored = repository
+                .as_ref()
+                .map(|it| callbacks::ignored(project, it));
+            notices.extend(ignored.transpose()?.unwrap_or_default());
         }
         Ok(Self {
             project: project.root.clone(),

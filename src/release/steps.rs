@@ -90,7 +90,7 @@ impl<'a> StoreRun<'a> {
         // Refused before the lock, so that a run that would be refused disturbs nobody.
         let before = self.observe().await?;
         self.decide(&order, &before)?;
-        self.locked(self.release(order)).await
+        Box::pin(self.locked(self.release(order))).await
     }
 
     /// Stops the releases that run without traffic: all, or one.

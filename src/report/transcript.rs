@@ -44,7 +44,7 @@ pub struct Transcripts(Arc<Mutex<BTreeMap<Option<StoreId>, Lines<Excerpt>>>>);
 
 impl Transcripts {
     /// Copies the further output of a store, and that of workspace packages, line by line.
-    pub fn copy_to(&self, store: &StoreId, copy: impl Write + Clone + Send + 'static) {
+    pub fn copy_to(&self, store: &StoreId, copy: &(impl Write + Clone + Send + 'static)) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for part in [None, Some(store.clone())] {
             let lines = kept.entry(part).or_insert_with(new_lines);

@@ -141,9 +141,9 @@ fn run(page: &Page, steps: &[Step]) -> Vec<Vec<String>> {
         .output()
         .unwrap();
     // Stores of this page may still run.
-    let mut stop = shell(folder.path(), &shop);
-    stop.args(["-c", "alokai store stop"]);
-    assert!(stop.output().unwrap().status.success());
+    let mut ending = shell(folder.path(), &shop);
+    ending.args(["-c", "alokai store stop"]);
+    assert!(ending.output().unwrap().status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let text = text.replace(&shop.display().to_string(), "/shop");
     let printed: Vec<Vec<String>> = text

@@ -111,16 +111,17 @@ fn an_exported_build_runs_in_another_store_from_another_registry() {
 
     let elsewhere = project.shallow_clone("10");
     let elsewhere = second.used_by(elsewhere, "http://127.0.0.1:9");
-    let export = project
+    let mut export = project
         .command(&["store", "builds", "export", &id])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let import = elsewhere
         .command("store builds import --store eu")
-        .stdin(export.stdout.unwrap())
+        .stdin(export.stdout.take().unwrap())
         .output()
         .unwrap();
+    assert!(export.wait().unwrap().success());
     let errors = String::from_utf8_lossy(&import.stderr);
     assert!(import.status.success(), "{errors}");
     let imported = String::from_utf8_lossy(&import.stdout).trim().to_owned();

@@ -63,7 +63,7 @@ impl Load {
         }
     }
 
-    /// Tells that a release is about to end, with its WebSockets.
+    /// Tells that a release is about to end, with its `WebSocket`s.
     pub fn leaves(&self) {
         self.seen.left.fetch_add(1, Ordering::SeqCst);
     }

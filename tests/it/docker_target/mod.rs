@@ -35,7 +35,7 @@ use crate::support::{FRONTEND, MIDDLEWARE, Project, Registry, docker, registry};
 const SERVER: &str = include_str!("server.js");
 
 /// How long a test waits for something.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A project that runs on the engine, and the image of its apps.
 pub struct World {

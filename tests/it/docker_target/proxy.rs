@@ -153,8 +153,8 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     }
     let observed = world.wait(target.observe(&us())).unwrap();
     assert_eq!(observed.active.as_ref(), Some(&releases[2].id));
-    assert_eq!(observed.kept, [releases[1].id.clone()]);
-    assert_eq!(observed.addresses, [url.clone()]);
+    assert_eq!(observed.kept, std::slice::from_ref(&releases[1].id));
+    assert_eq!(observed.addresses, std::slice::from_ref(&url));
     let refused = world.wait(target.retire(&us(), &releases[2].id, true));
     assert!(refused.is_err());
 

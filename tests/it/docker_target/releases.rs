@@ -331,7 +331,12 @@ fn the_output_of_apps_can_be_read() {
             lines: sender,
         };
         let reading = world.wait(target.logs(&wanted)).unwrap();
-        world.wait(Box::pin(async { Ok(reading.await) })).unwrap();
+        world
+            .wait(Box::pin(async move {
+                reading.await;
+                Ok(())
+            }))
+            .unwrap();
         drop(wanted);
         let mut seen = Vec::new();
         while let Ok(line) = lines.try_recv() {
@@ -341,6 +346,6 @@ fn the_output_of_apps_can_be_read() {
         seen
     };
     let middleware = format!("{MIDDLEWARE}: listening, version printed");
-    assert_eq!(read(Some(MIDDLEWARE)), [middleware.clone()]);
+    assert_eq!(read(Some(MIDDLEWARE)), [middleware]);
     assert_eq!(read(None).len(), 2);
 }

@@ -1,4 +1,4 @@
-//! Requests and WebSockets while releases come and go.
+//! Requests and `WebSocket`s while releases come and go.
 
 use std::time::Instant;
 

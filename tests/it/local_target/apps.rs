@@ -103,38 +103,38 @@ async fn apps_get_their_own_ports_and_the_values_of_their_release() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_stored_by_version_and_win() {
     let stores = LocalStores::new();
-    let target = stores.target();
+    let local = stores.target();
     let of = |value: &str| Settings::from([("API_SECRET".to_owned(), value.to_owned().into())]);
-    target
+    local
         .store_settings(&us(), "R1", &of("first value"))
         .await
         .unwrap();
-    target
+    local
         .store_settings(&us(), "R1", &of("changed value"))
         .await
         .unwrap();
-    let stored = target.settings(&us(), "R1").await.unwrap().unwrap();
+    let stored = local.settings(&us(), "R1").await.unwrap().unwrap();
     let value = secrecy::ExposeSecret::expose_secret(&stored["API_SECRET"]);
     assert_eq!(value, "first value");
-    assert!(target.settings(&us(), "R2").await.unwrap().is_none());
-    let hostile = target.store_settings(&us(), "../../x", &of("x")).await;
+    assert!(local.settings(&us(), "R2").await.unwrap().is_none());
+    let hostile = local.store_settings(&us(), "../../x", &of("x")).await;
     assert!(message(&hostile.unwrap_err()).contains("not a valid version"));
     let path = stores.folder().join("settings/us/R1.json");
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 
     let mut spec = with_secret(&stores, "one", SECRET);
     spec.settings = Some("R1".into());
-    let tried = staged(&*target, &spec).await;
+    let tried = staged(&*local, &spec).await;
     let middleware = variables(&address_of(&tried, MIDDLEWARE)).await;
     assert_eq!(middleware["API_SECRET"], "first value");
     let mut missing = stores.release("two");
     missing.settings = Some("R2".into());
-    let error = message(&target.stage(&missing).await.unwrap_err());
+    let error = message(&local.stage(&missing).await.unwrap_err());
     assert!(
         error.contains("in the version `R2` are not on this machine"),
         "{error}"
     );
-    let observed = target.observe(&us()).await.unwrap();
+    let observed = local.observe(&us()).await.unwrap();
     assert_eq!(observed.staged.len(), 1);
 }
 

@@ -121,7 +121,7 @@ async fn stopping_ends_the_process_and_leaves_no_folder() {
     released(&*target, &one).await;
     let two = stores.release("two");
     let live = released(&*target, &two).await;
-    assert_eq!(live.kept, [one.id.clone()]);
+    assert_eq!(live.kept, std::slice::from_ref(&one.id));
     let unpacked = page(&format!("{}/folder", live.addresses[0])).await;
     let process = stores.process();
     stores.project.alokai("store stop --store us").succeeds();

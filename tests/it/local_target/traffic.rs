@@ -1,4 +1,4 @@
-//! Switching under load: kept-alive connections and WebSockets.
+//! Switching under load: kept-alive connections and `WebSocket`s.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -242,7 +242,7 @@ fn a_release_that_fails_after_the_switch_loses_the_traffic_again() {
         run.stderr_contains(&format!("{healthy} gets the traffic again"));
         run.stderr_contains("line 50 of the app");
         assert_eq!(shop.active().as_ref(), Some(&healthy));
-        assert_eq!(shop.releases().0, [healthy.clone()]);
+        assert_eq!(shop.releases().0, std::slice::from_ref(&healthy));
         let failed = shop.records("releases").pop().unwrap();
         let failed = shop.happenings(failed["id"].as_str().unwrap());
         assert_eq!(failed, ["staged", "healthy", "released", "switched-back"]);

@@ -151,7 +151,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// The open requests and WebSockets of each server.
+    /// The open requests and `WebSocket`s of each server.
     pub async fn sessions(&self) -> Result<Vec<(String, u64)>, Error> {
         let command = format!("show stat {BACKEND} 4 -1");
         let text = self.ask(&command).await?;
