@@ -45,14 +45,12 @@ pub fn resolve(
     let packages = folders.packages.iter().map(|package| package.name.as_str());
     resolver.env_names(&packages.collect::<Vec<_>>());
     resolver.shared_apps();
-    let max_memory = config.build.max_memory.as_deref();
-    let max_memory = max_memory.map(|size| resolver.size(&["build", "maxMemory"], size));
+    let max_memory = resolver.max_memory();
     let (cache_size, tool_cache_size) = resolver.cache_sizes(&config.cache);
     let prune = resolver.prune();
     let start = resolver.start();
     let hooks = resolver.hooks(&stores, &folders.apps);
-    let platform = resolver.platform();
-    resolver.base_image();
+    let platform = resolver.platform_and_base();
     let Resolver {
         mut problems,
         notices,
@@ -224,6 +222,12 @@ impl Resolver<'_> {
                 }
             }
         }
+    }
+
+    /// The platform of images. Their base image is checked.
+    fn platform_and_base(&mut self) -> Platform {
+        self.base_image();
+        self.platform()
     }
 
     fn base_image(&mut self) {
@@ -401,7 +405,11 @@ impl Resolver<'_> {
         }
     }
 
-    /// Parses a size such as `3 GB` to bytes.
+    fn max_memory(&mut self) -> Option<u64> {
+        let size = self.config.build.max_memory.as_deref()?;
+        Some(self.size(&["build", "maxMemory"], size))
+    }
+
     /// The size limits of the cache of results, and of a tool cache.
     fn cache_sizes(&mut self, cache: &CacheSection) -> (u64, u64) {
         (
@@ -410,6 +418,7 @@ impl Resolver<'_> {
         )
     }
 
+    /// Parses a size such as `3 GB` to bytes.
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
         size::parse(text).unwrap_or_else(|| {
             let message = format!("`{}` is not a valid size", text.escape_debug());

@@ -264,12 +264,8 @@ impl Plan {
         let hooks = planned_hooks(project, request, (&stores, &releases), &mut notices);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         if request.work == Work::Build {
-            let built = tasks.values().filter_map(|task| task.subject.unit());
-            let built: Vec<UnitId> = built.cloned().collect();
-            notices.extend(callbacks::notices(&stores, &images, &built));
-            if let Some(repository) = &repository {
-                notices.extend(callbacks::ignored(project, repository)?);
-            }
+            notices.extend(callbacks::notices(&stores, &images, &tasks));
+            notices.extend(callbacks::ignored(project, repository.as_ref())?);
         }
         Ok(Self {
             project: project.root.clone(),

@@ -171,7 +171,7 @@ impl Flow<'_> {
         for end in results {
             match end {
                 StoreEnd::Done(done) => result.done.push(*done),
-                StoreEnd::Failed(failure) => result.failed.push(failure),
+                StoreEnd::Failed(failure) => result.failed.push(*failure),
                 StoreEnd::Untouched(store) => result.untouched.push(store),
             }
         }
@@ -206,7 +206,7 @@ impl Flow<'_> {
                     lock().get_or_insert(unit.to_string());
                 }
                 let error = error.into();
-                StoreEnd::Failed(Failure { unit, error })
+                StoreEnd::Failed(Box::new(Failure { unit, error }))
             }
         }
     }
@@ -221,6 +221,6 @@ impl Flow<'_> {
 /// How the order of one store ended.
 enum StoreEnd {
     Done(Box<StoreOutcome>),
-    Failed(Failure),
+    Failed(Box<Failure>),
     Untouched(StoreId),
 }
