@@ -50,8 +50,7 @@ pub fn resolve(
     let prune = resolver.prune();
     let start = resolver.start();
     let hooks = resolver.hooks(&stores, &folders.apps);
-    let platform = resolver.platform();
-    resolver.base_image();
+    let platform = resolver.platform_and_base();
     let Resolver {
         mut problems,
         notices,
@@ -223,6 +222,12 @@ impl Resolver<'_> {
                 }
             }
         }
+    }
+
+    /// The platform of images. Their base image is checked.
+    fn platform_and_base(&mut self) -> Platform {
+        self.base_image();
+        self.platform()
     }
 
     fn base_image(&mut self) {
@@ -402,7 +407,11 @@ impl Resolver<'_> {
         }
     }
 
-    /// Parses a size such as `3 GB` to bytes.
+    fn max_memory(&mut self) -> Option<u64> {
+        let size = self.config.build.max_memory.as_deref()?;
+        Some(self.size(&["build", "maxMemory"], size))
+    }
+
     /// The size limits of the cache of results, and of a tool cache.
     fn cache_sizes(&mut self, cache: &CacheSection) -> (u64, u64) {
         (
@@ -417,6 +426,7 @@ impl Resolver<'_> {
         Some(self.size(&["build", "maxMemory"], size))
     }
 
+    /// Parses a size such as `3 GB` to bytes.
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
         size::parse(text).unwrap_or_else(|| {
             let message = format!("`{}` is not a valid size", text.escape_debug());

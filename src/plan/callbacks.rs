@@ -1,12 +1,13 @@
 //! Callbacks: scripts of a composed app that this program runs by their names. `build.sh` runs before the
 //! `build` script, and `entrypoint.sh` in the container before the app.
 
+use std::collections::BTreeSet;
+
 use super::image::DockerfileSource;
-use super::{Error, ImagePlan, StorePlan};
+use super::{Error, ImagePlan, StorePlan, Task, TaskMap};
 use crate::config::Project;
 use crate::git::Repository;
 use crate::overlay::Composition;
-use crate::store::UnitId;
 
 /// The folders of an app in which callbacks are found.
 const FOLDERS: [&str; 2] = [".alokai", ".artifakt"];
@@ -59,8 +60,11 @@ pub fn check(stores: &[StorePlan]) -> Result<(), Error> {
 
 /// Notices about callbacks that are not composed because git ignores them, mostly by a rule for the
 /// folder `.alokai` of the project.
-pub fn ignored(project: &Project, repository: &Repository) -> Result<Vec<String>, Error> {
+pub fn ignored(project: &Project, repository: Option<&Repository>) -> Result<Vec<String>, Error> {
     let mut notices = Vec::new();
+    let Some(repository) = repository else {
+        return Ok(notices);
+    };
     let of_base = project.apps.iter().map(|app| format!("apps/{}", app.name));
     let of_stores = project.stores.iter();
     let of_stores =
@@ -87,12 +91,9 @@ pub fn ignored(project: &Project, repository: &Repository) -> Result<Vec<String>
 }
 
 /// Notices about callbacks that do not run, or that do not start the app.
-pub fn notices<'a>(
-    stores: &[StorePlan],
-    images: &[ImagePlan],
-    built: impl Iterator<Item = &'a UnitId>,
-) -> Vec<String> {
-    let built: Vec<_> = built.collect();
+pub fn notices(stores: &[StorePlan], images: &[ImagePlan], tasks: &TaskMap<Task>) -> Vec<String> {
+    let built = tasks.values().filter_map(|task| task.subject.unit());
+    let built: BTreeSet<_> = built.collect();
     let mut notices = Vec::new();
     for composition in stores.iter().flat_map(|store| &store.compositions) {
         let unit = &composition.unit;

@@ -264,12 +264,8 @@ impl Plan {
         let hooks = planned_hooks(project, request, (&stores, &releases), &mut notices);
         notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
         if request.work == Work::Build {
-            let built = tasks.values().filter_map(|task| task.subject.unit());
-            notices.extend(callbacks::notices(&stores, &images, built));
-            let ignored = repository
-                .as_ref()
-                .map(|it| callbacks::ignored(project, it));
-            notices.extend(ignored.transpose()?.unwrap_or_default());
+            notices.extend(callbacks::notices(&stores, &images, &tasks));
+            notices.extend(callbacks::ignored(project, repository.as_ref())?);
         }
         Ok(Self {
             project: project.root.clone(),

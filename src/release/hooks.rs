@@ -93,7 +93,8 @@ impl StoreRun<'_> {
             services: self.flow.services,
             scripts: &self.flow.options.scripts,
         };
-        let ended = runner.run(place, &hooks, &context).await;
+        // The future of a hook is large, and a release awaits it at several places.
+        let ended = Box::pin(runner.run(place, &hooks, &context)).await;
         let logs = LogFolder::of_project(&self.flow.project.root);
         let released = Some((&spec.id, self.target.name()));
         for run in &ended.runs {
