@@ -115,7 +115,10 @@ impl<'a> Line<'a> {
             status: facts.status(build),
             started: build.started,
             seconds: Some(build.seconds),
-            description: description(build),
+            description: match &build.imported_from {
+                Some(_) => format!("imported: {}", description(build)),
+                None => description(build),
+            },
         }
     }
 

@@ -277,6 +277,7 @@ fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
         store: build.store.clone(),
         target: None,
         release: None,
+        run: None,
         happening: Happening::ImagesRemoved {
             build: build.id.clone(),
         },

@@ -148,6 +148,15 @@ fn carry_out(
         ancestry_of(&project.root),
     );
     let services = targets.registry.services();
+    let started: Vec<_> = orders
+        .iter()
+        .zip(&stores)
+        .map(|(order, store)| {
+            RecordedOperation::start(project, store, order.target.name(), DEPLOY_SETTINGS)
+        })
+        .collect();
+    let runs = stores.iter().zip(&started);
+    let runs = runs.map(|(store, run)| (store.clone(), run.id().clone()));
     let flow = Flow {
         project,
         plan: None,
@@ -160,16 +169,10 @@ fn carry_out(
             waves: groups,
             actor: environment::actor(),
             operation: DEPLOY_SETTINGS.to_owned(),
+            runs: runs.collect(),
             scripts: targets.scripts.clone(),
         },
     };
-    let started: Vec<_> = orders
-        .iter()
-        .zip(&stores)
-        .map(|(order, store)| {
-            RecordedOperation::start(project, store, order.target.name(), DEPLOY_SETTINGS)
-        })
-        .collect();
     let result = targets.registry.wait(flow.run(orders));
     for (operation, store) in started.iter().zip(&stores) {
         let done = result.done.iter().find(|it| it.store == *store);

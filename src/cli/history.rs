@@ -11,16 +11,16 @@ use super::arguments::ledger::StatusOption;
 use super::arguments::questions::{HistoryCommand, HistoryOptions, OperationOptions};
 use super::environment::tell;
 use super::listing::{
-    self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, records,
+    self, CellFormat, ID_CHARACTERS, ListLine, ListWords, RunningRuns, check_stores, date, records,
 };
 use super::run::document;
 use super::shared_records::RegistryAccess;
-use super::{answer, answer_bytes, project};
+use super::{answer, answer_bytes, builds, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
     self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, LogReference, Operation,
-    Record, RecordId, RecordSet, operations,
+    Record, RecordId, RecordSet, ReleaseRecord, TargetState, operations,
 };
 use crate::report::duration;
 use crate::store::StoreId;
@@ -60,9 +60,9 @@ pub fn history(global: &Global, options: &HistoryOptions) -> Result<(), AnyError
 /// What an event is about, in a few words.
 pub fn words(event: &EventRecord) -> String {
     let name = match &event.happening {
-        Happening::Started { operation, .. } => return operation.escape_debug().to_string(),
-        Happening::Ended { succeeded, .. } if *succeeded => "ended",
-        Happening::Ended { .. } => "ended with a failure",
+        Happening::Started { operation, .. } => return plain(operation),
+        Happening::Ended { succeeded, .. } if *succeeded => "run ended",
+        Happening::Ended { .. } => "run failed",
         Happening::Staged => "staged",
         Happening::Healthy => "healthy",
         Happening::Released { observed: false } => "released",
@@ -99,10 +99,16 @@ struct Line<'a> {
     operation: Operation<'a>,
     status: StatusOption,
     seconds: Option<f64>,
+    records: &'a RecordSet,
 }
 
 impl<'a> Line<'a> {
-    fn of(operation: Operation<'a>, running: &RunningRuns, interrupted: &StoppedRuns) -> Self {
+    fn of(
+        operation: Operation<'a>,
+        records: &'a RecordSet,
+        running: &RunningRuns,
+        interrupted: &StoppedRuns,
+    ) -> Self {
         let stopped = interrupted.get(&operation.event.id);
         let status = match status(&operation, running) {
             StatusOption::Failed if stopped.is_some() => StatusOption::Interrupted,
@@ -112,6 +118,7 @@ impl<'a> Line<'a> {
             seconds: stopped.copied().or_else(|| operation.seconds()),
             operation,
             status,
+            records,
         }
     }
 
@@ -123,6 +130,7 @@ impl<'a> Line<'a> {
 fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
     match (&operation.event.happening, operation.end) {
         (Happening::Started { .. }, Some(end)) => match end.happening {
+            Happening::Ended { killed: true, .. } => StatusOption::Interrupted,
             Happening::Ended {
                 succeeded: false, ..
             } => StatusOption::Failed,
@@ -136,11 +144,58 @@ fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
     }
 }
 
+/// The first line of a text, without control characters.
+fn plain(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|it| !it.is_control()).collect()
+}
+
 /// What a line says beside its columns: the reason, the command of a hook, or the release.
+fn summary(records: &RecordSet, operation: &Operation) -> String {
+    let reason = detail(operation);
+    if !reason.is_empty() {
+        return plain(&reason);
+    }
+    let Some(release) = release(operation).and_then(|id| records.release(id)) else {
+        return String::new();
+    };
+    let id: String = release.id.as_str().chars().take(ID_CHARACTERS).collect();
+    let commit = records.build(&release.build).map(builds::description);
+    let text = format!(
+        "{}{id} {}",
+        staged(records, operation, release),
+        commit.unwrap_or_default()
+    );
+    plain(text.trim_end())
+}
+
+/// `staged: ` or `staged, pinned: ` for an operation that did not make its release live.
+fn staged(records: &RecordSet, operation: &Operation, release: &ReleaseRecord) -> &'static str {
+    let of_release = |it: &&&EventRecord| it.release.as_ref() == Some(&release.id);
+    let steps = operation.steps.iter();
+    let own: Vec<_> = steps.filter(of_release).map(|it| &it.happening).collect();
+    let is_live = own
+        .iter()
+        .any(|it| matches!(it, Happening::Released { .. }));
+    if is_live || !own.contains(&&Happening::Staged) {
+        return "";
+    }
+    let until = operation.end.map_or(&operation.event.id, |end| &end.id);
+    let events = records.events().filter(|it| {
+        it.store == release.store && it.target.as_ref() == Some(&release.target) && it.id <= *until
+    });
+    if TargetState::after(events).pin.is_some() {
+        "staged, pinned: "
+    } else {
+        "staged: "
+    }
+}
+
+/// The reason of a failure, or the command of a hook.
 fn detail(operation: &Operation) -> String {
     let ended = operation.end.and_then(|end| end.detail.as_deref());
     let detail = ended.or(operation.event.detail.as_deref());
-    let text = match (&operation.event.happening, detail) {
+    match (&operation.event.happening, detail) {
         (Happening::Hook { command, code }, None) => match code {
             Some(0) => command.clone(),
             Some(code) => format!("{command} (exit code {code})"),
@@ -149,8 +204,7 @@ fn detail(operation: &Operation) -> String {
         (Happening::Hook { command, .. }, Some(detail)) => format!("{command}: {detail}"),
         (_, Some(detail)) => detail.to_owned(),
         (_, None) => String::new(),
-    };
-    text.escape_debug().to_string()
+    }
 }
 
 /// The release that an operation is about.
@@ -187,7 +241,7 @@ impl ListLine for Line<'_> {
             format.age(self.at()),
             self.seconds.map_or("-".into(), duration),
             self.event().actor.user.escape_debug().to_string(),
-            detail(&self.operation),
+            summary(self.records, &self.operation),
         ]
     }
 
@@ -214,8 +268,8 @@ fn list(project: &Project, records: &RecordSet, options: &HistoryOptions) -> Res
     let operations = operations(&records.events().collect::<Vec<_>>());
     let stopped = stopped(records);
     let operations = operations.into_iter();
-    let lines = operations.map(|it| Line::of(it, &running, &stopped));
-    let status = options.status.map(StatusOption::name);
+    let lines = operations.map(|it| Line::of(it, records, &running, &stopped));
+    let status = options.status.map(|it| StatusOption::from(it).name());
     listing::list(&WORDS, lines.collect(), &options.list, status)
 }
 
@@ -270,6 +324,7 @@ fn info(
     }
     let line = Line::of(
         operation,
+        records,
         &RunningRuns::of_project(project),
         &stopped(records),
     );
@@ -292,7 +347,7 @@ fn info(
     if let Some(seconds) = line.seconds {
         row("elapsed", &duration(seconds));
     }
-    let detail = detail(operation);
+    let detail = summary(records, operation);
     if !detail.is_empty() {
         row("detail", &detail);
     }
@@ -330,15 +385,24 @@ fn info(
 
 /// A step: its time, what happened, how long it took, and why.
 fn step_line(step: &EventRecord) -> String {
+    line_of(step, step.release.as_ref())
+}
+
+/// A step of a release that is known: its time, what happened, how long it took, and why.
+pub fn step_of(step: &EventRecord) -> String {
+    line_of(step, None)
+}
+
+fn line_of(step: &EventRecord, release: Option<&RecordId>) -> String {
     let mut parts = vec![date(step.id.made_at()), format!("{:<14}", words(step))];
-    parts.extend(step.release.as_ref().map(ToString::to_string));
+    parts.extend(release.map(ToString::to_string));
     parts.extend(step.seconds.map(duration));
     let single = Operation {
         event: step,
         end: None,
         steps: Vec::new(),
     };
-    parts.push(detail(&single));
+    parts.push(plain(&detail(&single)));
     format!("{}\n", parts.join("  ").trim_end())
 }
 

@@ -63,6 +63,7 @@ fn missing(
             happening: Happening::Ended {
                 start: start.id.clone(),
                 succeeded: false,
+                killed: true,
             },
             detail: Some("the run was killed".into()),
             ..start.clone()

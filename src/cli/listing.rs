@@ -19,7 +19,7 @@ use crate::store::StoreId;
 use super::shared_records::RegistryAccess;
 
 /// The least characters of ids in lists.
-const ID_CHARACTERS: usize = 11;
+pub const ID_CHARACTERS: usize = 11;
 
 /// A line of a list.
 pub trait ListLine {
@@ -139,17 +139,44 @@ pub fn table(rows: &[Vec<String>]) -> String {
             .max()
             .unwrap_or_default()
     });
-    let widths: Vec<usize> = widths.collect();
+    let mut widths: Vec<usize> = widths.collect();
+    if environment::is_terminal() {
+        fit(&mut widths, environment::columns());
+    }
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths);
         let line: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
+            .map(|(cell, width)| format!("{:<width$}", shortened(cell, *width)))
             .collect();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", cut(line.join("  ").trim_end()));
     }
     text
+}
+
+/// The least width to which a column is cut.
+const LEAST_WIDTH: usize = 8;
+
+/// Cuts columns, the widest first, until a row fits. So every column keeps a part.
+fn fit(widths: &mut [usize], columns: usize) {
+    let between = 2 * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + between > columns {
+        let widest = widths.iter_mut().max();
+        match widest {
+            Some(width) if *width > LEAST_WIDTH => *width -= 1,
+            _ => return,
+        }
+    }
+}
+
+/// A cell with at most so many characters. The last one of a cell that was cut is `…`.
+fn shortened(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    let kept = cell.chars().take(width.saturating_sub(1));
+    kept.chain(['…']).collect()
 }
 
 /// A line, cut at the width of the terminal.
@@ -241,5 +268,27 @@ impl RunningRuns {
         let is_here = start.actor.host == self.host;
         let was_killed = is_here && self.idle.as_ref() == Some(folder);
         u64::try_from(age).is_ok_and(|age| age < *lease) && !was_killed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fit, shortened};
+
+    #[test]
+    fn every_column_of_a_list_that_is_too_wide_keeps_a_part() {
+        let mut widths = [11, 26, 8, 7, 7, 10, 8, 40];
+        fit(&mut widths, 80);
+        assert_eq!(widths.iter().sum::<usize>() + 14, 80);
+        assert!(widths.iter().all(|width| *width >= 7));
+        // A row that fits is not changed.
+        let mut widths = [11, 10];
+        fit(&mut widths, 80);
+        assert_eq!(widths, [11, 10]);
+        // A terminal that is too narrow for the least widths does not loop.
+        let mut widths = [20, 20];
+        fit(&mut widths, 5);
+        assert_eq!(widths, [8, 8]);
+        assert_eq!(shortened("storefront", 8), "storefr…");
     }
 }

@@ -1,5 +1,6 @@
 //! `store release`, `store rollback`, `store unpin` and `store unstage`: releases without a build.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -7,22 +8,26 @@ use serde_json::json;
 use super::arguments::Global;
 use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
 use super::arguments::questions::ChosenTargets;
-use super::environment;
+use super::environment::{self, tell};
 use super::listing::{CellFormat, cut, records, short_commit};
 use super::operation::RecordedOperation;
 use super::run::{document, live};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Happening, Record, RecordFolder, RecordSet, ReleaseReason};
+use crate::ledger::{Happening, Record, RecordFolder, RecordId, RecordSet, ReleaseReason};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
     Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
+    no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
 use crate::target::Target;
+
+/// The characters of a version of settings in a list.
+const SETTINGS: usize = 11;
 
 /// One store at its target.
 struct Workplace<'a> {
@@ -82,13 +87,24 @@ impl Workplace<'_> {
             waves: Vec::new(),
             actor: environment::actor(),
             operation: self.operation.to_owned(),
+            runs: BTreeMap::new(),
             scripts: self.targets.scripts.clone(),
         }
     }
 
-    /// Does something with the flow of this store, between the records of its start and its end.
-    fn recorded<T>(&self, work: impl FnOnce(&Flow) -> Result<T, AnyError>) -> Result<T, AnyError> {
+    /// Does something with the flow of this store, between the records of its start and its end. The end
+    /// names the release, if there is one and the work succeeds.
+    fn recorded<T>(
+        &self,
+        release: Option<&RecordId>,
+        work: impl FnOnce(&Flow) -> Result<T, AnyError>,
+    ) -> Result<T, AnyError> {
         let project = &self.targets.project;
+        let target = self.target.name();
+        let operation = RecordedOperation::start(project, self.id(), target, self.operation);
+        let mut options = self.options();
+        let run = (self.id().clone(), operation.id().clone());
+        options.runs.insert(run.0, run.1);
         let ancestry = ancestry_of(&project.root);
         let services = self.targets.registry.services();
         let flow = Flow {
@@ -97,12 +113,13 @@ impl Workplace<'_> {
             services: &services,
             records: &self.records,
             ancestry: &ancestry,
-            options: self.options(),
+            options,
         };
-        let target = self.target.name();
-        let operation = RecordedOperation::start(project, self.id(), target, self.operation);
         let result = work(&flow);
-        operation.end(result.as_ref().err().map(ToString::to_string), None);
+        match &result {
+            Ok(_) => operation.end(None, release),
+            Err(error) => operation.end(Some(reason(error)), None),
+        }
         self.targets.registry.share(project, self.id());
         result
     }
@@ -146,7 +163,8 @@ impl Workplace<'_> {
 
     /// Carries out one order.
     fn carry_out(&self, order: ReleaseOrder) -> Result<(), AnyError> {
-        let result = self.recorded(|flow| {
+        let release = order.release.id.clone();
+        let result = self.recorded(Some(&release), |flow| {
             let result = self.targets.registry.wait(flow.run(vec![order]));
             ended(result, flow)
         })?;
@@ -157,6 +175,16 @@ impl Workplace<'_> {
             answer(&format!("{}\n", line.trim_end()))?;
         }
         Ok(())
+    }
+}
+
+/// Why an operation on one store failed.
+fn reason(error: &AnyError) -> String {
+    match error {
+        AnyError::Pipeline(pipeline::Error::Failed { failures }) => failures
+            .first()
+            .map_or_else(|| error.to_string(), |failure| failure.error.to_string()),
+        error => error.to_string(),
     }
 }
 
@@ -203,6 +231,11 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
                 (build.clone(), release, false)
             }
         };
+        let now = place.situation()?;
+        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() {
+            let (store, id) = (place.id(), &release.id);
+            return answer(&format!("{store}: {id} is live already\n"));
+        }
         place.carry_out(ReleaseOrder {
             target,
             build,
@@ -224,16 +257,17 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
         }
         let wanted = match &options.id {
             Some(id) => {
-                let found = now.records.find(id).map_err(crate::ledger::Error::from);
-                let found = found.map_err(release::Error::from)?.id().clone();
-                all.iter().find(|it| it.release.id == found).copied()
+                let found = place.known.find(id).map_err(crate::ledger::Error::from);
+                let found = found.map_err(release::Error::from)?;
+                let wanted = all.iter().find(|it| it.release.id == *found.id()).copied();
+                let at = (place.id(), place.target.name());
+                wanted.ok_or_else(|| no_candidate(found, &now.records, at, active))?
             }
-            None => default,
+            None => default.ok_or_else(|| release::Error::NoEarlier {
+                store: place.id().clone(),
+                candidates: lines(place, &all, None),
+            })?,
         };
-        let wanted = wanted.ok_or_else(|| release::Error::NoEarlier {
-            store: place.id().clone(),
-            candidates: lines(place, &all, None),
-        })?;
         place.check_images(&wanted)?;
         let live = active.and_then(|active| match now.records.get(active) {
             Some(Record::Release(live)) => Some(live),
@@ -249,7 +283,21 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             release: copy_forward(wanted, settings, &environment::actor()),
             is_recorded: false,
             wish: Wish::Rollback,
-        })
+        })?;
+        let local = if options.place.local { " --local" } else { "" };
+        let (store, original) = (place.id(), &wanted.release.id);
+        let commit = super::builds::description(wanted.build);
+        tell(
+            &format!(
+                "{store}: this is a copy of {original}  {}",
+                commit.escape_debug()
+            )
+            .trim_end(),
+        );
+        tell(&format!(
+            "{store} is pinned: a deploy stages its release and does not make it live, until `alokai store unpin --store {store}{local}` or `alokai store release latest --store {store}{local}`"
+        ));
+        Ok(())
     })
 }
 
@@ -285,7 +333,16 @@ fn list(
         ));
     }
     let text = lines(place, all, default);
-    answer(&format!("{}\n", text.trim_start_matches('\n')))?;
+    let id = CellFormat::new(all.iter().map(|it| &it.release.id)).id(&all[0].release.id);
+    let id = format!("{:<width$}", "RELEASE", width = id.len());
+    let titles = format!(
+        "   {id}  {:<11}  {:<SETTINGS$}  COMMIT",
+        "CREATED", "SETTINGS"
+    );
+    answer(&format!("{}{text}\n", cut(&titles)))?;
+    if default.is_some() {
+        answer("-> a rollback without an id returns to this release\n")?;
+    }
     answer("Dry run: nothing was changed.\n")
 }
 
@@ -309,7 +366,11 @@ fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> S
             format.id(&it.release.id),
             format.age(it.release.id.made_at()),
         );
-        cut(&format!("\n{mark} {id}  {age:<11}  {commit}{images}"))
+        let version = it.release.settings.as_deref().unwrap_or("none");
+        let version: String = version.chars().take(SETTINGS).collect();
+        cut(&format!(
+            "\n{mark} {id}  {age:<11}  {version:<SETTINGS$}  {commit}{images}"
+        ))
     });
     each.collect()
 }
@@ -319,7 +380,7 @@ pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError>
         if place.situation()?.state.pin.is_none() {
             return answer(&format!("{}: the store is not pinned\n", place.id()));
         }
-        place.recorded(|flow| {
+        place.recorded(None, |flow| {
             let run = StoreRun::new(flow, &*place.target, place.id());
             run.journal.event(Happening::Unpinned, None, None, None);
             Ok(())
@@ -340,7 +401,7 @@ pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError
                 Some(found.map_err(release::Error::from)?.id().clone())
             }
         };
-        let stopped = place.recorded(|flow| {
+        let stopped = place.recorded(None, |flow| {
             let run = StoreRun::new(flow, &*place.target, place.id());
             let stopped = run.unstage(wanted.as_ref());
             Ok(place.targets.registry.wait(stopped)?)

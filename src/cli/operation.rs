@@ -45,6 +45,11 @@ impl<'a> RecordedOperation<'a> {
         started
     }
 
+    /// The record of its start.
+    pub fn id(&self) -> &RecordId {
+        &self.start
+    }
+
     /// Records something that happened in it.
     pub fn event(&self, happening: Happening, release: Option<&RecordId>, detail: Option<String>) {
         let id = RecordId::new(RecordKind::Event, Timestamp::now());
@@ -56,6 +61,7 @@ impl<'a> RecordedOperation<'a> {
         let ended = Happening::Ended {
             start: self.start.clone(),
             succeeded: failure.is_none(),
+            killed: false,
         };
         self.event(ended, release, failure);
     }
@@ -73,6 +79,7 @@ impl<'a> RecordedOperation<'a> {
             store: self.store.clone(),
             target: Some(self.target.to_owned()),
             release: release.cloned(),
+            run: (*id != self.start).then(|| self.start.clone()),
             happening,
             seconds: None,
             detail,

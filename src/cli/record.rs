@@ -94,6 +94,11 @@ impl BuildRecorder {
         Some(recorder)
     }
 
+    /// The records of the start, by store.
+    pub fn starts(&self) -> BTreeMap<StoreId, RecordId> {
+        self.starts.clone()
+    }
+
     /// The ids of the builds, by store.
     pub fn ids(&self) -> BTreeMap<StoreId, String> {
         let ids = self.builds.iter();
@@ -108,7 +113,8 @@ impl BuildRecorder {
         let builds = plan.stores.iter();
         let builds = builds.map(|store| self.build(plan, store, run, events));
         for hook in &run.summary.hooks {
-            match hook_record(hook, None, &self.actor, &self.logs) {
+            let start = self.starts.get(&hook.hook.store);
+            match hook_record(hook, None, start, &self.actor, &self.logs) {
                 Ok(record) => self.append(Record::Event(record), events),
                 Err(error) => not_recorded(events, &error),
             }
@@ -136,6 +142,7 @@ impl BuildRecorder {
             let ended = Happening::Ended {
                 start: start.clone(),
                 succeeded: release.is_some(),
+                killed: false,
             };
             let id = RecordId::new(RecordKind::Event, Timestamp::now());
             let mut event = self.event_record(id, &store.id, ended);
@@ -254,6 +261,7 @@ impl BuildRecorder {
             store: store.clone(),
             target: None,
             release: None,
+            run: None,
             happening,
             seconds: None,
             detail: None,

@@ -228,6 +228,10 @@ impl ReleaseDifference<'_> {
         let (old, new) = (&pair.old.0.settings, &pair.new.0.settings);
         page.plain("\n");
         page.title("settings");
+        if old == new && old.is_none() {
+            page.plain("  no settings in both\n");
+            return;
+        }
         if old == new {
             page.plain("  the same version in both\n");
             return;

@@ -9,22 +9,24 @@ use super::arguments::Global;
 use super::arguments::questions::{
     RecordOptions, ReleaseStatusOption, ReleasesCommand, ReleasesOptions,
 };
-use super::listing::{self, CellFormat, ListLine, ListWords, check_stores, date, records};
+use super::listing::{
+    self, CellFormat, ListLine, ListWords, check_stores, date, records, short_commit,
+};
 use super::run::document;
 use super::shared_records::RegistryAccess;
 use super::{answer, builds, project, release_diff};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, Happening, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason, ReleaseRecord,
-    ReleaseStatus,
+    self, BuildRecord, Happening, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason,
+    ReleaseRecord, ReleaseStatus,
 };
 use crate::store::StoreId;
 
 const WORDS: ListWords = ListWords {
     key: "releases",
     columns: &[
-        "STORE", "STATUS", "TARGET", "BUILD", "REASON", "CREATED", "BY",
+        "STORE", "STATUS", "TARGET", "COMMIT", "CREATED", "BY", "REASON",
     ],
     none: "no releases are recorded; `alokai store deploy` records each release",
     no_match: "no recorded release matches",
@@ -63,6 +65,18 @@ impl ReleaseStatusOption {
 struct Line<'a> {
     release: &'a ReleaseRecord,
     status: ReleaseStatus,
+    build: Option<&'a BuildRecord>,
+}
+
+impl Line<'_> {
+    /// The first characters of the commit. `+` stands for uncommitted changes.
+    fn commit(&self) -> String {
+        let commit = self.build.and_then(|build| build.commit.as_ref());
+        commit.map_or_else(String::new, |commit| {
+            let changes = if commit.dirty { "+" } else { "" };
+            format!("{}{changes}", short_commit(&commit.sha))
+        })
+    }
 }
 
 impl ListLine for Line<'_> {
@@ -71,7 +85,7 @@ impl ListLine for Line<'_> {
     }
 
     fn other_id(&self) -> Option<&RecordId> {
-        Some(&self.release.build)
+        self.release.copy_of.as_ref()
     }
 
     fn store(&self) -> &StoreId {
@@ -91,10 +105,13 @@ impl ListLine for Line<'_> {
             self.release.store.to_string(),
             self.status.name().into(),
             self.release.target.escape_debug().to_string(),
-            format.id(&self.release.build),
-            reason(self.release.reason).into(),
+            self.commit(),
             format.age(self.at()),
             self.release.actor.user.escape_debug().to_string(),
+            match &self.release.copy_of {
+                Some(original) => format!("copy of {}", format.id(original)),
+                None => reason(self.release.reason).into(),
+            },
         ]
     }
 
@@ -129,6 +146,7 @@ fn list(project: &Project, records: &RecordSet, options: &ReleasesOptions) -> Re
     let lines = records.releases().map(|release| Line {
         release,
         status: targets.status(release),
+        build: records.build(&release.build),
     });
     let status = options.status.map(ReleaseStatusOption::name);
     listing::list(&WORDS, lines.collect(), &options.list, status)
@@ -209,12 +227,7 @@ fn text(records: &RecordSet, targets: &LedgerTargets, release: &ReleaseRecord) -
         text.push('\n');
     }
     for event in events {
-        let _ = writeln!(
-            text,
-            "{}  {}",
-            date(event.id.made_at()),
-            super::history::words(event)
-        );
+        text.push_str(&super::history::step_of(event));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! The releases of `store deploy`: what its builds become at their targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -13,7 +13,7 @@ use super::{Error, environment};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordSet, ReleaseReason};
+use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason};
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps};
 use crate::release::{
@@ -82,13 +82,13 @@ impl RunTargets {
         })
     }
 
-    /// Makes the builds live whose images are all at the destination.
+    /// Makes the builds live whose images are all at the destination. `runs` are the recorded starts.
     pub fn release(
         &self,
         plan: &Plan,
         builds: &[BuildRecord],
         result: Result<(), pipeline::Error>,
-        options: &PipelineOptions,
+        (options, runs): (&PipelineOptions, BTreeMap<StoreId, RecordId>),
     ) -> ReleasedRun {
         let services = &self.context.services;
         let records = RecordFolder::of_project(&plan.project);
@@ -105,6 +105,7 @@ impl RunTargets {
                 waves: self.waves.clone(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
+                runs,
                 scripts: options.scripts.clone(),
             },
         };
@@ -176,37 +177,78 @@ impl RunTargets {
 
     /// Stores whose live release is of a newer commit, by the records of this machine.
     fn older(&self, plan: &Plan) -> Vec<StageError> {
-        let revision = plan.revision.as_ref();
-        let Some(own) = revision.filter(|_| !self.wanted.allow_older && !self.wanted.no_release)
-        else {
-            return Vec::new();
-        };
         let Ok((records, _)) = RecordFolder::of_project(&plan.project).read() else {
             return Vec::new();
         };
-        let targets = records.targets();
-        let ancestry = ancestry_of(&plan.project);
-        let problems = plan.releases.iter().filter_map(|planned| {
-            let history = targets.get(&planned.store, planned.target.name())?;
-            let active = history.state.active.as_ref()?;
-            if history.state.pin.is_some() {
-                return None;
-            }
-            let live = build_of(&records, active)?.commit.as_ref()?;
-            let is_older = own.sha != live.sha && ancestry(&own.sha, &live.sha) == Some(true);
-            let error = release::Error::Older {
-                store: planned.store.clone(),
-                active: active.clone(),
-                reason: format!(
-                    "{} is an ancestor of {}",
-                    short_commit(&own.sha),
-                    short_commit(&live.sha)
-                ),
-            };
-            is_older.then(|| StageError::from(error))
-        });
-        problems.collect()
+        let older = older(plan, &self.wanted, &records).into_iter();
+        older.map(StageError::from).collect()
     }
+}
+
+/// Why a deploy is refused: stores whose live release is of a newer commit.
+fn older(plan: &Plan, wanted: &ReleaseOptions, records: &RecordSet) -> Vec<release::Error> {
+    let revision = plan.revision.as_ref();
+    let Some(own) = revision.filter(|_| !wanted.allow_older && !wanted.no_release) else {
+        return Vec::new();
+    };
+    let targets = records.targets();
+    let ancestry = ancestry_of(&plan.project);
+    let problems = plan.releases.iter().filter_map(|planned| {
+        let history = targets.get(&planned.store, planned.target.name())?;
+        let active = history.state.active.as_ref()?;
+        if history.state.pin.is_some() {
+            return None;
+        }
+        let live = build_of(records, active)?.commit.as_ref()?;
+        let is_older = own.sha != live.sha && ancestry(&own.sha, &live.sha) == Some(true);
+        let error = release::Error::Older {
+            store: planned.store.clone(),
+            active: active.clone(),
+            reason: format!(
+                "{} is an ancestor of {}",
+                short_commit(&own.sha),
+                short_commit(&live.sha)
+            ),
+        };
+        is_older.then_some(error)
+    });
+    problems.collect()
+}
+
+/// What the records say about the stores of a plan at one target, for a dry run.
+fn notes(
+    plan: &Plan,
+    kind: TargetKind,
+    groups: &[Vec<StoreId>],
+    pinned: &BTreeSet<&StoreId>,
+) -> Vec<String> {
+    let is_here = |store: &StoreId| {
+        let mut releases = plan.releases.iter();
+        releases.any(|it| it.store == *store && it.target == kind)
+    };
+    let names = |stores: &[&StoreId]| {
+        let names: Vec<_> = stores.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    };
+    let mut notes = Vec::new();
+    let pinned = pinned.iter().copied().filter(|store| is_here(store));
+    notes.extend(pinned.map(|store| {
+        format!(
+            "`{store}` is pinned: its release is staged and gets no traffic. `alokai store unpin --store {store}` removes the pin."
+        )
+    }));
+    let grouped: BTreeSet<&StoreId> = groups.iter().flatten().collect();
+    let all = plan.releases.iter().map(|it| &it.store);
+    let rest: Vec<_> = all.filter(|store| !grouped.contains(store)).collect();
+    let groups = groups.iter().map(|group| group.iter().collect::<Vec<_>>());
+    let waves = groups.chain([rest]).filter(|wave| !wave.is_empty());
+    for (number, wave) in (1..).zip(waves) {
+        let here: Vec<_> = wave.into_iter().filter(|store| is_here(store)).collect();
+        if !grouped.is_empty() && !here.is_empty() {
+            notes.push(format!("Wave {number}: {}.", names(&here)));
+        }
+    }
+    notes
 }
 
 /// The steps of each target of a plan.
@@ -218,6 +260,7 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         .enable_all()
         .build()
         .map_err(|source| Error::Start { source })?;
+    let wanted = prepared.release;
     let access = prepared.surroundings.access;
     let context = TargetContext {
         services: Arc::new(services_without_run(
@@ -235,10 +278,39 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         .iter()
         .map(|it| (it.target.name(), it.target))
         .collect();
+    let settings = &context.project.settings.deploy;
+    let records = RecordFolder::of_project(&plan.project).read();
+    let (records, _) = records.unwrap_or_default();
+    let stores: Vec<_> = plan.releases.iter().map(|it| it.store.clone()).collect();
+    let groups = if wanted.wave.is_empty() {
+        Vec::new()
+    } else {
+        waves(&wanted.wave, &stores, &settings.waves)?
+    };
+    let known = records.targets();
+    let pinned = plan.releases.iter().filter(|it| {
+        let history = known.get(&it.store, it.target.name());
+        history.is_some_and(|history| history.state.pin.is_some())
+    });
+    let pinned: BTreeSet<_> = pinned.map(|it| &it.store).collect();
+    let refused = older(plan, &wanted, &records);
     let steps = kinds.into_values().map(|kind| {
         let target = target_of(kind, &context).map_err(release::Error::from)?;
-        let settings = &context.project.settings.deploy;
-        Ok(steps_of(&*target, settings, prepared.release.no_release))
+        let mut here = plan.releases.iter().filter(|it| it.target == kind);
+        let all_pinned = here.all(|it| pinned.contains(&it.store));
+        let mut steps = steps_of(&*target, settings, wanted.no_release || all_pinned);
+        let refusals = refused.iter().filter(|error| match error {
+            release::Error::Older { store, .. } => plan
+                .releases
+                .iter()
+                .any(|it| it.store == *store && it.target == kind),
+            _ => false,
+        });
+        steps.notes = refusals
+            .map(|error| format!("This deploy is refused without `--allow-older`: {error}."))
+            .collect();
+        steps.notes.extend(notes(plan, kind, &groups, &pinned));
+        Ok(steps)
     });
     steps.collect()
 }
@@ -248,7 +320,7 @@ fn not_live(outcome: &StoreOutcome) -> String {
     let address = outcome.address.as_ref();
     let place = address.map_or_else(String::new, |address| format!(" at {address}"));
     format!(
-        "{}: {} is made{place} and gets no traffic: {reason}; `alokai store release {} --store {}` makes it live",
+        "{}: {} is staged{place} and gets no traffic, because {reason}; `alokai store release {} --store {}` makes it live",
         outcome.store, outcome.release.id, outcome.release.id, outcome.store
     )
 }

@@ -363,7 +363,8 @@ fn under_lock(
             finished.extend(complete.map(|build| (build.store.clone(), None)));
         }
         if plan.until == Stage::Deploy && !summary.pushed.is_empty() {
-            (live, finished, result) = targets.release(&plan, &builds, result, &options);
+            (live, finished, result) =
+                targets.release(&plan, &builds, result, (&options, recorder.starts()));
         }
         recorder.end(&plan, &result, &finished, &services);
         summary.elapsed = services.started.elapsed();

@@ -21,7 +21,7 @@ use crate::config::is_variable_name;
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseRecord};
 use crate::release::{SettingDifference, SettingsChange, StoreSettings};
-use crate::store::Store;
+use crate::store::{Store, StoreId};
 use crate::target::{Settings, Target};
 
 pub fn settings(global: &Global, command: &SettingsCommand) -> Result<(), AnyError> {
@@ -130,14 +130,37 @@ fn change_of(
     match changed? {
         Some(release) => {
             answer(&format!("{}\n", release.id))?;
+            let (known, _) = records.read().unwrap_or_default();
+            let next = next_step(targets, id, (target.name(), Some(&release)), &known);
             tell(&format!(
-                "{id}: the release {} has the new settings; `alokai store deploy --settings --store {id}` makes it live",
+                "{id}: the release {} has the new settings; {next}",
                 release.id
             ));
         }
         None => tell(&format!("{id}: the settings are already like that")),
     }
     Ok(())
+}
+
+/// The command that makes a release with new settings live.
+fn next_step(
+    targets: &StoreTargets,
+    store: &StoreId,
+    (target, release): (&str, Option<&ReleaseRecord>),
+    records: &RecordSet,
+) -> String {
+    let known = records.targets();
+    let is_pinned = known
+        .get(store, target)
+        .is_some_and(|history| history.state.pin.is_some());
+    let local = if targets.is_local() { " --local" } else { "" };
+    match release.filter(|_| is_pinned) {
+        Some(release) => format!(
+            "the store is pinned: `alokai store release {} --store {store}{local}` makes them live and removes the pin",
+            release.id
+        ),
+        None => format!("`alokai store deploy --settings --store {store}{local}` makes them live"),
+    }
 }
 
 /// The release that is live and the newest one, for settings.
@@ -188,6 +211,12 @@ fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
     let (mut text, mut values) = (String::new(), Vec::new());
     for store in stores {
         let target = targets.of(store)?;
+        if !target.capabilities().settings {
+            let (id, target) = (&store.id, target.name());
+            let _ = writeln!(text, "{id}  {target}  the target has no settings");
+            values.push(json!({ "storeId": id, "target": target, "active": null, "latest": null }));
+            continue;
+        }
         let versions = Versions::of(&targets, store, &records, target.as_ref())?;
         let (active, latest) = (versions.active, versions.latest);
         let side = |release: Option<&ReleaseRecord>| match release {
@@ -216,7 +245,8 @@ fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
         if !versions.is_live() {
             let _ = writeln!(
                 text,
-                "  not live; `alokai store deploy --settings --store {id}` makes them live"
+                "  not live; {}",
+                next_step(&targets, id, (target.name(), latest), &records)
             );
         }
     }

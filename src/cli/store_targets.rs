@@ -98,6 +98,11 @@ impl StoreTargets {
         Ok(self.chosen.stores(&self.project)?)
     }
 
+    /// Whether this machine stands for the targets.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// The kind of the target of a store.
     pub fn kind(&self, store: &Store) -> TargetKind {
         let deployment = store.deployment.as_ref();

@@ -420,12 +420,6 @@ impl Resolver<'_> {
         )
     }
 
-    /// The memory limit of all running scripts together.
-    fn max_memory(&mut self) -> Option<u64> {
-        let size = self.config.build.max_memory.as_deref()?;
-        Some(self.size(&["build", "maxMemory"], size))
-    }
-
     /// Parses a size such as `3 GB` to bytes.
     fn size(&mut self, pointer: &[&str], text: &str) -> u64 {
         size::parse(text).unwrap_or_else(|| {

@@ -201,6 +201,7 @@ mod tests {
             store: StoreId::new("us").unwrap(),
             target: None,
             release: None,
+            run: None,
             happening: Happening::Maintenance { on: true },
             seconds: Some(0.5),
             detail: Some(detail.into()),

@@ -84,10 +84,12 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
     }
     let mut found: Vec<Operation> = Vec::new();
     let mut runs = RunsByActor::new();
+    let mut starts: BTreeMap<&RecordId, usize> = BTreeMap::new();
     for event in events.iter().copied() {
         match &event.happening {
             Happening::Started { .. } => {
                 runs.entry(key(event)).or_default().push(found.len());
+                starts.insert(&event.id, found.len());
                 found.push(Operation {
                     event,
                     end: ends.get(&event.id).copied(),
@@ -96,10 +98,14 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
             }
             Happening::Ended { .. } => {}
             happening => {
-                let last = runs.get(&key(event)).and_then(|runs| runs.last());
-                let run = last.map(|index| &mut found[*index]);
-                // Events have the time of the machine that wrote them, and a run is of one machine.
-                let run = run.filter(|run| run.end.is_none_or(|end| event.id <= end.id));
+                let run = if let Some(start) = &event.run {
+                    starts.get(start).map(|index| &mut found[*index])
+                } else {
+                    let last = runs.get(&key(event)).and_then(|runs| runs.last());
+                    let run = last.map(|index| &mut found[*index]);
+                    // Events have the time of the machine that wrote them, and a run is of one machine.
+                    run.filter(|run| run.end.is_none_or(|end| event.id <= end.id))
+                };
                 let is_step = run.is_some();
                 if let Some(run) = run {
                     run.steps.push(event);
@@ -149,6 +155,7 @@ mod tests {
             store: StoreId::new(store).unwrap(),
             target: None,
             release: None,
+            run: None,
             happening,
             seconds: None,
             detail: None,
@@ -179,6 +186,7 @@ mod tests {
         let ended = Happening::Ended {
             start: start.id.clone(),
             succeeded: true,
+            killed: false,
         };
         let events = [
             event(0, "us", "ci", Happening::Pinned),
@@ -203,5 +211,34 @@ mod tests {
         );
         assert_eq!(found[1].seconds(), Some(0.005));
         assert_eq!((found[6].is_run(), found[6].seconds()), (true, None));
+    }
+
+    #[test]
+    fn a_refused_run_does_not_take_the_steps_of_the_run_that_holds_the_lock() {
+        let (deploy, refused) = (
+            event(1, "us", "ci", started()),
+            event(2, "us", "ci", started()),
+        );
+        let step = |at, happening| EventRecord {
+            run: Some(deploy.id.clone()),
+            ..event(at, "us", "ci", happening)
+        };
+        let ended = |run: &EventRecord, succeeded| Happening::Ended {
+            start: run.id.clone(),
+            succeeded,
+            killed: false,
+        };
+        let events = [
+            deploy.clone(),
+            refused.clone(),
+            event(3, "us", "ci", ended(&refused, false)),
+            step(4, Happening::Healthy),
+            event(5, "us", "ci", ended(&deploy, true)),
+            // Times of records are unique, so a step can have a later time than the end.
+            step(6, Happening::Unlocked),
+        ];
+        let found = operations(&events.iter().collect::<Vec<_>>());
+        let steps: Vec<_> = found.iter().map(|it| it.steps.len()).collect();
+        assert_eq!(steps, [2, 0]);
     }
 }

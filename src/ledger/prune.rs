@@ -257,6 +257,7 @@ mod tests {
                 store: StoreId::new("us").unwrap(),
                 target: Some("docker".into()),
                 release: release.map(|day| id(RecordKind::Release, day)),
+                run: None,
                 happening,
                 seconds: None,
                 detail: None,

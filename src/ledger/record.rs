@@ -261,6 +261,9 @@ pub enum Happening {
         start: RecordId,
         /// Whether it succeeded.
         succeeded: bool,
+        /// Whether the run was killed, and a later run recorded its end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        killed: bool,
     },
     /// The apps of a release run, and get no traffic.
     Staged,
@@ -326,6 +329,10 @@ pub struct EventRecord {
     /// The release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<RecordId>,
+    /// The start of the run of which it is a step. None outside of runs, and in records of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RecordId>,
     /// What happened.
     #[serde(flatten)]
     pub happening: Happening,

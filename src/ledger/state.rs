@@ -128,6 +128,7 @@ mod tests {
             store: StoreId::new("us").unwrap(),
             target: Some("docker".into()),
             release,
+            run: None,
             happening,
             seconds: None,
             detail: None,
@@ -208,7 +209,16 @@ mod tests {
         let end = |start: &EventRecord| {
             let start = start.id.clone();
             let succeeded = true;
-            event(0, Happening::Ended { start, succeeded }, None)
+            let killed = false;
+            event(
+                0,
+                Happening::Ended {
+                    start,
+                    succeeded,
+                    killed,
+                },
+                None,
+            )
         };
         let end = end(&first);
         let open = open_runs([&end, &first, &second].into_iter());

@@ -109,6 +109,8 @@ pub struct ReleaseSteps {
     pub steps: Vec<String>,
     /// What the target cannot do, one sentence each.
     pub limits: Vec<String>,
+    /// What the records say about the stores: pins, waves, and a refusal; one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The decisions about one image, independent of the project's folder and of other images.
@@ -348,7 +350,7 @@ fn write_steps(release: &ReleaseSteps, out: &mut String) -> std::fmt::Result {
     for (position, step) in (1..).zip(&release.steps) {
         writeln!(out, "    {position}. {step}")?;
     }
-    for limit in &release.limits {
+    for limit in release.limits.iter().chain(&release.notes) {
         writeln!(out, "    {limit}")?;
     }
     Ok(())

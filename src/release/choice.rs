@@ -122,6 +122,35 @@ fn origin<'r>(records: &'r RecordSet, release: &'r RecordId) -> &'r RecordId {
     origin
 }
 
+/// Why a rollback cannot return to a record.
+pub fn no_candidate(
+    record: &Record,
+    records: &RecordSet,
+    (store, target): (&StoreId, &str),
+    active: Option<&RecordId>,
+) -> Error {
+    let why = match record {
+        Record::Release(it) if it.store != *store => {
+            format!("belongs to the store `{}`, and not to `{store}`", it.store)
+        }
+        Record::Release(it) if it.target != target => format!(
+            "was made for the target `{}`, and `{store}` runs at `{target}`",
+            it.target
+        ),
+        Record::Release(it) if active == Some(&it.id) => "is live".into(),
+        Record::Release(it) => match records.targets().status(it) {
+            ReleaseStatus::Failed => "did not become or stay healthy".into(),
+            ReleaseStatus::Replaced | ReleaseStatus::Active => "has no recorded build".into(),
+            ReleaseStatus::Staged | ReleaseStatus::Created | ReleaseStatus::Retired => {
+                "was not live at this target, or its build is not recorded".into()
+            }
+        },
+        Record::Build(_) | Record::Event(_) => "is not a release".into(),
+    };
+    let id = record.id().clone();
+    Error::WrongRelease { id, why }
+}
+
 /// What `release` is asked to make live.
 pub enum Chosen<'r> {
     /// A release that is recorded.
@@ -130,7 +159,8 @@ pub enum Chosen<'r> {
     Build(&'r BuildRecord),
 }
 
-/// The release or the build that an id means, or the newest release that has not failed.
+/// The release or the build that an id means. `latest` is the newest release that has not failed and is
+/// not the copy that a rollback made, so that it leads forward again.
 pub fn chosen<'r>(
     records: &'r RecordSet,
     store: &StoreId,
@@ -143,6 +173,7 @@ pub fn chosen<'r>(
         let mut usable = of_store.filter(|it| {
             it.store == *store
                 && it.target == target
+                && it.reason != ReleaseReason::Rollback
                 && statuses.status(it) != ReleaseStatus::Failed
         });
         let latest = usable.next().and_then(|it| candidate(records, &it.id));

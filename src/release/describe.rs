@@ -56,5 +56,6 @@ pub fn steps_of(target: &dyn Target, settings: &DeploySection, no_release: bool)
         target: target.name(),
         steps,
         limits: limits.map(|(_, limit)| limit.to_owned()).collect(),
+        notes: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The order of the steps that make releases live.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::rules::CommitOrder;
 use super::steps::StoreRun;
 use crate::config::Project;
 use crate::event::{Event, EventSubject, Stage, seconds};
-use crate::ledger::{Actor, BuildRecord, ReleaseRecord};
+use crate::ledger::{Actor, BuildRecord, RecordId, ReleaseRecord};
 use crate::pipeline::{Failure, ScriptEnvironment, Services};
 use crate::plan::Plan;
 use crate::store::StoreId;
@@ -60,6 +61,8 @@ pub struct FlowOptions {
     pub actor: Actor,
     /// `deploy`, `release` or `rollback`, for the lock.
     pub operation: String,
+    /// The recorded start of the run, by store.
+    pub runs: BTreeMap<StoreId, RecordId>,
     /// The environment of scripts, of which hooks see a part.
     pub scripts: ScriptEnvironment,
 }

@@ -23,10 +23,12 @@ use crate::target::ReleaseSpec;
 /// The most bytes of a hook's output that are recorded: its end.
 const MOST_OUTPUT: u64 = 4 << 20;
 
-/// The record of a hook that ran. `released` are the release and the target of a hook around a release.
+/// The record of a hook that ran. `released` are the release and the target of a hook around a release,
+/// and `start` is the start of the run that it belongs to.
 pub fn hook_record(
     run: &HookRun,
     released: Option<(&RecordId, &str)>,
+    start: Option<&RecordId>,
     actor: &Actor,
     logs: &LogFolder,
 ) -> Result<EventRecord, FolderError> {
@@ -39,6 +41,7 @@ pub fn hook_record(
         store: run.hook.store.clone(),
         target: released.map(|(_, target)| target.to_owned()),
         release: released.map(|(release, _)| release.clone()),
+        run: start.cloned(),
         happening: Happening::Hook {
             command: run.hook.command_line(),
             code: run.code,
@@ -98,7 +101,8 @@ impl StoreRun<'_> {
         let logs = LogFolder::of_project(&self.flow.project.root);
         let released = Some((&spec.id, self.target.name()));
         for run in &ended.runs {
-            let record = hook_record(run, released, &self.flow.options.actor, &logs)?;
+            let (start, actor) = (self.journal.run, &self.flow.options.actor);
+            let record = hook_record(run, released, start, actor, &logs)?;
             self.journal.append(Record::Event(record));
         }
         match ended.failure {

@@ -96,7 +96,12 @@ fn claim(operation: &str, actor: &Actor) -> LockClaim {
     let run = run.map_or(String::new(), |run| format!(", {run}"));
     LockClaim {
         holder: RecordId::new(RecordKind::Event, now).to_string(),
-        who: format!("{}@{}{run}", actor.user, actor.host),
+        who: format!(
+            "{}@{}, pid {}{run}",
+            actor.user,
+            actor.host,
+            std::process::id()
+        ),
         operation: operation.to_owned(),
         since: now,
         lease: LEASE,

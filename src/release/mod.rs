@@ -19,7 +19,9 @@ mod waves;
 
 use miette::Diagnostic;
 
-pub use choice::{Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release};
+pub use choice::{
+    Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release, no_candidate,
+};
 pub use describe::steps_of;
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
@@ -155,7 +157,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::locked),
         help(
-            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over"
+            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over, and `alokai store lock release --store {store}` removes the lock of a run that does not exist any more"
         )
     )]
     Locked {
@@ -218,7 +220,9 @@ pub enum Error {
     #[error("{id} {why}")]
     #[diagnostic(
         code(alokai::release::wrong),
-        help("`alokai store releases` lists the releases, and `alokai store builds` the builds")
+        help(
+            "`alokai store releases` lists the releases, `alokai store builds` the builds, and `alokai store rollback --dry-run` the releases to return to"
+        )
     )]
     WrongRelease {
         /// The record.
@@ -315,7 +319,8 @@ impl Error {
             | Self::Settings(
                 SettingsError::Unsupported { .. }
                 | SettingsError::NoBuild { .. }
-                | SettingsError::NotSet { .. },
+                | SettingsError::NotSet { .. }
+                | SettingsError::Reserved { .. },
             ) => DeployFault::Input,
             Self::Ledger(error) if matches!(**error, crate::ledger::Error::Prefix(_)) => {
                 DeployFault::Input

@@ -52,6 +52,8 @@ pub struct ReleaseJournal<'a> {
     pub target: &'static str,
     /// Who acts.
     pub actor: &'a Actor,
+    /// The start of the run, if it is recorded.
+    pub run: Option<&'a RecordId>,
     /// Receives a notice if a record cannot be written.
     pub events: &'a Events,
 }
@@ -71,6 +73,7 @@ impl ReleaseJournal<'_> {
             store: self.store.clone(),
             target: Some(self.target.to_owned()),
             release: release.cloned(),
+            run: self.run.cloned(),
             happening,
             seconds,
             detail,

@@ -20,6 +20,16 @@ use crate::target::{LockAnswer, LockClaim, Settings, Target};
 /// Seconds after which another run may take over the lock of a change of settings.
 const LEASE: u64 = 60;
 
+/// The variables from which apps take their port and their address.
+const RESERVED: [&str; 6] = [
+    "PORT",
+    "HOST",
+    "HOSTNAME",
+    "NITRO_PORT",
+    "NITRO_HOST",
+    "API_PORT",
+];
+
 /// Why settings cannot be read or changed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum SettingsError {
@@ -74,6 +84,16 @@ pub enum SettingsError {
     NotSet {
         /// The store.
         store: StoreId,
+        /// The name.
+        name: String,
+    },
+    /// The program sets the variable itself.
+    #[error("`{name}` cannot be a setting, because the port or the address of an app is in it")]
+    #[diagnostic(
+        code(alokai::settings::reserved),
+        help("use another name; the target chooses the ports and the addresses of the apps")
+    )]
+    Reserved {
         /// The name.
         name: String,
     },
@@ -158,6 +178,12 @@ impl StoreSettings<'_> {
         change: &SettingsChange,
     ) -> Result<Option<ReleaseRecord>, super::Error> {
         self.check()?;
+        if let SettingsChange::Set(settings) = change
+            && let Some(name) = RESERVED.iter().find(|name| settings.contains_key(**name))
+        {
+            let name = (*name).to_owned();
+            return Err(SettingsError::Reserved { name }.into());
+        }
         if !self.target.capabilities().locks {
             return self.change_locked(change).await;
         }

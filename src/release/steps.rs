@@ -78,6 +78,7 @@ impl<'a> StoreRun<'a> {
                 store,
                 target: target.name(),
                 actor: &flow.options.actor,
+                run: flow.options.runs.get(store),
                 events: &flow.services.events,
             },
             unit: EventSubject::store(Stage::Deploy, store),
@@ -172,7 +173,7 @@ impl<'a> StoreRun<'a> {
         let release = &order.release.id;
         let is_checked = match order.wish {
             Wish::Stage => {
-                return Ok(Decision::StageOnly("as asked for".into()));
+                return Ok(Decision::StageOnly("`--no-release` was given".into()));
             }
             Wish::Deploy => {
                 if let Some(pin) = &now.state.pin {
@@ -337,8 +338,12 @@ impl<'a> StoreRun<'a> {
         let staged = self.target.stage(spec).await?;
         self.step(Happening::Staged, release, started);
         let apps = staged.replicas.len();
-        self.say(format!("waiting for {apps} apps to be healthy"))
-            .await;
+        let apps = if apps == 1 {
+            "1 app".into()
+        } else {
+            format!("{apps} apps")
+        };
+        self.say(format!("waiting for {apps} to be healthy")).await;
         let started = Instant::now();
         self.probed(spec, &staged.replicas).healthy().await?;
         self.step(Happening::Healthy, release, started);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{AccessOptions, Output};
+use super::AccessOptions;
 
 /// How the stores of a deploy become live.
 #[derive(Debug, Default, Clone, Args)]
@@ -20,6 +20,14 @@ pub struct ReleaseOptions {
     pub wave: Vec<String>,
 }
 
+/// The output of a command that makes a release live.
+#[derive(Debug, Args)]
+pub struct ReleaseOutput {
+    /// Prints NDJSON events; `rollback --dry-run` prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The store of a command.
 #[derive(Debug, Args)]
 pub struct OneStoreOptions {
@@ -30,7 +38,7 @@ pub struct OneStoreOptions {
     #[arg(long)]
     pub local: bool,
     #[command(flatten)]
-    pub output: Output,
+    pub output: ReleaseOutput,
     #[command(flatten)]
     pub access: AccessOptions,
 }
@@ -38,7 +46,7 @@ pub struct OneStoreOptions {
 #[derive(Debug, Args)]
 pub struct MakeLiveOptions {
     /// A release, a build, or `latest`; the first characters of an id are enough
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "RELEASE")]
     pub id: String,
     /// Releases a commit although a newer one is live
     #[arg(long)]
@@ -50,7 +58,7 @@ pub struct MakeLiveOptions {
 #[derive(Debug, Args)]
 pub struct RollbackOptions {
     /// The release to return to [default: the one that was live before]
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "RELEASE")]
     pub id: Option<String>,
     /// Keeps the settings that are live now
     #[arg(long)]
@@ -65,7 +73,7 @@ pub struct RollbackOptions {
 #[derive(Debug, Args)]
 pub struct UnstageOptions {
     /// The release to stop [default: all that are staged]
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "RELEASE")]
     pub id: Option<String>,
     #[command(flatten)]
     pub place: OneStoreOptions,

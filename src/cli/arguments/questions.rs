@@ -81,7 +81,7 @@ pub struct HistoryOptions {
     pub list: RecordListOptions,
     /// Only operations with this status
     #[arg(long, value_name = "STATUS")]
-    pub status: Option<StatusOption>,
+    pub status: Option<OperationStatusOption>,
     /// Sends the records that the registry does not have, instead of listing operations
     #[arg(long, conflicts_with_all = ["status", "limit", "json"])]
     pub push: bool,
@@ -102,6 +102,30 @@ pub struct OperationOptions {
     /// Prints only the output of the operation
     #[arg(long, conflicts_with = "json")]
     pub output: bool,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum OperationStatusOption {
+    /// It succeeded
+    Complete,
+    /// It failed or was refused
+    Failed,
+    /// The run was stopped, or was killed before its end
+    Interrupted,
+    /// The run has not ended
+    Running,
+}
+
+impl From<OperationStatusOption> for StatusOption {
+    fn from(status: OperationStatusOption) -> Self {
+        match status {
+            OperationStatusOption::Complete => Self::Complete,
+            OperationStatusOption::Failed => Self::Failed,
+            OperationStatusOption::Interrupted => Self::Interrupted,
+            OperationStatusOption::Running => Self::Running,
+        }
+    }
 }
 
 /// The stores whose targets are asked.
@@ -126,7 +150,8 @@ pub struct SettingsTargetOptions {
         long = "store",
         visible_alias = "store-id",
         value_name = "ID",
-        value_delimiter = ','
+        value_delimiter = ',',
+        required = true
     )]
     pub stores: Vec<String>,
     /// The settings for `store deploy --local`

@@ -84,10 +84,10 @@ pub enum BuildTransferError {
     #[diagnostic(transparent)]
     Registry(Box<registry::Error>),
     /// Files of images.
-    #[error("{source}")]
+    #[error("the images of the build cannot be read or copied")]
     #[diagnostic(code(alokai::transfer::files), help("{help}"))]
     Files {
-        /// The error.
+        /// The cause.
         source: Box<oci::Error>,
         /// What to do.
         help: String,

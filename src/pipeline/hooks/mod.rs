@@ -162,7 +162,9 @@ impl HookRunner<'_> {
                     self.services.events.notice(format!(
                         "{}: the hook `{}` {} failed, and the store continues",
                         hook.store,
-                        hook.command_line(),
+                        all.runs
+                            .last()
+                            .map_or_else(String::new, |run| run.hook.command_line()),
                         hook.place()
                     ));
                 }
@@ -180,17 +182,18 @@ impl HookRunner<'_> {
         let span = self.services.events.begin(&subject);
         let started = Instant::now();
         let log = self.log(hook);
+        let shown = self.without_secrets(hook, context);
         let result = self.execute(hook, context, &subject, &log).await;
         let (code, result) = match result {
             Ok(status) if status.success() => (Some(0), Ok(())),
             Ok(HookStatus { code, how, tail }) => {
-                let failed = Error::failed(hook, how, tail, &log);
+                let failed = Error::failed(&shown, how, tail, &log);
                 (code, Err(failed))
             }
             Err(error) => (None, Err(error)),
         };
         let run = HookRun {
-            hook: hook.clone(),
+            hook: shown,
             succeeded: result.is_ok(),
             code,
             ended: match &result {
@@ -201,11 +204,27 @@ impl HookRunner<'_> {
             log,
         };
         let outcome = match &result {
-            Ok(()) => Ok(Some(hook.command_line())),
+            Ok(()) => Ok(Some(run.hook.command_line())),
             Err(error) => Err(error.to_string()),
         };
         span.end(outcome);
         (run, result)
+    }
+
+    /// The hook for messages and records: the secrets that its output must not show are replaced in its
+    /// command too.
+    fn without_secrets(&self, hook: &HookPlan, context: &HookContext) -> HookPlan {
+        let mut shown = hook.clone();
+        let variables = HookVariables::new(hook, context, self.scripts);
+        let redactor = variables.ok().map(|variables| variables.redactor());
+        for word in &mut shown.command {
+            let text = self.services.redact(word);
+            *word = match &redactor {
+                Some(redactor) => redactor.redact(&text),
+                None => text,
+            };
+        }
+        shown
     }
 
     async fn execute(

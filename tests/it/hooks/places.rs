@@ -135,6 +135,20 @@ fn secrets_of_a_hook_are_replaced_wherever_its_output_goes() {
 }
 
 #[test]
+fn a_secret_in_the_command_of_a_hook_is_replaced_in_messages_and_records() {
+    let Some(base) = base_layout() else { return };
+    let hooks = json!([{ "when": "before", "stage": "build", "command": ["sh", "-c", "exit 3 # s3cr3t-value"],
+                         "env": { "TOKEN": "${SECRET_TOKEN}" } }]);
+    let project = shop(&hooks, &base).env("SECRET_TOKEN", "s3cr3t-value");
+    let deploy = "store deploy --store us --until push --docker-registry-url oci:.alokai/images";
+    let run = project.alokai(deploy).fails_with(1);
+    run.stderr_contains("exit 3 # ***").stderr_lacks("s3cr3t");
+    for (path, text) in project.tree(".alokai/ledger") {
+        assert!(!text.contains("s3cr3t"), "{path}");
+    }
+}
+
+#[test]
 fn the_plan_lists_hooks_in_place_and_runs_none() {
     let line = "ran";
     let mut hooks: Vec<Value> = everywhere().as_array().unwrap().clone();

@@ -30,6 +30,7 @@ fn deploy(number: i64) -> [Record; 4] {
             store: store.clone(),
             target: None,
             release: None,
+            run: None,
             happening,
             seconds: None,
             detail: None,
@@ -47,6 +48,7 @@ fn deploy(number: i64) -> [Record; 4] {
     let ended = Happening::Ended {
         start: start.clone(),
         succeeded: true,
+        killed: false,
     };
     let build = BuildRecord {
         schema_version: SCHEMA_VERSION,

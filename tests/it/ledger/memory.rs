@@ -148,6 +148,7 @@ impl Memory {
             store: StoreId::new(store).unwrap(),
             target: Some("console".into()),
             release: release.cloned(),
+            run: None,
             happening,
             seconds: None,
             detail: None,
@@ -169,6 +170,7 @@ impl Memory {
         let ended = Happening::Ended {
             start: start.clone(),
             succeeded,
+            killed: false,
         };
         let end = format!("{name}-end");
         self.event(&end, (store, seconds_ago - seconds), ended, None);

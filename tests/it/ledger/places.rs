@@ -30,6 +30,7 @@ fn event(detail: &str) -> StoredRecord {
         store: StoreId::new("us").unwrap(),
         target: None,
         release: None,
+        run: None,
         happening: Happening::Pinned,
         seconds: None,
         detail: Some(detail.into()),

@@ -11,7 +11,7 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     let first = shop.active().unwrap();
     shop.commit("second");
     let run = shop.run("store deploy --store us --no-release").succeeds();
-    run.stderr_contains("gets no traffic: as asked for");
+    run.stderr_contains("gets no traffic, because `--no-release` was given");
     assert_eq!(shop.active().as_ref(), Some(&first));
     let staged = shop.records("releases").pop().unwrap();
     assert_eq!(staged["stagedOnly"], true);
@@ -32,10 +32,14 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     assert_eq!(shop.active().as_ref(), Some(&third));
     assert_eq!(shop.releases(), (vec![third.clone()], vec![first]));
 
-    // A release that is live already is not made live again.
+    // A release that is live already is not made live again, and that is not an operation.
     shop.verbs();
-    shop.run("store release latest --store us").succeeds();
-    assert_eq!(shop.verbs(), ["lock", "unlock"]);
+    let operations = shop.records("events").len();
+    shop.run("store release latest --store us")
+        .succeeds()
+        .stdout_contains("is live already");
+    assert_eq!(shop.verbs(), [] as [&str; 0]);
+    assert_eq!(shop.records("events").len(), operations);
 
     shop.commit("fourth");
     shop.run("store deploy --store us --no-release").succeeds();
@@ -62,7 +66,9 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     assert_eq!(shop.active().as_ref(), live.last());
 
     let count = shop.records("releases").len();
-    shop.run("store rollback --store us").succeeds();
+    let run = shop.run("store rollback --store us").succeeds();
+    run.stderr_contains(&format!("us: this is a copy of {}", live[1]))
+        .stderr_contains("us is pinned: a deploy stages its release");
     let copy = shop.records("releases").pop().unwrap();
     assert_eq!(shop.active().as_deref(), copy["id"].as_str());
     assert_eq!(shop.records("releases").len(), count + 1);
@@ -85,6 +91,10 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     assert_eq!(copy["copyOf"], live[0].as_str());
     let end = shop.run("store rollback --store us").fails_with(2);
     end.stderr_contains("has no earlier release to go back to");
+    let live_now = shop.active().unwrap();
+    shop.run(&format!("store rollback {live_now} --store us"))
+        .fails_with(2)
+        .stderr_contains(&format!("{live_now} is live"));
     end.stderr_contains(&live[2][..11]);
     shop.run(&format!("store rollback {} --store us", live[2]))
         .succeeds();

@@ -255,6 +255,11 @@ fn a_release_that_fails_after_the_switch_loses_the_traffic_again() {
     shop.run("store rollback --store us")
         .fails_with(2)
         .stderr_contains("has no earlier release to go back to");
+    let failed = shop.records("releases").pop().unwrap();
+    let failed = failed["id"].as_str().unwrap();
+    shop.run(&format!("store rollback {failed} --store us"))
+        .fails_with(2)
+        .stderr_contains(&format!("{failed} did not become or stay healthy"));
 }
 
 #[test]

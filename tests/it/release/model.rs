@@ -434,6 +434,7 @@ impl World {
                 waves: Vec::new(),
                 actor: actor(),
                 operation: "test".into(),
+                runs: std::collections::BTreeMap::new(),
                 scripts: alokai::pipeline::ScriptEnvironment::default(),
             },
         }
@@ -531,7 +532,11 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             }
         }
         Step::ReleaseLatest { mood } => {
-            let is_usable = |it: &usize| !model.releases[*it].failed || model.active == Some(*it);
+            let is_usable = |it: &usize| {
+                let release = &model.releases[*it];
+                let is_well = !release.failed || model.active == Some(*it);
+                is_well && release.copy_of.is_none()
+            };
             let latest = (0..model.releases.len()).rev().find(is_usable);
             release(world, model, "latest", latest, mood);
         }

@@ -36,6 +36,8 @@ fn settings_become_live_without_a_build_and_come_back_with_a_rollback() {
     shop.deploy().succeeds();
     let first = shop.active().unwrap();
 
+    let port = shop.run(&format!("{set} PORT=1")).fails_with(2);
+    port.stderr_contains("`PORT` cannot be a setting");
     let run = with_input(
         &shop,
         &format!("{set} MODE=live --secret API_KEY"),
