@@ -22,7 +22,7 @@ use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseRecord};
 use crate::release::{SettingDifference, SettingsChange, StoreSettings};
 use crate::store::Store;
-use crate::target::{Settings, Target};
+use crate::target::{Settings, Target, place_options};
 
 pub fn settings(global: &Global, command: &SettingsCommand) -> Result<(), AnyError> {
     match command {
@@ -131,8 +131,9 @@ fn change_of(
         Some(release) => {
             answer(&format!("{}\n", release.id))?;
             tell(&format!(
-                "{id}: the release {} has the new settings; `alokai store deploy --settings --store {id}` makes it live",
-                release.id
+                "{id}: the release {} has the new settings; `alokai store deploy --settings {}` makes it live",
+                release.id,
+                place_options(id, target.name())
             ));
         }
         None => tell(&format!("{id}: the settings are already like that")),
@@ -216,7 +217,8 @@ fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
         if !versions.is_live() {
             let _ = writeln!(
                 text,
-                "  not live; `alokai store deploy --settings --store {id}` makes them live"
+                "  not live; `alokai store deploy --settings {}` makes them live",
+                place_options(id, target.name())
             );
         }
     }

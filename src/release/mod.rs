@@ -25,7 +25,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
-pub use records::{Records, ReleaseJournal};
+pub use records::{Records, ReleaseJournal, next_moment};
 pub use rules::{Ancestry, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};

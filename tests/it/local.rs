@@ -98,6 +98,19 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     let stopped = alone(&project, "store stop --store us").succeeds();
     assert_eq!(stopped.stdout, "stopped us\n");
     assert_eq!(page(&address(&run, "eu")), "texts of eu\n");
+    // The stop is recorded, and the printed command starts the store again.
+    let status = alone(&project, "store status --store us --local").succeeds();
+    assert!(!status.stdout.contains("drift"), "{}", status.stdout);
+    let line = status
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("  stopped "));
+    let again = line.unwrap().split('`').nth(1).unwrap();
+    alone(&project, again.strip_prefix("alokai ").unwrap()).succeeds();
+    assert_eq!(page(&address(&run, "us")), "texts of us\n");
+    alone(&project, "store history --store us")
+        .succeeds()
+        .stdout_contains(" stop ");
 }
 
 /// A middleware that says what it has, needs its `.env`, and writes beside itself.
