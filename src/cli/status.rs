@@ -396,21 +396,25 @@ impl<'a> StoreStatus<'a> {
             details.push((
                 "not live",
                 format!(
-                    "{0}  `alokai store release {0} {place}` makes it live",
+                    "{}  `alokai store release {id} {place}` makes it live",
                     format.id(id)
                 ),
             ));
         }
         if let Some(id) = self.failed() {
-            let text =
-                "{0}  `alokai store releases info {0}` shows why".replace("{0}", &format.id(id));
-            details.push(("failed", text));
+            details.push((
+                "failed",
+                format!(
+                    "{}  `alokai store releases info {id}` shows why",
+                    format.id(id)
+                ),
+            ));
         }
         if let Some(id) = self.stopped() {
             details.push((
                 "stopped",
                 format!(
-                    "{0}  `alokai store release {0} {place}` starts it again",
+                    "{}  `alokai store release {id} {place}` starts it again",
                     format.id(id)
                 ),
             ));
@@ -460,7 +464,13 @@ impl<'a> StoreStatus<'a> {
 fn text(statuses: &[StoreStatus]) -> String {
     let ids = statuses.iter().flat_map(|status| {
         let staged = status.staged().into_iter().map(|(id, _)| id);
-        staged.chain(status.active()).chain(status.waiting())
+        let others = [
+            status.active(),
+            status.waiting(),
+            status.failed(),
+            status.stopped(),
+        ];
+        staged.chain(others.into_iter().flatten())
     });
     let format = CellFormat::new(ids);
     let titles = ["STORE", "TARGET", "RELEASE", "SINCE", "SOURCE", "COMMIT"];
@@ -473,7 +483,14 @@ fn text(statuses: &[StoreStatus]) -> String {
         text.push_str(line);
         for (word, about) in status.details(&format) {
             let line = format!("  {word:<11} {}", about.escape_debug());
-            text.push_str(&cut(line.trim_end()));
+            // A command is copied, so it is not cut.
+            let is_command = about.contains('`');
+            let line = line.trim_end();
+            text.push_str(&if is_command {
+                line.to_owned()
+            } else {
+                cut(line)
+            });
             text.push('\n');
         }
     }

@@ -208,7 +208,7 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
     // A release that the records call staged and that does not run.
     let mut state = shop.state("us");
     state["active"] = first.as_str().into();
-    state["staged"] = json!({});
+    state["releases"].as_object_mut().unwrap().remove(staged);
     shop.project
         .write(".alokai/target/us.json", state.to_string());
     let drift = status()["stores"][1]["drift"].to_string();
