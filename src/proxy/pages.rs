@@ -158,7 +158,11 @@ impl StoreList<'_> {
                     Escaped(&store.store)
                 )?;
                 for path in store.apps.iter().filter_map(|app| app.path_prefix.as_ref()) {
-                    writeln!(out, "<p><a href=\"{0}\">{0}</a></p>", Escaped(path))?;
+                    writeln!(
+                        out,
+                        "<p>An app of it answers below <a href=\"{0}\">{0}</a>.</p>",
+                        Escaped(path)
+                    )?;
                 }
                 writeln!(out, "<h2>Stores</h2>")?;
             }

@@ -205,7 +205,8 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::none),
         help(
-            "`alokai store releases --store {store}` lists its releases; `alokai store deploy --store {store}` makes one"
+            "`alokai store releases --store {store}` lists its releases; `alokai store deploy {}` makes one",
+            target::place_options(store, target)
         )
     )]
     NoRelease {

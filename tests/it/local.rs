@@ -113,6 +113,17 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
         .stdout_contains(" stop ");
 }
 
+#[test]
+fn a_store_whose_target_is_this_machine_needs_no_registry() {
+    let Some(base) = base_layout() else { return };
+    let deploy = json!({ "target": "local", "watch": 0, "drain": 1 });
+    let project = shop(&base).setting("deploy", &deploy);
+    project.commit();
+    let run = alone(&project, "store deploy --store us").succeeds();
+    assert_eq!(page(&address(&run, "us")), "texts of us\n");
+    assert!(project.exists(".alokai/registry/index.json"));
+}
+
 /// A middleware that says what it has, needs its `.env`, and writes beside itself.
 const OF_VENDOR: &str = r"
 const { API_PORT, COMMERCE_KEY } = process.env;
