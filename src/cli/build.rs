@@ -11,7 +11,8 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{self, LOCAL_REGISTRY};
+use crate::plan::{self, LOCAL_REGISTRY, Request};
+use crate::store::{Store, TargetKind};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
     let until = if options.compose_only {
@@ -73,16 +74,31 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         request.allow_dirty = options.allow_dirty;
         request.builder = options.builder.builder();
         request.attest = !options.no_attest;
-        request.local = options.local;
-        if options.local {
+        request.registry = environment.registry(&options.access);
+        request.console = environment.console(&options.access);
+        request.local = options.local || is_for_this_machine(&prepared.project, request);
+        if request.local {
             request.registry = Some(LOCAL_REGISTRY.into());
-        } else {
-            request.registry = environment.registry(&options.access);
-            request.console = environment.console(&options.access);
+            request.console = None;
         }
         Ok(prepared)
     };
     run(&prepare, Some(work), &options.output)
+}
+
+/// Whether all selected stores run on this machine and no registry is configured, so that their images need
+/// none.
+fn is_for_this_machine(project: &Project, request: &Request) -> bool {
+    if request.registry.is_some() || project.settings.registry.url.is_some() {
+        return false;
+    }
+    // The plan reports stores that cannot be selected.
+    let stores = request.selection.stores(project).unwrap_or_default();
+    let is_local = |store: &&Store| {
+        let deployment = store.deployment.as_ref();
+        deployment.is_some_and(|it| plan::target_of(project, it) == TargetKind::Local)
+    };
+    !stores.is_empty() && stores.iter().all(is_local)
 }
 
 /// The request up to a stage, and what it is carried out in. Node is asked for its version while

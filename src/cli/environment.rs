@@ -389,10 +389,31 @@ pub fn actor() -> Actor {
         .to_string_lossy()
         .into_owned();
     Actor {
-        user: first(&users).unwrap_or_else(|| rustix::process::getuid().as_raw().to_string()),
+        user: first(&users).unwrap_or_else(system_user),
         host,
         run: github().or_else(|| first(&addresses)),
     }
+}
+
+/// The user's name by the system, for an environment without it, as in containers.
+fn system_user() -> String {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let name = NAME.get_or_init(|| {
+        let asked = std::process::Command::new("id").arg("-un").output();
+        let name = asked
+            .ok()
+            .filter(|it| it.status.success())
+            .map(|it| it.stdout);
+        let name = String::from_utf8_lossy(&name.unwrap_or_default())
+            .trim()
+            .to_owned();
+        if name.is_empty() {
+            rustix::process::getuid().as_raw().to_string()
+        } else {
+            name
+        }
+    });
+    name.clone()
 }
 
 /// How to show progress in this environment.

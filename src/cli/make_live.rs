@@ -24,7 +24,7 @@ use crate::release::{
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
-use crate::target::Target;
+use crate::target::{Target, place_options};
 
 /// The characters of a version of settings in a list.
 const SETTINGS: usize = 11;
@@ -122,6 +122,35 @@ impl Workplace<'_> {
         }
         self.targets.registry.share(project, self.id());
         result
+    }
+
+    /// The line for a store without a pin at this target. It may be pinned at another one.
+    fn not_pinned(&self) -> String {
+        let (id, own) = (self.id(), self.target.name());
+        let recorded = self.known.targets();
+        let mut pinned = recorded
+            .of_store(id)
+            .filter(|(name, history)| *name != own && history.state.pin.is_some());
+        match pinned.next() {
+            None => format!("{id}: the store is not pinned\n"),
+            Some((other, _)) if other == "local" => format!(
+                "{id}: the store is not pinned at the target `{own}`, but at `{other}`: `alokai store unpin {}`\n",
+                place_options(id, other)
+            ),
+            Some((other, _)) => {
+                format!("{id}: the store is not pinned at the target `{own}`, but at `{other}`\n")
+            }
+        }
+    }
+
+    /// A line about releases on this machine, for a command that asks another target.
+    fn releases_elsewhere(&self) -> String {
+        let recorded = self.known.targets();
+        let local = recorded.get(self.id(), "local");
+        if self.target.name() == "local" || local.is_none_or(|it| it.latest.is_none()) {
+            return String::new();
+        }
+        "\nthe store has releases at the target `local`; `--local` shows them".to_owned()
     }
 
     /// What the store has now.
@@ -265,7 +294,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             }
             None => default.ok_or_else(|| release::Error::NoEarlier {
                 store: place.id().clone(),
-                candidates: lines(place, &all, None),
+                candidates: lines(place, &all, None) + &place.releases_elsewhere(),
             })?,
         };
         place.check_images(&wanted)?;
@@ -378,7 +407,7 @@ fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> S
 pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError> {
     at_store(global, options, "unpin", false, |place| {
         if place.situation()?.state.pin.is_none() {
-            return answer(&format!("{}: the store is not pinned\n", place.id()));
+            return answer(&place.not_pinned());
         }
         place.recorded(None, |flow| {
             let run = StoreRun::new(flow, &*place.target, place.id());

@@ -1,13 +1,12 @@
 //! The record of an operation on one store: its start, and its end with the result.
 
-use jiff::Timestamp;
-
 use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
     EventRecord, Happening, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION,
     StoredRecord, folder_id,
 };
+use crate::release::next_moment;
 use crate::store::StoreId;
 
 /// Seconds after which an operation without a recorded end counts as interrupted.
@@ -33,7 +32,7 @@ impl<'a> RecordedOperation<'a> {
             records: RecordFolder::of_project(&project.root),
             store,
             target,
-            start: RecordId::new(RecordKind::Event, Timestamp::now()),
+            start: RecordId::new(RecordKind::Event, next_moment()),
         };
         let happening = Happening::Started {
             operation: operation.to_owned(),
@@ -52,7 +51,7 @@ impl<'a> RecordedOperation<'a> {
 
     /// Records something that happened in it.
     pub fn event(&self, happening: Happening, release: Option<&RecordId>, detail: Option<String>) {
-        let id = RecordId::new(RecordKind::Event, Timestamp::now());
+        let id = RecordId::new(RecordKind::Event, next_moment());
         self.append(&id, happening, release, detail);
     }
 

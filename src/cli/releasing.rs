@@ -22,7 +22,7 @@ use crate::release::{
 };
 use crate::report::Deployed;
 use crate::store::{StoreId, TargetKind};
-use crate::target::{Target, TargetContext, target_of};
+use crate::target::{Target, TargetContext, place_options, target_of};
 
 /// The targets of the stores of a run.
 pub struct RunTargets {
@@ -320,8 +320,11 @@ fn not_live(outcome: &StoreOutcome) -> String {
     let address = outcome.address.as_ref();
     let place = address.map_or_else(String::new, |address| format!(" at {address}"));
     format!(
-        "{}: {} is staged{place} and gets no traffic, because {reason}; `alokai store release {} --store {}` makes it live",
-        outcome.store, outcome.release.id, outcome.release.id, outcome.store
+        "{}: {} is staged{place} and gets no traffic, because {reason}; `alokai store release {} {}` makes it live",
+        outcome.store,
+        outcome.release.id,
+        outcome.release.id,
+        place_options(&outcome.store, &outcome.release.target)
     )
 }
 

@@ -22,7 +22,7 @@ use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseRecord};
 use crate::release::{SettingDifference, SettingsChange, StoreSettings};
 use crate::store::{Store, StoreId};
-use crate::target::{Settings, Target};
+use crate::target::{Settings, Target, place_options};
 
 pub fn settings(global: &Global, command: &SettingsCommand) -> Result<(), AnyError> {
     match command {
@@ -131,7 +131,7 @@ fn change_of(
         Some(release) => {
             answer(&format!("{}\n", release.id))?;
             let (known, _) = records.read().unwrap_or_default();
-            let next = next_step(targets, id, (target.name(), Some(&release)), &known);
+            let next = next_step(id, (target.name(), Some(&release)), &known);
             tell(&format!(
                 "{id}: the release {} has the new settings; {next}",
                 release.id
@@ -144,7 +144,6 @@ fn change_of(
 
 /// The command that makes a release with new settings live.
 fn next_step(
-    targets: &StoreTargets,
     store: &StoreId,
     (target, release): (&str, Option<&ReleaseRecord>),
     records: &RecordSet,
@@ -153,13 +152,13 @@ fn next_step(
     let is_pinned = known
         .get(store, target)
         .is_some_and(|history| history.state.pin.is_some());
-    let local = if targets.is_local() { " --local" } else { "" };
+    let place = place_options(store, target);
     match release.filter(|_| is_pinned) {
         Some(release) => format!(
-            "the store is pinned: `alokai store release {} --store {store}{local}` makes them live and removes the pin",
+            "the store is pinned: `alokai store release {} {place}` makes them live and removes the pin",
             release.id
         ),
-        None => format!("`alokai store deploy --settings --store {store}{local}` makes them live"),
+        None => format!("`alokai store deploy --settings {place}` makes them live"),
     }
 }
 
@@ -246,7 +245,7 @@ fn list(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
             let _ = writeln!(
                 text,
                 "  not live; {}",
-                next_step(&targets, id, (target.name(), latest), &records)
+                next_step(id, (target.name(), latest), &records)
             );
         }
     }

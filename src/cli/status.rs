@@ -1,6 +1,7 @@
 //! `store status`: what is live, asked of the targets, and where that differs from the records.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::ledger::{
     TargetState, open_runs,
 };
 use crate::store::{Store, StoreId};
-use crate::target::{self, LockClaim, Observed, Target};
+use crate::target::{self, LockClaim, Observed, Target, place_options};
 
 /// Targets that are asked at the same time.
 const AT_ONCE: usize = 16;
@@ -109,6 +110,8 @@ struct StoreStatus<'a> {
     records: &'a RecordSet,
     /// What the records say.
     history: TargetHistory<'a>,
+    /// Whether another target is asked and the store has releases on this machine.
+    has_local_releases: bool,
     /// Runs that are under way, and an interrupted one if it is the last.
     runs: Vec<(&'a EventRecord, bool)>,
 }
@@ -130,7 +133,9 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
             },
         };
         let target = targets.kind(store).name();
+        let local = recorded.get(&store.id, "local");
         StoreStatus {
+            has_local_releases: target != "local" && local.is_some_and(|it| it.latest.is_some()),
             store,
             target,
             asked,
@@ -140,11 +145,28 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
         }
     });
     let statuses: Vec<_> = statuses.collect();
+    let is_local =
+        options.target.stores.is_empty() && statuses.iter().any(|it| it.target == "local");
+    let removed = if is_local {
+        targets.running_without_config()?
+    } else {
+        Vec::new()
+    };
     if options.json {
         let stores: Vec<_> = statuses.iter().map(StoreStatus::json).collect();
-        return document(&json!({ "schemaVersion": 1, "stores": stores }));
+        return document(&json!({
+            "schemaVersion": 1, "stores": stores, "notInProject": removed,
+        }));
     }
-    answer(&text(&statuses))
+    let mut text = text(&statuses);
+    for store in removed {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{store} runs on this machine and is not in the project; `alokai store stop --store {store}` stops it"
+        );
+    }
+    answer(&text)
 }
 
 fn history_of<'a>(recorded: &LedgerTargets<'a>, store: &Store, target: &str) -> TargetHistory<'a> {
@@ -281,6 +303,19 @@ impl<'a> StoreStatus<'a> {
         (is_waiting && self.active() != Some(&latest.id)).then_some(&latest.id)
     }
 
+    /// The newest release, if it was made after the live one and has failed.
+    fn failed(&self) -> Option<&'a RecordId> {
+        let latest = self.history.latest?;
+        let is_new = self.active().is_none_or(|active| latest.id > *active);
+        let has_failed = self.history.status(&latest.id) == ReleaseStatus::Failed;
+        (is_new && has_failed).then_some(&latest.id)
+    }
+
+    /// The release that was live before the store was stopped.
+    fn stopped(&self) -> Option<&'a RecordId> {
+        self.history.stopped.filter(|_| self.active().is_none())
+    }
+
     fn drift(&self) -> Vec<String> {
         let observed = self.asked.observed.as_ref();
         observed.map_or_else(Vec::new, |observed| {
@@ -318,6 +353,8 @@ impl<'a> StoreStatus<'a> {
             "staged": staged.collect::<Vec<_>>(),
             "kept": observed.map(|it| it.kept.clone()).unwrap_or_default(),
             "waiting": self.waiting(),
+            "failed": self.failed(),
+            "stopped": self.stopped(),
             "pin": self.pin(),
             "maintenance": self.maintenance(),
             "lock": self.asked.lock,
@@ -345,6 +382,7 @@ impl<'a> StoreStatus<'a> {
     /// The lines below the row: a word, and what it is about.
     fn details(&self, format: &CellFormat) -> Vec<(&'static str, String)> {
         let mut details = Vec::new();
+        let place = place_options(&self.store.id, self.target);
         if let Some(reason) = &self.asked.missing {
             details.push(("no answer", reason.clone()));
         }
@@ -358,8 +396,35 @@ impl<'a> StoreStatus<'a> {
             details.push((
                 "not live",
                 format!(
-                    "{0}  `alokai store release {0}` makes it live",
+                    "{}  `alokai store release {id} {place}` makes it live",
                     format.id(id)
+                ),
+            ));
+        }
+        if let Some(id) = self.failed() {
+            details.push((
+                "failed",
+                format!(
+                    "{}  `alokai store releases info {id}` shows why",
+                    format.id(id)
+                ),
+            ));
+        }
+        if let Some(id) = self.stopped() {
+            details.push((
+                "stopped",
+                format!(
+                    "{}  `alokai store release {id} {place}` starts it again",
+                    format.id(id)
+                ),
+            ));
+        }
+        if self.has_local_releases {
+            details.push((
+                "local",
+                format!(
+                    "releases on this machine: `alokai store status {}`",
+                    place_options(&self.store.id, "local")
                 ),
             ));
         }
@@ -399,7 +464,13 @@ impl<'a> StoreStatus<'a> {
 fn text(statuses: &[StoreStatus]) -> String {
     let ids = statuses.iter().flat_map(|status| {
         let staged = status.staged().into_iter().map(|(id, _)| id);
-        staged.chain(status.active()).chain(status.waiting())
+        let others = [
+            status.active(),
+            status.waiting(),
+            status.failed(),
+            status.stopped(),
+        ];
+        staged.chain(others.into_iter().flatten())
     });
     let format = CellFormat::new(ids);
     let titles = ["STORE", "TARGET", "RELEASE", "SINCE", "SOURCE", "COMMIT"];
@@ -412,7 +483,14 @@ fn text(statuses: &[StoreStatus]) -> String {
         text.push_str(line);
         for (word, about) in status.details(&format) {
             let line = format!("  {word:<11} {}", about.escape_debug());
-            text.push_str(&cut(line.trim_end()));
+            // A command is copied, so it is not cut.
+            let is_command = about.contains('`');
+            let line = line.trim_end();
+            text.push_str(&if is_command {
+                line.to_owned()
+            } else {
+                cut(line)
+            });
             text.push('\n');
         }
     }

@@ -2,11 +2,14 @@
 
 use super::arguments::Global;
 use super::arguments::local::{BackgroundOptions, StopOptions};
+use super::operation::RecordedOperation;
 use super::{Error, answer, environment, project};
 use crate::config::nearest;
 use crate::error::Error as AnyError;
+use crate::ledger::Happening;
 use crate::release;
 use crate::store::StoreId;
+use crate::target::local::StoreState;
 use crate::target::{self, local};
 
 /// Stops stores that run on this machine.
@@ -17,7 +20,7 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     // A store may run that the config does not have any more.
     let existing = project.stores.iter().map(|store| &store.id);
     let known: Vec<&StoreId> = existing.chain(remembered.stores.keys()).collect();
-    let mut chosen = Vec::new();
+    let mut chosen: Vec<&StoreId> = Vec::new();
     for id in &options.stores {
         let found = known.iter().find(|known| known.as_str() == id);
         chosen.push(*found.ok_or_else(|| Error::NoStore {
@@ -25,16 +28,29 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
             nearest: nearest(id, known.iter().map(|it| it.as_str())).map(str::to_owned),
         })?);
     }
+    let running = remembered
+        .stores
+        .iter()
+        .filter(|(id, store)| store.runs() && (chosen.is_empty() || chosen.contains(id)));
+    let started: Vec<_> = running
+        .map(|(id, store)| {
+            let operation = RecordedOperation::start(&project, id, "local", "stop");
+            (operation, store)
+        })
+        .collect();
     let stopped = runtime()?.block_on(async {
         if chosen.is_empty() {
             return client.stop(None).await;
         }
         let mut stopped = Vec::new();
-        for store in chosen {
+        for store in &chosen {
             stopped.extend(client.stop(Some(store)).await?);
         }
         Ok(stopped)
     });
+    for (operation, store) in &started {
+        record(operation, store, stopped.as_ref().err());
+    }
     let lines = stopped.map_err(failed)?.into_iter();
     let lines: Vec<_> = lines.map(|store| format!("stopped {store}\n")).collect();
     answer(&if lines.is_empty() {
@@ -42,6 +58,18 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     } else {
         lines.concat()
     })
+}
+
+/// Records which releases of a store were stopped, or why they were not.
+fn record(operation: &RecordedOperation, store: &StoreState, failure: Option<&local::Error>) {
+    if failure.is_none() {
+        let running = store.releases.iter().filter(|(_, release)| release.runs);
+        for (release, _) in running {
+            let detail = Some("the store was stopped".to_owned());
+            operation.event(Happening::Retired, Some(release), detail);
+        }
+    }
+    operation.end(failure.map(ToString::to_string), store.active.as_ref());
 }
 
 /// Runs the background process of a project.

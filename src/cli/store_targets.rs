@@ -13,8 +13,8 @@ use crate::error::Error as AnyError;
 use crate::pipeline::ScriptEnvironment;
 use crate::plan::{self, Selection};
 use crate::release;
-use crate::store::{Store, TargetKind};
-use crate::target::{Target, TargetContext, target_of};
+use crate::store::{Store, StoreId, TargetKind};
+use crate::target::{self, Target, TargetContext, target_of};
 
 /// The chosen stores of a project, and what their targets are made from.
 pub struct StoreTargets {
@@ -98,9 +98,16 @@ impl StoreTargets {
         Ok(self.chosen.stores(&self.project)?)
     }
 
-    /// Whether this machine stands for the targets.
-    pub fn is_local(&self) -> bool {
-        self.local
+    /// Stores that run on this machine and are not in the project, since they were renamed or removed.
+    pub fn running_without_config(&self) -> Result<Vec<StoreId>, AnyError> {
+        let remembered = self.context.local.remembered();
+        let remembered =
+            remembered.map_err(|error| release::Error::from(target::Error::from(error)))?;
+        let running = remembered
+            .stores
+            .into_iter()
+            .filter(|(id, store)| store.runs() && self.project.stores.get(id.as_str()).is_none());
+        Ok(running.map(|(id, _)| id).collect())
     }
 
     /// The kind of the target of a store.

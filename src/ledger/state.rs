@@ -62,7 +62,11 @@ impl TargetState {
                 }
                 self.active.clone_from(to);
             }
-            (Happening::Retired, Some(release)) => self.unstage(release),
+            (Happening::Retired, Some(release)) => {
+                self.unstage(release);
+                // Only `store stop`, or somebody outside of alokai, stops the active release.
+                self.active.take_if(|active| active == release);
+            }
             (Happening::Pinned, _) => self.pin = Some(event.id.clone()),
             (Happening::Unpinned, _) => self.pin = None,
             (Happening::Maintenance { on }, _) => {
@@ -177,6 +181,19 @@ mod tests {
             (Happening::SwitchedBack { to: None }, Some(1)),
         ]);
         assert_eq!(state, TargetState::default());
+    }
+
+    #[test]
+    fn a_stopped_store_has_no_active_release_and_can_go_back_to_it() {
+        let state = after(vec![
+            (RELEASED, Some(1)),
+            (RELEASED, Some(2)),
+            (Happening::Retired, Some(1)),
+            (Happening::Retired, Some(2)),
+        ]);
+        assert_eq!(state.active, None);
+        let candidates: Vec<_> = state.candidates().cloned().collect();
+        assert_eq!(candidates, [release(2), release(1)]);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct TargetHistory<'a> {
     pub state: TargetState,
     /// The event with which the active release got the traffic.
     pub released: Option<&'a EventRecord>,
+    /// The release that was active when the store was stopped, if none was released since.
+    pub stopped: Option<&'a RecordId>,
     /// The newest release.
     pub latest: Option<&'a ReleaseRecord>,
     /// What has become of releases that are neither active nor staged.
@@ -85,6 +87,12 @@ impl<'a> LedgerTargets<'a> {
         self.stores.get(store)?.get(target)
     }
 
+    /// The targets of a store about which something is recorded, by name.
+    pub fn of_store(&self, store: &StoreId) -> impl Iterator<Item = (&'a str, &TargetHistory<'a>)> {
+        let targets = self.stores.get(store).into_iter().flatten();
+        targets.map(|(name, history)| (*name, history))
+    }
+
     /// All stores at all targets.
     pub fn all(&self) -> impl Iterator<Item = &TargetHistory<'a>> {
         self.stores.values().flat_map(BTreeMap::values)
@@ -99,13 +107,17 @@ impl<'a> LedgerTargets<'a> {
 
 impl<'a> TargetHistory<'a> {
     fn apply(&mut self, event: &'a EventRecord) {
-        self.state.apply(event);
         match &event.happening {
             Happening::Released { .. } | Happening::SwitchedBack { .. } => {
                 self.released = Some(event);
+                self.stopped = None;
+            }
+            Happening::Retired if event.release.is_some() && event.release == self.state.active => {
+                self.stopped = event.release.as_ref();
             }
             _ => {}
         }
+        self.state.apply(event);
         if let Happening::SwitchedBack { to: Some(to) } = &event.happening {
             self.ended.insert(to, ReleaseStatus::Replaced);
         }

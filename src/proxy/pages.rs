@@ -151,11 +151,21 @@ impl StoreList<'_> {
         });
         match own {
             _ if status == StatusCode::OK => out.write_str("<h1>Stores</h1>\n")?,
-            Some(store) => writeln!(
-                out,
-                "<h1>Not found</h1>\n<p>No running app of the store <code>{}</code> answers for this path.</p>\n<h2>Stores</h2>",
-                Escaped(&store.store)
-            )?,
+            Some(store) => {
+                writeln!(
+                    out,
+                    "<h1>Not found</h1>\n<p>No running app of the store <code>{}</code> answers for this path.</p>",
+                    Escaped(&store.store)
+                )?;
+                for path in store.apps.iter().filter_map(|app| app.path_prefix.as_ref()) {
+                    writeln!(
+                        out,
+                        "<p>An app of it answers below <a href=\"{0}\">{0}</a>.</p>",
+                        Escaped(path)
+                    )?;
+                }
+                writeln!(out, "<h2>Stores</h2>")?;
+            }
             None => writeln!(
                 out,
                 "<h1>Not found</h1>\n<p>No store has the address <code>{}</code>.</p>\n<h2>Stores</h2>",

@@ -27,7 +27,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
-pub use records::{Records, ReleaseJournal};
+pub use records::{Records, ReleaseJournal, next_moment};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
@@ -207,7 +207,8 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::none),
         help(
-            "`alokai store releases --store {store}` lists its releases; `alokai store deploy --store {store}` makes one"
+            "`alokai store releases --store {store}` lists its releases; `alokai store deploy {}` makes one",
+            target::place_options(store, target)
         )
     )]
     NoRelease {

@@ -17,7 +17,9 @@ use crate::ledger::{
     BuildRecord, Happening, Record, RecordId, RecordSet, ReleaseRecord, TargetState,
 };
 use crate::store::StoreId;
-use crate::target::{Capabilities, Drained, Observed, ReleaseSpec, Replica, Staged, Target};
+use crate::target::{
+    Capabilities, Drained, Observed, ReleaseSpec, Replica, Staged, Target, place_options,
+};
 
 /// The pause between two questions whether open requests have ended.
 const DRAIN_PAUSE: Duration = Duration::from_millis(250);
@@ -99,8 +101,10 @@ impl<'a> StoreRun<'a> {
         self.locked(async {
             let now = self.observe().await?;
             let mut stopped = Vec::new();
-            for staged in &now.observed.staged {
-                let id = &staged.release;
+            // The records may say that a release is staged that does not run any more.
+            let observed = now.observed.staged.iter().map(|it| &it.release);
+            let all: BTreeSet<_> = observed.chain(&now.state.staged).collect();
+            for id in all {
                 if wanted.is_none_or(|wanted| wanted == id) && now.active.as_ref() != Some(id) {
                     self.retire(id, false, "unstaged").await?;
                     stopped.push(id.clone());
@@ -177,7 +181,8 @@ impl<'a> StoreRun<'a> {
             }
             Wish::Deploy => {
                 if let Some(pin) = &now.state.pin {
-                    return Ok(Decision::StageOnly(pinned(self.store, &now.records, pin)));
+                    let place = place_options(self.store, self.target.name());
+                    return Ok(Decision::StageOnly(pinned(&place, &now.records, pin)));
                 }
                 true
             }
@@ -224,8 +229,7 @@ impl<'a> StoreRun<'a> {
                     outcome.reason = Some(reason);
                 }
                 Decision::Switch => {
-                    self.make_live(&now, &prepared, switch_of(order.wish))
-                        .await?;
+                    self.make_live(&now, &prepared, &order).await?;
                     outcome.is_active = true;
                     // A target may know its addresses only when it runs something.
                     let after = self.target.observe(self.store).await?;
@@ -253,6 +257,7 @@ impl<'a> StoreRun<'a> {
 
     /// Stops what an earlier run has left: releases without traffic that nobody asked for.
     async fn clean(&self, now: &Situation, wanted: &RecordId) -> Result<(), Error> {
+        self.record_gone(now, wanted);
         let mut kept = now.observed.kept.len();
         for staged in &now.observed.staged {
             let id = &staged.release;
@@ -273,6 +278,23 @@ impl<'a> StoreRun<'a> {
             self.forget(now).await?;
         }
         Ok(())
+    }
+
+    /// Records that releases do not run any more that run by the records.
+    fn record_gone(&self, now: &Situation, wanted: &RecordId) {
+        if !self.abilities.observes {
+            return;
+        }
+        let staged = now.state.staged.iter().filter(|_| self.abilities.staging);
+        let active = now.state.active.iter();
+        for id in staged.chain(active.filter(|_| now.active.is_none())) {
+            let runs = now.observed.staged.iter().any(|it| it.release == *id);
+            if !runs && id != wanted && now.active.as_ref() != Some(id) {
+                let detail = Some("observed: it does not run any more".to_owned());
+                self.journal
+                    .event(Happening::Retired, Some(id), None, detail);
+            }
+        }
     }
 
     /// Stops the releases that were only staged before this one.
@@ -381,13 +403,14 @@ impl<'a> StoreRun<'a> {
         }
     }
 
-    /// Gives the traffic to a release. `switch` is the stage of the hooks around it.
+    /// Gives the traffic to a release.
     async fn make_live(
         &self,
         now: &Situation,
         prepared: &Prepared,
-        switch: HookStage,
+        order: &ReleaseOrder,
     ) -> Result<(), Error> {
+        let switch = switch_of(order.wish);
         let release = &prepared.spec.id;
         let built = (&prepared.spec, &prepared.build);
         if let Err(error) = self.hooks((HookTime::Before, switch), built).await {
@@ -422,7 +445,9 @@ impl<'a> StoreRun<'a> {
         if !self.abilities.staging {
             return self.hooks((HookTime::After, switch), built).await;
         }
-        self.watch(now, prepared).await?;
+        if !was_live(order, now) {
+            self.watch(now, prepared).await?;
+        }
         match self.hooks((HookTime::After, switch), built).await {
             Ok(()) => {}
             Err(Error::Interrupted { store }) => {
@@ -634,6 +659,16 @@ fn switch_of(wish: Wish) -> HookStage {
     }
 }
 
+/// Whether a rollback goes to a release that was live with the same settings. Its apps have shown that they
+/// work, so it is not watched again.
+fn was_live(order: &ReleaseOrder, now: &Situation) -> bool {
+    let original = order.release.copy_of.as_ref();
+    let original = original.filter(|id| now.state.proven.contains(id));
+    let original = original.and_then(|id| now.records.release(id));
+    order.wish == Wish::Rollback
+        && original.is_some_and(|original| original.settings == order.release.settings)
+}
+
 /// The build of a release.
 pub fn build_of<'r>(records: &'r RecordSet, release: &RecordId) -> Option<&'r BuildRecord> {
     let Some(Record::Release(ReleaseRecord { build, .. })) = records.get(release) else {
@@ -649,13 +684,13 @@ fn is_staged_only(records: &RecordSet, release: &RecordId) -> bool {
     matches!(records.get(release), Some(Record::Release(release)) if release.staged_only)
 }
 
-fn pinned(store: &StoreId, records: &RecordSet, pin: &RecordId) -> String {
+fn pinned(place: &str, records: &RecordSet, pin: &RecordId) -> String {
     let who = match records.get(pin) {
         Some(Record::Event(event)) => format!(" by {}@{}", event.actor.user, event.actor.host),
         _ => String::new(),
     };
     format!(
-        "the store is pinned{who} since {}; `alokai store unpin --store {store}` removes the pin",
+        "the store is pinned{who} since {}; `alokai store unpin {place}` removes the pin",
         pin.made_at().strftime("%Y-%m-%d %H:%M:%S UTC")
     )
 }

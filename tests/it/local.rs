@@ -98,6 +98,30 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     let stopped = alone(&project, "store stop --store us").succeeds();
     assert_eq!(stopped.stdout, "stopped us\n");
     assert_eq!(page(&address(&run, "eu")), "texts of eu\n");
+    // The stop is recorded, and the printed command starts the store again.
+    let status = alone(&project, "store status --store us --local").succeeds();
+    assert!(!status.stdout.contains("drift"), "{}", status.stdout);
+    let line = status
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("  stopped "));
+    let again = line.unwrap().split('`').nth(1).unwrap();
+    alone(&project, again.strip_prefix("alokai ").unwrap()).succeeds();
+    assert_eq!(page(&address(&run, "us")), "texts of us\n");
+    alone(&project, "store history --store us")
+        .succeeds()
+        .stdout_contains(" stop ");
+}
+
+#[test]
+fn a_store_whose_target_is_this_machine_needs_no_registry() {
+    let Some(base) = base_layout() else { return };
+    let deploy = json!({ "target": "local", "watch": 0, "drain": 1 });
+    let project = shop(&base).setting("deploy", &deploy);
+    project.commit();
+    let run = alone(&project, "store deploy --store us").succeeds();
+    assert_eq!(page(&address(&run, "us")), "texts of us\n");
+    assert!(project.exists(".alokai/registry/index.json"));
 }
 
 /// A middleware that says what it has, needs its `.env`, and writes beside itself.

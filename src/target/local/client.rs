@@ -58,10 +58,10 @@ impl LocalClient {
     /// left, the background process ends.
     pub async fn stop(&self, only: Option<&StoreId>) -> Result<Vec<StoreId>, Error> {
         let state = self.remembered()?;
-        let due = state.stores.iter().filter(|(id, store)| {
-            only.is_none_or(|only| only == *id)
-                && (store.active.is_some() || store.releases.values().any(|it| it.runs))
-        });
+        let due = state
+            .stores
+            .iter()
+            .filter(|(id, store)| only.is_none_or(|only| only == *id) && store.runs());
         let stores: Vec<StoreId> = due.map(|(id, _)| id.clone()).collect();
         // The process removes unpacked folders, also where nothing runs any more.
         let releases = state.stores.values().flat_map(|it| it.releases.values());

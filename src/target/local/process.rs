@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::app::RunningApp;
 use super::folder::{self, LocalFolder};
@@ -49,6 +50,8 @@ pub struct Background {
     pub(super) turns: Mutex<HashMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
     /// The ports that were chosen last. Their apps may not listen yet.
     pub(super) chosen: tokio::sync::Mutex<VecDeque<u16>>,
+    /// The stopped releases whose apps have not ended yet.
+    pub(super) endings: TaskTracker,
     state: Mutex<LocalState>,
     /// The requests that are being answered.
     busy: AtomicUsize,
@@ -95,10 +98,13 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
         failed: Mutex::default(),
         turns: Mutex::default(),
         chosen: tokio::sync::Mutex::default(),
+        endings: TaskTracker::new(),
         state: Mutex::new(state),
         busy: AtomicUsize::new(0),
         shutdown: CancellationToken::new(),
     });
+    // A tracker can be waited for only after it is closed. It counts as before.
+    background.endings.close();
     background.change(|state| state.port = Some(proxy.addresses.http))?;
     let listener = UnixListener::bind(&socket.path).map_err(Io::at("create", &socket.path))?;
     let private = std::fs::Permissions::from_mode(0o600);
@@ -113,6 +119,7 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
     let running = std::mem::take(&mut *locked(&background.running));
     let apps = running.into_values().flat_map(HashMap::into_values);
     join_all(apps.map(RunningApp::stop)).await;
+    background.endings.wait().await;
     Ok(())
 }
 
@@ -231,7 +238,7 @@ impl Background {
         writer.shutdown().await
     }
 
-    async fn answer_line(&self, line: &str) -> LocalAnswer {
+    async fn answer_line(self: &Arc<Self>, line: &str) -> LocalAnswer {
         let line: RequestLine = match serde_json::from_str(line) {
             Ok(line) => line,
             Err(error) => {

@@ -27,7 +27,10 @@ const REMEMBERED_PORTS: usize = 200;
 
 impl Background {
     /// Carries out a request.
-    pub(super) async fn answer(&self, request: LocalRequest) -> Result<LocalAnswer, Error> {
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: LocalRequest,
+    ) -> Result<LocalAnswer, Error> {
         match request {
             // It was answered before its version was looked at.
             LocalRequest::Quit => Ok(LocalAnswer::Done),
@@ -56,7 +59,7 @@ impl Background {
                 kept,
             } => {
                 let _turn = self.turn(&store).await;
-                self.retire(&store, &release, kept).await
+                self.retire(&store, &release, kept)
             }
             LocalRequest::Health { store, release } => {
                 Ok(LocalAnswer::Health(self.health(&store, &release)))
@@ -92,7 +95,7 @@ impl Background {
             ObservedStore {
                 active: store.active.clone(),
                 since: store.since,
-                addresses: store.hosts.iter().map(|host| url(host)).collect(),
+                addresses: store.addresses(url),
                 staged: staged
                     .map(|(release, _)| (release.clone(), url(&staged_host(id, release))))
                     .collect(),
@@ -103,7 +106,7 @@ impl Background {
         })
     }
 
-    async fn stage(&self, order: StageOrder) -> Result<LocalAnswer, Error> {
+    async fn stage(self: &Arc<Self>, order: StageOrder) -> Result<LocalAnswer, Error> {
         let (store, id) = (order.store.clone(), order.release.clone());
         let is_running = locked(&self.running).contains_key(&(store.clone(), id.clone()));
         if !is_running {
@@ -132,7 +135,7 @@ impl Background {
                 Err(error) => Err(error),
             };
             if let Err(error) = started {
-                let _ = self.retire(&store, &id, false).await;
+                let _ = self.retire(&store, &id, false);
                 return Err(error);
             }
         }
@@ -343,8 +346,10 @@ impl Background {
         open.map(|it| it as u64).sum()
     }
 
-    async fn retire(
-        &self,
+    /// Takes the addresses of a release away at once. Its apps end later: an app that does not end at
+    /// SIGTERM would hold up whoever asks.
+    fn retire(
+        self: &Arc<Self>,
         store: &StoreId,
         id: &RecordId,
         kept: bool,
@@ -358,12 +363,17 @@ impl Background {
                 release: id.clone(),
             });
         }
-        self.end(store, id, kept).await?;
+        self.endings.spawn(self.end(store, id, kept)?);
         Ok(LocalAnswer::Done)
     }
 
-    /// Stops a release. Its addresses end first.
-    async fn end(&self, id: &StoreId, release: &RecordId, kept: bool) -> Result<(), Error> {
+    /// Ends the addresses of a release. The returned future stops its apps and removes its files.
+    fn end(
+        self: &Arc<Self>,
+        id: &StoreId,
+        release: &RecordId,
+        kept: bool,
+    ) -> Result<impl Future<Output = ()> + Send + use<>, Error> {
         let (folder, forgotten) = self.change(|state| {
             let Some(store) = state.stores.get_mut(id) else {
                 return (None, Vec::new());
@@ -378,18 +388,23 @@ impl Background {
         let key = (id.clone(), release.clone());
         locked(&self.failed).remove(&key);
         let apps = locked(&self.running).remove(&key).unwrap_or_default();
-        join_all(apps.into_values().map(RunningApp::stop)).await;
-        if let Some(folder) = folder {
-            Self::remove_folder(folder).await;
-        }
-        if !kept {
-            let _ = crate::disk::remove(&self.place.logs(id, release));
-        }
-        for old in forgotten {
-            let _ = crate::disk::remove_file(&self.place.environment(id, &old));
-        }
-        self.look(|state| images::remove_unused(&self.place, state));
-        Ok(())
+        let background = Arc::clone(self);
+        Ok(async move {
+            join_all(apps.into_values().map(RunningApp::stop)).await;
+            if let Some(folder) = folder {
+                Self::remove_folder(folder).await;
+            }
+            let (id, release) = &key;
+            let place = &background.place;
+            // The release may have been staged again meanwhile.
+            if !kept && !locked(&background.running).contains_key(&key) {
+                let _ = crate::disk::remove(&place.logs(id, release));
+            }
+            for old in forgotten {
+                let _ = crate::disk::remove_file(&place.environment(id, &old));
+            }
+            background.look(|state| images::remove_unused(place, state));
+        })
     }
 
     fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppHealth> {
@@ -416,7 +431,7 @@ impl Background {
     }
 
     /// Stops all releases of a store, or of all stores.
-    async fn stop(&self, only: Option<StoreId>) -> Result<LocalAnswer, Error> {
+    async fn stop(self: &Arc<Self>, only: Option<StoreId>) -> Result<LocalAnswer, Error> {
         let stores: Vec<StoreId> = self.look(|state| state.stores.keys().cloned().collect());
         for id in stores {
             if only.as_ref().is_some_and(|only| *only != id) {
@@ -436,11 +451,12 @@ impl Background {
                     .map(|(release, _)| release.clone())
                     .collect::<Vec<_>>()
             })?;
-            let ending = releases.iter().map(|release| self.end(&id, release, false));
-            for ended in join_all(ending).await {
-                ended?;
-            }
+            let endings = releases.iter().map(|release| self.end(&id, release, false));
+            let endings: Vec<_> = endings.collect::<Result<_, _>>()?;
+            join_all(endings).await;
         }
+        // Also the releases that were stopped before and whose apps still end.
+        self.endings.wait().await;
         Ok(LocalAnswer::Done)
     }
 }

@@ -173,6 +173,27 @@ impl StoreState {
         format!("{}:{active}", self.switches)
     }
 
+    /// Whether a release has to run.
+    pub fn runs(&self) -> bool {
+        self.active.is_some() || self.releases.values().any(|it| it.runs)
+    }
+
+    /// The public addresses of the live release. Where all of its apps have a path, an address has the
+    /// path of the first one, since nothing answers for `/`.
+    pub fn addresses(&self, url: impl Fn(&str) -> String) -> Vec<String> {
+        let active = self.active.as_ref().and_then(|id| self.releases.get(id));
+        let apps = active.map_or(&[][..], |release| &release.apps);
+        let paths = apps.iter().map(|app| app.path_prefix.as_deref());
+        let paths: Option<Vec<&str>> = paths.collect();
+        let path = paths.and_then(|paths| {
+            let of_pages = paths.iter().find(|path| **path != "/api/");
+            of_pages.or(paths.first()).copied()
+        });
+        let path = path.unwrap_or_default();
+        let hosts = self.hosts.iter();
+        hosts.map(|host| format!("{}{path}", url(host))).collect()
+    }
+
     /// Removes the oldest releases that are neither running nor unpacked, and returns their ids.
     pub fn forget_oldest(&mut self) -> Vec<RecordId> {
         let over = self.releases.len().saturating_sub(REMEMBERED);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alokai::ledger::{RecordId, RecordKind};
 use alokai::target::{LogQuery, ReleaseSpec, Settings, SpecVariable};
@@ -276,7 +276,31 @@ async fn an_entrypoint_script_runs_before_the_app_and_passes_signals_on() {
     let prepared = std::fs::read_to_string(format!("{unpacked}/prepared")).unwrap();
     assert_eq!(prepared, "prepared\n");
     released(&*target, &stores.release("two")).await;
-    assert_eq!(std::fs::read_to_string(ended).unwrap(), "in order");
+    // Nobody waits for the end of the app.
+    let began = Instant::now();
+    while std::fs::read_to_string(&ended).unwrap_or_default() != "in order" {
+        assert!(began.elapsed() < LONG, "the app has not ended in order");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_release_has_no_address_while_its_apps_still_end() {
+    let stores = LocalStores::new();
+    let target = stores.target();
+    let server = format!("{SERVER}process.on('SIGTERM', () => {{}});");
+    let files = [
+        ("app/server.js", server.as_str()),
+        ("app/version.txt", "one"),
+    ];
+    let run = json!({ "Cmd": ["node", "server.js"], "WorkingDir": "/app" });
+    let one = stores.release_of(&files, &run);
+    let replicas = staged(&*target, &one).await.replicas;
+    released(&*target, &one).await;
+    let two = released(&*target, &stores.release("two")).await;
+    assert_eq!(get(&replicas[0].address).await, Ok("one".into()));
+    assert_eq!((two.staged.len(), two.kept), (0, vec![one.id]));
+    assert_eq!(page(&two.addresses[0]).await, "two two");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,8 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     let run = shop.run("store rollback --store us").succeeds();
     run.stderr_contains(&format!("us: this is a copy of {}", live[1]))
         .stderr_contains("us is pinned: a deploy stages its release");
+    // It was live before, so it is not watched like a new one.
+    assert!(!run.stderr.contains("watching"), "{}", run.stderr);
     let copy = shop.records("releases").pop().unwrap();
     assert_eq!(shop.active().as_deref(), copy["id"].as_str());
     assert_eq!(shop.records("releases").len(), count + 1);

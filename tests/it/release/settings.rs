@@ -207,6 +207,19 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
     let text = shop.run("store status").succeeds();
     text.stdout_contains("  drift       the target runs ");
 
+    // A release that the records call staged and that does not run.
+    let mut state = shop.state("us");
+    state["active"] = first.as_str().into();
+    state["releases"].as_object_mut().unwrap().remove(staged);
+    shop.project
+        .write(".alokai/target/us.json", state.to_string());
+    let drift = status()["stores"][1]["drift"].to_string();
+    assert!(drift.contains("is staged, and it does not run"), "{drift}");
+    shop.run("store unstage --store us")
+        .succeeds()
+        .stdout_contains(staged);
+    assert_eq!(status()["stores"][1]["drift"], json!([]));
+
     // A lock of a run that does not exist any more.
     let claim = json!({
         "holder": "other", "who": "eva on laptop", "operation": "deploy",
