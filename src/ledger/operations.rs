@@ -179,6 +179,7 @@ mod tests {
         let ended = Happening::Ended {
             start: start.id.clone(),
             succeeded: true,
+            interrupted: false,
         };
         let events = [
             event(0, "us", "ci", Happening::Pinned),

@@ -208,7 +208,15 @@ mod tests {
         let end = |start: &EventRecord| {
             let start = start.id.clone();
             let succeeded = true;
-            event(0, Happening::Ended { start, succeeded }, None)
+            event(
+                0,
+                Happening::Ended {
+                    start,
+                    succeeded,
+                    interrupted: false,
+                },
+                None,
+            )
         };
         let end = end(&first);
         let open = open_runs([&end, &first, &second].into_iter());

@@ -169,6 +169,7 @@ impl Memory {
         let ended = Happening::Ended {
             start: start.clone(),
             succeeded,
+            interrupted: false,
         };
         let end = format!("{name}-end");
         self.event(&end, (store, seconds_ago - seconds), ended, None);

@@ -39,7 +39,11 @@ fn shop() -> (Project, Memory) {
     memory.event("E-hook", us(4 * HOUR + 50), hook, Some(&one));
     memory.event("E-one", us(4 * HOUR + 40), RELEASED, Some(&one));
     let succeeded = true;
-    let ended = Happening::Ended { start, succeeded };
+    let ended = Happening::Ended {
+        start,
+        succeeded,
+        interrupted: false,
+    };
     memory.event("E-first-end", us(4 * HOUR + 30), ended, Some(&one));
 
     let new = memory.build("B-new", us(3 * HOUR + 80), &second, '2');
