@@ -17,7 +17,8 @@ use super::builds_running as running;
 use super::builds_transfer::{export, import};
 use super::environment::tell;
 use super::listing::{
-    self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, records, short_commit,
+    self, CellFormat, ListLine, ListWords, RunningRuns, check_stores, date, plain, records,
+    short_commit,
 };
 use super::run::document;
 use super::shared_records::RegistryAccess;
@@ -271,7 +272,7 @@ fn write_apps(text: &mut String, build: &BuildRecord) {
         let _ = writeln!(text, "\n{app}");
         let mut row = |name: &str, value: Option<String>| {
             if let Some(value) = value {
-                let _ = writeln!(text, "  {name:<10} {value}");
+                let _ = writeln!(text, "  {name:<10} {}", plain(&value));
             }
         };
         row("image", built.reference.clone());
@@ -296,7 +297,7 @@ fn info(
     }
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", plain(value));
     };
     row("build", build.id.as_str());
     row("store", build.store.as_str());
@@ -340,7 +341,8 @@ fn info(
     row("alokai", &build.tool);
     write_apps(&mut text, build);
     for failure in &build.failures {
-        let _ = write!(text, "\nfailed: {failure}\n");
+        let lines: Vec<_> = failure.lines().map(plain).collect();
+        let _ = write!(text, "\nfailed: {}\n", lines.join("\n"));
     }
     if build.log.is_some() {
         let _ = writeln!(text, "\noutput: alokai store builds logs {}", build.id);

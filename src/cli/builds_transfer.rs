@@ -18,7 +18,7 @@ use crate::event::{Stage, seconds};
 use crate::ledger::{
     self, BuildRecord, BuildStatus, BuildTransferError, BuiltApp, ExportedImage, ImageName,
     ImagePlace, ImportName, ImportedBuild, ImportedBuildFiles, LogFolder, Record, RecordFolder,
-    RecordId, RecordKind, SCHEMA_VERSION, StoredRecord,
+    RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, TAG_PREFIX,
 };
 use crate::pipeline::{self, Io, ProjectLock};
 use crate::plan::{self, DestinationPlan, DestinationReference, LOCAL_REGISTRY};
@@ -146,13 +146,14 @@ pub fn import(
     let folder = scratch(project, UNPACKED)?;
     let input = std::io::BufReader::with_capacity(256 << 10, std::io::stdin().lock());
     let files = ImportedBuildFiles::read(input, &folder.path().join("layout")).map_err(failed)?;
+    let id = RecordId::new(RecordKind::Build, Timestamp::now());
+    let tag = tag_of(&files.build, &id)?;
+    let mut names = names(project, store, destination, &files, &tag)?;
+    // Everything is checked. From here on, files are copied.
     let place = match destination {
         DestinationPlan::Registry { host, .. } => registry.images(host)?,
         DestinationPlan::Layout { folder, .. } => ImagePlace::create(folder).map_err(failed)?,
     };
-    let id = RecordId::new(RecordKind::Build, Timestamp::now());
-    let tag = tag_of(&files.build, &id)?;
-    let mut names = names(project, store, destination, &files, &tag)?;
     let put = async {
         // Another build of the store may have this tag, such as one of the same commit.
         let targets = names.iter().map(|(name, _)| name);
@@ -203,7 +204,10 @@ fn tag_of(build: &BuildRecord, id: &RecordId) -> Result<String, AnyError> {
     let Some(tag) = &build.tag else {
         return Ok(id.as_str().to_lowercase());
     };
-    let is_valid = tag.starts_with(|it: char| it.is_ascii_alphanumeric())
+    // Tags of pages with records begin like that.
+    let is_page = tag.to_lowercase().starts_with(TAG_PREFIX);
+    let is_valid = !is_page
+        && tag.starts_with(|it: char| it.is_ascii_alphanumeric())
         && tag.len() + id.as_str().len() < TAG_CHARACTERS
         && tag
             .chars()

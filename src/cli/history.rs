@@ -11,7 +11,8 @@ use super::arguments::ledger::StatusOption;
 use super::arguments::questions::{HistoryCommand, HistoryOptions, OperationOptions};
 use super::environment::tell;
 use super::listing::{
-    self, CellFormat, ID_CHARACTERS, ListLine, ListWords, RunningRuns, check_stores, date, records,
+    self, CellFormat, ID_CHARACTERS, ListLine, ListWords, RunningRuns, check_stores, date, plain,
+    records,
 };
 use super::run::document;
 use super::shared_records::RegistryAccess;
@@ -130,7 +131,9 @@ impl<'a> Line<'a> {
 fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
     match (&operation.event.happening, operation.end) {
         (Happening::Started { .. }, Some(end)) => match end.happening {
-            Happening::Ended { killed: true, .. } => StatusOption::Interrupted,
+            Happening::Ended {
+                interrupted: true, ..
+            } => StatusOption::Interrupted,
             Happening::Ended {
                 succeeded: false, ..
             } => StatusOption::Failed,
@@ -337,7 +340,7 @@ fn info(
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", plain(value));
     };
     row("operation", &words(event));
     row("id", event.id.as_str());

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -10,7 +11,7 @@ use super::builds::makes_build;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
     BuildRecord, BuildStatus, EventRecord, FolderError, Happening, LogFolder, LogText, Record,
-    RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord,
+    RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord, operations,
 };
 use crate::pipeline::ProjectLock;
 
@@ -63,13 +64,33 @@ fn missing(
             happening: Happening::Ended {
                 start: start.id.clone(),
                 succeeded: false,
-                killed: true,
+                interrupted: true,
             },
+            seconds: Some(seconds(elapsed(
+                start,
+                last_act(start, last_written, known),
+            ))),
             detail: Some("the run was killed".into()),
             ..start.clone()
         }));
     }
     Ok(missing)
+}
+
+/// The time of the last thing that a killed run did: its last line of output, or its last record.
+fn last_act(start: &EventRecord, last_written: Timestamp, known: &RecordSet) -> Timestamp {
+    let events = known.events().filter(|event| event.store == start.store);
+    let events: Vec<_> = events.collect();
+    let operations = operations(&events);
+    let mut own = operations.iter().filter(|it| it.event.id == start.id);
+    let step = own.next().and_then(|own| own.steps.last());
+    step.map_or(last_written, |step| last_written.max(step.id.made_at()))
+}
+
+fn elapsed(start: &EventRecord, end: Timestamp) -> Duration {
+    end.duration_since(start.id.made_at())
+        .try_into()
+        .unwrap_or_default()
 }
 
 fn build(
@@ -82,7 +103,6 @@ fn build(
         _ => String::new(),
     };
     let started = start.id.made_at();
-    let elapsed = last_written.duration_since(started);
     let (text, truncated) = logs.text_of_run(&start.id)?;
     Ok(BuildRecord {
         schema_version: SCHEMA_VERSION,
@@ -90,7 +110,7 @@ fn build(
         store: start.store.clone(),
         status: BuildStatus::Interrupted,
         started,
-        seconds: seconds(elapsed.unsigned_abs()),
+        seconds: seconds(elapsed(start, last_written)),
         commit: None,
         tag: None,
         apps: BTreeMap::new(),

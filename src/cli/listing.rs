@@ -129,8 +129,30 @@ pub fn list<L: ListLine>(
     Ok(())
 }
 
+/// A text of a record without control characters, which a terminal obeys: they are escaped. A record
+/// may be of another machine.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Marks of the direction of text can make a line look like another one.
+        let is_hidden = matches!(
+            character,
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        if character.is_control() || is_hidden {
+            plain.extend(character.escape_debug());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
 /// Rows in columns. On a terminal, lines are cut at its width.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows = rows.iter();
+    let rows = rows.map(|row| row.iter().map(|cell| plain(cell)).collect());
+    let rows: Vec<Vec<String>> = rows.collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths = (0..columns).map(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -144,7 +166,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
         fit(&mut widths, environment::columns());
     }
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells = row.iter().zip(&widths);
         let line: Vec<_> = cells
             .map(|(cell, width)| format!("{:<width$}", shortened(cell, *width)))
@@ -214,7 +236,7 @@ pub fn stored_records(project: &Project) -> Result<RecordSet, AnyError> {
         tell(&format!(
             "note: `{}` is ignored: {}",
             damaged.path.display(),
-            damaged.reason
+            plain(&damaged.reason)
         ));
     }
     Ok(records)

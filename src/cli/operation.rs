@@ -4,7 +4,7 @@ use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
     EventRecord, Happening, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION,
-    StoredRecord, folder_id,
+    StoredRecord, first_line, folder_id,
 };
 use crate::release::next_moment;
 use crate::store::StoreId;
@@ -60,9 +60,10 @@ impl<'a> RecordedOperation<'a> {
         let ended = Happening::Ended {
             start: self.start.clone(),
             succeeded: failure.is_none(),
-            killed: false,
+            interrupted: false,
         };
-        self.event(ended, release, failure);
+        let detail = failure.as_deref().map(first_line);
+        self.event(ended, release, detail);
     }
 
     fn append(

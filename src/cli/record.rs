@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, folder_id,
+    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, first_line,
+    folder_id,
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
 use crate::plan::{Plan, StorePlan};
@@ -142,13 +143,15 @@ impl BuildRecorder {
             let ended = Happening::Ended {
                 start: start.clone(),
                 succeeded: release.is_some(),
-                killed: false,
+                interrupted: release.is_none()
+                    && matches!(result, Err(pipeline::Error::Interrupted { .. })),
             };
             let id = RecordId::new(RecordKind::Event, Timestamp::now());
             let mut event = self.event_record(id, &store.id, ended);
             event.release = release.cloned().flatten();
             if release.is_none() {
-                let failed = failures(result, &store.id).into_iter().next();
+                let failed = failures(result, &store.id);
+                let failed = failed.first().map(|error| first_line(error));
                 let skipped = || "another store has failed before".to_owned();
                 event.detail = Some(failed.unwrap_or_else(skipped));
             }
@@ -170,6 +173,22 @@ impl BuildRecorder {
                     SHARING_TIMEOUT.as_secs()
                 ));
             }
+        }
+    }
+
+    /// Records that the run has failed before its first step.
+    pub fn end_early(&self, reason: &str, events: &Events) {
+        for (store, start) in &self.starts {
+            let ended = Happening::Ended {
+                start: start.clone(),
+                succeeded: false,
+                interrupted: false,
+            };
+            let id = RecordId::new(RecordKind::Event, Timestamp::now());
+            let mut event = self.event_record(id, store, ended);
+            event.detail = Some(first_line(reason));
+            self.append(Record::Event(event), events);
+            self.logs.end(start);
         }
     }
 

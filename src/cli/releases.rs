@@ -10,7 +10,7 @@ use super::arguments::questions::{
     RecordOptions, ReleaseStatusOption, ReleasesCommand, ReleasesOptions,
 };
 use super::listing::{
-    self, CellFormat, ListLine, ListWords, check_stores, date, records, short_commit,
+    self, CellFormat, ListLine, ListWords, check_stores, date, plain, records, short_commit,
 };
 use super::run::document;
 use super::shared_records::RegistryAccess;
@@ -178,7 +178,7 @@ fn text(records: &RecordSet, targets: &LedgerTargets, release: &ReleaseRecord) -
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", plain(value));
     };
     row("release", release.id.as_str());
     row("store", release.store.as_str());
@@ -207,10 +207,10 @@ fn text(records: &RecordSet, targets: &LedgerTargets, release: &ReleaseRecord) -
         row("", &release.setting_names.join(", "));
     }
     for (app, built) in build.iter().flat_map(|build| &build.apps) {
-        let reference = built.reference.as_deref().unwrap_or("no image");
+        let reference = plain(built.reference.as_deref().unwrap_or("no image"));
         let _ = writeln!(text, "\n{app}\n  {:<10} {reference}", "image");
         if let Some(digest) = &built.digest {
-            let _ = writeln!(text, "  {:<10} {digest}", "digest");
+            let _ = writeln!(text, "  {:<10} {}", "digest", plain(digest));
         }
     }
     let events = records.events();

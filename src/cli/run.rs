@@ -345,7 +345,12 @@ fn under_lock(
         .map(BuildRecorder::ids)
         .unwrap_or_default();
     let options = Arc::new(options);
-    let targets = RunTargets::new(&plan, project, &services, wanted)?;
+    let targets = RunTargets::new(&plan, project, &services, wanted);
+    let targets = targets.inspect_err(|error| {
+        if let Some(recorder) = &recorder {
+            recorder.end_early(&error.to_string(), events);
+        }
+    })?;
     let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
     let mut live = Vec::new();

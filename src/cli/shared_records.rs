@@ -12,6 +12,7 @@ use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
 use super::killed_runs::record_killed_runs;
+use super::listing::plain;
 use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
@@ -189,8 +190,12 @@ impl RegistryAccess {
         let stores = project.stores.deployables();
         let repositories = stores.filter_map(|store| plan::record_repository(project, store));
         let repositories: Vec<String> = repositories.collect();
+        // A folder that cannot be read is an error of the command itself.
+        let here = RecordFolder::of_project(&project.root).read();
+        let (here, _) = here.unwrap_or_default();
         for destination in &self.destinations {
-            if let Err(reason) = self.pull_from(project, destination, &repositories) {
+            let pulled = self.pull_from(project, destination, (&repositories, &here));
+            if let Err(reason) = pulled {
                 let place = destination.name();
                 tell(&format!(
                     "note: records of other machines may be missing, because `{place}` cannot be read: {reason}"
@@ -203,7 +208,7 @@ impl RegistryAccess {
         &self,
         project: &Project,
         destination: &DestinationPlan,
-        repositories: &[String],
+        (repositories, here): (&[String], &RecordSet),
     ) -> Result<(), String> {
         let is_registry = matches!(destination, DestinationPlan::Registry { .. });
         if is_registry && self.services.access.credentials.is_none() {
@@ -217,7 +222,7 @@ impl RegistryAccess {
                 .map(async |repository| {
                     let own = place.repository(repository);
                     let records = SharedRecords::new(place.of(&own), &project.root);
-                    (repository, records.pull().await)
+                    (repository, records.pull(here).await)
                 })
                 .buffer_unordered(STORES_AT_ONCE);
             while let Some((repository, pulled)) = pulled.next().await {
@@ -225,7 +230,8 @@ impl RegistryAccess {
                 let beginning = place.beginning(destination, repository);
                 for (tag, reason) in &exchange.invalid {
                     tell(&format!(
-                        "note: a record in `{beginning}:{tag}` is ignored: {reason}"
+                        "note: a record in `{beginning}:{tag}` is ignored: {}",
+                        plain(reason)
                     ));
                 }
                 let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,5 @@
 //! Records in a folder: one file for each, `<kind>/<id>.json`, and packs.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -87,6 +86,19 @@ impl RecordFolder {
         write().map_err(FolderError::at("write", &path))
     }
 
+    /// Replaces the file of a record that is damaged by the bytes that another place has. A record without
+    /// a file of its own gets none, and a valid file stays as it is.
+    pub(super) fn repair(&self, record: &StoredRecord) -> Result<(), FolderError> {
+        let id = record.record.id();
+        let path = self.path(id);
+        let is_damaged =
+            std::fs::read(&path).is_ok_and(|bytes| StoredRecord::parse(id, &bytes).is_err());
+        if !is_damaged {
+            return Ok(());
+        }
+        crate::disk::write_atomically(&path, &record.bytes).map_err(FolderError::at("write", &path))
+    }
+
     /// The packs with records of other machines, and with old records of this machine.
     pub fn packs(&self) -> Packs {
         Packs::of(&self.root)
@@ -102,6 +114,13 @@ impl RecordFolder {
             let bytes = match std::fs::read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                    damaged.push(DamagedRecord {
+                        path,
+                        reason: "it is a folder; remove it".into(),
+                    });
+                    continue;
+                }
                 Err(error) => return Err(FolderError::at("read", &path)(error)),
             };
             match StoredRecord::parse(&id, &bytes) {
@@ -140,11 +159,6 @@ impl RecordFolder {
             let _ = std::fs::remove_file(path);
         }
         Ok(())
-    }
-
-    /// The ids of the records that have files of their own.
-    pub(super) fn own_ids(&self) -> Result<BTreeSet<RecordId>, FolderError> {
-        Ok(self.files()?.into_iter().map(|(id, _)| id).collect())
     }
 
     /// The files of records.

@@ -167,6 +167,30 @@ impl LogFolder {
         })
     }
 
+    /// Checks a compressed log that comes from elsewhere: its digest, and its size after decompression,
+    /// which is bounded. Fails with the reason.
+    pub fn check(log: &LogReference, compressed: &[u8]) -> Result<(), String> {
+        let digest = Digest::of(compressed);
+        if digest.to_string() != log.digest {
+            return Err(format!(
+                "its digest is `{digest}`, which its record does not name"
+            ));
+        }
+        if log.bytes > MOST_BYTES {
+            return Err(format!("it has more than {MOST_BYTES} bytes"));
+        }
+        let decoder = zstd::Decoder::new(compressed);
+        let read = decoder.and_then(|decoder| {
+            // One byte more than the record has shows that the log is larger.
+            std::io::copy(&mut decoder.take(log.bytes + 1), &mut std::io::sink())
+        });
+        match read {
+            Ok(bytes) if bytes == log.bytes => Ok(()),
+            Ok(_) => Err(format!("it does not have {} bytes", log.bytes)),
+            Err(error) => Err(format!("it cannot be decompressed: {error}")),
+        }
+    }
+
     /// Writes a compressed log that was read elsewhere, if it has the digest of the reference.
     pub fn insert(&self, log: &LogReference, compressed: &[u8]) -> Result<(), FolderError> {
         let digest = Digest::of(compressed);

@@ -23,7 +23,7 @@ pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText, RunningLog, RunningLogReader};
 pub use operations::{Operation, last_deploys, operations};
 pub use pack::Packs;
-pub use page::log_of;
+pub use page::{TAG_PREFIX, log_of};
 pub use place::{LayoutPages, RecordPlace};
 pub use prune::{
     KeptBecause, PruneChoice, RetentionRules, choose as choose_builds, removed_builds,
@@ -31,7 +31,7 @@ pub use prune::{
 };
 pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
-    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION,
+    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, first_line,
 };
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
 pub use shared::{Exchange, SharedError, SharedRecords};

@@ -186,7 +186,7 @@ mod tests {
         let ended = Happening::Ended {
             start: start.id.clone(),
             succeeded: true,
-            killed: false,
+            interrupted: false,
         };
         let events = [
             event(0, "us", "ci", Happening::Pinned),

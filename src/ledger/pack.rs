@@ -90,6 +90,12 @@ impl Packs {
                     Ok(lines) => add(&path, &lines, records, damaged),
                     // Another process has put its records into a pack that is not in this list.
                     Err(error) if error.kind() == ErrorKind::NotFound => is_complete = false,
+                    Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                        damaged.push(DamagedRecord {
+                            path: path.clone(),
+                            reason: "it is a folder; remove it".into(),
+                        });
+                    }
                     Err(error) => return Err(FolderError::at("read", &path)(error)),
                 }
                 seen.insert(path);
@@ -125,7 +131,7 @@ fn add(path: &Path, lines: &[u8], records: &mut RecordSet, damaged: &mut Vec<Dam
     if path.file_name().is_none_or(|own| *own != *name) {
         damaged.push(DamagedRecord {
             path: path.to_owned(),
-            reason: "its content does not have the digest of its name; remove the file, and its records are read again from the registry".into(),
+            reason: "its content does not have the digest of its name; its records are read again from the registry".into(),
         });
         return;
     }

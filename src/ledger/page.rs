@@ -17,7 +17,7 @@ pub const RECORDS: &str = "application/vnd.alokai.records.v1+zstd";
 pub const LOG: &str = "application/vnd.alokai.log.v1+zstd";
 
 /// What tags of pages start with. Images have no such tags, because tags of images are SHAs.
-const TAG_PREFIX: &str = "alokai.";
+pub const TAG_PREFIX: &str = "alokai.";
 
 /// The most bytes of a page after decompression.
 const MOST_BYTES: usize = 16 << 20;

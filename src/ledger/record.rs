@@ -261,9 +261,9 @@ pub enum Happening {
         start: RecordId,
         /// Whether it succeeded.
         succeeded: bool,
-        /// Whether the run was killed, and a later run recorded its end.
+        /// Whether the user stopped it, or it was killed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        killed: bool,
+        interrupted: bool,
     },
     /// The apps of a release run, and get no traffic.
     Staged,
@@ -347,6 +347,12 @@ pub struct EventRecord {
     /// Its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReference>,
+}
+
+/// The first line of an error, which this program has composed. Further lines may be output of apps, which
+/// no record has.
+pub fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().to_owned()
 }
 
 impl EventRecord {

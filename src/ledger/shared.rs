@@ -103,6 +103,7 @@ struct KnownPage {
 struct FetchedPage {
     page: KnownPage,
     lines: Vec<u8>,
+    records: Vec<StoredRecord>,
     /// Why parts of it are not valid.
     invalid: Vec<String>,
 }
@@ -128,10 +129,11 @@ impl<'a> SharedRecords<'a> {
         }
     }
 
-    /// Reads the records that this machine does not have.
-    pub async fn pull(&self) -> Result<Exchange, SharedError> {
+    /// Reads the records that this machine does not have. `here` are the records of this machine; those
+    /// that it lacks are looked for in the folder of records.
+    pub async fn pull(&self, here: &RecordSet) -> Result<Exchange, SharedError> {
         let mut exchange = Exchange::default();
-        let mut known = self.known();
+        let mut known = self.known(here)?;
         self.update(&mut known, &mut exchange).await?;
         Ok(exchange)
     }
@@ -140,7 +142,7 @@ impl<'a> SharedRecords<'a> {
     /// what the place does not have, as one page.
     pub async fn exchange(&self, own: &RecordSet) -> Result<Exchange, SharedError> {
         let mut exchange = Exchange::default();
-        let mut known = self.known();
+        let mut known = self.known(own)?;
         self.update(&mut known, &mut exchange).await?;
         let there: BTreeSet<&RecordId> = known.pages.values().flat_map(|page| &page.ids).collect();
         let missing = own.iter();
@@ -217,8 +219,9 @@ impl<'a> SharedRecords<'a> {
         if new.is_empty() {
             return Ok(());
         }
-        let mut here = self.records.own_ids()?;
-        here.extend(known.pages.values().flat_map(|page| page.ids.clone()));
+        let (here, _) = self.records.read()?;
+        let here = here.iter().map(|stored| stored.record.id().clone());
+        let mut here: BTreeSet<RecordId> = here.collect();
         let mut fetched = stream::iter(new)
             .map(async |tag| Ok::<_, SharedError>((self.fetch(&tag).await?, tag)))
             .buffer_unordered(AT_ONCE);
@@ -229,8 +232,12 @@ impl<'a> SharedRecords<'a> {
                 None => {}
                 Some(Ok(fetched)) => {
                     let mut page = fetched.page;
-                    let new = page.ids.iter().filter(|id| !here.contains(*id));
-                    exchange.received += new.count();
+                    for record in &fetched.records {
+                        if !here.contains(record.record.id()) {
+                            exchange.received += 1;
+                            self.records.repair(record)?;
+                        }
+                    }
                     here.extend(page.ids.iter().cloned());
                     page.pack = Some(self.records.packs().write_lines(&fetched.lines)?);
                     let reasons = fetched.invalid.into_iter();
@@ -358,15 +365,22 @@ impl<'a> SharedRecords<'a> {
         Ok(removed)
     }
 
-    /// The pages whose records are on this machine. Without the file, all pages are read again.
-    fn known(&self) -> KnownPages {
+    /// The pages whose records are all on this machine. A page of which a record is missing or damaged here
+    /// is read again, and without the file all pages are.
+    fn known(&self, here: &RecordSet) -> Result<KnownPages, FolderError> {
         let text = std::fs::read(&self.index).unwrap_or_default();
         let mut known: KnownPages = serde_json::from_slice(&text).unwrap_or_default();
         let packs = self.records.packs();
         known
             .pages
             .retain(|_, page| page.pack.as_ref().is_none_or(|pack| packs.has(pack)));
-        known
+        let is_in = |page: &KnownPage, set: &RecordSet| page.ids.iter().all(|id| set.contains(id));
+        // The caller may have read the records of one store only.
+        if known.pages.values().any(|page| !is_in(page, here)) {
+            let (all, _) = self.records.read()?;
+            known.pages.retain(|_, page| is_in(page, &all));
+        }
+        Ok(known)
     }
 
     fn keep(&self, known: &KnownPages) -> Result<(), FolderError> {
@@ -406,6 +420,7 @@ fn page_of(bytes: &[u8], manifest: &Manifest, digest: Digest) -> Result<FetchedP
             is_foreign: !content.invalid.is_empty(),
         },
         lines,
+        records: content.records,
         invalid: content.invalid,
     })
 }

@@ -226,13 +226,12 @@ mod tests {
         let end = |start: &EventRecord| {
             let start = start.id.clone();
             let succeeded = true;
-            let killed = false;
             event(
                 0,
                 Happening::Ended {
                     start,
                     succeeded,
-                    killed,
+                    interrupted: false,
                 },
                 None,
             )

@@ -22,6 +22,10 @@ use http_client::Redactor;
 /// How many of the last lines of a failed script its error shows.
 pub const TAIL: usize = 40;
 
+/// How long the rest of the output of a child is read that was ended. A process that has left its group may
+/// keep the pipe open.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
 /// The length in bytes at which a line is split.
 const LONGEST_LINE: u64 = 16 * 1024;
 
@@ -197,12 +201,17 @@ async fn wait(
     // Ends the processes that the leader has left behind, which also closes the pipes.
     signal(group, Signal::KILL);
     if !read_all {
+        // A child that was ended has had its time already.
+        let last_output = match ended.1 {
+            EndReason::Exit => Interrupt::GRACE,
+            EndReason::Timeout | EndReason::Interruption => LAST_OUTPUT,
+        };
         // The rest of the output is read, but neither a stalled reader nor a process that has left
         // the group may hold up the run.
         tokio::select! {
             () = &mut reading => {}
             () = services.interrupt.stopping() => {}
-            () = tokio::time::sleep(Interrupt::GRACE) => {}
+            () = tokio::time::sleep(last_output) => {}
         }
     }
     ended

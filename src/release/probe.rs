@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use http_client::{HttpOptions, build};
+use http_client::{HttpOptions, Redactor, build};
 use reqwest::{Client, Url};
+use secrecy::ExposeSecret;
 
 use super::Error;
 use crate::event::{EventSubject, Events};
 use crate::registry::USER_AGENT;
 use crate::store::AppName;
-use crate::target::{AppState, HealthProbe, ReleaseSpec, Replica, Target};
+use crate::target::{AppState, HealthProbe, ReleaseSpec, Replica, SpecVariable, Target};
 
 /// The pause between two messages about what is waited for.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -21,6 +22,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The most last lines of an app in an error.
 const TAIL: usize = 40;
+
+/// The fewest characters of a value that is replaced in the last lines of an app.
+const SHORTEST_SECRET: usize = 6;
 
 /// The apps of one release, where they can be probed.
 pub struct ProbedRelease<'a> {
@@ -183,6 +187,36 @@ impl ProbedRelease<'_> {
         Ok(states.pop())
     }
 
+    /// The last lines of an app without the values of its secrets and settings.
+    async fn masked(&self, state: AppState) -> AppState {
+        let settings = match &self.spec.settings {
+            Some(version) => self.target.settings(&self.spec.store, version).await,
+            None => Ok(None),
+        };
+        let Ok(settings) = settings else {
+            // Lines that cannot be masked are not shown.
+            return AppState {
+                tail: Vec::new(),
+                ..state
+            };
+        };
+        let settings = settings.unwrap_or_default();
+        let apps = self.spec.apps.iter().filter(|it| it.app == state.app);
+        let own = apps.flat_map(|app| app.variables.values());
+        let own = own.filter_map(|variable| match variable {
+            SpecVariable::Secret(secret) => Some(secret),
+            SpecVariable::Template(_) => None,
+        });
+        let secrets = own.chain(settings.values());
+        let secrets = secrets.map(ExposeSecret::expose_secret);
+        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let text = Redactor::new(secrets).redact(&state.tail.join("\n"));
+        AppState {
+            tail: text.lines().map(str::to_owned).collect(),
+            ..state
+        }
+    }
+
     async fn unhealthy(
         &self,
         replica: &Replica,
@@ -191,6 +225,11 @@ impl ProbedRelease<'_> {
         waited: Option<Duration>,
     ) -> Error {
         let states = self.states().await.unwrap_or_default();
+        let state = states.into_iter().find(|state| state.app == replica.app);
+        let state = match state {
+            Some(state) => Some(self.masked(state).await),
+            None => None,
+        };
         let mut why = String::new();
         if let Some(waited) = waited {
             let _ = write!(why, " within {} s", waited.as_secs());
@@ -203,7 +242,7 @@ impl ProbedRelease<'_> {
             symptoms: Box::new(Symptoms {
                 address: url.to_string(),
                 answer: answer.text,
-                state: states.into_iter().find(|state| state.app == replica.app),
+                state,
             }),
         }
     }

@@ -19,6 +19,7 @@ pub fn waves(
     let mut waves: Vec<Vec<StoreId>> = Vec::new();
     let mut left = stores.to_vec();
     let mut rest_at = None;
+    check_order(wanted)?;
     for (position, wave) in wanted.iter().enumerate() {
         let members: Vec<StoreId> = if wave == REST && !named.contains_key(REST) {
             rest_at = Some(position);
@@ -44,6 +45,32 @@ pub fn waves(
     }
     waves.retain(|wave| !wave.is_empty());
     Ok(waves)
+}
+
+/// Fails if a group is named twice, or a percentage is not larger than the one before it: such a wave
+/// is always empty.
+fn check_order(wanted: &[String]) -> Result<(), Error> {
+    let mut last = 0;
+    for (position, wave) in wanted.iter().enumerate() {
+        let refused = |help: &str| {
+            let (wave, help) = (wave.clone(), help.to_owned());
+            Err(Error::Wave { wave, help })
+        };
+        if wanted[..position].contains(wave) {
+            return refused("name each wave once");
+        }
+        let percent = wave.strip_suffix('%').and_then(|it| it.trim().parse().ok());
+        if let Some(percent) = percent {
+            let percent: usize = percent;
+            if position > 0 && percent <= last {
+                return refused(
+                    "each percentage is larger than the one before it, such as `10%,50%`",
+                );
+            }
+            last = percent;
+        }
+    }
+    Ok(())
 }
 
 /// The stores up to this percentage of all, rounded up.
@@ -104,12 +131,26 @@ mod tests {
     #[test]
     fn every_store_is_in_one_wave_and_the_order_is_that_of_the_command() {
         assert_eq!(of("10%,50%", 4).unwrap(), ["s0", "s1", "s2 s3"]);
-        assert_eq!(of("50%,50%", 4).unwrap(), ["s0 s1", "s2 s3"]);
         assert_eq!(of("100%", 2).unwrap(), ["s0 s1"]);
         assert_eq!(of("canary,rest", 5).unwrap(), ["s1 s3", "s0 s2 s4"]);
         assert_eq!(of("canary", 5).unwrap(), ["s1 s3", "s0 s2 s4"]);
         assert_eq!(of("rest,canary", 5).unwrap(), ["s0 s2 s4", "s1 s3"]);
         assert_eq!(of("none,canary,50%", 5).unwrap(), ["s1 s3", "s0", "s2 s4"]);
+    }
+
+    #[test]
+    fn a_wave_that_is_always_empty_is_refused() {
+        for (waves, wrong) in [
+            ("50%,10%", "10%"),
+            ("50%,50%", "50%"),
+            ("50%, 50%", " 50%"),
+            ("10%,canary,5%", "5%"),
+            ("canary,canary", "canary"),
+            ("rest,canary,rest", "rest"),
+        ] {
+            let error = of(waves, 4).unwrap_err();
+            assert!(error.contains(&format!("`{wrong}`")), "{waves}: {error}");
+        }
     }
 
     #[test]

@@ -173,6 +173,16 @@ impl CommandTarget {
         self.program.ask(verb, Some(store), arguments).await
     }
 
+    /// A verb that the program need not know. None if it does not.
+    async fn ask_optional<T: DeserializeOwned>(
+        &self,
+        verb: &'static str,
+        store: &StoreId,
+        arguments: Value,
+    ) -> Result<Option<T>, TargetError> {
+        known(self.ask(verb, store, arguments).await)
+    }
+
     /// A verb without an answer.
     async fn tell(
         &self,
@@ -212,6 +222,15 @@ impl CommandTarget {
             }
         }
         Ok(())
+    }
+}
+
+/// The answer to a verb that a program need not know.
+fn known<T>(answer: Result<T, TargetError>) -> Result<Option<T>, TargetError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(TargetError::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -531,7 +550,8 @@ impl Target for CommandTarget {
 
     fn preflight(&self) -> TargetStep<'_, ()> {
         Box::pin(async {
-            let _: Value = self.program.ask("preflight", None, Map::new()).await?;
+            let asked = self.program.ask("preflight", None, Map::new()).await;
+            let _: Option<Value> = known(asked)?;
             Ok(())
         })
     }
@@ -560,7 +580,11 @@ impl Target for CommandTarget {
             if !self.capabilities.locks {
                 return Ok(LockAnswer::Taken { from: None });
             }
-            let reply: LockReply = self.ask("lock", store, json!({ "claim": claim })).await?;
+            let arguments = json!({ "claim": claim });
+            let reply: Option<LockReply> = self.ask_optional("lock", store, arguments).await?;
+            let Some(reply) = reply else {
+                return Ok(LockAnswer::Taken { from: None });
+            };
             Ok(match reply.holder.filter(|_| !reply.taken) {
                 Some(holder) => LockAnswer::Held(holder),
                 None => LockAnswer::Taken { from: reply.from },
@@ -579,7 +603,8 @@ impl Target for CommandTarget {
                 return Ok(());
             }
             let arguments = json!({ "holder": holder, "byForce": by_force });
-            self.tell("unlock", store, arguments).await
+            let _: Option<Value> = self.ask_optional("unlock", store, arguments).await?;
+            Ok(())
         })
     }
 
@@ -588,8 +613,9 @@ impl Target for CommandTarget {
             if !self.capabilities.locks {
                 return Ok(None);
             }
-            let reply: LockReply = self.ask("lock-holder", store, Value::Null).await?;
-            Ok(reply.holder)
+            let reply: Option<LockReply> =
+                self.ask_optional("lock-holder", store, Value::Null).await?;
+            Ok(reply.and_then(|reply| reply.holder))
         })
     }
 
@@ -626,8 +652,8 @@ impl Target for CommandTarget {
                 return Ok(Drained::Unknown);
             }
             let arguments = json!({ "release": release });
-            let reply: DrainReply = self.ask("drained", store, arguments).await?;
-            Ok(match reply.open {
+            let reply: Option<DrainReply> = self.ask_optional("drained", store, arguments).await?;
+            Ok(match reply.and_then(|reply| reply.open) {
                 None => Drained::Unknown,
                 Some(0) => Drained::Yes,
                 Some(open) => Drained::No(open),
@@ -652,14 +678,18 @@ impl Target for CommandTarget {
     ) -> TargetStep<'a, Vec<AppState>> {
         Box::pin(async move {
             let arguments = json!({ "release": release });
-            let reply: HealthReply = self.ask("health", store, arguments).await?;
-            let states = reply.apps.into_iter().map(|it| AppState {
-                app: it.app,
-                running: it.running,
-                ended: it.ended,
-                restarts: it.restarts,
-                tail: it.tail,
-            });
+            let reply: Option<HealthReply> = self.ask_optional("health", store, arguments).await?;
+            let states = reply
+                .unwrap_or_default()
+                .apps
+                .into_iter()
+                .map(|it| AppState {
+                    app: it.app,
+                    running: it.running,
+                    ended: it.ended,
+                    restarts: it.restarts,
+                    tail: it.tail,
+                });
             Ok(states.collect())
         })
     }

@@ -9,21 +9,31 @@ use secrecy::{ExposeSecret, SecretString};
 /// The fewest characters of a line of a secret that is replaced by itself.
 const SHORTEST_LINE: usize = 6;
 
+/// The fewest characters of a line of a secret that is replaced where it is a whole line.
+const SHORTEST_WHOLE_LINE: usize = 3;
+
 /// Replaces secrets in a text by `***`, in every encoding in which they may appear.
 #[derive(Clone, Default)]
 pub struct Redactor {
     /// The longest first, so that no part of a secret is left.
     encodings: Vec<SecretString>,
+    /// Short lines of secrets, which are replaced only where they are a whole line.
+    lines: Vec<SecretString>,
 }
 
 impl Redactor {
     /// Replaces these secrets, also where they are encoded for JSON, a URL or a header. Of a secret with
-    /// several lines, each line with at least six characters is replaced too, because
-    /// output is read line by line.
+    /// several lines, each line with at least six characters is replaced too, because output is read line by
+    /// line. A line with three to five characters is replaced where the output has it as a whole line.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
+        let secrets: Vec<&str> = secrets.collect();
         let mut redactor = Self::default();
-        redactor.add(secrets.flat_map(|secret| {
+        let several = secrets.iter().filter(|secret| secret.contains('\n'));
+        let short = several.flat_map(|secret| secret.lines().map(str::trim));
+        let short = short.filter(|line| (SHORTEST_WHOLE_LINE..SHORTEST_LINE).contains(&line.len()));
+        redactor.lines = short.map(SecretString::from).collect();
+        redactor.add(secrets.into_iter().flat_map(|secret| {
             let lines = secret.lines().map(str::trim);
             let lines = lines.filter(|line| secret.contains('\n') && line.len() >= SHORTEST_LINE);
             [secret].into_iter().chain(lines).flat_map(encodings)
@@ -49,11 +59,25 @@ impl Redactor {
 
     /// The text with `***` for each secret.
     pub fn redact(&self, text: &str) -> String {
-        self.encodings
+        let text = self
+            .encodings
             .iter()
             .fold(text.to_owned(), |text, encoding| {
                 text.replace(encoding.expose_secret(), "***")
-            })
+            });
+        if self.lines.is_empty() {
+            return text;
+        }
+        let lines = text.split_inclusive('\n').map(|line| {
+            let own = line.trim();
+            let mut secrets = self.lines.iter();
+            if secrets.any(|secret| secret.expose_secret() == own) {
+                line.replace(own, "***")
+            } else {
+                line.to_owned()
+            }
+        });
+        lines.collect()
     }
 
     /// Length in bytes of the longest text that [`Self::redact`] replaces.
@@ -108,6 +132,10 @@ mod tests {
             );
         }
         assert_eq!(redactor.longest(), "dTpzZWMicmV0L3ggeQ==".len());
+        let several = Redactor::new(["-----\nab1cd\nlonger-line\n}"]);
+        let printed = "pin ab1cd\n  ab1cd\nx longer-line\n}\n";
+        assert_eq!(several.redact(printed), "pin ab1cd\n  ***\nx ***\n}\n");
+        assert_eq!(several.redact("(-----\nab1cd\nlonger-line\n})"), "(***)");
         let nothing = Redactor::new([""]).with_basic_auth("u", "");
         assert_eq!(nothing.redact("text"), "text");
     }

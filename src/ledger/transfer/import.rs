@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::logs::LogFolder;
 use super::super::page;
-use super::super::record::{BuildRecord, BuildStatus, Record};
+use super::super::record::{BuildRecord, BuildStatus, Record, SCHEMA_VERSION};
 use super::{BuildTransferError, ImageName, ImagePlace};
 use crate::store::AppName;
 use oci::{Descriptor, Layout, Manifest, is_manifest};
@@ -39,6 +39,10 @@ fn invalid(reason: impl std::fmt::Display) -> BuildTransferError {
 impl ImportedBuildFiles {
     /// Unpacks a tar into an empty folder, and checks that it is one whole build.
     pub fn read(tar: impl BufRead, folder: &Path) -> Result<Self, BuildTransferError> {
+        Self::unpacked(tar, folder).map_err(|error| in_archive(error, folder))
+    }
+
+    fn unpacked(tar: impl BufRead, folder: &Path) -> Result<Self, BuildTransferError> {
         let layout = oci::unpack_layout(tar, folder)?;
         let index = layout.index()?;
         let is_record = |it: &&Descriptor| it.artifact_type.as_deref() == Some(page::RECORDS);
@@ -48,6 +52,7 @@ impl ImportedBuildFiles {
         };
         let record = manifest(&layout, record)?;
         let build = build_of(&layout, &record)?;
+        check_log(&layout, &build, record.layers.first())?;
         let mut listed = BTreeMap::new();
         for image in images {
             listed.insert(
@@ -134,6 +139,33 @@ impl ImportedBuildFiles {
     }
 }
 
+/// Names the entry of the archive instead of the temporary file with its content.
+fn in_archive(error: BuildTransferError, folder: &Path) -> BuildTransferError {
+    let BuildTransferError::Files { source, .. } = &error else {
+        return error;
+    };
+    let (text, folder) = (source.to_string(), folder.display().to_string());
+    // What cannot be written is a fault of this machine.
+    if matches!(**source, oci::Error::Io { .. }) || !text.contains(&folder) {
+        return error;
+    }
+    let text = text.replace(&format!("{folder}/"), "");
+    invalid(text.replace(&format!("`{folder}`"), "the archive"))
+}
+
+fn check_log(
+    layout: &Layout,
+    build: &BuildRecord,
+    blob: Option<&Descriptor>,
+) -> Result<(), BuildTransferError> {
+    let (Some(log), Some(blob)) = (&build.log, blob) else {
+        return Ok(());
+    };
+    let compressed = layout.blobs().read(blob)?;
+    let checked = LogFolder::check(log, &compressed);
+    checked.map_err(|reason| invalid(format!("its output is not valid: {reason}")))
+}
+
 /// A manifest whose blobs are all in the layout.
 fn manifest(layout: &Layout, image: &Descriptor) -> Result<Manifest, BuildTransferError> {
     if !is_manifest(&image.media_type) {
@@ -168,6 +200,12 @@ fn build_of(layout: &Layout, manifest: &Manifest) -> Result<BuildRecord, BuildTr
     }
     match (content.records.pop(), content.records.is_empty()) {
         (Some(record), true) => match record.record {
+            Record::Build(build) if build.schema_version != SCHEMA_VERSION => {
+                Err(invalid(format!(
+                    "its record has the schema version {}, which is not supported",
+                    build.schema_version
+                )))
+            }
             Record::Build(build) if build.status == BuildStatus::Complete => Ok(build),
             Record::Build(build) => Err(BuildTransferError::NoImages { id: build.id }),
             other => Err(invalid(format!("{} is not a build", other.id()))),

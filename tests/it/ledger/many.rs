@@ -48,7 +48,7 @@ fn deploy(number: i64) -> [Record; 4] {
     let ended = Happening::Ended {
         start: start.clone(),
         succeeded: true,
-        killed: false,
+        interrupted: false,
     };
     let build = BuildRecord {
         schema_version: SCHEMA_VERSION,

@@ -170,7 +170,7 @@ impl Memory {
         let ended = Happening::Ended {
             start: start.clone(),
             succeeded,
-            killed: false,
+            interrupted: false,
         };
         let end = format!("{name}-end");
         self.event(&end, (store, seconds_ago - seconds), ended, None);

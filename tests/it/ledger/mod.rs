@@ -118,6 +118,21 @@ fn a_failed_build_keeps_its_reason_and_its_output_without_secrets() {
     let logs = project.alokai(&["store", "builds", "logs", id]).succeeds();
     logs.stdout_contains("before the failure");
     logs.stdout_lacks("correct-horse-battery");
+
+    // A record of another machine may have anything in its texts.
+    let record = format!(".alokai/ledger/builds/{id}.json");
+    let mut hostile: Value = serde_json::from_str(&project.read(&record)).unwrap();
+    let escape = "\u{1b}[2J\u{202e}\nstatus complete";
+    hostile["commit"] = json!({ "sha": escape, "subject": escape });
+    hostile["actor"] = json!({ "user": escape, "host": escape, "run": escape });
+    hostile["failures"] = json!([escape]);
+    project.write(&record, hostile.to_string());
+    let info = project.alokai(&["store", "builds", "info", id]).succeeds();
+    info.stdout_contains("commit       \\u{1b}[2J\\u{202e}\\nstatus complete");
+    let list = project.alokai("store builds").succeeds();
+    for run in [info, list] {
+        run.stdout_lacks("\u{1b}").stdout_lacks("\u{202e}");
+    }
 }
 
 #[test]

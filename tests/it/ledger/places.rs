@@ -138,8 +138,18 @@ async fn records_of_eight_machines_are_one_set() {
         assert!(sets.iter().all(|set| *set == sets[0]));
         // A machine that has nothing reads all of it; a machine that has all of it reads nothing.
         let new = Machine::new(&registry, &registry.address, &repository);
-        assert_eq!(new.place().pull().await.unwrap().received, 48);
-        assert_eq!(new.place().pull().await.unwrap(), Exchange::default());
+        assert_eq!(
+            new.place()
+                .pull(&RecordSet::default())
+                .await
+                .unwrap()
+                .received,
+            48
+        );
+        assert_eq!(
+            new.place().pull(&RecordSet::default()).await.unwrap(),
+            Exchange::default()
+        );
         assert_eq!(new.records(), sets[0]);
     }
 }
@@ -236,7 +246,7 @@ async fn records_that_this_version_does_not_know_are_kept_for_later_versions() {
     );
     let put = client.put_manifest(&repository, &tag, oci::MANIFEST, &manifest);
     put.await.unwrap();
-    let pulled = machine.place().pull().await.unwrap();
+    let pulled = machine.place().pull(&RecordSet::default()).await.unwrap();
     assert_eq!((pulled.received, pulled.invalid.len()), (1, 1));
     let folder = RecordFolder::of_project(machine.folder.path());
     let (records, damaged) = folder.read().unwrap();
@@ -258,7 +268,7 @@ async fn many_pages_are_gathered_where_the_registry_removes_them() {
     let all = 205 + gathered / 100;
     assert!(gathered == 0 || tags.len() < all, "{} of {all}", tags.len());
     let new = Machine::new(&registry, &registry.address, &repository);
-    new.place().pull().await.unwrap();
+    new.place().pull(&RecordSet::default()).await.unwrap();
     assert_eq!(new.records(), machine.records());
 }
 
@@ -289,7 +299,7 @@ async fn a_page_that_is_not_valid_is_named_and_hides_nothing() {
             .unwrap();
     }
     let new = Machine::new(&registry, &registry.address, &repository);
-    let pulled = new.place().pull().await.unwrap();
+    let pulled = new.place().pull(&RecordSet::default()).await.unwrap();
     assert_eq!(pulled.received, 1);
     assert_eq!(pulled.invalid.len(), 1);
     assert_eq!(pulled.invalid[0].0, format!("alokai.{page}"));
@@ -332,7 +342,7 @@ async fn a_log_travels_with_its_build_and_is_read_only_when_it_is_wanted() {
     machine.append(&StoredRecord::new(record).unwrap());
     machine.exchange().await;
     let new = Machine::new(&registry, &registry.address, &repository);
-    new.place().pull().await.unwrap();
+    new.place().pull(&RecordSet::default()).await.unwrap();
     let there = LogFolder::of_project(new.folder.path());
     assert_eq!(there.read(&log).unwrap(), None);
     assert!(new.place().fetch_log(&log).await.unwrap());
@@ -360,7 +370,7 @@ async fn a_registry_that_fails_in_the_middle_loses_no_record() {
     }
     let calm = Machine::new(&registry, &registry.address, &repository);
     // Another machine sees only whole records, each once.
-    calm.place().pull().await.unwrap();
+    calm.place().pull(&RecordSet::default()).await.unwrap();
     let seen: BTreeSet<_> = calm
         .records()
         .iter()
@@ -374,10 +384,53 @@ async fn a_registry_that_fails_in_the_middle_loses_no_record() {
     };
     let well = SharedRecords::new(place, machine.folder.path());
     well.exchange(&machine.records()).await.unwrap();
-    calm.place().pull().await.unwrap();
+    calm.place().pull(&RecordSet::default()).await.unwrap();
     assert_eq!(
         calm.records(),
         machine.records(),
         "after {failures} failures"
     );
+}
+
+#[tokio::test]
+async fn records_that_were_damaged_or_removed_here_come_back() {
+    let Some(registry) = registry() else { return };
+    let repository = unique("back");
+    let machine = Machine::new(&registry, &registry.address, &repository);
+    let records = ["removed", "cut", "whole"].map(event);
+    for record in &records {
+        machine.append(record);
+    }
+    machine.exchange().await;
+    let folder = machine.folder.path().join(".alokai/ledger/events");
+    let file = |record: &StoredRecord| folder.join(format!("{}.json", record.record.id()));
+    std::fs::remove_file(file(&records[0])).unwrap();
+    std::fs::write(file(&records[1]), &records[1].bytes[..20]).unwrap();
+    let pulled = machine.place().pull(&RecordSet::default()).await.unwrap();
+    assert_eq!(pulled.received, 2);
+    let fresh = Machine::new(&registry, &registry.address, &repository);
+    fresh.place().pull(&RecordSet::default()).await.unwrap();
+    assert_eq!(machine.records(), fresh.records());
+    assert_eq!(fresh.records().len(), 3);
+    let cut = std::fs::read(file(&records[1])).unwrap();
+    assert_eq!(cut, &*records[1].bytes);
+    // Nothing is missing, so nothing is read again.
+    let pulled = machine.place().pull(&machine.records()).await.unwrap();
+    assert_eq!(pulled.received, 0);
+
+    // A pack of the other machine that was cut is written again.
+    let packs = fresh.folder.path().join(".alokai/ledger/packs");
+    for pack in std::fs::read_dir(packs).unwrap() {
+        std::fs::write(pack.unwrap().path(), "{").unwrap();
+    }
+    fresh.place().pull(&RecordSet::default()).await.unwrap();
+    assert_eq!(machine.records(), fresh.records());
+
+    // A folder with the name of a record is named, and hides nothing.
+    let odd = folder.join("E0000000000000000.json");
+    std::fs::create_dir(&odd).unwrap();
+    let read = RecordFolder::of_project(machine.folder.path()).read();
+    let (records, damaged) = read.unwrap();
+    assert_eq!((records.len(), damaged.len()), (3, 1));
+    assert_eq!(damaged[0].path, odd);
 }

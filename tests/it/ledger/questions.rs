@@ -42,7 +42,7 @@ fn shop() -> (Project, Memory) {
     let ended = Happening::Ended {
         start,
         succeeded,
-        killed: false,
+        interrupted: false,
     };
     memory.event("E-first-end", us(4 * HOUR + 30), ended, Some(&one));
 

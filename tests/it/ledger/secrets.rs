@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::builds;
 use crate::deploy::unique;
+use crate::release::Shop;
 use crate::support::{FRONTEND, Project, base_reference, registry};
 
 /// The bytes, and what they are after decompression.
@@ -112,4 +113,36 @@ fn no_secret_is_in_the_ledger_its_pages_and_exports() {
             &secrets,
         );
     }
+}
+
+#[test]
+fn no_value_of_a_setting_is_in_the_ledger_when_an_app_prints_it() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    let key = "KEY=-----\nab1cd\nef2gh\n-----";
+    let set = ["store", "settings", "set", "--store", "us"];
+    let values = ["PIN=47113", key, "TOK=secret-long-1"];
+    shop.project
+        .alokai(&[&set[..], &values].concat())
+        .succeeds();
+    shop.mood("us", "leaks");
+    for deploy in [
+        "store deploy --settings --store us",
+        "store deploy --store us",
+    ] {
+        shop.commit(deploy);
+        let run = shop.run(deploy).fails_with(1);
+        // The screen has the lines of the app, in which long values are masked.
+        run.stderr_contains("│ pin ");
+        run.stderr_lacks("secret-long-1");
+        run.stderr_lacks("ab1cd");
+    }
+    let history = shop.run("store history --json").succeeds();
+    for secret in ["47113", "ab1cd", "ef2gh", "secret-long-1"] {
+        history.stdout_lacks(secret);
+        for (path, content) in shop.project.tree(".alokai/ledger/events") {
+            assert!(!content.contains(secret), "{path} has `{secret}`");
+        }
+    }
+    history.stdout_contains("is not healthy");
 }

@@ -180,6 +180,8 @@ fn an_archive_that_was_cut_or_forged_leaves_nothing() {
         let run = import(&place, "store builds import --store us --local", archive);
         assert!([1, 2].contains(&run.code), "{number}: {run:?}");
         assert_eq!(run.stdout, "", "{number}");
+        // The error names the entry of the archive, and no temporary file.
+        run.stderr_lacks("import-");
         assert!(!place.exists(".alokai/registry"), "{number}");
         assert!(!place.exists(".alokai/ledger/builds"), "{number}");
         let left = std::fs::read_dir(place.path(".alokai")).unwrap().flatten();
@@ -211,4 +213,107 @@ fn what_cannot_travel_says_why() {
         .succeeds();
     let run = project.alokai(&["store", "builds", "export", &newest(&project, "")]);
     run.fails_with(2).stderr_contains("was not pushed");
+}
+
+/// The same archive with another record, or another output.
+fn forged(whole: &[u8], change: impl Fn(&mut Value, &mut Vec<u8>)) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = oci::unpack_layout(whole, &folder.path().join("layout")).unwrap();
+    let mut index = oci::Index::clone(&layout.index().unwrap());
+    let is_record = |it: &&mut oci::Descriptor| it.artifact_type.is_some();
+    let entry = index.manifests.iter_mut().find(is_record).unwrap();
+    let blobs = layout.blobs();
+    let manifest = blobs.read(entry).unwrap();
+    let mut manifest: oci::Manifest = serde_json::from_slice(&manifest).unwrap();
+    let record = zstd::decode_all(&*blobs.read(&manifest.config).unwrap()).unwrap();
+    let mut record: Value = serde_json::from_slice(&record).unwrap();
+    let mut log = blobs.read(&manifest.layers[0]).unwrap();
+    change(&mut record, &mut log);
+    let record = zstd::bulk::compress(format!("{record}\n").as_bytes(), 0).unwrap();
+    let old = entry.digest;
+    manifest.config = oci::Descriptor::of(&manifest.config.media_type, &record);
+    manifest.layers[0] = oci::Descriptor::of(&manifest.layers[0].media_type, &log);
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    let forged = oci::Descriptor::of(oci::MANIFEST, &bytes);
+    (entry.digest, entry.size) = (forged.digest, forged.size);
+    let mut archive = Vec::new();
+    let mut tar = oci::LayoutWriter::new(&mut archive, &index).unwrap();
+    tar.blob(&forged, &mut &*bytes).unwrap();
+    tar.blob(&manifest.config, &mut &*record).unwrap();
+    tar.blob(&manifest.layers[0], &mut &*log).unwrap();
+    let mut written = std::collections::BTreeSet::from([old, forged.digest]);
+    for image in &index.manifests {
+        if !written.insert(image.digest) {
+            continue;
+        }
+        let bytes = blobs.read(image).unwrap();
+        tar.blob(image, &mut &*bytes).unwrap();
+        let image: oci::Manifest = serde_json::from_slice(&bytes).unwrap();
+        for blob in image.layers.iter().chain([&image.config]) {
+            if written.insert(blob.digest) {
+                tar.blob(blob, &mut blobs.open(blob).unwrap()).unwrap();
+            }
+        }
+    }
+    tar.end().unwrap();
+    archive
+}
+
+/// Makes the record name this output.
+fn name_log(record: &mut Value, log: &[u8], bytes: usize) {
+    record["log"]["digest"] = oci::Digest::of(log).to_string().into();
+    record["log"]["size"] = log.len().into();
+    record["log"]["bytes"] = bytes.into();
+}
+
+#[test]
+fn a_forged_record_or_output_is_refused_before_anything_is_copied() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    project.alokai(LOCAL).succeeds();
+    let whole = exported(&project, &newest(&project, ""));
+    let place = project.shallow_clone("1");
+    let bomb = |record: &mut Value, log: &mut Vec<u8>| {
+        *log = zstd::bulk::compress(&vec![0; 200 << 20], 0).unwrap();
+        name_log(record, log, 200 << 20);
+    };
+    let longer = |record: &mut Value, log: &mut Vec<u8>| {
+        *log = zstd::bulk::compress(&vec![0; 200 << 20], 0).unwrap();
+        name_log(record, log, 7);
+    };
+    let not_compressed = |record: &mut Value, log: &mut Vec<u8>| {
+        *log = b"not compressed".to_vec();
+        name_log(record, log, 14);
+    };
+    let archives = [
+        (
+            forged(&whole, bomb),
+            "its output is not valid: it has more than",
+        ),
+        (forged(&whole, longer), "it does not have 7 bytes"),
+        (forged(&whole, not_compressed), "cannot be decompressed"),
+        (
+            forged(&whole, |_, log| *log = b"other".to_vec()),
+            "which its record does not name",
+        ),
+        (
+            forged(&whole, |record, _| record["tag"] = "alokai.E1".into()),
+            "`alokai.E1` is not a valid tag",
+        ),
+        (
+            forged(&whole, |record, _| record["schemaVersion"] = 2.into()),
+            "the schema version 2, which is not supported",
+        ),
+    ];
+    for (archive, reason) in &archives {
+        let run = import(&place, "store builds import --store us --local", archive);
+        let run = run.fails_with(1);
+        run.stderr_contains(reason);
+        run.stderr_lacks("import-");
+        assert!(!place.exists(".alokai/registry"), "{reason}");
+        assert!(!place.exists(".alokai/ledger"), "{reason}");
+    }
+    // The same way of writing the archive, without a change.
+    let same = forged(&whole, |_, _| {});
+    import(&place, "store builds import --store us --local", &same).succeeds();
 }

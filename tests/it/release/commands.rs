@@ -216,3 +216,25 @@ fn of_two_machines_one_wins_and_the_other_names_it() {
     lost.stderr_contains("is locked: `release` by ");
     assert_eq!(shop.releases().0, [shop.active().unwrap()]);
 }
+
+#[test]
+fn verbs_that_a_program_need_not_know_stop_no_deploy() {
+    let Some(shop) = Shop::new() else { return };
+    let unknown = "if (['preflight', 'lock', 'unlock', 'lock-holder', 'drained', 'health'].includes(process.argv[2])) process.exit(64);\n";
+    let program = format!("{unknown}{}", include_str!("target.js"));
+    shop.project.write("target.js", program);
+    for text in ["first", "second"] {
+        shop.commit(text);
+        shop.deploy().succeeds();
+    }
+    let (running, kept) = shop.releases();
+    assert_eq!((running.len(), kept.len()), (1, 1));
+    // A verb that every deploy needs is an error.
+    let program = format!(
+        "if (process.argv[2] === 'observe') process.exit(64);\n{}",
+        include_str!("target.js")
+    );
+    shop.project.write("target.js", program);
+    shop.commit("third");
+    shop.deploy().fails_with(2).stderr_contains("observe");
+}

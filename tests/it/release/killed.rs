@@ -100,3 +100,44 @@ fn an_interrupt_before_the_switch_changes_nothing() {
     assert_eq!(shop.releases().0.len(), 1);
     assert!(!shop.project.exists(".alokai/target/us.lock"));
 }
+
+#[test]
+fn a_run_that_was_killed_while_it_staged_is_interrupted_and_not_failed() {
+    let Some(shop) = Shop::new() else { return };
+    shop.mood("us", "slow");
+    let mut run = shop.project.start("store deploy --store us");
+    let log = shop.project.path(".alokai/target/us.log");
+    while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("stage ")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    shop.run("store history --push").succeeds();
+    let history = shop.run("store history --json").succeeds().json();
+    let operations = history["operations"].as_array().unwrap();
+    let run = operations.iter().find(|it| it["operation"] == "deploy");
+    assert_eq!(run.unwrap()["status"], "interrupted", "{history}");
+    let events = shop.records("events");
+    let end = events.iter().find(|it| it["what"] == "ended").unwrap();
+    assert_eq!(end["interrupted"], true);
+    assert!(end["seconds"].as_f64().is_some(), "{end}");
+}
+
+#[test]
+fn a_run_that_fails_before_its_first_step_has_an_end_with_its_reason() {
+    let broken = Shop::with(&serde_json::json!({ "command": ["false"] }));
+    let Some(shop) = broken else { return };
+    assert_ne!(shop.deploy().code, 0);
+    let events = shop.records("events");
+    let end = events.iter().find(|it| it["what"] == "ended").unwrap();
+    let detail = end["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("`false` failed at `capabilities`"),
+        "{detail}"
+    );
+    // A later command finds no run that was killed.
+    shop.run("store history --push").succeeds();
+    assert_eq!(shop.records("events").len(), events.len());
+    let history = shop.run("store history --json").succeeds().json();
+    assert_eq!(history["operations"][0]["status"], "failed");
+}

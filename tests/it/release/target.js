@@ -78,7 +78,7 @@ const verbs = {
     state.releases[id] ||= { mood, apps: release.apps.map((it) => it.app), images: release.apps.map((it) => it.digest), settings: release.settings };
     state.kept = state.kept.filter((it) => it !== id);
     save();
-    const address = mood === 'unhealthy' ? setup.bad : setup.good;
+    const address = ['unhealthy', 'leaks'].includes(mood) ? setup.bad : setup.good;
     return { replicas: state.releases[id].apps.map((app) => ({ app, address })), address: `http://${id}.example` };
   },
   switch: () => {
@@ -101,8 +101,10 @@ const verbs = {
     return {};
   },
   health: () => {
-    const ended = mood === 'ends' || (mood === 'dies' && state.active === id);
-    const tail = Array.from({ length: 50 }, (_, number) => `line ${number + 1} of the app`);
+    const values = state.settings[(state.releases[id] || {}).settings] || {};
+    const leak = `pin ${values.PIN} ${values.KEY} ${values.TOK}`.split('\n');
+    const ended = mood === 'ends' || mood === 'leaks' || (mood === 'dies' && state.active === id);
+    const tail = mood === 'leaks' ? leak : Array.from({ length: 50 }, (_, number) => `line ${number + 1} of the app`);
     return {
       apps: ((state.releases[id] || {}).apps || []).map((app) => ({
         app, running: !ended, ended: ended ? 'exited with code 3' : null,
