@@ -105,7 +105,7 @@ fn change_of(
     let target = targets.of(store)?;
     let id = &store.id;
     let (records, actor) = (
-        RecordFolder::of_project(&targets.project.root),
+        targets.registry.live_records(&targets.project),
         environment::actor(),
     );
     let settings = StoreSettings {
