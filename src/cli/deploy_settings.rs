@@ -144,7 +144,7 @@ fn carry_out(
         waves(wave, &stores, &project.settings.deploy.waves)?
     };
     let (records, ancestry) = (
-        RecordFolder::of_project(&project.root),
+        targets.registry.live_records(project),
         ancestry_of(&project.root),
     );
     let services = targets.registry.services();

@@ -147,17 +147,16 @@ fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
     }
 }
 
-/// The first line of a text, without control characters.
-fn plain(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|it| !it.is_control()).collect()
+/// The first line of a text, with control characters escaped.
+fn plain_line(text: &str) -> String {
+    plain(text.lines().next().unwrap_or_default())
 }
 
 /// What a line says beside its columns: the reason, the command of a hook, or the release.
 fn summary(records: &RecordSet, operation: &Operation) -> String {
     let reason = detail(operation);
     if !reason.is_empty() {
-        return plain(&reason);
+        return plain_line(&reason);
     }
     let Some(release) = release(operation).and_then(|id| records.release(id)) else {
         return String::new();
@@ -169,7 +168,7 @@ fn summary(records: &RecordSet, operation: &Operation) -> String {
         staged(records, operation, release),
         commit.unwrap_or_default()
     );
-    plain(text.trim_end())
+    plain_line(text.trim_end())
 }
 
 /// `staged: ` or `staged, pinned: ` for an operation that did not make its release live.
@@ -405,7 +404,7 @@ fn line_of(step: &EventRecord, release: Option<&RecordId>) -> String {
         end: None,
         steps: Vec::new(),
     };
-    parts.push(plain(&detail(&single)));
+    parts.push(plain_line(&detail(&single)));
     format!("{}\n", parts.join("  ").trim_end())
 }
 

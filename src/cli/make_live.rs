@@ -10,12 +10,13 @@ use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, 
 use super::arguments::questions::ChosenTargets;
 use super::environment::{self, tell};
 use super::listing::{CellFormat, cut, records, short_commit};
+use super::live_records::LiveRecords;
 use super::operation::RecordedOperation;
 use super::run::{document, live};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Happening, Record, RecordFolder, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{Happening, Record, RecordId, RecordSet, ReleaseReason};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
@@ -34,7 +35,7 @@ struct Workplace<'a> {
     targets: &'a StoreTargets,
     store: &'a Store,
     target: Arc<dyn Target>,
-    records: RecordFolder,
+    records: LiveRecords,
     known: RecordSet,
     operation: &'static str,
     allow_older: bool,
@@ -67,7 +68,7 @@ fn at_store(
             targets: &targets,
             store,
             target,
-            records: RecordFolder::of_project(&targets.project.root),
+            records: targets.registry.live_records(&targets.project),
             known,
             operation,
             allow_older,

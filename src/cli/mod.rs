@@ -28,6 +28,7 @@ mod keys;
 mod killed_runs;
 mod list;
 mod listing;
+mod live_records;
 mod locks;
 mod make_live;
 mod man;

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::arguments::flow::ReleaseOptions;
 use super::listing::short_commit;
+use super::live_records::LiveRecords;
 use super::record::FinishedStores;
 use super::run::{PreparedCommand, services_without_run};
 use super::{Error, environment};
@@ -22,12 +23,13 @@ use crate::release::{
 };
 use crate::report::Deployed;
 use crate::store::{StoreId, TargetKind};
-use crate::target::{Target, TargetContext, place_options, target_of};
+use crate::target::{self, Observed, Target, TargetContext, place_options, target_of};
 
 /// The targets of the stores of a run.
 pub struct RunTargets {
     context: TargetContext,
     targets: BTreeMap<&'static str, Arc<dyn Target>>,
+    records: LiveRecords,
     wanted: ReleaseOptions,
     waves: Vec<Vec<StoreId>>,
 }
@@ -49,6 +51,8 @@ impl RunTargets {
         } else {
             waves(&wanted.wave, &stores, &project.settings.deploy.waves)?
         };
+        let destination = plan.destination.as_ref();
+        let records = LiveRecords::new(&project, destination, Arc::clone(services));
         let context = TargetContext {
             project,
             services: Arc::clone(services),
@@ -66,13 +70,18 @@ impl RunTargets {
         Ok(Self {
             context,
             targets,
+            records,
             wanted,
             waves,
         })
     }
 
-    /// Checks that all targets can be used.
+    /// Checks that all targets can be used, and that no store runs a newer commit by the records of all
+    /// machines.
     pub fn checks<'a>(&'a self, plan: &'a Plan) -> TargetChecks<'a> {
+        let services = &self.context.services;
+        let stores = plan.releases.iter().map(|it| &it.store);
+        services.wait(self.records.fetch_all(stores));
         let older = self.older(plan);
         let checks = self.targets.values().map(|target| target.preflight());
         Box::pin(async {
@@ -91,13 +100,13 @@ impl RunTargets {
         (options, runs): (&PipelineOptions, BTreeMap<StoreId, RecordId>),
     ) -> ReleasedRun {
         let services = &self.context.services;
-        let records = RecordFolder::of_project(&plan.project);
+        let records = &self.records;
         let ancestry = ancestry_of(&plan.project);
         let flow = Flow {
             project: &self.context.project,
             plan: Some(plan),
             services,
-            records: &records,
+            records,
             ancestry: &ancestry,
             options: FlowOptions {
                 keep_going: options.keep_going,
@@ -109,7 +118,7 @@ impl RunTargets {
                 scripts: options.scripts.clone(),
             },
         };
-        let known = release::Records::read(&records).unwrap_or_default();
+        let known = release::Records::read(records).unwrap_or_default();
         let orders = plan.releases.iter().filter_map(|release| {
             let build = builds.iter().find(|it| it.store == release.store)?;
             let is_complete = build.status == BuildStatus::Complete;
@@ -175,7 +184,7 @@ impl RunTargets {
         }
     }
 
-    /// Stores whose live release is of a newer commit, by the records of this machine.
+    /// Stores whose live release is of a newer commit, by the records.
     fn older(&self, plan: &Plan) -> Vec<StageError> {
         let Ok((records, _)) = RecordFolder::of_project(&plan.project).read() else {
             return Vec::new();
@@ -249,6 +258,41 @@ fn notes(
         }
     }
     notes
+}
+
+/// What the targets of these stores of a plan run. A store is missing if its target cannot tell.
+pub fn observed(
+    plan: &Plan,
+    prepared: &PreparedCommand,
+    stores: &[&StoreId],
+) -> Result<BTreeMap<StoreId, Result<Observed, target::Error>>, AnyError> {
+    let releases = plan.releases.iter();
+    let releases: Vec<_> = releases.filter(|it| stores.contains(&&it.store)).collect();
+    if releases.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
+    let access = prepared.surroundings.access.clone();
+    let services = services_without_run(&plan.project, access, runtime.handle().clone());
+    let context = TargetContext {
+        services: Arc::new(services),
+        project: Arc::new(prepared.project.clone()),
+        console: plan.console.clone(),
+        plan: None,
+        local: environment::local_client(&plan.project),
+    };
+    let mut observed = BTreeMap::new();
+    for release in releases {
+        let target = target_of(release.target, &context).map_err(release::Error::from)?;
+        if target.capabilities().observes {
+            let answer = runtime.block_on(target.observe(&release.store));
+            observed.insert(release.store.clone(), answer);
+        }
+    }
+    Ok(observed)
 }
 
 /// The steps of each target of a plan.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::environment::tell;
 use super::listing::{RunningRuns, stored_records};
+use super::releasing::observed;
+use super::run::PreparedCommand;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{Operation, RecordSet, last_deploys};
@@ -11,14 +13,39 @@ use crate::plan::{Plan, Selection};
 use crate::store::StoreId;
 
 /// The stores of a plan that their last deploy has not brought to the end of this plan. The last deploy of
-/// the other stores had the same plan and has succeeded.
-pub fn missing(project: &Project, plan: &Plan) -> Result<Vec<String>, AnyError> {
-    let records = stored_records(project)?;
+/// the other stores had the same plan and has succeeded, and their targets still have its release.
+pub fn missing(prepared: &PreparedCommand, plan: &Plan) -> Result<Vec<String>, AnyError> {
+    let records = stored_records(&prepared.project)?;
     let last = last_deploys(&records);
-    let (done, missing): (Vec<_>, Vec<_>) = plan.stores.iter().partition(|store| {
-        let last = last.get(&store.id);
+    let succeeded = plan.stores.iter().filter_map(|store| {
+        let run = last.get(&store.id)?;
         let digest = plan.release_digest(&store.id).to_string();
-        last.is_some_and(|run| run.succeeded() && run.plan() == Some(&digest))
+        let is_same = run.succeeded() && run.plan() == Some(&digest);
+        is_same.then_some((&store.id, run))
+    });
+    let succeeded: BTreeMap<&StoreId, &Operation> = succeeded.collect();
+    let stores: Vec<_> = succeeded.keys().copied().collect();
+    let observed = observed(plan, prepared, &stores)?;
+    let targets = records.targets();
+    let is_there = |store: &StoreId, run: &Operation| {
+        let release = run.end.and_then(|end| end.release.as_ref());
+        let (Some(release), Some(observed)) = (release, observed.get(store)) else {
+            return true;
+        };
+        let Ok(observed) = observed else {
+            return false;
+        };
+        let history = records
+            .release(release)
+            .and_then(|it| targets.get(store, &it.target));
+        let is_pinned = history.is_some_and(|it| it.state.pin.is_some());
+        let is_staged = || observed.staged.iter().any(|it| it.release == *release);
+        observed.active.as_ref() == Some(release)
+            || (prepared.release.no_release || is_pinned) && is_staged()
+    };
+    let (done, missing): (Vec<_>, Vec<_>) = plan.stores.iter().partition(|store| {
+        let run = succeeded.get(&store.id);
+        run.is_some_and(|run| is_there(&store.id, run))
     });
     let names = |stores: Vec<&crate::plan::StorePlan>| -> Vec<String> {
         stores.iter().map(|store| store.id.to_string()).collect()

@@ -131,7 +131,7 @@ impl PreparedCommand {
         if !self.resume {
             return Ok(plan);
         }
-        let missing = resume::missing(&self.project, &plan)?;
+        let missing = resume::missing(self, &plan)?;
         if missing.len() == plan.stores.len() {
             return Ok(plan);
         }

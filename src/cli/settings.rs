@@ -20,7 +20,7 @@ use super::{Error, answer};
 use crate::config::is_variable_name;
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseRecord};
-use crate::release::{SettingDifference, SettingsChange, StoreSettings};
+use crate::release::{self, SettingDifference, SettingsChange, StoreSettings};
 use crate::store::{Store, StoreId};
 use crate::target::{Settings, Target, place_options};
 
@@ -105,7 +105,7 @@ fn change_of(
     let target = targets.of(store)?;
     let id = &store.id;
     let (records, actor) = (
-        RecordFolder::of_project(&targets.project.root),
+        targets.registry.live_records(&targets.project),
         environment::actor(),
     );
     let settings = StoreSettings {
@@ -130,7 +130,7 @@ fn change_of(
     match changed? {
         Some(release) => {
             answer(&format!("{}\n", release.id))?;
-            let (known, _) = records.read().unwrap_or_default();
+            let known = release::Records::read(&records).unwrap_or_default();
             let next = next_step(id, (target.name(), Some(&release)), &known);
             tell(&format!(
                 "{id}: the release {} has the new settings; {next}",

@@ -13,6 +13,7 @@ use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
 use super::killed_runs::record_killed_runs;
 use super::listing::plain;
+use super::live_records::LiveRecords;
 use super::run::{Live, services_without_run};
 use crate::config::Project;
 use crate::error::Error as AnyError;
@@ -105,6 +106,15 @@ impl RegistryAccess {
         let client = self.wait(self.services.client(own.unwrap_or(host)));
         let client = client.map_err(|error| failed(error.into()))?;
         Ok(ImagePlace::Registry(client))
+    }
+
+    /// The records for a command that makes something live.
+    pub fn live_records(&self, project: &Project) -> LiveRecords {
+        let destination = self.destination().filter(|it| {
+            let is_registry = matches!(it, DestinationPlan::Registry { .. });
+            !is_registry || self.services.access.credentials.is_some()
+        });
+        LiveRecords::new(project, destination, self.services())
     }
 
     /// Runs a future to its end.
@@ -344,6 +354,26 @@ impl SharedPlace {
     }
 }
 
+/// Fetches the records of one repository that this machine does not have.
+pub async fn fetch(
+    project: &Path,
+    destination: &DestinationPlan,
+    repository: &str,
+    services: &Services,
+) -> Result<(), String> {
+    let Some(place) = SharedPlace::open(destination, services).await? else {
+        return Ok(());
+    };
+    let own = place.repository(repository);
+    let (here, _) = RecordFolder::of_project(project)
+        .read()
+        .map_err(|error| reason(&error))?;
+    let pulled = SharedRecords::new(place.of(&own), project)
+        .pull(&here)
+        .await;
+    pulled.map(drop).map_err(|error| reason(&error))
+}
+
 /// Sends the records of these stores, each with its repository, to a place. Returns how many records
 /// of each store were sent. Fails with the reason if a store's records are refused; those of the other
 /// stores are sent all the same.
@@ -361,7 +391,7 @@ pub async fn send(
     let mut sending = stream::iter(stores)
         .map(async |(store, repository)| {
             let own = place.repository(repository);
-            let exchange = exchange(&place, &own, project, &records.of_store(store)).await;
+            let exchange = exchange(&place, &own, project, &records.shared_of_store(store)).await;
             (store, exchange)
         })
         .buffered(STORES_AT_ONCE);

@@ -433,7 +433,14 @@ impl<'a> StoreStatus<'a> {
             format!("{} by {user} on {host}", format.age(event.id.made_at()))
         };
         if let Some(pin) = self.pin() {
-            details.push(("pinned", by(pin)));
+            let released = self.history.released;
+            let is_later = released.is_some_and(|released| released.id > pin.id);
+            let later = if is_later {
+                "; a release became live after it"
+            } else {
+                ""
+            };
+            details.push(("pinned", format!("{}{later}", by(pin))));
         }
         if self.maintenance() {
             details.push(("maintenance", "on".to_owned()));

@@ -226,7 +226,7 @@ mod tests {
         let ended = |run: &EventRecord, succeeded| Happening::Ended {
             start: run.id.clone(),
             succeeded,
-            killed: false,
+            interrupted: false,
         };
         let events = [
             deploy.clone(),

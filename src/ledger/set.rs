@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
 use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 
 /// A record with its bytes, which are the same in every place.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +118,22 @@ impl RecordSet {
                 .map(|(id, stored)| (id.clone(), stored.clone()))
                 .collect(),
         }
+    }
+
+    /// The records of one store that other machines need. A release at the target `local` belongs to one
+    /// folder of one machine, so its records stay there.
+    #[must_use]
+    pub fn shared_of_store(&self, store: &StoreId) -> Self {
+        let mut shared = self.of_store(store);
+        shared.records.retain(|_, stored| {
+            let target = match &stored.record {
+                Record::Build(_) => None,
+                Record::Release(release) => Some(release.target.as_str()),
+                Record::Event(event) => event.target.as_deref(),
+            };
+            target != Some(TargetKind::Local.name())
+        });
+        shared
     }
 
     /// All records, by kind and time.

@@ -166,7 +166,7 @@ impl Services {
 }
 
 /// Addresses and credentials of the Docker engine, the registry and the console.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Access {
     /// `DOCKER_HOST`; none means the local socket.
     pub docker: Option<String>,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
 
 use crate::event::Events;
@@ -19,6 +21,17 @@ pub trait Records: Send + Sync {
 
     /// All records.
     fn read(&self) -> Result<RecordSet, FolderError>;
+
+    /// Fetches the records of a store that other machines have written. A decision under the lock of the
+    /// store depends on them.
+    fn fetch<'a>(&'a self, _store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
+        std::future::ready(()).boxed_local()
+    }
+
+    /// Sends the records of a store, so that the next holder of its lock can fetch them.
+    fn send<'a>(&'a self, _store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
+        std::future::ready(()).boxed_local()
+    }
 }
 
 impl Records for RecordFolder {

@@ -1,10 +1,14 @@
 //! Whether a release may replace the active one.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+
 use super::Error;
 use crate::git::Repository;
-use crate::ledger::{BuildRecord, RecordId};
+use crate::ledger::{BuildRecord, RecordId, RecordSet};
 use crate::store::StoreId;
-use std::path::Path;
 
 /// Whether the first commit is a proper ancestor of the second one. `None` if that is not known.
 pub type CommitOrder<'a> = dyn Fn(&str, &str) -> Option<bool> + Send + Sync + 'a;
@@ -23,13 +27,36 @@ pub fn ancestry_of(project: &Path) -> impl Fn(&str, &str) -> Option<bool> + Send
 pub enum Older {
     /// Its commit is an ancestor of the other commit.
     Commit,
-    /// The commits cannot be compared, and it was built earlier.
+    /// The commits cannot be compared, and the first build of its commit started earlier.
     Build,
 }
 
-/// Whether a build is older than the build that is live.
-pub fn older(build: &BuildRecord, live: &BuildRecord, ancestry: &CommitOrder) -> Option<Older> {
-    let by_age = || (build.started < live.started).then_some(Older::Build);
+/// When the first build of each commit started. A later build of the same commit, such as a job of a CI
+/// system that is run again, does not make the commit newer.
+pub fn first_builds(records: &RecordSet) -> BTreeMap<String, Timestamp> {
+    let mut first = BTreeMap::new();
+    for build in records.builds() {
+        if let Some(commit) = &build.commit {
+            let started = first.entry(commit.sha.clone()).or_insert(build.started);
+            *started = build.started.min(*started);
+        }
+    }
+    first
+}
+
+/// Whether a build is older than the build that is live. Without the history of the commits, their first
+/// builds are compared.
+pub fn older(
+    build: &BuildRecord,
+    live: &BuildRecord,
+    (first, ancestry): (&BTreeMap<String, Timestamp>, &CommitOrder),
+) -> Option<Older> {
+    let age = |build: &BuildRecord| {
+        let commit = build.commit.as_ref();
+        let first = commit.and_then(|commit| first.get(&commit.sha));
+        first.map_or(build.started, |first| build.started.min(*first))
+    };
+    let by_age = || (age(build) < age(live)).then_some(Older::Build);
     let (Some(own), Some(other)) = (&build.commit, &live.commit) else {
         return by_age();
     };
@@ -47,9 +74,9 @@ pub fn refuse_older(
     store: &StoreId,
     build: &BuildRecord,
     (active, live): (&RecordId, &BuildRecord),
-    ancestry: &CommitOrder,
+    history: (&BTreeMap<String, Timestamp>, &CommitOrder),
 ) -> Result<(), Error> {
-    let Some(older) = older(build, live, ancestry) else {
+    let Some(older) = older(build, live, history) else {
         return Ok(());
     };
     let commit = |build: &BuildRecord| {
@@ -59,7 +86,7 @@ pub fn refuse_older(
     let reason = match older {
         Older::Commit => format!("{} is an ancestor of {}", commit(build), commit(live)),
         Older::Build => format!(
-            "{} and {} cannot be compared in this clone, and the build of {} started earlier",
+            "{} and {} cannot be compared in this clone, and the first build of {} started earlier",
             commit(build),
             commit(live),
             commit(build)
@@ -78,8 +105,10 @@ fn short(sha: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Older, older};
-    use crate::ledger::BuildRecord;
+    use std::collections::BTreeMap;
+
+    use super::{Older, first_builds, older};
+    use crate::ledger::{BuildRecord, Record, RecordSet, StoredRecord};
 
     fn build(sha: Option<&str>, started: &str) -> BuildRecord {
         let commit = sha.map(|sha| serde_json::json!({ "sha": sha }));
@@ -99,13 +128,35 @@ mod tests {
         let known = |earlier: &str, later: &str| Some(earlier < later);
         let unknown = |_: &str, _: &str| None;
         let (a, b) = (build(Some("a"), LATE), build(Some("b"), EARLY));
-        assert_eq!(older(&a, &b, &known), Some(Older::Commit));
-        assert_eq!(older(&b, &a, &known), None);
-        assert_eq!(older(&a, &b, &unknown), None);
-        assert_eq!(older(&b, &a, &unknown), Some(Older::Build));
+        let none = BTreeMap::new();
+        assert_eq!(older(&a, &b, (&none, &known)), Some(Older::Commit));
+        assert_eq!(older(&b, &a, (&none, &known)), None);
+        assert_eq!(older(&a, &b, (&none, &unknown)), None);
+        assert_eq!(older(&b, &a, (&none, &unknown)), Some(Older::Build));
         let again = build(Some("a"), EARLY);
-        assert_eq!(older(&again, &a, &known), None);
+        assert_eq!(older(&again, &a, (&none, &known)), None);
         let without = build(None, EARLY);
-        assert_eq!(older(&without, &a, &known), Some(Older::Build));
+        assert_eq!(older(&without, &a, (&none, &known)), Some(Older::Build));
+    }
+
+    #[test]
+    fn a_commit_is_not_newer_because_it_is_built_again() {
+        let unknown = |_: &str, _: &str| None;
+        let first = build(Some("old"), "2026-01-01T00:00:00Z");
+        let live = build(Some("new"), "2026-01-02T00:00:00Z");
+        let mut again = build(Some("old"), "2026-01-03T00:00:00Z");
+        again.id = "B0000000000000001".parse().unwrap();
+        let mut records = RecordSet::default();
+        for build in [&first, &live, &again] {
+            let mut build = build.clone();
+            if build.started == live.started {
+                build.id = "B0000000000000002".parse().unwrap();
+            }
+            records.insert(StoredRecord::new(Record::Build(build)).unwrap());
+        }
+        let first = first_builds(&records);
+        let older = |build, live| older(build, live, (&first, &unknown));
+        assert_eq!(older(&again, &live), Some(Older::Build));
+        assert_eq!(older(&live, &again), None);
     }
 }

@@ -212,6 +212,16 @@ impl StoreSettings<'_> {
         &self,
         change: &SettingsChange,
     ) -> Result<Option<ReleaseRecord>, super::Error> {
+        self.records.fetch(self.store).await;
+        let changed = self.change_recorded(change).await;
+        self.records.send(self.store).await;
+        changed
+    }
+
+    async fn change_recorded(
+        &self,
+        change: &SettingsChange,
+    ) -> Result<Option<ReleaseRecord>, super::Error> {
         let records = self.records.read()?;
         let latest = records.latest_release(self.store, self.target.name());
         let version = latest.and_then(|latest| latest.settings.as_deref());

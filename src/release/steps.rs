@@ -1,6 +1,6 @@
 //! The steps of one store, from what is observed to what is retired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
 use super::lease::Lease;
 use super::probe::ProbedRelease;
 use super::records::ReleaseJournal;
-use super::rules::refuse_older;
+use super::rules::{first_builds, refuse_older};
 use super::{Error, spec_of};
 use crate::config::{HookStage, HookTime};
 use crate::event::{EventSubject, Stage, seconds};
@@ -50,6 +50,8 @@ pub struct Situation {
     pub state: TargetState,
     /// All records of the store.
     pub records: RecordSet,
+    /// When the first build of each commit started, of any store.
+    pub first_builds: BTreeMap<String, Timestamp>,
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
 }
@@ -115,14 +117,20 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    /// Works while the lock of the store is held and renewed.
+    /// Works while the lock of the store is held and renewed. The records of other machines are fetched
+    /// first, and those of this machine are sent before the lock is released: the next holder sees them.
     async fn locked<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let operation = &self.flow.options.operation;
         let lease = Lease::take(self.target, self.store, operation, &self.journal).await?;
         let result = tokio::select! {
             biased;
             lost = lease.renew() => Err(lost),
-            result = work => result,
+            result = async {
+                self.flow.records.fetch(self.store).await;
+                let result = work.await;
+                self.flow.records.send(self.store).await;
+                result
+            } => result,
         };
         lease.release(&self.journal).await;
         result
@@ -131,7 +139,8 @@ impl<'a> StoreRun<'a> {
     /// What runs now. A switch that a killed run did not record is recorded.
     pub async fn observe(&self) -> Result<Situation, Error> {
         let observed = self.target.observe(self.store).await?;
-        let records = self.flow.records.read()?.of_store(self.store);
+        let all = self.flow.records.read()?;
+        let (first_builds, records) = (first_builds(&all), all.of_store(self.store));
         let mut state = self.journal.state(&records);
         let mut active = state.active.clone();
         if self.abilities.observes {
@@ -150,6 +159,7 @@ impl<'a> StoreRun<'a> {
             observed,
             state,
             records,
+            first_builds,
             active,
         })
     }
@@ -194,8 +204,8 @@ impl<'a> StoreRun<'a> {
             && !self.flow.options.allow_older
             && let Some(live) = build_of(&now.records, active)
         {
-            let live = (active, live);
-            refuse_older(self.store, &order.build, live, self.flow.ancestry)?;
+            let history = (&now.first_builds, self.flow.ancestry);
+            refuse_older(self.store, &order.build, (active, live), history)?;
         }
         Ok(Decision::Switch)
     }
@@ -206,6 +216,15 @@ impl<'a> StoreRun<'a> {
         let decision = self.decide(&order, &now)?;
         self.clean(&now, &order.release.id).await?;
         if !order.is_recorded {
+            // Another machine may have changed the settings since the order was made.
+            let latest = now.records.latest_release(self.store, self.target.name());
+            if order.wish != Wish::Rollback
+                && let Some(latest) = latest
+            {
+                order.release.settings.clone_from(&latest.settings);
+                let names = &mut order.release.setting_names;
+                names.clone_from(&latest.setting_names);
+            }
             order.release.previous.clone_from(&now.active);
             order.release.staged_only = matches!(decision, Decision::StageOnly(_));
             self.journal.release(order.release.clone());

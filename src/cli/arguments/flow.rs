@@ -57,7 +57,7 @@ pub struct MakeLiveOptions {
 
 #[derive(Debug, Args)]
 pub struct RollbackOptions {
-    /// The release to return to [default: the one that was live before]
+    /// The release to return to [default: the one that was live before; repeated rollbacks go further back]
     #[arg(value_name = "RELEASE")]
     pub id: Option<String>,
     /// Keeps the settings that are live now

@@ -3,6 +3,7 @@
 
 mod commands;
 mod killed;
+mod machines;
 mod model;
 mod settings;
 

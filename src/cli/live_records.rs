@@ -1,0 +1,125 @@
+//! The records of a command that makes something live. Those of other machines are fetched before each
+//! decision, because a pin or a newer release can be known to another machine only.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+
+use super::shared_records::{fetch, send};
+use crate::config::Project;
+use crate::ledger::{FolderError, RecordFolder, RecordSet, StoredRecord};
+use crate::pipeline::Services;
+use crate::plan::{self, DestinationPlan};
+use crate::release::Records;
+use crate::store::StoreId;
+
+/// How long a registry may take while the lock of a store is held.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Stores whose records are fetched at the same time.
+const STORES_AT_ONCE: usize = 8;
+
+/// The records of this project, and those beside its images.
+pub struct LiveRecords {
+    folder: RecordFolder,
+    project: PathBuf,
+    services: Arc<Services>,
+    destination: Option<DestinationPlan>,
+    repositories: BTreeMap<StoreId, String>,
+    has_warned: AtomicBool,
+}
+
+impl LiveRecords {
+    /// The records beside the images of a destination. Nothing is requested yet.
+    pub fn new(
+        project: &Project,
+        destination: Option<&DestinationPlan>,
+        services: Arc<Services>,
+    ) -> Self {
+        let stores = project.stores.deployables();
+        let repositories = stores.filter_map(|store| {
+            let repository = plan::record_repository(project, store)?;
+            Some((store.id.clone(), repository))
+        });
+        Self {
+            folder: RecordFolder::of_project(&project.root),
+            project: project.root.clone(),
+            services,
+            destination: destination.cloned(),
+            repositories: repositories.collect(),
+            has_warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Fetches the records of these stores before anything is decided.
+    pub async fn fetch_all(&self, stores: impl Iterator<Item = &StoreId>) {
+        let fetched = stream::iter(stores).map(|store| self.fetch(store));
+        fetched
+            .buffer_unordered(STORES_AT_ONCE)
+            .collect::<()>()
+            .await;
+    }
+
+    /// Runs an exchange until it ends, the time is over, or the user interrupts it.
+    async fn limited<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, String>>,
+    ) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            () = self.services.interrupt.stopping() => Ok(()),
+            ended = exchange => ended.map(drop),
+            () = tokio::time::sleep(TIMEOUT) => {
+                Err(format!("no response within {} s", TIMEOUT.as_secs()))
+            }
+        }
+    }
+}
+
+impl Records for LiveRecords {
+    fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
+        self.folder.append(record)
+    }
+
+    fn read(&self) -> Result<RecordSet, FolderError> {
+        Ok(self.folder.read()?.0)
+    }
+
+    fn fetch<'a>(&'a self, store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
+        async move {
+            let place = self.destination.as_ref().zip(self.repositories.get(store));
+            let Some((destination, repository)) = place else {
+                return;
+            };
+            let fetching = fetch(&self.project, destination, repository, &self.services);
+            if let Err(reason) = self.limited(fetching).await
+                && !self.has_warned.swap(true, Ordering::Relaxed)
+            {
+                self.services.events.notice(format!(
+                    "records of other machines could not be read from `{}`: pins and newer commits are not known: {reason}",
+                    destination.name()
+                ));
+            }
+        }
+        .boxed_local()
+    }
+
+    /// The end of the command sends the records again and reports an error.
+    fn send<'a>(&'a self, store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
+        async move {
+            let place = self.destination.as_ref().zip(self.repositories.get(store));
+            let Some((destination, repository)) = place else {
+                return;
+            };
+            let stores = [(store.clone(), repository.clone())];
+            let sending = send(&self.project, destination, &stores, &self.services);
+            let _ = self.limited(sending).await;
+        }
+        .boxed_local()
+    }
+}
