@@ -185,7 +185,7 @@ fn carry_out(
         } else {
             Some(failure.unwrap_or_else(skipped))
         };
-        operation.end(failure, done.map(|done| &done.release.id));
+        operation.end(failure.as_deref(), done.map(|done| &done.release.id));
         targets.registry.share(project, store);
     }
     report(&result)?;

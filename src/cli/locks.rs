@@ -116,7 +116,8 @@ fn remove_of(targets: &StoreTargets, store: &Store) -> Result<(), AnyError> {
     if unlocked.is_ok() {
         operation.event(Happening::Unlocked, None, Some(detail));
     }
-    operation.end(unlocked.as_ref().err().map(ToString::to_string), None);
+    let failure = unlocked.as_ref().err().map(ToString::to_string);
+    operation.end(failure.as_deref(), None);
     unlocked?;
     targets.registry.share(&targets.project, id);
     answer(&format!(

@@ -119,7 +119,7 @@ impl Workplace<'_> {
         let result = work(&flow);
         match &result {
             Ok(_) => operation.end(None, release),
-            Err(error) => operation.end(Some(reason(error)), None),
+            Err(error) => operation.end(Some(&reason(error)), None),
         }
         self.targets.registry.share(project, self.id());
         result
@@ -317,13 +317,11 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
         let local = if options.place.local { " --local" } else { "" };
         let (store, original) = (place.id(), &wanted.release.id);
         let commit = super::builds::description(wanted.build);
-        tell(
-            &format!(
-                "{store}: this is a copy of {original}  {}",
-                commit.escape_debug()
-            )
-            .trim_end(),
+        let copy = format!(
+            "{store}: this is a copy of {original}  {}",
+            commit.escape_debug()
         );
+        tell(copy.trim_end());
         tell(&format!(
             "{store} is pinned: a deploy stages its release and does not make it live, until `alokai store unpin --store {store}{local}` or `alokai store release latest --store {store}{local}`"
         ));

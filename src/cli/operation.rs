@@ -56,13 +56,13 @@ impl<'a> RecordedOperation<'a> {
     }
 
     /// Records the end.
-    pub fn end(&self, failure: Option<String>, release: Option<&RecordId>) {
+    pub fn end(&self, failure: Option<&str>, release: Option<&RecordId>) {
         let ended = Happening::Ended {
             start: self.start.clone(),
             succeeded: failure.is_none(),
             interrupted: false,
         };
-        let detail = failure.as_deref().map(first_line);
+        let detail = failure.map(first_line);
         self.event(ended, release, detail);
     }
 

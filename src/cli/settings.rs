@@ -122,10 +122,8 @@ fn change_of(
     let operation = RecordedOperation::start(&targets.project, id, target.name(), name);
     let changed = targets.registry.wait(settings.change(change));
     let release = changed.as_ref().ok().and_then(Option::as_ref);
-    operation.end(
-        changed.as_ref().err().map(ToString::to_string),
-        release.map(|release| &release.id),
-    );
+    let failure = changed.as_ref().err().map(ToString::to_string);
+    operation.end(failure.as_deref(), release.map(|release| &release.id));
     targets.registry.share(&targets.project, id);
     match changed? {
         Some(release) => {

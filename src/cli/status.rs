@@ -379,10 +379,52 @@ impl<'a> StoreStatus<'a> {
         ]
     }
 
+    /// Releases that are not live, each with the command that concerns it.
+    fn next_steps(&self, format: &CellFormat) -> Vec<(&'static str, String)> {
+        let mut steps = Vec::new();
+        let place = place_options(&self.store.id, self.target);
+        if let Some(id) = self.waiting() {
+            steps.push((
+                "not live",
+                format!(
+                    "{}  `alokai store release {id} {place}` makes it live",
+                    format.id(id)
+                ),
+            ));
+        }
+        if let Some(id) = self.failed() {
+            steps.push((
+                "failed",
+                format!(
+                    "{}  `alokai store releases info {id}` shows why",
+                    format.id(id)
+                ),
+            ));
+        }
+        if let Some(id) = self.stopped() {
+            steps.push((
+                "stopped",
+                format!(
+                    "{}  `alokai store release {id} {place}` starts it again",
+                    format.id(id)
+                ),
+            ));
+        }
+        if self.has_local_releases {
+            steps.push((
+                "local",
+                format!(
+                    "releases on this machine: `alokai store status {}`",
+                    place_options(&self.store.id, "local")
+                ),
+            ));
+        }
+        steps
+    }
+
     /// The lines below the row: a word, and what it is about.
     fn details(&self, format: &CellFormat) -> Vec<(&'static str, String)> {
         let mut details = Vec::new();
-        let place = place_options(&self.store.id, self.target);
         if let Some(reason) = &self.asked.missing {
             details.push(("no answer", reason.clone()));
         }
@@ -392,42 +434,7 @@ impl<'a> StoreStatus<'a> {
             let address = address.unwrap_or_default();
             details.push(("staged", format!("{}  {address}", format.id(id))));
         }
-        if let Some(id) = self.waiting() {
-            details.push((
-                "not live",
-                format!(
-                    "{}  `alokai store release {id} {place}` makes it live",
-                    format.id(id)
-                ),
-            ));
-        }
-        if let Some(id) = self.failed() {
-            details.push((
-                "failed",
-                format!(
-                    "{}  `alokai store releases info {id}` shows why",
-                    format.id(id)
-                ),
-            ));
-        }
-        if let Some(id) = self.stopped() {
-            details.push((
-                "stopped",
-                format!(
-                    "{}  `alokai store release {id} {place}` starts it again",
-                    format.id(id)
-                ),
-            ));
-        }
-        if self.has_local_releases {
-            details.push((
-                "local",
-                format!(
-                    "releases on this machine: `alokai store status {}`",
-                    place_options(&self.store.id, "local")
-                ),
-            ));
-        }
+        details.extend(self.next_steps(format));
         let by = |event: &EventRecord| {
             let (user, host) = (&event.actor.user, &event.actor.host);
             format!("{} by {user} on {host}", format.age(event.id.made_at()))

@@ -69,7 +69,10 @@ fn record(operation: &RecordedOperation, store: &StoreState, failure: Option<&lo
             operation.event(Happening::Retired, Some(release), detail);
         }
     }
-    operation.end(failure.map(ToString::to_string), store.active.as_ref());
+    operation.end(
+        failure.map(ToString::to_string).as_deref(),
+        store.active.as_ref(),
+    );
 }
 
 /// Runs the background process of a project.

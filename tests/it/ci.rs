@@ -189,7 +189,7 @@ fn the_action_deploys_and_outputs_the_references_of_the_images() {
     assert!(!done.outputs.contains_key("changed"));
     for text in [
         "<h3><code>alokai store deploy --all --local --filter=!playwright-*</code></h3>",
-        "deployed us: http://us.localhost:",
+        "deployed us: http://us.localhost",
         references[0],
     ] {
         assert!(done.summary.contains(text), "{}", done.summary);

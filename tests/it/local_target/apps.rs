@@ -102,8 +102,8 @@ async fn apps_get_their_own_ports_and_the_values_of_their_release() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_stored_by_version_and_win() {
-    let stores = LocalStores::new();
-    let local = stores.target();
+    let shop = LocalStores::new();
+    let local = shop.target();
     let of = |value: &str| Settings::from([("API_SECRET".to_owned(), value.to_owned().into())]);
     local
         .store_settings(&us(), "R1", &of("first value"))
@@ -119,15 +119,15 @@ async fn settings_are_stored_by_version_and_win() {
     assert!(local.settings(&us(), "R2").await.unwrap().is_none());
     let hostile = local.store_settings(&us(), "../../x", &of("x")).await;
     assert!(message(&hostile.unwrap_err()).contains("not a valid version"));
-    let path = stores.folder().join("settings/us/R1.json");
+    let path = shop.folder().join("settings/us/R1.json");
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 
-    let mut spec = with_secret(&stores, "one", SECRET);
+    let mut spec = with_secret(&shop, "one", SECRET);
     spec.settings = Some("R1".into());
     let tried = staged(&*local, &spec).await;
     let middleware = variables(&address_of(&tried, MIDDLEWARE)).await;
     assert_eq!(middleware["API_SECRET"], "first value");
-    let mut missing = stores.release("two");
+    let mut missing = shop.release("two");
     missing.settings = Some("R2".into());
     let error = message(&local.stage(&missing).await.unwrap_err());
     assert!(
