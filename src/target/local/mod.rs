@@ -3,7 +3,7 @@
 //! A background process of the project holds a proxy with stable ports and the apps of all released and
 //! staged stores. The apps are unpacked from their images, and run on this machine's Node. Locks,
 //! settings and output are files, which every command reads itself; everything else is asked of the
-//! background process ([`process`]), which is started when it is needed.
+//! background process (`process`), which is started when it is needed.
 
 mod app;
 mod client;
