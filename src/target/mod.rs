@@ -7,6 +7,7 @@
 mod command;
 mod console;
 pub mod docker;
+pub mod kubernetes;
 pub mod local;
 mod spec;
 
@@ -142,6 +143,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
+        TargetKind::Kubernetes => Ok(Arc::new(kubernetes::KubernetesTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
 }
@@ -343,6 +345,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(Box<docker::Error>),
+    /// The Kubernetes cluster.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kubernetes(Box<kubernetes::Error>),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -378,6 +384,7 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Docker(error) => error.fault(),
+            Self::Kubernetes(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::None) => DeployFault::Input,
@@ -405,6 +412,12 @@ impl From<Error> for StageError {
 impl From<docker::Error> for Error {
     fn from(error: docker::Error) -> Self {
         Self::Docker(Box::new(error))
+    }
+}
+
+impl From<kubernetes::Error> for Error {
+    fn from(error: kubernetes::Error) -> Self {
+        Self::Kubernetes(Box::new(error))
     }
 }
 
