@@ -1,7 +1,4 @@
 //! Requests to an API server: objects as JSON, by kind and name.
-//!
-//! Objects are written by server-side apply, so that the server knows which fields belong to this program.
-//! A field of another program is never overwritten.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::error::Error;
+use super::kinds::{ObjectKind, POD, SERVICE};
 use super::kubeconfig::{ApiLogin, Cluster};
 use super::session::ApiSession;
 
@@ -38,52 +36,6 @@ const RETRY: RetryPolicy = RetryPolicy {
     factor: 2,
 };
 
-/// A kind of object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ObjectKind {
-    /// The kind, such as `Deployment`.
-    pub name: &'static str,
-    /// The group and version, such as `apps/v1`.
-    pub version: &'static str,
-    /// The name in addresses.
-    pub plural: &'static str,
-}
-
-macro_rules! kinds {
-    ($($constant:ident $name:literal $version:literal $plural:literal;)*) => {
-        $(
-            #[doc = concat!("The kind `", $name, "`.")]
-            pub const $constant: ObjectKind = ObjectKind { name: $name, version: $version, plural: $plural };
-        )*
-    };
-}
-
-kinds! {
-    DEPLOYMENT "Deployment" "apps/v1" "deployments";
-    SERVICE "Service" "v1" "services";
-    SECRET "Secret" "v1" "secrets";
-    POD "Pod" "v1" "pods";
-    LEASE "Lease" "coordination.k8s.io/v1" "leases";
-    INGRESS "Ingress" "networking.k8s.io/v1" "ingresses";
-    HTTP_ROUTE "HTTPRoute" "gateway.networking.k8s.io/v1" "httproutes";
-}
-
-impl ObjectKind {
-    /// The path of the group.
-    fn group(self) -> String {
-        if self.version.contains('/') {
-            format!("apis/{}", self.version)
-        } else {
-            format!("api/{}", self.version)
-        }
-    }
-
-    /// An object for people: ``the Service `us` ``.
-    pub fn object(self, name: &str) -> String {
-        format!("the {} `{name}`", self.name)
-    }
-}
-
 /// The API server, with the namespace of the stores.
 pub struct Api {
     /// The namespace.
@@ -94,44 +46,36 @@ pub struct Api {
     ahead: AtomicI64,
 }
 
-/// The result of an apply.
-pub enum Applied {
-    /// The object as it is now.
-    Done(Value),
-    /// The object is not the one that was read.
-    Stale,
-}
-
 /// The message of the server about a failed request.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Status {
-    message: String,
-    details: Option<StatusDetails>,
+pub(super) struct ApiStatus {
+    pub(super) message: String,
+    pub(super) details: Option<StatusDetails>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct StatusDetails {
-    causes: Vec<Cause>,
+pub(super) struct StatusDetails {
+    pub(super) causes: Vec<StatusCause>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Cause {
-    reason: String,
-    message: String,
-    field: String,
+pub(super) struct StatusCause {
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) field: String,
 }
 
 /// A request.
-struct Request<'a> {
-    method: Method,
-    path: String,
-    query: Vec<(&'a str, String)>,
-    body: Option<(&'static str, &'a Value)>,
+pub(super) struct ApiRequest<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: Vec<(&'a str, String)>,
+    pub(super) body: Option<(&'static str, &'a Value)>,
     /// What it does, for errors.
-    doing: String,
+    pub(super) doing: String,
 }
 
 impl Api {
@@ -159,7 +103,7 @@ impl Api {
     }
 
     /// The path of objects of a kind, or of one object.
-    fn path(&self, kind: ObjectKind, name: Option<&str>) -> String {
+    pub(super) fn path(&self, kind: ObjectKind, name: Option<&str>) -> String {
         let name = name.map_or_else(String::new, |name| format!("/{name}"));
         format!(
             "{}/namespaces/{}/{}{name}",
@@ -171,7 +115,7 @@ impl Api {
 
     /// An object, if it exists.
     pub async fn get(&self, kind: ObjectKind, name: &str) -> Result<Option<Value>, Error> {
-        let request = Request {
+        let request = ApiRequest {
             method: Method::GET,
             path: self.path(kind, Some(name)),
             query: Vec::new(),
@@ -183,7 +127,7 @@ impl Api {
 
     /// The objects with these labels. None if the server does not know the kind.
     pub async fn list(&self, kind: ObjectKind, labels: &str) -> Result<Option<Vec<Value>>, Error> {
-        let request = Request {
+        let request = ApiRequest {
             method: Method::GET,
             path: self.path(kind, None),
             query: vec![("labelSelector", labels.to_owned())],
@@ -199,7 +143,7 @@ impl Api {
 
     /// The answer to any other address below the server's, if it exists.
     pub async fn get_path(&self, path: &str, doing: &str) -> Result<Option<Value>, Error> {
-        let request = Request {
+        let request = ApiRequest {
             method: Method::GET,
             path: path.to_owned(),
             query: Vec::new(),
@@ -209,7 +153,7 @@ impl Api {
         self.read(request).await
     }
 
-    async fn read(&self, request: Request<'_>) -> Result<Option<Value>, Error> {
+    async fn read(&self, request: ApiRequest<'_>) -> Result<Option<Value>, Error> {
         let response = self.send(&request).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -220,7 +164,7 @@ impl Api {
     /// Creates an object. None if there is an object with this name.
     pub async fn create(&self, kind: ObjectKind, object: &Value) -> Result<Option<Value>, Error> {
         let name = name_of(object);
-        let request = Request {
+        let request = ApiRequest {
             method: Method::POST,
             path: self.path(kind, None),
             query: vec![("fieldManager", MANAGER.into())],
@@ -236,7 +180,7 @@ impl Api {
 
     /// The answer to a question that is put as an object, such as a review of access.
     pub async fn review(&self, path: &str, object: &Value) -> Result<Value, Error> {
-        let request = Request {
+        let request = ApiRequest {
             method: Method::POST,
             path: path.to_owned(),
             query: Vec::new(),
@@ -247,58 +191,9 @@ impl Api {
         self.value(response, &request).await
     }
 
-    /// Makes the fields of an object be as given, and creates the object if it does not exist. With
-    /// `metadata.resourceVersion`, the object has to be the one that was read.
-    pub async fn apply(&self, kind: ObjectKind, object: &Value) -> Result<Applied, Error> {
-        let name = name_of(object);
-        let mut request = Request {
-            method: Method::PATCH,
-            path: self.path(kind, Some(name)),
-            query: vec![
-                ("fieldManager", MANAGER.into()),
-                ("force", "false".to_owned()),
-            ],
-            // JSON is YAML.
-            body: Some(("application/apply-patch+yaml", object)),
-            doing: format!("apply {}", kind.object(name)),
-        };
-        loop {
-            let response = self.send(&request).await?;
-            if response.status() != StatusCode::CONFLICT {
-                return Ok(Applied::Done(self.value(response, &request).await?));
-            }
-            let status = status(response).await;
-            let causes = status.details.unwrap_or_default().causes;
-            let causes = causes
-                .iter()
-                .filter(|it| it.reason == "FieldManagerConflict");
-            let conflicts: Vec<&Cause> = causes.collect();
-            if conflicts.is_empty() {
-                return Ok(Applied::Stale);
-            }
-            let own = format!("conflict with \"{MANAGER}\"");
-            let foreign = conflicts.iter().filter(|it| !it.message.starts_with(&own));
-            let foreign: Vec<String> = foreign
-                .map(|it| format!("{} ({})", it.message, it.field))
-                .collect();
-            if !foreign.is_empty() {
-                return Err(Error::Conflict {
-                    object: kind.object(name),
-                    conflicts: foreign,
-                });
-            }
-            // The server takes creating, scaling and applying for three programs of one name.
-            let force = ("force", "true".to_owned());
-            if request.query.contains(&force) {
-                return Ok(Applied::Stale);
-            }
-            request.query[1] = force;
-        }
-    }
-
     /// Changes some fields of an object. False if the object does not exist.
     pub async fn merge(&self, kind: ObjectKind, name: &str, change: &Value) -> Result<bool, Error> {
-        let request = Request {
+        let request = ApiRequest {
             method: Method::PATCH,
             path: self.path(kind, Some(name)),
             query: vec![("fieldManager", MANAGER.into())],
@@ -312,7 +207,7 @@ impl Api {
     /// or does not exist any more.
     pub async fn replace(&self, kind: ObjectKind, object: &Value) -> Result<bool, Error> {
         let name = name_of(object);
-        let request = Request {
+        let request = ApiRequest {
             method: Method::PUT,
             path: self.path(kind, Some(name)),
             query: vec![("fieldManager", MANAGER.into())],
@@ -347,7 +242,7 @@ impl Api {
             "propagationPolicy": "Background",
             "preconditions": preconditions,
         });
-        let request = Request {
+        let request = ApiRequest {
             method: Method::DELETE,
             path: self.path(kind, Some(name)),
             query: Vec::new(),
@@ -430,7 +325,7 @@ impl Api {
     }
 
     /// Sends a request, and again if the login has ended or the server is busy.
-    async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+    pub(super) async fn send(&self, request: &ApiRequest<'_>) -> Result<Response, Error> {
         let response = retry(RETRY, || self.attempt(request)).await?;
         let renews = matches!(self.cluster.login, ApiLogin::File(_) | ApiLogin::Plugin(_));
         if response.status() != StatusCode::UNAUTHORIZED || !renews {
@@ -440,7 +335,7 @@ impl Api {
         retry(RETRY, || self.attempt(request)).await
     }
 
-    async fn attempt(&self, request: &Request<'_>) -> Result<Response, AttemptError<Error>> {
+    async fn attempt(&self, request: &ApiRequest<'_>) -> Result<Response, AttemptError<Error>> {
         let session = self.session().await?;
         let mut sending = session
             .client
@@ -484,7 +379,11 @@ impl Api {
         Ok(response)
     }
 
-    async fn value(&self, response: Response, request: &Request<'_>) -> Result<Value, Error> {
+    pub(super) async fn value(
+        &self,
+        response: Response,
+        request: &ApiRequest<'_>,
+    ) -> Result<Value, Error> {
         if !response.status().is_success() {
             return Err(self.refused(response, &request.doing).await);
         }
@@ -524,12 +423,12 @@ impl Api {
 }
 
 /// The message of a failed request. An answer of another server is shown as it is.
-async fn status(response: Response) -> Status {
+pub(super) async fn status(response: Response) -> ApiStatus {
     let body = read_at_most(response, 64 << 10, TIMEOUT).await;
     let bytes = body.map(|body| body.bytes).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(&bytes);
-        Status {
+        ApiStatus {
             message: text.trim().chars().take(500).collect(),
             details: None,
         }

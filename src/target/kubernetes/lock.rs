@@ -4,8 +4,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::api::{Api, LEASE};
+use super::api::Api;
 use super::error::Error;
+use super::kinds::LEASE;
 use super::names::{CLAIM, StoreOwner};
 use crate::target::{LockAnswer, LockClaim};
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::api::{DEPLOYMENT, ObjectKind, SECRET, SERVICE};
 use super::error::Error;
+use super::kinds::{DEPLOYMENT, ObjectKind, SECRET, SERVICE};
 use super::names::{self, ADDRESSES, APP, RELEASE, StoreOwner};
-use super::routes::{RouteBackend, StoreRoutes};
+use super::routes::{RouteBackend, ServiceRoutes};
 use crate::config::{AppReference, KubernetesSection, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
 use crate::plan::browser_variable;
@@ -82,9 +82,13 @@ impl ReleaseObjects<'_> {
             .or_else(|| self.address_inside(&self.service_name()))
     }
 
-    /// The address of the last app, which is a frontend if there is one, in the cluster.
+    /// The address of the frontend in the cluster, or of the first app if there is no frontend.
     fn address_inside(&self, service: &str) -> Option<String> {
-        let (_, number) = self.numbered().pop()?;
+        let numbered = self.numbered();
+        let mut frontends = numbered
+            .iter()
+            .filter(|(app, _)| app.kind.framework().is_some());
+        let (_, number) = frontends.next().or(numbered.first())?;
         Some(format!("http://{service}.{}.svc:{number}", self.namespace))
     }
 
@@ -112,10 +116,13 @@ impl ReleaseObjects<'_> {
         ports.collect()
     }
 
-    /// The apps with their ports in Services: the port of the app, or the next one that is free.
+    /// The apps with their ports in Services: the port of the app, or the next one that is free. Other apps
+    /// give way to the frontend and the middleware.
     fn numbered(&self) -> Vec<(&ReleasedApp, u16)> {
         let mut numbered: Vec<(&ReleasedApp, u16)> = Vec::new();
-        for app in &self.spec.apps {
+        let is_other = |app: &&ReleasedApp| app.kind == AppKind::Other;
+        let (others, first): (Vec<_>, Vec<_>) = self.spec.apps.iter().partition(is_other);
+        for app in first.into_iter().chain(others) {
             let mut number = app.port;
             while numbered.iter().any(|(_, taken)| *taken == number) {
                 number = number.checked_add(1).unwrap_or(1024);
@@ -139,7 +146,7 @@ impl ReleaseObjects<'_> {
 
     /// The routes to the public Service.
     pub fn public_routes(&self) -> Vec<(ObjectKind, Value)> {
-        let routes = StoreRoutes {
+        let routes = ServiceRoutes {
             owner: self.owner,
             section: self.section,
             namespace: self.namespace,
@@ -154,7 +161,7 @@ impl ReleaseObjects<'_> {
     pub fn staged_routes(&self) -> Vec<(ObjectKind, Value)> {
         let release = names::lower(&self.spec.id);
         let hosts = public_hosts(self.spec).into_iter().take(1);
-        let routes = StoreRoutes {
+        let routes = ServiceRoutes {
             owner: self.owner,
             section: self.section,
             namespace: self.namespace,

@@ -6,7 +6,9 @@
 //! module makes and reads itself: it needs seven kinds, of which it knows few fields.
 
 mod api;
+mod apply;
 mod error;
+mod kinds;
 mod kubeconfig;
 mod lock;
 mod manifests;
@@ -33,7 +35,8 @@ use super::{
 use crate::config::{KubernetesSection, Project};
 use crate::ledger::RecordId;
 use crate::store::StoreId;
-use api::{Api, DEPLOYMENT};
+use api::Api;
+use kinds::DEPLOYMENT;
 use lock::LeaseLock;
 use names::StoreOwner;
 use probe::ProbePorts;

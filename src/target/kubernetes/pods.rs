@@ -9,9 +9,11 @@ use tokio::io::AsyncBufReadExt;
 use tokio_util::io::StreamReader;
 
 use super::KubernetesTarget;
-use super::api::{Api, POD, name_of};
+use super::api::{Api, name_of};
 use super::error::Error;
+use super::kinds::POD;
 use super::names::APP;
+use super::probe::ready;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
 use crate::target::{AppLine, AppState, LogQuery};
@@ -48,6 +50,12 @@ impl KubernetesTarget {
             let mut state = state_of(deployment.app, own);
             if deployment.replicas == 0 {
                 state.running = false;
+            }
+            let (ready, wanted) = ready(&deployment.object);
+            if ready < wanted {
+                state
+                    .tail
+                    .insert(0, format!("{ready} of {wanted} pods are ready"));
             }
             state.tail.extend(conditions(&deployment.object));
             if let Some(pod) = own.iter().find(|pod| ended(pod).is_some()).or(own.first()) {

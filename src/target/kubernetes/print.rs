@@ -47,5 +47,13 @@ pub fn manifests(
     objects.extend(release.staged_routes().into_iter().map(|(_, it)| it));
     objects.push(public_service(&owner, release.namespace, &spec.id, ports));
     objects.extend(release.public_routes().into_iter().map(|(_, it)| it));
+    if section.namespace.is_none() {
+        // It is the choice of whoever applies them.
+        for object in &mut objects {
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("namespace");
+            }
+        }
+    }
     Ok(StoreManifests { objects, secrets })
 }

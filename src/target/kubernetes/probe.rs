@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::KubernetesTarget;
-use super::api::{Api, DEPLOYMENT};
+use super::api::Api;
 use super::error::Error;
+use super::kinds::DEPLOYMENT;
 use super::names;
 use crate::config::KubernetesProbe;
 use crate::ledger::RecordId;
@@ -154,7 +155,7 @@ impl ProbedApp {
 
 /// How many pods of a Deployment are ready, and how many it shall have. Pods of an earlier state of the
 /// Deployment do not count.
-fn ready(deployment: &Value) -> (u64, u64) {
+pub fn ready(deployment: &Value) -> (u64, u64) {
     let (metadata, status) = (&deployment["metadata"], &deployment["status"]);
     let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(0);
     let count = |name: &str| status[name].as_u64().unwrap_or_default();

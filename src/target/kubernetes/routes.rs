@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::api::{HTTP_ROUTE, INGRESS, ObjectKind};
+use super::kinds::{HTTP_ROUTE, INGRESS, ObjectKind};
 use super::names::{RELEASE, StoreOwner};
 use crate::config::{GatewaySection, IngressRewrite, IngressSection, KubernetesSection};
 use crate::ledger::RecordId;
@@ -20,7 +20,7 @@ pub struct RouteBackend {
 }
 
 /// The routes to a Service.
-pub struct StoreRoutes<'a> {
+pub struct ServiceRoutes<'a> {
     /// The owner.
     pub owner: &'a StoreOwner,
     /// The section of the config.
@@ -41,7 +41,7 @@ impl RouteBackend {
     }
 }
 
-impl StoreRoutes<'_> {
+impl ServiceRoutes<'_> {
     /// The objects that the config asks for.
     pub fn objects(&self, backends: &[RouteBackend]) -> Vec<(ObjectKind, Value)> {
         let mut objects = Vec::new();
@@ -84,14 +84,23 @@ impl StoreRoutes<'_> {
         if !whole.is_empty() {
             let paths = whole.iter().map(|it| self.path(&it.path, "Prefix", it));
             let object = self.ingress(ingress, &self.name, Map::new(), &paths.collect());
-            objects.push((INGRESS, object));
+            // One object asks for the certificate; others would ask for the same Secret with other hosts.
+            let is_first = self.release.is_none();
+            objects.push((
+                INGRESS,
+                if is_first {
+                    object
+                } else {
+                    without_issuer(object)
+                },
+            ));
         }
         for backend in rewritten {
             let name = format!("{}-{}", self.name, backend.port);
             let (annotations, path, path_type) = rewrite(ingress.rewrite, &backend.path);
             let paths = Value::Array(vec![self.path(&path, path_type, backend)]);
             let object = self.ingress(ingress, &name, annotations, &paths);
-            objects.push((INGRESS, object));
+            objects.push((INGRESS, without_issuer(object)));
         }
         objects
     }
@@ -168,6 +177,15 @@ impl StoreRoutes<'_> {
         });
         object
     }
+}
+
+/// An Ingress that does not ask cert-manager for a certificate.
+fn without_issuer(mut ingress: Value) -> Value {
+    if let Some(Value::Object(annotations)) = ingress.pointer_mut("/metadata/annotations") {
+        let asks = |name: &str| name.starts_with("cert-manager.io/") || name.ends_with("/tls-acme");
+        annotations.retain(|name, _| !asks(name));
+    }
+    ingress
 }
 
 /// The annotations with which a controller removes a path, and the path of the rule.

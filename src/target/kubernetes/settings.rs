@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::KubernetesTarget;
-use super::api::SECRET;
 use super::error::Error;
+use super::kinds::SECRET;
 use crate::store::StoreId;
 use crate::target::Settings;
 

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::KubernetesTarget;
-use super::api::{
-    Api, Applied, DEPLOYMENT, HTTP_ROUTE, INGRESS, ObjectKind, SECRET, SERVICE, name_of,
-};
+use super::api::{Api, name_of};
+use super::apply::Applied;
 use super::error::Error;
+use super::kinds::{DEPLOYMENT, HTTP_ROUTE, INGRESS, ObjectKind, SECRET, SERVICE};
 use super::manifests::{ReleaseObjects, public_service};
 use super::names::{self, ADDRESSES, APP, RELEASE, SWITCHED, StoreOwner};
 use crate::ledger::RecordId;
@@ -206,7 +206,7 @@ impl KubernetesTarget {
             return Ok(false);
         }
         // A switch back may know the id of the release only. The routes stay as they are then.
-        let has_apps = !spec.apps.is_empty();
+        let has_apps = !spec.apps.is_empty() && !spec.hosts.is_empty();
         let routes = if has_apps {
             objects.public_routes()
         } else {
@@ -233,11 +233,12 @@ impl KubernetesTarget {
     ) -> Result<bool, Error> {
         let (owner, spec) = (objects.owner, objects.spec);
         let mut wanted = public_service(owner, &api.namespace, &spec.id, ports.clone());
+        let mut expected = expected.clone();
         for _ in 0..ATTEMPTS {
             let public = self.public(api, owner).await?;
             let current = public.clone().unwrap_or_default();
             // Other programs may change other fields of the Service.
-            if token(&current) != *expected {
+            if token(&current) != expected {
                 return Ok(false);
             }
             let before = &current["metadata"]["annotations"];
@@ -252,7 +253,13 @@ impl KubernetesTarget {
             wanted["metadata"]["annotations"] = json!({ SWITCHED: since, ADDRESSES: addresses });
             if public.is_none() {
                 // Of two runs, one creates it.
-                return Ok(api.create(SERVICE, &wanted).await?.is_some());
+                let Some(created) = api.create(SERVICE, &wanted).await? else {
+                    return Ok(false);
+                };
+                api.adopt(SERVICE, &created).await?;
+                // Applied once more, so that no field counts that only creating has set.
+                expected = token(&created);
+                continue;
             }
             wanted["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
             if let Applied::Done(_) = api.apply(SERVICE, &wanted).await? {
