@@ -128,9 +128,12 @@ impl Environment {
         );
         KubernetesAccess {
             files,
-            in_cluster: host.zip(port).map(|(host, port)| match host.contains(':') {
-                true => format!("https://[{host}]:{port}"),
-                false => format!("https://{host}:{port}"),
+            in_cluster: host.zip(port).map(|(host, port)| {
+                if host.contains(':') {
+                    format!("https://[{host}]:{port}")
+                } else {
+                    format!("https://{host}:{port}")
+                }
             }),
         }
     }

@@ -357,7 +357,7 @@ pub fn public_service(
     owner: &StoreOwner,
     namespace: &str,
     release: &RecordId,
-    ports: Value,
+    ports: &Value,
 ) -> Value {
     let mut selector = owner.selector();
     selector.insert(RELEASE.into(), release.as_str().into());

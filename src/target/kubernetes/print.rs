@@ -45,7 +45,7 @@ pub fn manifests(
     }
     let ports = objects[0]["spec"]["ports"].clone();
     objects.extend(release.staged_routes().into_iter().map(|(_, it)| it));
-    objects.push(public_service(&owner, release.namespace, &spec.id, ports));
+    objects.push(public_service(&owner, release.namespace, &spec.id, &ports));
     objects.extend(release.public_routes().into_iter().map(|(_, it)| it));
     if section.namespace.is_none() {
         // It is the choice of whoever applies them.

@@ -232,7 +232,7 @@ impl KubernetesTarget {
         expected: &SwitchToken,
     ) -> Result<bool, Error> {
         let (owner, spec) = (objects.owner, objects.spec);
-        let mut wanted = public_service(owner, &api.namespace, &spec.id, ports.clone());
+        let mut wanted = public_service(owner, &api.namespace, &spec.id, ports);
         let mut expected = expected.clone();
         for _ in 0..ATTEMPTS {
             let public = self.public(api, owner).await?;

@@ -1,11 +1,11 @@
 //! Answers that the API server for tests does not give: those of apps, of a busy server, of an ended login.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use alokai::target::Target;
+use alokai::target::{LogQuery, Target};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -22,6 +22,8 @@ struct Script {
     /// Answered before anything else.
     next: VecDeque<(u16, Value)>,
     may_forward: bool,
+    /// The objects of each kind, by the name in addresses.
+    lists: BTreeMap<&'static str, Value>,
     /// The only token that is accepted.
     token: Option<String>,
 }
@@ -52,6 +54,14 @@ async fn answer(
     }
     if let Some((_, asked)) = path.split_once("/proxy") {
         return (status(418), format!("the app was asked for {asked}"));
+    }
+    if path.contains("/log?") {
+        return (status(200), "first\r\nsecond\n".into());
+    }
+    let listed = script.lists.iter();
+    let mut listed = listed.filter(|(kind, _)| path.contains(&format!("/{kind}?labelSelector")));
+    if let Some((_, items)) = listed.next() {
+        return (status(200), json!({ "items": items }).to_string());
     }
     if path.contains("selfsubjectaccessreviews") {
         let allowed = json!({ "status": { "allowed": script.may_forward } });
@@ -196,6 +206,70 @@ fn a_cluster_without_the_gateway_api_is_named_before_the_first_build() {
         error.to_string().contains("does not have the Gateway API"),
         "{error}"
     );
+}
+
+/// Objects of one app with a pod that was started again.
+fn with_pods(stub: &Stub, release: &str) {
+    let metadata = |name: &str| {
+        json!({
+            "name": name,
+            "annotations": { "alokai.com/app": "storefront-middleware" },
+            "labels": { "alokai.com/release": release },
+        })
+    };
+    let container = json!({ "restartCount": 1, "state": { "running": {} } });
+    let pod = json!({
+        "metadata": metadata("pod-1"),
+        "status": { "phase": "Running", "containerStatuses": [container] },
+    });
+    let deployment = json!({ "metadata": metadata("deployment"), "spec": { "replicas": 1 } });
+    let mut script = stub.script.lock().unwrap();
+    script.lists = [("pods", json!([pod])), ("deployments", json!([deployment]))].into();
+}
+
+#[test]
+fn the_state_of_an_app_has_the_output_before_its_restart() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let (target, spec) = (stub.target(), release());
+    with_pods(&stub, spec.id.as_str());
+    let states = stub.runtime.block_on(target.health(&spec.store, &spec.id));
+    let states = states.unwrap();
+    assert_eq!((states.len(), states[0].restarts), (1, 1));
+    assert_eq!(states[0].tail, ["0 of 1 pods are ready", "first", "second"]);
+    let seen = stub.seen();
+    let log = "GET /base/api/v1/namespaces/default/pods/pod-1/log?container=app&tailLines=39&previous=true";
+    assert!(seen.contains(&log.to_owned()), "{seen:?}");
+}
+
+#[test]
+fn the_output_of_a_release_is_read_line_by_line() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let (target, spec) = (stub.target(), release());
+    with_pods(&stub, spec.id.as_str());
+    let (lines, mut received) = tokio::sync::mpsc::channel(10);
+    let wanted = LogQuery {
+        store: spec.store.clone(),
+        release: Some(spec.id.clone()),
+        app: None,
+        follow: true,
+        since: Some("2026-01-02T03:04:05.678Z".parse().unwrap()),
+        lines,
+    };
+    let read = async { target.logs(&wanted).await.unwrap().await };
+    stub.runtime.block_on(read);
+    drop(wanted);
+    let read = std::iter::from_fn(|| received.blocking_recv());
+    let read: Vec<_> = read.map(|it| format!("{}: {}", it.app, it.line)).collect();
+    assert_eq!(
+        read,
+        [
+            "storefront-middleware: first",
+            "storefront-middleware: second"
+        ]
+    );
+    let seen = stub.seen();
+    let query = "log?container=app&follow=true&sinceTime=2026-01-02T03%3A04%3A05Z";
+    assert!(seen.iter().any(|it| it.ends_with(query)), "{seen:?}");
 }
 
 /// A program that returns another token each time.
