@@ -16,12 +16,12 @@ use super::run::{document, live};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Happening, Record, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
-    Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
-    no_candidate,
+    Wish, ancestry_of, candidates, chosen, continue_after, copy_forward, earlier, missing_images,
+    new_release, no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
@@ -64,6 +64,7 @@ fn at_store(
         })?;
         let target = targets.of(store)?;
         let known = records(&targets.project, &targets.registry)?;
+        continue_after(&known);
         work(&Workplace {
             targets: &targets,
             store,
@@ -181,6 +182,7 @@ impl Workplace<'_> {
             store: self.id().clone(),
             release: candidate.release.id.clone(),
             apps,
+            place: place_options(self.id(), self.target.name()),
         }
         .into())
     }
@@ -296,6 +298,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             None => default.ok_or_else(|| release::Error::NoEarlier {
                 store: place.id().clone(),
                 candidates: lines(place, &all, None) + &place.releases_elsewhere(),
+                place: place_options(place.id(), place.target.name()),
             })?,
         };
         place.check_images(&wanted)?;
@@ -408,11 +411,13 @@ pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError>
         if place.situation()?.state.pin.is_none() {
             return answer(&place.not_pinned());
         }
-        place.recorded(None, |flow| {
+        let was_pinned = place.recorded(None, |flow| {
             let run = StoreRun::new(flow, &*place.target, place.id());
-            run.journal.event(Happening::Unpinned, None, None, None);
-            Ok(())
+            Ok(place.targets.registry.wait(run.unpin())?)
         })?;
+        if !was_pinned {
+            return answer(&place.not_pinned());
+        }
         answer(&format!(
             "{}: the pin is removed; the next deploy makes its release live\n",
             place.id()

@@ -18,8 +18,8 @@ use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet,
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps};
 use crate::release::{
-    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of, new_release,
-    steps_of, waves,
+    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of,
+    continue_after, new_release, steps_of, waves,
 };
 use crate::report::Deployed;
 use crate::store::{StoreId, TargetKind};
@@ -119,6 +119,7 @@ impl RunTargets {
             },
         };
         let known = release::Records::read(records).unwrap_or_default();
+        continue_after(&known);
         let orders = plan.releases.iter().filter_map(|release| {
             let build = builds.iter().find(|it| it.store == release.store)?;
             let is_complete = build.status == BuildStatus::Complete;
@@ -218,6 +219,7 @@ fn older(plan: &Plan, wanted: &ReleaseOptions, records: &RecordSet) -> Vec<relea
                 short_commit(&own.sha),
                 short_commit(&live.sha)
             ),
+            place: place_options(&planned.store, planned.target.name()),
         };
         is_older.then_some(error)
     });

@@ -44,10 +44,28 @@ impl Records for RecordFolder {
     }
 }
 
+/// The last time that an id of this run has, or that an id of a known record has, in milliseconds.
+static LAST: AtomicI64 = AtomicI64::new(0);
+
+/// How far the clock of another machine may be ahead. A record beyond that does not move the times of
+/// this run.
+const CLOCK_DIFFERENCE: i64 = 24 * 60 * 60 * 1000;
+
+/// Makes the next times later than the ids of these records. Another machine may have written them, with
+/// a clock that is ahead of the clock of this machine, and the order of the ids is the order of the steps.
+pub fn continue_after(records: &RecordSet) {
+    let limit = Timestamp::now().as_millisecond() + CLOCK_DIFFERENCE;
+    let known = records
+        .iter()
+        .map(|it| it.record.id().made_at().as_millisecond());
+    if let Some(latest) = known.filter(|moment| *moment <= limit).max() {
+        LAST.fetch_max(latest, Ordering::SeqCst);
+    }
+}
+
 /// The current time, later than every time that was returned before. Ids of records sort by time, so two
 /// steps of one millisecond would have no order.
 pub fn next_moment() -> Timestamp {
-    static LAST: AtomicI64 = AtomicI64::new(0);
     let now = Timestamp::now().as_millisecond();
     let step = |last: i64| Some(now.max(last + 1));
     let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use miette::Diagnostic;
 use secrecy::ExposeSecret;
 
-use super::records::{Records, next_moment};
+use super::records::{Records, continue_after, next_moment};
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
     ReleaseRecord, SCHEMA_VERSION, StoredRecord,
@@ -223,6 +223,7 @@ impl StoreSettings<'_> {
         change: &SettingsChange,
     ) -> Result<Option<ReleaseRecord>, super::Error> {
         let records = self.records.read()?;
+        continue_after(&records);
         let latest = records.latest_release(self.store, self.target.name());
         let version = latest.and_then(|latest| latest.settings.as_deref());
         let settings = match (change, version) {

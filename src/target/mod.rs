@@ -19,12 +19,6 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-/// The options with which a command reaches a store at a target, for hints.
-pub fn place_options(store: &StoreId, target: &str) -> String {
-    let local = if target == "local" { " --local" } else { "" };
-    format!("--store {store}{local}")
-}
-
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
@@ -32,6 +26,12 @@ use crate::ledger::RecordId;
 use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedImage};
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
+
+/// The options with which a command reaches a store at a target, for hints.
+pub fn place_options(store: &StoreId, target: &str) -> String {
+    let local = if target == "local" { " --local" } else { "" };
+    format!("--store {store}{local}")
+}
 
 /// The future of a step.
 pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;

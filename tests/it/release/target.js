@@ -88,6 +88,7 @@ const verbs = {
     state.active = id;
     state.token += 1;
     save();
+    if (mood === 'hangs') sleep(3000);
     if (mood === 'silent') fail('the connection was lost');
     return { switched: true };
   },
