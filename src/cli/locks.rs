@@ -1,6 +1,5 @@
 //! `store lock`: who deploys a store at its target.
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::answer;
@@ -16,19 +15,12 @@ use crate::error::Error as AnyError;
 use crate::ledger::Happening;
 use crate::release;
 use crate::store::Store;
-use crate::target::LockClaim;
 
 pub fn locks(global: &Global, command: &LockCommand) -> Result<(), AnyError> {
     match command {
         LockCommand::Status(options) => status(global, options),
         LockCommand::Release(options) => remove(global, options),
     }
-}
-
-/// Whether the lease of a lock has ended, so that the next run takes it over.
-pub fn is_over(claim: &LockClaim) -> bool {
-    let age = Timestamp::now().duration_since(claim.since).as_secs();
-    u64::try_from(age).is_ok_and(|age| age > claim.lease)
 }
 
 fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
@@ -70,7 +62,7 @@ fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
         let mut row = vec![store.id.to_string(), targets.kind(store).name().to_owned()];
         row.extend(match answer {
             Answer::Given(Some(Some(claim))) => vec![
-                if is_over(claim) { "ended" } else { "locked" }.to_owned(),
+                "locked".to_owned(),
                 format.age(claim.since),
                 claim.operation.escape_debug().to_string(),
                 claim.who.escape_debug().to_string(),

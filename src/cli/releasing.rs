@@ -11,12 +11,12 @@ use super::live_records::LiveRecords;
 use super::record::FinishedStores;
 use super::run::{PreparedCommand, services_without_run};
 use super::{Error, environment};
-use crate::config::Project;
+use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason};
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
-use crate::plan::{Plan, ReleaseSteps};
+use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
     self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of,
     continue_after, new_release, steps_of, waves,
@@ -356,6 +356,16 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
             .map(|error| format!("This deploy is refused without `--allow-older`: {error}."))
             .collect();
         steps.notes.extend(notes(plan, kind, &groups, &pinned));
+        if !target.capabilities().staging {
+            let idle = plan.hooks.iter().filter(|it| it.stage == HookStage::Stage);
+            let idle: BTreeSet<_> = idle.map(|hook| &hook.store).collect();
+            let here = plan.releases.iter().filter(|it| it.target == kind);
+            let idle = here.filter(|it| idle.contains(&it.store));
+            let notices = idle.map(|it| no_staging(&it.store, kind.name()));
+            steps
+                .notes
+                .extend(notices.map(|notice| format!("Note: {notice}.")));
+        }
         Ok(steps)
     });
     steps.collect()
@@ -365,8 +375,13 @@ fn not_live(outcome: &StoreOutcome) -> String {
     let reason = outcome.reason.as_deref().unwrap_or_default();
     let address = outcome.address.as_ref();
     let place = address.map_or_else(String::new, |address| format!(" at {address}"));
+    let state = if outcome.is_staged {
+        format!("is staged{place} and gets no traffic")
+    } else {
+        "is recorded and does not run".to_owned()
+    };
     format!(
-        "{}: {} is staged{place} and gets no traffic, because {reason}; `alokai store release {} {}` makes it live",
+        "{}: {} {state}, because {reason}; `alokai store release {} {}` makes it live",
         outcome.store,
         outcome.release.id,
         outcome.release.id,

@@ -453,14 +453,9 @@ impl<'a> StoreStatus<'a> {
             details.push(("maintenance", "on".to_owned()));
         }
         if let Some(claim) = &self.asked.lock {
-            let word = if locks::is_over(claim) {
-                "lock ended"
-            } else {
-                "locked"
-            };
             let since = format.age(claim.since);
             let text = format!("{since} by {} for {}", claim.who, claim.operation);
-            details.push((word, text));
+            details.push(("locked", text));
         }
         for (run, is_running) in &self.runs {
             let word = if *is_running {

@@ -160,3 +160,10 @@ pub fn write_stage(
     }
     Ok(())
 }
+
+/// The notice for hooks of a stage that a target does not have.
+pub fn no_staging(store: &StoreId, target: &str) -> String {
+    format!(
+        "the hooks of the stage `stage` do not run for `{store}`, because the target `{target}` has no staging"
+    )
+}

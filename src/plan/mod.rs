@@ -35,7 +35,7 @@ pub use callbacks::DEPLOYED_ENTRYPOINT;
 pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
-pub use hooks::{HookPlan, hooks_of, run_stage};
+pub use hooks::{HookPlan, hooks_of, no_staging, run_stage};
 pub use image::{
     BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH, container_port,
 };
@@ -538,11 +538,7 @@ fn planned_hooks(
             is_console && hook.stage == HookStage::Stage && hook.store == release.store
         };
         if hooks.iter().any(is_idle) {
-            notices.push(format!(
-                "the hooks of the stage `stage` do not run for `{}`, because the target `{}` has no staging",
-                release.store,
-                release.target.name()
-            ));
+            notices.push(no_staging(&release.store, release.target.name()));
         }
         hooks.retain(|hook| !is_idle(hook));
     }

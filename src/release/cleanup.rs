@@ -75,6 +75,19 @@ impl StoreRun<'_> {
         Ok(())
     }
 
+    /// Removes what a target without staging keeps of earlier releases. A failure is only a notice.
+    pub(super) async fn forget_kept(&self, now: &Situation) {
+        if !self.abilities.observes {
+            return;
+        }
+        if let Err(error) = self.forget(now).await {
+            self.flow.services.events.notice(format!(
+                "{}: an earlier release could not be removed; the next release of the store removes it: {error}",
+                self.store
+            ));
+        }
+    }
+
     /// Waits until the open requests of a release have ended, and stops it. The new release is live, so
     /// a failure is only a notice.
     pub(super) async fn leave(&self, old: &RecordId, now: &Situation) {

@@ -76,6 +76,8 @@ pub struct StoreOutcome {
     pub release: ReleaseRecord,
     /// Whether it gets the traffic now.
     pub is_active: bool,
+    /// Whether it runs without traffic.
+    pub is_staged: bool,
     /// Where the release can be reached.
     pub address: Option<String>,
     /// Why it does not get the traffic.

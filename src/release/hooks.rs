@@ -16,8 +16,8 @@ use crate::ledger::{
     SCHEMA_VERSION,
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
-use crate::plan::hooks_of;
-use crate::store::AppName;
+use crate::plan::{hooks_of, no_staging};
+use crate::store::{AppName, TargetKind};
 use crate::target::ReleaseSpec;
 
 /// The most bytes of a hook's output that are recorded: its end.
@@ -111,6 +111,21 @@ impl StoreRun<'_> {
                 store: self.store.clone(),
             }),
             Some(error) => Err(error.into()),
+        }
+    }
+
+    /// Says that hooks of the stage `stage` do not run, because the target has no such stage. The plan says
+    /// it for the console already.
+    pub(super) fn tell_idle_hooks(&self) {
+        let store = self.flow.project.stores.get(self.store.as_str());
+        let hooks = store.map(|store| hooks_of(self.flow.project, store));
+        let mut hooks = hooks.into_iter().flatten();
+        let kind = TargetKind::Console.name();
+        if self.target.name() != kind && hooks.any(|hook| hook.stage == HookStage::Stage) {
+            self.flow
+                .services
+                .events
+                .notice(no_staging(self.store, self.target.name()));
         }
     }
 

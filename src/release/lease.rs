@@ -15,8 +15,32 @@ const LEASE: u64 = 30;
 /// The pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(LEASE / 3);
 
+/// Works while the lock of the journal's store is held and renewed. The records of other machines are
+/// fetched first, and those of this machine are sent before the lock is released: the next holder sees
+/// them.
+pub async fn locked<T>(
+    target: &dyn Target,
+    operation: &str,
+    journal: &ReleaseJournal<'_>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let lease = Lease::take(target, journal.store, operation, journal).await?;
+    let result = tokio::select! {
+        biased;
+        lost = lease.renew() => Err(lost),
+        result = async {
+            journal.records.fetch(journal.store).await;
+            let result = work.await;
+            journal.records.send(journal.store).await;
+            result
+        } => result,
+    };
+    lease.release(journal).await;
+    result
+}
+
 /// A lock that is held.
-pub struct Lease<'a> {
+struct Lease<'a> {
     target: &'a dyn Target,
     store: &'a StoreId,
     claim: LockClaim,
@@ -24,7 +48,7 @@ pub struct Lease<'a> {
 
 impl<'a> Lease<'a> {
     /// Takes the lock of a store, or says who has it.
-    pub async fn take(
+    async fn take(
         target: &'a dyn Target,
         store: &'a StoreId,
         operation: &str,
@@ -55,7 +79,7 @@ impl<'a> Lease<'a> {
     }
 
     /// Renews the lock for ever. Returns only if the lock is lost.
-    pub async fn renew(&self) -> Error {
+    async fn renew(&self) -> Error {
         loop {
             tokio::time::sleep(RENEWAL).await;
             match self.target.lock(self.store, &self.claim).await {
@@ -72,7 +96,7 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives the lock back.
-    pub async fn release(self, journal: &ReleaseJournal<'_>) {
+    async fn release(self, journal: &ReleaseJournal<'_>) {
         let unlocked = self
             .target
             .unlock(self.store, &self.claim.holder, false)

@@ -139,11 +139,11 @@ impl ProbedRelease<'_> {
     /// Watches a release that gets the traffic. Returns an error if an app stops answering, ends or is
     /// started again.
     pub async fn watch(&self, time: Duration) -> Result<(), Error> {
-        let before = self.states().await?;
+        // A target that does not respond says nothing about the apps, which are probed themselves.
+        let before = self.states().await.unwrap_or_default();
         let each = self.replicas.iter().map(|replica| {
             let restarts = before.iter().find(|state| state.app == replica.app);
-            let restarts = restarts.map_or(0, |state| state.restarts);
-            self.watch_one(replica, restarts, time)
+            self.watch_one(replica, restarts.map(|state| state.restarts), time)
         });
         try_join_all(each).await?;
         Ok(())
@@ -152,7 +152,7 @@ impl ProbedRelease<'_> {
     async fn watch_one(
         &self,
         replica: &Replica,
-        restarts: u32,
+        mut restarts: Option<u32>,
         time: Duration,
     ) -> Result<(), Error> {
         let probe = self.probe_of(&replica.app);
@@ -167,9 +167,11 @@ impl ProbedRelease<'_> {
             tokio::time::sleep(probe.interval.max(SHORTEST_PAUSE).min(left)).await;
             let answer = ask(&client, &url, &probe).await;
             failed = if answer.is_healthy { 0 } else { failed + 1 };
-            let states = self.states().await?;
+            let states = self.states().await.unwrap_or_default();
             let state = states.iter().find(|state| state.app == replica.app);
-            let is_broken = state.is_some_and(|it| !it.running || it.restarts > restarts);
+            let is_broken = state.is_some_and(|it| {
+                !it.running || it.restarts > *restarts.get_or_insert(it.restarts)
+            });
             if is_broken || failed >= probe.consecutive {
                 return Err(self.unhealthy(replica, &url, answer, None).await);
             }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
-use super::lease::Lease;
+use super::lease::locked;
 use super::records::{ReleaseJournal, continue_after};
 use super::rules::{first_builds, refuse_older};
 use super::switch::Prepared;
@@ -113,23 +113,14 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    /// Works while the lock of the store is held and renewed. The records of other machines are fetched
-    /// first, and those of this machine are sent before the lock is released: the next holder sees them.
     async fn locked<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let operation = &self.flow.options.operation;
-        let lease = Lease::take(self.target, self.store, operation, &self.journal).await?;
-        let result = tokio::select! {
-            biased;
-            lost = lease.renew() => Err(lost),
-            result = async {
-                self.flow.records.fetch(self.store).await;
-                let result = work.await;
-                self.flow.records.send(self.store).await;
-                result
-            } => result,
-        };
-        lease.release(&self.journal).await;
-        result
+        locked(
+            self.target,
+            &self.flow.options.operation,
+            &self.journal,
+            work,
+        )
+        .await
     }
 
     /// What runs now. A switch that a killed run did not record is recorded.
@@ -233,6 +224,7 @@ impl<'a> StoreRun<'a> {
             store: self.store.clone(),
             release: release.clone(),
             is_active: is_live,
+            is_staged: false,
             address: now.observed.addresses.first().cloned(),
             reason: None,
             elapsed: Duration::ZERO,
@@ -242,6 +234,7 @@ impl<'a> StoreRun<'a> {
             match decision {
                 Decision::StageOnly(reason) => {
                     self.replace_staged(&now, &release.id).await?;
+                    outcome.is_staged = self.abilities.staging;
                     outcome.address = prepared.address;
                     outcome.reason = Some(reason);
                 }
@@ -249,8 +242,10 @@ impl<'a> StoreRun<'a> {
                     self.make_live_pinned(&now, &prepared, &order).await?;
                     outcome.is_active = true;
                     // A target may know its addresses only when it runs something.
-                    let after = self.target.observe(self.store).await?;
-                    outcome.address = after.addresses.into_iter().next().or(outcome.address);
+                    if let Ok(after) = self.target.observe(self.store).await {
+                        let address = after.addresses.into_iter().next();
+                        outcome.address = address.or(outcome.address);
+                    }
                 }
             }
         }
@@ -307,13 +302,7 @@ impl<'a> StoreRun<'a> {
 
 /// The build of a release.
 pub fn build_of<'r>(records: &'r RecordSet, release: &RecordId) -> Option<&'r BuildRecord> {
-    let Some(Record::Release(ReleaseRecord { build, .. })) = records.get(release) else {
-        return None;
-    };
-    match records.get(build) {
-        Some(Record::Build(build)) => Some(build),
-        _ => None,
-    }
+    records.build(&records.release(release)?.build)
 }
 
 fn pinned(place: &str, records: &RecordSet, pin: &RecordId) -> String {

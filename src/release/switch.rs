@@ -7,7 +7,7 @@ use super::probe::ProbedRelease;
 use super::steps::{Situation, StoreRun, build_of};
 use super::{Error, spec_of};
 use crate::config::{HookStage, HookTime};
-use crate::ledger::{Happening, Record, RecordId, RecordSet};
+use crate::ledger::{Happening, Record, RecordId, RecordSet, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
 
 /// A release that runs without traffic.
@@ -44,6 +44,7 @@ impl StoreRun<'_> {
             });
         }
         if !self.abilities.staging {
+            self.tell_idle_hooks();
             return Ok(prepared);
         }
         let built = (&prepared.spec, &prepared.build);
@@ -95,7 +96,7 @@ impl StoreRun<'_> {
 
     /// Records that a release failed before it got the traffic, and stops it.
     async fn give_up(&self, release: &RecordId, error: &Error) {
-        let reason = first_line(error);
+        let reason = first_line(&error.to_string());
         self.journal
             .event(Happening::Failed, Some(release), None, Some(reason));
         let stopped = async {
@@ -154,7 +155,9 @@ impl StoreRun<'_> {
         }
         self.step(Happening::Released { observed: false }, release, started);
         if !self.abilities.staging {
-            return self.hooks((HookTime::After, switch), built).await;
+            self.hooks((HookTime::After, switch), built).await?;
+            self.forget_kept(now).await;
+            return Ok(());
         }
         if !was_live(order, now) {
             self.watch(now, prepared).await?;
@@ -276,9 +279,4 @@ fn was_live(order: &ReleaseOrder, now: &Situation) -> bool {
     let original = original.and_then(|id| now.records.release(id));
     order.wish == Wish::Rollback
         && original.is_some_and(|original| original.settings == order.release.settings)
-}
-
-fn first_line(error: &impl ToString) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
 }

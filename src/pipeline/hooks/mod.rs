@@ -11,7 +11,6 @@ mod variables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use super::docker;
 use super::failure::StageError;
 use super::process::{self, ProcessError, ScriptCommand};
 use super::services::{ScriptEnvironment, Services};
+use super::start::how;
 use crate::config::{HookFailure, HookStage, HookTime};
 use crate::event::EventSubject;
 use crate::plan::{DestinationPlan, HookPlan, Plan, run_stage};
@@ -292,7 +292,7 @@ impl HookRunner<'_> {
         match process::run(script, self.services).await {
             Ok(ended) => Ok(HookStatus {
                 code: ended.status.code(),
-                how: how(ended.status),
+                how: how(Ok(ended.status)),
                 tail: ended.tail,
             }),
             Err(ProcessError::TimedOut(tail)) => Ok(HookStatus::timed_out(hook, tail)),
@@ -340,15 +340,6 @@ impl HookStatus {
             how: format!("did not end within {} s", hook.timeout.as_secs()),
             tail,
         }
-    }
-}
-
-fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended without an exit code".into(),
     }
 }
 

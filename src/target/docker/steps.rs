@@ -372,13 +372,6 @@ impl DockerTarget {
                 message,
             });
         }
-        let kept = usize::from(self.context.project.settings.deploy.keep);
-        let mut releases: Vec<&RecordId> = others.iter().map(|it| &it.release).collect();
-        releases.sort();
-        releases.dedup();
-        let surplus = &releases[..releases.len().saturating_sub(kept)];
-        let removed = others.iter().filter(|it| surplus.contains(&&it.release));
-        try_join_all(removed.map(|it| engine.remove(&it.id))).await?;
         Ok(true)
     }
 

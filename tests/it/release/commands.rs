@@ -238,3 +238,13 @@ fn verbs_that_a_program_need_not_know_stop_no_deploy() {
     shop.commit("third");
     shop.deploy().fails_with(2).stderr_contains("observe");
 }
+
+#[test]
+fn a_target_without_staging_runs_no_staged_release_and_names_its_idle_hooks() {
+    let Some(shop) = Shop::with(&json!({})) else {
+        return;
+    };
+    shop.set("capabilities", json!({ "staging": false }));
+    let run = shop.run("store deploy --store us --no-release").succeeds();
+    run.stderr_contains("is recorded and does not run, because `--no-release` was given");
+}

@@ -602,7 +602,7 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             let change = SettingsChange::Set(change.into());
             let made = world
                 .runtime
-                .block_on(settings.change(&change))
+                .block_on(settings.change(&change, (&world.services.events, None)))
                 .unwrap()
                 .unwrap();
             model.releases.push(ModelRelease {
@@ -617,10 +617,8 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
         Step::Unpin => {
             let flow = world.flow();
             let run = StoreRun::new(&flow, &*world.target, &world.store);
-            if model.pinned {
-                run.journal
-                    .event(alokai::ledger::Happening::Unpinned, None, None, None);
-            }
+            let unpinned = world.runtime.block_on(run.unpin()).unwrap();
+            assert_eq!(unpinned, model.pinned);
             model.pinned = false;
         }
         Step::Unstage => {

@@ -71,7 +71,10 @@ const verbs = {
     if (held && (request.byForce || held.claim.holder === request.holder)) fs.rmSync(lockFile);
     return {};
   },
-  'lock-holder': () => ({ holder: (holderOf() || {}).claim || null }),
+  'lock-holder': () => {
+    const held = holderOf();
+    return { holder: held && !held.over ? held.claim : null };
+  },
   stage: () => {
     if (mood === 'refuses') fail('no room for another release');
     if (mood === 'slow') sleep(1500);
