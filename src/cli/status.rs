@@ -15,7 +15,7 @@ use super::arguments::questions::StatusOptions;
 use super::listing::{CellFormat, RunningRuns, cut, stored_records, table};
 use super::run::document;
 use super::store_targets::StoreTargets;
-use super::{answer, builds, history, locks};
+use super::{answer, builds, history};
 use crate::error::Error as AnyError;
 use crate::ledger::{
     BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
