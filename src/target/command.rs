@@ -55,7 +55,7 @@ pub enum Error {
         code(alokai::command::none),
         help("set `deploy.command` in `alokai.config.json`, such as `[\"node\", \"target.js\"]`")
     )]
-    None,
+    NoProgram,
     /// The program cannot be started.
     #[error("`{program}` cannot be started")]
     #[diagnostic(
@@ -134,7 +134,7 @@ impl CommandTarget {
     /// The program of the config. It is asked for its capabilities.
     pub fn new(context: &TargetContext) -> Result<Self, TargetError> {
         let command = &context.project.settings.deploy.command;
-        let (program, arguments) = command.split_first().ok_or(Error::None)?;
+        let (program, arguments) = command.split_first().ok_or(Error::NoProgram)?;
         let path = if program.contains('/') {
             context.project.root.join(program)
         } else {

@@ -11,7 +11,7 @@ use super::apps::{ReleaseContainers, container_name, lower, prefix};
 use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
 use super::haproxy::{
-    Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
+    Haproxy, LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
 };
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
@@ -34,7 +34,13 @@ impl DockerTarget {
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.engine().await?;
         match &self.proxy {
-            Some(proxy) => proxy.change(|_| Ok(())).await,
+            Some(proxy) => {
+                let apps = &self.context.project.settings.console.apps;
+                for (app, address) in apps.iter().filter(|(_, it)| !it.has_base_path) {
+                    check_segments(app, address.path.as_deref().unwrap_or_default())?;
+                }
+                proxy.change(|_| Ok(())).await
+            }
             None => Ok(()),
         }
     }
@@ -143,6 +149,11 @@ impl DockerTarget {
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         self.check_proxy(engine, &owner, &spec.store).await?;
+        if self.proxy.is_some() {
+            for app in spec.apps.iter().filter(|app| app.strips_prefix) {
+                check_segments(app.app.as_str(), prefix(app))?;
+            }
+        }
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -215,11 +226,7 @@ impl DockerTarget {
         let Some(version) = &spec.settings else {
             return Ok(Settings::default());
         };
-        let volume = SettingsVolume {
-            engine,
-            owner,
-            store: &spec.store,
-        };
+        let volume = SettingsVolume { engine, owner };
         let settings = volume.read(version).await?;
         settings.ok_or_else(|| Error::SettingsMissing {
             store: spec.store.clone(),
@@ -309,20 +316,22 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
-        let not_staged = |app: &str| Error::NotStaged {
-            store: spec.store.clone(),
-            release: spec.id.clone(),
-            app: app.to_owned(),
-        };
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(not_staged(app.as_str()));
+            return Err(Error::NotStaged {
+                store: spec.store.clone(),
+                release: spec.id.clone(),
+                app: app.clone(),
+            });
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
         let switch = |table: &mut RoutingTable| {
             check_hosts(table, spec, &owner)?;
             // Only a staged release has routes.
             if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(not_staged("*"));
+                return Err(Error::NoRoutes {
+                    store: spec.store.clone(),
+                    release: spec.id.clone(),
+                });
             }
             let store = table.stores.entry(owner.key()).or_default();
             if token(store) != *expected {
@@ -506,7 +515,7 @@ fn token(store: &RoutedStore) -> SwitchToken {
     SwitchToken(store.active.clone().unwrap_or_default())
 }
 
-/// The store as its containers tell, without a proxy: the newest release that runs is active.
+/// The state of a store without a proxy, from its containers: the newest running release is active.
 fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
     let active = running.map(|container| &container.release).max();
@@ -536,6 +545,20 @@ fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) ->
         }
     }
     Ok(())
+}
+
+/// Fails if HAProxy cannot remove all segments of a path.
+fn check_segments(app: &str, path: &str) -> Result<(), Error> {
+    let segments = path.trim_matches('/').split('/').count();
+    if segments <= MOST_SEGMENTS {
+        return Ok(());
+    }
+    Err(Error::PathSegments {
+        app: app.to_owned(),
+        path: path.to_owned(),
+        segments,
+        limit: MOST_SEGMENTS,
+    })
 }
 
 /// The routes to the apps of a release.
