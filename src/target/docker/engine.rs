@@ -92,6 +92,8 @@ pub struct AppContainer {
     pub port: u16,
     /// Whether it runs.
     pub is_running: bool,
+    /// Whether it was ever started.
+    pub has_run: bool,
 }
 
 /// A connection to an engine.
@@ -393,5 +395,6 @@ fn app_container(found: ContainerSummary) -> Option<AppContainer> {
             state,
             Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING)
         ),
+        has_run: state != Some(ContainerSummaryStateEnum::CREATED),
     })
 }

@@ -11,6 +11,7 @@ mod error;
 mod haproxy;
 mod lock;
 mod output;
+mod recreate;
 mod settings;
 mod steps;
 

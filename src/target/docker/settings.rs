@@ -24,6 +24,9 @@ use crate::target::Settings;
 /// Where the volume is in the container.
 const FOLDER: &str = "/settings";
 
+/// A container for access that is older than this, in seconds, belongs to a killed run.
+const ACCESS_TIME: i64 = 60 * 60;
+
 /// The settings of a store.
 pub struct SettingsVolume<'a> {
     /// The engine.
@@ -62,6 +65,23 @@ impl SettingsVolume<'_> {
             serde_json::from_slice(&text).map_err(|error| self.unreadable(version, &error))?;
         let settings = values.into_iter().map(|(name, value)| (name, value.into()));
         Ok(Some(settings.collect()))
+    }
+
+    /// Removes the containers for access that killed runs have left.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let owner = self.owner.map();
+        let labels = owner.iter().map(|(key, value)| format!("{key}={value}"));
+        let prefix = format!("/{}-", self.name());
+        let now = self.engine.now().await?.as_second();
+        for container in self.engine.list(labels.collect()).await? {
+            let mut names = container.names.iter().flatten();
+            let is_access = names.any(|name| name.starts_with(&prefix));
+            let is_old = container.created.is_some_and(|it| now - it > ACCESS_TIME);
+            if let Some(id) = container.id.filter(|_| is_access && is_old) {
+                self.engine.remove(&id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// An error without the values.

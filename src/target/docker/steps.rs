@@ -13,6 +13,7 @@ use super::error::Error;
 use super::haproxy::{
     Haproxy, LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
 };
+use super::recreate::recreate;
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
@@ -97,8 +98,8 @@ impl DockerTarget {
             if observed.active.as_ref() == Some(release) {
                 continue;
             }
-            let mut own = containers.iter().filter(|it| it.release == *release);
-            if own.any(|container| container.is_running) {
+            let own = || containers.iter().filter(|it| it.release == *release);
+            if own().any(|container| container.is_running) {
                 let known = table.releases.get(release.as_str());
                 let host = known.and_then(|known| known.host.as_ref());
                 let proxy = self.proxy.as_ref();
@@ -106,7 +107,7 @@ impl DockerTarget {
                     release: release.clone(),
                     address: host.zip(proxy).map(|(host, proxy)| proxy.url(host)),
                 });
-            } else {
+            } else if own().any(|container| container.has_run) {
                 observed.kept.push(release.clone());
             }
         }
@@ -154,6 +155,8 @@ impl DockerTarget {
                 check_segments(app.app.as_str(), prefix(app))?;
             }
         }
+        // What a killed run has left only uses disk space.
+        let _ = sweep(engine, &owner, spec).await;
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -303,7 +306,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         let Some(proxy) = &self.proxy else {
             self.stage_release(spec).await?;
-            return self.recreate(engine, &owner, spec, expected).await;
+            return recreate(engine, &owner, &spec.id, expected).await;
         };
         self.check_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
@@ -348,40 +351,6 @@ impl DockerTarget {
             Ok(true)
         };
         proxy.change(switch).await
-    }
-
-    /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
-    /// is started again.
-    async fn recreate(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        spec: &ReleaseSpec,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let containers = engine.app_containers(owner).await?;
-        if token(&without_proxy(&containers)) != *expected {
-            return Ok(false);
-        }
-        let (own, others): (Vec<_>, Vec<_>) =
-            containers.iter().partition(|it| it.release == spec.id);
-        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
-        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
-        for container in &own {
-            let Err(message) = engine.start(&container.id).await else {
-                continue;
-            };
-            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
-            for other in replaced {
-                // The failure of the new release is the error that matters.
-                let _ = engine.start(&other.id).await;
-            }
-            return Err(Error::Start {
-                container: container.name.clone(),
-                message,
-            });
-        }
-        Ok(true)
     }
 
     pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
@@ -510,13 +479,28 @@ async fn create(
     }
 }
 
+/// Removes the containers of a store that a killed run has left: those of other releases that were never
+/// started, and those that gave access to settings. The lock of the store is held.
+async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
+    let containers = engine.app_containers(owner).await?;
+    let left = containers
+        .iter()
+        .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
+    join_all(left.map(|it| engine.remove(&it.id))).await;
+    let volume = SettingsVolume {
+        engine,
+        owner,
+    };
+    volume.sweep().await
+}
+
 /// What the switch compares: the release with the traffic.
-fn token(store: &RoutedStore) -> SwitchToken {
+pub fn token(store: &RoutedStore) -> SwitchToken {
     SwitchToken(store.active.clone().unwrap_or_default())
 }
 
 /// The state of a store without a proxy, from its containers: the newest running release is active.
-fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
+pub fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
     let active = running.map(|container| &container.release).max();
     RoutedStore {
