@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::arguments::transfer::BuildPruneOptions;
+use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
 use super::builds_transfer::{failed, place_of};
 use super::environment::{self, tell};
 use super::listing::{check_stores, records};
@@ -19,14 +20,14 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
-    Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules, SCHEMA_VERSION,
-    StoredRecord, build_size, choose_builds, log_of,
+    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, PruneChoice, Record,
+    RecordFolder, RecordId, RecordSet, RetentionRules, StoredImage, StoredRecord, build_size,
+    choose_builds, log_of,
 };
 use crate::pipeline::ProjectLock;
 use crate::plan::{self, LOCAL_REGISTRY};
 use crate::store::TargetKind;
-use crate::target::{Observed, TargetContext, target_of};
+use crate::target::TargetContext;
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
@@ -59,20 +60,22 @@ pub fn prune(
         stores.is_empty() || stores.iter().any(|id| id == build.store.as_str())
     };
     choice.removed.retain(is_wanted);
-    let stubborn = if options.dry_run {
+    let not_removed = if options.dry_run {
         BTreeSet::new()
     } else {
         remove(project, registry, &all, &choice)?
     };
-    choice.removed.retain(|build| !stubborn.contains(&build.id));
+    choice
+        .removed
+        .retain(|build| !not_removed.contains(&build.id));
     if options.json {
         return document(&report(&choice, options.dry_run));
     }
     show(&choice, options.dry_run)
 }
 
-/// The releases that the targets have, whatever the records of this machine say. A target that cannot
-/// be asked is told: what the records say about it still counts.
+/// The releases that the targets have, whatever the records of this machine say. A note names a target
+/// that does not answer; what the records say about it still counts.
 fn in_use(
     project: &Arc<Project>,
     registry: &RegistryAccess,
@@ -87,33 +90,31 @@ fn in_use(
         local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
-    let mut releases = BTreeSet::new();
+    let mut targets = TargetsByKind::new(&context);
+    let mut known = Vec::new();
     for store in project.stores.deployables() {
         let Some(deployment) = &store.deployment else {
             continue;
         };
         let own = plan::target_of(project, deployment);
-        let is_local =
-            own != TargetKind::Local && recorded.get(&store.id, TargetKind::Local.name()).is_some();
-        for kind in [Some(own), is_local.then_some(TargetKind::Local)] {
-            let Some(kind) = kind else { continue };
-            let observed = target_of(kind, &context).and_then(|target| {
-                if !target.capabilities().observes {
-                    return Ok(Observed::default());
-                }
-                registry.wait(target.observe(&store.id))
-            });
-            match observed {
-                Ok(observed) => {
-                    releases.extend(observed.active);
-                    releases.extend(observed.staged.into_iter().map(|it| it.release));
-                    releases.extend(observed.kept);
-                }
-                Err(error) => tell(&format!(
-                    "note: the target of `{}` cannot tell what is live, so only the records do: {error}",
-                    store.id
-                )),
+        known.push((store.id.clone(), targets.of(own)));
+        let has_other = own != TargetKind::Local;
+        if has_other && recorded.get(&store.id, TargetKind::Local.name()).is_some() {
+            known.push((store.id.clone(), targets.of(TargetKind::Local)));
+        }
+    }
+    let mut releases = BTreeSet::new();
+    for (store, answer) in registry.wait(ask_each(known, observe)) {
+        match answer {
+            Answer::Given(observed) => {
+                let observed = observed.unwrap_or_default();
+                releases.extend(observed.active);
+                releases.extend(observed.staged.into_iter().map(|it| it.release));
+                releases.extend(observed.kept);
             }
+            Answer::Missing(reason) => tell(&format!(
+                "note: the target of `{store}` does not say what is live, so only the records do: {reason}"
+            )),
         }
     }
     releases
@@ -166,7 +167,7 @@ fn remove(
 ) -> Result<BTreeSet<RecordId>, AnyError> {
     let kept = choice.kept.iter().map(|(build, _)| *build);
     let kept: BTreeSet<_> = kept.flat_map(images).collect();
-    let mut stubborn = BTreeSet::new();
+    let mut not_removed = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {
         let mut is_removed = true;
@@ -192,25 +193,25 @@ fn remove(
         if is_removed {
             record(project, build)?;
         } else {
-            stubborn.insert(build.id.clone());
+            not_removed.insert(build.id.clone());
         }
     }
     sweep_layouts(project, registry, choice)?;
-    remove_logs(project, records, choice, &stubborn)?;
+    remove_logs(project, records, choice, &not_removed)?;
     let removed = choice.removed.iter();
     let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
     for store in stores {
         registry.share(project, store);
     }
-    Ok(stubborn)
+    Ok(not_removed)
 }
 
 /// The names and digests of the images of a build.
-fn images(build: &BuildRecord) -> impl Iterator<Item = (ImageName, String)> {
+fn images(build: &BuildRecord) -> impl Iterator<Item = (StoredImage, String)> {
     let apps = build.apps.values();
     apps.filter_map(|app| {
         Some((
-            ImageName::parse(app.reference.as_ref()?)?,
+            StoredImage::parse(app.reference.as_ref()?)?,
             app.digest.clone()?,
         ))
     })
@@ -244,12 +245,12 @@ fn remove_logs(
     project: &Project,
     records: &RecordSet,
     choice: &PruneChoice,
-    stubborn: &BTreeSet<RecordId>,
+    not_removed: &BTreeSet<RecordId>,
 ) -> Result<(), AnyError> {
     let removed = choice.removed.iter();
     let removed: BTreeSet<_> = removed
         .map(|build| &build.id)
-        .filter(|id| !stubborn.contains(id))
+        .filter(|id| !not_removed.contains(id))
         .collect();
     let others = records
         .iter()
@@ -271,23 +272,12 @@ fn remove_logs(
 
 /// Records that the images of a build were removed.
 fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
-    let event = Record::Event(EventRecord {
-        schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        store: build.store.clone(),
-        target: None,
-        release: None,
-        run: None,
-        happening: Happening::ImagesRemoved {
-            build: build.id.clone(),
-        },
-        seconds: None,
-        detail: None,
-        actor: environment::actor(),
-        log: None,
-    });
+    let removed = Happening::ImagesRemoved {
+        build: build.id.clone(),
+    };
+    let event = EventRecord::new(build.store.clone(), removed, environment::actor());
     let folder = RecordFolder::of_project(&project.root);
-    if let Ok(event) = StoredRecord::new(event) {
+    if let Ok(event) = StoredRecord::new(Record::Event(event)) {
         folder.append(&event).map_err(ledger::Error::from)?;
     }
     Ok(())

@@ -16,12 +16,12 @@ use super::run::{document, live};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
-    Wish, ancestry_of, candidates, chosen, continue_after, copy_forward, earlier, missing_images,
-    new_release, no_candidate,
+    Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
+    no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
@@ -444,7 +444,7 @@ pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError
             Ok(place.targets.registry.wait(stopped)?)
         })?;
         if stopped.is_empty() {
-            return answer(&format!("{}: no such release is staged\n", place.id()));
+            return answer(&format!("{}: no matching release is staged\n", place.id()));
         }
         for release in stopped {
             answer(&format!("{}: {release} is stopped\n", place.id()))?;

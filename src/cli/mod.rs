@@ -2,6 +2,7 @@
 
 mod add;
 mod arguments;
+mod ask_targets;
 mod build;
 mod builds;
 mod builds_prune;

@@ -25,7 +25,7 @@ use crate::pipeline::{ProjectLock, Services};
 use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::{Store, StoreId};
 
-/// How long a registry may take. A list without the records of other machines is better than none.
+/// The time limit of a registry. After it, a list has the records of this machine only.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long sending may take.

@@ -47,7 +47,7 @@ pub use hooks::{
 };
 pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
-pub use process::{PieceReader, TAIL, group_of, lives, readable, signal};
+pub use process::{PieceReader, RunningGroup, TAIL, group_of, lives, readable, signal};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
     RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,

@@ -201,6 +201,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// The address of the engine to use, if `configured` is its address in the config.
+    pub fn engine<'a>(&'a self, configured: Option<&'a str>) -> Option<&'a str> {
+        configured.or(self.docker.as_deref())
+    }
+
     /// The logins of registries.
     pub fn logins(&self) -> Logins {
         let own = self.registry.as_deref().zip(self.credentials.clone());

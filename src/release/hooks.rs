@@ -5,15 +5,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use jiff::Timestamp;
-
 use super::Error;
 use super::steps::StoreRun;
 use crate::config::{HookStage, HookTime};
 use crate::event::seconds;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId, RecordKind,
-    SCHEMA_VERSION,
+    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId,
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
 use crate::plan::{hooks_of, no_staging};
@@ -35,21 +32,18 @@ pub fn hook_record(
     // A hook that could not be started has no output.
     let output = output_of(&run.log).unwrap_or_default();
     let log = (!output.text.is_empty()).then(|| logs.write(&output));
+    let happening = Happening::Hook {
+        command: run.hook.command_line(),
+        code: run.code,
+    };
     Ok(EventRecord {
-        schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        store: run.hook.store.clone(),
         target: released.map(|(_, target)| target.to_owned()),
         release: released.map(|(release, _)| release.clone()),
         run: start.cloned(),
-        happening: Happening::Hook {
-            command: run.hook.command_line(),
-            code: run.code,
-        },
         seconds: Some(seconds(run.elapsed)),
         detail: Some(format!("{}: {}", run.hook.place(), run.ended)),
-        actor: actor.clone(),
         log: log.transpose()?,
+        ..EventRecord::new(run.hook.store.clone(), happening, actor.clone())
     })
 }
 

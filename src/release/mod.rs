@@ -29,7 +29,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
-pub use records::{Records, ReleaseJournal, continue_after, next_moment};
+pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use super::Error;
 use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
 use super::lease::locked;
-use super::records::{ReleaseJournal, continue_after};
+use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
-use crate::ledger::{BuildRecord, Happening, Record, RecordId, RecordSet, TargetState};
+use crate::ledger::{
+    BuildRecord, Happening, Record, RecordId, RecordSet, TargetState, continue_after,
+};
 use crate::store::StoreId;
 use crate::target::{Capabilities, Observed, Target, place_options};
 

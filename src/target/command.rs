@@ -1,20 +1,23 @@
 //! The target `command`: a program of the user. Each verb is one process, with a JSON document on its
 //! standard input and one on its standard output.
 
+mod child;
+
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http_client::Redactor;
 use jiff::Timestamp;
 use miette::Diagnostic;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
+use self::child::{VerbEnd, VerbProcess};
 use super::{
     AppLine, AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim,
     LogQuery, Observed, ReleaseSpec, Replica, Settings, SpecVariable, Staged, StagedRelease,
@@ -22,6 +25,7 @@ use super::{
 };
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
+use crate::pipeline::{TAIL, readable};
 use crate::store::{AppName, StoreId};
 
 /// The version of the protocol.
@@ -36,8 +40,8 @@ const STAGE_TIMEOUT: Duration = Duration::from_mins(15);
 /// The exit code of a program that does not know a verb.
 const UNKNOWN_VERB: i32 = 64;
 
-/// The most last lines of standard error in a message.
-const TAIL: usize = 40;
+/// Shorter values of settings are not replaced in messages: they are mostly flags and numbers.
+const SHORTEST_SECRET: usize = 6;
 
 /// Variables with secrets of this program, which the user's program does not get.
 const SECRETS: [&str; 3] = [
@@ -55,7 +59,7 @@ pub enum Error {
         code(alokai::command::none),
         help("set `deploy.command` in `alokai.config.json`, such as `[\"node\", \"target.js\"]`")
     )]
-    None,
+    NoProgram,
     /// The program cannot be started.
     #[error("`{program}` cannot be started")]
     #[diagnostic(
@@ -101,7 +105,7 @@ pub enum Error {
         limit: Duration,
     },
     /// The answer of the program is not valid.
-    #[error("the answer of `{program}` to `{verb}` is not valid: {source}")]
+    #[error("the answer of `{program}` to `{verb}` is not valid: {reason}")]
     #[diagnostic(
         code(alokai::command::answer),
         help("the page “Releases” of the documentation has the JSON document of each verb")
@@ -111,8 +115,8 @@ pub enum Error {
         program: String,
         /// The verb.
         verb: &'static str,
-        /// The error of the parser.
-        source: serde_json::Error,
+        /// The reason, without a value of the answer.
+        reason: String,
     },
 }
 
@@ -128,13 +132,15 @@ struct UserProgram {
     context: TargetContext,
     program: PathBuf,
     arguments: Vec<String>,
+    /// Values of settings that the program knows. It may print them.
+    secrets: Arc<Mutex<Vec<SecretString>>>,
 }
 
 impl CommandTarget {
     /// The program of the config. It is asked for its capabilities.
     pub fn new(context: &TargetContext) -> Result<Self, TargetError> {
         let command = &context.project.settings.deploy.command;
-        let (program, arguments) = command.split_first().ok_or(Error::None)?;
+        let (program, arguments) = command.split_first().ok_or(Error::NoProgram)?;
         let path = if program.contains('/') {
             context.project.root.join(program)
         } else {
@@ -144,6 +150,7 @@ impl CommandTarget {
             program: path,
             arguments: arguments.to_vec(),
             context: context.clone(),
+            secrets: Arc::default(),
         };
         // The caller may be a task of the runtime, which must not wait for another one.
         let asked = std::thread::scope(|scope| {
@@ -202,26 +209,23 @@ impl CommandTarget {
         let Value::Object(arguments) = arguments else {
             return Ok(());
         };
-        let mut child = self
-            .program
-            .start("logs", Some(&query.store), arguments)
-            .await?;
-        let Some(output) = child.stdout.take() else {
-            return Ok(());
-        };
-        let mut lines = BufReader::new(output).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let line: PrintedLine = serde_json::from_str(&line)
-                .map_err(|source| self.program.invalid("logs", source))?;
+        let child = self.program.start("logs", Some(&query.store), arguments)?;
+        let unreadable = |source| self.program.unreadable("logs", source);
+        let mut lines = child.lines();
+        while let Some(line) = lines.next().await.map_err(unreadable)? {
+            let line: PrintedLine = serde_json::from_slice(&line)
+                .map_err(|error| self.program.invalid("logs", invalid_reason(&error)))?;
             let line = AppLine {
                 app: line.app,
                 line: line.line,
             };
             if query.lines.send(line).await.is_err() {
-                break;
+                // Nobody reads the output any more.
+                return Ok(());
             }
         }
-        Ok(())
+        let end = lines.end().await.map_err(unreadable)?;
+        known(self.program.checked("logs", &end)).map(|_| ())
     }
 }
 
@@ -239,21 +243,31 @@ impl UserProgram {
         self.program.display().to_string()
     }
 
-    fn invalid(&self, verb: &'static str, source: serde_json::Error) -> Error {
+    fn invalid(&self, verb: &'static str, reason: String) -> Error {
         Error::Answer {
             program: self.name(),
             verb,
+            reason,
+        }
+    }
+
+    fn unreadable(&self, verb: &'static str, source: std::io::Error) -> Error {
+        if source.kind() == std::io::ErrorKind::FileTooLarge {
+            return self.invalid(verb, source.to_string());
+        }
+        Error::Start {
+            program: self.name(),
             source,
         }
     }
 
-    /// Starts the program and writes the request.
-    async fn start(
+    /// Starts the program with a request.
+    fn start(
         &self,
         verb: &'static str,
         store: Option<&StoreId>,
         arguments: Map<String, Value>,
-    ) -> Result<Child, Error> {
+    ) -> Result<VerbProcess, Error> {
         let mut request = Map::new();
         request.insert("protocol".into(), PROTOCOL.into());
         request.insert("verb".into(), verb.into());
@@ -263,27 +277,15 @@ impl UserProgram {
         command
             .args(&self.arguments)
             .arg(verb)
-            .current_dir(&self.context.project.root)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C interrupts this program, which ends a verb itself.
-            .process_group(0)
-            .kill_on_drop(true);
+            .current_dir(&self.context.project.root);
         for name in SECRETS {
             command.env_remove(name);
         }
-        let failed = |source| Error::Start {
+        let request = format!("{}\n", Value::Object(request));
+        VerbProcess::start(command, request).map_err(|source| Error::Start {
             program: self.name(),
             source,
-        };
-        let mut child = command.spawn().map_err(failed)?;
-        if let Some(mut input) = child.stdin.take() {
-            let text = format!("{}\n", Value::Object(request));
-            // A program that does not read its input may still answer.
-            let _ = input.write_all(text.as_bytes()).await;
-        }
-        Ok(child)
+        })
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -297,43 +299,91 @@ impl UserProgram {
         } else {
             TIMEOUT
         };
-        let work = async {
-            let child = self.start(verb, store, arguments).await?;
-            let output = child.wait_with_output().await;
-            output.map_err(|source| Error::Start {
-                program: self.name(),
-                source,
-            })
-        };
-        let output = tokio::time::timeout(limit, work).await;
-        let output = output.map_err(|_| Error::Timeout {
+        let work = self.start(verb, store, arguments)?.end();
+        let end = tokio::time::timeout(limit, work).await;
+        let end = end.map_err(|_| Error::Timeout {
             program: self.name(),
             verb,
             limit,
-        })??;
-        if output.status.code() == Some(UNKNOWN_VERB) {
+        })?;
+        let end = end.map_err(|source| self.unreadable(verb, source))?;
+        self.checked(verb, &end)?;
+        let text = end.answer.trim_ascii();
+        let text: &[u8] = if text.is_empty() { b"{}" } else { text };
+        let answer = serde_json::from_slice(text);
+        answer.map_err(|error| self.invalid(verb, invalid_reason(&error)).into())
+    }
+
+    /// Fails unless the program has succeeded.
+    fn checked(&self, verb: &'static str, end: &VerbEnd) -> Result<(), TargetError> {
+        if end.status.success() {
+            return Ok(());
+        }
+        if end.status.code() == Some(UNKNOWN_VERB) {
             return Err(TargetError::Unsupported {
                 target: "command",
                 what: verb,
                 help: "the program of `deploy.command` does not know this verb",
             });
         }
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = said.lines().collect();
-            let tail = lines[lines.len().saturating_sub(TAIL)..].iter();
-            let tail: Vec<_> = tail.map(|line| format!("  │ {line}")).collect();
-            return Err(Error::Failed {
-                program: self.name(),
-                verb,
-                end: output.status.to_string(),
-                tail: self.context.services.redact(&tail.join("\n")),
-            }
-            .into());
+        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let errors = self.context.services.redact(&end.errors);
+        Err(Error::Failed {
+            program: self.name(),
+            verb,
+            end: end.status.to_string(),
+            tail: tail(&redacted(&errors, &secrets)),
         }
-        let text = output.stdout.trim_ascii();
-        let text: &[u8] = if text.is_empty() { b"{}" } else { text };
-        serde_json::from_slice(text).map_err(|source| self.invalid(verb, source).into())
+        .into())
+    }
+
+    /// Remembers values of settings that the program knows.
+    fn keep_secret<'a>(&self, values: impl Iterator<Item = &'a SecretString>) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        for value in values {
+            let mut known = secrets.iter();
+            if !known.any(|it| it.expose_secret() == value.expose_secret()) {
+                secrets.push(value.clone());
+            }
+        }
+    }
+}
+
+/// The secret values of a release.
+fn secrets_of(spec: &ReleaseSpec) -> impl Iterator<Item = &SecretString> {
+    let variables = spec.apps.iter().flat_map(|app| app.variables.values());
+    variables.filter_map(|variable| match variable {
+        SpecVariable::Secret(secret) => Some(secret),
+        SpecVariable::Template(_) => None,
+    })
+}
+
+/// A text without these secrets.
+fn redacted(text: &str, secrets: &[SecretString]) -> String {
+    let secrets = secrets.iter().map(ExposeSecret::expose_secret);
+    let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+    Redactor::new(secrets).redact(text)
+}
+
+/// The last lines of standard error.
+fn tail(errors: &str) -> String {
+    let lines: Vec<&str> = errors.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].iter();
+    let tail: Vec<_> = tail.map(|line| format!("  │ {}", readable(line))).collect();
+    tail.join("\n")
+}
+
+/// Why an answer is not valid. The message of the parser can quote a value, which may be a secret.
+fn invalid_reason(error: &serde_json::Error) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let message = error.to_string();
+    let missing = message
+        .strip_prefix("missing field ")
+        .and_then(|rest| rest.split(' ').next());
+    match missing {
+        Some(name) => format!("the key {name} is missing ({place})"),
+        None if error.is_data() => format!("a value has the wrong type ({place})"),
+        None => format!("it is not a JSON document ({place})"),
     }
 }
 
@@ -389,12 +439,36 @@ struct StagedAnswer {
     address: Option<String>,
 }
 
-/// The answer to `lock` and to `lock-holder`.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// The answer to `lock`.
+#[derive(Deserialize)]
 struct LockReply {
     taken: bool,
+    #[serde(default)]
     from: Option<LockClaim>,
+    #[serde(default)]
+    holder: Option<LockClaim>,
+}
+
+impl LockReply {
+    /// The answer to this claim.
+    fn answer(self, claim: &LockClaim) -> LockAnswer {
+        if self.taken {
+            return LockAnswer::Taken { from: self.from };
+        }
+        LockAnswer::Held(self.holder.unwrap_or_else(|| LockClaim {
+            holder: String::new(),
+            who: "a holder that the program does not name".into(),
+            operation: "unknown".into(),
+            since: Timestamp::now(),
+            lease: claim.lease,
+        }))
+    }
+}
+
+/// The answer to `lock-holder`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LockHolderReply {
     holder: Option<LockClaim>,
 }
 
@@ -585,10 +659,7 @@ impl Target for CommandTarget {
             let Some(reply) = reply else {
                 return Ok(LockAnswer::Taken { from: None });
             };
-            Ok(match reply.holder.filter(|_| !reply.taken) {
-                Some(holder) => LockAnswer::Held(holder),
-                None => LockAnswer::Taken { from: reply.from },
-            })
+            Ok(reply.answer(claim))
         })
     }
 
@@ -613,7 +684,7 @@ impl Target for CommandTarget {
             if !self.capabilities.locks {
                 return Ok(None);
             }
-            let reply: Option<LockReply> =
+            let reply: Option<LockHolderReply> =
                 self.ask_optional("lock-holder", store, Value::Null).await?;
             Ok(reply.and_then(|reply| reply.holder))
         })
@@ -621,6 +692,7 @@ impl Target for CommandTarget {
 
     fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
         Box::pin(async move {
+            self.program.keep_secret(secrets_of(spec));
             let arguments = json!({ "release": document(spec) });
             let reply: StageReply = self.ask("stage", &spec.store, arguments).await?;
             let replicas = reply.replicas.into_iter().map(|it| Replica {
@@ -636,6 +708,7 @@ impl Target for CommandTarget {
 
     fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
         Box::pin(async move {
+            self.program.keep_secret(secrets_of(spec));
             let arguments = json!({ "release": document(spec), "token": token.0 });
             let reply: SwitchReply = self.ask("switch", &spec.store, arguments).await?;
             if reply.switched {
@@ -700,6 +773,7 @@ impl Target for CommandTarget {
         version: &'a str,
         settings: &'a Settings,
     ) -> TargetStep<'a, ()> {
+        self.program.keep_secret(settings.values());
         let values = settings.iter();
         let values: Map<String, Value> = values
             .map(|(name, value)| (name.clone(), value.expose_secret().into()))
@@ -716,10 +790,12 @@ impl Target for CommandTarget {
         Box::pin(async move {
             let arguments = json!({ "version": version });
             let reply: SettingsReply = self.ask("settings", store, arguments).await?;
-            let values = reply.settings.map(|values| {
+            let values: Option<Settings> = reply.settings.map(|values| {
                 let values = values.into_iter();
                 values.map(|(name, value)| (name, value.into())).collect()
             });
+            self.program
+                .keep_secret(values.iter().flat_map(Settings::values));
             Ok(values)
         })
     }
@@ -738,5 +814,84 @@ impl Target for CommandTarget {
 
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
         Box::pin(self.tell("maintenance", store, json!({ "page": page })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde::de::DeserializeOwned;
+
+    use super::{LockReply, SettingsReply, invalid_reason, redacted};
+    use crate::target::{LockAnswer, LockClaim};
+
+    fn reason<T: DeserializeOwned>(answer: &str) -> Option<String> {
+        let read = serde_json::from_str::<T>(answer);
+        read.err().map(|error| invalid_reason(&error))
+    }
+
+    #[test]
+    fn a_lock_is_taken_only_if_the_program_says_so() {
+        let claim = LockClaim {
+            holder: "a".into(),
+            who: "me".into(),
+            operation: "deploy".into(),
+            since: Timestamp::now(),
+            lease: 60,
+        };
+        // The answer of a program that prints nothing.
+        let empty = reason::<LockReply>("{}").unwrap();
+        assert_eq!(empty, "the key `taken` is missing (line 1, column 2)");
+        let answer = |text: &str| {
+            serde_json::from_str::<LockReply>(text)
+                .unwrap()
+                .answer(&claim)
+        };
+        assert_eq!(
+            answer(r#"{"taken":true}"#),
+            LockAnswer::Taken { from: None }
+        );
+        let held = |text: &str| match answer(text) {
+            LockAnswer::Held(holder) => holder.who,
+            LockAnswer::Taken { .. } => panic!("{text}"),
+        };
+        let unnamed = "a holder that the program does not name";
+        assert_eq!(held(r#"{"taken":false}"#), unnamed);
+        let other = serde_json::to_string(&LockClaim {
+            who: "other".into(),
+            ..claim.clone()
+        });
+        assert_eq!(
+            held(&format!(r#"{{"taken":false,"holder":{}}}"#, other.unwrap())),
+            "other"
+        );
+    }
+
+    #[test]
+    fn no_message_has_a_value_of_a_setting() {
+        for (answer, expected) in [
+            (
+                r#"{"settings": "s3cret-value"}"#,
+                "a value has the wrong type",
+            ),
+            (
+                r#"{"settings": {"KEY": 123456789}}"#,
+                "a value has the wrong type",
+            ),
+            ("s3cret-value", "it is not a JSON document"),
+        ] {
+            let reason = reason::<SettingsReply>(answer).unwrap();
+            assert!(
+                reason.starts_with(&format!("{expected} (line 1, column ")),
+                "{reason}"
+            );
+            assert!(
+                !reason.contains("s3cret") && !reason.contains("123456789"),
+                "{reason}"
+            );
+        }
+        let text = "cannot store s3cret-value of KEY on host 1";
+        let redacted = redacted(text, &["s3cret-value".into(), "1".into()]);
+        assert_eq!(redacted, "cannot store *** of KEY on host 1");
     }
 }

@@ -11,8 +11,9 @@ use super::apps::{ReleaseContainers, container_name, lower, prefix};
 use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
 use super::haproxy::{
-    Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
+    Haproxy, LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
 };
+use super::recreate::recreate;
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
@@ -34,7 +35,13 @@ impl DockerTarget {
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.engine().await?;
         match &self.proxy {
-            Some(proxy) => proxy.change(|_| Ok(())).await,
+            Some(proxy) => {
+                let apps = &self.context.project.settings.console.apps;
+                for (app, address) in apps.iter().filter(|(_, it)| !it.has_base_path) {
+                    check_segments(app, address.path.as_deref().unwrap_or_default())?;
+                }
+                proxy.change(|_| Ok(())).await
+            }
             None => Ok(()),
         }
     }
@@ -91,8 +98,8 @@ impl DockerTarget {
             if observed.active.as_ref() == Some(release) {
                 continue;
             }
-            let mut own = containers.iter().filter(|it| it.release == *release);
-            if own.any(|container| container.is_running) {
+            let own = || containers.iter().filter(|it| it.release == *release);
+            if own().any(|container| container.is_running) {
                 let known = table.releases.get(release.as_str());
                 let host = known.and_then(|known| known.host.as_ref());
                 let proxy = self.proxy.as_ref();
@@ -100,7 +107,7 @@ impl DockerTarget {
                     release: release.clone(),
                     address: host.zip(proxy).map(|(host, proxy)| proxy.url(host)),
                 });
-            } else {
+            } else if own().any(|container| container.has_run) {
                 observed.kept.push(release.clone());
             }
         }
@@ -143,6 +150,13 @@ impl DockerTarget {
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         self.check_proxy(engine, &owner, &spec.store).await?;
+        if self.proxy.is_some() {
+            for app in spec.apps.iter().filter(|app| app.strips_prefix) {
+                check_segments(app.app.as_str(), prefix(app))?;
+            }
+        }
+        // What a killed run has left only uses disk space.
+        let _ = sweep(engine, &owner, spec).await;
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -215,11 +229,7 @@ impl DockerTarget {
         let Some(version) = &spec.settings else {
             return Ok(Settings::default());
         };
-        let volume = SettingsVolume {
-            engine,
-            owner,
-            store: &spec.store,
-        };
+        let volume = SettingsVolume { engine, owner };
         let settings = volume.read(version).await?;
         settings.ok_or_else(|| Error::SettingsMissing {
             store: spec.store.clone(),
@@ -296,7 +306,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         let Some(proxy) = &self.proxy else {
             self.stage_release(spec).await?;
-            return self.recreate(engine, &owner, spec, expected).await;
+            return recreate(engine, &owner, &spec.id, expected).await;
         };
         self.check_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
@@ -309,20 +319,22 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
-        let not_staged = |app: &str| Error::NotStaged {
-            store: spec.store.clone(),
-            release: spec.id.clone(),
-            app: app.to_owned(),
-        };
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(not_staged(app.as_str()));
+            return Err(Error::NotStaged {
+                store: spec.store.clone(),
+                release: spec.id.clone(),
+                app: app.clone(),
+            });
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
         let switch = |table: &mut RoutingTable| {
             check_hosts(table, spec, &owner)?;
             // Only a staged release has routes.
             if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(not_staged("*"));
+                return Err(Error::NoRoutes {
+                    store: spec.store.clone(),
+                    release: spec.id.clone(),
+                });
             }
             let store = table.stores.entry(owner.key()).or_default();
             if token(store) != *expected {
@@ -339,40 +351,6 @@ impl DockerTarget {
             Ok(true)
         };
         proxy.change(switch).await
-    }
-
-    /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
-    /// is started again.
-    async fn recreate(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        spec: &ReleaseSpec,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let containers = engine.app_containers(owner).await?;
-        if token(&without_proxy(&containers)) != *expected {
-            return Ok(false);
-        }
-        let (own, others): (Vec<_>, Vec<_>) =
-            containers.iter().partition(|it| it.release == spec.id);
-        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
-        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
-        for container in &own {
-            let Err(message) = engine.start(&container.id).await else {
-                continue;
-            };
-            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
-            for other in replaced {
-                // The failure of the new release is the error that matters.
-                let _ = engine.start(&other.id).await;
-            }
-            return Err(Error::Start {
-                container: container.name.clone(),
-                message,
-            });
-        }
-        Ok(true)
     }
 
     pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
@@ -501,13 +479,28 @@ async fn create(
     }
 }
 
+/// Removes the containers of a store that a killed run has left: those of other releases that were never
+/// started, and those that gave access to settings. The lock of the store is held.
+async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
+    let containers = engine.app_containers(owner).await?;
+    let left = containers
+        .iter()
+        .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
+    join_all(left.map(|it| engine.remove(&it.id))).await;
+    let volume = SettingsVolume {
+        engine,
+        owner,
+    };
+    volume.sweep().await
+}
+
 /// What the switch compares: the release with the traffic.
-fn token(store: &RoutedStore) -> SwitchToken {
+pub fn token(store: &RoutedStore) -> SwitchToken {
     SwitchToken(store.active.clone().unwrap_or_default())
 }
 
-/// The store as its containers tell, without a proxy: the newest release that runs is active.
-fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
+/// The state of a store without a proxy, from its containers: the newest running release is active.
+pub fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
     let active = running.map(|container| &container.release).max();
     RoutedStore {
@@ -536,6 +529,20 @@ fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) ->
         }
     }
     Ok(())
+}
+
+/// Fails if HAProxy cannot remove all segments of a path.
+fn check_segments(app: &str, path: &str) -> Result<(), Error> {
+    let segments = path.trim_matches('/').split('/').count();
+    if segments <= MOST_SEGMENTS {
+        return Ok(());
+    }
+    Err(Error::PathSegments {
+        app: app.to_owned(),
+        path: path.to_owned(),
+        segments,
+        limit: MOST_SEGMENTS,
+    })
 }
 
 /// The routes to the apps of a release.

@@ -24,11 +24,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// After this time without an end, the next restart is the first one again.
+/// After this time without an exit, the pause starts again at `FIRST_PAUSE`.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// The pause between two looks at an ending process group.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two checks of an ending process group.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the rest of an ended app's output is read.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -162,7 +162,7 @@ impl AppSupervisor {
         let process = child.id();
         self.processes.add(process);
         let output = Mutex::new(AppOutput {
-            // The app runs without a log rather than not at all.
+            // If the log cannot be opened, the app runs without it.
             log: LogFile::open(&self.start.log).ok(),
             redactor: self.start.redactor.clone(),
             status: Arc::clone(&self.status),
@@ -211,7 +211,7 @@ impl AppSupervisor {
         let ended = async {
             let _ = child.wait().await;
             while lives(group) {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let _ = tokio::time::timeout(self.start.stop_timeout, ended).await;

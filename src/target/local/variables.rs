@@ -11,7 +11,7 @@ use crate::store::{AppKind, AppName, Framework};
 use crate::target::{ReleaseSpec, ReleasedApp, SpecVariable};
 
 /// The address on which an app of an image listens, for all networks of its container.
-const EVERYWHERE: &str = "0.0.0.0";
+const ALL_INTERFACES: &str = "0.0.0.0";
 
 /// The variables of all apps.
 pub fn of(spec: &ReleaseSpec) -> ReleaseVariables {
@@ -50,14 +50,14 @@ fn of_app(spec: &ReleaseSpec, app: &ReleasedApp) -> BTreeMap<String, StoredVaria
         AppKind::Middleware => (&["PORT", "API_PORT"], &[]),
         AppKind::Playwright | AppKind::Other => (&["PORT"], &[]),
     };
-    // Both colours run side by side, so each app has a port of its own.
+    // The old and the new release run at the same time, so each app has its own port.
     for name in ports {
         let port = StoredVariable::Parts(vec![ValuePart::Port(app.app.clone())]);
         variables.insert((*name).to_owned(), port);
     }
-    // Other machines reach the proxy at most, and not the app itself.
+    // Apps listen on this machine only; other machines reach them through the proxy.
     for name in hosts {
-        let is_wide = variables.get(*name) == Some(&text(EVERYWHERE));
+        let is_wide = variables.get(*name) == Some(&text(ALL_INTERFACES));
         if is_wide || !is_given(&variables, name) {
             variables.insert((*name).to_owned(), text("localhost"));
         }

@@ -86,7 +86,7 @@ fn settings_become_live_without_a_build_and_come_back_with_a_rollback() {
     let count = shop.records("releases").len();
     shop.run(&format!("{set} MODE=live"))
         .succeeds()
-        .stderr_contains("already like that");
+        .stderr_contains("the settings are unchanged");
     assert_eq!(shop.records("releases").len(), count);
     shop.run(&format!("{set} MODE=test")).succeeds();
     let diff = shop.run("store settings diff --store us").succeeds();
