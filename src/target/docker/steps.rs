@@ -487,10 +487,7 @@ async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Resu
         .iter()
         .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
     join_all(left.map(|it| engine.remove(&it.id))).await;
-    let volume = SettingsVolume {
-        engine,
-        owner,
-    };
+    let volume = SettingsVolume { engine, owner };
     volume.sweep().await
 }
 
