@@ -40,13 +40,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::store::StoreId;
     use crate::ledger::{
         Actor, EventRecord, Happening, Record, RecordId, RecordKind, StoredRecord,
     };
+    use crate::store::StoreId;
 
     fn event() -> EventRecord {
-        EventRecord::new(StoreId::new("us").unwrap(), Happening::Staged, Actor::default())
+        EventRecord::new(
+            StoreId::new("us").unwrap(),
+            Happening::Staged,
+            Actor::default(),
+        )
     }
 
     #[test]
