@@ -1,6 +1,8 @@
 //! `store deploy --settings`: the newest settings with the build that is live. Nothing is composed, built
 //! or pushed.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::answer;
@@ -170,6 +172,7 @@ fn carry_out(
             waves: groups,
             actor: environment::actor(),
             operation: DEPLOY_SETTINGS.to_owned(),
+            failed: BTreeSet::new(),
             runs: runs.collect(),
             scripts: targets.scripts.clone(),
         },

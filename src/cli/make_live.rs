@@ -1,6 +1,6 @@
 //! `store release`, `store rollback`, `store unpin` and `store unstage`: releases without a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -90,6 +90,7 @@ impl Workplace<'_> {
             waves: Vec::new(),
             actor: environment::actor(),
             operation: self.operation.to_owned(),
+            failed: BTreeSet::new(),
             runs: BTreeMap::new(),
             scripts: self.targets.scripts.clone(),
         }
@@ -189,6 +190,7 @@ impl Workplace<'_> {
     }
 
     fn missing(&self, candidate: &Candidate) -> Result<Vec<crate::store::AppName>, AnyError> {
+        self.targets.registry.refuse_exposed()?;
         let services = self.targets.registry.services();
         let asked = missing_images(&self.targets.project.root, &services, candidate.build);
         Ok(self.targets.registry.wait(asked)?)
@@ -265,7 +267,9 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
             }
         };
         let now = place.situation()?;
-        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() {
+        // What a killed run has left is removed by a run that changes nothing else.
+        let is_clean = now.observed.staged.is_empty();
+        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
             return answer(&format!("{store}: {id} is live already\n"));
         }

@@ -83,15 +83,14 @@ impl RunTargets {
     /// Checks that all targets can be used, and that no store runs a newer commit by the records of all
     /// machines.
     pub fn checks<'a>(&'a self, plan: &'a Plan) -> TargetChecks<'a> {
-        let services = &self.context.services;
-        let stores = plan.releases.iter().map(|it| &it.store);
-        services.wait(self.records.fetch_all(stores));
-        let older = self.older(plan);
-        let checks = self.targets.values().map(|target| target.preflight());
         Box::pin(async {
+            let stores = plan.releases.iter().map(|it| &it.store);
+            self.records.fetch_all(stores).await;
+            let checks = self.targets.values().map(|target| target.preflight());
             let results = join_all(checks).await;
             let problems = results.into_iter().filter_map(Result::err);
-            problems.map(StageError::from).chain(older).collect()
+            let problems = problems.map(StageError::from);
+            problems.chain(self.older(plan)).collect()
         })
     }
 
@@ -118,6 +117,7 @@ impl RunTargets {
                 waves: self.waves.clone(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
+                failed: failed_stores(plan, builds),
                 runs,
                 scripts: options.scripts.clone(),
             },
@@ -197,6 +197,19 @@ impl RunTargets {
         let older = older(plan, &self.wanted, &records).into_iter();
         older.map(StageError::from).collect()
     }
+}
+
+/// The stores of a plan without a complete build.
+fn failed_stores(plan: &Plan, builds: &[BuildRecord]) -> BTreeSet<StoreId> {
+    let complete = builds
+        .iter()
+        .filter(|it| it.status == BuildStatus::Complete);
+    let complete: BTreeSet<_> = complete.map(|build| &build.store).collect();
+    let stores = plan.releases.iter().map(|release| &release.store);
+    stores
+        .filter(|store| !complete.contains(store))
+        .cloned()
+        .collect()
 }
 
 /// Why a deploy is refused: stores whose live release is of a newer commit.

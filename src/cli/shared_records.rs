@@ -95,8 +95,16 @@ impl RegistryAccess {
         self.destinations.first()
     }
 
+    /// Refuses to ask registries if the password would be sent without encryption.
+    pub fn refuse_exposed(&self) -> Result<(), AnyError> {
+        let mut places = self.destinations.iter();
+        let refused = places.try_for_each(|it| self.services.refuse_exposed(it));
+        refused.map_err(|error| failed(error.into()))
+    }
+
     /// The images in a registry. `host` may have a path.
     pub fn images(&self, host: &str) -> Result<ImagePlace, AnyError> {
+        self.refuse_exposed()?;
         let host = host.split('/').next().unwrap_or(host);
         let own = self.destinations.iter().find_map(|it| match it {
             DestinationPlan::Registry {
@@ -314,6 +322,8 @@ impl SharedPlace {
         destination: &DestinationPlan,
         services: &Services,
     ) -> Result<Option<Self>, String> {
+        let exposed = services.refuse_exposed(destination);
+        exposed.map_err(|error| error.to_string())?;
         match destination {
             DestinationPlan::Registry { address, host, .. } => {
                 let client = services.client(address).await;

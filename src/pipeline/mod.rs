@@ -71,7 +71,7 @@ use crate::plan::{Plan, RunScope, Work, run_stage};
 use crate::store::{StoreId, UnitId};
 use build::BuildRun;
 use failure::StageResult;
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 use gate::StageGate;
 use hooks::StageHooks;
 use preflight::PreparedRun;
@@ -80,7 +80,7 @@ use preflight::PreparedRun;
 pub const CACHE: &str = ".alokai/cache";
 
 /// The checks of the targets, which run before the first build. They return everything that is wrong.
-pub type TargetChecks<'a> = BoxFuture<'a, Vec<StageError>>;
+pub type TargetChecks<'a> = LocalBoxFuture<'a, Vec<StageError>>;
 
 /// The checks of a run that makes no store live.
 pub fn without_targets<'a>() -> TargetChecks<'a> {

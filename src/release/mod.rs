@@ -86,6 +86,26 @@ pub enum Error {
         /// The options that name the store and its target.
         place: String,
     },
+    /// A target takes too long to start the apps.
+    #[error(
+        "the target `{target}` has not started the release {release} of `{store}` within {minutes} minutes"
+    )]
+    #[diagnostic(
+        code(alokai::release::stage_timeout),
+        help(
+            "check that the target can download the images and has room for another release; the traffic is unchanged"
+        )
+    )]
+    StageTimeout {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+        /// The target.
+        target: &'static str,
+        /// How long it was waited for.
+        minutes: u64,
+    },
     /// An app is not healthy.
     #[error("`{app}` of the release {release} of `{store}` is not healthy{why}\n{symptoms}")]
     #[diagnostic(

@@ -250,7 +250,7 @@ fn verbs_that_a_program_need_not_know_stop_no_deploy() {
     );
     shop.project.write("target.js", program);
     shop.commit("third");
-    shop.deploy().fails_with(2).stderr_contains("observe");
+    shop.deploy().fails_with(1).stderr_contains("observe");
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_wrong_setting_is_refused_without_its_value() {
             format!("{set} --secret KEY"),
             "`--secret KEY` is given, but standard input has no text",
         ),
-        ("store settings set A=1".to_owned(), "us"),
+        ("store settings set A=1".to_owned(), "--store <ID>"),
     ] {
         let run = shop.run(&arguments).fails_with(2);
         run.stderr_contains(reason);
@@ -232,7 +232,7 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
         .succeeds()
         .stdout_contains("eva on laptop");
     let locked = shop.run("store settings set --store us A=1").fails_with(1);
-    locked.stderr_contains("the store `us` is locked");
+    locked.stderr_contains("`us` is locked");
     locked.stderr_contains("alokai store lock release --store us");
     let removed = shop.run("store lock release --store us").succeeds();
     removed.stdout_contains("removed the lock of eva on laptop for deploy");
