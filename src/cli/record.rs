@@ -17,7 +17,8 @@ use crate::release::hook_record;
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
-use super::run::{READER_TIMEOUT, cache_state};
+use super::events::READER_TIMEOUT;
+use super::run::cache_state;
 use super::shared_records::send;
 
 /// Seconds after which a run without a recorded end counts as interrupted.

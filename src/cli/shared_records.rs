@@ -11,10 +11,11 @@ use super::Error;
 use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
+use super::events::Live;
 use super::killed_runs::record_killed_runs;
 use super::listing::plain;
 use super::live_records::LiveRecords;
-use super::run::{Live, services_without_run};
+use super::services::services_without_run;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arguments::Global;
 use super::arguments::questions::ChosenTargets;
 use super::ask_targets::{KnownTarget, TargetsByKind};
-use super::run::Live;
+use super::events::Live;
 use super::shared_records::RegistryAccess;
 use super::{environment, project};
 use crate::config::Project;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Plan, target_of};
+use super::{Plan, PlannedRelease, Request, StorePlan, Work, target_of};
 use crate::config::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, Project, default_app,
 };
@@ -76,6 +76,36 @@ pub fn hooks_of(project: &Project, store: &Store) -> Vec<HookPlan> {
         })
     });
     plans.collect()
+}
+
+/// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
+pub fn planned_hooks(
+    project: &Project,
+    request: &Request,
+    (stores, releases): (&[StorePlan], &[PlannedRelease]),
+    notices: &mut Vec<String>,
+) -> Vec<HookPlan> {
+    if request.work != Work::Build {
+        return Vec::new();
+    }
+    let is_due = |hook: &HookPlan| {
+        hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
+    };
+    let stores = stores.iter();
+    let stores = stores.filter_map(|store| project.stores.get(store.id.as_str()));
+    let hooks = stores.flat_map(|store| hooks_of(project, store));
+    let mut hooks: Vec<_> = hooks.filter(is_due).collect();
+    for release in releases {
+        let is_idle = |hook: &HookPlan| {
+            let is_console = release.target == TargetKind::Console;
+            is_console && hook.stage == HookStage::Stage && hook.store == release.store
+        };
+        if hooks.iter().any(is_idle) {
+            notices.push(no_staging(&release.store, release.target.name()));
+        }
+        hooks.retain(|hook| !is_idle(hook));
+    }
+    hooks
 }
 
 /// The stage of a run in which hooks of this stage run.

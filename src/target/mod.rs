@@ -151,8 +151,8 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
 pub type Settings = std::collections::BTreeMap<String, secrecy::SecretString>;
 
 /// What a target can do. The plan tells the user what it cannot do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one ability")]
 pub struct Capabilities {
     /// Whether a release runs before it gets traffic.
@@ -176,8 +176,8 @@ pub struct Capabilities {
 }
 
 /// What runs and what is public for one store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Observed {
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
@@ -192,12 +192,12 @@ pub struct Observed {
     /// Whether the maintenance page is shown.
     pub maintenance: bool,
     /// The token that `switch` compares.
-    #[serde(skip)]
+    #[serde(skip_serializing)]
     pub token: SwitchToken,
 }
 
 /// A release that runs without traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StagedRelease {
     /// The release.
@@ -207,11 +207,12 @@ pub struct StagedRelease {
 }
 
 /// A state of the traffic, as the target writes it. A switch with an old token fails.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SwitchToken(pub String);
 
 /// The result of staging.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Staged {
     /// One for each replica of each app.
     pub replicas: Vec<Replica>,
@@ -220,7 +221,7 @@ pub struct Staged {
 }
 
 /// A running app of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Replica {
     /// The app.
     pub app: AppName,
@@ -229,17 +230,21 @@ pub struct Replica {
 }
 
 /// The state of an app of a release, as the target sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AppState {
     /// The app.
     pub app: AppName,
     /// Whether it runs.
     pub running: bool,
     /// How it ended: `exited with code 3`, `was killed because it reached its memory limit`.
+    #[serde(default)]
     pub ended: Option<String>,
     /// How many times the target has restarted it.
+    #[serde(default)]
     pub restarts: u32,
     /// Its last lines, at most 40.
+    #[serde(default)]
     pub tail: Vec<String>,
 }
 
@@ -300,7 +305,7 @@ pub struct LogQuery {
 }
 
 /// A line that an app printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AppLine {
     /// The app.
     pub app: AppName,

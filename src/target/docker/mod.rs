@@ -11,7 +11,9 @@ mod error;
 mod haproxy;
 mod lock;
 mod output;
+mod ports;
 mod recreate;
+mod routes;
 mod settings;
 mod steps;
 

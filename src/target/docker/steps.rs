@@ -4,31 +4,22 @@ use std::collections::BTreeSet;
 
 use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use super::DockerTarget;
-use super::apps::{ReleaseContainers, container_name, lower, prefix};
+use super::apps::{ReleaseContainers, prefix};
 use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
-use super::haproxy::{
-    Haproxy, LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
-};
+use super::haproxy::{Haproxy, LARGEST_PAGE, RoutedStore, RoutingTable};
+use super::ports::PortChooser;
 use super::recreate::recreate;
+use super::routes::{check_hosts, check_segments, hosts, routes};
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
 use crate::store::{AppName, StoreId, UnitId};
 use crate::target::{
-    Drained, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
-    SwitchToken,
+    Drained, Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken,
 };
-
-/// The ports that are published. They are fixed, because a container would get another free port
-/// whenever it is started again. The system gives none of them to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
-/// How many ports are tried.
-const ATTEMPTS: usize = 20;
 
 impl DockerTarget {
     /// Connects to the engine, and starts the proxy if it does not run.
@@ -140,7 +131,7 @@ impl DockerTarget {
         format!("http://{address}:{port}")
     }
 
-    fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
+    pub(super) fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
         LocalPortPlan::new(&self.context.project).of(&UnitId {
             store: store.clone(),
             app: app.clone(),
@@ -174,9 +165,7 @@ impl DockerTarget {
             settings: self.settings_of(engine, &owner, spec).await?,
             restarts: self.proxy.is_none(),
         };
-        let mut ports = PortChooser {
-            taken: engine.ports().await?.into_iter().collect(),
-        };
+        let mut ports = PortChooser::new(engine.ports().await?);
         let mut published = Vec::new();
         for (app, image) in spec.apps.iter().zip(&images) {
             published.push(
@@ -236,65 +225,6 @@ impl DockerTarget {
             version: version.clone(),
             volume: volume.name(),
         })
-    }
-
-    /// Makes the container of an app run, or only exist if there is no proxy. Returns its port.
-    async fn run_app(
-        &self,
-        engine: &Engine,
-        release: &ReleaseContainers<'_>,
-        app: &ReleasedApp,
-        image: &str,
-        ports: &mut PortChooser,
-    ) -> Result<u16, Error> {
-        let name = container_name(release.spec, app);
-        let starts = self.proxy.is_some();
-        if let Some(found) = self.existing(engine, release.owner, &name).await? {
-            if found.is_running || !starts || engine.start(&name).await.is_ok() {
-                return Ok(found.port);
-            }
-            // Another program may have its port meanwhile.
-            engine.remove(&found.id).await?;
-        }
-        if !starts {
-            let port = self.fixed_port(&release.spec.store, &app.app);
-            create(engine, release, app, image, port).await?;
-            return Ok(port);
-        }
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let port = ports.choose();
-            create(engine, release, app, image, port).await?;
-            let Err(message) = engine.start(&name).await else {
-                return Ok(port);
-            };
-            engine.remove(&name).await?;
-            last = message;
-            if !is_port_taken(&last) {
-                break;
-            }
-        }
-        Err(Error::Start {
-            container: name,
-            message: last,
-        })
-    }
-
-    /// The container of this name. One that does not belong to the store is an error.
-    async fn existing(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        name: &str,
-    ) -> Result<Option<AppContainer>, Error> {
-        let mut own = engine.app_containers(owner).await?;
-        if let Some(found) = own.iter().position(|container| container.name == name) {
-            return Ok(Some(own.swap_remove(found)));
-        }
-        match engine.inspect(name).await? {
-            None => Ok(None),
-            Some(_) => Err(Error::ForeignContainer { name: name.into() }),
-        }
     }
 
     /// Gives the traffic to a release. False if the traffic has moved since the token was made.
@@ -437,48 +367,6 @@ impl DockerTarget {
     }
 }
 
-/// Chooses free ports.
-struct PortChooser {
-    taken: BTreeSet<u16>,
-}
-
-impl PortChooser {
-    /// A port that no container of this program has. The engine refuses a port of another program.
-    fn choose(&mut self) -> u16 {
-        let mut bytes = [0; 2];
-        // Without a source of randomness, the search begins with the first port.
-        let _ = SystemRandom::new().fill(&mut bytes);
-        let count = PORTS.end - PORTS.start;
-        let first = PORTS.start + u16::from_le_bytes(bytes) % count;
-        let mut all = (first..PORTS.end).chain(PORTS.start..first);
-        let port = all.find(|port| !self.taken.contains(port)).unwrap_or(first);
-        self.taken.insert(port);
-        port
-    }
-}
-
-fn is_port_taken(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["already allocated", "already in use", "not available"]
-        .iter()
-        .any(|text| message.contains(text))
-}
-
-async fn create(
-    engine: &Engine,
-    release: &ReleaseContainers<'_>,
-    app: &ReleasedApp,
-    image: &str,
-    port: u16,
-) -> Result<(), Error> {
-    let name = container_name(release.spec, app);
-    if engine.create(&name, release.body(app, image, port)).await? {
-        Ok(())
-    } else {
-        Err(Error::ForeignContainer { name })
-    }
-}
-
 /// Removes the containers of a store that a killed run has left: those of other releases that were never
 /// started, and those that gave access to settings. The lock of the store is held.
 async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
@@ -503,57 +391,5 @@ pub fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     RoutedStore {
         active: active.map(ToString::to_string),
         ..RoutedStore::default()
-    }
-}
-
-fn hosts(spec: &ReleaseSpec) -> Vec<String> {
-    let hosts = spec.hosts.iter();
-    hosts.map(|host| host.to_ascii_lowercase()).collect()
-}
-
-fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) -> Result<(), Error> {
-    for host in hosts(spec) {
-        let other = table
-            .stores
-            .iter()
-            .find(|(key, store)| **key != owner.key() && store.hosts.contains(&host));
-        if let Some((other, _)) = other {
-            return Err(Error::HostTaken {
-                host,
-                other: other.clone(),
-                store: owner.key(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Fails if HAProxy cannot remove all segments of a path.
-fn check_segments(app: &str, path: &str) -> Result<(), Error> {
-    let segments = path.trim_matches('/').split('/').count();
-    if segments <= MOST_SEGMENTS {
-        return Ok(());
-    }
-    Err(Error::PathSegments {
-        app: app.to_owned(),
-        path: path.to_owned(),
-        segments,
-        limit: MOST_SEGMENTS,
-    })
-}
-
-/// The routes to the apps of a release.
-fn routes(spec: &ReleaseSpec, owner: &StoreLabels, address: &str, ports: &[u16]) -> RoutedRelease {
-    let servers = spec.apps.iter().zip(ports).map(|(app, port)| RoutedServer {
-        name: container_name(spec, app),
-        address: format!("{address}:{port}"),
-        prefix: prefix(app).to_owned(),
-        strips_prefix: app.strips_prefix,
-    });
-    let host = hosts(spec).into_iter().next();
-    RoutedRelease {
-        store: owner.key(),
-        host: host.map(|host| format!("{}.{host}", lower(&spec.id))),
-        servers: servers.collect(),
     }
 }

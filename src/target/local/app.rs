@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::logs::LogFile;
 use super::processes::Processes;
-use super::protocol::AppHealth;
 use crate::pipeline::{PieceReader, TAIL, group_of, how, lives, readable, signal};
 use crate::store::AppName;
+use crate::target::AppState;
 
 /// The pause before the first restart. It doubles with every restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -91,9 +91,9 @@ impl RunningApp {
     }
 
     /// The state of the app.
-    pub fn health(&self, app: &AppName) -> AppHealth {
+    pub fn health(&self, app: &AppName) -> AppState {
         let status = locked(&self.status);
-        AppHealth {
+        AppState {
             app: app.clone(),
             running: status.running,
             ended: status.ended.clone(),

@@ -323,16 +323,7 @@ impl Target for LocalTarget {
         };
         async move {
             match self.client.ask(&request).await? {
-                LocalAnswer::Health(apps) => {
-                    let states = apps.into_iter().map(|it| AppState {
-                        app: it.app,
-                        running: it.running,
-                        ended: it.ended,
-                        restarts: it.restarts,
-                        tail: it.tail,
-                    });
-                    Ok(states.collect())
-                }
+                LocalAnswer::Health(apps) => Ok(apps),
                 other => Err(unexpected(&other).into()),
             }
         }

@@ -11,13 +11,14 @@ use super::app::RunningApp;
 use super::folder;
 use super::launch::{self, ReleaseStart};
 use super::process::{Background, locked};
-use super::protocol::{AppHealth, LocalAnswer, LocalRequest, ObservedStore, StageOrder};
+use super::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder};
 use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
 use super::{Error, images};
 use crate::ledger::RecordId;
 use crate::pipeline::Io;
 use crate::proxy::StoreRoutes;
 use crate::store::StoreId;
+use crate::target::AppState;
 
 /// How often the system is asked for a free port.
 const ATTEMPTS: u32 = 100;
@@ -407,7 +408,7 @@ impl Background {
         })
     }
 
-    fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppHealth> {
+    fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppState> {
         let key = (store.clone(), id.clone());
         let apps = self.read_state(|state| {
             let release = state.stores.get(store)?.releases.get(id)?;
@@ -419,7 +420,7 @@ impl Background {
         let running = running.get(&key);
         let states = apps.into_iter().map(|app| {
             let found = running.and_then(|it| it.get(&app));
-            found.map(|it| it.health(&app)).unwrap_or(AppHealth {
+            found.map(|it| it.health(&app)).unwrap_or(AppState {
                 app,
                 running: false,
                 ended: failed.clone(),

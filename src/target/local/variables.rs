@@ -6,7 +6,6 @@ use secrecy::ExposeSecret;
 
 use super::state::{ReleaseVariables, StoredVariable, ValuePart};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
-use crate::plan::browser_variable;
 use crate::store::{AppKind, AppName, Framework};
 use crate::target::{ReleaseSpec, ReleasedApp, SpecVariable};
 
@@ -72,12 +71,7 @@ fn browser_middleware(
     name: &str,
     template: &ValueTemplate,
 ) -> Option<StoredVariable> {
-    let of_middleware = [TemplatePart::Url(AppReference::Middleware)];
-    if browser_variable(app.kind) != Some(name) || template.parts() != of_middleware {
-        return None;
-    }
-    let mut apps = spec.apps.iter();
-    let middleware = apps.find(|it| it.kind == AppKind::Middleware)?;
+    let middleware = spec.browser_middleware(app, name, template)?;
     middleware.path_prefix.as_ref()?;
     Some(StoredVariable::BrowserMiddleware(middleware.app.clone()))
 }
@@ -89,14 +83,7 @@ fn parts(
     template: &ValueTemplate,
 ) -> Option<Vec<ValuePart>> {
     let named = |reference: &AppReference| -> Option<AppName> {
-        let mut apps = spec.apps.iter();
-        let found = match reference {
-            AppReference::Own => Some(own),
-            AppReference::Middleware => apps.find(|it| it.kind == AppKind::Middleware),
-            AppReference::Frontend => apps.find(|it| it.kind.framework().is_some()),
-            AppReference::Named(name) => apps.find(|it| it.app == *name),
-        };
-        found.map(|it| it.app.clone())
+        spec.app(own, reference).map(|app| app.app.clone())
     };
     let parts = template.parts().iter().map(|part| {
         Some(match part {
