@@ -44,6 +44,9 @@ struct Lease<'a> {
     target: &'a dyn Target,
     store: &'a StoreId,
     claim: LockClaim,
+    /// Whether the target returns this lock when it is asked for the holder. A program may not know the
+    /// question.
+    tells_holder: bool,
 }
 
 impl<'a> Lease<'a> {
@@ -69,9 +72,11 @@ impl<'a> Lease<'a> {
                     let detail = detail.map(|from| format!("taken over from {from}"));
                     journal.event(Happening::Locked, None, None, detail);
                 }
+                let holder = target.lock_holder(store).await?;
                 Ok(Self {
                     target,
                     store,
+                    tells_holder: holder.is_some_and(|it| it.holder == claim.holder),
                     claim,
                 })
             }
@@ -93,40 +98,38 @@ impl<'a> Lease<'a> {
             match self.renewed().await {
                 Ok(None) if age < Duration::from_secs(LEASE) => renewed = asked,
                 Ok(None) => {
-                    return self.lost(format!(
-                        "nobody for certain: it was not renewed for {} s",
-                        age.as_secs()
-                    ));
+                    return self.lost(format!("it was not renewed for {} s", age.as_secs()));
                 }
-                Ok(Some(holder)) => return self.lost(holder),
+                Ok(Some(reason)) => return self.lost(reason),
                 // The lease outlasts a target that does not respond for a moment.
                 Err(_) if age < Duration::from_secs(LEASE) => {}
                 Err(error) => {
-                    return self.lost(format!(
-                        "an unknown run, since the target does not respond: {error}"
-                    ));
+                    return self.lost(format!("the target does not respond: {error}"));
                 }
             }
         }
     }
 
-    /// Renews the lock once. Returns its holder if it is lost.
+    /// Renews the lock once. Returns the reason if it is lost.
     async fn renewed(&self) -> Result<Option<String>, crate::target::Error> {
-        match self.target.lock_holder(self.store).await? {
-            Some(holder) if holder.holder == self.claim.holder => {}
-            Some(holder) => return Ok(Some(described(&holder))),
-            None => return Ok(Some("nobody: it has ended or was removed".to_owned())),
+        let held_by = |claim: &LockClaim| Some(format!("the holder is now {}", described(claim)));
+        if self.tells_holder {
+            match self.target.lock_holder(self.store).await? {
+                Some(claim) if claim.holder == self.claim.holder => {}
+                Some(claim) => return Ok(held_by(&claim)),
+                None => return Ok(Some("it has ended or was removed".to_owned())),
+            }
         }
         Ok(match self.target.lock(self.store, &self.claim).await? {
-            LockAnswer::Held(holder) => Some(described(&holder)),
+            LockAnswer::Held(claim) => held_by(&claim),
             LockAnswer::Taken { .. } => None,
         })
     }
 
-    fn lost(&self, holder: String) -> Error {
+    fn lost(&self, reason: String) -> Error {
         Error::LockLost {
             store: self.store.clone(),
-            holder,
+            reason,
         }
     }
 

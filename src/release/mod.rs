@@ -193,18 +193,18 @@ pub enum Error {
         lease: u64,
     },
     /// Another run took the lock over.
-    #[error("the lock of `{store}` was lost to {holder}")]
+    #[error("the lock of `{store}` was lost: {reason}")]
     #[diagnostic(
         code(alokai::release::lock_lost),
         help(
-            "this run could not renew its lock in time; run the command again when that run has ended"
+            "`alokai store status` shows what is live and who has the lock now; then run the command again"
         )
     )]
     LockLost {
         /// The store.
         store: StoreId,
-        /// Who holds it now.
-        holder: String,
+        /// How.
+        reason: String,
     },
     /// The build is older than the one that is live.
     #[error("the release of `{store}` is older than {active}, which is live: {reason}")]

@@ -156,7 +156,7 @@ impl StoreSettings<'_> {
     }
 
     /// Makes a release with the changed settings and the build that is live, under the lock of the store.
-    /// Returns None if the settings are already like that. The events belong to the recorded start of a
+    /// Returns None if they are unchanged. The events belong to the recorded start of a
     /// run.
     pub async fn change(
         &self,

@@ -82,9 +82,13 @@ const verbs = {
     state.kept = state.kept.filter((it) => it !== id);
     save();
     const address = ['unhealthy', 'leaks'].includes(mood) ? setup.bad : setup.good;
+    if (setup.addressless) return { replicas: [], address: null };
     return { replicas: state.releases[id].apps.map((app) => ({ app, address })), address: `http://${id}.example` };
   },
   switch: () => {
+    if ((setup.capabilities || {}).staging === false) {
+      state.releases[id] ||= { mood, apps: release.apps.map((it) => it.app), settings: release.settings };
+    }
     if (!state.releases[id]) fail(`${id} is not staged`);
     if (mood === 'loses') { state.token += 1; save(); }
     if (String(state.token) !== request.token) return { switched: false };
