@@ -180,7 +180,9 @@ fn named_commands(text: &str) -> Vec<(usize, String)> {
 /// options with a store.
 fn refusal_of_message(command: &str) -> Option<String> {
     static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{[^{}]*\}").unwrap());
-    let mut commands = vec![command.replace('…', "")];
+    // A part that belongs to the shell.
+    static SHELL: LazyLock<Regex> = LazyLock::new(|| Regex::new(" [|<>] .*").unwrap());
+    let mut commands = vec![SHELL.replace(command, "").replace('…', "{}")];
     while PLACEHOLDER.is_match(&commands[0]) {
         let filled = commands.iter().flat_map(|command| {
             ["x", "--store x", ""].map(|value| PLACEHOLDER.replace(command, value).into_owned())

