@@ -19,17 +19,21 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
-    Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules, SCHEMA_VERSION,
-    StoredRecord, build_size, choose_builds, log_of,
+    self, BuildRecord, EventRecord, Happening, ImagePlace, KeptBecause, LogFolder, NeededImages,
+    PruneChoice, Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules,
+    SCHEMA_VERSION, StoredRecord, build_size, choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;
 use crate::plan::{self, LOCAL_REGISTRY};
-use crate::store::TargetKind;
+use crate::store::{StoreId, TargetKind};
 use crate::target::{Observed, TargetContext, target_of};
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+/// The same for the layout of this project. Commands without a build write records to it, and do not hold
+/// the lock of the project: the blobs first, and then the index.
+const UNUSED_HERE_FOR: Duration = Duration::from_hours(1);
 
 pub fn prune(
     project: &Arc<Project>,
@@ -52,13 +56,21 @@ pub fn prune(
         max_bytes: options.max_size,
         window: project.settings.deploy.keep.into(),
     };
-    let in_use = in_use(project, registry, console, &all);
-    let mut choice = choose_builds(&all, &rules, &in_use, Timestamp::now());
-    let is_wanted = |build: &&BuildRecord| {
+    let is_wanted = |store: &StoreId| {
         let stores = &options.stores;
-        stores.is_empty() || stores.iter().any(|id| id == build.store.as_str())
+        stores.is_empty() || stores.iter().any(|id| id == store.as_str())
     };
-    choice.removed.retain(is_wanted);
+    let live = what_is_live(project, registry, console, &all, &is_wanted);
+    let mut choice = choose_builds(&all, &rules, &live.releases, Timestamp::now());
+    choice.removed.retain(|build| is_wanted(&build.store));
+    let (unknown, removed) = choice
+        .removed
+        .into_iter()
+        .partition(|build| live.unknown.contains(&build.store));
+    choice.removed = removed;
+    let unknown: Vec<_> = unknown;
+    let unknown = unknown.into_iter().map(|it| (it, KeptBecause::Unknown));
+    choice.kept.extend(unknown);
     let stubborn = if options.dry_run {
         BTreeSet::new()
     } else {
@@ -71,14 +83,24 @@ pub fn prune(
     show(&choice, options.dry_run)
 }
 
-/// The releases that the targets have, whatever the records of this machine say. A target that cannot
-/// be asked is told: what the records say about it still counts.
-fn in_use(
+/// What the targets have, whatever the records of this machine say.
+#[derive(Default)]
+struct LiveReleases {
+    /// The releases.
+    releases: BTreeSet<RecordId>,
+    /// The stores of which it is not known which builds are live.
+    unknown: BTreeSet<StoreId>,
+}
+
+/// Asks the targets of the stores. A target that cannot be asked, and a release that the records do not
+/// have, protect all builds of the store.
+fn what_is_live(
     project: &Arc<Project>,
     registry: &RegistryAccess,
     console: String,
     records: &RecordSet,
-) -> BTreeSet<RecordId> {
+    is_wanted: &dyn Fn(&StoreId) -> bool,
+) -> LiveReleases {
     let context = TargetContext {
         project: Arc::clone(project),
         services: registry.services(),
@@ -87,8 +109,9 @@ fn in_use(
         local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
-    let mut releases = BTreeSet::new();
-    for store in project.stores.deployables() {
+    let mut live = LiveReleases::default();
+    let stores = project.stores.deployables();
+    for store in stores.filter(|store| is_wanted(&store.id)) {
         let Some(deployment) = &store.deployment else {
             continue;
         };
@@ -103,20 +126,31 @@ fn in_use(
                 }
                 registry.wait(target.observe(&store.id))
             });
-            match observed {
+            let reason = match observed {
                 Ok(observed) => {
-                    releases.extend(observed.active);
-                    releases.extend(observed.staged.into_iter().map(|it| it.release));
-                    releases.extend(observed.kept);
+                    let active = observed.active.into_iter();
+                    let staged = observed.staged.into_iter().map(|it| it.release);
+                    let running: Vec<_> = active.chain(staged).collect();
+                    let missing = running.iter().find(|it| records.release(it).is_none());
+                    let reason = missing.map(|release| {
+                        format!("no record has the release {release}, which the target has")
+                    });
+                    live.releases.extend(running);
+                    live.releases.extend(observed.kept);
+                    reason
                 }
-                Err(error) => tell(&format!(
-                    "note: the target of `{}` cannot tell what is live, so only the records do: {error}",
+                Err(error) => Some(format!("the target cannot be asked what is live: {error}")),
+            };
+            if let Some(reason) = reason {
+                tell(&format!(
+                    "note: no image of `{}` is removed: {reason}",
                     store.id
-                )),
+                ));
+                live.unknown.insert(store.id.clone());
             }
         }
     }
-    releases
+    live
 }
 
 fn report(choice: &PruneChoice, is_dry: bool) -> serde_json::Value {
@@ -164,21 +198,30 @@ fn remove(
     records: &RecordSet,
     choice: &PruneChoice,
 ) -> Result<BTreeSet<RecordId>, AnyError> {
-    let kept = choice.kept.iter().map(|(build, _)| *build);
-    let kept: BTreeSet<_> = kept.flat_map(images).collect();
+    let removed = choice.removed.iter().map(|build| &build.id).collect();
+    let needed = NeededImages::new(records, &removed);
     let mut stubborn = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {
         let mut is_removed = true;
-        for (name, digest) in images(build) {
-            // Another build has the same image, or the same name for its image.
-            if kept.contains(&(name.clone(), digest.clone())) {
+        for (name, digest) in images_of(build) {
+            if needed.has(&name, digest) {
+                continue;
+            }
+            if !registry.may_remove_from(&name) {
+                is_removed = false;
+                if told.insert(name.place.clone()) {
+                    tell(&format!(
+                        "note: `{}` is not an image layout of this project, so nothing is removed from it",
+                        name.place
+                    ));
+                }
                 continue;
             }
             let Some(place) = place_of(project, registry, &name)? else {
                 continue;
             };
-            let removing = place.remove(&name, &digest);
+            let removing = place.remove(&name, digest);
             if !registry.wait(removing).map_err(failed)? {
                 is_removed = false;
                 if told.insert(name.place.clone()) {
@@ -205,34 +248,23 @@ fn remove(
     Ok(stubborn)
 }
 
-/// The names and digests of the images of a build.
-fn images(build: &BuildRecord) -> impl Iterator<Item = (ImageName, String)> {
-    let apps = build.apps.values();
-    apps.filter_map(|app| {
-        Some((
-            ImageName::parse(app.reference.as_ref()?)?,
-            app.digest.clone()?,
-        ))
-    })
-}
-
 /// Removes the blobs that no image of a layout needs any more.
 fn sweep_layouts(
     project: &Project,
     registry: &RegistryAccess,
     choice: &PruneChoice,
 ) -> Result<(), AnyError> {
-    let names = choice.removed.iter().flat_map(|build| images(build));
-    let layouts = names.filter(|(name, _)| name.folder().is_some());
+    let images = choice.removed.iter().flat_map(|build| images_of(build));
+    let layouts =
+        images.filter(|(name, _)| name.folder().is_some() && registry.may_remove_from(name));
     let mut swept = BTreeSet::new();
     for (name, _) in layouts {
         if !swept.insert(name.place.clone()) {
             continue;
         }
         if let Some(ImagePlace::Layout(layout)) = place_of(project, registry, &name)? {
-            // The lock of the project excludes all writers of its own layout.
             let is_own = name.place == LOCAL_REGISTRY;
-            let unused_for = if is_own { Duration::ZERO } else { UNUSED_FOR };
+            let unused_for = if is_own { UNUSED_HERE_FOR } else { UNUSED_FOR };
             let swept = layout.sweep(unused_for);
             swept.map_err(|error| failed(error.into()))?;
         }
