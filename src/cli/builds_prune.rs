@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::arguments::transfer::BuildPruneOptions;
+use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
 use super::builds_transfer::{failed, place_of};
 use super::environment::{self, tell};
 use super::listing::{check_stores, records};
@@ -19,14 +20,14 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImagePlace, KeptBecause, LogFolder, NeededImages,
-    PruneChoice, Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules,
-    SCHEMA_VERSION, StoredRecord, build_size, choose_builds, images_of, log_of,
+    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, NeededImages, PruneChoice,
+    Record, RecordFolder, RecordId, RecordSet, RetentionRules, StoredRecord, build_size,
+    choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;
 use crate::plan::{self, LOCAL_REGISTRY};
 use crate::store::{StoreId, TargetKind};
-use crate::target::{Observed, TargetContext, target_of};
+use crate::target::TargetContext;
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
@@ -63,20 +64,15 @@ pub fn prune(
     let live = what_is_live(project, registry, console, &all, &is_wanted);
     let mut choice = choose_builds(&all, &rules, &live.releases, Timestamp::now());
     choice.removed.retain(|build| is_wanted(&build.store));
-    let (unknown, removed) = choice
-        .removed
-        .into_iter()
-        .partition(|build| live.unknown.contains(&build.store));
-    choice.removed = removed;
-    let unknown: Vec<_> = unknown;
-    let unknown = unknown.into_iter().map(|it| (it, KeptBecause::Unknown));
-    choice.kept.extend(unknown);
-    let stubborn = if options.dry_run {
+    choice.keep_stores(&live.unknown);
+    let not_removed = if options.dry_run {
         BTreeSet::new()
     } else {
         remove(project, registry, &all, &choice)?
     };
-    choice.removed.retain(|build| !stubborn.contains(&build.id));
+    choice
+        .removed
+        .retain(|build| !not_removed.contains(&build.id));
     if options.json {
         return document(&report(&choice, options.dry_run));
     }
@@ -92,7 +88,7 @@ struct LiveReleases {
     unknown: BTreeSet<StoreId>,
 }
 
-/// Asks the targets of the stores. A target that cannot be asked, and a release that the records do not
+/// Asks the targets of the stores. A target that does not answer, and a release that the records do not
 /// have, protect all builds of the store.
 fn what_is_live(
     project: &Arc<Project>,
@@ -109,45 +105,43 @@ fn what_is_live(
         local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
-    let mut live = LiveReleases::default();
+    let mut targets = TargetsByKind::new(&context);
+    let mut known = Vec::new();
     let stores = project.stores.deployables();
     for store in stores.filter(|store| is_wanted(&store.id)) {
         let Some(deployment) = &store.deployment else {
             continue;
         };
         let own = plan::target_of(project, deployment);
-        let is_local =
-            own != TargetKind::Local && recorded.get(&store.id, TargetKind::Local.name()).is_some();
-        for kind in [Some(own), is_local.then_some(TargetKind::Local)] {
-            let Some(kind) = kind else { continue };
-            let observed = target_of(kind, &context).and_then(|target| {
-                if !target.capabilities().observes {
-                    return Ok(Observed::default());
-                }
-                registry.wait(target.observe(&store.id))
-            });
-            let reason = match observed {
-                Ok(observed) => {
-                    let active = observed.active.into_iter();
-                    let staged = observed.staged.into_iter().map(|it| it.release);
-                    let running: Vec<_> = active.chain(staged).collect();
-                    let missing = running.iter().find(|it| records.release(it).is_none());
-                    let reason = missing.map(|release| {
-                        format!("no record has the release {release}, which the target has")
-                    });
-                    live.releases.extend(running);
-                    live.releases.extend(observed.kept);
-                    reason
-                }
-                Err(error) => Some(format!("the target cannot be asked what is live: {error}")),
-            };
-            if let Some(reason) = reason {
-                tell(&format!(
-                    "note: no image of `{}` is removed: {reason}",
-                    store.id
-                ));
-                live.unknown.insert(store.id.clone());
+        known.push((store.id.clone(), targets.of(own)));
+        let has_other = own != TargetKind::Local;
+        if has_other && recorded.get(&store.id, TargetKind::Local.name()).is_some() {
+            known.push((store.id.clone(), targets.of(TargetKind::Local)));
+        }
+    }
+    let mut live = LiveReleases::default();
+    for (store, answer) in registry.wait(ask_each(known, observe)) {
+        let reason = match answer {
+            Answer::Given(observed) => {
+                let observed = observed.unwrap_or_default();
+                let active = observed.active.into_iter();
+                let staged = observed.staged.into_iter().map(|it| it.release);
+                let running: Vec<_> = active.chain(staged).collect();
+                let missing = running.iter().find(|it| records.release(it).is_none());
+                let reason = missing.map(|release| {
+                    format!("no record has the release {release}, which the target has")
+                });
+                live.releases.extend(running);
+                live.releases.extend(observed.kept);
+                reason
             }
+            Answer::Missing(reason) => {
+                Some(format!("its target does not say what is live: {reason}"))
+            }
+        };
+        if let Some(reason) = reason {
+            tell(&format!("note: no image of `{store}` is removed: {reason}"));
+            live.unknown.insert(store);
         }
     }
     live
@@ -200,7 +194,7 @@ fn remove(
 ) -> Result<BTreeSet<RecordId>, AnyError> {
     let removed = choice.removed.iter().map(|build| &build.id).collect();
     let needed = NeededImages::new(records, &removed);
-    let mut stubborn = BTreeSet::new();
+    let mut not_removed = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {
         let mut is_removed = true;
@@ -235,17 +229,17 @@ fn remove(
         if is_removed {
             record(project, build)?;
         } else {
-            stubborn.insert(build.id.clone());
+            not_removed.insert(build.id.clone());
         }
     }
     sweep_layouts(project, registry, choice)?;
-    remove_logs(project, records, choice, &stubborn)?;
+    remove_logs(project, records, choice, &not_removed)?;
     let removed = choice.removed.iter();
     let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
     for store in stores {
         registry.share(project, store);
     }
-    Ok(stubborn)
+    Ok(not_removed)
 }
 
 /// Removes the blobs that no image of a layout needs any more.
@@ -276,12 +270,12 @@ fn remove_logs(
     project: &Project,
     records: &RecordSet,
     choice: &PruneChoice,
-    stubborn: &BTreeSet<RecordId>,
+    not_removed: &BTreeSet<RecordId>,
 ) -> Result<(), AnyError> {
     let removed = choice.removed.iter();
     let removed: BTreeSet<_> = removed
         .map(|build| &build.id)
-        .filter(|id| !stubborn.contains(id))
+        .filter(|id| !not_removed.contains(id))
         .collect();
     let others = records
         .iter()
@@ -303,23 +297,12 @@ fn remove_logs(
 
 /// Records that the images of a build were removed.
 fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
-    let event = Record::Event(EventRecord {
-        schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        store: build.store.clone(),
-        target: None,
-        release: None,
-        run: None,
-        happening: Happening::ImagesRemoved {
-            build: build.id.clone(),
-        },
-        seconds: None,
-        detail: None,
-        actor: environment::actor(),
-        log: None,
-    });
+    let removed = Happening::ImagesRemoved {
+        build: build.id.clone(),
+    };
+    let event = EventRecord::new(build.store.clone(), removed, environment::actor());
     let folder = RecordFolder::of_project(&project.root);
-    if let Ok(event) = StoredRecord::new(event) {
+    if let Ok(event) = StoredRecord::new(Record::Event(event)) {
         folder.append(&event).map_err(ledger::Error::from)?;
     }
     Ok(())

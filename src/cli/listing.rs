@@ -135,7 +135,7 @@ pub fn list<L: ListLine>(
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        // Marks of the direction of text can make a line look like another one.
+        // Unicode direction marks can disguise a line.
         let is_hidden = matches!(
             character,
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'

@@ -1,6 +1,6 @@
 //! `store release`, `store rollback`, `store unpin` and `store unstage`: releases without a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -9,19 +9,20 @@ use super::arguments::Global;
 use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
 use super::arguments::questions::ChosenTargets;
 use super::environment::{self, tell};
+use super::events::live;
 use super::listing::{CellFormat, cut, records, short_commit};
 use super::live_records::LiveRecords;
 use super::operation::RecordedOperation;
-use super::run::{document, live};
+use super::run::document;
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
-    Wish, ancestry_of, candidates, chosen, continue_after, copy_forward, earlier, missing_images,
-    new_release, no_candidate,
+    Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
+    no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
@@ -89,6 +90,7 @@ impl Workplace<'_> {
             waves: Vec::new(),
             actor: environment::actor(),
             operation: self.operation.to_owned(),
+            failed: BTreeSet::new(),
             runs: BTreeMap::new(),
             scripts: self.targets.scripts.clone(),
         }
@@ -208,6 +210,7 @@ impl Workplace<'_> {
     }
 
     fn missing(&self, candidate: &Candidate) -> Result<Vec<crate::store::AppName>, AnyError> {
+        self.targets.registry.refuse_exposed()?;
         let services = self.targets.registry.services();
         let asked = missing_images(&self.targets.project.root, &services, candidate.build);
         Ok(self.targets.registry.wait(asked)?)
@@ -284,7 +287,9 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
             }
         };
         let now = place.situation()?;
-        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() {
+        // What a killed run has left is removed by a run that changes nothing else.
+        let is_clean = now.observed.staged.is_empty();
+        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
             place.tell_what_is_down(id);
             return answer(&format!("{store}: {id} gets the traffic already\n"));
@@ -461,7 +466,7 @@ pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError
             Ok(place.targets.registry.wait(stopped)?)
         })?;
         if stopped.is_empty() {
-            return answer(&format!("{}: no such release is staged\n", place.id()));
+            return answer(&format!("{}: no matching release is staged\n", place.id()));
         }
         for release in stopped {
             answer(&format!("{}: {release} is stopped\n", place.id()))?;

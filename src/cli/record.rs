@@ -17,7 +17,8 @@ use crate::release::hook_record;
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
-use super::run::{READER_TIMEOUT, cache_state};
+use super::events::READER_TIMEOUT;
+use super::run::cache_state;
 use super::shared_records::send;
 
 /// Seconds after which a run without a recorded end counts as interrupted.
@@ -146,8 +147,7 @@ impl BuildRecorder {
                 interrupted: release.is_none()
                     && matches!(result, Err(pipeline::Error::Interrupted { .. })),
             };
-            let id = RecordId::new(RecordKind::Event, Timestamp::now());
-            let mut event = self.event_record(id, &store.id, ended);
+            let mut event = EventRecord::new(store.id.clone(), ended, self.actor.clone());
             event.release = release.cloned().flatten();
             if release.is_none() {
                 let failed = failures(result, &store.id);
@@ -184,8 +184,7 @@ impl BuildRecorder {
                 succeeded: false,
                 interrupted: false,
             };
-            let id = RecordId::new(RecordKind::Event, Timestamp::now());
-            let mut event = self.event_record(id, store, ended);
+            let mut event = EventRecord::new(store.clone(), ended, self.actor.clone());
             event.detail = Some(first_line(reason));
             self.append(Record::Event(event), events);
             self.logs.end(start);
@@ -265,26 +264,10 @@ impl BuildRecorder {
     }
 
     fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
-        let id = RecordId::new(RecordKind::Event, Timestamp::now());
-        let event = self.event_record(id.clone(), store, happening);
+        let event = EventRecord::new(store.clone(), happening, self.actor.clone());
+        let id = event.id.clone();
         self.append(Record::Event(event), events);
         id
-    }
-
-    fn event_record(&self, id: RecordId, store: &StoreId, happening: Happening) -> EventRecord {
-        EventRecord {
-            schema_version: SCHEMA_VERSION,
-            id,
-            store: store.clone(),
-            target: None,
-            release: None,
-            run: None,
-            happening,
-            seconds: None,
-            detail: None,
-            actor: self.actor.clone(),
-            log: None,
-        }
     }
 
     /// A record that cannot be written is no reason for a deploy to fail.
@@ -304,8 +287,8 @@ fn not_recorded(events: &Events, error: &dyn std::error::Error) {
     events.notice(format!("the build is not recorded: {error}{cause}"));
 }
 
-/// Whether the registry is worth a request. One that was out of reach or has just refused images would
-/// only be waited for, and an interrupted run ends at once; the next run sends the records.
+/// Whether the records are sent now. They are not if a push has failed, since the request would fail too,
+/// and not if the run was interrupted. The next run sends them.
 fn may_share(result: &Result<(), pipeline::Error>) -> bool {
     match result {
         Ok(()) => true,

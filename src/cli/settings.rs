@@ -139,7 +139,7 @@ fn change_of(
                 release.id
             ));
         }
-        None => tell(&format!("{id}: the settings are already like that")),
+        None => tell(&format!("{id}: the settings are unchanged")),
     }
     Ok(())
 }

@@ -11,21 +11,22 @@ use super::Error;
 use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
+use super::events::Live;
 use super::killed_runs::record_killed_runs;
 use super::listing::plain;
 use super::live_records::LiveRecords;
-use super::run::{Live, services_without_run};
+use super::services::services_without_run;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, Exchange, ImageName, ImagePlace, LayoutPages, LogReference, RecordFolder,
-    RecordPlace, RecordSet, SharedError, SharedRecords,
+    self, BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
+    RecordSet, SharedError, SharedRecords, StoredImage,
 };
 use crate::pipeline::{ProjectLock, Services};
 use crate::plan::{self, DEFAULT_REGISTRY, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::{Store, StoreId};
 
-/// How long a registry may take. A list without the records of other machines is better than none.
+/// The time limit of a registry. After it, a list has the records of this machine only.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long sending may take.
@@ -94,8 +95,16 @@ impl RegistryAccess {
         self.destinations.first()
     }
 
+    /// Refuses to ask registries if the password would be sent without encryption.
+    pub fn refuse_exposed(&self) -> Result<(), AnyError> {
+        let mut places = self.destinations.iter();
+        let refused = places.try_for_each(|it| self.services.refuse_exposed(it));
+        refused.map_err(|error| failed(error.into()))
+    }
+
     /// The images in a registry. `host` may have a path.
     pub fn images(&self, host: &str) -> Result<ImagePlace, AnyError> {
+        self.refuse_exposed()?;
         let host = host.split('/').next().unwrap_or(host);
         let own = self.destinations.iter().find_map(|it| match it {
             DestinationPlan::Registry {
@@ -110,7 +119,7 @@ impl RegistryAccess {
 
     /// Whether images are removed from the place of an image. A record of another machine may name any
     /// folder of that machine.
-    pub fn may_remove_from(&self, image: &ImageName) -> bool {
+    pub fn may_remove_from(&self, image: &StoredImage) -> bool {
         let mut own = self.destinations.iter();
         image.folder().is_none() || own.any(|it| it.name() == image.place)
     }
@@ -329,6 +338,8 @@ impl SharedPlace {
         destination: &DestinationPlan,
         services: &Services,
     ) -> Result<Option<Self>, String> {
+        let exposed = services.refuse_exposed(destination);
+        exposed.map_err(|error| error.to_string())?;
         match destination {
             DestinationPlan::Registry { address, host, .. } => {
                 let client = services.client(address).await;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::id::RecordId;
 use super::record::{BuildRecord, BuildStatus, Happening};
 use super::set::RecordSet;
-use super::transfer::ImageName;
+use super::transfer::StoredImage;
 use crate::store::StoreId;
 
 /// The rules by which builds are removed. A build is removed if every rule allows it.
@@ -64,6 +64,17 @@ pub struct PruneChoice<'a> {
     pub kept: Vec<(&'a BuildRecord, KeptBecause)>,
 }
 
+impl PruneChoice<'_> {
+    /// Keeps all builds of these stores, of which it is not known which builds are live.
+    pub fn keep_stores(&mut self, stores: &BTreeSet<StoreId>) {
+        let unknown = self
+            .removed
+            .extract_if(.., |build| stores.contains(&build.store));
+        self.kept
+            .extend(unknown.map(|build| (build, KeptBecause::Unknown)));
+    }
+}
+
 /// Chooses the builds that are removed. `in_use` are releases that a target has, whatever the records
 /// say about them.
 pub fn choose<'a>(
@@ -116,10 +127,10 @@ pub fn removed_builds(records: &RecordSet) -> BTreeSet<RecordId> {
 }
 
 /// The images of a build: their names and digests.
-pub fn images_of(build: &BuildRecord) -> impl Iterator<Item = (ImageName, &str)> {
+pub fn images_of(build: &BuildRecord) -> impl Iterator<Item = (StoredImage, &str)> {
     let apps = build.apps.values();
     apps.filter_map(|app| {
-        let name = ImageName::parse(app.reference.as_ref()?)?;
+        let name = StoredImage::parse(app.reference.as_ref()?)?;
         Some((name, app.digest.as_deref()?))
     })
 }
@@ -145,11 +156,11 @@ impl<'a> NeededImages<'a> {
     }
 
     /// Whether a build that stays has this image, under any tag.
-    pub fn has(&self, name: &ImageName, digest: &'a str) -> bool {
+    pub fn has(&self, name: &StoredImage, digest: &'a str) -> bool {
         self.0.contains(&Self::key(name.clone(), digest))
     }
 
-    fn key(name: ImageName, digest: &str) -> (String, String, &str) {
+    fn key(name: StoredImage, digest: &str) -> (String, String, &str) {
         (name.place, name.repository, digest)
     }
 }
@@ -371,7 +382,7 @@ mod tests {
 
     #[test]
     fn an_image_with_another_tag_of_a_build_that_stays_is_needed() {
-        let mut records = builds(0..4);
+        let (all, mut records) = (builds(0..3), RecordSet::default());
         // The second build has an image of the first one under another tag, and one of its own.
         let images = |commit: &str, digest: &str| BuiltApp {
             reference: Some(format!("r.example.com/shop/web:{commit}")),
@@ -389,7 +400,7 @@ mod tests {
             (1, vec![("web", images("a-dirty", "sha256:1"))]),
             (2, vec![("api", images("c", "sha256:2"))]),
         ] {
-            let mut build = records.build(&id(RecordKind::Build, day)).unwrap().clone();
+            let mut build = all.build(&id(RecordKind::Build, day)).unwrap().clone();
             build.status = BuildStatus::Failed;
             let apps = apps.into_iter();
             build.apps = apps

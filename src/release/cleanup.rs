@@ -68,7 +68,9 @@ impl StoreRun<'_> {
     ) -> Result<(), Error> {
         for staged in &now.observed.staged {
             let id = &staged.release;
-            if id != newest && now.active.as_ref() != Some(id) {
+            // What was live before is kept by `clean` already.
+            let was_active = now.state.proven.contains(id);
+            if id != newest && now.active.as_ref() != Some(id) && !was_active {
                 self.retire(id, false, "a later release is staged").await?;
             }
         }
@@ -77,9 +79,6 @@ impl StoreRun<'_> {
 
     /// Removes what a target without staging keeps of earlier releases. A failure is only a notice.
     pub(super) async fn forget_kept(&self, now: &Situation) {
-        if !self.abilities.observes {
-            return;
-        }
         if let Err(error) = self.forget(now).await {
             self.flow.services.events.notice(format!(
                 "{}: an earlier release could not be removed; the next release of the store removes it: {error}",

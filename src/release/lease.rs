@@ -1,6 +1,6 @@
 //! The lock of a store, which its holder renews while it works.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
@@ -78,20 +78,55 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Renews the lock for ever. Returns only if the lock is lost.
+    /// Renews the lock until the future is dropped. Returns only if the lock is lost: another run has it or
+    /// had it, somebody has removed it, or it could not be renewed for the whole lease.
     async fn renew(&self) -> Error {
+        if !self.target.capabilities().locks {
+            return std::future::pending().await;
+        }
+        let mut renewed = SystemTime::now();
         loop {
             tokio::time::sleep(RENEWAL).await;
-            match self.target.lock(self.store, &self.claim).await {
-                Ok(LockAnswer::Held(holder)) => {
-                    return Error::LockLost {
-                        store: self.store.clone(),
-                        holder: described(&holder),
-                    };
+            // Not a monotonic clock, which stands still while a machine is suspended.
+            let age = renewed.elapsed().unwrap_or_default();
+            let asked = SystemTime::now();
+            match self.renewed().await {
+                Ok(None) if age < Duration::from_secs(LEASE) => renewed = asked,
+                Ok(None) => {
+                    return self.lost(format!(
+                        "nobody for certain: it was not renewed for {} s",
+                        age.as_secs()
+                    ));
                 }
-                // The lease outlasts a target that is out of reach for a moment.
-                Ok(LockAnswer::Taken { .. }) | Err(_) => {}
+                Ok(Some(holder)) => return self.lost(holder),
+                // The lease outlasts a target that does not respond for a moment.
+                Err(_) if age < Duration::from_secs(LEASE) => {}
+                Err(error) => {
+                    return self.lost(format!(
+                        "an unknown run, since the target does not respond: {error}"
+                    ));
+                }
             }
+        }
+    }
+
+    /// Renews the lock once. Returns its holder if it is lost.
+    async fn renewed(&self) -> Result<Option<String>, crate::target::Error> {
+        match self.target.lock_holder(self.store).await? {
+            Some(holder) if holder.holder == self.claim.holder => {}
+            Some(holder) => return Ok(Some(described(&holder))),
+            None => return Ok(Some("nobody: it has ended or was removed".to_owned())),
+        }
+        Ok(match self.target.lock(self.store, &self.claim).await? {
+            LockAnswer::Held(holder) => Some(described(&holder)),
+            LockAnswer::Taken { .. } => None,
+        })
+    }
+
+    fn lost(&self, holder: String) -> Error {
+        Error::LockLost {
+            store: self.store.clone(),
+            holder,
         }
     }
 

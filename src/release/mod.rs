@@ -29,7 +29,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
-pub use records::{Records, ReleaseJournal, continue_after, next_moment};
+pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
@@ -85,6 +85,26 @@ pub enum Error {
         app: AppName,
         /// The options that name the store and its target.
         place: String,
+    },
+    /// A target takes too long to start the apps.
+    #[error(
+        "the target `{target}` has not started the release {release} of `{store}` within {minutes} minutes"
+    )]
+    #[diagnostic(
+        code(alokai::release::stage_timeout),
+        help(
+            "check that the target can download the images and has room for another release; the traffic is unchanged"
+        )
+    )]
+    StageTimeout {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+        /// The target.
+        target: &'static str,
+        /// How long it was waited for.
+        minutes: u64,
     },
     /// An app is not healthy.
     #[error("`{app}` of the release {release} of `{store}` is not healthy{why}\n{symptoms}")]

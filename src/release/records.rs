@@ -1,16 +1,14 @@
 //! The records of releases: read, and written step by step.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use jiff::Timestamp;
 
 use crate::event::Events;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordKind,
-    RecordSet, ReleaseRecord, SCHEMA_VERSION, StoredRecord, TargetState,
+    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordSet,
+    ReleaseRecord, StoredRecord, TargetState,
 };
 use crate::store::StoreId;
 
@@ -44,35 +42,6 @@ impl Records for RecordFolder {
     }
 }
 
-/// The last time that an id of this run has, or that an id of a known record has, in milliseconds.
-static LAST: AtomicI64 = AtomicI64::new(0);
-
-/// How far the clock of another machine may be ahead. A record beyond that does not move the times of
-/// this run.
-const CLOCK_DIFFERENCE: i64 = 24 * 60 * 60 * 1000;
-
-/// Makes the next times later than the ids of these records. Another machine may have written them, with
-/// a clock that is ahead of the clock of this machine, and the order of the ids is the order of the steps.
-pub fn continue_after(records: &RecordSet) {
-    let limit = Timestamp::now().as_millisecond() + CLOCK_DIFFERENCE;
-    let known = records
-        .iter()
-        .map(|it| it.record.id().made_at().as_millisecond());
-    if let Some(latest) = known.filter(|moment| *moment <= limit).max() {
-        LAST.fetch_max(latest, Ordering::SeqCst);
-    }
-}
-
-/// The current time, later than every time that was returned before. Ids of records sort by time, so two
-/// steps of one millisecond would have no order.
-pub fn next_moment() -> Timestamp {
-    let now = Timestamp::now().as_millisecond();
-    let step = |last: i64| Some(now.max(last + 1));
-    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);
-    let moment = last.map_or(now, |last| now.max(last + 1));
-    Timestamp::from_millisecond(moment).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
 /// Writes the records of one store at one target.
 pub struct ReleaseJournal<'a> {
     /// Where records are.
@@ -98,18 +67,14 @@ impl ReleaseJournal<'_> {
         seconds: Option<f64>,
         detail: Option<String>,
     ) {
+        let actor = self.actor.clone();
         self.append(Record::Event(EventRecord {
-            schema_version: SCHEMA_VERSION,
-            id: RecordId::new(RecordKind::Event, next_moment()),
-            store: self.store.clone(),
             target: Some(self.target.to_owned()),
             release: release.cloned(),
             run: self.run.cloned(),
-            happening,
             seconds,
             detail,
-            actor: self.actor.clone(),
-            log: None,
+            ..EventRecord::new(self.store.clone(), happening, actor)
         }));
     }
 

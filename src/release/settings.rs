@@ -9,11 +9,11 @@ use miette::Diagnostic;
 use secrecy::ExposeSecret;
 
 use super::lease::locked;
-use super::records::{Records, ReleaseJournal, continue_after, next_moment};
+use super::records::{Records, ReleaseJournal};
 use crate::event::Events;
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
-    ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+    ReleaseRecord, SCHEMA_VERSION, StoredRecord, continue_after, next_moment,
 };
 use crate::store::StoreId;
 use crate::target::{Settings, Target};

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use super::Error;
 use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
 use super::lease::locked;
-use super::records::{ReleaseJournal, continue_after};
+use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
-    BuildRecord, Happening, Record, RecordId, RecordSet, ReleaseRecord, TargetState,
+    BuildRecord, Happening, Record, RecordId, RecordSet, TargetState, continue_after,
 };
 use crate::store::StoreId;
 use crate::target::{Capabilities, Observed, Target, place_options};
@@ -46,6 +46,8 @@ pub struct Situation {
     pub first_builds: BTreeMap<String, Timestamp>,
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
+    /// Whether the records do not say that it gets the traffic.
+    is_unrecorded: bool,
 }
 
 /// What becomes of a release, and why it does not get the traffic.
@@ -85,7 +87,7 @@ impl<'a> StoreRun<'a> {
     /// Stops the releases that run without traffic: all, or one.
     pub async fn unstage(&self, wanted: Option<&RecordId>) -> Result<Vec<RecordId>, Error> {
         self.locked(async {
-            let now = self.observe().await?;
+            let now = self.observe_and_record().await?;
             let mut stopped = Vec::new();
             // The records may say that a release is staged that does not run any more.
             let observed = now.observed.staged.iter().map(|it| &it.release);
@@ -123,7 +125,18 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    /// What runs now. A switch that a killed run did not record is recorded.
+    /// What runs now, under the lock. A switch that a killed run did not record is recorded.
+    async fn observe_and_record(&self) -> Result<Situation, Error> {
+        let now = self.observe().await?;
+        if now.is_unrecorded {
+            let released = Happening::Released { observed: true };
+            self.journal
+                .event(released, now.active.as_ref(), None, None);
+        }
+        Ok(now)
+    }
+
+    /// What runs now.
     pub async fn observe(&self) -> Result<Situation, Error> {
         let observed = self.target.observe(self.store).await?;
         let all = self.flow.records.read()?;
@@ -131,6 +144,7 @@ impl<'a> StoreRun<'a> {
         continue_after(&records);
         let mut state = self.journal.state(&records);
         let mut active = state.active.clone();
+        let mut is_unrecorded = false;
         if self.abilities.observes {
             active.clone_from(&observed.active);
             if let Some(live) = &active
@@ -138,8 +152,7 @@ impl<'a> StoreRun<'a> {
                 && records.contains(live)
                 && !self.has_failed(&records, live)
             {
-                let released = Happening::Released { observed: true };
-                self.journal.event(released, Some(live), None, None);
+                is_unrecorded = true;
                 state.active = Some(live.clone());
             }
         }
@@ -149,6 +162,7 @@ impl<'a> StoreRun<'a> {
             records,
             first_builds,
             active,
+            is_unrecorded,
         })
     }
 
@@ -201,7 +215,7 @@ impl<'a> StoreRun<'a> {
 
     async fn release(&self, mut order: ReleaseOrder) -> Result<StoreOutcome, Error> {
         let started = Instant::now();
-        let now = self.observe().await?;
+        let now = self.observe_and_record().await?;
         let decision = self.decide(&order, &now)?;
         self.clean(&now, &order.release.id).await?;
         if !order.is_recorded {
@@ -230,7 +244,7 @@ impl<'a> StoreRun<'a> {
             elapsed: Duration::ZERO,
         };
         if !is_live {
-            let prepared = self.prepare(&order).await?;
+            let prepared = self.prepare(&now, &order).await?;
             match decision {
                 Decision::StageOnly(reason) => {
                     self.replace_staged(&now, &release.id).await?;

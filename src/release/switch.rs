@@ -10,6 +10,9 @@ use crate::config::{HookStage, HookTime};
 use crate::ledger::{Happening, Record, RecordId, RecordSet, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
 
+/// How long a target may take until the apps of a release run, with the download of their images.
+const STAGE_LIMIT: Duration = Duration::from_secs(15 * 60);
+
 /// A release that runs without traffic.
 pub(super) struct Prepared {
     pub(super) spec: ReleaseSpec,
@@ -20,10 +23,14 @@ pub(super) struct Prepared {
 
 impl StoreRun<'_> {
     /// Stages a release and waits until it is healthy. If that fails, the release is stopped.
-    pub(super) async fn prepare(&self, order: &ReleaseOrder) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(
+        &self,
+        now: &Situation,
+        order: &ReleaseOrder,
+    ) -> Result<Prepared, Error> {
         let result = self.staged(order).await;
         if let Err(error) = &result {
-            self.give_up(&order.release.id, error).await;
+            self.give_up(now, &order.release.id, error).await;
         }
         result
     }
@@ -69,7 +76,13 @@ impl StoreRun<'_> {
         let release = &spec.id;
         let started = Instant::now();
         self.say(format!("staging {release}")).await;
-        let staged = self.target.stage(spec).await?;
+        let staged = tokio::time::timeout(STAGE_LIMIT, self.target.stage(spec));
+        let staged = staged.await.map_err(|_| Error::StageTimeout {
+            store: self.store.clone(),
+            release: release.clone(),
+            target: self.target.name(),
+            minutes: STAGE_LIMIT.as_secs() / 60,
+        })??;
         self.step(Happening::Staged, release, started);
         let apps = staged.replicas.len();
         let apps = if apps == 1 {
@@ -94,11 +107,22 @@ impl StoreRun<'_> {
         }
     }
 
-    /// Records that a release failed before it got the traffic, and stops it.
-    async fn give_up(&self, release: &RecordId, error: &Error) {
-        let reason = first_line(&error.to_string());
-        self.journal
-            .event(Happening::Failed, Some(release), None, Some(reason));
+    /// Records why a release does not get the traffic, and stops it. A release that was live before has
+    /// failed only if its apps are not healthy: after an interruption, or with a registry that does not
+    /// respond, a rollback can still return to it.
+    async fn give_up(&self, now: &Situation, release: &RecordId, error: &Error) {
+        let reason = Some(first_line(&error.to_string()));
+        let has_failed = match error {
+            Error::Unhealthy { .. } => true,
+            Error::Interrupted { .. } => false,
+            _ => !now.state.proven.contains(release),
+        };
+        let what = if has_failed {
+            Happening::Failed
+        } else {
+            Happening::Retired
+        };
+        self.journal.event(what, Some(release), None, reason);
         let stopped = async {
             let now = self.target.observe(self.store).await?;
             // Another run may have given it the traffic.
@@ -126,8 +150,16 @@ impl StoreRun<'_> {
         let release = &prepared.spec.id;
         let built = (&prepared.spec, &prepared.build);
         if let Err(error) = self.hooks((HookTime::Before, switch), built).await {
-            self.give_up(release, &error).await;
+            self.give_up(now, release, &error).await;
             return Err(error);
+        }
+        if self.abilities.staging && self.has_hooks((HookTime::Before, switch)) {
+            // The hooks may have taken minutes.
+            let probed = self.probed(&prepared.spec, &prepared.replicas);
+            if let Err(error) = probed.healthy().await {
+                self.give_up(now, release, &error).await;
+                return Err(error);
+            }
         }
         let started = Instant::now();
         let before = self.target.observe(self.store).await?;
@@ -136,7 +168,7 @@ impl StoreRun<'_> {
                 store: self.store.clone(),
             };
             let error = error.into();
-            self.give_up(release, &error).await;
+            self.give_up(now, release, &error).await;
             return Err(error);
         }
         if self.abilities.staging {
@@ -149,17 +181,15 @@ impl StoreRun<'_> {
             let after = self.target.observe(self.store).await;
             let is_live = after.is_ok_and(|after| after.active.as_ref() == Some(release));
             if !is_live {
-                self.give_up(release, &error).await;
+                self.give_up(now, release, &error).await;
                 return Err(error);
             }
         }
         self.step(Happening::Released { observed: false }, release, started);
-        if !self.abilities.staging {
-            self.hooks((HookTime::After, switch), built).await?;
-            self.forget_kept(now).await;
-            return Ok(());
+        if !self.abilities.staging && !self.abilities.observes {
+            return self.hooks((HookTime::After, switch), built).await;
         }
-        if !was_live(order, now) {
+        if !was_live(order, now) || !self.abilities.staging {
             self.watch(now, prepared).await?;
         }
         match self.hooks((HookTime::After, switch), built).await {
@@ -167,7 +197,9 @@ impl StoreRun<'_> {
             Err(Error::Interrupted { .. }) => return Err(self.unwatched(release)),
             Err(error) => return Err(self.switch_back(now, release, &error).await),
         }
-        if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
+        if !self.abilities.staging {
+            self.forget_kept(now).await;
+        } else if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
             self.leave(old, now).await;
         }
         Ok(())
@@ -224,6 +256,11 @@ impl StoreRun<'_> {
         let spec = self.spec_of_running(&now.records, old);
         let switched = async {
             let seen = self.target.observe(self.store).await?;
+            if self.abilities.observes && seen.active.as_ref() != Some(release) {
+                // Another run has the lock by now, and its release gets the traffic.
+                let store = self.store.clone();
+                return Err(crate::target::Error::OutOfSequence { store });
+            }
             self.target.switch(&spec, &seen.token).await
         };
         if let Err(error) = switched.await {

@@ -47,11 +47,11 @@ pub struct ImageHook<'a> {
 pub async fn run(wanted: ImageHook<'_>, services: &Services) -> Result<HookStatus, Error> {
     let _outside = services.events.waiting();
     let hook = wanted.hook;
-    if wanted.image.starts_with("oci:") {
+    if wanted.image.starts_with(oci::LAYOUT_PREFIX) {
         return Err(Error::needs_registry(hook, wanted.image));
     }
     let deadline = Instant::now() + hook.timeout;
-    let connecting = docker::connect(services.access.docker.as_deref());
+    let connecting = docker::connect(services.access.engine(hook.engine.as_deref()));
     let docker = connecting
         .await
         .map_err(|error| Error::engine(hook, error))?;

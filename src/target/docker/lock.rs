@@ -71,7 +71,7 @@ impl Lock<'_> {
         }
         Err(Error::Engine(DockerError::Request {
             doing: format!("take the lock `{}`", self.name()),
-            message: "other runs take it and give it back all the time".into(),
+            message: "other runs took and released it at each attempt".into(),
         }))
     }
 

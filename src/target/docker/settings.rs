@@ -19,7 +19,6 @@ use super::engine::{Engine, StoreLabels, failed};
 use super::error::Error;
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
-use crate::store::StoreId;
 use crate::target::Settings;
 
 /// Where the volume is in the container.
@@ -34,8 +33,6 @@ pub struct SettingsVolume<'a> {
     pub engine: &'a Engine,
     /// The owner of the volume.
     pub owner: &'a StoreLabels,
-    /// The store, for errors.
-    pub store: &'a StoreId,
 }
 
 impl SettingsVolume<'_> {
@@ -44,8 +41,9 @@ impl SettingsVolume<'_> {
         format!("alokai-{}-settings", self.owner.name())
     }
 
-    /// Stores settings under a version. Equal settings may be stored again.
-    pub async fn write(&self, version: &str, settings: &Settings) -> Result<(), Error> {
+    /// Stores settings under a version. Equal settings may be stored again. False if the version exists
+    /// with other values.
+    pub async fn write(&self, version: &str, settings: &Settings) -> Result<bool, Error> {
         let values: BTreeMap<&str, &str> = settings
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose_secret()))
@@ -97,15 +95,9 @@ impl SettingsVolume<'_> {
         })
     }
 
-    async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<(), Error> {
+    async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<bool, Error> {
         match self.read_file(container, version).await? {
-            Some(known) if known == text => return Ok(()),
-            Some(_) => {
-                return Err(Error::SettingsExist {
-                    store: self.store.clone(),
-                    version: version.to_owned(),
-                });
-            }
+            Some(known) => return Ok(known == text),
             None => {}
         }
         let mut header = tar::Header::new_gnu();
@@ -127,7 +119,8 @@ impl SettingsVolume<'_> {
         let uploaded = docker.upload_to_container(container, Some(options.build()), archive);
         uploaded
             .await
-            .map_err(failed(format!("write to the volume `{}`", self.name())))
+            .map_err(failed(format!("write to the volume `{}`", self.name())))?;
+        Ok(true)
     }
 
     async fn read_file(&self, container: &str, version: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -98,7 +98,7 @@ impl LocalClient {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(self.unreachable("it ends without an answer"))
+        Err(self.unreachable("it ended without an answer"))
     }
 
     /// The answer from the state on disk, where the process has another version and goes on.
@@ -173,7 +173,9 @@ impl LocalClient {
                 return Err(self.unreachable(&reason));
             }
             if began.elapsed() > START {
-                return Err(self.unreachable("it was started, and does not listen"));
+                return Err(
+                    self.unreachable("it was started, and does not listen on its socket in time")
+                );
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -182,7 +184,7 @@ impl LocalClient {
     /// Starts the process in a group of its own, so that the end of this run does not end it.
     fn start(&self) -> Result<Child, Error> {
         let path = self.place.process_log();
-        // One run of the process is of interest. Its output has errors only.
+        // Only the output of the newest process is kept. It has errors only.
         let _ = std::fs::remove_file(&path);
         let log = folder::open(&path)?;
         let output = log.try_clone().map_err(Io::at("open", &path))?;

@@ -98,7 +98,7 @@ pub enum Error {
     #[error("the settings of `{store}` in the version `{version}` are not on this machine")]
     #[diagnostic(
         code(alokai::local::no_settings),
-        help("set them again with `alokai settings set`")
+        help("set them again with `alokai store settings set --store {store}`")
     )]
     NoSettings {
         /// The store.

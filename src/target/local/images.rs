@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci::{Blobs, Digest, ImageReference, Manifest};
+use oci::{Blobs, Digest, Manifest, StoredImage};
 use serde_json::Value;
 
 use super::folder::LocalFolder;
-use super::image::{LocalImage, layout_folder};
+use super::image::LocalImage;
 use super::state::LocalState;
 use super::{Error, LocalTarget};
 use crate::pipeline::{StageError, UnpackedImage, isolated_folder};
@@ -20,12 +20,16 @@ impl LocalTarget {
     /// image.
     pub(super) async fn image(&self, app: &ReleasedApp) -> Result<LocalImage, Error> {
         let name = (app.reference.as_str(), app.digest.as_str());
-        match layout_folder(&app.reference) {
+        let image = StoredImage::parse(&app.reference).ok_or_else(|| Error::Image {
+            reference: app.reference.clone(),
+            reason: "the reference has no registry, no repository or no tag".into(),
+        })?;
+        match image.folder() {
             Some(folder) => {
                 let folder = self.client.place.project().join(folder);
                 LocalImage::in_layout(name, &folder)
             }
-            None => self.pulled(name).await,
+            None => self.pulled(name, &image).await,
         }
     }
 
@@ -45,16 +49,19 @@ impl LocalTarget {
         })
     }
 
-    async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<LocalImage, Error> {
+    async fn pulled(
+        &self,
+        (reference, digest): (&str, &str),
+        stored: &StoredImage,
+    ) -> Result<LocalImage, Error> {
         let unusable = |reason: String| Error::Image {
             reference: reference.to_owned(),
             reason,
         };
-        let parsed = ImageReference::parse(reference).map_err(unusable)?;
         let failed = |error| Error::from(StageError::from(error));
-        let client = self.services.client(&parsed.registry).await;
+        let client = self.services.client(&stored.place).await;
         let client = client.map_err(|error| Error::from(StageError::from(error)))?;
-        let repository = &parsed.repository;
+        let repository = &stored.repository;
         let found = client.manifest(repository, digest).await.map_err(failed)?;
         let found =
             found.ok_or_else(|| unusable(format!("the registry does not have {digest}")))?;

@@ -9,6 +9,7 @@ use super::image::LocalImage;
 use super::state::ReleaseEnvironment;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
+use crate::target::AppState;
 
 /// The version of the protocol: of the requests, the answers, and the state on disk. A change of one of
 /// them needs a new version. A request that changes something replaces a background process of another
@@ -152,7 +153,7 @@ pub enum LocalAnswer {
     /// How many requests are open.
     Open(u64),
     /// The states of apps.
-    Health(Vec<AppHealth>),
+    Health(Vec<AppState>),
 }
 
 /// The state of a store.
@@ -173,20 +174,4 @@ pub struct ObservedStore {
     pub maintenance: bool,
     /// What the switch compares.
     pub token: String,
-}
-
-/// The state of an app.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AppHealth {
-    /// The app.
-    pub app: AppName,
-    /// Whether its process runs.
-    pub running: bool,
-    /// How its last process ended.
-    pub ended: Option<String>,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// Its last lines.
-    pub tail: Vec<String>,
 }

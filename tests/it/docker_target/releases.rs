@@ -284,7 +284,12 @@ fn settings_belong_to_a_release_and_are_in_no_label_and_no_argument() {
     store("R1", "first-secret-value").unwrap();
     store("R1", "first-secret-value").unwrap();
     store("R2", "second-secret-value").unwrap();
-    let changed = store("R1", "another-value").unwrap_err().to_string();
+    let changed = store("R1", "another-value").unwrap_err();
+    assert!(
+        matches!(changed, Error::SettingsExist { .. }),
+        "{changed:?}"
+    );
+    let changed = changed.to_string();
     assert!(changed.contains("exists with other values"), "{changed}");
     assert!(
         !changed.contains("value`") && !changed.contains("secret"),

@@ -137,6 +137,42 @@ fn a_command_that_the_image_does_not_have_is_named() {
 }
 
 #[test]
+fn a_hook_in_an_image_runs_on_the_engine_of_the_target() {
+    let name = unique("migrate");
+    let hooks = json!([
+        { "when": "after", "stage": "push", "in": "image", "command": ["node", "lib/migrate.js"],
+          "stores": ["us"] },
+    ]);
+    let Some((_registry, _console, project)) = shop(&name, &hooks) else {
+        return;
+    };
+    let engine = std::env::var("DOCKER_HOST");
+    let engine = engine.unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let deploy = json!({ "target": "docker", "docker": { "host": engine, "proxy": null } });
+    let project = project
+        .setting("deploy", &deploy)
+        .env("DOCKER_HOST", "unix:///nonexistent");
+    project.commit();
+    let run = project
+        .alokai("store deploy --store us --until push")
+        .succeeds();
+    run.stderr_contains("migrating us in /var/www");
+
+    // The engine of the target is checked before the first build.
+    let deploy =
+        json!({ "target": "docker", "docker": { "host": "unix:///no-engine", "proxy": null } });
+    let project = project
+        .setting("deploy", &deploy)
+        .env("DOCKER_HOST", &engine);
+    project.commit();
+    let run = project
+        .alokai("store deploy --store us --until push")
+        .fails_with(3);
+    run.stderr_contains("unix:///no-engine")
+        .stderr_lacks("ok build");
+}
+
+#[test]
 fn without_an_engine_nothing_is_built() {
     let name = unique("migrate");
     let hooks = json!([

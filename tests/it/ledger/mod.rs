@@ -151,6 +151,13 @@ fn a_killed_run_is_not_forgotten() {
     let list = builds(&project, "");
     assert_eq!(list.len(), 1);
     assert_eq!(list[0]["status"], "interrupted");
+    // What was composed is not known, and no other digest stands for it.
+    project.alokai("store history --push").succeeds();
+    let record: serde_json::Value = {
+        let files = project.tree(".alokai/ledger/builds");
+        serde_json::from_str(files.values().next().unwrap()).unwrap()
+    };
+    assert_eq!(record["composition"], "");
     // A record that was cut short by something else is named and does no harm.
     project.write(".alokai/ledger/builds/B0000000000000000.json", "{");
     let list = project.alokai("store builds").succeeds();

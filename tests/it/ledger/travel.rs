@@ -336,7 +336,7 @@ fn a_forged_record_or_output_is_refused_before_anything_is_copied() {
     ];
     for (archive, reason) in &archives {
         let run = import(&place, "store builds import --store us --local", archive);
-        let run = run.fails_with(1);
+        let run = run.fails_with(2);
         run.stderr_contains(reason);
         run.stderr_lacks("import-");
         assert!(!place.exists(".alokai/registry"), "{reason}");

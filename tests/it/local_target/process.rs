@@ -143,7 +143,7 @@ async fn stopping_ends_the_process_and_leaves_no_folder() {
     assert_eq!((observed.staged.len(), observed.kept.len()), (0, 0));
     assert!(!stores.folder().join("socket").exists());
     let run = stores.project.alokai("store stop").succeeds();
-    assert_eq!(run.stdout, "no such store runs on this machine\n");
+    assert_eq!(run.stdout, "none of these stores runs on this machine\n");
     // A release can be staged again, from its image.
     let back = copy(&one);
     let again = released(&*target, &back).await;

@@ -5,6 +5,20 @@ use serde_json::json;
 use super::Shop;
 
 #[test]
+fn a_target_that_does_not_answer_delays_questions_only_for_a_moment() {
+    let Some(shop) = Shop::new() else { return };
+    shop.run("store deploy --all").succeeds();
+    for store in ["us", "eu"] {
+        shop.mood(store, "deaf");
+    }
+    let run = shop.run("store builds prune --keep 1").succeeds();
+    for store in ["us", "eu"] {
+        let note = "does not say what is live, so only the records do: no answer within 10 s";
+        run.stderr_contains(&format!("the target of `{store}` {note}"));
+    }
+}
+
+#[test]
 fn a_release_without_traffic_waits_until_it_is_released() {
     let Some(shop) = Shop::new() else { return };
     shop.deploy().succeeds();
@@ -59,7 +73,7 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     assert_eq!(shop.releases().0, [third]);
     shop.run("store unstage --store us")
         .succeeds()
-        .stdout_contains("no such release is staged");
+        .stdout_contains("no matching release is staged");
 }
 
 #[test]
@@ -247,7 +261,7 @@ fn verbs_that_a_program_need_not_know_stop_no_deploy() {
     );
     shop.project.write("target.js", program);
     shop.commit("third");
-    shop.deploy().fails_with(2).stderr_contains("observe");
+    shop.deploy().fails_with(1).stderr_contains("observe");
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn settings_become_live_without_a_build_and_come_back_with_a_rollback() {
     let count = shop.records("releases").len();
     shop.run(&format!("{set} MODE=live"))
         .succeeds()
-        .stderr_contains("already like that");
+        .stderr_contains("the settings are unchanged");
     assert_eq!(shop.records("releases").len(), count);
     shop.run(&format!("{set} MODE=test")).succeeds();
     let diff = shop.run("store settings diff --store us").succeeds();
@@ -150,7 +150,7 @@ fn a_wrong_setting_is_refused_without_its_value() {
             format!("{set} --secret KEY"),
             "`--secret KEY` is given, but standard input has no text",
         ),
-        ("store settings set A=1".to_owned(), "us"),
+        ("store settings set A=1".to_owned(), "--store <ID>"),
     ] {
         let run = shop.run(&arguments).fails_with(2);
         run.stderr_contains(reason);
@@ -232,7 +232,7 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
         .succeeds()
         .stdout_contains("eva on laptop");
     let locked = shop.run("store settings set --store us A=1").fails_with(1);
-    locked.stderr_contains("the store `us` is locked");
+    locked.stderr_contains("`us` is locked");
     locked.stderr_contains("alokai store lock release --store us");
     // Only the lock that was shown is removed, and not that of a run that has taken it meanwhile.
     let next = json!({ "holder": "next", "who": "ben", "operation": "deploy",

@@ -57,7 +57,7 @@ const verbs = {
     ...setup.capabilities,
   }),
   preflight: () => (setup.preflight ? fail(setup.preflight) : {}),
-  observe: () => ({
+  observe: () => (mood === 'deaf' && sleep(60000)) || ({
     active: state.active,
     addresses: [`http://${store}.example`],
     staged: Object.keys(state.releases).filter((it) => it !== state.active)
