@@ -20,17 +20,21 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, PruneChoice, Record,
-    RecordFolder, RecordId, RecordSet, RetentionRules, StoredImage, StoredRecord, build_size,
-    choose_builds, log_of,
+    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, NeededImages, PruneChoice,
+    Record, RecordFolder, RecordId, RecordSet, RetentionRules, StoredRecord, build_size,
+    choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;
 use crate::plan::{self, LOCAL_REGISTRY};
-use crate::store::TargetKind;
+use crate::store::{StoreId, TargetKind};
 use crate::target::TargetContext;
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+/// The same for the layout of this project. Commands without a build write records to it, and do not hold
+/// the lock of the project: the blobs first, and then the index.
+const UNUSED_HERE_FOR: Duration = Duration::from_hours(1);
 
 pub fn prune(
     project: &Arc<Project>,
@@ -53,13 +57,14 @@ pub fn prune(
         max_bytes: options.max_size,
         window: project.settings.deploy.keep.into(),
     };
-    let in_use = in_use(project, registry, console, &all);
-    let mut choice = choose_builds(&all, &rules, &in_use, Timestamp::now());
-    let is_wanted = |build: &&BuildRecord| {
+    let is_wanted = |store: &StoreId| {
         let stores = &options.stores;
-        stores.is_empty() || stores.iter().any(|id| id == build.store.as_str())
+        stores.is_empty() || stores.iter().any(|id| id == store.as_str())
     };
-    choice.removed.retain(is_wanted);
+    let live = what_is_live(project, registry, console, &all, &is_wanted);
+    let mut choice = choose_builds(&all, &rules, &live.releases, Timestamp::now());
+    choice.removed.retain(|build| is_wanted(&build.store));
+    choice.keep_stores(&live.unknown);
     let not_removed = if options.dry_run {
         BTreeSet::new()
     } else {
@@ -74,14 +79,24 @@ pub fn prune(
     show(&choice, options.dry_run)
 }
 
-/// The releases that the targets have, whatever the records of this machine say. A note names a target
-/// that does not answer; what the records say about it still counts.
-fn in_use(
+/// What the targets have, whatever the records of this machine say.
+#[derive(Default)]
+struct LiveReleases {
+    /// The releases.
+    releases: BTreeSet<RecordId>,
+    /// The stores of which it is not known which builds are live.
+    unknown: BTreeSet<StoreId>,
+}
+
+/// Asks the targets of the stores. A target that does not answer, and a release that the records do not
+/// have, protect all builds of the store.
+fn what_is_live(
     project: &Arc<Project>,
     registry: &RegistryAccess,
     console: String,
     records: &RecordSet,
-) -> BTreeSet<RecordId> {
+    is_wanted: &dyn Fn(&StoreId) -> bool,
+) -> LiveReleases {
     let context = TargetContext {
         project: Arc::clone(project),
         services: registry.services(),
@@ -92,7 +107,8 @@ fn in_use(
     let recorded = records.targets();
     let mut targets = TargetsByKind::new(&context);
     let mut known = Vec::new();
-    for store in project.stores.deployables() {
+    let stores = project.stores.deployables();
+    for store in stores.filter(|store| is_wanted(&store.id)) {
         let Some(deployment) = &store.deployment else {
             continue;
         };
@@ -103,21 +119,32 @@ fn in_use(
             known.push((store.id.clone(), targets.of(TargetKind::Local)));
         }
     }
-    let mut releases = BTreeSet::new();
+    let mut live = LiveReleases::default();
     for (store, answer) in registry.wait(ask_each(known, observe)) {
-        match answer {
+        let reason = match answer {
             Answer::Given(observed) => {
                 let observed = observed.unwrap_or_default();
-                releases.extend(observed.active);
-                releases.extend(observed.staged.into_iter().map(|it| it.release));
-                releases.extend(observed.kept);
+                let active = observed.active.into_iter();
+                let staged = observed.staged.into_iter().map(|it| it.release);
+                let running: Vec<_> = active.chain(staged).collect();
+                let missing = running.iter().find(|it| records.release(it).is_none());
+                let reason = missing.map(|release| {
+                    format!("no record has the release {release}, which the target has")
+                });
+                live.releases.extend(running);
+                live.releases.extend(observed.kept);
+                reason
             }
-            Answer::Missing(reason) => tell(&format!(
-                "note: the target of `{store}` does not say what is live, so only the records do: {reason}"
-            )),
+            Answer::Missing(reason) => {
+                Some(format!("its target does not say what is live: {reason}"))
+            }
+        };
+        if let Some(reason) = reason {
+            tell(&format!("note: no image of `{store}` is removed: {reason}"));
+            live.unknown.insert(store);
         }
     }
-    releases
+    live
 }
 
 fn report(choice: &PruneChoice, is_dry: bool) -> serde_json::Value {
@@ -165,21 +192,30 @@ fn remove(
     records: &RecordSet,
     choice: &PruneChoice,
 ) -> Result<BTreeSet<RecordId>, AnyError> {
-    let kept = choice.kept.iter().map(|(build, _)| *build);
-    let kept: BTreeSet<_> = kept.flat_map(images).collect();
+    let removed = choice.removed.iter().map(|build| &build.id).collect();
+    let needed = NeededImages::new(records, &removed);
     let mut not_removed = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {
         let mut is_removed = true;
-        for (name, digest) in images(build) {
-            // Another build has the same image, or the same name for its image.
-            if kept.contains(&(name.clone(), digest.clone())) {
+        for (name, digest) in images_of(build) {
+            if needed.has(&name, digest) {
+                continue;
+            }
+            if !registry.may_remove_from(&name) {
+                is_removed = false;
+                if told.insert(name.place.clone()) {
+                    tell(&format!(
+                        "note: `{}` is not an image layout of this project, so nothing is removed from it",
+                        name.place
+                    ));
+                }
                 continue;
             }
             let Some(place) = place_of(project, registry, &name)? else {
                 continue;
             };
-            let removing = place.remove(&name, &digest);
+            let removing = place.remove(&name, digest);
             if !registry.wait(removing).map_err(failed)? {
                 is_removed = false;
                 if told.insert(name.place.clone()) {
@@ -206,34 +242,23 @@ fn remove(
     Ok(not_removed)
 }
 
-/// The names and digests of the images of a build.
-fn images(build: &BuildRecord) -> impl Iterator<Item = (StoredImage, String)> {
-    let apps = build.apps.values();
-    apps.filter_map(|app| {
-        Some((
-            StoredImage::parse(app.reference.as_ref()?)?,
-            app.digest.clone()?,
-        ))
-    })
-}
-
 /// Removes the blobs that no image of a layout needs any more.
 fn sweep_layouts(
     project: &Project,
     registry: &RegistryAccess,
     choice: &PruneChoice,
 ) -> Result<(), AnyError> {
-    let names = choice.removed.iter().flat_map(|build| images(build));
-    let layouts = names.filter(|(name, _)| name.folder().is_some());
+    let images = choice.removed.iter().flat_map(|build| images_of(build));
+    let layouts =
+        images.filter(|(name, _)| name.folder().is_some() && registry.may_remove_from(name));
     let mut swept = BTreeSet::new();
     for (name, _) in layouts {
         if !swept.insert(name.place.clone()) {
             continue;
         }
         if let Some(ImagePlace::Layout(layout)) = place_of(project, registry, &name)? {
-            // The lock of the project excludes all writers of its own layout.
             let is_own = name.place == LOCAL_REGISTRY;
-            let unused_for = if is_own { Duration::ZERO } else { UNUSED_FOR };
+            let unused_for = if is_own { UNUSED_HERE_FOR } else { UNUSED_FOR };
             let swept = layout.sweep(unused_for);
             swept.map_err(|error| failed(error.into()))?;
         }

@@ -142,10 +142,11 @@ pub fn import(
     };
     let services = registry.services();
     let began = Instant::now();
-    let _lock = ProjectLock::take(&project.root, &services.events, &services.interrupt)?;
     let folder = scratch(project, UNPACKED)?;
     let input = std::io::BufReader::with_capacity(256 << 10, std::io::stdin().lock());
     let files = ImportedBuildFiles::read(input, &folder.path().join("layout")).map_err(failed)?;
+    // A pipe that stalls does not hold up the runs of this project.
+    let _lock = ProjectLock::take(&project.root, &services.events, &services.interrupt)?;
     let id = RecordId::new(RecordKind::Build, Timestamp::now());
     let tag = tag_of(&files.build, &id)?;
     let mut names = names(project, store, destination, &files, &tag)?;

@@ -174,6 +174,26 @@ impl Workplace<'_> {
         Ok(self.targets.registry.wait(run.observe())?)
     }
 
+    /// Names the apps of the active release that do not run.
+    fn tell_what_is_down(&self, release: &RecordId) {
+        let asked = self.target.health(self.id(), release);
+        match self.targets.registry.wait(asked) {
+            Ok(states) => {
+                for state in states.iter().filter(|state| !state.running) {
+                    let ended = state.ended.as_deref().unwrap_or("it has ended");
+                    tell(&format!(
+                        "note: the app `{}` of {release} does not run: {}",
+                        state.app,
+                        ended.escape_debug()
+                    ));
+                }
+            }
+            Err(error) => tell(&format!(
+                "note: it is not known whether the apps of {release} run: {error}"
+            )),
+        }
+    }
+
     /// Refuses a release whose images are gone.
     fn check_images(&self, candidate: &Candidate) -> Result<(), AnyError> {
         let apps = self.missing(candidate)?;
@@ -271,7 +291,8 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
         let is_clean = now.observed.staged.is_empty();
         if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
-            return answer(&format!("{store}: {id} is live already\n"));
+            place.tell_what_is_down(id);
+            return answer(&format!("{store}: {id} gets the traffic already\n"));
         }
         place.carry_out(ReleaseOrder {
             target,

@@ -220,12 +220,10 @@ impl BuildRecorder {
         let apps: BTreeMap<AppName, BuiltApp> = units
             .map(|unit| (unit.unit.app.clone(), built_app(plan, unit)))
             .collect();
-        let mut images = plan.images_of(&store.id);
-        let is_made = |app: &AppName| {
-            let app = apps.get(app);
-            app.is_some_and(|app| app.reference.is_some())
-        };
-        let status = if images.all(|image| is_made(&image.unit.app)) && failures.is_empty() {
+        let images = plan.images_of(&store.id);
+        let mut images = images.map(|image| apps.get(&image.unit.app));
+        let has_all = images.all(|app| app.is_some_and(|app| is_made(app, plan.until)));
+        let status = if has_all && failures.is_empty() {
             BuildStatus::Complete
         } else if matches!(run.result, Err(pipeline::Error::Interrupted { .. })) {
             BuildStatus::Interrupted
@@ -322,6 +320,12 @@ fn failures(result: &Result<(), pipeline::Error>, store: &StoreId) -> Vec<String
     }
 }
 
+/// Whether the image of an app is where the plan puts it. Its name is known before it is pushed, and its
+/// digest afterwards.
+fn is_made(app: &BuiltApp, until: Stage) -> bool {
+    app.reference.is_some() && (until < Stage::Push || app.digest.is_some())
+}
+
 /// The last stage that the store has started.
 fn reached(run: &EndedRun, store: &StoreId, until: Stage) -> Stage {
     let failures = match run.result {
@@ -355,5 +359,28 @@ fn built_app(plan: &Plan, unit: &UnitSummary) -> BuiltApp {
         },
         deploy_bytes: unit.deploy_size,
         image_bytes: unit.image_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_made;
+    use crate::event::Stage;
+    use crate::ledger::BuiltApp;
+
+    #[test]
+    fn an_image_that_was_not_pushed_is_not_made_by_a_plan_that_pushes() {
+        let built = BuiltApp {
+            reference: Some("r.example.com/shop/web:1".into()),
+            ..BuiltApp::default()
+        };
+        assert!(is_made(&built, Stage::Image));
+        assert!(!is_made(&built, Stage::Push) && !is_made(&built, Stage::Deploy));
+        let pushed = BuiltApp {
+            digest: Some("sha256:1".into()),
+            ..built
+        };
+        assert!(is_made(&pushed, Stage::Push));
+        assert!(!is_made(&BuiltApp::default(), Stage::Image));
     }
 }

@@ -28,8 +28,8 @@ pub use pack::Packs;
 pub use page::{TAG_PREFIX, log_of};
 pub use place::{LayoutPages, RecordPlace};
 pub use prune::{
-    KeptBecause, PruneChoice, RetentionRules, choose as choose_builds, removed_builds,
-    size_of as build_size,
+    KeptBecause, NeededImages, PruneChoice, RetentionRules, choose as choose_builds, images_of,
+    removed_builds, size_of as build_size,
 };
 pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,

@@ -15,6 +15,7 @@ use super::folder::{self, LocalFolder};
 use super::protocol::{LocalAnswer, LocalRequest, RequestLine, VERSION};
 use super::state::LocalState;
 use crate::pipeline::Io;
+use crate::proxy::ProxyAddresses;
 use crate::store::StoreId;
 
 /// The hidden command of the background process.
@@ -84,6 +85,9 @@ impl LocalClient {
         let line = serde_json::to_string(&line).map_err(protocol)?;
         for _ in 0..ATTEMPTS {
             match self.send(&line).await? {
+                Some(LocalAnswer::OtherVersion(_)) if request.only_reads() => {
+                    return self.remembered_answer(request);
+                }
                 Some(LocalAnswer::OtherVersion(_)) => self.replace().await?,
                 Some(LocalAnswer::OutOfSequence) => return Err(Error::OutOfSequence),
                 Some(LocalAnswer::Failed { message, help }) => {
@@ -95,6 +99,22 @@ impl LocalClient {
             }
         }
         Err(self.unreachable("it ended without an answer"))
+    }
+
+    /// The answer from the state on disk, where the process has another version and goes on.
+    fn remembered_answer(&self, request: &LocalRequest) -> Result<LocalAnswer, Error> {
+        let state = self.remembered()?;
+        match (request, state.port) {
+            (LocalRequest::Observe(store), Some(http)) => {
+                let proxy = ProxyAddresses { http, https: None };
+                Ok(LocalAnswer::Observed(Box::new(
+                    state.observed(store, proxy),
+                )))
+            }
+            _ => Err(Error::OtherVersion {
+                project: self.place.project().to_owned(),
+            }),
+        }
     }
 
     /// Sends a line. `None` if the process has ended without an answer.

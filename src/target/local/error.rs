@@ -26,6 +26,18 @@ pub enum Error {
         /// What it needs.
         reason: String,
     },
+    /// The background process was started by another version.
+    #[error(
+        "the background process of `{}` was started by another version of alokai", project.display()
+    )]
+    #[diagnostic(
+        code(alokai::local::other_version),
+        help("deploy again, which starts the stores of this project in a new process")
+    )]
+    OtherVersion {
+        /// The project.
+        project: PathBuf,
+    },
     /// The background process does not answer.
     #[error("the background process of `{}` does not answer: {reason}", project.display())]
     #[diagnostic(

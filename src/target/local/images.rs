@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci::{Blobs, Digest, Manifest, StoredImage};
 use serde_json::Value;
@@ -83,7 +84,11 @@ impl LocalTarget {
     }
 }
 
-/// Removes pulled layers that no release has.
+/// How long a layer stays that no release has. A client pulls the layers of a release before the release is
+/// known.
+const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+/// Removes pulled layers that no release has, and that were not used for a day.
 pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     let blobs = Blobs::new(place.images());
     let releases = state.stores.values().flat_map(|it| it.releases.values());
@@ -94,9 +99,38 @@ pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     for file in listed.into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         let digest: Option<Digest> = format!("sha256:{name}").parse().ok();
-        if let Some(digest) = digest.filter(|_| !used.contains(&name)) {
+        let age = file.metadata().and_then(|metadata| metadata.modified());
+        let age = age.ok().and_then(|used| used.elapsed().ok());
+        let is_old = age.is_some_and(|age| age >= UNUSED_FOR);
+        if let Some(digest) = digest.filter(|_| is_old && !used.contains(&name)) {
             // The file only uses disk space.
             let _ = blobs.remove(&digest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use oci::Blobs;
+
+    use super::{UNUSED_FOR, remove_unused};
+    use crate::target::local::folder::LocalFolder;
+    use crate::target::local::state::LocalState;
+
+    #[test]
+    fn a_layer_that_was_just_pulled_stays() {
+        let project = tempfile::tempdir().unwrap();
+        let place = LocalFolder::of(project.path());
+        let blobs = Blobs::new(place.images());
+        let [new, old] = ["new", "old"].map(|text| blobs.write("layer", text.as_bytes()).unwrap());
+        let file = File::options().append(true).open(blobs.path(&old.digest));
+        let before = SystemTime::now() - UNUSED_FOR;
+        file.unwrap().set_modified(before).unwrap();
+        remove_unused(&place, &LocalState::default());
+        assert!(blobs.path(&new.digest).exists());
+        assert!(!blobs.path(&old.digest).exists());
     }
 }

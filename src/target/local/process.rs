@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::TryLockError;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub struct Background {
     pub(super) failed: Mutex<HashMap<(StoreId, RecordId), String>>,
     /// One change of a store at a time.
     pub(super) store_locks: Mutex<HashMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The folders of unpacked apps, locked against the removal of old temporary files.
+    held: Mutex<HashMap<PathBuf, std::fs::File>>,
     /// The ports that were chosen last. Their apps may not listen yet.
     pub(super) chosen: tokio::sync::Mutex<VecDeque<u16>>,
     /// The stopped releases whose apps have not ended yet.
@@ -97,6 +99,7 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
         running: Mutex::default(),
         failed: Mutex::default(),
         store_locks: Mutex::default(),
+        held: Mutex::default(),
         chosen: tokio::sync::Mutex::default(),
         stopping: TaskTracker::new(),
         state: Mutex::new(state),
@@ -171,6 +174,11 @@ impl Background {
 
     /// Starts the releases that have to run, as they ran before the end of the last process.
     async fn start_again(&self) {
+        let kept: Vec<PathBuf> = self.read_state(|state| {
+            let releases = state.stores.values().flat_map(|it| it.releases.values());
+            releases.filter_map(|it| it.folder.clone()).collect()
+        });
+        kept.iter().for_each(|folder| self.hold(folder));
         let due = self.read_state(|state| {
             let stores = state.stores.iter();
             let releases = stores.flat_map(|(store, it)| {
@@ -264,8 +272,17 @@ impl Background {
         answered.unwrap_or_else(|error| LocalAnswer::failed(&error))
     }
 
+    /// Locks a folder of unpacked apps, because systemd removes files of `/tmp` that were not read for ten
+    /// days, and spares locked folders. A folder that cannot be locked can be used all the same.
+    pub(super) fn hold(&self, folder: &Path) {
+        if let Some(lock) = launch::lock(folder) {
+            locked(&self.held).insert(folder.to_owned(), lock);
+        }
+    }
+
     /// Removes an unpacked folder away from the requests.
-    pub(super) async fn remove_folder(folder: std::path::PathBuf) {
+    pub(super) async fn remove_folder(&self, folder: PathBuf) {
+        locked(&self.held).remove(&folder);
         // A folder that cannot be removed only uses disk space.
         let _ = tokio::task::spawn_blocking(move || launch::remove_unpacked(&folder)).await;
     }

@@ -83,28 +83,7 @@ impl Background {
     }
 
     fn observe(&self, id: &StoreId) -> ObservedStore {
-        self.read_state(|state| {
-            let Some(store) = state.stores.get(id) else {
-                return ObservedStore::default();
-            };
-            let is_active = |release: &RecordId| store.active.as_ref() == Some(release);
-            let url = |host: &str| self.addresses.url(host);
-            let staged = store.releases.iter();
-            let staged = staged.filter(|(release, it)| it.runs && !is_active(release));
-            let kept = store.releases.iter();
-            let kept = kept.filter(|(_, it)| !it.runs && it.folder.is_some());
-            ObservedStore {
-                active: store.active.clone(),
-                since: store.since,
-                addresses: store.addresses(url),
-                staged: staged
-                    .map(|(release, _)| (release.clone(), url(&staged_host(id, release))))
-                    .collect(),
-                kept: kept.map(|(release, _)| release.clone()).collect(),
-                maintenance: store.maintenance.is_some(),
-                token: store.token(),
-            }
-        })
+        self.read_state(|state| state.observed(id, self.addresses))
     }
 
     async fn stage(self: &Arc<Self>, order: StageOrder) -> Result<LocalAnswer, Error> {
@@ -245,6 +224,7 @@ impl Background {
             // The system removes old temporary files.
             None => self.unpack(&release).await?,
         };
+        self.hold(&unpacked);
         release.folder = Some(unpacked.clone());
         self.renew_ports(&mut release).await?;
         let changed = release.clone();
@@ -393,7 +373,7 @@ impl Background {
         Ok(async move {
             join_all(apps.into_values().map(RunningApp::stop)).await;
             if let Some(folder) = folder {
-                Self::remove_folder(folder).await;
+                background.remove_folder(folder).await;
             }
             let (id, release) = &key;
             let place = &background.place;

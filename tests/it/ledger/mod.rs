@@ -283,3 +283,31 @@ fn another_machine_lists_the_build_and_reads_its_log() {
     run.stderr_contains("records of other machines may be missing");
     run.stdout_contains("complete");
 }
+
+#[test]
+fn a_login_of_docker_is_enough_to_exchange_records() {
+    let Some(registry) = registry() else { return };
+    let name = unique("logins");
+    let place = tempfile::tempdir().unwrap();
+    let login = registry.login(place.path()).display().to_string();
+    let with_login = |project: Project| {
+        project
+            .env("DOCKER_CONFIG", &login)
+            .env("CLI_DOCKER_REGISTRY_URL", &registry.address)
+    };
+    let base = json!({ "base": base_reference().unwrap() });
+    let project = with_login(Project::shop_named(&name).setting("image", &base));
+    project.commit_as("Add a shop");
+    project
+        .alokai("store deploy --store us --until push")
+        .succeeds();
+    let other = with_login(project.shallow_clone("1"));
+    let list = builds(&other, "");
+    assert_eq!((list.len(), &list), (1, &builds(&project, "")));
+    // Without any login, it is said that records may be missing.
+    let nobody = project
+        .shallow_clone("1")
+        .env("CLI_DOCKER_REGISTRY_URL", &registry.address);
+    let run = nobody.alokai("store builds").succeeds();
+    run.stderr_contains("records of other machines may be missing");
+}

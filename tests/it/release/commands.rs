@@ -51,7 +51,18 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     let operations = shop.records("events").len();
     shop.run("store release latest --store us")
         .succeeds()
-        .stdout_contains("is live already");
+        .stdout_contains("gets the traffic already")
+        .stderr_lacks("does not run");
+    // An app that has ended meanwhile is named.
+    let state = shop.state("us");
+    let mut ended = state.clone();
+    ended["releases"][&third]["mood"] = "ends".into();
+    let file = ".alokai/target/us.json";
+    shop.project.write(file, ended.to_string());
+    shop.run("store release latest --store us")
+        .succeeds()
+        .stderr_contains("does not run: exited with code 3");
+    shop.project.write(file, state.to_string());
     assert_eq!(shop.verbs(), [] as [&str; 0]);
     assert_eq!(shop.records("events").len(), operations);
 

@@ -73,6 +73,8 @@ const verbs = {
   },
   'lock-holder': () => {
     const held = holderOf();
+    // Another run takes the lock as soon as this answer is written.
+    if (held && setup.nextHolder) replace(lockFile, { claim: setup.nextHolder, at: held.at });
     return { holder: held && !held.over ? held.claim : null };
   },
   stage: () => {
