@@ -154,7 +154,7 @@ pub enum Error {
         object: String,
     },
     /// The image is in a folder.
-    #[error("the image `{reference}` is in an OCI image layout, which a cluster cannot pull")]
+    #[error("the image `{reference}` is not in a registry, so a cluster cannot pull it")]
     #[diagnostic(
         code(alokai::kubernetes::layout),
         help("push to a registry: set `registry.url` or `--docker-registry-url`")
@@ -212,18 +212,6 @@ pub enum Error {
         version: String,
         /// The Secret.
         secret: String,
-    },
-    /// Settings of this version exist with other values.
-    #[error("version {version} of the settings of `{store}` exists with other values")]
-    #[diagnostic(
-        code(alokai::kubernetes::settings_exist),
-        help("a stored version is never changed; store the values under a new version")
-    )]
-    SettingsExist {
-        /// The store.
-        store: StoreId,
-        /// The version.
-        version: String,
     },
     /// The probe of an app cannot be offered on this machine.
     #[error("no port of this machine can be opened for the probe of `{app}`: {reason}")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use oci::StoredImage;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,6 @@ use super::names::{self, ADDRESSES, APP, RELEASE, StoreOwner};
 use super::routes::{RouteBackend, ServiceRoutes};
 use crate::config::{AppReference, KubernetesSection, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
-use crate::plan::browser_variable;
 use crate::store::AppKind;
 use crate::target::{ReleaseSpec, ReleasedApp, SpecVariable};
 
@@ -307,27 +307,23 @@ impl ReleaseObjects<'_> {
 
     /// The value of a template; none if it names an app that the release does not have.
     fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
-        let middleware = TemplatePart::Url(AppReference::Middleware);
-        let is_for_browsers = browser_variable(app.kind) == Some(name);
-        if is_for_browsers && *template == middleware.clone().into() {
-            let middleware = self.find(app, &AppReference::Middleware)?;
-            let host = public_hosts(self.spec).into_iter().next();
-            // Browsers cannot reach the network of the cluster.
-            if let Some(public) = host.and_then(|host| self.address(&host)) {
-                return Some(match path_of(middleware) {
-                    "" => public,
-                    path => format!("{public}/{path}"),
-                });
-            }
+        let host = public_hosts(self.spec).into_iter().next();
+        let public = host.and_then(|host| self.address(&host));
+        let middleware = self.spec.browser_middleware(app, name, template);
+        if let Some((middleware, public)) = middleware.zip(public) {
+            return Some(match path_of(middleware) {
+                "" => public,
+                path => format!("{public}/{path}"),
+            });
         }
         let parts = template.parts().iter().map(|part| {
             Some(match part {
                 TemplatePart::Text(text) => text.clone(),
                 TemplatePart::Store => self.spec.store.to_string(),
-                TemplatePart::Port(reference) => self.find(app, reference)?.port.to_string(),
+                TemplatePart::Port(reference) => self.spec.app(app, reference)?.port.to_string(),
                 TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
                 TemplatePart::Url(reference) => {
-                    let other = self.find(app, reference)?;
+                    let other = self.spec.app(app, reference)?;
                     let mut numbered = self.numbered().into_iter();
                     let (_, number) = numbered.find(|(it, _)| it.app == other.app)?;
                     format!("http://{}:{number}", self.service_name())
@@ -335,20 +331,6 @@ impl ReleaseObjects<'_> {
             })
         });
         parts.collect()
-    }
-
-    fn find<'a>(
-        &'a self,
-        own: &'a ReleasedApp,
-        reference: &AppReference,
-    ) -> Option<&'a ReleasedApp> {
-        let mut apps = self.spec.apps.iter();
-        match reference {
-            AppReference::Own => Some(own),
-            AppReference::Middleware => apps.find(|app| app.kind == AppKind::Middleware),
-            AppReference::Frontend => apps.find(|app| app.kind.framework().is_some()),
-            AppReference::Named(name) => apps.find(|app| app.app == *name),
-        }
     }
 }
 
@@ -401,16 +383,11 @@ fn path_of(app: &ReleasedApp) -> &str {
 
 /// The image by its digest.
 fn image(app: &ReleasedApp) -> Result<String, Error> {
-    let reference = &app.reference;
-    if reference.starts_with("oci:") {
-        return Err(Error::Layout {
-            reference: reference.clone(),
-        });
-    }
-    let end = reference.rfind('/').map_or(0, |slash| slash + 1);
-    let tag = reference[end..].find(':');
-    let repository = &reference[..tag.map_or(reference.len(), |colon| end + colon)];
-    Ok(format!("{repository}@{}", app.digest))
+    let stored = StoredImage::parse(&app.reference);
+    let name = stored.and_then(|image| image.by_digest(&app.digest));
+    name.ok_or_else(|| Error::Layout {
+        reference: app.reference.clone(),
+    })
 }
 
 /// When a pod is ready. A cluster accepts the statuses from 200 to 399 only; an app with another expected

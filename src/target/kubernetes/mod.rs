@@ -214,7 +214,15 @@ impl Target for KubernetesTarget {
         version: &'a str,
         settings: &'a Settings,
     ) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.write_settings(store, version, settings).await?) })
+        Box::pin(async move {
+            if self.write_settings(store, version, settings).await? {
+                return Ok(());
+            }
+            Err(super::Error::SettingsExist {
+                store: store.clone(),
+                version: version.to_owned(),
+            })
+        })
     }
 
     fn settings<'a>(

@@ -14,13 +14,14 @@ use crate::store::StoreId;
 use crate::target::Settings;
 
 impl KubernetesTarget {
-    /// Stores settings under a version. Equal settings may be stored again.
+    /// Stores settings under a version. Equal settings may be stored again. False if the version has other
+    /// values.
     pub(super) async fn write_settings(
         &self,
         store: &StoreId,
         version: &str,
         settings: &Settings,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (api, owner) = (self.api()?, self.owner(store)?);
         let values: BTreeMap<_, _> = settings
             .iter()
@@ -39,22 +40,15 @@ impl KubernetesTarget {
             "stringData": values,
         });
         if api.create(SECRET, &secret).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let known = self.read_settings(store, version).await?;
-        let is_same = known.is_some_and(|known| {
+        Ok(known.is_some_and(|known| {
             let known = known
                 .iter()
                 .map(|(name, value)| (name, value.expose_secret()));
             known.eq(values)
-        });
-        if is_same {
-            return Ok(());
-        }
-        Err(Error::SettingsExist {
-            store: store.clone(),
-            version: version.to_owned(),
-        })
+        }))
     }
 
     /// The settings of a version, if the cluster has them.
