@@ -1,14 +1,11 @@
 //! Hooks in a container of the new image, with the real engine and the real registry.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{hook_records, noted, noting};
 use crate::deploy::{Unique, unique};
 use crate::support::{
-    Before, Console, FRONTEND, MIDDLEWARE, Project, Registry, Turn, base_reference, docker,
-    registry,
+    Console, FRONTEND, MIDDLEWARE, Project, Registry, base_reference, docker, registry,
 };
 
 /// A shop whose images are in the registry.
@@ -89,33 +86,6 @@ fn a_failing_and_a_hanging_migration_fail_their_store() {
         .stderr_contains("│ waiting");
     assert_eq!(containers(&project), "");
     assert_eq!(console.requests().len(), 0);
-}
-
-#[test]
-fn the_time_limit_of_a_hook_in_an_image_includes_the_pull() {
-    let name = unique("pull");
-    let hooks = json!([
-        { "when": "after", "stage": "push", "in": "image", "timeout": 2, "stores": ["us"],
-          "command": ["node", "-e", "console.log('the hook runs')"] },
-    ]);
-    let Some((registry, console, project)) = shop(&name, &hooks) else {
-        return;
-    };
-    let slow = Before::new(&registry.address, |seen| {
-        // The engine pulls a layer slowly.
-        if seen.is("GET", "/blobs/sha256:") {
-            std::thread::sleep(Duration::from_secs(4));
-        }
-        Turn::Pass
-    });
-    let project = registry
-        .at(&slow.address)
-        .used_by(project, &console.address);
-    let run = project
-        .alokai("store deploy --store us --until push")
-        .fails_with(1);
-    run.stderr_contains("did not end within 2 s");
-    assert_eq!(containers(&project), "");
 }
 
 #[test]
