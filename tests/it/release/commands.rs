@@ -13,8 +13,8 @@ fn a_target_that_does_not_answer_delays_questions_only_for_a_moment() {
     }
     let run = shop.run("store builds prune --keep 1").succeeds();
     for store in ["us", "eu"] {
-        let note = "does not say what is live, so only the records do: no answer within 10 s";
-        run.stderr_contains(&format!("the target of `{store}` {note}"));
+        let note = "its target does not say what is live: no answer within 10 s";
+        run.stderr_contains(&format!("no image of `{store}` is removed: {note}"));
     }
 }
 

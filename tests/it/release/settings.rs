@@ -316,7 +316,7 @@ fn no_image_is_removed_of_a_store_whose_live_release_is_not_known() {
     shop.project.write("target.js", program);
     let unknown = prune();
     assert_eq!(removed(&unknown), 0);
-    unknown.stderr_contains("the target cannot be asked what is live");
+    unknown.stderr_contains("no image of `us` is removed: its target does not say what is live");
 }
 
 #[test]
