@@ -72,7 +72,8 @@ impl<'a> Lease<'a> {
                     let detail = detail.map(|from| format!("taken over from {from}"));
                     journal.event(StoreEvent::Locked, None, None, detail);
                 }
-                let holder = target.lock_holder(store).await?;
+                // An error here must not leave the lock without its owner.
+                let holder = target.lock_holder(store).await.ok().flatten();
                 Ok(Self {
                     target,
                     store,

@@ -48,7 +48,7 @@ pub fn manifests(
     objects.push(public_service(&owner, release.namespace, &spec.id, &ports));
     objects.extend(release.public_routes().into_iter().map(|(_, it)| it));
     if section.namespace.is_none() {
-        // It is the choice of whoever applies them.
+        // `kubectl apply --namespace` chooses it.
         for object in &mut objects {
             if let Some(metadata) = object["metadata"].as_object_mut() {
                 metadata.remove("namespace");

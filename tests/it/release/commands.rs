@@ -266,10 +266,14 @@ fn verbs_that_a_program_need_not_know_stop_no_deploy() {
 
 #[test]
 fn a_target_without_staging_runs_no_staged_release_and_names_its_idle_hooks() {
-    let Some(shop) = Shop::with(&json!({})) else {
-        return;
-    };
+    let Some(shop) = Shop::new() else { return };
+    let config = shop.project.read("alokai.config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["hooks"] = json!([{ "when": "before", "stage": "stage", "command": ["false"] }]);
+    shop.project.write("alokai.config.json", config.to_string());
+    shop.project.commit_as("a hook that cannot run");
     shop.set("capabilities", json!({ "staging": false }));
     let run = shop.run("store deploy --store us --no-release").succeeds();
     run.stderr_contains("is recorded and does not run, because `--no-release` was given");
+    run.stderr_contains("the hooks of the stage `stage` do not run for `us`");
 }
