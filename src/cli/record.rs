@@ -86,11 +86,16 @@ impl BuildRecorder {
                 folder: folder_id(&plan.project),
                 plan: Some(plan.release_digest(&store.id).to_string()),
             };
-            let id = recorder.event(&store.id, started, events);
+            let started = EventRecord::new(store.id.clone(), started, recorder.actor.clone());
+            let id = started.id.clone();
+            // The log is first. If the run is killed, the next run finds the log and records the end. A
+            // record without a log would stay without an end, and other machines would list the run as
+            // running.
             match recorder.logs.begin(&id) {
                 Ok(log) => recorder.transcripts.copy_to(&store.id, &log),
                 Err(error) => not_recorded(events, &error),
             }
+            recorder.append(Record::Event(started), events);
             recorder.starts.insert(store.id.clone(), id);
         }
         Some(recorder)
@@ -261,13 +266,6 @@ impl BuildRecorder {
             failures,
             log,
         }
-    }
-
-    fn event(&self, store: &StoreId, what: StoreEvent, events: &Events) -> RecordId {
-        let event = EventRecord::new(store.clone(), what, self.actor.clone());
-        let id = event.id.clone();
-        self.append(Record::Event(event), events);
-        id
     }
 
     /// A record that cannot be written is no reason for a deploy to fail.

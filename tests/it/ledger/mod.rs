@@ -145,12 +145,17 @@ fn a_killed_run_is_not_forgotten() {
     while !project.exists(".alokai/ledger/events") {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    // A run that is killed at this moment is found by its log.
+    assert_eq!(project.tree(".alokai/ledger/running").len(), 1);
     assert_eq!(builds(&project, "--status running").len(), 1);
     run.kill().unwrap();
     run.wait().unwrap();
     let list = builds(&project, "");
     assert_eq!(list.len(), 1);
     assert_eq!(list[0]["status"], "interrupted");
+    // A run that was killed before the record of its start has left only a log.
+    let early = ".alokai/ledger/running/E0000000000000000.log";
+    project.write(early, "");
     // What was composed is not known, and no other digest stands for it.
     // The command records the end of the killed run first, whether the registry can be reached or not.
     let _ = project.alokai("store history --push");
@@ -159,6 +164,8 @@ fn a_killed_run_is_not_forgotten() {
         serde_json::from_str(files.values().next().unwrap()).unwrap()
     };
     assert_eq!(record["composition"], "");
+    assert!(!project.exists(early));
+    assert_eq!(builds(&project, "").len(), 1);
     // A record that was cut short by something else is named and does no harm.
     project.write(".alokai/ledger/builds/B0000000000000000.json", "{");
     let list = project.alokai("store builds").succeeds();
