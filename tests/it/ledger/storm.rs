@@ -160,6 +160,8 @@ fn deploy_at_once(seed: u64, rounds: usize) {
         let lists: Vec<Value> = lists.collect();
         for (number, list) in lists.iter().enumerate() {
             assert_eq!(differences(&lists[0], list), [], "machine {number}");
+            // Their order too.
+            assert!(*list == lists[0], "machine {number}");
         }
         let sets: Vec<_> = machines
             .iter()
