@@ -156,6 +156,7 @@ impl Error {
                 | cli::Error::Cache { .. }
                 | cli::Error::Editor { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
+                cli::Error::Stopped => Exit::Interrupted,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }
                 | cli::Error::NotSent { .. }

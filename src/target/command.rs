@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use miette::Diagnostic;
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::{
@@ -38,6 +37,9 @@ const UNKNOWN_VERB: i32 = 64;
 
 /// The most last lines of standard error in a message.
 const TAIL: usize = 40;
+
+/// The most bytes of standard error that are kept while output is followed.
+const LONGEST_TAIL: usize = 64 << 10;
 
 /// Variables with secrets of this program, which the user's program does not get.
 const SECRETS: [&str; 3] = [
@@ -206,23 +208,52 @@ impl CommandTarget {
             .program
             .start("logs", Some(&query.store), arguments)
             .await?;
-        let Some(output) = child.stdout.take() else {
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let (Some(output), Some(errors)) = (output, errors) else {
             return Ok(());
         };
-        let mut lines = BufReader::new(output).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let line: PrintedLine = serde_json::from_str(&line)
-                .map_err(|source| self.program.invalid("logs", source))?;
-            let line = AppLine {
-                app: line.app,
-                line: line.line,
-            };
-            if query.lines.send(line).await.is_err() {
-                break;
+        let reading = async {
+            let mut lines = BufReader::new(output).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let line: PrintedLine = serde_json::from_str(&line)
+                    .map_err(|source| self.program.invalid("logs", source))?;
+                let line = AppLine {
+                    app: line.app,
+                    replica: line.replica,
+                    at: line.at,
+                    line: line.line,
+                };
+                if query.lines.send(line).await.is_err() {
+                    return Ok(false);
+                }
             }
+            Ok::<_, Error>(true)
+        };
+        // The program would wait for a full pipe.
+        let errors = tokio::spawn(last_bytes(errors));
+        if !reading.await? {
+            return Ok(());
         }
-        Ok(())
+        let failed = |source| Error::Start {
+            program: self.program.name(),
+            source,
+        };
+        let status = child.wait().await.map_err(failed)?;
+        let errors = errors.await.unwrap_or_default();
+        self.program.check("logs", status, &errors)
     }
+}
+
+/// Reads a pipe to its end, and returns the last bytes.
+async fn last_bytes(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
+    let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = pipe.read(&mut piece).await {
+        kept.extend_from_slice(&piece[..count]);
+        if kept.len() > 2 * LONGEST_TAIL {
+            kept.drain(..kept.len() - LONGEST_TAIL);
+        }
+    }
+    kept
 }
 
 /// The answer to a verb that a program need not know.
@@ -311,29 +342,40 @@ impl UserProgram {
             verb,
             limit,
         })??;
-        if output.status.code() == Some(UNKNOWN_VERB) {
+        self.check(verb, output.status, &output.stderr)?;
+        let text = output.stdout.trim_ascii();
+        let text: &[u8] = if text.is_empty() { b"{}" } else { text };
+        serde_json::from_slice(text).map_err(|source| self.invalid(verb, source).into())
+    }
+
+    /// Fails if the program has failed or does not know the verb.
+    fn check(
+        &self,
+        verb: &'static str,
+        status: std::process::ExitStatus,
+        errors: &[u8],
+    ) -> Result<(), TargetError> {
+        if status.success() {
+            return Ok(());
+        }
+        if status.code() == Some(UNKNOWN_VERB) {
             return Err(TargetError::Unsupported {
                 target: "command",
                 what: verb,
                 help: "the program of `deploy.command` does not know this verb",
             });
         }
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = said.lines().collect();
-            let tail = lines[lines.len().saturating_sub(TAIL)..].iter();
-            let tail: Vec<_> = tail.map(|line| format!("  │ {line}")).collect();
-            return Err(Error::Failed {
-                program: self.name(),
-                verb,
-                end: output.status.to_string(),
-                tail: self.context.services.redact(&tail.join("\n")),
-            }
-            .into());
+        let said = String::from_utf8_lossy(errors);
+        let lines: Vec<&str> = said.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL)..].iter();
+        let tail: Vec<_> = tail.map(|line| format!("  │ {line}")).collect();
+        Err(Error::Failed {
+            program: self.name(),
+            verb,
+            end: status.to_string(),
+            tail: self.context.services.redact(&tail.join("\n")),
         }
-        let text = output.stdout.trim_ascii();
-        let text: &[u8] = if text.is_empty() { b"{}" } else { text };
-        serde_json::from_slice(text).map_err(|source| self.invalid(verb, source).into())
+        .into())
     }
 }
 
@@ -462,6 +504,14 @@ struct SettingsReply {
 struct PrintedLine {
     app: AppName,
     line: String,
+    #[serde(default = "first")]
+    replica: u32,
+    #[serde(default)]
+    at: Option<Timestamp>,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// How the health of an app is probed, in seconds.
@@ -724,16 +774,8 @@ impl Target for CommandTarget {
         })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
-        Box::pin(async move {
-            let reading: BoxFuture<'a, ()> = Box::pin(async move {
-                if let Err(error) = self.read_lines(wanted).await {
-                    let events = &self.program.context.services.events;
-                    events.notice(format!("the output of `{}` ends: {error}", wanted.store));
-                }
-            });
-            Ok(reading)
-        })
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
+        Box::pin(self.read_lines(wanted))
     }
 
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {

@@ -284,10 +284,7 @@ impl Target for ConsoleTarget {
         Box::pin(async { Ok(None) })
     }
 
-    fn logs<'a>(
-        &'a self,
-        _: &'a LogQuery,
-    ) -> TargetStep<'a, futures_util::future::BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async { unsupported("show the output of apps") })
     }
 

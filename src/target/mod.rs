@@ -114,8 +114,9 @@ pub trait Target: Send + Sync {
         version: &'a str,
     ) -> TargetStep<'a, Option<Settings>>;
 
-    /// The output of the apps of a release, one line each.
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>>;
+    /// Sends the output of the apps of a release, until the output ends or nobody receives it. Values of
+    /// settings and `.env` files are replaced as far as the target knows them.
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()>;
 
     /// Shows a page instead of the store, or the store again.
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
@@ -303,6 +304,10 @@ pub struct LogQuery {
 pub struct AppLine {
     /// The app.
     pub app: AppName,
+    /// The number of its replica, counted from 1.
+    pub replica: u32,
+    /// When it was printed, if the target knows.
+    pub at: Option<Timestamp>,
     /// The line, without its line end.
     pub line: String,
 }

@@ -52,6 +52,7 @@ mod keys;
 mod layers;
 mod layouts;
 mod ledger;
+mod live;
 mod local;
 mod local_target;
 mod memory;

@@ -6,6 +6,7 @@ mod domains;
 mod edit;
 pub mod flow;
 pub(super) mod ledger;
+pub(super) mod live;
 pub(super) mod local;
 mod overriding;
 pub(super) mod questions;
@@ -23,6 +24,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use live::LogsOptions;
 use local::{BackgroundOptions, StopOptions};
 use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
@@ -206,6 +208,8 @@ pub(super) enum StoreCommand {
     Status(StatusOptions),
     /// Lists what was done to stores: deploys, rollbacks, hooks; when, by whom, with which result
     History(HistoryOptions),
+    /// Prints the output of the apps of the live release
+    Logs(LogsOptions),
     /// Shows and removes the locks of stores
     Lock(LockOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has

@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use secrecy::ExposeSecret;
 
-use super::engine::{APP, PORT, RELEASE, StoreLabels};
+use super::engine::{APP, PORT, RELEASE, SECRETS, StoreLabels};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
 use crate::plan::browser_variable;
@@ -17,6 +17,12 @@ use crate::target::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
 
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
+
+/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
+pub const SHORTEST_SECRET: usize = 6;
+
+/// The starts of names whose values browsers receive.
+const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
 
 /// The limits of a container's output: three files.
 const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
@@ -72,6 +78,7 @@ impl ReleaseContainers<'_> {
         labels.insert(APP.to_owned(), app.app.to_string());
         labels.insert(RELEASE.to_owned(), self.spec.id.to_string());
         labels.insert(PORT.to_owned(), port.to_string());
+        labels.insert(SECRETS.to_owned(), self.secret_names(app).join(","));
         let endpoint = EndpointSettings {
             aliases: Some(vec![host_name(self.spec, app)]),
             ..EndpointSettings::default()
@@ -106,6 +113,20 @@ impl ReleaseContainers<'_> {
             }),
             ..ContainerCreateBody::default()
         }
+    }
+
+    /// The names of the variables whose values are replaced in output. Browsers receive public ones.
+    fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
+        let is_secret = |name: &str, variable: &SpecVariable| {
+            let is_public = PUBLIC.iter().any(|start| name.starts_with(start));
+            matches!(variable, SpecVariable::Secret(_)) && !is_public
+        };
+        let variables = app.variables.iter();
+        let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
+        let names = of_files.map(|(name, _)| name.as_str());
+        names
+            .chain(self.settings.keys().map(String::as_str))
+            .collect()
     }
 
     fn environment(&self, app: &ReleasedApp) -> Vec<String> {

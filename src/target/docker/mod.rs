@@ -14,7 +14,6 @@ mod output;
 mod settings;
 mod steps;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 pub use error::Error;
@@ -216,7 +215,7 @@ impl Target for DockerTarget {
         Box::pin(async move { Ok(self.read_settings(store, version).await?) })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 

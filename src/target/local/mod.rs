@@ -25,7 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret;
 
 pub use client::{COMMAND, LocalClient};
@@ -376,11 +375,11 @@ impl Target for LocalTarget {
         .boxed()
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         async move {
             let readers = self.readers(wanted).map_err(of_store(&wanted.store))?;
-            let lines = wanted.lines.clone();
-            Ok(logs::send_all(readers, wanted.follow, lines).boxed())
+            logs::send_all(readers, wanted.follow, &wanted.lines).await;
+            Ok(())
         }
         .boxed()
     }
