@@ -31,6 +31,7 @@ mod listing;
 mod live_records;
 mod locks;
 mod logs;
+mod maintenance;
 mod make_live;
 mod man;
 mod operation;
@@ -251,6 +252,20 @@ pub enum Error {
         /// The store.
         store: StoreId,
     },
+    /// The target of a store has no page for maintenance.
+    #[error("the target `{target}` of `{store}` cannot show a page for maintenance")]
+    #[diagnostic(
+        code(alokai::cli::no_maintenance),
+        help(
+            "the target `local` can, `docker` with `deploy.docker.proxy`, and programs of `command` that say so"
+        )
+    )]
+    NoMaintenance {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+    },
     /// No release of a store is live.
     #[error("no release of `{store}` is live at the target `{target}`")]
     #[diagnostic(
@@ -274,6 +289,28 @@ pub enum Error {
         app: String,
         /// The nearest one.
         nearest: Option<String>,
+    },
+    /// The page for maintenance cannot be read.
+    #[error("cannot read the page `{}`", path.display())]
+    #[diagnostic(
+        code(alokai::cli::page),
+        help("`--page` is a file with HTML in UTF-8, relative to the current folder")
+    )]
+    Page {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The page for maintenance has no text.
+    #[error("the page `{}` is empty", path.display())]
+    #[diagnostic(
+        code(alokai::cli::empty_page),
+        help("write HTML into it, or leave `--page` out")
+    )]
+    EmptyPage {
+        /// The file.
+        path: PathBuf,
     },
     /// The user ended a command that prints until it is ended.
     #[error("interrupted")]
@@ -520,6 +557,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Status(options) => status::status(global, options),
         StoreCommand::Logs(options) => logs::logs(global, options),
         StoreCommand::Lock(options) => locks::locks(global, &options.command),
+        StoreCommand::Maintenance(options) => maintenance::maintenance(global, &options.command),
         StoreCommand::Settings(options) => settings::settings(global, &options.command),
         StoreCommand::Release(options) => make_live::release(global, options),
         StoreCommand::Rollback(options) => make_live::rollback(global, options),

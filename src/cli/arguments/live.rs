@@ -1,9 +1,12 @@
-//! The options of the commands for stores that run.
+//! The options of the commands for stores that run: their output, and pages for maintenance.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 
 use super::AccessOptions;
+use super::questions::ChosenTargets;
 
 #[derive(Debug, Args)]
 pub struct LogsOptions {
@@ -30,6 +33,51 @@ pub struct LogsOptions {
     pub local: bool,
     #[command(flatten)]
     pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct MaintenanceOptions {
+    #[command(subcommand)]
+    pub command: MaintenanceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MaintenanceCommand {
+    /// Shows a page with status 503 instead of the store
+    On(MaintenanceOnOptions),
+    /// Shows the store again
+    Off(MaintainedStores),
+}
+
+#[derive(Debug, Args)]
+pub struct MaintenanceOnOptions {
+    /// The page, an HTML file [default: a page in English]
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
+    #[command(flatten)]
+    pub target: MaintainedStores,
+}
+
+#[derive(Debug, Args)]
+pub struct MaintainedStores {
+    /// The stores: `--store us,eu`
+    #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1.., required = true)]
+    pub stores: Vec<String>,
+    /// Uses this machine, to which `store deploy --local` deploys
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub access: AccessOptions,
+}
+
+impl MaintainedStores {
+    pub fn chosen(&self) -> ChosenTargets<'_> {
+        ChosenTargets {
+            stores: &self.stores,
+            local: self.local,
+            access: &self.access,
+        }
+    }
 }
 
 /// Parses `90s`, `10m`, `2h`, `3d` before now, or a time.

@@ -24,7 +24,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
-use live::LogsOptions;
+use live::{LogsOptions, MaintenanceOptions};
 use local::{BackgroundOptions, StopOptions};
 use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
@@ -212,6 +212,8 @@ pub(super) enum StoreCommand {
     Logs(LogsOptions),
     /// Shows and removes the locks of stores
     Lock(LockOptions),
+    /// Shows a page for maintenance instead of stores, and the stores again
+    Maintenance(MaintenanceOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
     /// Makes a release live: by its id, or the newest one

@@ -1,6 +1,7 @@
-//! Stores that run.
+//! Stores that run: their output, and pages for maintenance.
 
 mod logs;
+mod maintenance;
 
 use serde_json::json;
 
@@ -13,6 +14,9 @@ const PRINTING: &str = r"
 console.log('key ' + process.env.COMMERCE_KEY);
 require('http').createServer((_, answer) => answer.end('middleware\n')).listen(process.env.API_PORT);
 ";
+
+/// The file whose text is the page of the store `us`.
+const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
 
 /// A shop that is deployed to this machine.
 fn local_shop() -> Option<Project> {

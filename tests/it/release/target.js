@@ -63,6 +63,7 @@ const verbs = {
     staged: Object.keys(state.releases).filter((it) => it !== state.active)
       .map((it) => ({ release: it, address: `http://${it}.example` })),
     kept: state.kept,
+    maintenance: Boolean(state.page),
     token: String(state.token),
   }),
   lock: takeLock,
@@ -118,6 +119,11 @@ const verbs = {
     return {};
   },
   settings: () => ({ settings: state.settings[request.version] || null }),
+  maintenance: () => {
+    state.page = request.page;
+    save();
+    return {};
+  },
 };
 // One line for each app, the last app first. Followed, it prints a line whenever it can.
 const logs = () => {
