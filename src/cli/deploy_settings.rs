@@ -10,7 +10,7 @@ use super::builds::DEPLOY_SETTINGS;
 use super::changed::selection;
 use super::environment::{self, tell};
 use super::listing::records;
-use super::make_live::ended;
+use super::make_live::{ended, waiting};
 use super::operation::RecordedOperation;
 use super::run::{document, live};
 use super::store_targets::StoreTargets;
@@ -31,10 +31,11 @@ pub fn deploy_settings(global: &Global, options: &DeployOptions) -> Result<(), A
         if stores.is_empty() {
             return Ok(());
         }
+        let access = waiting(&options.access, options.release.no_wait);
         let chosen = ChosenTargets {
             stores: &stores,
             local: options.local,
-            access: &options.access,
+            access: &access,
         };
         let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
         let known = records(&targets.project, &targets.registry)?;

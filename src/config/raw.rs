@@ -100,6 +100,9 @@ pub struct DeploymentEntry {
     pub frontend: Option<Framework>,
     /// Where the store runs, if not at `deploy.target`.
     pub target: Option<TargetKind>,
+    /// The public address, if it is not the console's own, such as `https://shop.example.com`. A deploy by
+    /// the console waits until it answers.
+    pub address: Option<String>,
 }
 
 /// Ports for local development.

@@ -8,6 +8,7 @@ mod command;
 mod console;
 pub mod docker;
 pub mod local;
+mod public_page;
 mod spec;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Stores that run: their output, and pages for maintenance.
+//! Stores that run: their output, pages for maintenance, and the wait for the console.
 
+mod console;
 mod logs;
 mod maintenance;
 
