@@ -339,6 +339,9 @@ pub struct DeploySection {
     pub command: Vec<String>,
     /// The engine and the proxy of the target `docker`.
     pub docker: DockerSection,
+    /// The folder of each store that outlives its releases, at the targets `docker` and `local`. With
+    /// `null` there is none.
+    pub data: Option<DataSection>,
 }
 
 impl Default for DeploySection {
@@ -353,6 +356,29 @@ impl Default for DeploySection {
             waves: IndexMap::new(),
             command: Vec::new(),
             docker: DockerSection::default(),
+            data: Some(DataSection::default()),
+        }
+    }
+}
+
+/// A folder of each store that all of its releases share.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DataSection {
+    /// Where apps in containers see it. Every app has the path in `DATA_DIR`, also without containers.
+    pub path: String,
+    /// At the target `docker`: an absolute folder of the engine's machine, in which each store has a
+    /// folder of its own, or the start of the names of volumes. Without it, the volumes are
+    /// `alokai-<project>-<store>-data`.
+    pub source: Option<String>,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            path: "/data".into(),
+            source: None,
         }
     }
 }

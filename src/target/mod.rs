@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
+/// The variable with the path of the data of a store, which outlives its releases.
+const DATA_VARIABLE: &str = "DATA_DIR";
+
 /// The options with which a command reaches a store at a target, for hints.
 pub fn place_options(store: &StoreId, target: &str) -> String {
     let local = if target == "local" { " --local" } else { "" };

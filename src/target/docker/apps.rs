@@ -8,6 +8,7 @@ use bollard::models::{
 };
 use secrecy::ExposeSecret;
 
+use super::data::StoreData;
 use super::engine::{APP, PORT, RELEASE, SECRETS, StoreLabels};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
@@ -41,6 +42,8 @@ pub struct ReleaseContainers<'a> {
     pub public: String,
     /// The settings, which win over other variables.
     pub settings: Settings,
+    /// The data of the store.
+    pub data: Option<StoreData<'a>>,
     /// Whether the engine starts containers again from their first start on.
     pub restarts: bool,
 }
@@ -96,6 +99,7 @@ impl ReleaseContainers<'_> {
                 // Apps may need services of the machine.
                 extra_hosts: Some(vec!["host.docker.internal:host-gateway".into()]),
                 init: Some(true),
+                mounts: self.data.as_ref().map(|data| vec![data.mount()]),
                 // A release that ends before the switch stays as it ended.
                 restart_policy: self.restarts.then(always_restarts),
                 log_config: Some(HostConfigLogConfig {
@@ -131,6 +135,8 @@ impl ReleaseContainers<'_> {
 
     fn environment(&self, app: &ReleasedApp) -> Vec<String> {
         let mut values: HashMap<&str, String> = HashMap::new();
+        let data = self.data.as_ref().map(StoreData::variable);
+        let data = data.map(|(name, path)| (name, path.to_owned()));
         for (name, variable) in &app.variables {
             let value = match variable {
                 SpecVariable::Template(template) => self.value(app, name, template),
@@ -138,6 +144,8 @@ impl ReleaseContainers<'_> {
             };
             values.extend(value.map(|value| (name.as_str(), value)));
         }
+        // A value of a `.env` file leads to no folder that outlives the release.
+        values.extend(data);
         for (name, value) in &self.settings {
             values.insert(name, value.expose_secret().to_owned());
         }

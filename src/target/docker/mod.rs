@@ -6,6 +6,7 @@
 //! starts the next.
 
 mod apps;
+mod data;
 mod engine;
 mod error;
 mod haproxy;

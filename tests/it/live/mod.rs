@@ -1,8 +1,11 @@
-//! Stores that run: their output, pages for maintenance, and the wait for the console.
+//! Stores that run: their output, pages for maintenance, their data, and the wait for the console.
 
 mod console;
+mod data;
 mod logs;
 mod maintenance;
+
+pub use data::keeping;
 
 use serde_json::json;
 
