@@ -41,6 +41,7 @@ mod questions;
 mod record;
 mod release_diff;
 mod releases;
+mod releases_prune;
 mod releasing;
 mod relocate;
 mod remove;

@@ -10,6 +10,7 @@ mod hooks;
 mod images;
 mod lease;
 mod probe;
+mod prune;
 mod records;
 mod rules;
 mod settings;

@@ -119,7 +119,10 @@ impl<'a> StoreRun<'a> {
 
     /// Works while the lock of the store is held and renewed. The records of other machines are fetched
     /// first, and those of this machine are sent before the lock is released: the next holder sees them.
-    async fn locked<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn locked<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let operation = &self.flow.options.operation;
         let lease = Lease::take(self.target, self.store, operation, &self.journal).await?;
         let result = tokio::select! {
@@ -646,11 +649,16 @@ impl<'a> StoreRun<'a> {
         Ok(())
     }
 
-    fn keep(&self) -> usize {
+    pub(super) fn keep(&self) -> usize {
         self.flow.project.settings.deploy.keep.into()
     }
 
-    async fn retire(&self, release: &RecordId, kept: bool, why: &str) -> Result<(), Error> {
+    pub(super) async fn retire(
+        &self,
+        release: &RecordId,
+        kept: bool,
+        why: &str,
+    ) -> Result<(), Error> {
         let started = Instant::now();
         self.target.retire(self.store, release, kept).await?;
         let took = Some(seconds(started.elapsed()));

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 
 use super::AccessOptions;
+use super::flow::OneStoreOptions;
 use super::questions::ChosenTargets;
 
 #[derive(Debug, Args)]
@@ -78,6 +79,18 @@ impl MaintainedStores {
             access: &self.access,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct ReleasesPruneOptions {
+    /// Keeps this number of releases without traffic [default: `deploy.keep`]
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Prints what would be removed, and removes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
 }
 
 /// Parses `90s`, `10m`, `2h`, `3d` before now, or a time.

@@ -153,7 +153,7 @@ fn an_exported_build_runs_in_another_store_from_another_registry() {
 }
 
 #[test]
-fn data_outlives_releases_and_rollbacks() {
+fn data_outlives_releases_rollbacks_and_a_prune() {
     let Some(world) = World::new("data") else {
         return;
     };
@@ -174,6 +174,10 @@ fn data_outlives_releases_and_rollbacks() {
     says("write", "one two ");
     project.alokai("store rollback --store us").succeeds();
     says("write", "one two one ");
+    let prune = "store releases prune --store us --keep 0";
+    project.alokai(prune).succeeds();
+    assert_eq!(running(&world).lines().count(), 2);
+    assert_eq!(world.containers().len(), 2);
     project.alokai("store unpin --store us").succeeds();
     release("three");
     says("", "one two one ");

@@ -1,9 +1,11 @@
-//! Stores that run: their output, pages for maintenance, their data, and the wait for the console.
+//! Stores that run: their output, pages for maintenance, their data, releases that are removed, and the wait
+//! for the console.
 
 mod console;
 mod data;
 mod logs;
 mod maintenance;
+mod prune;
 
 pub use data::keeping;
 
