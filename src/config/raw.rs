@@ -6,11 +6,12 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::hooks::{HookFailure, HookPlace, HookStage, HookTime};
+use super::kubernetes::KubernetesSection;
 use super::prune::DROPPED;
 use crate::store::{Framework, TargetKind};
 
 /// Forbids unknown keys, except `x-…`, which are ignored.
-fn closed(schema: &mut Schema) {
+pub(super) fn closed(schema: &mut Schema) {
     schema.insert("additionalProperties".into(), false.into());
     schema.insert(
         "patternProperties".into(),
@@ -339,6 +340,8 @@ pub struct DeploySection {
     pub command: Vec<String>,
     /// The engine and the proxy of the target `docker`.
     pub docker: DockerSection,
+    /// The cluster of the target `kubernetes`, and what is made in it.
+    pub kubernetes: KubernetesSection,
     /// The folder of each store that outlives its releases, at the targets `docker` and `local`. With
     /// `null` there is none.
     pub data: Option<DataSection>,
@@ -356,6 +359,7 @@ impl Default for DeploySection {
             waves: IndexMap::new(),
             command: Vec::new(),
             docker: DockerSection::default(),
+            kubernetes: KubernetesSection::default(),
             data: Some(DataSection::default()),
         }
     }

@@ -50,20 +50,13 @@ pub fn resolve(
     let prune = resolver.prune();
     let start = resolver.start();
     let hooks = resolver.hooks(&stores, &folders.apps);
+    resolver.kubernetes();
     let platform = resolver.platform_and_base();
     let Resolver {
-        mut problems,
-        notices,
-        ..
+        problems, notices, ..
     } = resolver;
     if !problems.is_empty() {
-        // In the order of the file.
-        problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
-        return Err(Error::Invalid {
-            path: path.to_owned(),
-            text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
-            problems,
-        });
+        return Err(invalid(path, text, problems));
     }
     let stores = store_tree(root, stores)?;
     let local = config.stores.into_iter();
@@ -97,6 +90,16 @@ pub fn resolve(
         },
         notices,
     })
+}
+
+/// The error with all problems, in the order of the file.
+fn invalid(path: &Path, text: &str, mut problems: Vec<Problem>) -> Error {
+    problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
+    Error::Invalid {
+        path: path.to_owned(),
+        text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
+        problems,
+    }
 }
 
 fn store_tree(root: &Path, stores: Vec<Store>) -> Result<StoreTree, Error> {
@@ -251,6 +254,13 @@ impl Resolver<'_> {
                 self.problem(&["image", "platform"], message, help);
                 Platform::default()
             })
+    }
+
+    fn kubernetes(&mut self) {
+        for problem in self.config.deploy.kubernetes.problems() {
+            let pointer = [&["deploy", "kubernetes"], &problem.pointer[..]].concat();
+            self.problem(&pointer, problem.message, problem.help);
+        }
     }
 
     fn ignore_paths(&self, id: &str) -> Vec<String> {

@@ -64,6 +64,8 @@ pub enum TargetKind {
     Local,
     /// A Docker engine.
     Docker,
+    /// A namespace of a Kubernetes cluster.
+    Kubernetes,
     /// A program of the user.
     Command,
 }
@@ -75,6 +77,7 @@ impl TargetKind {
             Self::Console => "console",
             Self::Local => "local",
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
             Self::Command => "command",
         }
     }

@@ -7,6 +7,7 @@
 mod command;
 mod console;
 pub mod docker;
+pub mod kubernetes;
 pub mod local;
 mod public_page;
 mod spec;
@@ -20,15 +21,6 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-/// The variable with the path of the data of a store, which outlives its releases.
-const DATA_VARIABLE: &str = "DATA_DIR";
-
-/// The options with which a command reaches a store at a target, for hints.
-pub fn place_options(store: &StoreId, target: &str) -> String {
-    let local = if target == "local" { " --local" } else { "" };
-    format!("--store {store}{local}")
-}
-
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
@@ -37,12 +29,21 @@ use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedIm
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
 
+/// The variable with the path of the data of a store, which outlives its releases.
+const DATA_VARIABLE: &str = "DATA_DIR";
+
+/// The options of a command that select a store and its target, for help texts.
+pub fn place_options(store: &StoreId, target: &str) -> String {
+    let local = if target == "local" { " --local" } else { "" };
+    format!("--store {store}{local}")
+}
+
 /// The future of a step.
 pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// A place where stores run.
 ///
-/// Every method observes the target anew. No method stops anything that gets traffic, or that does not
+/// Every method reads the current state. No method stops anything that gets traffic, or that does not
 /// carry the labels of this program and this store.
 pub trait Target: Send + Sync {
     /// The name, as `deployment.target` has it.
@@ -61,7 +62,7 @@ pub trait Target: Send + Sync {
     /// holder takes the lock again to renew its lease, which counts from the last call.
     fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
 
-    /// Gives a lock back. A lock of another holder stays, unless `by_force`.
+    /// Releases a lock. The lock of another holder is kept, unless `by_force` is set.
     fn unlock<'a>(
         &'a self,
         store: &'a StoreId,
@@ -96,14 +97,15 @@ pub trait Target: Send + Sync {
         kept: bool,
     ) -> TargetStep<'a, ()>;
 
-    /// Why an app of a release does not run, if it does not.
+    /// The state of each app of a release.
     fn health<'a>(
         &'a self,
         store: &'a StoreId,
         release: &'a RecordId,
     ) -> TargetStep<'a, Vec<AppState>>;
 
-    /// Stores the settings of a store under a version. A stored version is never changed.
+    /// Stores the settings of a store under a version. A stored version is never changed: storing it again
+    /// with other values fails with [`Error::SettingsExist`].
     fn store_settings<'a>(
         &'a self,
         store: &'a StoreId,
@@ -122,7 +124,7 @@ pub trait Target: Send + Sync {
     /// settings and `.env` files are replaced as far as the target knows them.
     fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()>;
 
-    /// Shows a page instead of the store, or the store again.
+    /// Turns the maintenance page of a store on, or off (`None`).
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
 }
 
@@ -147,6 +149,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
+        TargetKind::Kubernetes => Ok(Arc::new(kubernetes::KubernetesTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
 }
@@ -155,8 +158,8 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
 pub type Settings = std::collections::BTreeMap<String, secrecy::SecretString>;
 
 /// What a target can do. The plan tells the user what it cannot do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one ability")]
 pub struct Capabilities {
     /// Whether a release runs before it gets traffic.
@@ -180,8 +183,8 @@ pub struct Capabilities {
 }
 
 /// What runs and what is public for one store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Observed {
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
@@ -193,15 +196,15 @@ pub struct Observed {
     pub staged: Vec<StagedRelease>,
     /// Releases that are stopped and can be staged again quickly.
     pub kept: Vec<RecordId>,
-    /// Whether the page for maintenance is shown.
+    /// Whether the maintenance page is shown.
     pub maintenance: bool,
-    /// What the switch compares.
-    #[serde(skip)]
+    /// The token that `switch` compares.
+    #[serde(skip_serializing)]
     pub token: SwitchToken,
 }
 
 /// A release that runs without traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StagedRelease {
     /// The release.
@@ -211,11 +214,12 @@ pub struct StagedRelease {
 }
 
 /// A state of the traffic, as the target writes it. A switch with an old token fails.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SwitchToken(pub String);
 
 /// The result of staging.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Staged {
     /// One for each replica of each app.
     pub replicas: Vec<Replica>,
@@ -224,7 +228,7 @@ pub struct Staged {
 }
 
 /// A running app of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Replica {
     /// The app.
     pub app: AppName,
@@ -233,17 +237,21 @@ pub struct Replica {
 }
 
 /// The state of an app of a release, as the target sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AppState {
     /// The app.
     pub app: AppName,
     /// Whether it runs.
     pub running: bool,
-    /// How it ended: `exited with code 3`, `was killed for want of memory`.
+    /// How it ended: `exited with code 3`, `was killed because it reached its memory limit`.
+    #[serde(default)]
     pub ended: Option<String>,
-    /// How often it was started again by itself.
+    /// How many times the target has restarted it.
+    #[serde(default)]
     pub restarts: u32,
     /// Its last lines, at most 40.
+    #[serde(default)]
     pub tail: Vec<String>,
 }
 
@@ -274,7 +282,7 @@ pub struct LockClaim {
     pub lease: u64,
 }
 
-/// The answer to a wish for a lock.
+/// The result of a request for a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockAnswer {
     /// The lock is taken; from whom, if its lease had ended.
@@ -304,16 +312,22 @@ pub struct LogQuery {
 }
 
 /// A line that an app printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AppLine {
     /// The app.
     pub app: AppName,
     /// The number of its replica, counted from 1.
+    #[serde(default = "first_replica")]
     pub replica: u32,
     /// When it was printed, if the target knows.
+    #[serde(default)]
     pub at: Option<Timestamp>,
     /// The line, without its line end.
     pub line: String,
+}
+
+fn first_replica() -> u32 {
+    1
 }
 
 /// Why a step at a target failed.
@@ -344,6 +358,18 @@ pub enum Error {
         /// The store.
         store: StoreId,
     },
+    /// Settings of this version exist with other values.
+    #[error("version {version} of the settings of `{store}` exists with other values")]
+    #[diagnostic(
+        code(alokai::target::settings_exist),
+        help("a stored version is never changed; store the values under a new version")
+    )]
+    SettingsExist {
+        /// The store.
+        store: StoreId,
+        /// The version.
+        version: String,
+    },
     /// The console.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -352,6 +378,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(Box<docker::Error>),
+    /// The Kubernetes cluster.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kubernetes(Box<kubernetes::Error>),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -387,9 +417,10 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Docker(error) => error.fault(),
+            Self::Kubernetes(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
-            Self::Command(command::Error::None) => DeployFault::Input,
+            Self::Command(command::Error::NoProgram) => DeployFault::Input,
             Self::Local(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input
@@ -414,6 +445,12 @@ impl From<Error> for StageError {
 impl From<docker::Error> for Error {
     fn from(error: docker::Error) -> Self {
         Self::Docker(Box::new(error))
+    }
+}
+
+impl From<kubernetes::Error> for Error {
+    fn from(error: kubernetes::Error) -> Self {
+        Self::Kubernetes(Box::new(error))
     }
 }
 

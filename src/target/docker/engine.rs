@@ -24,6 +24,7 @@ use crate::ledger::RecordId;
 use crate::pipeline::docker::{self, is_missing, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
+use oci::StoredImage;
 
 /// The label with `<project name>`.
 pub const PROJECT: &str = "com.alokai.project";
@@ -67,12 +68,12 @@ impl StoreLabels {
         ])
     }
 
-    /// Both, as a key.
+    /// `<project>/<store>`: the key in the routing table.
     pub fn key(&self) -> String {
         format!("{}/{}", self.project, self.store)
     }
 
-    /// Both, as a part of names in the engine.
+    /// `<project>-<store>`: a part of names in the engine.
     pub fn name(&self) -> String {
         format!("{}-{}", self.project, self.store)
     }
@@ -93,6 +94,8 @@ pub struct AppContainer {
     pub port: u16,
     /// Whether it runs.
     pub is_running: bool,
+    /// Whether it was ever started.
+    pub has_run: bool,
 }
 
 /// A connection to an engine.
@@ -261,15 +264,14 @@ impl Engine {
         digest: &str,
         services: &Services,
     ) -> Result<String, Error> {
-        if reference.starts_with("oci:") {
-            return Err(Error::Layout {
-                reference: reference.to_owned(),
-            });
-        }
-        let end = reference.rfind('/').map_or(0, |slash| slash + 1);
-        let tag = reference[end..].find(':');
-        let repository = &reference[..tag.map_or(reference.len(), |colon| end + colon)];
-        let name = format!("{repository}@{digest}");
+        let image = StoredImage::parse(reference).ok_or_else(|| Error::ImageMissing {
+            reference: reference.to_owned(),
+            digest: digest.to_owned(),
+            message: "the reference has no registry, no repository or no tag".into(),
+        })?;
+        let name = image.by_digest(digest).ok_or_else(|| Error::Layout {
+            reference: reference.to_owned(),
+        })?;
         match self.docker.inspect_image(&name).await {
             Ok(_) => return Ok(name),
             Err(error) if is_missing(&error) => {}
@@ -308,11 +310,15 @@ impl Engine {
 
     /// The clock of the engine.
     pub async fn now(&self) -> Result<Timestamp, Error> {
-        let info = self.docker.info().await.map_err(failed("tell its state"))?;
+        let info = self
+            .docker
+            .info()
+            .await
+            .map_err(failed("return its system information"))?;
         let time = info.system_time.unwrap_or_default();
         time.parse().map_err(|error| {
             Error::Engine(DockerError::Request {
-                doing: "tell its time".into(),
+                doing: "return its system time".into(),
                 message: format!("`{}`: {error}", time.escape_debug()),
             })
         })
@@ -395,5 +401,6 @@ fn app_container(found: ContainerSummary) -> Option<AppContainer> {
             state,
             Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING)
         ),
+        has_run: state != Some(ContainerSummaryStateEnum::CREATED),
     })
 }

@@ -6,7 +6,7 @@ use miette::Diagnostic;
 
 use crate::ledger::RecordId;
 use crate::pipeline::{DeployFault, DockerError};
-use crate::store::StoreId;
+use crate::store::{AppName, StoreId};
 
 /// Why a step at a Docker engine or its HAProxy failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -84,14 +84,48 @@ pub enum Error {
         store: StoreId,
         /// The release.
         release: RecordId,
-        /// The app. `*` if the proxy has no routes to the release.
+        /// The app.
+        app: AppName,
+    },
+    /// The proxy has no routes to a release.
+    #[error("the proxy has no routes to release {release} of `{store}`")]
+    #[diagnostic(
+        code(alokai::docker::no_routes),
+        help("run the command again: it starts the release before the switch")
+    )]
+    NoRoutes {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+    },
+    /// A path of which HAProxy cannot remove all segments.
+    #[error(
+        "the path `{path}` of the app `{app}` has {segments} segments; the limit of the target `docker` is {limit}"
+    )]
+    #[diagnostic(
+        code(alokai::docker::path_segments),
+        help(
+            "set `console.apps.{app}.path` to a shorter path, or let the app answer at the whole path and set `console.apps.{app}.hasBasePath` to `true`"
+        )
+    )]
+    PathSegments {
+        /// The app.
         app: String,
+        /// The path.
+        path: String,
+        /// How many segments it has.
+        segments: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The release gets the traffic.
     #[error("release {release} of `{store}` gets the traffic and is not stopped")]
     #[diagnostic(
         code(alokai::docker::active),
-        help("make another release live first; `alokai status` shows what is live")
+        help(
+            "make another release live first; `alokai store status --store {store}` shows what is live"
+        )
     )]
     Active {
         /// The store.
@@ -103,7 +137,9 @@ pub enum Error {
     #[error("the settings of version {version} of `{store}` are not in the volume `{volume}`")]
     #[diagnostic(
         code(alokai::docker::settings_missing),
-        help("set them again with `alokai settings set`, or release with the current settings")
+        help(
+            "set them again with `alokai store settings set --store {store}`, or roll back with `--current-settings`"
+        )
     )]
     SettingsMissing {
         /// The store.
@@ -112,18 +148,6 @@ pub enum Error {
         version: String,
         /// The volume.
         volume: String,
-    },
-    /// Settings of this version exist with other values.
-    #[error("version {version} of the settings of `{store}` exists with other values")]
-    #[diagnostic(
-        code(alokai::docker::settings_exist),
-        help("a stored version is never changed; store the values under a new version")
-    )]
-    SettingsExist {
-        /// The store.
-        store: StoreId,
-        /// The version.
-        version: String,
     },
     /// A name that another store has.
     #[error("`{host}` is a name of `{other}`, so it cannot be a name of `{store}` too")]
@@ -224,8 +248,8 @@ pub enum Error {
         /// The cause.
         reason: String,
     },
-    /// The page for maintenance is too large.
-    #[error("the page for maintenance has {bytes} bytes; at most {limit} are supported")]
+    /// The maintenance page is too large.
+    #[error("the maintenance page has {bytes} bytes; the limit is {limit}")]
     #[diagnostic(
         code(alokai::docker::page_size),
         help("link to images and style sheets at another address")
@@ -256,7 +280,8 @@ impl Error {
             | Self::HostTaken { .. }
             | Self::OtherProxy { .. }
             | Self::ProxyFolder { .. }
-            | Self::PageSize { .. } => DeployFault::Input,
+            | Self::PageSize { .. }
+            | Self::PathSegments { .. } => DeployFault::Input,
             _ => DeployFault::Work,
         }
     }

@@ -12,6 +12,9 @@ mod error;
 mod haproxy;
 mod lock;
 mod output;
+mod ports;
+mod recreate;
+mod routes;
 mod settings;
 mod steps;
 
@@ -56,7 +59,7 @@ impl DockerTarget {
 
     async fn engine(&self) -> Result<&Engine, Error> {
         let configured = self.context.project.settings.deploy.docker.host.as_deref();
-        let host = configured.or(self.context.services.access.docker.as_deref());
+        let host = self.context.services.access.engine(configured);
         let connecting = async || {
             let docker = docker::connect(host).await?;
             Ok(Engine { docker })
@@ -81,12 +84,11 @@ impl DockerTarget {
         store: &StoreId,
         version: &str,
         settings: &Settings,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(store)?);
         let volume = SettingsVolume {
             engine,
             owner: &owner,
-            store,
         };
         volume.write(version, settings).await
     }
@@ -100,7 +102,6 @@ impl DockerTarget {
         let volume = SettingsVolume {
             engine,
             owner: &owner,
-            store,
         };
         volume.read(version).await
     }
@@ -205,7 +206,15 @@ impl Target for DockerTarget {
         version: &'a str,
         settings: &'a Settings,
     ) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.write_settings(store, version, settings).await?) })
+        Box::pin(async move {
+            if self.write_settings(store, version, settings).await? {
+                return Ok(());
+            }
+            Err(super::Error::SettingsExist {
+                store: store.clone(),
+                version: version.to_owned(),
+            })
+        })
     }
 
     fn settings<'a>(
@@ -225,7 +234,7 @@ impl Target for DockerTarget {
             let Some(proxy) = &self.proxy else {
                 return Err(super::Error::Unsupported {
                     target: "docker",
-                    what: "show a page for maintenance without a proxy",
+                    what: "show a maintenance page without a proxy",
                     help: "set `deploy.docker.proxy` in `alokai.config.json`",
                 });
             };

@@ -4,38 +4,36 @@ use std::collections::BTreeSet;
 
 use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use super::DockerTarget;
-use super::apps::{ReleaseContainers, container_name, lower, prefix};
+use super::apps::{ReleaseContainers, prefix};
 use super::data::StoreData;
 use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
-use super::haproxy::{
-    Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
-};
+use super::haproxy::{Haproxy, LARGEST_PAGE, RoutedStore, RoutingTable};
+use super::ports::PortChooser;
+use super::recreate::recreate;
+use super::routes::{check_hosts, check_segments, hosts, routes};
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
 use crate::store::{AppName, StoreId, UnitId};
 use crate::target::{
-    Drained, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
-    SwitchToken,
+    Drained, Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken,
 };
-
-/// The ports that are published. They are fixed, because a container would get another free port
-/// whenever it is started again. The system gives none of them to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
-/// How many ports are tried.
-const ATTEMPTS: usize = 20;
 
 impl DockerTarget {
     /// Connects to the engine, and starts the proxy if it does not run.
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.engine().await?;
         match &self.proxy {
-            Some(proxy) => proxy.change(|_| Ok(())).await,
+            Some(proxy) => {
+                let apps = &self.context.project.settings.console.apps;
+                for (app, address) in apps.iter().filter(|(_, it)| !it.has_base_path) {
+                    check_segments(app, address.path.as_deref().unwrap_or_default())?;
+                }
+                proxy.change(|_| Ok(())).await
+            }
             None => Ok(()),
         }
     }
@@ -92,8 +90,8 @@ impl DockerTarget {
             if observed.active.as_ref() == Some(release) {
                 continue;
             }
-            let mut own = containers.iter().filter(|it| it.release == *release);
-            if own.any(|container| container.is_running) {
+            let own = || containers.iter().filter(|it| it.release == *release);
+            if own().any(|container| container.is_running) {
                 let known = table.releases.get(release.as_str());
                 let host = known.and_then(|known| known.host.as_ref());
                 let proxy = self.proxy.as_ref();
@@ -101,7 +99,7 @@ impl DockerTarget {
                     release: release.clone(),
                     address: host.zip(proxy).map(|(host, proxy)| proxy.url(host)),
                 });
-            } else {
+            } else if own().any(|container| container.has_run) {
                 observed.kept.push(release.clone());
             }
         }
@@ -134,7 +132,7 @@ impl DockerTarget {
         format!("http://{address}:{port}")
     }
 
-    fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
+    pub(super) fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
         LocalPortPlan::new(&self.context.project).of(&UnitId {
             store: store.clone(),
             app: app.clone(),
@@ -144,6 +142,13 @@ impl DockerTarget {
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         self.check_proxy(engine, &owner, &spec.store).await?;
+        if self.proxy.is_some() {
+            for app in spec.apps.iter().filter(|app| app.strips_prefix) {
+                check_segments(app.app.as_str(), prefix(app))?;
+            }
+        }
+        // What a killed run has left only uses disk space.
+        let _ = sweep(engine, &owner, spec).await;
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -168,9 +173,7 @@ impl DockerTarget {
             settings: self.settings_of(engine, owner, spec).await?,
             restarts: self.proxy.is_none(),
         };
-        let mut ports = PortChooser {
-            taken: engine.ports().await?.into_iter().collect(),
-        };
+        let mut ports = PortChooser::new(engine.ports().await?);
         let mut published = Vec::new();
         for (app, image) in spec.apps.iter().zip(&images) {
             published.push(
@@ -223,76 +226,13 @@ impl DockerTarget {
         let Some(version) = &spec.settings else {
             return Ok(Settings::default());
         };
-        let volume = SettingsVolume {
-            engine,
-            owner,
-            store: &spec.store,
-        };
+        let volume = SettingsVolume { engine, owner };
         let settings = volume.read(version).await?;
         settings.ok_or_else(|| Error::SettingsMissing {
             store: spec.store.clone(),
             version: version.clone(),
             volume: volume.name(),
         })
-    }
-
-    /// Makes the container of an app run, or only exist if there is no proxy. Returns its port.
-    async fn run_app(
-        &self,
-        engine: &Engine,
-        release: &ReleaseContainers<'_>,
-        app: &ReleasedApp,
-        image: &str,
-        ports: &mut PortChooser,
-    ) -> Result<u16, Error> {
-        let name = container_name(release.spec, app);
-        let starts = self.proxy.is_some();
-        if let Some(found) = self.existing(engine, release.owner, &name).await? {
-            if found.is_running || !starts || engine.start(&name).await.is_ok() {
-                return Ok(found.port);
-            }
-            // Another program may have its port meanwhile.
-            engine.remove(&found.id).await?;
-        }
-        if !starts {
-            let port = self.fixed_port(&release.spec.store, &app.app);
-            create(engine, release, app, image, port).await?;
-            return Ok(port);
-        }
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let port = ports.choose();
-            create(engine, release, app, image, port).await?;
-            let Err(message) = engine.start(&name).await else {
-                return Ok(port);
-            };
-            engine.remove(&name).await?;
-            last = message;
-            if !is_port_taken(&last) {
-                break;
-            }
-        }
-        Err(Error::Start {
-            container: name,
-            message: last,
-        })
-    }
-
-    /// The container of this name. One that does not belong to the store is an error.
-    async fn existing(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        name: &str,
-    ) -> Result<Option<AppContainer>, Error> {
-        let mut own = engine.app_containers(owner).await?;
-        if let Some(found) = own.iter().position(|container| container.name == name) {
-            return Ok(Some(own.swap_remove(found)));
-        }
-        match engine.inspect(name).await? {
-            None => Ok(None),
-            Some(_) => Err(Error::ForeignContainer { name: name.into() }),
-        }
     }
 
     /// Gives the traffic to a release. False if the traffic has moved since the token was made.
@@ -304,7 +244,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         let Some(proxy) = &self.proxy else {
             self.stage_release(spec).await?;
-            return self.recreate(engine, &owner, spec, expected).await;
+            return recreate(engine, &owner, &spec.id, expected).await;
         };
         self.check_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
@@ -317,20 +257,22 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
-        let not_staged = |app: &str| Error::NotStaged {
-            store: spec.store.clone(),
-            release: spec.id.clone(),
-            app: app.to_owned(),
-        };
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(not_staged(app.as_str()));
+            return Err(Error::NotStaged {
+                store: spec.store.clone(),
+                release: spec.id.clone(),
+                app: app.clone(),
+            });
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
         let switch = |table: &mut RoutingTable| {
             check_hosts(table, spec, &owner)?;
             // Only a staged release has routes.
             if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(not_staged("*"));
+                return Err(Error::NoRoutes {
+                    store: spec.store.clone(),
+                    release: spec.id.clone(),
+                });
             }
             let store = table.stores.entry(owner.key()).or_default();
             if token(store) != *expected {
@@ -347,47 +289,6 @@ impl DockerTarget {
             Ok(true)
         };
         proxy.change(switch).await
-    }
-
-    /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
-    /// is started again.
-    async fn recreate(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        spec: &ReleaseSpec,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let containers = engine.app_containers(owner).await?;
-        if token(&without_proxy(&containers)) != *expected {
-            return Ok(false);
-        }
-        let (own, others): (Vec<_>, Vec<_>) =
-            containers.iter().partition(|it| it.release == spec.id);
-        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
-        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
-        for container in &own {
-            let Err(message) = engine.start(&container.id).await else {
-                continue;
-            };
-            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
-            for other in replaced {
-                // The failure of the new release is the error that matters.
-                let _ = engine.start(&other.id).await;
-            }
-            return Err(Error::Start {
-                container: container.name.clone(),
-                message,
-            });
-        }
-        let kept = usize::from(self.context.project.settings.deploy.keep);
-        let mut releases: Vec<&RecordId> = others.iter().map(|it| &it.release).collect();
-        releases.sort();
-        releases.dedup();
-        let surplus = &releases[..releases.len().saturating_sub(kept)];
-        let removed = others.iter().filter(|it| surplus.contains(&&it.release));
-        try_join_all(removed.map(|it| engine.remove(&it.id))).await?;
-        Ok(true)
     }
 
     pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
@@ -474,97 +375,29 @@ impl DockerTarget {
     }
 }
 
-/// Chooses free ports.
-struct PortChooser {
-    taken: BTreeSet<u16>,
-}
-
-impl PortChooser {
-    /// A port that no container of this program has. The engine refuses a port of another program.
-    fn choose(&mut self) -> u16 {
-        let mut bytes = [0; 2];
-        // Without a source of randomness, the search begins with the first port.
-        let _ = SystemRandom::new().fill(&mut bytes);
-        let count = PORTS.end - PORTS.start;
-        let first = PORTS.start + u16::from_le_bytes(bytes) % count;
-        let mut all = (first..PORTS.end).chain(PORTS.start..first);
-        let port = all.find(|port| !self.taken.contains(port)).unwrap_or(first);
-        self.taken.insert(port);
-        port
-    }
-}
-
-fn is_port_taken(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["already allocated", "already in use", "not available"]
+/// Removes the containers of a store that a killed run has left: those of other releases that were never
+/// started, and those that gave access to settings. The lock of the store is held.
+async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
+    let containers = engine.app_containers(owner).await?;
+    let left = containers
         .iter()
-        .any(|text| message.contains(text))
-}
-
-async fn create(
-    engine: &Engine,
-    release: &ReleaseContainers<'_>,
-    app: &ReleasedApp,
-    image: &str,
-    port: u16,
-) -> Result<(), Error> {
-    let name = container_name(release.spec, app);
-    if engine.create(&name, release.body(app, image, port)).await? {
-        Ok(())
-    } else {
-        Err(Error::ForeignContainer { name })
-    }
+        .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
+    join_all(left.map(|it| engine.remove(&it.id))).await;
+    let volume = SettingsVolume { engine, owner };
+    volume.sweep().await
 }
 
 /// What the switch compares: the release with the traffic.
-fn token(store: &RoutedStore) -> SwitchToken {
+pub fn token(store: &RoutedStore) -> SwitchToken {
     SwitchToken(store.active.clone().unwrap_or_default())
 }
 
-/// The store as its containers tell, without a proxy: the newest release that runs is active.
-fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
+/// The state of a store without a proxy, from its containers: the newest running release is active.
+pub fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
     let active = running.map(|container| &container.release).max();
     RoutedStore {
         active: active.map(ToString::to_string),
         ..RoutedStore::default()
-    }
-}
-
-fn hosts(spec: &ReleaseSpec) -> Vec<String> {
-    let hosts = spec.hosts.iter();
-    hosts.map(|host| host.to_ascii_lowercase()).collect()
-}
-
-fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) -> Result<(), Error> {
-    for host in hosts(spec) {
-        let other = table
-            .stores
-            .iter()
-            .find(|(key, store)| **key != owner.key() && store.hosts.contains(&host));
-        if let Some((other, _)) = other {
-            return Err(Error::HostTaken {
-                host,
-                other: other.clone(),
-                store: owner.key(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The routes to the apps of a release.
-fn routes(spec: &ReleaseSpec, owner: &StoreLabels, address: &str, ports: &[u16]) -> RoutedRelease {
-    let servers = spec.apps.iter().zip(ports).map(|(app, port)| RoutedServer {
-        name: container_name(spec, app),
-        address: format!("{address}:{port}"),
-        prefix: prefix(app).to_owned(),
-        strips_prefix: app.strips_prefix,
-    });
-    let host = hosts(spec).into_iter().next();
-    RoutedRelease {
-        store: owner.key(),
-        host: host.map(|host| format!("{}.{host}", lower(&spec.id))),
-        servers: servers.collect(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A folder has its config, its map files and its sockets. alokai starts HAProxy if nothing answers on
 //! the socket. A change goes to the running HAProxy first and then to the files, so that a restart
-//! keeps it. What a running HAProxy does is the truth; the files follow.
+//! keeps it. The state of the running HAProxy is authoritative; the files are updated from it.
 
 mod runtime;
 mod table;
@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-pub use table::{LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
+pub use table::{
+    LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
+};
 
 use super::error::Error;
 use crate::disk::write_atomically;
@@ -28,7 +30,7 @@ use table::{ACTIVE, MAPS, PAGES, config, description, map_text};
 const LONGEST_SOCKET: usize = 107;
 
 /// How long a start, a reload, or the change of another run may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -106,7 +108,7 @@ impl Haproxy {
         if self.runtime.description().await.is_some() {
             let active = self.runtime.map(ACTIVE).await?;
             let pages = self.runtime.map(PAGES).await?;
-            table.follow(&active, &pages);
+            table.set_running_state(&active, &pages);
         }
         Ok(table)
     }
@@ -176,7 +178,7 @@ impl Haproxy {
         let failed = |error: std::io::Error| self.unusable(format!("`lock`: {error}"));
         let options = File::options().create(true).append(true).clone();
         let file = options.open(self.folder.join("lock")).map_err(failed)?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -247,14 +249,14 @@ impl Haproxy {
     }
 
     async fn await_description(&self, wanted: &str) -> Result<(), Error> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while self.runtime.description().await.as_deref() != Some(wanted) {
             if Instant::now() > end {
                 return Err(Error::ProxyStart {
                     config: self.folder.join("haproxy.cfg"),
                     message: format!(
                         "it does not use the config after {} s. {}",
-                        PATIENCE.as_secs(),
+                        TIMEOUT.as_secs(),
                         self.log_text()
                     ),
                 });
