@@ -9,7 +9,7 @@ use super::operation::RecordedOperation;
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::Happening;
+use crate::ledger::StoreEvent;
 use crate::release;
 use crate::store::Store;
 use crate::target::Target;
@@ -77,7 +77,7 @@ fn change(targets: &StoreTargets, store: &Store, page: Option<&str>) -> Result<(
     let changed = changed.map_err(release::Error::from);
     if changed.is_ok() {
         let on = page.is_some();
-        operation.event(Happening::Maintenance { on }, None, None);
+        operation.event(StoreEvent::Maintenance { on }, None, None);
     }
     let failure = changed.as_ref().err().map(ToString::to_string);
     operation.end(failure.as_deref(), None);

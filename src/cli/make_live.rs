@@ -20,9 +20,9 @@ use crate::error::Error as AnyError;
 use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
-    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
-    Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
-    no_candidate,
+    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseAction, ReleaseOrder, StoreRun,
+    StoreSnapshot, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images,
+    new_release, no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};
@@ -32,7 +32,7 @@ use crate::target::{Target, place_options};
 const SETTINGS: usize = 11;
 
 /// One store at its target.
-pub struct Workplace<'a> {
+pub struct StoreAtTarget<'a> {
     pub targets: &'a StoreTargets,
     store: &'a Store,
     pub target: Arc<dyn Target>,
@@ -57,7 +57,7 @@ pub fn at_store(
     options: &OneStoreOptions,
     operation: &'static str,
     (allow_older, no_wait): (bool, bool),
-    work: impl FnOnce(&Workplace) -> Result<(), AnyError>,
+    work: impl FnOnce(&StoreAtTarget) -> Result<(), AnyError>,
 ) -> Result<(), AnyError> {
     let access = waiting(&options.access, no_wait);
     live(options.output.json, Detail::Short, |live| {
@@ -76,7 +76,7 @@ pub fn at_store(
         let target = targets.of(store)?;
         let known = records(&targets.project, &targets.registry)?;
         continue_after(&known);
-        work(&Workplace {
+        work(&StoreAtTarget {
             targets: &targets,
             store,
             target,
@@ -88,7 +88,7 @@ pub fn at_store(
     })
 }
 
-impl Workplace<'_> {
+impl StoreAtTarget<'_> {
     pub fn id(&self) -> &StoreId {
         &self.store.id
     }
@@ -168,7 +168,7 @@ impl Workplace<'_> {
     }
 
     /// What the store has now.
-    pub fn situation(&self) -> Result<Situation, AnyError> {
+    pub fn snapshot(&self) -> Result<StoreSnapshot, AnyError> {
         self.with_flow(|flow| {
             let run = StoreRun::new(flow, &*self.target, self.id());
             Ok(self.targets.registry.wait(run.observe())?)
@@ -302,7 +302,7 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
                 (build.clone(), release, false)
             }
         };
-        let now = place.situation()?;
+        let now = place.snapshot()?;
         // What a killed run has left is removed by a run that changes nothing else.
         let is_clean = now.observed.staged.is_empty();
         if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
@@ -315,7 +315,7 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
             build,
             release,
             is_recorded,
-            wish: Wish::Release,
+            action: ReleaseAction::Release,
         })
     })
 }
@@ -323,7 +323,7 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
     let how = (true, options.no_wait);
     at_store(global, &options.place, "rollback", how, |place| {
-        let now = place.situation()?;
+        let now = place.snapshot()?;
         let active = now.active.as_ref();
         let all = candidates(&now.records, &now.state, active);
         let default = earlier(&now.records, &now.state, active);
@@ -358,7 +358,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             build: wanted.build.clone(),
             release: copy_forward(wanted, settings, &environment::actor()),
             is_recorded: false,
-            wish: Wish::Rollback,
+            action: ReleaseAction::Rollback,
         })?;
         let local = if options.place.local { " --local" } else { "" };
         let (store, original) = (place.id(), &wanted.release.id);
@@ -377,7 +377,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
 
 /// Lists the releases to which a rollback can go.
 fn list(
-    place: &Workplace,
+    place: &StoreAtTarget,
     all: &[Candidate],
     default: Option<&Candidate>,
     json: bool,
@@ -421,7 +421,7 @@ fn list(
 }
 
 /// One line for each release: its id, age, commit, and whether its images exist.
-fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> String {
+fn lines(place: &StoreAtTarget, all: &[Candidate], default: Option<&Candidate>) -> String {
     let format = CellFormat::new(all.iter().map(|it| &it.release.id));
     let each = all.iter().map(|it| {
         let commit = it.build.commit.as_ref();
@@ -451,7 +451,7 @@ fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> S
 
 pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError> {
     at_store(global, options, "unpin", (false, false), |place| {
-        if place.situation()?.state.pin.is_none() {
+        if place.snapshot()?.state.pin.is_none() {
             return answer(&place.not_pinned());
         }
         let was_pinned = place.recorded(None, |flow| {

@@ -15,7 +15,7 @@ pub fn prune(global: &Global, options: &ReleasesPruneOptions) -> Result<(), AnyE
         (false, false),
         |place| {
             let id = place.id();
-            let now = place.situation()?;
+            let now = place.snapshot()?;
             let planned = place.with_flow(|flow| {
                 StoreRun::new(flow, &*place.target, id).prunable(&now, options.keep)
             });

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Error;
-use super::steps::{Situation, StoreRun};
+use super::steps::{StoreRun, StoreSnapshot};
 use crate::ledger::RecordId;
 
 impl StoreRun<'_> {
@@ -24,7 +24,7 @@ impl StoreRun<'_> {
 
     /// The releases that a prune removes. Those that are staged come first in the order in which releases
     /// are kept, the newest first, then those that were live, the latest first.
-    pub fn prunable(&self, now: &Situation, keep: Option<usize>) -> Vec<RecordId> {
+    pub fn prunable(&self, now: &StoreSnapshot, keep: Option<usize>) -> Vec<RecordId> {
         let staged = now.observed.staged.iter().map(|it| &it.release);
         let staged: BTreeSet<&RecordId> = staged.collect();
         let all: BTreeSet<&RecordId> = staged.iter().copied().chain(&now.observed.kept).collect();

@@ -23,7 +23,6 @@ mod steps;
 
 use std::sync::{Arc, OnceLock};
 
-
 pub use error::Error;
 pub use print::{StoreManifests, manifests};
 
