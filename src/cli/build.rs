@@ -54,6 +54,7 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
     let prepare = || {
         let (project, environment) = project(global)?;
         let mut access = environment.access(&options.access, password.clone());
+        access.no_wait |= options.release.no_wait;
         access.trust.allow_insecure = work.allow_insecure;
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));

@@ -29,6 +29,7 @@ const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
 const REGISTRY: &str = "CLI_DOCKER_REGISTRY_URL";
 const CONSOLE: &str = "CLI_CONSOLE_API_URL";
+const NO_WAIT: &str = "CLI_CONSOLE_NO_WAIT";
 const TOKEN: &str = "TURBO_TOKEN";
 const SIGNATURE_KEY: &str = "TURBO_REMOTE_CACHE_SIGNATURE_KEY";
 
@@ -78,6 +79,7 @@ impl Environment {
         let password = password.or_else(|| self.get(PASSWORD));
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
         Access {
+            no_wait: options.no_wait || self.get(NO_WAIT).is_some(),
             docker: self.docker(),
             docker_config: self.docker_config(),
             kubernetes: self.kubernetes(),

@@ -32,6 +32,8 @@ mod list;
 mod listing;
 mod live_records;
 mod locks;
+mod logs;
+mod maintenance;
 mod make_live;
 mod man;
 mod manifests;
@@ -42,6 +44,7 @@ mod questions;
 mod record;
 mod release_diff;
 mod releases;
+mod releases_prune;
 mod releasing;
 mod relocate;
 mod remove;
@@ -257,6 +260,84 @@ pub enum Error {
         /// The store.
         store: StoreId,
     },
+    /// The target of a store has no output of apps.
+    #[error("the target `{target}` of `{store}` has no output of apps")]
+    #[diagnostic(
+        code(alokai::cli::no_logs),
+        help(
+            "the targets `docker` and `local` have it, and programs of `command` that say so; the console shows output on its own pages"
+        )
+    )]
+    NoLogs {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+    },
+    /// The target of a store has no page for maintenance.
+    #[error("the target `{target}` of `{store}` cannot show a page for maintenance")]
+    #[diagnostic(
+        code(alokai::cli::no_maintenance),
+        help(
+            "the target `local` can, `docker` with `deploy.docker.proxy`, and programs of `command` that say so"
+        )
+    )]
+    NoMaintenance {
+        /// The target.
+        target: &'static str,
+        /// The store.
+        store: StoreId,
+    },
+    /// No release of a store is live.
+    #[error("no release of `{store}` is live at the target `{target}`")]
+    #[diagnostic(
+        code(alokai::cli::nothing_live),
+        help(
+            "`alokai store status {}` shows what the store has",
+            crate::target::place_options(store, target)
+        )
+    )]
+    NothingLive {
+        /// The store.
+        store: StoreId,
+        /// The target.
+        target: &'static str,
+    },
+    /// An app does not exist.
+    #[error("there is no app `{}`", app.escape_debug())]
+    #[diagnostic(code(alokai::cli::no_app), help("{}", nearest.as_ref().map_or_else(|| "`alokai store list` lists the apps".into(), |near| format!("did you mean `{near}`?"))))]
+    NoApp {
+        /// As given.
+        app: String,
+        /// The nearest one.
+        nearest: Option<String>,
+    },
+    /// The page for maintenance cannot be read.
+    #[error("cannot read the page `{}`", path.display())]
+    #[diagnostic(
+        code(alokai::cli::page),
+        help("`--page` is a file with HTML in UTF-8, relative to the current folder")
+    )]
+    Page {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The page for maintenance has no text.
+    #[error("the page `{}` is empty", path.display())]
+    #[diagnostic(
+        code(alokai::cli::empty_page),
+        help("write HTML into it, or leave `--page` out")
+    )]
+    EmptyPage {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The user ended a command that prints until it is ended.
+    #[error("interrupted")]
+    #[diagnostic(code(alokai::cli::stopped))]
+    Stopped,
     /// A name of a setting that is not a name of a variable.
     #[error("`{}` is not a valid name of a setting", name.escape_debug())]
     #[diagnostic(
@@ -459,6 +540,8 @@ pub fn main() -> ExitCode {
         {
             ExitCode::SUCCESS
         }
+        // A command that prints until it is ended has not failed.
+        Err(AnyError::Cli(Error::Stopped)) => ExitCode::from(Exit::Interrupted as u8),
         // The user knows why, so there is no code and no help.
         Err(AnyError::Serve(error @ serve::Error::Interrupted)) => {
             tell(&error.to_string());
@@ -494,7 +577,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Releases(options) => releases::releases(global, options),
         StoreCommand::History(options) => history::history(global, options),
         StoreCommand::Status(options) => status::status(global, options),
+        StoreCommand::Logs(options) => logs::logs(global, options),
         StoreCommand::Lock(options) => locks::locks(global, &options.command),
+        StoreCommand::Maintenance(options) => maintenance::maintenance(global, &options.command),
         StoreCommand::Settings(options) => settings::settings(global, &options.command),
         StoreCommand::Release(options) => make_live::release(global, options),
         StoreCommand::Rollback(options) => make_live::rollback(global, options),

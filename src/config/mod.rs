@@ -33,7 +33,7 @@ pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
-    AppImage, ConsoleSection, DeploySection, DockerSection, HealthEntry, ImageSection,
+    AppImage, ConsoleSection, DataSection, DeploySection, DockerSection, HealthEntry, ImageSection,
     ProxySection, RegistrySection, VerifyMode,
 };
 pub use size::parse as size_of;

@@ -101,6 +101,9 @@ pub struct DeploymentEntry {
     pub frontend: Option<Framework>,
     /// Where the store runs, if not at `deploy.target`.
     pub target: Option<TargetKind>,
+    /// The public address, if it is not the console's own, such as `https://shop.example.com`. A deploy by
+    /// the console waits until it answers.
+    pub address: Option<String>,
 }
 
 /// Ports for local development.
@@ -339,6 +342,9 @@ pub struct DeploySection {
     pub docker: DockerSection,
     /// The cluster of the target `kubernetes`, and what is made in it.
     pub kubernetes: KubernetesSection,
+    /// The folder of each store that outlives its releases, at the targets `docker` and `local`. With
+    /// `null` there is none.
+    pub data: Option<DataSection>,
 }
 
 impl Default for DeploySection {
@@ -354,6 +360,29 @@ impl Default for DeploySection {
             command: Vec::new(),
             docker: DockerSection::default(),
             kubernetes: KubernetesSection::default(),
+            data: Some(DataSection::default()),
+        }
+    }
+}
+
+/// A folder of each store that all of its releases share.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DataSection {
+    /// Where apps in containers see it. Every app has the path in `DATA_DIR`, also without containers.
+    pub path: String,
+    /// At the target `docker`: an absolute folder of the engine's machine, in which each store has a
+    /// folder of its own, or the start of the names of volumes. Without it, the volumes are
+    /// `alokai-<project>-<store>-data`.
+    pub source: Option<String>,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            path: "/data".into(),
+            source: None,
         }
     }
 }

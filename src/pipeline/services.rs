@@ -200,6 +200,8 @@ pub struct Access {
     pub kubernetes: KubernetesAccess,
     /// The variables that are not set, if there are no credentials.
     pub missing: Vec<&'static str>,
+    /// Whether a deploy ends with the request to the console, without waiting for the store.
+    pub no_wait: bool,
 }
 
 /// Where the clusters of Kubernetes are described.

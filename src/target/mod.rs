@@ -9,6 +9,7 @@ mod console;
 pub mod docker;
 pub mod kubernetes;
 pub mod local;
+mod public_page;
 mod spec;
 
 use std::sync::Arc;
@@ -27,6 +28,9 @@ use crate::ledger::RecordId;
 use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedImage};
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
+
+/// The variable with the path of the data of a store, which outlives its releases.
+const DATA_VARIABLE: &str = "DATA_DIR";
 
 /// The options of a command that select a store and its target, for help texts.
 pub fn place_options(store: &StoreId, target: &str) -> String {
@@ -116,8 +120,9 @@ pub trait Target: Send + Sync {
         version: &'a str,
     ) -> TargetStep<'a, Option<Settings>>;
 
-    /// The output of the apps of a release, one line each.
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>>;
+    /// Sends the output of the apps of a release, until the output ends or nobody receives it. Values of
+    /// settings and `.env` files are replaced as far as the target knows them.
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()>;
 
     /// Turns the maintenance page of a store on, or off (`None`).
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
@@ -311,8 +316,18 @@ pub struct LogQuery {
 pub struct AppLine {
     /// The app.
     pub app: AppName,
+    /// The number of its replica, counted from 1.
+    #[serde(default = "first_replica")]
+    pub replica: u32,
+    /// When it was printed, if the target knows.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// The line, without its line end.
     pub line: String,
+}
+
+fn first_replica() -> u32 {
+    1
 }
 
 /// Why a step at a target failed.

@@ -53,6 +53,7 @@ mod kubernetes_target;
 mod layers;
 mod layouts;
 mod ledger;
+mod live;
 mod local;
 mod local_target;
 mod memory;

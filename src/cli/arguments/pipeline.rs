@@ -190,4 +190,7 @@ pub struct AccessOptions {
     /// The console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
     #[arg(long, value_name = "URL")]
     pub console_api_url: Option<String>,
+    /// Set by commands with `--no-wait`.
+    #[arg(skip)]
+    pub no_wait: bool,
 }

@@ -8,13 +8,20 @@ use bollard::models::{
 };
 use secrecy::ExposeSecret;
 
-use super::engine::{APP, PORT, RELEASE, StoreLabels};
+use super::data::StoreData;
+use super::engine::{APP, PORT, RELEASE, SECRETS, StoreLabels};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
 use crate::target::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
 
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
+
+/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
+pub const SHORTEST_SECRET: usize = 6;
+
+/// The starts of names whose values browsers receive.
+const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
 
 /// The limits of a container's output: three files.
 const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
@@ -33,6 +40,8 @@ pub struct ReleaseContainers<'a> {
     pub public: String,
     /// The settings, which win over other variables.
     pub settings: Settings,
+    /// The data of the store.
+    pub data: Option<StoreData<'a>>,
     /// Whether the engine starts containers again from their first start on.
     pub restarts: bool,
 }
@@ -70,6 +79,7 @@ impl ReleaseContainers<'_> {
         labels.insert(APP.to_owned(), app.app.to_string());
         labels.insert(RELEASE.to_owned(), self.spec.id.to_string());
         labels.insert(PORT.to_owned(), port.to_string());
+        labels.insert(SECRETS.to_owned(), self.secret_names(app).join(","));
         let endpoint = EndpointSettings {
             aliases: Some(vec![host_name(self.spec, app)]),
             ..EndpointSettings::default()
@@ -87,6 +97,7 @@ impl ReleaseContainers<'_> {
                 // Apps may need services of the machine.
                 extra_hosts: Some(vec!["host.docker.internal:host-gateway".into()]),
                 init: Some(true),
+                mounts: self.data.as_ref().map(|data| vec![data.mount()]),
                 // A release that ends before the switch stays as it ended.
                 restart_policy: self.restarts.then(always_restarts),
                 log_config: Some(HostConfigLogConfig {
@@ -106,8 +117,24 @@ impl ReleaseContainers<'_> {
         }
     }
 
+    /// The names of the variables whose values are replaced in output. Browsers receive public ones.
+    fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
+        let is_secret = |name: &str, variable: &SpecVariable| {
+            let is_public = PUBLIC.iter().any(|start| name.starts_with(start));
+            matches!(variable, SpecVariable::Secret(_)) && !is_public
+        };
+        let variables = app.variables.iter();
+        let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
+        let names = of_files.map(|(name, _)| name.as_str());
+        names
+            .chain(self.settings.keys().map(String::as_str))
+            .collect()
+    }
+
     fn environment(&self, app: &ReleasedApp) -> Vec<String> {
         let mut values: HashMap<&str, String> = HashMap::new();
+        let data = self.data.as_ref().map(StoreData::variable);
+        let data = data.map(|(name, path)| (name, path.to_owned()));
         for (name, variable) in &app.variables {
             let value = match variable {
                 SpecVariable::Template(template) => self.value(app, name, template),
@@ -115,6 +142,8 @@ impl ReleaseContainers<'_> {
             };
             values.extend(value.map(|value| (name.as_str(), value)));
         }
+        // A value of a `.env` file leads to no folder that outlives the release.
+        values.extend(data);
         for (name, value) in &self.settings {
             values.insert(name, value.expose_secret().to_owned());
         }

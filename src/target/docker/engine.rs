@@ -36,6 +36,8 @@ pub const APP: &str = "com.alokai.app";
 pub const RELEASE: &str = "com.alokai.release";
 /// The label with the published port.
 pub const PORT: &str = "com.alokai.port";
+/// The label with the names of the variables whose values are secrets.
+pub const SECRETS: &str = "com.alokai.secrets";
 
 /// The label with the identity of the proxy of a store.
 pub const PROXY: &str = "com.alokai.proxy";
@@ -335,17 +337,21 @@ impl Engine {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The output of a container as it is printed.
+    /// The output of a container as it is printed, each piece with its time. A long line has several
+    /// pieces.
     pub fn output(
         &self,
         name: &str,
         follow: bool,
         since: Option<Timestamp>,
-    ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true);
         let since = since.and_then(|since| i32::try_from(since.as_second()).ok());
         let options = options.follow(follow).since(since.unwrap_or_default());
-        pieces(self.docker.logs(name, Some(options.build())))
+        let logs = self
+            .docker
+            .logs(name, Some(options.timestamps(true).build()));
+        logs.map(|piece| piece.map_err(|error| failed("read the output of a container")(error)))
     }
 }
 

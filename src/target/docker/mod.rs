@@ -6,6 +6,7 @@
 //! starts the next.
 
 mod apps;
+mod data;
 mod engine;
 mod error;
 mod haproxy;
@@ -17,7 +18,6 @@ mod routes;
 mod settings;
 mod steps;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 pub use error::Error;
@@ -225,7 +225,7 @@ impl Target for DockerTarget {
         Box::pin(async move { Ok(self.read_settings(store, version).await?) })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::DockerTarget;
 use super::apps::{ReleaseContainers, prefix};
+use super::data::StoreData;
 use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
 use super::error::Error;
 use super::haproxy::{Haproxy, LARGEST_PAGE, RoutedStore, RoutingTable};
@@ -156,13 +157,20 @@ impl DockerTarget {
             .iter()
             .map(|app| engine.pull(&app.reference, &app.digest, services));
         let images = try_join_all(pulls).await?;
+        let section = self.context.project.settings.deploy.data.as_ref();
+        let owner = &owner;
+        let data = section.map(|section| StoreData { section, owner });
+        if let Some(data) = &data {
+            data.prepare(engine).await?;
+        }
         let release = ReleaseContainers {
+            data,
             spec,
-            owner: &owner,
+            owner,
             network: &network,
             address: &self.context.project.settings.deploy.docker.address,
             public: self.public_address(spec),
-            settings: self.settings_of(engine, &owner, spec).await?,
+            settings: self.settings_of(engine, owner, spec).await?,
             restarts: self.proxy.is_none(),
         };
         let mut ports = PortChooser::new(engine.ports().await?);
@@ -176,10 +184,10 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(Staged::default());
         };
-        let routes = routes(spec, &owner, release.address, &published);
+        let routes = routes(spec, owner, release.address, &published);
         let host = routes.host.clone();
         let claim = |table: &mut RoutingTable| {
-            check_hosts(table, spec, &owner)?;
+            check_hosts(table, spec, owner)?;
             let store = table.stores.entry(owner.key()).or_default();
             if store.active.is_none() {
                 store.hosts = hosts(spec);

@@ -23,8 +23,6 @@ mod steps;
 
 use std::sync::{Arc, OnceLock};
 
-use futures_util::future::BoxFuture;
-
 pub use error::Error;
 pub use print::{StoreManifests, manifests};
 
@@ -232,7 +230,7 @@ impl Target for KubernetesTarget {
         Box::pin(async move { Ok(self.read_settings(store, version).await?) })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::TryStreamExt;
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 use tokio_util::io::StreamReader;
@@ -68,26 +68,25 @@ impl KubernetesTarget {
         Ok(states)
     }
 
-    /// Reads the output of the wanted apps. The future ends with the output.
-    pub(super) async fn app_lines<'a>(
-        &'a self,
-        wanted: &'a LogQuery,
-    ) -> Result<BoxFuture<'a, ()>, Error> {
+    /// Reads the output of the wanted apps to its end.
+    pub(super) async fn app_lines(&self, wanted: &LogQuery) -> Result<(), Error> {
         let (api, owner) = (self.api()?, self.owner(&wanted.store)?);
         let release = match &wanted.release {
             Some(release) => Some(release.clone()),
             None => self.observe_store(&wanted.store).await?.active,
         };
         let Some(release) = release else {
-            return Ok(async {}.boxed());
+            return Ok(());
         };
         let pods = api.list(POD, &owner.query_release(&release)).await?;
         let pods = pods_by_app(pods.unwrap_or_default()).into_iter();
         let pods = pods.filter(|(app, _)| wanted.app.as_ref().is_none_or(|it| it == app));
-        let pods: Vec<(AppName, Value)> = pods
-            .flat_map(|(app, pods)| pods.into_iter().map(move |pod| (app.clone(), pod)))
-            .collect();
-        let reading = pods.into_iter().map(|(app, pod)| async move {
+        let numbered = pods.flat_map(|(app, pods)| {
+            let pods = (1..).zip(pods);
+            pods.map(move |(replica, pod)| (app.clone(), replica, pod))
+        });
+        let pods: Vec<(AppName, u32, Value)> = numbered.collect();
+        let reading = pods.into_iter().map(|(app, replica, pod)| async move {
             let mut query = vec![("container", "app".to_owned())];
             if wanted.follow {
                 query.push(("follow", "true".into()));
@@ -105,6 +104,8 @@ impl KubernetesTarget {
                 let line = String::from_utf8_lossy(&line);
                 let line = AppLine {
                     app: app.clone(),
+                    replica,
+                    at: None,
                     line: line.trim_end_matches('\r').to_owned(),
                 };
                 if wanted.lines.send(line).await.is_err() {
@@ -112,7 +113,8 @@ impl KubernetesTarget {
                 }
             }
         });
-        Ok(join_all(reading).map(drop).boxed())
+        join_all(reading).await;
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{World, docker, free_port};
+use crate::live::keeping;
 use crate::support::{MIDDLEWARE, Project, second_registry};
 
 const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
@@ -149,4 +150,56 @@ fn an_exported_build_runs_in_another_store_from_another_registry() {
     for digest in own {
         assert!(images.contains(&digest), "{images}");
     }
+}
+
+#[test]
+fn data_outlives_releases_rollbacks_and_a_prune() {
+    let Some(world) = World::new("data") else {
+        return;
+    };
+    let project = &world.project;
+    let source = format!("apps/{MIDDLEWARE}/src/index.js");
+    let release = |word: &str| {
+        change(project, &source, &keeping(word));
+        project.alokai("store deploy --store us").succeeds();
+    };
+    let says = |path: &str, text: &str| {
+        assert_eq!(world.page(&format!("/api/{path}")), format!("{text}\n200"));
+    };
+    release("one");
+    says("", "nothing");
+    says("write", "one ");
+    release("two");
+    says("", "one ");
+    says("write", "one two ");
+    project.alokai("store rollback --store us").succeeds();
+    says("write", "one two one ");
+    let prune = "store releases prune --store us --keep 0";
+    project.alokai(prune).succeeds();
+    assert_eq!(running(&world).lines().count(), 2);
+    assert_eq!(world.containers().len(), 2);
+    project.alokai("store unpin --store us").succeeds();
+    release("three");
+    says("", "one two one ");
+    let volume = format!("alokai-{}-us-us-data", world.name);
+    let owner = docker(&["volume", "inspect", "--format", "{{.Labels}}", &volume]);
+    assert!(owner.contains(&format!("{}-us", world.name)), "{owner}");
+
+    // A folder of the machine, at another path.
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("us");
+    std::fs::create_dir(&own).unwrap();
+    for open in [folder.path(), &own] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(open, mode).unwrap();
+    }
+    let config = project.read("alokai.config.json");
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["deploy"]["data"] = json!({ "path": "/var/shop", "source": folder.path() });
+    project.write("alokai.config.json", format!("{config:#}"));
+    release("four");
+    says("write", "four ");
+    let visits = own.join("visits");
+    assert_eq!(std::fs::read_to_string(&visits).unwrap(), "four ");
+    std::fs::remove_file(visits).unwrap();
 }

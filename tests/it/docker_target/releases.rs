@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use alokai::target::{
-    Drained, Error, LockAnswer, LockClaim, LogQuery, Settings, SwitchToken, Target,
+    Drained, Error, LockAnswer, LockClaim, LogQuery, Settings, SpecVariable, SwitchToken, Target,
 };
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::{LIMIT, World, docker, us};
-use crate::support::MIDDLEWARE;
+use crate::support::{FRONTEND, MIDDLEWARE};
 
 fn claim(holder: &str, lease: u64) -> LockClaim {
     LockClaim {
@@ -352,35 +352,38 @@ fn the_output_of_apps_can_be_read() {
         return;
     };
     let target = world.target();
-    let spec = world.release("printed");
+    let mut spec = world.release("printed");
+    // The middleware prints its version, which is a secret.
+    let secret = SpecVariable::Secret("a-secret-version".to_owned().into());
+    spec.apps[0].variables.insert("VERSION".into(), secret);
+    let before = Timestamp::now();
     world.stage(&target, &spec);
     world.switch(&target, &spec);
-    let read = |app: Option<&str>| {
+    let read = |app: Option<&str>, since: Option<Timestamp>| {
         let (sender, mut lines) = tokio::sync::mpsc::channel(100);
         let wanted = LogQuery {
             store: us(),
             release: None,
             app: app.map(|app| alokai::store::AppName::new(app).unwrap()),
             follow: false,
-            since: None,
+            since,
             lines: sender,
         };
-        let reading = world.wait(target.logs(&wanted)).unwrap();
-        world
-            .wait(Box::pin(async move {
-                reading.await;
-                Ok(())
-            }))
-            .unwrap();
+        world.wait(target.logs(&wanted)).unwrap();
         drop(wanted);
         let mut seen = Vec::new();
         while let Ok(line) = lines.try_recv() {
+            assert!(line.at.unwrap() > before, "{line:?}");
+            assert_eq!(line.replica, 1);
             seen.push(format!("{}: {}", line.app, line.line));
         }
         seen.sort();
         seen
     };
-    let middleware = format!("{MIDDLEWARE}: listening, version printed");
-    assert_eq!(read(Some(MIDDLEWARE)), [middleware]);
-    assert_eq!(read(None).len(), 2);
+    let middleware = format!("{MIDDLEWARE}: listening, version ***");
+    assert_eq!(read(Some(MIDDLEWARE), Some(before)), [middleware.clone()]);
+    let both = read(None, None);
+    let frontend = format!("{FRONTEND}: listening, version printed");
+    assert_eq!(both, [middleware, frontend]);
+    assert_eq!(read(None, Some(Timestamp::now())), Vec::<String>::new());
 }

@@ -255,7 +255,7 @@ fn the_output_of_a_release_is_read_line_by_line() {
         since: Some("2026-01-02T03:04:05.678Z".parse().unwrap()),
         lines,
     };
-    let read = async { target.logs(&wanted).await.unwrap().await };
+    let read = async { target.logs(&wanted).await.unwrap() };
     stub.runtime.block_on(read);
     drop(wanted);
     let read = std::iter::from_fn(|| received.blocking_recv());

@@ -5,4 +5,4 @@ mod process;
 mod support;
 mod traffic;
 
-pub use support::{files, page};
+pub use support::{files, page, response};
