@@ -6,8 +6,12 @@
 
 mod command;
 mod console;
+mod container_variables;
 pub mod docker;
+mod haproxy;
+mod labels;
 pub mod local;
+mod ports;
 mod spec;
 
 use std::sync::Arc;

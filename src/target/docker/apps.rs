@@ -6,20 +6,13 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
     PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
-use secrecy::ExposeSecret;
 
-use super::engine::{APP, PORT, RELEASE, StoreLabels};
-use crate::config::{AppReference, TemplatePart, ValueTemplate};
-use crate::ledger::RecordId;
-use crate::plan::browser_variable;
-use crate::store::AppKind;
-use crate::target::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
-
-/// The most characters of an app's name in its host name. A label of a host name has at most 63.
-const LONGEST_NAME: usize = 36;
+use crate::target::container_variables::{ContainerVariables, host_name};
+use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
+use crate::target::{ReleaseSpec, ReleasedApp};
 
 /// The limits of a container's output: three files.
-const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
+pub const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
 
 /// What the containers of a release have in common.
 pub struct ReleaseContainers<'a> {
@@ -31,10 +24,8 @@ pub struct ReleaseContainers<'a> {
     pub network: &'a str,
     /// The address on which ports are published.
     pub address: &'a str,
-    /// The address of the store for browsers.
-    pub public: String,
-    /// The settings, which win over other variables.
-    pub settings: Settings,
+    /// The variables of its apps.
+    pub variables: ContainerVariables<'a>,
     /// Whether the engine starts containers again from their first start on.
     pub restarts: bool,
 }
@@ -50,14 +41,6 @@ pub fn always_restarts() -> RestartPolicy {
 /// The name of the container of an app.
 pub fn container_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
     format!("{}-{}-{}", spec.store, app.app, spec.id)
-}
-
-/// The path below which an app answers, without slashes at its ends.
-pub fn prefix(app: &ReleasedApp) -> &str {
-    app.path_prefix
-        .as_deref()
-        .unwrap_or_default()
-        .trim_matches('/')
 }
 
 impl ReleaseContainers<'_> {
@@ -79,7 +62,7 @@ impl ReleaseContainers<'_> {
         let stop_timeout = i64::try_from(self.spec.stop_timeout.as_secs());
         ContainerCreateBody {
             image: Some(image.to_owned()),
-            env: Some(self.environment(app)),
+            env: Some(self.variables.all(app)),
             labels: Some(labels),
             exposed_ports: Some(vec![exposed.clone()]),
             stop_timeout: stop_timeout.ok(),
@@ -107,95 +90,4 @@ impl ReleaseContainers<'_> {
             ..ContainerCreateBody::default()
         }
     }
-
-    fn environment(&self, app: &ReleasedApp) -> Vec<String> {
-        let mut values: HashMap<&str, String> = HashMap::new();
-        for (name, variable) in &app.variables {
-            let value = match variable {
-                SpecVariable::Template(template) => self.value(app, name, template),
-                SpecVariable::Secret(secret) => Some(secret.expose_secret().to_owned()),
-            };
-            values.extend(value.map(|value| (name.as_str(), value)));
-        }
-        for (name, value) in &self.settings {
-            values.insert(name, value.expose_secret().to_owned());
-        }
-        let mut lines: Vec<String> = values
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        lines.sort();
-        lines
-    }
-
-    /// The value of a template; none if it names an app that the release does not have.
-    fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
-        let middleware = TemplatePart::Url(AppReference::Middleware);
-        // The browser cannot reach the network of the containers.
-        if browser_variable(app.kind) == Some(name) && *template == middleware.clone().into() {
-            let middleware = self.find(app, &AppReference::Middleware)?;
-            return Some(self.public_address(middleware));
-        }
-        let parts = template.parts().iter().map(|part| {
-            Some(match part {
-                TemplatePart::Text(text) => text.clone(),
-                TemplatePart::Store => self.spec.store.to_string(),
-                TemplatePart::Port(reference) => self.find(app, reference)?.port.to_string(),
-                TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
-                TemplatePart::Url(reference) => {
-                    let other = self.find(app, reference)?;
-                    format!("http://{}:{}", host_name(self.spec, other), other.port)
-                }
-            })
-        });
-        parts.collect()
-    }
-
-    fn public_address(&self, app: &ReleasedApp) -> String {
-        match prefix(app) {
-            "" => self.public.clone(),
-            prefix => format!("{}/{prefix}", self.public),
-        }
-    }
-
-    fn find<'a>(
-        &'a self,
-        own: &'a ReleasedApp,
-        reference: &AppReference,
-    ) -> Option<&'a ReleasedApp> {
-        let mut apps = self.spec.apps.iter();
-        match reference {
-            AppReference::Own => Some(own),
-            AppReference::Middleware => apps.find(|app| app.kind == AppKind::Middleware),
-            AppReference::Frontend => apps.find(|app| app.kind.framework().is_some()),
-            AppReference::Named(name) => apps.find(|app| app.app == *name),
-        }
-    }
-}
-
-/// The name of an app in the network of its store. It has the release, so each release has its own apps
-/// as siblings. The position makes names different that are equal without their special characters.
-fn host_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
-    let position = spec.apps.iter().position(|it| it.app == app.app);
-    let allowed = |c: char| match c {
-        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
-        _ => '-',
-    };
-    let name: String = app
-        .app
-        .as_str()
-        .chars()
-        .map(allowed)
-        .take(LONGEST_NAME)
-        .collect();
-    format!(
-        "{name}-{}-{}",
-        position.unwrap_or_default(),
-        lower(&spec.id)
-    )
-}
-
-/// A release as a part of a host name.
-pub fn lower(release: &RecordId) -> String {
-    release.as_str().to_ascii_lowercase()
 }

@@ -5,12 +5,11 @@
 //! proxy, the containers have the public ports themselves, and a switch stops one release before it
 //! starts the next.
 
-mod apps;
-mod engine;
+pub(super) mod apps;
+pub(super) mod engine;
 mod error;
-mod haproxy;
 mod lock;
-mod output;
+pub(super) mod output;
 mod settings;
 mod steps;
 
@@ -19,6 +18,8 @@ use tokio::sync::OnceCell;
 
 pub use error::Error;
 
+use super::haproxy::{self, Haproxy};
+use super::labels::StoreLabels;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
@@ -26,8 +27,7 @@ use super::{
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
 use crate::store::StoreId;
-use engine::{Engine, StoreLabels};
-use haproxy::Haproxy;
+use engine::Engine;
 use lock::Lock;
 use settings::SettingsVolume;
 
@@ -65,14 +65,9 @@ impl DockerTarget {
     }
 
     fn owner(&self, store: &StoreId) -> Result<StoreLabels, Error> {
-        let known = self.context.project.stores.get(store.as_str());
-        let deployment = known.and_then(|store| store.deployment.as_ref());
-        let deployment = deployment.ok_or_else(|| Error::UnknownStore {
+        let owner = StoreLabels::of(&self.context.project, store);
+        owner.ok_or_else(|| Error::UnknownStore {
             store: store.clone(),
-        })?;
-        Ok(StoreLabels {
-            project: deployment.project_name.clone(),
-            store: store.to_string(),
         })
     }
 

@@ -1,15 +1,17 @@
 //! What the apps of a release print, and why they do not run.
 
 use bollard::models::ContainerState;
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::{FutureExt, Stream};
+use hyper::body::Bytes;
 use tokio::io::AsyncBufReadExt;
+use tokio::sync::mpsc::Sender;
 use tokio_util::io::StreamReader;
 
 use super::DockerTarget;
 use super::error::Error;
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{AppName, StoreId};
 use crate::target::{AppLine, AppState, LogQuery};
 
 impl DockerTarget {
@@ -62,37 +64,53 @@ impl DockerTarget {
         });
         let reading = containers.into_iter().map(|container| async move {
             let pieces = engine.output(&container.id, wanted.follow, wanted.since);
-            let mut lines = StreamReader::new(Box::pin(pieces)).split(b'\n');
-            while let Ok(Some(line)) = lines.next_segment().await {
-                let line = String::from_utf8_lossy(&line);
-                let line = AppLine {
-                    app: container.app.clone(),
-                    line: line.trim_end_matches('\r').to_owned(),
-                };
-                if wanted.lines.send(line).await.is_err() {
-                    return;
-                }
-            }
+            send_lines(pieces, &container.app, &wanted.lines).await;
         });
         Ok(join_all(reading).map(drop).boxed())
     }
 }
 
+/// Sends the lines of an app's output, until it ends or nobody receives them.
+pub async fn send_lines(
+    pieces: impl Stream<Item = std::io::Result<Bytes>>,
+    app: &AppName,
+    receiver: &Sender<AppLine>,
+) {
+    let mut lines = StreamReader::new(Box::pin(pieces)).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line);
+        let line = AppLine {
+            app: app.clone(),
+            line: line.trim_end_matches('\r').to_owned(),
+        };
+        if receiver.send(line).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// How a container ended.
-fn ended(state: &ContainerState) -> String {
+pub fn ended(state: &ContainerState) -> String {
     let code = state.exit_code.unwrap_or_default();
     let how = if state.oom_killed == Some(true) {
         "was killed because it reached its memory limit".to_owned()
     } else if state.pid.unwrap_or_default() == 0 && state.started_at.as_deref().is_none_or(never) {
         "was not started".to_owned()
-    } else if code > 128 {
-        format!("was ended by signal {}", code - 128)
     } else {
-        format!("exited with code {code}")
+        exited(code)
     };
     match state.error.as_deref() {
         None | Some("") => how,
         Some(error) => format!("{how}: {error}"),
+    }
+}
+
+/// How a container ended with this code.
+pub fn exited(code: i64) -> String {
+    if code > 128 {
+        format!("was ended by signal {}", code - 128)
+    } else {
+        format!("exited with code {code}")
     }
 }
 

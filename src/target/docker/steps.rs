@@ -3,38 +3,30 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::{join_all, try_join_all};
-use jiff::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use super::DockerTarget;
-use super::apps::{ReleaseContainers, container_name, lower, prefix};
-use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
+use super::apps::{ReleaseContainers, container_name};
+use super::engine::{AppContainer, Engine};
 use super::error::Error;
-use super::haproxy::{
-    Haproxy, LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
-};
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
 use crate::store::{AppName, StoreId, UnitId};
+use crate::target::container_variables::ContainerVariables;
+use crate::target::haproxy::{self, AppServer, Haproxy, RoutedStore, RoutingTable, StoreTraffic};
+use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
+use crate::target::ports::{ATTEMPTS, PortChooser, is_port_taken};
 use crate::target::{
     Drained, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
     SwitchToken,
 };
-
-/// The ports that are published. They are fixed, because a container would get another free port
-/// whenever it is started again. The system gives none of them to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
-/// How many ports are tried.
-const ATTEMPTS: usize = 20;
 
 impl DockerTarget {
     /// Connects to the engine, and starts the proxy if it does not run.
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.engine().await?;
         match &self.proxy {
-            Some(proxy) => proxy.change(|_| Ok(())).await,
+            Some(proxy) => Ok(proxy.change(|_| Ok(())).await?),
             None => Ok(()),
         }
     }
@@ -56,14 +48,10 @@ impl DockerTarget {
         labels.insert(PROXY.to_owned(), identity.clone());
         labels.insert(PROXY_PLACE.to_owned(), proxy.place());
         let labels = engine.volume(&volume, labels).await?;
-        if labels.get(PROXY) == Some(&identity) {
-            return Ok(());
-        }
-        Err(Error::OtherProxy {
-            store: store.clone(),
-            place: labels.get(PROXY_PLACE).cloned().unwrap_or_default(),
-            volume,
-        })
+        let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));
+        let removal = format!("docker volume rm {volume}");
+        let traffic = traffic(proxy, owner, store);
+        Ok(traffic.check_identity(&identity, recorded, place, removal)?)
     }
 
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
@@ -71,11 +59,7 @@ impl DockerTarget {
         self.check_proxy(engine, &owner, store).await?;
         let containers = engine.app_containers(&owner).await?;
         let (routed, table) = match &self.proxy {
-            Some(proxy) => {
-                let table = proxy.table().await?;
-                let routed = table.stores.get(&owner.key()).cloned();
-                (routed.unwrap_or_default(), table)
-            }
+            Some(proxy) => traffic(proxy, &owner, store).look().await?,
             None => (without_proxy(&containers), RoutingTable::default()),
         };
         let mut observed = Observed {
@@ -83,7 +67,7 @@ impl DockerTarget {
             since: routed.since,
             addresses: self.addresses(store, &routed, &containers),
             maintenance: routed.page.is_some(),
-            token: token(&routed),
+            token: haproxy::token(&routed),
             ..Observed::default()
         };
         let releases: BTreeSet<&RecordId> = containers.iter().map(|it| &it.release).collect();
@@ -156,13 +140,14 @@ impl DockerTarget {
             owner: &owner,
             network: &network,
             address: &self.context.project.settings.deploy.docker.address,
-            public: self.public_address(spec),
-            settings: self.settings_of(engine, &owner, spec).await?,
+            variables: ContainerVariables {
+                spec,
+                public: self.public_address(spec),
+                settings: self.settings_of(engine, &owner, spec).await?,
+            },
             restarts: self.proxy.is_none(),
         };
-        let mut ports = PortChooser {
-            taken: engine.ports().await?.into_iter().collect(),
-        };
+        let mut ports = PortChooser::new(engine.ports().await?);
         let mut published = Vec::new();
         for (app, image) in spec.apps.iter().zip(&images) {
             published.push(
@@ -173,25 +158,22 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(Staged::default());
         };
-        let routes = routes(spec, &owner, release.address, &published);
-        let host = routes.host.clone();
-        let claim = |table: &mut RoutingTable| {
-            check_hosts(table, spec, &owner)?;
-            let store = table.stores.entry(owner.key()).or_default();
-            if store.active.is_none() {
-                store.hosts = hosts(spec);
-            }
-            table.releases.insert(spec.id.to_string(), routes);
-            Ok(())
-        };
-        proxy.change(claim).await?;
+        let servers = spec.apps.iter().zip(&published);
+        let servers = servers.map(|(app, port)| AppServer {
+            app,
+            name: container_name(spec, app),
+            address: format!("{}:{port}", release.address),
+        });
+        let address = traffic(proxy, &owner, &spec.store)
+            .stage(spec, servers.collect())
+            .await?;
         let replicas = spec.apps.iter().zip(&published).map(|(app, port)| Replica {
             app: app.app.clone(),
             address: format!("http://{}:{port}", release.address),
         });
         Ok(Staged {
             replicas: replicas.collect(),
-            address: host.map(|host| proxy.url(&host)),
+            address,
         })
     }
 
@@ -309,36 +291,12 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
-        let not_staged = |app: &str| Error::NotStaged {
-            store: spec.store.clone(),
-            release: spec.id.clone(),
-            app: app.to_owned(),
-        };
+        let traffic = traffic(proxy, &owner, &spec.store);
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(not_staged(app.as_str()));
+            return Err(traffic.not_staged(&spec.id, app.as_str()).into());
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
-        let switch = |table: &mut RoutingTable| {
-            check_hosts(table, spec, &owner)?;
-            // Only a staged release has routes.
-            if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(not_staged("*"));
-            }
-            let store = table.stores.entry(owner.key()).or_default();
-            if token(store) != *expected {
-                return Ok(false);
-            }
-            // A switch back may know the id of the release only.
-            if !spec.hosts.is_empty() {
-                store.hosts = hosts(spec);
-            }
-            if store.active.as_deref() != Some(spec.id.as_str()) {
-                store.active = Some(spec.id.to_string());
-                store.since = Some(Timestamp::now());
-            }
-            Ok(true)
-        };
-        proxy.change(switch).await
+        Ok(traffic.switch(spec, expected).await?)
     }
 
     /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
@@ -351,7 +309,7 @@ impl DockerTarget {
         expected: &SwitchToken,
     ) -> Result<bool, Error> {
         let containers = engine.app_containers(owner).await?;
-        if token(&without_proxy(&containers)) != *expected {
+        if haproxy::token(&without_proxy(&containers)) != *expected {
             return Ok(false);
         }
         let (own, others): (Vec<_>, Vec<_>) =
@@ -386,16 +344,7 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(Drained::Unknown);
         };
-        let table = proxy.table().await?;
-        let Some(routed) = table.releases.get(release.as_str()) else {
-            return Ok(Drained::Yes);
-        };
-        let servers: Vec<String> = routed.servers.iter().map(|it| it.name.clone()).collect();
-        Ok(match proxy.open_requests(&servers).await? {
-            Some(0) => Drained::Yes,
-            Some(open) => Drained::No(open),
-            None => Drained::Unknown,
-        })
+        Ok(haproxy::drained(proxy, release).await?)
     }
 
     /// Stops a release without traffic.
@@ -406,28 +355,16 @@ impl DockerTarget {
         kept: bool,
     ) -> Result<(), Error> {
         let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let active = || Error::Active {
-            store: store.clone(),
-            release: release.clone(),
-        };
         self.check_proxy(engine, &owner, store).await?;
         let mut containers = engine.app_containers(&owner).await?;
         match &self.proxy {
-            Some(proxy) => {
-                let leave = |table: &mut RoutingTable| {
-                    let routed = table.stores.get(&owner.key());
-                    let is_active = routed
-                        .is_some_and(|store| store.active.as_deref() == Some(release.as_str()));
-                    if is_active {
-                        return Err(active());
-                    }
-                    table.releases.remove(release.as_str());
-                    Ok(())
-                };
-                proxy.change(leave).await?;
-            }
+            Some(proxy) => traffic(proxy, &owner, store).leave(release).await?,
             None if without_proxy(&containers).active.as_deref() == Some(release.as_str()) => {
-                return Err(active());
+                return Err(haproxy::Error::Active {
+                    store: store.clone(),
+                    release: release.clone(),
+                }
+                .into());
             }
             None => {}
         }
@@ -449,48 +386,16 @@ impl DockerTarget {
         page: Option<&str>,
     ) -> Result<(), Error> {
         let owner = self.owner(store)?;
-        if let Some(page) = page
-            && page.len() > LARGEST_PAGE
-        {
-            return Err(Error::PageSize {
-                bytes: page.len(),
-                limit: LARGEST_PAGE,
-            });
-        }
-        let show = |table: &mut RoutingTable| {
-            let store = table.stores.entry(owner.key()).or_default();
-            store.page = page.map(str::to_owned);
-            Ok(())
-        };
-        proxy.change(show).await
+        Ok(traffic(proxy, &owner, store).show_page(page).await?)
     }
 }
 
-/// Chooses free ports.
-struct PortChooser {
-    taken: BTreeSet<u16>,
-}
-
-impl PortChooser {
-    /// A port that no container of this program has. The engine refuses a port of another program.
-    fn choose(&mut self) -> u16 {
-        let mut bytes = [0; 2];
-        // Without a source of randomness, the search begins with the first port.
-        let _ = SystemRandom::new().fill(&mut bytes);
-        let count = PORTS.end - PORTS.start;
-        let first = PORTS.start + u16::from_le_bytes(bytes) % count;
-        let mut all = (first..PORTS.end).chain(PORTS.start..first);
-        let port = all.find(|port| !self.taken.contains(port)).unwrap_or(first);
-        self.taken.insert(port);
-        port
+fn traffic<'a>(proxy: &'a Haproxy, owner: &'a StoreLabels, store: &'a StoreId) -> StoreTraffic<'a> {
+    StoreTraffic {
+        proxy,
+        owner,
+        store,
     }
-}
-
-fn is_port_taken(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["already allocated", "already in use", "not available"]
-        .iter()
-        .any(|text| message.contains(text))
 }
 
 async fn create(
@@ -508,11 +413,6 @@ async fn create(
     }
 }
 
-/// What the switch compares: the release with the traffic.
-fn token(store: &RoutedStore) -> SwitchToken {
-    SwitchToken(store.active.clone().unwrap_or_default())
-}
-
 /// The store as its containers tell, without a proxy: the newest release that runs is active.
 fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
@@ -520,43 +420,5 @@ fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     RoutedStore {
         active: active.map(ToString::to_string),
         ..RoutedStore::default()
-    }
-}
-
-fn hosts(spec: &ReleaseSpec) -> Vec<String> {
-    let hosts = spec.hosts.iter();
-    hosts.map(|host| host.to_ascii_lowercase()).collect()
-}
-
-fn check_hosts(table: &RoutingTable, spec: &ReleaseSpec, owner: &StoreLabels) -> Result<(), Error> {
-    for host in hosts(spec) {
-        let other = table
-            .stores
-            .iter()
-            .find(|(key, store)| **key != owner.key() && store.hosts.contains(&host));
-        if let Some((other, _)) = other {
-            return Err(Error::HostTaken {
-                host,
-                other: other.clone(),
-                store: owner.key(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The routes to the apps of a release.
-fn routes(spec: &ReleaseSpec, owner: &StoreLabels, address: &str, ports: &[u16]) -> RoutedRelease {
-    let servers = spec.apps.iter().zip(ports).map(|(app, port)| RoutedServer {
-        name: container_name(spec, app),
-        address: format!("{address}:{port}"),
-        prefix: prefix(app).to_owned(),
-        strips_prefix: app.strips_prefix,
-    });
-    let host = hosts(spec).into_iter().next();
-    RoutedRelease {
-        store: owner.key(),
-        host: host.map(|host| format!("{}.{host}", lower(&spec.id))),
-        servers: servers.collect(),
     }
 }

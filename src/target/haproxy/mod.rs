@@ -4,8 +4,10 @@
 //! the socket. A change goes to the running HAProxy first and then to the files, so that a restart
 //! keeps it. What a running HAProxy does is the truth; the files follow.
 
+mod error;
 mod runtime;
 mod table;
+mod traffic;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -16,9 +18,10 @@ use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-pub use table::{LARGEST_PAGE, RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
+pub use error::Error;
+pub use table::{RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
+pub use traffic::{AppServer, StoreTraffic, drained, lower, prefix, token};
 
-use super::error::Error;
 use crate::disk::write_atomically;
 use crate::ledger::{RecordId, RecordKind};
 use runtime::Runtime;

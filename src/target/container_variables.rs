@@ -1,0 +1,135 @@
+//! The variables of apps in containers that know each other by names in a network.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::haproxy::{lower, prefix};
+use super::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
+use crate::config::{AppReference, TemplatePart, ValueTemplate};
+use crate::plan::browser_variable;
+use crate::store::AppKind;
+
+/// The most characters of an app's name in its host name. A label of a host name has at most 63.
+const LONGEST_NAME: usize = 36;
+
+/// What the variables of a release's apps are made from.
+pub struct ContainerVariables<'a> {
+    /// The release.
+    pub spec: &'a ReleaseSpec,
+    /// The address of the store for browsers.
+    pub public: String,
+    /// The settings, which win over other variables.
+    pub settings: Settings,
+}
+
+impl ContainerVariables<'_> {
+    /// The variables of an app without secrets and settings.
+    pub fn plain(&self, app: &ReleasedApp) -> BTreeMap<String, String> {
+        let variables = app.variables.iter().filter_map(|(name, variable)| {
+            let SpecVariable::Template(template) = variable else {
+                return None;
+            };
+            if self.settings.contains_key(name) {
+                return None;
+            }
+            Some((name.clone(), self.value(app, name, template)?))
+        });
+        variables.collect()
+    }
+
+    /// The secrets and settings of an app.
+    pub fn secret(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
+        let secrets = app
+            .variables
+            .iter()
+            .filter_map(|(name, variable)| match variable {
+                SpecVariable::Secret(secret) => Some((name.clone(), secret.clone())),
+                SpecVariable::Template(_) => None,
+            });
+        secrets.chain(self.settings.clone()).collect()
+    }
+
+    /// All variables of an app, as `NAME=value`, sorted.
+    pub fn all(&self, app: &ReleasedApp) -> Vec<String> {
+        let mut values = self.plain(app);
+        for (name, value) in self.secret(app) {
+            values.insert(name, value.expose_secret().to_owned());
+        }
+        lines(values)
+    }
+
+    /// The value of a template; none if it names an app that the release does not have.
+    fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
+        let middleware = TemplatePart::Url(AppReference::Middleware);
+        // The browser cannot reach the network of the containers.
+        if browser_variable(app.kind) == Some(name) && *template == middleware.clone().into() {
+            let middleware = self.find(app, &AppReference::Middleware)?;
+            return Some(self.public_address(middleware));
+        }
+        let parts = template.parts().iter().map(|part| {
+            Some(match part {
+                TemplatePart::Text(text) => text.clone(),
+                TemplatePart::Store => self.spec.store.to_string(),
+                TemplatePart::Port(reference) => self.find(app, reference)?.port.to_string(),
+                TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
+                TemplatePart::Url(reference) => {
+                    let other = self.find(app, reference)?;
+                    format!("http://{}:{}", host_name(self.spec, other), other.port)
+                }
+            })
+        });
+        parts.collect()
+    }
+
+    fn public_address(&self, app: &ReleasedApp) -> String {
+        match prefix(app) {
+            "" => self.public.clone(),
+            prefix => format!("{}/{prefix}", self.public),
+        }
+    }
+
+    fn find<'a>(
+        &'a self,
+        own: &'a ReleasedApp,
+        reference: &AppReference,
+    ) -> Option<&'a ReleasedApp> {
+        let mut apps = self.spec.apps.iter();
+        match reference {
+            AppReference::Own => Some(own),
+            AppReference::Middleware => apps.find(|app| app.kind == AppKind::Middleware),
+            AppReference::Frontend => apps.find(|app| app.kind.framework().is_some()),
+            AppReference::Named(name) => apps.find(|app| app.app == *name),
+        }
+    }
+}
+
+/// Variables as an engine takes them.
+pub fn lines(variables: BTreeMap<String, String>) -> Vec<String> {
+    let lines = variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    lines.collect()
+}
+
+/// The name of an app in the network of its store. It has the release, so each release has its own apps
+/// as siblings. The position makes names different that are equal without their special characters.
+pub fn host_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
+    let position = spec.apps.iter().position(|it| it.app == app.app);
+    let allowed = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
+        _ => '-',
+    };
+    let name: String = app
+        .app
+        .as_str()
+        .chars()
+        .map(allowed)
+        .take(LONGEST_NAME)
+        .collect();
+    format!(
+        "{name}-{}-{}",
+        position.unwrap_or_default(),
+        lower(&spec.id)
+    )
+}
