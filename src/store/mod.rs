@@ -64,6 +64,8 @@ pub enum TargetKind {
     Local,
     /// A Docker engine.
     Docker,
+    /// A Docker Swarm.
+    Swarm,
     /// A program of the user.
     Command,
 }
@@ -75,6 +77,7 @@ impl TargetKind {
             Self::Console => "console",
             Self::Local => "local",
             Self::Docker => "docker",
+            Self::Swarm => "swarm",
             Self::Command => "command",
         }
     }

@@ -13,6 +13,7 @@ mod labels;
 pub mod local;
 mod ports;
 mod spec;
+pub mod swarm;
 
 use std::sync::Arc;
 
@@ -146,6 +147,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
+        TargetKind::Swarm => Ok(Arc::new(swarm::SwarmTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
 }
@@ -347,6 +349,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(Box<docker::Error>),
+    /// The Docker Swarm, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Swarm(Box<swarm::Error>),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -382,6 +388,7 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Docker(error) => error.fault(),
+            Self::Swarm(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::None) => DeployFault::Input,
@@ -409,6 +416,12 @@ impl From<Error> for StageError {
 impl From<docker::Error> for Error {
     fn from(error: docker::Error) -> Self {
         Self::Docker(Box::new(error))
+    }
+}
+
+impl From<swarm::Error> for Error {
+    fn from(error: swarm::Error) -> Self {
+        Self::Swarm(Box::new(error))
     }
 }
 

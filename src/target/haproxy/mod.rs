@@ -61,6 +61,11 @@ impl Haproxy {
         }
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The machine and the folder, for people.
     pub fn place(&self) -> String {
         let host = rustix::system::uname()

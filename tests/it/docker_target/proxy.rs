@@ -1,6 +1,6 @@
 //! HAProxy's files and restarts, maintenance, and an engine without a proxy.
 
-use alokai::target::{SwitchToken, Target};
+use alokai::target::SwitchToken;
 use serde_json::json;
 
 use super::{World, curl, docker, free_port, us};
@@ -13,10 +13,10 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     };
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
-    world.stage(&target, &first);
-    world.switch(&target, &first);
-    world.stage(&target, &second);
-    world.switch(&target, &second);
+    world.stage(&*target, &first);
+    world.switch(&*target, &first);
+    world.stage(&*target, &second);
+    world.switch(&*target, &second);
     let since = world.wait(target.observe(&us())).unwrap().since;
     assert!(since.is_some());
 
@@ -43,7 +43,7 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     assert_eq!(world.page("/api/x"), shown);
     assert!(world.wait(target.observe(&us())).unwrap().maintenance);
     // Releases are possible meanwhile.
-    world.switch(&target, &first);
+    world.switch(&*target, &first);
     assert_eq!(world.page("/page"), shown);
     world.wait(target.maintenance(&us(), None)).unwrap();
     assert_eq!(world.page("/page"), "first /page with first /\n200");
@@ -66,9 +66,9 @@ fn what_the_running_proxy_does_wins_over_its_files() {
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
     for spec in [&first, &second] {
-        world.stage(&target, spec);
+        world.stage(&*target, spec);
     }
-    world.switch(&target, &first);
+    world.switch(&*target, &first);
     // As a run that was killed between the switch and the writing of the files.
     let command = format!("set map active.map {}-us/us {}\n", world.name, second.id);
     let mut socket =
@@ -92,8 +92,8 @@ fn a_changed_address_of_the_proxy_is_taken_over() {
     };
     let target = world.target();
     let spec = world.release("v1");
-    world.stage(&target, &spec);
-    world.switch(&target, &spec);
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
     let bind = format!("127.0.0.1:{}", free_port());
     let deploy = json!({ "target": "docker", "docker": { "proxy": { "bind": [bind] } } });
     let config = world.project.read("alokai.config.json");
@@ -148,7 +148,7 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     };
     let releases = ["v1", "v2", "v3"].map(|version| world.release(version));
     for (spec, version) in releases.iter().zip(["v1", "v2", "v3"]) {
-        world.switch(&target, spec);
+        world.switch(&*target, spec);
         answers(&format!("{version} /page with {version} /"));
     }
     let observed = world.wait(target.observe(&us())).unwrap();
@@ -175,8 +175,8 @@ fn a_store_behind_another_proxy_is_not_touched() {
     };
     let target = world.target();
     let (live, next) = (world.release("live"), world.release("next"));
-    world.stage(&target, &live);
-    world.switch(&target, &live);
+    world.stage(&*target, &live);
+    world.switch(&*target, &live);
     // A clone of the project on the same engine, with a proxy of its own.
     let edit = |folder: Option<&str>, bind: String| {
         let config = world.project.read("alokai.config.json");
