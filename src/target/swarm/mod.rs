@@ -8,10 +8,12 @@
 mod error;
 mod lock;
 mod manager;
+mod objects;
 mod output;
 mod progress;
 mod service;
 mod settings;
+mod start;
 mod steps;
 
 use futures_util::future::BoxFuture;

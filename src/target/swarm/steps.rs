@@ -1,10 +1,9 @@
 //! The steps of a release: observe, stage, switch, retire.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use bollard::models::Task;
 use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
@@ -12,48 +11,26 @@ use tokio::time::{Instant, sleep};
 use super::SwarmTarget;
 use super::error::Error;
 use super::manager::{AppService, Manager, is_leaving, is_running, replicas};
-use super::progress::{StartProgress, failed_update, progress};
-use super::service::{
-    ReleaseServices, ServiceImage, StoredSecret, move_port, object_name, service_name,
-};
+use super::service::{ReleaseServices, object_name, service_name};
 use super::settings::SettingsConfigs;
+use super::start::ServiceStart;
 use crate::ledger::RecordId;
-use crate::pipeline::DockerError;
-use crate::pipeline::docker::message;
 use crate::store::{AppName, StoreId};
 use crate::target::container_variables::ContainerVariables;
-use crate::target::docker;
 use crate::target::haproxy::{self, AppServer, StoreTraffic};
 use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
-use crate::target::ports::{ATTEMPTS, PortChooser};
-use crate::target::{
-    Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken,
-};
+use crate::target::ports::PortChooser;
+use crate::target::{Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken};
 
 /// The label with the time at which a service got the traffic. To set it is a compare-and-swap, so a run
 /// that is about to stop the service learns of it.
 const SWITCHED: &str = "com.alokai.switched";
 
-/// How long a node may take to pull an image and start a task.
-const START_LIMIT: Duration = Duration::from_mins(10);
-
-/// How long Swarm may search for a node.
-const PLACE_LIMIT: Duration = Duration::from_secs(20);
-
 /// How long a node may take to end a task beyond the time that the app has.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The pause between two looks at tasks.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What the start of an app needs to know.
-struct Start<'a> {
-    manager: &'a Manager,
-    release: &'a ReleaseServices<'a>,
-    /// The services of the store before.
-    existing: &'a [AppService],
-    ports: &'a Mutex<PortChooser>,
-}
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 impl SwarmTarget {
     /// Connects to the manager, and starts the proxy if it does not run.
@@ -187,7 +164,7 @@ impl SwarmTarget {
             },
         };
         let ports = Mutex::new(PortChooser::new(manager.ports().await?));
-        let start = Start {
+        let start = ServiceStart {
             manager,
             release: &release,
             existing: &existing,
@@ -214,23 +191,6 @@ impl SwarmTarget {
         })
     }
 
-    /// The image of an app. The manager pulls it, so that a missing image is known before a service
-    /// exists, and tells what it starts.
-    async fn image(&self, manager: &Manager, app: &ReleasedApp) -> Result<ServiceImage, Error> {
-        let services = &self.context.services;
-        let engine = &manager.engine;
-        let name = engine.pull(&app.reference, &app.digest, services).await?;
-        let found = engine.docker.inspect_image(&name).await;
-        let found = found.map_err(|error| DockerError::Request {
-            doing: format!("inspect the image `{name}`"),
-            message: message(&error),
-        })?;
-        let config = found.config.unwrap_or_default();
-        let mut command = config.entrypoint.unwrap_or_default();
-        command.extend(config.cmd.unwrap_or_default());
-        Ok(ServiceImage { name, command })
-    }
-
     async fn settings_of(
         &self,
         manager: &Manager,
@@ -251,74 +211,6 @@ impl SwarmTarget {
             version: version.clone(),
         };
         settings.read(version).await?.ok_or_else(missing)
-    }
-
-    /// Makes an app run. Returns its address and port.
-    async fn start_app(
-        &self,
-        start: &Start<'_>,
-        app: &ReleasedApp,
-        image: &ServiceImage,
-    ) -> Result<String, Error> {
-        let manager = start.manager;
-        let name = service_name(start.release.spec, app);
-        let known = start.existing.iter().find(|service| service.name == name);
-        let mut earlier = BTreeSet::new();
-        let id = match known {
-            None => self.create(start, app, image).await?,
-            Some(service) => {
-                if !service.is_wanted() {
-                    earlier = ids(&manager.tasks(&service.id).await?);
-                    let run = |spec: &mut _| set_replicas(spec, 1);
-                    manager.update(service, run).await?;
-                }
-                service.id.clone()
-            }
-        };
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let service = manager.service(&id).await?;
-            let service = service.ok_or_else(|| Error::Changed {
-                service: name.clone(),
-            })?;
-            match await_start(manager, &service, app, &earlier).await? {
-                Ok(address) => return Ok(address),
-                Err(message) => last = message,
-            }
-            earlier = ids(&manager.tasks(&id).await?);
-            let port = choose(start.ports);
-            manager
-                .update(&service, |spec| move_port(spec, port))
-                .await?;
-        }
-        Err(Error::Start {
-            service: name,
-            message: last,
-        })
-    }
-
-    async fn create(
-        &self,
-        start: &Start<'_>,
-        app: &ReleasedApp,
-        image: &ServiceImage,
-    ) -> Result<String, Error> {
-        let (manager, release) = (start.manager, start.release);
-        let secret = match release.secret_text(app)? {
-            None => None,
-            Some(text) => {
-                let name = release.secret_name(app);
-                let id = manager.secret(&name, release.labels(app), &text).await?;
-                Some(StoredSecret { id, name })
-            }
-        };
-        let body = release.body(app, image, secret, choose(start.ports));
-        let services = &self.context.services;
-        let created = manager.create(body, &image.name, services).await?;
-        created.ok_or_else(|| Error::Foreign {
-            kind: "service",
-            name: service_name(release.spec, app),
-        })
     }
 
     /// Gives the traffic to a release. False if the traffic has moved since the token was made.
@@ -408,81 +300,6 @@ async fn sweep(
     Ok(())
 }
 
-/// Waits until an app has started: its address and port, or the message that its port is taken.
-async fn await_start(
-    manager: &Manager,
-    service: &AppService,
-    app: &ReleasedApp,
-    earlier: &BTreeSet<String>,
-) -> Result<Result<String, String>, Error> {
-    let name = || service.name.clone();
-    let started = Instant::now();
-    let mut unplaced: Option<Instant> = None;
-    loop {
-        let tasks = manager.tasks(&service.id).await?;
-        let own = tasks.iter().filter(|task| {
-            let id = task.id.as_deref().unwrap_or_default();
-            !earlier.contains(id)
-        });
-        let mut is_placed = true;
-        let state = match progress(own) {
-            StartProgress::Started(task) => {
-                return Ok(Ok(manager.address_of(task, service.port).await?));
-            }
-            StartProgress::PortTaken(message) => return Ok(Err(message)),
-            StartProgress::ImageMissing(message) => {
-                return Err(docker::Error::ImageMissing {
-                    reference: app.reference.clone(),
-                    digest: app.digest.clone(),
-                    message,
-                }
-                .into());
-            }
-            StartProgress::Refused(message) => {
-                return Err(Error::Start {
-                    service: name(),
-                    message,
-                });
-            }
-            StartProgress::Unplaced(message) => {
-                is_placed = false;
-                let since = *unplaced.get_or_insert_with(Instant::now);
-                if since.elapsed() > PLACE_LIMIT {
-                    return Err(Error::NoNode {
-                        service: name(),
-                        message,
-                    });
-                }
-                message
-            }
-            StartProgress::Waits(state) => state,
-        };
-        if is_placed {
-            unplaced = None;
-        }
-        // An update of a person, before this start, does not matter.
-        let now = manager.service(&service.id).await?;
-        let update = now.and_then(|now| now.update);
-        if update != service.update
-            && let Some((state, message)) = failed_update(update.as_ref())
-        {
-            return Err(Error::Update {
-                service: name(),
-                state,
-                message,
-            });
-        }
-        if started.elapsed() > START_LIMIT {
-            return Err(Error::Slow {
-                service: name(),
-                seconds: START_LIMIT.as_secs(),
-                state,
-            });
-        }
-        sleep(PAUSE).await;
-    }
-}
-
 /// Ends the task of a service. Swarm does it by itself, a few seconds later.
 async fn stop(manager: &Manager, service: &AppService) -> Result<(), Error> {
     if service.is_wanted() {
@@ -511,15 +328,7 @@ async fn remove(manager: &Manager, service: &AppService) -> Result<(), Error> {
     manager.remove(service).await
 }
 
-fn set_replicas(spec: &mut bollard::models::ServiceSpec, count: i64) {
+/// Asks a service to run this many tasks.
+pub(super) fn set_replicas(spec: &mut bollard::models::ServiceSpec, count: i64) {
     spec.mode = Some(replicas(count));
-}
-
-fn ids(tasks: &[Task]) -> BTreeSet<String> {
-    tasks.iter().filter_map(|task| task.id.clone()).collect()
-}
-
-fn choose(ports: &Mutex<PortChooser>) -> u16 {
-    let mut ports = ports.lock().unwrap_or_else(PoisonError::into_inner);
-    ports.choose()
 }

@@ -16,7 +16,8 @@ use crate::support::{MIDDLEWARE, docker};
 fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < LIMIT, "{what}");
+        // Swarm takes its time for an update and its rollback.
+        assert!(start.elapsed() < 3 * LIMIT, "{what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -140,6 +141,10 @@ fn what_others_do_to_a_service_is_seen() {
         "update",
         "--update-failure-action",
         "rollback",
+        "--update-monitor",
+        "1s",
+        "--rollback-monitor",
+        "1s",
         "--args",
         "/nothing",
         "--env-add",
