@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::arguments::transfer::BuildPruneOptions;
+use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
 use super::builds_transfer::{failed, place_of};
 use super::environment::{self, tell};
 use super::listing::{check_stores, records};
@@ -19,17 +20,21 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImageName, ImagePlace, LogFolder, PruneChoice,
-    Record, RecordFolder, RecordId, RecordKind, RecordSet, RetentionRules, SCHEMA_VERSION,
-    StoredRecord, build_size, choose_builds, log_of,
+    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, NeededImages, PruneChoice,
+    Record, RecordFolder, RecordId, RecordSet, RetentionRules, StoredRecord, build_size,
+    choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;
 use crate::plan::{self, LOCAL_REGISTRY};
-use crate::store::TargetKind;
-use crate::target::{Observed, TargetContext, target_of};
+use crate::store::{StoreId, TargetKind};
+use crate::target::TargetContext;
 
 /// Blobs of a layout that other projects may write to stay for this time after their last use.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+/// The same for the layout of this project. Commands without a build write records to it, and do not hold
+/// the lock of the project: the blobs first, and then the index.
+const UNUSED_HERE_FOR: Duration = Duration::from_hours(1);
 
 pub fn prune(
     project: &Arc<Project>,
@@ -52,33 +57,46 @@ pub fn prune(
         max_bytes: options.max_size,
         window: project.settings.deploy.keep.into(),
     };
-    let in_use = in_use(project, registry, console, &all);
-    let mut choice = choose_builds(&all, &rules, &in_use, Timestamp::now());
-    let is_wanted = |build: &&BuildRecord| {
+    let is_wanted = |store: &StoreId| {
         let stores = &options.stores;
-        stores.is_empty() || stores.iter().any(|id| id == build.store.as_str())
+        stores.is_empty() || stores.iter().any(|id| id == store.as_str())
     };
-    choice.removed.retain(is_wanted);
-    let stubborn = if options.dry_run {
+    let live = what_is_live(project, registry, console, &all, &is_wanted);
+    let mut choice = choose_builds(&all, &rules, &live.releases, Timestamp::now());
+    choice.removed.retain(|build| is_wanted(&build.store));
+    choice.keep_stores(&live.unknown);
+    let not_removed = if options.dry_run {
         BTreeSet::new()
     } else {
         remove(project, registry, &all, &choice)?
     };
-    choice.removed.retain(|build| !stubborn.contains(&build.id));
+    choice
+        .removed
+        .retain(|build| !not_removed.contains(&build.id));
     if options.json {
         return document(&report(&choice, options.dry_run));
     }
     show(&choice, options.dry_run)
 }
 
-/// The releases that the targets have, whatever the records of this machine say. A target that cannot
-/// be asked is told: what the records say about it still counts.
-fn in_use(
+/// What the targets have, whatever the records of this machine say.
+#[derive(Default)]
+struct LiveReleases {
+    /// The releases.
+    releases: BTreeSet<RecordId>,
+    /// The stores of which it is not known which builds are live.
+    unknown: BTreeSet<StoreId>,
+}
+
+/// Asks the targets of the stores. A target that does not answer, and a release that the records do not
+/// have, protect all builds of the store.
+fn what_is_live(
     project: &Arc<Project>,
     registry: &RegistryAccess,
     console: String,
     records: &RecordSet,
-) -> BTreeSet<RecordId> {
+    is_wanted: &dyn Fn(&StoreId) -> bool,
+) -> LiveReleases {
     let context = TargetContext {
         project: Arc::clone(project),
         services: registry.services(),
@@ -87,36 +105,46 @@ fn in_use(
         local: environment::local_client(&project.root),
     };
     let recorded = records.targets();
-    let mut releases = BTreeSet::new();
-    for store in project.stores.deployables() {
+    let mut targets = TargetsByKind::new(&context);
+    let mut known = Vec::new();
+    let stores = project.stores.deployables();
+    for store in stores.filter(|store| is_wanted(&store.id)) {
         let Some(deployment) = &store.deployment else {
             continue;
         };
         let own = plan::target_of(project, deployment);
-        let is_local =
-            own != TargetKind::Local && recorded.get(&store.id, TargetKind::Local.name()).is_some();
-        for kind in [Some(own), is_local.then_some(TargetKind::Local)] {
-            let Some(kind) = kind else { continue };
-            let observed = target_of(kind, &context).and_then(|target| {
-                if !target.capabilities().observes {
-                    return Ok(Observed::default());
-                }
-                registry.wait(target.observe(&store.id))
-            });
-            match observed {
-                Ok(observed) => {
-                    releases.extend(observed.active);
-                    releases.extend(observed.staged.into_iter().map(|it| it.release));
-                    releases.extend(observed.kept);
-                }
-                Err(error) => tell(&format!(
-                    "note: the target of `{}` cannot tell what is live, so only the records do: {error}",
-                    store.id
-                )),
-            }
+        known.push((store.id.clone(), targets.of(own)));
+        let has_other = own != TargetKind::Local;
+        if has_other && recorded.get(&store.id, TargetKind::Local.name()).is_some() {
+            known.push((store.id.clone(), targets.of(TargetKind::Local)));
         }
     }
-    releases
+    let mut live = LiveReleases::default();
+    for (store, answer) in registry.wait(ask_each(known, observe)) {
+        let reason = match answer {
+            Answer::Given(observed) => {
+                let observed = observed.unwrap_or_default();
+                let active = observed.active.into_iter();
+                let staged = observed.staged.into_iter().map(|it| it.release);
+                let running: Vec<_> = active.chain(staged).collect();
+                let missing = running.iter().find(|it| records.release(it).is_none());
+                let reason = missing.map(|release| {
+                    format!("no record has the release {release}, which the target has")
+                });
+                live.releases.extend(running);
+                live.releases.extend(observed.kept);
+                reason
+            }
+            Answer::Missing(reason) => {
+                Some(format!("its target does not say what is live: {reason}"))
+            }
+        };
+        if let Some(reason) = reason {
+            tell(&format!("note: no image of `{store}` is removed: {reason}"));
+            live.unknown.insert(store);
+        }
+    }
+    live
 }
 
 fn report(choice: &PruneChoice, is_dry: bool) -> serde_json::Value {
@@ -164,21 +192,30 @@ fn remove(
     records: &RecordSet,
     choice: &PruneChoice,
 ) -> Result<BTreeSet<RecordId>, AnyError> {
-    let kept = choice.kept.iter().map(|(build, _)| *build);
-    let kept: BTreeSet<_> = kept.flat_map(images).collect();
-    let mut stubborn = BTreeSet::new();
+    let removed = choice.removed.iter().map(|build| &build.id).collect();
+    let needed = NeededImages::new(records, &removed);
+    let mut not_removed = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {
         let mut is_removed = true;
-        for (name, digest) in images(build) {
-            // Another build has the same image, or the same name for its image.
-            if kept.contains(&(name.clone(), digest.clone())) {
+        for (name, digest) in images_of(build) {
+            if needed.has(&name, digest) {
+                continue;
+            }
+            if !registry.may_remove_from(&name) {
+                is_removed = false;
+                if told.insert(name.place.clone()) {
+                    tell(&format!(
+                        "note: `{}` is not an image layout of this project, so nothing is removed from it",
+                        name.place
+                    ));
+                }
                 continue;
             }
             let Some(place) = place_of(project, registry, &name)? else {
                 continue;
             };
-            let removing = place.remove(&name, &digest);
+            let removing = place.remove(&name, digest);
             if !registry.wait(removing).map_err(failed)? {
                 is_removed = false;
                 if told.insert(name.place.clone()) {
@@ -192,28 +229,17 @@ fn remove(
         if is_removed {
             record(project, build)?;
         } else {
-            stubborn.insert(build.id.clone());
+            not_removed.insert(build.id.clone());
         }
     }
     sweep_layouts(project, registry, choice)?;
-    remove_logs(project, records, choice, &stubborn)?;
+    remove_logs(project, records, choice, &not_removed)?;
     let removed = choice.removed.iter();
     let stores: BTreeSet<_> = removed.map(|build| &build.store).collect();
     for store in stores {
         registry.share(project, store);
     }
-    Ok(stubborn)
-}
-
-/// The names and digests of the images of a build.
-fn images(build: &BuildRecord) -> impl Iterator<Item = (ImageName, String)> {
-    let apps = build.apps.values();
-    apps.filter_map(|app| {
-        Some((
-            ImageName::parse(app.reference.as_ref()?)?,
-            app.digest.clone()?,
-        ))
-    })
+    Ok(not_removed)
 }
 
 /// Removes the blobs that no image of a layout needs any more.
@@ -222,17 +248,17 @@ fn sweep_layouts(
     registry: &RegistryAccess,
     choice: &PruneChoice,
 ) -> Result<(), AnyError> {
-    let names = choice.removed.iter().flat_map(|build| images(build));
-    let layouts = names.filter(|(name, _)| name.folder().is_some());
+    let images = choice.removed.iter().flat_map(|build| images_of(build));
+    let layouts =
+        images.filter(|(name, _)| name.folder().is_some() && registry.may_remove_from(name));
     let mut swept = BTreeSet::new();
     for (name, _) in layouts {
         if !swept.insert(name.place.clone()) {
             continue;
         }
         if let Some(ImagePlace::Layout(layout)) = place_of(project, registry, &name)? {
-            // The lock of the project excludes all writers of its own layout.
             let is_own = name.place == LOCAL_REGISTRY;
-            let unused_for = if is_own { Duration::ZERO } else { UNUSED_FOR };
+            let unused_for = if is_own { UNUSED_HERE_FOR } else { UNUSED_FOR };
             let swept = layout.sweep(unused_for);
             swept.map_err(|error| failed(error.into()))?;
         }
@@ -244,12 +270,12 @@ fn remove_logs(
     project: &Project,
     records: &RecordSet,
     choice: &PruneChoice,
-    stubborn: &BTreeSet<RecordId>,
+    not_removed: &BTreeSet<RecordId>,
 ) -> Result<(), AnyError> {
     let removed = choice.removed.iter();
     let removed: BTreeSet<_> = removed
         .map(|build| &build.id)
-        .filter(|id| !stubborn.contains(id))
+        .filter(|id| !not_removed.contains(id))
         .collect();
     let others = records
         .iter()
@@ -271,23 +297,12 @@ fn remove_logs(
 
 /// Records that the images of a build were removed.
 fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
-    let event = Record::Event(EventRecord {
-        schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        store: build.store.clone(),
-        target: None,
-        release: None,
-        run: None,
-        happening: Happening::ImagesRemoved {
-            build: build.id.clone(),
-        },
-        seconds: None,
-        detail: None,
-        actor: environment::actor(),
-        log: None,
-    });
+    let removed = Happening::ImagesRemoved {
+        build: build.id.clone(),
+    };
+    let event = EventRecord::new(build.store.clone(), removed, environment::actor());
     let folder = RecordFolder::of_project(&project.root);
-    if let Ok(event) = StoredRecord::new(event) {
+    if let Ok(event) = StoredRecord::new(Record::Event(event)) {
         folder.append(&event).map_err(ledger::Error::from)?;
     }
     Ok(())

@@ -16,9 +16,9 @@ use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, BuildTransferError, BuiltApp, ExportedImage, ImageName,
-    ImagePlace, ImportName, ImportedBuild, ImportedBuildFiles, LogFolder, Record, RecordFolder,
-    RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, TAG_PREFIX,
+    self, BuildRecord, BuildStatus, BuildTransferError, BuiltApp, ExportedImage, ImagePlace,
+    ImportName, ImportedBuild, ImportedBuildFiles, LogFolder, Record, RecordFolder, RecordId,
+    RecordKind, SCHEMA_VERSION, StoredImage, StoredRecord, TAG_PREFIX,
 };
 use crate::pipeline::{self, Io, ProjectLock};
 use crate::plan::{self, DestinationPlan, DestinationReference, LOCAL_REGISTRY};
@@ -76,7 +76,7 @@ fn images_of(
             .digest
             .clone()
             .filter(|_| build.reached >= Stage::Push);
-        let name = built.reference.as_deref().and_then(ImageName::parse);
+        let name = built.reference.as_deref().and_then(StoredImage::parse);
         let (name, digest) = name.zip(pushed).ok_or_else(|| {
             failed(BuildTransferError::NotPushed {
                 id: id(),
@@ -103,7 +103,7 @@ fn images_of(
 pub fn place_of(
     project: &Project,
     registry: &RegistryAccess,
-    name: &ImageName,
+    name: &StoredImage,
 ) -> Result<Option<ImagePlace>, AnyError> {
     let Some(folder) = name.folder() else {
         return registry.images(&name.place).map(Some);
@@ -142,10 +142,11 @@ pub fn import(
     };
     let services = registry.services();
     let began = Instant::now();
-    let _lock = ProjectLock::take(&project.root, &services.events, &services.interrupt)?;
     let folder = scratch(project, UNPACKED)?;
     let input = std::io::BufReader::with_capacity(256 << 10, std::io::stdin().lock());
     let files = ImportedBuildFiles::read(input, &folder.path().join("layout")).map_err(failed)?;
+    // A pipe that stalls does not hold up the runs of this project.
+    let _lock = ProjectLock::take(&project.root, &services.events, &services.interrupt)?;
     let id = RecordId::new(RecordKind::Build, Timestamp::now());
     let tag = tag_of(&files.build, &id)?;
     let mut names = names(project, store, destination, &files, &tag)?;
@@ -240,7 +241,7 @@ fn names(
             repository,
             tag: tag.to_owned(),
         };
-        let name = ImageName::parse(&reference.to_string()).ok_or_else(|| {
+        let name = StoredImage::parse(&reference.to_string()).ok_or_else(|| {
             let reason = format!("`{reference}` is not a valid name for an image");
             failed(BuildTransferError::Archive { reason })
         })?;

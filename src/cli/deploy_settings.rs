@@ -1,6 +1,8 @@
 //! `store deploy --settings`: the newest settings with the build that is live. Nothing is composed, built
 //! or pushed.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::answer;
@@ -9,10 +11,11 @@ use super::arguments::{DeployOptions, Global};
 use super::builds::DEPLOY_SETTINGS;
 use super::changed::selection;
 use super::environment::{self, tell};
+use super::events::live;
 use super::listing::records;
 use super::make_live::ended;
 use super::operation::RecordedOperation;
-use super::run::{document, live};
+use super::run::document;
 use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseReason, ReleaseRecord, ReleaseStatus};
@@ -169,6 +172,7 @@ fn carry_out(
             waves: groups,
             actor: environment::actor(),
             operation: DEPLOY_SETTINGS.to_owned(),
+            failed: BTreeSet::new(),
             runs: runs.collect(),
             scripts: targets.scripts.clone(),
         },

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::DomainOptions;
 use super::environment::Environment;
-use super::run::Live;
+use super::events::Live;
 use crate::config::Project;
 use crate::disk;
 use crate::error::Error as AnyError;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::domains::KnownServers;
 use super::environment::{self, Screen};
-use super::run::Live;
+use super::events::Live;
 use crate::error::{Error as AnyError, Exit};
 use crate::report::{Detail, Lines, Ndjson, Reporter, ScreenCommand, ServerScreen};
 use crate::serve::SupervisorHandle;

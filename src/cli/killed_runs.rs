@@ -59,19 +59,19 @@ fn missing(
         |event| matches!(&event.happening, Happening::Ended { start: own, .. } if *own == start.id),
     );
     if !has_ended {
+        let ended = Happening::Ended {
+            start: start.id.clone(),
+            succeeded: false,
+            interrupted: true,
+        };
         missing.push(Record::Event(EventRecord {
-            id: RecordId::new(RecordKind::Event, Timestamp::now()),
-            happening: Happening::Ended {
-                start: start.id.clone(),
-                succeeded: false,
-                interrupted: true,
-            },
+            target: start.target.clone(),
             seconds: Some(seconds(elapsed(
                 start,
                 last_act(start, last_written, known),
             ))),
             detail: Some("the run was killed".into()),
-            ..start.clone()
+            ..EventRecord::new(start.store.clone(), ended, start.actor.clone())
         }));
     }
     Ok(missing)
@@ -98,10 +98,6 @@ fn build(
     last_written: Timestamp,
     logs: &LogFolder,
 ) -> Result<BuildRecord, FolderError> {
-    let composition = match &start.happening {
-        Happening::Started { plan, .. } => plan.clone().unwrap_or_default(),
-        _ => String::new(),
-    };
     let started = start.id.made_at();
     let (text, truncated) = logs.text_of_run(&start.id)?;
     Ok(BuildRecord {
@@ -114,7 +110,9 @@ fn build(
         commit: None,
         tag: None,
         apps: BTreeMap::new(),
-        composition,
+        // The run has not recorded its composed files. The digest in the record of its start is that of
+        // the whole run, and not that of the build.
+        composition: String::new(),
         plan: None,
         start: Some(start.id.clone()),
         imported_from: None,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::arguments::ledger::RecordListOptions;
+use super::builds::makes_build;
 use super::environment::{self, tell};
 use super::run::document;
 use super::{Error, answer};
@@ -134,7 +135,7 @@ pub fn list<L: ListLine>(
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        // Marks of the direction of text can make a line look like another one.
+        // Unicode direction marks can disguise a line.
         let is_hidden = matches!(
             character,
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
@@ -286,16 +287,64 @@ impl RunningRuns {
         let Happening::Started { lease, folder, .. } = &start.happening else {
             return false;
         };
-        let age = self.now.duration_since(start.id.made_at()).as_secs();
+        // The clock of another machine may be ahead.
+        let age = self.now.duration_since(start.id.made_at()).as_secs().max(0);
         let is_here = start.actor.host == self.host;
-        let was_killed = is_here && self.idle.as_ref() == Some(folder);
+        // Only a run with a build holds the lock of the project.
+        let was_killed = makes_build(start) && is_here && self.idle.as_ref() == Some(folder);
         u64::try_from(age).is_ok_and(|age| age < *lease) && !was_killed
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{fit, shortened};
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{RunningRuns, fit, shortened};
+    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::store::StoreId;
+
+    /// The start of an operation this many seconds ago.
+    fn start(operation: &str, seconds: i64) -> EventRecord {
+        let at = Timestamp::now() - SignedDuration::from_secs(seconds);
+        EventRecord {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::new(RecordKind::Event, at),
+            store: StoreId::new("us").unwrap(),
+            target: None,
+            release: None,
+            run: None,
+            happening: Happening::Started {
+                operation: operation.into(),
+                lease: 600,
+                folder: "here".into(),
+                plan: None,
+            },
+            seconds: None,
+            detail: None,
+            actor: Actor {
+                host: "a".into(),
+                ..Actor::default()
+            },
+            log: None,
+        }
+    }
+
+    #[test]
+    fn only_a_run_that_holds_the_lock_of_the_project_counts_as_killed_without_it() {
+        let idle = RunningRuns {
+            host: "a".into(),
+            now: Timestamp::now(),
+            idle: Some("here".into()),
+        };
+        let has = |operation, seconds| idle.has(&start(operation, seconds));
+        assert!(!has("deploy", 5) && !has("deploy --until push", 5));
+        assert!(has("rollback", 5) && has("release", 5) && has("settings set", 5));
+        assert!(!has("rollback", 700), "its lease has ended");
+        let busy = RunningRuns { idle: None, ..idle };
+        assert!(busy.has(&start("deploy", 5)));
+        assert!(busy.has(&start("deploy", -5)), "a clock that is ahead");
+    }
 
     #[test]
     fn every_column_of_a_list_that_is_too_wide_keeps_a_part() {

@@ -1,34 +1,26 @@
 //! `store lock`: who deploys a store at its target.
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::answer;
 use super::arguments::Global;
 use super::arguments::questions::{LockCommand, StatusOptions, TargetOptions};
+use super::ask_targets::{Answer, ask};
 use super::environment::tell;
 use super::listing::{CellFormat, table};
 use super::operation::RecordedOperation;
 use super::run::document;
-use super::status::{Answer, ask};
 use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
 use crate::ledger::Happening;
 use crate::release;
 use crate::store::Store;
-use crate::target::LockClaim;
 
 pub fn locks(global: &Global, command: &LockCommand) -> Result<(), AnyError> {
     match command {
         LockCommand::Status(options) => status(global, options),
         LockCommand::Release(options) => remove(global, options),
     }
-}
-
-/// Whether the lease of a lock has ended, so that the next run takes it over.
-pub fn is_over(claim: &LockClaim) -> bool {
-    let age = Timestamp::now().duration_since(claim.since).as_secs();
-    u64::try_from(age).is_ok_and(|age| age > claim.lease)
 }
 
 fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
@@ -70,7 +62,7 @@ fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
         let mut row = vec![store.id.to_string(), targets.kind(store).name().to_owned()];
         row.extend(match answer {
             Answer::Given(Some(Some(claim))) => vec![
-                if is_over(claim) { "ended" } else { "locked" }.to_owned(),
+                "locked".to_owned(),
                 format.age(claim.since),
                 claim.operation.escape_debug().to_string(),
                 claim.who.escape_debug().to_string(),
@@ -108,9 +100,10 @@ fn remove_of(targets: &StoreTargets, store: &Store) -> Result<(), AnyError> {
         return Ok(());
     };
     let operation = RecordedOperation::start(&targets.project, id, target.name(), "lock release");
+    // The lock may have another holder by now, whose lock stays.
     let unlocked = targets
         .registry
-        .wait(target.unlock(id, &claim.holder, true));
+        .wait(target.unlock(id, &claim.holder, false));
     let unlocked = unlocked.map_err(release::Error::from);
     let detail = format!("the lock of {} for {}", claim.who, claim.operation);
     if unlocked.is_ok() {

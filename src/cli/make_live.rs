@@ -1,6 +1,6 @@
 //! `store release`, `store rollback`, `store unpin` and `store unstage`: releases without a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -9,14 +9,15 @@ use super::arguments::Global;
 use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
 use super::arguments::questions::ChosenTargets;
 use super::environment::{self, tell};
+use super::events::live;
 use super::listing::{CellFormat, cut, records, short_commit};
 use super::live_records::LiveRecords;
 use super::operation::RecordedOperation;
-use super::run::{document, live};
+use super::run::document;
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
-use crate::ledger::{Happening, Record, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
     self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
@@ -64,6 +65,7 @@ fn at_store(
         })?;
         let target = targets.of(store)?;
         let known = records(&targets.project, &targets.registry)?;
+        continue_after(&known);
         work(&Workplace {
             targets: &targets,
             store,
@@ -88,6 +90,7 @@ impl Workplace<'_> {
             waves: Vec::new(),
             actor: environment::actor(),
             operation: self.operation.to_owned(),
+            failed: BTreeSet::new(),
             runs: BTreeMap::new(),
             scripts: self.targets.scripts.clone(),
         }
@@ -171,6 +174,26 @@ impl Workplace<'_> {
         Ok(self.targets.registry.wait(run.observe())?)
     }
 
+    /// Names the apps of the active release that do not run.
+    fn tell_what_is_down(&self, release: &RecordId) {
+        let asked = self.target.health(self.id(), release);
+        match self.targets.registry.wait(asked) {
+            Ok(states) => {
+                for state in states.iter().filter(|state| !state.running) {
+                    let ended = state.ended.as_deref().unwrap_or("it has ended");
+                    tell(&format!(
+                        "note: the app `{}` of {release} does not run: {}",
+                        state.app,
+                        ended.escape_debug()
+                    ));
+                }
+            }
+            Err(error) => tell(&format!(
+                "note: it is not known whether the apps of {release} run: {error}"
+            )),
+        }
+    }
+
     /// Refuses a release whose images are gone.
     fn check_images(&self, candidate: &Candidate) -> Result<(), AnyError> {
         let apps = self.missing(candidate)?;
@@ -181,11 +204,13 @@ impl Workplace<'_> {
             store: self.id().clone(),
             release: candidate.release.id.clone(),
             apps,
+            place: place_options(self.id(), self.target.name()),
         }
         .into())
     }
 
     fn missing(&self, candidate: &Candidate) -> Result<Vec<crate::store::AppName>, AnyError> {
+        self.targets.registry.refuse_exposed()?;
         let services = self.targets.registry.services();
         let asked = missing_images(&self.targets.project.root, &services, candidate.build);
         Ok(self.targets.registry.wait(asked)?)
@@ -262,9 +287,12 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
             }
         };
         let now = place.situation()?;
-        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() {
+        // What a killed run has left is removed by a run that changes nothing else.
+        let is_clean = now.observed.staged.is_empty();
+        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
-            return answer(&format!("{store}: {id} is live already\n"));
+            place.tell_what_is_down(id);
+            return answer(&format!("{store}: {id} gets the traffic already\n"));
         }
         place.carry_out(ReleaseOrder {
             target,
@@ -296,6 +324,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             None => default.ok_or_else(|| release::Error::NoEarlier {
                 store: place.id().clone(),
                 candidates: lines(place, &all, None) + &place.releases_elsewhere(),
+                place: place_options(place.id(), place.target.name()),
             })?,
         };
         place.check_images(&wanted)?;
@@ -408,11 +437,13 @@ pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError>
         if place.situation()?.state.pin.is_none() {
             return answer(&place.not_pinned());
         }
-        place.recorded(None, |flow| {
+        let was_pinned = place.recorded(None, |flow| {
             let run = StoreRun::new(flow, &*place.target, place.id());
-            run.journal.event(Happening::Unpinned, None, None, None);
-            Ok(())
+            Ok(place.targets.registry.wait(run.unpin())?)
         })?;
+        if !was_pinned {
+            return answer(&place.not_pinned());
+        }
         answer(&format!(
             "{}: the pin is removed; the next deploy makes its release live\n",
             place.id()
@@ -435,7 +466,7 @@ pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError
             Ok(place.targets.registry.wait(stopped)?)
         })?;
         if stopped.is_empty() {
-            return answer(&format!("{}: no such release is staged\n", place.id()));
+            return answer(&format!("{}: no matching release is staged\n", place.id()));
         }
         for release in stopped {
             answer(&format!("{}: {release} is stopped\n", place.id()))?;

@@ -2,6 +2,7 @@
 
 mod add;
 mod arguments;
+mod ask_targets;
 mod build;
 mod builds;
 mod builds_prune;
@@ -21,6 +22,7 @@ mod domains;
 mod drift;
 mod edit;
 mod environment;
+mod events;
 mod flatten;
 mod history;
 mod init;
@@ -46,6 +48,7 @@ mod rename;
 mod resume;
 mod run;
 mod sandbox;
+mod services;
 mod serving;
 mod settings;
 mod shared_records;

@@ -3,10 +3,8 @@
 use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
-    EventRecord, Happening, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION,
-    StoredRecord, first_line, folder_id,
+    EventRecord, Happening, Record, RecordFolder, RecordId, StoredRecord, first_line, folder_id,
 };
-use crate::release::next_moment;
 use crate::store::StoreId;
 
 /// Seconds after which an operation without a recorded end counts as interrupted.
@@ -28,19 +26,20 @@ impl<'a> RecordedOperation<'a> {
         target: &'static str,
         operation: &str,
     ) -> Self {
-        let started = Self {
-            records: RecordFolder::of_project(&project.root),
-            store,
-            target,
-            start: RecordId::new(RecordKind::Event, next_moment()),
-        };
         let happening = Happening::Started {
             operation: operation.to_owned(),
             lease: LEASE,
             folder: folder_id(&project.root),
             plan: None,
         };
-        started.append(&started.start, happening, None, None);
+        let event = EventRecord::new(store.clone(), happening, environment::actor());
+        let started = Self {
+            records: RecordFolder::of_project(&project.root),
+            store,
+            target,
+            start: event.id.clone(),
+        };
+        started.append(event);
         started
     }
 
@@ -51,8 +50,12 @@ impl<'a> RecordedOperation<'a> {
 
     /// Records something that happened in it.
     pub fn event(&self, happening: Happening, release: Option<&RecordId>, detail: Option<String>) {
-        let id = RecordId::new(RecordKind::Event, next_moment());
-        self.append(&id, happening, release, detail);
+        self.append(EventRecord {
+            release: release.cloned(),
+            run: Some(self.start.clone()),
+            detail,
+            ..EventRecord::new(self.store.clone(), happening, environment::actor())
+        });
     }
 
     /// Records the end.
@@ -66,25 +69,10 @@ impl<'a> RecordedOperation<'a> {
         self.event(ended, release, detail);
     }
 
-    fn append(
-        &self,
-        id: &RecordId,
-        happening: Happening,
-        release: Option<&RecordId>,
-        detail: Option<String>,
-    ) {
+    fn append(&self, event: EventRecord) {
         let record = StoredRecord::new(Record::Event(EventRecord {
-            schema_version: SCHEMA_VERSION,
-            id: id.clone(),
-            store: self.store.clone(),
             target: Some(self.target.to_owned()),
-            release: release.cloned(),
-            run: (*id != self.start).then(|| self.start.clone()),
-            happening,
-            seconds: None,
-            detail,
-            actor: environment::actor(),
-            log: None,
+            ..event
         }));
         let written = record.map_err(|error| error.to_string());
         let written = written.and_then(|record| {

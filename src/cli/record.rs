@@ -17,7 +17,8 @@ use crate::release::hook_record;
 use crate::report::Transcripts;
 use crate::store::{AppName, StoreId};
 
-use super::run::{READER_TIMEOUT, cache_state};
+use super::events::READER_TIMEOUT;
+use super::run::cache_state;
 use super::shared_records::send;
 
 /// Seconds after which a run without a recorded end counts as interrupted.
@@ -146,8 +147,7 @@ impl BuildRecorder {
                 interrupted: release.is_none()
                     && matches!(result, Err(pipeline::Error::Interrupted { .. })),
             };
-            let id = RecordId::new(RecordKind::Event, Timestamp::now());
-            let mut event = self.event_record(id, &store.id, ended);
+            let mut event = EventRecord::new(store.id.clone(), ended, self.actor.clone());
             event.release = release.cloned().flatten();
             if release.is_none() {
                 let failed = failures(result, &store.id);
@@ -184,8 +184,7 @@ impl BuildRecorder {
                 succeeded: false,
                 interrupted: false,
             };
-            let id = RecordId::new(RecordKind::Event, Timestamp::now());
-            let mut event = self.event_record(id, store, ended);
+            let mut event = EventRecord::new(store.clone(), ended, self.actor.clone());
             event.detail = Some(first_line(reason));
             self.append(Record::Event(event), events);
             self.logs.end(start);
@@ -221,12 +220,10 @@ impl BuildRecorder {
         let apps: BTreeMap<AppName, BuiltApp> = units
             .map(|unit| (unit.unit.app.clone(), built_app(plan, unit)))
             .collect();
-        let mut images = plan.images_of(&store.id);
-        let is_made = |app: &AppName| {
-            let app = apps.get(app);
-            app.is_some_and(|app| app.reference.is_some())
-        };
-        let status = if images.all(|image| is_made(&image.unit.app)) && failures.is_empty() {
+        let images = plan.images_of(&store.id);
+        let mut images = images.map(|image| apps.get(&image.unit.app));
+        let has_all = images.all(|app| app.is_some_and(|app| is_made(app, plan.until)));
+        let status = if has_all && failures.is_empty() {
             BuildStatus::Complete
         } else if matches!(run.result, Err(pipeline::Error::Interrupted { .. })) {
             BuildStatus::Interrupted
@@ -267,26 +264,10 @@ impl BuildRecorder {
     }
 
     fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
-        let id = RecordId::new(RecordKind::Event, Timestamp::now());
-        let event = self.event_record(id.clone(), store, happening);
+        let event = EventRecord::new(store.clone(), happening, self.actor.clone());
+        let id = event.id.clone();
         self.append(Record::Event(event), events);
         id
-    }
-
-    fn event_record(&self, id: RecordId, store: &StoreId, happening: Happening) -> EventRecord {
-        EventRecord {
-            schema_version: SCHEMA_VERSION,
-            id,
-            store: store.clone(),
-            target: None,
-            release: None,
-            run: None,
-            happening,
-            seconds: None,
-            detail: None,
-            actor: self.actor.clone(),
-            log: None,
-        }
     }
 
     /// A record that cannot be written is no reason for a deploy to fail.
@@ -306,8 +287,8 @@ fn not_recorded(events: &Events, error: &dyn std::error::Error) {
     events.notice(format!("the build is not recorded: {error}{cause}"));
 }
 
-/// Whether the registry is worth a request. One that was out of reach or has just refused images would
-/// only be waited for, and an interrupted run ends at once; the next run sends the records.
+/// Whether the records are sent now. They are not if a push has failed, since the request would fail too,
+/// and not if the run was interrupted. The next run sends them.
 fn may_share(result: &Result<(), pipeline::Error>) -> bool {
     match result {
         Ok(()) => true,
@@ -337,6 +318,12 @@ fn failures(result: &Result<(), pipeline::Error>, store: &StoreId) -> Vec<String
         }
         Err(error) => vec![error.to_string()],
     }
+}
+
+/// Whether the image of an app is where the plan puts it. Its name is known before it is pushed, and its
+/// digest afterwards.
+fn is_made(app: &BuiltApp, until: Stage) -> bool {
+    app.reference.is_some() && (until < Stage::Push || app.digest.is_some())
 }
 
 /// The last stage that the store has started.
@@ -372,5 +359,28 @@ fn built_app(plan: &Plan, unit: &UnitSummary) -> BuiltApp {
         },
         deploy_bytes: unit.deploy_size,
         image_bytes: unit.image_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_made;
+    use crate::event::Stage;
+    use crate::ledger::BuiltApp;
+
+    #[test]
+    fn an_image_that_was_not_pushed_is_not_made_by_a_plan_that_pushes() {
+        let built = BuiltApp {
+            reference: Some("r.example.com/shop/web:1".into()),
+            ..BuiltApp::default()
+        };
+        assert!(is_made(&built, Stage::Image));
+        assert!(!is_made(&built, Stage::Push) && !is_made(&built, Stage::Deploy));
+        let pushed = BuiltApp {
+            digest: Some("sha256:1".into()),
+            ..built
+        };
+        assert!(is_made(&pushed, Stage::Push));
+        assert!(!is_made(&BuiltApp::default(), Stage::Image));
     }
 }

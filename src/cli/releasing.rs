@@ -1,4 +1,4 @@
-//! The releases of `store deploy`: what its builds become at their targets.
+//! The release step of `store deploy`: makes the builds of a run live at their targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,24 +6,28 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::arguments::flow::ReleaseOptions;
+use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
 use super::listing::short_commit;
 use super::live_records::LiveRecords;
 use super::record::FinishedStores;
-use super::run::{PreparedCommand, services_without_run};
+use super::run::PreparedCommand;
+use super::services::services_without_run;
 use super::{Error, environment};
-use crate::config::Project;
+use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
 use crate::event::Stage;
-use crate::ledger::{BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason};
+use crate::ledger::{
+    BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason, continue_after,
+};
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
-use crate::plan::{Plan, ReleaseSteps};
+use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
     self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of, new_release,
     steps_of, waves,
 };
 use crate::report::Deployed;
 use crate::store::{StoreId, TargetKind};
-use crate::target::{self, Observed, Target, TargetContext, place_options, target_of};
+use crate::target::{Observed, Target, TargetContext, place_options, target_of};
 
 /// The targets of the stores of a run.
 pub struct RunTargets {
@@ -79,15 +83,14 @@ impl RunTargets {
     /// Checks that all targets can be used, and that no store runs a newer commit by the records of all
     /// machines.
     pub fn checks<'a>(&'a self, plan: &'a Plan) -> TargetChecks<'a> {
-        let services = &self.context.services;
-        let stores = plan.releases.iter().map(|it| &it.store);
-        services.wait(self.records.fetch_all(stores));
-        let older = self.older(plan);
-        let checks = self.targets.values().map(|target| target.preflight());
         Box::pin(async {
+            let stores = plan.releases.iter().map(|it| &it.store);
+            self.records.fetch_all(stores).await;
+            let checks = self.targets.values().map(|target| target.preflight());
             let results = join_all(checks).await;
             let problems = results.into_iter().filter_map(Result::err);
-            problems.map(StageError::from).chain(older).collect()
+            let problems = problems.map(StageError::from);
+            problems.chain(self.older(plan)).collect()
         })
     }
 
@@ -114,11 +117,13 @@ impl RunTargets {
                 waves: self.waves.clone(),
                 actor: environment::actor(),
                 operation: "deploy".into(),
+                failed: failed_stores(plan, builds),
                 runs,
                 scripts: options.scripts.clone(),
             },
         };
         let known = release::Records::read(records).unwrap_or_default();
+        continue_after(&known);
         let orders = plan.releases.iter().filter_map(|release| {
             let build = builds.iter().find(|it| it.store == release.store)?;
             let is_complete = build.status == BuildStatus::Complete;
@@ -194,6 +199,19 @@ impl RunTargets {
     }
 }
 
+/// The stores of a plan without a complete build.
+fn failed_stores(plan: &Plan, builds: &[BuildRecord]) -> BTreeSet<StoreId> {
+    let complete = builds
+        .iter()
+        .filter(|it| it.status == BuildStatus::Complete);
+    let complete: BTreeSet<_> = complete.map(|build| &build.store).collect();
+    let stores = plan.releases.iter().map(|release| &release.store);
+    stores
+        .filter(|store| !complete.contains(store))
+        .cloned()
+        .collect()
+}
+
 /// Why a deploy is refused: stores whose live release is of a newer commit.
 fn older(plan: &Plan, wanted: &ReleaseOptions, records: &RecordSet) -> Vec<release::Error> {
     let revision = plan.revision.as_ref();
@@ -218,6 +236,7 @@ fn older(plan: &Plan, wanted: &ReleaseOptions, records: &RecordSet) -> Vec<relea
                 short_commit(&own.sha),
                 short_commit(&live.sha)
             ),
+            place: place_options(&planned.store, planned.target.name()),
         };
         is_older.then_some(error)
     });
@@ -260,12 +279,12 @@ fn notes(
     notes
 }
 
-/// What the targets of these stores of a plan run. A store is missing if its target cannot tell.
+/// What the targets of these stores of a plan run. `None` for a target that does not say.
 pub fn observed(
     plan: &Plan,
     prepared: &PreparedCommand,
     stores: &[&StoreId],
-) -> Result<BTreeMap<StoreId, Result<Observed, target::Error>>, AnyError> {
+) -> Result<BTreeMap<StoreId, Answer<Option<Observed>>>, AnyError> {
     let releases = plan.releases.iter();
     let releases: Vec<_> = releases.filter(|it| stores.contains(&&it.store)).collect();
     if releases.is_empty() {
@@ -284,15 +303,12 @@ pub fn observed(
         plan: None,
         local: environment::local_client(&plan.project),
     };
-    let mut observed = BTreeMap::new();
-    for release in releases {
-        let target = target_of(release.target, &context).map_err(release::Error::from)?;
-        if target.capabilities().observes {
-            let answer = runtime.block_on(target.observe(&release.store));
-            observed.insert(release.store.clone(), answer);
-        }
-    }
-    Ok(observed)
+    let mut targets = TargetsByKind::new(&context);
+    let known = releases
+        .into_iter()
+        .map(|release| (release.store.clone(), targets.of(release.target)));
+    let asking = ask_each(known.collect(), observe);
+    Ok(runtime.block_on(asking).into_iter().collect())
 }
 
 /// The steps of each target of a plan.
@@ -354,6 +370,16 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
             .map(|error| format!("This deploy is refused without `--allow-older`: {error}."))
             .collect();
         steps.notes.extend(notes(plan, kind, &groups, &pinned));
+        if !target.capabilities().staging {
+            let idle = plan.hooks.iter().filter(|it| it.stage == HookStage::Stage);
+            let idle: BTreeSet<_> = idle.map(|hook| &hook.store).collect();
+            let here = plan.releases.iter().filter(|it| it.target == kind);
+            let idle = here.filter(|it| idle.contains(&it.store));
+            let notices = idle.map(|it| no_staging(&it.store, kind.name()));
+            steps
+                .notes
+                .extend(notices.map(|notice| format!("Note: {notice}.")));
+        }
         Ok(steps)
     });
     steps.collect()
@@ -363,8 +389,13 @@ fn not_live(outcome: &StoreOutcome) -> String {
     let reason = outcome.reason.as_deref().unwrap_or_default();
     let address = outcome.address.as_ref();
     let place = address.map_or_else(String::new, |address| format!(" at {address}"));
+    let state = if outcome.is_staged {
+        format!("is staged{place} and gets no traffic")
+    } else {
+        "is recorded and does not run".to_owned()
+    };
     format!(
-        "{}: {} is staged{place} and gets no traffic, because {reason}; `alokai store release {} {}` makes it live",
+        "{}: {} {state}, because {reason}; `alokai store release {} {}` makes it live",
         outcome.store,
         outcome.release.id,
         outcome.release.id,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ask_targets::Answer;
 use super::environment::tell;
 use super::listing::{RunningRuns, stored_records};
 use super::releasing::observed;
@@ -32,8 +33,10 @@ pub fn missing(prepared: &PreparedCommand, plan: &Plan) -> Result<Vec<String>, A
         let (Some(release), Some(observed)) = (release, observed.get(store)) else {
             return true;
         };
-        let Ok(observed) = observed else {
-            return false;
+        let observed = match observed {
+            Answer::Given(Some(observed)) => observed,
+            Answer::Given(None) => return true,
+            Answer::Missing(_) => return false,
         };
         let history = records
             .release(release)

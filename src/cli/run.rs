@@ -3,44 +3,31 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
-
-use tokio::runtime::Handle;
 
 use super::arguments::flow::ReleaseOptions;
-use super::arguments::{EnvMode, Output, OutputLogs, Select, WorkOptions};
+use super::arguments::{EnvMode, Output, Select, WorkOptions};
 use super::changed::selection;
-use super::environment::{self, Environment, Screen};
+use super::environment::{self, Environment};
+use super::events::{live_with, reporter};
 use super::killed_runs::record_killed_runs;
 use super::record::{BuildRecorder, EndedRun, FinishedStores};
 use super::releasing::{self, RunTargets};
-use super::{Error, answer, resume};
-use crate::cache::{Cache, RemoteCache, RemoteCacheSettings};
+use super::services::{RunServices, services};
+use super::{answer, resume};
+use crate::cache::{Cache, RemoteCacheSettings};
 use crate::config::{HookStage, Project};
 use crate::error::Error as AnyError;
-use crate::event::{Events, Stage, seconds};
+use crate::event::{Stage, seconds};
 use crate::ledger::BuildStatus;
 use crate::pipeline::{
-    self, Access, CACHE, Interrupt, PipelineOptions, ProjectLock, RegistryClients, ResultOrigin,
-    RunSummary, ScriptEnvironment, Services, SessionLock, forecast,
+    self, Access, CACHE, ProjectLock, ResultOrigin, RunSummary, ScriptEnvironment, SessionLock,
+    forecast,
 };
-use crate::plan::{self, BuilderChoice, DestinationPlan, Filter, Plan, Request, Selection};
+use crate::plan::{self, BuilderChoice, Filter, Plan, Request, Selection};
 use crate::report::{
-    self, Bars, Deployed, Detail, Groups, Lines, Ndjson, PackageRow, Recording, Reporter,
-    SummaryRow, SummaryTable, Transcripts,
+    Deployed, Detail, PackageRow, Recording, SummaryRow, SummaryTable, Transcripts,
 };
 use crate::store::StoreId;
-
-/// How often the end of the reporter thread is checked.
-const TICK: Duration = Duration::from_millis(5);
-
-/// A signal that is repeated within this time is ignored. At Ctrl-C the terminal sends SIGINT to the
-/// whole process group, and the launchers in it (of npm, yarn and this program) forward it.
-const REPEATED: Duration = Duration::from_millis(200);
-
-/// How long an interrupted run waits for a reader of its output that is stalled.
-pub const READER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a run needs beside its plan.
 #[derive(Default)]
@@ -197,74 +184,6 @@ pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
 
 type RunResult = (RunSummary, Vec<Deployed>, Result<(), pipeline::Error>);
 
-/// What a command has that starts threads and reports events.
-pub struct Live {
-    pub events: Events,
-    pub interrupt: Interrupt,
-    pub runtime: tokio::runtime::Handle,
-}
-
-impl Live {
-    /// Calls `act` at the first interruption.
-    pub fn on_interrupt(&self, act: impl FnOnce() + Send + 'static) {
-        let interrupt = self.interrupt.clone();
-        self.runtime.spawn(async move {
-            interrupt.stopping().await;
-            act();
-        });
-    }
-}
-
-/// Does work with a reporter of events, a handler of signals and a runtime, and waits until all events are
-/// reported.
-pub fn live<T>(
-    json: bool,
-    detail: Detail,
-    work: impl FnOnce(Live) -> Result<T, AnyError>,
-) -> Result<T, AnyError> {
-    live_with(reporter(json, detail), work)
-}
-
-/// The reporter for this environment.
-fn reporter(json: bool, detail: Detail) -> Box<dyn Reporter> {
-    match environment::screen() {
-        _ if json => Box::new(Ndjson::new(std::io::stdout())),
-        Screen::Terminal => Box::new(Bars::new(detail)),
-        Screen::Plain => Box::new(Lines::new(std::io::stderr(), detail)),
-        Screen::GitHub => Box::new(Groups::new(std::io::stderr(), detail)),
-    }
-}
-
-/// The same as [`live`] with this reporter.
-pub fn live_with<T>(
-    reporter: Box<dyn Reporter>,
-    work: impl FnOnce(Live) -> Result<T, AnyError>,
-) -> Result<T, AnyError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Start { source })?;
-    let (events, reporting) = report::start(reporter);
-    let interrupt = Interrupt::default();
-    listen(&interrupt)?;
-    let ended = work(Live {
-        events,
-        interrupt: interrupt.clone(),
-        runtime: runtime.handle().clone(),
-    });
-    // The reporter ends when the last sender is dropped. An interrupted run does not wait long
-    // for a stalled reader.
-    let mut remaining = READER_TIMEOUT;
-    while !reporting.is_finished() && !remaining.is_zero() {
-        std::thread::sleep(TICK);
-        if interrupt.stopped() {
-            remaining = remaining.saturating_sub(TICK);
-        }
-    }
-    runtime.shutdown_timeout(READER_TIMEOUT);
-    ended
-}
-
 fn carry_out(
     planned: (Plan, PreparedCommand),
     prepare: PrepareRun,
@@ -288,25 +207,6 @@ fn carry_out(
         };
         under_lock(planned, prepare, around)
     })
-}
-
-/// The services of a command that starts servers and needs neither credentials nor a registry.
-pub fn local_services(live: &Live, project: &Path) -> Services {
-    Services {
-        events: live.events.clone(),
-        interrupt: live.interrupt.clone(),
-        ..services_without_run(project, Access::default(), live.runtime.clone())
-    }
-}
-
-/// What exists before the plan is final.
-struct RunServices<'a> {
-    events: Events,
-    interrupt: Interrupt,
-    runtime: Handle,
-    work: Option<&'a WorkOptions>,
-    /// The output of each store.
-    transcripts: Transcripts,
 }
 
 /// Takes the lock and runs the plan. A plan that was made while another run was working may be
@@ -396,134 +296,6 @@ pub fn check_not_served<'a>(
     }
     let session = Box::new(session);
     Err(pipeline::Error::Served { session, stores })
-}
-
-/// The services and options of a run.
-fn services(
-    plan: &Plan,
-    prepared: PreparedCommand,
-    around: RunServices,
-) -> Result<(Services, PipelineOptions), Error> {
-    let RunServices {
-        events,
-        interrupt,
-        runtime,
-        work,
-        ..
-    } = around;
-    let surroundings = prepared.surroundings;
-    let remote = match surroundings.remote.map(RemoteCache::new).transpose() {
-        Ok(remote) => remote,
-        Err(reason) => {
-            events.notice(format!("the remote cache is not used: {reason}"));
-            None
-        }
-    };
-    for notice in surroundings.notices {
-        events.notice(notice);
-    }
-    if surroundings.scripts.loose {
-        events.notice(
-            "`--env-mode loose`: scripts can read variables that are not in the cache key, so cached results can be wrong",
-        );
-    }
-    let services = Services {
-        started: environment::started(),
-        events,
-        interrupt,
-        runtime,
-        access: Access {
-            registry: match &plan.destination {
-                Some(DestinationPlan::Registry { address, .. }) => Some(address.clone()),
-                _ => None,
-            },
-            ..surroundings.access
-        },
-        cache: Cache::new(plan.project.join(CACHE)),
-        remote,
-        warned: AtomicBool::new(false),
-        clients: RegistryClients::default(),
-    };
-    let options = PipelineOptions {
-        keep_going: work.is_some_and(|work| work.keep_going),
-        force: work.is_some_and(|work| work.force),
-        scripts: surroundings.scripts,
-        sandbox: if surroundings.sandbox || work.is_some_and(|work| work.sandbox) {
-            Some(environment::own_program().map_err(|source| Error::Start { source })?)
-        } else {
-            None
-        },
-        replays: work.is_none_or(|work| work.output_logs == OutputLogs::Full),
-        builds: BTreeMap::new(),
-    };
-    Ok((services, options))
-}
-
-/// The services of a command that runs no pipeline. Their events are not read.
-pub fn services_without_run(root: &Path, access: Access, runtime: Handle) -> Services {
-    let (events, _) = Events::channel();
-    Services {
-        started: environment::started(),
-        events,
-        interrupt: Interrupt::default(),
-        runtime,
-        access,
-        cache: Cache::new(root.join(CACHE)),
-        remote: None,
-        clients: RegistryClients::default(),
-        warned: AtomicBool::new(false),
-    }
-}
-
-/// Handles Ctrl-C and the signals by which CI systems end a job. The first signal ends the run
-/// in order, the second kills the scripts, and the third ends this program at once. The handler
-/// has its own thread, so that a busy runtime cannot delay it.
-fn listen(interrupt: &Interrupt) -> Result<(), Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-    // Under `nohup`, SIGHUP stays ignored.
-    if !environment::ignores_hangup() {
-        kinds.push(SignalKind::hangup());
-    }
-    let interrupt = interrupt.clone();
-    let (sender, listening) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let started = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match started {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(sender.send(Err(error))),
-        };
-        runtime.block_on(async {
-            let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
-            let mut signals = match signals {
-                Ok(signals) => signals,
-                Err(error) => return drop(sender.send(Err(error))),
-            };
-            let _ = sender.send(Ok(()));
-            let (mut count, mut last) = (0, None);
-            loop {
-                let next = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-                let (_, kind, _) = futures_util::future::select_all(next).await;
-                let now = Instant::now();
-                let is_same = |(before, at)| before == kind && now - at < REPEATED;
-                if last.is_some_and(is_same) {
-                    continue;
-                }
-                last = Some((kind, now));
-                count += 1;
-                if count > 2 {
-                    environment::end_now();
-                }
-                interrupt.raise();
-            }
-        });
-    });
-    let ready = listening
-        .recv()
-        .unwrap_or_else(|_| Err(std::io::Error::other("the signal handler did not start")));
-    ready.map_err(|source| Error::Start { source })
 }
 
 /// The origin of a result, as text in the summary.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::arguments::AccessOptions;
 use super::environment::{self, Environment, NodeVersion, surroundings};
-use super::run::{Live, local_services};
+use super::events::Live;
+use super::services::local_services;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::{Events, Stage};

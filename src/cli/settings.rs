@@ -120,7 +120,11 @@ fn change_of(
         SettingsChange::Unset(_) | SettingsChange::Clear => "settings unset",
     };
     let operation = RecordedOperation::start(&targets.project, id, target.name(), name);
-    let changed = targets.registry.wait(settings.change(change));
+    let changed = {
+        let services = targets.registry.services();
+        let recorded = (&services.events, Some(operation.id()));
+        targets.registry.wait(settings.change(change, recorded))
+    };
     let release = changed.as_ref().ok().and_then(Option::as_ref);
     let failure = changed.as_ref().err().map(ToString::to_string);
     operation.end(failure.as_deref(), release.map(|release| &release.id));
@@ -135,7 +139,7 @@ fn change_of(
                 release.id
             ));
         }
-        None => tell(&format!("{id}: the settings are already like that")),
+        None => tell(&format!("{id}: the settings are unchanged")),
     }
     Ok(())
 }

@@ -11,21 +11,22 @@ use super::Error;
 use super::arguments::AccessOptions;
 use super::builds_transfer::failed;
 use super::environment::{Environment, tell};
+use super::events::Live;
 use super::killed_runs::record_killed_runs;
 use super::listing::plain;
 use super::live_records::LiveRecords;
-use super::run::{Live, services_without_run};
+use super::services::services_without_run;
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
     self, BuildRecord, Exchange, ImagePlace, LayoutPages, LogReference, RecordFolder, RecordPlace,
-    RecordSet, SharedError, SharedRecords,
+    RecordSet, SharedError, SharedRecords, StoredImage,
 };
 use crate::pipeline::{ProjectLock, Services};
-use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
+use crate::plan::{self, DEFAULT_REGISTRY, DestinationPlan, LOCAL_REGISTRY};
 use crate::store::{Store, StoreId};
 
-/// How long a registry may take. A list without the records of other machines is better than none.
+/// The time limit of a registry. After it, a list has the records of this machine only.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long sending may take.
@@ -94,8 +95,16 @@ impl RegistryAccess {
         self.destinations.first()
     }
 
+    /// Refuses to ask registries if the password would be sent without encryption.
+    pub fn refuse_exposed(&self) -> Result<(), AnyError> {
+        let mut places = self.destinations.iter();
+        let refused = places.try_for_each(|it| self.services.refuse_exposed(it));
+        refused.map_err(|error| failed(error.into()))
+    }
+
     /// The images in a registry. `host` may have a path.
     pub fn images(&self, host: &str) -> Result<ImagePlace, AnyError> {
+        self.refuse_exposed()?;
         let host = host.split('/').next().unwrap_or(host);
         let own = self.destinations.iter().find_map(|it| match it {
             DestinationPlan::Registry {
@@ -108,12 +117,31 @@ impl RegistryAccess {
         Ok(ImagePlace::Registry(client))
     }
 
+    /// Whether images are removed from the place of an image. A record of another machine may name any
+    /// folder of that machine.
+    pub fn may_remove_from(&self, image: &StoredImage) -> bool {
+        let mut own = self.destinations.iter();
+        image.folder().is_none() || own.any(|it| it.name() == image.place)
+    }
+
+    /// Whether records are exchanged with a destination. The registry of the console is used only with a
+    /// login: a project without a registry may never have pushed to it.
+    fn has_records_in(&self, destination: &DestinationPlan) -> bool {
+        let DestinationPlan::Registry { address, host, .. } = destination else {
+            return true;
+        };
+        let access = &self.services.access;
+        if access.credentials.is_some() || host != DEFAULT_REGISTRY {
+            return true;
+        }
+        // A credential helper that fails is an error of the exchange.
+        let login = self.wait(access.logins().for_host(address));
+        login.map_or(true, |login| login.is_some())
+    }
+
     /// The records for a command that makes something live.
     pub fn live_records(&self, project: &Project) -> LiveRecords {
-        let destination = self.destination().filter(|it| {
-            let is_registry = matches!(it, DestinationPlan::Registry { .. });
-            !is_registry || self.services.access.credentials.is_some()
-        });
+        let destination = self.destination().filter(|it| self.has_records_in(it));
         LiveRecords::new(project, destination, self.services())
     }
 
@@ -138,8 +166,7 @@ impl RegistryAccess {
 
     /// The same, beside the images of this destination.
     pub fn share_with(&self, project: &Project, destination: &DestinationPlan, store: &StoreId) {
-        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
-        if is_registry && self.services.access.credentials.is_none() {
+        if !self.has_records_in(destination) {
             return;
         }
         let stores = [store.to_string()];
@@ -220,9 +247,7 @@ impl RegistryAccess {
         destination: &DestinationPlan,
         (repositories, here): (&[String], &RecordSet),
     ) -> Result<(), String> {
-        let is_registry = matches!(destination, DestinationPlan::Registry { .. });
-        if is_registry && self.services.access.credentials.is_none() {
-            // Without credentials this machine has not pushed either, and a question would only wait.
+        if !self.has_records_in(destination) {
             return Ok(());
         }
         let pulling = async {
@@ -313,6 +338,8 @@ impl SharedPlace {
         destination: &DestinationPlan,
         services: &Services,
     ) -> Result<Option<Self>, String> {
+        let exposed = services.refuse_exposed(destination);
+        exposed.map_err(|error| error.to_string())?;
         match destination {
             DestinationPlan::Registry { address, host, .. } => {
                 let client = services.client(address).await;
@@ -391,7 +418,11 @@ pub async fn send(
     let mut sending = stream::iter(stores)
         .map(async |(store, repository)| {
             let own = place.repository(repository);
-            let exchange = exchange(&place, &own, project, &records.shared_of_store(store)).await;
+            let shared = match &place {
+                SharedPlace::Registry { .. } => records.shared_of_store(store),
+                SharedPlace::Layout(_) => records.of_folder_and_store(store),
+            };
+            let exchange = exchange(&place, &own, project, &shared).await;
             (store, exchange)
         })
         .buffered(STORES_AT_ONCE);

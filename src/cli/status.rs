@@ -3,70 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::arguments::Global;
 use super::arguments::questions::StatusOptions;
+use super::ask_targets::{self, Answer, Question, ask};
 use super::listing::{CellFormat, RunningRuns, cut, stored_records, table};
 use super::run::document;
 use super::store_targets::StoreTargets;
-use super::{answer, builds, history, locks};
+use super::{answer, builds, history};
 use crate::error::Error as AnyError;
 use crate::ledger::{
     BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
     TargetState, open_runs,
 };
 use crate::store::{Store, StoreId};
-use crate::target::{self, LockClaim, Observed, Target, place_options};
-
-/// Targets that are asked at the same time.
-const AT_ONCE: usize = 16;
-
-/// How long a target may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The answer of a target.
-pub enum Answer<T> {
-    /// It has answered.
-    Given(T),
-    /// It has not, for this reason.
-    Missing(String),
-}
-
-/// A question to a target.
-type Question<T> = BoxFuture<'static, Result<T, target::Error>>;
-
-/// Asks the targets of all stores at once. A target that does not answer does not stop the others.
-pub fn ask<'a, T: Send + 'static>(
-    targets: &StoreTargets,
-    stores: &[&'a Store],
-    question: impl Fn(Arc<dyn Target>, StoreId) -> Question<T>,
-) -> Vec<(&'a Store, Answer<T>)> {
-    let asked = stream::iter(stores.iter().copied()).map(|store| {
-        let target = targets.known(store);
-        let asking = target.map(|target| question(target, store.id.clone()));
-        async move {
-            let asking = match asking {
-                Ok(asking) => asking,
-                Err(reason) => return (store, Answer::Missing(reason)),
-            };
-            let limited = tokio::time::timeout(TIMEOUT, tokio::spawn(asking)).await;
-            let answer = match limited {
-                Ok(Ok(Ok(given))) => Answer::Given(given),
-                Ok(Ok(Err(error))) => Answer::Missing(error.to_string()),
-                Ok(Err(error)) => Answer::Missing(error.to_string()),
-                Err(_) => Answer::Missing(format!("no answer within {} s", TIMEOUT.as_secs())),
-            };
-            (store, answer)
-        }
-    });
-    targets.registry.wait(asked.buffered(AT_ONCE).collect())
-}
+use crate::target::{LockClaim, Observed, Target, place_options};
 
 /// What a target says about a store.
 #[derive(Debug, Default)]
@@ -83,11 +37,7 @@ struct AskedTarget {
 fn observe(target: Arc<dyn Target>, store: StoreId) -> Question<AskedTarget> {
     Box::pin(async move {
         let can = target.capabilities();
-        let observed = if can.observes {
-            Some(target.observe(&store).await?)
-        } else {
-            None
-        };
+        let observed = ask_targets::observe(Arc::clone(&target), store.clone()).await?;
         let lock = if can.locks {
             target.lock_holder(&store).await?
         } else {
@@ -453,14 +403,9 @@ impl<'a> StoreStatus<'a> {
             details.push(("maintenance", "on".to_owned()));
         }
         if let Some(claim) = &self.asked.lock {
-            let word = if locks::is_over(claim) {
-                "lock ended"
-            } else {
-                "locked"
-            };
             let since = format.age(claim.since);
             let text = format!("{since} by {} for {}", claim.who, claim.operation);
-            details.push((word, text));
+            details.push(("locked", text));
         }
         for (run, is_running) in &self.runs {
             let word = if *is_running {

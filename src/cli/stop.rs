@@ -54,7 +54,7 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     let lines = stopped.map_err(failed)?.into_iter();
     let lines: Vec<_> = lines.map(|store| format!("stopped {store}\n")).collect();
     answer(&if lines.is_empty() {
-        "no such store runs on this machine\n".to_owned()
+        "none of these stores runs on this machine\n".to_owned()
     } else {
         lines.concat()
     })

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::arguments::Global;
 use super::arguments::questions::ChosenTargets;
-use super::run::Live;
+use super::ask_targets::{KnownTarget, TargetsByKind};
+use super::events::Live;
 use super::shared_records::RegistryAccess;
 use super::{environment, project};
 use crate::config::Project;
@@ -28,7 +29,7 @@ pub struct StoreTargets {
     local: bool,
     chosen: Selection,
     /// The targets of the chosen stores, or why there is none.
-    targets: BTreeMap<&'static str, Result<Arc<dyn Target>, String>>,
+    targets: BTreeMap<&'static str, KnownTarget>,
 }
 
 impl StoreTargets {
@@ -70,16 +71,11 @@ impl StoreTargets {
             chosen,
             targets: BTreeMap::new(),
         };
-        // Making a target may ask a program, so each is made once.
+        let mut known = TargetsByKind::new(&targets.context);
         let stores = targets.stores()?.into_iter();
-        let kinds: Vec<TargetKind> = stores.map(|store| targets.kind(store)).collect();
-        for kind in kinds {
-            if !targets.targets.contains_key(kind.name()) {
-                let target = target_of(kind, &targets.context);
-                let target = target.map_err(|error| error.to_string());
-                targets.targets.insert(kind.name(), target);
-            }
-        }
+        let kinds = stores.map(|store| targets.kind(store));
+        let kinds = kinds.map(|kind| (kind.name(), known.of(kind)));
+        targets.targets = kinds.collect();
         Ok(targets)
     }
 
@@ -120,7 +116,7 @@ impl StoreTargets {
     }
 
     /// The target of a store, or why there is none.
-    pub fn known(&self, store: &Store) -> Result<Arc<dyn Target>, String> {
+    pub fn known(&self, store: &Store) -> KnownTarget {
         let missing = || Err("the store is not selected".to_owned());
         let target = self.targets.get(self.kind(store).name());
         target.cloned().unwrap_or_else(missing)

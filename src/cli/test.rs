@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::arguments::{Global, SINCE, TestOptions};
 use super::environment::tell;
-use super::run::{Live, live_with};
+use super::events::{Live, live_with};
 use super::serving::{ServedProject, columns, reporter, root, services};
 use super::{Error, answer};
 use crate::compare::{self, Comparison};

@@ -52,18 +52,10 @@ pub fn resolve(
     let hooks = resolver.hooks(&stores, &folders.apps);
     let platform = resolver.platform_and_base();
     let Resolver {
-        mut problems,
-        notices,
-        ..
+        problems, notices, ..
     } = resolver;
     if !problems.is_empty() {
-        // In the order of the file.
-        problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
-        return Err(Error::Invalid {
-            path: path.to_owned(),
-            text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
-            problems,
-        });
+        return Err(invalid(path, text, problems));
     }
     let stores = store_tree(root, stores)?;
     let local = config.stores.into_iter();
@@ -97,6 +89,16 @@ pub fn resolve(
         },
         notices,
     })
+}
+
+/// The error with all problems, in the order of the file.
+fn invalid(path: &Path, text: &str, mut problems: Vec<Problem>) -> Error {
+    problems.sort_by_key(|problem| problem.span.map(|span| span.offset()));
+    Error::Invalid {
+        path: path.to_owned(),
+        text: NamedSource::new(path.to_string_lossy(), text.to_owned()).with_language("json"),
+        problems,
+    }
 }
 
 fn store_tree(root: &Path, stores: Vec<Store>) -> Result<StoreTree, Error> {

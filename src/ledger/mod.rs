@@ -1,8 +1,9 @@
 //! The records of a project: builds, releases and events. A record is never changed.
 //!
-//! A ledger is a set. The same bytes lie in several places, and places merge by union, so no place is
-//! the master and no record is ever changed. What is active follows from the events.
+//! A ledger is a set of records. Several places store the same bytes and merge by union, so no place is
+//! the primary one. The active release is computed from the events.
 
+mod clock;
 mod folder;
 mod id;
 mod logs;
@@ -18,6 +19,7 @@ mod state;
 mod targets;
 mod transfer;
 
+pub use clock::{continue_after, next_moment};
 pub use folder::{DamagedRecord, FolderError, LEDGER, RecordFolder, folder_id};
 pub use id::{InvalidId, PrefixProblem, RecordId, RecordKind};
 pub use logs::{LogFolder, LogText, RunningLog, RunningLogReader};
@@ -26,8 +28,8 @@ pub use pack::Packs;
 pub use page::{TAG_PREFIX, log_of};
 pub use place::{LayoutPages, RecordPlace};
 pub use prune::{
-    KeptBecause, PruneChoice, RetentionRules, choose as choose_builds, removed_builds,
-    size_of as build_size,
+    KeptBecause, NeededImages, PruneChoice, RetentionRules, choose as choose_builds, images_of,
+    removed_builds, size_of as build_size,
 };
 pub use record::{
     Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
@@ -38,7 +40,7 @@ pub use shared::{Exchange, SharedError, SharedRecords};
 pub use state::{TargetState, open_runs};
 pub use targets::{LedgerTargets, ReleaseStatus, TargetHistory};
 pub use transfer::{
-    BuildTransferError, ExportedImage, ImageName, ImagePlace, ImportName, ImportedBuildFiles,
+    BuildTransferError, ExportedImage, ImagePlace, ImportName, ImportedBuildFiles, StoredImage,
     export,
 };
 

@@ -10,7 +10,7 @@ use super::page;
 use super::record::LogReference;
 use super::set::StoredRecord;
 use super::shared::SharedError;
-use oci::{Descriptor, Digest, IndexEntry, Layout, MANIFEST, Manifest, NAME};
+use oci::{Descriptor, Digest, IndexEntry, LAYOUT_PREFIX, Layout, MANIFEST, Manifest, NAME};
 use oci_distribution::{BlobSource, Client};
 
 /// A place for the pages of one store.
@@ -113,7 +113,7 @@ impl RecordPlace<'_> {
             Self::Layout { layout, repository } => {
                 let folder = layout.layout.folder();
                 let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-                format!("oci:{}:{repository}", folder.display())
+                format!("{LAYOUT_PREFIX}{}:{repository}", folder.display())
             }
         }
     }

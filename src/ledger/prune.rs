@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::id::RecordId;
 use super::record::{BuildRecord, BuildStatus, Happening};
 use super::set::RecordSet;
+use super::transfer::StoredImage;
 use crate::store::StoreId;
 
 /// The rules by which builds are removed. A build is removed if every rule allows it.
@@ -36,6 +37,8 @@ pub enum KeptBecause {
     Newest,
     /// A rule keeps it.
     Rule,
+    /// What its store needs is not known.
+    Unknown,
 }
 
 impl KeptBecause {
@@ -47,6 +50,7 @@ impl KeptBecause {
             Self::RollbackWindow => "a rollback may need it",
             Self::Newest => "the newest build",
             Self::Rule => "kept by the options",
+            Self::Unknown => "it is not known what is live",
         }
     }
 }
@@ -58,6 +62,17 @@ pub struct PruneChoice<'a> {
     pub removed: Vec<&'a BuildRecord>,
     /// With the reason.
     pub kept: Vec<(&'a BuildRecord, KeptBecause)>,
+}
+
+impl PruneChoice<'_> {
+    /// Keeps all builds of these stores, of which it is not known which builds are live.
+    pub fn keep_stores(&mut self, stores: &BTreeSet<StoreId>) {
+        let unknown = self
+            .removed
+            .extract_if(.., |build| stores.contains(&build.store));
+        self.kept
+            .extend(unknown.map(|build| (build, KeptBecause::Unknown)));
+    }
 }
 
 /// Chooses the builds that are removed. `in_use` are releases that a target has, whatever the records
@@ -109,6 +124,45 @@ pub fn removed_builds(records: &RecordSet) -> BTreeSet<RecordId> {
         _ => None,
     });
     removed.collect()
+}
+
+/// The images of a build: their names and digests.
+pub fn images_of(build: &BuildRecord) -> impl Iterator<Item = (StoredImage, &str)> {
+    let apps = build.apps.values();
+    apps.filter_map(|app| {
+        let name = StoredImage::parse(app.reference.as_ref()?)?;
+        Some((name, app.digest.as_deref()?))
+    })
+}
+
+/// The images of the builds that stay when `removed` are removed. An image is removed by its digest, with
+/// all of its tags, so that a build of another tag needs it too.
+#[derive(Debug, Default)]
+pub struct NeededImages<'a>(BTreeSet<(String, String, &'a str)>);
+
+impl<'a> NeededImages<'a> {
+    /// The images of all builds but those in `removed`, and those whose images were removed before.
+    pub fn new(records: &'a RecordSet, removed: &BTreeSet<&RecordId>) -> Self {
+        let before = removed_builds(records);
+        let stay = records
+            .builds()
+            .filter(|build| !removed.contains(&build.id) && !before.contains(&build.id));
+        let images = stay.flat_map(images_of);
+        Self(
+            images
+                .map(|(name, digest)| Self::key(name, digest))
+                .collect(),
+        )
+    }
+
+    /// Whether a build that stays has this image, under any tag.
+    pub fn has(&self, name: &StoredImage, digest: &'a str) -> bool {
+        self.0.contains(&Self::key(name.clone(), digest))
+    }
+
+    fn key(name: StoredImage, digest: &str) -> (String, String, &str) {
+        (name.place, name.repository, digest)
+    }
 }
 
 /// The bytes of a build's images.
@@ -166,7 +220,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{KeptBecause, RetentionRules, choose};
+    use super::{KeptBecause, NeededImages, RetentionRules, choose, images_of};
     use crate::event::Stage;
     use crate::ledger::{
         Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, Happening, Record, RecordId,
@@ -324,6 +378,52 @@ mod tests {
             removed(&records, RetentionRules { max_bytes, ..rules }, &[]),
             all[..0]
         );
+    }
+
+    #[test]
+    fn an_image_with_another_tag_of_a_build_that_stays_is_needed() {
+        let (all, mut records) = (builds(0..3), RecordSet::default());
+        // The second build has an image of the first one under another tag, and one of its own.
+        let images = |commit: &str, digest: &str| BuiltApp {
+            reference: Some(format!("r.example.com/shop/web:{commit}")),
+            digest: Some(digest.to_owned()),
+            ..BuiltApp::default()
+        };
+        for (day, apps) in [
+            (
+                0,
+                vec![
+                    ("web", images("a", "sha256:1")),
+                    ("api", images("a", "sha256:2")),
+                ],
+            ),
+            (1, vec![("web", images("a-dirty", "sha256:1"))]),
+            (2, vec![("api", images("c", "sha256:2"))]),
+        ] {
+            let mut build = all.build(&id(RecordKind::Build, day)).unwrap().clone();
+            build.status = BuildStatus::Failed;
+            let apps = apps.into_iter();
+            build.apps = apps
+                .map(|(app, built)| (AppName::new(app).unwrap(), built))
+                .collect();
+            insert(&mut records, Record::Build(build));
+        }
+        event(
+            &mut records,
+            3,
+            None,
+            Happening::ImagesRemoved {
+                build: id(RecordKind::Build, 2),
+            },
+        );
+        let removed = id(RecordKind::Build, 0);
+        let needed = NeededImages::new(&records, &BTreeSet::from([&removed]));
+        let build = records.build(&removed).unwrap();
+        let images = images_of(build);
+        let needed: Vec<_> = images
+            .map(|(name, digest)| (digest, needed.has(&name, digest)))
+            .collect();
+        assert_eq!(needed, [("sha256:2", false), ("sha256:1", true)]);
     }
 
     #[test]

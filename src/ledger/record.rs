@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::RecordId;
+use super::clock::next_moment;
+use super::id::{RecordId, RecordKind};
 use crate::event::Stage;
 use crate::store::{AppName, StoreId};
 
@@ -109,7 +110,7 @@ pub struct BuildRecord {
     pub tag: Option<String>,
     /// Its apps.
     pub apps: BTreeMap<AppName, BuiltApp>,
-    /// Identity of all composed files of the store.
+    /// Identity of all composed files of the store. Empty if the run was killed before it recorded them.
     pub composition: String,
     /// Digest of the store's part of the plan. None in records of versions that did not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -356,6 +357,23 @@ pub fn first_line(error: &str) -> String {
 }
 
 impl EventRecord {
+    /// A new event of a store. Its id is later than those of all earlier events of this run.
+    pub fn new(store: StoreId, happening: Happening, actor: Actor) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            id: RecordId::new(RecordKind::Event, next_moment()),
+            store,
+            target: None,
+            release: None,
+            run: None,
+            happening,
+            seconds: None,
+            detail: None,
+            actor,
+            log: None,
+        }
+    }
+
     /// Whether it is the start of a run.
     pub fn starts_run(&self) -> bool {
         matches!(self.happening, Happening::Started { .. })

@@ -1,12 +1,15 @@
 //! A set of records. Sets from several places merge by union: records are immutable, so the order
 //! of merging does not matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord};
+use super::record::{BuildRecord, EventRecord, Happening, Record, ReleaseRecord};
 use crate::store::{StoreId, TargetKind};
+
+/// The prefix of references of images in a folder.
+const LAYOUT: &str = "oci:";
 
 /// A record with its bytes, which are the same in every place.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,10 +123,36 @@ impl RecordSet {
         }
     }
 
-    /// The records of one store that other machines need. A release at the target `local` belongs to one
-    /// folder of one machine, so its records stay there.
+    /// The records of one store that other machines need. Images in folders stay on this machine, so
+    /// builds with such images stay there too, with the records of their runs.
     #[must_use]
     pub fn shared_of_store(&self, store: &StoreId) -> Self {
+        let mut shared = self.of_folder_and_store(store);
+        let is_in_folder = |build: &&BuildRecord| {
+            let mut references = build.apps.values().filter_map(|app| app.reference.as_ref());
+            references.any(|reference| reference.starts_with(LAYOUT))
+        };
+        let builds = self.builds().filter(is_in_folder);
+        let own = builds.flat_map(|build| [Some(&build.id), build.start.as_ref()]);
+        let own: BTreeSet<&RecordId> = own.flatten().collect();
+        shared.records.retain(|id, stored| {
+            let of = match &stored.record {
+                Record::Build(_) | Record::Release(_) => None,
+                Record::Event(event) => match &event.happening {
+                    Happening::Ended { start, .. } => Some(start),
+                    Happening::ImagesRemoved { build } => Some(build),
+                    _ => event.run.as_ref(),
+                },
+            };
+            !own.contains(id) && of.is_none_or(|of| !own.contains(of))
+        });
+        shared
+    }
+
+    /// The records of one store for machines that reach the same image layout. A release at the target
+    /// `local` belongs to one folder of one machine, so its records stay there.
+    #[must_use]
+    pub fn of_folder_and_store(&self, store: &StoreId) -> Self {
         let mut shared = self.of_store(store);
         shared.records.retain(|_, stored| {
             let target = match &stored.record {
@@ -215,5 +244,76 @@ impl RecordSet {
 impl Extend<StoredRecord> for RecordSet {
     fn extend<Records: IntoIterator<Item = StoredRecord>>(&mut self, records: Records) {
         records.into_iter().for_each(|record| self.insert(record));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::{RecordSet, StoredRecord};
+    use crate::ledger::{Record, RecordId, RecordKind};
+    use crate::store::StoreId;
+
+    fn id(kind: RecordKind, number: i64) -> RecordId {
+        let at = Timestamp::from_second(number).unwrap();
+        RecordId::from_parts(kind, at, 0)
+    }
+
+    /// A run that has made a build, and what happened to the build.
+    fn run(number: i64, reference: &str) -> [Value; 4] {
+        let actor = json!({ "user": "a", "host": "b" });
+        let event = |offset: i64| {
+            json!({
+                "kind": "event", "schemaVersion": 1, "id": id(RecordKind::Event, number + offset),
+                "store": "us", "actor": actor,
+            })
+        };
+        let with = |mut event: Value, what: Value| {
+            let keys = what.as_object().unwrap().clone();
+            event.as_object_mut().unwrap().extend(keys);
+            event
+        };
+        let (build, start) = (id(RecordKind::Build, number), id(RecordKind::Event, number));
+        [
+            with(
+                event(0),
+                json!({ "what": "started", "operation": "deploy", "lease": 60, "folder": "f" }),
+            ),
+            json!({
+                "kind": "build", "schemaVersion": 1, "id": build, "store": "us",
+                "status": "complete", "started": "2026-01-02T03:04:05Z", "seconds": 1.0,
+                "apps": { "web": { "reference": reference, "digest": "sha256:1" } },
+                "composition": "", "tool": "", "actor": actor, "reached": "push", "start": start,
+            }),
+            with(
+                event(1),
+                json!({ "what": "ended", "start": start, "succeeded": true, "interrupted": false }),
+            ),
+            with(
+                event(2),
+                json!({ "what": "images-removed", "build": build }),
+            ),
+        ]
+    }
+
+    #[test]
+    fn builds_with_images_in_a_folder_are_not_shared_with_other_machines() {
+        let mut records = RecordSet::default();
+        let runs = [
+            run(100, "oci:.alokai/registry:shop/web:1"),
+            run(200, "r.example.com/shop/web:1"),
+        ];
+        for record in runs.into_iter().flatten() {
+            let record: Record = serde_json::from_value(record).unwrap();
+            records.insert(StoredRecord::new(record).unwrap());
+        }
+        let store = StoreId::new("us").unwrap();
+        let shared = records.shared_of_store(&store);
+        let earliest = shared.iter().map(|it| it.record.id().made_at()).min();
+        assert_eq!(shared.len(), 4);
+        assert_eq!(earliest, Some(Timestamp::from_second(200).unwrap()));
+        assert_eq!(records.of_folder_and_store(&store).len(), 8);
     }
 }

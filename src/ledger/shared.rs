@@ -265,7 +265,7 @@ impl<'a> SharedRecords<'a> {
     async fn put_logs(&self, records: &[&StoredRecord]) -> Result<Vec<LogReference>, SharedError> {
         let mut logs = Vec::new();
         for log in records.iter().filter_map(|it| page::log_of(&it.record)) {
-            // A damaged log is as good as none. The record is worth more than its log.
+            // A damaged log counts as missing. The record is sent without it.
             if let Ok(Some(compressed)) = self.logs.compressed(log) {
                 self.place.put_blob(page::LOG, &compressed).await?;
                 logs.push(log.clone());
@@ -292,7 +292,7 @@ impl<'a> SharedRecords<'a> {
     }
 
     /// Gathers small pages into larger ones. The large page is written and read back before the small
-    /// ones are removed. Where nothing can be removed, both stay, which does no harm.
+    /// ones are removed. If the registry does not remove them, both stay, and readers merge them.
     async fn gather(&self, known: &mut KnownPages) -> Result<usize, SharedError> {
         let is_small = |page: &KnownPage| page.ids.len() < FULL_PAGE && !page.is_foreign;
         let full = known.pages.values().filter(|page| !is_small(page));

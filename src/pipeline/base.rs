@@ -14,13 +14,10 @@ use super::stored;
 use crate::plan::{ImagePlan, SCRATCH};
 use crate::store::UnitId;
 use oci::{
-    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, Layout, Manifest,
-    Platform,
+    self, BaseLayer, BaseTree, Blobs, Descriptor, Digest, ImageReference, LAYOUT_PREFIX, Layout,
+    Manifest, Platform,
 };
 use oci_distribution::Client;
-
-/// The prefix of the name of an image in an OCI image layout.
-const LAYOUT: &str = "oci:";
 
 /// A base image that cannot be resolved.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -76,7 +73,7 @@ pub fn check_shell(image: &ImagePlan, base: &ReadableBase, tree: &BaseTree) -> R
 
 /// How to use a base image without network access.
 fn without_network(name: &str) -> String {
-    if name.starts_with(LAYOUT) {
+    if name.starts_with(LAYOUT_PREFIX) {
         return String::new();
     }
     format!(
@@ -126,7 +123,7 @@ impl BaseSources<'_> {
         if name == SCRATCH {
             return Ok(scratch(platform));
         }
-        if let Some(rest) = name.strip_prefix(LAYOUT) {
+        if let Some(rest) = name.strip_prefix(LAYOUT_PREFIX) {
             let (folder, image) = match rest.split_once(':') {
                 Some((folder, image)) => (folder, Some(image)),
                 None => (rest, None),

@@ -184,7 +184,7 @@ pub async fn resolve_base(
     image: &str,
     services: &Services,
 ) -> Result<PinnedBase, Error> {
-    if image.starts_with("oci:") {
+    if image.starts_with(oci::LAYOUT_PREFIX) {
         return Err(Error::Base {
             image: image.to_owned(),
             message: "it is in an OCI image layout, which Docker cannot read".into(),

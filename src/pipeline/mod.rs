@@ -13,6 +13,7 @@ mod compose;
 mod destination;
 pub mod docker;
 mod failure;
+mod gate;
 mod halt;
 mod hooks;
 mod image;
@@ -27,10 +28,11 @@ mod services;
 mod skip;
 mod start;
 mod stored;
+mod summary;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use build::{Built, Error as BuildError, ResultOrigin, forecast, free_memory};
 pub use builder::Image;
@@ -47,7 +49,7 @@ pub use hooks::{
 };
 pub use lock::{ProjectLock, Session, SessionLock, own_folder};
 pub use probe::{EngineFound, base_image, engine, registry, sandbox_support};
-pub use process::{PieceReader, TAIL, group_of, lives, readable, signal};
+pub use process::{PieceReader, RunningGroup, TAIL, group_of, lives, readable, signal};
 pub use prune::{
     Artifact, Error as PruneError, FOLDER as ARTIFACT_FOLDER, MissingModule, ModuleRequest,
     RequestKind, RequestTime, Sizes, is_current as artifact_is_current, unresolved,
@@ -61,63 +63,24 @@ pub use start::{
     CommandEnd, Error as StartError, FailedServer, RunningServer, ServerCommand, ServerEnvironment,
     ServerStart, free_ports, how, is_in_use, isolated_folder,
 };
+pub use summary::{RunSummary, UnitSummary};
 
 use crate::config::{HookStage, HookTime};
 use crate::event::{Event, Stage, seconds};
 use crate::plan::{Plan, RunScope, Work, run_stage};
 use crate::store::{StoreId, UnitId};
-use build::{BuildRun, BuiltPackage};
+use build::BuildRun;
 use failure::StageResult;
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
+use gate::StageGate;
 use hooks::StageHooks;
 use preflight::PreparedRun;
-use skip::PresentImage;
 
 /// The folder of the cache, relative to the project.
 pub const CACHE: &str = ".alokai/cache";
 
-/// The results of a run, whether it succeeded or not.
-#[derive(Debug, Default)]
-pub struct RunSummary {
-    /// One row for each unit that was at least built.
-    pub units: Vec<UnitSummary>,
-    /// The workspace packages that were built for them.
-    pub packages: Vec<BuiltPackage>,
-    /// The images at the destination, of each store that has all of them.
-    pub pushed: Vec<Pushed>,
-    /// The hooks that ran.
-    pub hooks: Vec<HookRun>,
-    /// Hints for the user about settings that make the next run faster.
-    pub hints: Vec<String>,
-    /// Wall time of the whole run.
-    pub elapsed: Duration,
-    /// Wall time of this program itself, without scripts, the engine and the network.
-    pub own: Duration,
-}
-
-/// The results of one unit, up to the last stage that it reached.
-#[derive(Debug, Clone)]
-pub struct UnitSummary {
-    /// Store and app.
-    pub unit: UnitId,
-    /// Time of its script.
-    pub build: Option<Duration>,
-    /// Where the script's result comes from.
-    pub origin: Option<ResultOrigin>,
-    /// Bytes in `.deploy`.
-    pub deploy_size: Option<u64>,
-    /// Whether its image was at the destination before the run, so nothing was done for it.
-    pub was_there: bool,
-    /// Bytes of the image, base included: unpacked for an image of the engine, else compressed.
-    pub image_size: Option<u64>,
-    /// Digest of the pushed manifest.
-    pub digest: Option<String>,
-    /// Reference of the image.
-    pub reference: Option<String>,
-}
-
 /// The checks of the targets, which run before the first build. They return everything that is wrong.
-pub type TargetChecks<'a> = BoxFuture<'a, Vec<StageError>>;
+pub type TargetChecks<'a> = LocalBoxFuture<'a, Vec<StageError>>;
 
 /// The checks of a run that makes no store live.
 pub fn without_targets<'a>() -> TargetChecks<'a> {
@@ -431,120 +394,4 @@ fn stage<T>(
         seconds: seconds(started.elapsed()),
     });
     product
-}
-
-impl UnitSummary {
-    /// A unit without any result yet.
-    fn new(unit: &UnitId) -> Self {
-        Self {
-            unit: unit.clone(),
-            build: None,
-            origin: None,
-            deploy_size: None,
-            was_there: false,
-            image_size: None,
-            digest: None,
-            reference: None,
-        }
-    }
-
-    /// A unit whose image is at the destination already.
-    fn present(image: &PresentImage) -> Self {
-        Self {
-            was_there: true,
-            image_size: Some(image.size),
-            digest: Some(image.pushed.digest.to_string()),
-            reference: Some(image.pushed.reference.to_string()),
-            ..Self::new(&image.pushed.unit)
-        }
-    }
-}
-
-impl RunSummary {
-    /// Adds a row for each built unit. A unit with a present image has a row already: it was built
-    /// because others need it.
-    fn built(&mut self, all: &[Built]) {
-        let rows = self.units.iter().enumerate();
-        let mut known: BTreeMap<UnitId, usize> =
-            rows.map(|(at, row)| (row.unit.clone(), at)).collect();
-        for built in all {
-            let at = *known.entry(built.unit().clone()).or_insert_with(|| {
-                self.units.push(UnitSummary::new(built.unit()));
-                self.units.len() - 1
-            });
-            let row = &mut self.units[at];
-            row.build = Some(built.elapsed);
-            row.origin = Some(built.origin.clone());
-        }
-    }
-
-    /// Adds a product to the row of each unit.
-    fn each<T>(
-        &mut self,
-        products: &[T],
-        unit: impl Fn(&T) -> &UnitId,
-        set: impl Fn(&mut UnitSummary, &T),
-    ) {
-        let by_unit: BTreeMap<&UnitId, &T> = products.iter().map(|one| (unit(one), one)).collect();
-        for row in &mut self.units {
-            if let Some(product) = by_unit.get(&row.unit) {
-                set(row, product);
-            }
-        }
-    }
-}
-
-/// The barrier between stages. After a failure the run ends, or, with `--keep-going`, continues
-/// without the stores that have failed.
-struct StageGate {
-    keep_going: bool,
-    failures: Vec<Failure>,
-}
-
-impl StageGate {
-    fn pass<T>(
-        &mut self,
-        stage: Stage,
-        services: &Services,
-        result: StageResult<T>,
-        unit: impl Fn(&T) -> &UnitId,
-    ) -> Result<Vec<T>, Error> {
-        self.failures.extend(result.failed);
-        if services.interrupt.stopped() || (!self.failures.is_empty() && !self.keep_going) {
-            self.end_of(stage, services)?;
-        }
-        let lost = |store: &StoreId| {
-            self.has_lost(store) || result.skipped.iter().any(|unit| unit.store == *store)
-        };
-        Ok(result
-            .done
-            .into_iter()
-            .filter(|product| !lost(&unit(product).store))
-            .collect())
-    }
-
-    /// Whether a unit of the store has failed.
-    fn has_lost(&self, store: &StoreId) -> bool {
-        let mut failures = self.failures.iter();
-        failures.any(|failure| failure.unit.store.as_ref() == Some(store))
-    }
-
-    fn end_of(&mut self, stage: Stage, services: &Services) -> Result<(), Error> {
-        if services.interrupt.stopped() {
-            // Units that failed before are reported too; interrupted units are not.
-            let mut failures = std::mem::take(&mut self.failures);
-            failures.retain(|failure| !failure.error.is_interruption());
-            return Err(Error::Interrupted { stage, failures });
-        }
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        if self.failures.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Failed {
-            failures: std::mem::take(&mut self.failures),
-        })
-    }
 }

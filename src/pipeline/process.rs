@@ -118,9 +118,9 @@ pub async fn run(
         .sandbox
         .map(|it| DenialScanner::new(it, script.folder));
     let sink = Mutex::new(sink);
-    let mut group = RunningGroup(group_of(&child));
+    let mut group = RunningGroup::of(&child);
     let (status, reason) = wait(&mut child, &script, &sink, services).await;
-    group.0 = None;
+    group.release();
     drop(outside);
     match reason {
         EndReason::Exit => {}
@@ -155,7 +155,19 @@ pub async fn run(
 }
 
 /// A process group that is killed if the wait for its leader is abandoned.
-struct RunningGroup(Option<Pid>);
+pub struct RunningGroup(Option<Pid>);
+
+impl RunningGroup {
+    /// The group that a child leads.
+    pub fn of(child: &Child) -> Self {
+        Self(group_of(child))
+    }
+
+    /// From here on, the group is not killed any more. Its leader has ended.
+    pub fn release(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for RunningGroup {
     fn drop(&mut self) {

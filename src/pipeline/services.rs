@@ -15,7 +15,7 @@ use http_client::Redactor;
 
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, EventSubject, Events, Outcome};
-use crate::plan::is_system;
+use crate::plan::{DestinationPlan, is_system};
 use crate::registry;
 use crate::store::StoreId;
 use oci::ImageReference;
@@ -89,6 +89,24 @@ impl Services {
         let client = registry::client(own.unwrap_or(registry), login, trust)?;
         clients.insert(host, client.clone());
         Ok(client)
+    }
+
+    /// Refuses a registry to which the password would be sent without encryption.
+    pub fn refuse_exposed(&self, destination: &DestinationPlan) -> Result<(), registry::Error> {
+        match destination {
+            DestinationPlan::Registry {
+                address,
+                is_insecure: false,
+                ..
+            } if !self.access.trust.allow_insecure && http_client::is_exposed(address) => {
+                Err(registry::Error::PlainHttp {
+                    server: "registry",
+                    address: address.clone(),
+                    help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The login of the engine for an image; none without credentials for its registry.
@@ -183,6 +201,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// The address of the engine to use, if `configured` is its address in the config.
+    pub fn engine<'a>(&'a self, configured: Option<&'a str>) -> Option<&'a str> {
+        configured.or(self.docker.as_deref())
+    }
+
     /// The logins of registries.
     pub fn logins(&self) -> Logins {
         let own = self.registry.as_deref().zip(self.credentials.clone());

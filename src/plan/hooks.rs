@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Plan;
+use super::{Plan, PlannedRelease, Request, StorePlan, Work, target_of};
 use crate::config::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, Project, default_app,
 };
 use crate::event::Stage;
-use crate::store::{AppName, Store, StoreId};
+use crate::store::{AppName, Store, StoreId, TargetKind};
 
 /// A hook of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct HookPlan {
     pub command: Vec<String>,
     /// The app in whose image it runs. None for this machine.
     pub image_of: Option<AppName>,
+    /// The address of the engine that runs the image, if it is not `DOCKER_HOST`: that of the target
+    /// `docker`.
+    pub engine: Option<String>,
     /// What its failure means.
     pub on_failure: HookFailure,
     /// Its time limit.
@@ -42,6 +45,10 @@ pub fn hooks_of(project: &Project, store: &Store) -> Vec<HookPlan> {
         let stores = hook.stores.as_ref();
         stores.is_none_or(|stores| stores.contains(&store.id))
     };
+    let deployment = store.deployment.as_ref();
+    let is_docker = deployment.is_some_and(|it| target_of(project, it) == TargetKind::Docker);
+    let engine = project.settings.deploy.docker.host.clone();
+    let engine = engine.filter(|_| is_docker);
     let hooks = project.settings.hooks.iter().filter(of_store);
     let plans = hooks.filter_map(|hook| {
         let image_of = match hook.place {
@@ -62,12 +69,43 @@ pub fn hooks_of(project: &Project, store: &Store) -> Vec<HookPlan> {
             stage: hook.stage,
             command: hook.command.clone(),
             image_of,
+            engine: engine.clone(),
             on_failure: hook.on_failure,
             timeout: hook.timeout,
             env: hook.env.clone(),
         })
     });
     plans.collect()
+}
+
+/// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
+pub fn planned_hooks(
+    project: &Project,
+    request: &Request,
+    (stores, releases): (&[StorePlan], &[PlannedRelease]),
+    notices: &mut Vec<String>,
+) -> Vec<HookPlan> {
+    if request.work != Work::Build {
+        return Vec::new();
+    }
+    let is_due = |hook: &HookPlan| {
+        hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
+    };
+    let stores = stores.iter();
+    let stores = stores.filter_map(|store| project.stores.get(store.id.as_str()));
+    let hooks = stores.flat_map(|store| hooks_of(project, store));
+    let mut hooks: Vec<_> = hooks.filter(is_due).collect();
+    for release in releases {
+        let is_idle = |hook: &HookPlan| {
+            let is_console = release.target == TargetKind::Console;
+            is_console && hook.stage == HookStage::Stage && hook.store == release.store
+        };
+        if hooks.iter().any(is_idle) {
+            notices.push(no_staging(&release.store, release.target.name()));
+        }
+        hooks.retain(|hook| !is_idle(hook));
+    }
+    hooks
 }
 
 /// The stage of a run in which hooks of this stage run.
@@ -159,4 +197,11 @@ pub fn write_stage(
         write_at(plan, (HookTime::After, stage), out)?;
     }
     Ok(())
+}
+
+/// The notice for hooks of a stage that a target does not have.
+pub fn no_staging(store: &StoreId, target: &str) -> String {
+    format!(
+        "the hooks of the stage `stage` do not run for `{store}`, because the target `{target}` has no staging"
+    )
 }

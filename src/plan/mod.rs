@@ -4,6 +4,7 @@
 //! `--dry-run` can print it, and the pipeline only carries it out. It contains no secret.
 
 mod callbacks;
+mod destination;
 mod document;
 mod error;
 mod files;
@@ -13,6 +14,8 @@ mod image;
 mod inputs;
 mod installed;
 mod links;
+mod notices;
+mod queries;
 mod release;
 mod scope;
 mod select;
@@ -26,16 +29,19 @@ mod tsconfig;
 mod variables;
 mod watched;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use callbacks::DEPLOYED_ENTRYPOINT;
+pub use destination::{
+    console_of, destination_of, image_repository, record_repository, repositories_of, target_of,
+};
 pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
 pub use files::{EXISTS_ONLY, OptionalFile};
-pub use hooks::{HookPlan, hooks_of, run_stage};
+pub use hooks::{HookPlan, hooks_of, no_staging, run_stage};
 pub use image::{
     BuilderChoice, Dockerfile, DockerfileSource, ImageMaker, ImagePlan, SCRATCH, container_port,
 };
@@ -56,13 +62,13 @@ pub use tool_caches::ToolCacheScope;
 pub use variables::is_system;
 pub use watched::{LayerChange, ListedLayers, UnitChange, WatchedPlan};
 
-use crate::cache::{CacheLimits, InputRecord, Key, OutputDigest, ToolCacheName};
-use crate::config::{HookStage, Project, PruneRules};
+use crate::cache::CacheLimits;
+use crate::config::{Project, PruneRules};
 use crate::event::Stage;
 use crate::files::DiskFiles;
 use crate::git::{Repository, Revision};
-use crate::overlay::{Composer, Composition, LayerReader, Layers, Owner, fail_on};
-use crate::store::{AppKind, AppName, Deployment, Store, StoreId, TargetKind, UnitId};
+use crate::overlay::{Composer, Composition, LayerReader, Layers, fail_on};
+use crate::store::{AppName, Deployment, Store, StoreId, TargetKind};
 use crate::workspace::{PackageManager, UnknownManager};
 use image::ImagePlanner;
 use inputs::AllInputs;
@@ -237,23 +243,11 @@ impl Plan {
         let mut notices: Vec<String> = project.notices.iter().map(ToString::to_string).collect();
         callbacks::check(&stores)?;
         let (tasks, inputs) = plan_tasks(project, request, lister, &stores, chosen, &mut notices)?;
-        let mut images = Vec::new();
-        let mut destination = None;
-        if request.until >= Stage::Prune {
-            let to = plan_destination(project, request, &stores)?;
-            let planner = ImagePlanner {
-                project,
-                stores: &stores,
-                chosen,
-                tasks: &tasks,
-                destination: &to,
-                tag: tag.as_deref(),
-                revision: revision.as_ref(),
-                builder: request.builder,
-            };
-            images = planner.images()?;
-            destination = Some(to);
-        }
+        let made_from = (stores.as_slice(), &tasks);
+        let commit = (tag.as_deref(), revision.as_ref());
+        let planned = planned_images(project, request, chosen, made_from, commit)?;
+        let (images, destination) = planned.unzip();
+        let images = images.unwrap_or_default();
         let console = console_of(project, &request.console);
         let mut releases = Vec::new();
         if request.until >= Stage::Deploy {
@@ -261,8 +255,8 @@ impl Plan {
             releases = release::releases(project, &stores, &images, &console, tag)?;
         }
         let servers = start::servers(project, &stores, &images)?;
-        let hooks = planned_hooks(project, request, (&stores, &releases), &mut notices);
-        notices.extend(unused(&stores).into_iter().chain(dropped(&stores)));
+        let hooks = hooks::planned_hooks(project, request, (&stores, &releases), &mut notices);
+        notices.extend(notices::notices(&stores));
         if request.work == Work::Build {
             notices.extend(callbacks::notices(&stores, &images, &tasks));
             notices.extend(callbacks::ignored(project, repository.as_ref())?);
@@ -324,171 +318,6 @@ impl Plan {
         );
         Digest::of(text.as_bytes())
     }
-
-    /// The task with this id.
-    pub fn task(&self, id: TaskId) -> &Task {
-        &self.tasks[id]
-    }
-
-    /// The composition of the task's app; none for a package.
-    pub fn composition_of(&self, id: TaskId) -> Option<&Arc<Composition>> {
-        self.inputs.of(id).composition.as_ref()
-    }
-
-    /// The other composed apps of the same store, each with whether the task may read it.
-    pub fn siblings(&self, id: TaskId) -> impl Iterator<Item = (&Arc<Composition>, bool)> {
-        self.inputs.siblings(id)
-    }
-
-    /// The files of a package task, relative to its folder.
-    pub fn package_files(&self, id: TaskId) -> impl Iterator<Item = &str> {
-        self.inputs.package_files(id, &self.task(id).folder)
-    }
-
-    /// The primary key: the part of a task's key that is known before its script runs. `upstream` are
-    /// the results of the tasks that it needs, by name.
-    pub fn primary_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
-        let task = self.task(id);
-        self.inputs
-            .primary_key(id, task, &task.key_name(), upstream)
-    }
-
-    /// The primary key that the task has if its app is declared shared.
-    pub fn neutral_key(&self, id: TaskId, upstream: &BTreeMap<String, OutputDigest>) -> Key {
-        let task = self.task(id);
-        let name = task.shared_key_name().unwrap_or_else(|| task.name());
-        self.inputs.primary_key(id, task, &name, upstream)
-    }
-
-    /// The key of a task's result: the primary key, completed by the files that its script opens.
-    pub fn key(&self, id: TaskId, primary: Key, reads: &BTreeSet<String>) -> Key {
-        self.inputs.key(id, primary, reads)
-    }
-
-    /// The files that are inputs if the task's script, which runs in `folder`, opens them.
-    pub fn optional_files(&self, id: TaskId, folder: &Path) -> Vec<OptionalFile> {
-        self.inputs
-            .optional(id, folder, |unit| self.is_idle(unit, id))
-    }
-
-    /// Whether no script of the unit can run at the same time as this task.
-    pub fn is_idle(&self, unit: &UnitId, id: TaskId) -> bool {
-        let is_ordered = |other: TaskId| {
-            self.task(other).upstream.contains(&id) || self.task(id).upstream.contains(&other)
-        };
-        let of_unit = |other: &TaskId| self.task(*other).subject.unit() == Some(unit);
-        self.tasks.ids().filter(of_unit).all(is_ordered)
-    }
-
-    /// The names of the optional files.
-    pub fn optional_names(&self, id: TaskId) -> BTreeSet<String> {
-        let files = self.optional_files(id, Path::new("store/app"));
-        files.into_iter().map(|file| file.name).collect()
-    }
-
-    /// The identity of an optional file as it is now.
-    pub fn identity(&self, id: TaskId, name: &str) -> String {
-        self.inputs.identity(id, name)
-    }
-
-    /// An input of the task that has changed since its key was computed, relative to the project.
-    pub fn changed_input(&self, id: TaskId) -> Option<String> {
-        self.inputs.changed(id)
-    }
-
-    /// The folders in which no file may be added or removed while the task's script runs, absolute.
-    pub fn watched_folders(&self, id: TaskId) -> Vec<PathBuf> {
-        self.inputs.folders(id)
-    }
-
-    /// The name of the cache that the tools of the task keep.
-    pub fn tool_cache_name(&self, id: TaskId) -> ToolCacheName {
-        let (project, folder) = (&self.project, self.task(id).run_folder());
-        let name = self.task(id).key_name();
-        let toolchain = self.inputs.toolchain(id);
-        self.tool_caches
-            .name(&name, &project.join(folder), &toolchain)
-    }
-
-    /// Whether the task is a build of Next.js 15 or newer that makes a new key for server actions. On
-    /// machines of CI systems it does so in every build, and webpack's cache of another key is not used.
-    pub fn makes_action_key(&self, id: TaskId) -> bool {
-        let task = self.task(id);
-        let is_newer = |identity: &str| {
-            let version = identity.strip_prefix("next@")?;
-            version
-                .split('.')
-                .next()?
-                .parse()
-                .ok()
-                .map(|major: u32| major >= 15)
-        };
-        let toolchain = self.inputs.toolchain(id);
-        let is_next = toolchain.keys().any(|it| is_newer(it) == Some(true));
-        is_next && !task.variables.iter().any(|name| name == ACTION_KEY)
-    }
-
-    /// The files outside composed apps that the task may read, absolute.
-    pub fn readable_files(&self, id: TaskId) -> impl Iterator<Item = PathBuf> {
-        self.inputs.readable(id)
-    }
-
-    /// All inputs of the task, from which a later run explains a cache miss.
-    pub fn explained_inputs(
-        &self,
-        id: TaskId,
-        upstream: &BTreeMap<String, OutputDigest>,
-        reads: &BTreeSet<String>,
-    ) -> InputRecord {
-        self.inputs.explained(id, self.task(id), upstream, reads)
-    }
-
-    /// The compositions of all stores.
-    pub fn compositions(&self) -> impl Iterator<Item = &Arc<Composition>> {
-        self.stores.iter().flat_map(|store| &store.compositions)
-    }
-
-    /// How the apps of a store are started on this machine.
-    pub fn servers_of(&self, store: &StoreId) -> Option<&StoreServers> {
-        self.servers.iter().find(|servers| servers.store == *store)
-    }
-
-    /// The composition of a unit.
-    pub fn composition(&self, unit: &UnitId) -> Option<&Arc<Composition>> {
-        self.compositions().find(|one| one.unit == *unit)
-    }
-
-    /// The image of a unit.
-    pub fn image(&self, unit: &UnitId) -> Option<&ImagePlan> {
-        self.images.iter().find(|image| image.unit == *unit)
-    }
-
-    /// Whether the working tree has no uncommitted changes.
-    pub fn is_clean(&self) -> bool {
-        let revision = self.revision.as_ref();
-        revision.is_some_and(|revision| revision.dirty.is_empty())
-    }
-
-    /// Whether a request is sent to the console.
-    pub fn uses_console(&self) -> bool {
-        self.releases
-            .iter()
-            .any(|release| release.console.is_some())
-    }
-
-    /// The digest of the decisions about one image, independent of the project's folder and of other
-    /// images.
-    pub fn digest_of(&self, unit: &UnitId) -> Digest {
-        Digest::of(document::decided(self, unit).to_string().as_bytes())
-    }
-
-    /// The folder into which a unit is composed.
-    pub fn workdir(&self, unit: &UnitId) -> PathBuf {
-        self.project
-            .join(".out")
-            .join(unit.store.as_str())
-            .join(unit.app.as_str())
-    }
 }
 
 /// What a plan takes from git.
@@ -515,38 +344,29 @@ fn plan_tasks(
     Ok((tasks, inputs))
 }
 
-/// The hooks of the stages of a run. Only builds and deploys have hooks. A rollback is not planned here.
-fn planned_hooks(
+/// The images and their destination. `None` if the run ends before the prune stage.
+fn planned_images(
     project: &Project,
     request: &Request,
-    (stores, releases): (&[StorePlan], &[PlannedRelease]),
-    notices: &mut Vec<String>,
-) -> Vec<HookPlan> {
-    if request.work != Work::Build {
-        return Vec::new();
+    chosen: &select::ChosenUnits,
+    (stores, tasks): (&[StorePlan], &TaskMap<Task>),
+    (tag, revision): (Option<&str>, Option<&Revision>),
+) -> Result<Option<(Vec<ImagePlan>, DestinationPlan)>, Error> {
+    if request.until < Stage::Prune {
+        return Ok(None);
     }
-    let is_due = |hook: &HookPlan| {
-        hook.stage != HookStage::Rollback && run_stage(hook.stage) <= request.until
+    let destination = destination::plan_destination(project, request, stores)?;
+    let planner = ImagePlanner {
+        project,
+        stores,
+        chosen,
+        tasks,
+        destination: &destination,
+        tag,
+        revision,
+        builder: request.builder,
     };
-    let stores = stores.iter();
-    let stores = stores.filter_map(|store| project.stores.get(store.id.as_str()));
-    let hooks = stores.flat_map(|store| hooks_of(project, store));
-    let mut hooks: Vec<_> = hooks.filter(is_due).collect();
-    for release in releases {
-        let is_idle = |hook: &HookPlan| {
-            let is_console = release.target == TargetKind::Console;
-            is_console && hook.stage == HookStage::Stage && hook.store == release.store
-        };
-        if hooks.iter().any(is_idle) {
-            notices.push(format!(
-                "the hooks of the stage `stage` do not run for `{}`, because the target `{}` has no staging",
-                release.store,
-                release.target.name()
-            ));
-        }
-        hooks.retain(|hook| !is_idle(hook));
-    }
-    hooks
+    Ok(Some((planner.images()?, destination)))
 }
 
 /// The command that installs dependencies; empty if the run ends before the build stage.
@@ -555,67 +375,6 @@ fn install(project: &Project, request: &Request) -> Result<&'static str, Error> 
         return Ok("");
     }
     Ok(manager(project)?.install(&DiskFiles, &project.root))
-}
-
-/// The destination of images, with the registry from flags, environment or config.
-fn plan_destination(
-    project: &Project,
-    request: &Request,
-    stores: &[StorePlan],
-) -> Result<DestinationPlan, Error> {
-    let destination = destination_of(project, &request.registry)?;
-    let is_console = |store: &StorePlan| store.target == TargetKind::Console;
-    destination.suits(request, stores.iter().any(is_console))?;
-    Ok(destination)
-}
-
-/// The destination of a project's images. `registry` is the value of the flag or the environment.
-pub fn destination_of(
-    project: &Project,
-    registry: &Option<String>,
-) -> Result<DestinationPlan, Error> {
-    let configured = &project.settings.registry;
-    let registry =
-        first_set([registry, &configured.url]).unwrap_or_else(|| DEFAULT_REGISTRY.into());
-    let is_insecure = configured.insecure && configured.url.as_ref() == Some(&registry);
-    DestinationPlan::new(&project.root, &registry, is_insecure)
-}
-
-/// The address of a project's console. `console` is the value of the flag or the environment.
-pub fn console_of(project: &Project, console: &Option<String>) -> String {
-    let console = first_set([console, &project.settings.console.url]);
-    console.unwrap_or_else(|| DEFAULT_CONSOLE.into())
-}
-
-/// One repository for each deployable store, below the path of the registry.
-pub fn repositories_of(project: &Project) -> Vec<String> {
-    let stores = project.stores.deployables();
-    let repositories = stores.filter_map(|store| {
-        let mut apps = project.apps_of(store);
-        let app = apps.find(|app| app.kind != AppKind::Playwright)?;
-        let deployment = store.deployment.as_ref()?;
-        Some(image::repository(project, deployment, app))
-    });
-    repositories.collect()
-}
-
-/// The repository for the images of an app of a store, below the path of the registry. None for a
-/// template, and for an app that the store does not have.
-pub fn image_repository(project: &Project, store: &Store, app: &AppName) -> Option<String> {
-    let deployment = store.deployment.as_ref()?;
-    let mut apps = project.apps_of(store);
-    let app = apps.find(|own| own.name == *app)?;
-    Some(image::repository(project, deployment, app))
-}
-
-/// The repository with the records of a store: that of its frontend, or of its first app. None for a
-/// template.
-pub fn record_repository(project: &Project, store: &Store) -> Option<String> {
-    let deployment = store.deployment.as_ref()?;
-    let apps = project.apps_of(store);
-    let apps = apps.filter(|app| app.kind != AppKind::Playwright);
-    let app = apps.min_by_key(|app| app.kind.framework().is_none())?;
-    Some(image::repository(project, deployment, app))
 }
 
 /// The limits of the cache in the project's config.
@@ -696,54 +455,6 @@ fn compose(
     Ok(plans)
 }
 
-/// Where a store runs, without `--local`.
-pub fn target_of(project: &Project, deployment: &Deployment) -> TargetKind {
-    deployment.target.unwrap_or(project.settings.deploy.target)
-}
-
-/// Notices about files of a store that a rule of the same store or of an ancestor drops. Such a rule
-/// is seldom intended.
-fn dropped(stores: &[StorePlan]) -> Vec<String> {
-    let mut notices = Vec::new();
-    for composition in stores.iter().flat_map(|store| &store.compositions) {
-        for (path, dropped) in &composition.dropped {
-            let origin = &dropped.origin;
-            let is_of = |owner: &Owner| matches!(owner, Owner::Store(id) if *id == origin.store);
-            let Some(rule) = composition.layers.iter().position(is_of) else {
-                continue;
-            };
-            for layer in dropped.layers.iter().filter(|layer| **layer >= rule) {
-                notices.push(format!(
-                    "`{}` of `{}` for the app `{}` is dropped by the rule `{}` in `ignorePaths` of `{}`; to keep the file, add `!{path}` after that rule",
-                    path.escape_debug(), composition.layers[*layer], composition.unit.app, origin.rule, origin.store
-                ));
-            }
-        }
-    }
-    notices.sort();
-    notices.dedup();
-    notices
-}
-
-/// Notices about files of stores that composing never uses.
-fn unused(stores: &[StorePlan]) -> Vec<String> {
-    let mut notices: Vec<String> = stores
-        .iter()
-        .flat_map(|store| &store.compositions)
-        .flat_map(|composition| {
-            composition.unused.iter().map(|unused| {
-                format!(
-                    "`{}` of `{}` for the app `{}` is ignored, because this file always comes from the base app",
-                    unused.path, unused.owner, composition.unit.app
-                )
-            })
-        })
-        .collect();
-    notices.sort();
-    notices.dedup();
-    notices
-}
-
 /// The project's package manager.
 fn manager(project: &Project) -> Result<PackageManager, Error> {
     let manager = project.package_manager();
@@ -751,12 +462,4 @@ fn manager(project: &Project) -> Result<PackageManager, Error> {
         path: project.root.join("package.json"),
         name,
     })
-}
-
-fn first_set(values: [&Option<String>; 2]) -> Option<String> {
-    values
-        .into_iter()
-        .flatten()
-        .find(|value| !value.is_empty())
-        .cloned()
 }

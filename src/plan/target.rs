@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{BuilderChoice, Error, Request};
 use crate::event::Stage;
-
-/// The prefix of a folder as destination, as in `skopeo` and `umoci`.
-const LAYOUT: &str = "oci:";
+use oci::LAYOUT_PREFIX;
 
 /// The destination of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +31,7 @@ impl DestinationPlan {
     /// Parses the registry's address; a layout's folder is relative to the project. An insecure
     /// registry is reached by plain HTTP unless its address has a scheme.
     pub fn new(project: &Path, given: &str, is_insecure: bool) -> Result<Self, Error> {
-        let Some(folder) = given.strip_prefix(LAYOUT) else {
+        let Some(folder) = given.strip_prefix(LAYOUT_PREFIX) else {
             let address = if is_insecure && !given.contains("://") {
                 format!("http://{given}")
             } else {
@@ -56,7 +54,7 @@ impl DestinationPlan {
             });
         }
         Ok(Self::Layout {
-            name: format!("{LAYOUT}{folder}"),
+            name: format!("{LAYOUT_PREFIX}{folder}"),
             folder: project.join(folder),
         })
     }
@@ -112,7 +110,7 @@ pub struct DestinationReference {
 impl DestinationReference {
     /// Registry and repository, without the tag.
     pub fn name(&self) -> String {
-        let separator = if self.registry.starts_with(LAYOUT) {
+        let separator = if self.registry.starts_with(LAYOUT_PREFIX) {
             ':'
         } else {
             '/'

@@ -1,11 +1,10 @@
 //! Which release a command means: the newest one, the one to go back to, or a new one of a build.
 
 use super::Error;
-use super::records::next_moment;
 use super::steps::build_of;
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
-    ReleaseRecord, ReleaseStatus, SCHEMA_VERSION, TargetState,
+    ReleaseRecord, ReleaseStatus, SCHEMA_VERSION, TargetState, next_moment,
 };
 use crate::store::StoreId;
 

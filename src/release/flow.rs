@@ -1,6 +1,6 @@
 //! The order of the steps that make releases live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub struct FlowOptions {
     pub actor: Actor,
     /// `deploy`, `release` or `rollback`, for the lock.
     pub operation: String,
+    /// Stores of the run that failed before their release, such as in their build.
+    pub failed: BTreeSet<StoreId>,
     /// The recorded start of the run, by store.
     pub runs: BTreeMap<StoreId, RecordId>,
     /// The environment of scripts, of which hooks see a part.
@@ -76,6 +78,8 @@ pub struct StoreOutcome {
     pub release: ReleaseRecord,
     /// Whether it gets the traffic now.
     pub is_active: bool,
+    /// Whether it runs without traffic.
+    pub is_staged: bool,
     /// Where the release can be reached.
     pub address: Option<String>,
     /// Why it does not get the traffic.
@@ -122,12 +126,16 @@ impl Flow<'_> {
         });
         let started = Instant::now();
         let mut result = FlowResult::default();
-        for wave in self.in_waves(orders) {
-            if !result.failed.is_empty() {
+        let mut has_failed = false;
+        for (index, wave) in self.in_waves(orders).into_iter().enumerate() {
+            if has_failed {
                 self.skip(wave, "an earlier wave", &mut result);
                 continue;
             }
             self.wave(wave, &mut result).await;
+            let stores = self.options.waves.get(index).into_iter().flatten();
+            let mut stores = stores.filter(|store| self.options.failed.contains(*store));
+            has_failed = !result.failed.is_empty() || stores.next().is_some();
         }
         events.send(Event::StageFinished {
             stage: Stage::Deploy,
@@ -146,7 +154,6 @@ impl Flow<'_> {
             orders = rest;
         }
         waves.push(orders);
-        waves.retain(|wave| !wave.is_empty());
         waves
     }
 
@@ -169,9 +176,15 @@ impl Flow<'_> {
             STORES_AT_ONCE
         };
         let halted = Mutex::new(None);
-        let results = stream::iter(orders).map(|order| self.unless_halted(order, &halted));
-        let results: Vec<StoreEnd> = results.buffered(at_once).collect().await;
-        for end in results {
+        let numbered = orders.into_iter().enumerate();
+        let ends = stream::iter(numbered).map(|(number, order)| {
+            let end = self.unless_halted(order, &halted);
+            async move { (number, end.await) }
+        });
+        // A slow store does not hold back the stores after it.
+        let mut ends: Vec<_> = ends.buffer_unordered(at_once).collect().await;
+        ends.sort_by_key(|(number, _)| *number);
+        for (_, end) in ends {
             match end {
                 StoreEnd::Done(done) => result.done.push(*done),
                 StoreEnd::Failed(failure) => result.failed.push(*failure),

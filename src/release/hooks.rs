@@ -5,19 +5,16 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use jiff::Timestamp;
-
 use super::Error;
 use super::steps::StoreRun;
 use crate::config::{HookStage, HookTime};
 use crate::event::seconds;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId, RecordKind,
-    SCHEMA_VERSION,
+    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId,
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
-use crate::plan::hooks_of;
-use crate::store::AppName;
+use crate::plan::{hooks_of, no_staging};
+use crate::store::{AppName, TargetKind};
 use crate::target::ReleaseSpec;
 
 /// The most bytes of a hook's output that are recorded: its end.
@@ -35,21 +32,18 @@ pub fn hook_record(
     // A hook that could not be started has no output.
     let output = output_of(&run.log).unwrap_or_default();
     let log = (!output.text.is_empty()).then(|| logs.write(&output));
+    let happening = Happening::Hook {
+        command: run.hook.command_line(),
+        code: run.code,
+    };
     Ok(EventRecord {
-        schema_version: SCHEMA_VERSION,
-        id: RecordId::new(RecordKind::Event, Timestamp::now()),
-        store: run.hook.store.clone(),
         target: released.map(|(_, target)| target.to_owned()),
         release: released.map(|(release, _)| release.clone()),
         run: start.cloned(),
-        happening: Happening::Hook {
-            command: run.hook.command_line(),
-            code: run.code,
-        },
         seconds: Some(seconds(run.elapsed)),
         detail: Some(format!("{}: {}", run.hook.place(), run.ended)),
-        actor: actor.clone(),
         log: log.transpose()?,
+        ..EventRecord::new(run.hook.store.clone(), happening, actor.clone())
     })
 }
 
@@ -96,21 +90,61 @@ impl StoreRun<'_> {
             services: self.flow.services,
             scripts: &self.flow.options.scripts,
         };
-        // The future of a hook is large, and a release awaits it at several places.
-        let ended = Box::pin(runner.run(place, &hooks, &context)).await;
+        // Each hook is recorded when it ends: a kill during the next one does not lose it.
+        for hook in own {
+            let hook = std::slice::from_ref(hook);
+            // The future of a hook is large, and a release awaits it at several places.
+            let ended = Box::pin(runner.run(place, hook, &context)).await;
+            self.record_hooks(&ended.runs, spec);
+            match ended.failure {
+                None => {}
+                Some(HookError::Interrupted) => {
+                    let store = self.store.clone();
+                    return Err(Error::Interrupted { store });
+                }
+                Some(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the store has hooks at one place of a release.
+    pub(super) fn has_hooks(&self, place: (HookTime, HookStage)) -> bool {
+        let store = self.flow.project.stores.get(self.store.as_str());
+        let hooks = store.map(|store| hooks_of(self.flow.project, store));
+        let mut hooks = hooks.into_iter().flatten();
+        hooks.any(|hook| (hook.when, hook.stage) == place)
+    }
+
+    /// Records hooks that have ended. A record that cannot be written does not fail a release.
+    fn record_hooks(&self, runs: &[HookRun], spec: &ReleaseSpec) {
         let logs = LogFolder::of_project(&self.flow.project.root);
         let released = Some((&spec.id, self.target.name()));
-        for run in &ended.runs {
+        for run in runs {
             let (start, actor) = (self.journal.run, &self.flow.options.actor);
-            let record = hook_record(run, released, start, actor, &logs)?;
-            self.journal.append(Record::Event(record));
+            match hook_record(run, released, start, actor, &logs) {
+                Ok(record) => self.journal.append(Record::Event(record)),
+                Err(error) => self.flow.services.events.notice(format!(
+                    "{}: the run of the hook `{}` is not recorded: {error}",
+                    self.store,
+                    run.hook.command_line()
+                )),
+            }
         }
-        match ended.failure {
-            None => Ok(()),
-            Some(HookError::Interrupted) => Err(Error::Interrupted {
-                store: self.store.clone(),
-            }),
-            Some(error) => Err(error.into()),
+    }
+
+    /// Says that hooks of the stage `stage` do not run, because the target has no such stage. The plan says
+    /// it for the console already.
+    pub(super) fn tell_idle_hooks(&self) {
+        let store = self.flow.project.stores.get(self.store.as_str());
+        let hooks = store.map(|store| hooks_of(self.flow.project, store));
+        let mut hooks = hooks.into_iter().flatten();
+        let console = TargetKind::Console.name();
+        if self.target.name() != console && hooks.any(|hook| hook.stage == HookStage::Stage) {
+            self.flow
+                .services
+                .events
+                .notice(no_staging(self.store, self.target.name()));
         }
     }
 

@@ -4,6 +4,7 @@
 //! and whether it gets the traffic; [`spec_of`] makes what the target is asked to run.
 
 mod choice;
+mod cleanup;
 mod describe;
 mod flow;
 mod hooks;
@@ -15,6 +16,7 @@ mod rules;
 mod settings;
 mod spec;
 mod steps;
+mod switch;
 mod waves;
 
 use miette::Diagnostic;
@@ -27,7 +29,7 @@ pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, Wish};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
-pub use records::{Records, ReleaseJournal, next_moment};
+pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
@@ -72,7 +74,7 @@ pub enum Error {
     #[error("the build {build} of `{store}` has no image of `{app}`")]
     #[diagnostic(
         code(alokai::release::no_image),
-        help("run `alokai store deploy --store {store}`, which builds it")
+        help("run `alokai store deploy {place}`, which builds it")
     )]
     NoImage {
         /// The build.
@@ -81,6 +83,28 @@ pub enum Error {
         store: StoreId,
         /// The app.
         app: AppName,
+        /// The options that name the store and its target.
+        place: String,
+    },
+    /// A target takes too long to start the apps.
+    #[error(
+        "the target `{target}` has not started the release {release} of `{store}` within {minutes} minutes"
+    )]
+    #[diagnostic(
+        code(alokai::release::stage_timeout),
+        help(
+            "check that the target can download the images and has room for another release; the traffic is unchanged"
+        )
+    )]
+    StageTimeout {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+        /// The target.
+        target: &'static str,
+        /// How long it was waited for.
+        minutes: u64,
     },
     /// An app is not healthy.
     #[error("`{app}` of the release {release} of `{store}` is not healthy{why}\n{symptoms}")]
@@ -169,25 +193,25 @@ pub enum Error {
         lease: u64,
     },
     /// Another run took the lock over.
-    #[error("the lock of `{store}` was lost to {holder}")]
+    #[error("the lock of `{store}` was lost: {reason}")]
     #[diagnostic(
         code(alokai::release::lock_lost),
         help(
-            "this run could not renew its lock in time; run the command again when that run has ended"
+            "`alokai store status` shows what is live and who has the lock now; then run the command again"
         )
     )]
     LockLost {
         /// The store.
         store: StoreId,
-        /// Who holds it now.
-        holder: String,
+        /// How.
+        reason: String,
     },
     /// The build is older than the one that is live.
     #[error("the release of `{store}` is older than {active}, which is live: {reason}")]
     #[diagnostic(
         code(alokai::release::older),
         help(
-            "`--allow-older` releases it nevertheless; `alokai store rollback --store {store}` returns to an earlier release"
+            "`--allow-older` releases it nevertheless; `alokai store rollback {place}` returns to an earlier release"
         )
     )]
     Older {
@@ -197,6 +221,8 @@ pub enum Error {
         active: RecordId,
         /// Why it is older.
         reason: String,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// An id does not name a single record, or records cannot be read.
     #[error(transparent)]
@@ -236,7 +262,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::no_earlier),
         help(
-            "name one of the listed releases: `alokai store rollback --store {store} <ID>`; only releases that were live and stayed healthy are listed"
+            "name one of the listed releases: `alokai store rollback {place} <ID>`; only releases that were live and stayed healthy are listed"
         )
     )]
     NoEarlier {
@@ -244,13 +270,15 @@ pub enum Error {
         store: StoreId,
         /// The candidates, one a line.
         candidates: String,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// Images of the release are gone.
     #[error("images of {release} do not exist any more: {}", list(apps))]
     #[diagnostic(
         code(alokai::release::images_gone),
         help(
-            "`alokai store rollback --store {store} --dry-run` lists the releases whose images exist; `store deploy` of that commit builds them again"
+            "`alokai store rollback {place} --dry-run` lists the releases whose images exist; `store deploy` of that commit builds them again"
         )
     )]
     ImagesGone {
@@ -260,6 +288,8 @@ pub enum Error {
         release: RecordId,
         /// The apps without an image.
         apps: Vec<AppName>,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// A wave that is not known.
     #[error("`{}` is not a valid wave", wave.escape_debug())]
@@ -288,7 +318,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::unwatched),
         help(
-            "the next release of the store removes the earlier one; `alokai store rollback --store {store}` returns to it"
+            "the next release of the store removes the earlier one; `alokai store rollback {place}` returns to it"
         )
     )]
     Unwatched {
@@ -296,6 +326,8 @@ pub enum Error {
         store: StoreId,
         /// The release.
         release: RecordId,
+        /// The options that name the store and its target.
+        place: String,
     },
 }
 

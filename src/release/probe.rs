@@ -20,6 +20,9 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// The shortest pause between two requests.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The pause between two questions about apps without an address.
+const STATE_PAUSE: Duration = Duration::from_secs(1);
+
 /// The most last lines of an app in an error.
 const TAIL: usize = 40;
 
@@ -43,37 +46,35 @@ pub struct ProbedRelease<'a> {
 /// What is known about an app that does not answer as it should.
 #[derive(Debug, Default)]
 pub struct Symptoms {
-    /// The address of the last request.
-    address: String,
-    /// The last answer, or why there is none.
-    answer: String,
+    /// The last request: its address, and its answer or why there is none.
+    request: Option<(String, String)>,
     /// How the app ended, and its last lines.
     state: Option<AppState>,
 }
 
 impl std::fmt::Display for Symptoms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "  {}: {}", self.address, self.answer)?;
-        let Some(state) = &self.state else {
-            return Ok(());
-        };
-        if let Some(ended) = &state.ended {
-            write!(f, "\n  {} {ended}", state.app)?;
-        } else if !state.running {
-            write!(f, "\n  {} is not running", state.app)?;
+        let mut lines = Vec::new();
+        if let Some((address, answer)) = &self.request {
+            lines.push(format!("{address}: {answer}"));
         }
-        if state.restarts > 0 {
-            write!(
-                f,
-                "\n  {} was started again {} times",
-                state.app, state.restarts
-            )?;
+        if let Some(state) = &self.state {
+            if let Some(ended) = &state.ended {
+                lines.push(format!("{} {ended}", state.app));
+            } else if !state.running {
+                lines.push(format!("{} is not running", state.app));
+            }
+            if state.restarts > 0 {
+                lines.push(format!(
+                    "{} was started again {} times",
+                    state.app, state.restarts
+                ));
+            }
+            let first = state.tail.len().saturating_sub(TAIL);
+            lines.extend(state.tail[first..].iter().map(|line| format!("│ {line}")));
         }
-        let first = state.tail.len().saturating_sub(TAIL);
-        for line in &state.tail[first..] {
-            write!(f, "\n  │ {line}")?;
-        }
-        Ok(())
+        let lines: Vec<_> = lines.iter().map(|line| format!("  {line}")).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
@@ -92,7 +93,64 @@ impl ProbedRelease<'_> {
             self.wait_for(replica, &probe, started).await
         });
         try_join_all(each).await?;
+        self.without_address_run(&self.states().await?).await
+    }
+
+    /// The apps that the target runs at no address, so that no request can be sent to them.
+    fn without_address(&self) -> impl Iterator<Item = &AppName> {
+        let apps = self.spec.apps.iter().map(|released| &released.app);
+        apps.filter(|app| !self.replicas.iter().any(|it| it.app == **app))
+    }
+
+    /// Returns an error if an app without an address does not run.
+    async fn without_address_run(&self, states: &[AppState]) -> Result<(), Error> {
+        for app in self.without_address() {
+            let state = states.iter().find(|state| state.app == *app);
+            if let Some(state) = state.filter(|state| !state.running) {
+                return Err(self.stopped(state.clone()).await);
+            }
+        }
         Ok(())
+    }
+
+    /// Watches the apps without an address.
+    async fn watch_without_address(
+        &self,
+        before: &[AppState],
+        time: Duration,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        while self.without_address().next().is_some() {
+            let states = self.states().await.unwrap_or_default();
+            self.without_address_run(&states).await?;
+            for app in self.without_address() {
+                let of_app = |states: &[AppState]| states.iter().find(|it| it.app == *app).cloned();
+                if let (Some(before), Some(now)) = (of_app(before), of_app(&states))
+                    && now.restarts > before.restarts
+                {
+                    return Err(self.stopped(now).await);
+                }
+            }
+            let left = time.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(STATE_PAUSE.min(left)).await;
+        }
+        Ok(())
+    }
+
+    async fn stopped(&self, state: AppState) -> Error {
+        Error::Unhealthy {
+            store: self.spec.store.clone(),
+            release: self.spec.id.clone(),
+            app: state.app.clone(),
+            why: String::new(),
+            symptoms: Box::new(Symptoms {
+                request: None,
+                state: Some(self.masked(state).await),
+            }),
+        }
     }
 
     fn probe_of(&self, app: &AppName) -> HealthProbe {
@@ -139,20 +197,21 @@ impl ProbedRelease<'_> {
     /// Watches a release that gets the traffic. Returns an error if an app stops answering, ends or is
     /// started again.
     pub async fn watch(&self, time: Duration) -> Result<(), Error> {
-        let before = self.states().await?;
+        // A target that does not respond says nothing about the apps, which are probed themselves.
+        let before = self.states().await.unwrap_or_default();
         let each = self.replicas.iter().map(|replica| {
             let restarts = before.iter().find(|state| state.app == replica.app);
-            let restarts = restarts.map_or(0, |state| state.restarts);
-            self.watch_one(replica, restarts, time)
+            self.watch_one(replica, restarts.map(|state| state.restarts), time)
         });
-        try_join_all(each).await?;
+        let others = self.watch_without_address(&before, time);
+        futures_util::future::try_join(try_join_all(each), others).await?;
         Ok(())
     }
 
     async fn watch_one(
         &self,
         replica: &Replica,
-        restarts: u32,
+        mut restarts: Option<u32>,
         time: Duration,
     ) -> Result<(), Error> {
         let probe = self.probe_of(&replica.app);
@@ -161,15 +220,20 @@ impl ProbedRelease<'_> {
         let mut failed = 0;
         loop {
             let left = time.saturating_sub(started.elapsed());
-            if left.is_zero() {
+            let pause = probe.interval.max(SHORTEST_PAUSE);
+            if left.is_zero() && failed == 0 {
                 return Ok(());
             }
-            tokio::time::sleep(probe.interval.max(SHORTEST_PAUSE).min(left)).await;
+            // After a failed probe it goes on, until the app is healthy or has failed often enough.
+            let pause = if failed == 0 { pause.min(left) } else { pause };
+            tokio::time::sleep(pause).await;
             let answer = ask(&client, &url, &probe).await;
             failed = if answer.is_healthy { 0 } else { failed + 1 };
-            let states = self.states().await?;
+            let states = self.states().await.unwrap_or_default();
             let state = states.iter().find(|state| state.app == replica.app);
-            let is_broken = state.is_some_and(|it| !it.running || it.restarts > restarts);
+            let is_broken = state.is_some_and(|it| {
+                !it.running || it.restarts > *restarts.get_or_insert(it.restarts)
+            });
             if is_broken || failed >= probe.consecutive {
                 return Err(self.unhealthy(replica, &url, answer, None).await);
             }
@@ -240,8 +304,7 @@ impl ProbedRelease<'_> {
             app: replica.app.clone(),
             why,
             symptoms: Box::new(Symptoms {
-                address: url.to_string(),
-                answer: answer.text,
+                request: Some((url.to_string(), answer.text)),
                 state,
             }),
         }

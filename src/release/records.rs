@@ -1,16 +1,14 @@
 //! The records of releases: read, and written step by step.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use jiff::Timestamp;
 
 use crate::event::Events;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordKind,
-    RecordSet, ReleaseRecord, SCHEMA_VERSION, StoredRecord, TargetState,
+    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordSet,
+    ReleaseRecord, StoredRecord, TargetState,
 };
 use crate::store::StoreId;
 
@@ -44,17 +42,6 @@ impl Records for RecordFolder {
     }
 }
 
-/// The current time, later than every time that was returned before. Ids of records sort by time, so two
-/// steps of one millisecond would have no order.
-pub fn next_moment() -> Timestamp {
-    static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = Timestamp::now().as_millisecond();
-    let step = |last: i64| Some(now.max(last + 1));
-    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);
-    let moment = last.map_or(now, |last| now.max(last + 1));
-    Timestamp::from_millisecond(moment).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
 /// Writes the records of one store at one target.
 pub struct ReleaseJournal<'a> {
     /// Where records are.
@@ -80,18 +67,14 @@ impl ReleaseJournal<'_> {
         seconds: Option<f64>,
         detail: Option<String>,
     ) {
+        let actor = self.actor.clone();
         self.append(Record::Event(EventRecord {
-            schema_version: SCHEMA_VERSION,
-            id: RecordId::new(RecordKind::Event, next_moment()),
-            store: self.store.clone(),
             target: Some(self.target.to_owned()),
             release: release.cloned(),
             run: self.run.cloned(),
-            happening,
             seconds,
             detail,
-            actor: self.actor.clone(),
-            log: None,
+            ..EventRecord::new(self.store.clone(), happening, actor)
         }));
     }
 

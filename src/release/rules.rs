@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::Error;
 use crate::git::Repository;
-use crate::ledger::{BuildRecord, RecordId, RecordSet};
-use crate::store::StoreId;
+use crate::ledger::{BuildRecord, RecordId, RecordSet, ReleaseRecord};
+use crate::target::place_options;
 
 /// Whether the first commit is a proper ancestor of the second one. `None` if that is not known.
 pub type CommitOrder<'a> = dyn Fn(&str, &str) -> Option<bool> + Send + Sync + 'a;
@@ -71,7 +71,7 @@ pub fn older(
 
 /// Refuses a build that is older than the one that is live.
 pub fn refuse_older(
-    store: &StoreId,
+    release: &ReleaseRecord,
     build: &BuildRecord,
     (active, live): (&RecordId, &BuildRecord),
     history: (&BTreeMap<String, Timestamp>, &CommitOrder),
@@ -93,9 +93,10 @@ pub fn refuse_older(
         ),
     };
     Err(Error::Older {
-        store: store.clone(),
+        store: release.store.clone(),
         active: active.clone(),
         reason,
+        place: place_options(&release.store, &release.target),
     })
 }
 

@@ -5,20 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use miette::Diagnostic;
 use secrecy::ExposeSecret;
 
-use super::records::{Records, next_moment};
+use super::lease::locked;
+use super::records::{Records, ReleaseJournal};
+use crate::event::Events;
 use crate::ledger::{
     Actor, BuildRecord, BuildStatus, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
-    ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+    ReleaseRecord, SCHEMA_VERSION, StoredRecord, continue_after, next_moment,
 };
 use crate::store::StoreId;
-use crate::target::{LockAnswer, LockClaim, Settings, Target};
-
-/// Seconds after which another run may take over the lock of a change of settings.
-const LEASE: u64 = 60;
+use crate::target::{Settings, Target};
 
 /// The variables from which apps take their port and their address.
 const RESERVED: [&str; 6] = [
@@ -38,7 +36,7 @@ pub enum SettingsError {
     #[diagnostic(
         code(alokai::settings::unsupported),
         help(
-            "`docker`, `local` and `command` can; for the console, set variables in the console itself"
+            "`docker`, `swarm`, `local` and `command` can; for the console, set variables in the console itself"
         )
     )]
     Unsupported {
@@ -96,20 +94,6 @@ pub enum SettingsError {
     Reserved {
         /// The name.
         name: String,
-    },
-    /// Another run has the lock.
-    #[error("the store `{store}` is locked since {}: {} by {}", claim.since, claim.operation, claim.who)]
-    #[diagnostic(
-        code(alokai::settings::locked),
-        help(
-            "wait until that run has ended; `alokai store lock release --store {store}` removes the lock of a run that does not exist any more"
-        )
-    )]
-    Locked {
-        /// The store.
-        store: StoreId,
-        /// The lock.
-        claim: Box<LockClaim>,
     },
     /// The record of the release cannot be written.
     #[error("the release of the settings cannot be recorded: {reason}")]
@@ -171,11 +155,13 @@ impl StoreSettings<'_> {
         .into())
     }
 
-    /// Makes a release with the changed settings and the build that is live. Returns None if the
-    /// settings are already like that.
+    /// Makes a release with the changed settings and the build that is live, under the lock of the store.
+    /// Returns None if they are unchanged. The events belong to the recorded start of a
+    /// run.
     pub async fn change(
         &self,
         change: &SettingsChange,
+        (events, run): (&Events, Option<&RecordId>),
     ) -> Result<Option<ReleaseRecord>, super::Error> {
         self.check()?;
         if let SettingsChange::Set(settings) = change
@@ -184,38 +170,16 @@ impl StoreSettings<'_> {
             let name = (*name).to_owned();
             return Err(SettingsError::Reserved { name }.into());
         }
-        if !self.target.capabilities().locks {
-            return self.change_locked(change).await;
-        }
-        let claim = LockClaim {
-            holder: RecordId::new(RecordKind::Event, Timestamp::now()).to_string(),
-            who: format!("{} on {}", self.actor.user, self.actor.host),
-            operation: "settings".into(),
-            since: Timestamp::now(),
-            lease: LEASE,
+        let journal = ReleaseJournal {
+            records: self.records,
+            store: self.store,
+            target: self.target.name(),
+            actor: self.actor,
+            run,
+            events,
         };
-        if let LockAnswer::Held(claim) = self.target.lock(self.store, &claim).await? {
-            return Err(SettingsError::Locked {
-                store: self.store.clone(),
-                claim: Box::new(claim),
-            }
-            .into());
-        }
-        let changed = self.change_locked(change).await;
-        let unlocked = self.target.unlock(self.store, &claim.holder, false).await;
-        let changed = changed?;
-        unlocked?;
-        Ok(changed)
-    }
-
-    async fn change_locked(
-        &self,
-        change: &SettingsChange,
-    ) -> Result<Option<ReleaseRecord>, super::Error> {
-        self.records.fetch(self.store).await;
-        let changed = self.change_recorded(change).await;
-        self.records.send(self.store).await;
-        changed
+        let work = self.change_recorded(change);
+        locked(self.target, "settings", &journal, work).await
     }
 
     async fn change_recorded(
@@ -223,6 +187,7 @@ impl StoreSettings<'_> {
         change: &SettingsChange,
     ) -> Result<Option<ReleaseRecord>, super::Error> {
         let records = self.records.read()?;
+        continue_after(&records);
         let latest = records.latest_release(self.store, self.target.name());
         let version = latest.and_then(|latest| latest.settings.as_deref());
         let settings = match (change, version) {

@@ -8,7 +8,7 @@ use crate::config::{BaseApp, HealthEntry, Project};
 use crate::ledger::{BuildRecord, ReleaseRecord};
 use crate::plan::{PlannedVariable, ServerPlan, StorePlan, container_port, released_servers};
 use crate::store::{AppKind, AppName, Store};
-use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
+use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, place_options};
 
 /// The plan of a store, if this run has built it.
 pub type PlannedStore<'a> = Option<&'a StorePlan>;
@@ -41,6 +41,7 @@ pub fn spec_of(
             build: build.id.clone(),
             store: id.clone(),
             app: name.clone(),
+            place: place_options(id, &release.target),
         })?;
         let (path_prefix, strips_prefix) = path_of(project, app);
         apps.push(ReleasedApp {

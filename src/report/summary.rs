@@ -141,18 +141,7 @@ impl SummaryTable {
             writeln!(out)?;
         }
         self.write_builds(out)?;
-        for deployed in &self.deployed {
-            writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
-        }
-        let local = self.deployed.iter().filter(|deployed| deployed.is_local);
-        let local: Vec<_> = local.map(|deployed| deployed.store_id.as_str()).collect();
-        if !local.is_empty() {
-            let ids = local.join(",");
-            writeln!(
-                out,
-                "`alokai store stop --store {ids}` stops what runs here"
-            )?;
-        }
+        self.write_deployed(out)?;
         for hint in &self.hints {
             writeln!(out, "hint: {hint}")?;
         }
@@ -166,6 +155,23 @@ impl SummaryTable {
 }
 
 impl SummaryTable {
+    /// The addresses of the stores that are live now.
+    fn write_deployed(&self, out: &mut String) -> std::fmt::Result {
+        for deployed in &self.deployed {
+            writeln!(out, "deployed {}: {}", deployed.store_id, deployed.address)?;
+        }
+        let local = self.deployed.iter().filter(|deployed| deployed.is_local);
+        let local: Vec<_> = local.map(|deployed| deployed.store_id.as_str()).collect();
+        if !local.is_empty() {
+            let ids = local.join(",");
+            writeln!(
+                out,
+                "`alokai store stop --store {ids}` stops what runs here"
+            )?;
+        }
+        Ok(())
+    }
+
     /// The full references of the images, below the table.
     fn write_references(&self, out: &mut String) -> std::fmt::Result {
         let references: Vec<_> = self

@@ -7,8 +7,6 @@ use secrecy::{ExposeSecret, SecretString};
 use super::haproxy::{lower, prefix};
 use super::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
-use crate::plan::browser_variable;
-use crate::store::AppKind;
 
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
@@ -61,20 +59,17 @@ impl ContainerVariables<'_> {
 
     /// The value of a template; none if it names an app that the release does not have.
     fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
-        let middleware = TemplatePart::Url(AppReference::Middleware);
-        // The browser cannot reach the network of the containers.
-        if browser_variable(app.kind) == Some(name) && *template == middleware.clone().into() {
-            let middleware = self.find(app, &AppReference::Middleware)?;
+        if let Some(middleware) = self.spec.browser_middleware(app, name, template) {
             return Some(self.public_address(middleware));
         }
         let parts = template.parts().iter().map(|part| {
             Some(match part {
                 TemplatePart::Text(text) => text.clone(),
                 TemplatePart::Store => self.spec.store.to_string(),
-                TemplatePart::Port(reference) => self.find(app, reference)?.port.to_string(),
+                TemplatePart::Port(reference) => self.spec.app(app, reference)?.port.to_string(),
                 TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
                 TemplatePart::Url(reference) => {
-                    let other = self.find(app, reference)?;
+                    let other = self.spec.app(app, reference)?;
                     format!("http://{}:{}", host_name(self.spec, other), other.port)
                 }
             })
@@ -86,20 +81,6 @@ impl ContainerVariables<'_> {
         match prefix(app) {
             "" => self.public.clone(),
             prefix => format!("{}/{prefix}", self.public),
-        }
-    }
-
-    fn find<'a>(
-        &'a self,
-        own: &'a ReleasedApp,
-        reference: &AppReference,
-    ) -> Option<&'a ReleasedApp> {
-        let mut apps = self.spec.apps.iter();
-        match reference {
-            AppReference::Own => Some(own),
-            AppReference::Middleware => apps.find(|app| app.kind == AppKind::Middleware),
-            AppReference::Frontend => apps.find(|app| app.kind.framework().is_some()),
-            AppReference::Named(name) => apps.find(|app| app.app == *name),
         }
     }
 }

@@ -56,12 +56,12 @@ impl StoreLabels {
             .map(|(key, value)| format!("{key}={value}"))
     }
 
-    /// Both, as a key.
+    /// `<project>/<store>`: the key in the routing table.
     pub fn key(&self) -> String {
         format!("{}/{}", self.project, self.store)
     }
 
-    /// Both, as a part of names in the engine.
+    /// `<project>-<store>`: a part of names in the engine.
     pub fn name(&self) -> String {
         format!("{}-{}", self.project, self.store)
     }

@@ -24,12 +24,6 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-/// The options with which a command reaches a store at a target, for hints.
-pub fn place_options(store: &StoreId, target: &str) -> String {
-    let local = if target == "local" { " --local" } else { "" };
-    format!("--store {store}{local}")
-}
-
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
@@ -38,12 +32,18 @@ use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedIm
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
 
+/// The options of a command that select a store and its target, for help texts.
+pub fn place_options(store: &StoreId, target: &str) -> String {
+    let local = if target == "local" { " --local" } else { "" };
+    format!("--store {store}{local}")
+}
+
 /// The future of a step.
 pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// A place where stores run.
 ///
-/// Every method observes the target anew. No method stops anything that gets traffic, or that does not
+/// Every method reads the current state. No method stops anything that gets traffic, or that does not
 /// carry the labels of this program and this store.
 pub trait Target: Send + Sync {
     /// The name, as `deployment.target` has it.
@@ -62,7 +62,7 @@ pub trait Target: Send + Sync {
     /// holder takes the lock again to renew its lease, which counts from the last call.
     fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
 
-    /// Gives a lock back. A lock of another holder stays, unless `by_force`.
+    /// Releases a lock. The lock of another holder is kept, unless `by_force` is set.
     fn unlock<'a>(
         &'a self,
         store: &'a StoreId,
@@ -97,14 +97,15 @@ pub trait Target: Send + Sync {
         kept: bool,
     ) -> TargetStep<'a, ()>;
 
-    /// Why an app of a release does not run, if it does not.
+    /// The state of each app of a release.
     fn health<'a>(
         &'a self,
         store: &'a StoreId,
         release: &'a RecordId,
     ) -> TargetStep<'a, Vec<AppState>>;
 
-    /// Stores the settings of a store under a version. A stored version is never changed.
+    /// Stores the settings of a store under a version. A stored version is never changed: storing it again
+    /// with other values fails with [`Error::SettingsExist`].
     fn store_settings<'a>(
         &'a self,
         store: &'a StoreId,
@@ -122,7 +123,7 @@ pub trait Target: Send + Sync {
     /// The output of the apps of a release, one line each.
     fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>>;
 
-    /// Shows a page instead of the store, or the store again.
+    /// Turns the maintenance page of a store on, or off (`None`).
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
 }
 
@@ -156,8 +157,8 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
 pub type Settings = std::collections::BTreeMap<String, secrecy::SecretString>;
 
 /// What a target can do. The plan tells the user what it cannot do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one ability")]
 pub struct Capabilities {
     /// Whether a release runs before it gets traffic.
@@ -181,8 +182,8 @@ pub struct Capabilities {
 }
 
 /// What runs and what is public for one store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Observed {
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
@@ -194,15 +195,15 @@ pub struct Observed {
     pub staged: Vec<StagedRelease>,
     /// Releases that are stopped and can be staged again quickly.
     pub kept: Vec<RecordId>,
-    /// Whether the page for maintenance is shown.
+    /// Whether the maintenance page is shown.
     pub maintenance: bool,
-    /// What the switch compares.
-    #[serde(skip)]
+    /// The token that `switch` compares.
+    #[serde(skip_serializing)]
     pub token: SwitchToken,
 }
 
 /// A release that runs without traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StagedRelease {
     /// The release.
@@ -212,11 +213,12 @@ pub struct StagedRelease {
 }
 
 /// A state of the traffic, as the target writes it. A switch with an old token fails.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SwitchToken(pub String);
 
 /// The result of staging.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Staged {
     /// One for each replica of each app.
     pub replicas: Vec<Replica>,
@@ -225,7 +227,7 @@ pub struct Staged {
 }
 
 /// A running app of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Replica {
     /// The app.
     pub app: AppName,
@@ -234,17 +236,21 @@ pub struct Replica {
 }
 
 /// The state of an app of a release, as the target sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AppState {
     /// The app.
     pub app: AppName,
     /// Whether it runs.
     pub running: bool,
-    /// How it ended: `exited with code 3`, `was killed for want of memory`.
+    /// How it ended: `exited with code 3`, `was killed because it reached its memory limit`.
+    #[serde(default)]
     pub ended: Option<String>,
-    /// How often it was started again by itself.
+    /// How many times the target has restarted it.
+    #[serde(default)]
     pub restarts: u32,
     /// Its last lines, at most 40.
+    #[serde(default)]
     pub tail: Vec<String>,
 }
 
@@ -275,7 +281,7 @@ pub struct LockClaim {
     pub lease: u64,
 }
 
-/// The answer to a wish for a lock.
+/// The result of a request for a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockAnswer {
     /// The lock is taken; from whom, if its lease had ended.
@@ -305,7 +311,7 @@ pub struct LogQuery {
 }
 
 /// A line that an app printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AppLine {
     /// The app.
     pub app: AppName,
@@ -340,6 +346,18 @@ pub enum Error {
     OutOfSequence {
         /// The store.
         store: StoreId,
+    },
+    /// Settings of this version exist with other values.
+    #[error("version {version} of the settings of `{store}` exists with other values")]
+    #[diagnostic(
+        code(alokai::target::settings_exist),
+        help("a stored version is never changed; store the values under a new version")
+    )]
+    SettingsExist {
+        /// The store.
+        store: StoreId,
+        /// The version.
+        version: String,
     },
     /// The console.
     #[error(transparent)]
@@ -391,7 +409,7 @@ impl Error {
             Self::Swarm(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
-            Self::Command(command::Error::None) => DeployFault::Input,
+            Self::Command(command::Error::NoProgram) => DeployFault::Input,
             Self::Local(error) => error.fault(),
             Self::Unsupported { .. } | Self::NoDeployment { .. } | Self::Plan(_) => {
                 DeployFault::Input

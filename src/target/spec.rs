@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::ValueTemplate;
+use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
+use crate::plan::browser_variable;
 use crate::store::{AppKind, AppName, StoreId};
 
 /// A release of a store: all of its apps.
@@ -38,6 +39,36 @@ impl ReleaseSpec {
             hosts: Vec::new(),
             stop_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// The app that a placeholder of the app `own` names. `None` if the release does not have it.
+    pub fn app<'a>(
+        &'a self,
+        own: &'a ReleasedApp,
+        reference: &AppReference,
+    ) -> Option<&'a ReleasedApp> {
+        let mut apps = self.apps.iter();
+        match reference {
+            AppReference::Own => Some(own),
+            AppReference::Middleware => apps.find(|app| app.kind == AppKind::Middleware),
+            AppReference::Frontend => apps.find(|app| app.kind.framework().is_some()),
+            AppReference::Named(name) => apps.find(|app| app.app == *name),
+        }
+    }
+
+    /// The middleware, if the variable `name` of the app `own` is its address for browsers. They need its
+    /// public address, because they do not reach the address that other apps use.
+    pub fn browser_middleware<'a>(
+        &'a self,
+        own: &'a ReleasedApp,
+        name: &str,
+        value: &ValueTemplate,
+    ) -> Option<&'a ReleasedApp> {
+        let of_middleware = [TemplatePart::Url(AppReference::Middleware)];
+        if browser_variable(own.kind) != Some(name) || value.parts() != of_middleware {
+            return None;
+        }
+        self.app(own, &AppReference::Middleware)
     }
 }
 

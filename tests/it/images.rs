@@ -280,6 +280,11 @@ fn listed(project: &Project, layout: &str) -> Vec<Value> {
     let index: Value =
         serde_json::from_str(&project.read(&format!("{layout}/index.json"))).unwrap();
     let mut listed = index["manifests"].as_array().unwrap().clone();
+    // The records of a run have its time.
+    listed.retain(|manifest| {
+        let name = manifest["annotations"]["org.opencontainers.image.ref.name"].as_str();
+        !name.is_some_and(|name| name.contains(":alokai.E"))
+    });
     listed.sort_by_key(|manifest| manifest["digest"].to_string());
     listed
 }

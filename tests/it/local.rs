@@ -305,6 +305,7 @@ fn other_tools_read_the_folder() {
         wanted.sort();
         let listed = run("umoci", &["ls", "--layout", &layout]);
         let mut listed: Vec<&str> = listed.lines().collect();
+        listed.retain(|name| !name.contains(":alokai.E"));
         listed.sort_unstable();
         assert_eq!(listed, wanted);
         let bundle = project.root().with_file_name("bundle");

@@ -40,6 +40,7 @@ mod manifest;
 mod members;
 mod reference;
 mod stack;
+mod stored;
 mod tree;
 mod unpack;
 
@@ -57,5 +58,6 @@ pub use manifest::{
     is_manifest, layer_type,
 };
 pub use reference::ImageReference;
+pub use stored::{LAYOUT_PREFIX, StoredImage};
 pub use tree::{FileOwner, TreeContent, TreeEntry};
 pub use unpack::unpack;

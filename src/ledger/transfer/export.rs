@@ -9,13 +9,13 @@ use super::super::logs::LogFolder;
 use super::super::page;
 use super::super::record::BuildRecord;
 use super::super::set::StoredRecord;
-use super::{BuildTransferError, ImageName, ImagePlace};
+use super::{BuildTransferError, ImagePlace, StoredImage};
 use oci::{Descriptor, Index, LayoutWriter, MANIFEST, Manifest, NAME};
 
 /// An image of a build, and where it is.
 pub struct ExportedImage {
     /// Its name.
-    pub name: ImageName,
+    pub name: StoredImage,
     /// The digest of its manifest.
     pub digest: String,
     /// Where it is.

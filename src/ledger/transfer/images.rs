@@ -4,46 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::BuildTransferError;
-use oci::{Blobs, Descriptor, Digest, Layout, MANIFEST, Manifest, NAME};
+use oci::{Blobs, Descriptor, Digest, Layout, MANIFEST, Manifest, NAME, StoredImage};
 use oci_distribution::{BlobSource, Client};
-
-/// The parts of a reference: `<registry>/<repository>:<tag>`, or `oci:<folder>:<repository>:<tag>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImageName {
-    /// The host of the registry, or `oci:<folder>`.
-    pub place: String,
-    /// The repository, with the path of the registry if it has one.
-    pub repository: String,
-    /// The tag.
-    pub tag: String,
-}
-
-impl ImageName {
-    /// Parses a reference of a record.
-    pub fn parse(reference: &str) -> Option<Self> {
-        let (name, tag) = reference.rsplit_once(':')?;
-        let (place, repository) = if name.starts_with("oci:") {
-            name.rsplit_once(':').filter(|(place, _)| *place != "oci")?
-        } else {
-            name.split_once('/')?
-        };
-        Some(Self {
-            place: place.to_owned(),
-            repository: repository.to_owned(),
-            tag: tag.to_owned(),
-        })
-    }
-
-    /// The folder of the image layout, as it is written in the reference. None for a registry.
-    pub fn folder(&self) -> Option<&str> {
-        self.place.strip_prefix("oci:")
-    }
-
-    /// Repository and tag: the name in an image layout.
-    pub fn within(&self) -> String {
-        format!("{}:{}", self.repository, self.tag)
-    }
-}
 
 /// A place of images.
 #[derive(Clone)]
@@ -74,7 +36,7 @@ impl ImagePlace {
     /// Reads a manifest by its digest. None if it does not exist.
     pub async fn manifest(
         &self,
-        name: &ImageName,
+        name: &StoredImage,
         digest: &str,
     ) -> Result<Option<(Descriptor, Vec<u8>)>, BuildTransferError> {
         let digest = digest_of(digest)?;
@@ -119,7 +81,7 @@ impl ImagePlace {
     }
 
     /// The digest of the image with this tag.
-    pub async fn tagged(&self, name: &ImageName) -> Result<Option<Digest>, BuildTransferError> {
+    pub async fn tagged(&self, name: &StoredImage) -> Result<Option<Digest>, BuildTransferError> {
         let found = match self {
             Self::Registry(client) => client.head_manifest(&name.repository, &name.tag).await?,
             Self::Layout(layout) => layout.find(&name.within())?,
@@ -150,7 +112,7 @@ impl ImagePlace {
     /// Copies a manifest whose blobs are there, and tags it.
     pub async fn put_manifest(
         &self,
-        name: &ImageName,
+        name: &StoredImage,
         image: &Descriptor,
         from: &Blobs,
     ) -> Result<(), BuildTransferError> {
@@ -173,7 +135,11 @@ impl ImagePlace {
 
     /// Removes an image with all of its tags and attestations. False if the registry does not support
     /// that. The blobs of a layout stay until they are swept.
-    pub async fn remove(&self, name: &ImageName, digest: &str) -> Result<bool, BuildTransferError> {
+    pub async fn remove(
+        &self,
+        name: &StoredImage,
+        digest: &str,
+    ) -> Result<bool, BuildTransferError> {
         let repository = &name.repository;
         let digest = &digest_of(digest)?;
         match self {
@@ -221,33 +187,5 @@ impl ImagePlace {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ImageName;
-
-    #[test]
-    fn a_reference_is_split_into_place_repository_and_tag() {
-        for (reference, parts) in [
-            (
-                "r.example.com:5000/team/a/b:1",
-                Some(("r.example.com:5000", "team/a/b", "1")),
-            ),
-            (
-                "oci:.alokai/registry:a/b:1",
-                Some(("oci:.alokai/registry", "a/b", "1")),
-            ),
-            ("oci:a/b:1", None),
-            ("a/b", None),
-            ("", None),
-        ] {
-            let name = ImageName::parse(reference);
-            let found = name
-                .as_ref()
-                .map(|it| (&*it.place, &*it.repository, &*it.tag));
-            assert_eq!(found, parts, "{reference}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::super::logs::LogFolder;
 use super::super::page;
 use super::super::record::{BuildRecord, BuildStatus, Record, SCHEMA_VERSION};
-use super::{BuildTransferError, ImageName, ImagePlace};
+use super::{BuildTransferError, ImagePlace, StoredImage};
 use crate::store::AppName;
 use oci::{Descriptor, Layout, Manifest, is_manifest};
 
@@ -25,7 +25,7 @@ pub struct ImportedBuildFiles {
 /// The name of an image at its destination, and where that is.
 pub struct ImportName {
     /// Its name.
-    pub name: ImageName,
+    pub name: StoredImage,
     /// Its app.
     pub app: AppName,
 }

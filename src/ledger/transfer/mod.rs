@@ -1,4 +1,4 @@
-//! Builds that travel: from one registry, image layout or store to another, as one tar.
+//! Export and import: a tar moves a build to another registry, image layout or store.
 
 mod export;
 mod images;
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use miette::Diagnostic;
 
 pub use export::{ExportedImage, export};
-pub use images::{ImageName, ImagePlace};
+pub use images::ImagePlace;
 pub use import::{ImportName, ImportedBuildFiles};
+pub use oci::StoredImage;
 
 use super::id::RecordId;
 use crate::registry;

@@ -46,23 +46,7 @@ pub fn judge(
             }
             Ok(())
         }
-        Ok(ScriptEnd {
-            status,
-            tail,
-            denied,
-        }) if !denied.is_empty() => {
-            let (ended, _) = describe(status, &tail, memory.peak());
-            let undeclared = Undeclared {
-                command: command(),
-                project: place.project.to_owned(),
-                folder,
-                ended,
-                denied,
-                tail,
-                log: place.log.clone(),
-            };
-            Err(Error::Undeclared(Box::new(undeclared)).into())
-        }
+        Ok(end) if !end.denied.is_empty() => Err(undeclared(judged, end)),
         // Scripts have no time limit.
         Err(ProcessError::TimedOut(tail)) => Err(StageError::from(Error::Script {
             command: command().into(),
@@ -95,6 +79,27 @@ pub fn judge(
         Err(ProcessError::Sandbox(why)) => Err(Error::NoSandbox { why }.into()),
         Err(ProcessError::Interrupted) => Err(Error::Interrupted.into()),
     }
+}
+
+/// The error for a script that failed in a sandbox, which has refused paths.
+fn undeclared(judged: &JudgedCommand, end: ScriptEnd) -> StageError {
+    let ScriptEnd {
+        status,
+        tail,
+        denied,
+    } = end;
+    let (ended, _) = describe(status, &tail, judged.memory.peak());
+    let place = judged.place;
+    let undeclared = Undeclared {
+        command: judged.command.join(" "),
+        project: place.project.to_owned(),
+        folder: place.folder.clone(),
+        ended,
+        denied,
+        tail,
+        log: place.log.clone(),
+    };
+    Error::Undeclared(Box::new(undeclared)).into()
 }
 
 /// The advice for a script that failed in a sandbox and printed no denied path.

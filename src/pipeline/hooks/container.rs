@@ -10,13 +10,13 @@ use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StopContainerOptionsBuilder};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::variables::HookVariables;
 use super::{Error, HookStatus};
 use crate::event::EventSubject;
 use crate::pipeline::docker::{self, message};
-use crate::pipeline::process::{OutputSink, expired, open_log, read, tail};
+use crate::pipeline::process::{OutputSink, open_log, read, tail};
 use crate::pipeline::services::{Interrupt, Services};
 use crate::pipeline::start::{PROJECT_LABEL, output_of, pull_missing, remove};
 use crate::plan::HookPlan;
@@ -47,10 +47,11 @@ pub struct ImageHook<'a> {
 pub async fn run(wanted: ImageHook<'_>, services: &Services) -> Result<HookStatus, Error> {
     let _outside = services.events.waiting();
     let hook = wanted.hook;
-    if wanted.image.starts_with("oci:") {
+    if wanted.image.starts_with(oci::LAYOUT_PREFIX) {
         return Err(Error::needs_registry(hook, wanted.image));
     }
-    let connecting = docker::connect(services.access.docker.as_deref());
+    let deadline = Instant::now() + hook.timeout;
+    let connecting = docker::connect(services.access.engine(hook.engine.as_deref()));
     let docker = connecting
         .await
         .map_err(|error| Error::engine(hook, error))?;
@@ -59,9 +60,11 @@ pub async fn run(wanted: ImageHook<'_>, services: &Services) -> Result<HookStatu
         pulled.map_err(Error::from)
     };
     let interrupt = &services.interrupt;
-    interrupt
-        .unless_stopped(Error::Interrupted, pulling)
-        .await?;
+    let pulling = interrupt.unless_stopped(Error::Interrupted, pulling);
+    match timeout_at(deadline, pulling).await {
+        Ok(pulled) => pulled?,
+        Err(_) => return Ok(HookStatus::timed_out(hook, Vec::new())),
+    }
     let failed = |doing: &str| {
         let doing = format!("{doing} the container of the hook");
         move |error: Bollard| {
@@ -81,7 +84,7 @@ pub async fn run(wanted: ImageHook<'_>, services: &Services) -> Result<HookStatu
     };
     let sink = Mutex::new(OutputSink::new(log, wanted.subject, Some(&redactor)));
     let ended = match docker.start_container(&id, None).await {
-        Ok(()) => follow(&docker, &id, hook, services, &sink).await,
+        Ok(()) => follow(&docker, &id, deadline, services, &sink).await,
         Err(error) => Err(failed("start")(error)),
     };
     container.remove().await;
@@ -138,7 +141,7 @@ enum ContainerEnd {
 async fn follow(
     docker: &Docker,
     id: &str,
-    hook: &HookPlan,
+    deadline: Instant,
     services: &Services,
     sink: &Mutex<OutputSink<'_>>,
 ) -> Result<ContainerEnd, Error> {
@@ -148,7 +151,7 @@ async fn follow(
         tokio::select! {
             end = exit_of(docker, id) => return end,
             () = services.interrupt.stopping() => {}
-            () = expired(Some(hook.timeout)) => {
+            () = sleep_until(deadline) => {
                 stop(docker, id, &services.interrupt).await;
                 return ContainerEnd::Timeout;
             }

@@ -9,9 +9,8 @@ mod error;
 mod stages;
 mod variables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,10 +26,12 @@ use super::docker;
 use super::failure::StageError;
 use super::process::{self, ProcessError, ScriptCommand};
 use super::services::{ScriptEnvironment, Services};
+use super::start::how;
 use crate::config::{HookFailure, HookStage, HookTime};
 use crate::event::EventSubject;
 use crate::plan::{DestinationPlan, HookPlan, Plan, run_stage};
 use crate::store::AppName;
+use oci::StoredImage;
 
 /// What hooks of a store are told in `ALOKAI_*`, and the images in which they run.
 #[derive(Debug, Clone, Default)]
@@ -71,14 +72,9 @@ impl HookImage {
     /// The reference by digest. An image in a folder keeps its name, because names in a folder have no
     /// digest.
     pub fn pinned(&self) -> String {
-        if self.reference.starts_with("oci:") {
-            return self.reference.clone();
-        }
-        let name = match self.reference.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => name,
-            _ => &self.reference,
-        };
-        format!("{name}@{}", self.digest)
+        let image = StoredImage::parse(&self.reference);
+        let by_digest = image.and_then(|image| image.by_digest(&self.digest));
+        by_digest.unwrap_or_else(|| self.reference.clone())
     }
 }
 
@@ -292,7 +288,7 @@ impl HookRunner<'_> {
         match process::run(script, self.services).await {
             Ok(ended) => Ok(HookStatus {
                 code: ended.status.code(),
-                how: how(ended.status),
+                how: how(Ok(ended.status)),
                 tail: ended.tail,
             }),
             Err(ProcessError::TimedOut(tail)) => Ok(HookStatus::timed_out(hook, tail)),
@@ -343,15 +339,6 @@ impl HookStatus {
     }
 }
 
-fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended without an exit code".into(),
-    }
-}
-
 /// Whether the store continues after this failure.
 fn may_continue(hook: &HookPlan, error: &Error) -> bool {
     hook.on_failure == HookFailure::Continue && !matches!(error, Error::Interrupted)
@@ -365,7 +352,7 @@ pub async fn check(
     scripts: &ScriptEnvironment,
 ) -> Vec<StageError> {
     let mut problems: Vec<StageError> = Vec::new();
-    let mut known = std::collections::BTreeSet::new();
+    let mut known = BTreeSet::new();
     // Several stores have the same hook, and it is reported once.
     let hooks = plan.hooks.iter();
     let hooks: Vec<_> = hooks.filter(|hook| known.insert(hook.number)).collect();
@@ -373,15 +360,23 @@ pub async fn check(
         let missing = variables::missing(hook, scripts);
         problems.extend(missing.map(StageError::from));
     }
-    let mut in_images = hooks.iter().filter(|hook| hook.image_of.is_some());
+    let in_images = plan.hooks.iter().filter(|hook| hook.image_of.is_some());
     if let Some(DestinationPlan::Layout { name, .. }) = &plan.destination {
         // The target of `--local` unpacks the images of its releases.
-        let early = in_images.filter(|hook| hook.stage == HookStage::Push);
+        let early = hooks.iter().filter(|hook| {
+            let is_in_image = hook.image_of.is_some();
+            is_in_image && hook.stage == HookStage::Push
+        });
         problems.extend(early.map(|hook| StageError::from(Error::needs_registry(hook, name))));
-    } else if let Some(hook) = in_images.next()
-        && let Err(error) = docker::connect(services.access.docker.as_deref()).await
-    {
-        problems.push(Error::engine(hook, error).into());
+        return problems;
+    }
+    // Stores may have targets with different engines.
+    let mut engines = BTreeSet::new();
+    for hook in in_images.filter(|hook| engines.insert(&hook.engine)) {
+        let engine = services.access.engine(hook.engine.as_deref());
+        if let Err(error) = docker::connect(engine).await {
+            problems.push(Error::engine(hook, error).into());
+        }
     }
     problems
 }

@@ -17,7 +17,7 @@ use super::services::{PipelineOptions, Services};
 use super::skip::{self, PresentImage};
 use super::{TargetChecks, docker, hooks};
 use crate::event::Stage;
-use crate::plan::{DestinationPlan, ImageMaker, ImagePlan, Plan};
+use crate::plan::{ImageMaker, ImagePlan, Plan};
 use crate::registry;
 use oci_distribution;
 
@@ -152,18 +152,9 @@ fn exposed(plan: &Plan, services: &Services) -> Vec<StageError> {
     }
     let mut problems = Vec::new();
     if plan.until >= Stage::Push
-        && let Some(DestinationPlan::Registry {
-            address,
-            is_insecure: false,
-            ..
-        }) = &plan.destination
-        && http_client::is_exposed(address)
+        && let Some(destination) = &plan.destination
     {
-        problems.push(registry::Error::PlainHttp {
-            server: "registry",
-            address: address.clone(),
-            help: "use `https://`; for a registry without TLS in a private network, set `registry.insecure` in `alokai.config.json` or pass `--allow-insecure`",
-        });
+        problems.extend(services.refuse_exposed(destination).err());
     }
     if plan.uses_console() && http_client::is_exposed(&plan.console) {
         problems.push(registry::Error::PlainHttp {

@@ -25,6 +25,7 @@ use crate::pipeline::docker::{self, is_missing, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
 use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
+use oci::StoredImage;
 
 /// An image without files. Locks and access to volumes need a container, which is never started.
 const EMPTY_IMAGE: &str = "alokai-empty:1";
@@ -47,6 +48,8 @@ pub struct AppContainer {
     pub port: u16,
     /// Whether it runs.
     pub is_running: bool,
+    /// Whether it was ever started.
+    pub has_run: bool,
 }
 
 /// A connection to an engine.
@@ -210,15 +213,14 @@ impl Engine {
         digest: &str,
         services: &Services,
     ) -> Result<String, Error> {
-        if reference.starts_with("oci:") {
-            return Err(Error::Layout {
-                reference: reference.to_owned(),
-            });
-        }
-        let end = reference.rfind('/').map_or(0, |slash| slash + 1);
-        let tag = reference[end..].find(':');
-        let repository = &reference[..tag.map_or(reference.len(), |colon| end + colon)];
-        let name = format!("{repository}@{digest}");
+        let image = StoredImage::parse(reference).ok_or_else(|| Error::ImageMissing {
+            reference: reference.to_owned(),
+            digest: digest.to_owned(),
+            message: "the reference has no registry, no repository or no tag".into(),
+        })?;
+        let name = image.by_digest(digest).ok_or_else(|| Error::Layout {
+            reference: reference.to_owned(),
+        })?;
         match self.docker.inspect_image(&name).await {
             Ok(_) => return Ok(name),
             Err(error) if is_missing(&error) => {}
@@ -257,11 +259,15 @@ impl Engine {
 
     /// The clock of the engine.
     pub async fn now(&self) -> Result<Timestamp, Error> {
-        let info = self.docker.info().await.map_err(failed("tell its state"))?;
+        let info = self
+            .docker
+            .info()
+            .await
+            .map_err(failed("return its system information"))?;
         let time = info.system_time.unwrap_or_default();
         time.parse().map_err(|error| {
             Error::Engine(DockerError::Request {
-                doing: "tell its time".into(),
+                doing: "return its system time".into(),
                 message: format!("`{}`: {error}", time.escape_debug()),
             })
         })
@@ -342,5 +348,6 @@ fn app_container(found: ContainerSummary) -> Option<AppContainer> {
             state,
             Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING)
         ),
+        has_run: state != Some(ContainerSummaryStateEnum::CREATED),
     })
 }

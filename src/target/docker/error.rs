@@ -79,7 +79,9 @@ pub enum Error {
     #[error("the settings of version {version} of `{store}` are not in the volume `{volume}`")]
     #[diagnostic(
         code(alokai::docker::settings_missing),
-        help("set them again with `alokai settings set`, or release with the current settings")
+        help(
+            "set them again with `alokai store settings set --store {store}`, or roll back with `--current-settings`"
+        )
     )]
     SettingsMissing {
         /// The store.
@@ -88,18 +90,6 @@ pub enum Error {
         version: String,
         /// The volume.
         volume: String,
-    },
-    /// Settings of this version exist with other values.
-    #[error("version {version} of the settings of `{store}` exists with other values")]
-    #[diagnostic(
-        code(alokai::docker::settings_exist),
-        help("a stored version is never changed; store the values under a new version")
-    )]
-    SettingsExist {
-        /// The store.
-        store: StoreId,
-        /// The version.
-        version: String,
     },
 }
 

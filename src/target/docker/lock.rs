@@ -72,7 +72,7 @@ impl Lock<'_> {
         }
         Err(Error::Engine(DockerError::Request {
             doing: format!("take the lock `{}`", self.name()),
-            message: "other runs take it and give it back all the time".into(),
+            message: "other runs took and released it at each attempt".into(),
         }))
     }
 
@@ -84,9 +84,13 @@ impl Lock<'_> {
         }
     }
 
-    /// The holder.
+    /// The holder. A lock whose lease has ended has no holder.
     pub async fn holder(&self) -> Result<Option<LockClaim>, Error> {
-        Ok(self.held().await?.map(|held| held.claim))
+        let Some(held) = self.held().await? else {
+            return Ok(None);
+        };
+        let has_ended = held.has_ended(self.engine.now().await?);
+        Ok((!has_ended).then_some(held.claim))
     }
 
     async fn held(&self) -> Result<Option<HeldLock>, Error> {

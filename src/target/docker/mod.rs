@@ -10,6 +10,8 @@ pub(super) mod engine;
 mod error;
 mod lock;
 pub(super) mod output;
+mod ports;
+mod recreate;
 mod settings;
 mod steps;
 
@@ -56,7 +58,7 @@ impl DockerTarget {
 
     async fn engine(&self) -> Result<&Engine, Error> {
         let configured = self.context.project.settings.deploy.docker.host.as_deref();
-        let host = configured.or(self.context.services.access.docker.as_deref());
+        let host = self.context.services.access.engine(configured);
         let connecting = async || {
             let docker = docker::connect(host).await?;
             Ok(Engine { docker })
@@ -76,12 +78,11 @@ impl DockerTarget {
         store: &StoreId,
         version: &str,
         settings: &Settings,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(store)?);
         let volume = SettingsVolume {
             engine,
             owner: &owner,
-            store,
         };
         volume.write(version, settings).await
     }
@@ -95,7 +96,6 @@ impl DockerTarget {
         let volume = SettingsVolume {
             engine,
             owner: &owner,
-            store,
         };
         volume.read(version).await
     }
@@ -200,7 +200,15 @@ impl Target for DockerTarget {
         version: &'a str,
         settings: &'a Settings,
     ) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.write_settings(store, version, settings).await?) })
+        Box::pin(async move {
+            if self.write_settings(store, version, settings).await? {
+                return Ok(());
+            }
+            Err(super::Error::SettingsExist {
+                store: store.clone(),
+                version: version.to_owned(),
+            })
+        })
     }
 
     fn settings<'a>(
@@ -220,7 +228,7 @@ impl Target for DockerTarget {
             let Some(proxy) = &self.proxy else {
                 return Err(super::Error::Unsupported {
                     target: "docker",
-                    what: "show a page for maintenance without a proxy",
+                    what: "show a maintenance page without a proxy",
                     help: "set `deploy.docker.proxy` in `alokai.config.json`",
                 });
             };

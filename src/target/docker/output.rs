@@ -94,7 +94,9 @@ pub fn ended(state: &ContainerState) -> String {
     let code = state.exit_code.unwrap_or_default();
     let how = if state.oom_killed == Some(true) {
         "was killed because it reached its memory limit".to_owned()
-    } else if state.pid.unwrap_or_default() == 0 && state.started_at.as_deref().is_none_or(never) {
+    } else if state.pid.unwrap_or_default() == 0
+        && state.started_at.as_deref().is_none_or(is_zero_time)
+    {
         "was not started".to_owned()
     } else {
         exited(code)
@@ -114,7 +116,7 @@ pub fn exited(code: i64) -> String {
     }
 }
 
-/// The time of what did not happen.
-fn never(time: &str) -> bool {
+/// Whether this is the zero time, with which the engine says that an event has not occurred.
+fn is_zero_time(time: &str) -> bool {
     time.is_empty() || time.starts_with("0001-")
 }

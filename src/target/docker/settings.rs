@@ -19,12 +19,14 @@ use super::engine::{Engine, failed};
 use super::error::Error;
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
-use crate::store::StoreId;
 use crate::target::Settings;
 use crate::target::labels::StoreLabels;
 
 /// Where the volume is in the container.
 const FOLDER: &str = "/settings";
+
+/// A container for access that is older than this, in seconds, belongs to a killed run.
+const ACCESS_TIME: i64 = 60 * 60;
 
 /// The settings of a store.
 pub struct SettingsVolume<'a> {
@@ -32,8 +34,6 @@ pub struct SettingsVolume<'a> {
     pub engine: &'a Engine,
     /// The owner of the volume.
     pub owner: &'a StoreLabels,
-    /// The store, for errors.
-    pub store: &'a StoreId,
 }
 
 impl SettingsVolume<'_> {
@@ -42,8 +42,9 @@ impl SettingsVolume<'_> {
         format!("alokai-{}-settings", self.owner.name())
     }
 
-    /// Stores settings under a version. Equal settings may be stored again.
-    pub async fn write(&self, version: &str, settings: &Settings) -> Result<(), Error> {
+    /// Stores settings under a version. Equal settings may be stored again. False if the version exists
+    /// with other values.
+    pub async fn write(&self, version: &str, settings: &Settings) -> Result<bool, Error> {
         let values: BTreeMap<&str, &str> = settings
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose_secret()))
@@ -67,6 +68,23 @@ impl SettingsVolume<'_> {
         Ok(Some(settings.collect()))
     }
 
+    /// Removes the containers for access that killed runs have left.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let owner = self.owner.map();
+        let labels = owner.iter().map(|(key, value)| format!("{key}={value}"));
+        let prefix = format!("/{}-", self.name());
+        let now = self.engine.now().await?.as_second();
+        for container in self.engine.list(labels.collect()).await? {
+            let mut names = container.names.iter().flatten();
+            let is_access = names.any(|name| name.starts_with(&prefix));
+            let is_old = container.created.is_some_and(|it| now - it > ACCESS_TIME);
+            if let Some(id) = container.id.filter(|_| is_access && is_old) {
+                self.engine.remove(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// An error without the values.
     fn unreadable(&self, version: &str, error: &serde_json::Error) -> Error {
         Error::Engine(DockerError::Request {
@@ -78,15 +96,9 @@ impl SettingsVolume<'_> {
         })
     }
 
-    async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<(), Error> {
+    async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<bool, Error> {
         match self.read_file(container, version).await? {
-            Some(known) if known == text => return Ok(()),
-            Some(_) => {
-                return Err(Error::SettingsExist {
-                    store: self.store.clone(),
-                    version: version.to_owned(),
-                });
-            }
+            Some(known) => return Ok(known == text),
             None => {}
         }
         let mut header = tar::Header::new_gnu();
@@ -108,7 +120,8 @@ impl SettingsVolume<'_> {
         let uploaded = docker.upload_to_container(container, Some(options.build()), archive);
         uploaded
             .await
-            .map_err(failed(format!("write to the volume `{}`", self.name())))
+            .map_err(failed(format!("write to the volume `{}`", self.name())))?;
+        Ok(true)
     }
 
     async fn read_file(&self, container: &str, version: &str) -> Result<Option<Vec<u8>>, Error> {

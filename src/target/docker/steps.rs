@@ -8,6 +8,7 @@ use super::DockerTarget;
 use super::apps::{ReleaseContainers, container_name};
 use super::engine::{AppContainer, Engine};
 use super::error::Error;
+use super::recreate::recreate;
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
@@ -15,10 +16,9 @@ use crate::store::{AppName, StoreId, UnitId};
 use crate::target::container_variables::ContainerVariables;
 use crate::target::haproxy::{self, AppServer, Haproxy, RoutedStore, RoutingTable, StoreTraffic};
 use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
-use crate::target::ports::{ATTEMPTS, PortChooser, is_port_taken};
+use crate::target::ports::PortChooser;
 use crate::target::{
-    Drained, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
-    SwitchToken,
+    Drained, Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken,
 };
 
 impl DockerTarget {
@@ -26,7 +26,10 @@ impl DockerTarget {
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.engine().await?;
         match &self.proxy {
-            Some(proxy) => Ok(proxy.change(|_| Ok(())).await?),
+            Some(proxy) => {
+                haproxy::check_paths(&self.context.project)?;
+                Ok(proxy.change(|_| Ok(())).await?)
+            }
             None => Ok(()),
         }
     }
@@ -75,8 +78,8 @@ impl DockerTarget {
             if observed.active.as_ref() == Some(release) {
                 continue;
             }
-            let mut own = containers.iter().filter(|it| it.release == *release);
-            if own.any(|container| container.is_running) {
+            let own = || containers.iter().filter(|it| it.release == *release);
+            if own().any(|container| container.is_running) {
                 let known = table.releases.get(release.as_str());
                 let host = known.and_then(|known| known.host.as_ref());
                 let proxy = self.proxy.as_ref();
@@ -84,7 +87,7 @@ impl DockerTarget {
                     release: release.clone(),
                     address: host.zip(proxy).map(|(host, proxy)| proxy.url(host)),
                 });
-            } else {
+            } else if own().any(|container| container.has_run) {
                 observed.kept.push(release.clone());
             }
         }
@@ -117,7 +120,7 @@ impl DockerTarget {
         format!("http://{address}:{port}")
     }
 
-    fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
+    pub(super) fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
         LocalPortPlan::new(&self.context.project).of(&UnitId {
             store: store.clone(),
             app: app.clone(),
@@ -127,6 +130,11 @@ impl DockerTarget {
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         self.check_proxy(engine, &owner, &spec.store).await?;
+        if self.proxy.is_some() {
+            haproxy::check_release(spec)?;
+        }
+        // What a killed run has left only uses disk space.
+        let _ = sweep(engine, &owner, spec).await;
         let network = format!("alokai-{}", owner.name());
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
@@ -197,76 +205,13 @@ impl DockerTarget {
         let Some(version) = &spec.settings else {
             return Ok(Settings::default());
         };
-        let volume = SettingsVolume {
-            engine,
-            owner,
-            store: &spec.store,
-        };
+        let volume = SettingsVolume { engine, owner };
         let settings = volume.read(version).await?;
         settings.ok_or_else(|| Error::SettingsMissing {
             store: spec.store.clone(),
             version: version.clone(),
             volume: volume.name(),
         })
-    }
-
-    /// Makes the container of an app run, or only exist if there is no proxy. Returns its port.
-    async fn run_app(
-        &self,
-        engine: &Engine,
-        release: &ReleaseContainers<'_>,
-        app: &ReleasedApp,
-        image: &str,
-        ports: &mut PortChooser,
-    ) -> Result<u16, Error> {
-        let name = container_name(release.spec, app);
-        let starts = self.proxy.is_some();
-        if let Some(found) = self.existing(engine, release.owner, &name).await? {
-            if found.is_running || !starts || engine.start(&name).await.is_ok() {
-                return Ok(found.port);
-            }
-            // Another program may have its port meanwhile.
-            engine.remove(&found.id).await?;
-        }
-        if !starts {
-            let port = self.fixed_port(&release.spec.store, &app.app);
-            create(engine, release, app, image, port).await?;
-            return Ok(port);
-        }
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let port = ports.choose();
-            create(engine, release, app, image, port).await?;
-            let Err(message) = engine.start(&name).await else {
-                return Ok(port);
-            };
-            engine.remove(&name).await?;
-            last = message;
-            if !is_port_taken(&last) {
-                break;
-            }
-        }
-        Err(Error::Start {
-            container: name,
-            message: last,
-        })
-    }
-
-    /// The container of this name. One that does not belong to the store is an error.
-    async fn existing(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        name: &str,
-    ) -> Result<Option<AppContainer>, Error> {
-        let mut own = engine.app_containers(owner).await?;
-        if let Some(found) = own.iter().position(|container| container.name == name) {
-            return Ok(Some(own.swap_remove(found)));
-        }
-        match engine.inspect(name).await? {
-            None => Ok(None),
-            Some(_) => Err(Error::ForeignContainer { name: name.into() }),
-        }
     }
 
     /// Gives the traffic to a release. False if the traffic has moved since the token was made.
@@ -278,7 +223,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         let Some(proxy) = &self.proxy else {
             self.stage_release(spec).await?;
-            return self.recreate(engine, &owner, spec, expected).await;
+            return recreate(engine, &owner, &spec.id, expected).await;
         };
         self.check_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
@@ -293,51 +238,10 @@ impl DockerTarget {
             .collect();
         let traffic = traffic(proxy, &owner, &spec.store);
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(traffic.not_staged(&spec.id, app.as_str()).into());
+            return Err(traffic.not_staged(&spec.id, app).into());
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
         Ok(traffic.switch(spec, expected).await?)
-    }
-
-    /// Stops what runs and starts a release on the same ports. If it cannot be started, what ran before
-    /// is started again.
-    async fn recreate(
-        &self,
-        engine: &Engine,
-        owner: &StoreLabels,
-        spec: &ReleaseSpec,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let containers = engine.app_containers(owner).await?;
-        if haproxy::token(&without_proxy(&containers)) != *expected {
-            return Ok(false);
-        }
-        let (own, others): (Vec<_>, Vec<_>) =
-            containers.iter().partition(|it| it.release == spec.id);
-        let replaced: Vec<_> = others.iter().filter(|it| it.is_running).collect();
-        try_join_all(replaced.iter().map(|it| engine.stop(&it.id))).await?;
-        for container in &own {
-            let Err(message) = engine.start(&container.id).await else {
-                continue;
-            };
-            try_join_all(own.iter().map(|it| engine.remove(&it.id))).await?;
-            for other in replaced {
-                // The failure of the new release is the error that matters.
-                let _ = engine.start(&other.id).await;
-            }
-            return Err(Error::Start {
-                container: container.name.clone(),
-                message,
-            });
-        }
-        let kept = usize::from(self.context.project.settings.deploy.keep);
-        let mut releases: Vec<&RecordId> = others.iter().map(|it| &it.release).collect();
-        releases.sort();
-        releases.dedup();
-        let surplus = &releases[..releases.len().saturating_sub(kept)];
-        let removed = others.iter().filter(|it| surplus.contains(&&it.release));
-        try_join_all(removed.map(|it| engine.remove(&it.id))).await?;
-        Ok(true)
     }
 
     pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
@@ -398,23 +302,20 @@ fn traffic<'a>(proxy: &'a Haproxy, owner: &'a StoreLabels, store: &'a StoreId) -
     }
 }
 
-async fn create(
-    engine: &Engine,
-    release: &ReleaseContainers<'_>,
-    app: &ReleasedApp,
-    image: &str,
-    port: u16,
-) -> Result<(), Error> {
-    let name = container_name(release.spec, app);
-    if engine.create(&name, release.body(app, image, port)).await? {
-        Ok(())
-    } else {
-        Err(Error::ForeignContainer { name })
-    }
+/// Removes the containers of a store that a killed run has left: those of other releases that were never
+/// started, and those that gave access to settings. The lock of the store is held.
+async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
+    let containers = engine.app_containers(owner).await?;
+    let left = containers
+        .iter()
+        .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
+    join_all(left.map(|it| engine.remove(&it.id))).await;
+    let volume = SettingsVolume { engine, owner };
+    volume.sweep().await
 }
 
-/// The store as its containers tell, without a proxy: the newest release that runs is active.
-fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
+/// The state of a store without a proxy, from its containers: the newest running release is active.
+pub fn without_proxy(containers: &[AppContainer]) -> RoutedStore {
     let running = containers.iter().filter(|container| container.is_running);
     let active = running.map(|container| &container.release).max();
     RoutedStore {

@@ -6,7 +6,7 @@ use miette::Diagnostic;
 
 use crate::ledger::RecordId;
 use crate::pipeline::DeployFault;
-use crate::store::StoreId;
+use crate::store::{AppName, StoreId};
 
 /// Why the traffic of a store cannot be moved.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -22,14 +22,48 @@ pub enum Error {
         store: StoreId,
         /// The release.
         release: RecordId,
-        /// The app. `*` if the proxy has no routes to the release.
+        /// The app.
+        app: AppName,
+    },
+    /// The proxy has no routes to a release.
+    #[error("the proxy has no routes to release {release} of `{store}`")]
+    #[diagnostic(
+        code(alokai::target::no_routes),
+        help("run the command again: it starts the release before the switch")
+    )]
+    NoRoutes {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+    },
+    /// A path of which HAProxy cannot remove all segments.
+    #[error(
+        "the path `{path}` of the app `{app}` has {segments} segments; HAProxy can remove {limit}"
+    )]
+    #[diagnostic(
+        code(alokai::target::path_segments),
+        help(
+            "set `console.apps.{app}.path` to a shorter path, or let the app answer at the whole path and set `console.apps.{app}.hasBasePath` to `true`"
+        )
+    )]
+    PathSegments {
+        /// The app.
         app: String,
+        /// The path.
+        path: String,
+        /// How many segments it has.
+        segments: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The release gets the traffic.
     #[error("release {release} of `{store}` gets the traffic and is not stopped")]
     #[diagnostic(
         code(alokai::target::active),
-        help("make another release live first; `alokai status` shows what is live")
+        help(
+            "make another release live first; `alokai store status --store {store}` shows what is live"
+        )
     )]
     Active {
         /// The store.
@@ -67,8 +101,8 @@ pub enum Error {
         /// The command that removes the record of it.
         removal: String,
     },
-    /// The page for maintenance is too large.
-    #[error("the page for maintenance has {bytes} bytes; at most {limit} are supported")]
+    /// The maintenance page is too large.
+    #[error("the maintenance page has {bytes} bytes; the limit is {limit}")]
     #[diagnostic(
         code(alokai::target::page_size),
         help("link to images and style sheets at another address")
@@ -161,7 +195,8 @@ impl Error {
             Self::HostTaken { .. }
             | Self::OtherProxy { .. }
             | Self::ProxyFolder { .. }
-            | Self::PageSize { .. } => DeployFault::Input,
+            | Self::PageSize { .. }
+            | Self::PathSegments { .. } => DeployFault::Input,
             _ => DeployFault::Work,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A folder has its config, its map files and its sockets. alokai starts HAProxy if nothing answers on
 //! the socket. A change goes to the running HAProxy first and then to the files, so that a restart
-//! keeps it. What a running HAProxy does is the truth; the files follow.
+//! keeps it. The state of the running HAProxy is authoritative; the files are updated from it.
 
 mod error;
 mod runtime;
@@ -20,7 +20,9 @@ use tokio::time::{Instant, sleep};
 
 pub use error::Error;
 pub use table::{RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
-pub use traffic::{AppServer, StoreTraffic, drained, lower, prefix, token};
+pub use traffic::{
+    AppServer, StoreTraffic, check_paths, check_release, drained, lower, prefix, token,
+};
 
 use crate::disk::write_atomically;
 use crate::ledger::{RecordId, RecordKind};
@@ -31,7 +33,7 @@ use table::{ACTIVE, MAPS, PAGES, config, description, map_text};
 const LONGEST_SOCKET: usize = 107;
 
 /// How long a start, a reload, or the change of another run may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -114,7 +116,7 @@ impl Haproxy {
         if self.runtime.description().await.is_some() {
             let active = self.runtime.map(ACTIVE).await?;
             let pages = self.runtime.map(PAGES).await?;
-            table.follow(&active, &pages);
+            table.set_running_state(&active, &pages);
         }
         Ok(table)
     }
@@ -184,7 +186,7 @@ impl Haproxy {
         let failed = |error: std::io::Error| self.unusable(format!("`lock`: {error}"));
         let options = File::options().create(true).append(true).clone();
         let file = options.open(self.folder.join("lock")).map_err(failed)?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -255,14 +257,14 @@ impl Haproxy {
     }
 
     async fn await_description(&self, wanted: &str) -> Result<(), Error> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while self.runtime.description().await.as_deref() != Some(wanted) {
             if Instant::now() > end {
                 return Err(Error::ProxyStart {
                     config: self.folder.join("haproxy.cfg"),
                     message: format!(
                         "it does not use the config after {} s. {}",
-                        PATIENCE.as_secs(),
+                        TIMEOUT.as_secs(),
                         self.log_text()
                     ),
                 });

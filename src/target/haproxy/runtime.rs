@@ -44,12 +44,12 @@ impl Runtime {
 
     /// Makes the master process read the config again. Open connections stay with the earlier worker.
     pub async fn reload(&self) -> Result<(), Error> {
-        talk(&self.master, "reload", true).await.map(drop)
+        send_command(&self.master, "reload", true).await.map(drop)
     }
 
     /// Whether an earlier worker still has connections, after a reload.
     pub async fn has_earlier_worker(&self) -> bool {
-        let processes = talk(&self.master, "show proc", true).await;
+        let processes = send_command(&self.master, "show proc", true).await;
         processes.is_ok_and(|text| {
             let old = text.split("# old workers").nth(1).unwrap_or_default();
             old.lines()
@@ -180,7 +180,7 @@ impl Runtime {
     }
 
     async fn ask(&self, command: &str) -> Result<String, Error> {
-        talk(&self.socket, command, false).await
+        send_command(&self.socket, command, false).await
     }
 }
 
@@ -193,8 +193,8 @@ fn refused(command: &str, answer: &str) -> Error {
 
 /// Sends one command and reads the response. The master process waits for further commands until its
 /// client has closed its side.
-async fn talk(socket: &Path, command: &str, closes: bool) -> Result<String, Error> {
-    let conversation = async {
+async fn send_command(socket: &Path, command: &str, closes: bool) -> Result<String, Error> {
+    let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
         stream.write_all(format!("{command}\n").as_bytes()).await?;
         if closes {
@@ -208,7 +208,7 @@ async fn talk(socket: &Path, command: &str, closes: bool) -> Result<String, Erro
         socket: socket.to_owned(),
         reason,
     };
-    match tokio::time::timeout(TIMEOUT, conversation).await {
+    match tokio::time::timeout(TIMEOUT, exchange).await {
         Ok(answer) => answer.map_err(|error| unreachable(error.to_string())),
         Err(_) => Err(unreachable(format!(
             "no response within {} s",

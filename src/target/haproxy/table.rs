@@ -21,7 +21,7 @@ pub const HOSTS: &str = "hosts.map";
 pub const STAGED: &str = "staged.map";
 /// Store → release that gets the traffic.
 pub const ACTIVE: &str = "active.map";
-/// Store → page for maintenance, in base 64.
+/// Store → maintenance page, in base 64.
 pub const PAGES: &str = "pages.map";
 /// Release and path → server.
 pub const ROUTES: &str = "routes.map";
@@ -32,9 +32,9 @@ pub const STRIPS: &str = "strips.map";
 pub const MAPS: [&str; 6] = [ROUTES, STRIPS, STAGED, HOSTS, ACTIVE, PAGES];
 
 /// The most segments of a path prefix that can be stripped.
-const MOST_SEGMENTS: usize = 6;
+pub const MOST_SEGMENTS: usize = 6;
 
-/// The most bytes of a page for maintenance. HAProxy has a buffer of 16 kB for a response.
+/// The most bytes of a maintenance page. HAProxy has a buffer of 16 kB for a response.
 pub const LARGEST_PAGE: usize = 8 << 10;
 
 /// The version of the frontend's rules. A running HAProxy with another version is reloaded.
@@ -142,8 +142,8 @@ impl RoutingTable {
         self.releases.values().flat_map(|release| &release.servers)
     }
 
-    /// Takes over what a running HAProxy does: traffic and pages.
-    pub fn follow(&mut self, active: &Map, pages: &Map) {
+    /// Sets traffic and pages to those of the running HAProxy.
+    pub fn set_running_state(&mut self, active: &Map, pages: &Map) {
         for (key, store) in &mut self.stores {
             let running = active.get(key).cloned();
             if store.active != running {
@@ -163,8 +163,8 @@ pub fn map_text(map: &Map) -> String {
     })
 }
 
-/// HAProxy writes a page by a format that replaces line ends and other bytes than ASCII, so they are
-/// replaced here by what HTML has for them.
+/// HAProxy's `lf-string` changes line ends and bytes that are not ASCII. So line ends and characters are
+/// replaced here by spaces and HTML character references.
 fn encode_page(page: &str) -> String {
     let ascii = page.chars().fold(String::new(), |mut text, c| {
         let _ = match c {
@@ -182,7 +182,7 @@ fn decode_page(page: &str) -> Option<String> {
     String::from_utf8(BASE64.decode(page).ok()?).ok()
 }
 
-/// The name of the settings that a running HAProxy can only take over by a reload.
+/// The digest of the settings that HAProxy applies only after a reload.
 pub fn description(bind: &[String]) -> String {
     let text = format!("{RULES_VERSION}\n{}", bind.join("\n"));
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
@@ -327,7 +327,7 @@ mod tests {
         };
         table.stores.insert("acme/us".into(), store);
         let running = Map::from([("acme/us".into(), "R2".into())]);
-        table.follow(&running, &Map::new());
+        table.set_running_state(&running, &Map::new());
         let store = &table.stores["acme/us"];
         assert_eq!(store.active.as_deref(), Some("R2"));
         assert_eq!((store.since, &store.page), (None, &None));

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 
 use super::error::Error;
-use super::table::LARGEST_PAGE;
+use super::table::{LARGEST_PAGE, MOST_SEGMENTS};
 use super::{Haproxy, RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
+use crate::config::Project;
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{AppName, StoreId};
 use crate::target::labels::StoreLabels;
 use crate::target::{Drained, ReleaseSpec, ReleasedApp, SwitchToken};
 
@@ -65,7 +66,10 @@ impl StoreTraffic<'_> {
             self.check_hosts(table, spec)?;
             // Only a staged release has routes.
             if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(self.not_staged(&spec.id, "*"));
+                return Err(Error::NoRoutes {
+                    store: self.store.clone(),
+                    release: spec.id.clone(),
+                });
             }
             let store = table.stores.entry(self.owner.key()).or_default();
             if token(store) != *expected {
@@ -139,11 +143,11 @@ impl StoreTraffic<'_> {
     }
 
     /// The error for an app that has to run before a switch.
-    pub fn not_staged(&self, release: &RecordId, app: &str) -> Error {
+    pub fn not_staged(&self, release: &RecordId, app: &AppName) -> Error {
         Error::NotStaged {
             store: self.store.clone(),
             release: release.clone(),
-            app: app.to_owned(),
+            app: app.clone(),
         }
     }
 
@@ -162,6 +166,32 @@ impl StoreTraffic<'_> {
         }
         Ok(())
     }
+}
+
+/// Fails if HAProxy cannot remove all segments of the path of an app in the config.
+pub fn check_paths(project: &Project) -> Result<(), Error> {
+    let apps = project.settings.console.apps.iter();
+    let mut apps = apps.filter(|(_, it)| !it.has_base_path);
+    apps.try_for_each(|(app, it)| check_segments(app, it.path.as_deref().unwrap_or_default()))
+}
+
+/// Fails if HAProxy cannot remove all segments of the path of an app of a release.
+pub fn check_release(spec: &ReleaseSpec) -> Result<(), Error> {
+    let mut apps = spec.apps.iter().filter(|app| app.strips_prefix);
+    apps.try_for_each(|app| check_segments(app.app.as_str(), prefix(app)))
+}
+
+fn check_segments(app: &str, path: &str) -> Result<(), Error> {
+    let segments = path.trim_matches('/').split('/').count();
+    if segments <= MOST_SEGMENTS {
+        return Ok(());
+    }
+    Err(Error::PathSegments {
+        app: app.to_owned(),
+        path: path.to_owned(),
+        segments,
+        limit: MOST_SEGMENTS,
+    })
 }
 
 /// The open requests of a release.

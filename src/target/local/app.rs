@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::logs::LogFile;
 use super::processes::Processes;
-use super::protocol::AppHealth;
 use crate::pipeline::{PieceReader, TAIL, group_of, how, lives, readable, signal};
 use crate::store::AppName;
+use crate::target::AppState;
 
 /// The pause before the first restart. It doubles with every restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -24,11 +24,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// After this time without an end, the next restart is the first one again.
+/// After this time without an exit, the pause starts again at `FIRST_PAUSE`.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// The pause between two looks at an ending process group.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two checks of an ending process group.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the rest of an ended app's output is read.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -91,9 +91,9 @@ impl RunningApp {
     }
 
     /// The state of the app.
-    pub fn health(&self, app: &AppName) -> AppHealth {
+    pub fn health(&self, app: &AppName) -> AppState {
         let status = locked(&self.status);
-        AppHealth {
+        AppState {
             app: app.clone(),
             running: status.running,
             ended: status.ended.clone(),
@@ -162,7 +162,7 @@ impl AppSupervisor {
         let process = child.id();
         self.processes.add(process);
         let output = Mutex::new(AppOutput {
-            // The app runs without a log rather than not at all.
+            // If the log cannot be opened, the app runs without it.
             log: LogFile::open(&self.start.log).ok(),
             redactor: self.start.redactor.clone(),
             status: Arc::clone(&self.status),
@@ -211,7 +211,7 @@ impl AppSupervisor {
         let ended = async {
             let _ = child.wait().await;
             while lives(group) {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let _ = tokio::time::timeout(self.start.stop_timeout, ended).await;

@@ -15,6 +15,7 @@ use super::folder::{self, LocalFolder};
 use super::protocol::{LocalAnswer, LocalRequest, RequestLine, VERSION};
 use super::state::LocalState;
 use crate::pipeline::Io;
+use crate::proxy::ProxyAddresses;
 use crate::store::StoreId;
 
 /// The hidden command of the background process.
@@ -84,6 +85,9 @@ impl LocalClient {
         let line = serde_json::to_string(&line).map_err(protocol)?;
         for _ in 0..ATTEMPTS {
             match self.send(&line).await? {
+                Some(LocalAnswer::OtherVersion(_)) if request.only_reads() => {
+                    return self.remembered_answer(request);
+                }
                 Some(LocalAnswer::OtherVersion(_)) => self.replace().await?,
                 Some(LocalAnswer::OutOfSequence) => return Err(Error::OutOfSequence),
                 Some(LocalAnswer::Failed { message, help }) => {
@@ -94,7 +98,23 @@ impl LocalClient {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(self.unreachable("it ends without an answer"))
+        Err(self.unreachable("it ended without an answer"))
+    }
+
+    /// The answer from the state on disk, where the process has another version and goes on.
+    fn remembered_answer(&self, request: &LocalRequest) -> Result<LocalAnswer, Error> {
+        let state = self.remembered()?;
+        match (request, state.port) {
+            (LocalRequest::Observe(store), Some(http)) => {
+                let proxy = ProxyAddresses { http, https: None };
+                Ok(LocalAnswer::Observed(Box::new(
+                    state.observed(store, proxy),
+                )))
+            }
+            _ => Err(Error::OtherVersion {
+                project: self.place.project().to_owned(),
+            }),
+        }
     }
 
     /// Sends a line. `None` if the process has ended without an answer.
@@ -153,7 +173,9 @@ impl LocalClient {
                 return Err(self.unreachable(&reason));
             }
             if began.elapsed() > START {
-                return Err(self.unreachable("it was started, and does not listen"));
+                return Err(
+                    self.unreachable("it was started, and does not listen on its socket in time")
+                );
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -162,7 +184,7 @@ impl LocalClient {
     /// Starts the process in a group of its own, so that the end of this run does not end it.
     fn start(&self) -> Result<Child, Error> {
         let path = self.place.process_log();
-        // One run of the process is of interest. Its output has errors only.
+        // Only the output of the newest process is kept. It has errors only.
         let _ = std::fs::remove_file(&path);
         let log = folder::open(&path)?;
         let output = log.try_clone().map_err(Io::at("open", &path))?;

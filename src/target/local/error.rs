@@ -26,6 +26,18 @@ pub enum Error {
         /// What it needs.
         reason: String,
     },
+    /// The background process was started by another version.
+    #[error(
+        "the background process of `{}` was started by another version of alokai", project.display()
+    )]
+    #[diagnostic(
+        code(alokai::local::other_version),
+        help("deploy again, which starts the stores of this project in a new process")
+    )]
+    OtherVersion {
+        /// The project.
+        project: PathBuf,
+    },
     /// The background process does not answer.
     #[error("the background process of `{}` does not answer: {reason}", project.display())]
     #[diagnostic(
@@ -86,7 +98,7 @@ pub enum Error {
     #[error("the settings of `{store}` in the version `{version}` are not on this machine")]
     #[diagnostic(
         code(alokai::local::no_settings),
-        help("set them again with `alokai settings set`")
+        help("set them again with `alokai store settings set --store {store}`")
     )]
     NoSettings {
         /// The store.

@@ -23,7 +23,7 @@ const SHELLS: [&str; 3] = ["sh", "/bin/sh", "/usr/bin/sh"];
 const NODES: [&str; 4] = ["node", "nodejs", "/usr/local/bin/node", "/usr/bin/node"];
 
 /// Variables of images that do not hold on this machine.
-const OF_THE_SYSTEM: [&str; 5] = ["PATH", "HOME", "NODE_VERSION", "YARN_VERSION", "NODE_PATH"];
+const SYSTEM_VARIABLES: [&str; 5] = ["PATH", "HOME", "NODE_VERSION", "YARN_VERSION", "NODE_PATH"];
 
 /// What an image says about the app that it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +51,6 @@ fn unusable(reference: &str, reason: impl Into<String>) -> Error {
         reference: reference.to_owned(),
         reason: reason.into(),
     }
-}
-
-/// A reference in an image layout: `oci:<folder>:<repository>:<tag>`.
-pub fn layout_folder(reference: &str) -> Option<&str> {
-    let (folder, _) = reference.strip_prefix("oci:")?.rsplit_once(':')?;
-    let (folder, _) = folder.rsplit_once(':')?;
-    Some(folder)
 }
 
 impl LocalImage {
@@ -97,7 +90,7 @@ impl LocalImage {
         }
         let variables = texts(&run["Env"]);
         let variables = variables.iter().filter_map(|it| it.split_once('='));
-        let variables = variables.filter(|(name, _)| !OF_THE_SYSTEM.contains(name));
+        let variables = variables.filter(|(name, _)| !SYSTEM_VARIABLES.contains(name));
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Self {
             layers: own_layers(reference, manifest, config)?,
@@ -218,7 +211,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{LocalImage, layout_folder};
+    use super::LocalImage;
     use oci::{CONFIG, Descriptor, LAYER, Manifest};
 
     fn image(run: &Value, history: &Value) -> Result<LocalImage, String> {
@@ -298,16 +291,5 @@ mod tests {
             taken.into_iter().collect::<Vec<_>>(),
             [("A".into(), "1=2".into())]
         );
-    }
-
-    #[test]
-    fn a_reference_in_a_layout_names_its_folder() {
-        let of = layout_folder;
-        assert_eq!(
-            of("oci:.alokai/registry:acme/us:1"),
-            Some(".alokai/registry")
-        );
-        assert_eq!(of("oci:/a:b/c:acme/us:1"), Some("/a:b/c"));
-        assert_eq!(of("registry.example:5000/us:1"), None);
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use oci::{Blobs, Digest, ImageReference, Manifest};
+use oci::{Blobs, Digest, Manifest, StoredImage};
 use serde_json::Value;
 
 use super::folder::LocalFolder;
-use super::image::{LocalImage, layout_folder};
+use super::image::LocalImage;
 use super::state::LocalState;
 use super::{Error, LocalTarget};
 use crate::pipeline::{StageError, UnpackedImage, isolated_folder};
@@ -19,12 +20,16 @@ impl LocalTarget {
     /// image.
     pub(super) async fn image(&self, app: &ReleasedApp) -> Result<LocalImage, Error> {
         let name = (app.reference.as_str(), app.digest.as_str());
-        match layout_folder(&app.reference) {
+        let image = StoredImage::parse(&app.reference).ok_or_else(|| Error::Image {
+            reference: app.reference.clone(),
+            reason: "the reference has no registry, no repository or no tag".into(),
+        })?;
+        match image.folder() {
             Some(folder) => {
                 let folder = self.client.place.project().join(folder);
                 LocalImage::in_layout(name, &folder)
             }
-            None => self.pulled(name).await,
+            None => self.pulled(name, &image).await,
         }
     }
 
@@ -44,16 +49,19 @@ impl LocalTarget {
         })
     }
 
-    async fn pulled(&self, (reference, digest): (&str, &str)) -> Result<LocalImage, Error> {
+    async fn pulled(
+        &self,
+        (reference, digest): (&str, &str),
+        stored: &StoredImage,
+    ) -> Result<LocalImage, Error> {
         let unusable = |reason: String| Error::Image {
             reference: reference.to_owned(),
             reason,
         };
-        let parsed = ImageReference::parse(reference).map_err(unusable)?;
         let failed = |error| Error::from(StageError::from(error));
-        let client = self.services.client(&parsed.registry).await;
+        let client = self.services.client(&stored.place).await;
         let client = client.map_err(|error| Error::from(StageError::from(error)))?;
-        let repository = &parsed.repository;
+        let repository = &stored.repository;
         let found = client.manifest(repository, digest).await.map_err(failed)?;
         let found =
             found.ok_or_else(|| unusable(format!("the registry does not have {digest}")))?;
@@ -76,7 +84,11 @@ impl LocalTarget {
     }
 }
 
-/// Removes pulled layers that no release has.
+/// How long a layer stays that no release has. A client pulls the layers of a release before the release is
+/// known.
+const UNUSED_FOR: Duration = Duration::from_hours(24);
+
+/// Removes pulled layers that no release has, and that were not used for a day.
 pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     let blobs = Blobs::new(place.images());
     let releases = state.stores.values().flat_map(|it| it.releases.values());
@@ -87,9 +99,38 @@ pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     for file in listed.into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         let digest: Option<Digest> = format!("sha256:{name}").parse().ok();
-        if let Some(digest) = digest.filter(|_| !used.contains(&name)) {
+        let age = file.metadata().and_then(|metadata| metadata.modified());
+        let age = age.ok().and_then(|used| used.elapsed().ok());
+        let is_old = age.is_some_and(|age| age >= UNUSED_FOR);
+        if let Some(digest) = digest.filter(|_| is_old && !used.contains(&name)) {
             // The file only uses disk space.
             let _ = blobs.remove(&digest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use oci::Blobs;
+
+    use super::{UNUSED_FOR, remove_unused};
+    use crate::target::local::folder::LocalFolder;
+    use crate::target::local::state::LocalState;
+
+    #[test]
+    fn a_layer_that_was_just_pulled_stays() {
+        let project = tempfile::tempdir().unwrap();
+        let place = LocalFolder::of(project.path());
+        let blobs = Blobs::new(place.images());
+        let [new, old] = ["new", "old"].map(|text| blobs.write("layer", text.as_bytes()).unwrap());
+        let file = File::options().append(true).open(blobs.path(&old.digest));
+        let before = SystemTime::now() - UNUSED_FOR;
+        file.unwrap().set_modified(before).unwrap();
+        remove_unused(&place, &LocalState::default());
+        assert!(blobs.path(&new.digest).exists());
+        assert!(!blobs.path(&old.digest).exists());
     }
 }

@@ -1,6 +1,7 @@
 //! How the apps of a release are started: their folders, variables and secrets.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use http_client::Redactor;
@@ -47,6 +48,12 @@ pub fn unpack(release: &ReleaseState) -> Result<PathBuf, Error> {
         app.image.unpack(&folder.path().join(app.app.as_str()))?;
     }
     Ok(folder.keep())
+}
+
+/// Locks a folder until the file is dropped. Programs that remove old temporary files spare it meanwhile.
+pub fn lock(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    file.try_lock_shared().ok().map(|()| file)
 }
 
 /// Whether all apps are unpacked in the folder.

@@ -17,8 +17,8 @@ use crate::target::AppLine;
 /// Bytes of a file. There are two files for each app.
 const LARGEST: u64 = 8 << 20;
 
-/// The pause between two looks at a file that is followed.
-const LOOK: Duration = Duration::from_millis(200);
+/// The pause between two reads of a file that is followed.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The file for the output of an app.
 pub struct LogFile {
@@ -161,7 +161,7 @@ pub async fn send_all(mut readers: Vec<LogReader>, follow: bool, lines: Sender<A
         if !follow {
             return;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -323,16 +323,7 @@ impl Target for LocalTarget {
         };
         async move {
             match self.client.ask(&request).await? {
-                LocalAnswer::Health(apps) => {
-                    let states = apps.into_iter().map(|it| AppState {
-                        app: it.app,
-                        running: it.running,
-                        ended: it.ended,
-                        restarts: it.restarts,
-                        tail: it.tail,
-                    });
-                    Ok(states.collect())
-                }
+                LocalAnswer::Health(apps) => Ok(apps),
                 other => Err(unexpected(&other).into()),
             }
         }
@@ -349,14 +340,19 @@ impl Target for LocalTarget {
             let place = &self.client.place;
             place.make().map_err(of_store(store))?;
             let path = place.settings(store, version).map_err(of_store(store))?;
-            if !path.exists() {
-                let values = settings.iter();
-                let values: SettingValues = values
-                    .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
-                    .collect();
-                folder::write(&path, &values).map_err(of_store(store))?;
+            let values = settings.iter();
+            let values: SettingValues = values
+                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+                .collect();
+            let known: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
+            match known {
+                None => Ok(folder::write(&path, &values).map_err(of_store(store))?),
+                Some(known) if known == values => Ok(()),
+                Some(_) => Err(super::Error::SettingsExist {
+                    store: store.clone(),
+                    version: version.to_owned(),
+                }),
             }
-            Ok(())
         }
         .boxed()
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::TryLockError;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use crate::store::{AppName, StoreId};
 /// How long a background process that ends may hold its lock.
 const TAKEOVER: Duration = Duration::from_secs(15);
 
-/// Bytes of a request. The values of `.env` files and a page for maintenance are part of requests.
+/// Bytes of a request. The values of `.env` files and a maintenance page are part of requests.
 const LARGEST_REQUEST: u64 = 16 << 20;
 
 /// The apps of the running releases.
@@ -47,11 +47,13 @@ pub struct Background {
     /// Why a release that has to run could not be started.
     pub(super) failed: Mutex<HashMap<(StoreId, RecordId), String>>,
     /// One change of a store at a time.
-    pub(super) turns: Mutex<HashMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
+    pub(super) store_locks: Mutex<HashMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The folders of unpacked apps, locked against the removal of old temporary files.
+    held: Mutex<HashMap<PathBuf, std::fs::File>>,
     /// The ports that were chosen last. Their apps may not listen yet.
     pub(super) chosen: tokio::sync::Mutex<VecDeque<u16>>,
     /// The stopped releases whose apps have not ended yet.
-    pub(super) endings: TaskTracker,
+    pub(super) stopping: TaskTracker,
     state: Mutex<LocalState>,
     /// The requests that are being answered.
     busy: AtomicUsize,
@@ -96,15 +98,16 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
         processes,
         running: Mutex::default(),
         failed: Mutex::default(),
-        turns: Mutex::default(),
+        store_locks: Mutex::default(),
+        held: Mutex::default(),
         chosen: tokio::sync::Mutex::default(),
-        endings: TaskTracker::new(),
+        stopping: TaskTracker::new(),
         state: Mutex::new(state),
         busy: AtomicUsize::new(0),
         shutdown: CancellationToken::new(),
     });
     // A tracker can be waited for only after it is closed. It counts as before.
-    background.endings.close();
+    background.stopping.close();
     background.change(|state| state.port = Some(proxy.addresses.http))?;
     let listener = UnixListener::bind(&socket.path).map_err(Io::at("create", &socket.path))?;
     let private = std::fs::Permissions::from_mode(0o600);
@@ -112,14 +115,14 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
     background.start_again().await;
     background.accept(listener).await?;
 
-    // Who asks from now on starts the next process.
+    // A client that connects after this line starts a new background process.
     let _ = std::fs::remove_file(&socket.path);
     stop_proxy.cancel();
     proxy.ended().await;
     let running = std::mem::take(&mut *locked(&background.running));
     let apps = running.into_values().flat_map(HashMap::into_values);
     join_all(apps.map(RunningApp::stop)).await;
-    background.endings.wait().await;
+    background.stopping.wait().await;
     Ok(())
 }
 
@@ -131,7 +134,7 @@ async fn take_lock(place: &LocalFolder) -> Result<Option<std::fs::File>, Error> 
     loop {
         match file.try_lock() {
             Ok(()) => {
-                sign(&file).map_err(Io::at("write", &path))?;
+                write_pid(&file).map_err(Io::at("write", &path))?;
                 return Ok(Some(file));
             }
             Err(TryLockError::Error(error)) => return Err(Io::at("lock", &path)(error).into()),
@@ -147,14 +150,14 @@ async fn take_lock(place: &LocalFolder) -> Result<Option<std::fs::File>, Error> 
 }
 
 /// Writes the id of this process into its lock, for people.
-fn sign(mut lock: &std::fs::File) -> std::io::Result<()> {
+fn write_pid(mut lock: &std::fs::File) -> std::io::Result<()> {
     lock.set_len(0)?;
     writeln!(lock, "{}", std::process::id())
 }
 
 impl Background {
     /// A part of the state.
-    pub fn look<T>(&self, at: impl FnOnce(&LocalState) -> T) -> T {
+    pub fn read_state<T>(&self, at: impl FnOnce(&LocalState) -> T) -> T {
         at(&locked(&self.state))
     }
 
@@ -171,7 +174,12 @@ impl Background {
 
     /// Starts the releases that have to run, as they ran before the end of the last process.
     async fn start_again(&self) {
-        let due = self.look(|state| {
+        let kept: Vec<PathBuf> = self.read_state(|state| {
+            let releases = state.stores.values().flat_map(|it| it.releases.values());
+            releases.filter_map(|it| it.folder.clone()).collect()
+        });
+        kept.iter().for_each(|folder| self.hold(folder));
+        let due = self.read_state(|state| {
             let stores = state.stores.iter();
             let releases = stores.flat_map(|(store, it)| {
                 let due = it.releases.iter().filter(|(_, release)| release.runs);
@@ -191,7 +199,7 @@ impl Background {
         let handler = |kind| signal(kind).map_err(Io::at("handle signals in", Path::new("/")));
         let mut terminated = handler(SignalKind::terminate())?;
         let mut interrupted = handler(SignalKind::interrupt())?;
-        // The end of a terminal does not end the stores.
+        // The stores keep running when the terminal is closed.
         let mut hung_up = handler(SignalKind::hangup())?;
         loop {
             tokio::select! {
@@ -218,7 +226,7 @@ impl Background {
     /// Ends the process after the last request, if nothing has to run.
     fn done(&self) {
         let was = self.busy.fetch_sub(1, Ordering::SeqCst);
-        if was == 1 && !self.look(LocalState::is_needed) {
+        if was == 1 && !self.read_state(LocalState::is_needed) {
             self.shutdown.cancel();
         }
     }
@@ -264,8 +272,17 @@ impl Background {
         answered.unwrap_or_else(|error| LocalAnswer::failed(&error))
     }
 
+    /// Locks a folder of unpacked apps, because systemd removes files of `/tmp` that were not read for ten
+    /// days, and spares locked folders. A folder that cannot be locked can be used all the same.
+    pub(super) fn hold(&self, folder: &Path) {
+        if let Some(lock) = launch::lock(folder) {
+            locked(&self.held).insert(folder.to_owned(), lock);
+        }
+    }
+
     /// Removes an unpacked folder away from the requests.
-    pub(super) async fn remove_folder(folder: std::path::PathBuf) {
+    pub(super) async fn remove_folder(&self, folder: PathBuf) {
+        locked(&self.held).remove(&folder);
         // A folder that cannot be removed only uses disk space.
         let _ = tokio::task::spawn_blocking(move || launch::remove_unpacked(&folder)).await;
     }

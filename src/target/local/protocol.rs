@@ -9,14 +9,17 @@ use super::image::LocalImage;
 use super::state::ReleaseEnvironment;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
+use crate::target::AppState;
 
-/// The version of this program. A background process of another version is replaced.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the protocol: of the requests, the answers, and the state on disk. A change of one of
+/// them needs a new version. A request that changes something replaces a background process of another
+/// version, which stops and starts the apps of all stores.
+pub const VERSION: &str = "1";
 
 /// A line to the background process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RequestLine {
-    /// The version of the program that asks.
+    /// The version of the protocol of the program that asks.
     pub version: String,
     /// What it asks for. Every version knows `quit`.
     pub request: serde_json::Value,
@@ -75,6 +78,16 @@ pub enum LocalRequest {
     },
     /// To stop all releases of a store, or of all stores.
     Stop(Option<StoreId>),
+}
+
+impl LocalRequest {
+    /// Whether the request changes nothing.
+    pub fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Observe(_) | Self::Open { .. } | Self::Health { .. }
+        )
+    }
 }
 
 /// A release to run.
@@ -140,7 +153,7 @@ pub enum LocalAnswer {
     /// How many requests are open.
     Open(u64),
     /// The states of apps.
-    Health(Vec<AppHealth>),
+    Health(Vec<AppState>),
 }
 
 /// The state of a store.
@@ -161,20 +174,4 @@ pub struct ObservedStore {
     pub maintenance: bool,
     /// What the switch compares.
     pub token: String,
-}
-
-/// The state of an app.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AppHealth {
-    /// The app.
-    pub app: AppName,
-    /// Whether its process runs.
-    pub running: bool,
-    /// How its last process ended.
-    pub ended: Option<String>,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// Its last lines.
-    pub tail: Vec<String>,
 }

@@ -11,13 +11,14 @@ use super::app::RunningApp;
 use super::folder;
 use super::launch::{self, ReleaseStart};
 use super::process::{Background, locked};
-use super::protocol::{AppHealth, LocalAnswer, LocalRequest, ObservedStore, StageOrder};
+use super::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder};
 use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
 use super::{Error, images};
 use crate::ledger::RecordId;
 use crate::pipeline::Io;
 use crate::proxy::StoreRoutes;
 use crate::store::StoreId;
+use crate::target::AppState;
 
 /// How often the system is asked for a free port.
 const ATTEMPTS: u32 = 100;
@@ -38,7 +39,7 @@ impl Background {
                 Ok(LocalAnswer::Observed(Box::new(self.observe(&store))))
             }
             LocalRequest::Stage(order) => {
-                let _turn = self.turn(&order.store).await;
+                let _lock = self.lock_store(&order.store).await;
                 self.stage(*order).await
             }
             LocalRequest::Switch {
@@ -47,7 +48,7 @@ impl Background {
                 hosts,
                 token,
             } => {
-                let _turn = self.turn(&store).await;
+                let _lock = self.lock_store(&store).await;
                 self.switch(&store, release, hosts, &token)
             }
             LocalRequest::Open { store, release } => {
@@ -58,14 +59,14 @@ impl Background {
                 release,
                 kept,
             } => {
-                let _turn = self.turn(&store).await;
+                let _lock = self.lock_store(&store).await;
                 self.retire(&store, &release, kept)
             }
             LocalRequest::Health { store, release } => {
                 Ok(LocalAnswer::Health(self.health(&store, &release)))
             }
             LocalRequest::Maintenance { store, page } => {
-                let _turn = self.turn(&store).await;
+                let _lock = self.lock_store(&store).await;
                 self.change(|state| {
                     state.stores.entry(store).or_default().maintenance = page;
                 })?;
@@ -76,34 +77,13 @@ impl Background {
     }
 
     /// Waits until no other request changes the store.
-    async fn turn(&self, store: &StoreId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = Arc::clone(locked(&self.turns).entry(store.clone()).or_default());
-        turn.lock_owned().await
+    async fn lock_store(&self, store: &StoreId) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = Arc::clone(locked(&self.store_locks).entry(store.clone()).or_default());
+        lock.lock_owned().await
     }
 
     fn observe(&self, id: &StoreId) -> ObservedStore {
-        self.look(|state| {
-            let Some(store) = state.stores.get(id) else {
-                return ObservedStore::default();
-            };
-            let is_active = |release: &RecordId| store.active.as_ref() == Some(release);
-            let url = |host: &str| self.addresses.url(host);
-            let staged = store.releases.iter();
-            let staged = staged.filter(|(release, it)| it.runs && !is_active(release));
-            let kept = store.releases.iter();
-            let kept = kept.filter(|(_, it)| !it.runs && it.folder.is_some());
-            ObservedStore {
-                active: store.active.clone(),
-                since: store.since,
-                addresses: store.addresses(url),
-                staged: staged
-                    .map(|(release, _)| (release.clone(), url(&staged_host(id, release))))
-                    .collect(),
-                kept: kept.map(|(release, _)| release.clone()).collect(),
-                maintenance: store.maintenance.is_some(),
-                token: store.token(),
-            }
-        })
+        self.read_state(|state| state.observed(id, self.addresses))
     }
 
     async fn stage(self: &Arc<Self>, order: StageOrder) -> Result<LocalAnswer, Error> {
@@ -139,7 +119,7 @@ impl Background {
                 return Err(error);
             }
         }
-        let ports = self.look(|state| {
+        let ports = self.read_state(|state| {
             let release = state.stores.get(&store)?.releases.get(&id)?;
             let apps = release.apps.iter();
             Some(apps.map(|app| (app.app.clone(), app.port)).collect())
@@ -212,7 +192,7 @@ impl Background {
                 .collect()
         };
         let wanted = images(release);
-        let found = self.look(|state| {
+        let found = self.read_state(|state| {
             let releases = &state.stores.get(store)?.releases;
             let own = releases.get_key_value(id).into_iter();
             let stopped = own.chain(releases.iter().rev()).map(|(_, it)| it);
@@ -234,7 +214,7 @@ impl Background {
 
     /// Starts the apps of a release that has to run.
     pub(super) async fn run(&self, store: &StoreId, id: &RecordId) -> Result<(), Error> {
-        let found = self.look(|state| state.stores.get(store)?.releases.get(id).cloned());
+        let found = self.read_state(|state| state.stores.get(store)?.releases.get(id).cloned());
         let Some(mut release) = found else {
             return Ok(());
         };
@@ -244,6 +224,7 @@ impl Background {
             // The system removes old temporary files.
             None => self.unpack(&release).await?,
         };
+        self.hold(&unpacked);
         release.folder = Some(unpacked.clone());
         self.renew_ports(&mut release).await?;
         let changed = release.clone();
@@ -284,7 +265,7 @@ impl Background {
     /// A free port. The system may offer a port again whose app does not listen yet.
     async fn choose_port(&self) -> Result<u16, Error> {
         let mut chosen = self.chosen.lock().await;
-        let mut taken: Vec<u16> = self.look(|state| state.ports().collect());
+        let mut taken: Vec<u16> = self.read_state(|state| state.ports().collect());
         taken.extend(chosen.iter());
         for _ in 0..ATTEMPTS {
             let ports = crate::pipeline::free_ports(1).await?;
@@ -311,7 +292,7 @@ impl Background {
         if !locked(&self.running).contains_key(&key) {
             return Err(Error::NotStaged { release });
         }
-        let (is_active, known) = self.look(|state| {
+        let (is_active, known) = self.read_state(|state| {
             let store = state.stores.get(id).cloned().unwrap_or_default();
             (store.active.as_ref() == Some(&release), store.token())
         });
@@ -333,7 +314,7 @@ impl Background {
 
     /// How many requests to the apps of a release are open.
     fn open(&self, store: &StoreId, id: &RecordId) -> u64 {
-        let ports: Vec<u16> = self.look(|state| {
+        let ports: Vec<u16> = self.read_state(|state| {
             let release = state.stores.get(store).and_then(|it| it.releases.get(id));
             let running = release.into_iter().filter(|it| it.runs);
             running
@@ -346,15 +327,15 @@ impl Background {
         open.map(|it| it as u64).sum()
     }
 
-    /// Takes the addresses of a release away at once. Its apps end later: an app that does not end at
-    /// SIGTERM would hold up whoever asks.
+    /// Removes the routes of a release at once. Its apps end in the background: an app that ignores
+    /// SIGTERM would delay the answer.
     fn retire(
         self: &Arc<Self>,
         store: &StoreId,
         id: &RecordId,
         kept: bool,
     ) -> Result<LocalAnswer, Error> {
-        let is_active = self.look(|state| {
+        let is_active = self.read_state(|state| {
             let store = state.stores.get(store);
             store.is_some_and(|it| it.active.as_ref() == Some(id))
         });
@@ -363,7 +344,7 @@ impl Background {
                 release: id.clone(),
             });
         }
-        self.endings.spawn(self.end(store, id, kept)?);
+        self.stopping.spawn(self.end(store, id, kept)?);
         Ok(LocalAnswer::Done)
     }
 
@@ -392,7 +373,7 @@ impl Background {
         Ok(async move {
             join_all(apps.into_values().map(RunningApp::stop)).await;
             if let Some(folder) = folder {
-                Self::remove_folder(folder).await;
+                background.remove_folder(folder).await;
             }
             let (id, release) = &key;
             let place = &background.place;
@@ -403,13 +384,13 @@ impl Background {
             for old in forgotten {
                 let _ = crate::disk::remove_file(&place.environment(id, &old));
             }
-            background.look(|state| images::remove_unused(place, state));
+            background.read_state(|state| images::remove_unused(place, state));
         })
     }
 
-    fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppHealth> {
+    fn health(&self, store: &StoreId, id: &RecordId) -> Vec<AppState> {
         let key = (store.clone(), id.clone());
-        let apps = self.look(|state| {
+        let apps = self.read_state(|state| {
             let release = state.stores.get(store)?.releases.get(id)?;
             Some(release.apps.iter().map(|it| it.app.clone()).collect())
         });
@@ -419,7 +400,7 @@ impl Background {
         let running = running.get(&key);
         let states = apps.into_iter().map(|app| {
             let found = running.and_then(|it| it.get(&app));
-            found.map(|it| it.health(&app)).unwrap_or(AppHealth {
+            found.map(|it| it.health(&app)).unwrap_or(AppState {
                 app,
                 running: false,
                 ended: failed.clone(),
@@ -432,12 +413,12 @@ impl Background {
 
     /// Stops all releases of a store, or of all stores.
     async fn stop(self: &Arc<Self>, only: Option<StoreId>) -> Result<LocalAnswer, Error> {
-        let stores: Vec<StoreId> = self.look(|state| state.stores.keys().cloned().collect());
+        let stores: Vec<StoreId> = self.read_state(|state| state.stores.keys().cloned().collect());
         for id in stores {
             if only.as_ref().is_some_and(|only| *only != id) {
                 continue;
             }
-            let _turn = self.turn(&id).await;
+            let _lock = self.lock_store(&id).await;
             let releases = self.change(|state| {
                 let store = state.stores.entry(id.clone()).or_default();
                 if store.active.take().is_some() {
@@ -451,12 +432,12 @@ impl Background {
                     .map(|(release, _)| release.clone())
                     .collect::<Vec<_>>()
             })?;
-            let endings = releases.iter().map(|release| self.end(&id, release, false));
-            let endings: Vec<_> = endings.collect::<Result<_, _>>()?;
-            join_all(endings).await;
+            let stopping = releases.iter().map(|release| self.end(&id, release, false));
+            let stopping: Vec<_> = stopping.collect::<Result<_, _>>()?;
+            join_all(stopping).await;
         }
         // Also the releases that were stopped before and whose apps still end.
-        self.endings.wait().await;
+        self.stopping.wait().await;
         Ok(LocalAnswer::Done)
     }
 }

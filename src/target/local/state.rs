@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::image::LocalImage;
+use super::protocol::ObservedStore;
 use crate::ledger::RecordId;
-use crate::proxy::{AppRoute, StoreRoutes};
+use crate::proxy::{AppRoute, ProxyAddresses, StoreRoutes};
 use crate::store::{AppName, StoreId};
 
 /// How many releases of a store are remembered with the values of their `.env` files.
@@ -163,6 +164,32 @@ impl LocalState {
             }
         }
         routes
+    }
+}
+
+impl LocalState {
+    /// What runs and what is public for one store, with the addresses of this proxy.
+    pub fn observed(&self, id: &StoreId, proxy: ProxyAddresses) -> ObservedStore {
+        let Some(store) = self.stores.get(id) else {
+            return ObservedStore::default();
+        };
+        let is_active = |release: &RecordId| store.active.as_ref() == Some(release);
+        let url = |host: &str| proxy.url(host);
+        let staged = store.releases.iter();
+        let staged = staged.filter(|(release, it)| it.runs && !is_active(release));
+        let kept = store.releases.iter();
+        let kept = kept.filter(|(_, it)| !it.runs && it.folder.is_some());
+        ObservedStore {
+            active: store.active.clone(),
+            since: store.since,
+            addresses: store.addresses(url),
+            staged: staged
+                .map(|(release, _)| (release.clone(), url(&staged_host(id, release))))
+                .collect(),
+            kept: kept.map(|(release, _)| release.clone()).collect(),
+            maintenance: store.maintenance.is_some(),
+            token: store.token(),
+        }
     }
 }
 

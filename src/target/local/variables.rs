@@ -6,12 +6,11 @@ use secrecy::ExposeSecret;
 
 use super::state::{ReleaseVariables, StoredVariable, ValuePart};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
-use crate::plan::browser_variable;
 use crate::store::{AppKind, AppName, Framework};
 use crate::target::{ReleaseSpec, ReleasedApp, SpecVariable};
 
 /// The address on which an app of an image listens, for all networks of its container.
-const EVERYWHERE: &str = "0.0.0.0";
+const ALL_INTERFACES: &str = "0.0.0.0";
 
 /// The variables of all apps.
 pub fn of(spec: &ReleaseSpec) -> ReleaseVariables {
@@ -50,14 +49,14 @@ fn of_app(spec: &ReleaseSpec, app: &ReleasedApp) -> BTreeMap<String, StoredVaria
         AppKind::Middleware => (&["PORT", "API_PORT"], &[]),
         AppKind::Playwright | AppKind::Other => (&["PORT"], &[]),
     };
-    // Both colours run side by side, so each app has a port of its own.
+    // The old and the new release run at the same time, so each app has its own port.
     for name in ports {
         let port = StoredVariable::Parts(vec![ValuePart::Port(app.app.clone())]);
         variables.insert((*name).to_owned(), port);
     }
-    // Other machines reach the proxy at most, and not the app itself.
+    // Apps listen on this machine only; other machines reach them through the proxy.
     for name in hosts {
-        let is_wide = variables.get(*name) == Some(&text(EVERYWHERE));
+        let is_wide = variables.get(*name) == Some(&text(ALL_INTERFACES));
         if is_wide || !is_given(&variables, name) {
             variables.insert((*name).to_owned(), text("localhost"));
         }
@@ -72,12 +71,7 @@ fn browser_middleware(
     name: &str,
     template: &ValueTemplate,
 ) -> Option<StoredVariable> {
-    let of_middleware = [TemplatePart::Url(AppReference::Middleware)];
-    if browser_variable(app.kind) != Some(name) || template.parts() != of_middleware {
-        return None;
-    }
-    let mut apps = spec.apps.iter();
-    let middleware = apps.find(|it| it.kind == AppKind::Middleware)?;
+    let middleware = spec.browser_middleware(app, name, template)?;
     middleware.path_prefix.as_ref()?;
     Some(StoredVariable::BrowserMiddleware(middleware.app.clone()))
 }
@@ -89,14 +83,7 @@ fn parts(
     template: &ValueTemplate,
 ) -> Option<Vec<ValuePart>> {
     let named = |reference: &AppReference| -> Option<AppName> {
-        let mut apps = spec.apps.iter();
-        let found = match reference {
-            AppReference::Own => Some(own),
-            AppReference::Middleware => apps.find(|it| it.kind == AppKind::Middleware),
-            AppReference::Frontend => apps.find(|it| it.kind.framework().is_some()),
-            AppReference::Named(name) => apps.find(|it| it.app == *name),
-        };
-        found.map(|it| it.app.clone())
+        spec.app(own, reference).map(|app| app.app.clone())
     };
     let parts = template.parts().iter().map(|part| {
         Some(match part {

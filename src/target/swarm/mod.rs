@@ -58,7 +58,7 @@ impl SwarmTarget {
 
     async fn manager(&self) -> Result<&Manager, Error> {
         let configured = self.context.project.settings.deploy.swarm.host.as_deref();
-        let host = configured.or(self.context.services.access.docker.as_deref());
+        let host = self.context.services.access.engine(configured);
         let connecting = async || {
             let docker = docker::connect(host).await?;
             Manager::new(Engine { docker }, host.unwrap_or(docker::DEFAULT_SOCKET)).await
@@ -79,7 +79,7 @@ impl SwarmTarget {
         store: &StoreId,
         version: &str,
         settings: &Settings,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (manager, owner) = (self.manager().await?, &self.owner(store)?);
         let configs = SettingsConfigs {
             manager,
@@ -216,7 +216,15 @@ impl Target for SwarmTarget {
         version: &'a str,
         settings: &'a Settings,
     ) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.write_settings(store, version, settings).await?) })
+        Box::pin(async move {
+            if self.write_settings(store, version, settings).await? {
+                return Ok(());
+            }
+            Err(super::Error::SettingsExist {
+                store: store.clone(),
+                version: version.to_owned(),
+            })
+        })
     }
 
     fn settings<'a>(

@@ -19,7 +19,6 @@ use super::manager::Manager;
 use super::service::object_name;
 use crate::store::StoreId;
 use crate::target::Settings;
-use crate::target::docker;
 use crate::target::labels::StoreLabels;
 
 /// The name of the file with the key.
@@ -38,8 +37,9 @@ pub struct SettingsConfigs<'a> {
 }
 
 impl SettingsConfigs<'_> {
-    /// Stores settings under a version. Equal settings may be stored again.
-    pub async fn write(&self, version: &str, settings: &Settings) -> Result<(), Error> {
+    /// Stores settings under a version. Equal settings may be stored again; false if the version exists with
+    /// other values.
+    pub async fn write(&self, version: &str, settings: &Settings) -> Result<bool, Error> {
         let values: BTreeMap<&str, &str> = settings
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose_secret()))
@@ -49,20 +49,13 @@ impl SettingsConfigs<'_> {
         let name = self.name(version);
         let created = self.manager.create_config(&name, self.owner.map(), &sealed);
         if created.await? {
-            return Ok(());
+            return Ok(true);
         }
         let known = self.read(version).await?.unwrap_or_default();
         let known = known
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose_secret()));
-        if known.collect::<BTreeMap<&str, &str>>() == values {
-            return Ok(());
-        }
-        Err(docker::Error::SettingsExist {
-            store: self.store.clone(),
-            version: version.to_owned(),
-        }
-        .into())
+        Ok(known.collect::<BTreeMap<&str, &str>>() == values)
     }
 
     /// The settings of a version, if the swarm has them.

@@ -36,6 +36,7 @@ impl SwarmTarget {
     /// Connects to the manager, and starts the proxy if it does not run.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let manager = self.manager().await?;
+        haproxy::check_paths(&self.context.project)?;
         self.proxy.change(|_| Ok(())).await?;
         self.follow_tasks(manager).await
     }
@@ -146,6 +147,7 @@ impl SwarmTarget {
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(&spec.store)?);
         self.check_proxy(manager, &owner, &spec.store).await?;
+        haproxy::check_release(spec)?;
         let network = format!("alokai-{}-swarm", owner.name());
         manager.network(&network, &owner).await?;
         let pulls = spec.apps.iter().map(|app| self.image(manager, app));
@@ -172,7 +174,9 @@ impl SwarmTarget {
         };
         let starts = spec.apps.iter().zip(&images);
         let starts = starts.map(|(app, image)| self.start_app(&start, app, image));
-        let addresses = try_join_all(starts).await?;
+        // A creation that is abandoned could still happen later, so all of them are waited for.
+        let addresses: Result<Vec<String>, Error> = join_all(starts).await.into_iter().collect();
+        let addresses = addresses?;
         let started = || spec.apps.iter().zip(&addresses);
         let servers = started().map(|(app, address)| AppServer {
             app,
@@ -234,7 +238,7 @@ impl SwarmTarget {
         let wanted = spec.apps.iter().map(|app| &app.app);
         let mut wanted = wanted.chain(services.iter().map(|service| &service.app));
         if let Some(app) = wanted.find(|app| !running.contains(app)) {
-            return Err(traffic.not_staged(&spec.id, app.as_str()).into());
+            return Err(traffic.not_staged(&spec.id, app).into());
         }
         let (routed, _) = traffic.look().await?;
         if haproxy::token(&routed) != *expected {

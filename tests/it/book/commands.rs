@@ -158,6 +158,76 @@ fn every_instruction_is_a_command_that_exists() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The commands in backticks that a source file names in its messages, with the line of each. The text of a
+/// message may go on in the next line.
+fn named_commands(text: &str) -> Vec<(usize, String)> {
+    static CONTINUED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\\\n\s*").unwrap());
+    static SPAN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`alokai ([^`\n]*)`").unwrap());
+    let text = CONTINUED.replace_all(text, " ");
+    let spans = SPAN.captures_iter(&text);
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    spans
+        .map(|span| {
+            (
+                line(span.get(0).unwrap().start()),
+                span[1].replace("\\\"", "\""),
+            )
+        })
+        .collect()
+}
+
+/// Why no value of its placeholders makes a command of a message valid. A placeholder is an argument, or
+/// options with a store.
+fn refusal_of_message(command: &str) -> Option<String> {
+    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{[^{}]*\}").unwrap());
+    // A part that belongs to the shell.
+    static SHELL: LazyLock<Regex> = LazyLock::new(|| Regex::new(" [|<>] .*").unwrap());
+    let mut commands = vec![SHELL.replace(command, "").replace('…', "{}")];
+    while PLACEHOLDER.is_match(&commands[0]) {
+        let filled = commands.iter().flat_map(|command| {
+            ["x", "--store x", ""].map(|value| PLACEHOLDER.replace(command, value).into_owned())
+        });
+        commands = filled.collect();
+    }
+    let mut refusals = commands
+        .iter()
+        .map(|command| refusal(&words(command), true));
+    let first = refusals.next().flatten()?;
+    refusals.all(|it| it.is_some()).then_some(first)
+}
+
+#[test]
+fn every_command_that_a_message_names_exists() {
+    let files = walkdir::WalkDir::new(root().join("src")).into_iter();
+    let files = files.map(|file| file.unwrap().into_path());
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for path in files.filter(|path| path.extension().is_some_and(|end| end == "rs")) {
+        for (line, command) in named_commands(&std::fs::read_to_string(&path).unwrap()) {
+            count += 1;
+            if let Some(reason) = refusal_of_message(&command) {
+                wrong.push(format!(
+                    "{}:{line}: `alokai {command}`: {reason}",
+                    path.display()
+                ));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} commands were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn commands_of_messages_are_found_and_wrong_ones_are_refused() {
+    let text =
+        "help(\"run `alokai store release {id} {place}`, \\\n    or `alokai settings set`\")";
+    let found = named_commands(text);
+    let commands: Vec<_> = found.iter().map(|(_, command)| command.as_str()).collect();
+    assert_eq!(commands, ["store release {id} {place}", "settings set"]);
+    assert!(refusal_of_message(commands[0]).is_none());
+    assert!(refusal_of_message(commands[1]).is_some());
+}
+
 /// All flags of a command and of those below it.
 fn flags(command: &Command, into: &mut BTreeSet<String>) {
     for argument in command.get_arguments() {

@@ -129,6 +129,11 @@ fn collect<'a>(
         let name = if path == "stores" { "<id>" } else { "<app>" };
         collect(&format!("{path}.{name}"), more, root, false, keys);
     }
+    let items = resolved(&object["items"], root);
+    for (name, below) in items["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}[].{name}");
+        collect(&path, below, root, is_required(items, name), keys);
+    }
 }
 
 /// What a value is, in words.
@@ -148,7 +153,8 @@ fn kind(schema: &Value) -> String {
         _ => "",
     };
     match kind {
-        "array" => "list of strings".into(),
+        "array" if schema["items"]["type"] == "string" => "list of strings".into(),
+        "array" => "list of objects".into(),
         "object" if schema["additionalProperties"]["type"] == "array" => "object of lists".into(),
         "object" if schema["additionalProperties"]["type"] == "string" => {
             "object of strings".into()

@@ -86,6 +86,66 @@ fn what_the_running_proxy_does_wins_over_its_files() {
 }
 
 #[test]
+fn a_release_without_routes_gets_no_traffic_and_the_error_names_it() {
+    let Some(world) = World::new("routes") else {
+        return;
+    };
+    let target = world.target();
+    let (first, second) = (world.release("first"), world.release("second"));
+    world.stage(&*target, &first);
+    world.switch(&*target, &first);
+    world.stage(&*target, &second);
+    let file = ".alokai/proxy/table.json";
+    let mut table: serde_json::Value = serde_json::from_str(&world.project.read(file)).unwrap();
+    let releases = table["releases"].as_object_mut().unwrap();
+    releases.remove(second.id.as_str()).unwrap();
+    world.project.write(file, table.to_string());
+    let token = world.wait(target.observe(&us())).unwrap().token;
+    let error = world.wait(target.switch(&second, &token)).unwrap_err();
+    let expected = format!("the proxy has no routes to release {} of `us`", second.id);
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(world.page("/page"), "first /page with first /\n200");
+}
+
+#[test]
+fn a_path_of_which_the_proxy_cannot_remove_all_segments_is_refused() {
+    let Some(world) = World::new("segments") else {
+        return;
+    };
+    let target = world.target();
+    let mut spec = world.release("first");
+    spec.apps[0].path_prefix = Some("/1/2/3/4/5/6/".into());
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
+    assert_eq!(world.page("/1/2/3/4/5/6/page"), "first /page\n200");
+    let mut spec = world.release("second");
+    spec.apps[0].path_prefix = Some("/1/2/3/4/5/6/7/".into());
+    let error = world.wait(target.stage(&spec)).unwrap_err().to_string();
+    assert!(
+        error.contains("has 7 segments; HAProxy can remove 6"),
+        "{error}"
+    );
+    // The app that sees the whole path has no limit.
+    spec.apps[0].strips_prefix = false;
+    world.stage(&*target, &spec);
+
+    // A deploy is refused before its first build.
+    let apps = serde_json::json!({ "playwright": { "path": "/1/2/3/4/5/6/7" } });
+    let config = world.project.read("alokai.config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["console"]["apps"] = apps;
+    world
+        .project
+        .write("alokai.config.json", config.to_string());
+    world.project.commit();
+    let run = world
+        .project
+        .alokai("store deploy --store us")
+        .fails_with(2);
+    run.stderr_contains("the path `/1/2/3/4/5/6/7` of the app `playwright` has 7 segments");
+}
+
+#[test]
 fn a_changed_address_of_the_proxy_is_taken_over() {
     let Some(world) = World::new("rebind") else {
         return;
@@ -153,7 +213,14 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     }
     let observed = world.wait(target.observe(&us())).unwrap();
     assert_eq!(observed.active.as_ref(), Some(&releases[2].id));
-    assert_eq!(observed.kept, std::slice::from_ref(&releases[1].id));
+    // The target removes nothing by itself; `retire` removes what is not kept.
+    assert_eq!(
+        observed.kept,
+        [releases[0].id.clone(), releases[1].id.clone()]
+    );
+    world
+        .wait(target.retire(&us(), &releases[0].id, false))
+        .unwrap();
     assert_eq!(observed.addresses, std::slice::from_ref(&url));
     let refused = world.wait(target.retire(&us(), &releases[2].id, true));
     assert!(refused.is_err());

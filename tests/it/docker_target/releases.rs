@@ -250,6 +250,36 @@ fn only_the_containers_of_the_store_are_stopped_and_a_stale_switch_is_refused() 
 }
 
 #[test]
+fn a_container_that_was_never_started_is_not_kept_and_the_next_release_removes_it() {
+    let Some(world) = World::new("never") else {
+        return;
+    };
+    let target = world.target();
+    let (first, second) = (world.release("first"), world.release("second"));
+    world.stage(&*target, &first);
+    let running = world.containers();
+    let image = docker(&["inspect", "--format", "{{.Image}}", &running[0]]);
+    let labels = [
+        format!("com.alokai.project={}-us", world.name),
+        "com.alokai.store=us".to_owned(),
+        format!("com.alokai.app={MIDDLEWARE}"),
+        format!("com.alokai.release={}", second.id),
+        "com.alokai.port=29999".to_owned(),
+    ];
+    let mut arguments = vec!["create"];
+    for label in &labels {
+        arguments.extend(["--label", label]);
+    }
+    arguments.push(image.trim());
+    docker(&arguments);
+    assert_eq!(world.containers().len(), running.len() + 1);
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(observed.kept, []);
+    world.stage(&*target, &first);
+    assert_eq!(world.containers(), running);
+}
+
+#[test]
 fn settings_belong_to_a_release_and_are_in_no_label_and_no_argument() {
     let Some(world) = World::new("settings") else {
         return;
@@ -262,7 +292,12 @@ fn settings_belong_to_a_release_and_are_in_no_label_and_no_argument() {
     store("R1", "first-secret-value").unwrap();
     store("R1", "first-secret-value").unwrap();
     store("R2", "second-secret-value").unwrap();
-    let changed = store("R1", "another-value").unwrap_err().to_string();
+    let changed = store("R1", "another-value").unwrap_err();
+    assert!(
+        matches!(changed, Error::SettingsExist { .. }),
+        "{changed:?}"
+    );
+    let changed = changed.to_string();
     assert!(changed.contains("exists with other values"), "{changed}");
     assert!(
         !changed.contains("value`") && !changed.contains("secret"),

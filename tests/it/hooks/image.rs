@@ -1,11 +1,14 @@
 //! Hooks in a container of the new image, with the real engine and the real registry.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{hook_records, noted, noting};
 use crate::deploy::{Unique, unique};
 use crate::support::{
-    Console, FRONTEND, MIDDLEWARE, Project, Registry, base_reference, docker, registry,
+    Before, Console, FRONTEND, MIDDLEWARE, Project, Registry, Turn, base_reference, docker,
+    registry,
 };
 
 /// A shop whose images are in the registry.
@@ -89,6 +92,33 @@ fn a_failing_and_a_hanging_migration_fail_their_store() {
 }
 
 #[test]
+fn the_time_limit_of_a_hook_in_an_image_includes_the_pull() {
+    let name = unique("pull");
+    let hooks = json!([
+        { "when": "after", "stage": "push", "in": "image", "timeout": 2, "stores": ["us"],
+          "command": ["node", "-e", "console.log('the hook runs')"] },
+    ]);
+    let Some((registry, console, project)) = shop(&name, &hooks) else {
+        return;
+    };
+    let slow = Before::new(&registry.address, |seen| {
+        // The engine pulls a layer slowly.
+        if seen.is("GET", "/blobs/sha256:") {
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        Turn::Pass
+    });
+    let project = registry
+        .at(&slow.address)
+        .used_by(project, &console.address);
+    let run = project
+        .alokai("store deploy --store us --until push")
+        .fails_with(1);
+    run.stderr_contains("did not end within 2 s");
+    assert_eq!(containers(&project), "");
+}
+
+#[test]
 fn a_command_that_the_image_does_not_have_is_named() {
     let name = unique("migrate");
     let hooks = json!([
@@ -104,6 +134,42 @@ fn a_command_that_the_image_does_not_have_is_named() {
         .stderr_contains("exited with code 127")
         .stderr_contains("no-such-program failed");
     assert_eq!(containers(&project), "");
+}
+
+#[test]
+fn a_hook_in_an_image_runs_on_the_engine_of_the_target() {
+    let name = unique("migrate");
+    let hooks = json!([
+        { "when": "after", "stage": "push", "in": "image", "command": ["node", "lib/migrate.js"],
+          "stores": ["us"] },
+    ]);
+    let Some((_registry, _console, project)) = shop(&name, &hooks) else {
+        return;
+    };
+    let engine = std::env::var("DOCKER_HOST");
+    let engine = engine.unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let deploy = json!({ "target": "docker", "docker": { "host": engine, "proxy": null } });
+    let project = project
+        .setting("deploy", &deploy)
+        .env("DOCKER_HOST", "unix:///nonexistent");
+    project.commit();
+    let run = project
+        .alokai("store deploy --store us --until push")
+        .succeeds();
+    run.stderr_contains("migrating us in /var/www");
+
+    // The engine of the target is checked before the first build.
+    let deploy =
+        json!({ "target": "docker", "docker": { "host": "unix:///no-engine", "proxy": null } });
+    let project = project
+        .setting("deploy", &deploy)
+        .env("DOCKER_HOST", &engine);
+    project.commit();
+    let run = project
+        .alokai("store deploy --store us --until push")
+        .fails_with(3);
+    run.stderr_contains("unix:///no-engine")
+        .stderr_lacks("ok build");
 }
 
 #[test]

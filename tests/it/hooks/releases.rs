@@ -100,7 +100,9 @@ fn hooks_run_around_the_steps_of_a_release_and_of_a_rollback() {
     );
     // What is live already has no hooks.
     shop.run("store unpin --store us").succeeds();
-    shop.run("store release latest --store us").succeeds();
+    let live = shop.active().unwrap();
+    shop.run(&format!("store release {live} --store us"))
+        .succeeds();
     assert_eq!(noted(&shop.project).len(), 14);
 }
 

@@ -151,6 +151,14 @@ fn a_killed_run_is_not_forgotten() {
     let list = builds(&project, "");
     assert_eq!(list.len(), 1);
     assert_eq!(list[0]["status"], "interrupted");
+    // What was composed is not known, and no other digest stands for it.
+    // The command records the end of the killed run first, whether the registry can be reached or not.
+    let _ = project.alokai("store history --push");
+    let record: serde_json::Value = {
+        let files = project.tree(".alokai/ledger/builds");
+        serde_json::from_str(files.values().next().unwrap()).unwrap()
+    };
+    assert_eq!(record["composition"], "");
     // A record that was cut short by something else is named and does no harm.
     project.write(".alokai/ledger/builds/B0000000000000000.json", "{");
     let list = project.alokai("store builds").succeeds();
@@ -274,4 +282,32 @@ fn another_machine_lists_the_build_and_reads_its_log() {
     let run = alone.alokai("store builds").succeeds();
     run.stderr_contains("records of other machines may be missing");
     run.stdout_contains("complete");
+}
+
+#[test]
+fn a_login_of_docker_is_enough_to_exchange_records() {
+    let Some(registry) = registry() else { return };
+    let name = unique("logins");
+    let place = tempfile::tempdir().unwrap();
+    let login = registry.login(place.path()).display().to_string();
+    let with_login = |project: Project| {
+        project
+            .env("DOCKER_CONFIG", &login)
+            .env("CLI_DOCKER_REGISTRY_URL", &registry.address)
+    };
+    let base = json!({ "base": base_reference().unwrap() });
+    let project = with_login(Project::shop_named(&name).setting("image", &base));
+    project.commit_as("Add a shop");
+    project
+        .alokai("store deploy --store us --until push")
+        .succeeds();
+    let other = with_login(project.shallow_clone("1"));
+    let list = builds(&other, "");
+    assert_eq!((list.len(), &list), (1, &builds(&project, "")));
+    // Without any login, it is said that records may be missing.
+    let nobody = project
+        .shallow_clone("1")
+        .env("CLI_DOCKER_REGISTRY_URL", &registry.address);
+    let run = nobody.alokai("store builds").succeeds();
+    run.stderr_contains("records of other machines may be missing");
 }

@@ -61,9 +61,22 @@ fn old_images_of_a_layout_are_removed_with_their_blobs() {
         logs.unwrap().count()
     };
     assert_eq!(logs(), 3);
+    // Blobs that were used in the last hour stay: another command may be about to add them to the index.
+    let layout = project.path(".alokai/registry/blobs/sha256");
+    for blob in std::fs::read_dir(&layout).unwrap() {
+        let blob = std::fs::File::options()
+            .append(true)
+            .open(blob.unwrap().path());
+        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 60 * 60);
+        blob.unwrap().set_modified(used).unwrap();
+    }
+    let young = layout.join("0".repeat(64));
+    std::fs::write(&young, "a page that is not in the index yet").unwrap();
     let run = project
         .alokai("store builds prune --keep 1 --json")
         .succeeds();
+    assert!(young.exists());
+    std::fs::remove_file(&young).unwrap();
     let removed = run.json()["removed"].clone();
     let removed = removed
         .as_array()

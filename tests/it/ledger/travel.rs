@@ -145,6 +145,35 @@ fn an_imported_build_never_takes_the_name_of_another_image() {
 }
 
 #[test]
+fn an_import_that_waits_for_its_input_holds_up_no_run() {
+    let Some(base) = base_layout() else { return };
+    let project = shop(&base);
+    let mut child = project
+        .command("store builds import --store us --local")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // The beginning of an archive.
+    input.write_all(&[0; 100]).unwrap();
+    let unpacks = || {
+        let entries = std::fs::read_dir(project.path(".alokai"));
+        let mut entries = entries.into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with("import-"))
+    };
+    while !unpacks() {
+        assert!(child.try_wait().unwrap().is_none(), "it does not wait");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(alokai::pipeline::ProjectLock::take_now(project.root()).is_ok());
+    drop(input);
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!(run.code, 1, "{}", run.stderr);
+}
+
+#[test]
 fn an_archive_that_was_cut_or_forged_leaves_nothing() {
     let Some(base) = base_layout() else { return };
     let project = shop(&base);
@@ -307,7 +336,7 @@ fn a_forged_record_or_output_is_refused_before_anything_is_copied() {
     ];
     for (archive, reason) in &archives {
         let run = import(&place, "store builds import --store us --local", archive);
-        let run = run.fails_with(1);
+        let run = run.fails_with(2);
         run.stderr_contains(reason);
         run.stderr_lacks("import-");
         assert!(!place.exists(".alokai/registry"), "{reason}");

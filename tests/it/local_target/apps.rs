@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use alokai::ledger::{RecordId, RecordKind};
-use alokai::target::{LogQuery, ReleaseSpec, Settings, SpecVariable};
+use alokai::target::{Error, LogQuery, ReleaseSpec, Settings, SpecVariable};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -105,14 +105,20 @@ async fn settings_are_stored_by_version_and_win() {
     let shop = LocalStores::new();
     let local = shop.target();
     let of = |value: &str| Settings::from([("API_SECRET".to_owned(), value.to_owned().into())]);
-    local
-        .store_settings(&us(), "R1", &of("first value"))
-        .await
-        .unwrap();
-    local
+    for _ in 0..2 {
+        local
+            .store_settings(&us(), "R1", &of("first value"))
+            .await
+            .unwrap();
+    }
+    let changed = local
         .store_settings(&us(), "R1", &of("changed value"))
         .await
-        .unwrap();
+        .unwrap_err();
+    assert!(
+        matches!(&changed, Error::SettingsExist { version, .. } if version == "R1"),
+        "{changed}"
+    );
     let stored = local.settings(&us(), "R1").await.unwrap().unwrap();
     let value = secrecy::ExposeSecret::expose_secret(&stored["API_SECRET"]);
     assert_eq!(value, "first value");

@@ -44,8 +44,11 @@ async fn unpacked_files_that_are_gone_are_unpacked_again() {
     let before = released(&*target, &stores.release("one")).await;
     let address = &before.addresses[0];
     let unpacked = page(&format!("{address}/folder")).await;
-    kill_process(stores.process(), Signal::KILL).unwrap();
     let folder = std::path::Path::new(&unpacked).ancestors().nth(2).unwrap();
+    // A program that removes old temporary files asks for a lock of its own.
+    let lock = std::fs::File::open(folder).unwrap();
+    assert!(lock.try_lock().is_err(), "the folder is not locked");
+    kill_process(stores.process(), Signal::KILL).unwrap();
     assert!(
         folder
             .file_name()
@@ -62,7 +65,7 @@ async fn unpacked_files_that_are_gone_are_unpacked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_of_another_version_is_replaced() {
+async fn a_process_of_another_version_is_replaced_when_something_changes() {
     let stores = LocalStores::new();
     let target = stores.target();
     let spec = stores.release("one");
@@ -90,8 +93,13 @@ async fn a_process_of_another_version_is_replaced() {
                 .unwrap();
         }
     });
+    // A question leaves it running: its end would stop the apps of all stores.
     let after = stores.target().observe(&us()).await.unwrap();
+    assert_eq!(after, before);
+    assert!(!other.is_finished());
+    stores.target().stage(&spec).await.unwrap();
     other.join().unwrap();
+    let after = stores.target().observe(&us()).await.unwrap();
     assert_eq!(after, before);
     assert_eq!(page(&after.addresses[0]).await, "one one");
 }
@@ -135,7 +143,7 @@ async fn stopping_ends_the_process_and_leaves_no_folder() {
     assert_eq!((observed.staged.len(), observed.kept.len()), (0, 0));
     assert!(!stores.folder().join("socket").exists());
     let run = stores.project.alokai("store stop").succeeds();
-    assert_eq!(run.stdout, "no such store runs on this machine\n");
+    assert_eq!(run.stdout, "none of these stores runs on this machine\n");
     // A release can be staged again, from its image.
     let back = copy(&one);
     let again = released(&*target, &back).await;

@@ -1,6 +1,6 @@
 //! Switching under load: kept-alive connections and `WebSocket`s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ struct Load {
     seen: Arc<Mutex<Seen>>,
     /// The versions that are being stopped, or were stopped.
     retired: Arc<Mutex<BTreeSet<String>>>,
+    /// The open WebSockets of each version.
+    open: Arc<Mutex<BTreeMap<String, usize>>>,
     stop: CancellationToken,
 }
 
@@ -100,6 +102,13 @@ impl Load {
             }
             let mut version = String::new();
             stream.read_line(&mut version).await.unwrap();
+            let version = version.trim().to_owned();
+            *self
+                .open
+                .lock()
+                .unwrap()
+                .entry(version.clone())
+                .or_default() += 1;
             let mut echo = [0];
             let ended = loop {
                 if self.stop.is_cancelled() {
@@ -113,15 +122,15 @@ impl Load {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             };
             if ended {
-                let is_retired = self.retired.lock().unwrap().contains(version.trim());
+                let is_retired = self.retired.lock().unwrap().contains(&version);
                 let mut seen = self.seen.lock().unwrap();
                 seen.sockets_ended += 1;
                 if !is_retired {
-                    let version = version.trim();
                     seen.failures
                         .push(format!("a WebSocket of {version} ended"));
                 }
             }
+            *self.open.lock().unwrap().entry(version).or_default() -= 1;
         }
     }
 }
@@ -168,6 +177,21 @@ async fn switch(
     }
     load.retired.lock().unwrap().insert(old_version.to_owned());
     target.retire(&old.store, &old.id, true).await.unwrap();
+    // The release ends in the background, and its WebSockets with it.
+    let ended = Instant::now();
+    while load
+        .open
+        .lock()
+        .unwrap()
+        .get(old_version)
+        .is_some_and(|open| *open > 0)
+    {
+        assert!(
+            ended.elapsed() < LONG,
+            "WebSockets of {old_version} stay open"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Ten switches and five rollbacks under load.
@@ -182,6 +206,7 @@ async fn ten_switches_and_five_rollbacks(order: Order) -> Seen {
         port: port.parse().unwrap_or(80),
         seen: Arc::default(),
         retired: Arc::default(),
+        open: Arc::default(),
         stop: CancellationToken::new(),
     };
     let requests = (0..20).map(|_| tokio::spawn(load.clone().requests()));

@@ -5,6 +5,20 @@ use serde_json::json;
 use super::Shop;
 
 #[test]
+fn a_target_that_does_not_answer_delays_questions_only_for_a_moment() {
+    let Some(shop) = Shop::new() else { return };
+    shop.run("store deploy --all").succeeds();
+    for store in ["us", "eu"] {
+        shop.mood(store, "deaf");
+    }
+    let run = shop.run("store builds prune --keep 1").succeeds();
+    for store in ["us", "eu"] {
+        let note = "does not say what is live, so only the records do: no answer within 10 s";
+        run.stderr_contains(&format!("the target of `{store}` {note}"));
+    }
+}
+
+#[test]
 fn a_release_without_traffic_waits_until_it_is_released() {
     let Some(shop) = Shop::new() else { return };
     shop.deploy().succeeds();
@@ -37,7 +51,18 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     let operations = shop.records("events").len();
     shop.run("store release latest --store us")
         .succeeds()
-        .stdout_contains("is live already");
+        .stdout_contains("gets the traffic already")
+        .stderr_lacks("does not run");
+    // An app that has ended meanwhile is named.
+    let state = shop.state("us");
+    let mut ended = state.clone();
+    ended["releases"][&third]["mood"] = "ends".into();
+    let file = ".alokai/target/us.json";
+    shop.project.write(file, ended.to_string());
+    shop.run("store release latest --store us")
+        .succeeds()
+        .stderr_contains("does not run: exited with code 3");
+    shop.project.write(file, state.to_string());
     assert_eq!(shop.verbs(), [] as [&str; 0]);
     assert_eq!(shop.records("events").len(), operations);
 
@@ -48,7 +73,7 @@ fn a_release_without_traffic_waits_until_it_is_released() {
     assert_eq!(shop.releases().0, [third]);
     shop.run("store unstage --store us")
         .succeeds()
-        .stdout_contains("no such release is staged");
+        .stdout_contains("no matching release is staged");
 }
 
 #[test]
@@ -236,5 +261,15 @@ fn verbs_that_a_program_need_not_know_stop_no_deploy() {
     );
     shop.project.write("target.js", program);
     shop.commit("third");
-    shop.deploy().fails_with(2).stderr_contains("observe");
+    shop.deploy().fails_with(1).stderr_contains("observe");
+}
+
+#[test]
+fn a_target_without_staging_runs_no_staged_release_and_names_its_idle_hooks() {
+    let Some(shop) = Shop::with(&json!({})) else {
+        return;
+    };
+    shop.set("capabilities", json!({ "staging": false }));
+    let run = shop.run("store deploy --store us --no-release").succeeds();
+    run.stderr_contains("is recorded and does not run, because `--no-release` was given");
 }

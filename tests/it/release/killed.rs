@@ -141,3 +141,37 @@ fn a_run_that_fails_before_its_first_step_has_an_end_with_its_reason() {
     let history = shop.run("store history --json").succeeds().json();
     assert_eq!(history["operations"][0]["status"], "failed");
 }
+
+#[test]
+fn a_rollback_is_pinned_before_the_switch_and_a_failed_one_is_not() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    shop.commit("another");
+    shop.deploy().succeeds();
+    let live = shop.active();
+    shop.mood("us", "loses");
+    shop.run("store rollback --store us").fails_with(1);
+    assert_eq!(shop.active(), live);
+    let unpinned = shop.run("store unpin --store us").succeeds();
+    assert!(
+        unpinned.stdout.contains("is not pinned"),
+        "{}",
+        unpinned.stdout
+    );
+
+    shop.mood("us", "hangs");
+    let mut run = shop.project.start("store rollback --store us");
+    while shop.active() == live {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = run.kill();
+    let _ = run.wait();
+    wait_for_verbs(&shop);
+    let _ = std::fs::remove_file(shop.project.path(".alokai/target/us.lock"));
+    shop.mood("us", "");
+    let rolled_back = shop.active();
+    shop.commit("a third one");
+    let deployed = shop.deploy().succeeds();
+    assert!(deployed.stderr.contains("is pinned"), "{}", deployed.stderr);
+    assert_eq!(shop.active(), rolled_back);
+}

@@ -325,6 +325,73 @@ fn a_wave_with_a_failure_is_the_last_one() {
 }
 
 #[test]
+fn a_wave_with_a_store_that_cannot_be_built_is_the_last_one() {
+    let Some(shop) = Shop::with(&json!({ "waves": { "canary": ["us"] } })) else {
+        return;
+    };
+    let build = "apps/stores/fashion/stores/us/storefront-unified-nextjs/build.js";
+    shop.project.write(build, "process.exit(3);");
+    shop.project.commit_as("a broken build");
+    let run = shop
+        .run("store deploy --all --keep-going --wave canary,rest")
+        .fails_with(1);
+    run.stderr_contains("these stores are unchanged: eu");
+    assert!(!shop.project.exists(".alokai/target/eu.json"));
+}
+
+#[test]
+fn apps_without_an_address_are_watched_by_their_state() {
+    let Some(shop) = Shop::new() else { return };
+    shop.set("addressless", true.into());
+    shop.deploy().succeeds();
+    let healthy = shop.active().unwrap();
+    for mood in ["ends", "dies", "restarts"] {
+        shop.mood("us", mood);
+        shop.commit(mood);
+        let run = shop.deploy().fails_with(1);
+        run.stderr_contains("line 50 of the app");
+        assert_eq!(shop.active().as_ref(), Some(&healthy), "{mood}");
+    }
+}
+
+#[test]
+fn a_target_without_staging_is_watched_too() {
+    let Some(shop) = Shop::new() else { return };
+    shop.deploy().succeeds();
+    let healthy = shop.active().unwrap();
+    // The program still has to run something, so `switch` stages by itself.
+    shop.set("capabilities", json!({ "staging": false }));
+    shop.mood("us", "dies");
+    shop.commit("dies");
+    let run = shop.deploy().fails_with(1);
+    run.stderr_contains(&format!("{healthy} gets the traffic again"));
+    assert_eq!(shop.active().as_ref(), Some(&healthy));
+}
+
+#[test]
+fn a_removed_lock_ends_the_run_before_its_switch() {
+    let Some(shop) = Shop::with(&json!({ "health": { "*": { "deadline": 25, "interval": 1 } } }))
+    else {
+        return;
+    };
+    shop.deploy().succeeds();
+    let live = shop.active();
+    shop.mood("us", "unhealthy");
+    shop.commit("second");
+    let run = shop.project.start("store deploy --store us");
+    let lock = shop.project.path(".alokai/target/us.lock");
+    while !lock.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    shop.run("store lock release --store us").succeeds();
+    let ended: Run = run.wait_with_output().unwrap().into();
+    ended
+        .fails_with(1)
+        .stderr_contains("the lock of `us` was lost: it has ended or was removed");
+    assert_eq!(shop.active(), live);
+}
+
+#[test]
 fn the_target_is_checked_before_the_first_build() {
     let Some(shop) = Shop::new() else { return };
     shop.set("preflight", "the cluster is closed".into());

@@ -86,7 +86,7 @@ fn settings_become_live_without_a_build_and_come_back_with_a_rollback() {
     let count = shop.records("releases").len();
     shop.run(&format!("{set} MODE=live"))
         .succeeds()
-        .stderr_contains("already like that");
+        .stderr_contains("the settings are unchanged");
     assert_eq!(shop.records("releases").len(), count);
     shop.run(&format!("{set} MODE=test")).succeeds();
     let diff = shop.run("store settings diff --store us").succeeds();
@@ -150,7 +150,7 @@ fn a_wrong_setting_is_refused_without_its_value() {
             format!("{set} --secret KEY"),
             "`--secret KEY` is given, but standard input has no text",
         ),
-        ("store settings set A=1".to_owned(), "us"),
+        ("store settings set A=1".to_owned(), "--store <ID>"),
     ] {
         let run = shop.run(&arguments).fails_with(2);
         run.stderr_contains(reason);
@@ -232,8 +232,17 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
         .succeeds()
         .stdout_contains("eva on laptop");
     let locked = shop.run("store settings set --store us A=1").fails_with(1);
-    locked.stderr_contains("the store `us` is locked");
+    locked.stderr_contains("`us` is locked");
     locked.stderr_contains("alokai store lock release --store us");
+    // Only the lock that was shown is removed, and not that of a run that has taken it meanwhile.
+    let next = json!({ "holder": "next", "who": "ben", "operation": "deploy",
+        "since": "2026-01-01T00:00:00Z", "lease": 4_000_000_000_u64 });
+    shop.set("nextHolder", next);
+    shop.run("store lock release --store us").succeeds();
+    assert!(shop.project.exists(".alokai/target/us.lock"));
+    shop.set("nextHolder", json!(null));
+    shop.project
+        .write(".alokai/target/us.lock", lock.to_string());
     let removed = shop.run("store lock release --store us").succeeds();
     removed.stdout_contains("removed the lock of eva on laptop for deploy");
     assert!(!shop.project.exists(".alokai/target/us.lock"));
@@ -268,6 +277,46 @@ fn a_target_that_does_not_answer_hides_no_other_store() {
     assert_eq!(us["source"], "target");
     let text = shop.run("store status").succeeds();
     text.stdout_contains("  no answer ");
+}
+
+#[test]
+fn no_image_is_removed_of_a_store_whose_live_release_is_not_known() {
+    let Some(shop) = Shop::new() else { return };
+    for text in ["first", "second", "third"] {
+        shop.commit(text);
+        shop.deploy().succeeds();
+    }
+    let prune = || {
+        shop.run("store builds prune --keep 0 --dry-run --json")
+            .succeeds()
+    };
+    let removed = |run: &crate::support::Run| run.json()["removed"].as_array().unwrap().len();
+    let known = prune();
+    assert_eq!(removed(&known), 1);
+    known.stderr_lacks("no image of");
+    // Another machine has released, and its records are not here.
+    let state = shop.state("us");
+    let mut other = state.clone();
+    other["active"] = "R000000000000001A".into();
+    other["releases"]["R000000000000001A"] = json!({ "apps": [] });
+    let file = ".alokai/target/us.json";
+    shop.project.write(file, other.to_string());
+    let unknown = prune();
+    assert_eq!(removed(&unknown), 0);
+    unknown.stderr_contains(
+        "no image of `us` is removed: no record has the release R000000000000001A, which the target has",
+    );
+    shop.project.write(file, state.to_string());
+    assert_eq!(removed(&prune()), 1);
+    // A target that does not answer.
+    let program = shop.project.read("target.js");
+    let broken = "if (verb === 'observe') fail('the engine is out of reach');\n";
+    let at = program.find("const lockFile").unwrap();
+    let program = format!("{}{broken}{}", &program[..at], &program[at..]);
+    shop.project.write("target.js", program);
+    let unknown = prune();
+    assert_eq!(removed(&unknown), 0);
+    unknown.stderr_contains("the target cannot be asked what is live");
 }
 
 #[test]

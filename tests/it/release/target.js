@@ -57,7 +57,7 @@ const verbs = {
     ...setup.capabilities,
   }),
   preflight: () => (setup.preflight ? fail(setup.preflight) : {}),
-  observe: () => ({
+  observe: () => (mood === 'deaf' && sleep(60000)) || ({
     active: state.active,
     addresses: [`http://${store}.example`],
     staged: Object.keys(state.releases).filter((it) => it !== state.active)
@@ -71,7 +71,12 @@ const verbs = {
     if (held && (request.byForce || held.claim.holder === request.holder)) fs.rmSync(lockFile);
     return {};
   },
-  'lock-holder': () => ({ holder: (holderOf() || {}).claim || null }),
+  'lock-holder': () => {
+    const held = holderOf();
+    // Another run takes the lock as soon as this answer is written.
+    if (held && setup.nextHolder) replace(lockFile, { claim: setup.nextHolder, at: held.at });
+    return { holder: held && !held.over ? held.claim : null };
+  },
   stage: () => {
     if (mood === 'refuses') fail('no room for another release');
     if (mood === 'slow') sleep(1500);
@@ -79,15 +84,20 @@ const verbs = {
     state.kept = state.kept.filter((it) => it !== id);
     save();
     const address = ['unhealthy', 'leaks'].includes(mood) ? setup.bad : setup.good;
+    if (setup.addressless) return { replicas: [], address: null };
     return { replicas: state.releases[id].apps.map((app) => ({ app, address })), address: `http://${id}.example` };
   },
   switch: () => {
+    if ((setup.capabilities || {}).staging === false) {
+      state.releases[id] ||= { mood, apps: release.apps.map((it) => it.app), settings: release.settings };
+    }
     if (!state.releases[id]) fail(`${id} is not staged`);
     if (mood === 'loses') { state.token += 1; save(); }
     if (String(state.token) !== request.token) return { switched: false };
     state.active = id;
     state.token += 1;
     save();
+    if (mood === 'hangs') sleep(3000);
     if (mood === 'silent') fail('the connection was lost');
     return { switched: true };
   },
