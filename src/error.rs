@@ -155,6 +155,7 @@ impl Error {
                 | cli::Error::Write { .. }
                 | cli::Error::Cache { .. }
                 | cli::Error::Editor { .. }
+                | cli::Error::Yaml { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }

@@ -19,7 +19,7 @@ use crate::cache::RemoteCacheSettings;
 use crate::dotenv;
 use crate::error::Error as AnyError;
 use crate::ledger::Actor;
-use crate::pipeline::{Access, ScriptEnvironment};
+use crate::pipeline::{Access, KubernetesAccess, ScriptEnvironment};
 use crate::plan::{HostEnvironment, is_system};
 use crate::registry::USER_AGENT;
 use crate::target::local::LocalClient;
@@ -80,6 +80,7 @@ impl Environment {
         Access {
             docker: self.docker(),
             docker_config: self.docker_config(),
+            kubernetes: self.kubernetes(),
             registry: None,
             trust: Trust {
                 folders: self.certificates(),
@@ -112,6 +113,29 @@ impl Environment {
         let folder = self.get("DOCKER_CONFIG").map(PathBuf::from);
         let home = || Some(Path::new(&self.get("HOME")?).join(".docker"));
         Some(folder.or_else(home)?.join("config.json"))
+    }
+
+    /// The kubeconfig of `KUBECONFIG`, or that of the user, and the cluster in which this program runs.
+    fn kubernetes(&self) -> KubernetesAccess {
+        let own = || Some(Path::new(&self.get("HOME")?).join(".kube/config"));
+        let files = match self.get("KUBECONFIG") {
+            Some(list) => std::env::split_paths(&list).collect(),
+            None => own().into_iter().collect(),
+        };
+        let (host, port) = (
+            self.get("KUBERNETES_SERVICE_HOST"),
+            self.get("KUBERNETES_SERVICE_PORT"),
+        );
+        KubernetesAccess {
+            files,
+            in_cluster: host.zip(port).map(|(host, port)| {
+                if host.contains(':') {
+                    format!("https://[{host}]:{port}")
+                } else {
+                    format!("https://{host}:{port}")
+                }
+            }),
+        }
     }
 
     /// The folders with certificates of registries: of the machine, and of the user.

@@ -34,6 +34,7 @@ mod live_records;
 mod locks;
 mod make_live;
 mod man;
+mod manifests;
 mod operation;
 mod overlays;
 mod overriding;
@@ -210,6 +211,23 @@ pub enum Error {
         /// The store.
         id: StoreId,
     },
+    /// `manifests` needs a build.
+    #[error("the store `{store}` has no complete build")]
+    #[diagnostic(
+        code(alokai::cli::no_complete_build),
+        help("`alokai store deploy --store {store} --until push` makes one")
+    )]
+    NoCompleteBuild {
+        /// The store.
+        store: StoreId,
+    },
+    /// An object cannot be written as YAML.
+    #[error("an object cannot be written as YAML: {reason}")]
+    #[diagnostic(code(alokai::cli::yaml), help("print it as JSON with `--json`"))]
+    Yaml {
+        /// The cause.
+        reason: String,
+    },
     /// `builds prune` has no rule.
     #[error("no rule says which builds to remove")]
     #[diagnostic(
@@ -231,7 +249,7 @@ pub enum Error {
     #[error("the target `{target}` of `{store}` has no locks")]
     #[diagnostic(
         code(alokai::cli::no_locks),
-        help("the targets `docker`, `local` and `command` have locks")
+        help("the targets `docker`, `swarm`, `kubernetes`, `local` and `command` have locks")
     )]
     NoLocks {
         /// The target.
@@ -482,6 +500,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), AnyError> {
         StoreCommand::Rollback(options) => make_live::rollback(global, options),
         StoreCommand::Unpin(options) => make_live::unpin(global, options),
         StoreCommand::Unstage(options) => make_live::unstage(global, options),
+        StoreCommand::Manifests(options) => manifests::manifests(global, options),
         StoreCommand::Run(options) => build::run_script(global, options),
         StoreCommand::Deploy(options) => build::deploy(global, options),
         StoreCommand::Start(options) => start::start(global, options),

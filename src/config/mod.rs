@@ -8,6 +8,7 @@ mod check;
 mod deployment;
 mod discover;
 mod hooks;
+mod kubernetes;
 mod package;
 mod problem;
 mod prune;
@@ -23,6 +24,10 @@ pub use deployment::is_project_name;
 pub use discover::ProjectFolders;
 pub use hooks::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, HookValuePart, default_app,
+};
+pub use kubernetes::{
+    GatewaySection, IngressRewrite, IngressSection, KubernetesProbe, KubernetesSection,
+    ResourcesEntry,
 };
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};

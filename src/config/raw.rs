@@ -6,11 +6,12 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::hooks::{HookFailure, HookPlace, HookStage, HookTime};
+use super::kubernetes::KubernetesSection;
 use super::prune::DROPPED;
 use crate::store::{Framework, TargetKind};
 
 /// Forbids unknown keys, except `x-…`, which are ignored.
-fn closed(schema: &mut Schema) {
+pub(super) fn closed(schema: &mut Schema) {
     schema.insert("additionalProperties".into(), false.into());
     schema.insert(
         "patternProperties".into(),
@@ -338,6 +339,8 @@ pub struct DeploySection {
     pub docker: DockerSection,
     /// The manager and the proxy of the target `swarm`.
     pub swarm: SwarmSection,
+    /// The cluster of the target `kubernetes`, and what is made in it.
+    pub kubernetes: KubernetesSection,
 }
 
 impl Default for DeploySection {
@@ -353,6 +356,7 @@ impl Default for DeploySection {
             command: Vec::new(),
             docker: DockerSection::default(),
             swarm: SwarmSection::default(),
+            kubernetes: KubernetesSection::default(),
         }
     }
 }

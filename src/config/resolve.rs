@@ -50,6 +50,7 @@ pub fn resolve(
     let prune = resolver.prune();
     let start = resolver.start();
     let hooks = resolver.hooks(&stores, &folders.apps);
+    resolver.kubernetes();
     let platform = resolver.platform_and_base();
     let Resolver {
         problems, notices, ..
@@ -253,6 +254,13 @@ impl Resolver<'_> {
                 self.problem(&["image", "platform"], message, help);
                 Platform::default()
             })
+    }
+
+    fn kubernetes(&mut self) {
+        for problem in self.config.deploy.kubernetes.problems() {
+            let pointer = [&["deploy", "kubernetes"], &problem.pointer[..]].concat();
+            self.problem(&pointer, problem.message, problem.help);
+        }
     }
 
     fn ignore_paths(&self, id: &str) -> Vec<String> {

@@ -196,8 +196,19 @@ pub struct Access {
     pub registry: Option<String>,
     /// Which servers are trusted.
     pub trust: Trust,
+    /// Where the clusters of Kubernetes are described.
+    pub kubernetes: KubernetesAccess,
     /// The variables that are not set, if there are no credentials.
     pub missing: Vec<&'static str>,
+}
+
+/// Where the clusters of Kubernetes are described.
+#[derive(Debug, Default, Clone)]
+pub struct KubernetesAccess {
+    /// The kubeconfig files, the strongest first. Files that do not exist are left out.
+    pub files: Vec<PathBuf>,
+    /// The address of the API server, if this program runs in a pod.
+    pub in_cluster: Option<String>,
 }
 
 impl Access {

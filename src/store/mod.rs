@@ -66,6 +66,8 @@ pub enum TargetKind {
     Docker,
     /// A Docker Swarm.
     Swarm,
+    /// A namespace of a Kubernetes cluster.
+    Kubernetes,
     /// A program of the user.
     Command,
 }
@@ -78,6 +80,7 @@ impl TargetKind {
             Self::Local => "local",
             Self::Docker => "docker",
             Self::Swarm => "swarm",
+            Self::Kubernetes => "kubernetes",
             Self::Command => "command",
         }
     }

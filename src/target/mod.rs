@@ -10,6 +10,7 @@ mod container_variables;
 pub mod docker;
 mod haproxy;
 mod labels;
+pub mod kubernetes;
 pub mod local;
 mod ports;
 mod spec;
@@ -149,6 +150,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
         TargetKind::Swarm => Ok(Arc::new(swarm::SwarmTarget::new(context.clone()))),
+        TargetKind::Kubernetes => Ok(Arc::new(kubernetes::KubernetesTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
 }
@@ -371,6 +373,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Swarm(Box<swarm::Error>),
+    /// The Kubernetes cluster.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kubernetes(Box<kubernetes::Error>),
     /// The program of the user.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -407,6 +413,7 @@ impl Error {
         match self {
             Self::Docker(error) => error.fault(),
             Self::Swarm(error) => error.fault(),
+            Self::Kubernetes(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
             Self::Command(command::Error::NoProgram) => DeployFault::Input,
@@ -440,6 +447,9 @@ impl From<docker::Error> for Error {
 impl From<swarm::Error> for Error {
     fn from(error: swarm::Error) -> Self {
         Self::Swarm(Box::new(error))
+impl From<kubernetes::Error> for Error {
+    fn from(error: kubernetes::Error) -> Self {
+        Self::Kubernetes(Box::new(error))
     }
 }
 

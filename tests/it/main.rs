@@ -49,6 +49,7 @@ mod init;
 mod installed;
 mod interchange;
 mod keys;
+mod kubernetes_target;
 mod layers;
 mod layouts;
 mod ledger;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Certificate, Client, Identity, Url};
 
 use crate::is_loopback;
 
@@ -19,6 +19,12 @@ pub struct HttpOptions {
     pub connect_timeout: Duration,
     /// Certificate authorities that are trusted beside the system's.
     pub certificates: Vec<Certificate>,
+    /// Whether the system's certificate authorities are not trusted.
+    pub only_certificates: bool,
+    /// Whether the server's certificate is not checked.
+    pub any_certificate: bool,
+    /// The certificate of the client.
+    pub identity: Option<Identity>,
     /// Whether a connection serves more than one request.
     pub keeps_connections: bool,
 }
@@ -30,6 +36,9 @@ impl HttpOptions {
             user_agent: user_agent.to_owned(),
             connect_timeout: CONNECT_TIMEOUT,
             certificates: Vec::new(),
+            only_certificates: false,
+            any_certificate: false,
+            identity: None,
             keeps_connections: true,
         }
     }
@@ -48,7 +57,15 @@ pub fn build(server: &Url, options: HttpOptions) -> reqwest::Result<Client> {
         .connect_timeout(options.connect_timeout)
         .redirect(Policy::none())
         .user_agent(options.user_agent)
-        .tls_certs_merge(options.certificates);
+        .tls_danger_accept_invalid_certs(options.any_certificate);
+    builder = if options.only_certificates {
+        builder.tls_certs_only(options.certificates)
+    } else {
+        builder.tls_certs_merge(options.certificates)
+    };
+    if let Some(identity) = options.identity {
+        builder = builder.identity(identity);
+    }
     if is_loopback(server) {
         builder = builder.no_proxy();
     }

@@ -5,6 +5,7 @@ mod dev;
 mod domains;
 mod edit;
 pub mod flow;
+pub mod kubernetes;
 pub(super) mod ledger;
 pub(super) mod local;
 mod overriding;
@@ -218,6 +219,8 @@ pub(super) enum StoreCommand {
     Unpin(flow::OneStoreOptions),
     /// Stops releases that run without traffic
     Unstage(flow::UnstageOptions),
+    /// Prints the objects of a store in a Kubernetes cluster, for GitOps
+    Manifests(kubernetes::ManifestsOptions),
     /// Composes stores and runs another script of each app, such as lint or test
     Run(RunOptions),
     /// Composes and builds stores, pushes one image per app, and deploys the stores

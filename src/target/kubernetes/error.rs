@@ -1,0 +1,264 @@
+//! Errors of the target `kubernetes`.
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+
+use crate::ledger::RecordId;
+use crate::pipeline::DeployFault;
+use crate::store::StoreId;
+
+/// Why a step in a Kubernetes cluster failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum Error {
+    /// There is no kubeconfig, and this program does not run in a cluster.
+    #[error("no cluster is configured: {}", searched(files))]
+    #[diagnostic(
+        code(alokai::kubernetes::no_cluster),
+        help("set `KUBECONFIG` to a kubeconfig file, or write `~/.kube/config`")
+    )]
+    NoCluster {
+        /// The files that were searched.
+        files: Vec<PathBuf>,
+    },
+    /// A file of the configuration cannot be read.
+    #[error("`{}` cannot be read: {reason}", path.display())]
+    #[diagnostic(
+        code(alokai::kubernetes::file),
+        help("check that the file exists and that you have permission to read it")
+    )]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// The kubeconfig is not usable.
+    #[error("the kubeconfig cannot be used: {reason}")]
+    #[diagnostic(code(alokai::kubernetes::config), help("{help}"))]
+    Config {
+        /// The cause, with the name of the entry.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// The program that returns a login failed.
+    #[error("the program `{program}` of the kubeconfig did not return a login: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::plugin),
+        help("run `kubectl get namespaces` with this context, which starts the same program")
+    )]
+    Plugin {
+        /// The program.
+        program: String,
+        /// What it printed, or why it could not be started.
+        reason: String,
+    },
+    /// The API server does not answer.
+    #[error("the API server `{server}` cannot be reached: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::unreachable),
+        help("check the context (`kubectl config current-context`) and the network")
+    )]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// The cause.
+        reason: String,
+    },
+    /// The API server does not accept the login.
+    #[error("the API server `{server}` does not accept the login: {message}")]
+    #[diagnostic(
+        code(alokai::kubernetes::login),
+        help("renew the login of the context; `kubectl get namespaces` shows the same error")
+    )]
+    Login {
+        /// Its address.
+        server: String,
+        /// Its message.
+        message: String,
+    },
+    /// The user has no permission.
+    #[error("no permission to {doing}: {message}")]
+    #[diagnostic(
+        code(alokai::kubernetes::forbidden),
+        help(
+            "the page \"Releases in Kubernetes\" of the docs lists the permissions that are needed"
+        )
+    )]
+    Forbidden {
+        /// What was to be done.
+        doing: String,
+        /// The message of the API server.
+        message: String,
+    },
+    /// The API server refused a request.
+    #[error("the API server cannot {doing} ({status}): {message}")]
+    #[diagnostic(
+        code(alokai::kubernetes::refused),
+        help("see the message of the API server for the reason")
+    )]
+    Refused {
+        /// What was to be done.
+        doing: String,
+        /// The HTTP status.
+        status: u16,
+        /// Its message.
+        message: String,
+    },
+    /// The namespace does not exist.
+    #[error("the namespace `{namespace}` does not exist")]
+    #[diagnostic(
+        code(alokai::kubernetes::no_namespace),
+        help(
+            "create it with `kubectl create namespace {namespace}`, or set `deploy.kubernetes.namespace`"
+        )
+    )]
+    NoNamespace {
+        /// The namespace.
+        namespace: String,
+    },
+    /// The cluster does not have the Gateway API.
+    #[error("the cluster does not have the Gateway API (`gateway.networking.k8s.io/v1`)")]
+    #[diagnostic(
+        code(alokai::kubernetes::no_gateway_api),
+        help(
+            "install its resource definitions, or use `deploy.kubernetes.ingress` instead of `deploy.kubernetes.gateway`"
+        )
+    )]
+    NoGatewayApi,
+    /// Another program has set a field that has to be changed.
+    #[error("{object} was changed by another program:{}", lines(conflicts))]
+    #[diagnostic(
+        code(alokai::kubernetes::conflict),
+        help(
+            "alokai does not overwrite these fields; undo the change, or make the other program give the fields up (`kubectl get --show-managed-fields`)"
+        )
+    )]
+    Conflict {
+        /// The object.
+        object: String,
+        /// The messages of the API server: manager and field.
+        conflicts: Vec<String>,
+    },
+    /// An object with a name that is needed belongs to something else.
+    #[error("{object} exists, and it does not belong to this store")]
+    #[diagnostic(
+        code(alokai::kubernetes::foreign),
+        help(
+            "remove or rename the object, or set `deploy.kubernetes.namespace` to another namespace"
+        )
+    )]
+    Foreign {
+        /// The object.
+        object: String,
+    },
+    /// The image is in a folder.
+    #[error("the image `{reference}` is not in a registry, so a cluster cannot pull it")]
+    #[diagnostic(
+        code(alokai::kubernetes::layout),
+        help("push to a registry: set `registry.url` or `--docker-registry-url`")
+    )]
+    Layout {
+        /// The image.
+        reference: String,
+    },
+    /// A store that has no project name.
+    #[error("`{store}` is not a deployable store of this project")]
+    #[diagnostic(
+        code(alokai::kubernetes::unknown_store),
+        help("add `stores.{store}.deployment` to `alokai.config.json`")
+    )]
+    UnknownStore {
+        /// The store.
+        store: StoreId,
+    },
+    /// A release that does not run.
+    #[error("{what} of release {release} of `{store}` does not run")]
+    #[diagnostic(
+        code(alokai::kubernetes::not_staged),
+        help("run the command again: it starts the release before the switch")
+    )]
+    NotStaged {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+        /// The part that does not run.
+        what: String,
+    },
+    /// The release gets the traffic.
+    #[error("release {release} of `{store}` gets the traffic and is not stopped")]
+    #[diagnostic(
+        code(alokai::kubernetes::active),
+        help("make another release live first; `alokai store status` shows what is live")
+    )]
+    Active {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: RecordId,
+    },
+    /// Settings that the cluster does not have.
+    #[error("the settings of version {version} of `{store}` are not in the Secret `{secret}`")]
+    #[diagnostic(
+        code(alokai::kubernetes::settings_missing),
+        help("set them again with `alokai store settings set`")
+    )]
+    SettingsMissing {
+        /// The store.
+        store: StoreId,
+        /// The version.
+        version: String,
+        /// The Secret.
+        secret: String,
+    },
+    /// The probe of an app cannot be offered on this machine.
+    #[error("no port of this machine can be opened for the probe of `{app}`: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::probe),
+        help("check the limits of open files and the loopback interface of this machine")
+    )]
+    Probe {
+        /// The app.
+        app: String,
+        /// The cause.
+        reason: String,
+    },
+}
+
+fn searched(files: &[PathBuf]) -> String {
+    if files.is_empty() {
+        return "neither `KUBECONFIG` nor a home folder is set".into();
+    }
+    let names: Vec<_> = files
+        .iter()
+        .map(|it| format!("`{}`", it.display()))
+        .collect();
+    let does = if names.len() == 1 { "does" } else { "do" };
+    format!("{} {does} not exist", names.join(", "))
+}
+
+fn lines(conflicts: &[String]) -> String {
+    let lines = conflicts.iter().map(|conflict| format!("\n  {conflict}"));
+    lines.collect()
+}
+
+impl Error {
+    /// What the error means for the exit code.
+    pub fn fault(&self) -> DeployFault {
+        match self {
+            Self::Unreachable { .. } | Self::Login { .. } | Self::Plugin { .. } => {
+                DeployFault::Unreachable
+            }
+            Self::NoCluster { .. }
+            | Self::File { .. }
+            | Self::Config { .. }
+            | Self::NoNamespace { .. }
+            | Self::NoGatewayApi
+            | Self::Layout { .. }
+            | Self::UnknownStore { .. } => DeployFault::Input,
+            _ => DeployFault::Work,
+        }
+    }
+}
